@@ -1,0 +1,48 @@
+() => {
+  const press = (selector) => document.querySelector(selector)?.click();
+
+  // Links of the status line lead to a tab, and open what they name.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("[data-tab]");
+    if (!link) return;
+    event.preventDefault();
+    const tab = [...document.querySelectorAll('#tabs button[role="tab"]')].find((b) => b.textContent.trim() === link.dataset.tab);
+    tab?.click();
+    const box = link.dataset.open && document.getElementById(link.dataset.open);
+    if (!box) return;
+    box.querySelector('button[aria-expanded="false"], .label-wrap:not(.open)')?.click();
+    box.scrollIntoView({ behavior: "smooth", block: "start" });
+  });
+
+  // A picture opens large; Escape or a click closes it.
+  document.addEventListener("click", (event) => {
+    const image = event.target.closest?.("button.zoom")?.querySelector("img");
+    if (!image) return;
+    const dialog = document.createElement("dialog");
+    dialog.className = "lightbox";
+    dialog.setAttribute("aria-label", image.alt);
+    const large = document.createElement("img");
+    large.src = image.src;
+    large.alt = image.alt;
+    const close = document.createElement("button");
+    close.type = "button";
+    close.textContent = "Close";
+    dialog.append(large, close);
+    dialog.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+
+  // Ctrl+Enter runs, Escape cancels (unless something open takes the Escape).
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("#run-smoke:not([disabled])");
+    if (event.key === "Escape" && !document.querySelector("dialog[open], details.why[open]")) press("#cancel-smoke:not([disabled])");
+    if (event.key === "Escape") document.querySelectorAll("details.why[open]").forEach((why) => (why.open = false));
+  });
+
+  // Another tab of the browser may have started something meanwhile.
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") press("#wake");
+  });
+}

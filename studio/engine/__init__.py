@@ -1,0 +1,1 @@
+"""The room of torch: precision, memory, models, the pipeline and its validation."""

@@ -1,0 +1,87 @@
+"""Text to embeddings, noise to latents, latents to pixels: the algorithm, with no checks and no bookkeeping.
+
+Shapes: B = 1 image, C = 4 latent channels, H and W an eighth of the picture's, N = 77 tokens, D embedding width.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from studio.engine.models import Components
+from studio.settings import GenerationSettings
+
+
+def native_size(components: Components) -> tuple[int, int]:
+    """(width, height) in pixels that the model was trained at."""
+    sample_size = components.unet.config.sample_size
+    rows, columns = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+    scale = vae_scale_factor(components)
+    return columns * scale, rows * scale
+
+
+def vae_scale_factor(components: Components) -> int:
+    """How many pixels one latent covers in each direction: 8 for Stable Diffusion."""
+    return int(2 ** (len(components.vae.config.block_out_channels) - 1))
+
+
+def encode_prompts(components: Components, prompts: Sequence[str]) -> torch.Tensor:
+    """(len(prompts), N, D) embeddings; what is past the encoder's 77 tokens is cut off."""
+    tokenizer, text_encoder = components.tokenizer, components.text_encoder
+    tokens = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    embeddings_BND: torch.Tensor = text_encoder(tokens.input_ids.to(text_encoder.device))[0]  # noqa: N806
+    return embeddings_BND
+
+
+def first_latents(components: Components, generator: torch.Generator, *, width: int, height: int) -> torch.Tensor:
+    """(1, C, H, W) standard normal noise on the model's device.
+
+    It is drawn on the CPU, so the same seed gives the same noise on a Mac, on CUDA and on a CPU.
+    """
+    scale, unet = vae_scale_factor(components), components.unet
+    shape = (1, unet.config.in_channels, height // scale, width // scale)
+    return torch.randn(shape, generator=generator).to(unet.device, unet.dtype)
+
+
+def denoise(
+    components: Components,
+    noise_BCHW: torch.Tensor,  # noqa: N803
+    embeddings_BND: torch.Tensor,  # noqa: N803
+    *,
+    settings: GenerationSettings,
+    generator: torch.Generator,
+) -> Iterator[torch.Tensor]:
+    """Yield the (B, C, H, W) latents after each of `settings.num_inference_steps` steps.
+
+    Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) where the guidance scale is above 1;
+    `embeddings_BND` then holds the negative embedding before the positive one.
+    """
+    unet, scheduler = components.unet, components.pipeline.scheduler
+    scheduler.set_timesteps(settings.num_inference_steps, device=unet.device)
+    guided = settings.guidance_scale > 1
+    accepts_generator = "generator" in inspect.signature(scheduler.step).parameters
+    step_options = {"generator": generator} if accepts_generator else {}
+
+    latents = noise_BCHW * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        unet_input = torch.cat([latents, latents]) if guided else latents
+        unet_input = scheduler.scale_model_input(unet_input, timestep)
+        prediction = unet(unet_input, timestep, encoder_hidden_states=embeddings_BND, return_dict=False)[0]
+        if guided:
+            negative, positive = prediction.chunk(2)
+            prediction = negative + settings.guidance_scale * (positive - negative)
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False, **step_options)[0]
+        yield latents
+
+
+def decode(components: Components, latents_BCHW: torch.Tensor) -> torch.Tensor:  # noqa: N803
+    """(3, height, width) raw output of the VAE for one image, about [-1, 1], not clamped."""
+    vae = components.vae
+    decoded: torch.Tensor = vae.decode(latents_BCHW.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+    return decoded[0]

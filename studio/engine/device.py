@@ -1,0 +1,50 @@
+"""Which device computes, what it is called, and how to wait for it."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+
+def pick_device(*, cpu_only: bool = False) -> torch.device:
+    """CUDA, else Apple's GPU (MPS), else the CPU."""
+    if not cpu_only and torch.cuda.is_available():
+        return torch.device("cuda")
+    if not cpu_only and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The device's name for people: `CPU`, `Apple M2 Max`, `NVIDIA H200`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"Apple GPU ({platform.processor() or platform.machine()})"
+    return "CPU"
+
+
+def processor_name() -> str:
+    """The processor's model, as the operating system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given, so that a time read afterwards is true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def release_memory(device: torch.device) -> None:
+    """Give memory that no tensor holds back to the operating system."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

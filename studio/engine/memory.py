@@ -1,0 +1,87 @@
+"""Memory of process, system and accelerator: now, and its peak during a piece of work."""
+
+import threading
+from types import TracebackType
+
+import psutil
+import torch
+
+from studio.results import MemorySample, MemoryUse
+
+SAMPLE_SECONDS = 0.05
+
+
+def read_memory(device: torch.device) -> MemorySample:
+    """Memory at this moment, in bytes."""
+    system = psutil.virtual_memory()
+    allocated, limit = _accelerator_memory(device)
+    return MemorySample(
+        process_bytes=psutil.Process().memory_info().rss,
+        system_available_bytes=system.available,
+        system_total_bytes=system.total,
+        accelerator_allocated_bytes=allocated,
+        accelerator_limit_bytes=limit,
+    )
+
+
+def _accelerator_memory(device: torch.device) -> tuple[int | None, int | None]:
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory(), torch.mps.recommended_max_memory()
+    return None, None
+
+
+class MemoryMeter:
+    """Measures the memory of the work in a `with` block; `use` holds the result afterwards.
+
+    A thread samples the process, so a spike shorter than 50 ms can be missed. The accelerator is asked only by
+    the thread that computes (two threads can crash MPS, pytorch #197805): CUDA counts its own peak, MPS is read
+    at each `sample_accelerator()`.
+    """
+
+    use: MemoryUse
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch_process, name="memory-meter", daemon=True)
+        self._process = psutil.Process()
+        self._peak_process = 0
+        self._peak_accelerator: int | None = None
+
+    def __enter__(self) -> "MemoryMeter":
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._before = read_memory(self._device)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        after = read_memory(self._device)
+        self.sample_accelerator()
+        if self._device.type == "cuda":
+            self._peak_accelerator = torch.cuda.max_memory_reserved(self._device)
+        self.use = MemoryUse(
+            before=self._before,
+            after=after,
+            peak_process_bytes=max(self._peak_process, self._before.process_bytes, after.process_bytes),
+            peak_accelerator_bytes=self._peak_accelerator,
+        )
+
+    def sample_accelerator(self) -> None:
+        """Read the accelerator's memory; call it from the thread that computes."""
+        allocated, _ = _accelerator_memory(self._device)
+        if allocated is not None:
+            self._peak_accelerator = max(self._peak_accelerator or 0, allocated)
+
+    def _watch_process(self) -> None:
+        while not self._done.wait(SAMPLE_SECONDS):
+            self._peak_process = max(self._peak_process, self._process.memory_info().rss)

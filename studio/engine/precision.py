@@ -1,0 +1,66 @@
+"""Which precision a device computes in: one function decides, one assertion proves it after every load."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from studio.errors import PrecisionError
+from studio.results import PrecisionDecision
+from studio.settings import PrecisionName
+
+DTYPES: dict[PrecisionName, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+BLACK_PICTURES_PAGE = "docs/black-pictures.md"
+
+_WHY_FLOAT32 = {
+    "mps": f"half precision on Apple's GPUs makes NaN, and NaN makes black pictures ({BLACK_PICTURES_PAGE}).",
+    "cpu": "the CPU computes half precision more slowly than float32, and less exactly.",
+}
+
+
+def decide_precision(device_type: str, requested: PrecisionName = "float32") -> PrecisionDecision:
+    """The precision for inference on a device, whatever was asked for.
+
+    float32 on `mps` and `cpu` always; on `cuda` what was requested; float32 on a device we do not know.
+
+    Args:
+        device_type: `torch.device.type`, given as a value so that a Mac's policy is tested without a Mac.
+    """
+    if device_type == "cuda":
+        reason = (
+            "float32 is the most exact; float16 may be chosen on this GPU for speed."
+            if requested == "float32"
+            else f"{requested} was chosen, and this GPU may use it for inference."
+        )
+        return PrecisionDecision(precision=requested, requested=requested, reason=reason)
+    why = _WHY_FLOAT32.get(device_type, f"the studio has not been tried with half precision on {device_type}.")
+    if requested == "float32":
+        return PrecisionDecision(precision="float32", requested=requested, reason=f"float32, because {why}")
+    reason = f"{requested} was asked for, float32 is used, because {why}"
+    return PrecisionDecision(precision="float32", requested=requested, reason=reason)
+
+
+def assert_precision(components: Mapping[str, nn.Module], precision: PrecisionName) -> None:
+    """Walk every parameter and every floating-point buffer of every component.
+
+    Raises:
+        PrecisionError: names the first tensors that have another dtype, or that were never loaded (meta).
+    """
+    wanted = DTYPES[precision]
+    wrong = [
+        f"{component}.{name} is {'not loaded' if tensor.is_meta else str(tensor.dtype).removeprefix('torch.')}"
+        for component, module in components.items()
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+        if tensor.is_meta or (tensor.is_floating_point() and tensor.dtype != wanted)
+    ]
+    if wrong:
+        shown = "; ".join(wrong[:3]) + ("; …" if len(wrong) > 3 else "")
+        raise PrecisionError(
+            f"Everything must be {precision}, but {len(wrong)} tensors are not: {shown}. "
+            "Load the model again; if this stays, its files are damaged or a plug-in changed it."
+        )

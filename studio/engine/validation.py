@@ -1,0 +1,99 @@
+"""The checks that every image passes before anyone sees it. There is no switch to turn them off.
+
+They stand where the fault can still be seen: NaN is gone once a picture is uint8 (the cast makes it 0, the black
+picture of the seed report), and inf is gone once the decoder's output is clamped.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from studio.errors import InvalidImageError
+from studio.results import Check
+
+# The decoder is trained to give [-1, 1]. Real models overshoot by a few tenths (the shipped one to 1.24 at
+# guidance 30); at 5 it is far outside what it ever learned, and the clamp would hide it as plain white.
+DECODED_LIMIT = 5.0
+BLACK_LEVEL = 3  # of 255: what a viewer sees as a black picture, JPEG noise included
+FLAT_DEVIATION = 1.0  # of 255, per channel: below it nothing can be seen but one colour
+
+_CHANNELS = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a check failed: which one, what was seen, what to try."""
+
+    check: str
+    finding: str
+    advice: str
+
+
+_PRECISION_ADVICE = "Use float32; if it is float32 already, the model's files or the device are at fault."
+
+
+def check_latents(latents_BCHW: torch.Tensor) -> Fault | None:  # noqa: N803 - shape suffix
+    """All latents must be finite.
+
+    One sum: it is finite only if every value is (a sum of finite latents cannot overflow float32, and
+    float16 is summed in float32), and it costs one synchronisation.
+    """
+    if bool(torch.isfinite(latents_BCHW.sum(dtype=torch.float32))):
+        return None
+    share = 100 * float((~torch.isfinite(latents_BCHW)).float().mean())
+    finding = f"{share:.3g} % of the latents are NaN or infinite."
+    return Fault("latents", finding, _PRECISION_ADVICE)
+
+
+def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:  # noqa: N803 - shape suffix
+    """The decoder's raw output, before any clamp or cast: finite in every channel, and in a sane range."""
+    finite = torch.isfinite(decoded_CHW)
+    if not bool(finite.all()):
+        bad = (~finite).flatten(1).float().mean(1).cpu()
+        where = ", ".join(f"{name} {100 * float(b):.3g} %" for name, b in zip(_CHANNELS, bad, strict=False) if b)
+        return Fault("decoded", f"The VAE gave NaN or infinite values ({where}).", _PRECISION_ADVICE)
+    largest = float(decoded_CHW.abs().max())
+    if largest > DECODED_LIMIT:
+        finding = f"The VAE gave values up to {largest:.3g}, where about 1 is normal and {DECODED_LIMIT:g} the limit."
+        return Fault("decoded", finding, "Lower the guidance scale; check that the VAE fits the model.")
+    return None
+
+
+def check_picture(picture_HWC: np.ndarray, *, height: int, width: int) -> Fault | None:  # noqa: N803
+    """The final picture: its shape, its type, not black, not one flat colour."""
+    if picture_HWC.shape != (height, width, 3) or picture_HWC.dtype != np.uint8:
+        finding = f"The picture is {picture_HWC.shape} of {picture_HWC.dtype}, expected {(height, width, 3)} of uint8."
+        return Fault("picture", finding, "The VAE does not fit the model: load a matching one.")
+    if picture_HWC.max() <= BLACK_LEVEL:
+        finding = f"The picture is black: no value is above {BLACK_LEVEL} of 255."
+        return Fault("picture", finding, _PRECISION_ADVICE)
+    if picture_HWC.reshape(-1, 3).std(axis=0).max() < FLAT_DEVIATION:
+        red, green, blue = picture_HWC.reshape(-1, 3).mean(axis=0)
+        finding = f"The picture is one flat colour (about {red:.0f}, {green:.0f}, {blue:.0f})."
+        return Fault("picture", finding, "Try another seed; if all are flat, the model is at fault.")
+    return None
+
+
+def passed_checks(*, num_steps: int, decoded_CHW: torch.Tensor, picture_HWC: np.ndarray) -> tuple[Check, ...]:  # noqa: N803
+    """What the checks of a good image saw, for the report."""
+    low, high = float(decoded_CHW.min()), float(decoded_CHW.max())
+    return (
+        Check(name="latents", passed=True, finding=f"finite through all {num_steps} steps"),
+        Check(name="decoded", passed=True, finding=f"finite, {low:.2f} to {high:.2f} before the clamp"),
+        Check(
+            name="picture",
+            passed=True,
+            finding=f"{picture_HWC.min()} to {picture_HWC.max()}, not black, not flat",
+        ),
+    )
+
+
+def failed_checks(error: InvalidImageError) -> tuple[Check, ...]:
+    """The checks of an image that failed: those before the fault passed, those after it were not reached."""
+    order = ("latents", "decoded", "picture")
+    reached = order[: order.index(error.check)]
+    return (
+        *(Check(name=name, passed=True, finding="passed") for name in reached),
+        Check(name=error.check, passed=False, finding=error.finding),
+    )

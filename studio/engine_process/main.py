@@ -1,0 +1,201 @@
+"""The engine process: `python -m studio.engine_process.main`. It owns the device and answers on its output.
+
+Its main thread is the one thread that computes. Another reads requests, so that a cancel is heard in mid-run, and
+notices when the page's process is gone: then this one goes too.
+"""
+
+import argparse
+import base64
+import io
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from studio.engine_process.messages import (
+    REQUESTS,
+    Cancel,
+    CheckDevice,
+    DeviceChecked,
+    Event,
+    Failed,
+    Load,
+    Loaded,
+    Loading,
+    PictureDone,
+    Request,
+    Smoke,
+    SmokeDone,
+    Step,
+    Waiting,
+    to_line,
+)
+from studio.errors import StudioError
+from studio.jobs.device_lock import DeviceLock
+from studio.paths import UserData
+from studio.results import InvalidPicture, ValidPicture
+from studio.threads import prepare_threads
+
+LEAVE_SECONDS = 10.0  # a step at 512 × 512 takes up to 8 s on a slow CPU; nobody waits for it any longer
+
+
+class Mailbox:
+    """Requests in the order they came, and the one that does not wait its turn: cancel."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._requests: queue.Queue[Request | None] = queue.Queue()
+        self._cancel = threading.Event()
+        threading.Thread(target=self._read, name="requests", daemon=True).start()
+
+    def next(self) -> Request | None:
+        """The next request; None when the page's process is gone."""
+        request = self._requests.get()
+        self._cancel.clear()
+        return request
+
+    def cancelled(self) -> bool:
+        return self._cancel.is_set()
+
+    def _read(self) -> None:
+        for line in self._source:
+            request = REQUESTS.validate_json(line)
+            if isinstance(request, Cancel):
+                self._cancel.set()
+            else:
+                self._requests.put(request)
+        self._cancel.set()
+        self._requests.put(None)
+        time.sleep(LEAVE_SECONDS)
+        os._exit(0)
+
+
+class EngineProcess:
+    """Carries requests out, one after the other, and tells what happens."""
+
+    def __init__(self, user_data: UserData, *, cpu_only: bool, mailbox: Mailbox, output: BinaryIO) -> None:
+        # Imported here: the page hears of the start before the four seconds that torch and diffusers take.
+        from studio.engine.device import pick_device
+        from studio.engine.pipeline import PipelineManager
+
+        self._user_data = user_data
+        self._mailbox = mailbox
+        self._output = output
+        self._manager = PipelineManager(pick_device(cpu_only=cpu_only), rejected_folder=user_data.rejected)
+
+    def run(self) -> None:
+        """Answer requests until the page's process is gone."""
+        while (request := self._mailbox.next()) is not None:
+            try:
+                self._carry_out(request)
+            except (StudioError, OSError) as error:
+                self._tell(Failed(message=_sentence(error)))
+            except (MemoryError, RuntimeError) as error:
+                logging.exception("A request failed")
+                self._tell(Failed(message=_sentence(error)))
+
+    def _carry_out(self, request: Request) -> None:
+        if isinstance(request, Load):
+            self._load(request)
+        elif isinstance(request, Smoke):
+            self._smoke(request)
+        elif isinstance(request, CheckDevice):
+            self._check_device()
+
+    def _load(self, request: Load) -> None:
+        from studio.engine.device_check import kept_check
+
+        self._tell(Loading(model=request.settings.model))
+        facts = self._manager.load(request.settings)
+        self._tell(Loaded(facts=facts, device_check=kept_check(self._user_data.device_checks, self._manager.device)))
+
+    def _smoke(self, request: Smoke) -> None:
+        from studio.engine.memory import read_memory
+        from studio.engine.pipeline import StepProgress
+        from studio.engine.smoke import SmokeWatcher, run_smoke_test
+
+        def on_step(picture: int, progress: StepProgress) -> None:
+            self._tell(
+                Step(
+                    picture=picture,
+                    step=progress.step,
+                    num_steps=progress.num_steps,
+                    elapsed_seconds=progress.elapsed_seconds,
+                    memory=read_memory(self._manager.device),
+                    preview_png=None if progress.preview is None else _base64_png(Image.fromarray(progress.preview)),
+                )
+            )
+
+        def on_picture(picture: int, record: ValidPicture | InvalidPicture, folder: Path) -> None:
+            self._tell(PictureDone(picture=picture, record=record, folder=folder))
+
+        watcher = SmokeWatcher(on_step, on_picture, self._mailbox.cancelled)
+        saved = run_smoke_test(self._manager, request.settings, outputs=self._user_data.outputs, watcher=watcher)
+        self._tell(SmokeDone(saved=saved))
+
+    def _check_device(self) -> None:
+        from studio.engine.device_check import check_device, keep_check
+
+        check = check_device(self._manager.device)
+        keep_check(self._user_data.device_checks, check)
+        self._tell(DeviceChecked(check=check))
+
+    def _tell(self, event: Event) -> None:
+        self._output.write(to_line(event))
+        self._output.flush()
+
+
+def _base64_png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _sentence(error: Exception) -> str:
+    """What the user reads: our own messages as they are, memory and disk said as such."""
+    if isinstance(error, StudioError):
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "There is not enough memory for this. Close other programs, or choose a smaller size."
+    if isinstance(error, OSError) and error.errno == 28:
+        return (
+            f"The disk is full: {error.filename or 'the pictures'} could not be written. Free some space, then retry."
+        )
+    return f"The engine could not do it: {type(error).__name__}: {error}. The log (logs/engine.log) has the details."
+
+
+def _take_device(lock: DeviceLock, output: BinaryIO) -> None:
+    """Wait until no other process has the device, saying once which one has."""
+    told = False
+    while not lock.acquire("LoRA Studio's page"):
+        if not told:
+            output.write(to_line(Waiting(owner=str(lock.owner()))))
+            output.flush()
+            told = True
+        time.sleep(0.5)
+
+
+def main() -> None:
+    """Serve requests from standard input; what libraries print goes to the log, not among the events."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--user-data", type=Path, required=True)
+    parser.add_argument("--cpu", action="store_true")
+    options = parser.parse_args()
+    prepare_threads()
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    user_data = UserData(options.user_data)
+    mailbox = Mailbox(sys.stdin.buffer)
+    _take_device(DeviceLock(user_data.device_lock), output)
+    EngineProcess(user_data, cpu_only=options.cpu, mailbox=mailbox, output=output).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What users see when something cannot be done: one root, few branches, each message a whole sentence."""
+
+from pathlib import Path
+
+
+class StudioError(Exception):
+    """Something the user can act on; its text says what happened, why, and what to do."""
+
+
+class SettingsError(StudioError):
+    """A setting that breaks its rule: `num_inference_steps must be between 1 and 150, got 0.`"""
+
+
+class ModelError(StudioError):
+    """A model that cannot be found, read or used."""
+
+
+class PrecisionError(StudioError):
+    """A parameter or buffer that is not in the precision which the policy decided."""
+
+
+class EngineError(StudioError):
+    """The engine process cannot do what it was asked: busy, starting, or gone."""
+
+
+class GenerationCancelledError(StudioError):
+    """The user cancelled; nothing is wrong with the model."""
+
+
+class InvalidImageError(StudioError):
+    """An image that failed a check of `studio.engine.validation`, and so was not shown or saved as good.
+
+    Attributes:
+        check: which check failed: `latents`, `decoded` or `picture`.
+        step: the denoising step (1-based) at which it was seen; None for the checks after denoising.
+        finding: what was seen, in a sentence.
+        advice: what to try, in a sentence.
+        rejected_file: where the copy for diagnosis lies; None where it could not be kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        check: str,
+        finding: str,
+        advice: str,
+        step: int | None = None,
+        rejected_file: Path | None = None,
+    ) -> None:
+        self.check = check
+        self.step = step
+        self.finding = finding
+        self.advice = advice
+        self.rejected_file = rejected_file
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        where = f" at step {self.step}" if self.step is not None else ""
+        kept = f" A copy for diagnosis is in {self.rejected_file}." if self.rejected_file else ""
+        return f"The {self.check} check failed{where}: {self.finding} {self.advice}{kept}"

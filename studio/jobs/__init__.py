@@ -1,0 +1,1 @@
+"""Long work and who may use the device. No torch, no gradio."""

@@ -1,0 +1,73 @@
+"""Where things lie: the only module that knows `user_data/`, the assets and platformdirs."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+PACKAGE_FOLDER = Path(__file__).resolve().parent
+CHECKOUT_FOLDER = PACKAGE_FOLDER.parent
+USER_DATA_VARIABLE = "STUDIO_USER_DATA"
+
+
+def is_checkout() -> bool:
+    """True where the package runs from its source tree, False where it was installed from a wheel."""
+    return (CHECKOUT_FOLDER / "pyproject.toml").is_file() and (CHECKOUT_FOLDER / "assets").is_dir()
+
+
+def assets_folder() -> Path:
+    """What ships with the studio: beside the package in a checkout, inside it in a wheel."""
+    return CHECKOUT_FOLDER / "assets" if is_checkout() else PACKAGE_FOLDER / "assets"
+
+
+def black_pictures_page() -> Path:
+    """The page of our docs that tells why float32: Markdown."""
+    return CHECKOUT_FOLDER / "docs" / "black-pictures.md" if is_checkout() else assets_folder() / "black-pictures.md"
+
+
+@dataclass(frozen=True)
+class UserData:
+    """The folder of everything that users make. Naming a place here does not make it."""
+
+    root: Path
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def outputs(self) -> Path:
+        return self.root / "outputs"
+
+    @property
+    def rejected(self) -> Path:
+        return self.root / "rejected"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def device_checks(self) -> Path:
+        return self.root / "device-checks.json"
+
+    @property
+    def device_lock(self) -> Path:
+        return self.root / "device.lock"
+
+
+def locate_user_data(option: Path | None = None, *, environment: Mapping[str, str] = os.environ) -> UserData:
+    """The option, else the environment's STUDIO_USER_DATA, else the checkout's, else the platform's folder."""
+    if option is not None:
+        return UserData(option.expanduser().resolve())
+    if chosen := environment.get(USER_DATA_VARIABLE):
+        return UserData(Path(chosen).expanduser().resolve())
+    if is_checkout():
+        return UserData(CHECKOUT_FOLDER / "user_data")
+    return UserData(Path(platformdirs.user_data_dir("LoRA Studio", appauthor=False)))

@@ -1,0 +1,175 @@
+"""The smoke test's report: saved as JSON and Markdown, found again, and told in the seed report's tables."""
+
+import logging
+from datetime import datetime
+from pathlib import Path
+from statistics import mean
+
+from pydantic import ValidationError
+
+from studio.files import write_atomically
+from studio.results import InvalidPicture, MemorySample, SavedReport, SmokeReport, ValidPicture
+
+logger = logging.getLogger(__name__)
+
+JSON_NAME = "report.json"
+MARKDOWN_NAME = "report.md"
+GIB = 2**30
+
+
+def new_report_folder(outputs: Path, *, now: datetime) -> Path:
+    """Make and return an empty folder for one smoke test: `outputs/<date>/smoke-<time>`."""
+    folder = outputs / f"{now:%Y-%m-%d}" / f"smoke-{now:%H%M%S-%f}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def save_report(folder: Path, report: SmokeReport) -> SavedReport:
+    """Write both forms into the folder that holds the pictures."""
+    write_atomically(folder / MARKDOWN_NAME, to_markdown(report).encode())
+    write_atomically(folder / JSON_NAME, report.model_dump_json(indent=2).encode())
+    return SavedReport(folder=folder, report=report)
+
+
+def latest_report(outputs: Path) -> SavedReport | None:
+    """The newest report that can be read; one that cannot is passed over, and logged."""
+    for path in sorted(outputs.glob(f"*/smoke-*/{JSON_NAME}"), reverse=True):
+        try:
+            report = SmokeReport.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            logger.warning("The report %s cannot be read: %s", path, error)
+            continue
+        return SavedReport(folder=path.parent, report=report)
+    return None
+
+
+def to_markdown(report: SmokeReport) -> str:
+    """The whole report as a page that can be read, mailed or committed."""
+    facts = report.engine
+    sections = [
+        f"# Smoke test: {report.verdict}",
+        f"{report.started_at:%Y-%m-%d %H:%M} · {facts.model} · {facts.device_name} · {facts.precision.precision}",
+        _list("Notes", facts.notes),
+        "## Settings\n\n" + _settings_table(report),
+        "## Pictures\n\n" + _pictures_table(report),
+        "## Checks\n\n" + _checks_table(report),
+        "## Time\n\n" + _time_table(report),
+        "## Memory\n\n" + _memory_table(report),
+        "## Versions\n\n" + _table(("What", "Version"), tuple(report.versions.items())),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _settings_table(report: SmokeReport) -> str:
+    settings, facts = report.settings, report.engine
+    return _table(
+        ("Setting", "Value"),
+        (
+            ("Model", f"{facts.model} ({facts.parameters / 1e6:,.1f} million parameters)"),
+            ("Device", f"{facts.device_name} ({facts.device})"),
+            ("Precision", f"{facts.precision.precision}: {facts.precision.reason}"),
+            ("Size", f"{facts.width} × {facts.height}"),
+            ("Steps", str(settings.num_inference_steps)),
+            ("Guidance", f"{settings.guidance_scale:g}"),
+            ("Loaded in", f"{facts.load_seconds:.2f} s"),
+        ),
+    )
+
+
+def _pictures_table(report: SmokeReport) -> str:
+    rows = [picture_row(picture) for picture in report.pictures]
+    return _table(("Prompt", "Seed", "Time", "Shape", "dtype", "Range", "Result"), tuple(rows))
+
+
+def picture_row(picture: ValidPicture | InvalidPicture) -> tuple[str, ...]:
+    """Prompt, seed, time, shape, dtype, range, result: the row of one picture, as the page shows it too."""
+    if isinstance(picture, InvalidPicture):
+        return (picture.prompt, str(picture.seed), "–", "–", "–", "–", f"FAIL: {picture.error}")
+    return (
+        picture.prompt,
+        str(picture.seed),
+        f"{picture.timings.total_seconds:.2f} s" + (" (first)" if picture.timings.first_call else ""),
+        " × ".join(map(str, picture.shape)),
+        picture.dtype,
+        f"{picture.low} to {picture.high}",
+        "PASS",
+    )
+
+
+def _checks_table(report: SmokeReport) -> str:
+    rows = [
+        (picture.prompt, check.name, "pass" if check.passed else "FAIL", check.finding)
+        for picture in report.pictures
+        for check in picture.checks
+    ]
+    return _table(("Prompt", "Check", "Result", "What was seen"), tuple(rows))
+
+
+def time_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
+    """Mean, least, greatest; the first picture apart, because it warms up; then the parts of a steady one."""
+    seconds = report.seconds
+    if not seconds:
+        return (("Pictures", "none was valid"),)
+    rows = [
+        ("Mean", f"{mean(seconds):.2f} s a picture"),
+        ("Minimum", f"{min(seconds):.2f} s"),
+        ("Maximum", f"{max(seconds):.2f} s"),
+    ]
+    first = [p.timings.total_seconds for p in report.valid_pictures if p.timings.first_call]
+    steady = [p.timings for p in report.valid_pictures if not p.timings.first_call]
+    if first:
+        rows.append(("First, with warm-up", f"{first[0]:.2f} s"))
+    if steady:
+        rows += [
+            ("Steady, mean", f"{mean(t.total_seconds for t in steady):.2f} s"),
+            ("of which text", f"{mean(t.text_seconds for t in steady):.3f} s"),
+            ("of which each step", f"{mean(s for t in steady for s in t.step_seconds):.3f} s"),
+            ("of which VAE", f"{mean(t.vae_seconds for t in steady):.3f} s"),
+        ]
+    return tuple(rows)
+
+
+def _time_table(report: SmokeReport) -> str:
+    return _table(("What", "Time"), time_rows(report))
+
+
+def memory_rows(report: SmokeReport) -> tuple[tuple[str, str, str], ...]:
+    """Before and after loading, and the peak while making pictures: process, and what the system had left."""
+    load = report.engine.load_memory
+    rows = [
+        ("Before loading", *_memory_words(load.before)),
+        ("After loading", *_memory_words(load.after)),
+    ]
+    uses = [picture.memory for picture in report.valid_pictures]
+    if uses:
+        rows.append(("Before the pictures", *_memory_words(uses[0].before)))
+        rows.append(("After the pictures", *_memory_words(uses[-1].after)))
+        rows.append(("Peak", gigabytes(max(use.peak_process_bytes for use in uses)), "–"))
+        accelerator = [use.peak_accelerator_bytes for use in uses if use.peak_accelerator_bytes is not None]
+        if accelerator:
+            rows.append(("Peak on the accelerator", gigabytes(max(accelerator)), "–"))
+    return tuple(rows)
+
+
+def _memory_table(report: SmokeReport) -> str:
+    return _table(("When", "Used by the studio", "Available"), memory_rows(report))
+
+
+def _memory_words(sample: MemorySample) -> tuple[str, str]:
+    return gigabytes(sample.process_bytes), gigabytes(sample.system_available_bytes)
+
+
+def gigabytes(num_bytes: int) -> str:
+    """`3.1 GB`, in units of 2³⁰ bytes, as the systems' own monitors count."""
+    return f"{num_bytes / GIB:.1f} GB"
+
+
+def _list(title: str, lines: tuple[str, ...]) -> str:
+    return f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
+
+
+def _table(head: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )

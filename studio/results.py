@@ -1,0 +1,198 @@
+"""What the engine tells the rest of the studio: plain facts, no torch, the same on disk and between processes."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from studio.settings import PrecisionName, SmokeSettings
+
+
+class Fact(BaseModel):
+    """Frozen, and strict about names, so that a report from another version is refused and not misread."""
+
+    # A difference can be infinite, and JSON's null would lose that.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class MemorySample(Fact):
+    """Memory at one moment, in bytes. `accelerator_*` are None on a CPU."""
+
+    process_bytes: int
+    system_available_bytes: int
+    system_total_bytes: int
+    accelerator_allocated_bytes: int | None = None
+    accelerator_limit_bytes: int | None = None
+
+
+class MemoryUse(Fact):
+    """Memory before and after a piece of work, and its peak in between (sampled every 50 ms)."""
+
+    before: MemorySample
+    after: MemorySample
+    peak_process_bytes: int
+    peak_accelerator_bytes: int | None = None
+
+
+class PrecisionDecision(Fact):
+    """What `studio.engine.precision.decide_precision` decided, and why, in a sentence for the user."""
+
+    precision: PrecisionName
+    requested: PrecisionName
+    reason: str
+
+    @property
+    def raised(self) -> bool:
+        """True where the user asked for less than what is used."""
+        return self.precision != self.requested
+
+
+class Timings(Fact):
+    """Seconds of one `generate()` call. `first_call` marks the warm-up after loading."""
+
+    text_seconds: float
+    step_seconds: tuple[float, ...]
+    vae_seconds: float
+    total_seconds: float
+    first_call: bool
+
+
+class Check(Fact):
+    """One check that an image passed or failed: its name, and what was seen."""
+
+    name: str
+    passed: bool
+    finding: str
+
+
+class EngineFacts(Fact):
+    """The device, and what is loaded on it."""
+
+    device: str
+    device_name: str
+    precision: PrecisionDecision
+    model: str
+    model_folder: str
+    parameters: int
+    width: int
+    height: int
+    load_seconds: float
+    load_memory: MemoryUse
+    notes: tuple[str, ...] = ()
+
+
+class ValidPicture(Fact):
+    """A picture of the smoke test that passed every check; `file` is relative to the report."""
+
+    prompt: str
+    seed: int
+    file: str
+    shape: tuple[int, int, int]
+    dtype: str
+    low: int
+    high: int
+    checks: tuple[Check, ...]
+    timings: Timings
+    memory: MemoryUse
+    valid: Literal[True] = True
+
+
+class InvalidPicture(Fact):
+    """A picture of the smoke test that failed a check: which, why, what to try, and where its copy lies."""
+
+    prompt: str
+    seed: int
+    checks: tuple[Check, ...]
+    error: str
+    valid: Literal[False] = False
+
+
+PictureRecord = Annotated[ValidPicture | InvalidPicture, Field(discriminator="valid")]
+
+
+class DeviceDifference(Fact):
+    """One part of the device check: the largest difference to the CPU, relative to the largest CPU value."""
+
+    part: str
+    difference: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.limit
+
+
+class DeviceCheck(Fact):
+    """The device compared with the CPU in float32. `differences` is empty on the CPU itself."""
+
+    device: str
+    device_name: str
+    operating_system: str
+    torch_version: str
+    checked_at: datetime
+    differences: tuple[DeviceDifference, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(difference.passed for difference in self.differences)
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        if not self.differences:
+            return f"The studio runs on the {self.device_name}: there is no other device to compare it with."
+        worst = max(self.differences, key=lambda d: d.difference / d.limit)
+        if self.passed:
+            return (
+                f"{self.device_name} computes what the CPU computes: the largest difference is "
+                f"{worst.difference:.1e} ({worst.part}), {worst.limit:.0e} is allowed."
+            )
+        return (
+            f"{self.device_name} does not compute what the CPU computes: {worst.part} differs by "
+            f"{worst.difference:.1e}, {worst.limit:.0e} is allowed. Start the studio with --cpu, and update "
+            f"the operating system and torch ({self.torch_version})."
+        )
+
+
+class SmokeReport(Fact):
+    """The whole smoke test: what `report.json` holds."""
+
+    started_at: datetime
+    settings: SmokeSettings
+    engine: EngineFacts
+    pictures: tuple[PictureRecord, ...]
+    versions: dict[str, str]
+    cancelled: bool = False
+
+    @property
+    def valid_pictures(self) -> tuple[ValidPicture, ...]:
+        return tuple(picture for picture in self.pictures if isinstance(picture, ValidPicture))
+
+    @property
+    def passed(self) -> bool:
+        """True only when every prompt has its picture, and every picture is valid."""
+        return len(self.valid_pictures) == len(self.settings.prompts)
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Seconds of each valid picture, in order."""
+        return tuple(picture.timings.total_seconds for picture in self.valid_pictures)
+
+    @property
+    def verdict(self) -> str:
+        """PASS or FAIL, and why, in words."""
+        total, valid = len(self.settings.prompts), len(self.valid_pictures)
+        if self.passed:
+            return f"PASS: {valid} of {total} pictures are valid."
+        if self.cancelled:
+            return f"FAIL: cancelled after {len(self.pictures)} of {total} pictures."
+        reasons = " ".join(f"{p.prompt}: {p.error}" for p in self.pictures if isinstance(p, InvalidPicture))
+        return f"FAIL: {total - valid} of {total} pictures are not valid. {reasons}"
+
+
+class SavedReport(Fact):
+    """A report and the folder it was saved in, with its pictures."""
+
+    folder: Path
+    report: SmokeReport

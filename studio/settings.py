@@ -1,0 +1,164 @@
+"""Every setting of the studio: the only home of defaults, bounds, labels and help texts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from annotated_types import Ge, Le, MultipleOf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from studio.errors import SettingsError
+
+PrecisionName = Literal["float32", "float16", "bfloat16"]
+
+SHIPPED_MODEL = "shoes-demo"
+SEED_MAX = 2**63 - 1
+
+
+class Settings(BaseModel):
+    """Frozen, and a name it does not know is an error, not silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Settings):
+    """Which model to load, and how."""
+
+    model: str = Field(
+        SHIPPED_MODEL,
+        title="Model",
+        min_length=1,
+        description="The shipped model (shoes-demo), a folder in diffusers' layout, or a Hugging Face id.",
+    )
+    precision: PrecisionName = Field(
+        "float32",
+        title="Precision",
+        description="float16 and bfloat16 are used on CUDA only; elsewhere they are raised to float32.",
+    )
+    attention_slicing: bool = Field(
+        False,
+        title="Attention slicing",
+        description="Saves memory by computing attention in parts. Slower, and on a Mac the likely cause of "
+        "black pictures: leave it off.",
+    )
+
+
+class GenerationSettings(Settings):
+    """One image: one call of `PipelineManager.generate()`. Names are diffusers'."""
+
+    prompt: str = Field(title="Prompt", description="What the picture shows, in words.")
+    negative_prompt: str = Field("", title="Negative prompt", description="What to keep out of the picture.")
+    num_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
+        25, title="Steps", description="Denoising steps. 20 to 30 is usual; time grows in proportion."
+    )
+    guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
+        7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
+    )
+    width: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
+        None, title="Width", description="In pixels, a multiple of 8. Empty: the model's own size."
+    )
+    height: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
+        None, title="Height", description="In pixels, a multiple of 8. Empty: the model's own size."
+    )
+    seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
+        42, title="Seed", description="The same seed and settings give the same picture, on every machine."
+    )
+
+
+SEED_REPORT_PROMPTS = (
+    "professional product photo of black casual shoes, white background",
+    "professional product photo of brown leather shoes, white background",
+    "professional product photo of white sneakers, white background",
+)
+
+
+class SmokeSettings(Settings):
+    """The smoke test: the seed report's three prompts with its settings."""
+
+    prompts: tuple[str, str, str] = Field(
+        SEED_REPORT_PROMPTS, title="Prompts", description="One picture is made for each."
+    )
+    num_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
+        25, title="Steps", description="Denoising steps for each picture."
+    )
+    guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
+        7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
+    )
+    seed: Annotated[int, Ge(0), Le(SEED_MAX - 2)] = Field(
+        42, title="Seed", description="The three pictures have this seed and the next two."
+    )
+
+    def generations(self) -> tuple[GenerationSettings, ...]:
+        """One `GenerationSettings` for each prompt, in order."""
+        return tuple(
+            GenerationSettings(
+                prompt=prompt,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+                seed=self.seed + i,
+            )
+            for i, prompt in enumerate(self.prompts)
+        )
+
+
+class ServerSettings(Settings):
+    """How the studio's page is served."""
+
+    port: Annotated[int, Ge(1), Le(65535)] | None = Field(
+        None, title="Port", description="The port to serve on. Empty: the first free one from 7860."
+    )
+    open_browser: bool = Field(True, title="Open browser", description="Open the page in the browser.")
+    listen: bool = Field(False, title="Listen", description="Serve to other machines too. Needs a file with passwords.")
+    auth_file: Path | None = Field(
+        None, title="Auth file", description="A text file with one user:password on each line."
+    )
+    cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def parse_settings(kind: type[SettingsT], values: Mapping[str, object]) -> SettingsT:
+    """Make settings from what a person typed.
+
+    Raises:
+        SettingsError: one sentence for each rule that is broken, naming the setting, the rule and the value.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        sentences = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            rule = _rule(kind.model_fields.get(name), problem["msg"])
+            sentences.append(f"{name} {rule}, got {problem['input']!r}.")
+        raise SettingsError(" ".join(dict.fromkeys(sentences))) from error
+
+
+def bounds(kind: type[Settings], name: str) -> tuple[float | None, float | None]:
+    """The least and the greatest value of a number setting; None where there is no bound."""
+    return _bounds(kind.model_fields[name])
+
+
+def _bounds(field: FieldInfo) -> tuple[float | None, float | None]:
+    rules = [*field.metadata]
+    for option in getattr(field.annotation, "__args__", ()):
+        rules += getattr(option, "__metadata__", ())
+    low = next((rule.ge for rule in rules if isinstance(rule, Ge)), None)
+    high = next((rule.le for rule in rules if isinstance(rule, Le)), None)
+    return (
+        low if isinstance(low, int | float) else None,
+        high if isinstance(high, int | float) else None,
+    )
+
+
+def _rule(field: FieldInfo | None, message: str) -> str:
+    """The rule in words: with both bounds where the setting has them, else pydantic's own words."""
+    if field is None:
+        return "is not a setting"
+    low, high = _bounds(field)
+    if low is not None and high is not None and ("than or equal" in message or "less than" in message):
+        return f"must be between {low:g} and {high:g}" if high < 1e6 else f"must be at least {low:g}"
+    rule = message.removeprefix("Input ").removeprefix("Value error, ")
+    return rule[0].lower() + rule[1:]

@@ -1,0 +1,58 @@
+"""The page: the status line, four tabs, and the one timer that keeps them true."""
+
+from typing import Any
+
+import gradio as gr
+
+from studio.engine_process.client import EngineClient
+from studio.ui import coming_tabs, inference_tab
+from studio.ui.parts import Seen, Update, changed_parts
+from studio.ui.status_line import activity_words, memory_words, model_words
+
+POLL_SECONDS = 0.5
+
+
+def build_app(engine: EngineClient) -> gr.Blocks:
+    """Lay out the page and wire it to the engine. Nothing is started by it."""
+    with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
+        with gr.Row(elem_id="status-line"):
+            gr.HTML("<h1>LoRA Studio</h1>", elem_id="brand", min_width=0)
+            status = {
+                "model": gr.HTML(elem_id="status-model", min_width=0),
+                "memory": gr.HTML(elem_id="status-memory", min_width=0),
+                "activity": gr.HTML(elem_id="status-activity", min_width=0),
+            }
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Inference", id="inference"):
+                tab = inference_tab.build()
+            for name in coming_tabs.COMING:
+                with gr.Tab(name, id=name.lower()):
+                    coming_tabs.build(name)
+        timer = gr.Timer(POLL_SECONDS, active=False)
+        seen = gr.JSON(visible=False)
+        wake = gr.Button("Refresh", elem_id="wake", visible="hidden")
+        shown = {**status, **tab.shown, "timer": timer}
+
+        def refresh(has: Seen | None) -> list[Update]:
+            view = engine.view
+            parts = {
+                "model": model_words(view),
+                "memory": memory_words(),
+                "activity": activity_words(view),
+                **inference_tab.render(view),
+                "timer": gr.Timer(active=view.active),
+            }
+            updates, now = changed_parts({name: parts[name] for name in shown}, has)
+            return [*updates, now]
+
+        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+        def then_refresh(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
+            event.then(refresh, seen, [*shown.values(), seen], **quiet)
+
+        inference_tab.wire(tab, engine, then_refresh=then_refresh)
+        app.load(lambda: refresh(None), None, [*shown.values(), seen], **quiet)
+        timer.tick(refresh, seen, [*shown.values(), seen], **quiet)
+        # Another tab may have started something: the script presses this when the page becomes visible.
+        wake.click(refresh, seen, [*shown.values(), seen], **quiet)
+    return app

@@ -1,0 +1,23 @@
+"""Sending the page only what changed: each part of it carries a digest, and the page says which ones it has."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+# A part's new value or properties, as a gradio event listener returns them.
+Update = Any
+Seen = dict[str, str]
+
+
+def changed_parts(parts: Mapping[str, Update], seen: Seen | None) -> tuple[list[Update], Seen]:
+    """Replace every part that the page already shows by `gr.skip()`; also return what it will have seen then."""
+    now = {name: _digest(update) for name, update in parts.items()}
+    before = seen or {}
+    updates = [gr.skip() if before.get(name) == now[name] else update for name, update in parts.items()]
+    return updates, now
+
+
+def _digest(update: Update) -> str:
+    return hashlib.blake2b(repr(update).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,177 @@
+"""Serving the page: private by default, no word to anyone outside, and away cleanly when told to stop."""
+
+import os
+import signal
+import socket
+import tempfile
+import threading
+import webbrowser
+from pathlib import Path
+
+import psutil
+
+from studio.engine_process.client import EngineClient
+from studio.errors import SettingsError
+from studio.paths import UserData, assets_folder
+from studio.settings import ModelSettings, ServerSettings
+
+FIRST_PORT, LAST_PORT = 7860, 7959
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
+
+
+def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData) -> None:
+    """Serve until SIGTERM or Ctrl+C; then end the engine too.
+
+    Raises:
+        SettingsError: where the port is taken, or `listen` has no passwords.
+    """
+    logins = read_logins(settings)
+    address = "0.0.0.0" if settings.listen else "127.0.0.1"
+    port = choose_port(address, settings.port)
+    cache = _prepare_environment(user_data)
+    engine = EngineClient(user_data, model=model, cpu_only=settings.cpu)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    _launch(engine, address=address, port=port, logins=logins)
+    url = f"http://127.0.0.1:{port}"
+    print(f"LoRA Studio is at {url} (stop it with Ctrl+C)", flush=True)
+    engine.start()
+    if settings.open_browser:
+        webbrowser.open(url)
+    try:
+        while not stopping.wait(1.0):  # in slices: Windows hears Ctrl+C only between them
+            pass
+    finally:
+        print("Stopping.", flush=True)
+        engine.stop()
+        cache.cleanup()
+
+
+def read_logins(settings: ServerSettings) -> list[tuple[str, str]] | None:
+    """The user:password lines of the auth file; None where there is no file.
+
+    Raises:
+        SettingsError: where `listen` is asked for without a file, or the file holds no login.
+    """
+    if settings.auth_file is None:
+        if settings.listen:
+            raise SettingsError(
+                "listen opens the studio to other machines, so it needs auth_file, got none. Write a text file "
+                "with one user:password on each line and start again with --listen --auth-file FILE."
+            )
+        return None
+    try:
+        lines = settings.auth_file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"auth_file must be a readable text file, got {settings.auth_file} ({error}).") from error
+    logins = [(user.strip(), password) for user, colon, password in (line.partition(":") for line in lines) if colon]
+    if not logins or not all(user and password for user, password in logins):
+        raise SettingsError(
+            f"auth_file must hold user:password lines, got none or an incomplete one in {settings.auth_file}."
+        )
+    return logins
+
+
+def choose_port(address: str, wanted: int | None) -> int:
+    """The wanted port, or the first free one from 7860.
+
+    Raises:
+        SettingsError: where it is taken, or all are.
+    """
+    if wanted is not None:
+        if not _is_free(address, wanted):
+            raise SettingsError(
+                f"port must be free, got {wanted}, which another program uses (perhaps another studio). "
+                "Choose another with --port, or leave it out to take the next free one."
+            )
+        return wanted
+    for port in range(FIRST_PORT, LAST_PORT + 1):
+        if _is_free(address, port):
+            return port
+    raise SettingsError(
+        f"port must be free, but all from {FIRST_PORT} to {LAST_PORT} are used. Choose one with --port."
+    )
+
+
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if os.name != "nt":  # there it would let us share the port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
+def allowed_hosts(listen: bool) -> list[str]:
+    """The Host names we answer to. Any other may be a foreign site whose name was pointed at this machine."""
+    hosts = list(LOOPBACK_HOSTS)
+    if listen:
+        name = socket.gethostname()
+        hosts += [name, f"{name}.local", socket.getfqdn()]
+        hosts += [a.address for group in psutil.net_if_addrs().values() for a in group if a.family == socket.AF_INET]
+    return list(dict.fromkeys(hosts))
+
+
+def _prepare_environment(user_data: UserData) -> tempfile.TemporaryDirectory[str]:
+    """What gradio reads when it is imported: no analytics, its files in our cache, loopback past any proxy."""
+    folder = user_data.cache / "page"
+    folder.mkdir(parents=True, exist_ok=True)
+    _purge(folder)
+    cache = tempfile.TemporaryDirectory(dir=folder, prefix=f"{os.getpid()}-", ignore_cleanup_errors=True)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = cache.name
+    loopback = ",".join(filter(None, [os.environ.get("NO_PROXY"), *LOOPBACK_HOSTS]))
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = loopback
+    os.chdir(cache.name)  # gradio serves files below the working folder
+    return cache
+
+
+def _purge(folder: Path) -> None:
+    """Remove what studios that no longer run left in the cache (a killed one cannot clean up)."""
+    for leftover in folder.iterdir():
+        pid = leftover.name.partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            for path in sorted(leftover.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+            leftover.rmdir()
+
+
+def _launch(engine: EngineClient, *, address: str, port: int, logins: list[tuple[str, str]] | None) -> None:
+    """Build the page and serve it from a thread."""
+    # Imported here: gradio reads its environment, set above, when it is imported.
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from studio.ui.app import build_app
+    from studio.ui.guard import OriginGuard
+    from studio.ui.theme import make_theme
+
+    app = build_app(engine)
+    app.queue(default_concurrency_limit=4, max_size=32)
+    app.launch(
+        server_name=address,
+        server_port=port,
+        auth=logins,
+        share=False,
+        theme=make_theme(),
+        css_paths=[assets_folder() / "studio.css"],
+        js=(assets_folder() / "studio.js").read_text(encoding="utf-8"),
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        max_file_size="64mb",
+        show_error=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        inbrowser=False,
+        footer_links=["settings"],
+        app_kwargs={
+            "middleware": [
+                Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(address != "127.0.0.1")),
+                Middleware(OriginGuard),
+            ]
+        },
+    )

@@ -1,0 +1,80 @@
+"""The line at the top: what is loaded, on what, how much memory, what is running."""
+
+import psutil
+
+from studio.engine_process.client import EngineView
+from studio.reports import gigabytes
+from studio.ui.html import duration, text
+
+NEARLY_FULL = 0.9  # of all memory: from here on a Mac swaps, and training slows to a crawl
+
+
+def model_words(view: EngineView) -> str:
+    """The model, the device, the precision, and behind ⓘ why it is that precision."""
+    if view.facts is None:
+        return f'<span class="item">model <b>{text(view.model)}</b></span>'
+    facts = view.facts
+    precision = facts.precision.precision
+    return (
+        f'<span class="item">model <b>{text(facts.model)}</b></span>'
+        f'<span class="item"><b>{text(facts.device_name)}</b> · <b>{text(precision)}</b>'
+        f'<details class="why"><summary aria-label="Why {text(precision)}?">ⓘ</summary>'
+        f"<p>{text(facts.precision.reason)} "
+        '<a href="#black-pictures" data-tab="Inference" data-open="black-pictures">The whole story</a></p>'
+        "</details></span>"
+    )
+
+
+def memory_words() -> str:
+    """Memory in use on the whole machine, as a meter and in words."""
+    system = psutil.virtual_memory()
+    used, total = system.total - system.available, system.total
+    share = used / total
+    kind = "full" if share > NEARLY_FULL else "fine"
+    warning = " · nearly full" if share > NEARLY_FULL else ""
+    return (
+        f'<span class="item memory {kind}">memory <span class="meter" role="meter" aria-label="Memory in use" '
+        f'aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{used}" '
+        f'aria-valuetext="{gigabytes(used)} of {gigabytes(total)}"><span style="width:{100 * share:.0f}%"></span>'
+        f"</span><b>{used / 2**30:.1f} of {gigabytes(total)}</b>{warning}</span>"
+    )
+
+
+def activity_words(view: EngineView) -> str:
+    """What is running, as a link to its tab; in words for people who do not see the dot."""
+    words = {
+        "off": "engine off",
+        "starting": "engine is starting (about 10 s)",
+        "waiting": f"waiting for the device: {view.owner} has it",
+        "loading": f"loading {view.model}",
+        "ready": "ready",
+        "smoke test": smoke_progress(view),
+        "device check": "checking the device",
+        "no model": "no model loaded",
+        "gone": "engine stopped",
+    }[view.phase]
+    kind = "busy" if view.active else "idle" if view.phase == "ready" else "wrong"
+    return (
+        f'<a class="item activity {kind}" href="#inference" data-tab="Inference" role="status">'
+        f'<span class="dot" aria-hidden="true"></span>{text(words)}</a>'
+    )
+
+
+def smoke_progress(view: EngineView) -> str:
+    """`smoke test: picture 2 of 3, step 12 of 25, 4.1 s left`."""
+    if view.cancelling:
+        return "smoke test: stopping after this step"
+    step = view.step
+    if step is None:
+        return f"smoke test: picture {len(view.pictures) + 1} of 3"
+    left = f", {duration(seconds_left(view))} left" if step.step > 1 else ""
+    return f"smoke test: picture {step.picture + 1} of 3, step {step.step} of {step.num_steps}{left}"
+
+
+def seconds_left(view: EngineView) -> float:
+    """A forecast from the running picture's own pace: its steps, and those of the pictures after it."""
+    step = view.step
+    if step is None:
+        return 0.0
+    steps_left = step.num_steps - step.step + (2 - step.picture) * step.num_steps
+    return steps_left * step.elapsed_seconds / step.step
