@@ -50,7 +50,7 @@ def to_markdown(report: SmokeReport) -> str:
         f"# Smoke test: {report.verdict}",
         f"{report.started_at:%Y-%m-%d %H:%M} · {facts.model} · {facts.device_name} · {facts.precision.precision}",
         _list("Notes", facts.notes),
-        "## Settings\n\n" + _settings_table(report),
+        "## Settings\n\n" + _table(("Setting", "Value"), settings_rows(report)),
         "## Pictures\n\n" + _pictures_table(report),
         "## Checks\n\n" + _checks_table(report),
         "## Time\n\n" + _time_table(report),
@@ -60,39 +60,38 @@ def to_markdown(report: SmokeReport) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _settings_table(report: SmokeReport) -> str:
+def settings_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
+    """What the pictures were made with."""
     settings, facts = report.settings, report.engine
-    return _table(
-        ("Setting", "Value"),
-        (
-            ("Model", f"{facts.model} ({facts.parameters / 1e6:,.1f} million parameters)"),
-            ("Device", f"{facts.device_name} ({facts.device})"),
-            ("Precision", f"{facts.precision.precision}: {facts.precision.reason}"),
-            ("Size", f"{facts.width} × {facts.height}"),
-            ("Steps", str(settings.num_inference_steps)),
-            ("Guidance", f"{settings.guidance_scale:g}"),
-            ("Loaded in", f"{facts.load_seconds:.2f} s"),
-        ),
+    return (
+        ("Model", f"{facts.model} ({facts.parameters / 1e6:,.1f} million parameters)"),
+        ("Device", f"{facts.device_name} ({facts.device})"),
+        ("Precision", facts.precision.reason),
+        ("Size", f"{facts.width} × {facts.height}"),
+        ("Steps", str(settings.num_inference_steps)),
+        ("Guidance", f"{settings.guidance_scale:g}"),
+        ("Loaded in", f"{facts.load_seconds:.2f} s"),
     )
 
 
 def _pictures_table(report: SmokeReport) -> str:
-    rows = [picture_row(picture) for picture in report.pictures]
-    return _table(("Prompt", "Seed", "Time", "Shape", "dtype", "Range", "Result"), tuple(rows))
+    rows = [
+        (p.prompt, *("–" for _ in range(5)), f"FAIL: {p.error}")
+        if isinstance(p, InvalidPicture)
+        else (p.prompt, *(value for _, value in picture_facts(p)), "PASS")
+        for p in report.pictures
+    ]
+    return _table(("Prompt", "Time", "Shape", "dtype", "Range", "Seed", "Result"), tuple(rows))
 
 
-def picture_row(picture: ValidPicture | InvalidPicture) -> tuple[str, ...]:
-    """Prompt, seed, time, shape, dtype, range, result: the row of one picture, as the page shows it too."""
-    if isinstance(picture, InvalidPicture):
-        return (picture.prompt, str(picture.seed), "–", "–", "–", "–", f"FAIL: {picture.error}")
+def picture_facts(picture: ValidPicture) -> tuple[tuple[str, str], ...]:
+    """Time, shape, dtype, range and seed of one picture, as the seed report lists them."""
     return (
-        picture.prompt,
-        str(picture.seed),
-        f"{picture.timings.total_seconds:.2f} s" + (" (first)" if picture.timings.first_call else ""),
-        " × ".join(map(str, picture.shape)),
-        picture.dtype,
-        f"{picture.low} to {picture.high}",
-        "PASS",
+        ("Time", f"{picture.timings.total_seconds:.2f} s" + (" (first)" if picture.timings.first_call else "")),
+        ("Shape", " × ".join(map(str, picture.shape))),
+        ("dtype", picture.dtype),
+        ("Range", f"{picture.low} to {picture.high}"),
+        ("Seed", str(picture.seed)),
     )
 
 
@@ -152,7 +151,7 @@ def memory_rows(report: SmokeReport) -> tuple[tuple[str, str, str], ...]:
 
 
 def _memory_table(report: SmokeReport) -> str:
-    return _table(("When", "Used by the studio", "Available"), memory_rows(report))
+    return _table(("When", "Studio", "Available"), memory_rows(report))
 
 
 def _memory_words(sample: MemorySample) -> tuple[str, str]:

@@ -4,7 +4,9 @@ Shapes: B = 1 image, C = 4 latent channels, H and W an eighth of the picture's, 
 """
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -35,7 +37,7 @@ def encode_prompts(components: Components, prompts: Sequence[str]) -> torch.Tens
         truncation=True,
         return_tensors="pt",
     )
-    embeddings_BND: torch.Tensor = text_encoder(tokens.input_ids.to(text_encoder.device))[0]  # noqa: N806
+    embeddings_BND: torch.Tensor = text_encoder(tokens.input_ids.to(text_encoder.device))[0]
     return embeddings_BND
 
 
@@ -49,15 +51,25 @@ def first_latents(components: Components, generator: torch.Generator, *, width: 
     return torch.randn(shape, generator=generator).to(unet.device, unet.dtype)
 
 
+@dataclass(frozen=True)
+class DenoisingStep:
+    """One step: the latents after it, and what the UNet saw and predicted before it."""
+
+    latents_BCHW: torch.Tensor
+    sample_BCHW: torch.Tensor
+    prediction_BCHW: torch.Tensor
+    timestep: torch.Tensor
+
+
 def denoise(
     components: Components,
-    noise_BCHW: torch.Tensor,  # noqa: N803
-    embeddings_BND: torch.Tensor,  # noqa: N803
+    noise_BCHW: torch.Tensor,
+    embeddings_BND: torch.Tensor,
     *,
     settings: GenerationSettings,
     generator: torch.Generator,
-) -> Iterator[torch.Tensor]:
-    """Yield the (B, C, H, W) latents after each of `settings.num_inference_steps` steps.
+) -> Iterator[DenoisingStep]:
+    """Yield each of `settings.num_inference_steps` steps.
 
     Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) where the guidance scale is above 1;
     `embeddings_BND` then holds the negative embedding before the positive one.
@@ -70,17 +82,33 @@ def denoise(
 
     latents = noise_BCHW * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
-        unet_input = torch.cat([latents, latents]) if guided else latents
-        unet_input = scheduler.scale_model_input(unet_input, timestep)
+        sample = scheduler.scale_model_input(latents, timestep)
+        unet_input = torch.cat([sample, sample]) if guided else sample
         prediction = unet(unet_input, timestep, encoder_hidden_states=embeddings_BND, return_dict=False)[0]
         if guided:
             negative, positive = prediction.chunk(2)
             prediction = negative + settings.guidance_scale * (positive - negative)
         latents = scheduler.step(prediction, timestep, latents, return_dict=False, **step_options)[0]
-        yield latents
+        yield DenoisingStep(latents, sample, prediction, timestep)
 
 
-def decode(components: Components, latents_BCHW: torch.Tensor) -> torch.Tensor:  # noqa: N803
+def estimate_finished(components: Components, step: DenoisingStep) -> torch.Tensor:
+    """(B, C, H, W) the finished latents as the UNet sees them at this step: blurred at first, but no noise.
+
+    x₀ from epsilon or v at the step's noise level (Salimans and Ho, arXiv 2202.00512). Only for previews: for
+    schedulers whose timesteps fall between the trained ones it is taken at the nearest.
+    """
+    scheduler = components.pipeline.scheduler
+    nearest = int(step.timestep.round().clamp(0, scheduler.config.num_train_timesteps - 1))
+    alpha = float(scheduler.alphas_cumprod[nearest])
+    signal, noise = math.sqrt(alpha), math.sqrt(1 - alpha)
+    sample, prediction = step.sample_BCHW, step.prediction_BCHW
+    if scheduler.config.prediction_type == "v_prediction":
+        return signal * sample - noise * prediction
+    return (sample - noise * prediction) / signal
+
+
+def decode(components: Components, latents_BCHW: torch.Tensor) -> torch.Tensor:
     """(3, height, width) raw output of the VAE for one image, about [-1, 1], not clamped."""
     vae = components.vae
     decoded: torch.Tensor = vae.decode(latents_BCHW.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]

@@ -53,8 +53,8 @@ def _latents(components: Components) -> torch.Tensor:
     with torch.inference_mode(), attention_context(components.unet.device):
         embeddings = encode_prompts(components, ["", SAMPLE.prompt])
         noise = first_latents(components, generator, width=128, height=128)
-        *_, latents = denoise(components, noise, embeddings, settings=SAMPLE, generator=generator)
-    return latents
+        *_, last = denoise(components, noise, embeddings, settings=SAMPLE, generator=generator)
+    return last.latents_BCHW
 
 
 def _decoded(components: Components) -> torch.Tensor:

@@ -10,7 +10,15 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from studio.engine.denoise import decode, denoise, encode_prompts, first_latents, native_size
+from studio.engine.denoise import (
+    DenoisingStep,
+    decode,
+    denoise,
+    encode_prompts,
+    estimate_finished,
+    first_latents,
+    native_size,
+)
 from studio.engine.device import device_name, release_memory, synchronize
 from studio.engine.memory import MemoryMeter
 from studio.engine.models import Components, find_model, load_components, move_components
@@ -211,7 +219,8 @@ class PipelineManager:
         latents = first_latents(components, generator, width=width, height=height)
         steps = denoise(components, latents, embeddings, settings=settings, generator=generator)
         step_started = clock.elapsed
-        for step, latents in enumerate(steps, start=1):
+        for step, denoised in enumerate(steps, start=1):
+            latents = denoised.latents_BCHW
             if step % CHECK_EVERY == 0 or step == num_steps:
                 fault = check_latents(latents)
                 if fault:
@@ -220,7 +229,7 @@ class PipelineManager:
             clock.step_seconds.append(clock.elapsed - step_started)
             step_started = clock.elapsed
             if watcher.on_step:
-                preview = self._preview(latents) if step % PREVIEW_EVERY == 0 and step < num_steps else None
+                preview = self._preview(denoised) if step % PREVIEW_EVERY == 0 and step < num_steps else None
                 watcher.on_step(StepProgress(step, num_steps, clock.elapsed, preview))
             if watcher.cancelled():
                 raise GenerationCancelledError(f"Cancelled after step {step} of {num_steps}.")
@@ -259,10 +268,10 @@ class PipelineManager:
             check=fault.check, step=step, finding=fault.finding, advice=fault.advice, rejected_file=file
         )
 
-    def _preview(self, latents: torch.Tensor) -> np.ndarray:
+    def _preview(self, denoised: DenoisingStep) -> np.ndarray:
         loaded = self._require_loaded()
         loaded.preview = loaded.preview or LatentPreview(loaded.components.vae)
-        return loaded.preview.picture(latents[0])
+        return loaded.preview.picture(estimate_finished(loaded.components, denoised)[0])
 
     def _size(self, settings: GenerationSettings) -> tuple[int, int]:
         facts = self._require_loaded().facts
@@ -277,7 +286,7 @@ class PipelineManager:
         assert threading.get_ident() == self._thread, "PipelineManager belongs to the thread that made it"
 
 
-def to_picture(decoded_CHW: torch.Tensor) -> np.ndarray:  # noqa: N803 - shape suffix
+def to_picture(decoded_CHW: torch.Tensor) -> np.ndarray:
     """Raw VAE output, about [-1, 1] -> (height, width, 3) uint8, as diffusers' VaeImageProcessor rounds it."""
     levels = ((decoded_CHW.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return levels.permute(1, 2, 0).cpu().numpy()

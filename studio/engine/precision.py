@@ -33,9 +33,9 @@ def decide_precision(device_type: str, requested: PrecisionName = "float32") -> 
     """
     if device_type == "cuda":
         reason = (
-            "float32 is the most exact; float16 may be chosen on this GPU for speed."
+            "float32: the most exact; float16 may be chosen on this GPU for speed."
             if requested == "float32"
-            else f"{requested} was chosen, and this GPU may use it for inference."
+            else f"{requested}: it was chosen, and this GPU may use it for inference."
         )
         return PrecisionDecision(precision=requested, requested=requested, reason=reason)
     why = _WHY_FLOAT32.get(device_type, f"the studio has not been tried with half precision on {device_type}.")

@@ -23,7 +23,7 @@ class LatentPreview:
         features = _with_constant(latents[0].float().cpu())
         self._matrix = torch.linalg.lstsq(features, colours.flatten(1).T).solution
 
-    def picture(self, latents_CHW: torch.Tensor) -> np.ndarray:  # noqa: N803 - shape suffix
+    def picture(self, latents_CHW: torch.Tensor) -> np.ndarray:
         """(4, h, w) latents -> (h, w, 3) uint8, an eighth of the picture's size. Only to be looked at."""
         _, height, width = latents_CHW.shape
         colours = _with_constant(latents_CHW.float().cpu()) @ self._matrix
@@ -32,7 +32,7 @@ class LatentPreview:
         return picture
 
 
-def _with_constant(latents_CHW: torch.Tensor) -> torch.Tensor:  # noqa: N803 - shape suffix
+def _with_constant(latents_CHW: torch.Tensor) -> torch.Tensor:
     """(4, h, w) -> (h · w, 5): each place's latents, and a one."""
     pixels = latents_CHW.flatten(1).T
     return torch.cat([pixels, torch.ones(len(pixels), 1)], dim=1)

@@ -25,8 +25,8 @@ def keep_rejected(
     fault: Fault,
     settings: GenerationSettings,
     *,
-    latents_BCHW: torch.Tensor,  # noqa: N803 - shape suffix
-    decoded_CHW: torch.Tensor | None = None,  # noqa: N803 - shape suffix
+    latents_BCHW: torch.Tensor,
+    decoded_CHW: torch.Tensor | None = None,
 ) -> Path | None:
     """Write what is known of an invalid image: a `.json` with the reason, its latents, a picture where there is one.
 
@@ -52,7 +52,7 @@ def keep_rejected(
     return report
 
 
-def _diagnosis_picture(decoded_CHW: torch.Tensor) -> bytes:  # noqa: N803 - shape suffix
+def _diagnosis_picture(decoded_CHW: torch.Tensor) -> bytes:
     """The picture as it would have been, with every pixel that is not finite in magenta."""
     decoded = decoded_CHW.float().cpu().numpy().transpose(1, 2, 0)
     broken = ~np.isfinite(decoded).all(axis=2)

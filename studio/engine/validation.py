@@ -33,7 +33,7 @@ class Fault:
 _PRECISION_ADVICE = "Use float32; if it is float32 already, the model's files or the device are at fault."
 
 
-def check_latents(latents_BCHW: torch.Tensor) -> Fault | None:  # noqa: N803 - shape suffix
+def check_latents(latents_BCHW: torch.Tensor) -> Fault | None:
     """All latents must be finite.
 
     One sum: it is finite only if every value is (a sum of finite latents cannot overflow float32, and
@@ -46,7 +46,7 @@ def check_latents(latents_BCHW: torch.Tensor) -> Fault | None:  # noqa: N803 - s
     return Fault("latents", finding, _PRECISION_ADVICE)
 
 
-def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:  # noqa: N803 - shape suffix
+def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:
     """The decoder's raw output, before any clamp or cast: finite in every channel, and in a sane range."""
     finite = torch.isfinite(decoded_CHW)
     if not bool(finite.all()):
@@ -60,7 +60,7 @@ def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:  # noqa: N803 - sh
     return None
 
 
-def check_picture(picture_HWC: np.ndarray, *, height: int, width: int) -> Fault | None:  # noqa: N803
+def check_picture(picture_HWC: np.ndarray, *, height: int, width: int) -> Fault | None:
     """The final picture: its shape, its type, not black, not one flat colour."""
     if picture_HWC.shape != (height, width, 3) or picture_HWC.dtype != np.uint8:
         finding = f"The picture is {picture_HWC.shape} of {picture_HWC.dtype}, expected {(height, width, 3)} of uint8."
@@ -75,7 +75,7 @@ def check_picture(picture_HWC: np.ndarray, *, height: int, width: int) -> Fault 
     return None
 
 
-def passed_checks(*, num_steps: int, decoded_CHW: torch.Tensor, picture_HWC: np.ndarray) -> tuple[Check, ...]:  # noqa: N803
+def passed_checks(*, num_steps: int, decoded_CHW: torch.Tensor, picture_HWC: np.ndarray) -> tuple[Check, ...]:
     """What the checks of a good image saw, for the report."""
     low, high = float(decoded_CHW.min()), float(decoded_CHW.max())
     return (

@@ -16,11 +16,11 @@ def build_app(engine: EngineClient) -> gr.Blocks:
     """Lay out the page and wire it to the engine. Nothing is started by it."""
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
         with gr.Row(elem_id="status-line"):
-            gr.HTML("<h1>LoRA Studio</h1>", elem_id="brand", min_width=0)
+            gr.HTML("<h1>LoRA Studio</h1>", elem_id="brand", min_width=0, padding=False)
             status = {
-                "model": gr.HTML(elem_id="status-model", min_width=0),
-                "memory": gr.HTML(elem_id="status-memory", min_width=0),
-                "activity": gr.HTML(elem_id="status-activity", min_width=0),
+                "model": gr.HTML(elem_id="status-model", min_width=0, padding=False),
+                "memory": gr.HTML(elem_id="status-memory", min_width=0, padding=False),
+                "activity": gr.HTML(elem_id="status-activity", min_width=0, padding=False),
             }
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Inference", id="inference"):

@@ -40,7 +40,8 @@ def build() -> InferenceTab:
         with gr.Column(elem_classes="controls", min_width=320):
             gr.HTML(
                 "<h2>Smoke test</h2><p class='quiet'>Makes three pictures and checks every one: is the model, "
-                "the device and the precision fit for work?</p>"
+                "the device and the precision fit for work?</p>",
+                padding=False,
             )
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Run the smoke test", variant="primary", elem_id="run-smoke", interactive=False)
@@ -51,11 +52,11 @@ def build() -> InferenceTab:
             model, precision, load = _model_box()
             check, device_words = _device_box()
         with gr.Column(elem_classes="canvas", min_width=480):
-            verdict = gr.HTML(elem_id="verdict")
+            verdict = gr.HTML(elem_id="verdict", padding=False)
             with gr.Row(elem_classes="cards"):
-                cards = [gr.HTML(elem_id=f"card-{i}", min_width=120) for i in range(3)]
-            downloads = gr.HTML(elem_id="downloads")
-            details = gr.HTML(elem_id="details")
+                cards = [gr.HTML(elem_id=f"card-{i}", min_width=120, padding=False) for i in range(3)]
+            downloads = gr.HTML(elem_id="downloads", padding=False)
+            details = gr.HTML(elem_id="details", padding=False)
     with gr.Accordion("Why float32? The story of the black pictures", open=False, elem_id="black-pictures"):
         gr.Markdown(black_pictures_page().read_text(encoding="utf-8"))
     shown: dict[str, gr.components.Component] = {

@@ -4,13 +4,11 @@ from pathlib import Path
 
 from studio.engine_process.client import EngineView
 from studio.engine_process.messages import Picture
-from studio.reports import JSON_NAME, MARKDOWN_NAME, memory_rows, picture_row, time_rows
-from studio.results import InvalidPicture, SavedReport, SmokeReport
+from studio.reports import JSON_NAME, MARKDOWN_NAME, memory_rows, picture_facts, settings_rows, time_rows
+from studio.results import InvalidPicture, SavedReport
 from studio.settings import SEED_REPORT_PROMPTS
-from studio.ui.html import data_url, download_link, duration, table, text
+from studio.ui.html import data_url, download_link, table, text
 from studio.ui.status_line import smoke_progress
-
-CHECK_SIGNS = {True: "✓", False: "✗"}
 
 
 def verdict(view: EngineView) -> str:
@@ -28,7 +26,7 @@ def _verdict_words(view: EngineView) -> tuple[str, str, str]:
         word, _, words = view.report.report.verdict.partition(": ")
         passed = view.report.report.passed
         when = f"{view.report.report.started_at:%d %B %Y, %H:%M}"
-        return ("pass" if passed else "fail"), word, f"{words} ({view.report.report.engine.model}, {when})"
+        return ("pass" if passed else "fail"), f"{word}:", f"{words} ({view.report.report.engine.model}, {when})"
     waiting = {
         "off": ("Not running.", "The engine is off. Press “Start the engine”."),
         "starting": ("Starting.", "The engine loads PyTorch in the background; this takes about ten seconds."),
@@ -49,13 +47,13 @@ def card(view: EngineView, index: int) -> str:
     picture, folder = _picture(view, index)
     prompt = picture.prompt if picture else _prompt(view, index)
     if isinstance(picture, InvalidPicture):
-        frame, under = _empty_frame("✗", "not valid"), _failed_words(picture)
+        frame, under = _empty_frame("✗", "not valid, and so not shown"), _picture_words(picture)
     elif picture and folder:
-        frame, under = _picture_frame(folder / picture.file, index, prompt), _finished_words(picture)
+        frame, under = _picture_frame(folder / picture.file, index, prompt), _picture_words(picture)
     elif view.phase == "smoke test" and view.step and view.step.picture == index:
         frame, under = _running_frame(view), f"<p>step {view.step.step} of {view.step.num_steps}</p>"
     else:
-        frame, under = _empty_frame(str(index + 1), "not made yet"), "<p>&nbsp;</p>"
+        frame, under = _empty_frame(str(index + 1), "not made yet"), ""
     return f'<figure class="card">{frame}<figcaption><p class="prompt">{text(prompt)}</p>{under}</figcaption></figure>'
 
 
@@ -107,48 +105,39 @@ def _empty_frame(sign: str, words: str) -> str:
     )
 
 
-def _finished_words(picture: Picture) -> str:
-    assert not isinstance(picture, InvalidPicture)
-    checks = " ".join(f"{CHECK_SIGNS[check.passed]} {text(check.name)}" for check in picture.checks)
-    first = " (first)" if picture.timings.first_call else ""
-    seconds = duration(picture.timings.total_seconds)
-    return f'<p class="good">{checks}</p><p>{seconds}{first} · seed {picture.seed}</p>'
+def _facts_table(picture: Picture) -> str:
+    """The table of one picture: what it is, and what each check saw."""
+    rows = [] if isinstance(picture, InvalidPicture) else [(name, value) for name, value in picture_facts(picture)]
+    cells = "".join(f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in rows)
+    for check in picture.checks:
+        kind, sign, word = ("good", "✓", "") if check.passed else ("bad", "✗", "FAIL: ")
+        cells += (
+            f'<tr class="{kind}"><th scope="row"><span aria-label="{"passed" if check.passed else "failed"}">{sign}'
+            f"</span> {text(check.name)}</th><td>{word}{text(check.finding)}</td></tr>"
+        )
+    return f"<table>{cells}</table>"
 
 
-def _failed_words(picture: InvalidPicture) -> str:
-    checks = " ".join(f"{CHECK_SIGNS[check.passed]} {text(check.name)}" for check in picture.checks)
-    return f'<p class="bad">{checks}</p><p>{text(picture.error)}</p>'
+def _picture_words(picture: Picture) -> str:
+    error = f'<p class="bad">{text(picture.error)}</p>' if isinstance(picture, InvalidPicture) else ""
+    return error + _facts_table(picture)
 
 
 def details(saved: SavedReport | None) -> str:
-    """All tables of the report; empty before the first one."""
+    """The tables of the whole report; empty before the first one."""
     if saved is None:
-        return '<p class="quiet">Times, checks, memory and versions appear here after the first smoke test.</p>'
+        return ""
     report = saved.report
-    return "".join(
-        (
-            table(
-                ("Prompt", "Seed", "Time", "Shape", "dtype", "Range", "Result"),
-                [picture_row(picture) for picture in report.pictures],
-                caption="Pictures",
-            ),
-            table(("Prompt", "Check", "Result", "What was seen"), _check_rows(report), caption="Checks"),
-            '<div class="table-pair">',
-            table(("What", "Time"), time_rows(report), caption="Time"),
-            table(("When", "Used by the studio", "Available"), memory_rows(report), caption="Memory"),
-            "</div>",
-            table(("What", "Version"), list(report.versions.items()), caption="Versions"),
-            "".join(f'<p class="note">{text(note)}</p>' for note in report.engine.notes),
-        )
+    notes = "".join(f'<p class="note">{text(note)}</p>' for note in report.engine.notes)
+    return (
+        notes
+        + '<div class="tables">'
+        + table(("What", "Time"), time_rows(report), caption="Time")
+        + table(("When", "Studio", "Available"), memory_rows(report), caption="Memory")
+        + table(("What", "Value"), settings_rows(report), caption="Settings")
+        + table(("What", "Version"), list(report.versions.items()), caption="Versions")
+        + "</div>"
     )
-
-
-def _check_rows(report: SmokeReport) -> list[tuple[str, str, str, str]]:
-    return [
-        (picture.prompt, check.name, "PASS" if check.passed else "FAIL", check.finding)
-        for picture in report.pictures
-        for check in picture.checks
-    ]
 
 
 def downloads(saved: SavedReport | None) -> str:

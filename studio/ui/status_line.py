@@ -18,7 +18,7 @@ def model_words(view: EngineView) -> str:
     return (
         f'<span class="item">model <b>{text(facts.model)}</b></span>'
         f'<span class="item"><b>{text(facts.device_name)}</b> · <b>{text(precision)}</b>'
-        f'<details class="why"><summary aria-label="Why {text(precision)}?">ⓘ</summary>'
+        f'<details class="why"><summary aria-label="Why {text(precision)}?">i</summary>'
         f"<p>{text(facts.precision.reason)} "
         '<a href="#black-pictures" data-tab="Inference" data-open="black-pictures">The whole story</a></p>'
         "</details></span>"
