@@ -111,6 +111,7 @@ def load_components(model: FoundModel, precision: PrecisionName) -> Components:
         ModelError: where files are missing, damaged, pickles, or of another kind of model.
     """
     _assert_stable_diffusion(model.folder)
+    _assert_json(model.folder)
     _quiet_libraries()
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
@@ -155,6 +156,15 @@ def _assert_stable_diffusion(folder: Path) -> None:
         raise ModelError(
             f"{folder} holds a {kind}; the studio works with StableDiffusionPipeline (Stable Diffusion 1.x)."
         )
+
+
+def _assert_json(folder: Path) -> None:
+    """Every configuration is JSON: libraries answer a damaged one with anything, down to a bare Exception."""
+    for path in sorted(folder.glob("*/*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read ({error}). Copy or download the model again.") from error
 
 
 def _quiet_libraries() -> None:

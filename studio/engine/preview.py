@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-PATCHES = 16  # a card of 16 × 16 random colours is enough to fit 5 × 3 numbers
+# The card: 8 × 8 random colours, each 4 latents wide. Narrower ones fit worse: the decoder mixes neighbours.
+NUM_PATCHES, PATCH_LATENTS = 8, 4
 
 
 class LatentPreview:
@@ -16,10 +17,11 @@ class LatentPreview:
     def __init__(self, vae: AutoencoderKL) -> None:
         generator = torch.Generator().manual_seed(0)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
-        colours = torch.rand(3, PATCHES, PATCHES, generator=generator) * 2 - 1
-        card = colours.repeat_interleave(scale, 1).repeat_interleave(scale, 2)[None]
+        patches = torch.rand(3, NUM_PATCHES, NUM_PATCHES, generator=generator) * 2 - 1
+        colours = _enlarge(patches, PATCH_LATENTS)
+        card = _enlarge(colours, scale)[None].to(vae.device, vae.dtype)
         with torch.inference_mode():
-            latents = vae.encode(card.to(vae.device, vae.dtype)).latent_dist.mean * vae.config.scaling_factor
+            latents = vae.encode(card).latent_dist.mean * vae.config.scaling_factor
         features = _with_constant(latents[0].float().cpu())
         self._matrix = torch.linalg.lstsq(features, colours.flatten(1).T).solution
 
@@ -30,6 +32,11 @@ class LatentPreview:
         levels = ((colours.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         picture: np.ndarray = levels.reshape(height, width, 3).numpy()
         return picture
+
+
+def _enlarge(image_CHW: torch.Tensor, times: int) -> torch.Tensor:
+    """Every pixel becomes a square of `times` × `times`."""
+    return image_CHW.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def _with_constant(latents_CHW: torch.Tensor) -> torch.Tensor:

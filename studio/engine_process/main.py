@@ -6,6 +6,7 @@ notices when the page's process is gone: then this one goes too.
 
 import argparse
 import base64
+import errno
 import io
 import logging
 import os
@@ -13,6 +14,7 @@ import queue
 import sys
 import threading
 import time
+from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,7 +50,7 @@ LEAVE_SECONDS = 10.0  # a step at 512 × 512 takes up to 8 s on a slow CPU; nobo
 class Mailbox:
     """Requests in the order they came, and the one that does not wait its turn: cancel."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: RawIOBase) -> None:
         self._source = source
         self._requests: queue.Queue[Request | None] = queue.Queue()
         self._cancel = threading.Event()
@@ -94,9 +96,9 @@ class EngineProcess:
         while (request := self._mailbox.next()) is not None:
             try:
                 self._carry_out(request)
-            except (StudioError, OSError) as error:
-                self._tell(Failed(message=_sentence(error)))
-            except (MemoryError, RuntimeError) as error:
+            except StudioError as error:
+                self._tell(Failed(message=str(error)))
+            except Exception as error:  # the one boundary of this process: told, logged, and it lives on
                 logging.exception("A request failed")
                 self._tell(Failed(message=_sentence(error)))
 
@@ -158,12 +160,10 @@ def _base64_png(image: Image.Image) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """What the user reads: our own messages as they are, memory and disk said as such."""
-    if isinstance(error, StudioError):
-        return str(error)
+    """What the user reads of an error that is not ours: memory and disk said as such."""
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "There is not enough memory for this. Close other programs, or choose a smaller size."
-    if isinstance(error, OSError) and error.errno == 28:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"The disk is full: {error.filename or 'the pictures'} could not be written. Free some space, then retry."
         )
@@ -192,7 +192,8 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     user_data = UserData(options.user_data)
-    mailbox = Mailbox(sys.stdin.buffer)
+    # Unbuffered: a thread that waits inside a buffered reader makes the interpreter abort when it ends.
+    mailbox = Mailbox(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))  # noqa: SIM115 - open till the end
     _take_device(DeviceLock(user_data.device_lock), output)
     EngineProcess(user_data, cpu_only=options.cpu, mailbox=mailbox, output=output).run()
 

@@ -1,0 +1,89 @@
+"""Any model opens, or says exactly why not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from studio.engine.models import find_model, load_components
+from studio.errors import ModelError
+
+WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_components(find_model(str(folder)), "float32")
+    return str(caught.value)
+
+
+def test_a_folder_is_loaded_on_the_cpu(model_copy: Path) -> None:
+    components = load_components(find_model(str(model_copy)), "float32")
+    assert {p.device.type for module in components.modules().values() for p in module.parameters()} == {"cpu"}
+    assert not any(p.requires_grad for module in components.modules().values() for p in module.parameters())
+
+
+def test_a_folder_that_does_not_exist_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="There is no model folder"):
+        find_model(str(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_an_index_is_not_a_model(tmp_path: Path) -> None:
+    assert "has no model_index.json" in refusal(tmp_path)
+
+
+def test_an_index_that_is_not_json_is_said_to_be_damaged(model_copy: Path) -> None:
+    (model_copy / "model_index.json").write_text("<html>")
+    assert "model_index.json cannot be read" in refusal(model_copy)
+
+
+def test_another_kind_of_model_is_named(model_copy: Path) -> None:
+    index = model_copy / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": "StableDiffusionXLPipeline"}))
+    assert "holds a StableDiffusionXLPipeline" in refusal(model_copy)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_missing_weights_are_said_to_be_missing(model_copy: Path, part: str) -> None:
+    next((model_copy / part).glob("*.safetensors")).unlink()
+    assert "cannot be read" in refusal(model_copy)
+
+
+def test_pickles_are_not_read(model_copy: Path) -> None:
+    (model_copy / WEIGHTS).unlink()
+    torch.save({}, (model_copy / WEIGHTS).with_suffix(".bin"))
+    assert "as .safetensors" in refusal(model_copy)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"]
+)
+def test_damaged_weights_are_refused(model_copy: Path, content: bytes) -> None:
+    (model_copy / WEIGHTS).write_bytes(content)
+    assert "cannot be read" in refusal(model_copy)
+
+
+def test_weights_cut_short_are_refused(model_copy: Path) -> None:
+    whole = (model_copy / WEIGHTS).read_bytes()
+    (model_copy / WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    assert "cannot be read" in refusal(model_copy)
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "tokenizer/vocab.json", "scheduler/scheduler_config.json"])
+def test_a_damaged_configuration_is_refused(model_copy: Path, file: str) -> None:
+    (model_copy / file).write_text("{")
+    assert f"{file} cannot be read" in refusal(model_copy)
+
+
+def test_a_hub_model_that_is_not_here_says_what_to_do_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="could not be downloaded from Hugging Face"):
+        find_model("runwayml/stable-diffusion-v1-5")
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "stable diffusion", "org/na me"])
+def test_what_is_neither_a_folder_nor_an_id_is_refused(name: str) -> None:
+    with pytest.raises(ModelError):
+        find_model(name)

@@ -1,0 +1,205 @@
+"""The engine process is really started, asked, cancelled, killed and started again."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from studio.engine_process.client import EngineClient, EngineView
+from studio.engine_process.messages import EVENTS, Load, Smoke, to_line
+from studio.errors import EngineError
+from studio.jobs.device_lock import DeviceLock
+from studio.paths import UserData
+from studio.settings import ModelSettings, SmokeSettings
+
+QUICK = SmokeSettings(num_inference_steps=6)
+LONG = SmokeSettings(num_inference_steps=150)
+
+
+def wait_for(client: EngineClient, condition: Callable[[EngineView], bool], *, seconds: float = 90) -> EngineView:
+    """The first view that fulfils the condition."""
+    deadline = time.monotonic() + seconds
+    while not condition(view := client.view):
+        assert time.monotonic() < deadline, f"still {view.phase}: {view.problem}"
+        time.sleep(0.02)
+    return view
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Engines of tests that run side by side must not fight for the cores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineClient]:
+    """A started engine with the shipped model, shared: each test leaves it ready."""
+    client = EngineClient(UserData(tmp_path_factory.mktemp("data")), model=ModelSettings(), cpu_only=True)
+    client.start()
+    wait_for(client, lambda view: view.phase == "ready")
+    yield client
+    client.stop()
+
+
+def test_the_smoke_test_runs_in_the_engine_and_reports_all_the_way(client: EngineClient) -> None:
+    versions: list[int] = []
+    previews: set[str] = set()
+
+    def finished(view: EngineView) -> bool:
+        versions.append(view.version)
+        previews.update(filter(None, [view.preview_png]))
+        return view.report is not None and view.phase == "ready"
+
+    client.run_smoke_test(QUICK)
+    assert client.view.active
+    view = wait_for(client, finished)
+    assert view.report is not None
+    assert view.report.report.passed
+    assert view.report.report.settings == QUICK
+    assert len(view.pictures) == 3
+    assert previews, "previews were seen on the way"
+    assert versions == sorted(versions)
+    assert not view.active
+
+
+def test_a_busy_engine_says_what_it_is_doing(client: EngineClient) -> None:
+    client.run_smoke_test(LONG)
+    for ask in (lambda: client.run_smoke_test(QUICK), client.check_device, lambda: client.load(ModelSettings())):
+        with pytest.raises(EngineError, match="the smoke test is running"):
+            ask()
+    client.cancel()
+    wait_for(client, lambda view: view.phase == "ready")
+
+
+def test_cancel_stops_within_a_step_and_keeps_the_report(client: EngineClient) -> None:
+    client.run_smoke_test(LONG)
+    wait_for(client, lambda view: view.step is not None and view.step.step >= 3)
+    asked = time.monotonic()
+    client.cancel()
+    assert client.view.cancelling
+    view = wait_for(client, lambda view: view.phase == "ready")
+    assert time.monotonic() - asked < 5
+    assert view.report is not None
+    assert view.report.report.verdict == "FAIL: cancelled after 0 of 3 pictures."
+    client.run_smoke_test(QUICK)
+    view = wait_for(client, lambda view: view.phase == "ready")
+    assert view.report is not None
+    assert view.report.report.passed, "a late cancel does not stop the next run"
+
+
+def test_the_device_check_is_told_and_kept(client: EngineClient) -> None:
+    client.check_device()
+    view = wait_for(client, lambda view: view.phase == "ready")
+    assert view.device_check is not None
+    assert "no other device" in view.device_check.sentence
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_another_can_be(client: EngineClient, tmp_path: Path) -> None:
+    client.load(ModelSettings(model=str(tmp_path)))
+    view = wait_for(client, lambda view: view.phase == "no model")
+    assert "has no model_index.json" in view.problem
+    with pytest.raises(EngineError, match="no model is loaded"):
+        client.run_smoke_test(QUICK)
+    client.load(ModelSettings())
+    view = wait_for(client, lambda view: view.phase == "ready")
+    assert view.problem == ""
+
+
+def test_a_killed_engine_is_told_of_and_comes_back(client: EngineClient) -> None:
+    client.run_smoke_test(LONG)
+    pid = wait_for(client, lambda view: view.step is not None).pid
+    assert pid is not None
+    psutil.Process(pid).kill()
+    view = wait_for(client, lambda view: "stopped" in view.problem)
+    assert "The engine stopped during the smoke test: it was killed" in view.problem
+    view = wait_for(client, lambda view: view.phase == "ready")
+    assert view.pid != pid
+    client.run_smoke_test(QUICK)
+    view = wait_for(client, lambda view: view.phase == "ready")
+    assert view.report is not None
+    assert view.report.report.passed
+
+
+def test_a_new_client_finds_the_last_report(client: EngineClient) -> None:
+    client.run_smoke_test(QUICK)
+    report = wait_for(client, lambda view: view.phase == "ready").report
+    later = EngineClient(client._user_data, model=ModelSettings(), cpu_only=True)
+    assert later.view.report == report
+
+
+def test_an_engine_that_cannot_start_says_so_and_is_not_started_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "device.json").mkdir()  # where the owner of the device is written: the engine fails at once
+    client = EngineClient(UserData(tmp_path), model=ModelSettings(), cpu_only=True)
+    client.start()
+    view = wait_for(client, lambda view: view.phase == "gone")
+    assert "it ended with code 1" in view.problem
+    time.sleep(0.5)
+    assert client.view.phase == "gone"
+    (tmp_path / "device.json").rmdir()
+    client.start()
+    wait_for(client, lambda view: view.phase == "ready")
+    client.stop()
+
+
+def test_a_second_studio_waits_for_the_device_and_says_for_whom(tmp_path: Path) -> None:
+    user_data = UserData(tmp_path)
+    lock = DeviceLock(user_data.device_lock)
+    assert lock.acquire("a training run")
+    client = EngineClient(user_data, model=ModelSettings(), cpu_only=True)
+    client.start()
+    view = wait_for(client, lambda view: view.phase == "waiting")
+    assert view.owner == f"a training run (process {os.getpid()})"
+    lock.release()
+    wait_for(client, lambda view: view.phase == "ready")
+    client.stop()
+
+
+def test_stop_ends_the_process(tmp_path: Path) -> None:
+    client = EngineClient(UserData(tmp_path), model=ModelSettings(), cpu_only=True)
+    client.start()
+    pid = client.view.pid
+    assert pid is not None
+    client.stop()
+    assert not psutil.pid_exists(pid)
+    assert client.view.phase == "off"
+
+
+def engine_alone(user_data: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "studio.engine_process.main", "--user-data", str(user_data), "--cpu"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_the_engine_leaves_when_the_page_is_gone_even_in_mid_run(tmp_path: Path) -> None:
+    engine = engine_alone(tmp_path)
+    assert engine.stdin is not None
+    assert engine.stdout is not None
+    engine.stdin.write(to_line(Load(settings=ModelSettings())) + to_line(Smoke(settings=LONG)))
+    engine.stdin.flush()
+    kinds = []
+    while "step" not in kinds:
+        kinds.append(EVENTS.validate_json(engine.stdout.readline()).kind)
+    assert kinds == ["loading", "loaded", "step"]
+    engine.stdin.close()  # what the system does when the page's process dies
+    assert engine.wait(timeout=20) == 0
+
+
+def test_what_libraries_print_does_not_get_among_the_events(tmp_path: Path, model_copy: Path) -> None:
+    engine = engine_alone(tmp_path)
+    assert engine.stdin is not None
+    assert engine.stdout is not None
+    engine.stdin.write(to_line(Load(settings=ModelSettings(model=str(model_copy)))))
+    engine.stdin.flush()
+    assert [EVENTS.validate_json(engine.stdout.readline()).kind for _ in range(2)] == ["loading", "loaded"]
+    rest, _ = engine.communicate(timeout=30)
+    assert rest == b""

@@ -1,0 +1,54 @@
+"""A file is the old one or the new one, whatever happens in between."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studio.files import write_atomically
+
+
+def test_a_file_is_written_with_the_folder_it_needs(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file.bin"
+    write_atomically(path, b"content")
+    assert path.read_bytes() == b"content"
+    assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
+
+
+def test_a_disk_that_takes_no_more_leaves_the_old_file_and_no_remnant(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    write_atomically(path, b"old")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_atomically(path, b"x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    size = 2_000_000
+    write_atomically(path, b"0" * size)
+    code = (
+        "import sys; from pathlib import Path; from studio.files import write_atomically\n"
+        "for i in range(10000): write_atomically(Path(sys.argv[1]), str(i % 10).encode() * int(sys.argv[2]))"
+    )
+    for trial in range(8):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path), str(size)], cwd=os.getcwd())
+        time.sleep(0.3 + 0.037 * trial)
+        process.kill()
+        process.wait()
+        content = path.read_bytes()
+        assert len(content) == size
+        assert len(set(content)) == 1

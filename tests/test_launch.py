@@ -1,0 +1,529 @@
+"""launch.py and launch_venv.py, run for real on a tiny project whose packages lie in a folder: no network."""
+
+import ast
+import csv
+import inspect
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+import launch
+import launch_venv
+
+ROOT = Path(launch.__file__).parent
+
+PYPROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+
+[project]
+name = "lora-studio"
+version = "1.0"
+"""
+
+# Says that it has begun, and takes its time where the test has put a file named "slow".
+BACKEND = """
+import csv, io, time, zipfile
+from pathlib import Path
+
+{write_wheel}
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    Path("building").touch()
+    time.sleep(float(Path("slow").read_text()) if Path("slow").exists() else 0)
+    needs = ["tiny-dependency", "tiny-test-runner ; extra == 'test'"]
+    files = {{"lora_studio.pth": str(Path.cwd())}}
+    return write_wheel(Path(folder), "lora_studio", "1.0", files, needs=needs).name
+"""
+
+STUDIO = """
+import json, os, sys, tiny_dependency
+print(json.dumps({"arguments": sys.argv[1:], "cwd": os.getcwd(), "prefix": sys.prefix, "file": __file__}))
+sys.exit(7 if "--fail" in sys.argv else 0)
+"""
+
+
+def write_wheel(folder: Path, name: str, version: str, files: dict[str, str], needs: tuple[str, ...] = ()) -> Path:
+    """Writes a wheel that pip accepts; its RECORD names the files without their hashes."""
+    info = f"{name}-{version}.dist-info"
+    metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", "Provides-Extra: test"]
+    files = {
+        **files,
+        f"{info}/METADATA": "\n".join([*metadata, *(f"Requires-Dist: {need}" for need in needs)]) + "\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = io.StringIO()
+    csv.writer(record).writerows([[file, "", ""] for file in [*files, f"{info}/RECORD"]])
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file, text in {**files, f"{info}/RECORD": record.getvalue()}.items():
+            archive.writestr(file, text)
+    return wheel
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with the real launch.py, and the environment it is started in."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    @property
+    def venv(self) -> Path:
+        return self.folder / ".venv"
+
+    @property
+    def log(self) -> str:
+        return (self.venv / "install.log").read_text()
+
+    @property
+    def packages(self) -> Path:
+        return launch_venv.packages_in(self.venv)
+
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Starts launch.py in a session of its own, so that it can be killed with its children."""
+        command = [sys.executable, str(self.folder / "launch.py"), *arguments]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder.parent,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def launch(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        process = self.begin(*arguments)
+        output, errors = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def report_of(finished: "subprocess.CompletedProcess[str]") -> dict[str, object]:
+    """Returns what the tiny studio said when it started."""
+    assert finished.returncode == 0, finished.stderr + finished.stdout
+    report: dict[str, object] = json.loads(finished.stdout.splitlines()[-1])
+    return report
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited 30 s in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that was never set up."""
+    place = tmp_path_factory.mktemp("launch")
+    wheels = place / "wheels"
+    wheels.mkdir()
+    write_wheel(wheels, "tiny_dependency", "1.0", {"tiny_dependency/__init__.py": ""})
+    write_wheel(wheels, "tiny_test_runner", "1.0", {"pytest/__init__.py": "", "pytest/__main__.py": STUDIO})
+
+    folder = place / "fresh"
+    (folder / "studio").mkdir(parents=True)
+    for name in ("launch.py", "launch_venv.py"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "pyproject.toml").write_text(PYPROJECT)
+    (folder / "constraints.txt").write_text("tiny-dependency==1.0\n")
+    (folder / "backend.py").write_text(BACKEND.format(write_wheel=inspect.getsource(write_wheel)))
+    (folder / "studio" / "__init__.py").touch()
+    (folder / "studio" / "__main__.py").write_text(STUDIO)
+
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels.as_uri()}
+    return Project(folder, kept | offline)
+
+
+@dataclass(frozen=True)
+class FirstStart:
+    project: Project
+    finished: "subprocess.CompletedProcess[str]"
+    copy: Path
+
+
+@pytest.fixture(scope="module")
+def first_start(fresh: Project) -> FirstStart:
+    """A project set up and started once, and a copy of its folder to put back."""
+    project = replace(fresh, folder=fresh.folder.with_name("my studio"))
+    shutil.copytree(fresh.folder, project.folder)
+    finished = project.launch()
+    copy = fresh.folder.with_name("copy")
+    shutil.copytree(project.folder, copy, symlinks=True)
+    return FirstStart(project, finished, copy)
+
+
+@pytest.fixture
+def ready(first_start: FirstStart) -> Project:
+    """The project as it was after its first start, for tests that leave it so."""
+    return first_start.project
+
+
+@pytest.fixture
+def project(first_start: FirstStart) -> Iterator[Project]:
+    """The project as it was after its first start; put back afterwards, in the same place."""
+    yield first_start.project
+    folder = first_start.project.folder
+    shutil.rmtree(folder)
+    shutil.copytree(first_start.copy, folder, symlinks=True)
+
+
+def unfinish(project: Project, *, slow_seconds: float = 0) -> None:
+    """Makes the next start run pip."""
+    (project.venv / "lora-studio.json").unlink()
+    (project.folder / "building").unlink()
+    (project.folder / "slow").write_text(str(slow_seconds))
+
+
+def test_first_start_makes_a_venv_installs_and_starts_the_studio(first_start: FirstStart) -> None:
+    report = report_of(first_start.finished)
+    assert report["prefix"] == str(first_start.project.venv)
+    assert [line.split(" in ")[0] for line in first_start.finished.stdout.splitlines()[:-1]] == [
+        "Making a virtual environment",
+        "Installing LoRA Studio and the other packages (about 250 MB) …",
+    ]
+
+
+def test_set_up_writes_to_venv_only(first_start: FirstStart) -> None:
+    ours = {"launch.py", "launch_venv.py", "pyproject.toml", "constraints.txt", "backend.py", "studio"}
+    made_by_our_backend = {"building", "__pycache__"}
+    assert {entry.name for entry in first_start.copy.iterdir()} - made_by_our_backend == ours | {".venv"}
+    assert not list(first_start.copy.glob("__pycache__/launch*"))
+
+
+def test_second_start_does_not_run_pip(ready: Project) -> None:
+    before = ready.log
+    finished = ready.launch()
+    assert report_of(finished)["arguments"] == ["ui"]
+    assert finished.stdout.count("\n") == 1
+    assert ready.log == before
+
+
+def test_second_start_costs_a_fraction_of_a_second(ready: Project) -> None:
+    def seconds(command: list[str]) -> float:
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env=ready.environment)
+        return time.perf_counter() - started
+
+    launched = min(seconds([sys.executable, str(ready.folder / "launch.py")]) for _ in range(4))
+    direct = min(seconds([str(ready.venv / "bin/python"), "-P", "-m", "studio", "ui"]) for _ in range(4))
+    assert launched - direct < 0.5
+
+
+def test_options_go_to_the_studio_which_runs_where_the_user_is(ready: Project) -> None:
+    options = ["--port", "7999", "--user-data", "my data", "--no-such-option"]
+    report = report_of(ready.launch(*options))
+    assert report["arguments"] == ["ui", *options]
+    assert report["cwd"] == str(ready.folder.parent)
+
+
+def test_exit_code_is_the_studios(ready: Project) -> None:
+    assert ready.launch("--fail").returncode == 7
+
+
+def test_help_names_both_commands_and_sets_nothing_up(fresh: Project) -> None:
+    finished = fresh.launch("--port", "1", "--help")
+    assert "python launch.py [--port N]" in finished.stdout
+    assert "python launch.py test [pytest's arguments]" in finished.stdout
+    assert finished.returncode == 0
+    assert not fresh.venv.exists()
+
+
+def test_a_folder_named_studio_where_the_user_is_does_not_take_our_place(ready: Project) -> None:
+    other = ready.folder.parent / "studio"
+    other.mkdir()
+    (other / "__main__.py").write_text("print('not ours')")
+    report = report_of(ready.launch())
+    shutil.rmtree(other)
+    assert report["file"] == str(ready.folder / "studio" / "__main__.py")
+
+
+def test_the_test_command_adds_what_the_tests_need_and_runs_pytest_in_the_project(project: Project) -> None:
+    finished = project.launch("test", "-k", "some", "--help")
+    assert "Mending .venv: the tests need more packages." in finished.stdout
+    report = report_of(finished)
+    assert report["arguments"] == ["-k", "some", "--help"]
+    assert report["cwd"] == str(project.folder)
+    assert project.launch("test", "--fail").returncode == 7
+    log = project.log
+    report_of(project.launch())
+    assert project.log == log, "a start without the tests must not undo it"
+
+
+def test_kill_while_the_venv_is_being_made_is_survived(fresh: Project) -> None:
+    process = fresh.begin()
+    wait_until((fresh.venv / "pyvenv.cfg").exists)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    finished = fresh.launch()
+    assert "Mending .venv: the last set-up was cut short." in finished.stdout
+    report_of(finished)
+    shutil.rmtree(fresh.venv)
+
+
+def test_kill_while_pip_runs_is_survived(project: Project) -> None:
+    unfinish(project, slow_seconds=30)
+    process = project.begin()
+    wait_until((project.folder / "building").exists)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (project.folder / "slow").unlink()
+    finished = project.launch()
+    assert "Mending .venv: its set-up did not finish." in finished.stdout
+    report_of(finished)
+
+
+def test_pip_that_outlives_a_killed_launcher_is_waited_for(project: Project) -> None:
+    unfinish(project, slow_seconds=1)
+    process = project.begin()
+    wait_until((project.folder / "building").exists)
+    process.kill()
+    process.wait()
+    finished = project.launch()
+    assert "Another launch.py is setting up .venv here: waiting for it to finish …" in finished.stdout
+    report_of(finished)
+
+
+def test_of_two_at_once_one_installs_and_the_other_waits_and_says_so(project: Project) -> None:
+    unfinish(project, slow_seconds=0.5)
+    installed_before = project.log.count(" install -e ")
+    first = project.begin()
+    wait_until((project.folder / "building").exists)
+    second = project.launch()
+    assert "Another launch.py is setting up .venv here: waiting for it to finish …" in second.stdout
+    report_of(second)
+    assert first.wait(timeout=30) == 0
+    assert project.log.count(" install -e ") - installed_before == 1
+
+
+def test_ctrl_c_stops_with_a_line_and_the_next_start_goes_on(project: Project) -> None:
+    unfinish(project, slow_seconds=30)
+    process = project.begin()
+    wait_until((project.folder / "building").exists)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert output.endswith("\nStopped. Run launch.py again to go on.\n")
+    assert errors == ""
+    (project.folder / "slow").unlink()
+    report_of(project.launch())
+
+
+def test_venv_without_its_interpreter_is_made_again(project: Project) -> None:
+    for python in project.venv.glob("bin/python*"):
+        python.unlink()
+    finished = project.launch()
+    assert "Mending .venv: its Python does not start." in finished.stdout
+    report_of(finished)
+
+
+def test_package_whose_files_are_gone_is_installed_again(project: Project) -> None:
+    (project.packages / "tiny_dependency" / "__init__.py").unlink()  # its folder stays, and its metadata
+    finished = project.launch()
+    assert "Mending .venv: packages are missing (tiny_dependency)." in finished.stdout
+    report_of(finished)
+
+
+def test_package_whose_installation_was_cut_short_is_installed_again(project: Project) -> None:
+    unfinish(project)
+    (project.packages / "tiny_dependency-1.0.dist-info" / "RECORD").unlink()
+    (project.packages / "tiny_dependency" / "__init__.py").write_text("raise ImportError('half a file')")
+    report_of(project.launch())
+
+
+def test_changed_pins_are_installed(project: Project) -> None:
+    (project.folder / "constraints.txt").write_text("tiny-dependency<2\n")
+    finished = project.launch()
+    assert "Mending .venv: pyproject.toml or constraints.txt has changed." in finished.stdout
+    report_of(finished)
+
+
+def test_moved_folder_is_mended_without_pip(project: Project) -> None:
+    before = project.log
+    moved = replace(project, folder=project.folder.with_name("moved"))
+    project.folder.rename(moved.folder)
+    finished = moved.launch()
+    again = moved.launch()
+    pip_script = (moved.venv / "bin" / "pip").read_text()
+    log = moved.log
+    moved.folder.rename(project.folder)
+    assert f"Mending .venv: the folder has moved from {project.folder}." in finished.stdout
+    assert report_of(finished)["file"] == str(moved.folder / "studio" / "__main__.py")
+    assert again.stdout.count("\n") == 1
+    assert str(moved.venv) in pip_script
+    assert str(project.venv) not in pip_script
+    assert log == before
+
+
+def test_foreign_venv_folder_is_refused_and_left_alone(fresh: Project) -> None:
+    fresh.venv.mkdir()
+    (fresh.venv / "novel.txt").write_text("chapter one")
+    finished = fresh.launch()
+    left = {entry.name: entry.read_text() for entry in fresh.venv.iterdir()}
+    shutil.rmtree(fresh.venv)
+    assert left == {"novel.txt": "chapter one"}
+    assert finished.returncode == 1
+    assert finished.stderr == (
+        f"{fresh.venv} must be a virtual environment or not be there, but it is something else; nothing in it was"
+        " touched. Move it away and run launch.py again.\n"
+    )
+
+
+def test_file_named_venv_is_refused_and_left_alone(fresh: Project) -> None:
+    fresh.venv.write_text("a file")
+    finished = fresh.launch()
+    left = fresh.venv.read_text()
+    fresh.venv.unlink()
+    assert left == "a file"
+    assert finished.returncode == 1
+    assert "must be a virtual environment or not be there" in finished.stderr
+
+
+def test_without_network_the_message_says_so(project: Project) -> None:
+    unfinish(project)
+    shutil.rmtree(project.packages / "tiny_dependency-1.0.dist-info")
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
+    online = {name: value for name, value in project.environment.items() if not name.startswith("PIP_")}
+    finished = replace(project, environment=online | nowhere | {"PIP_CONFIG_FILE": os.devnull}).launch()
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(
+        "Installing LoRA Studio failed: could not reach the package index. Check the network connection"
+    )
+    assert "Traceback" not in finished.stderr
+    report_of(project.launch())
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("ERROR: Could not install: [Errno 28] Kein Platz mehr", "the disk is full: .* GB are left for .*Free about 3"),
+        ("No usable temporary directory found in ['/tmp']", "the disk is full"),
+        ("created successfully because ensurepip is not available", "sudo apt install python3.*-venv"),
+        ("/usr/bin/python3: No module named venv", "this Python comes without pip"),
+        ("[Errno 13] Permission denied: '/srv/.venv'", "writing in .* is not permitted. Make the folder yours"),
+        ("connection broken by 'NewConnectionError(...)'\nNo matching distribution found", "the package index"),
+        ("(Caused by ProxyError('Cannot connect to proxy.'))", "behind a proxy, set HTTPS_PROXY"),
+        ("No matching distribution found for torch==2.13.0", r"no build for Python 3\.\d+ on this system \(\w+\)"),
+        ("Something else", "the reason is below.*\n  Something else\n"),
+    ],
+)
+def test_usual_failures_are_explained(tmp_path: Path, output: str, message: str) -> None:
+    error = launch_venv.explained("Installing", output, tmp_path / ".venv")
+    with pytest.raises(launch_venv.SetupError, match=f"(?s)Installing failed: .*{message}.*install.log"):
+        raise error
+
+
+def test_too_little_disk_space_is_said_before_installing(tmp_path: Path) -> None:
+    launch_venv.require_space(tmp_path, 1)
+    message = r"needs about 1000000000 GB of free disk space, and .* has \d+\.\d GB. Free some and run"
+    with pytest.raises(launch_venv.SetupError, match=message):
+        launch_venv.require_space(tmp_path, 10**18)
+
+
+def test_old_python_is_told_what_to_do() -> None:
+    said = launch.refuse_old_python((3, 8, 10), "/usr/bin/python3.8")
+    assert said.startswith("LoRA Studio needs Python 3.11 or newer; this is 3.8.10 at /usr/bin/python3.8.")
+    assert said.endswith(("and run it with python3.11 launch.py", "13 launch.py", "12 launch.py", "11 launch.py"))
+    assert launch.refuse_old_python((3, 11, 0), "") == ""
+    assert launch.refuse_old_python((4, 0, 0), "") == ""
+
+
+def test_launcher_names_a_newer_python_only_if_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, status in (("python3.13", 127), ("python3.12", 0)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert launch.refuse_old_python((3, 9, 1), "python").endswith(" Run it with python3.12 launch.py")
+    (tmp_path / "python3.12").unlink()
+    assert "Install Python 3.11" in launch.refuse_old_python((3, 9, 1), "python")
+
+
+def test_launcher_gets_as_far_as_that_on_python_3_6() -> None:
+    tree = ast.parse(Path(launch.__file__).read_text(), feature_version=(3, 6))
+    imported = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [name.name for node in imported for name in node.names]
+    assert names == ["io", "os", "shutil", "subprocess", "sys", "Path"], "all these were in Python 3.6"
+    annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg)]
+    assert all(isinstance(annotation, ast.Constant | ast.Name) for annotation in annotations), "quote the new ones"
+
+
+@pytest.mark.parametrize(
+    ("system", "has_gpu", "cpu_only", "expected"),
+    [
+        ("linux", False, False, True),
+        ("linux", True, False, False),
+        ("linux", True, True, True),
+        ("darwin", False, False, False),
+        ("win32", False, True, False),
+    ],
+)
+def test_cpu_build_is_for_linux_without_a_gpu_or_on_request(
+    system: str, has_gpu: bool, cpu_only: bool, expected: bool
+) -> None:
+    assert launch.wants_cpu_torch(system, has_gpu, cpu_only) is expected
+
+
+def test_cpu_build_is_sought_in_pips_own_sources_then_at_pytorch_then_given_up() -> None:
+    attempts = launch_venv.torch_attempts("2.13.0", "linux", cpu_torch=True)
+    assert [attempt.arguments[:4] for attempt in attempts] == [
+        ["--no-deps", "torch==2.13.0+cpu"],
+        ["--no-deps", "torch==2.13.0+cpu", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
+        ["torch==2.13.0", "-c", "constraints.txt"],
+    ]
+    assert "several GB of CUDA" in attempts[-1].announcement
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_plain_build_takes_one_attempt(system: str) -> None:
+    (attempt,) = launch_venv.torch_attempts("2.13.0", system, cpu_torch=False)
+    assert attempt.arguments == ["torch==2.13.0", "-c", "constraints.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux are there two builds of PyTorch to choose from")
+def test_torch_build_follows_what_is_wanted_and_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = project.folder / "torch"
+    sources.mkdir()
+    (project.folder / "constraints.txt").write_text("torch==1.0\n")
+    plain = write_wheel(sources, "torch", "1.0", {"torch/__init__.py": ""})
+    there = {"PIP_FIND_LINKS": f"{project.environment['PIP_FIND_LINKS']} {sources.as_uri()}"}
+    project = replace(project, environment=project.environment | there)
+
+    output = project.launch("--cpu").stdout
+    assert "Installing PyTorch 1.0 for the CPU (about 200 MB) …\nNo CPU build in pip's own sources" in output
+    assert "None there: getting PyTorch with several GB of CUDA packages …\nInstalling LoRA Studio" in output
+    assert (project.packages / "torch-1.0.dist-info").exists()
+
+    write_wheel(sources, "torch", "1.0+cpu", {"torch/__init__.py": ""})
+    unfinish(project)
+    assert "No CPU build" not in project.launch("--cpu").stdout
+    assert (project.packages / "torch-1.0+cpu.dist-info").exists()
+
+    for wheel in set(sources.iterdir()) - {plain}:
+        wheel.unlink()
+    for name, value in project.environment.items():
+        monkeypatch.setenv(name, value)
+    assert launch_venv.examine(project.venv, [], cpu_torch=True) == ("", "")
+    launch_venv.prepare(project.venv, extras=[], cpu_torch=False)
+    assert [info.name for info in project.packages.glob("torch-*")] == ["torch-1.0.dist-info"]
+
+
+def test_pin_in_constraints_fits_the_project() -> None:
+    constraints = (ROOT / "constraints.txt").read_text()
+    pins = [line for line in constraints.splitlines() if line and not line.startswith("#")]
+    assert all(line.count("==") == 1 and "+" not in line and "@" not in line for line in pins)
+    assert any(line.startswith("torch==") for line in pins)

@@ -1,0 +1,28 @@
+"""The option wins over the variable, the variable over the checkout."""
+
+from pathlib import Path
+
+from studio.paths import assets_folder, black_pictures_page, is_checkout, locate_user_data
+
+
+def test_the_option_wins_over_the_environment(tmp_path: Path) -> None:
+    environment = {"STUDIO_USER_DATA": str(tmp_path / "variable")}
+    assert locate_user_data(tmp_path / "option", environment=environment).root == tmp_path / "option"
+    assert locate_user_data(environment=environment).root == tmp_path / "variable"
+
+
+def test_a_checkout_keeps_its_user_data_beside_the_code() -> None:
+    assert is_checkout()
+    assert locate_user_data(environment={}).root == Path(__file__).resolve().parent.parent / "user_data"
+
+
+def test_naming_a_place_makes_no_folder(tmp_path: Path) -> None:
+    user_data = locate_user_data(tmp_path / "new", environment={})
+    assert not user_data.outputs.exists()
+    assert not user_data.root.exists()
+
+
+def test_the_assets_are_where_the_code_looks_for_them() -> None:
+    assert (assets_folder() / "shoes-demo" / "model_index.json").is_file()
+    assert (assets_folder() / "studio.css").is_file()
+    assert "black" in black_pictures_page().read_text(encoding="utf-8")
