@@ -1,6 +1,5 @@
 """A file is the old one or the new one, whatever happens in between."""
 
-import os
 import resource
 import signal
 import subprocess
@@ -45,7 +44,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
         "for i in range(10000): write_atomically(Path(sys.argv[1]), str(i % 10).encode() * int(sys.argv[2]))"
     )
     for trial in range(8):
-        process = subprocess.Popen([sys.executable, "-c", code, str(path), str(size)], cwd=os.getcwd())
+        process = subprocess.Popen([sys.executable, "-c", code, str(path), str(size)], cwd=Path.cwd())
         time.sleep(0.3 + 0.037 * trial)
         process.kill()
         process.wait()

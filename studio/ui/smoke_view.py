@@ -15,7 +15,17 @@ def verdict(view: EngineView) -> str:
     """One sentence on top: what is going on, or PASS or FAIL and why."""
     kind, title, words = _verdict_words(view)
     problem = f'<p class="problem" role="alert">{text(view.problem)}</p>' if view.problem else ""
-    return f'{problem}<div class="verdict {kind}" role="status"><b>{text(title)}</b> <span>{text(words)}</span></div>'
+    notes = "".join(f'<p class="note">{text(note)}</p>' for note in _notes(view))
+    sentence = f"<b>{text(title)}</b> <span>{text(words)}</span>"
+    return f'{problem}<div class="verdict {kind}" role="status">{sentence}</div>{notes}'
+
+
+def _notes(view: EngineView) -> tuple[str, ...]:
+    """What the user should know of the loaded model: a precision that was raised, how the model was found."""
+    if view.facts is None:
+        return ()
+    raised = (view.facts.precision.reason,) if view.facts.precision.raised else ()
+    return (*raised, *view.facts.notes)
 
 
 def _verdict_words(view: EngineView) -> tuple[str, str, str]:
@@ -128,10 +138,8 @@ def details(saved: SavedReport | None) -> str:
     if saved is None:
         return ""
     report = saved.report
-    notes = "".join(f'<p class="note">{text(note)}</p>' for note in report.engine.notes)
     return (
-        notes
-        + '<div class="tables">'
+        '<div class="tables">'
         + table(("What", "Time"), time_rows(report), caption="Time")
         + table(("When", "Studio", "Available"), memory_rows(report), caption="Memory")
         + table(("What", "Value"), settings_rows(report), caption="Settings")

@@ -141,9 +141,7 @@ def test_a_picture_of_the_wrong_shape_is_found(fresh_manager: PipelineManager, q
         fresh_manager.generate(quick)
 
 
-def test_an_invalid_image_leaves_a_copy_for_diagnosis(
-    fresh_manager: PipelineManager, quick: GenerationSettings
-) -> None:
+def test_an_invalid_image_leaves_a_copy(fresh_manager: PipelineManager, quick: GenerationSettings) -> None:
     with torch.no_grad():
         fresh_manager.components.vae.decoder.conv_out.bias[0] = float("nan")
     with pytest.raises(InvalidImageError, match="A copy for diagnosis is in") as caught:
