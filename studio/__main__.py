@@ -1,5 +1,6 @@
 """The command line: `python -m studio COMMAND`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,8 @@ from typing import Annotated
 import typer
 
 from studio import __version__
-from studio.errors import StudioError
+from studio.bench.settings import BENCH_NAMES, BenchSettings
+from studio.errors import StudioError, system_error_sentence
 from studio.paths import locate_user_data
 from studio.settings import SHIPPED_MODEL, ModelSettings, ServerSettings, SmokeSettings, parse_settings
 from studio.threads import prepare_threads
@@ -55,7 +57,10 @@ def ui(
             "cpu": cpu,
         },
     )
-    serve(settings, model=ModelSettings(model=model), user_data=locate_user_data(user_data))
+    # A relative folder is meant from here; the page's process works elsewhere.
+    folder = Path(model).expanduser()
+    model_settings = parse_settings(ModelSettings, {"model": str(folder.resolve()) if folder.is_dir() else model})
+    serve(settings, model=model_settings, user_data=locate_user_data(user_data))
 
 
 @app.command()
@@ -84,6 +89,49 @@ def smoke(
 
 
 @app.command()
+def doctor(
+    model: ModelOption = SHIPPED_MODEL,
+    cpu: CpuOption = False,
+    json: JsonOption = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Look for what would fail here, and say what to do; exit code 0 unless there is a problem."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from studio.doctor import examine, to_text
+
+    model_settings = parse_settings(ModelSettings, {"model": model})
+    diagnosis = examine(model_settings, user_data=locate_user_data(user_data), cpu_only=cpu)
+    typer.echo(diagnosis.model_dump_json(indent=2) if json else to_text(diagnosis))
+    raise typer.Exit(0 if diagnosis.healthy else 1)
+
+
+@app.command()
+def bench(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help=str(BenchSettings.model_fields["only"].description), metavar="|".join(BENCH_NAMES)),
+    ] = None,
+    runs: Annotated[int, typer.Option(help=str(BenchSettings.model_fields["runs"].description))] = BenchSettings().runs,
+    real_size: Annotated[
+        bool, typer.Option("--real-size/--no-real-size", help=str(BenchSettings.model_fields["real_size"].description))
+    ] = BenchSettings().real_size,
+    output: Annotated[Path | None, typer.Option(help="Write the page here too, in place of what is there.")] = None,
+    cpu: CpuOption = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Measure the studio beside its peers; exit code 0 only when every limit is kept."""
+    prepare_threads()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from studio.bench.command import run_bench
+
+    settings = parse_settings(
+        BenchSettings, {"only": tuple(only or ()), "runs": runs, "real_size": real_size, "cpu": cpu}
+    )
+    kept = run_bench(settings, user_data=locate_user_data(user_data), output=output)
+    raise typer.Exit(0 if kept else 1)
+
+
+@app.command()
 def version() -> None:
     """Print the studio's version."""
     typer.echo(__version__)
@@ -95,6 +143,9 @@ def main() -> None:
         app()
     except StudioError as error:
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except (OSError, MemoryError) as error:
+        print(system_error_sentence(error), file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,5 +1,6 @@
 """What users see when something cannot be done: one root, few branches, each message a whole sentence."""
 
+import errno
 from pathlib import Path
 
 
@@ -58,3 +59,21 @@ class InvalidImageError(StudioError):
         where = f" at step {self.step}" if self.step is not None else ""
         kept = f" A copy for diagnosis is in {self.rejected_file}." if self.rejected_file else ""
         return f"The {self.check} check failed{where}: {self.finding} {self.advice}{kept}"
+
+
+# How torch and the systems say that memory ran out; MemoryError itself says nothing.
+_NO_MEMORY_WORDS = ("out of memory", "allocate memory", "not enough memory")
+
+
+def system_error_sentence(error: Exception) -> str:
+    """What the user reads of an error that is not ours: memory, disk and permission said as such."""
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY_WORDS):
+        return "There is not enough memory for this. Close other programs, or choose a smaller model."
+    if isinstance(error, OSError):
+        place = error.filename or "a file"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"The disk is full: {place} could not be written. Free some space, then try again."
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return f"{place} may not be written. Change its permissions, or choose another folder with --user-data."
+        return f"The system refused: {error}."
+    return f"This should not have happened: {type(error).__name__}: {error}. The log has the details."

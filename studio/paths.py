@@ -34,10 +34,6 @@ class UserData:
     root: Path
 
     @property
-    def models(self) -> Path:
-        return self.root / "models"
-
-    @property
     def outputs(self) -> Path:
         return self.root / "outputs"
 

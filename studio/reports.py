@@ -132,8 +132,11 @@ def _time_table(report: SmokeReport) -> str:
     return _table(("What", "Time"), time_rows(report))
 
 
-def memory_rows(report: SmokeReport) -> tuple[tuple[str, str, str], ...]:
-    """Before and after loading, and the peak while making pictures: process, and what the system had left."""
+MEMORY_HEAD = ("When", "Studio", "GPU", "Available")
+
+
+def memory_rows(report: SmokeReport) -> tuple[tuple[str, ...], ...]:
+    """Around loading, around the pictures, and the peak: process, accelerator, and what the system had left."""
     load = report.engine.load_memory
     rows = [
         ("Before loading", *_memory_words(load.before)),
@@ -143,24 +146,28 @@ def memory_rows(report: SmokeReport) -> tuple[tuple[str, str, str], ...]:
     if uses:
         rows.append(("Before the pictures", *_memory_words(uses[0].before)))
         rows.append(("After the pictures", *_memory_words(uses[-1].after)))
-        rows.append(("Peak", gigabytes(max(use.peak_process_bytes for use in uses)), "–"))
-        accelerator = [use.peak_accelerator_bytes for use in uses if use.peak_accelerator_bytes is not None]
-        if accelerator:
-            rows.append(("Peak on the accelerator", gigabytes(max(accelerator)), "–"))
+        peak = max(use.peak_process_bytes for use in uses)
+        peak_accelerator = max((use.peak_accelerator_bytes or 0 for use in uses), default=0)
+        least = min(use.least_available_bytes for use in uses)
+        rows.append(("Peak", gigabytes(peak), gigabytes(peak_accelerator or None), gigabytes(least)))
     return tuple(rows)
 
 
 def _memory_table(report: SmokeReport) -> str:
-    return _table(("When", "Studio", "Available"), memory_rows(report))
+    return _table(MEMORY_HEAD, memory_rows(report))
 
 
-def _memory_words(sample: MemorySample) -> tuple[str, str]:
-    return gigabytes(sample.process_bytes), gigabytes(sample.system_available_bytes)
+def _memory_words(sample: MemorySample) -> tuple[str, str, str]:
+    return (
+        gigabytes(sample.process_bytes),
+        gigabytes(sample.accelerator_allocated_bytes),
+        gigabytes(sample.system_available_bytes),
+    )
 
 
-def gigabytes(num_bytes: int) -> str:
-    """`3.1 GB`, in units of 2³⁰ bytes, as the systems' own monitors count."""
-    return f"{num_bytes / GIB:.1f} GB"
+def gigabytes(num_bytes: int | None) -> str:
+    """`3.1 GB`, in units of 2³⁰ bytes, as the systems' own monitors count; `–` for what is not there."""
+    return "–" if num_bytes is None else f"{num_bytes / GIB:.1f} GB"
 
 
 def _list(title: str, lines: tuple[str, ...]) -> str:

@@ -27,11 +27,12 @@ class MemorySample(Fact):
 
 
 class MemoryUse(Fact):
-    """Memory before and after a piece of work, and its peak in between (sampled every 50 ms)."""
+    """Memory before and after a piece of work, and the extremes in between (sampled every 50 ms)."""
 
     before: MemorySample
     after: MemorySample
     peak_process_bytes: int
+    least_available_bytes: int
     peak_accelerator_bytes: int | None = None
 
 
@@ -49,7 +50,11 @@ class PrecisionDecision(Fact):
 
 
 class Timings(Fact):
-    """Seconds of one `generate()` call. `first_call` marks the warm-up after loading."""
+    """Seconds of one `generate()` call. `first_call` marks the warm-up after loading.
+
+    Steps are timed in groups of a few, between two looks at the latents (a GPU works ahead of the clock in
+    between), and each has its group's mean. Previews and what a watcher does are not in them.
+    """
 
     text_seconds: float
     step_seconds: tuple[float, ...]

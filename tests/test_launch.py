@@ -150,7 +150,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels.as_uri()}
-    return Project(folder, kept | offline)
+    return Project(folder, kept | offline | {"TMPDIR": str(place)})  # where a killed pip leaves its files
 
 
 @dataclass(frozen=True)
@@ -231,8 +231,9 @@ def test_second_start_costs_a_fraction_of_a_second(ready: Project) -> None:
         subprocess.run(command, check=True, capture_output=True, env=ready.environment)
         return time.perf_counter() - started
 
-    launched = min(seconds([sys.executable, str(ready.folder / "launch.py")]) for _ in range(4))
-    direct = min(seconds([str(ready.venv / "bin/python"), "-P", "-m", "studio", "ui"]) for _ in range(4))
+    # The quickest of several, for a busy machine makes any one of them slow.
+    launched = min(seconds([sys.executable, str(ready.folder / "launch.py")]) for _ in range(8))
+    direct = min(seconds([str(ready.venv / "bin/python"), "-P", "-m", "studio", "ui"]) for _ in range(8))
     assert launched - direct < 0.5
 
 
@@ -258,6 +259,7 @@ def test_help_names_both_commands_and_sets_nothing_up(fresh: Project) -> None:
 def test_a_folder_named_studio_where_the_user_is_does_not_take_our_place(ready: Project) -> None:
     other = ready.folder.parent / "studio"
     other.mkdir()
+    (other / "__init__.py").touch()
     (other / "__main__.py").write_text("print('not ours')")
     report = report_of(ready.launch())
     shutil.rmtree(other)

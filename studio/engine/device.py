@@ -1,6 +1,8 @@
 """Which device computes, what it is called, and how to wait for it."""
 
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -20,12 +22,15 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
-        return f"Apple GPU ({platform.processor() or platform.machine()})"
+        return processor_name()
     return "CPU"
 
 
 def processor_name() -> str:
-    """The processor's model, as the operating system tells it."""
+    """The processor's model, as the operating system tells it; on Apple silicon it names the GPU too."""
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from studio.engine.denoise import decode, denoise, encode_prompts, first_latents
+from studio.engine.denoise import decode, denoise, encode_prompts, first_latents, set_timesteps
 from studio.engine.device import device_name
 from studio.engine.models import Components, find_model, load_components, move_components
 from studio.engine.mps import attention_context
+from studio.engine.precision import assert_precision
 from studio.files import write_atomically
 from studio.machine import operating_system
 from studio.results import DeviceCheck, DeviceDifference
@@ -36,6 +37,7 @@ def check_device(device: torch.device) -> DeviceCheck:
     model = find_model(SHIPPED_MODEL)
     reference, candidate = load_components(model, "float32"), load_components(model, "float32")
     move_components(candidate, device)
+    assert_precision(candidate.modules(), "float32")
     return _result(device, compare(candidate, reference))
 
 
@@ -53,7 +55,8 @@ def _latents(components: Components) -> torch.Tensor:
     with torch.inference_mode(), attention_context(components.unet.device):
         embeddings = encode_prompts(components, ["", SAMPLE.prompt])
         noise = first_latents(components, generator, width=128, height=128)
-        *_, last = denoise(components, noise, embeddings, settings=SAMPLE, generator=generator)
+        timesteps = set_timesteps(components, SAMPLE)
+        *_, last = denoise(components, noise, embeddings, timesteps, settings=SAMPLE, generator=generator)
     return last.latents_BCHW
 
 

@@ -48,6 +48,7 @@ class MemoryMeter:
         self._thread = threading.Thread(target=self._watch_process, name="memory-meter", daemon=True)
         self._process = psutil.Process()
         self._peak_process = 0
+        self._least_available = psutil.virtual_memory().available
         self._peak_accelerator: int | None = None
 
     def __enter__(self) -> "MemoryMeter":
@@ -73,6 +74,7 @@ class MemoryMeter:
             before=self._before,
             after=after,
             peak_process_bytes=max(self._peak_process, self._before.process_bytes, after.process_bytes),
+            least_available_bytes=min(self._least_available, after.system_available_bytes),
             peak_accelerator_bytes=self._peak_accelerator,
         )
 
@@ -85,3 +87,4 @@ class MemoryMeter:
     def _watch_process(self) -> None:
         while not self._done.wait(SAMPLE_SECONDS):
             self._peak_process = max(self._peak_process, self._process.memory_info().rss)
+            self._least_available = min(self._least_available, psutil.virtual_memory().available)

@@ -82,24 +82,27 @@ def find_model(name: str) -> FoundModel:
             f"There is no model folder {name}. Give the folder that holds model_index.json, a Hugging Face id "
             f"such as stable-diffusion-v1-5/stable-diffusion-v1-5, or {SHIPPED_MODEL}."
         )
-    moved = MOVED_MODELS.get(name)
-    notes = (f"{name} is no longer on Hugging Face; {moved} is the same model and was used.",) if moved else ()
-    return FoundModel(moved or name, _hub_folder(moved or name), notes)
+    return _find_hub_model(name)
 
 
-def _hub_folder(repository: str) -> Path:
-    """The local copy of a Hub model: what is already there, else a download of the files we need."""
+def _find_hub_model(name: str) -> FoundModel:
+    """A Hub model: the local copy under this name or its new one, else a download of the files we need."""
+    current = MOVED_MODELS.get(name, name)
+    moved = f"{name} is no longer on Hugging Face; {current} is the same model and was used."
+    for repository in dict.fromkeys((name, current)):
+        try:
+            folder = snapshot_download(repository, allow_patterns=HUB_FILES, local_files_only=True)
+            return FoundModel(repository, Path(folder), (moved,) if repository != name else ())
+        except (LocalEntryNotFoundError, HFValidationError):
+            logger.info("%s has not been downloaded yet", repository)
     try:
-        return Path(snapshot_download(repository, allow_patterns=HUB_FILES, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        logger.info("Downloading %s", repository)
-    try:
-        return Path(snapshot_download(repository, allow_patterns=HUB_FILES))
+        folder = snapshot_download(current, allow_patterns=HUB_FILES)
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise ModelError(
-            f"The model {repository} is not on this machine, and could not be downloaded from Hugging Face "
+            f"The model {current} is not on this machine, and could not be downloaded from Hugging Face "
             f"({type(error).__name__}). Check its name and your connection, or give the folder of a copy."
         ) from error
+    return FoundModel(current, Path(folder), (moved,) if current != name else ())
 
 
 def load_components(model: FoundModel, precision: PrecisionName) -> Components:
@@ -112,11 +115,22 @@ def load_components(model: FoundModel, precision: PrecisionName) -> Components:
     """
     _assert_stable_diffusion(model.folder)
     _assert_json(model.folder)
+    _assert_safetensors(model.folder)
     _quiet_libraries()
+    dtype = DTYPES[precision]
     try:
+        # transformers fills what a file lacks with random numbers, so we ask it what was missing.
+        text_encoder, loading = CLIPTextModel.from_pretrained(
+            model.folder / "text_encoder",
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
         pipeline = StableDiffusionPipeline.from_pretrained(
             model.folder,
-            dtype=DTYPES[precision],
+            text_encoder=text_encoder,
+            dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             safety_checker=None,
@@ -130,6 +144,12 @@ def load_components(model: FoundModel, precision: PrecisionName) -> Components:
             "It needs unet, vae and text_encoder as .safetensors, a tokenizer and a scheduler; "
             "copy or download it again."
         ) from error
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"The text encoder in {model.folder} lacks {len(missing)} of its weights ({missing[0]}, …). "
+            "Copy or download the model again."
+        )
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)
     return Components(
@@ -139,6 +159,19 @@ def load_components(model: FoundModel, precision: PrecisionName) -> Components:
         text_encoder=pipeline.text_encoder,
         tokenizer=pipeline.tokenizer,
     )
+
+
+def _assert_safetensors(folder: Path) -> None:
+    """Say of what only looks like a weights file what it is; a download that failed often leaves one."""
+    for path in sorted(folder.glob("*/*.safetensors")):
+        with path.open("rb") as file:
+            head = file.read(64)
+        if head.startswith(b"version https://git-lfs"):
+            raise ModelError(
+                f"{path} is a Git LFS pointer, not the weights themselves: fetch them with `git lfs pull`."
+            )
+        if head.lstrip()[:1] == b"<":
+            raise ModelError(f"{path} is a web page saved under this name, not weights. Download the model again.")
 
 
 def _assert_stable_diffusion(folder: Path) -> None:

@@ -18,6 +18,7 @@ from studio.engine.denoise import (
     estimate_finished,
     first_latents,
     native_size,
+    set_timesteps,
 )
 from studio.engine.device import device_name, release_memory, synchronize
 from studio.engine.memory import MemoryMeter
@@ -31,8 +32,9 @@ from studio.errors import GenerationCancelledError, InvalidImageError, ModelErro
 from studio.results import Check, EngineFacts, MemoryUse, Timings
 from studio.settings import GenerationSettings, ModelSettings
 
-CHECK_EVERY = 3  # steps: on MPS and CUDA each check waits for the device, so not at every one
-PREVIEW_EVERY = 3  # steps
+# Steps between two looks at the latents: on MPS and CUDA each look waits for the device, so not at every one.
+# Previews are made at the same steps, so that nobody is shown latents that were not checked.
+CHECK_EVERY = 3
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,25 @@ class _Clock:
     text_seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
     vae_seconds: float = 0.0
+    _group_started: float = 0.0
 
     @property
     def elapsed(self) -> float:
         return time.perf_counter() - self.started
+
+    def start_steps(self) -> None:
+        """A group of steps begins."""
+        self._group_started = self.elapsed
+
+    def end_steps(self, step: int) -> None:
+        """The group that ends with this step is done, and the device has caught up; the next one begins."""
+        num_steps = step - len(self.step_seconds)
+        self.step_seconds += [(self.elapsed - self._group_started) / num_steps] * num_steps
+        self.start_steps()
+
+    def leave_out(self, *, since: float) -> None:
+        """What was done since then is no part of the steps."""
+        self._group_started += self.elapsed - since
 
 
 class PipelineManager:
@@ -139,6 +156,7 @@ class PipelineManager:
         meter = MemoryMeter(self.device)
         with meter:
             components = load_components(found, decision.precision)
+            assert_precision(components.modules(), decision.precision)  # here, or a missing tensor cannot move
             move_components(components, self.device)
             if settings.attention_slicing:
                 components.pipeline.enable_attention_slicing()
@@ -179,6 +197,7 @@ class PipelineManager:
         """
         self._assert_own_thread()
         loaded, watcher, clock = self._require_loaded(), watcher or Watcher(), _Clock()
+        first_call = not loaded.used
         meter = MemoryMeter(self.device)
         with meter, torch.inference_mode(), attention_context(self.device):
             embeddings = self._encode(settings, clock)
@@ -189,9 +208,8 @@ class PipelineManager:
             step_seconds=tuple(clock.step_seconds),
             vae_seconds=clock.vae_seconds,
             total_seconds=clock.elapsed,
-            first_call=not loaded.used,
+            first_call=first_call,
         )
-        loaded.used = True
         return GeneratedImage(picture, checks, timings, meter.use)
 
     def _encode(self, settings: GenerationSettings, clock: _Clock) -> torch.Tensor:
@@ -213,24 +231,27 @@ class PipelineManager:
         meter: MemoryMeter,
     ) -> torch.Tensor:
         """(1, C, H, W) finished latents, checked every few steps and at the last."""
-        components, num_steps = self.components, settings.num_inference_steps
+        loaded, components = self._require_loaded(), self.components
         width, height = self._size(settings)
         generator = torch.Generator("cpu").manual_seed(settings.seed)
         latents = first_latents(components, generator, width=width, height=height)
-        steps = denoise(components, latents, embeddings, settings=settings, generator=generator)
-        step_started = clock.elapsed
+        timesteps = set_timesteps(components, settings)
+        num_steps = len(timesteps)
+        steps = denoise(components, latents, embeddings, timesteps, settings=settings, generator=generator)
+        clock.start_steps()
         for step, denoised in enumerate(steps, start=1):
-            latents = denoised.latents_BCHW
+            latents, loaded.used = denoised.latents_BCHW, True
             if step % CHECK_EVERY == 0 or step == num_steps:
                 fault = check_latents(latents)
                 if fault:
                     self._reject(fault, settings, latents, step=step)
+                clock.end_steps(step)
                 meter.sample_accelerator()
-            clock.step_seconds.append(clock.elapsed - step_started)
-            step_started = clock.elapsed
+            step_ended = clock.elapsed
             if watcher.on_step:
-                preview = self._preview(denoised) if step % PREVIEW_EVERY == 0 and step < num_steps else None
+                preview = self._preview(denoised) if step % CHECK_EVERY == 0 and step < num_steps else None
                 watcher.on_step(StepProgress(step, num_steps, clock.elapsed, preview))
+            clock.leave_out(since=step_ended)
             if watcher.cancelled():
                 raise GenerationCancelledError(f"Cancelled after step {step} of {num_steps}.")
         return latents
@@ -250,7 +271,7 @@ class PipelineManager:
         if fault:
             self._reject(fault, settings, latents, decoded=decoded)
         clock.vae_seconds = clock.elapsed - started
-        checks = passed_checks(num_steps=settings.num_inference_steps, decoded_CHW=decoded, picture_HWC=picture)
+        checks = passed_checks(num_steps=len(clock.step_seconds), decoded_CHW=decoded, picture_HWC=picture)
         return picture, checks
 
     def _reject(
@@ -268,7 +289,7 @@ class PipelineManager:
             check=fault.check, step=step, finding=fault.finding, advice=fault.advice, rejected_file=file
         )
 
-    def _preview(self, denoised: DenoisingStep) -> np.ndarray:
+    def _preview(self, denoised: DenoisingStep) -> np.ndarray | None:
         loaded = self._require_loaded()
         loaded.preview = loaded.preview or LatentPreview(loaded.components.vae)
         return loaded.preview.picture(estimate_finished(loaded.components, denoised)[0])

@@ -1,8 +1,12 @@
 """A rough picture of unfinished latents, in a fraction of a millisecond: one matrix, fitted to the VAE itself."""
 
+import logging
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+
+logger = logging.getLogger(__name__)
 
 # The card: 8 × 8 random colours, each 4 latents wide. Narrower ones fit worse: the decoder mixes neighbours.
 NUM_PATCHES, PATCH_LATENTS = 8, 4
@@ -23,10 +27,19 @@ class LatentPreview:
         with torch.inference_mode():
             latents = vae.encode(card).latent_dist.mean * vae.config.scaling_factor
         features = _with_constant(latents[0].float().cpu())
-        self._matrix = torch.linalg.lstsq(features, colours.flatten(1).T).solution
+        self._matrix: torch.Tensor | None = None
+        if bool(torch.isfinite(features).all()):
+            self._matrix = torch.linalg.lstsq(features, colours.flatten(1).T).solution
+        else:
+            logger.warning("The VAE's encoder gives NaN, so there are no previews; pictures do not need it.")
 
-    def picture(self, latents_CHW: torch.Tensor) -> np.ndarray:
-        """(4, h, w) latents -> (h, w, 3) uint8, an eighth of the picture's size. Only to be looked at."""
+    def picture(self, latents_CHW: torch.Tensor) -> np.ndarray | None:
+        """(4, h, w) latents -> (h, w, 3) uint8, an eighth of the picture's size. Only to be looked at.
+
+        None where the VAE's encoder is broken: generation does not need it, so it goes on without previews.
+        """
+        if self._matrix is None:
+            return None
         _, height, width = latents_CHW.shape
         colours = _with_constant(latents_CHW.float().cpu()) @ self._matrix
         levels = ((colours.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -48,6 +48,9 @@ def run_smoke_test(
     pictures: list[ValidPicture | InvalidPicture] = []
     cancelled = False
     for index, generation in enumerate(settings.generations()):
+        if watcher.cancelled():
+            cancelled = True
+            break
         try:
             pictures.append(_make_picture(manager, generation, index=index, folder=folder, watcher=watcher))
         except GenerationCancelledError:

@@ -1,5 +1,6 @@
 """EngineClient: the page's side of the engine process. It starts it, asks, listens, and notices when it is gone."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -7,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import IO, Literal
 
 from studio.engine_process.messages import (
@@ -24,6 +24,7 @@ from studio.engine_process.messages import (
     Request,
     Smoke,
     SmokeDone,
+    Starting,
     Step,
     Waiting,
     to_line,
@@ -31,10 +32,13 @@ from studio.engine_process.messages import (
 from studio.errors import EngineError
 from studio.paths import UserData
 from studio.reports import latest_report
-from studio.results import DeviceCheck, EngineFacts, SavedReport
+from studio.results import DeviceCheck, EngineFacts, MemorySample, SavedReport
 from studio.settings import ModelSettings, SmokeSettings
 
+logger = logging.getLogger(__name__)
+
 LOG_LIMIT_BYTES = 2**20
+MAX_DEATHS = 3  # an engine that dies so often without carrying anything out is not started again by itself
 
 Phase = Literal["off", "starting", "waiting", "loading", "ready", "smoke test", "device check", "no model", "gone"]
 ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", "smoke test", "device check")
@@ -42,9 +46,8 @@ ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", "smoke tes
 
 @dataclass(frozen=True)
 class EngineView:
-    """All that the page shows of the engine, at one moment. `version` grows with every change."""
+    """All that the page shows of the engine, at one moment."""
 
-    version: int = 0
     phase: Phase = "off"
     pid: int | None = None
     model: str = ""
@@ -55,6 +58,7 @@ class EngineView:
     preview_png: str | None = None
     pictures: tuple[PictureDone, ...] = ()
     report: SavedReport | None = None
+    memory: MemorySample | None = None
     device_check: DeviceCheck | None = None
     cancelling: bool = False
     problem: str = ""
@@ -74,6 +78,7 @@ class EngineClient:
         self._cpu_only = cpu_only
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._deaths = 0  # since the last request that was carried out
         self._view = EngineView(model=model.model, report=latest_report(user_data.outputs))
 
     @property
@@ -82,17 +87,15 @@ class EngineClient:
         with self._lock:
             return self._view
 
-    @property
-    def log_file(self) -> Path:
-        return self._user_data.logs / "engine.log"
-
     def start(self) -> None:
         """Start the engine and load the model, where it is not running yet."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return
             log = self._open_log()
-            command = [sys.executable, "-m", "studio.engine_process.main", "--user-data", str(self._user_data.root)]
+            # -P and cwd: modules come from where the studio is installed, never from a folder of uploads.
+            command = [sys.executable, "-P", "-m", "studio.engine_process.main"]
+            command += ["--user-data", str(self._user_data.root)]
             environment = {**os.environ, "TRANSFORMERS_VERBOSITY": "error"}
             self._process = subprocess.Popen(
                 [*command, "--cpu"] if self._cpu_only else command,
@@ -100,7 +103,10 @@ class EngineClient:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # Ctrl+C in the terminal reaches the page's process, which ends this one
+                cwd=self._user_data.root,
+                # Ctrl+C in the terminal reaches the page's process alone, which then ends this one.
+                start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
             log.close()
             self._change(phase="starting", pid=self._process.pid, facts=None, cancelling=False)
@@ -115,12 +121,14 @@ class EngineClient:
             EngineError: where the engine is busy.
         """
         with self._lock:
+            phase = self._view.phase
+            if phase not in ("ready", "no model", "off", "gone"):
+                raise EngineError(f"The studio cannot load a model now: {PHASE_WORDS[phase]}")
             self._model = model
-            if self._view.phase in ("off", "gone"):
+            if phase in ("off", "gone"):
+                self._change(model=model.model, problem="")
                 self.start()
                 return
-            if self._view.phase not in ("ready", "no model"):
-                raise EngineError(f"The studio cannot load a model now: {PHASE_WORDS[self._view.phase]}")
             self._change(phase="loading", model=model.model, facts=None, problem="")
             self._send(Load(settings=model))
 
@@ -173,10 +181,11 @@ class EngineClient:
 
     def _open_log(self) -> IO[bytes]:
         """The engine's log, appended to; one older file is kept when it grows beyond 1 MB."""
-        self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        if self.log_file.is_file() and self.log_file.stat().st_size > LOG_LIMIT_BYTES:
-            self.log_file.replace(self.log_file.with_suffix(".old.log"))
-        return self.log_file.open("ab")
+        log_file = self._user_data.logs / "engine.log"
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        if log_file.is_file() and log_file.stat().st_size > LOG_LIMIT_BYTES:
+            log_file.replace(log_file.with_suffix(".old.log"))
+        return log_file.open("ab")
 
     def _require_ready(self, purpose: str) -> None:
         view = self._view
@@ -189,17 +198,19 @@ class EngineClient:
         try:
             process.stdin.write(to_line(request))
             process.stdin.flush()
-        except BrokenPipeError:
-            return  # it has just died: its listener tells the user
+        except OSError as error:  # it has just died: its listener tells the user
+            logger.info("The engine did not take %s: %s", request.kind, error)
 
     def _change(self, **changes: object) -> None:
         with self._lock:
-            self._view = replace(self._view, version=self._view.version + 1, **changes)  # type: ignore[arg-type]
+            self._view = replace(self._view, **changes)  # type: ignore[arg-type]
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Take in events until the engine's output ends, then say how it ended."""
         assert process.stdout is not None
         for line in process.stdout:
+            if not line.endswith(b"\n"):
+                break  # killed while it wrote
             with self._lock:
                 if process is self._process:
                     self._take_in(EVENTS.validate_json(line))
@@ -211,23 +222,34 @@ class EngineClient:
             view = self._view
             problem = _last_words(process.returncode, view.phase)
             self._change(phase="gone", pid=None, facts=None, step=None, preview_png=None, problem=problem)
-            if view.facts is not None:  # it had started well before, so it will again
+            self._deaths += 1
+            if view.facts is not None and self._deaths < MAX_DEATHS:  # it had started well, so it will again
                 self.start()
 
     def _take_in(self, event: Event) -> None:
         takers: dict[type[Event], Callable[..., None]] = {
+            Starting: lambda e: self._change(phase="starting", owner=""),
             Waiting: lambda e: self._change(phase="waiting", owner=e.owner),
             Loading: lambda e: self._change(phase="loading", model=e.model),
             Loaded: lambda e: self._change(
-                phase="ready", facts=e.facts, model=e.facts.model, device_check=e.device_check
+                phase="ready",
+                facts=e.facts,
+                model=e.facts.model,
+                device_check=e.device_check,
+                memory=e.facts.load_memory.after,
             ),
-            Step: lambda e: self._change(step=e, preview_png=e.preview_png or self._preview_for(e)),
+            Step: lambda e: self._change(step=e, memory=e.memory, preview_png=e.preview_png or self._preview_for(e)),
             PictureDone: lambda e: self._change(pictures=(*self._view.pictures, e), preview_png=None, step=None),
-            SmokeDone: lambda e: self._change(phase="ready", report=e.saved, step=None, preview_png=None),
-            DeviceChecked: lambda e: self._change(phase="ready", device_check=e.check),
+            SmokeDone: lambda e: self._take_result(report=e.saved),
+            DeviceChecked: lambda e: self._take_result(device_check=e.check),
             Failed: self._take_failure,
         }
         takers[type(event)](event)
+
+    def _take_result(self, **changes: object) -> None:
+        """A request was carried out."""
+        self._deaths = 0
+        self._change(phase="ready", step=None, preview_png=None, cancelling=False, **changes)
 
     def _preview_for(self, step: Step) -> str | None:
         """The preview before, as long as it is of the same picture."""
@@ -236,7 +258,13 @@ class EngineClient:
 
     def _take_failure(self, event: Failed) -> None:
         loaded = self._view.facts is not None
-        self._change(phase="ready" if loaded else "no model", problem=event.message, step=None, preview_png=None)
+        self._change(
+            phase="ready" if loaded else "no model",
+            problem=event.message,
+            step=None,
+            preview_png=None,
+            cancelling=False,
+        )
 
 
 PHASE_WORDS: dict[Phase, str] = {

@@ -6,7 +6,6 @@ notices when the page's process is gone: then this one goes too.
 
 import argparse
 import base64
-import errno
 import io
 import logging
 import os
@@ -34,11 +33,12 @@ from studio.engine_process.messages import (
     Request,
     Smoke,
     SmokeDone,
+    Starting,
     Step,
     Waiting,
     to_line,
 )
-from studio.errors import StudioError
+from studio.errors import StudioError, system_error_sentence
 from studio.jobs.device_lock import DeviceLock
 from studio.paths import UserData
 from studio.results import InvalidPicture, ValidPicture
@@ -58,24 +58,27 @@ class Mailbox:
 
     def next(self) -> Request | None:
         """The next request; None when the page's process is gone."""
-        request = self._requests.get()
-        self._cancel.clear()
-        return request
+        return self._requests.get()
 
     def cancelled(self) -> bool:
         return self._cancel.is_set()
 
     def _read(self) -> None:
-        for line in self._source:
-            request = REQUESTS.validate_json(line)
-            if isinstance(request, Cancel):
-                self._cancel.set()
-            else:
-                self._requests.put(request)
-        self._cancel.set()
-        self._requests.put(None)
-        time.sleep(LEAVE_SECONDS)
-        os._exit(0)
+        try:
+            for line in self._source:
+                self._sort_in(REQUESTS.validate_json(line))
+        finally:  # whatever ended it: without requests this process has no purpose
+            self._cancel.set()
+            self._requests.put(None)
+            time.sleep(LEAVE_SECONDS)
+            os._exit(0)
+
+    def _sort_in(self, request: Request) -> None:
+        if isinstance(request, Cancel):
+            self._cancel.set()
+        else:
+            self._cancel.clear()  # here and not in next(): a cancel that came right after a request is for it
+            self._requests.put(request)
 
 
 class EngineProcess:
@@ -100,7 +103,7 @@ class EngineProcess:
                 self._tell(Failed(message=str(error)))
             except Exception as error:  # the one boundary of this process: told, logged, and it lives on
                 logging.exception("A request failed")
-                self._tell(Failed(message=_sentence(error)))
+                self._tell(Failed(message=system_error_sentence(error)))
 
     def _carry_out(self, request: Request) -> None:
         if isinstance(request, Load):
@@ -149,8 +152,7 @@ class EngineProcess:
         self._tell(DeviceChecked(check=check))
 
     def _tell(self, event: Event) -> None:
-        self._output.write(to_line(event))
-        self._output.flush()
+        _tell(self._output, event)
 
 
 def _base64_png(image: Image.Image) -> str:
@@ -159,26 +161,21 @@ def _base64_png(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _sentence(error: Exception) -> str:
-    """What the user reads of an error that is not ours: memory and disk said as such."""
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return "There is not enough memory for this. Close other programs, or choose a smaller size."
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"The disk is full: {error.filename or 'the pictures'} could not be written. Free some space, then retry."
-        )
-    return f"The engine could not do it: {type(error).__name__}: {error}. The log (logs/engine.log) has the details."
+def _tell(output: BinaryIO, event: Event) -> None:
+    output.write(to_line(event))
+    output.flush()
 
 
 def _take_device(lock: DeviceLock, output: BinaryIO) -> None:
-    """Wait until no other process has the device, saying once which one has."""
-    told = False
+    """Wait until no other process has the device, saying which one has."""
+    told = ""
     while not lock.acquire("LoRA Studio's page"):
-        if not told:
-            output.write(to_line(Waiting(owner=str(lock.owner()))))
-            output.flush()
-            told = True
+        owner = str(lock.owner())
+        if owner != told:
+            _tell(output, Waiting(owner=owner))
+            told = owner
         time.sleep(0.5)
+    _tell(output, Starting())
 
 
 def main() -> None:
@@ -194,8 +191,10 @@ def main() -> None:
     user_data = UserData(options.user_data)
     # Unbuffered: a thread that waits inside a buffered reader makes the interpreter abort when it ends.
     mailbox = Mailbox(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))  # noqa: SIM115 - open till the end
-    _take_device(DeviceLock(user_data.device_lock), output)
+    lock = DeviceLock(user_data.device_lock)
+    _take_device(lock, output)
     EngineProcess(user_data, cpu_only=options.cpu, mailbox=mailbox, output=output).run()
+    lock.release()  # named and let go of here: a lock that nobody refers to any longer is freed at once
 
 
 if __name__ == "__main__":

@@ -49,6 +49,12 @@ class Cancel(Fact):
     kind: Literal["cancel"] = "cancel"
 
 
+class Starting(Fact):
+    """The process has the device, and loads torch."""
+
+    kind: Literal["starting"] = "starting"
+
+
 class Waiting(Fact):
     """Another process has the device."""
 
@@ -114,7 +120,7 @@ class Failed(Fact):
 
 
 Request = Load | Smoke | CheckDevice | Cancel
-Event = Waiting | Loading | Loaded | Step | PictureDone | SmokeDone | DeviceChecked | Failed
+Event = Starting | Waiting | Loading | Loaded | Step | PictureDone | SmokeDone | DeviceChecked | Failed
 
 REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])

@@ -37,10 +37,10 @@ def build_app(engine: EngineClient) -> gr.Blocks:
             view = engine.view
             parts = {
                 "model": model_words(view),
-                "memory": memory_words(),
+                "memory": memory_words(view),
                 "activity": activity_words(view),
                 **inference_tab.render(view),
-                "timer": gr.Timer(active=view.active),
+                "timer": gr.update(active=view.active),
             }
             updates, now = changed_parts({name: parts[name] for name in shown}, has)
             return [*updates, now]

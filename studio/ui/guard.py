@@ -1,7 +1,5 @@
 """Refuses what another site's page sends: plain Gradio takes it (it has no token that a form could lack)."""
 
-from urllib.parse import urlsplit
-
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,4 +28,5 @@ def _is_foreign(headers: Headers) -> bool:
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return True
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    # Compared as text, so that a malformed origin is simply a foreign one. Host alone cannot tell the scheme.
+    return origin is not None and origin not in (f"http://{headers.get('host')}", f"https://{headers.get('host')}")

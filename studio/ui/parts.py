@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-# A part's new value or properties, as a gradio event listener returns them.
-Update = Any
+# A part's new value or properties, as a gradio event listener returns them: never a component, whose `repr`
+# does not show its properties.
+Update = str | dict[str, Any]
 Seen = dict[str, str]
 
 

@@ -35,7 +35,8 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
         signal.signal(number, lambda *_: stopping.set())
     _launch(engine, address=address, port=port, logins=logins)
     url = f"http://127.0.0.1:{port}"
-    print(f"LoRA Studio is at {url} (stop it with Ctrl+C)", flush=True)
+    others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
+    print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
     engine.start()
     if settings.open_browser:
         webbrowser.open(url)
@@ -62,14 +63,18 @@ def read_logins(settings: ServerSettings) -> list[tuple[str, str]] | None:
             )
         return None
     try:
-        lines = settings.auth_file.read_text(encoding="utf-8").splitlines()
+        lines = settings.auth_file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"auth_file must be a readable text file, got {settings.auth_file} ({error}).") from error
-    logins = [(user.strip(), password) for user, colon, password in (line.partition(":") for line in lines) if colon]
-    if not logins or not all(user and password for user, password in logins):
-        raise SettingsError(
-            f"auth_file must hold user:password lines, got none or an incomplete one in {settings.auth_file}."
-        )
+    logins = []
+    for number, line in enumerate(lines, start=1):
+        user, _, password = line.strip().partition(":")
+        if line.strip() and not (user and password):
+            raise SettingsError(f"auth_file must hold user:password lines, got none in line {number} of it.")
+        if line.strip():
+            logins.append((user, password))
+    if not logins:
+        raise SettingsError(f"auth_file must hold at least one user:password line, got {settings.auth_file} without.")
     return logins
 
 

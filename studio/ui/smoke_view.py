@@ -4,20 +4,31 @@ from pathlib import Path
 
 from studio.engine_process.client import EngineView
 from studio.engine_process.messages import Picture
-from studio.reports import JSON_NAME, MARKDOWN_NAME, memory_rows, picture_facts, settings_rows, time_rows
-from studio.results import InvalidPicture, SavedReport
+from studio.reports import JSON_NAME, MARKDOWN_NAME, MEMORY_HEAD, memory_rows, picture_facts, settings_rows, time_rows
+from studio.results import InvalidPicture, SavedReport, SmokeReport
 from studio.settings import SEED_REPORT_PROMPTS
 from studio.ui.html import data_url, download_link, table, text
 from studio.ui.status_line import smoke_progress
 
 
 def verdict(view: EngineView) -> str:
-    """One sentence on top: what is going on, or PASS or FAIL and why."""
-    kind, title, words = _verdict_words(view)
+    """On top: what went wrong, what is going on, and PASS or FAIL of the last test and why."""
     problem = f'<p class="problem" role="alert">{text(view.problem)}</p>' if view.problem else ""
+    boxes = [_box(*_phase_words(view))] if view.phase != "ready" or view.report is None else []
+    if view.report is not None and view.phase != "smoke test":
+        boxes.append(_verdict_box(view.report.report))
     notes = "".join(f'<p class="note">{text(note)}</p>' for note in _notes(view))
-    sentence = f"<b>{text(title)}</b> <span>{text(words)}</span>"
-    return f'{problem}<div class="verdict {kind}" role="status">{sentence}</div>{notes}'
+    return problem + "".join(boxes) + notes
+
+
+def _box(title: str, words: str, *, kind: str = "") -> str:
+    return f'<div class="verdict {kind}" role="status"><b>{text(title)}</b> <span>{text(words)}</span></div>'
+
+
+def _verdict_box(report: SmokeReport) -> str:
+    word, _, words = report.verdict.partition(": ")
+    when = f"{report.started_at:%d %B %Y, %H:%M}"
+    return _box(f"{word}:", f"{words} ({report.engine.model}, {when})", kind="pass" if report.passed else "fail")
 
 
 def _notes(view: EngineView) -> tuple[str, ...]:
@@ -28,28 +39,19 @@ def _notes(view: EngineView) -> tuple[str, ...]:
     return (*raised, *view.facts.notes)
 
 
-def _verdict_words(view: EngineView) -> tuple[str, str, str]:
-    """(css class, bold word, sentence)."""
-    if view.phase == "smoke test":
-        return "busy", "Running.", smoke_progress(view).removeprefix("smoke test: ").capitalize() + "."
-    if view.report is not None:
-        word, _, words = view.report.report.verdict.partition(": ")
-        passed = view.report.report.passed
-        when = f"{view.report.report.started_at:%d %B %Y, %H:%M}"
-        return ("pass" if passed else "fail"), f"{word}:", f"{words} ({view.report.report.engine.model}, {when})"
-    waiting = {
-        "off": ("Not running.", "The engine is off. Press “Start the engine”."),
+def _phase_words(view: EngineView) -> tuple[str, str]:
+    """What the engine is doing: a bold word, and a sentence."""
+    return {
+        "off": ("Not running.", "Press “Start the engine”."),
         "starting": ("Starting.", "The engine loads PyTorch in the background; this takes about ten seconds."),
-        "waiting": ("Waiting.", f"{view.owner} has the device. This page goes on as soon as it is free."),
-        "loading": ("Loading.", f"{view.model} is being loaded and its precision checked."),
+        "waiting": ("Waiting.", f"The device is in use by {view.owner}. This page goes on as soon as it is free."),
+        "loading": ("Loading.", f"{view.model} is being loaded, and its precision checked."),
+        "ready": ("Ready.", "Press “Run the smoke test”: three pictures, each checked, in a few seconds."),
+        "smoke test": ("Running.", smoke_progress(view).removeprefix("smoke test: ").capitalize() + "."),
+        "device check": ("Checking.", "The device is being compared with the CPU."),
         "no model": ("No model.", "Choose a model under “Model” and press “Load”."),
         "gone": ("Stopped.", "Press “Start the engine”."),
-        "device check": ("Checking.", "The device is being compared with the CPU."),
-    }
-    if view.phase in waiting:
-        title, words = waiting[view.phase]
-        return "idle", title, words
-    return "idle", "Ready.", "Press “Run the smoke test”: three pictures, each checked, in a few seconds."
+    }[view.phase]
 
 
 def card(view: EngineView, index: int) -> str:
@@ -141,7 +143,7 @@ def details(saved: SavedReport | None) -> str:
     return (
         '<div class="tables">'
         + table(("What", "Time"), time_rows(report), caption="Time")
-        + table(("When", "Studio", "Available"), memory_rows(report), caption="Memory")
+        + table(MEMORY_HEAD, memory_rows(report), caption="Memory")
         + table(("What", "Value"), settings_rows(report), caption="Settings")
         + table(("What", "Version"), list(report.versions.items()), caption="Versions")
         + "</div>"

@@ -25,8 +25,8 @@ def model_words(view: EngineView) -> str:
     )
 
 
-def memory_words() -> str:
-    """Memory in use on the whole machine, as a meter and in words."""
+def memory_words(view: EngineView) -> str:
+    """Memory in use on the whole machine, as a meter and in words; that of a GPU of its own beside it."""
     system = psutil.virtual_memory()
     used, total = system.total - system.available, system.total
     share = used / total
@@ -36,8 +36,18 @@ def memory_words() -> str:
         f'<span class="item memory {kind}">memory <span class="meter" role="meter" aria-label="Memory in use" '
         f'aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{used}" '
         f'aria-valuetext="{gigabytes(used)} of {gigabytes(total)}"><span style="width:{100 * share:.0f}%"></span>'
-        f"</span><b>{used / 2**30:.1f} of {gigabytes(total)}</b>{warning}</span>"
+        f"</span><b>{used / 2**30:.1f} of {gigabytes(total)}</b>{warning}{_accelerator_words(view)}</span>"
     )
+
+
+def _accelerator_words(view: EngineView) -> str:
+    """A GPU's memory as the engine last told it; empty on a CPU, and once the engine is gone."""
+    memory = view.memory
+    if view.facts is None or memory is None or memory.accelerator_allocated_bytes is None:
+        return ""
+    limit = memory.accelerator_limit_bytes
+    of = f" of {gigabytes(limit)}" if limit else ""
+    return f" · GPU <b>{memory.accelerator_allocated_bytes / 2**30:.1f}{of}</b>"
 
 
 def activity_words(view: EngineView) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from studio.engine.models import find_model, load_components
 from studio.errors import ModelError
@@ -57,11 +58,42 @@ def test_pickles_are_not_read(model_copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"]
+    ("content", "words"),
+    [
+        (b"", "cannot be read"),
+        (b"<!doctype html><title>404</title>", "is a web page saved under this name"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
+    ],
 )
-def test_damaged_weights_are_refused(model_copy: Path, content: bytes) -> None:
+def test_what_only_looks_like_weights_is_said_to_be_that(model_copy: Path, content: bytes, words: str) -> None:
     (model_copy / WEIGHTS).write_bytes(content)
-    assert "cannot be read" in refusal(model_copy)
+    assert words in refusal(model_copy)
+
+
+@pytest.mark.parametrize("change", ["dropped", "renamed"])
+def test_a_text_encoder_that_lacks_weights_is_not_filled_with_random_ones(model_copy: Path, change: str) -> None:
+    weights = model_copy / "text_encoder" / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(name for name in tensors if name.endswith("q_proj.weight"))
+    kept = tensors.pop(name)
+    if change == "renamed":
+        tensors["another.name"] = kept
+    save_file(tensors, weights, metadata={"format": "pt"})
+    assert "lacks 1 of its weights" in refusal(model_copy)
+
+
+def test_a_copy_of_the_seed_reports_model_under_its_old_name_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    snapshot = tmp_path / "models--runwayml--stable-diffusion-v1-5" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model_index.json").write_text("{}")
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    found = find_model("runwayml/stable-diffusion-v1-5")
+    assert found.folder == snapshot
+    assert found.notes == ()
 
 
 def test_weights_cut_short_are_refused(model_copy: Path) -> None:

@@ -2,19 +2,22 @@
 
 import json
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import PNDMScheduler, StableDiffusionPipeline
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from studio.engine.models import find_model
+from studio.engine.models import Components, find_model, load_components
 from studio.engine.pipeline import CHECK_EVERY, PipelineManager, StepProgress, Watcher
-from studio.errors import GenerationCancelledError, InvalidImageError, ModelError
+from studio.errors import GenerationCancelledError, InvalidImageError, ModelError, PrecisionError, StudioError
 from studio.settings import GenerationSettings, ModelSettings
 
 
@@ -263,6 +266,83 @@ def test_attention_slicing_is_off_by_itself_and_warned_of_when_asked_for(
     assert fresh_manager.generate(quick).checks
 
 
-def test_validation_has_no_switch() -> None:
-    for name in ("validate", "check", "safe", "validation"):
-        assert not [field for field in (*GenerationSettings.model_fields, *ModelSettings.model_fields) if name in field]
+def test_a_tensor_in_the_wrong_precision_is_not_loaded(
+    fresh_manager: PipelineManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_with_a_half(*arguments: object) -> Components:
+        components = load_components(*arguments)  # type: ignore[arg-type]
+        components.unet.conv_in.half()
+        return components
+
+    monkeypatch.setattr("studio.engine.pipeline.load_components", load_with_a_half)
+    with pytest.raises(PrecisionError, match=r"unet\.conv_in\.weight is float16"):
+        fresh_manager.load(ModelSettings())
+    assert fresh_manager.facts is None
+
+
+def test_weights_that_a_file_lacks_are_found_before_the_model_is_used(
+    fresh_manager: PipelineManager, model_copy: Path
+) -> None:
+    weights = model_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["conv_in.bias"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(StudioError, match=r"conv_in\.bias"):
+        fresh_manager.load(ModelSettings(model=str(model_copy)))
+
+
+def test_every_forward_pass_runs_in_the_attention_context_of_its_device(
+    manager: PipelineManager, quick: GenerationSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[bool] = []
+
+    @contextmanager
+    def context(device: torch.device) -> Iterator[None]:
+        assert device == manager.device
+        inside.append(True)
+        yield
+        inside.append(False)
+
+    monkeypatch.setattr("studio.engine.pipeline.attention_context", context)
+    handles = [
+        module.register_forward_hook(lambda *_: inside.append(inside[-1]))
+        for module in manager.components.modules().values()
+    ]
+    handles.append(manager.components.vae.decoder.register_forward_hook(lambda *_: inside.append(inside[-1])))
+    manager.generate(quick)
+    for handle in handles:
+        handle.remove()
+    assert len(inside) == 2 + 1 + 8 + 1, "text encoder, eight steps, decoder"
+    assert inside[:-1] == [True] * (len(inside) - 1)
+
+
+def test_a_scheduler_that_warms_up_is_followed_and_checked_to_its_last_step(
+    fresh_manager: PipelineManager, quick: GenerationSettings
+) -> None:
+    """PNDM, Stable Diffusion 1.5's own, takes one step more than it was asked for."""
+    components = fresh_manager.components
+    components.pipeline.scheduler = PNDMScheduler.from_config(components.pipeline.scheduler.config, skip_prk_steps=True)
+    told: list[tuple[int, int]] = []
+    image = fresh_manager.generate(quick, watcher=Watcher(lambda p: told.append((p.step, p.num_steps))))
+    assert told == [(step, 9) for step in range(1, 10)]
+    assert image.checks[0].finding == "finite through all 9 steps"
+    spoil_output(components.unet.conv_out, lambda out: out * float("nan"), from_call=9)
+    with pytest.raises(InvalidImageError) as caught:
+        fresh_manager.generate(quick)
+    assert (caught.value.check, caught.value.step) == ("latents", 9)
+
+
+def test_a_vae_that_cannot_encode_costs_the_previews_and_not_the_picture(
+    fresh_manager: PipelineManager, quick: GenerationSettings
+) -> None:
+    with torch.no_grad():
+        fresh_manager.components.vae.encoder.conv_in.bias[0] = float("nan")
+    told: list[StepProgress] = []
+    assert fresh_manager.generate(quick, watcher=Watcher(told.append)).checks
+    assert all(progress.preview is None for progress in told)
+
+
+def test_what_a_watcher_does_is_not_in_the_steps_times(manager: PipelineManager, quick: GenerationSettings) -> None:
+    slow = manager.generate(quick, watcher=Watcher(lambda _progress: time.sleep(0.2)))
+    assert slow.timings.total_seconds > 1.6
+    assert sum(slow.timings.step_seconds) < slow.timings.total_seconds - 0.9

@@ -11,6 +11,12 @@ def test_a_new_page_gets_everything() -> None:
     assert set(seen) == {"a", "b"}
 
 
+def test_a_timer_that_starts_or_stops_is_a_change() -> None:
+    _, seen = changed_parts({"timer": gr.update(active=False)}, None)
+    updates, _ = changed_parts({"timer": gr.update(active=True)}, seen)
+    assert updates == [gr.update(active=True)]
+
+
 def test_what_did_not_change_is_skipped() -> None:
     _, seen = changed_parts({"a": "one", "b": "two"}, None)
     updates, _ = changed_parts({"a": "one", "b": "TWO"}, seen)

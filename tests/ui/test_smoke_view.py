@@ -1,0 +1,98 @@
+"""The page says what is going on, whatever it still shows of the last run."""
+
+from pathlib import Path
+
+import pytest
+
+from studio.engine.pipeline import PipelineManager
+from studio.engine.smoke import run_smoke_test
+from studio.engine_process.client import EngineView, Phase
+from studio.results import MemorySample, SavedReport
+from studio.settings import SmokeSettings
+from studio.ui.smoke_view import card, details, verdict
+from studio.ui.status_line import activity_words, memory_words, model_words
+
+
+@pytest.fixture(scope="module")
+def saved(manager: PipelineManager, tmp_path_factory: pytest.TempPathFactory) -> SavedReport:
+    settings = SmokeSettings(num_inference_steps=4)
+    return run_smoke_test(manager, settings, outputs=tmp_path_factory.mktemp("outputs"))
+
+
+PHASES: dict[Phase, str] = {
+    "off": "Not running.",
+    "starting": "Starting.",
+    "waiting": "Waiting.",
+    "loading": "Loading.",
+    "device check": "Checking.",
+    "no model": "No model.",
+    "gone": "Stopped.",
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_phase_comes_first_and_the_last_verdict_stays_below(saved: SavedReport, phase: Phase) -> None:
+    words = verdict(EngineView(phase=phase, report=saved))
+    assert words.index(PHASES[phase]) < words.index("PASS:")
+
+
+def test_an_old_verdict_is_not_shown_over_a_running_test(saved: SavedReport) -> None:
+    words = verdict(EngineView(phase="smoke test", report=saved))
+    assert "Running." in words
+    assert "PASS" not in words
+
+
+def test_a_problem_is_told_until_the_next_run(saved: SavedReport) -> None:
+    assert "The engine stopped" in verdict(EngineView(phase="ready", report=saved, problem="The engine stopped."))
+
+
+def test_a_raised_precision_is_told_beside_the_verdict(saved: SavedReport) -> None:
+    facts = saved.report.engine
+    raised = facts.precision.model_copy(update={"requested": "float16", "reason": "float16 was asked for, but"})
+    view = EngineView(phase="ready", facts=facts.model_copy(update={"precision": raised}))
+    assert "float16 was asked for, but" in verdict(view)
+
+
+def test_a_card_shows_the_picture_its_facts_and_its_checks(saved: SavedReport) -> None:
+    shown = card(EngineView(phase="ready", report=saved), 1)
+    assert 'src="data:image/png;base64,' in shown
+    for words in ("128 × 128 × 3", "uint8", "latents", "decoded", "picture", "finite through all 4 steps"):
+        assert words in shown
+
+
+def test_a_picture_whose_file_is_gone_is_said_to_be_gone(saved: SavedReport, tmp_path: Path) -> None:
+    shown = card(EngineView(phase="ready", report=saved.model_copy(update={"folder": tmp_path})), 0)
+    assert "1.png is no longer in its folder" in shown
+
+
+def test_the_tables_tell_time_memory_settings_and_versions(saved: SavedReport) -> None:
+    shown = details(saved)
+    for words in ("Mean", "Minimum", "Maximum", "Before loading", "Peak", "Guidance", "diffusers"):
+        assert words in shown
+
+
+def test_the_status_line_tells_model_device_precision_and_why(saved: SavedReport) -> None:
+    view = EngineView(phase="ready", facts=saved.report.engine)
+    words = model_words(view)
+    assert "shoes-demo" in words
+    assert "CPU" in words
+    assert "float32" in words
+    assert "because the CPU computes half precision" in words
+
+
+def test_a_gpus_own_memory_is_told_beside_the_systems(saved: SavedReport) -> None:
+    memory = MemorySample(
+        process_bytes=1,
+        system_available_bytes=1,
+        system_total_bytes=2,
+        accelerator_allocated_bytes=5 * 2**30,
+        accelerator_limit_bytes=24 * 2**30,
+    )
+    view = EngineView(phase="ready", facts=saved.report.engine, memory=memory)
+    assert "GPU <b>5.0 of 24.0 GB</b>" in memory_words(view)
+    assert "GPU" not in memory_words(EngineView(phase="ready", facts=saved.report.engine))
+
+
+def test_the_owner_of_the_device_is_text_and_not_markup() -> None:
+    view = EngineView(phase="waiting", owner="<script>")
+    assert "<script>" not in verdict(view) + activity_words(view)
