@@ -14,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,7 @@ class Project:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run with "&"
         )
 
     def launch(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -273,9 +275,18 @@ def test_the_test_command_adds_what_the_tests_need_and_runs_pytest_in_the_projec
     assert report["arguments"] == ["-k", "some", "--help"]
     assert report["cwd"] == str(project.folder)
     assert project.launch("test", "--fail").returncode == 7
+
+
+def test_start_without_the_tests_keeps_what_they_need(project: Project) -> None:
+    report_of(project.launch("test"))
     log = project.log
     report_of(project.launch())
-    assert project.log == log, "a start without the tests must not undo it"
+    assert project.log == log
+    (project.folder / "constraints.txt").write_text("tiny-dependency<2\n")
+    report_of(project.launch())
+    log = project.log
+    report_of(project.launch("test"))
+    assert project.log == log
 
 
 def test_kill_while_the_venv_is_being_made_is_survived(fresh: Project) -> None:
@@ -346,10 +357,12 @@ def test_venv_without_its_interpreter_is_made_again(project: Project) -> None:
 
 
 def test_package_whose_files_are_gone_is_installed_again(project: Project) -> None:
-    (project.packages / "tiny_dependency" / "__init__.py").unlink()  # its folder stays, and its metadata
+    file = project.packages / "tiny_dependency" / "__init__.py"
+    file.unlink()  # its folder stays, and its metadata
     finished = project.launch()
     assert "Mending .venv: packages are missing (tiny_dependency)." in finished.stdout
     report_of(finished)
+    assert file.exists()
 
 
 def test_package_whose_installation_was_cut_short_is_installed_again(project: Project) -> None:
@@ -445,7 +458,7 @@ def test_without_network_the_message_says_so(project: Project) -> None:
         ("No usable temporary directory found in ['/tmp']", "the disk is full"),
         ("created successfully because ensurepip is not available", "sudo apt install python3.*-venv"),
         ("/usr/bin/python3: No module named venv", "this Python comes without pip"),
-        ("[Errno 13] Permission denied: '/srv/.venv'", "writing in .* is not permitted. Make the folder yours"),
+        ("[Errno 13] Keine Berechtigung: '/srv/.venv'", "writing in .* is not permitted. Make the folder yours"),
         ("connection broken by 'NewConnectionError(...)'\nNo matching distribution found", "the package index"),
         ("(Caused by ProxyError('Cannot connect to proxy.'))", "behind a proxy, set HTTPS_PROXY"),
         ("No matching distribution found for torch==2.13.0", r"no build for Python 3\.\d+ on this system \(\w+\)"),

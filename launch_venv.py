@@ -1,0 +1,349 @@
+"""Makes `.venv`, installs the studio into it, and mends it. For launch.py; standard library only.
+
+A set-up can be killed at any moment: a marker lies in `.venv` while that is half made, pip completes a package's
+RECORD last, and the stamp that allows the quick start is the last thing of all.
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+LOG = "install.log"
+STAMP = "lora-studio.json"
+UNFINISHED = "unfinished"  # lies in .venv while that is made or emptied: all else in it is ours to delete
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CONSTRAINTS = ("-c", "constraints.txt")
+GIGABYTE = 10**9
+
+# Run by .venv's Python, with -I so that only what is installed there counts. Without names it looks for all
+# that pip installed. A package that lost its files may still be found as a namespace, but without an origin.
+PROBE = """
+import importlib.util, json, sys
+names = sys.argv[1:]
+if not names:
+    from importlib.metadata import packages_distributions
+    names = [name for name in packages_distributions() if name.isidentifier()]
+specs = {name: importlib.util.find_spec(name) for name in names}
+found = [name for name, spec in specs.items() if spec is not None and spec.origin is not None]
+print(json.dumps([sys.version_info[:2], found]))
+"""
+
+# How to know a failure by what pip or the system said (numbers, where words are translated), and what to say.
+DISK_FULL = r"\[Errno (28|69|122)\]|\[WinError 112\]|No space left|No usable temporary directory"
+NETWORK = (
+    r"connection broken|Max retries exceeded|Failed to connect|timed out|ProxyError|SSLError"
+    r"|NewConnectionError|NameResolutionError|Connection(Reset|Refused|Aborted|)Error"
+)
+NO_BUILD = r"No matching distribution found|not a supported wheel|requires a different Python"
+ADVICE = {
+    DISK_FULL: "the disk is full: {free:.1f} GB are left for {root}, and temporary files need room too."
+    " Free about 3 GB (with CUDA 8 GB) and run launch.py again.",
+    r"ensurepip is not available|No module named '?(pip|venv|ensurepip)\b": "this Python comes without pip."
+    " On Debian and Ubuntu, run `sudo apt install python{python}-venv`; elsewhere, get it from python.org.",
+    r"\[Errno (1|13|30)\]|\[WinError 5\]|Permission denied": "writing in {root} is not permitted."
+    " Make the folder yours, or move it to a place of your own, and run launch.py again.",
+    NETWORK: "could not reach the package index. Check the network connection (behind a proxy, set"
+    " HTTPS_PROXY) and run launch.py again: it goes on from here.",
+    NO_BUILD: "a package has no build for Python {python} on this system ({system}). Run launch.py with"
+    " another Python (3.11 to 3.13), or on a system that PyTorch supports.",
+    "": "the reason is below. Run launch.py again; if it stops there again, delete .venv first.",
+}
+
+
+class SetupError(Exception):
+    """Set-up cannot go on. The message says why and what to do; `cause` is one of ADVICE's patterns."""
+
+    def __init__(self, message: str, cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a finished set-up has installed, where and from what."""
+
+    root: str
+    inputs: str
+    python: list[int]
+    extras: list[str]
+    cpu_torch: bool
+    modules: list[str]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to install PyTorch: the line to print, pip's arguments, and the room it takes."""
+
+    announcement: str
+    arguments: list[str]
+    needed_bytes: int
+
+
+def prepare(venv: Path, *, extras: list[str], cpu_torch: bool) -> Path:
+    """Makes `.venv` fit for a start, and returns the path of its Python. Raises: SetupError."""
+    try:
+        if examine(venv, extras, cpu_torch) == ("", ""):
+            return python_in(venv)
+        with setup_lock(venv.parent) as lock:
+            follow_move(venv)
+            action, reason = examine(venv, extras, cpu_torch)  # the other launch.py may have done it all
+            if reason:
+                print(f"Mending .venv: {reason}.", flush=True)
+            if action == "make":
+                make_venv(venv, lock)
+            if action:
+                install(venv, extras, cpu_torch, lock)
+    except OSError as error:
+        raise explained("Set-up", str(error), venv) from error
+    return python_in(venv)
+
+
+def python_in(venv: Path) -> Path:
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def packages_in(venv: Path) -> Path:
+    return next(venv.glob("lib/python*/site-packages"), venv / "Lib" / "site-packages")
+
+
+def examine(venv: Path, extras: list[str], cpu_torch: bool) -> tuple[str, str]:
+    """Returns what `.venv` needs before a start ("", "install" or "make") and why; changes nothing.
+
+    Raises: SetupError, when `.venv` is neither a virtual environment nor a beginning of ours.
+    """
+    if not venv.exists():
+        return "make", ""
+    # One look, for another launch.py may be at work: it puts the marker there first and takes it away last.
+    names = {entry.name for entry in venv.iterdir()} if venv.is_dir() else {"(a file)"}
+    if not names or UNFINISHED in names:
+        return "make", "the last set-up was cut short"
+    if "pyvenv.cfg" not in names:
+        raise SetupError(
+            f"{venv} must be a virtual environment or not be there, but it is something else; nothing in it"
+            " was touched. Move it away and run launch.py again."
+        )
+    stamp = read_stamp(venv)
+    needed = ["pip", *(stamp.modules if stamp else [])]
+    probed = probe(venv, needed)
+    if probed is None:
+        return "make", "its Python does not start"
+    python, found = probed
+    if python < [3, 11] or (stamp and stamp.python != python) or "pip" not in found:
+        return "make", "its Python is too old, another than before, or without pip"
+    if stamp is None:
+        return "install", "its set-up did not finish"
+    missing = [name for name in needed if name not in found]
+    reasons = {
+        f"the folder has moved from {stamp.root}": stamp.root != str(venv.parent),
+        f"packages are missing ({', '.join(missing[:5])})": missing != [],
+        "pyproject.toml or constraints.txt has changed": stamp.inputs != digest_inputs(venv.parent),
+        "the tests need more packages": not set(extras) <= set(stamp.extras),
+        "PyTorch is the build for the CPU, and there is an NVIDIA GPU": stamp.cpu_torch and not cpu_torch,
+    }
+    reason = next((reason for reason, applies in reasons.items() if applies), "")
+    return "install" if reason else "", reason
+
+
+def probe(venv: Path, modules: list[str]) -> tuple[list[int], list[str]] | None:
+    """Returns the version of `.venv`'s Python and those modules that it finds; None if it does not run."""
+    command = [str(python_in(venv)), "-I", "-c", PROBE, *modules]
+    try:
+        output = subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    version, found = json.loads(output)
+    return version, found
+
+
+def read_stamp(venv: Path) -> Stamp | None:
+    try:
+        return Stamp(**json.loads((venv / STAMP).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_stamp(venv: Path, stamp: Stamp) -> None:
+    temporary = venv / (STAMP + ".tmp")
+    temporary.write_text(json.dumps(asdict(stamp)), "utf-8")
+    temporary.replace(venv / STAMP)
+
+
+def digest_inputs(root: Path) -> str:
+    inputs = [(root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"".join(inputs)).hexdigest()
+
+
+@contextlib.contextmanager
+def setup_lock(root: Path) -> Iterator[int]:
+    """Lets one set-up run at a time. The lock is on launch.py, since `.venv` comes and goes; on POSIX pip
+    inherits it, so that a pip that outlives a killed launch.py keeps the next one waiting.
+    """
+    with (root / "launch.py").open("rb") as file:
+        waiting = False
+        while not try_lock(file.fileno()):
+            if not waiting:
+                print("Another launch.py is setting up .venv here: waiting for it to finish …", flush=True)
+            waiting = True
+            time.sleep(0.2)
+        yield file.fileno()
+
+
+def try_lock(descriptor: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # past the end: others cannot read what is locked
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def follow_move(venv: Path) -> None:
+    """Puts the folder's new path, if it has one, into `.venv`'s scripts (not into Windows' .exe) and .pth files."""
+    stamp = read_stamp(venv)
+    if stamp is None or stamp.root == str(venv.parent):
+        return
+    print(f"Mending .venv: the folder has moved from {stamp.root}.", flush=True)
+    old, new = re.compile(re.escape(os.fsencode(stamp.root)) + rb"(?=[/\\\s\"']|$)"), os.fsencode(venv.parent)
+    for file in [*python_in(venv).parent.glob("*"), *packages_in(venv).glob("*.pth")]:
+        data = b"" if file.is_symlink() or not file.is_file() else file.read_bytes()
+        if b"\0" not in data and old.search(data):
+            file.write_bytes(old.sub(lambda _: new, data))
+    write_stamp(venv, replace(stamp, root=str(venv.parent)))
+
+
+def make_venv(venv: Path, lock: int) -> None:
+    print(f"Making a virtual environment in {venv} …", flush=True)
+    venv.mkdir(exist_ok=True)
+    (venv / UNFINISHED).touch()
+    for entry in venv.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != UNFINISHED:
+            entry.unlink()
+    # Not sys.executable: that may have just been deleted.
+    base_python = getattr(sys, "_base_executable", sys.executable)
+    run_logged(venv, lock, "Making the virtual environment", [base_python, "-I", "-m", "venv", str(venv)])
+    (venv / UNFINISHED).unlink()
+
+
+def drop_incomplete(packages: Path) -> None:
+    """Makes pip forget the packages that lost files or whose installation was cut short: pip reads only their
+    metadata, and would leave them as they are.
+    """
+    for remains in packages.glob("~*"):  # where pip keeps what it replaces
+        shutil.rmtree(remains, ignore_errors=True)
+    for info in packages.glob("*.dist-info"):
+        record = info / "RECORD"
+        rows = csv.reader(record.read_text("utf-8").splitlines() if record.is_file() else [])
+        names = [row[0] for row in rows if not row[0].endswith(".pyc")]
+        # A wheel brings its RECORD along; what pip makes itself, INSTALLER among it, is added when all is there.
+        if f"{info.name}/INSTALLER" not in names or not all((packages / name).exists() for name in names):
+            shutil.rmtree(info)
+
+
+def install(venv: Path, extras: list[str], cpu_torch: bool, lock: int) -> None:
+    """Installs PyTorch, then the studio with the rest, and writes the stamp."""
+    root, before = venv.parent, read_stamp(venv)
+    extras = sorted({*extras, *(before.extras if before else [])})
+    (venv / STAMP).unlink(missing_ok=True)
+    drop_incomplete(packages_in(venv))
+    inputs = digest_inputs(root)
+    pin = re.search(r"^torch==([\w.]+)", (root / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    if pin is not None:
+        install_torch(venv, torch_attempts(pin[1], sys.platform, cpu_torch), lock)
+    print("Installing LoRA Studio and the other packages (about 250 MB) …", flush=True)
+    target = f".[{','.join(extras)}]" if extras else "."
+    pip(venv, lock, "Installing LoRA Studio", "install", "-e", target, *CONSTRAINTS)
+    probed = probe(venv, [])
+    assert probed is not None, "the Python that has just run pip does not start"
+    python, found = probed
+    write_stamp(venv, Stamp(str(root), inputs, python, extras, cpu_torch, ["studio", *found]))
+
+
+def torch_attempts(pin: str, system: str, cpu_torch: bool) -> list[Attempt]:
+    """Returns the ways to install PyTorch on `sys.platform`'s system, best first."""
+    plain = [f"torch=={pin}", *CONSTRAINTS]
+    if not cpu_torch:
+        size, room = ("3 GB, with CUDA", 8 * GIGABYTE) if system == "linux" else ("200 MB", 3 * GIGABYTE)
+        return [Attempt(f"Installing PyTorch {pin} (about {size}) …", plain, room)]
+    here = ["--no-deps", f"torch=={pin}+cpu"]
+    there = [*here, "--extra-index-url", CPU_INDEX, "--retries", "2", "--timeout", "15"]
+    return [
+        Attempt(f"Installing PyTorch {pin} for the CPU (about 200 MB) …", here, 3 * GIGABYTE),
+        Attempt("No CPU build in pip's own sources: trying download.pytorch.org …", there, 3 * GIGABYTE),
+        Attempt("None there: getting PyTorch with several GB of CUDA packages …", plain, 8 * GIGABYTE),
+    ]
+
+
+def install_torch(venv: Path, attempts: list[Attempt], lock: int) -> None:
+    """Makes the attempts until one succeeds. A missing build or an unreachable CPU_INDEX leads on."""
+    if len(attempts) == 1 and any(packages_in(venv).glob("torch-*+cpu.dist-info")):
+        pip(venv, lock, "Removing PyTorch", "uninstall", "-y", "torch")  # to pip, 2.0+cpu would do for 2.0
+    is_there = (packages_in(venv) / "torch").exists()
+    for attempt in attempts:
+        if not is_there:
+            require_space(venv, attempt.needed_bytes)
+        print(attempt.announcement, flush=True)
+        try:
+            pip(venv, lock, "Installing PyTorch", "install", *attempt.arguments)
+        except SetupError as error:
+            passable = (NO_BUILD, NETWORK) if CPU_INDEX in attempt.arguments else (NO_BUILD,)
+            if error.cause not in passable or attempt is attempts[-1]:
+                raise
+        else:
+            return
+
+
+def require_space(place: Path, needed_bytes: int) -> None:
+    """Raises: SetupError, when the disk that `place` is on has less room than that."""
+    free, needed = shutil.disk_usage(place).free / GIGABYTE, needed_bytes / GIGABYTE
+    if free < needed:
+        rule = f"Setting up needs about {needed:.0f} GB of free disk space"
+        raise SetupError(f"{rule}, and {place} has {free:.1f} GB. Free some and run launch.py again.")
+
+
+def pip(venv: Path, lock: int, step: str, *arguments: str) -> None:
+    run_logged(venv, lock, step, [str(python_in(venv)), "-I", "-m", "pip", "--no-input", *arguments])
+
+
+def run_logged(venv: Path, lock: int, step: str, command: list[str]) -> None:
+    """Runs a command in the project's folder, its output going to the log. Raises: SetupError if it fails."""
+    elsewhere = ("PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")  # where not to install
+    env = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    env.update(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_USER="0", PYTHONIOENCODING="utf-8")
+    with (venv / LOG).open("ab") as log:
+        log.write(f"\n$ {' '.join(command)}\n".encode("utf-8", "replace"))
+        log.flush()
+        start = log.tell()
+        fds = () if os.name == "nt" else (lock,)
+        status = subprocess.call(command, cwd=venv.parent, env=env, pass_fds=fds, stdout=log, stderr=log)
+    if status != 0:
+        raise explained(step, (venv / LOG).read_bytes()[start:].decode("utf-8", "replace"), venv)
+
+
+def explained(step: str, output: str, venv: Path) -> SetupError:
+    """Returns the error for a step that failed: why, what to do, and the last lines of what it printed."""
+    free = shutil.disk_usage(venv.parent).free / GIGABYTE
+    cause = DISK_FULL if free < 0.05 else next(pattern for pattern in ADVICE if re.search(pattern, output))
+    python = "{}.{}".format(*sys.version_info)
+    advice = ADVICE[cause].format(root=venv.parent, free=free, python=python, system=sys.platform)
+    lines = [line[:200] for line in output.splitlines() if line.strip()][-8:]
+    return SetupError("\n  ".join([f"{step} failed: {advice}", *lines, f"(More in {venv / LOG})"]), cause)
