@@ -186,12 +186,12 @@ class SmokeReport(Fact):
 
     @property
     def verdict(self) -> str:
-        """PASS or FAIL, and why, in words."""
+        """PASS or FAIL, and why, in words; STOPPED where it was cancelled."""
         total, valid = len(self.settings.prompts), len(self.valid_pictures)
         if self.passed:
             return f"PASS: {valid} of {total} pictures are valid."
         if self.cancelled:
-            return f"FAIL: cancelled after {len(self.pictures)} of {total} pictures."
+            return f"STOPPED: cancelled after {len(self.pictures)} of {total} pictures, so there is no verdict."
         reasons = " ".join(f"{p.prompt}: {p.error}" for p in self.pictures if isinstance(p, InvalidPicture))
         return f"FAIL: {total - valid} of {total} pictures are not valid. {reasons}"
 

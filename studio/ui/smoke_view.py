@@ -28,7 +28,8 @@ def _box(title: str, words: str, *, kind: str = "") -> str:
 def _verdict_box(report: SmokeReport) -> str:
     word, _, words = report.verdict.partition(": ")
     when = f"{report.started_at:%d %B %Y, %H:%M}"
-    return _box(f"{word}:", f"{words} ({report.engine.model}, {when})", kind="pass" if report.passed else "fail")
+    kind = "" if report.cancelled else "pass" if report.passed else "fail"
+    return _box(f"{word}:", f"{words} ({report.engine.model}, {when})", kind=kind)
 
 
 def _notes(view: EngineView) -> tuple[str, ...]:

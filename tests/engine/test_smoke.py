@@ -72,7 +72,7 @@ def test_a_cancelled_test_keeps_what_is_done_and_fails(manager: PipelineManager,
         on_picture=lambda index, _record, _folder: done.append(index), cancelled=lambda: len(done) == 1
     )
     saved = run_smoke_test(manager, QUICK, outputs=tmp_path, watcher=watcher)
-    assert saved.report.verdict == "FAIL: cancelled after 1 of 3 pictures."
+    assert saved.report.verdict == "STOPPED: cancelled after 1 of 3 pictures, so there is no verdict."
     assert [p.file for p in saved.report.valid_pictures] == ["1.png"]
 
 

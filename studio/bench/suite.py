@@ -1,0 +1,91 @@
+"""The benches by name, and running those that were asked for. A new bench is one more entry here."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from studio.bench.cold_start import bench_cold_start
+from studio.bench.figures import Figure
+from studio.bench.generation import bench_real_size, bench_shipped
+from studio.bench.memory import bench_memory
+from studio.bench.settings import BenchName, BenchSettings
+from studio.bench.startup import bench_startup
+from studio.errors import EngineError
+from studio.jobs.device_lock import DeviceLock
+from studio.paths import UserData
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A bench, and how it measures, in a sentence or two for the report."""
+
+    run: Callable[[BenchSettings, UserData], tuple[Figure, ...]]
+    method: str
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What one bench measured."""
+
+    name: BenchName
+    method: str
+    figures: tuple[Figure, ...]
+
+
+# Children first: later benches leave torch and models in this process.
+BENCHES: Mapping[BenchName, Bench] = {
+    "startup": Bench(
+        bench_startup,
+        "From starting `python -m studio ui` until its page answers 200 on 127.0.0.1, beside a fresh Python until it "
+        "has done `import gradio`; one start of each is not counted.",
+    ),
+    "cold-start": Bench(
+        bench_cold_start,
+        "From starting the engine process until the page's client knows of the smoke test's first picture (loading "
+        "and previews are in it), then from each picture to the next. The process is cold; the disk is so in the "
+        "first run only.",
+    ),
+    "memory": Bench(
+        bench_memory,
+        "The most memory that a fresh process had resident while it loaded the model and made one picture: 25 steps "
+        "of the shipped model, 2 of the real size at 512 × 512.",
+    ),
+    "shipped": Bench(
+        bench_shipped,
+        "`PipelineManager.generate()` beside `StableDiffusionPipeline`, in one process: same folder, scheduler, "
+        "prompt, seed, steps and guidance, float32. The first call of each is not counted; its pictures are compared "
+        "as uint8 / 255.",
+    ),
+    "real-size": Bench(
+        bench_real_size,
+        "The same with random weights in Stable Diffusion 1.5's size, scheduler (PNDM) and resolution. Validation is "
+        "timed by itself, each check as often as `generate()` makes it, as a share of the time of the two-step "
+        "picture.",
+    ),
+}
+
+
+def run_benches(settings: BenchSettings, user_data: UserData) -> tuple[BenchResult, ...]:
+    """Run them one after the other, telling on the error stream which one runs.
+
+    Raises:
+        EngineError: where another process has the device: it would be measured too.
+        StudioError: where a bench cannot be carried out.
+    """
+    lock = DeviceLock(user_data.device_lock)
+    if not lock.acquire("python -m studio bench"):
+        raise EngineError(f"The device is in use by {lock.owner()}, which would falsify every figure. Stop it first.")
+    user_data.cache.mkdir(parents=True, exist_ok=True)
+    try:
+        return tuple(_run(name, settings, user_data) for name in settings.names)
+    finally:
+        lock.release()
+
+
+def _run(name: BenchName, settings: BenchSettings, user_data: UserData) -> BenchResult:
+    print(f"{name} …", end="", file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    figures = BENCHES[name].run(settings, user_data)
+    print(f" {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    return BenchResult(name, BENCHES[name].method, figures)

@@ -1,0 +1,276 @@
+"""Pictures of every screen in every state, from a real studio: `python tests/browser/screenshots.py FOLDER`.
+
+Each state is held still (the engine is paused where it would go on) and taken four times: light and dark, 1280 and
+1600 wide, as `<state>-<light|dark>-<1280|1600>.png`, the whole page.
+"""
+
+import argparse
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from page_actions import activity, go_to_tab, open_section, pictures, set_number, verdict
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from studio_process import (
+    BROWSER_OPTIONS,
+    BROWSER_VARIABLE,
+    RunningStudio,
+    device_taken,
+    find_browser,
+    poisoned_model,
+    running_studio,
+    wait_for,
+)
+
+from studio.paths import UserData
+from studio.settings import SEED_REPORT_PROMPTS
+
+WIDTHS = (1280, 1600)
+SCHEMES = ("light", "dark")
+WAIT_MILLISECONDS = 60_000
+HUB_MODEL = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+Act = Callable[[Page], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A studio, the four pages that look at it, and the folder for their pictures."""
+
+    studio: RunningStudio
+    pages: dict[str, Page]
+    folder: Path
+
+    def shoot(self, state: str, shows: str, *, act: Act | None = None, full_page: bool = True) -> None:
+        """Take the four pictures of a state, once the page shows a text and an act was done on it."""
+        for look, page in self.pages.items():
+            page.goto(self.studio.url)
+            expect(page.locator("body")).to_contain_text(shows)
+            expect(page.locator("#card-2 .frame")).to_be_visible()  # all has arrived
+            if act:
+                act(page)
+            page.mouse.move(0, 0)
+            page.evaluate("Promise.all(document.getAnimations().map(animation => animation.finished))")
+            page.screenshot(path=self.folder / f"{state}-{look}.png", full_page=full_page)
+        print(f"{state}: 4 pictures", flush=True)
+
+    @contextmanager
+    def paused_engine(self) -> Iterator[None]:
+        """Stop the engine where it is, so that its state stays."""
+        engine = self.studio.wait_for_engine()
+        engine.suspend()
+        try:
+            yield
+        finally:
+            if engine.is_running():
+                engine.resume()
+
+    def run(self, *, steps: int = 25) -> None:
+        """Start a smoke test as the button does."""
+        assert self.studio.press("run_smoke_test", *SEED_REPORT_PROMPTS, steps, 7.5, 42) == 200
+
+    def wait_until(self, pattern: str) -> None:
+        """Wait until the studio shows a text."""
+        wait_for(lambda: re.search(pattern, self.studio.shown()), what=f"the studio to show: {pattern}")
+
+
+def starting(stage: Stage) -> None:
+    with stage.paused_engine():
+        stage.shoot("inference-starting", "Starting.")
+
+
+def empty(stage: Stage) -> None:
+    stage.shoot("inference-empty", "Press “Run the smoke test”", act=open_controls)
+
+
+def refused(stage: Stage) -> None:
+    def send_a_bad_seed(page: Page) -> None:
+        set_number(page, "Seed", "-1")
+        page.locator("#run-smoke").click()
+        expect(page.get_by_test_id("toast-body")).to_contain_text("seed must be")
+        page.wait_for_timeout(600)  # it fades in, by a script
+
+    stage.shoot("inference-refused", "ready", act=send_a_bad_seed)
+
+
+def precision_note(stage: Stage) -> None:
+    stage.shoot("inference-precision-note", "ready", act=lambda page: page.get_by_label("Why float32?").click())
+
+
+def story(stage: Stage) -> None:
+    stage.shoot(
+        "inference-story",
+        "ready",
+        act=lambda page: open_section(page, "Why float32? The story of the black pictures"),
+    )
+
+
+def device_check(stage: Stage) -> None:
+    stage.studio.press("check")
+    stage.wait_until("checked on")
+
+    def look_at_it(page: Page) -> None:
+        open_section(page, "Device check")
+        open_section(page, "Model")
+
+    stage.shoot("inference-device-check", "ready", act=look_at_it)
+
+
+def other_tabs(stage: Stage) -> None:
+    for name in ("Dataset", "Training", "Batch"):
+        stage.shoot(name.lower(), "ready", act=lambda page, name=name: go_to_tab(page, name))
+
+
+def loading(stage: Stage) -> None:
+    with stage.paused_engine():
+        stage.studio.press("load", "shoes-demo", "float32")
+        stage.shoot("inference-loading", "Loading.")
+
+
+def running_and_cancelled(stage: Stage) -> None:
+    stage.run(steps=50)
+    stage.wait_until(r"Picture 2 of 3, step 2\d ")
+    with stage.paused_engine():
+        stage.shoot("inference-running", "Running.", act=lambda page: expect(pictures(page)).to_have_count(1))
+        stage.studio.press("cancel")
+        stage.shoot("inference-cancelling", "stopping")
+    stage.wait_until("cancelled after")
+    stage.shoot("inference-cancelled", "cancelled after")
+
+
+def passed(stage: Stage) -> None:
+    stage.run()
+    stage.wait_until("PASS:")
+    stage.shoot("inference-passed", "PASS:", act=lambda page: expect(pictures(page)).to_have_count(3))
+    stage.shoot(
+        "inference-enlarged",
+        "PASS:",
+        act=lambda page: page.get_by_role("button", name="Enlarge picture 2").click(),
+        full_page=False,  # it covers the window, not the page
+    )
+
+
+def engine_gone(stage: Stage) -> None:
+    stage.run(steps=150)
+    stage.wait_until(r"Picture 1 of 3, step \d\d")
+    killed = stage.studio.wait_for_engine()
+    killed.kill()
+    wait_for(lambda: stage.studio.engine not in (None, killed), what="the next engine")
+    with stage.paused_engine():
+        stage.shoot("inference-engine-gone", "The engine stopped during the smoke test")
+        stage.studio.wait_for_engine().kill()  # one that dies before it is ready is not started again
+        stage.wait_until("Start the engine")
+    stage.shoot("inference-stopped", "engine stopped")
+    stage.studio.press("start")
+    stage.wait_until(" ready ")
+
+
+def no_model(stage: Stage) -> None:
+    stage.studio.press("load", "/home/ada/models/no-such-model", "float32")
+    stage.wait_until("no model loaded")
+    stage.shoot("inference-no-model", "There is no model folder")
+
+
+def offline(stage: Stage) -> None:
+    stage.studio.press("load", HUB_MODEL, "float32")
+    stage.wait_until("no model loaded")
+    stage.shoot("inference-offline", "could not be downloaded", act=lambda page: open_section(page, "Model"))
+
+
+def failed(stage: Stage) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        stage.studio.press("load", str(poisoned_model(Path(folder), channel=1)), "float32")
+        stage.wait_until(" ready ")
+        stage.run()
+        stage.wait_until("pictures are not valid")
+        stage.shoot("inference-failed", "pictures are not valid")
+
+
+def waiting(stage: Stage) -> None:
+    stage.shoot("inference-waiting", "Waiting.", act=lambda page: expect(activity(page)).to_contain_text("waiting"))
+
+
+def open_controls(page: Page) -> None:
+    """Open the first folded section and see that the page is as it should be."""
+    expect(verdict(page)).to_be_visible()
+    open_section(page, "Steps, guidance, seed")
+
+
+# In this order: the first two need a studio that has done nothing yet.
+SCENES: dict[str, Callable[[Stage], None]] = {
+    "inference-starting": starting,
+    "inference-empty": empty,
+    "inference-refused": refused,
+    "inference-precision-note": precision_note,
+    "inference-story": story,
+    "inference-device-check": device_check,
+    "other-tabs": other_tabs,
+    "inference-loading": loading,
+    "inference-running": running_and_cancelled,
+    "inference-passed": passed,
+    "inference-engine-gone": engine_gone,
+    "inference-no-model": no_model,
+    "inference-offline": offline,
+    "inference-failed": failed,
+    "inference-waiting": waiting,
+}
+
+
+def open_pages(browser: Browser, stack: ExitStack) -> dict[str, Page]:
+    """A page for each look, by the end of its file names."""
+    pages = {}
+    for scheme in SCHEMES:
+        for width in WIDTHS:
+            context = browser.new_context(
+                viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+            )
+            stack.callback(context.close)
+            pages[f"{scheme}-{width}"] = context.new_page()
+    return pages
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", action="append", choices=SCENES, help="take only this state; may be repeated")
+    options = parser.parse_args()
+    wanted = options.only or list(SCENES)
+    path = find_browser()
+    if path is None:
+        parser.error(f"No Chromium or Chrome was found. Install one, or name its program in {BROWSER_VARIABLE}.")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=WAIT_MILLISECONDS)
+    with ExitStack() as stack:
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        browser = stack.enter_context(sync_playwright()).chromium.launch(
+            executable_path=path, args=list(BROWSER_OPTIONS)
+        )
+        stack.callback(browser.close)
+        pages = open_pages(browser, stack)
+        nothing_downloaded = {"HF_HOME": str(temporary / "hub")}
+        if "inference-waiting" in wanted:
+            user_data = UserData(temporary / "waiting")
+            with (
+                device_taken(user_data, "python -m studio smoke"),
+                running_studio(user_data.root, environment=nothing_downloaded) as studio,
+            ):
+                waiting(Stage(studio, pages, options.folder))
+        scenes = [SCENES[name] for name in SCENES if name in wanted and name != "inference-waiting"]
+        if scenes:
+            with running_studio(temporary / "user_data", environment=nothing_downloaded) as studio:
+                play(scenes, Stage(studio, pages, options.folder))
+
+
+def play(scenes: list[Callable[[Stage], None]], stage: Stage) -> None:
+    """Take one scene after the other, each from a studio that is ready."""
+    for scene in scenes:
+        if scene is not starting:
+            stage.studio.make_ready()
+        scene(stage)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The page for those who use it by keyboard, with a screen reader, in the dark, or on a small screen."""
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.page_actions import (
+    finish_run,
+    go_to_tab,
+    open_section,
+    problem,
+    run_to_end,
+    start_load,
+    start_run,
+    wait_until_ready,
+)
+from tests.browser.studio_process import RunningStudio
+
+SECTIONS = ("Steps, guidance, seed", "Model", "Device check", "Why float32? The story of the black pictures")
+light_and_dark = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+
+
+def serious_faults(page: Page) -> list[str]:
+    """What axe finds serious or critical, each with the element it was found on."""
+    page.evaluate("Promise.all(document.getAnimations().map(animation => animation.finished))")  # colours that fade
+    faults = Axe().run(page).response["violations"]
+    return [
+        f"{fault['impact']}: {fault['help']}: {node['html'][:200]} ({node['failureSummary']})"
+        for fault in faults
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+
+
+@light_and_dark
+def test_axe_finds_nothing_serious_on_a_page_that_is_ready(
+    studio: RunningStudio, open_page: OpenPage, dark: bool
+) -> None:
+    page = open_page(studio, dark=dark)
+    expect(page.locator("body.dark")).to_have_count(int(dark))
+    assert serious_faults(page) == []
+    for name in SECTIONS:
+        open_section(page, name)
+    page.get_by_label("Why float32?").click()
+    assert serious_faults(page) == []
+
+
+@light_and_dark
+def test_axe_finds_nothing_serious_on_the_other_tabs(studio: RunningStudio, open_page: OpenPage, dark: bool) -> None:
+    page = open_page(studio, dark=dark)
+    for name in ("Dataset", "Training", "Batch"):
+        go_to_tab(page, name)
+        expect(page.get_by_role("heading", name=name)).to_be_visible()
+        assert serious_faults(page) == [], name
+
+
+def test_axe_finds_nothing_serious_while_a_picture_is_made_and_when_all_are_done(
+    studio: RunningStudio, open_page: OpenPage
+) -> None:
+    light, dark = open_page(studio), open_page(studio, dark=True)
+    start_run(light)
+    expect(light.get_by_alt_text("Preview")).to_be_visible()
+    assert serious_faults(light) == []
+    light.locator("#cancel-smoke").click()
+    wait_until_ready(light)
+    assert serious_faults(light) == [], "cancelled"
+    run_to_end(light, "PASS")
+    dark.reload()
+    finish_run(dark, "PASS")
+    for page in (light, dark):
+        assert serious_faults(page) == []
+
+
+def test_axe_finds_nothing_serious_where_pictures_are_invalid_or_something_is_wrong(
+    studio: RunningStudio, open_page: OpenPage, broken_model: Path
+) -> None:
+    light, dark = open_page(studio), open_page(studio, dark=True)
+    start_load(light, str(broken_model))
+    expect(light.locator("#status-model")).to_contain_text("model poisoned-green")
+    wait_until_ready(light)
+    run_to_end(light, "FAIL")
+    start_load(light, "/nowhere")
+    expect(problem(light)).to_be_visible()
+    dark.reload()
+    expect(problem(dark)).to_be_visible()
+    for page in (light, dark):
+        assert serious_faults(page) == []
+
+
+def test_nothing_makes_the_page_scroll_sideways(page: Page) -> None:
+    run_to_end(page, "PASS")
+    for name in SECTIONS:
+        open_section(page, name)
+    page.get_by_label("Why float32?").click()
+    for width in (1600, 1280, 1024):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(CUT_OFF) == []
+
+
+# What reaches beyond the window's right edge, other than inside of a frame that scrolls by itself.
+CUT_OFF = """() => [...document.querySelectorAll("body *")]
+  .filter(element => !element.closest(".table-frame") && element.checkVisibility())
+  .filter(element => element.getBoundingClientRect().right > window.innerWidth + 1)
+  .map(element => element.outerHTML.slice(0, 100))"""
+
+
+def test_everything_on_the_inference_tab_is_reached_by_the_tab_key(page: Page) -> None:
+    for name in SECTIONS:
+        open_section(page, name)
+    wanted = [
+        "Inference",
+        "Why float32?",
+        "Run the smoke test",
+        "Prompt 1",
+        "Prompt 2",
+        "Prompt 3",
+        "Steps, guidance, seed",
+        "number input for Steps",
+        "number input for Guidance",
+        "Seed",
+        "Model",
+        "Precision",
+        "Load",
+        "Device check",
+        "Compare the device with the CPU",
+        "Why float32? The story of the black pictures",
+    ]
+    page.locator("body").click(position={"x": 1, "y": 1})
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(NAME_OF_FOCUSED))
+        if reached[-1] == "":  # past the last one
+            break
+    missing = [name for name in wanted if not any(name == found or found.startswith(f"{name} ") for found in reached)]
+    assert missing == [], reached
+
+
+NAME_OF_FOCUSED = """() => {
+  const element = document.activeElement;
+  if (element === document.body) return "";
+  const label = element.getAttribute("aria-label") || element.closest("label")?.innerText;
+  return (label || element.innerText || element.tagName).trim().replace(/\\s+/g, " ");
+}"""
+
+
+def test_the_focus_on_the_main_button_can_be_seen(page: Page) -> None:
+    button = page.locator("#run-smoke")
+    look = "button => { const s = getComputedStyle(button); return [s.outlineStyle, parseFloat(s.outlineWidth)]; }"
+    assert button.evaluate(look)[0] == "none"
+    page.get_by_label("Prompt 1", exact=True).focus()
+    page.keyboard.press("Shift+Tab")
+    expect(button).to_be_focused()
+    style, width = button.evaluate(look)
+    assert style == "solid"
+    assert width >= 2
+
+
+def test_the_main_button_runs_and_a_picture_opens_and_closes_by_keyboard(page: Page) -> None:
+    run_to_end(page, "PASS", start=lambda page: page.locator("#run-smoke").press("Enter"))
+    enlarge = page.get_by_role("button", name="Enlarge picture 2")
+    enlarge.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("img")).to_be_visible()
+    assert dialog.get_by_role("img").bounding_box()["width"] > 400
+    assert serious_faults(page) == []
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(enlarge).to_be_focused()
