@@ -8,11 +8,19 @@
     event.preventDefault();
     const tab = [...document.querySelectorAll('#tabs button[role="tab"]')].find((b) => b.textContent.trim() === link.dataset.tab);
     tab?.click();
-    const box = link.dataset.open && document.getElementById(link.dataset.open);
-    if (!box) return;
-    box.querySelector('button[aria-expanded="false"], .label-wrap:not(.open)')?.click();
-    box.scrollIntoView({ behavior: "smooth", block: "start" });
+    if (link.dataset.open) openBox(link.dataset.open, 50);
   });
+
+  // A tab's content is made when the tab is opened, a few frames after the click.
+  const openBox = (id, framesLeft) => {
+    const box = document.getElementById(id);
+    if (!box?.checkVisibility()) {
+      if (framesLeft > 0) requestAnimationFrame(() => openBox(id, framesLeft - 1));
+      return;
+    }
+    box.querySelector(".label-wrap:not(.open)")?.click();
+    box.scrollIntoView({ block: "start" });
+  };
 
   // A picture opens large; Escape or a click closes it.
   document.addEventListener("click", (event) => {

@@ -65,8 +65,8 @@ def activity_words(view: EngineView) -> str:
     }[view.phase]
     kind = "busy" if view.active else "idle" if view.phase == "ready" else "wrong"
     return (
-        f'<a class="item activity {kind}" href="#inference" data-tab="Inference" role="status">'
-        f'<span class="dot" aria-hidden="true"></span>{text(words)}</a>'
+        f'<span role="status"><a class="item activity {kind}" href="#inference" data-tab="Inference">'
+        f'<span class="dot" aria-hidden="true"></span>{text(words)}</a></span>'
     )
 
 

@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -112,14 +111,14 @@ def test_a_foreign_page_may_not_read_answers(studio: RunningStudio) -> None:
 
 
 def test_json_that_calls_itself_text_is_refused_and_nothing_is_done(studio: RunningStudio) -> None:
-    wait_for(lambda: "ready" in studio.shown(), what="the engine")
+    wait_for(lambda: " ready " in studio.shown(), what="the engine")
     body = {"data": ["/nowhere", "float32"], "fn_index": _function(studio, "load"), "session_hash": "test"}
     for kind in ("text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", None):
         for path in (JOIN, "/gradio_api/run/load", "/gradio_api/call/load"):
             status, _ = _ask(studio, "POST", path, {"Content-Type": kind} if kind else {}, json.dumps(body).encode())
             assert 400 <= status < 500, (kind, path)
     assert "/nowhere" not in studio.shown()
-    assert "ready" in studio.shown()
+    assert " ready " in studio.shown()
     _ask(studio, "POST", "/gradio_api/run/load", {"Content-Type": "application/json"}, json.dumps(body).encode())
     wait_for(lambda: "There is no model folder /nowhere" in studio.shown(), what="what true JSON does")
 
@@ -149,7 +148,7 @@ def test_the_server_listens_on_loopback_alone(studio: RunningStudio) -> None:
 
 
 def test_studio_and_engine_speak_to_nobody_outside(studio: RunningStudio, eavesdropper: Eavesdropper) -> None:
-    wait_for(lambda: "ready" in studio.shown() or "no model" in studio.shown(), what="the engine")
+    wait_for(lambda: " ready " in studio.shown() or "no model loaded" in studio.shown(), what="the engine")
     assert eavesdropper.heard == []
     remote = {connection.raddr.ip for connection in _connections(studio) if connection.raddr}
     assert remote <= {"127.0.0.1", "::1"}
@@ -226,10 +225,11 @@ def test_told_to_stop_the_studio_ends_with_its_engine_and_leaves_no_cache(tmp_pa
         assert list((tmp_path / "cache" / "page").iterdir()) == []
 
 
-def test_an_engine_whose_studio_is_killed_leaves_by_itself(tmp_path: Path) -> None:
+def test_an_engine_that_waits_for_work_leaves_when_its_studio_is_killed(tmp_path: Path) -> None:
     with running_studio(tmp_path) as studio:
+        wait_for(lambda: " ready " in studio.shown(), what="the engine")
         engine = studio.wait_for_engine()
-        studio.process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+        studio.process.kill()
         assert psutil.wait_procs([engine], timeout=15) == ([engine], [])
 
 
