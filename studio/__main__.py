@@ -76,6 +76,7 @@ def smoke(
 ) -> None:
     """Make the three test pictures and check them; exit code 0 only when all are valid."""
     prepare_threads()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from studio.commands import run_smoke
 
     model_settings = parse_settings(
