@@ -42,11 +42,24 @@
     dialog.showModal();
   });
 
-  // Ctrl+Enter runs, Escape cancels (unless something open takes the Escape).
+  // Of several modes, one is on the screen: its buttons are the ones that the keys press.
+  const pressShown = (selectors) => {
+    const button = [...document.querySelectorAll(selectors)].find((b) => b.checkVisibility() && !b.disabled);
+    button?.click();
+    return Boolean(button);
+  };
+  const typing = (element) => element.matches?.("input, textarea, select, [contenteditable]");
+
+  // Ctrl+Enter runs, Escape cancels (unless something open takes the Escape), 1 2 3 vote.
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("#run-smoke:not([disabled])");
-    if (event.key === "Escape" && !document.querySelector("dialog[open], details.why[open]")) press("#cancel-smoke:not([disabled])");
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      if (pressShown("#run-smoke, #run-generate, #run-compare")) event.preventDefault();
+    }
+    if (event.key === "Escape" && !document.querySelector("dialog[open], details.why[open]")) {
+      pressShown("#cancel-smoke, #cancel-generate, #cancel-compare, #cancel-load");
+    }
     if (event.key === "Escape") document.querySelectorAll("details.why[open]").forEach((why) => (why.open = false));
+    if (["1", "2", "3"].includes(event.key) && !typing(event.target)) pressShown(`#vote-${event.key}`);
   });
 
   // Another tab of the browser may have started something meanwhile.

@@ -24,8 +24,28 @@ class EngineError(StudioError):
     """The engine process cannot do what it was asked: busy, starting, or gone."""
 
 
-class GenerationCancelledError(StudioError):
-    """The user cancelled; nothing is wrong with the model."""
+class LoraError(StudioError):
+    """A LoRA file that cannot be found, read or attached; the model is as it was before."""
+
+
+class WeightsFileError(StudioError):
+    """A file of weights that is not safetensors, or is damaged."""
+
+
+class PictureFileError(StudioError):
+    """A picture file that cannot be read, or carries no settings."""
+
+
+class CancelledError(StudioError):
+    """The user cancelled; nothing is wrong."""
+
+
+class GenerationCancelledError(CancelledError):
+    """The user cancelled while a picture was being made."""
+
+
+class DownloadCancelledError(CancelledError):
+    """The user cancelled a download; what has arrived is kept, and the next attempt goes on from there."""
 
 
 class InvalidImageError(StudioError):

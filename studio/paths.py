@@ -42,6 +42,10 @@ class UserData:
         return self.root / "rejected"
 
     @property
+    def loras(self) -> Path:
+        return self.root / "loras"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from studio.settings import PrecisionName, SmokeSettings
+from studio.settings import GenerationSettings, ImagesSettings, PrecisionName, SmokeSettings
 
 
 class Fact(BaseModel):
@@ -79,6 +79,7 @@ class EngineFacts(Fact):
     precision: PrecisionDecision
     model: str
     model_folder: str
+    model_revision: str = ""
     parameters: int
     width: int
     height: int
@@ -114,6 +115,73 @@ class InvalidPicture(Fact):
 
 
 PictureRecord = Annotated[ValidPicture | InvalidPicture, Field(discriminator="valid")]
+
+
+class LoraUsed(Fact):
+    """A LoRA that acted in a picture. `sha256` is of its whole file, so that the very same one can be found again."""
+
+    name: str
+    strength: float
+    sha256: str
+
+
+class LoraCard(Fact):
+    """A LoRA of the library as its file tells of itself. `problem` says why it cannot be used; empty where it can."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    title: str = ""
+    description: str = ""
+    trigger: str = ""
+    base_model: str = ""
+    rank: int | None = None
+    thumbnail: str = ""
+    problem: str = ""
+
+
+class ImageRecord(Fact):
+    """All that is needed to make a picture again, and what its checks saw. It is kept inside the picture's file."""
+
+    settings: GenerationSettings
+    width: int
+    height: int
+    model: str
+    model_revision: str
+    scheduler: str
+    loras: tuple[LoraUsed, ...]
+    device: str
+    precision: PrecisionName
+    checks: tuple[Check, ...]
+    timings: Timings
+    made_at: datetime
+    versions: dict[str, str]
+
+
+class MadeImage(Fact):
+    """A picture of the Generate mode that passed every check, and its file."""
+
+    path: Path
+    record: ImageRecord
+    valid: Literal[True] = True
+
+
+class FailedImage(Fact):
+    """A picture that failed a check: which, and what to try."""
+
+    settings: GenerationSettings
+    checks: tuple[Check, ...]
+    error: str
+    valid: Literal[False] = False
+
+
+class ImagesReport(Fact):
+    """The pictures of one press of Generate, as far as they are made."""
+
+    settings: ImagesSettings
+    images: tuple[Annotated[MadeImage | FailedImage, Field(discriminator="valid")], ...] = ()
+    finished: bool = False
+    cancelled: bool = False
 
 
 class DeviceDifference(Fact):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 
 from annotated_types import Ge, Le, MultipleOf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +11,20 @@ from pydantic.fields import FieldInfo
 from studio.errors import SettingsError
 
 PrecisionName = Literal["float32", "float16", "bfloat16"]
+PredictionType = Literal["auto", "epsilon", "v_prediction"]
+SchedulerName = Literal[
+    "model's own",
+    "DDIM",
+    "PNDM",
+    "Euler",
+    "Euler a",
+    "DPM++ 2M",
+    "DPM++ 2M Karras",
+    "UniPC",
+    "DDPM",
+    "LCM",
+]
+SCHEDULER_NAMES: tuple[SchedulerName, ...] = get_args(SchedulerName)
 
 SHIPPED_MODEL = "shoes-demo"
 SEED_MAX = 2**63 - 1
@@ -29,7 +43,8 @@ class ModelSettings(Settings):
         SHIPPED_MODEL,
         title="Model",
         min_length=1,
-        description="The shipped model (shoes-demo), a folder in diffusers' layout, or a Hugging Face id.",
+        description="The shipped model (shoes-demo), a folder in diffusers' layout, a single .safetensors checkpoint "
+        "of Stable Diffusion 1.x, or a Hugging Face id (owner/name, or owner/name@revision).",
     )
     precision: PrecisionName = Field(
         "float32",
@@ -41,6 +56,21 @@ class ModelSettings(Settings):
         title="Attention slicing",
         description="Saves memory by computing attention in parts. Slower, and on a Mac the likely cause of "
         "black pictures: leave it off.",
+    )
+    prediction_type: PredictionType = Field(
+        "auto",
+        title="Prediction",
+        description="What the U-Net predicts. auto: as the model says. Choose v_prediction for a single-file "
+        "checkpoint that was trained so and does not say it (its pictures are brown noise otherwise).",
+    )
+
+
+class LoraChoice(Settings):
+    """A LoRA of the library, and how strongly it acts."""
+
+    name: str = Field(min_length=1, title="LoRA", description="Its name in the library: the file's, without ending.")
+    strength: Annotated[float, Ge(-4), Le(4)] = Field(
+        1.0, title="Strength", description="1 as it was trained, 0 without effect; below 0 it does the opposite."
     )
 
 
@@ -55,6 +85,20 @@ class GenerationSettings(Settings):
     guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
         7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
     )
+    guidance_start: Annotated[float, Ge(0), Le(1)] = Field(
+        0.0,
+        title="Guidance from",
+        description="Share of the steps after which guidance begins. Guiding fewer steps saves their time and "
+        "changes the picture.",
+    )
+    guidance_end: Annotated[float, Ge(0), Le(1)] = Field(
+        1.0, title="Guidance until", description="Share of the steps after which guidance ends."
+    )
+    scheduler: SchedulerName = Field(
+        "model's own",
+        title="Scheduler",
+        description="How noise becomes a picture. LCM needs an LCM LoRA and 4 to 8 steps.",
+    )
     width: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
         None, title="Width", description="In pixels, a multiple of 8. Empty: the model's own size."
     )
@@ -64,6 +108,81 @@ class GenerationSettings(Settings):
     seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
         42, title="Seed", description="The same seed and settings give the same picture, on every machine."
     )
+    long_prompt: bool = Field(
+        False,
+        title="Long prompts",
+        description="Encode what is past 75 tokens in further parts, instead of cutting it off.",
+    )
+    loras: tuple[LoraChoice, ...] = Field(
+        (),
+        title="LoRAs",
+        max_length=8,
+        description="Which LoRAs act, and how strongly. <lora:name:0.8> in the prompt adds one.",
+    )
+
+
+class ImagesSettings(Settings):
+    """Some images: one press of Generate. Image i has seed + i."""
+
+    generation: GenerationSettings
+    num_images: Annotated[int, Ge(1), Le(64)] = Field(
+        1, title="Images", description="How many pictures to make; each has the seed after the one before."
+    )
+
+    def generations(self) -> tuple[GenerationSettings, ...]:
+        """One `GenerationSettings` for each image, in order."""
+        first = self.generation
+        return tuple(
+            first.model_copy(update={"seed": (first.seed + i) % (SEED_MAX + 1)}) for i in range(self.num_images)
+        )
+
+
+class CompareSettings(Settings):
+    """Left against right: every prompt with every seed, both sides from the same noise."""
+
+    prompts: tuple[str, ...] = Field(
+        min_length=1, max_length=8, title="Prompts", description="One to a line, at most eight."
+    )
+    num_seeds: Annotated[int, Ge(1), Le(8)] = Field(
+        1, title="Seeds", description="How many seeds for each prompt, from the first one on."
+    )
+    generation: GenerationSettings = Field(description="What both sides share; its prompt and LoRAs are not used.")
+    left: tuple[LoraChoice, ...] = Field((), title="Left", description="LoRAs of the left side. None: the base model.")
+    right: tuple[LoraChoice, ...] = Field((), title="Right", description="LoRAs of the right side.")
+    strip: tuple[Annotated[float, Ge(-4), Le(4)], ...] = Field(
+        (),
+        max_length=9,
+        title="Strength strip",
+        description="Strengths at which the right side is drawn once more, for the first prompt and seed.",
+    )
+
+    def pairs(self) -> tuple[tuple[GenerationSettings, GenerationSettings], ...]:
+        """(left, right) of every prompt and seed, prompts first."""
+        return tuple(
+            (self._side(prompt, i, self.left), self._side(prompt, i, self.right))
+            for prompt in self.prompts
+            for i in range(self.num_seeds)
+        )
+
+    def strip_generations(self) -> tuple[GenerationSettings, ...]:
+        """The right side at each strength of the strip; with several LoRAs all are scaled alike."""
+        return tuple(self._side(self.prompts[0], 0, _scaled(self.right, factor)) for factor in self.strip)
+
+    @property
+    def num_pictures(self) -> int:
+        """How many pictures it takes: what is asked for twice is made once."""
+        return len({settings for pair in self.pairs() for settings in pair} | {*self.strip_generations()})
+
+    def _side(self, prompt: str, index: int, loras: tuple[LoraChoice, ...]) -> GenerationSettings:
+        seed = (self.generation.seed + index) % (SEED_MAX + 1)
+        return self.generation.model_copy(update={"prompt": prompt, "seed": seed, "loras": loras})
+
+
+def _scaled(loras: tuple[LoraChoice, ...], factor: float) -> tuple[LoraChoice, ...]:
+    """Each strength times the factor, kept in its bounds; none at factor 0."""
+    if factor == 0:
+        return ()
+    return tuple(LoraChoice(name=lora.name, strength=min(4, max(-4, lora.strength * factor))) for lora in loras)
 
 
 SEED_REPORT_PROMPTS = (

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from studio.bench.figures import Figure, plain_figure
 from studio.bench.settings import BenchSettings
-from studio.engine_process.client import EngineClient, EngineView
+from studio.engine_process.client import EngineClient
+from studio.engine_process.view import EngineView
 from studio.errors import EngineError
 from studio.paths import UserData
 from studio.settings import ModelSettings, SmokeSettings

@@ -16,6 +16,7 @@ from studio.bench.validation_cost import validation_seconds
 from studio.engine.denoise import set_timesteps
 from studio.engine.device import pick_device
 from studio.engine.pipeline import PipelineManager
+from studio.engine.schedulers import make_scheduler
 from studio.paths import UserData
 from studio.settings import SEED_REPORT_PROMPTS, SHIPPED_MODEL, GenerationSettings, ModelSettings
 
@@ -64,7 +65,8 @@ def bench_real_size(settings: BenchSettings, user_data: UserData) -> tuple[Figur
         figures = compare(contest, "512 × 512, 2 steps", pairs=settings.runs)
     made = contest.settings
     assert made.width and made.height
-    num_steps = len(set_timesteps(contest.manager.components, made))  # PNDM takes one more than it is asked for
+    scheduler = make_scheduler(made.scheduler, contest.manager.components.pipeline.scheduler)
+    num_steps = len(set_timesteps(scheduler, made, contest.manager.device))  # PNDM takes one more than it is asked for
     checks = validation_seconds(contest.manager.device, num_steps=num_steps, width=made.width, height=made.height)
     share = 100 * checks / figures[0].ours.median
     validation = plain_figure("validation's share of that time", [share], unit="%", limit=VALIDATION_LIMIT_PERCENT)

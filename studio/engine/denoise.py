@@ -1,14 +1,16 @@
-"""Text to embeddings, noise to latents, latents to pixels: the algorithm, with no checks and no bookkeeping.
+"""Noise to latents, latents to pixels: the algorithm, with no checks and no bookkeeping.
 
-Shapes: B = 1 image, C = 4 latent channels, H and W an eighth of the picture's, N = 77 tokens, D embedding width.
+Shapes: B = 1 image, C = 4 latent channels, H and W an eighth of the picture's, N = 77 tokens or a multiple,
+D embedding width.
 """
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from studio.engine.models import Components
 from studio.settings import GenerationSettings
@@ -25,20 +27,6 @@ def native_size(components: Components) -> tuple[int, int]:
 def vae_scale_factor(components: Components) -> int:
     """How many pixels one latent covers in each direction: 8 for Stable Diffusion."""
     return int(2 ** (len(components.vae.config.block_out_channels) - 1))
-
-
-def encode_prompts(components: Components, prompts: Sequence[str]) -> torch.Tensor:
-    """(len(prompts), N, D) embeddings; what is past the encoder's 77 tokens is cut off."""
-    tokenizer, text_encoder = components.tokenizer, components.text_encoder
-    tokens = tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )
-    embeddings_BND: torch.Tensor = text_encoder(tokens.input_ids.to(text_encoder.device))[0]
-    return embeddings_BND
 
 
 def first_latents(components: Components, generator: torch.Generator, *, width: int, height: int) -> torch.Tensor:
@@ -61,55 +49,61 @@ class DenoisingStep:
     timestep: torch.Tensor
 
 
-def set_timesteps(components: Components, settings: GenerationSettings) -> torch.Tensor:
+def set_timesteps(scheduler: SchedulerMixin, settings: GenerationSettings, device: torch.device) -> torch.Tensor:
     """The timesteps of this run, one for each call of the UNet.
 
     A few more than `num_inference_steps` where the scheduler warms up: PNDM, Stable Diffusion 1.5's own, takes one.
     """
-    scheduler = components.pipeline.scheduler
-    scheduler.set_timesteps(settings.num_inference_steps, device=components.unet.device)
+    scheduler.set_timesteps(settings.num_inference_steps, device=device)
     timesteps: torch.Tensor = scheduler.timesteps
     return timesteps
 
 
 def denoise(
-    components: Components,
+    unet: UNet2DConditionModel,
+    scheduler: SchedulerMixin,
     noise_BCHW: torch.Tensor,
     embeddings_BND: torch.Tensor,
-    timesteps: torch.Tensor,
     *,
     settings: GenerationSettings,
     generator: torch.Generator,
 ) -> Iterator[DenoisingStep]:
-    """Yield each step: one for each of the timesteps that `set_timesteps` gave.
+    """Yield each step: one for each of the timesteps that `set_timesteps` gave the scheduler.
 
-    Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) where the guidance scale is above 1;
-    `embeddings_BND` then holds the negative embedding before the positive one.
+    Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) where the guidance scale is above 1, in the part of
+    the steps from `guidance_start` to `guidance_end` (Kynkäänniemi et al., arXiv 2404.07724); `embeddings_BND` holds
+    the negative embedding before the positive one, or the positive one alone.
     """
-    unet, scheduler = components.unet, components.pipeline.scheduler
-    guided = settings.guidance_scale > 1
     accepts_generator = "generator" in inspect.signature(scheduler.step).parameters
     step_options = {"generator": generator} if accepts_generator else {}
+    guided_steps = guided_part(settings, len(scheduler.timesteps))
 
     latents = noise_BCHW * scheduler.init_noise_sigma
-    for timestep in timesteps:
+    for index, timestep in enumerate(scheduler.timesteps):
         sample = scheduler.scale_model_input(latents, timestep)
-        unet_input = torch.cat([sample, sample]) if guided else sample
-        prediction = unet(unet_input, timestep, encoder_hidden_states=embeddings_BND, return_dict=False)[0]
-        if guided:
-            negative, positive = prediction.chunk(2)
+        if index in guided_steps:
+            both = unet(torch.cat([sample, sample]), timestep, encoder_hidden_states=embeddings_BND, return_dict=False)
+            negative, positive = both[0].chunk(2)
             prediction = negative + settings.guidance_scale * (positive - negative)
+        else:
+            prediction = unet(sample, timestep, encoder_hidden_states=embeddings_BND[-1:], return_dict=False)[0]
         latents = scheduler.step(prediction, timestep, latents, return_dict=False, **step_options)[0]
         yield DenoisingStep(latents, sample, prediction, timestep)
 
 
-def estimate_finished(components: Components, step: DenoisingStep) -> torch.Tensor:
+def guided_part(settings: GenerationSettings, num_steps: int) -> range:
+    """The steps (from 0) that are guided; none at guidance 1."""
+    if settings.guidance_scale <= 1:
+        return range(0)
+    return range(round(settings.guidance_start * num_steps), round(settings.guidance_end * num_steps))
+
+
+def estimate_finished(scheduler: SchedulerMixin, step: DenoisingStep) -> torch.Tensor:
     """(B, C, H, W) the finished latents as the UNet sees them at this step: blurred at first, but no noise.
 
     x₀ from epsilon or v at the step's noise level (Salimans and Ho, arXiv 2202.00512). Only for previews: for
     schedulers whose timesteps fall between the trained ones it is taken at the nearest.
     """
-    scheduler = components.pipeline.scheduler
     nearest = int(step.timestep.round().clamp(0, scheduler.config.num_train_timesteps - 1))
     alpha = float(scheduler.alphas_cumprod[nearest])
     signal, noise = math.sqrt(alpha), math.sqrt(1 - alpha)

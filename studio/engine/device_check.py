@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from studio.engine.denoise import decode, denoise, encode_prompts, first_latents, set_timesteps
+from studio.engine.denoise import decode, denoise, first_latents, set_timesteps
 from studio.engine.device import device_name
 from studio.engine.models import Components, find_model, load_components, move_components
 from studio.engine.mps import attention_context
 from studio.engine.precision import assert_precision
+from studio.engine.schedulers import make_scheduler
+from studio.engine.text import encode_prompts
 from studio.files import write_atomically
 from studio.machine import operating_system
 from studio.results import DeviceCheck, DeviceDifference
@@ -55,8 +57,9 @@ def _latents(components: Components) -> torch.Tensor:
     with torch.inference_mode(), attention_context(components.unet.device):
         embeddings = encode_prompts(components, ["", SAMPLE.prompt])
         noise = first_latents(components, generator, width=128, height=128)
-        timesteps = set_timesteps(components, SAMPLE)
-        *_, last = denoise(components, noise, embeddings, timesteps, settings=SAMPLE, generator=generator)
+        scheduler = make_scheduler(SAMPLE.scheduler, components.pipeline.scheduler)
+        set_timesteps(scheduler, SAMPLE, components.unet.device)
+        *_, last = denoise(components.unet, scheduler, noise, embeddings, settings=SAMPLE, generator=generator)
     return last.latents_BCHW
 
 

@@ -3,33 +3,42 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 
+from studio.engine.clock import Clock
 from studio.engine.denoise import (
     DenoisingStep,
     decode,
     denoise,
-    encode_prompts,
     estimate_finished,
     first_latents,
     native_size,
     set_timesteps,
 )
 from studio.engine.device import device_name, release_memory, synchronize
+from studio.engine.hub import DownloadWatcher
+from studio.engine.lora_layers import LoraLayers
 from studio.engine.memory import MemoryMeter
 from studio.engine.models import Components, find_model, load_components, move_components
 from studio.engine.mps import SLICING_WARNING, attention_context
 from studio.engine.precision import assert_precision, decide_precision
 from studio.engine.preview import LatentPreview
 from studio.engine.rejected import keep_rejected
+from studio.engine.schedulers import make_scheduler
+from studio.engine.text import TextEncoding
 from studio.engine.validation import Fault, check_decoded, check_latents, check_picture, passed_checks
 from studio.errors import GenerationCancelledError, InvalidImageError, ModelError
-from studio.results import Check, EngineFacts, MemoryUse, Timings
+from studio.loras.library import LoraLibrary
+from studio.machine import versions
+from studio.prompts import take_lora_tags
+from studio.results import Check, EngineFacts, ImageRecord, LoraUsed, MemoryUse, Timings
 from studio.settings import GenerationSettings, ModelSettings
 
 # Steps between two looks at the latents: on MPS and CUDA each look waits for the device, so not at every one.
@@ -61,12 +70,23 @@ class Watcher:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """A picture that passed every check: (height, width, 3) uint8, what the checks saw, timings and memory."""
+    """A picture that passed every check: (height, width, 3) uint8, all that is known of it, and its memory.
+
+    `latents_CHW` are what the VAE decoded, on the CPU in float32: two pictures are compared there too.
+    """
 
     picture: np.ndarray
-    checks: tuple[Check, ...]
-    timings: Timings
+    record: ImageRecord
     memory: MemoryUse
+    latents_CHW: torch.Tensor
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return self.record.checks
+
+    @property
+    def timings(self) -> Timings:
+        return self.record.timings
 
 
 @dataclass
@@ -75,37 +95,10 @@ class _Loaded:
 
     components: Components
     facts: EngineFacts
+    text: TextEncoding
+    loras: LoraLayers
     preview: LatentPreview | None = None
     used: bool = False
-
-
-@dataclass
-class _Clock:
-    """The seconds of each part of one call, as they come in."""
-
-    started: float = field(default_factory=time.perf_counter)
-    text_seconds: float = 0.0
-    step_seconds: list[float] = field(default_factory=list)
-    vae_seconds: float = 0.0
-    _group_started: float = 0.0
-
-    @property
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.started
-
-    def start_steps(self) -> None:
-        """A group of steps begins."""
-        self._group_started = self.elapsed
-
-    def end_steps(self, step: int) -> None:
-        """The group that ends with this step is done, and the device has caught up; the next one begins."""
-        num_steps = step - len(self.step_seconds)
-        self.step_seconds += [(self.elapsed - self._group_started) / num_steps] * num_steps
-        self.start_steps()
-
-    def leave_out(self, *, since: float) -> None:
-        """What was done since then is no part of the steps."""
-        self._group_started += self.elapsed - since
 
 
 class PipelineManager:
@@ -116,11 +109,13 @@ class PipelineManager:
     Args:
         device: where to compute; `studio.engine.device.pick_device()` chooses.
         rejected_folder: where copies of invalid images go, for diagnosis.
+        library: where LoRAs are found by name; those that ship with the studio where none is given.
     """
 
-    def __init__(self, device: torch.device, *, rejected_folder: Path) -> None:
+    def __init__(self, device: torch.device, *, rejected_folder: Path, library: LoraLibrary | None = None) -> None:
         self.device = device
         self.rejected_folder = rejected_folder
+        self.library = library or LoraLibrary()
         self._thread = threading.get_ident()
         self._loaded: _Loaded | None = None
 
@@ -138,7 +133,16 @@ class PipelineManager:
         """
         return self._require_loaded().components
 
-    def load(self, settings: ModelSettings) -> EngineFacts:
+    @property
+    def loras(self) -> LoraLayers:
+        """The LoRAs of the loaded model: reading and checking one does not attach it.
+
+        Raises:
+            ModelError: where no model is loaded.
+        """
+        return self._require_loaded().loras
+
+    def load(self, settings: ModelSettings, *, progress: DownloadWatcher | None = None) -> EngineFacts:
         """Load a model in the precision that the policy decides, and assert it on every parameter.
 
         The model before it leaves memory first, so there need never be room for two.
@@ -146,12 +150,13 @@ class PipelineManager:
         Raises:
             ModelError: where the model cannot be found or read; nothing is loaded then.
             PrecisionError: where a tensor is not in the decided precision; nothing is loaded then.
+            DownloadCancelledError: where the watcher asked to stop; the model before it is still loaded then.
         """
         self._assert_own_thread()
+        found = find_model(settings.model)
         self.unload()
         started = time.perf_counter()
         decision = decide_precision(self.device.type, settings.precision)
-        found = find_model(settings.model)
         notes = (*found.notes, SLICING_WARNING) if settings.attention_slicing else found.notes
         meter = MemoryMeter(self.device)
         with meter:
@@ -169,6 +174,7 @@ class PipelineManager:
             precision=decision,
             model=found.name,
             model_folder=str(found.folder),
+            model_revision="",
             parameters=components.num_parameters(),
             width=width,
             height=height,
@@ -176,7 +182,7 @@ class PipelineManager:
             load_memory=meter.use,
             notes=notes,
         )
-        self._loaded = _Loaded(components, facts)
+        self._loaded = _Loaded(components, facts, TextEncoding(components), LoraLayers(components, self.library))
         return facts
 
     def unload(self) -> None:
@@ -196,30 +202,41 @@ class PipelineManager:
             GenerationCancelledError: where the watcher asked to stop.
         """
         self._assert_own_thread()
-        loaded, watcher, clock = self._require_loaded(), watcher or Watcher(), _Clock()
+        loaded, watcher, clock = self._require_loaded(), watcher or Watcher(), Clock()
         first_call = not loaded.used
+        prompt, tagged = take_lora_tags(settings.prompt)
         meter = MemoryMeter(self.device)
         with meter, torch.inference_mode(), attention_context(self.device):
-            embeddings = self._encode(settings, clock)
+            used = loaded.loras.use((*settings.loras, *tagged))
+            clock.start_text()
+            embeddings = loaded.text.encode(settings, prompt, state=loaded.loras.text_state)
+            synchronize(self.device)
+            clock.end_text()
             latents = self._denoise(settings, embeddings, watcher=watcher, clock=clock, meter=meter)
             picture, checks = self._decode(settings, latents, clock=clock)
-        timings = Timings(
-            text_seconds=clock.text_seconds,
-            step_seconds=tuple(clock.step_seconds),
-            vae_seconds=clock.vae_seconds,
-            total_seconds=clock.elapsed,
-            first_call=first_call,
-        )
-        return GeneratedImage(picture, checks, timings, meter.use)
+        record = self._record(settings, used, checks, clock.timings(first_call=first_call))
+        return GeneratedImage(picture, record, meter.use, latents[0].float().cpu())
 
-    def _encode(self, settings: GenerationSettings, clock: _Clock) -> torch.Tensor:
-        """(1 or 2, N, D) embeddings, the negative one first where guidance is on."""
-        guided = settings.guidance_scale > 1
-        prompts = [settings.negative_prompt, settings.prompt] if guided else [settings.prompt]
-        embeddings = encode_prompts(self.components, prompts)
-        synchronize(self.device)
-        clock.text_seconds = clock.elapsed
-        return embeddings
+    def _record(
+        self, settings: GenerationSettings, used: tuple[LoraUsed, ...], checks: tuple[Check, ...], timings: Timings
+    ) -> ImageRecord:
+        loaded, (width, height) = self._require_loaded(), self._size(settings)
+        facts = loaded.facts
+        return ImageRecord(
+            settings=settings,
+            width=width,
+            height=height,
+            model=facts.model,
+            model_revision=facts.model_revision,
+            scheduler=type(make_scheduler(settings.scheduler, loaded.components.pipeline.scheduler)).__name__,
+            loras=used,
+            device=facts.device_name,
+            precision=facts.precision.precision,
+            checks=checks,
+            timings=timings,
+            made_at=datetime.now().astimezone(),
+            versions=versions(),
+        )
 
     def _denoise(
         self,
@@ -227,7 +244,7 @@ class PipelineManager:
         embeddings: torch.Tensor,
         *,
         watcher: Watcher,
-        clock: _Clock,
+        clock: Clock,
         meter: MemoryMeter,
     ) -> torch.Tensor:
         """(1, C, H, W) finished latents, checked every few steps and at the last."""
@@ -235,9 +252,9 @@ class PipelineManager:
         width, height = self._size(settings)
         generator = torch.Generator("cpu").manual_seed(settings.seed)
         latents = first_latents(components, generator, width=width, height=height)
-        timesteps = set_timesteps(components, settings)
-        num_steps = len(timesteps)
-        steps = denoise(components, latents, embeddings, timesteps, settings=settings, generator=generator)
+        scheduler = make_scheduler(settings.scheduler, components.pipeline.scheduler)
+        num_steps = len(set_timesteps(scheduler, settings, self.device))
+        steps = denoise(components.unet, scheduler, latents, embeddings, settings=settings, generator=generator)
         clock.start_steps()
         for step, denoised in enumerate(steps, start=1):
             latents, loaded.used = denoised.latents_BCHW, True
@@ -249,7 +266,7 @@ class PipelineManager:
                 meter.sample_accelerator()
             step_ended = clock.elapsed
             if watcher.on_step:
-                preview = self._preview(denoised) if step % CHECK_EVERY == 0 and step < num_steps else None
+                preview = self._preview(scheduler, denoised) if step % CHECK_EVERY == 0 and step < num_steps else None
                 watcher.on_step(StepProgress(step, num_steps, clock.elapsed, preview))
             clock.leave_out(since=step_ended)
             if watcher.cancelled():
@@ -257,7 +274,7 @@ class PipelineManager:
         return latents
 
     def _decode(
-        self, settings: GenerationSettings, latents: torch.Tensor, *, clock: _Clock
+        self, settings: GenerationSettings, latents: torch.Tensor, *, clock: Clock
     ) -> tuple[np.ndarray, tuple[Check, ...]]:
         """Decode, check the raw output, clamp and cast, check the picture."""
         started = clock.elapsed
@@ -289,10 +306,10 @@ class PipelineManager:
             check=fault.check, step=step, finding=fault.finding, advice=fault.advice, rejected_file=file
         )
 
-    def _preview(self, denoised: DenoisingStep) -> np.ndarray | None:
+    def _preview(self, scheduler: SchedulerMixin, denoised: DenoisingStep) -> np.ndarray | None:
         loaded = self._require_loaded()
         loaded.preview = loaded.preview or LatentPreview(loaded.components.vae)
-        return loaded.preview.picture(estimate_finished(loaded.components, denoised)[0])
+        return loaded.preview.picture(estimate_finished(scheduler, denoised)[0])
 
     def _size(self, settings: GenerationSettings) -> tuple[int, int]:
         facts = self._require_loaded().facts

@@ -2,24 +2,31 @@
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import IO, Literal
+from dataclasses import replace
+from typing import IO
 
+from studio.comparison import latest_comparison
 from studio.engine_process.messages import (
     EVENTS,
     Cancel,
     CheckDevice,
+    CheckLora,
+    Compare,
+    ComparisonChanged,
     DeviceChecked,
+    Downloading,
     Event,
     Failed,
+    Generate,
+    ImagesChanged,
     Load,
     Loaded,
     Loading,
+    LoraChecked,
     PictureDone,
     Request,
     Smoke,
@@ -29,44 +36,17 @@ from studio.engine_process.messages import (
     Waiting,
     to_line,
 )
+from studio.engine_process.view import CANCELLABLE_PHASES, PHASE_WORDS, EngineView, Phase, last_words
 from studio.errors import EngineError
 from studio.paths import UserData
 from studio.reports import latest_report
-from studio.results import DeviceCheck, EngineFacts, MemorySample, SavedReport
-from studio.settings import ModelSettings, SmokeSettings
+from studio.results import ImagesReport
+from studio.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
 
 logger = logging.getLogger(__name__)
 
 LOG_LIMIT_BYTES = 2**20
 MAX_DEATHS = 3  # an engine that dies so often without carrying anything out is not started again by itself
-
-Phase = Literal["off", "starting", "waiting", "loading", "ready", "smoke test", "device check", "no model", "gone"]
-ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", "smoke test", "device check")
-
-
-@dataclass(frozen=True)
-class EngineView:
-    """All that the page shows of the engine, at one moment."""
-
-    phase: Phase = "off"
-    pid: int | None = None
-    model: str = ""
-    owner: str = ""
-    facts: EngineFacts | None = None
-    smoke_settings: SmokeSettings | None = None
-    step: Step | None = None
-    preview_png: str | None = None
-    pictures: tuple[PictureDone, ...] = ()
-    report: SavedReport | None = None
-    memory: MemorySample | None = None
-    device_check: DeviceCheck | None = None
-    cancelling: bool = False
-    problem: str = ""
-
-    @property
-    def active(self) -> bool:
-        """True while something happens that the page must follow."""
-        return self.phase in ACTIVE_PHASES
 
 
 class EngineClient:
@@ -74,12 +54,14 @@ class EngineClient:
 
     def __init__(self, user_data: UserData, *, model: ModelSettings, cpu_only: bool) -> None:
         self._user_data = user_data
-        self._model = model
+        self._model = model  # the last one that was loaded; at first the one that will be
+        self._requested = model
         self._cpu_only = cpu_only
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths = 0  # since the last request that was carried out
         self._view = EngineView(model=model.model, report=latest_report(user_data.outputs))
+        self._change(comparison=latest_comparison(user_data.outputs))
 
     @property
     def view(self) -> EngineView:
@@ -109,7 +91,9 @@ class EngineClient:
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
             log.close()
-            self._change(phase="starting", pid=self._process.pid, facts=None, cancelling=False)
+            self._change(
+                phase="starting", pid=self._process.pid, facts=None, cancelling=False, download=None, lora_checks={}
+            )
             listener = threading.Thread(target=self._listen, args=(self._process,), name="engine-events", daemon=True)
             listener.start()
             self._send(Load(settings=self._model))
@@ -124,12 +108,13 @@ class EngineClient:
             phase = self._view.phase
             if phase not in ("ready", "no model", "off", "gone"):
                 raise EngineError(f"The studio cannot load a model now: {PHASE_WORDS[phase]}")
-            self._model = model
+            self._requested = model
             if phase in ("off", "gone"):
+                self._model = model
                 self._change(model=model.model, problem="")
                 self.start()
                 return
-            self._change(phase="loading", model=model.model, facts=None, problem="")
+            self._change(phase="loading", model=model.model, problem="", download=None, cancelling=False)
             self._send(Load(settings=model))
 
     def run_smoke_test(self, settings: SmokeSettings) -> None:
@@ -140,17 +125,36 @@ class EngineClient:
         """
         with self._lock:
             self._require_ready("run the smoke test")
-            self._change(
-                phase="smoke test",
-                smoke_settings=settings,
-                step=None,
-                preview_png=None,
-                pictures=(),
-                report=None,
-                problem="",
-                cancelling=False,
-            )
+            self._start_run("smoke test", smoke_settings=settings, pictures=(), report=None)
             self._send(Smoke(settings=settings))
+
+    def generate(self, settings: ImagesSettings) -> None:
+        """Start making pictures.
+
+        Raises:
+            EngineError: where the engine is not ready for it.
+        """
+        with self._lock:
+            self._require_ready("generate")
+            self._start_run("generating", images=ImagesReport(settings=settings))
+            self._send(Generate(settings=settings))
+
+    def compare(self, settings: CompareSettings) -> None:
+        """Start a comparison.
+
+        Raises:
+            EngineError: where the engine is not ready for it.
+        """
+        with self._lock:
+            self._require_ready("compare")
+            self._start_run("comparing", comparison=None)
+            self._send(Compare(settings=settings))
+
+    def check_lora(self, name: str) -> None:
+        """Have a LoRA checked against the loaded model, where the engine is free; else it is when it is used."""
+        with self._lock:
+            if self._view.phase == "ready":
+                self._send(CheckLora(name=name))
 
     def check_device(self) -> None:
         """Start the device check.
@@ -164,9 +168,9 @@ class EngineClient:
             self._send(CheckDevice())
 
     def cancel(self) -> None:
-        """Ask the running smoke test to stop after its current step."""
+        """Ask what runs to stop: pictures after their current step, a download at once."""
         with self._lock:
-            if self._view.phase == "smoke test" and not self._view.cancelling:
+            if self._view.phase in CANCELLABLE_PHASES and not self._view.cancelling:
                 self._change(cancelling=True)
                 self._send(Cancel())
 
@@ -186,6 +190,9 @@ class EngineClient:
         if log_file.is_file() and log_file.stat().st_size > LOG_LIMIT_BYTES:
             log_file.replace(log_file.with_suffix(".old.log"))
         return log_file.open("ab")
+
+    def _start_run(self, phase: Phase, **changes: object) -> None:
+        self._change(phase=phase, step=None, preview_png=None, problem="", cancelling=False, **changes)
 
     def _require_ready(self, purpose: str) -> None:
         view = self._view
@@ -220,7 +227,7 @@ class EngineClient:
                 return
             self._process = None
             view = self._view
-            problem = _last_words(process.returncode, view.phase)
+            problem = last_words(process.returncode, view.phase)
             self._change(phase="gone", pid=None, facts=None, step=None, preview_png=None, problem=problem)
             self._deaths += 1
             if view.facts is not None and self._deaths < MAX_DEATHS:  # it had started well, so it will again
@@ -231,20 +238,39 @@ class EngineClient:
             Starting: lambda e: self._change(phase="starting", owner=""),
             Waiting: lambda e: self._change(phase="waiting", owner=e.owner),
             Loading: lambda e: self._change(phase="loading", model=e.model),
-            Loaded: lambda e: self._change(
-                phase="ready",
-                facts=e.facts,
-                model=e.facts.model,
-                device_check=e.device_check,
-                memory=e.facts.load_memory.after,
-            ),
+            Downloading: lambda e: self._change(download=e),
+            Loaded: self._take_model,
             Step: lambda e: self._change(step=e, memory=e.memory, preview_png=e.preview_png or self._preview_for(e)),
             PictureDone: lambda e: self._change(pictures=(*self._view.pictures, e), preview_png=None, step=None),
             SmokeDone: lambda e: self._take_result(report=e.saved),
+            ImagesChanged: lambda e: self._take_part(e.report.finished, images=e.report),
+            ComparisonChanged: lambda e: self._take_part(e.saved.report.finished, comparison=e.saved),
+            LoraChecked: lambda e: self._change(lora_checks={**self._view.lora_checks, e.name: e}),
             DeviceChecked: lambda e: self._take_result(device_check=e.check),
             Failed: self._take_failure,
         }
         takers[type(event)](event)
+
+    def _take_model(self, event: Loaded) -> None:
+        self._model = self._requested
+        self._change(
+            phase="ready",
+            facts=event.facts,
+            model=event.facts.model,
+            device_check=event.device_check,
+            tokenizer_file=event.tokenizer_file,
+            memory=event.facts.load_memory.after,
+            lora_checks={},
+            download=None,
+            cancelling=False,
+        )
+
+    def _take_part(self, finished: bool, **changes: object) -> None:
+        """A picture of a run is done; with the last one the run is."""
+        if finished:
+            self._take_result(**changes)
+        else:
+            self._change(step=None, preview_png=None, **changes)
 
     def _take_result(self, **changes: object) -> None:
         """A request was carried out."""
@@ -257,38 +283,13 @@ class EngineClient:
         return self._view.preview_png if before and before.picture == step.picture else None
 
     def _take_failure(self, event: Failed) -> None:
-        loaded = self._view.facts is not None
         self._change(
-            phase="ready" if loaded else "no model",
+            phase="ready" if event.facts else "no model",
+            facts=event.facts,
+            model=event.facts.model if event.facts else self._view.model,
             problem=event.message,
             step=None,
             preview_png=None,
+            download=None,
             cancelling=False,
         )
-
-
-PHASE_WORDS: dict[Phase, str] = {
-    "off": "the engine is not running.",
-    "starting": "the engine is starting.",
-    "waiting": "another program has the device.",
-    "loading": "the model is being loaded.",
-    "ready": "it is ready.",
-    "smoke test": "the smoke test is running.",
-    "device check": "the device check is running.",
-    "no model": "no model is loaded.",
-    "gone": "the engine is gone; start it again first.",
-}
-
-SIGKILL = 9  # by number: Windows has no such name
-
-
-def _last_words(return_code: int, doing: Phase) -> str:
-    """Why the engine process ended, for the user."""
-    during = "" if doing == "ready" else f" during the {doing}" if doing in ("smoke test", "device check") else ""
-    if return_code == -SIGKILL:
-        why = "it was killed, most often by the system because memory ran out. Close other programs before a retry."
-    elif return_code < 0:
-        why = f"it crashed ({signal.Signals(-return_code).name})."
-    else:
-        why = f"it ended with code {return_code}."
-    return f"The engine stopped{during}: {why} Finished pictures are saved; the log is logs/engine.log."

@@ -15,7 +15,7 @@ import threading
 import time
 from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image
 
@@ -23,12 +23,19 @@ from studio.engine_process.messages import (
     REQUESTS,
     Cancel,
     CheckDevice,
+    CheckLora,
+    Compare,
+    ComparisonChanged,
     DeviceChecked,
+    Downloading,
     Event,
     Failed,
+    Generate,
+    ImagesChanged,
     Load,
     Loaded,
     Loading,
+    LoraChecked,
     PictureDone,
     Request,
     Smoke,
@@ -39,10 +46,15 @@ from studio.engine_process.messages import (
     to_line,
 )
 from studio.errors import StudioError, system_error_sentence
+from studio.files import write_atomically
 from studio.jobs.device_lock import DeviceLock
+from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.results import InvalidPicture, ValidPicture
 from studio.threads import prepare_threads
+
+if TYPE_CHECKING:
+    from studio.engine.watching import RunWatcher
 
 LEAVE_SECONDS = 10.0  # a step at 512 × 512 takes up to 8 s on a slow CPU; nobody waits for it any longer
 
@@ -92,7 +104,11 @@ class EngineProcess:
         self._user_data = user_data
         self._mailbox = mailbox
         self._output = output
-        self._manager = PipelineManager(pick_device(cpu_only=cpu_only), rejected_folder=user_data.rejected)
+        self._manager = PipelineManager(
+            pick_device(cpu_only=cpu_only),
+            rejected_folder=user_data.rejected,
+            library=LoraLibrary(user_data.loras),
+        )
 
     def run(self) -> None:
         """Answer requests until the page's process is gone."""
@@ -100,35 +116,104 @@ class EngineProcess:
             try:
                 self._carry_out(request)
             except StudioError as error:
-                self._tell(Failed(message=str(error)))
+                self._tell(Failed(message=str(error), facts=self._manager.facts))
             except Exception as error:  # the one boundary of this process: told, logged, and it lives on
                 logging.exception("A request failed")
-                self._tell(Failed(message=system_error_sentence(error)))
+                self._tell(Failed(message=system_error_sentence(error), facts=self._manager.facts))
 
     def _carry_out(self, request: Request) -> None:
         if isinstance(request, Load):
             self._load(request)
         elif isinstance(request, Smoke):
             self._smoke(request)
+        elif isinstance(request, Generate):
+            self._generate(request)
+        elif isinstance(request, Compare):
+            self._compare(request)
+        elif isinstance(request, CheckLora):
+            self._check_lora(request)
         elif isinstance(request, CheckDevice):
             self._check_device()
 
     def _load(self, request: Load) -> None:
         from studio.engine.device_check import kept_check
+        from studio.engine.hub import DownloadProgress, DownloadWatcher
+
+        def on_progress(progress: DownloadProgress) -> None:
+            self._tell(
+                Downloading(
+                    file=progress.file,
+                    done_bytes=progress.done_bytes,
+                    total_bytes=progress.total_bytes,
+                    elapsed_seconds=progress.elapsed_seconds,
+                )
+            )
 
         self._tell(Loading(model=request.settings.model))
-        facts = self._manager.load(request.settings)
-        self._tell(Loaded(facts=facts, device_check=kept_check(self._user_data.device_checks, self._manager.device)))
+        facts = self._manager.load(request.settings, progress=DownloadWatcher(on_progress, self._mailbox.cancelled))
+        check = kept_check(self._user_data.device_checks, self._manager.device)
+        self._tell(Loaded(facts=facts, device_check=check, tokenizer_file=self._keep_tokenizer()))
+
+    def _keep_tokenizer(self) -> Path:
+        file = self._user_data.cache / "tokenizer.json"
+        write_atomically(file, self._manager.components.tokenizer.backend_tokenizer.to_str().encode())
+        return file
 
     def _smoke(self, request: Smoke) -> None:
+        from studio.engine.smoke import SmokeWatcher, run_smoke_test
+
+        def on_picture(picture: int, record: ValidPicture | InvalidPicture, folder: Path) -> None:
+            self._tell(PictureDone(picture=picture, record=record, folder=folder))
+
+        run = self._run_watcher(num_pictures=len(request.settings.prompts))
+        watcher = SmokeWatcher(run.on_step, on_picture, run.cancelled)
+        saved = run_smoke_test(self._manager, request.settings, outputs=self._user_data.outputs, watcher=watcher)
+        self._tell(SmokeDone(saved=saved))
+
+    def _generate(self, request: Generate) -> None:
+        from studio.engine.images import make_images
+
+        settings = request.settings
+        report = make_images(
+            self._manager,
+            settings,
+            outputs=self._user_data.outputs,
+            watcher=self._run_watcher(num_pictures=settings.num_images),
+            on_image=lambda report: self._tell(ImagesChanged(report=report)),
+        )
+        if report.cancelled:
+            self._tell(ImagesChanged(report=report))
+
+    def _compare(self, request: Compare) -> None:
+        from studio.engine.compare import run_comparison
+
+        settings = request.settings
+        run_comparison(
+            self._manager,
+            settings,
+            outputs=self._user_data.outputs,
+            watcher=self._run_watcher(num_pictures=settings.num_pictures),
+            on_change=lambda saved: self._tell(ComparisonChanged(saved=saved)),
+        )
+
+    def _check_lora(self, request: CheckLora) -> None:
+        try:
+            lora = self._manager.loras.read(request.name)
+        except StudioError as error:
+            self._tell(LoraChecked(name=request.name, problem=str(error)))
+        else:
+            self._tell(LoraChecked(name=request.name, notes=lora.notes))
+
+    def _run_watcher(self, *, num_pictures: int) -> "RunWatcher":
         from studio.engine.memory import read_memory
         from studio.engine.pipeline import StepProgress
-        from studio.engine.smoke import SmokeWatcher, run_smoke_test
+        from studio.engine.watching import RunWatcher
 
         def on_step(picture: int, progress: StepProgress) -> None:
             self._tell(
                 Step(
                     picture=picture,
+                    num_pictures=num_pictures,
                     step=progress.step,
                     num_steps=progress.num_steps,
                     elapsed_seconds=progress.elapsed_seconds,
@@ -137,12 +222,7 @@ class EngineProcess:
                 )
             )
 
-        def on_picture(picture: int, record: ValidPicture | InvalidPicture, folder: Path) -> None:
-            self._tell(PictureDone(picture=picture, record=record, folder=folder))
-
-        watcher = SmokeWatcher(on_step, on_picture, self._mailbox.cancelled)
-        saved = run_smoke_test(self._manager, request.settings, outputs=self._user_data.outputs, watcher=watcher)
-        self._tell(SmokeDone(saved=saved))
+        return RunWatcher(on_step, self._mailbox.cancelled)
 
     def _check_device(self) -> None:
         from studio.engine.device_check import check_device, keep_check

@@ -8,17 +8,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from studio.comparison import SavedComparison
 from studio.results import (
     DeviceCheck,
     EngineFacts,
     Fact,
+    ImagesReport,
     InvalidPicture,
     MemorySample,
     PictureRecord,
     SavedReport,
     ValidPicture,
 )
-from studio.settings import ModelSettings, SmokeSettings
+from studio.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
 
 Picture = ValidPicture | InvalidPicture
 
@@ -41,6 +43,27 @@ class CheckDevice(Fact):
     """Compare the device with the CPU."""
 
     kind: Literal["check_device"] = "check_device"
+
+
+class Generate(Fact):
+    """Make some pictures."""
+
+    kind: Literal["generate"] = "generate"
+    settings: ImagesSettings
+
+
+class Compare(Fact):
+    """Make pictures with the LoRAs of two sides."""
+
+    kind: Literal["compare"] = "compare"
+    settings: CompareSettings
+
+
+class CheckLora(Fact):
+    """Read a LoRA of the library against the loaded model, without attaching it."""
+
+    kind: Literal["check_lora"] = "check_lora"
+    name: str
 
 
 class Cancel(Fact):
@@ -69,12 +92,26 @@ class Loading(Fact):
     model: str
 
 
+class Downloading(Fact):
+    """A model is on its way: bytes of all its files together."""
+
+    kind: Literal["downloading"] = "downloading"
+    file: str
+    done_bytes: int
+    total_bytes: int
+    elapsed_seconds: float
+
+
 class Loaded(Fact):
-    """A model is loaded; `device_check` is what is known of this machine from before."""
+    """A model is loaded; `device_check` is what is known of this machine from before.
+
+    `tokenizer_file` is the model's tokenizer as one JSON file, so that the page can count tokens without torch.
+    """
 
     kind: Literal["loaded"] = "loaded"
     facts: EngineFacts
     device_check: DeviceCheck | None
+    tokenizer_file: Path
 
 
 class Step(Fact):
@@ -82,6 +119,7 @@ class Step(Fact):
 
     kind: Literal["step"] = "step"
     picture: int
+    num_pictures: int
     step: int
     num_steps: int
     elapsed_seconds: float
@@ -105,6 +143,29 @@ class SmokeDone(Fact):
     saved: SavedReport
 
 
+class ImagesChanged(Fact):
+    """A picture of Generate is done, or the run is over, as the report says."""
+
+    kind: Literal["images_changed"] = "images_changed"
+    report: ImagesReport
+
+
+class ComparisonChanged(Fact):
+    """A picture of a comparison is done, or it is over, as the report says."""
+
+    kind: Literal["comparison_changed"] = "comparison_changed"
+    saved: SavedComparison
+
+
+class LoraChecked(Fact):
+    """Whether a LoRA fits the loaded model: `notes` say how much of it it changes, `problem` why it does not."""
+
+    kind: Literal["lora_checked"] = "lora_checked"
+    name: str
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
 class DeviceChecked(Fact):
     """The device check is done."""
 
@@ -113,14 +174,29 @@ class DeviceChecked(Fact):
 
 
 class Failed(Fact):
-    """A request could not be carried out; `message` is for the user."""
+    """A request could not be carried out; `message` is for the user, `facts` are of the model that is still loaded."""
 
     kind: Literal["failed"] = "failed"
     message: str
+    facts: EngineFacts | None
 
 
-Request = Load | Smoke | CheckDevice | Cancel
-Event = Starting | Waiting | Loading | Loaded | Step | PictureDone | SmokeDone | DeviceChecked | Failed
+Request = Load | Smoke | Generate | Compare | CheckLora | CheckDevice | Cancel
+Event = (
+    Starting
+    | Waiting
+    | Loading
+    | Downloading
+    | Loaded
+    | Step
+    | PictureDone
+    | SmokeDone
+    | ImagesChanged
+    | ComparisonChanged
+    | LoraChecked
+    | DeviceChecked
+    | Failed
+)
 
 REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])

@@ -5,6 +5,8 @@ from typing import Any
 import gradio as gr
 
 from studio.engine_process.client import EngineClient
+from studio.loras.library import LoraLibrary
+from studio.paths import UserData
 from studio.ui import coming_tabs, inference_tab
 from studio.ui.parts import Seen, Update, changed_parts
 from studio.ui.status_line import activity_words, memory_words, model_words
@@ -12,8 +14,9 @@ from studio.ui.status_line import activity_words, memory_words, model_words
 POLL_SECONDS = 0.5
 
 
-def build_app(engine: EngineClient) -> gr.Blocks:
+def build_app(engine: EngineClient, user_data: UserData) -> gr.Blocks:
     """Lay out the page and wire it to the engine. Nothing is started by it."""
+    library = LoraLibrary(user_data.loras)
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
         with gr.Row(elem_id="status-line"):
             gr.HTML("<h1>LoRA Studio</h1>", elem_id="brand", min_width=0, padding=False)
@@ -39,7 +42,7 @@ def build_app(engine: EngineClient) -> gr.Blocks:
                 "model": model_words(view),
                 "memory": memory_words(view),
                 "activity": activity_words(view),
-                **inference_tab.render(view),
+                **inference_tab.render(view, library),
                 "timer": gr.update(active=view.active),
             }
             updates, now = changed_parts({name: parts[name] for name in shown}, has)
@@ -50,7 +53,7 @@ def build_app(engine: EngineClient) -> gr.Blocks:
         def then_refresh(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
             event.then(refresh, seen, [*shown.values(), seen], **quiet)
 
-        inference_tab.wire(tab, engine, then_refresh=then_refresh)
+        inference_tab.wire(tab, engine, user_data, then_refresh=then_refresh)
         app.load(lambda: refresh(None), None, [*shown.values(), seen], **quiet)
         timer.tick(refresh, seen, [*shown.values(), seen], **quiet)
         # Another tab may have started something: the script presses this when the page becomes visible.

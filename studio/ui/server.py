@@ -33,7 +33,7 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    _launch(engine, address=address, port=port, logins=logins)
+    _launch(engine, user_data, address=address, port=port, logins=logins)
     url = f"http://127.0.0.1:{port}"
     others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
     print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
@@ -144,7 +144,9 @@ def _purge(folder: Path) -> None:
             leftover.rmdir()
 
 
-def _launch(engine: EngineClient, *, address: str, port: int, logins: list[tuple[str, str]] | None) -> None:
+def _launch(
+    engine: EngineClient, user_data: UserData, *, address: str, port: int, logins: list[tuple[str, str]] | None
+) -> None:
     """Build the page and serve it from a thread."""
     # Imported here: gradio reads its environment, set above, when it is imported.
     from starlette.middleware import Middleware
@@ -154,7 +156,7 @@ def _launch(engine: EngineClient, *, address: str, port: int, logins: list[tuple
     from studio.ui.guard import OriginGuard
     from studio.ui.theme import make_theme
 
-    app = build_app(engine)
+    app = build_app(engine, user_data)
     app.queue(default_concurrency_limit=4, max_size=32)
     app.launch(
         server_name=address,

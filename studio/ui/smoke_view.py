@@ -2,19 +2,20 @@
 
 from pathlib import Path
 
-from studio.engine_process.client import EngineView
 from studio.engine_process.messages import Picture
+from studio.engine_process.view import EngineView
 from studio.reports import JSON_NAME, MARKDOWN_NAME, MEMORY_HEAD, memory_rows, picture_facts, settings_rows, time_rows
 from studio.results import InvalidPicture, SavedReport, SmokeReport
 from studio.settings import SEED_REPORT_PROMPTS
-from studio.ui.html import data_url, download_link, table, text
-from studio.ui.status_line import smoke_progress
+from studio.ui.html import download_link, table, text
+from studio.ui.picture_html import empty_frame, picture_frame, running_frame
+from studio.ui.status_line import phase_words
 
 
 def verdict(view: EngineView) -> str:
     """On top: what went wrong, what is going on, and PASS or FAIL of the last test and why."""
     problem = f'<p class="problem" role="alert">{text(view.problem)}</p>' if view.problem else ""
-    boxes = [_box(*_phase_words(view))] if view.phase != "ready" or view.report is None else []
+    boxes = [_box(*phase_words(view))] if view.phase != "ready" or view.report is None else []
     if view.report is not None and view.phase != "smoke test":
         boxes.append(_verdict_box(view.report.report))
     notes = "".join(f'<p class="note">{text(note)}</p>' for note in _notes(view))
@@ -40,33 +41,19 @@ def _notes(view: EngineView) -> tuple[str, ...]:
     return (*raised, *view.facts.notes)
 
 
-def _phase_words(view: EngineView) -> tuple[str, str]:
-    """What the engine is doing: a bold word, and a sentence."""
-    return {
-        "off": ("Not running.", "Press “Start the engine”."),
-        "starting": ("Starting.", "The engine loads PyTorch in the background; this takes about ten seconds."),
-        "waiting": ("Waiting.", f"The device is in use by {view.owner}. This page goes on as soon as it is free."),
-        "loading": ("Loading.", f"{view.model} is being loaded, and its precision checked."),
-        "ready": ("Ready.", "Press “Run the smoke test”: three pictures, each checked, in a few seconds."),
-        "smoke test": ("Running.", smoke_progress(view).removeprefix("smoke test: ").capitalize() + "."),
-        "device check": ("Checking.", "The device is being compared with the CPU."),
-        "no model": ("No model.", "Choose a model under “Model” and press “Load”."),
-        "gone": ("Stopped.", "Press “Start the engine”."),
-    }[view.phase]
-
-
 def card(view: EngineView, index: int) -> str:
     """Picture `index`: finished, in the making with its preview, or still to come. Its frame never changes size."""
     picture, folder = _picture(view, index)
     prompt = picture.prompt if picture else _prompt(view, index)
     if isinstance(picture, InvalidPicture):
-        frame, under = _empty_frame("✗", "not valid, and so not shown"), _picture_words(picture)
+        frame, under = empty_frame("✗", "not valid, and so not shown"), _picture_words(picture)
     elif picture and folder:
-        frame, under = _picture_frame(folder / picture.file, index, prompt), _picture_words(picture)
+        frame = picture_frame(folder / picture.file, name=f"picture {index + 1}", alt=prompt)
+        under = _picture_words(picture)
     elif view.phase == "smoke test" and view.step and view.step.picture == index:
-        frame, under = _running_frame(view), f"<p>step {view.step.step} of {view.step.num_steps}</p>"
+        frame, under = running_frame(view), f"<p>step {view.step.step} of {view.step.num_steps}</p>"
     else:
-        frame, under = _empty_frame(str(index + 1), "not made yet"), ""
+        frame, under = empty_frame(str(index + 1), "not made yet"), ""
     return f'<figure class="card">{frame}<figcaption><p class="prompt">{text(prompt)}</p>{under}</figcaption></figure>'
 
 
@@ -83,39 +70,6 @@ def _prompt(view: EngineView, index: int) -> str:
     if view.report is not None:
         return view.report.report.settings.prompts[index]
     return view.smoke_settings.prompts[index] if view.smoke_settings else SEED_REPORT_PROMPTS[index]
-
-
-def _picture_frame(path: Path, index: int, prompt: str) -> str:
-    if not path.is_file():
-        return _empty_frame("?", f"{path.name} is no longer in its folder")
-    url = data_url(path.read_bytes(), "image/png")
-    return (
-        f'<button class="frame zoom" type="button" aria-label="Enlarge picture {index + 1}">'
-        f'<img src="{url}" alt="{text(prompt)}"></button>'
-    )
-
-
-def _running_frame(view: EngineView) -> str:
-    step = view.step
-    assert step is not None
-    share = 100 * step.step / step.num_steps
-    preview = (
-        f'<img class="preview" src="data:image/png;base64,{view.preview_png}" alt="Preview">'
-        if view.preview_png
-        else '<span class="sign">…</span>'
-    )
-    return (
-        f'<div class="frame">{preview}<div class="bar" role="progressbar" aria-label="Steps" aria-valuemin="0" '
-        f'aria-valuemax="{step.num_steps}" aria-valuenow="{step.step}"><span style="width:{share:.0f}%"></span>'
-        "</div></div>"
-    )
-
-
-def _empty_frame(sign: str, words: str) -> str:
-    return (
-        f'<div class="frame empty"><span class="sign" aria-hidden="true">{text(sign)}</span>'
-        f"<span>{text(words)}</span></div>"
-    )
 
 
 def _facts_table(picture: Picture) -> str:

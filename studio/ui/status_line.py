@@ -2,7 +2,7 @@
 
 import psutil
 
-from studio.engine_process.client import EngineView
+from studio.engine_process.view import EngineView, Phase
 from studio.reports import gigabytes
 from studio.ui.html import duration, text
 
@@ -56,13 +56,12 @@ def activity_words(view: EngineView) -> str:
         "off": "engine off",
         "starting": "engine is starting (about 10 s)",
         "waiting": f"waiting for the device: {view.owner} has it",
-        "loading": f"loading {view.model}",
+        "loading": f"loading {view.model}{download_words(view)}",
         "ready": "ready",
-        "smoke test": smoke_progress(view),
         "device check": "checking the device",
         "no model": "no model loaded",
         "gone": "engine stopped",
-    }[view.phase]
+    }.get(view.phase) or progress_words(view)
     kind = "busy" if view.active else "idle" if view.phase == "ready" else "wrong"
     return (
         f'<span role="status"><a class="item activity {kind}" href="#inference" data-tab="Inference">'
@@ -70,15 +69,18 @@ def activity_words(view: EngineView) -> str:
     )
 
 
-def smoke_progress(view: EngineView) -> str:
+RUN_NAMES: dict[Phase, str] = {"smoke test": "smoke test", "generating": "generating", "comparing": "comparing"}
+
+
+def progress_words(view: EngineView) -> str:
     """`smoke test: picture 2 of 3, step 12 of 25, 4.1 s left`."""
+    name, step = RUN_NAMES[view.phase], view.step
     if view.cancelling:
-        return "smoke test: stopping after this step"
-    step = view.step
+        return f"{name}: stopping after this step"
     if step is None:
-        return f"smoke test: picture {len(view.pictures) + 1} of 3"
+        return f"{name}: on to the next picture" if view.finished_pictures else f"{name}: on to the first picture"
     left = f", {duration(seconds_left(view))} left" if step.step > 1 else ""
-    return f"smoke test: picture {step.picture + 1} of 3, step {step.step} of {step.num_steps}{left}"
+    return f"{name}: picture {step.picture + 1} of {step.num_pictures}, step {step.step} of {step.num_steps}{left}"
 
 
 def seconds_left(view: EngineView) -> float:
@@ -86,5 +88,35 @@ def seconds_left(view: EngineView) -> float:
     step = view.step
     if step is None:
         return 0.0
-    steps_left = step.num_steps - step.step + (2 - step.picture) * step.num_steps
+    steps_left = step.num_steps - step.step + (step.num_pictures - 1 - step.picture) * step.num_steps
     return steps_left * step.elapsed_seconds / step.step
+
+
+def download_words(view: EngineView) -> str:
+    """`: 1.2 of 4.3 GB, 3 min 05 s left` while a model is downloaded; else empty."""
+    download = view.download
+    if download is None or download.total_bytes == 0:
+        return ""
+    if view.cancelling:
+        return ": stopping"
+    share = download.done_bytes / download.total_bytes
+    left = f", {duration(download.elapsed_seconds * (1 - share) / share)} left" if share > 0.01 else ""
+    return f": {gigabytes(download.done_bytes)} of {gigabytes(download.total_bytes)}{left}"
+
+
+def phase_words(view: EngineView) -> tuple[str, str]:
+    """What the engine is doing: a bold word, and a sentence."""
+    if view.phase in RUN_NAMES:
+        return "Running.", progress_words(view).partition(": ")[2].capitalize() + "."
+    if view.download:
+        return "Downloading.", f"{view.model}{download_words(view)}. What has arrived is kept if you cancel."
+    return {
+        "off": ("Not running.", "Press “Start the engine”."),
+        "starting": ("Starting.", "The engine loads PyTorch in the background; this takes about ten seconds."),
+        "waiting": ("Waiting.", f"The device is in use by {view.owner}. This page goes on as soon as it is free."),
+        "loading": ("Loading.", f"{view.model} is being loaded, and its precision checked."),
+        "ready": ("Ready.", "Press “Run the smoke test”: three pictures, each checked, in a few seconds."),
+        "device check": ("Checking.", "The device is being compared with the CPU."),
+        "no model": ("No model.", "Choose a model under “Model” and press “Load”."),
+        "gone": ("Stopped.", "Press “Start the engine”."),
+    }[view.phase]

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch.overrides import TorchFunctionMode
 
-from studio.engine.denoise import encode_prompts, first_latents
+from studio.engine.denoise import first_latents
 from studio.engine.mps import ContiguousAttention, attention_context
 from studio.engine.pipeline import PipelineManager
+from studio.engine.text import encode_prompts
 
 
 class Spy(TorchFunctionMode):

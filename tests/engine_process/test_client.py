@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio.engine_process.client import EngineClient, EngineView
+from studio.engine_process.client import EngineClient
 from studio.engine_process.messages import EVENTS, Cancel, Load, Smoke, to_line
+from studio.engine_process.view import EngineView
 from studio.errors import EngineError
 from studio.jobs.device_lock import DeviceLock
 from studio.paths import UserData

@@ -6,7 +6,7 @@ import pytest
 
 from studio.engine.pipeline import PipelineManager
 from studio.engine.smoke import run_smoke_test
-from studio.engine_process.client import EngineView, Phase
+from studio.engine_process.view import EngineView, Phase
 from studio.results import MemorySample, SavedReport
 from studio.settings import SmokeSettings
 from studio.ui.smoke_view import card, details, verdict

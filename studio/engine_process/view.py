@@ -1,0 +1,104 @@
+"""What the page's process knows of the engine, and how it says it."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from studio.comparison import SavedComparison
+from studio.engine_process.messages import Downloading, LoraChecked, PictureDone, Step
+from studio.results import DeviceCheck, EngineFacts, ImagesReport, MemorySample, SavedReport
+from studio.settings import SmokeSettings
+
+Phase = Literal[
+    "off",
+    "starting",
+    "waiting",
+    "loading",
+    "ready",
+    "smoke test",
+    "generating",
+    "comparing",
+    "device check",
+    "no model",
+    "gone",
+]
+RUNNING_PHASES: tuple[Phase, ...] = ("smoke test", "generating", "comparing")
+CANCELLABLE_PHASES: tuple[Phase, ...] = (*RUNNING_PHASES, "loading")
+ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", "device check", *RUNNING_PHASES)
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """All that the page shows of the engine, at one moment."""
+
+    phase: Phase = "off"
+    pid: int | None = None
+    model: str = ""
+    owner: str = ""
+    facts: EngineFacts | None = None
+    smoke_settings: SmokeSettings | None = None
+    step: Step | None = None
+    preview_png: str | None = None
+    pictures: tuple[PictureDone, ...] = ()
+    report: SavedReport | None = None
+    images: ImagesReport | None = None
+    comparison: SavedComparison | None = None
+    download: Downloading | None = None
+    lora_checks: Mapping[str, LoraChecked] = field(default_factory=dict)
+    tokenizer_file: Path | None = None
+    memory: MemorySample | None = None
+    device_check: DeviceCheck | None = None
+    cancelling: bool = False
+    problem: str = ""
+
+    @property
+    def active(self) -> bool:
+        """True while something happens that the page must follow."""
+        return self.phase in ACTIVE_PHASES
+
+    @property
+    def finished_pictures(self) -> int:
+        """How many pictures of the running task are done."""
+        comparison = self.comparison.report if self.comparison else None
+        return {
+            "smoke test": len(self.pictures),
+            "generating": len(self.images.images) if self.images else 0,
+            "comparing": comparison.num_finished if comparison else 0,
+        }.get(self.phase, 0)
+
+
+PHASE_WORDS: dict[Phase, str] = {
+    "off": "the engine is not running.",
+    "starting": "the engine is starting.",
+    "waiting": "another program has the device.",
+    "loading": "the model is being loaded.",
+    "ready": "it is ready.",
+    "smoke test": "the smoke test is running.",
+    "generating": "pictures are being made.",
+    "comparing": "a comparison is running.",
+    "device check": "the device check is running.",
+    "no model": "no model is loaded.",
+    "gone": "the engine is gone; start it again first.",
+}
+
+_DURING: dict[Phase, str] = {
+    "smoke test": " during the smoke test",
+    "device check": " during the device check",
+    "generating": " while it made pictures",
+    "comparing": " during the comparison",
+}
+SIGKILL = 9  # by number: Windows has no such name
+
+
+def last_words(return_code: int, doing: Phase) -> str:
+    """Why the engine process ended, for the user."""
+    during = _DURING.get(doing, "")
+    if return_code == -SIGKILL:
+        why = "it was killed, most often by the system because memory ran out. Close other programs before a retry."
+    elif return_code < 0:
+        why = f"it crashed ({signal.Signals(-return_code).name})."
+    else:
+        why = f"it ended with code {return_code}."
+    return f"The engine stopped{during}: {why} Finished pictures are saved; the log is logs/engine.log."

@@ -1,0 +1,1 @@
+"""LoRA files as files: their names, their metadata, the library. No torch."""

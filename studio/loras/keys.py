@@ -1,0 +1,168 @@
+"""The names of tensors in LoRA files: the dialects of kohya, diffusers and peft, and what is none of them.
+
+All dialects are brought to one name for a layer: its path in diffusers' modules with `_` for `.`, without the
+`text_model` that only some versions of CLIP's module have.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from studio.errors import LoraError
+from studio.weights_file import TensorInfo, WeightsHeader
+
+Part = Literal["unet", "text_encoder"]
+Role = Literal["down", "up", "alpha"]
+
+
+@dataclass(frozen=True)
+class LoraKey:
+    """What one tensor is: which side of which layer of which part."""
+
+    part: Part
+    layer: str
+    role: Role
+
+
+# kohya: lora_unet_<path with _>.lora_down.weight
+_KOHYA = re.compile(r"lora_(unet|te1?)_(.+?)\.(lora_down\.weight|lora_up\.weight|alpha)")
+_KOHYA_PARTS: dict[str, Part] = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder"}
+# diffusers and peft: unet.<path>.lora_A.weight; without `unet.` where the U-Net's own layers were saved alone
+_DOTTED = re.compile(
+    r"(?:base_model\.model\.)?(?:(unet|text_encoder)\.)?(?:base_model\.model\.)?(.+?)\."
+    r"(lora_A(?:\.\w+)?\.weight|lora_B(?:\.\w+)?\.weight|lora\.down\.weight|lora\.up\.weight"
+    r"|lora_linear_layer\.down\.weight|lora_linear_layer\.up\.weight|alpha)"
+)
+# diffusers before peft: unet.<path>.attn1.processor.to_q_lora.down.weight
+_PROCESSOR = re.compile(r"(?:unet\.)?(.+)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
+
+# Other kinds of files, by a piece of a tensor's name that only they have.
+_FOREIGN: tuple[tuple[str, str], ...] = (
+    ("hada_w1", "a LoHa (LyCORIS)"),
+    ("lokr_w", "a LoKr (LyCORIS)"),
+    ("oft_", "an OFT adapter"),
+    (".glora_", "a GLoRA"),
+    ("lora_mid.", "a LoCon with Tucker decomposition (LyCORIS)"),
+    ("dora_scale", "a DoRA"),
+    ("lora_magnitude_vector", "a DoRA"),
+    ("lora_te2_", "a LoRA for Stable Diffusion XL"),
+    ("text_encoder_2.", "a LoRA for Stable Diffusion XL"),
+    ("lora_unet_input_blocks_", "a LoRA for Stable Diffusion XL"),
+    ("lora_transformer_", "a LoRA for another kind of model (a diffusion transformer)"),
+    ("double_blocks", "a LoRA for Flux"),
+    ("single_transformer_blocks", "a LoRA for Flux"),
+    ("joint_blocks", "a LoRA for Stable Diffusion 3"),
+    ("model.diffusion_model.", "a whole model, not a LoRA"),
+    ("first_stage_model.", "a whole model, not a LoRA"),
+    ("emb_params", "a textual inversion embedding"),
+    ("control_model.", "a ControlNet"),
+)
+# The width of the text that the U-Net's cross-attention reads tells which Stable Diffusion it is.
+_TEXT_WIDTHS = {2048: "a LoRA for Stable Diffusion XL", 1024: "a LoRA for Stable Diffusion 2"}
+_CROSS_ATTENTION = re.compile(r"attn2[._]to_[kv][._].*(lora_down|lora_A|lora\.down)")
+
+
+def read_key(name: str) -> LoraKey | None:
+    """The meaning of a tensor's name; None where it is of no known dialect."""
+    if match := _KOHYA.fullmatch(name):
+        part, layer, role = match.groups()
+        return LoraKey(_KOHYA_PARTS[part], layer_name(layer), _role(role))
+    if match := _PROCESSOR.fullmatch(name):
+        path, projection, role = match.groups()
+        return LoraKey(
+            "unet", layer_name(f"{path}.{'to_out.0' if projection == 'to_out' else projection}"), _role(role)
+        )
+    if match := _DOTTED.fullmatch(name):
+        prefix, path, role = match.groups()
+        return LoraKey("text_encoder" if prefix == "text_encoder" else "unet", layer_name(path), _role(role))
+    return None
+
+
+def layer_name(path: str) -> str:
+    """`text_model.encoder.layers.0.mlp.fc1` -> `encoder_layers_0_mlp_fc1`."""
+    return path.replace(".", "_").removeprefix("text_model_")
+
+
+def _role(words: str) -> Role:
+    if words == "alpha":
+        return "alpha"
+    return "down" if "down" in words or "lora_A" in words else "up"
+
+
+def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
+    """What a file is that the studio cannot attach, in words; empty where it looks like a LoRA for SD 1.x."""
+    for name, info in tensors.items():
+        for piece, kind in _FOREIGN:
+            if piece in name:
+                return kind
+        width = info.shape[1] if len(info.shape) > 1 else 0
+        if width in _TEXT_WIDTHS and _CROSS_ATTENTION.search(name):
+            return _TEXT_WIDTHS[width]
+    return ""
+
+
+def unknown_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Those that are of no known dialect."""
+    return tuple(name for name in names if read_key(name) is None)
+
+
+@dataclass(frozen=True)
+class ScaleRule:
+    """How strong a layer's update is where the file has no alpha tensor for it: peft keeps that in the metadata."""
+
+    alpha: float | None = None
+    alpha_pattern: Mapping[str, float] | None = None
+    use_rslora: bool = False
+
+    def scale(self, layer: str, rank: int, alpha: float | None) -> float:
+        """alpha / rank, or alpha / sqrt(rank) with rsLoRA (arXiv 2312.03732); 1 where no alpha is known."""
+        chosen = alpha if alpha is not None else self._pattern_alpha(layer)
+        if chosen is None:
+            return 1.0
+        return chosen / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def _pattern_alpha(self, layer: str) -> float | None:
+        for pattern, alpha in (self.alpha_pattern or {}).items():
+            name = layer_name(pattern)
+            if layer == name or layer.endswith("_" + name):
+                return alpha
+        return self.alpha
+
+
+def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
+    """The rule of each part, from the JSON that diffusers and peft write into the file's metadata.
+
+    Raises:
+        LoraError: where that JSON is damaged: without it the LoRA would act at a wrong strength.
+    """
+    try:
+        entries = json.loads(header.metadata.get("lora_adapter_metadata", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise LoraError(f"{header.path.name} is damaged: its lora_adapter_metadata is not JSON.") from error
+    if not isinstance(entries, dict):
+        raise LoraError(f"{header.path.name} is damaged: its lora_adapter_metadata is not a JSON object.")
+    alone = {key: value for key, value in entries.items() if "." not in key}
+    return {
+        "unet": _scale_rule({**alone, **_below("unet.", entries)}),
+        "text_encoder": _scale_rule(_below("text_encoder.", entries)),
+    }
+
+
+def _below(prefix: str, entries: Mapping[str, object]) -> dict[str, object]:
+    return {key.removeprefix(prefix): value for key, value in entries.items() if key.startswith(prefix)}
+
+
+def _scale_rule(entries: Mapping[str, object]) -> ScaleRule:
+    alpha, pattern = entries.get("lora_alpha"), entries.get("alpha_pattern")
+    return ScaleRule(
+        alpha=float(alpha) if isinstance(alpha, int | float) else None,
+        alpha_pattern={
+            str(k): float(v)
+            for k, v in (pattern.items() if isinstance(pattern, dict) else ())
+            if isinstance(v, int | float)
+        },
+        use_rslora=entries.get("use_rslora") is True,
+    )

@@ -1,0 +1,163 @@
+"""The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata."""
+
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from studio.errors import LoraError, WeightsFileError
+from studio.loras.keys import foreign_kind, read_key, unknown_names
+from studio.paths import assets_folder
+from studio.results import LoraCard
+from studio.weights_file import WeightsHeader, read_header, sha256_of
+
+logger = logging.getLogger(__name__)
+
+ENDING = ".safetensors"
+THUMBNAIL = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]+")
+THUMBNAIL_LIMIT = 400_000  # characters; a 512-pixel JPEG has about 100,000
+_UNFIT_FOR_A_TAG = re.compile(r"[<>:\x00-\x1f]")  # what would end `<lora:name:1>` early
+
+
+def shipped_loras() -> Path:
+    """The folder of the LoRAs that come with the studio."""
+    return assets_folder() / "loras"
+
+
+class LoraLibrary:
+    """Finds LoRAs by name and takes new ones in. A user's file hides a shipped one of the same name."""
+
+    def __init__(self, folder: Path | None = None, *, shipped: Path | None = None) -> None:
+        self._folder = folder
+        self._shipped = shipped or shipped_loras()
+
+    def cards(self) -> tuple[LoraCard, ...]:
+        """One card for each file, by name; a file that cannot be used has its reason in `problem`."""
+        return tuple(read_card(name, path) for name, path in sorted(self._files().items(), key=lambda i: i[0].lower()))
+
+    def names(self) -> tuple[str, ...]:
+        """The names alone, in order: no file is opened."""
+        return tuple(sorted(self._files(), key=str.lower))
+
+    def find(self, name: str) -> Path:
+        """The file of a LoRA: by its name in the library, or a path to a `.safetensors` file elsewhere.
+
+        Raises:
+            LoraError: where there is none; it names those there are.
+        """
+        files = self._files()
+        if name in files:
+            return files[name]
+        path = Path(name).expanduser()
+        if path.suffix == ENDING and path.is_absolute() and path.is_file():
+            return path
+        names = ", ".join(sorted(files)) or "none"
+        raise LoraError(f"There is no LoRA named {name} in the library, which has: {names}. Drop its file to add it.")
+
+    def add(self, path: Path, *, name: str | None = None) -> LoraCard:
+        """Copy a file into the library; nothing that is there is overwritten.
+
+        Raises:
+            LoraError: where it is no LoRA for Stable Diffusion 1.x, or the very same file is there already.
+            WeightsFileError: where it is damaged or no safetensors file.
+        """
+        assert self._folder is not None, "this library has no folder to add to"
+        header = read_header(path)
+        check_kind(header)
+        for known_name, known in self._files().items():
+            if known.stat().st_size == header.size_bytes and sha256_of(known) == sha256_of(path):
+                raise LoraError(f"This LoRA is in the library already, as {known_name}.")
+        wanted = _UNFIT_FOR_A_TAG.sub("_", name or path.stem).strip(" .") or "lora"
+        target = self._free_path(wanted)
+        self._copy(path, target)
+        return read_card(target.stem, target)
+
+    def _files(self) -> dict[str, Path]:
+        folders = [self._shipped, *([self._folder] if self._folder else [])]
+        return {
+            path.stem: path
+            for folder in folders
+            for path in sorted(folder.glob(f"*{ENDING}"))
+            if not path.name.startswith(".")
+        }
+
+    def _free_path(self, wanted: str) -> Path:
+        assert self._folder is not None
+        taken, name, number = self._files(), wanted, 2
+        while name in taken:
+            name, number = f"{wanted} {number}", number + 1
+        return self._folder / f"{name}{ENDING}"
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """Under a hidden name first, so that a kill or a full disk leaves nothing that looks like a LoRA."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as folder:
+            copy = Path(shutil.copyfile(source, Path(folder) / "copy"))
+            copy.replace(target)
+
+
+def check_kind(header: WeightsHeader) -> None:
+    """Make sure that a file holds a LoRA for Stable Diffusion 1.x in a known dialect, as far as names can tell.
+
+    Raises:
+        LoraError: naming what it is instead, or which tensors are not understood.
+    """
+    name = header.path.name
+    if not header.tensors:
+        raise LoraError(f"{name} holds no tensors, so it would change nothing.")
+    if kind := foreign_kind(header.tensors):
+        raise LoraError(f"{name} is {kind}; the studio attaches LoRAs for Stable Diffusion 1.x.")
+    unknown = unknown_names(header.tensors)
+    if len(unknown) == len(header.tensors):
+        raise LoraError(f"{name} holds no LoRA that the studio knows: its tensors have names such as {unknown[0]}.")
+    if unknown:
+        raise LoraError(
+            f"{name} is not understood whole: {len(unknown)} of {len(header.tensors)} tensors belong to no known "
+            f"layer ({unknown[0]}, …). Nothing of it is used, because half a LoRA makes other pictures."
+        )
+
+
+def read_card(name: str, path: Path) -> LoraCard:
+    """What a file tells of itself; where it cannot be used, why."""
+    try:
+        header = read_header(path)
+        check_kind(header)
+    except (LoraError, WeightsFileError) as error:
+        return LoraCard(
+            name=name, path=path, size_bytes=path.stat().st_size if path.is_file() else 0, problem=str(error)
+        )
+    said = header.metadata
+    return LoraCard(
+        name=name,
+        path=path,
+        size_bytes=header.size_bytes,
+        title=_first(said, "modelspec.title", "ss_output_name"),
+        description=_first(said, "modelspec.description"),
+        trigger=_first(said, "modelspec.trigger_phrase"),
+        base_model=_first(said, "ss_sd_model_name", "ss_base_model_version", "modelspec.architecture"),
+        rank=_rank(header),
+        thumbnail=_thumbnail(said),
+    )
+
+
+def _first(said: Mapping[str, str], *names: str) -> str:
+    """The first of these that the file tells, cut to a sensible length: it is shown on cards."""
+    return next((said[name][:200] for name in names if said.get(name) not in (None, "", "None")), "")
+
+
+def _rank(header: WeightsHeader) -> int | None:
+    """The greatest rank of its layers."""
+    downs = [
+        info.shape[0]
+        for tensor, info in header.tensors.items()
+        if info.shape and (key := read_key(tensor)) and key.role == "down"
+    ]
+    return max(downs, default=None)
+
+
+def _thumbnail(said: Mapping[str, str]) -> str:
+    """The picture inside the file as a data URL; only what surely is one: the page shows it as it is."""
+    thumbnail = said.get("modelspec.thumbnail", "")
+    return thumbnail if len(thumbnail) <= THUMBNAIL_LIMIT and THUMBNAIL.fullmatch(thumbnail) else ""

@@ -1,0 +1,43 @@
+"""Counting a prompt's tokens as the model will, without torch: the page shows what fits and what is cut off."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from studio.prompts import parse_weights, take_lora_tags
+
+PART_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """How many tokens a prompt has, how many parts of 75 it fills, and its text past the first part."""
+
+    num_tokens: int
+    num_parts: int
+    cut_off: str
+
+
+class TokenCounter:
+    """Counts with one model's tokenizer, from the JSON file that the engine writes when it loads a model."""
+
+    def __init__(self, file: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(file))
+        self._tokenizer.no_padding()  # the file keeps what the engine set: 77 tokens, whatever the prompt
+        self._tokenizer.no_truncation()
+
+    def count(self, prompt: str) -> TokenCount:
+        """Count a prompt; LoRA tags and weights are not words.
+
+        Raises:
+            SettingsError: where a LoRA tag in it is wrong.
+        """
+        total, cut_off = 0, ""
+        for piece in parse_weights(take_lora_tags(prompt)[0]):
+            encoding = self._tokenizer.encode(piece.text, add_special_tokens=False)
+            room = max(0, PART_TOKENS - total)
+            if len(encoding.ids) > room:
+                cut_off += piece.text[encoding.offsets[room][0] :]
+            total += len(encoding.ids)
+        return TokenCount(total, max(1, -(-total // PART_TOKENS)), cut_off)

@@ -1,0 +1,107 @@
+"""What the Compare mode shows: the pair, the strip, a sentence, the blind vote. From facts to HTML, no gradio."""
+
+from pathlib import Path
+
+from studio.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
+from studio.engine_process.view import EngineView
+from studio.ui.html import duration, text
+from studio.ui.picture_html import empty_frame, picture_frame, running_frame
+
+
+def pair_name(index: int, pair: ComparedPair) -> str:
+    """`1 · red sneakers · seed 42`."""
+    settings = pair.left.settings
+    prompt = settings.prompt if len(settings.prompt) <= 40 else settings.prompt[:39] + "…"
+    return f"{index + 1} · {prompt} · seed {settings.seed}"
+
+
+def pair_files(saved: SavedComparison | None, index: int) -> tuple[str, str] | None:
+    """The files of both sides of a pair, for the slider; None where one is missing."""
+    if saved is None or index >= len(saved.report.pairs):
+        return None
+    pair = saved.report.pairs[index]
+    files = [saved.folder / side.file for side in (pair.left, pair.right) if side and side.file]
+    return (str(files[0]), str(files[1])) if len(files) == 2 and all(f.is_file() for f in files) else None
+
+
+def finished_pairs(saved: SavedComparison | None) -> int:
+    """How many pairs have both sides."""
+    return sum(pair.right is not None for pair in saved.report.pairs) if saved else 0
+
+
+def captions(report: CompareReport | None) -> str:
+    """Under both ends of the slider."""
+    left, right = (report.left_name, report.right_name) if report else ("base", "LoRA")
+    return f'<div class="ends"><span>◀ {text(left)}</span><span>{text(right)} ▶</span></div>'
+
+
+def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) -> str:
+    """The pair as two small pictures, with what each is, its time, and how far they are apart."""
+    if saved is None or index >= len(saved.report.pairs):
+        frames = _figure(running_frame(view), "left") if view.phase == "comparing" else ""
+        return f'<div class="pair">{frames}</div>'
+    pair, report = saved.report.pairs[index], saved.report
+    left = _figure(_frame(saved.folder, pair.left, "left picture"), _side_words(report.left_name, pair.left))
+    if pair.right is None:
+        right = _figure(running_frame(view), text(report.right_name))
+    else:
+        right = _figure(_frame(saved.folder, pair.right, "right picture"), _side_words(report.right_name, pair.right))
+    words = f"<p>{text(report.right_name)} {text(pair.difference.words)}.</p>" if pair.difference else ""
+    return f'<div class="pair">{left}{right}</div>{words}'
+
+
+def strip(saved: SavedComparison | None, view: EngineView) -> str:
+    """The right side at each strength, in a row."""
+    if saved is None or not saved.report.settings.strip:
+        return ""
+    figures = [_strip_figure(saved.folder, picture) for picture in saved.report.strip]
+    missing = saved.report.settings.strip[len(figures) :]
+    for number, strength in enumerate(missing):
+        running = number == 0 and view.phase == "comparing" and saved.report.num_finished >= _num_pair_pictures(saved)
+        frame = running_frame(view) if running else empty_frame("·", "not made")
+        figures.append(_figure(frame, f"<b>{strength:g}</b>"))
+    return f'<h3>By strength</h3><div class="strip">{"".join(figures)}</div>'
+
+
+def _num_pair_pictures(saved: SavedComparison) -> int:
+    return 2 * len(saved.report.settings.pairs())
+
+
+def _strip_figure(folder: Path, picture: StripPicture) -> str:
+    far = f"<br>{picture.difference.pixels:.3g} of 255" if picture.difference else ""
+    words = f"<b>{picture.strength:g}</b>{far}"
+    return _figure(_frame(folder, picture.picture, f"strength {picture.strength:g}"), words)
+
+
+def _frame(folder: Path, picture: ComparedPicture, name: str) -> str:
+    if not picture.file:
+        return empty_frame("✗", "not valid, and so not shown")
+    return picture_frame(folder / picture.file, name=name, alt=picture.settings.prompt)
+
+
+def _side_words(name: str, picture: ComparedPicture) -> str:
+    error = f'<span class="bad">{text(picture.error)}</span>' if picture.error else ""
+    return f"<b>{text(name)}</b> {duration(picture.seconds) if picture.file else ''} {error}"
+
+
+def _figure(frame: str, words: str) -> str:
+    return f'<figure class="card">{frame}<figcaption>{words}</figcaption></figure>'
+
+
+def sentence(view: EngineView) -> str:
+    """What the right side does; empty before the first finished pair."""
+    if view.comparison is None or not finished_pairs(view.comparison):
+        return ""
+    return f'<div class="verdict finding">{text(view.comparison.report.sentence)}</div>'
+
+
+def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> str:
+    """One pair of the blind vote: nothing tells which side is which."""
+    pair = saved.report.pairs[index]
+    assert pair.right is not None
+    sides = [pair.right, pair.left] if swapped else [pair.left, pair.right]
+    frames = [
+        _figure(_frame(saved.folder, side, f"picture {i}"), f"<b>{i}</b>") for i, side in enumerate(sides, start=1)
+    ]
+    prompt = text(pair.left.settings.prompt)
+    return f'<p class="quiet">Which is better for “{prompt}”?</p><div class="pair">{"".join(frames)}</div>'

@@ -1,0 +1,183 @@
+"""Past pictures from disk, paged and searched; their settings, and those of a dropped picture, used again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.a1111 import PictureText
+from studio.errors import PictureFileError
+from studio.history import History, HistoryPage, thumbnail
+from studio.paths import UserData
+from studio.picture_files import read_picture_text
+from studio.ui.generate_form import GenerateForm
+from studio.ui.html import table, text
+from studio.ui.picture_html import picture_frame, record_line, record_rows
+from studio.ui.toasts import toasts
+
+PER_PAGE = 24
+
+
+@dataclass(frozen=True)
+class HistoryPanel:
+    """Its components, by what they are for."""
+
+    drop: gr.File
+    dropped_words: gr.HTML
+    box: gr.Accordion
+    search: gr.Textbox
+    page: gr.Number
+    newer: gr.Button
+    older: gr.Button
+    words: gr.HTML
+    gallery: gr.Gallery
+    shown_page: gr.JSON
+    selected: gr.Textbox
+    detail: gr.HTML
+    use: gr.Button
+
+
+def build() -> HistoryPanel:
+    """Lay the panel out, below the form and its pictures."""
+    with gr.Accordion("Use the settings of a picture", open=False, elem_id="drop-box"):
+        drop = gr.File(
+            label="Drop a PNG, JPEG or WebP made by LoRA Studio, A1111 or Forge",
+            file_types=[".png", ".jpg", ".jpeg", ".webp"],
+            height=120,
+            elem_id="drop-picture",
+            interactive=True,
+        )
+        dropped_words = gr.HTML(elem_id="dropped-words", padding=False)
+    with gr.Accordion("Past pictures", open=False, elem_id="history-box") as box:
+        with gr.Row(elem_classes="toolbar"):
+            search = gr.Textbox(
+                label="Search", placeholder="words of the prompt, a model, a LoRA, a seed", elem_id="history-search"
+            )
+            newer = gr.Button("‹ Newer", elem_id="history-newer", min_width=96, interactive=False)
+            older = gr.Button("Older ›", elem_id="history-older", min_width=96, interactive=False)
+        page = gr.Number(1, visible=False, precision=0)
+        words = gr.HTML(elem_id="history-words", padding=False)
+        gallery = gr.Gallery(
+            columns=8,
+            height="auto",
+            allow_preview=False,
+            object_fit="cover",
+            label="Past pictures",
+            show_label=False,
+            elem_id="history-gallery",
+            interactive=False,
+            buttons=[],
+        )
+        shown_page = gr.JSON(visible=False)
+        selected = gr.Textbox(visible=False)
+        detail = gr.HTML(elem_id="history-detail", padding=False)
+        use = gr.Button("Use these settings again", elem_id="use-settings", visible=False)
+    return HistoryPanel(
+        drop, dropped_words, box, search, page, newer, older, words, gallery, shown_page, selected, detail, use
+    )
+
+
+def page_words(page: HistoryPage) -> str:
+    """How many there are, which page this is, and which files could not be read."""
+    if page.num_pictures == 0:
+        words = "<p class='quiet'>No pictures here yet. Those you generate are kept in outputs, by day.</p>"
+    else:
+        words = (
+            f"<p class='quiet'>{page.num_pictures:,} pictures, page {page.number} of {page.num_pages}. "
+            "Press one to see it large.</p>"
+        )
+    names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")
+    unreadable = f"<p class='bad'>{len(page.unreadable)} could not be read: {text(names)}</p>"
+    return words + (unreadable if page.unreadable else "")
+
+
+def picture_detail(path: Path) -> str:
+    """A past picture, large, with all that it was made with.
+
+    Raises:
+        PictureFileError: where it cannot be read.
+    """
+    record = read_picture_text(path).record
+    if record is None:
+        raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
+    rows = table(("What", "Value"), record_rows(record), caption=record.settings.prompt)
+    frame = picture_frame(path, name="past picture", alt=record.settings.prompt)
+    return (
+        f'<div class="detail"><figure class="card">{frame}<figcaption>{record_line(record, path)}</figcaption></figure>'
+        f"{rows}</div>"
+    )
+
+
+def taken_words(name: str, taken: PictureText) -> str:
+    """What a dropped picture brought, and what could not be taken over."""
+    skipped = "".join(f"<li>{text(sentence)}</li>" for sentence in taken.skipped)
+    model = f" It was made with {text(taken.model)}." if taken.model else ""
+    words = f"<p class='good'>The settings of {text(name)} ({taken.source}) are in the form.{model}</p>"
+    return words + (f"<p>Not taken over:</p><ul>{skipped}</ul>" if skipped else "")
+
+
+def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> None:
+    """Connect search, pages, the gallery and both ways to use settings again."""
+    history = History(user_data.outputs)
+    filled = list(form.named().values())
+
+    def show(number: float, search: str) -> list[Any]:
+        with toasts():
+            page = history.page(max(1, int(number or 1)), per_page=PER_PAGE, search=search or "")
+            thumbnails = [
+                (str(thumbnail(past.path, cache=user_data.cache / "thumbnails")), past.record.settings.prompt[:60])
+                for past in page.pictures
+            ]
+        return [
+            page.number,
+            page_words(page),
+            gr.update(value=thumbnails, selected_index=None),
+            [str(past.path) for past in page.pictures],
+            gr.update(interactive=page.number > 1),
+            gr.update(interactive=page.number < page.num_pages),
+        ]
+
+    def select(paths: list[str] | None, event: gr.SelectData) -> list[Any]:
+        index = event.index if isinstance(event.index, int) else -1
+        if not paths or not 0 <= index < len(paths):
+            return [gr.skip()] * 3
+        with toasts():
+            path = _own_path(user_data, paths[index])
+            return [str(path), picture_detail(path), gr.update(visible=True)]
+
+    def use_selected(selected: str) -> list[Any]:
+        with toasts():
+            return form.filled_by(read_picture_text(_own_path(user_data, selected)).settings)
+
+    def use_dropped(file: str | None) -> list[Any]:
+        if file is None:
+            return [gr.skip()] * (len(filled) + 2)
+        with toasts():
+            try:
+                taken = read_picture_text(Path(file))
+            except PictureFileError as error:
+                return [*[gr.skip()] * len(filled), f"<p class='bad'>{text(error)}</p>", None]
+            return [*form.filled_by(taken.settings), taken_words(Path(file).name, taken), None]
+
+    hidden = {"api_visibility": "private", "show_progress": "hidden"}
+    shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
+    panel.box.expand(show, [panel.page, panel.search], shown, **hidden)
+    panel.search.submit(lambda search: show(1, search), panel.search, shown, **hidden)
+    panel.newer.click(lambda number, search: show(number - 1, search), [panel.page, panel.search], shown, **hidden)
+    panel.older.click(lambda number, search: show(number + 1, search), [panel.page, panel.search], shown, **hidden)
+    panel.gallery.select(select, panel.shown_page, [panel.selected, panel.detail, panel.use], **hidden)
+    panel.use.click(use_selected, panel.selected, filled, **hidden)
+    panel.drop.upload(use_dropped, panel.drop, [*filled, panel.dropped_words, panel.drop], **hidden)
+
+
+def _own_path(user_data: UserData, path: str) -> Path:
+    """A path that came from the page: only pictures of ours are read back.
+
+    Raises:
+        PictureFileError: for any other.
+    """
+    resolved = Path(path).resolve()
+    if not resolved.is_relative_to(user_data.outputs.resolve()) or resolved.suffix != ".png":
+        raise PictureFileError("That is not one of the studio's pictures.")
+    return resolved

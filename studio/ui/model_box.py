@@ -1,0 +1,95 @@
+"""Which model, on which device: choosing, loading, and checking the device. Below all modes of the Inference tab."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.engine_process.client import EngineClient
+from studio.engine_process.view import EngineView
+from studio.settings import ModelSettings, parse_settings
+from studio.ui.html import text
+from studio.ui.parts import Update
+from studio.ui.toasts import toasts
+
+
+@dataclass(frozen=True)
+class ModelBox:
+    """Its components, by what they are for."""
+
+    model: gr.Textbox
+    precision: gr.Dropdown
+    prediction_type: gr.Dropdown
+    load: gr.Button
+    cancel: gr.Button
+    check: gr.Button
+    shown: dict[str, gr.components.Component]
+
+
+def build() -> ModelBox:
+    """Lay both sections out."""
+    defaults, fields = ModelSettings(), ModelSettings.model_fields
+    with gr.Accordion("Model", open=False, elem_id="model-box"):
+        model = gr.Textbox(
+            defaults.model, label=fields["model"].title, info=fields["model"].description, interactive=True
+        )
+        with gr.Row(elem_classes="fields"):
+            precision, prediction = (
+                gr.Dropdown(
+                    choices,
+                    value=choices[0],
+                    label=fields[name].title,
+                    info=fields[name].description,
+                    interactive=True,
+                )
+                for name, choices in (
+                    ("precision", ["float32", "float16", "bfloat16"]),
+                    ("prediction_type", ["auto", "epsilon", "v_prediction"]),
+                )
+            )
+        with gr.Row(elem_classes="actions"):
+            load = gr.Button("Load", elem_id="load-model", interactive=False)
+            cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
+    with gr.Accordion("Device check", open=False, elem_id="device-box"):
+        words = gr.HTML(elem_id="device-words")
+        check = gr.Button("Compare the device with the CPU", elem_id="check-device", interactive=False)
+    shown: dict[str, gr.components.Component] = {"device": words, "load": load, "cancel-load": cancel, "check": check}
+    return ModelBox(model, precision, prediction, load, cancel, check, shown)
+
+
+def render(view: EngineView) -> dict[str, Update]:
+    """What every shown part should be now."""
+    return {
+        "device": _device_words(view),
+        "load": gr.update(interactive=view.phase in ("ready", "no model")),
+        "cancel-load": gr.update(interactive=view.phase == "loading" and not view.cancelling),
+        "check": gr.update(interactive=view.phase == "ready"),
+    }
+
+
+def _device_words(view: EngineView) -> str:
+    if view.device_check is None:
+        return "<p>Not checked on this machine yet. It compares a few UNet steps, a VAE decode and a backward pass.</p>"
+    kind = "good" if view.device_check.passed else "bad"
+    when = f"{view.device_check.checked_at:%d %B %Y}"
+    return f'<p class="{kind}">{text(view.device_check.sentence)}</p><p class="quiet">checked on {when}</p>'
+
+
+def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the buttons."""
+
+    def load(model: str, precision: str, prediction_type: str) -> None:
+        values = {"model": model.strip(), "precision": precision, "prediction_type": prediction_type}
+        with toasts():
+            engine.load(parse_settings(ModelSettings, values))
+
+    def check() -> None:
+        with toasts():
+            engine.check_device()
+
+    named = {"model": box.model, "precision": box.precision, "prediction_type": box.prediction_type}
+    hidden = {"api_visibility": "private", "show_progress": "hidden"}
+    then_refresh(box.load.click(load, inputs_kwargs=named, **hidden))
+    then_refresh(box.cancel.click(engine.cancel, **hidden))
+    then_refresh(box.check.click(check, **hidden))

@@ -1,0 +1,86 @@
+"""Pictures as HTML: finished, in the making, not valid, still to come. Their frames never change size."""
+
+from pathlib import Path
+
+from studio.engine_process.view import EngineView
+from studio.results import Check, ImageRecord
+from studio.ui.html import data_url, download_link, duration, text
+
+
+def picture_frame(path: Path, *, name: str, alt: str) -> str:
+    """A finished picture that opens large."""
+    if not path.is_file():
+        return empty_frame("?", f"{path.name} is no longer in its folder")
+    url = data_url(path.read_bytes(), "image/png")
+    return (
+        f'<button class="frame zoom" type="button" aria-label="Enlarge {text(name)}">'
+        f'<img src="{url}" alt="{text(alt)}"></button>'
+    )
+
+
+def running_frame(view: EngineView) -> str:
+    """The picture in the making: its last preview, and a bar."""
+    step = view.step
+    if step is None:
+        return empty_frame("…", "about to begin")
+    share = 100 * step.step / step.num_steps
+    preview = (
+        f'<img class="preview" src="data:image/png;base64,{view.preview_png}" alt="Preview">'
+        if view.preview_png
+        else '<span class="sign">…</span>'
+    )
+    return (
+        f'<div class="frame">{preview}<div class="bar" role="progressbar" aria-label="Steps" aria-valuemin="0" '
+        f'aria-valuemax="{step.num_steps}" aria-valuenow="{step.step}"><span style="width:{share:.0f}%"></span>'
+        "</div></div>"
+    )
+
+
+def empty_frame(sign: str, words: str) -> str:
+    """A place for a picture."""
+    return (
+        f'<div class="frame empty"><span class="sign" aria-hidden="true">{text(sign)}</span>'
+        f"<span>{text(words)}</span></div>"
+    )
+
+
+def check_marks(checks: tuple[Check, ...]) -> str:
+    """`✓ latents ✓ decoded ✓ picture`, each with what was seen."""
+    marks = []
+    for check in checks:
+        kind, sign, word = ("good", "✓", "passed") if check.passed else ("bad", "✗", "failed")
+        marks.append(
+            f'<span class="{kind}" title="{text(check.finding)}"><span aria-label="{word}">{sign}</span> '
+            f"{text(check.name)}</span>"
+        )
+    return f'<span class="marks">{" ".join(marks)}</span>'
+
+
+def record_line(record: ImageRecord, path: Path) -> str:
+    """Under a picture: its checks, its time, its seed, and a link that saves it."""
+    return (
+        f'<p class="facts">{check_marks(record.checks)} <span>{duration(record.timings.total_seconds)}</span> '
+        f"<span>seed {record.settings.seed}</span> "
+        f"{download_link(path, 'Save', media_type='image/png')}</p>"
+    )
+
+
+def record_rows(record: ImageRecord) -> list[tuple[str, str]]:
+    """All that a picture was made with, as rows of a table."""
+    settings = record.settings
+    loras = ", ".join(f"{lora.name} {lora.strength:g}" for lora in record.loras) or "none"
+    guidance = f"{settings.guidance_scale:g}"
+    if (settings.guidance_start, settings.guidance_end) != (0, 1):
+        guidance += f", from {settings.guidance_start:.0%} to {settings.guidance_end:.0%} of the steps"
+    return [
+        ("Negative prompt", settings.negative_prompt or "none"),
+        ("Seed", str(settings.seed)),
+        ("Size", f"{record.width} × {record.height}"),
+        ("Steps", str(settings.num_inference_steps)),
+        ("Guidance", guidance),
+        ("Scheduler", settings.scheduler if settings.scheduler != "model's own" else record.scheduler),
+        ("LoRAs", loras),
+        ("Model", record.model + (f" @ {record.model_revision[:8]}" if record.model_revision else "")),
+        ("Time", f"{duration(record.timings.total_seconds)} on {record.device}, {record.precision}"),
+        ("Made", f"{record.made_at:%d %B %Y, %H:%M}"),
+    ]

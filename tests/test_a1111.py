@@ -1,0 +1,248 @@
+"""A1111's text: written so that its readers understand it, read so that nothing is lost in silence."""
+
+import json
+import random
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from studio import __version__
+from studio.a1111 import MAX_TEXT_LENGTH, parse_parameters, to_parameters
+from studio.errors import PictureFileError
+from studio.results import ImageRecord, LoraUsed, Timings
+from studio.settings import SCHEDULER_NAMES, GenerationSettings, LoraChoice, SchedulerName
+
+A1111_TEXT = """a (red:1.2) shoe, <lora:shoes:0.7>
+on white
+Negative prompt: blurry,
+dark
+Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 965400086, Size: 512x768, \
+Model hash: 6ce0161689, Model: v1-5-pruned, Lora hashes: "shoes: 0123456789ab", Version: v1.10.1"""
+
+
+def make_record(settings: GenerationSettings, **changes: object) -> ImageRecord:
+    facts: dict[str, object] = {
+        "settings": settings,
+        "width": settings.width or 512,
+        "height": settings.height or 512,
+        "model": "shoes-demo",
+        "model_revision": "",
+        "scheduler": "PNDMScheduler",
+        "loras": tuple(
+            LoraUsed(name=x.name, strength=x.strength, sha256="abcdef" * 10 + "1234") for x in settings.loras
+        ),
+        "device": "cpu",
+        "precision": "float32",
+        "checks": (),
+        "timings": Timings(text_seconds=0.1, step_seconds=(0.5,), vae_seconds=1, total_seconds=1.6, first_call=False),
+        "made_at": datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "versions": {"torch": "2.10"},
+    }
+    return ImageRecord.model_validate({**facts, **changes})
+
+
+FULL = GenerationSettings(
+    prompt="a (red:1.3) shoe, 'très' chic,\n白い背景",
+    negative_prompt='blurry: very,\n"bad"',
+    num_inference_steps=12,
+    guidance_scale=7.123456789,
+    scheduler="Euler a",
+    width=512,
+    height=768,
+    seed=2**62 + 1,
+    loras=(LoraChoice(name="my shoes", strength=0.8), LoraChoice(name="style", strength=-1)),
+)
+
+
+def test_the_text_is_a1111s_to_the_letter() -> None:
+    settings = GenerationSettings(
+        prompt="a shoe",
+        negative_prompt="blurry",
+        scheduler="DPM++ 2M Karras",
+        seed=1,
+        loras=(LoraChoice(name="shoes", strength=1),),
+    )
+    assert to_parameters(make_record(settings)) == (
+        "a shoe <lora:shoes:1>\n"
+        "Negative prompt: blurry\n"
+        "Steps: 25, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 1, Size: 512x512, "
+        f'Model: shoes-demo, RNG: CPU, Lora hashes: "shoes: abcdefabcdef", Version: lora-studio {__version__}'
+    )
+
+
+def test_an_empty_negative_prompt_has_no_line() -> None:
+    assert "Negative" not in to_parameters(make_record(GenerationSettings(prompt="a")))
+
+
+def test_without_loras_there_are_no_hashes() -> None:
+    assert "Lora hashes" not in to_parameters(make_record(GenerationSettings(prompt="a")))
+
+
+def test_a_lora_that_the_prompt_has_is_not_added_again() -> None:
+    settings = GenerationSettings(prompt="a <lora:x:0.5>", loras=(LoraChoice(name="x", strength=0.5),))
+    assert to_parameters(make_record(settings)).count("<lora:") == 1
+
+
+@pytest.mark.parametrize("model", ["/home/ann/models/sd.safetensors", r"C:\Users\ann\sd.safetensors"])
+def test_the_text_does_not_tell_where_the_owners_files_lie(model: str) -> None:
+    text = to_parameters(make_record(GenerationSettings(prompt="a"), model=model))
+    assert "Model: sd," in text
+    assert "ann" not in text
+
+
+def test_a_value_with_a_comma_a_colon_or_a_newline_is_quoted_as_json() -> None:
+    model = 'odd, "model": ü\nname'
+    text = to_parameters(make_record(GenerationSettings(prompt="a"), model=model))
+    assert f"Model: {json.dumps(model, ensure_ascii=False)}, RNG" in text
+    assert parse_parameters(text).model == model
+
+
+def test_what_is_written_is_read_back() -> None:
+    read = parse_parameters(to_parameters(make_record(FULL)))
+    assert read.settings == FULL
+    assert read.model == "shoes-demo"
+    assert read.source == "A1111"
+    assert read.skipped == ()
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULER_NAMES if name != "model's own"])
+def test_every_scheduler_is_read_back(name: SchedulerName) -> None:
+    settings = GenerationSettings(prompt="a", scheduler=name, width=512, height=512)
+    assert parse_parameters(to_parameters(make_record(settings))).settings == settings
+
+
+def test_the_models_own_scheduler_is_written_by_its_name() -> None:
+    assert "Sampler: PLMS, " in to_parameters(make_record(GenerationSettings(prompt="a")))
+
+
+def test_a_scheduler_of_an_unknown_class_is_written_as_it_is() -> None:
+    text = to_parameters(make_record(GenerationSettings(prompt="a"), scheduler="HeunDiscreteScheduler"))
+    assert "Sampler: HeunDiscreteScheduler, " in text
+
+
+def test_a_nul_in_a_prompt_does_not_end_the_text() -> None:
+    assert "\0" not in to_parameters(make_record(GenerationSettings(prompt="a\0b")))
+
+
+def test_a_picture_of_a1111_is_understood() -> None:
+    read = parse_parameters(A1111_TEXT)
+    assert read.settings == GenerationSettings(
+        prompt="a (red:1.2) shoe,\non white",
+        negative_prompt="blurry,\ndark",
+        num_inference_steps=20,
+        guidance_scale=7,
+        seed=965400086,
+        scheduler="DPM++ 2M Karras",
+        width=512,
+        height=768,
+        loras=(LoraChoice(name="shoes", strength=0.7),),
+    )
+    assert (read.model, read.record, read.skipped) == ("v1-5-pruned", None, ())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "scheduler"),
+    [
+        ("DPM++ 2M Karras", "DPM++ 2M Karras"),
+        ("DPM++ 2M", "DPM++ 2M"),
+        ("DPM++ 2M, Schedule type: Automatic", "DPM++ 2M Karras"),
+        ("DPM++ 2M, Schedule type: Uniform", "DPM++ 2M"),
+        ("Euler, Schedule type: Automatic", "Euler"),
+    ],
+)
+def test_samplers_mean_what_they_mean_in_the_version_that_wrote_them(sampler: str, scheduler: str) -> None:
+    read = parse_parameters(f"a\nSteps: 20, Sampler: {sampler}, Seed: 1")
+    assert read.settings.scheduler == scheduler
+    assert read.skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Steps: 0, Seed: 7", "num_inference_steps must be between 1 and 150, got '0'."),
+        ("Steps: 20, Seed: 7, CFG scale: 0.5", "guidance_scale must be between 1 and 30"),
+        ("Steps: 20, Seed: 7, CFG scale: nan", "guidance_scale"),
+        ("Steps: 20, Seed: 7, Size: 500x512", "width should be a multiple of 8"),
+        ("Steps: 20, Seed: 7, Size: big", "width should be a valid integer"),
+        ("Steps: 20, Seed: 7, Sampler: DPM++ SDE", "The sampler DPM++ SDE is not known here"),
+        ("Steps: 20, Seed: 7, Sampler: Euler, Schedule type: Beta", "The schedule type Beta is not known"),
+        ("Steps: 20, Seed: 7, Hires upscale: 2", "Hires upscale is not known here"),
+        ("Steps: 20, Seed: 7, Clip skip: 2", "Clip skip is not known here"),
+        ("Steps: 20, Seed: 7, RNG: NV", "noise was not drawn on the CPU"),
+        ('Steps: 20, Seed: 7, ControlNet 0: "Module: canny, Weight: 1"', "ControlNet 0 is not known here"),
+        ("Steps: 20, Seed: 7\nTemplate: {a|b}", "after the line of settings"),
+    ],
+)
+def test_what_cannot_be_taken_over_is_named_and_the_rest_is_taken(line: str, words: str) -> None:
+    read = parse_parameters(f"a shoe\n{line}")
+    assert any(words in sentence for sentence in read.skipped), read.skipped
+    assert (read.settings.prompt, read.settings.seed) == ("a shoe", 7)
+
+
+def test_a_negative_seed_stays_the_default() -> None:
+    read = parse_parameters("a\nSteps: 20, Seed: -1")
+    assert read.settings.seed == GenerationSettings(prompt="").seed
+    assert "seed must be at least 0" in read.skipped[0]
+
+
+def test_a_lora_tag_that_breaks_its_rule_is_named_and_the_others_act() -> None:
+    read = parse_parameters("a <lora:x:9> <lora:y:1:2> <lora:z:1>\nSteps: 20")
+    assert read.settings.loras == (LoraChoice(name="z"),)
+    assert "<lora:x:9>" in read.skipped[0]
+    assert "<lora:y:1:2>" in read.skipped[1]
+
+
+def test_a_ninth_lora_is_named() -> None:
+    read = parse_parameters(" ".join(f"<lora:l{i}:1>" for i in range(9)) + "\nSteps: 20")
+    assert len(read.settings.loras) == 8
+    assert read.skipped == ("The LoRA l8 is one too many: 8 may act.",)
+
+
+def test_the_last_line_of_settings_counts() -> None:
+    read = parse_parameters("how to\nSteps: many\nSteps: 20, Seed: 5")
+    assert (read.settings.prompt, read.settings.seed) == ("how to\nSteps: many", 5)
+
+
+def test_a_text_without_a_line_of_settings_is_a_prompt() -> None:
+    read = parse_parameters("a shoe\nNegative prompt: dark")
+    assert (read.settings.prompt, read.settings.negative_prompt) == ("a shoe", "dark")
+    assert "taken for a prompt alone" in read.skipped[0]
+
+
+def test_windows_line_ends_are_line_ends() -> None:
+    read = parse_parameters("a\r\nNegative prompt: b\r\nSteps: 20, Seed: 5")
+    assert (read.settings.prompt, read.settings.negative_prompt, read.settings.seed) == ("a", "b", 5)
+
+
+@pytest.mark.parametrize("text", ["", " \n "])
+def test_an_empty_text_is_refused(text: str) -> None:
+    with pytest.raises(PictureFileError, match="no settings in an empty text"):
+        parse_parameters(text)
+
+
+def test_a_text_without_measure_is_refused() -> None:
+    with pytest.raises(PictureFileError, match="1,000,000 are allowed"):
+        parse_parameters("a" * (MAX_TEXT_LENGTH + 1))
+
+
+@pytest.mark.parametrize("unit", ["a", " ", '"', '\\"', 'a: "', "a:", 'a:",', "<lora:a>", "b <lora:a>", "\n", ": "])
+def test_a_hostile_text_does_not_take_long(unit: str) -> None:
+    started = time.monotonic()
+    many = unit * (200_000 // len(unit))
+    read = parse_parameters(f"{many}\nSteps: 20, {many}")
+    assert time.monotonic() - started < 5
+    assert len(read.skipped) <= 21
+
+
+def test_a_lone_surrogate_does_not_raise() -> None:
+    assert parse_parameters("a \ud800\nSteps: 20").settings.prompt == "a ?"
+
+
+def test_no_random_text_raises() -> None:
+    chooser = random.Random(7)
+    pieces = [*A1111_TEXT.replace(",", " , ").split(" "), "\n", '"', "\\", "\ud800", "-1", "9" * 5000, "<lora:", "\0"]
+    for _ in range(2000):
+        text = " ".join(chooser.choice(pieces) for _ in range(chooser.randrange(1, 40)))
+        if text.strip():
+            parse_parameters(text)
