@@ -126,7 +126,7 @@ def other_tabs(stage: Stage) -> None:
 
 def loading(stage: Stage) -> None:
     with stage.paused_engine():
-        stage.studio.press("load", "shoes-demo", "float32")
+        stage.studio.press("load", "shoes-demo", "float32", "auto")
         stage.shoot("inference-loading", "Loading.")
 
 
@@ -169,20 +169,20 @@ def engine_gone(stage: Stage) -> None:
 
 
 def no_model(stage: Stage) -> None:
-    stage.studio.press("load", "/home/ada/models/no-such-model", "float32")
+    stage.studio.press("load", "/home/ada/models/no-such-model", "float32", "auto")
     stage.wait_until("no model loaded")
     stage.shoot("inference-no-model", "There is no model folder")
 
 
 def offline(stage: Stage) -> None:
-    stage.studio.press("load", HUB_MODEL, "float32")
+    stage.studio.press("load", HUB_MODEL, "float32", "auto")
     stage.wait_until("no model loaded")
     stage.shoot("inference-offline", "could not be downloaded", act=lambda page: open_section(page, "Model"))
 
 
 def failed(stage: Stage) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        stage.studio.press("load", str(poisoned_model(Path(folder), channel=1)), "float32")
+        stage.studio.press("load", str(poisoned_model(Path(folder), channel=1)), "float32", "auto")
         stage.wait_until(" ready ")
         stage.run()
         stage.wait_until("pictures are not valid")
