@@ -23,7 +23,7 @@ from studio.engine.denoise import (
     set_timesteps,
 )
 from studio.engine.device import device_name, release_memory, synchronize
-from studio.engine.hub import DownloadWatcher
+from studio.engine.hub_download import DownloadWatcher
 from studio.engine.lora_layers import LoraLayers
 from studio.engine.memory import MemoryMeter
 from studio.engine.models import Components, find_model, load_components, move_components
@@ -153,14 +153,14 @@ class PipelineManager:
             DownloadCancelledError: where the watcher asked to stop; the model before it is still loaded then.
         """
         self._assert_own_thread()
-        found = find_model(settings.model)
+        found = find_model(settings.model, progress=progress)
         self.unload()
         started = time.perf_counter()
         decision = decide_precision(self.device.type, settings.precision)
         notes = (*found.notes, SLICING_WARNING) if settings.attention_slicing else found.notes
         meter = MemoryMeter(self.device)
         with meter:
-            components = load_components(found, decision.precision)
+            components = load_components(found, decision.precision, prediction_type=settings.prediction_type)
             assert_precision(components.modules(), decision.precision)  # here, or a missing tensor cannot move
             move_components(components, self.device)
             if settings.attention_slicing:
@@ -173,8 +173,8 @@ class PipelineManager:
             device_name=device_name(self.device),
             precision=decision,
             model=found.name,
-            model_folder=str(found.folder),
-            model_revision="",
+            model_folder=str(found.file or found.folder),
+            model_revision=found.revision,
             parameters=components.num_parameters(),
             width=width,
             height=height,

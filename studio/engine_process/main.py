@@ -137,7 +137,7 @@ class EngineProcess:
 
     def _load(self, request: Load) -> None:
         from studio.engine.device_check import kept_check
-        from studio.engine.hub import DownloadProgress, DownloadWatcher
+        from studio.engine.hub_download import DownloadProgress, DownloadWatcher
 
         def on_progress(progress: DownloadProgress) -> None:
             self._tell(
