@@ -11,7 +11,17 @@ from studio import __version__
 from studio.bench.settings import BENCH_NAMES, BenchSettings
 from studio.errors import StudioError, system_error_sentence
 from studio.paths import locate_user_data
-from studio.settings import SHIPPED_MODEL, ModelSettings, ServerSettings, SmokeSettings, parse_settings
+from studio.settings import (
+    SCHEDULER_NAMES,
+    SHIPPED_MODEL,
+    CompareSettings,
+    GenerationSettings,
+    ImagesSettings,
+    ModelSettings,
+    ServerSettings,
+    SmokeSettings,
+    parse_settings,
+)
 from studio.threads import prepare_threads
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="LoRA Studio.")
@@ -87,6 +97,159 @@ def smoke(
         model_settings, smoke_settings, user_data=locate_user_data(user_data), cpu_only=cpu, as_json=json
     )
     raise typer.Exit(0 if passed else 1)
+
+
+def _help(name: str) -> str:
+    return str(GenerationSettings.model_fields[name].description)
+
+
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="NAME[:STRENGTH]", help="A LoRA of the library or a file; may be given more often."),
+]
+StepsOption = Annotated[int, typer.Option("--steps", help=_help("num_inference_steps"))]
+GuidanceOption = Annotated[float, typer.Option("--guidance", help=_help("guidance_scale"))]
+GuidanceFromOption = Annotated[float, typer.Option("--guidance-from", help=_help("guidance_start"))]
+GuidanceUntilOption = Annotated[float, typer.Option("--guidance-until", help=_help("guidance_end"))]
+WidthOption = Annotated[int | None, typer.Option("--width", help=_help("width"))]
+HeightOption = Annotated[int | None, typer.Option("--height", help=_help("height"))]
+SchedulerOption = Annotated[
+    str, typer.Option("--scheduler", help=_help("scheduler"), metavar="|".join(SCHEDULER_NAMES))
+]
+SeedOption = Annotated[int, typer.Option("--seed", help=_help("seed"))]
+NegativeOption = Annotated[str, typer.Option("--negative-prompt", help=_help("negative_prompt"))]
+LongOption = Annotated[bool, typer.Option("--long-prompt", help=_help("long_prompt"))]
+PredictionOption = Annotated[
+    str, typer.Option("--prediction-type", help=str(ModelSettings.model_fields["prediction_type"].description))
+]
+DEFAULTS = GenerationSettings(prompt="")
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help=_help("prompt"))],
+    negative_prompt: NegativeOption = "",
+    lora: LoraOption = None,
+    images: Annotated[int, typer.Option(help=str(ImagesSettings.model_fields["num_images"].description))] = 1,
+    steps: StepsOption = DEFAULTS.num_inference_steps,
+    guidance: GuidanceOption = DEFAULTS.guidance_scale,
+    guidance_from: GuidanceFromOption = DEFAULTS.guidance_start,
+    guidance_until: GuidanceUntilOption = DEFAULTS.guidance_end,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    scheduler: SchedulerOption = DEFAULTS.scheduler,
+    seed: SeedOption = DEFAULTS.seed,
+    long_prompt: LongOption = False,
+    model: ModelOption = SHIPPED_MODEL,
+    precision: PrecisionOption = "float32",
+    prediction_type: PredictionOption = "auto",
+    cpu: CpuOption = False,
+    json: JsonOption = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Make pictures, each checked and saved with its settings; exit code 0 only when all are valid."""
+    values = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "guidance_start": guidance_from,
+        "guidance_end": guidance_until,
+        "width": width,
+        "height": height,
+        "scheduler": scheduler,
+        "seed": seed,
+        "long_prompt": long_prompt,
+        "loras": _loras(lora),
+    }
+    settings = parse_settings(
+        ImagesSettings, {"generation": parse_settings(GenerationSettings, values), "num_images": images}
+    )
+    model_settings = parse_settings(
+        ModelSettings, {"model": model, "precision": precision, "prediction_type": prediction_type}
+    )
+    _prepare_engine()
+    from studio.commands import run_generate
+
+    valid = run_generate(model_settings, settings, user_data=locate_user_data(user_data), cpu_only=cpu, as_json=json)
+    raise typer.Exit(0 if valid else 1)
+
+
+@app.command()
+def compare(
+    prompts: Annotated[list[str], typer.Argument(help=str(CompareSettings.model_fields["prompts"].description))],
+    left: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[:STRENGTH]", help="A LoRA of the left side. None: the base.")
+    ] = None,
+    right: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[:STRENGTH]", help="A LoRA of the right side.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help=str(CompareSettings.model_fields["num_seeds"].description))] = 1,
+    strip: Annotated[
+        list[float] | None, typer.Option(help=str(CompareSettings.model_fields["strip"].description))
+    ] = None,
+    negative_prompt: NegativeOption = "",
+    steps: StepsOption = DEFAULTS.num_inference_steps,
+    guidance: GuidanceOption = DEFAULTS.guidance_scale,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    scheduler: SchedulerOption = DEFAULTS.scheduler,
+    seed: SeedOption = DEFAULTS.seed,
+    model: ModelOption = SHIPPED_MODEL,
+    precision: PrecisionOption = "float32",
+    cpu: CpuOption = False,
+    json: JsonOption = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Make the same pictures with two sides' LoRAs and say how far they are apart."""
+    shared = {
+        "prompt": "",
+        "negative_prompt": negative_prompt,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "width": width,
+        "height": height,
+        "scheduler": scheduler,
+        "seed": seed,
+    }
+    values = {
+        "prompts": tuple(prompts),
+        "num_seeds": seeds,
+        "generation": parse_settings(GenerationSettings, shared),
+        "left": _loras(left),
+        "right": _loras(right),
+        "strip": tuple(strip or ()),
+    }
+    settings = parse_settings(CompareSettings, values)
+    model_settings = parse_settings(ModelSettings, {"model": model, "precision": precision})
+    _prepare_engine()
+    from studio.commands import run_compare
+
+    valid = run_compare(model_settings, settings, user_data=locate_user_data(user_data), cpu_only=cpu, as_json=json)
+    raise typer.Exit(0 if valid else 1)
+
+
+def _loras(options: list[str] | None) -> tuple[dict[str, object], ...]:
+    """`white-ground:0.8` as a choice; a file's path may hold colons, so only a number after the last one counts."""
+    choices: list[dict[str, object]] = []
+    for option in options or ():
+        name, _, strength = option.rpartition(":")
+        try:
+            choices.append({"name": name or option, "strength": float(strength)} if name else {"name": option})
+        except ValueError:
+            choices.append({"name": option})
+    return tuple(
+        {**choice, "name": str(Path(str(choice["name"])).resolve())}
+        if str(choice["name"]).endswith(".safetensors")
+        else choice
+        for choice in choices
+    )
+
+
+def _prepare_engine() -> None:
+    """What must be said before torch and transformers are imported."""
+    prepare_threads()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 @app.command()

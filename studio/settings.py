@@ -251,7 +251,8 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, object]) -> Setti
         for problem in error.errors():
             name = str(problem["loc"][0])
             rule = _rule(kind.model_fields.get(name), problem["msg"])
-            sentences.append(f"{name} {rule}, got {problem['input']!r}.")
+            place = " ".join(str(step + 1 if isinstance(step, int) else step) for step in problem["loc"])
+            sentences.append(f"{place} {rule}, got {problem['input']!r}.")
         raise SettingsError(" ".join(dict.fromkeys(sentences))) from error
 
 

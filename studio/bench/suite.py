@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from studio.bench.cold_start import bench_cold_start
 from studio.bench.figures import Figure
 from studio.bench.generation import bench_real_size, bench_shipped
+from studio.bench.lora import bench_lora
 from studio.bench.memory import bench_memory
 from studio.bench.settings import BenchName, BenchSettings
 from studio.bench.startup import bench_startup
@@ -56,6 +57,12 @@ BENCHES: Mapping[BenchName, Bench] = {
         "`PipelineManager.generate()` beside `StableDiffusionPipeline`, in one process: same folder, scheduler, "
         "prompt, seed, steps and guidance, float32. The first call of each is not counted; its pictures are compared "
         "as uint8 / 255.",
+    ),
+    "lora": Bench(
+        bench_lora,
+        "A LoRA switched on and off and re-weighted on a model of Stable Diffusion 1.5's size; base and LoRA picture "
+        "beside the base's alone; the peak memory of a fresh process with a LoRA beside one without; the time that "
+        "the text encoder takes for words met before beside new ones.",
     ),
     "real-size": Bench(
         bench_real_size,

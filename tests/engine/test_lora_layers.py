@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from studio.engine import lora_layers
 from studio.engine.pipeline import GeneratedImage, PipelineManager
+from studio.engine.precision import assert_precision
 from studio.errors import LoraError, StudioError, WeightsFileError
 from studio.loras.library import LoraLibrary
 from studio.settings import GenerationSettings, LoraChoice, ModelSettings
@@ -23,11 +25,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("loras")
 
 
-@pytest.fixture(scope="module")
-def studio(folder: Path) -> PipelineManager:
-    """The shipped model with a library of its own."""
+@pytest.fixture(scope="module", params=["sums", "hooks"])
+def studio(request: pytest.FixtureRequest, folder: Path) -> PipelineManager:
+    """The shipped model with a library of its own, as small models are treated and as large ones are."""
     manager = PipelineManager(torch.device("cpu"), rejected_folder=folder / "rejected", library=LoraLibrary(folder))
     manager.load(ModelSettings())
+    if request.param == "hooks":
+        manager.loras.sum_limit_bytes = 0
     return manager
 
 
@@ -54,6 +58,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
         studio.loras.use(())
         modules = [m for part in studio.components.modules().values() for m in part.modules()]
         assert not any(module._forward_hooks for module in modules)
+        assert not studio.loras._attached
 
 
 SETTINGS = GenerationSettings(prompt="brown leather boots", num_inference_steps=4, seed=3)
@@ -254,11 +259,43 @@ def test_matrices_fit_1_by_1_convolutions(studio: PipelineManager, folder: Path,
     assert torch.equal(studio.generate(with_loras(("matrices", 1.0))).latents_CHW, first)
 
 
-def test_only_one_set_of_base_weights_is_in_memory(studio: PipelineManager, folder: Path, update: Update) -> None:
+def test_a_large_model_keeps_one_set_of_weights(studio: PipelineManager, folder: Path, update: Update) -> None:
     save_kohya(folder / "memory.safetensors", update)
     before = {name: p.data_ptr() for name, p in studio.components.unet.named_parameters()}
     studio.loras.use((LoraChoice(name="memory"),))
+    same = {name: p.data_ptr() for name, p in studio.components.unet.named_parameters()} == before
+    assert same == (studio.loras.sum_limit_bytes == 0)
+    studio.loras.use(())
     assert {name: p.data_ptr() for name, p in studio.components.unet.named_parameters()} == before
+
+
+def test_no_tensor_of_an_attached_lora_is_on_the_meta_device_or_in_another_precision(
+    studio: PipelineManager, folder: Path, update: Update
+) -> None:
+    save_kohya(folder / "precise.safetensors", update)
+    studio.loras.use((LoraChoice(name="precise"),))
+    assert_precision(studio.components.modules(), "float32")
+
+
+def test_the_base_comes_back_where_attaching_fails_in_the_middle(
+    studio: PipelineManager, folder: Path, update: Update, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_kohya(folder / "kept.safetensors", update)
+    save_kohya(folder / "late.safetensors", update)
+    before = studio.generate(with_loras(("kept", 0.5))).latents_CHW
+    calls: list[int] = []
+    stack = lora_layers._stacked
+
+    def fails_once(stacked: lora_layers.Stack) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(1)
+        if len(calls) == 20:
+            raise RuntimeError("not enough memory")
+        return stack(stacked)
+
+    monkeypatch.setattr(lora_layers, "_stacked", fails_once)
+    with pytest.raises(LoraError, match="could not be attached: not enough memory"):
+        studio.loras.use((LoraChoice(name="late"),))
+    assert torch.equal(studio.generate(with_loras(("kept", 0.5))).latents_CHW, before)
 
 
 def test_diffusers_itself_makes_the_same_of_the_file(studio: PipelineManager, folder: Path, update: Update) -> None:
