@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from studio.results import SmokeReport
+from studio.comparison import SavedComparison
+from studio.paths import assets_folder
+from studio.picture_files import read_picture_text
+from studio.results import ImagesReport, MadeImage, SmokeReport
+from studio.settings import LoraChoice
 
 
 def studio(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]:
@@ -49,9 +54,15 @@ def test_smoke_fails_when_an_image_is_not_valid(tmp_path: Path, model_copy: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("smoke", "--model", "/nowhere"), "There is no model folder /nowhere."),
+        (("smoke", "--model", "/nowhere"), "There is no model folder or file /nowhere."),
         (("smoke", "--steps", "0"), "num_inference_steps must be between 1 and 150, got 0."),
         (("ui", "--listen"), "listen opens the studio to other machines, so it needs auth_file, got none."),
+        (("generate", "shoes", "--scheduler", "Eulr"), "scheduler should be"),
+        (("generate", "shoes", "--lora", "white-ground:9"), "loras 1 strength"),
+        (("generate", "shoes", "--width", "100"), "width should be a multiple of 8, got 100."),
+        (("generate", "shoes", "--lora", "nosuch"), "There is no LoRA named nosuch in the library"),
+        (("generate", "(shoes:1.2) <lora:white-ground:x>"), "<lora:white-ground:x>"),
+        (("compare", "shoes", "--right", "nosuch"), "There is no LoRA named nosuch in the library"),
         (("ui", "--port", "0"), "port must be between 1 and 65535, got 0."),
     ],
 )
@@ -77,3 +88,48 @@ def test_the_report_of_the_command_line_is_the_one_on_disk(tmp_path: Path) -> No
     done = studio("smoke", "--json", "--steps", "4", user_data=tmp_path)
     (saved,) = tmp_path.glob("outputs/*/smoke-*/report.json")
     assert json.loads(saved.read_text()) == json.loads(done.stdout)
+
+
+def test_generate_makes_checked_pictures_that_carry_their_settings(tmp_path: Path) -> None:
+    options = ("--steps", "6", "--lora", "white-ground:0.9", "--images", "2", "--seed", "5", "--scheduler", "Euler")
+    done = studio("generate", "red sneakers", *options, "--json", user_data=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = ImagesReport.model_validate_json(done.stdout)
+    files = [image.path for image in report.images if isinstance(image, MadeImage)]
+    taken = [read_picture_text(file).settings for file in files]
+    assert [settings.seed for settings in taken] == [5, 6]
+    assert taken[0].loras == (LoraChoice(name="white-ground", strength=0.9),)
+    assert taken[0].scheduler == "Euler"
+    assert sorted(files) == sorted(tmp_path.glob("outputs/*/*.png"))
+
+
+def test_compare_says_how_far_two_sides_are_apart(tmp_path: Path) -> None:
+    done = studio("compare", "shoes", "boots", "--steps", "4", "--right", "white-ground", "--json", user_data=tmp_path)
+    assert done.returncode == 0, done.stderr
+    saved = SavedComparison.model_validate_json(done.stdout)
+    assert len(saved.report.pairs) == 2
+    assert "white-ground changes" in saved.report.sentence
+    assert (saved.folder / "grid.png").is_file()
+
+
+def test_compare_takes_a_file_that_is_not_in_the_library(tmp_path: Path) -> None:
+    file = tmp_path / "step 100.safetensors"
+    shutil.copyfile(assets_folder() / "loras" / "white-ground.safetensors", file)
+    done = studio("compare", "shoes", "--steps", "4", "--right", f"{file}:0.5", user_data=tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert "pixels noticeably" in done.stdout
+
+
+def test_generate_prints_the_pictures_files_alone_on_its_output(tmp_path: Path) -> None:
+    done = studio("generate", "boots", "--steps", "3", user_data=tmp_path)
+    assert [Path(line).is_file() for line in done.stdout.splitlines()] == [True]
+
+
+def test_generate_fails_when_a_picture_is_not_valid(tmp_path: Path, model_copy: Path) -> None:
+    weights = model_copy / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["decoder.conv_out.bias"][2] = torch.nan
+    save_file(tensors, weights, metadata={"format": "pt"})
+    done = studio("generate", "boots", "--steps", "3", "--model", str(model_copy), user_data=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "not valid (seed 42): The decoded check failed" in done.stdout

@@ -1,50 +1,42 @@
 """Finding a model and reading it from disk: always safetensors, always on the CPU first."""
 
 import json
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from studio.engine.hub import DownloadWatcher, find_hub_model
 from studio.engine.precision import DTYPES
+from studio.engine.single_file import check_checkpoint, load_checkpoint, said_prediction_type, unread_weights
 from studio.errors import ModelError
+from studio.hub_models import PICKLE_STEMS, half_precision_parts, looks_like_hub_name
 from studio.paths import assets_folder
-from studio.settings import SHIPPED_MODEL, PrecisionName
+from studio.settings import SHIPPED_MODEL, PrecisionName, PredictionType
+from studio.weights_file import PICKLE_ENDINGS
 
-logger = logging.getLogger(__name__)
-
-# The seed report's model has left the Hub; its copy lives here.
-MOVED_MODELS = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
-
-# Only what StableDiffusionPipeline reads: no pickles, no safety checker, no second copies in other precisions.
-HUB_FILES = [
-    "model_index.json",
-    "scheduler/*.json",
-    "tokenizer/*",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-]
+SAFETENSORS = ".safetensors"
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model folder in diffusers' layout, and what the user should know about how it was found."""
+    """A model folder in diffusers' layout, and what the user should know about how it was found.
+
+    Where `file` is given, the model is that one file, and `folder` only the one it lies in. `revision` is the commit
+    of a model from Hugging Face, else empty.
+    """
 
     name: str
     folder: Path
+    file: Path | None = None
+    revision: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -66,90 +58,83 @@ class Components:
         return sum(p.numel() for module in self.modules().values() for p in module.parameters())
 
 
-def find_model(name: str) -> FoundModel:
-    """The folder of the shipped model, of a path, or of a Hugging Face id (downloaded when it is not there).
+def find_model(name: str, *, progress: DownloadWatcher | None = None) -> FoundModel:
+    """The shipped model, a folder, a single file, or a Hugging Face id (downloaded when it is not there).
+
+    Args:
+        name: as in `ModelSettings.model`.
+        progress: told how far a download is, asked whether to stop.
 
     Raises:
-        ModelError: where there is no such model, or it cannot be reached.
+        ModelError: where there is no such model, it cannot be reached, or a file is not what it should be.
+        DownloadCancelledError: where `progress` asked to stop.
     """
     if name == SHIPPED_MODEL:
         return FoundModel(name, assets_folder() / SHIPPED_MODEL)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return FoundModel(folder.resolve().name, folder.resolve())
-    if folder.is_file() or folder.is_absolute() or name.count("/") != 1:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        folder = path.resolve()
+        return FoundModel(folder.name, folder, notes=_variant_notes(folder))
+    if path.is_file():
+        file = path.resolve()
+        check_checkpoint(file)
+        return FoundModel(file.stem, file.parent, file=file)
+    if not looks_like_hub_name(name) or path.suffix in (SAFETENSORS, *PICKLE_ENDINGS):
         raise ModelError(
-            f"There is no model folder {name}. Give the folder that holds model_index.json, a Hugging Face id "
-            f"such as stable-diffusion-v1-5/stable-diffusion-v1-5, or {SHIPPED_MODEL}."
+            f"There is no model folder or file {name}. Give the folder that holds model_index.json, a .safetensors "
+            "file, a Hugging Face id such as stable-diffusion-v1-5/stable-diffusion-v1-5, or "
+            f"{SHIPPED_MODEL}."
         )
-    return _find_hub_model(name)
+    found = find_hub_model(name, progress=progress)
+    notes = (*found.notes, *_variant_notes(found.folder))
+    return FoundModel(found.repository, found.folder, revision=found.revision, notes=notes)
 
 
-def _find_hub_model(name: str) -> FoundModel:
-    """A Hub model: the local copy under this name or its new one, else a download of the files we need."""
-    current = MOVED_MODELS.get(name, name)
-    moved = f"{name} is no longer on Hugging Face; {current} is the same model and was used."
-    for repository in dict.fromkeys((name, current)):
-        try:
-            folder = snapshot_download(repository, allow_patterns=HUB_FILES, local_files_only=True)
-            return FoundModel(repository, Path(folder), (moved,) if repository != name else ())
-        except (LocalEntryNotFoundError, HFValidationError):
-            logger.info("%s has not been downloaded yet", repository)
-    try:
-        folder = snapshot_download(current, allow_patterns=HUB_FILES)
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise ModelError(
-            f"The model {current} is not on this machine, and could not be downloaded from Hugging Face "
-            f"({type(error).__name__}). Check its name and your connection, or give the folder of a copy."
-        ) from error
-    return FoundModel(current, Path(folder), (moved,) if current != name else ())
+def _variant_notes(folder: Path) -> tuple[str, ...]:
+    parts = half_precision_parts(folder)
+    if not parts:
+        return ()
+    return (f"{folder.name} has its {' and '.join(parts)} in float16 files only (.fp16.safetensors); they are used.",)
 
 
-def load_components(model: FoundModel, precision: PrecisionName) -> Components:
-    """Read a model folder into memory, on the CPU.
+def load_components(
+    model: FoundModel, precision: PrecisionName, *, prediction_type: PredictionType = "auto"
+) -> Components:
+    """Read a model into memory, on the CPU.
 
     Never `device_map`: its unsynchronised copies corrupt weights on MPS (diffusers PR #13308).
+
+    Args:
+        model: what `find_model` found.
+        precision: what every weight is brought to.
+        prediction_type: what the U-Net predicts; `auto` is what the model's scheduler or its file says.
 
     Raises:
         ModelError: where files are missing, damaged, pickles, or of another kind of model.
     """
-    _assert_stable_diffusion(model.folder)
-    _assert_json(model.folder)
-    _assert_safetensors(model.folder)
+    place = model.file or model.folder
+    if model.file:
+        header = check_checkpoint(model.file)
+        prediction_type = said_prediction_type(header) if prediction_type == "auto" else prediction_type
+    else:
+        _assert_stable_diffusion(model.folder)
+        _assert_json(model.folder)
+        _assert_safetensors(model.folder)
     _quiet_libraries()
-    dtype = DTYPES[precision]
     try:
-        # transformers fills what a file lacks with random numbers, so we ask it what was missing.
-        text_encoder, loading = CLIPTextModel.from_pretrained(
-            model.folder / "text_encoder",
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            model.folder,
-            text_encoder=text_encoder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        read = load_checkpoint if model.file else _load_folder
+        pipeline, missing = read(place, DTYPES[precision])
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"The model in {model.folder} cannot be read: {reason} "
+            f"The model in {place} cannot be read: {reason} "
             "It needs unet, vae and text_encoder as .safetensors, a tokenizer and a scheduler; "
             "copy or download it again."
         ) from error
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"The text encoder in {model.folder} lacks {len(missing)} of its weights ({missing[0]}, …). "
-            "Copy or download the model again."
-        )
+    _assert_whole(pipeline, missing, place)
+    if prediction_type != "auto":
+        scheduler = pipeline.scheduler
+        pipeline.scheduler = type(scheduler).from_config(scheduler.config, prediction_type=prediction_type)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)
     return Components(
@@ -161,8 +146,55 @@ def load_components(model: FoundModel, precision: PrecisionName) -> Components:
     )
 
 
+def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[StableDiffusionPipeline, tuple[str, ...]]:
+    """Read a folder, and name the weights that its text encoder lacks: transformers would fill them with noise."""
+    half = half_precision_parts(folder)
+    text_encoder, loading = CLIPTextModel.from_pretrained(
+        folder / "text_encoder",
+        dtype=dtype,
+        variant="fp16" if "text_encoder" in half else None,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder,
+        text_encoder=text_encoder,
+        dtype=dtype,
+        variant="fp16" if half else None,
+        use_safetensors=True,
+        local_files_only=True,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return pipeline, tuple(sorted(loading["missing_keys"]))
+
+
+def _assert_whole(pipeline: StableDiffusionPipeline, missing: Sequence[str], place: Path) -> None:
+    """Every weight came from the file: none is a random number, none is without memory."""
+    lacking = {
+        "text encoder": [*missing],
+        "U-Net": unread_weights(pipeline.unet),
+        "VAE": unread_weights(pipeline.vae),
+    }
+    for part, names in lacking.items():
+        if names:
+            raise ModelError(
+                f"The {part} in {place} lacks {len(names)} of its weights ({names[0]}, …). "
+                "Copy or download the model again."
+            )
+
+
 def _assert_safetensors(folder: Path) -> None:
     """Say of what only looks like a weights file what it is; a download that failed often leaves one."""
+    for part, stem in PICKLE_STEMS.items():
+        pickles = [path for ending in PICKLE_ENDINGS for path in (folder / part).glob(f"{stem}*{ending}")]
+        if pickles and not any((folder / part).glob("*.safetensors")):
+            raise ModelError(
+                f"{pickles[0]} is a pickle: opening one can run any program that is hidden in it, so the studio never "
+                f"does. It needs the {part} as .safetensors; get that file from where the model comes from."
+            )
     for path in sorted(folder.glob("*/*.safetensors")):
         with path.open("rb") as file:
             head = file.read(64)
@@ -180,8 +212,8 @@ def _assert_stable_diffusion(folder: Path) -> None:
         kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     except FileNotFoundError as error:
         raise ModelError(
-            f"{folder} has no model_index.json, so it is not a model in diffusers' layout. "
-            "Choose the folder that holds model_index.json, unet, vae, text_encoder, tokenizer and scheduler."
+            f"{folder} has no model_index.json, so it is not a model in diffusers' layout. Choose the folder that "
+            "holds model_index.json, unet, vae, text_encoder, tokenizer and scheduler, or a single .safetensors file."
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{index} cannot be read ({error}). Copy or download the model again.") from error

@@ -164,8 +164,12 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
     names = [(compare_view.pair_name(i, pair), i) for i, pair in enumerate(pairs)]
     choices = gr.update(choices=[BASE, *lora_names])
     finished = saved is not None and saved.report.finished and count > 0
+    idle = "The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter."
+    if saved and saved.report.finished:
+        end = "cancelled" if saved.report.cancelled else "finished"
+        idle = f"The comparison of {saved.report.started_at:%d %B, %H:%M} is {end}: {count} pairs."
     return {
-        "compare-state": state_box(view, idle="The same prompts and seeds for both sides. Press “Compare”."),
+        "compare-state": state_box(view, idle=idle),
         "compare-finding": compare_view.sentence(view),
         "compare-pair": gr.update(choices=names, value=max(0, newest), visible=len(names) > 1),
         "compare-slider": gr.update(value=files, visible=True) if files else gr.update(value=None, visible=False),

@@ -126,10 +126,14 @@ def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> str:
         return f'<p class="tokens">{count.num_tokens} of {PART_TOKENS} tokens</p>'
     if long_prompt:
         return f'<p class="tokens">{count.num_tokens} tokens in {count.num_parts} parts of {PART_TOKENS}</p>'
-    return (
-        f'<p class="tokens bad">{count.num_tokens} of {PART_TOKENS} tokens. Cut off: “{text(count.cut_off.strip())}” '
-        "(or switch on “Long prompts”)</p>"
-    )
+    lost = text(_shortened(count.cut_off))
+    words = f"{count.num_tokens} of {PART_TOKENS} tokens. Cut off: “{lost}” (or switch on “Long prompts”)"
+    return f'<p class="tokens bad">{words}</p>'
+
+
+def _shortened(words: str, *, limit: int = 90) -> str:
+    words = " ".join(words.split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
 def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:

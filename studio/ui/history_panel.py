@@ -28,6 +28,7 @@ class HistoryPanel:
     box: gr.Accordion
     search: gr.Textbox
     page: gr.Number
+    refresh: gr.Button
     newer: gr.Button
     older: gr.Button
     words: gr.HTML
@@ -54,6 +55,7 @@ def build() -> HistoryPanel:
             search = gr.Textbox(
                 label="Search", placeholder="words of the prompt, a model, a LoRA, a seed", elem_id="history-search"
             )
+            refresh = gr.Button("Refresh", elem_id="history-refresh", min_width=96)
             newer = gr.Button("‹ Newer", elem_id="history-newer", min_width=96, interactive=False)
             older = gr.Button("Older ›", elem_id="history-older", min_width=96, interactive=False)
         page = gr.Number(1, visible=False, precision=0)
@@ -74,7 +76,7 @@ def build() -> HistoryPanel:
         detail = gr.HTML(elem_id="history-detail", padding=False)
         use = gr.Button("Use these settings again", elem_id="use-settings", visible=False)
     return HistoryPanel(
-        drop, dropped_words, box, search, page, newer, older, words, gallery, shown_page, selected, detail, use
+        drop, dropped_words, box, search, page, refresh, newer, older, words, gallery, shown_page, selected, detail, use
     )
 
 
@@ -163,6 +165,7 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
     shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
     panel.box.expand(show, [panel.page, panel.search], shown, **hidden)
+    panel.refresh.click(show, [panel.page, panel.search], shown, **hidden)
     panel.search.submit(lambda search: show(1, search), panel.search, shown, **hidden)
     panel.newer.click(lambda number, search: show(number - 1, search), [panel.page, panel.search], shown, **hidden)
     panel.older.click(lambda number, search: show(number + 1, search), [panel.page, panel.search], shown, **hidden)

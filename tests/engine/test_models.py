@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from studio.engine.models import find_model, load_components
+from studio.engine.models import FoundModel, find_model, load_components
 from studio.errors import ModelError
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -23,6 +23,10 @@ def test_a_folder_is_loaded_on_the_cpu(model_copy: Path) -> None:
     components = load_components(find_model(str(model_copy)), "float32")
     assert {p.device.type for module in components.modules().values() for p in module.parameters()} == {"cpu"}
     assert not any(p.requires_grad for module in components.modules().values() for p in module.parameters())
+
+
+def test_what_is_found_says_where_it_is(model_copy: Path) -> None:
+    assert find_model(str(model_copy)) == FoundModel("model", model_copy)
 
 
 def test_a_folder_that_does_not_exist_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -54,7 +58,20 @@ def test_missing_weights_are_said_to_be_missing(model_copy: Path, part: str) -> 
 def test_pickles_are_not_read(model_copy: Path) -> None:
     (model_copy / WEIGHTS).unlink()
     torch.save({}, (model_copy / WEIGHTS).with_suffix(".bin"))
-    assert "as .safetensors" in refusal(model_copy)
+    said = refusal(model_copy)
+    assert "can run any program" in said
+    assert "as .safetensors" in said
+
+
+def test_half_precision_files_are_used_where_there_are_no_others(model_copy: Path) -> None:
+    for part in ("unet", "text_encoder"):
+        file = next((model_copy / part).glob("*.safetensors"))
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    found = find_model(str(model_copy))
+    assert found.notes == (
+        "model has its unet and text_encoder in float16 files only (.fp16.safetensors); they are used.",
+    )
+    assert load_components(found, "float32").num_parameters() > 0
 
 
 @pytest.mark.parametrize(
@@ -80,6 +97,17 @@ def test_a_text_encoder_that_lacks_weights_is_not_filled_with_random_ones(model_
         tensors["another.name"] = kept
     save_file(tensors, weights, metadata={"format": "pt"})
     assert "lacks 1 of its weights" in refusal(model_copy)
+
+
+@pytest.mark.parametrize(("part", "words"), [("unet", "The U-Net in"), ("vae", "The VAE in")])
+def test_a_folder_that_lacks_weights_is_not_filled_up(model_copy: Path, part: str, words: str) -> None:
+    weights = model_copy / part / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors.pop(next(name for name in tensors if "mid_block" in name))
+    save_file(tensors, weights, metadata={"format": "pt"})
+    said = refusal(model_copy)
+    assert words in said
+    assert "lacks 1 of its weights" in said
 
 
 def test_a_copy_of_the_seed_reports_model_under_its_old_name_is_used(

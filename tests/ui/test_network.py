@@ -120,7 +120,7 @@ def test_json_that_calls_itself_text_is_refused_and_nothing_is_done(studio: Runn
     assert "/nowhere" not in studio.shown()
     assert " ready " in studio.shown()
     _ask(studio, "POST", "/gradio_api/run/load", {"Content-Type": "application/json"}, json.dumps(body).encode())
-    wait_for(lambda: "There is no model folder /nowhere" in studio.shown(), what="what true JSON does")
+    wait_for(lambda: "There is no model folder or file /nowhere" in studio.shown(), what="what true JSON does")
 
 
 def test_files_cannot_be_reached_by_any_path(studio: RunningStudio) -> None:
