@@ -13,11 +13,14 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
 from studio.doctor import Finding, note, ok, problem, release
+from studio.errors import ModelError, WeightsFileError
+from studio.hub_models import MOVED_MODELS, looks_like_hub_name, split_revision
 from studio.jobs.device_lock import DeviceLock, DeviceOwner
 from studio.paths import UserData, assets_folder
 from studio.reports import GIB, gigabytes
 from studio.results import DeviceCheck
 from studio.settings import SHIPPED_MODEL, ModelSettings
+from studio.weights_file import read_header
 
 OLDEST_MACOS = 14
 MODEL_CONFIGURATIONS = (
@@ -187,25 +190,37 @@ def _weights_fault(path: Path) -> str:
 
 
 def check_model(name: str, *, online: bool) -> Finding:
-    """A model that is not the shipped one: a folder, or a Hugging Face id that is here or can be downloaded."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return check_model_files("Model", folder.resolve())
-    advice = f"Give the folder that holds model_index.json, a Hugging Face id, or {SHIPPED_MODEL}."
-    missing = problem("Model", f"there is no folder {name}", advice)
-    if folder.is_file() or folder.is_absolute() or name.count("/") != 1:  # as studio.engine.models takes names
+    """A model that is not the shipped one: a folder, a file, or a Hugging Face id that is here or can be downloaded."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return check_model_files("Model", path.resolve())
+    if path.is_file():
+        return _check_single_file(path)
+    advice = f"Give the folder that holds model_index.json, a .safetensors file, a Hugging Face id, or {SHIPPED_MODEL}."
+    missing = problem("Model", f"there is no folder or file {name}", advice)
+    if not looks_like_hub_name(name):
         return missing
     try:
-        index = try_to_load_from_cache(name, "model_index.json")
-    except HFValidationError:
+        repository, revision = split_revision(name)
+        for place in dict.fromkeys((repository, MOVED_MODELS.get(repository, repository))):
+            index = try_to_load_from_cache(place, "model_index.json", revision=revision)
+            if isinstance(index, str):
+                return check_model_files("Model", Path(index).parent)
+    except (HFValidationError, ModelError):
         return missing
-    if isinstance(index, str):
-        return check_model_files("Model", Path(index).parent)
     if online:
         advice = "It is downloaded when it is first used: about 4 GB."
         return note("Model", f"{name} is not on this machine", advice)
     advice = "Go online once to download it, or give the folder of a copy."
     return problem("Model", f"{name} is not on this machine, and Hugging Face cannot be reached", advice)
+
+
+def _check_single_file(path: Path) -> Finding:
+    try:
+        header = read_header(path)
+    except WeightsFileError as error:
+        return problem("Model", str(error), "Choose another file, or copy it again.")
+    return ok("Model", f"{path.name}: {len(header.tensors):,} tensors, {gigabytes(header.size_bytes)}")
 
 
 def check_connection(endpoint: str, *, offline_mode: bool) -> Finding:

@@ -78,7 +78,7 @@ def build() -> GenerateForm:
     )
     tokens = gr.HTML(elem_id="generate-tokens", padding=False)
     negative = gr.Textbox(
-        label=FIELDS["negative_prompt"].title, lines=1, max_lines=4, elem_id="generate-negative", interactive=True
+        "", label=FIELDS["negative_prompt"].title, lines=1, max_lines=4, elem_id="generate-negative", interactive=True
     )
     with gr.Group(elem_classes="lora-rows"):
         first = build_lora_row(MODE, 0, label="LoRA")

@@ -16,9 +16,19 @@ from studio.engine_process.view import EngineView
 from studio.errors import EngineError
 from studio.jobs.device_lock import DeviceLock
 from studio.paths import UserData
-from studio.settings import ModelSettings, SmokeSettings
+from studio.results import MadeImage
+from studio.settings import (
+    CompareSettings,
+    GenerationSettings,
+    ImagesSettings,
+    LoraChoice,
+    ModelSettings,
+    SmokeSettings,
+)
+from studio.tokens import TokenCounter
 
 QUICK = SmokeSettings(num_inference_steps=6)
+SHOES = GenerationSettings(prompt="casual shoes", num_inference_steps=4)
 LONG = SmokeSettings(num_inference_steps=150)
 
 
@@ -244,3 +254,78 @@ def test_what_libraries_print_does_not_get_among_the_events(tmp_path: Path, mode
     ]
     rest, _ = engine.communicate(timeout=30)
     assert rest == b""
+
+
+def test_pictures_are_generated_reported_one_by_one_and_kept(client: EngineClient) -> None:
+    seen: set[int] = set()
+
+    def finished(view: EngineView) -> bool:
+        seen.add(len(view.images.images) if view.images else -1)
+        return view.phase == "ready"
+
+    client.generate(ImagesSettings(generation=SHOES, num_images=2))
+    assert client.view.phase == "generating"
+    view = wait_for(client, finished)
+    assert view.images is not None
+    assert view.images.finished
+    assert [image.path.is_file() for image in view.images.images if isinstance(image, MadeImage)] == [True, True]
+    assert seen >= {0, 2}
+
+
+def test_cancelling_pictures_keeps_those_that_are_finished(client: EngineClient) -> None:
+    client.generate(ImagesSettings(generation=SHOES, num_images=60))
+    wait_for(client, lambda view: view.finished_pictures >= 1)
+    client.cancel()
+    view = wait_for(client, lambda view: view.phase == "ready")
+    assert view.images is not None
+    assert view.images.cancelled
+    assert 1 <= len(view.images.images) < 60
+    assert not view.cancelling
+
+
+def test_an_unknown_lora_is_told_and_the_next_pictures_are_made(client: EngineClient) -> None:
+    client.generate(ImagesSettings(generation=SHOES.model_copy(update={"loras": (LoraChoice(name="nosuch"),)})))
+    view = wait_for(client, lambda view: view.phase == "ready")
+    assert "There is no LoRA named nosuch" in view.problem
+    client.generate(ImagesSettings(generation=SHOES))
+    assert wait_for(client, lambda view: view.phase == "ready").problem == ""
+
+
+def test_a_comparison_is_told_as_it_grows_and_found_by_the_next_client(client: EngineClient) -> None:
+    settings = CompareSettings(prompts=("boots",), generation=SHOES, right=(LoraChoice(name="white-ground"),))
+    counts: set[int] = set()
+
+    def finished(view: EngineView) -> bool:
+        counts.add(view.finished_pictures)
+        return view.phase == "ready"
+
+    client.compare(settings)
+    view = wait_for(client, finished)
+    assert view.comparison is not None
+    assert view.comparison.report.finished
+    assert 1 in counts
+    again = EngineClient(client._user_data, model=ModelSettings(), cpu_only=True)
+    assert again.view.comparison == view.comparison
+
+
+def test_a_lora_is_checked_against_the_loaded_model(client: EngineClient) -> None:
+    client.check_lora("white-ground")
+    client.check_lora("nosuch")
+    view = wait_for(client, lambda view: len(view.lora_checks) == 2)
+    assert "108 of the U-Net" in view.lora_checks["white-ground"].notes[0]
+    assert "There is no LoRA" in view.lora_checks["nosuch"].problem
+
+
+def test_the_tokenizer_of_the_loaded_model_is_there_for_the_page(client: EngineClient) -> None:
+    file = client.view.tokenizer_file
+    assert file is not None
+    assert TokenCounter(file).count("red canvas sneakers").num_tokens == 3
+
+
+def test_a_model_that_is_not_found_leaves_the_one_before_loaded(client: EngineClient) -> None:
+    client.load(ModelSettings(model="/nowhere"))
+    view = wait_for(client, lambda view: view.phase != "loading")
+    assert view.phase == "ready"
+    assert view.facts is not None
+    assert view.facts.model == "shoes-demo"
+    assert "There is no model folder or file /nowhere" in view.problem

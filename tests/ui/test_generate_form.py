@@ -1,0 +1,124 @@
+"""The form: what it says becomes settings, and settings become what it says."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from studio.errors import SettingsError
+from studio.settings import GenerationSettings, LoraChoice
+from studio.ui import compare_mode, generate_form
+from studio.ui.generation_controls import OWN_SIZE, size_values, size_words
+
+
+@pytest.fixture(scope="module")
+def form() -> Iterator[generate_form.GenerateForm]:
+    with gr.Blocks():
+        yield generate_form.build()
+
+
+def values_of(form: generate_form.GenerateForm, **changes: object) -> dict[str, Any]:
+    """What the untouched form says, with changes."""
+    return {name: getattr(part, "value", None) for name, part in form.named().items()} | changes
+
+
+def after(form: generate_form.GenerateForm, settings: GenerationSettings) -> dict[str, Any]:
+    """What the form says once settings were put into it."""
+    values = values_of(form)
+    for name, update in zip(form.named(), form.filled_by(settings), strict=True):
+        values[name] = update.get("value", values[name])
+    return values
+
+
+def test_the_untouched_form_is_the_defaults(form: generate_form.GenerateForm) -> None:
+    made = generate_form.to_settings(values_of(form, new_seed=False, prompt="x"))
+    assert made.generation == GenerationSettings(prompt="x")
+    assert made.num_images == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        GenerationSettings(prompt="boots"),
+        GenerationSettings(
+            prompt="(boots:1.2)",
+            negative_prompt="grass",
+            num_inference_steps=7,
+            guidance_scale=3.5,
+            guidance_start=0.1,
+            guidance_end=0.9,
+            scheduler="Euler a",
+            width=640,
+            height=384,
+            seed=2**40,
+            long_prompt=True,
+            loras=(LoraChoice(name="a", strength=0.5), LoraChoice(name="b", strength=-1)),
+        ),
+    ],
+)
+def test_settings_survive_the_form(form: generate_form.GenerateForm, settings: GenerationSettings) -> None:
+    assert generate_form.to_settings(after(form, settings)).generation == settings
+
+
+def test_more_loras_than_rows_go_into_the_prompt(form: generate_form.GenerateForm) -> None:
+    loras = tuple(LoraChoice(name=name, strength=0.5) for name in "abcd")
+    values = after(form, GenerationSettings(prompt="boots", loras=loras))
+    assert values["prompt"] == "boots <lora:d:0.5>"
+
+
+def test_a_new_seed_is_drawn_only_when_asked_for(form: generate_form.GenerateForm) -> None:
+    seeds = {generate_form.to_settings(values_of(form, new_seed=True)).generation.seed for _ in range(5)}
+    assert len(seeds) == 5
+    assert generate_form.to_settings(values_of(form, new_seed=False, seed=9)).generation.seed == 9
+
+
+@pytest.mark.parametrize("words", ["512x768", "512 × 768", " 512 X 768 ", "512,768", "512*768"])
+def test_a_size_may_be_written_in_many_ways(words: str) -> None:
+    assert size_values(words) == {"width": 512, "height": 768}
+
+
+def test_sizes_and_words_fit_each_other() -> None:
+    assert size_values(OWN_SIZE) == {"width": None, "height": None}
+    assert size_words(GenerationSettings(prompt="", width=512, height=768)) == "512 × 768"
+
+
+@pytest.mark.parametrize("words", ["", "big", "512", "512x"])
+def test_what_is_no_size_is_said_to_be_none(words: str) -> None:
+    with pytest.raises(SettingsError, match="size must be width × height in pixels"):
+        size_values(words)
+
+
+def test_a_rule_that_is_broken_is_named(form: generate_form.GenerateForm) -> None:
+    with pytest.raises(SettingsError, match=r"guidance_scale must be between 1 and 30, got 31\."):
+        generate_form.to_settings(values_of(form, guidance_scale=31))
+    with pytest.raises(SettingsError, match=r"width should be a multiple of 8, got 100"):
+        generate_form.to_settings(values_of(form, size="100 × 64"))
+
+
+def compare_values(**changes: object) -> dict[str, Any]:
+    with gr.Blocks():
+        mode = compare_mode.build()
+    return {name: getattr(part, "value", None) for name, part in mode.named().items()} | changes
+
+
+def test_the_untouched_comparison_is_base_against_the_lora_that_ships() -> None:
+    settings = compare_mode.to_settings(compare_values())
+    assert settings.left == ()
+    assert settings.right == (LoraChoice(name="white-ground"),)
+    assert len(settings.prompts) == 2
+    assert settings.strip == ()
+
+
+def test_the_strip_goes_from_0_to_1_25() -> None:
+    assert compare_mode.to_settings(compare_values(strip=True)).strip == (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+
+
+def test_two_sides_that_are_the_same_are_refused() -> None:
+    with pytest.raises(SettingsError, match="Left and right are the same"):
+        compare_mode.to_settings(compare_values(left="white-ground"))
+
+
+def test_no_prompt_is_refused() -> None:
+    with pytest.raises(SettingsError, match="prompts"):
+        compare_mode.to_settings(compare_values(prompts=" \n "))
