@@ -62,6 +62,43 @@
     if (["1", "2", "3"].includes(event.key) && !typing(event.target)) pressShown(`#vote-${event.key}`);
   });
 
+  // A file dropped anywhere goes where it belongs: a LoRA to the library, a picture to the form.
+  const nextFrames = async (find, framesLeft = 60) => {
+    for (; framesLeft > 0; framesLeft -= 1) {
+      const found = find();
+      if (found) return found;
+      await new Promise(requestAnimationFrame);
+    }
+    return null;
+  };
+  const clickTab = (name) => [...document.querySelectorAll('button[role="tab"]')].find((b) => b.textContent.trim() === name)?.click();
+  const handOver = async (files, { tabs, box, zone }) => {
+    if (files.length === 0) return;
+    for (const name of tabs) {
+      clickTab(name);
+      await nextFrames(() => document.querySelector(`button[role="tab"][aria-selected="true"]`)?.textContent, 4);
+    }
+    const section = await nextFrames(() => document.getElementById(box));
+    section?.querySelector(".label-wrap:not(.open)")?.click();
+    const input = await nextFrames(() => document.querySelector(`#${zone} input[type="file"]`));
+    if (!input) return;
+    const carrier = new DataTransfer();
+    files.slice(0, input.multiple ? files.length : 1).forEach((file) => carrier.items.add(file));
+    input.files = carrier.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+    section.scrollIntoView({ block: "center" });
+  };
+  const ours = (event) => event.dataTransfer?.types.includes("Files") && !event.target.closest?.("#drop-lora, #drop-picture");
+  document.addEventListener("dragover", (event) => ours(event) && event.preventDefault());
+  document.addEventListener("drop", async (event) => {
+    if (!ours(event)) return;
+    event.preventDefault();
+    const files = [...event.dataTransfer.files];
+    const isPicture = (file) => /\.(png|jpe?g|webp)$/i.test(file.name);
+    await handOver(files.filter((f) => !isPicture(f)), { tabs: ["Inference"], box: "lora-box", zone: "drop-lora" });
+    await handOver(files.filter(isPicture), { tabs: ["Inference", "Generate"], box: "drop-box", zone: "drop-picture" });
+  });
+
   // Another tab of the browser may have started something meanwhile.
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") press("#wake");

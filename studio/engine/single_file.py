@@ -126,8 +126,6 @@ def _load_text_encoder(path: Path, config: Path, dtype: torch.dtype) -> tuple[CL
             for name in file.keys()  # noqa: SIM118  # it has no iterator of its own
             if name.startswith(TEXT_PREFIX)
         }
-    # Not a weight: old files carry the numbers 0 to 76 along.
-    weights.pop("text_model.embeddings.position_ids", None)
     text_encoder, loading = CLIPTextModel.from_pretrained(
         None,
         config=CLIPTextConfig.from_pretrained(config, local_files_only=True),

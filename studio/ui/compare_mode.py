@@ -38,6 +38,7 @@ class CompareMode:
     """The mode's components, by what they are for."""
 
     prompts: gr.Textbox
+    negative_prompt: gr.Textbox
     left: LoraRow
     right: LoraRow
     num_seeds: gr.Slider
@@ -57,6 +58,7 @@ class CompareMode:
         """Every control that is read, by its name."""
         return {
             "prompts": self.prompts,
+            "negative_prompt": self.negative_prompt,
             "left": self.left.name,
             "left_strength": self.left.strength,
             "right": self.right.name,
@@ -81,6 +83,14 @@ def build() -> CompareMode:
                 lines=3,
                 max_lines=8,
                 elem_id="compare-prompts",
+                interactive=True,
+            )
+            negative = gr.Textbox(
+                "",
+                label=GenerationSettings.model_fields["negative_prompt"].title,
+                lines=1,
+                max_lines=4,
+                elem_id="compare-negative",
                 interactive=True,
             )
             with gr.Group(elem_classes="lora-rows"):
@@ -136,6 +146,7 @@ def build() -> CompareMode:
     }
     return CompareMode(
         prompts=prompts,
+        negative_prompt=negative,
         left=left,
         right=right,
         num_seeds=num_seeds,

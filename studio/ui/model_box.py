@@ -9,8 +9,9 @@ import gradio as gr
 from studio.engine_process.client import EngineClient
 from studio.engine_process.view import EngineView
 from studio.settings import ModelSettings, parse_settings
-from studio.ui.html import text
+from studio.ui.html import table, text
 from studio.ui.parts import Update
+from studio.ui.status_line import phase_words
 from studio.ui.toasts import toasts
 
 
@@ -51,10 +52,17 @@ def build() -> ModelBox:
         with gr.Row(elem_classes="actions"):
             load = gr.Button("Load", elem_id="load-model", interactive=False)
             cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
+        facts = gr.HTML(elem_id="model-facts", padding=False)
     with gr.Accordion("Device check", open=False, elem_id="device-box"):
         words = gr.HTML(elem_id="device-words")
         check = gr.Button("Compare the device with the CPU", elem_id="check-device", interactive=False)
-    shown: dict[str, gr.components.Component] = {"device": words, "load": load, "cancel-load": cancel, "check": check}
+    shown: dict[str, gr.components.Component] = {
+        "device": words,
+        "model-facts": facts,
+        "load": load,
+        "cancel-load": cancel,
+        "check": check,
+    }
     return ModelBox(model, precision, prediction, load, cancel, check, shown)
 
 
@@ -62,10 +70,30 @@ def render(view: EngineView) -> dict[str, Update]:
     """What every shown part should be now."""
     return {
         "device": _device_words(view),
+        "model-facts": _model_facts(view),
         "load": gr.update(interactive=view.phase in ("ready", "no model")),
         "cancel-load": gr.update(interactive=view.phase == "loading" and not view.cancelling),
         "check": gr.update(interactive=view.phase == "ready"),
     }
+
+
+def _model_facts(view: EngineView) -> str:
+    """The loaded model; before it what goes on, or what went wrong."""
+    problem = f'<p class="bad" role="alert">{text(view.problem)}</p>' if view.problem else ""
+    going_on = f"<p>{text(' '.join(phase_words(view)))}</p>" if view.phase == "loading" else ""
+    facts = view.facts
+    if facts is None:
+        return problem + going_on
+    rows = [
+        ("Loaded", facts.model),
+        ("Revision", facts.model_revision or "–"),
+        ("From", facts.model_folder),
+        ("Parameters", f"{facts.parameters / 1e6:,.1f} million"),
+        ("Its own size", f"{facts.width} × {facts.height}"),
+        ("Precision", facts.precision.reason),
+    ]
+    notes = "".join(f'<p class="note">{text(note)}</p>' for note in facts.notes)
+    return problem + going_on + notes + table(("What", "Value"), rows, caption="Loaded model")
 
 
 def _device_words(view: EngineView) -> str:

@@ -15,8 +15,9 @@ def model_words(view: EngineView) -> str:
         return f'<span class="item">model <b>{text(view.model)}</b></span>'
     facts = view.facts
     precision = facts.precision.precision
+    revision = f" @ {text(facts.model_revision[:8])}" if facts.model_revision else ""
     return (
-        f'<span class="item">model <b>{text(facts.model)}</b></span>'
+        f'<span class="item">model <b>{text(facts.model)}</b>{revision}</span>'
         f'<span class="item"><b>{text(facts.device_name)}</b> · <b>{text(precision)}</b>'
         f'<details class="why"><summary aria-label="Why {text(precision)}?">i</summary>'
         f"<p>{text(facts.precision.reason)} "
