@@ -6,125 +6,51 @@ from typing import Any
 
 import gradio as gr
 
+from studio.comparison import SavedComparison
 from studio.comparison_grid import comparison_grid
 from studio.engine_process.client import EngineClient
 from studio.engine_process.view import EngineView
-from studio.errors import SettingsError
-from studio.loras.library import LoraLibrary
 from studio.paths import UserData
-from studio.settings import CompareSettings, GenerationSettings, bounds, parse_settings
-from studio.ui import compare_view, vote_panel
+from studio.ui import compare_form, compare_view, vote_panel
+from studio.ui.compare_form import BASE, CompareForm
 from studio.ui.generate_mode import state_box
-from studio.ui.generation_controls import (
-    LoraRow,
-    PictureControls,
-    build_lora_row,
-    build_picture_controls,
-    lora_choices,
-    size_values,
-)
 from studio.ui.html import data_url
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
-
-MODE, BASE = "compare", "base"
-STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-FIELDS = CompareSettings.model_fields
-FIRST_PROMPTS = "black casual shoes, white background\nred canvas sneakers, white background"
 
 
 @dataclass(frozen=True)
 class CompareMode:
     """The mode's components, by what they are for."""
 
-    prompts: gr.Textbox
-    negative_prompt: gr.Textbox
-    left: LoraRow
-    right: LoraRow
-    num_seeds: gr.Slider
-    strip: gr.Checkbox
-    controls: PictureControls
+    form: CompareForm
+    run: gr.Button
+    cancel: gr.Button
     pair: gr.Radio
     slider: gr.ImageSlider
     side_by_side: gr.HTML
     grid: gr.Button
     grid_link: gr.HTML
     vote: vote_panel.VotePanel
-    run: gr.Button
-    cancel: gr.Button
     shown: dict[str, gr.components.Component]
-
-    def named(self) -> dict[str, gr.components.Component]:
-        """Every control that is read, by its name."""
-        return {
-            "prompts": self.prompts,
-            "negative_prompt": self.negative_prompt,
-            "left": self.left.name,
-            "left_strength": self.left.strength,
-            "right": self.right.name,
-            "right_strength": self.right.strength,
-            "num_seeds": self.num_seeds,
-            "strip": self.strip,
-            **self.controls.named(),
-        }
 
 
 def build() -> CompareMode:
-    """Lay the mode out."""
+    """Lay the mode out: the form on the left, what was found on the right."""
     with gr.Row(elem_classes="workbench"):
         with gr.Column(elem_classes="controls", min_width=320):
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Compare", variant="primary", elem_id="run-compare", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-compare", interactive=False)
-            prompts = gr.Textbox(
-                FIRST_PROMPTS,
-                label=FIELDS["prompts"].title,
-                info=FIELDS["prompts"].description,
-                lines=3,
-                max_lines=8,
-                elem_id="compare-prompts",
-                interactive=True,
-            )
-            negative = gr.Textbox(
-                "",
-                label=GenerationSettings.model_fields["negative_prompt"].title,
-                lines=1,
-                max_lines=4,
-                elem_id="compare-negative",
-                interactive=True,
-            )
-            with gr.Group(elem_classes="lora-rows"):
-                left = build_lora_row(MODE, 0, label="Left", none=BASE)
-                right = build_lora_row(MODE, 1, label="Right", none=BASE, first=next(iter(LoraLibrary().names()), BASE))
-            low, high = bounds(CompareSettings, "num_seeds")
-            num_seeds = gr.Slider(
-                low, high, 1, step=1, label="Seeds for each prompt", elem_id="compare-num-seeds", interactive=True
-            )
-            strip = gr.Checkbox(
-                False,
-                label=f"{FIELDS['strip'].title} (0 to {STRIP[-1]:g})",
-                info=FIELDS["strip"].description,
-                elem_id="compare-strip",
-                interactive=True,
-            )
-            controls = build_picture_controls(MODE)
+            form = compare_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
             state = gr.HTML(elem_id="compare-state", padding=False)
             finding = gr.HTML(elem_id="compare-finding", padding=False)
             pair = gr.Radio([], label="Pair", elem_id="compare-pair", visible=False, interactive=True)
-            slider = gr.ImageSlider(
-                interactive=False,
-                format="png",
-                show_label=False,
-                elem_id="compare-slider",
-                height=560,
-                slider_position=50,
-                visible=False,
-                buttons=["fullscreen"],
-            )
+            slider = _build_slider()
             ends = gr.HTML(elem_id="compare-ends", padding=False, visible=False)
             side_by_side = gr.HTML(elem_id="compare-pair-pictures", padding=False)
-            strip_pictures = gr.HTML(elem_id="compare-strip-pictures", padding=False)
+            strip = gr.HTML(elem_id="compare-strip-pictures", padding=False)
             with gr.Row(elem_classes="actions", visible=False) as after:
                 grid = gr.Button("Make a labelled grid", elem_id="make-grid")
                 grid_link = gr.HTML(elem_id="grid-link", padding=False)
@@ -136,91 +62,64 @@ def build() -> CompareMode:
         "compare-slider": slider,
         "compare-ends": ends,
         "compare-side-by-side": side_by_side,
-        "compare-strip": strip_pictures,
+        "compare-strip": strip,
         "compare-after": after,
-        "compare-left": left.name,
-        "compare-right": right.name,
+        "compare-left": form.left.name,
+        "compare-right": form.right.name,
         "run-compare": run,
         "cancel-compare": cancel,
         **vote.shown,
     }
-    return CompareMode(
-        prompts=prompts,
-        negative_prompt=negative,
-        left=left,
-        right=right,
-        num_seeds=num_seeds,
-        strip=strip,
-        controls=controls,
-        pair=pair,
-        slider=slider,
-        side_by_side=side_by_side,
-        grid=grid,
-        grid_link=grid_link,
-        vote=vote,
-        run=run,
-        cancel=cancel,
-        shown=shown,
+    return CompareMode(form, run, cancel, pair, slider, side_by_side, grid, grid_link, vote, shown)
+
+
+def _build_slider() -> gr.ImageSlider:
+    return gr.ImageSlider(
+        interactive=False,
+        format="png",  # its default loses detail
+        show_label=False,
+        elem_id="compare-slider",
+        height=560,
+        slider_position=50,
+        visible=False,
+        buttons=["fullscreen"],
     )
 
 
 def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
-    """What every shown part of the mode should be now: the newest pair of the last comparison."""
-    saved = view.comparison
+    """What every shown part of the mode should be now: the newest pair of the running or the last comparison."""
+    saved, running = view.comparison, view.phase == "comparing"
     count = compare_view.finished_pairs(saved)
-    newest = count - 1 if view.phase != "comparing" or count else 0
-    index = max(0, newest) if view.phase != "comparing" else len(saved.report.pairs) - 1 if saved else 0
-    files = compare_view.pair_files(saved, max(0, newest))
-    pairs = saved.report.pairs[:count] if saved else ()
-    names = [(compare_view.pair_name(i, pair), i) for i, pair in enumerate(pairs)]
-    choices = gr.update(choices=[BASE, *lora_names])
+    newest = max(0, count - 1)
+    # While one is made, the small pictures show the pair in work; the slider keeps the last finished one.
+    small = max(0, len(saved.report.pairs) - 1) if saved and running else newest
+    files = compare_view.pair_files(saved, newest)
     finished = saved is not None and saved.report.finished and count > 0
-    idle = "The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter."
-    if saved and saved.report.finished:
-        end = "cancelled" if saved.report.cancelled else "finished"
-        idle = f"The comparison of {saved.report.started_at:%d %B, %H:%M} is {end}: {count} pairs."
+    choices = gr.update(choices=[BASE, *lora_names])
+    ends = compare_view.captions(saved.report if saved else None)
     return {
-        "compare-state": state_box(view, idle=idle),
+        "compare-state": state_box(view, idle=_idle_words(saved)),
         "compare-finding": compare_view.sentence(view),
-        "compare-pair": gr.update(choices=names, value=max(0, newest), visible=len(names) > 1),
-        "compare-slider": gr.update(value=files, visible=True) if files else gr.update(value=None, visible=False),
-        "compare-ends": gr.update(
-            value=compare_view.captions(saved.report if saved else None), visible=files is not None
-        ),
-        "compare-side-by-side": compare_view.side_by_side(saved, max(0, index), view),
+        "compare-pair": gr.update(choices=compare_view.pair_choices(saved), value=newest, visible=count > 1),
+        "compare-slider": gr.update(value=files, visible=files is not None),
+        "compare-ends": gr.update(value=ends, visible=files is not None),
+        "compare-side-by-side": compare_view.side_by_side(saved, small, view),
         "compare-strip": compare_view.strip(saved, view),
         "compare-after": gr.update(visible=finished),
         "compare-left": choices,
         "compare-right": choices,
         "run-compare": gr.update(interactive=view.phase == "ready"),
-        "cancel-compare": gr.update(interactive=view.phase == "comparing" and not view.cancelling),
+        "cancel-compare": gr.update(interactive=running and not view.cancelling),
         **vote_panel.render(finished=finished),
     }
 
 
-def to_settings(values: dict[str, Any]) -> CompareSettings:
-    """What the form says.
-
-    Raises:
-        SettingsError: for each rule that is broken, and where both sides are the same.
-    """
-    left = lora_choices((values["left"], values["left_strength"]))
-    right = lora_choices((values["right"], values["right_strength"]))
-    if left == right:
-        raise SettingsError("Left and right are the same: choose a LoRA for one of them, or another strength.")
-    prompts = tuple(line.strip() for line in values["prompts"].splitlines() if line.strip())
-    shared = {name: values[name] for name in GenerationSettings.model_fields if name in values}
-    return parse_settings(
-        CompareSettings,
-        {
-            "prompts": prompts,
-            "num_seeds": values["num_seeds"],
-            "generation": parse_settings(GenerationSettings, {"prompt": "", **shared, **size_values(values["size"])}),
-            "left": left,
-            "right": right,
-            "strip": STRIP if values["strip"] and right else (),
-        },
-    )
+def _idle_words(saved: SavedComparison | None) -> str:
+    if saved is None or not saved.report.finished:
+        return "The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter."
+    end = "was cancelled" if saved.report.cancelled else "is finished"
+    pairs = compare_view.finished_pairs(saved)
+    return f"The comparison of {saved.report.started_at:%d %B, %H:%M} {end}: {pairs} pair{'s' * (pairs != 1)}."
 
 
 def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_refresh: Callable[[Any], None]) -> None:
@@ -228,7 +127,7 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
 
     def compare(**values: Any) -> None:  # noqa: ANN401 - the form's values, checked by to_settings
         with toasts():
-            engine.compare(to_settings(values))
+            engine.compare(compare_form.to_settings(values))
 
     def show_pair(index: int) -> list[Any]:
         view = engine.view
@@ -245,7 +144,7 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
         return f'<a class="link-button" download="{name}" href="{url}">Save {name}</a>'
 
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    then_refresh(mode.run.click(compare, inputs_kwargs=mode.named(), **hidden))
+    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form.named(), **hidden))
     then_refresh(mode.cancel.click(engine.cancel, **hidden))
     mode.pair.input(show_pair, mode.pair, [mode.slider, mode.side_by_side], **hidden)
     mode.grid.click(make_grid, None, mode.grid_link, **hidden)

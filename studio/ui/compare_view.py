@@ -15,6 +15,13 @@ def pair_name(index: int, pair: ComparedPair) -> str:
     return f"{index + 1} · {prompt} · seed {settings.seed}"
 
 
+def pair_choices(saved: SavedComparison | None) -> list[tuple[str, int]]:
+    """Name and number of every finished pair."""
+    if saved is None:
+        return []
+    return [(pair_name(i, pair), i) for i, pair in enumerate(saved.report.pairs) if pair.right is not None]
+
+
 def pair_files(saved: SavedComparison | None, index: int) -> tuple[str, str] | None:
     """The files of both sides of a pair, for the slider; None where one is missing."""
     if saved is None or index >= len(saved.report.pairs):

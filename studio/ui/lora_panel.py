@@ -39,7 +39,7 @@ def build() -> LoraPanel:
         )
         words = gr.HTML(elem_id="lora-words", padding=False)
         cards = gr.HTML(elem_id="lora-cards", padding=False)
-        check = gr.Button("Check them against the loaded model", elem_id="check-loras", interactive=False)
+        check = gr.Button("Check all against the model", elem_id="check-loras", interactive=False)
     return LoraPanel(drop, words, check, {"lora-cards": cards, "check-loras": check})
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from studio.errors import SettingsError
 from studio.settings import GenerationSettings, LoraChoice
-from studio.ui import compare_mode, generate_form
+from studio.ui import compare_form, generate_form
 from studio.ui.generation_controls import OWN_SIZE, size_values, size_words
 
 
@@ -98,12 +98,12 @@ def test_a_rule_that_is_broken_is_named(form: generate_form.GenerateForm) -> Non
 
 def compare_values(**changes: object) -> dict[str, Any]:
     with gr.Blocks():
-        mode = compare_mode.build()
-    return {name: getattr(part, "value", None) for name, part in mode.named().items()} | changes
+        form = compare_form.build()
+    return {name: getattr(part, "value", None) for name, part in form.named().items()} | changes
 
 
 def test_the_untouched_comparison_is_base_against_the_lora_that_ships() -> None:
-    settings = compare_mode.to_settings(compare_values())
+    settings = compare_form.to_settings(compare_values())
     assert settings.left == ()
     assert settings.right == (LoraChoice(name="white-ground"),)
     assert len(settings.prompts) == 2
@@ -111,14 +111,14 @@ def test_the_untouched_comparison_is_base_against_the_lora_that_ships() -> None:
 
 
 def test_the_strip_goes_from_0_to_1_25() -> None:
-    assert compare_mode.to_settings(compare_values(strip=True)).strip == (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+    assert compare_form.to_settings(compare_values(strip=True)).strip == (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 
 
 def test_two_sides_that_are_the_same_are_refused() -> None:
     with pytest.raises(SettingsError, match="Left and right are the same"):
-        compare_mode.to_settings(compare_values(left="white-ground"))
+        compare_form.to_settings(compare_values(left="white-ground"))
 
 
 def test_no_prompt_is_refused() -> None:
     with pytest.raises(SettingsError, match="prompts"):
-        compare_mode.to_settings(compare_values(prompts=" \n "))
+        compare_form.to_settings(compare_values(prompts=" \n "))
