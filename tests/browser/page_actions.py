@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -105,3 +106,136 @@ def start_load(page: Page, model: str) -> None:
 def go_to_tab(page: Page, name: str) -> None:
     """Press one of the four tabs."""
     page.get_by_role("tab", name=name, exact=True).click()
+
+
+def open_mode(page: Page, name: str) -> None:
+    """Press one of the modes of the Inference tab; its controls are made at that moment."""
+    page.locator("#modes").get_by_role("tab", name=name, exact=True).click()
+    expect(page.locator(f"#run-{name.split()[0].lower()}")).to_be_enabled(timeout=1000 * ENGINE_SECONDS)
+
+
+def field(page: Page, name: str) -> Locator:
+    """What one types into, in the control of that id: `field(page, "generate-seed")`."""
+    return page.locator(f"#{name}").locator("textarea, input:not([type=range]):not([type=file])").first
+
+
+def set_field(page: Page, name: str, value: object) -> None:
+    """Type into a control."""
+    fill(field(page, name), str(value))
+
+
+def tick(page: Page, name: str, *, on: bool) -> None:
+    """Set a checkbox; as in `fill`, for a moment Gradio still puts its default back."""
+    box = page.locator(f"#{name} input[type=checkbox]")
+    for _ in range(3):
+        box.set_checked(on)
+        page.wait_for_timeout(150)
+    expect(box).to_be_checked(checked=on)
+
+
+def offered(page: Page, name: str) -> list[str]:
+    """The options of a dropdown."""
+    field(page, name).click()
+    options = page.get_by_role("option")
+    expect(options.first).to_be_visible()
+    words = [option.get_attribute("aria-label") or option.inner_text() for option in options.all()]
+    field(page, name).press("Escape")
+    expect(options).to_have_count(0)
+    return words
+
+
+def choose(page: Page, name: str, option: str) -> None:
+    """Choose from a dropdown."""
+    field(page, name).click()
+    page.get_by_role("option", name=option, exact=True).click()
+    expect(field(page, name)).to_have_value(option)
+
+
+def drop_files(page: Page, name: str, *files: Path) -> None:
+    """Drop files from outside of the browser onto an element, as a person does."""
+    target = page.locator(f"#{name}")
+    target.scroll_into_view_if_needed()
+    box = target.bounding_box()
+    assert box is not None
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+    session.detach()
+
+
+def toast(page: Page) -> Locator:
+    """What a toast says."""
+    return page.get_by_test_id("toast-body")
+
+
+def cards(page: Page) -> Locator:
+    """The places of the Generate mode, each with a picture, or for one."""
+    return page.locator("#generate-pictures .card")
+
+
+def save_links(page: Page) -> Locator:
+    """The links that save the pictures of the Generate mode; each names its file."""
+    return cards(page).get_by_role("link", name="Save", exact=True)
+
+
+def saved_names(page: Page) -> list[str]:
+    """The names of the files of the pictures that the Generate mode shows."""
+    return [link.get_attribute("download") or "" for link in save_links(page).all()]
+
+
+def press_generate(page: Page) -> None:
+    """Press the button of the Generate mode."""
+    page.locator("#run-generate").click()
+
+
+def start_generating(page: Page, *, steps: int = MANY_STEPS) -> None:
+    """Start a long run in the Generate mode and see that it runs."""
+    set_field(page, "generate-num-inference-steps", steps)
+    press_generate(page)
+    expect(page.locator("#generate-state")).to_contain_text("Running.")
+
+
+def generate_to_end(page: Page, *, start: Callable[[Page], None] = press_generate) -> None:
+    """Make pictures, by the button or as `start` does, and wait for these, not for those before."""
+    before = saved_names(page)
+    start(page)
+    for name in before[:1]:
+        expect(page.locator(f"#generate-pictures a[download='{name}']")).to_have_count(0)
+    expect(page.locator("#generate-state")).to_contain_text("pictures made", timeout=RUN_MILLISECONDS)
+
+
+def generate_quickly(page: Page, prompt: str, *, seed: int | None = None) -> None:
+    """Make one picture of few steps; with a seed, of that seed."""
+    set_field(page, "generate-prompt", prompt)
+    set_field(page, "generate-num-inference-steps", FEW_STEPS)
+    if seed is not None:
+        tick(page, "generate-new-seed", on=False)
+        set_field(page, "generate-seed", seed)
+    generate_to_end(page)
+
+
+def slider_sources(page: Page) -> list[str]:
+    """The addresses of the two pictures of the Compare mode's slider, once both can be seen."""
+    images = page.locator("#compare-slider img")
+    expect(images).to_have_count(2)
+    for image in images.all():
+        expect(image).to_have_js_property("complete", True)
+        assert image.evaluate("image => image.naturalWidth") > 0
+    return [image.get_attribute("src") or "" for image in images.all()]
+
+
+def start_comparing(page: Page, *prompts: str, steps: int = FEW_STEPS) -> None:
+    """Start a comparison of the base with the LoRA that ships, and see that it runs."""
+    if prompts:
+        set_field(page, "compare-prompts", "\n".join(prompts))
+    set_field(page, "compare-num-inference-steps", steps)
+    page.locator("#run-compare").click()
+    expect(page.locator("#compare-state")).to_contain_text("Running.")
+
+
+def compare_to_end(page: Page, *prompts: str, steps: int = 5) -> None:
+    """Make a short comparison and wait for its end."""
+    start_comparing(page, *prompts, steps=steps)
+    expect(page.locator("#compare-state")).to_contain_text("is finished", timeout=RUN_MILLISECONDS)
