@@ -269,8 +269,8 @@ def test_attention_slicing_is_off_by_itself_and_warned_of_when_asked_for(
 def test_a_tensor_in_the_wrong_precision_is_not_loaded(
     fresh_manager: PipelineManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load_with_a_half(*arguments: object) -> Components:
-        components = load_components(*arguments)  # type: ignore[arg-type]
+    def load_with_a_half(*arguments: object, **options: object) -> Components:
+        components = load_components(*arguments, **options)  # type: ignore[arg-type]
         components.unet.conv_in.half()
         return components
 
@@ -346,3 +346,26 @@ def test_what_a_watcher_does_is_not_in_the_steps_times(manager: PipelineManager,
     slow = manager.generate(quick, watcher=Watcher(lambda _progress: time.sleep(0.2)))
     assert slow.timings.total_seconds > 1.6
     assert sum(slow.timings.step_seconds) < slow.timings.total_seconds - 0.9
+
+
+def test_a_model_that_predicts_velocity_is_followed_as_diffusers_does(
+    fresh_manager: PipelineManager, quick: GenerationSettings, model_copy: Path
+) -> None:
+    config = model_copy / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "prediction_type": "v_prediction"}))
+    fresh_manager.load(ModelSettings(model=str(model_copy)))
+    with torch.inference_mode():
+        theirs = fresh_manager.components.pipeline(
+            quick.prompt,
+            negative_prompt="",
+            num_inference_steps=quick.num_inference_steps,
+            guidance_scale=quick.guidance_scale,
+            generator=torch.Generator().manual_seed(quick.seed),
+            output_type="latent",
+        ).images[0]
+    ours = fresh_manager.generate(quick).latents_CHW
+    assert torch.equal(ours, theirs)
+    fresh_manager.load(ModelSettings(prediction_type="v_prediction"))
+    assert torch.equal(fresh_manager.generate(quick).latents_CHW, ours), "chosen by hand it is the same"
+    fresh_manager.load(ModelSettings())
+    assert not torch.equal(fresh_manager.generate(quick).latents_CHW, ours)
