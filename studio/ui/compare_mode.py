@@ -125,9 +125,10 @@ def _idle_words(saved: SavedComparison | None) -> str:
 def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons, the choice of a pair, the grid and the vote."""
 
-    def compare(**values: Any) -> None:  # noqa: ANN401 - the form's values, checked by to_settings
+    def compare(**values: Any) -> str:  # noqa: ANN401 - the form's values, checked by to_settings
         with toasts():
             engine.compare(compare_form.to_settings(values))
+        return ""  # the link to the grid of the comparison before
 
     def show_pair(index: int) -> list[Any]:
         view = engine.view
@@ -144,7 +145,7 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
         return f'<a class="link-button" download="{name}" href="{url}">Save {name}</a>'
 
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form.named(), **hidden))
+    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form.named(), outputs=mode.grid_link, **hidden))
     then_refresh(mode.cancel.click(engine.cancel, **hidden))
     mode.pair.input(show_pair, mode.pair, [mode.slider, mode.side_by_side], **hidden)
     mode.grid.click(make_grid, None, mode.grid_link, **hidden)

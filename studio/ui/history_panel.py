@@ -7,12 +7,15 @@ from typing import Any
 import gradio as gr
 
 from studio.a1111 import PictureText
+from studio.engine_process.view import EngineView
 from studio.errors import PictureFileError
 from studio.history import History, HistoryPage, thumbnail
 from studio.paths import UserData
 from studio.picture_files import read_picture_text
+from studio.results import MadeImage
 from studio.ui.generate_form import GenerateForm
 from studio.ui.html import table, text
+from studio.ui.parts import Update
 from studio.ui.picture_html import picture_frame, record_line, record_rows
 from studio.ui.toasts import toasts
 
@@ -26,6 +29,8 @@ class HistoryPanel:
     drop: gr.File
     dropped_words: gr.HTML
     box: gr.Accordion
+    opened: gr.State
+    newest: gr.Textbox
     search: gr.Textbox
     page: gr.Number
     refresh: gr.Button
@@ -37,6 +42,11 @@ class HistoryPanel:
     selected: gr.Textbox
     detail: gr.HTML
     use: gr.Button
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        """What the timer keeps true."""
+        return {"history-newest": self.newest}
 
 
 def build() -> HistoryPanel:
@@ -50,6 +60,7 @@ def build() -> HistoryPanel:
             interactive=True,
         )
         dropped_words = gr.HTML(elem_id="dropped-words", padding=False)
+    newest = gr.Textbox(visible="hidden", elem_id="history-newest", label="Newest picture")
     with gr.Accordion("Past pictures", open=False, elem_id="history-box") as box:
         with gr.Row(elem_classes="toolbar"):
             search = gr.Textbox(
@@ -59,6 +70,7 @@ def build() -> HistoryPanel:
             newer = gr.Button("‹ Newer", elem_id="history-newer", min_width=96, interactive=False)
             older = gr.Button("Older ›", elem_id="history-older", min_width=96, interactive=False)
         page = gr.Number(1, visible=False, precision=0)
+        opened = gr.State(False)
         words = gr.HTML(elem_id="history-words", padding=False)
         gallery = gr.Gallery(
             columns=8,
@@ -76,8 +88,30 @@ def build() -> HistoryPanel:
         detail = gr.HTML(elem_id="history-detail", padding=False)
         use = gr.Button("Use these settings again", elem_id="use-settings", visible=False)
     return HistoryPanel(
-        drop, dropped_words, box, search, page, refresh, newer, older, words, gallery, shown_page, selected, detail, use
+        drop=drop,
+        dropped_words=dropped_words,
+        box=box,
+        opened=opened,
+        newest=newest,
+        search=search,
+        page=page,
+        refresh=refresh,
+        newer=newer,
+        older=older,
+        words=words,
+        gallery=gallery,
+        shown_page=shown_page,
+        selected=selected,
+        detail=detail,
+        use=use,
     )
+
+
+def render(view: EngineView) -> dict[str, Update]:
+    """The newest picture's file once a run is over: where it changes, an open history shows its page anew."""
+    images = view.images.images if view.images and view.images.finished else ()
+    paths = [str(image.path) for image in images if isinstance(image, MadeImage)]
+    return {"history-newest": gr.update(value=paths[-1] if paths else "")}
 
 
 def page_words(page: HistoryPage) -> str:
@@ -140,6 +174,9 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
             gr.update(interactive=page.number < page.num_pages),
         ]
 
+    def show_if_open(opened: bool, number: float, search: str) -> list[Any]:
+        return show(number, search) if opened else [gr.skip()] * 6
+
     def select(paths: list[str] | None, event: gr.SelectData) -> list[Any]:
         index = event.index if isinstance(event.index, int) else -1
         if not paths or not 0 <= index < len(paths):
@@ -165,6 +202,9 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
     shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
     panel.box.expand(show, [panel.page, panel.search], shown, **hidden)
+    panel.box.expand(lambda: True, None, panel.opened, **hidden)
+    panel.box.collapse(lambda: False, None, panel.opened, **hidden)
+    panel.newest.change(show_if_open, [panel.opened, panel.page, panel.search], shown, **hidden)
     panel.refresh.click(show, [panel.page, panel.search], shown, **hidden)
     panel.search.submit(lambda search: show(1, search), panel.search, shown, **hidden)
     panel.newer.click(lambda number, search: show(number - 1, search), [panel.page, panel.search], shown, **hidden)

@@ -30,7 +30,7 @@ class InferenceTab:
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that the timer keeps true, by its name."""
-        parts = (self.smoke, self.generate, self.compare, self.loras, self.model)
+        parts = (self.smoke, self.generate, self.history, self.compare, self.loras, self.model)
         return {name: part for group in parts for name, part in group.shown.items()} | {"start": self.start}
 
 
@@ -58,6 +58,7 @@ def render(view: EngineView, library: LoraLibrary) -> dict[str, Update]:
     return {
         **smoke_mode.render(view),
         **generate_mode.render(view, names),
+        **history_panel.render(view),
         **compare_mode.render(view, names),
         **lora_panel.render(view, library),
         **model_box.render(view),
