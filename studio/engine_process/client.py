@@ -154,6 +154,7 @@ class EngineClient:
         """Have a LoRA checked against the loaded model, where the engine is free; else it is when it is used."""
         with self._lock:
             if self._view.phase == "ready":
+                self._change(loras_in_check=self._view.loras_in_check | {name})
                 self._send(CheckLora(name=name))
 
     def check_device(self) -> None:
@@ -228,7 +229,15 @@ class EngineClient:
             self._process = None
             view = self._view
             problem = last_words(process.returncode, view.phase)
-            self._change(phase="gone", pid=None, facts=None, step=None, preview_png=None, problem=problem)
+            self._change(
+                phase="gone",
+                pid=None,
+                facts=None,
+                step=None,
+                preview_png=None,
+                loras_in_check=frozenset(),
+                problem=problem,
+            )
             self._deaths += 1
             if view.facts is not None and self._deaths < MAX_DEATHS:  # it had started well, so it will again
                 self.start()
@@ -245,7 +254,7 @@ class EngineClient:
             SmokeDone: lambda e: self._take_result(report=e.saved),
             ImagesChanged: lambda e: self._take_part(e.report.finished, images=e.report),
             ComparisonChanged: lambda e: self._take_part(e.saved.report.finished, comparison=e.saved),
-            LoraChecked: lambda e: self._change(lora_checks={**self._view.lora_checks, e.name: e}),
+            LoraChecked: self._take_check,
             DeviceChecked: lambda e: self._take_result(device_check=e.check),
             Failed: self._take_failure,
         }
@@ -263,6 +272,12 @@ class EngineClient:
             lora_checks={},
             download=None,
             cancelling=False,
+        )
+
+    def _take_check(self, event: LoraChecked) -> None:
+        self._change(
+            lora_checks={**self._view.lora_checks, event.name: event},
+            loras_in_check=self._view.loras_in_check - {event.name},
         )
 
     def _take_part(self, finished: bool, **changes: object) -> None:

@@ -46,6 +46,7 @@ class EngineView:
     images: ImagesReport | None = None
     comparison: SavedComparison | None = None
     download: Downloading | None = None
+    loras_in_check: frozenset[str] = frozenset()
     lora_checks: Mapping[str, LoraChecked] = field(default_factory=dict)
     tokenizer_file: Path | None = None
     memory: MemorySample | None = None
@@ -56,7 +57,7 @@ class EngineView:
     @property
     def active(self) -> bool:
         """True while something happens that the page must follow."""
-        return self.phase in ACTIVE_PHASES
+        return self.phase in ACTIVE_PHASES or bool(self.loras_in_check)
 
     @property
     def finished_pictures(self) -> int:

@@ -50,7 +50,8 @@ def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) ->
     pair, report = saved.report.pairs[index], saved.report
     left = _figure(_frame(saved.folder, pair.left, "left picture"), _side_words(report.left_name, pair.left))
     if pair.right is None:
-        right = _figure(running_frame(view), text(report.right_name))
+        frame = running_frame(view) if view.phase == "comparing" else empty_frame("·", "not made")
+        right = _figure(frame, text(report.right_name))
     else:
         right = _figure(_frame(saved.folder, pair.right, "right picture"), _side_words(report.right_name, pair.right))
     words = f"<p>{text(report.right_name)} {text(pair.difference.words)}.</p>" if pair.difference else ""
