@@ -8,6 +8,7 @@
     event.preventDefault();
     const tab = [...document.querySelectorAll('#tabs button[role="tab"]')].find((b) => b.textContent.trim() === link.dataset.tab);
     tab?.click();
+    if (link.dataset.mode) requestAnimationFrame(() => requestAnimationFrame(() => clickTab(link.dataset.mode)));
     if (link.dataset.open) openBox(link.dataset.open, 50);
   });
 

@@ -102,10 +102,16 @@ def _with_tags(prompt: str, loras: Iterable[LoraChoice]) -> str:
     return " ".join(filter(None, [prompt, *(f"<lora:{lora.name}:{_number(lora.strength)}>" for lora in missing)]))
 
 
+def scheduler_name(record: ImageRecord) -> str:
+    """The scheduler by the name that people know; the class's own name where there is none."""
+    if record.settings.scheduler != "model's own":
+        return record.settings.scheduler
+    return _SCHEDULERS_OF_CLASSES.get(record.scheduler, record.scheduler)
+
+
 def _setting_values(record: ImageRecord) -> list[tuple[str, str]]:
     settings = record.settings
-    name = settings.scheduler
-    scheduler = _SCHEDULERS_OF_CLASSES.get(record.scheduler, record.scheduler) if name == "model's own" else name
+    scheduler = scheduler_name(record)
     sampler, schedule_type = _SAMPLERS.get(scheduler, (scheduler, "Automatic"))
     values = [
         ("Steps", str(settings.num_inference_steps)),

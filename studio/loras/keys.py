@@ -7,6 +7,7 @@ All dialects are brought to one name for a layer: its path in diffusers' modules
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -33,7 +34,7 @@ _KOHYA_PARTS: dict[str, Part] = {"unet": "unet", "te": "text_encoder", "te1": "t
 # diffusers and peft: unet.<path>.lora_A.weight; without `unet.` where the U-Net's own layers were saved alone
 _DOTTED = re.compile(
     r"(?:base_model\.model\.)?(?:(unet|text_encoder)\.)?(?:base_model\.model\.)?(.+?)\."
-    r"(lora_A(?:\.\w+)?\.weight|lora_B(?:\.\w+)?\.weight|lora\.down\.weight|lora\.up\.weight"
+    r"(lora_A(?:\.[^.]+)?\.weight|lora_B(?:\.[^.]+)?\.weight|lora\.down\.weight|lora\.up\.weight"
     r"|lora_linear_layer\.down\.weight|lora_linear_layer\.up\.weight|alpha)"
 )
 # diffusers before peft: unet.<path>.attn1.processor.to_q_lora.down.weight
@@ -44,14 +45,17 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
     ("hada_w1", "a LoHa (LyCORIS)"),
     ("lokr_w", "a LoKr (LyCORIS)"),
     ("oft_", "an OFT adapter"),
-    (".glora_", "a GLoRA"),
+    (".a1.weight", "a GLoRA (LyCORIS)"),
     ("lora_mid.", "a LoCon with Tucker decomposition (LyCORIS)"),
     ("dora_scale", "a DoRA"),
     ("lora_magnitude_vector", "a DoRA"),
     ("lora_te2_", "a LoRA for Stable Diffusion XL"),
     ("text_encoder_2.", "a LoRA for Stable Diffusion XL"),
     ("lora_unet_input_blocks_", "a LoRA for Stable Diffusion XL"),
+    ("lora_unet_middle_block_", "a LoRA for Stable Diffusion XL"),
+    ("lora_unet_output_blocks_", "a LoRA for Stable Diffusion XL"),
     ("lora_transformer_", "a LoRA for another kind of model (a diffusion transformer)"),
+    ("transformer.transformer_blocks.", "a LoRA for another kind of model (a diffusion transformer)"),
     ("double_blocks", "a LoRA for Flux"),
     ("single_transformer_blocks", "a LoRA for Flux"),
     ("joint_blocks", "a LoRA for Stable Diffusion 3"),
@@ -62,7 +66,7 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
 )
 # The width of the text that the U-Net's cross-attention reads tells which Stable Diffusion it is.
 _TEXT_WIDTHS = {2048: "a LoRA for Stable Diffusion XL", 1024: "a LoRA for Stable Diffusion 2"}
-_CROSS_ATTENTION = re.compile(r"attn2[._]to_[kv][._].*(lora_down|lora_A|lora\.down)")
+_CROSS_ATTENTION = re.compile(r"attn2[._](?:processor\.)?to_[kv][._](?:lora_down|lora_A|lora\.down)")
 
 
 def read_key(name: str) -> LoraKey | None:
@@ -89,7 +93,9 @@ def layer_name(path: str) -> str:
 def _role(words: str) -> Role:
     if words == "alpha":
         return "alpha"
-    return "down" if "down" in words or "lora_A" in words else "up"
+    if words.startswith(("lora_A", "lora_B")):  # first: an adapter may have any name, `down` too
+        return "down" if words.startswith("lora_A") else "up"
+    return "down" if "down" in words else "up"
 
 
 def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
@@ -138,17 +144,21 @@ def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
     Raises:
         LoraError: where that JSON is damaged: without it the LoRA would act at a wrong strength.
     """
+    damaged = f"{header.path.name} is damaged: its lora_adapter_metadata"
     try:
         entries = json.loads(header.metadata.get("lora_adapter_metadata", "{}"))
     except (ValueError, RecursionError) as error:
-        raise LoraError(f"{header.path.name} is damaged: its lora_adapter_metadata is not JSON.") from error
+        raise LoraError(f"{damaged} is not JSON.") from error
     if not isinstance(entries, dict):
-        raise LoraError(f"{header.path.name} is damaged: its lora_adapter_metadata is not a JSON object.")
+        raise LoraError(f"{damaged} is not a JSON object.")
     alone = {key: value for key, value in entries.items() if "." not in key}
-    return {
-        "unet": _scale_rule({**alone, **_below("unet.", entries)}),
-        "text_encoder": _scale_rule(_below("text_encoder.", entries)),
-    }
+    try:
+        return {
+            "unet": _scale_rule({**alone, **_below("unet.", entries)}),
+            "text_encoder": _scale_rule(_below("text_encoder.", entries)),
+        }
+    except ValueError as error:
+        raise LoraError(f"{damaged} has {error}.") from error
 
 
 def _below(prefix: str, entries: Mapping[str, object]) -> dict[str, object]:
@@ -157,12 +167,17 @@ def _below(prefix: str, entries: Mapping[str, object]) -> dict[str, object]:
 
 def _scale_rule(entries: Mapping[str, object]) -> ScaleRule:
     alpha, pattern = entries.get("lora_alpha"), entries.get("alpha_pattern")
+    if not isinstance(pattern, dict | None):
+        raise ValueError("no table in alpha_pattern")
     return ScaleRule(
-        alpha=float(alpha) if isinstance(alpha, int | float) else None,
-        alpha_pattern={
-            str(k): float(v)
-            for k, v in (pattern.items() if isinstance(pattern, dict) else ())
-            if isinstance(v, int | float)
-        },
+        alpha=None if alpha is None else _finite("lora_alpha", alpha),
+        alpha_pattern={str(layer): _finite("alpha_pattern", value) for layer, value in (pattern or {}).items()},
         use_rslora=entries.get("use_rslora") is True,
     )
+
+
+def _finite(name: str, value: object) -> float:
+    """Of a whole number too large for a float, too, it is said where it stands."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise ValueError(f"no finite number in {name}")
+    return float(value)

@@ -14,7 +14,7 @@ from studio.paths import UserData
 from studio.ui import compare_form, compare_view, vote_panel
 from studio.ui.compare_form import BASE, CompareForm
 from studio.ui.generate_mode import state_box
-from studio.ui.html import data_url
+from studio.ui.html import counted, data_url
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 
@@ -92,7 +92,8 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
     count = compare_view.finished_pairs(saved)
     newest = max(0, count - 1)
     # While one is made, the small pictures show the pair in work; the slider keeps the last finished one.
-    small = max(0, len(saved.report.pairs) - 1) if saved and running else newest
+    to_come = saved is not None and running and count < len(saved.report.settings.pairs())
+    small = count if to_come else newest
     files = compare_view.pair_files(saved, newest)
     finished = saved is not None and saved.report.finished and count > 0
     choices = gr.update(choices=[BASE, *lora_names])
@@ -118,8 +119,8 @@ def _idle_words(saved: SavedComparison | None) -> str:
     if saved is None or not saved.report.finished:
         return "The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter."
     end = "was cancelled" if saved.report.cancelled else "is finished"
-    pairs = compare_view.finished_pairs(saved)
-    return f"The comparison of {saved.report.started_at:%d %B, %H:%M} {end}: {pairs} pair{'s' * (pairs != 1)}."
+    pairs = counted(compare_view.finished_pairs(saved), "pair")
+    return f"The comparison of {saved.report.started_at:%d %B, %H:%M} {end}: {pairs}."
 
 
 def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_refresh: Callable[[Any], None]) -> None:

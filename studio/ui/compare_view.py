@@ -1,10 +1,14 @@
 """What the Compare mode shows: the pair, the strip, a sentence, the blind vote. From facts to HTML, no gradio."""
 
+import io
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from studio.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
 from studio.engine_process.view import EngineView
-from studio.ui.html import duration, text
+from studio.ui.html import data_url, duration, text
 from studio.ui.picture_html import empty_frame, picture_frame, running_frame
 
 
@@ -45,8 +49,7 @@ def captions(report: CompareReport | None) -> str:
 def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) -> str:
     """The pair as two small pictures, with what each is, its time, and how far they are apart."""
     if saved is None or index >= len(saved.report.pairs):
-        frames = _figure(running_frame(view), "left") if view.phase == "comparing" else ""
-        return f'<div class="pair">{frames}</div>'
+        return f'<div class="pair">{_pair_to_come(saved, view)}</div>'
     pair, report = saved.report.pairs[index], saved.report
     left = _figure(_frame(saved.folder, pair.left, "left picture"), _side_words(report.left_name, pair.left))
     if pair.right is None:
@@ -56,6 +59,14 @@ def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) ->
         right = _figure(_frame(saved.folder, pair.right, "right picture"), _side_words(report.right_name, pair.right))
     words = f"<p>{text(report.right_name)} {text(pair.difference.words)}.</p>" if pair.difference else ""
     return f'<div class="pair">{left}{right}</div>{words}'
+
+
+def _pair_to_come(saved: SavedComparison | None, view: EngineView) -> str:
+    """The pair whose left side is being made; nothing where nothing is."""
+    if view.phase != "comparing":
+        return ""
+    left, right = (saved.report.left_name, saved.report.right_name) if saved else ("left", "right")
+    return _figure(running_frame(view), text(left)) + _figure(empty_frame("·", "not made yet"), text(right))
 
 
 def strip(saved: SavedComparison | None, view: EngineView) -> str:
@@ -108,8 +119,14 @@ def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> str:
     pair = saved.report.pairs[index]
     assert pair.right is not None
     sides = [pair.right, pair.left] if swapped else [pair.left, pair.right]
-    frames = [
-        _figure(_frame(saved.folder, side, f"picture {i}"), f"<b>{i}</b>") for i, side in enumerate(sides, start=1)
-    ]
+    frames = [_figure(_bare_frame(saved.folder / side.file, i), f"<b>{i}</b>") for i, side in enumerate(sides, start=1)]
     prompt = text(pair.left.settings.prompt)
     return f'<p class="quiet">Which is better for “{prompt}”?</p><div class="pair">{"".join(frames)}</div>'
+
+
+def _bare_frame(path: Path, number: int) -> str:
+    """A picture without what its file tells of itself: the LoRA's name is among that."""
+    with Image.open(path, formats=("PNG",)) as picture:
+        buffer = io.BytesIO()
+        Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, format="PNG")
+    return f'<div class="frame"><img src="{data_url(buffer.getvalue(), "image/png")}" alt="Picture {number}"></div>'

@@ -14,7 +14,7 @@ from studio.tokens import PART_TOKENS, TokenCounter
 from studio.ui import generate_form
 from studio.ui.generate_form import GenerateForm
 from studio.ui.generation_controls import NO_LORA
-from studio.ui.html import text
+from studio.ui.html import counted, text
 from studio.ui.parts import Update
 from studio.ui.picture_html import check_marks, empty_frame, picture_frame, record_line, running_frame
 from studio.ui.status_line import phase_words
@@ -77,7 +77,7 @@ def _idle_words(report: ImagesReport | None) -> str:
         return "Describe a picture and press “Generate”, or Ctrl+Enter."
     failed = sum(isinstance(image, FailedImage) for image in report.images)
     made = len(report.images) - failed
-    words = f"{made} of {report.settings.num_images} pictures made, checked and saved."
+    words = f"{made} of {counted(report.settings.num_images, 'picture')} made, checked and saved."
     words += f" {failed} not valid." if failed else ""
     return words + (" Cancelled." if report.cancelled else "")
 

@@ -14,7 +14,7 @@ from studio.paths import UserData
 from studio.picture_files import read_picture_text
 from studio.results import MadeImage
 from studio.ui.generate_form import GenerateForm
-from studio.ui.html import table, text
+from studio.ui.html import counted, table, text
 from studio.ui.parts import Update
 from studio.ui.picture_html import picture_frame, record_line, record_rows
 from studio.ui.toasts import toasts
@@ -114,13 +114,15 @@ def render(view: EngineView) -> dict[str, Update]:
     return {"history-newest": gr.update(value=paths[-1] if paths else "")}
 
 
-def page_words(page: HistoryPage) -> str:
+def page_words(page: HistoryPage, search: str) -> str:
     """How many there are, which page this is, and which files could not be read."""
-    if page.num_pictures == 0:
+    if page.num_pictures == 0 and search.strip():
+        words = f"<p class='quiet'>No picture has all of these words: {text(search)}</p>"
+    elif page.num_pictures == 0:
         words = "<p class='quiet'>No pictures here yet. Those you generate are kept in outputs, by day.</p>"
     else:
         words = (
-            f"<p class='quiet'>{page.num_pictures:,} pictures, page {page.number} of {page.num_pages}. "
+            f"<p class='quiet'>{counted(page.num_pictures, 'picture')}, page {page.number} of {page.num_pages}. "
             "Press one to see it large.</p>"
         )
     names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")
@@ -167,7 +169,7 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
             ]
         return [
             page.number,
-            page_words(page),
+            page_words(page, search or ""),
             gr.update(value=thumbnails, selected_index=None),
             [str(past.path) for past in page.pictures],
             gr.update(interactive=page.number > 1),

@@ -48,3 +48,8 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 picture`, `1,991 pictures`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from studio.a1111 import scheduler_name
 from studio.engine_process.view import EngineView
 from studio.results import Check, ImageRecord
 from studio.ui.html import data_url, download_link, duration, text
@@ -78,7 +79,7 @@ def record_rows(record: ImageRecord) -> list[tuple[str, str]]:
         ("Size", f"{record.width} × {record.height}"),
         ("Steps", str(settings.num_inference_steps)),
         ("Guidance", guidance),
-        ("Scheduler", settings.scheduler if settings.scheduler != "model's own" else record.scheduler),
+        ("Scheduler", scheduler_name(record)),
         ("LoRAs", loras),
         ("Model", record.model + (f" @ {record.model_revision[:8]}" if record.model_revision else "")),
         ("Time", f"{duration(record.timings.total_seconds)} on {record.device}, {record.precision}"),

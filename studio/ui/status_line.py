@@ -63,13 +63,15 @@ def activity_words(view: EngineView) -> str:
         "no model": "no model loaded",
         "gone": "engine stopped",
     }.get(view.phase) or progress_words(view)
+    mode = f' data-mode="{MODES[view.phase]}"' if view.phase in MODES else ""
     kind = "busy" if view.active else "idle" if view.phase == "ready" else "wrong"
     return (
-        f'<span role="status"><a class="item activity {kind}" href="#inference" data-tab="Inference">'
+        f'<span role="status"><a class="item activity {kind}" href="#inference" data-tab="Inference"{mode}>'
         f'<span class="dot" aria-hidden="true"></span>{text(words)}</a></span>'
     )
 
 
+MODES: dict[Phase, str] = {"smoke test": "Smoke test", "generating": "Generate", "comparing": "Compare"}
 RUN_NAMES: dict[Phase, str] = {"smoke test": "smoke test", "generating": "generating", "comparing": "comparing"}
 
 

@@ -12,8 +12,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from page_actions import activity, go_to_tab, open_section, pictures, set_number, verdict
+import numpy as np
+from page_actions import (
+    activity,
+    cards,
+    drop_files,
+    go_to_tab,
+    open_mode,
+    open_section,
+    pictures,
+    save_links,
+    set_field,
+    set_number,
+    slider_sources,
+    verdict,
+)
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from safetensors.numpy import load_file, save_file
 from studio_process import (
     BROWSER_OPTIONS,
     BROWSER_VARIABLE,
@@ -25,6 +40,7 @@ from studio_process import (
     wait_for,
 )
 
+from studio.loras.library import shipped_loras
 from studio.paths import UserData
 from studio.settings import SEED_REPORT_PROMPTS
 
@@ -153,6 +169,145 @@ def passed(stage: Stage) -> None:
     )
 
 
+def generate(stage: Stage, *, images: int = 1, steps: int = 25) -> None:
+    """Start making pictures as the button does; the LoRA comes with the prompt, as a dropdown's list is a page's."""
+    rows = ("none", "none", "none", 1, 1, 1)
+    controls = ("model's own", steps, 7.5, 500, "model's own", 0, 1, False)
+    values = ("red canvas sneakers, white background <lora:white-ground>", "", *rows, *controls, False, images)
+    assert stage.studio.press("generate", *values) == 200
+
+
+def compare(stage: Stage, *, steps: int = 25, strip: bool = False) -> None:
+    """Start a comparison as the button does."""
+    prompts = "black casual shoes, white background\nred canvas sneakers, white background"
+    controls = ("model's own", steps, 7.5, 42, "model's own", 0, 1, False)
+    assert stage.studio.press("compare", prompts, "", "base", 1, "white-ground", 1, 1, strip, *controls) == 200
+
+
+def opening(mode: str, act: Act | None = None) -> Act:
+    """Open a mode, then do something there."""
+
+    def open_it(page: Page) -> None:
+        open_mode(page, mode, idle=False)
+        if act:
+            act(page)
+
+    return open_it
+
+
+def generate_empty(stage: Stage) -> None:
+    def see_the_tokens(page: Page) -> None:
+        expect(page.locator("#generate-tokens")).to_contain_text("of 75 tokens")
+
+    stage.shoot("generate-empty", "ready", act=opening("Generate", see_the_tokens))
+
+
+def generate_token_warning(stage: Stage) -> None:
+    def write_much(page: Page) -> None:
+        set_field(page, "generate-prompt", "red canvas sneakers, " * 18 + "on grass, evening light")
+        expect(page.locator("#generate-tokens")).to_contain_text("Cut off")
+        open_section(page, "Scheduler and the rest")
+
+    stage.shoot("generate-token-warning", "ready", act=opening("Generate", write_much))
+
+
+def generate_running_and_done(stage: Stage) -> None:
+    generate(stage, images=4)
+    stage.wait_until(r"generating: picture 2 of 4, step 1\d ")
+    with stage.paused_engine():
+        stage.shoot(
+            "generate-running",
+            "generating: picture 2",
+            act=opening("Generate", lambda page: expect(save_links(page)).to_have_count(1)),
+        )
+    stage.wait_until("4 of 4 pictures made")
+    stage.shoot(
+        "generate-done", "ready", act=opening("Generate", lambda page: expect(save_links(page)).to_have_count(4))
+    )
+
+
+def generate_history(stage: Stage) -> None:
+    generate(stage, images=6, steps=15)
+    stage.wait_until("6 of 6 pictures made")
+
+    def select_one(page: Page) -> None:
+        expect(cards(page)).to_have_count(6)
+        open_section(page, "Past pictures")
+        page.locator("#history-gallery").get_by_role("button").nth(2).click()
+        expect(page.locator("#history-detail img")).to_be_visible()
+
+    stage.shoot("generate-history", "ready", act=opening("Generate", select_one))
+
+
+def lora_library(stage: Stage) -> None:
+    """The LoRA that ships, a user's that was checked, a file that is damaged, and a dropped one that is refused."""
+    loras = stage.studio.user_data.loras
+    loras.mkdir(parents=True, exist_ok=True)
+    tensors = load_file(shipped_loras() / "white-ground.safetensors")
+    said = {"modelspec.description": "The same once more, as a user's own.", "ss_sd_model_name": "shoes-demo"}
+    save_file(tensors, loras / "my ground.safetensors", metadata=said)
+    broken = (loras / "my ground.safetensors").read_bytes()[:-1000]
+    (loras / "half downloaded.safetensors").write_bytes(broken)
+    with tempfile.TemporaryDirectory() as folder:
+        other = Path(folder) / "detail-xl.safetensors"
+        name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight"
+        save_file({name: np.zeros((4, 2048), np.float16)}, other)
+
+        def look_at_it(page: Page) -> None:
+            open_section(page, "LoRA library")
+            page.locator("#check-loras").click()
+            drop_files(page, "drop-lora", other)
+            expect(page.locator("#lora-words .bad")).to_be_visible()
+            expect(page.locator(".lora-card .good").first).to_be_visible()
+
+        stage.shoot("lora-library", "ready", act=look_at_it)
+    for file in loras.glob("*.safetensors"):
+        file.unlink()
+
+
+def compare_empty(stage: Stage) -> None:
+    stage.shoot("compare-empty", "ready", act=opening("Compare"))
+
+
+def compare_running_and_done(stage: Stage) -> None:
+    compare(stage, strip=True)
+    stage.wait_until(r"comparing: picture 3 of \d+, step 1\d ")
+    with stage.paused_engine():
+        stage.shoot(
+            "compare-running",
+            "comparing: picture 3",
+            act=opening("Compare", lambda page: expect(page.locator("#compare-finding")).to_contain_text("changes")),
+        )
+    stage.wait_until("is finished: 2 pairs")
+
+    def see_the_strip(page: Page) -> None:
+        slider_sources(page)
+        expect(page.locator("#compare-strip-pictures img")).to_have_count(6)
+
+    stage.shoot("compare-done", "ready", act=opening("Compare", see_the_strip))
+
+
+def compare_vote(stage: Stage) -> None:
+    compare(stage, steps=15)
+    stage.wait_until("is finished: 2 pairs")
+
+    def begin(page: Page) -> None:
+        slider_sources(page)
+        open_section(page, "Blind vote")
+        page.locator("#vote-start").click()
+        expect(page.locator("#vote-ballot img")).to_have_count(2)
+
+    def vote(page: Page) -> None:
+        begin(page)
+        for left in (2, 1):
+            expect(page.locator("#vote-result")).to_contain_text(f"{left} to go.")
+            page.keyboard.press("1")
+        expect(page.locator("#vote-result .verdict")).to_contain_text("of decided votes")
+
+    stage.shoot("compare-vote", "ready", act=opening("Compare", begin))
+    stage.shoot("compare-vote-result", "ready", act=opening("Compare", vote))
+
+
 def engine_gone(stage: Stage) -> None:
     stage.run(steps=150)
     stage.wait_until(r"Picture 1 of 3, step \d\d")
@@ -199,7 +354,7 @@ def open_controls(page: Page) -> None:
     open_section(page, "Steps, guidance, seed")
 
 
-# In this order: the first two need a studio that has done nothing yet.
+# In this order: the first two, and those named empty, need a studio that has not done it yet.
 SCENES: dict[str, Callable[[Stage], None]] = {
     "inference-starting": starting,
     "inference-empty": empty,
@@ -211,6 +366,14 @@ SCENES: dict[str, Callable[[Stage], None]] = {
     "inference-loading": loading,
     "inference-running": running_and_cancelled,
     "inference-passed": passed,
+    "generate-empty": generate_empty,
+    "generate-token-warning": generate_token_warning,
+    "generate-running": generate_running_and_done,
+    "generate-history": generate_history,
+    "lora-library": lora_library,
+    "compare-empty": compare_empty,
+    "compare-running": compare_running_and_done,
+    "compare-vote": compare_vote,
     "inference-engine-gone": engine_gone,
     "inference-no-model": no_model,
     "inference-offline": offline,

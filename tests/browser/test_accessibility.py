@@ -8,11 +8,16 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import (
+    compare_to_end,
     finish_run,
+    generate_quickly,
     go_to_tab,
+    open_mode,
     open_section,
     problem,
     run_to_end,
+    save_links,
+    slider_sources,
     start_load,
     start_run,
     wait_until_ready,
@@ -20,6 +25,13 @@ from tests.browser.page_actions import (
 from tests.browser.studio_process import RunningStudio
 
 SECTIONS = ("Steps, guidance, seed", "Model", "Device check", "Why float32? The story of the black pictures")
+GENERATE_SECTIONS = (
+    "More LoRAs",
+    "Scheduler and the rest",
+    "Use the settings of a picture",
+    "Past pictures",
+    "LoRA library",
+)
 light_and_dark = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 
 
@@ -88,6 +100,53 @@ def test_axe_finds_nothing_serious_where_pictures_are_invalid_or_something_is_wr
     expect(problem(dark)).to_be_visible()
     for page in (light, dark):
         assert serious_faults(page) == []
+
+
+@light_and_dark
+def test_axe_finds_nothing_serious_on_generate_with_a_picture(
+    studio: RunningStudio, open_page: OpenPage, dark: bool
+) -> None:
+    page = open_page(studio, dark=dark)
+    open_mode(page, "Generate")
+    generate_quickly(page, "red " * 76)
+    expect(save_links(page)).to_have_count(1)
+    assert serious_faults(page) == []
+    for name in GENERATE_SECTIONS:
+        open_section(page, name)
+    page.locator("#history-gallery").get_by_role("button").first.click()
+    expect(page.locator("#history-detail img")).to_be_visible()
+    assert serious_faults(page) == [], "all open"
+
+
+@light_and_dark
+def test_axe_finds_nothing_serious_on_compare_with_a_comparison(
+    studio: RunningStudio, open_page: OpenPage, dark: bool
+) -> None:
+    page = open_page(studio, dark=dark)
+    open_mode(page, "Compare")
+    compare_to_end(page, "black boots", "red sandals")
+    slider_sources(page)
+    assert serious_faults(page) == []
+    page.locator("#make-grid").click()
+    open_section(page, "Blind vote")
+    page.locator("#vote-start").click()
+    expect(page.locator("#vote-ballot img")).to_have_count(2)
+    assert serious_faults(page) == [], "during the vote"
+
+
+def test_nothing_on_generate_and_compare_makes_the_page_scroll_sideways(page: Page) -> None:
+    for mode in ("Generate", "Compare"):
+        open_mode(page, mode)
+        if mode == "Generate":
+            generate_quickly(page, "red boots")
+            for name in GENERATE_SECTIONS:
+                open_section(page, name)
+        else:
+            compare_to_end(page, "black boots", "red sandals")
+        for width in (1600, 1280, 1024):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") == width, mode
+            assert page.evaluate(CUT_OFF) == [], mode
 
 
 def test_nothing_makes_the_page_scroll_sideways(page: Page) -> None:

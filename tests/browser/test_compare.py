@@ -96,7 +96,7 @@ def test_a_cancelled_comparison_keeps_what_is_finished(studio: RunningStudio, pa
     start_comparing(page, *PROMPTS, steps=25)
     expect(finding(page)).to_contain_text("white-ground changes")
     page.locator("#cancel-compare").click()
-    expect(state(page)).to_contain_text(re.compile(r"is cancelled: [12] pair"))
+    expect(state(page)).to_contain_text(re.compile(r"cancelled: [12] pair"))
     slider_sources(page)
     expect(finding(page)).to_contain_text("white-ground changes")
     expect(page.locator("#run-compare")).to_be_enabled()
@@ -170,6 +170,7 @@ def test_a_link_to_the_grid_of_another_comparison_does_not_stay(page: Page) -> N
     expect(page.locator("#grid-link a")).to_have_count(0)
 
 
+@pytest.mark.slow  # it starts two studios
 def test_a_comparison_is_shown_again_after_a_reload_and_after_a_restart(
     start_studio: StartStudio, open_page: OpenPage
 ) -> None:
@@ -180,7 +181,7 @@ def test_a_comparison_is_shown_again_after_a_reload_and_after_a_restart(
     sentence = finding(page).inner_text()
 
     def expect_it(shown: Page) -> None:
-        shown.locator("#modes").get_by_role("tab", name="Compare", exact=True).click()
+        open_mode(shown, "Compare", idle=False)
         expect(finding(shown)).to_have_text(sentence)
         slider_sources(shown)
         expect(pair_pictures(shown).first).to_have_attribute("alt", PROMPTS[1])

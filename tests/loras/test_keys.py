@@ -1,0 +1,307 @@
+"""Every dialect's names lead to the same layers; what is no LoRA for Stable Diffusion 1.x is named."""
+
+import json
+import math
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from studio.errors import LoraError
+from studio.loras.keys import LoraKey, Part, Role, ScaleRule, foreign_kind, read_key, scale_rules, unknown_names
+from studio.weights_file import TensorInfo, WeightsHeader
+
+TO_Q = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+TO_OUT = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0"
+DOTTED_ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+Q_PROJ = "encoder_layers_3_self_attn_q_proj"
+DOTTED_Q_PROJ = "text_model.encoder.layers.3.self_attn.q_proj"
+
+# (what goes before and after a dotted path, for each side) of every dialect that writes dotted names
+DOTTED_SIDES = [
+    ("lora_A.weight", "lora_B.weight"),
+    ("lora_A.default.weight", "lora_B.default.weight"),
+    ("lora_A.default_0.weight", "lora_B.default_0.weight"),
+    ("lora_A.my-adapter.weight", "lora_B.my-adapter.weight"),
+    ("lora_A.up.weight", "lora_B.down.weight"),
+    ("lora.down.weight", "lora.up.weight"),
+    ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"),
+]
+
+
+def header(entries: object = None, *, raw: str | None = None) -> WeightsHeader:
+    text = raw if raw is not None else json.dumps(entries)
+    return WeightsHeader(Path("a.safetensors"), {}, {"lora_adapter_metadata": text}, 0)
+
+
+def kind(name: str, *shape: int) -> str:
+    return foreign_kind({name: TensorInfo("F16", shape)})
+
+
+@pytest.mark.parametrize(
+    ("ending", "role"), [("lora_down.weight", "down"), ("lora_up.weight", "up"), ("alpha", "alpha")]
+)
+@pytest.mark.parametrize(
+    ("start", "part", "layer"),
+    [
+        (f"lora_unet_{TO_Q}", "unet", TO_Q),
+        (f"lora_unet_{TO_OUT}", "unet", TO_OUT),
+        ("lora_unet_conv_in", "unet", "conv_in"),
+        (f"lora_te_text_model_{Q_PROJ}", "text_encoder", Q_PROJ),
+        (f"lora_te1_text_model_{Q_PROJ}", "text_encoder", Q_PROJ),
+        (f"lora_te_{Q_PROJ}", "text_encoder", Q_PROJ),
+    ],
+)
+def test_kohyas_names_are_read(start: str, part: Part, layer: str, ending: str, role: Role) -> None:
+    assert read_key(f"{start}.{ending}") == LoraKey(part, layer, role)
+
+
+@pytest.mark.parametrize(("down", "up"), DOTTED_SIDES)
+@pytest.mark.parametrize(
+    "prefix", ["", "unet.", "base_model.model.", "base_model.model.unet.", "unet.base_model.model."]
+)
+def test_dotted_names_of_the_unet_are_read(prefix: str, down: str, up: str) -> None:
+    assert read_key(f"{prefix}{DOTTED_ATTENTION}.to_q.{down}") == LoraKey("unet", TO_Q, "down")
+    assert read_key(f"{prefix}{DOTTED_ATTENTION}.to_q.{up}") == LoraKey("unet", TO_Q, "up")
+
+
+@pytest.mark.parametrize(("down", "up"), DOTTED_SIDES)
+@pytest.mark.parametrize(
+    "prefix", ["text_encoder.", "text_encoder.base_model.model.", "base_model.model.text_encoder."]
+)
+def test_dotted_names_of_the_text_encoder_are_read(prefix: str, down: str, up: str) -> None:
+    assert read_key(f"{prefix}{DOTTED_Q_PROJ}.{down}") == LoraKey("text_encoder", Q_PROJ, "down")
+    assert read_key(f"{prefix}{DOTTED_Q_PROJ}.{up}") == LoraKey("text_encoder", Q_PROJ, "up")
+
+
+def test_a_text_encoder_without_text_model_has_the_same_layers() -> None:
+    short = DOTTED_Q_PROJ.removeprefix("text_model.")
+    assert read_key(f"text_encoder.{short}.lora_A.weight") == read_key(f"text_encoder.{DOTTED_Q_PROJ}.lora_A.weight")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_dotted_alphas_are_read(part: Part) -> None:
+    assert read_key(f"{part}.a.b.alpha") == LoraKey(part, "a_b", "alpha")
+
+
+@pytest.mark.parametrize("prefix", ["unet.", ""])
+@pytest.mark.parametrize("role", ["down", "up"])
+@pytest.mark.parametrize(
+    ("projection", "layer"),
+    [
+        ("to_q", TO_Q),
+        ("to_k", TO_Q.replace("to_q", "to_k")),
+        ("to_v", TO_Q.replace("to_q", "to_v")),
+        ("to_out", TO_OUT),
+    ],
+)
+def test_attention_processors_are_read(prefix: str, projection: str, layer: str, role: Role) -> None:
+    name = f"{prefix}{DOTTED_ATTENTION}.processor.{projection}_lora.{role}.weight"
+    assert read_key(name) == LoraKey("unet", layer, role)
+
+
+def test_names_that_differ_only_in_dialect_mean_the_same() -> None:
+    names = [
+        f"lora_unet_{TO_OUT}.lora_down.weight",
+        f"unet.{DOTTED_ATTENTION}.to_out.0.lora_A.weight",
+        f"unet.{DOTTED_ATTENTION}.to_out.0.lora_A.default.weight",
+        f"unet.{DOTTED_ATTENTION}.to_out.0.lora.down.weight",
+        f"unet.{DOTTED_ATTENTION}.processor.to_out_lora.down.weight",
+        f"base_model.model.{DOTTED_ATTENTION}.to_out.0.lora_A.weight",
+        f"{DOTTED_ATTENTION}.to_out.0.lora_A.weight",
+    ]
+    assert {read_key(name) for name in names} == {LoraKey("unet", TO_OUT, "down")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "alpha",
+        ".alpha",
+        "lora_A.weight",
+        "lora_unet_a.lora_down.bias",
+        "lora_unet_a.lora_down.weight ",
+        "lora_te3_a.lora_down.weight",
+        "unet.a.lora_A.bias",
+        "unet.a.lora_C.weight",
+        "unet.a.lora_A.x.y.weight",
+        "unet.a.weight",
+        "unet.a\n.lora_A.weight",
+        "a.processor.to_x_lora.down.weight",
+    ],
+)
+def test_other_names_are_of_no_dialect(name: str) -> None:
+    assert read_key(name) is None
+
+
+def test_unknown_names_are_told_in_order() -> None:
+    assert unknown_names(["z", "lora_unet_a.alpha", "b"]) == ("z", "b")
+
+
+def test_no_name_whatever_raises() -> None:
+    chooser = random.Random(3)
+    pieces = [
+        *("lora_unet_", "lora_te_", "unet.", "text_encoder.", "base_model.model.", "processor.", "to_q_lora."),
+        *("lora_A.", "lora_B", ".lora_down", ".weight", ".alpha", ".", "_", "0", "é", "\n", "\ud800", "\0", ""),
+    ]
+    for _ in range(20_000):
+        name = "".join(chooser.choice(pieces) for _ in range(chooser.randrange(9)))
+        key = read_key(name)
+        assert key is None or (key.part in ("unet", "text_encoder") and key.role in ("down", "up", "alpha"))
+        foreign_kind({name: TensorInfo("F16", (4, 1024))})
+
+
+@pytest.mark.parametrize(
+    "piece", ["attn2_to_k_", ".lora_A", ".lora_A.", ".processor.", "base_model.model.", "unet.", "a"]
+)
+def test_a_hostile_name_does_not_take_long(piece: str) -> None:
+    name = piece * (2_000_000 // len(piece))
+    started = time.monotonic()
+    read_key(name)
+    foreign_kind({name: TensorInfo("F16", (4, 1024))})
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (f"lora_unet_{TO_Q}.hada_w1_a", "a LoHa (LyCORIS)"),
+        (f"lora_unet_{TO_Q}.lokr_w1", "a LoKr (LyCORIS)"),
+        (f"lora_unet_{TO_Q}.oft_blocks", "an OFT adapter"),
+        (f"unet.{DOTTED_ATTENTION}.to_q.oft_R.weight", "an OFT adapter"),
+        (f"lora_unet_{TO_Q}.a1.weight", "a GLoRA (LyCORIS)"),
+        ("lora_unet_conv_in.lora_mid.weight", "a LoCon with Tucker decomposition (LyCORIS)"),
+        (f"lora_unet_{TO_Q}.dora_scale", "a DoRA"),
+        (f"unet.{DOTTED_ATTENTION}.to_q.lora_magnitude_vector", "a DoRA"),
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha", "a LoRA for Stable Diffusion XL"),
+        ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "a LoRA for Stable Diffusion XL"),
+        ("lora_unet_input_blocks_4_1_proj_in.alpha", "a LoRA for Stable Diffusion XL"),
+        ("lora_unet_middle_block_1_proj_in.alpha", "a LoRA for Stable Diffusion XL"),
+        ("lora_unet_output_blocks_0_1_proj_in.alpha", "a LoRA for Stable Diffusion XL"),
+        ("lora_transformer_blocks_0.alpha", "a LoRA for another kind of model (a diffusion transformer)"),
+        (
+            "transformer.transformer_blocks.0.attn.to_q.lora_A.weight",
+            "a LoRA for another kind of model (a diffusion transformer)",
+        ),
+        ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "a LoRA for Flux"),
+        ("lora_unet_double_blocks_0_img_attn_proj.alpha", "a LoRA for Flux"),
+        ("lora_unet_joint_blocks_0_context_block_attn_proj.alpha", "a LoRA for Stable Diffusion 3"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "a whole model, not a LoRA"),
+        ("first_stage_model.encoder.conv_in.weight", "a whole model, not a LoRA"),
+        ("emb_params", "a textual inversion embedding"),
+        ("control_model.zero_convs.0.0.weight", "a ControlNet"),
+    ],
+)
+def test_other_kinds_of_files_are_named_by_their_tensors_names(name: str, words: str) -> None:
+    assert kind(name) == words
+
+
+@pytest.mark.parametrize(("width", "model"), [(2048, "Stable Diffusion XL"), (1024, "Stable Diffusion 2")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight",
+        "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v.lora_A.weight",
+        "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v.lora_A.default.weight",
+        "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora.down.weight",
+        "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight",
+    ],
+)
+def test_the_width_of_the_text_tells_the_model(name: str, width: int, model: str) -> None:
+    assert kind(name, 4, width) == f"a LoRA for {model}"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("lora_unet_a_attn2_to_k.lora_down.weight", (4, 768)),
+        ("lora_unet_a_attn2_to_k.lora_up.weight", (320, 1024)),
+        ("lora_unet_a_attn1_to_k.lora_down.weight", (4, 1024)),
+        ("lora_unet_a_attn2_to_q.lora_down.weight", (4, 1024)),
+        ("lora_unet_a_attn2_to_k.lora_down.weight", (1024,)),
+        ("lora_unet_a_attn2_to_k.alpha", ()),
+    ],
+)
+def test_what_may_be_for_stable_diffusion_1_is_not_called_foreign(name: str, shape: tuple[int, ...]) -> None:
+    assert kind(name, *shape) == ""
+
+
+def test_without_metadata_the_scale_is_1() -> None:
+    rules = scale_rules(WeightsHeader(Path("a.safetensors"), {}, {}, 0))
+    assert [rule.scale("a", 8, None) for rule in rules.values()] == [1, 1]
+
+
+def test_the_scale_is_alpha_by_rank() -> None:
+    assert ScaleRule().scale("a", 8, 4.0) == 0.5
+
+
+def test_an_alpha_tensor_goes_before_the_metadata() -> None:
+    assert ScaleRule(alpha=16, alpha_pattern={"a": 32}).scale("a", 8, 4.0) == 0.5
+
+
+def test_the_metadatas_alpha_is_each_parts_own() -> None:
+    rules = scale_rules(header({"unet.lora_alpha": 6, "text_encoder.lora_alpha": 2.5}))
+    assert rules["unet"].scale("a", 4, None) == 1.5
+    assert rules["text_encoder"].scale("a", 5, None) == 0.5
+
+
+def test_metadata_without_a_part_is_the_unets() -> None:
+    rules = scale_rules(header({"lora_alpha": 6}))
+    assert (rules["unet"].alpha, rules["text_encoder"].alpha) == (6, None)
+
+
+def test_metadata_with_the_part_goes_before_one_without() -> None:
+    assert scale_rules(header({"unet.lora_alpha": 6, "lora_alpha": 1}))["unet"].alpha == 6
+
+
+def test_rslora_divides_by_the_root_of_the_rank() -> None:
+    rules = scale_rules(header({"unet.lora_alpha": 6, "unet.use_rslora": True, "text_encoder.lora_alpha": 6}))
+    assert rules["unet"].scale("a", 16, None) == 1.5
+    assert rules["text_encoder"].scale("a", 16, None) == 0.375
+
+
+def test_a_layer_of_its_own_alpha_has_it() -> None:
+    entries = {"unet.lora_alpha": 4, "unet.alpha_pattern": {"mid_block.attn.to_q": 8, "conv_in": 2}}
+    rule = scale_rules(header(entries))["unet"]
+    scales = [rule.scale(layer, 4, None) for layer in ("mid_block_attn_to_q", "conv_in", "mid_block_attn_to_k")]
+    assert scales == [2, 0.5, 1]
+
+
+def test_an_alpha_pattern_may_name_the_end_of_a_path() -> None:
+    rule = ScaleRule(alpha=4, alpha_pattern={"attn.to_q": 8})
+    assert [rule.scale(layer, 4, None) for layer in ("mid_attn_to_q", "mid_xattn_to_q")] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "entries", [{"unet.lora_alpha": None}, {"unet.alpha_pattern": None}, {"unet.alpha_pattern": {}}]
+)
+def test_an_empty_entry_is_as_none(entries: Mapping[str, object]) -> None:
+    assert scale_rules(header(entries))["unet"].scale("a", 8, None) == 1
+
+
+@pytest.mark.parametrize("raw", ["", "{", "not JSON", "[" * 100_000, "9" * 5000])
+def test_metadata_that_is_no_json_is_refused(raw: str) -> None:
+    with pytest.raises(LoraError, match=r"a\.safetensors is damaged: its lora_adapter_metadata is not JSON"):
+        scale_rules(header(raw=raw))
+
+
+@pytest.mark.parametrize("raw", ["[]", "1", "null", '"text"'])
+def test_metadata_that_is_no_object_is_refused(raw: str) -> None:
+    with pytest.raises(LoraError, match="its lora_adapter_metadata is not a JSON object"):
+        scale_rules(header(raw=raw))
+
+
+@pytest.mark.parametrize("alpha", ["16", [], {}, True, math.nan, math.inf, -math.inf, 10**400])
+def test_an_alpha_that_is_no_finite_number_is_refused(alpha: object) -> None:
+    with pytest.raises(LoraError, match=r"a\.safetensors is damaged: its lora_adapter_metadata has .* lora_alpha"):
+        scale_rules(header({"unet.lora_alpha": alpha}))
+
+
+@pytest.mark.parametrize("pattern", [{"a": "16"}, {"a": math.nan}, {"a": None}, {"a": 10**400}, [["a", 1]], "a", 3])
+def test_an_alpha_pattern_that_is_no_table_of_numbers_is_refused(pattern: object) -> None:
+    with pytest.raises(LoraError, match=r"its lora_adapter_metadata has .* alpha_pattern"):
+        scale_rules(header({"text_encoder.alpha_pattern": pattern}))
