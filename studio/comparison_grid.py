@@ -1,6 +1,7 @@
 """A comparison as one labelled picture, to keep or to send: a row for each prompt and seed, then the strip."""
 
 import io
+import logging
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from studio.comparison import ComparedPicture, SavedComparison
+from studio.picture_files import PILLOW_ERRORS
+
+logger = logging.getLogger(__name__)
 
 CELL = 256  # pixels; larger pictures are made smaller, so that a grid of 64 pairs still opens everywhere
 MARGIN, LABEL_HEIGHT = 12, 44
+LETTERS_LIMIT = 1000  # far more than two lines of the widest grid have
 GROUND, INK, QUIET = "white", "black", "#555555"
 
 
@@ -64,16 +69,25 @@ def _path(saved: SavedComparison, picture: ComparedPicture) -> Path | None:
 
 
 def _paste(image: Image.Image, cell: Cell, position: tuple[int, int]) -> None:
-    if cell.path is None or not cell.path.is_file():
-        ImageDraw.Draw(image).rectangle((*position, position[0] + CELL, position[1] + CELL), outline=QUIET)
-        return
-    with Image.open(cell.path, formats=("PNG",)) as picture:
-        picture.thumbnail((CELL, CELL))
-        scale = CELL // max(picture.size)
-        shown = picture.convert("RGB")
-    if scale > 1:
-        shown = shown.resize((shown.width * scale, shown.height * scale), Image.Resampling.NEAREST)
-    image.paste(shown, position)
+    shown = _shown(cell.path) if cell.path else None
+    if shown:
+        image.paste(shown, position)
+    else:
+        right, bottom = position[0] + CELL - 1, position[1] + CELL - 1
+        ImageDraw.Draw(image).rectangle((*position, right, bottom), outline=QUIET)
+
+
+def _shown(path: Path) -> Image.Image | None:
+    """The picture in the size of a cell; None where it is missing or cannot be read."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            picture.thumbnail((CELL, CELL))
+            shown = picture.convert("RGB")
+    except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:
+        logger.warning("%s cannot be shown: %s", path, error)
+        return None
+    scale = max(1, CELL // max(shown.size))
+    return shown.resize((shown.width * scale, shown.height * scale), Image.Resampling.NEAREST)
 
 
 def _write(
@@ -85,6 +99,13 @@ def _write(
     width: int,
     ink: str,
 ) -> None:
-    """At most two lines; what does not fit ends in an ellipsis."""
-    lines = textwrap.wrap(words, width=max(8, width // 8), max_lines=2, placeholder="…")
+    """At most two lines; what does not fit ends in an ellipsis.
+
+    Letters differ in width: lines get shorter until the widest fits.
+    """
+    lines: list[str] = []
+    for num_letters in range(width // 8, 1, -1):
+        lines = textwrap.wrap(words[:LETTERS_LIMIT], width=num_letters, max_lines=2, placeholder="…")
+        if all(font.getlength(line) <= width for line in lines):
+            break
     draw.multiline_text(position, "\n".join(lines), fill=ink, font=font, spacing=2)

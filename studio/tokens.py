@@ -44,8 +44,10 @@ class TokenCounter:
         total, cut_off = 0, ""
         for piece in parse_weights(take_lora_tags(prompt)[0]):
             encoding = self._tokenizer.encode(piece.text, add_special_tokens=False)
-            room = max(0, PART_TOKENS - total)
-            if len(encoding.ids) > room:
-                cut_off += piece.text[encoding.offsets[room][0] :]
+            room = PART_TOKENS - total
+            if cut_off:
+                cut_off += piece.text  # with the spaces at its beginning, which are no tokens
+            elif len(encoding.ids) > room:
+                cut_off = piece.text[encoding.offsets[room][0] :]
             total += len(encoding.ids)
         return TokenCount(total, max(1, -(-total // PART_TOKENS)), cut_off)

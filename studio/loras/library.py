@@ -1,9 +1,9 @@
 """The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata."""
 
-import logging
 import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from studio.paths import assets_folder
 from studio.results import LoraCard
 from studio.weights_file import WeightsHeader, read_header, sha256_of
 
-logger = logging.getLogger(__name__)
-
 ENDING = ".safetensors"
 THUMBNAIL = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]+")
 THUMBNAIL_LIMIT = 400_000  # characters; a 512-pixel JPEG has about 100,000
-_UNFIT_FOR_A_TAG = re.compile(r"[<>:\x00-\x1f]")  # what would end `<lora:name:1>` early
+NAME_LIMIT_BYTES = 180  # of the 255 that a file's name may have: its ending, a number and `.votes.json` have room too
+# What would end `<lora:name:1>` early, would lead to another folder, or may not be in a file's name on Windows.
+_UNFIT_FOR_A_NAME = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 
 
 def shipped_loras() -> Path:
@@ -50,8 +50,7 @@ class LoraLibrary:
         files = self._files()
         if name in files:
             return files[name]
-        path = Path(name).expanduser()
-        if path.suffix == ENDING and path.is_absolute() and path.is_file():
+        if path := _file_elsewhere(name):
             return path
         names = ", ".join(sorted(files)) or "none"
         raise LoraError(f"There is no LoRA named {name} in the library, which has: {names}. Drop its file to add it.")
@@ -62,15 +61,17 @@ class LoraLibrary:
         Raises:
             LoraError: where it is no LoRA for Stable Diffusion 1.x, or the very same file is there already.
             WeightsFileError: where it is damaged or no safetensors file.
+            OSError: where the library cannot be written.
         """
         assert self._folder is not None, "this library has no folder to add to"
         header = read_header(path)
         check_kind(header)
         for known_name, known in self._files().items():
+            if not known.is_file():  # a dangling link
+                continue
             if known.stat().st_size == header.size_bytes and sha256_of(known) == sha256_of(path):
                 raise LoraError(f"This LoRA is in the library already, as {known_name}.")
-        wanted = _UNFIT_FOR_A_TAG.sub("_", name or path.stem).strip(" .") or "lora"
-        target = self._free_path(wanted)
+        target = self._free_path(_clean_name(name or path.stem))
         self._copy(path, target)
         return read_card(target.stem, target)
 
@@ -80,13 +81,13 @@ class LoraLibrary:
             path.stem: path
             for folder in folders
             for path in sorted(folder.glob(f"*{ENDING}"))
-            if not path.name.startswith(".")
+            if not path.name.startswith(".") and _is_text(path.name)
         }
 
     def _free_path(self, wanted: str) -> Path:
         assert self._folder is not None
-        taken, name, number = self._files(), wanted, 2
-        while name in taken:
+        taken, name, number = {_alike(known) for known in self._files()}, wanted, 2
+        while _alike(name) in taken:
             name, number = f"{wanted} {number}", number + 1
         return self._folder / f"{name}{ENDING}"
 
@@ -96,6 +97,29 @@ class LoraLibrary:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as folder:
             copy = Path(shutil.copyfile(source, Path(folder) / "copy"))
             copy.replace(target)
+
+
+def _file_elsewhere(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if path.suffix == ENDING and path.is_absolute() and path.is_file() else None
+    except (OSError, RuntimeError):  # longer than a path can be; `~` of a user that does not exist
+        return None
+
+
+def _clean_name(name: str) -> str:
+    cut = _UNFIT_FOR_A_NAME.sub("_", name).encode(errors="ignore")[:NAME_LIMIT_BYTES]
+    return cut.decode(errors="ignore").strip(" .") or "lora"
+
+
+def _is_text(name: str) -> bool:
+    """False where a name's bytes are no UTF-8, as Linux allows: such a name could be neither shown nor written."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _alike(name: str) -> str:
+    """Equal for names that are the same file on a Mac or on Windows."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def check_kind(header: WeightsHeader) -> None:
