@@ -206,7 +206,7 @@ def generate_to_end(page: Page, *, start: Callable[[Page], None] = press_generat
     start(page)
     for name in before[:1]:
         expect(page.locator(f"#generate-pictures a[download='{name}']")).to_have_count(0)
-    expect(page.locator("#generate-state")).to_contain_text("pictures made", timeout=RUN_MILLISECONDS)
+    expect(page.locator("#generate-state")).to_contain_text("made, checked and saved", timeout=RUN_MILLISECONDS)
 
 
 def generate_quickly(page: Page, prompt: str, *, seed: int | None = None) -> None:

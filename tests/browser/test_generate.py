@@ -114,7 +114,7 @@ def test_control_and_enter_generate_and_escape_cancels(page: Page) -> None:
     field(page, "generate-prompt").press("Control+Enter")
     expect(cards(page).get_by_role("progressbar", name="Steps")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.locator("#generate-state")).to_contain_text("0 of 1 pictures made, checked and saved. Cancelled.")
+    expect(page.locator("#generate-state")).to_contain_text("0 of 1 picture made, checked and saved. Cancelled.")
     expect(page.locator("#cancel-generate")).to_be_disabled()
     expect(page.locator("#run-generate")).to_be_enabled()
 
