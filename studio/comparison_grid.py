@@ -86,7 +86,7 @@ def _shown(path: Path) -> Image.Image | None:
     except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:
         logger.warning("%s cannot be shown: %s", path, error)
         return None
-    scale = max(1, CELL // max(shown.size))
+    scale = CELL // max(shown.size)
     return shown.resize((shown.width * scale, shown.height * scale), Image.Resampling.NEAREST)
 
 

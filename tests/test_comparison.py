@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import time
 import zlib
 from collections.abc import Sequence
 from datetime import datetime
@@ -209,7 +210,9 @@ def test_a_strip_is_a_row_as_wide_as_it_needs(tmp_path: Path) -> None:
 
 
 def test_a_grid_of_nothing_is_a_picture(tmp_path: Path) -> None:
-    assert colours(grid(tmp_path)) == {(255, 255, 255)}
+    image = grid(tmp_path)
+    assert image.size == (MARGIN + CELL + MARGIN, MARGIN + ROW)
+    assert colours(image) == {(255, 255, 255)}
 
 
 def test_pictures_are_where_they_belong(tmp_path: Path) -> None:
@@ -246,6 +249,13 @@ def test_a_large_picture_is_made_smaller_in_its_proportions(tmp_path: Path) -> N
     shown = cell(grid(tmp_path, ComparedPair(left=picture(file))), 0, 0)
     assert colours(shown.crop((0, 0, CELL, CELL // 2))) == {RED}
     assert colours(shown.crop((0, CELL // 2, CELL, CELL))) == {(255, 255, 255)}
+
+
+def test_a_frame_is_as_large_as_a_picture(tmp_path: Path) -> None:
+    image = np.asarray(grid(tmp_path, ComparedPair(left=picture())).convert("L"))
+    left, top = place(0, 0)
+    rows, columns = np.nonzero(image[top - 1 :, left - 1 :] < 255)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (1, CELL, 1, CELL)
 
 
 def damage(path: Path, kind: str) -> None:
@@ -332,6 +342,12 @@ def test_a_long_prompt_stays_above_its_row(tmp_path: Path, words: str) -> None:
     assert changed[0] >= MARGIN
     assert changed[2] <= long.width - MARGIN
     assert changed[3] <= MARGIN + LABEL_HEIGHT
+
+
+def test_a_prompt_of_millions_of_letters_does_not_take_long(tmp_path: Path) -> None:
+    started = time.monotonic()
+    grid(tmp_path, ComparedPair(left=picture(prompt="WWWWWWWWW " * 300_000)))
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize("words", WIDE)

@@ -148,7 +148,8 @@ class PipelineManager:
         The model before it leaves memory first, so there need never be room for two.
 
         Raises:
-            ModelError: where the model cannot be found or read; nothing is loaded then.
+            ModelError: where the model cannot be found (the one before it stays loaded), or cannot be read (none
+                is loaded then).
             PrecisionError: where a tensor is not in the decided precision; nothing is loaded then.
             DownloadCancelledError: where the watcher asked to stop; the model before it is still loaded then.
         """

@@ -324,14 +324,15 @@ def engine_gone(stage: Stage) -> None:
 
 
 def no_model(stage: Stage) -> None:
-    stage.studio.press("load", "/home/ada/models/no-such-model", "float32", "auto")
-    stage.wait_until("no model loaded")
-    stage.shoot("inference-no-model", "There is no model folder")
+    with tempfile.TemporaryDirectory() as folder:
+        stage.studio.press("load", folder, "float32", "auto")
+        stage.wait_until("no model loaded")
+        stage.shoot("inference-no-model", "model_index.json")
 
 
 def offline(stage: Stage) -> None:
     stage.studio.press("load", HUB_MODEL, "float32", "auto")
-    stage.wait_until("no model loaded")
+    stage.wait_until("could not be downloaded")
     stage.shoot("inference-offline", "could not be downloaded", act=lambda page: open_section(page, "Model"))
 
 

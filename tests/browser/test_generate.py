@@ -62,9 +62,14 @@ def page(studio: RunningStudio, open_page: OpenPage) -> Page:
 
 @pytest.fixture
 def library(studio: RunningStudio) -> Iterator[Path]:
-    """The folder of added LoRAs, which has none before and after a test."""
+    """The folder of added LoRAs and votes, empty before and after a test."""
+    _empty(studio.user_data.loras)
     yield studio.user_data.loras
-    for file in studio.user_data.loras.glob("*.safetensors"):
+    _empty(studio.user_data.loras)
+
+
+def _empty(folder: Path) -> None:
+    for file in folder.glob("*.*"):
         file.unlink()
 
 

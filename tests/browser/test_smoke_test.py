@@ -292,13 +292,20 @@ def test_markup_in_a_prompt_is_text_and_never_runs(page: Page) -> None:
     assert not [url for url in asked if url.endswith("/x")]
 
 
-def test_a_model_folder_that_is_not_there_is_said_and_the_shipped_model_loads_again(page: Page) -> None:
+def test_a_model_that_is_not_there_is_said_and_the_loaded_one_stays(page: Page) -> None:
     name = '/nowhere/<img src=x onerror="window.ran = true">'
     start_load(page, name)
-    expect(problem(page)).to_contain_text(f"There is no model folder {name}.")
+    expect(problem(page)).to_contain_text(f"There is no model folder or file {name}.")
+    expect(page.locator("#status-model")).to_contain_text("model shoes-demo")
+    assert page.evaluate("window.ran") is None
+    run_to_end(page, "PASS")
+
+
+def test_a_folder_without_a_model_is_said_and_the_shipped_model_loads_again(page: Page, tmp_path: Path) -> None:
+    start_load(page, str(tmp_path))
+    expect(problem(page)).to_contain_text(str(tmp_path))
     expect(activity(page)).to_have_text("no model loaded")
     expect(page.locator("#run-smoke")).to_be_disabled()
-    assert page.evaluate("window.ran") is None
     start_load(page, "shoes-demo")
     wait_until_ready(page)
     expect(problem(page)).to_have_count(0)

@@ -7,7 +7,6 @@ import torch
 
 from studio.engine.device_check import check_device, compare, keep_check, kept_check
 from studio.engine.models import Components, find_model, load_components
-from studio.engine.pipeline import PipelineManager
 from studio.results import DeviceCheck, DeviceDifference
 
 
@@ -17,8 +16,14 @@ def candidate() -> Components:
     return load_components(find_model("shoes-demo"), "float32")
 
 
-def differences(candidate: Components, manager: PipelineManager) -> dict[str, float]:
-    return {d.part: d.difference for d in compare(candidate, manager.components)}
+@pytest.fixture(scope="module")
+def reference() -> Components:
+    """The model on the CPU; not the shared manager's, which keeps the last test's LoRAs attached."""
+    return load_components(find_model("shoes-demo"), "float32")
+
+
+def differences(candidate: Components, reference: Components) -> dict[str, float]:
+    return {d.part: d.difference for d in compare(candidate, reference)}
 
 
 def result(*differences: DeviceDifference) -> DeviceCheck:
@@ -31,28 +36,28 @@ def test_on_the_cpu_there_is_nothing_to_compare() -> None:
     assert "no other device to compare it with" in check.sentence
 
 
-def test_equal_devices_differ_by_nothing_in_all_three_parts(manager: PipelineManager, candidate: Components) -> None:
-    assert differences(candidate, manager) == {"UNet steps": 0, "VAE decode": 0, "backward pass": 0}
+def test_equal_devices_differ_by_nothing_in_all_three_parts(reference: Components, candidate: Components) -> None:
+    assert differences(candidate, reference) == {"UNet steps": 0, "VAE decode": 0, "backward pass": 0}
 
 
-def test_a_device_that_computes_the_unet_wrongly_is_found(manager: PipelineManager, candidate: Components) -> None:
+def test_a_device_that_computes_the_unet_wrongly_is_found(reference: Components, candidate: Components) -> None:
     candidate.unet.conv_out.register_forward_hook(lambda _m, _i, out: out * 1.1)
-    found = differences(candidate, manager)
+    found = differences(candidate, reference)
     assert found["UNet steps"] > 0.01
     assert found["VAE decode"] == 0
 
 
-def test_a_device_whose_gradients_alone_are_wrong_is_found(manager: PipelineManager, candidate: Components) -> None:
+def test_a_device_whose_gradients_alone_are_wrong_is_found(reference: Components, candidate: Components) -> None:
     candidate.unet.conv_in.weight.requires_grad_(True).register_hook(lambda gradient: gradient * 1.5)
-    found = differences(candidate, manager)
+    found = differences(candidate, reference)
     assert found["UNet steps"] == 0
     assert found["backward pass"] > 0.01
 
 
-def test_nan_on_the_device_is_an_infinite_difference(manager: PipelineManager, candidate: Components) -> None:
+def test_nan_on_the_device_is_an_infinite_difference(reference: Components, candidate: Components) -> None:
     with torch.no_grad():
         candidate.vae.decoder.conv_out.bias[0] = float("nan")
-    check = result(*compare(candidate, manager.components))
+    check = result(*compare(candidate, reference))
     assert not check.passed
     assert DeviceCheck.model_validate_json(check.model_dump_json()).differences[1].difference == float("inf")
 

@@ -246,6 +246,13 @@ def test_a_model_that_fails_to_load_leaves_none_loaded(fresh_manager: PipelineMa
     assert fresh_manager.facts is None
 
 
+def test_a_model_that_is_not_there_leaves_the_one_before_it_loaded(manager: PipelineManager) -> None:
+    before = manager.components
+    with pytest.raises(ModelError, match="There is no model folder or file /nowhere"):
+        manager.load(ModelSettings(model="/nowhere"))
+    assert manager.components is before
+
+
 def test_facts_tell_the_device_the_precision_and_why(manager: PipelineManager) -> None:
     facts = manager.facts
     assert facts is not None
