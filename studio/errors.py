@@ -36,6 +36,10 @@ class PictureFileError(StudioError):
     """A picture file that cannot be read, or carries no settings."""
 
 
+class DatasetError(StudioError):
+    """A dataset, a folder or a table that cannot be found, read or changed."""
+
+
 class CancelledError(StudioError):
     """The user cancelled; nothing is wrong."""
 

@@ -46,6 +46,10 @@ class UserData:
         return self.root / "loras"
 
     @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 

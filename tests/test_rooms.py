@@ -20,6 +20,7 @@ FORBIDDEN = {
         "studio.bench",
         "gradio",
     ),
+    "studio.dataset": ("studio.engine", "studio.engine_process", "studio.training", "studio.ui", "gradio"),
     "studio.jobs": ("studio.engine", "studio.ui", "gradio"),
     "studio.ui": ("studio.engine", "studio.training", "studio.bench"),
     "studio.engine_process": ("studio.ui", "studio.bench", "gradio"),

@@ -1,0 +1,40 @@
+"""What one look at a picture file found; kept in a cache, so that the look is taken once."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from studio.dataset.problems import Problem
+from studio.results import Fact
+
+
+class PictureFacts(Fact):
+    """One picture file, fully decoded once.
+
+    Attributes:
+        sha256: of the file's bytes, in hexadecimal; "" where it could not be read.
+        num_bytes: the file's size.
+        format: Pillow's name for it (`JPEG`); None where it is no picture.
+        mode: Pillow's mode before conversion (`RGBA`).
+        width, height: in pixels, upright (EXIF rotation applied); 0 where it could not be decoded.
+        perceptual_hash: 64 bits of the difference hash, as 16 hexadecimal digits; "" where not decoded.
+        brightness: mean luminance, 0 to 1, on the dataset's background.
+        border_whiteness: share of border pixels (2 % of the shorter side, at least 1 px) whose channels are all ≥ 245.
+        problems: of the file and the picture.
+    """
+
+    sha256: str = ""
+    num_bytes: int = 0
+    format: str | None = None
+    mode: str | None = None
+    width: int = 0
+    height: int = 0
+    perceptual_hash: str = ""
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    border_whiteness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can be trained on as it is read."""
+        return not any(problem.severity == "reject" for problem in self.problems)

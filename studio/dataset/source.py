@@ -1,0 +1,66 @@
+"""What is found in a source folder, before any picture is opened."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from studio.dataset.problems import Problem
+from studio.dataset.recipe import LayoutName
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePicture:
+    """A file that should be a picture, with the caption that belongs to it.
+
+    Attributes:
+        key: its path below the source folder, with forward slashes; its name throughout the dataset.
+        path: where it lies.
+        caption: as found, whitespace at both ends removed; None where there is none that can be read.
+        caption_from: who said it, for people: `a.txt`, `styles.csv row 12`, `class tokens of 10_shoe`; "" where
+            there is none.
+        repeats: how often it is trained on in an epoch.
+        attributes: its row of the table, all columns; {} without a table.
+        problems: of its caption or its name, not of the picture.
+    """
+
+    key: str
+    path: Path
+    caption: str | None = None
+    caption_from: str = ""
+    repeats: int = 1
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or a row that became no picture of the dataset, and why, in a sentence."""
+
+    name: str
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class SourceReading:
+    """A source folder, read in one layout.
+
+    Attributes:
+        layout: the layout in which it was read.
+        recognised: every layout that fits, best first.
+        pictures: in the natural order of their keys (2 before 10).
+        columns: of the table, in its order; () without one.
+        tables: the tables that were found, below the folder.
+        table, image_column, caption_column: what was used; None without a table.
+        leftovers: captions without a picture, rows without a file, names that cannot be used, pictures that no row
+            names, and other files; with severity `reject` where a picture is lost by it, `note` where none is.
+    """
+
+    layout: LayoutName
+    recognised: tuple[LayoutName, ...]
+    pictures: tuple[SourcePicture, ...]
+    columns: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    table: str | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    leftovers: tuple[Leftover, ...] = ()
