@@ -63,7 +63,32 @@
     if (["1", "2", "3"].includes(event.key) && !typing(event.target)) pressShown(`#vote-${event.key}`);
   });
 
-  // A file dropped anywhere goes where it belongs: a LoRA to the library, a picture to the form.
+  // The Dataset tab's keys; while one types a caption only Escape, which leaves it.
+  document.addEventListener("keydown", (event) => {
+    if (!document.querySelector("#dataset-detail")?.checkVisibility() || document.querySelector("dialog[open]")) return;
+    const caption = document.querySelector("#dataset-caption textarea");
+    if (event.target === caption) {
+      if (event.key === "Escape" || (event.key === "Enter" && !event.shiftKey)) {
+        event.preventDefault();
+        caption.blur();
+      }
+      return;
+    }
+    if (typing(event.target) || event.altKey || event.target.closest?.('[role="tablist"], [role="listbox"]')) return;
+    if (event.ctrlKey || event.metaKey) {
+      const step = { z: event.shiftKey ? "#dataset-redo" : "#dataset-undo", y: "#dataset-redo" }[event.key.toLowerCase()];
+      if (step && pressShown(step)) event.preventDefault();
+      return;
+    }
+    const button = { ArrowLeft: "#dataset-previous", ArrowRight: "#dataset-next", x: "#dataset-exclude" }[event.key];
+    if (button && pressShown(button)) event.preventDefault();
+    if (event.key === "Enter" && event.target === document.body && !caption.disabled) {
+      event.preventDefault();
+      caption.focus();
+    }
+  });
+
+  // A file dropped anywhere goes where it belongs: a LoRA to the library, a picture to the form, a folder to Dataset.
   const nextFrames = async (find, framesLeft = 60) => {
     for (; framesLeft > 0; framesLeft -= 1) {
       const found = find();
@@ -89,11 +114,23 @@
     input.dispatchEvent(new Event("change", { bubbles: true }));
     section.scrollIntoView({ block: "center" });
   };
-  const ours = (event) => event.dataTransfer?.types.includes("Files") && !event.target.closest?.("#drop-lora, #drop-picture");
+  const ours = (event) => event.dataTransfer?.types.includes("Files") && !event.target.closest?.("#drop-lora, #drop-picture, #dataset-drop");
+  const shownTab = () => document.querySelector('#tabs > .tab-wrapper button[role="tab"][aria-selected="true"]')?.textContent.trim();
+  // The browser forgets the entries once the event is over, so they are taken before the tab is opened.
+  const dropOnDatasets = async (entries) => {
+    clickTab("Dataset");
+    const zone = await nextFrames(() => document.querySelector("#dataset-drop .dropzone"));
+    await nextFrames(() => zone?.takeEntries);
+    zone?.scrollIntoView({ block: "center" });
+    zone?.takeEntries?.(entries);
+  };
   document.addEventListener("dragover", (event) => ours(event) && event.preventDefault());
   document.addEventListener("drop", async (event) => {
     if (!ours(event)) return;
     event.preventDefault();
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const isDataset = (entry) => entry.isDirectory || /\.zip$/i.test(entry.name);
+    if (shownTab() === "Dataset" || entries.some(isDataset)) return dropOnDatasets(entries);
     const files = [...event.dataTransfer.files];
     const isPicture = (file) => /\.(png|jpe?g|webp)$/i.test(file.name);
     await handOver(files.filter((f) => !isPicture(f)), { tabs: ["Inference"], box: "lora-box", zone: "drop-lora" });

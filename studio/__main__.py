@@ -9,6 +9,7 @@ import typer
 
 from studio import __version__
 from studio.bench.settings import BENCH_NAMES, BenchSettings
+from studio.dataset.recipe import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 from studio.errors import StudioError, system_error_sentence
 from studio.paths import locate_user_data
 from studio.settings import (
@@ -256,6 +257,41 @@ def _prepare_engine() -> None:
     """What must be said before torch and transformers are imported."""
     prepare_threads()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+dataset_app = typer.Typer(no_args_is_help=True, help="Datasets: check a folder of pictures before training.")
+app.add_typer(dataset_app, name="dataset")
+
+
+@dataset_app.command("check")
+def dataset_check(
+    path: Annotated[Path, typer.Argument(help="The folder of the pictures; nothing in it is changed.")],
+    layout: Annotated[
+        str | None,
+        typer.Option(help=str(LayoutChoice.model_fields["layout"].description), metavar="|".join(LAYOUT_NAMES)),
+    ] = None,
+    table: Annotated[str | None, typer.Option(help=str(LayoutChoice.model_fields["table"].description))] = None,
+    template: Annotated[str | None, typer.Option(help=str(DatasetRecipe.model_fields["template"].description))] = None,
+    resolution: Annotated[
+        int, typer.Option(help=str(DatasetRecipe.model_fields["resolution"].description))
+    ] = DatasetRecipe(source="-").resolution,
+    json: JsonOption = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Look at every picture and caption of a folder; exit code 1 when something must be mended."""
+    from studio.dataset.command import check_dataset
+
+    recipe = parse_settings(
+        DatasetRecipe,
+        {
+            "source": str(path.expanduser().resolve()),
+            "layout": parse_settings(LayoutChoice, {"layout": layout, "table": table}),
+            "template": template,
+            "resolution": resolution,
+        },
+    )
+    passed = check_dataset(recipe, locate_user_data(user_data), as_json=json)
+    raise typer.Exit(0 if passed else 1)
 
 
 @app.command()

@@ -35,6 +35,10 @@ class TokenCounter:
     def __init__(self, file: Path) -> None:
         self._tokenizer = _read_tokenizer(file, file.stat().st_mtime_ns)
 
+    def count_plain(self, caption: str) -> int:
+        """How many tokens a caption has, every character of it a word's: training knows no tags and no weights."""
+        return len(self._tokenizer.encode(caption, add_special_tokens=False))
+
     def count(self, prompt: str) -> TokenCount:
         """Count a prompt; LoRA tags and weights are not words.
 

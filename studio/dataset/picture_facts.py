@@ -18,6 +18,8 @@ class PictureFacts(Fact):
         mode: Pillow's mode before conversion (`RGBA`).
         width, height: in pixels, upright (EXIF rotation applied); 0 where it could not be decoded.
         perceptual_hash: 64 bits of the difference hash, as 16 hexadecimal digits; "" where not decoded.
+        tiny: 8 × 8 pixels of RGB, row by row, as 384 hexadecimal digits; "" where not decoded. Tells lookalikes in
+            other colours apart, which the hash of grey levels cannot.
         brightness: mean luminance, 0 to 1, on the dataset's background.
         border_whiteness: share of border pixels (2 % of the shorter side, at least 1 px) whose channels are all ≥ 245.
         problems: of the file and the picture.
@@ -30,6 +32,7 @@ class PictureFacts(Fact):
     width: int = 0
     height: int = 0
     perceptual_hash: str = ""
+    tiny: str = ""
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
     border_whiteness: Annotated[float, Field(ge=0, le=1)] = 0.0
     problems: tuple[Problem, ...] = ()

@@ -4,18 +4,19 @@ from typing import Any
 
 import gradio as gr
 
+from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
-from studio.ui import coming_tabs, inference_tab
+from studio.ui import coming_tabs, dataset_tab, inference_tab
 from studio.ui.parts import Seen, Update, changed_parts
 from studio.ui.status_line import activity_words, memory_words, model_words
 
 POLL_SECONDS = 0.5
 
 
-def build_app(engine: EngineClient, user_data: UserData) -> gr.Blocks:
-    """Lay out the page and wire it to the engine. Nothing is started by it."""
+def build_app(engine: EngineClient, desk: DatasetDesk, user_data: UserData) -> gr.Blocks:
+    """Lay out the page and wire it to the engine and the open dataset. Nothing is started by it."""
     library = LoraLibrary(user_data.loras)
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
         with gr.Row(elem_id="status-line"):
@@ -28,13 +29,15 @@ def build_app(engine: EngineClient, user_data: UserData) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Inference", id="inference"):
                 tab = inference_tab.build()
+            with gr.Tab("Dataset", id="dataset"):
+                datasets = dataset_tab.build()
             for name in coming_tabs.COMING:
                 with gr.Tab(name, id=name.lower()):
                     coming_tabs.build(name)
         timer = gr.Timer(POLL_SECONDS, active=False)
         seen = gr.JSON(visible=False)
         wake = gr.Button("Refresh", elem_id="wake", visible="hidden")
-        shown = {**status, **tab.shown, "timer": timer}
+        shown = {**status, **tab.shown, **datasets.shown, "timer": timer}
 
         def refresh(has: Seen | None) -> list[Update]:
             view = engine.view
@@ -43,7 +46,8 @@ def build_app(engine: EngineClient, user_data: UserData) -> gr.Blocks:
                 "memory": memory_words(view),
                 "activity": activity_words(view),
                 **inference_tab.render(view, library),
-                "timer": gr.update(active=view.active),
+                **dataset_tab.render(desk),
+                "timer": gr.update(active=view.active or desk.view.active),
             }
             updates, now = changed_parts({name: parts[name] for name in shown}, has)
             return [*updates, now]
@@ -54,6 +58,7 @@ def build_app(engine: EngineClient, user_data: UserData) -> gr.Blocks:
             event.then(refresh, seen, [*shown.values(), seen], **quiet)
 
         inference_tab.wire(tab, engine, user_data, then_refresh=then_refresh)
+        dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
         app.load(lambda: refresh(None), None, [*shown.values(), seen], **quiet)
         timer.tick(refresh, seen, [*shown.values(), seen], **quiet)
         # Another tab may have started something: the script presses this when the page becomes visible.

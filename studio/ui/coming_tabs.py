@@ -3,8 +3,6 @@
 import gradio as gr
 
 COMING = {
-    "Dataset": "Here you will drop a folder of pictures, see each with its caption, and fix what is wrong before any "
-    "training.",
     "Training": "Here you will train a LoRA on a dataset and watch loss, memory and pictures move while it learns.",
     "Batch": "Here you will describe a set of pictures, see what it will cost, and find it finished and checked in the "
     "morning.",

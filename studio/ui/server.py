@@ -6,14 +6,17 @@ import socket
 import tempfile
 import threading
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
+from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
 from studio.errors import SettingsError
 from studio.paths import UserData, assets_folder
-from studio.settings import ModelSettings, ServerSettings
+from studio.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
+from studio.tokens import TokenCounter
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
@@ -30,14 +33,16 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     port = choose_port(address, settings.port)
     cache = _prepare_environment(user_data)
     engine = EngineClient(user_data, model=model, cpu_only=settings.cpu)
+    desk = DatasetDesk(user_data, count_tokens=_token_counter(engine))
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    _launch(engine, user_data, address=address, port=port, logins=logins)
+    _launch(engine, desk, user_data, address=address, port=port, logins=logins)
     url = f"http://127.0.0.1:{port}"
     others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
     print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
     engine.start()
+    desk.restore()
     if settings.open_browser:
         webbrowser.open(url)
     try:
@@ -45,6 +50,7 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
             pass
     finally:
         print("Stopping.", flush=True)
+        desk.close()
         engine.stop()
         cache.cleanup()
 
@@ -144,11 +150,24 @@ def _purge(folder: Path) -> None:
             leftover.rmdir()
 
 
+def _token_counter(engine: EngineClient) -> Callable[[str], int]:
+    """Counts a caption's tokens as the loaded model would; with the shipped model's tokenizer before one is loaded."""
+    shipped = assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json"
+    return lambda caption: TokenCounter(engine.view.tokenizer_file or shipped).count_plain(caption)
+
+
 def _launch(
-    engine: EngineClient, user_data: UserData, *, address: str, port: int, logins: list[tuple[str, str]] | None
+    engine: EngineClient,
+    desk: DatasetDesk,
+    user_data: UserData,
+    *,
+    address: str,
+    port: int,
+    logins: list[tuple[str, str]] | None,
 ) -> None:
     """Build the page and serve it from a thread."""
     # Imported here: gradio reads its environment, set above, when it is imported.
+    import gradio
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -156,7 +175,9 @@ def _launch(
     from studio.ui.guard import OriginGuard
     from studio.ui.theme import make_theme
 
-    app = build_app(engine, user_data)
+    desk.thumbnails.mkdir(parents=True, exist_ok=True)
+    gradio.set_static_paths([desk.thumbnails])  # pictures that we encoded ourselves, and nothing else
+    app = build_app(engine, desk, user_data)
     app.queue(default_concurrency_limit=4, max_size=32)
     app.launch(
         server_name=address,
@@ -169,7 +190,7 @@ def _launch(
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
-        max_file_size="64mb",
+        max_file_size="8gb",
         show_error=False,
         quiet=True,
         prevent_thread_lock=True,

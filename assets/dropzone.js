@@ -1,0 +1,91 @@
+// Runs in the Dataset tab's drop zone: `element`, `trigger` are Gradio's. A folder keeps its sub-folders: the
+// browser's own file list would lose them.
+const zone = element.querySelector(".dropzone");
+const status = element.querySelector(".drop-status");
+const cancel = element.querySelector(".drop-cancel");
+const PART = 200; // files a request; the server takes 1,000
+let aborter = null;
+
+const readAll = async (reader) => {
+  const all = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (some.length === 0) return all;
+    all.push(...some);
+  }
+};
+const walk = async (entry, into) => {
+  if (entry.isDirectory) {
+    for (const child of await readAll(entry.createReader())) await walk(child, into);
+  } else {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    into.push({ file, rel: entry.fullPath.replace(/^\//, "") });
+  }
+};
+const say = (words, kind = "") => {
+  status.textContent = words;
+  status.className = `drop-status ${kind}`;
+};
+const send = async (found) => {
+  if (aborter) return say("An upload is on already. Wait for it, or cancel it.", "bad");
+  if (found.length === 0) return say("There is no file in what was dropped.", "bad");
+  aborter = new AbortController();
+  cancel.hidden = false;
+  const files = [];
+  try {
+    for (let start = 0; start < found.length; start += PART) {
+      say(`Uploading: ${start.toLocaleString("en")} of ${found.length.toLocaleString("en")} files`);
+      const part = found.slice(start, start + PART);
+      const form = new FormData();
+      part.forEach(({ file }) => form.append("files", file, file.name));
+      const answer = await fetch("gradio_api/upload", { method: "POST", body: form, signal: aborter.signal });
+      if (!answer.ok) throw new Error(answer.status === 413 ? "a file is larger than 8 GB" : `the studio answered ${answer.status}`);
+      const paths = await answer.json();
+      part.forEach(({ rel }, i) => files.push({ rel, path: paths[i] }));
+    }
+    say(`Reading ${files.length.toLocaleString("en")} files`);
+    trigger("upload", { files });
+  } catch (error) {
+    say(error.name === "AbortError" ? "Cancelled: nothing was kept." : `The upload failed: ${error.message}. Nothing was kept; try again.`, "bad");
+  } finally {
+    aborter = null;
+    cancel.hidden = true;
+  }
+};
+
+// Also called by the page's script, with what was dropped elsewhere on the tab.
+zone.takeEntries = async (entries) => {
+  say("Looking through the folder");
+  const found = [];
+  try {
+    for (const entry of entries) await walk(entry, found);
+  } catch (error) {
+    return say(`The browser could not read what was dropped: ${error.message}. Type its path instead.`, "bad");
+  }
+  return send(found);
+};
+const choose = (directory) => {
+  const input = document.createElement("input");
+  input.type = "file";
+  input.multiple = true;
+  input.webkitdirectory = directory;
+  input.addEventListener("change", () =>
+    send([...input.files].map((file) => ({ file, rel: file.webkitRelativePath || file.name }))),
+  );
+  input.click();
+};
+element.querySelector(".choose-folder").addEventListener("click", () => choose(true));
+element.querySelector(".choose-files").addEventListener("click", () => choose(false));
+cancel.addEventListener("click", () => aborter?.abort());
+zone.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  zone.classList.add("over");
+});
+zone.addEventListener("dragleave", () => zone.classList.remove("over"));
+zone.addEventListener("drop", (event) => {
+  event.preventDefault();
+  event.stopPropagation();
+  zone.classList.remove("over");
+  zone.takeEntries([...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean));
+});
+watch("outcome", () => say(props.outcome?.words ?? "", props.outcome?.kind ?? ""));

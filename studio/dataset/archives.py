@@ -1,0 +1,125 @@
+"""Unpacking a zip that a stranger may have made: inside the folder, within limits, all of it or none."""
+
+import shutil
+import stat
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from studio.dataset.problems import Problem, Severity
+from studio.dataset.source import Leftover
+from studio.errors import DatasetError
+
+GB = 1000**3
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """What a zip may hold."""
+
+    num_files: int = 100_000
+    total_bytes: int = 50 * GB
+    ratio: int = 200
+    ratio_counts_from_bytes: int = 100 * 1000**2
+
+
+DEFAULT_LIMITS = ArchiveLimits()
+
+
+def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_LIMITS) -> tuple[Leftover, ...]:
+    """Unpack a zip into a new folder, which is there only when all that can be unpacked is in it.
+
+    Returns:
+        The members that were not unpacked, and why.
+
+    Raises:
+        DatasetError: where it is no zip, is damaged, encrypted, or declares or holds more than the limits.
+        OSError: where the disk is full.
+    """
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        leftovers = _extract(archive, partial, limits)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(folder)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise DatasetError(f"The zip cannot be unpacked ({error}). Pack it again, or drop its folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return leftovers
+
+
+def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[Leftover, ...]:
+    folder.mkdir(parents=True)
+    leftovers: list[Leftover] = []
+    with zipfile.ZipFile(archive) as opened:
+        members = [member for member in opened.infolist() if not member.is_dir()]
+        _check_limits(members, limits)
+        for member in members:
+            problem = _member_problem(member)
+            place = folder.joinpath(*PurePosixPath(member.filename).parts) if problem is None else None
+            if place is not None and (place.exists() or any(parent.is_file() for parent in place.parents)):
+                problem = _problem("name twice", "reject", "Another file of the zip has its name.")
+            if problem is not None:
+                leftovers.append(Leftover(_shown(member.filename), problem))
+            elif place is not None:
+                _write(opened, member, place)
+        if len(leftovers) == len(members):
+            raise DatasetError("There is no file in the zip that can be unpacked.")
+    return _with_one_mac_note(leftovers)
+
+
+def _check_limits(members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
+    if len(members) > limits.num_files:
+        raise DatasetError(f"The zip holds {len(members):,} files; up to {limits.num_files:,} are unpacked.")
+    total = sum(member.file_size for member in members)
+    if total > limits.total_bytes:
+        raise DatasetError(f"The zip unpacks to {total / GB:,.1f} GB; up to {limits.total_bytes / GB:g} GB are taken.")
+    packed = sum(member.compress_size for member in members)
+    if total > limits.ratio_counts_from_bytes and total > limits.ratio * max(1, packed):
+        raise DatasetError("The zip unpacks to over 200 times its size, as files made to fill a disk do.")
+    if any(member.flag_bits & 0x1 for member in members):
+        raise DatasetError("The zip is encrypted. Unpack it yourself and drop the folder.")
+
+
+def _member_problem(member: zipfile.ZipInfo) -> Problem | None:
+    name = member.filename
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if "__MACOSX" in parts:
+        return _problem("Mac's notes", "note", "What a Mac keeps beside files (__MACOSX) is not unpacked.")
+    if not parts or parts[0].startswith("/") or ".." in parts or any(":" in part or "\0" in part for part in parts):
+        return _problem("name leads out", "reject", "Its name leads out of the zip, so it is not unpacked.")
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+        return _problem("not a file", "reject", "It is a link or a device, not a file, so it is not unpacked.")
+    return None
+
+
+def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
+    """Write one member, and never more than it declares."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    try:
+        with opened.open(member) as packed, place.open("wb") as file:
+            while chunk := packed.read(_CHUNK):
+                written += len(chunk)
+                if written > member.file_size:
+                    raise DatasetError("The zip holds more than it declares, as files made to fill a disk do.")
+                file.write(chunk)
+    except (zlib.error, EOFError) as error:
+        raise DatasetError(f"{_shown(member.filename)} in the zip is damaged ({error}). Pack it again.") from error
+
+
+def _with_one_mac_note(leftovers: list[Leftover]) -> tuple[Leftover, ...]:
+    notes = [leftover for leftover in leftovers if leftover.problem.code == "Mac's notes"]
+    others = [leftover for leftover in leftovers if leftover.problem.code != "Mac's notes"]
+    return (*others, *([Leftover("__MACOSX", notes[0].problem)] if notes else ()))
+
+
+def _problem(code: str, severity: Severity, sentence: str) -> Problem:
+    return Problem(code=code, severity=severity, sentence=sentence)
+
+
+def _shown(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()[:200]

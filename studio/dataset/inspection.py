@@ -1,0 +1,81 @@
+"""One look at one picture file: what it is, what is wrong with it, its thumbnail and its figures."""
+
+import hashlib
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from studio.dataset.picture_facts import PictureFacts
+from studio.dataset.pictures import read_bytes, read_picture
+from studio.dataset.problems import Problem
+from studio.dataset.thumbnails import THUMBNAIL_SIDE, save_thumbnail, thumbnail_path
+
+WHITE_LEVEL = 245
+BORDER_SHARE = 0.02
+TINY_SIDE = 8
+
+
+def inspect(path: Path, *, background: str, thumbnails: Path) -> PictureFacts:
+    """Read a file once, decode it once, keep its thumbnail.
+
+    Raises:
+        MemoryError: where there is too little for this picture.
+        OSError: where the thumbnail cannot be written.
+    """
+    content, problem = read_bytes(path)
+    if problem is not None:
+        return PictureFacts(problems=(problem,))
+    sha256 = hashlib.sha256(content).hexdigest()
+    read = read_picture(content, path.name, background=background)
+    facts = PictureFacts(
+        sha256=sha256,
+        num_bytes=len(content),
+        format=read.format,
+        mode=read.mode,
+        width=read.width,
+        height=read.height,
+        problems=tuple(read.problems),
+    )
+    if read.image is None:
+        return facts
+    border_whiteness = measure_border_whiteness(read.image)
+    small = read.image
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    place = thumbnail_path(thumbnails, sha256, background)
+    if not place.is_file():
+        save_thumbnail(small, place)
+    grey = small.convert("L")
+    return facts.model_copy(
+        update={
+            "perceptual_hash": str(imagehash.dhash(grey)),
+            "tiny": small.resize((TINY_SIDE, TINY_SIDE), Image.Resampling.BOX).tobytes().hex(),
+            "brightness": float(np.asarray(grey).mean()) / 255,
+            "border_whiteness": border_whiteness,
+        }
+    )
+
+
+def measure_border_whiteness(image: Image.Image) -> float:
+    """Share of the border's pixels whose channels are all at least 245; the border is 2 % of the shorter side wide.
+
+    Args:
+        image: RGB.
+    """
+    pixels_HWC = np.asarray(image)
+    height, width, _ = pixels_HWC.shape
+    edge = max(1, round(min(width, height) * BORDER_SHARE))
+    strips = (
+        pixels_HWC[:edge],
+        pixels_HWC[-edge:],
+        pixels_HWC[edge:-edge, :edge],
+        pixels_HWC[edge:-edge, -edge:],
+    )
+    white = sum(int((strip >= WHITE_LEVEL).all(axis=2).sum()) for strip in strips)
+    return white / sum(strip.size // 3 for strip in strips)
+
+
+def rejected(code: str, sentence: str) -> PictureFacts:
+    """What is known of a file that could not be looked at."""
+    return PictureFacts(problems=(Problem(code=code, severity="reject", sentence=sentence, remedies=("exclude",)),))

@@ -1,0 +1,104 @@
+"""Captions in files beside the pictures, and kohya's folders whose names give repeats and words."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+from studio.dataset.captions import read_caption
+from studio.dataset.problems import Problem
+from studio.dataset.source import Leftover, SourcePicture
+from studio.dataset.walk import Walk
+
+_REPEATS = re.compile(r"(\d{1,5})_(.*)")
+REGULARISATION = frozenset(("reg", "regularization", "regularisation"))
+
+
+def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[Leftover]]:
+    """Every picture with the caption file of its name, and captions without a picture."""
+    captions = _by_stem(walk.captions)
+    pictures_by_stem = _by_stem(walk.pictures)
+    pictures = []
+    for key in walk.pictures:
+        stem = _stem(key)
+        files = captions.get(stem, [])
+        if not files:
+            pictures.append(SourcePicture(key, walk.path(key)))
+            continue
+        # .txt is what most tools write; .caption stands behind it
+        file = min(files, key=lambda name: not name.lower().endswith(".txt"))
+        reading = read_caption(walk.path(file))
+        problems = [*reading.problems]
+        if len(files) > 1:
+            others = ", ".join(name for name in files if name != file)
+            problems.append(_note("two captions", f"{file} is used; {others} is not. Delete the one that is wrong."))
+        if len(pictures_by_stem[stem]) > 1:
+            problems.append(_note("shared caption", f"{file} belongs to {len(pictures_by_stem[stem])} pictures."))
+        pictures.append(
+            SourcePicture(key, walk.path(key), caption=reading.text, caption_from=file, problems=tuple(problems))
+        )
+    lone = [file for stem, files in captions.items() if stem not in pictures_by_stem for file in files]
+    sentence = "No picture has this caption's name, so it is not used."
+    return pictures, [Leftover(file, _note("caption without a picture", sentence)) for file in lone]
+
+
+def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[Leftover]]:
+    """The pictures of `N_words/` folders, each N times; the words are the caption where there is no file."""
+    pictures, leftovers = read_sidecars(walk)
+    taken: list[SourcePicture] = []
+    for picture in pictures:
+        top = PurePosixPath(picture.key).parts[0]
+        if top.lower() in REGULARISATION:
+            sentence = "A regularisation picture (it keeps what the model knew): not part of the dataset itself."
+            leftovers.append(Leftover(picture.key, _note("regularisation", sentence)))
+            continue
+        match = _REPEATS.fullmatch(top) if "/" in picture.key else None
+        if match is None:
+            sentence = "It lies in no folder with a number (10_shoe), so it would not be trained on. Move it into one."
+            problem = Problem(code="outside of repeats", severity="reject", sentence=sentence)
+            leftovers.append(Leftover(picture.key, problem))
+            continue
+        words = match[2].strip()
+        own = picture.caption is not None or any(p.severity == "reject" for p in picture.problems)
+        taken.append(
+            SourcePicture(
+                picture.key,
+                picture.path,
+                caption=picture.caption if own else words,
+                caption_from=picture.caption_from if own else f"the folder {top}",
+                repeats=int(match[1]),
+                problems=(*picture.problems, *(_NO_REPEATS if int(match[1]) == 0 else ())),
+            )
+        )
+    return taken, leftovers
+
+
+def has_kohya_folders(walk: Walk) -> bool:
+    """Whether pictures lie in a folder such as `10_shoe`, directly below the source."""
+    return any(_REPEATS.fullmatch(key.partition("/")[0]) for key in walk.pictures if "/" in key)
+
+
+def _by_stem(keys: list[str]) -> dict[str, list[str]]:
+    stems = defaultdict(list)
+    for key in keys:
+        stems[_stem(key)].append(key)
+    return stems
+
+
+def _stem(key: str) -> str:
+    """The path without its ending, in one of the two ways in which Unicode writes an accent: Macs use the other."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(key).with_suffix("")))
+
+
+def _note(code: str, sentence: str) -> Problem:
+    return Problem(code=code, severity="note", sentence=sentence)
+
+
+_NO_REPEATS = (
+    Problem(
+        code="no repeats",
+        severity="reject",
+        sentence="Its folder's name asks for 0 repeats, so it is never trained on. Rename the folder.",
+        remedies=("exclude",),
+    ),
+)

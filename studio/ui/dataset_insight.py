@@ -1,0 +1,215 @@
+"""Statistics and doctor: what is in the dataset, what is wrong with it, and what one click mends."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.dataset.contact_sheet import make_contact_sheet
+from studio.dataset.desk import DatasetDesk
+from studio.dataset.problems import Severity
+from studio.dataset.report import WHY_NO_FLIP, DatasetReport, Duplicate, Finding, make_report
+from studio.dataset.row import DatasetRow
+from studio.dataset.statistics import summarise
+from studio.dataset.thumbnails import thumbnail_path
+from studio.errors import DatasetError
+from studio.files import write_atomically
+from studio.ui.dataset_charts import statistics_html
+from studio.ui.dataset_html import SIGNS, thumbnail_url
+from studio.ui.html import counted, text
+from studio.ui.toasts import toasts
+
+MAX_FINDINGS = 200
+MAX_DUPLICATES = 60
+TITLES: dict[Severity, str] = {
+    "reject": "Must be mended, or it is not trained on",
+    "convert": "Read rightly, with a conversion",
+    "note": "Worth knowing",
+}
+REMEDY_WORDS = {"exclude": "Exclude", "convert": "Convert a copy", "recode caption": "Re-encode the caption"}
+
+_CLICKS = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-remedy]");
+  if (button) trigger("click", { key: button.dataset.key, remedy: button.dataset.remedy });
+});"""
+
+
+@dataclass(frozen=True)
+class InsightPanels:
+    """Their components, by what they are for."""
+
+    statistics_box: gr.Accordion
+    statistics: gr.HTML
+    sheet: gr.DownloadButton
+    doctor_box: gr.Accordion
+    doctor: gr.HTML
+    exclude_all: gr.Button
+    statistics_open: gr.State
+    doctor_open: gr.State
+
+
+def build() -> InsightPanels:
+    """Lay both out, folded."""
+    statistics_open, doctor_open = gr.State(False), gr.State(False)
+    with gr.Accordion("Doctor", open=False, elem_id="dataset-doctor-box") as doctor_box:
+        doctor = gr.HTML(elem_id="dataset-doctor", padding=False, js_on_load=_CLICKS)
+        exclude_all = gr.Button("Exclude all that must be mended", elem_id="dataset-exclude-all", visible=False)
+    with gr.Accordion("Statistics", open=False, elem_id="dataset-statistics-box") as statistics_box:
+        statistics = gr.HTML(elem_id="dataset-statistics", padding=False)
+        sheet = gr.DownloadButton("Contact sheet", elem_id="dataset-sheet", size="sm")
+    return InsightPanels(
+        statistics_box=statistics_box,
+        statistics=statistics,
+        sheet=sheet,
+        doctor_box=doctor_box,
+        doctor=doctor,
+        exclude_all=exclude_all,
+        statistics_open=statistics_open,
+        doctor_open=doctor_open,
+    )
+
+
+def doctor_html(desk: DatasetDesk, report: DatasetReport) -> str:
+    """The report as a page: the number and how it comes about, findings by how bad they are, duplicates."""
+    kind = "fail" if report.must_be_mended else "pass"
+    sign = "✗" if report.must_be_mended else "✓"
+    parts = [f'<div class="verdict {kind}"><span aria-hidden="true">{sign}</span> {text(report.how_many)}</div>']
+    parts += [f'<p class="note">{text(sentence)}</p>' for sentence in (*report.warnings, WHY_NO_FLIP)]
+    for severity in TITLES:
+        findings = [finding for finding in report.findings if finding.problem.severity == severity]
+        if findings:
+            parts.append(_group(severity, findings))
+    if report.duplicates:
+        parts.append(_duplicates(desk, report.duplicates))
+    return "".join(parts)
+
+
+def _group(severity: Severity, findings: Sequence[Finding]) -> str:
+    rows = "".join(_finding(finding) for finding in findings[:MAX_FINDINGS])
+    rest = len(findings) - MAX_FINDINGS
+    more = f"<p class='quiet'>{rest:,} more: the filter “State” in the list above shows them.</p>" if rest > 0 else ""
+    return (
+        f'<h3><span aria-hidden="true">{SIGNS[severity]}</span> {TITLES[severity]}: {len(findings):,}</h3>'
+        f'<div class="table-frame" tabindex="0" role="group" aria-label="{TITLES[severity]}"><table class="findings">'
+        '<thead><tr><th scope="col">File</th><th scope="col">What</th><th scope="col">Mend</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>{more}"
+    )
+
+
+def _finding(finding: Finding) -> str:
+    problem = finding.problem
+    buttons = "excluded" if finding.excluded else "".join(map(_button(finding.name), problem.remedies))
+    return (
+        f"<tr><td>{text(finding.name)}</td><td><b>{text(problem.code)}</b>: {text(problem.sentence)}</td>"
+        f'<td class="mend">{buttons}</td></tr>'
+    )
+
+
+def _button(key: str) -> Callable[[str], str]:
+    return lambda remedy: (
+        f'<button type="button" class="link-button" data-key="{text(key)}" data-remedy="{text(remedy)}" '
+        f'aria-label="{text(REMEDY_WORDS[remedy])}: {text(key)}">{text(REMEDY_WORDS[remedy])}</button>'
+    )
+
+
+def _duplicates(desk: DatasetDesk, pairs: Sequence[Duplicate]) -> str:
+    items = []
+    for pair in pairs[:MAX_DUPLICATES]:
+        pictures = "".join(_small(desk, key) for key in (pair.first, pair.second))
+        how = "the same file" if pair.exact else "look alike"
+        items.append(
+            f"<li>{pictures}<span>{text(pair.first)} and {text(pair.second)}: <b>{how}</b></span>"
+            f"{_button(pair.second)('exclude')}</li>"
+        )
+    rest = len(pairs) - MAX_DUPLICATES
+    more = f"<p class='quiet'>{rest:,} more pairs. Exclude some, and the next are shown.</p>" if rest > 0 else ""
+    return (
+        f"<h3>Duplicates: {counted(len(pairs), 'pair')}</h3><p class='quiet'>What is there twice is learned twice as "
+        f"much. The button excludes the second.</p><ul class='duplicates'>{''.join(items)}</ul>{more}"
+    )
+
+
+def _small(desk: DatasetDesk, key: str) -> str:
+    url = thumbnail_url(desk, desk.opened.row(key))
+    return f'<img src="{text(url)}" alt="{text(key)}" loading="lazy">' if url else ""
+
+
+def mend(desk: DatasetDesk, key: str, remedy: str) -> None:
+    """What a button of the doctor does; both names came from the page.
+
+    Raises:
+        DatasetError: where there is no such picture or remedy, or it does not help.
+    """
+    if remedy == "exclude":
+        desk.opened.set_excluded([key], True)
+    elif remedy == "convert":
+        desk.convert(key)
+    elif remedy == "recode caption":
+        desk.opened.recode_caption(key)
+    else:
+        raise DatasetError(f"There is no remedy {remedy!r}.")
+
+
+def contact_sheet(desk: DatasetDesk) -> Path:
+    """The sheet of all used pictures as a file of the page's own cache.
+
+    Raises:
+        DatasetError: where none is used.
+    """
+    dataset = desk.opened
+
+    def thumbnail_of(row: DatasetRow) -> Path | None:
+        return (
+            thumbnail_path(desk.thumbnails, row.facts.sha256, dataset.recipe.background)
+            if row.facts is not None and row.facts.is_usable
+            else None
+        )
+
+    rows = [row for row in dataset.rows if row.is_used]
+    sheet = make_contact_sheet(rows, title=dataset.name, thumbnail_of=thumbnail_of)
+    file = Path(tempfile.mkdtemp(dir=Path.cwd())) / f"{dataset.name}-contact-sheet.jpg"
+    write_atomically(file, sheet)
+    return file
+
+
+def wire(panels: InsightPanels, desk: DatasetDesk, *, version: gr.Textbox, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the panels; each is drawn when it is opened, and again when something changed while it is open."""
+
+    def show_statistics(is_open: bool) -> Any:  # noqa: ANN401 - gradio's skip
+        if not is_open or not desk.is_open:
+            return gr.skip()
+        return statistics_html(summarise(desk.opened.rows, bucket_of=desk.opened.bucket_words))
+
+    def show_doctor(is_open: bool) -> list[Any]:
+        if not is_open or not desk.is_open:
+            return [gr.skip(), gr.skip()]
+        report = make_report(desk.opened)
+        return [doctor_html(desk, report), gr.update(visible=report.num_rejected > 0)]
+
+    def click(event: gr.EventData) -> None:
+        with toasts():
+            mend(desk, str(getattr(event, "key", "")), str(getattr(event, "remedy", "")))
+
+    def exclude_all() -> None:
+        with toasts():
+            desk.opened.set_excluded([row.key for row in desk.opened.rows if row.is_rejected], True)
+
+    def make_sheet() -> str:
+        with toasts():
+            return str(contact_sheet(desk))
+
+    hidden = {"api_visibility": "private", "show_progress": "hidden"}
+    doctor = [panels.doctor, panels.exclude_all]
+    for box, is_open, show, shown in (
+        (panels.statistics_box, panels.statistics_open, show_statistics, panels.statistics),
+        (panels.doctor_box, panels.doctor_open, show_doctor, doctor),
+    ):
+        box.expand(lambda: True, None, is_open, **hidden).then(show, is_open, shown, **hidden)
+        box.collapse(lambda: False, None, is_open, **hidden)
+        version.change(show, is_open, shown, trigger_mode="always_last", **hidden)
+    then_refresh(panels.doctor.click(click, None, None, **hidden))
+    then_refresh(panels.exclude_all.click(exclude_all, **hidden))
+    panels.sheet.click(make_sheet, None, panels.sheet, **hidden)

@@ -1,0 +1,299 @@
+"""How the folder is read: layout, rows, caption template with a live preview, background, resolution."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.dataset.desk import DatasetDesk, DeskView
+from studio.dataset.recipe import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
+from studio.dataset.rows import take_rows
+from studio.dataset.template import check_template, fill_template
+from studio.errors import StudioError
+from studio.settings import parse_settings
+from studio.ui.html import counted, table, text
+from studio.ui.parts import Update
+from studio.ui.toasts import toasts
+
+RECOGNISED = "as recognised"
+NONE = "all rows"
+PREVIEWED_ROWS = 6
+MAX_VALUES = 500
+
+
+@dataclass(frozen=True)
+class RecipeBox:
+    """Its components, by what they are for."""
+
+    box: gr.Accordion
+    words: gr.HTML
+    layout: gr.Dropdown
+    table: gr.Dropdown
+    image_column: gr.Dropdown
+    caption_column: gr.Dropdown
+    row_column: gr.Dropdown
+    row_values: gr.Dropdown
+    template: gr.Textbox
+    preview: gr.HTML
+    default_caption: gr.Textbox
+    background: gr.ColorPicker
+    resolution: gr.Number
+    apply: gr.Button
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        """What the timer keeps true."""
+        return {"dataset-layout-words": self.words}
+
+    @property
+    def form(self) -> dict[str, gr.components.Component]:
+        """What makes a recipe, by its names."""
+        names = (
+            "layout",
+            "table",
+            "image_column",
+            "caption_column",
+            "row_column",
+            "row_values",
+            "template",
+            "default_caption",
+            "background",
+            "resolution",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+def build() -> RecipeBox:
+    """Lay it out, folded."""
+    fields, of_layout = DatasetRecipe.model_fields, LayoutChoice.model_fields
+    with gr.Accordion("Layout and captions", open=False, elem_id="dataset-recipe-box") as box:
+        words = gr.HTML(elem_id="dataset-layout-words", padding=False)
+        with gr.Row(elem_classes="fields"):
+            layout = _dropdown(
+                "layout",
+                [(RECOGNISED, RECOGNISED), *((LAYOUT_TITLES[n], n) for n in LAYOUT_NAMES)],
+                RECOGNISED,
+                of_layout["layout"],
+            )
+            tables, image_column, caption_column = (
+                _dropdown(name.replace("_", "-"), [(RECOGNISED, RECOGNISED)], RECOGNISED, of_layout[name])
+                for name in ("table", "image_column", "caption_column")
+            )
+        with gr.Row(elem_classes="fields"):
+            row_column = _dropdown(
+                "row-column", [(NONE, NONE)], NONE, RowChoice.model_fields["column"], label="Only rows whose column"
+            )
+            row_values = gr.Dropdown(
+                [],
+                value=[],
+                multiselect=True,
+                label="… is one of",
+                info=RowChoice.model_fields["values"].description,
+                elem_id="dataset-row-values",
+                interactive=True,
+                allow_custom_value=True,
+            )
+        template = gr.Textbox(
+            label=fields["template"].title,
+            info=fields["template"].description,
+            placeholder="{baseColour} {articleType}, white background",
+            elem_id="dataset-template",
+            interactive=True,
+        )
+        preview = gr.HTML(elem_id="dataset-template-preview", padding=False)
+        with gr.Row(elem_classes="fields"):
+            default_caption = gr.Textbox(
+                label=fields["default_caption"].title,
+                info=fields["default_caption"].description,
+                elem_id="dataset-default-caption",
+                interactive=True,
+            )
+            background = gr.ColorPicker(
+                "#ffffff",
+                label=fields["background"].title,
+                info=fields["background"].description,
+                elem_id="dataset-background",
+                interactive=True,
+            )
+            resolution = gr.Number(
+                512,
+                precision=0,
+                label=fields["resolution"].title,
+                info=fields["resolution"].description,
+                elem_id="dataset-resolution",
+                interactive=True,
+            )
+        apply = gr.Button("Read the dataset so", elem_id="dataset-apply-recipe", variant="primary")
+    return RecipeBox(
+        box=box,
+        words=words,
+        layout=layout,
+        table=tables,
+        image_column=image_column,
+        caption_column=caption_column,
+        row_column=row_column,
+        row_values=row_values,
+        template=template,
+        preview=preview,
+        default_caption=default_caption,
+        background=background,
+        resolution=resolution,
+        apply=apply,
+    )
+
+
+def _dropdown(name: str, choices: list[tuple[str, str]], value: str, field: Any, *, label: str = "") -> gr.Dropdown:  # noqa: ANN401 - pydantic's FieldInfo
+    return gr.Dropdown(
+        choices,
+        value=value,
+        label=label or field.title,
+        info=field.description,
+        elem_id=f"dataset-{name}",
+        allow_custom_value=True,
+        interactive=True,
+    )
+
+
+def render(desk: DatasetDesk, view: DeskView) -> dict[str, Update]:
+    """Which layout was recognised, and what was counted in it."""
+    return {"dataset-layout-words": layout_words(desk) if view.name else ""}
+
+
+def layout_words(desk: DatasetDesk) -> str:
+    """`Fashion products: 60 pictures, 60 captions, 60 pairs; left over: nothing.`"""
+    dataset = desk.opened
+    reading = dataset.reading
+    captions = sum(picture.caption is not None for picture in reading.pictures)
+    others = Counter(leftover.problem.code for leftover in (*dataset.leftovers, *desk.not_taken))
+    left = ", ".join(f"{number:,} {text(code)}" for code, number in others.most_common()) or "nothing"
+    lone = len(reading.pictures) - captions
+    fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
+    choice = f" It could also be read as: {text('; '.join(fits))}." if fits else ""
+    from_table = f" from {text(reading.table)}" if reading.table else ""
+    return (
+        f"<p><b>{text(LAYOUT_TITLES[reading.layout])}</b>{from_table}: "
+        f"{counted(len(reading.pictures), 'picture')}, {counted(captions, 'pair')} of picture and caption, "
+        f"{lone:,} without a caption. Left over besides: {left}.{choice}</p>"
+        f"<p class='quiet'>{text(dataset.recipe.source)}</p>"
+    )
+
+
+def fill(desk: DatasetDesk) -> list[Any]:
+    """The open dataset's recipe in the form, with the choices that it has; in the order of `RecipeBox.form`."""
+    if not desk.is_open:
+        return [gr.skip()] * 10
+    recipe, reading = desk.opened.recipe, desk.opened.reading
+    columns = [(name, name) for name in reading.columns]
+    first = recipe.rows[0] if recipe.rows else None
+    layout = recipe.layout
+    return [
+        layout.layout or RECOGNISED,
+        gr.update(choices=[RECOGNISED, *reading.tables], value=layout.table or RECOGNISED),
+        gr.update(choices=[(RECOGNISED, RECOGNISED), *columns], value=layout.image_column or RECOGNISED),
+        gr.update(choices=[(RECOGNISED, RECOGNISED), *columns], value=layout.caption_column or RECOGNISED),
+        gr.update(choices=[(NONE, NONE), *columns], value=first.column if first else NONE),
+        gr.update(choices=values_of(desk, first.column if first else NONE), value=list(first.values) if first else []),
+        recipe.template or "",
+        recipe.default_caption,
+        recipe.background,
+        recipe.resolution,
+    ]
+
+
+def values_of(desk: DatasetDesk, column: str) -> list[tuple[str, str]]:
+    """The values of a column with how often each occurs, most first."""
+    if not desk.is_open or column not in desk.opened.reading.columns:
+        return []
+    counts = Counter(picture.attributes.get(column, "") for picture in desk.opened.reading.pictures)
+    return [(f"{value or 'empty'} ({number:,})", value) for value, number in counts.most_common(MAX_VALUES)]
+
+
+def read_recipe(desk: DatasetDesk, values: dict[str, Any]) -> DatasetRecipe:
+    """The form as a recipe of the open dataset.
+
+    Raises:
+        SettingsError: where a value breaks its rule.
+        DatasetError: where the template names a column that there is not.
+    """
+    chosen = {
+        name: value
+        for name in ("layout", "table", "image_column", "caption_column")
+        if (value := values[name]) not in (None, "", RECOGNISED)
+    }
+    rows: tuple[dict[str, object], ...] = ()
+    if values["row_column"] not in (None, "", NONE) and values["row_values"]:
+        rows = ({"column": values["row_column"], "values": tuple(values["row_values"])},)
+    template = str(values["template"] or "").strip() or None
+    if template and desk.opened.reading.columns:
+        check_template(template, desk.opened.reading.columns)
+    return parse_settings(
+        DatasetRecipe,
+        {
+            "source": desk.opened.recipe.source,
+            "layout": parse_settings(LayoutChoice, chosen),
+            "rows": tuple(parse_settings(RowChoice, row) for row in rows),
+            "template": template,
+            "default_caption": str(values["default_caption"] or "").strip(),
+            "background": _hex(str(values["background"])),
+            "resolution": values["resolution"],
+        },
+    )
+
+
+def preview_words(desk: DatasetDesk, values: dict[str, Any]) -> str:
+    """What the form would make of the first rows."""
+    if not desk.is_open:
+        return ""
+    try:
+        recipe = read_recipe(desk, values)
+        taken = take_rows(desk.opened.reading.pictures, recipe)
+        rows = [
+            (
+                picture.key,
+                fill_template(recipe.template, picture.attributes) if recipe.template else picture.caption or "",
+            )
+            for picture in taken[:PREVIEWED_ROWS]
+        ]
+    except StudioError as error:
+        return f"<p class='bad'>{text(error)}</p>"
+    caption = f"{counted(len(taken), 'picture')}; the first captions"
+    return table(("Picture", "Caption"), rows, caption=caption)
+
+
+def _hex(colour: str) -> str:
+    """The picker gives `rgba(255, 0, 0, 1)` where one has dragged in it."""
+    if colour.startswith("rgb"):
+        parts = colour.partition("(")[2].rstrip(")").split(",")[:3]
+        return "#" + "".join(f"{min(255, max(0, round(float(part)))):02x}" for part in parts)
+    return colour.lower()
+
+
+def wire(box: RecipeBox, desk: DatasetDesk, *, version: gr.Textbox, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the form."""
+
+    def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
+        return preview_words(desk, values)
+
+    def apply(**values: Any) -> None:  # noqa: ANN401 - the controls' values
+        with toasts():
+            desk.change_recipe(read_recipe(desk, values))
+
+    def fill_new(version: str, before: str) -> list[Any]:
+        """Where another dataset, or the same in another way, was opened: the number before the dash says so."""
+        opened = version.partition("-")[0]
+        return [gr.skip()] * 11 if opened == before else [*fill(desk), opened]
+
+    hidden = {"api_visibility": "private", "show_progress": "hidden"}
+    filled = gr.Textbox(visible=False)
+    form = list(box.form.values())
+    version.change(fill_new, [version, filled], [*form, filled], **hidden).then(
+        preview, inputs_kwargs=box.form, outputs=box.preview, **hidden
+    )
+    box.row_column.input(
+        lambda column: gr.update(choices=values_of(desk, column), value=[]), box.row_column, box.row_values, **hidden
+    )
+    for control in (box.template, box.row_values, box.row_column):
+        control.change(preview, inputs_kwargs=box.form, outputs=box.preview, trigger_mode="always_last", **hidden)
+    then_refresh(box.apply.click(apply, inputs_kwargs=box.form, **hidden))

@@ -1,0 +1,84 @@
+"""What is dropped arrives whole, below the names it had, and nothing is taken that leads elsewhere."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from studio.dataset.intake import DroppedFile, common_folder, take_files
+from studio.errors import DatasetError
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Path:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    return folder
+
+
+def dropped(uploads: Path, relative: str, content: bytes = b"x") -> DroppedFile:
+    file = uploads / f"{len(list(uploads.iterdir()))}"
+    file.write_bytes(content)
+    return DroppedFile(relative, file)
+
+
+def test_sub_folders_are_kept(uploads: Path, tmp_path: Path) -> None:
+    files = [dropped(uploads, "shoes/a/x.png", b"1"), dropped(uploads, "shoes/b/x.png", b"2")]
+    assert take_files(files, tmp_path / "new", uploads=uploads) == ()
+    assert (tmp_path / "new/shoes/a/x.png").read_bytes() == b"1"
+    assert (tmp_path / "new/shoes/b/x.png").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("relative", ["../x.png", "a/../../x.png", "/etc/x.png", "C:/x.png", "a\\..\\..\\x.png", ""])
+def test_a_name_that_leads_out_is_refused_and_said(uploads: Path, tmp_path: Path, relative: str) -> None:
+    files = [dropped(uploads, "good.png"), dropped(uploads, relative)]
+    (leftover,) = take_files(files, tmp_path / "new", uploads=uploads)
+    assert "leads out" in leftover.problem.sentence
+    assert [path.name for path in (tmp_path / "new").rglob("*")] == ["good.png"]
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_only_uploads_are_taken(uploads: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    with pytest.raises(DatasetError, match="did not arrive"):
+        take_files([DroppedFile("a.png", secret)], tmp_path / "new", uploads=uploads)
+    assert secret.read_bytes() == b"secret"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_link_among_the_uploads_leads_nowhere(uploads: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    (uploads / "link").symlink_to(secret)
+    with pytest.raises(DatasetError, match="did not arrive"):
+        take_files([DroppedFile("a.png", uploads / "link")], tmp_path / "new", uploads=uploads)
+
+
+def test_two_files_of_one_name_are_not_mixed_up(uploads: Path, tmp_path: Path) -> None:
+    files = [dropped(uploads, "x.png", b"1"), dropped(uploads, "x.png", b"2")]
+    (leftover,) = take_files(files, tmp_path / "new", uploads=uploads)
+    assert leftover.name == "x.png"
+    assert (tmp_path / "new/x.png").read_bytes() == b"1"
+
+
+def test_a_zip_is_unpacked_into_a_folder_of_its_name(uploads: Path, tmp_path: Path) -> None:
+    file = uploads / "shoes"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/x.png", b"1")
+    take_files([DroppedFile("shoes.zip", file)], tmp_path / "new", uploads=uploads)
+    assert (tmp_path / "new/shoes/a/x.png").read_bytes() == b"1"
+
+
+def test_what_fails_leaves_no_half_dataset(uploads: Path, tmp_path: Path) -> None:
+    files = [dropped(uploads, "a.png"), dropped(uploads, "broken.zip", b"PK\x03\x04 cut short")]
+    with pytest.raises(DatasetError):
+        take_files(files, tmp_path / "new", uploads=uploads)
+    assert not (tmp_path / "new").exists()
+    assert not list(tmp_path.glob(".new*"))
+
+
+def test_the_dataset_is_named_after_what_was_dropped() -> None:
+    assert common_folder([DroppedFile("shoes/a.png", Path()), DroppedFile("shoes/b.png", Path())]) == "shoes"
+    assert common_folder([DroppedFile("shoes.zip", Path())]) == "shoes"
+    assert common_folder([DroppedFile("a.png", Path()), DroppedFile("b.png", Path())]) == "dropped pictures"
