@@ -112,8 +112,11 @@ class DatasetDesk:
         self._put(opened)
         return opened
 
-    def open_folder(self, typed: str) -> OpenedDataset:
+    def open_folder(self, typed: str, *, resolution: int | None = None) -> OpenedDataset:
         """Open a folder where it is: as the dataset that reads it already, or as a new one.
+
+        Args:
+            resolution: of a new one, where it is not the usual.
 
         Raises:
             DatasetError: where it is not a folder, or holds nothing that could be a dataset.
@@ -126,7 +129,9 @@ class DatasetDesk:
         source = source.resolve()
         name = self.library.name_of_source(source)
         if name is None:
-            name = self._create(self.library.free_name(source.name), DatasetRecipe(source=str(source)))
+            recipe = DatasetRecipe(source=str(source))
+            recipe = recipe if resolution is None else recipe.model_copy(update={"resolution": resolution})
+            name = self._create(self.library.free_name(source.name), recipe)
         return self.open_name(name)
 
     def open_dropped(self, files: Sequence[DroppedFile], *, uploads: Path) -> OpenedDataset:

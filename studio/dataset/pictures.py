@@ -6,6 +6,7 @@ every file is decoded whole, and whatever a plain `convert("RGB")` gets silently
 
 import io
 import os
+import re
 import stat
 import warnings
 from dataclasses import dataclass, field
@@ -23,8 +24,6 @@ MAX_FILE_BYTES = 1024**3
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
 MAX_ASPECT = 20
-MAX_TEXT_BYTES = 1024 * 1024
-"""What text chunks of a PNG may unpack to."""
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jfif"),
@@ -38,6 +37,8 @@ _SUFFIXES = {
     "PPM": (".ppm",),
     "AVIF": (".avif",),
 }
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JPEG_BARE_MARKERS = frozenset((0x01, 0xD8))
 _PLAIN_MODES = frozenset(("RGB", "L", "P", "1", "YCbCr"))
 _ALPHA_MODES = frozenset(("RGBA", "LA", "PA", "RGBa", "La"))
 
@@ -162,7 +163,6 @@ def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None
         read.width, read.height = image.size
         _check_size(read)
         _check_end(read, content)
-        _check_texts(read, content)
         if read.is_rejected:
             return
         image.load()
@@ -223,7 +223,7 @@ def _check_end(read: ReadPicture, content: bytes) -> None:
 def _end_of(format: str | None, content: bytes) -> int | None:
     """Where the picture ends; -1 where its end is missing; None for formats that do not say."""
     if format in ("JPEG", "MPO"):
-        return content.rfind(b"\xff\xd9") + 2 or -1 if b"\xff\xd9" in content else -1
+        return _jpeg_end(content)
     if format == "PNG":
         place = content.rfind(b"IEND\xaeB`\x82")
         return place + 8 if place >= 0 else -1
@@ -232,25 +232,20 @@ def _end_of(format: str | None, content: bytes) -> int | None:
     return None
 
 
-def _check_texts(read: ReadPicture, content: bytes) -> None:
-    """A compressed text chunk may unpack to gigabytes; Pillow's limit is an error of many faces, ours a sentence."""
-    if read.format != "PNG" or not any(kind in content for kind in (b"zTXt", b"iTXt", b"tEXt")):
-        return
-    import zlib
+def _jpeg_end(content: bytes) -> int:
+    """Behind the end marker, or -1. Segments are stepped over: the camera's preview in one has an end of its own."""
+    place = 2
+    while match := _JPEG_MARKER.search(content, place):
+        if match.group()[1] == 0xD9:
+            return match.end()
+        place = match.end()
+        if match.group()[1] not in _JPEG_BARE_MARKERS:
+            place += int.from_bytes(content[place : place + 2], "big")
+    return -1
 
-    place = 8
-    while place + 12 <= len(content):
-        length, kind = int.from_bytes(content[place : place + 4], "big"), content[place + 4 : place + 8]
-        if kind == b"zTXt":
-            packed = content[place + 8 : place + 8 + length].partition(b"\0")[2][1:]
-            try:
-                unpacked = zlib.decompressobj().decompress(packed, MAX_TEXT_BYTES + 1)
-            except zlib.error:
-                unpacked = b""
-            if len(unpacked) > MAX_TEXT_BYTES:
-                read.add("text bomb", "reject", "A text inside it unpacks to over 1 MB, as files made to do harm have.")
-                return
-        place += 12 + length
+
+def _is_cut_webp(content: bytes) -> bool:
+    return content[:4] == b"RIFF" and content[8:12] == b"WEBP" and (_end_of("WEBP", content) or 0) > len(content)
 
 
 def _check_name(read: ReadPicture, name: str) -> None:
@@ -263,10 +258,13 @@ def _check_name(read: ReadPicture, name: str) -> None:
 
 def _turned_upright(read: ReadPicture, image: Image.Image) -> Image.Image:
     try:
-        orientation = image.getexif().get(0x0112, 1)
+        exif = image.getexif()
+        orientation = exif.get(0x0112, 1)
+        is_damaged = not exif and len(image.info.get("exif", b"")) > len(b"Exif\0\0")
     except DECODER_ERRORS:
+        is_damaged, orientation = True, 1
+    if is_damaged:
         read.add("damaged EXIF", "note", "What the camera noted (EXIF) is damaged, so it is not known which way is up.")
-        return image
     if orientation in (2, 3, 4, 5, 6, 7, 8):
         read.add("turned", "convert", "The camera was turned (EXIF): the picture is turned upright.")
         return ImageOps.exif_transpose(image)
@@ -350,7 +348,9 @@ def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
         is_text = b"\0" not in content[:512] and content[:512].isascii()
         what = "It is text with the name of a picture." if is_text else "It is no picture that is known here."
         read.add("not a picture", "reject", f"{what} Only {FORMAT_WORDS} are read.")
-    elif "truncated" in words or "premature" in words or isinstance(error, EOFError):
+    elif "text chunk" in words or "text_chunk" in words:
+        read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as files made to do harm have.")
+    elif _is_cut_webp(content) or "truncated" in words or "premature" in words or isinstance(error, EOFError):
         read.add("cut short", "reject", "The file is cut short: a part of the picture is missing. Copy it again.")
     else:
         sentence = f"The file is damaged and cannot be decoded ({type(error).__name__}: {str(error)[:120]})."

@@ -68,7 +68,7 @@ def build_filters() -> dict[str, Any]:
     with gr.Row(elem_classes="dataset-filters"):
         search = gr.Textbox(
             label=FIELDS["search"].title,
-            placeholder="words of caption or name",
+            placeholder="words",
             elem_id="dataset-search",
             min_width=180,
         )
@@ -92,8 +92,8 @@ def build_filters() -> dict[str, Any]:
         )
     with gr.Row(elem_classes="pager"):
         words = gr.HTML(elem_id="dataset-words", padding=False)
-        previous = gr.Button("‹ Previous page", elem_id="dataset-previous-page", min_width=132)
-        following = gr.Button("Next page ›", elem_id="dataset-next-page", min_width=132)
+        previous = gr.Button("‹ Page back", elem_id="dataset-previous-page", min_width=120, size="sm")
+        following = gr.Button("Next page ›", elem_id="dataset-next-page", min_width=120, size="sm")
     page = gr.Number(1, visible=False, precision=0)
     return {
         "search": search,

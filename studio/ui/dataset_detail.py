@@ -78,7 +78,7 @@ def build() -> Detail:
     current, shown_file = gr.State(""), gr.State("")
     with gr.Column(elem_id="dataset-detail", elem_classes="dataset-detail", min_width=320):
         selected = gr.Textbox(visible="hidden", elem_id="dataset-selected", label="Selected picture")
-        base = gr.Textbox(visible="hidden", label="Saved caption")
+        base = gr.Textbox(visible="hidden", elem_id="dataset-base", label="Saved caption")
         picture = gr.HTML(_NOTHING, elem_id="dataset-picture", padding=False)
         facts = gr.HTML(elem_id="dataset-facts", padding=False)
         caption = gr.Textbox(
@@ -89,6 +89,7 @@ def build() -> Detail:
             previous = gr.Button("‹ Previous", elem_id="dataset-previous", size="sm", min_width=80)
             following = gr.Button("Next ›", elem_id="dataset-next", size="sm", min_width=80)
             exclude = gr.Button("Exclude", elem_id="dataset-exclude", size="sm", min_width=80, interactive=False)
+        with gr.Row(elem_classes="small-buttons"):
             undo = gr.Button("Undo", elem_id="dataset-undo", size="sm", min_width=80, interactive=False)
             redo = gr.Button("Redo", elem_id="dataset-redo", size="sm", min_width=80, interactive=False)
         with gr.Row(elem_classes="small-buttons"):

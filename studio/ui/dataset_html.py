@@ -158,7 +158,7 @@ def problem_list(row: DatasetRow) -> str:
         return '<p class="good">✓ Nothing wrong with this picture.</p>'
     order = {"reject": 0, "convert": 1, "note": 2}
     items = "".join(
-        f'<li class="{problem.severity}"><span aria-hidden="true">{SIGNS[problem.severity]}</span> '
+        f'<li class="is-{problem.severity}"><span aria-hidden="true">{SIGNS[problem.severity]}</span> '
         f"<span><b>{text(problem.code)}</b> ({SIGN_WORDS[problem.severity]}): {text(problem.sentence)}</span></li>"
         for problem in sorted(row.problems, key=lambda problem: order[problem.severity])
     )

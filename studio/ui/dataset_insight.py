@@ -23,6 +23,7 @@ from studio.ui.html import counted, text
 from studio.ui.toasts import toasts
 
 MAX_FINDINGS = 200
+FOLDED_FROM = 8
 MAX_DUPLICATES = 60
 TITLES: dict[Severity, str] = {
     "reject": "Must be mended, or it is not trained on",
@@ -88,12 +89,26 @@ def doctor_html(desk: DatasetDesk, report: DatasetReport) -> str:
 
 
 def _group(severity: Severity, findings: Sequence[Finding]) -> str:
+    """All findings of one severity; those of a kind that is common are folded."""
+    by_code: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_code.setdefault(finding.problem.code, []).append(finding)
+    few = [finding for same in by_code.values() if len(same) <= FOLDED_FROM for finding in same]
+    parts = [_findings_table(TITLES[severity], few)] if few else []
+    for code, same in by_code.items():
+        if len(same) > FOLDED_FROM:
+            summary = f"<summary><b>{text(code)}</b>: {len(same):,} files</summary>"
+            parts.append(f'<details class="folded">{summary}{_findings_table(code, same)}</details>')
+    sign = f'<span aria-hidden="true">{SIGNS[severity]}</span>'
+    return f"<h3>{sign} {TITLES[severity]}: {len(findings):,}</h3>{''.join(parts)}"
+
+
+def _findings_table(title: str, findings: Sequence[Finding]) -> str:
     rows = "".join(_finding(finding) for finding in findings[:MAX_FINDINGS])
     rest = len(findings) - MAX_FINDINGS
-    more = f"<p class='quiet'>{rest:,} more: the filter “State” in the list above shows them.</p>" if rest > 0 else ""
+    more = f"<p class='quiet'>{rest:,} more: the filter “State” above the pictures shows them.</p>" if rest > 0 else ""
     return (
-        f'<h3><span aria-hidden="true">{SIGNS[severity]}</span> {TITLES[severity]}: {len(findings):,}</h3>'
-        f'<div class="table-frame" tabindex="0" role="group" aria-label="{TITLES[severity]}"><table class="findings">'
+        f'<div class="table-frame" tabindex="0" role="group" aria-label="{text(title)}"><table class="findings">'
         '<thead><tr><th scope="col">File</th><th scope="col">What</th><th scope="col">Mend</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{more}"
     )

@@ -125,7 +125,7 @@ def build() -> RecipeBox:
                 elem_id="dataset-resolution",
                 interactive=True,
             )
-        apply = gr.Button("Read the dataset so", elem_id="dataset-apply-recipe", variant="primary")
+        apply = gr.Button("Apply to the dataset", elem_id="dataset-apply-recipe", variant="primary")
     return RecipeBox(
         box=box,
         words=words,

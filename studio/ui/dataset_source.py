@@ -17,6 +17,7 @@ from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 
 DEMO_DATASET = "casual-shoes"
+DEMO_RESOLUTION = 128  # of the model that ships with it
 MAX_FILES = 100_000
 
 _DROPZONE = """<div class="dropzone">
@@ -74,7 +75,7 @@ def build() -> SourceBox:
                     allow_custom_value=True,
                 )
                 demo = gr.Button("Open the demo shoes", elem_id="dataset-demo", min_width=176)
-    problem = gr.HTML(elem_id="dataset-problem", padding=False)
+    problem = gr.HTML(elem_id="dataset-problem", padding=False, visible=False)
     return SourceBox(drop, path, opener, names, demo, problem)
 
 
@@ -83,7 +84,7 @@ def render(desk: DatasetDesk, view: DeskView) -> dict[str, Update]:
     problem = f'<p class="problem" role="alert">{text(view.problem)}</p>' if view.problem else ""
     return {
         "dataset-names": gr.update(choices=desk.library.names(), value=view.name or None),
-        "dataset-problem": problem,
+        "dataset-problem": gr.update(value=problem, visible=bool(problem)),
     }
 
 
@@ -112,7 +113,7 @@ def wire(box: SourceBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
 
     def open_demo() -> None:
         with toasts():
-            desk.open_folder(str(assets_folder() / DEMO_DATASET))
+            desk.open_folder(str(assets_folder() / DEMO_DATASET), resolution=DEMO_RESOLUTION)
 
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
     then_refresh(box.drop.upload(take, None, box.drop, **hidden))
