@@ -1,5 +1,6 @@
 """Unpacking a zip that a stranger may have made: inside the folder, within limits, all of it or none."""
 
+import errno
 import shutil
 import stat
 import zipfile
@@ -46,6 +47,10 @@ def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_
         partial.rename(folder)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise DatasetError(f"The zip cannot be unpacked ({error}). Pack it again, or drop its folder.") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise DatasetError("The zip is damaged: it names places outside of itself. Pack it again.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return leftovers

@@ -69,7 +69,8 @@ def _starts_with(text: str, words: str) -> bool:
 
 
 def _joined(first: str, second: str) -> str:
-    return f"{first} {second}" if second[:1] in ",;" else f"{first.rstrip()} {second.lstrip()}".strip()
+    gap = "" if second.startswith((",", ";")) else " "
+    return f"{first.rstrip()}{gap}{second.lstrip()}".strip()
 
 
 def _without_repeats(caption: str) -> str:

@@ -1,0 +1,108 @@
+"""Caption files: strict UTF-8, the bad byte named, a guess offered."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from studio.dataset.captions import MAX_CAPTION_BYTES, decode_caption, guess_caption, read_caption
+from studio.errors import DatasetError
+
+
+def codes(content: bytes) -> list[str]:
+    return [problem.code for problem in decode_caption(content).problems]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"a red shoe\n", "a red shoe"),
+        (b"a red shoe\r\n", "a red shoe"),
+        (b"  a   red\tshoe ", "a red shoe"),
+        ("Größe 42, café".encode(), "Größe 42, café"),
+        ("靴 🥾".encode(), "靴 🥾"),
+        (b"one, two\n\n\n", "one, two"),
+    ],
+)
+def test_plain_captions_are_read_without_a_word(content: bytes, text: str) -> None:
+    reading = decode_caption(content)
+    assert reading.text == text
+    assert reading.problems == ()
+
+
+def test_a_byte_order_mark_is_left_out_and_said() -> None:
+    assert decode_caption(b"\xef\xbb\xbfa shoe").text == "a shoe"
+    assert codes(b"\xef\xbb\xbfa shoe") == ["caption with BOM"]
+
+
+def test_lines_are_joined_and_said() -> None:
+    assert decode_caption(b"a shoe\nred\n").text == "a shoe red"
+    assert codes(b"a shoe\nred\n") == ["caption of several lines"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"   \t \r\n"])
+def test_an_empty_caption_is_said(content: bytes) -> None:
+    assert decode_caption(content).text == ""
+    assert codes(content) == ["caption empty"]
+
+
+def test_a_zero_byte_is_rejected_by_its_place() -> None:
+    (problem,) = decode_caption(b"a sh\0oe").problems
+    assert problem.severity == "reject"
+    assert "Byte 5" in problem.sentence
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "shift_jis"])
+def test_other_encodings_are_rejected_with_an_offer(encoding: str) -> None:
+    text = "これは白い靴の写真です、きれいな背景" if encoding == "shift_jis" else "schöne Größe, café"
+    (problem,) = decode_caption(text.encode(encoding)).problems
+    assert (problem.code, problem.severity) == ("caption not UTF-8", "reject")
+    assert "recode caption" in problem.remedies
+
+
+def test_the_first_bad_byte_is_named() -> None:
+    (problem,) = decode_caption("Größe".encode("latin-1")).problems
+    assert "Byte 3" in problem.sentence
+    assert "0xf6" in problem.sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Größe 42, ein schöner Schuh", "latin-1"),
+        ("“quoted” – naïve café shoe", "cp1252"),
+        ("schöne Schuhe", "utf-16"),
+        ("これは白い靴の写真です、きれいな背景", "shift_jis"),
+    ],
+)
+def test_the_guess_reads_it_right(text: str, encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(text.encode(encoding))
+    assert guess_caption(file)[0] == text
+
+
+def test_no_guess_is_made_of_noise(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(bytes(range(256)) * 3)
+    with pytest.raises(DatasetError, match="encoding"):
+        guess_caption(file)
+
+
+def test_ten_megabytes_are_no_caption(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"shoe " * 2_000_000)
+    (problem,) = read_caption(file).problems
+    assert problem.code == "caption too large"
+    file.write_bytes(b"x" * MAX_CAPTION_BYTES)
+    assert read_caption(file).text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+@pytest.mark.timeout(10)
+def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    assert read_caption(tmp_path / "a.txt").text is None
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    assert [p.code for p in read_caption(tmp_path / "a.txt").problems] == ["caption unreadable"]
