@@ -81,8 +81,12 @@
       return;
     }
     const button = { ArrowLeft: "#dataset-previous", ArrowRight: "#dataset-next", x: "#dataset-exclude" }[event.key];
-    if (button && pressShown(button)) event.preventDefault();
-    if (event.key === "Enter" && event.target === document.body && !caption.disabled) {
+    if (button && pressShown(button)) {
+      event.preventDefault();
+      document.activeElement.closest(".thumb")?.blur(); // the next Enter is not for the picture that was left
+    }
+    const onPicture = event.target === document.body || event.target.matches?.(".thumb[aria-current]");
+    if (event.key === "Enter" && onPicture && !caption.disabled) {
       event.preventDefault();
       caption.focus();
     }

@@ -68,7 +68,7 @@ def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[Leftov
             if place is not None and (place.exists() or any(parent.is_file() for parent in place.parents)):
                 problem = _problem("name twice", "reject", "Another file of the zip has its name.")
             if problem is not None:
-                leftovers.append(Leftover(_shown(member.filename), problem))
+                leftovers.append(Leftover(name=_shown(member.filename), problem=problem))
             elif place is not None:
                 _write(opened, member, place)
         if len(leftovers) == len(members):
@@ -119,7 +119,7 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> Non
 def _with_one_mac_note(leftovers: list[Leftover]) -> tuple[Leftover, ...]:
     notes = [leftover for leftover in leftovers if leftover.problem.code == "Mac's notes"]
     others = [leftover for leftover in leftovers if leftover.problem.code != "Mac's notes"]
-    return (*others, *([Leftover("__MACOSX", notes[0].problem)] if notes else ()))
+    return (*others, *([Leftover(name="__MACOSX", problem=notes[0].problem)] if notes else ()))
 
 
 def _problem(code: str, severity: Severity, sentence: str) -> Problem:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.dataset.checker import PictureChecker
-from studio.dataset.intake import DroppedFile, common_folder, take_files
+from studio.dataset.intake import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, take_files
 from studio.dataset.library import FILES, DatasetLibrary
 from studio.dataset.opened import CheckProgress, OpenedDataset
 from studio.dataset.recipe import DatasetRecipe
 from studio.dataset.rows import CountTokens
-from studio.dataset.source import Leftover
 from studio.errors import DatasetError, StudioError, system_error_sentence
 from studio.files import write_atomically
 from studio.paths import UserData
@@ -53,7 +52,6 @@ class DatasetDesk:
         self._lock = threading.RLock()
         self._opened: OpenedDataset | None = None
         self._num_opened = 0
-        self._not_taken: tuple[Leftover, ...] = ()
         self._problem = ""
         self._stop = threading.Event()
         self._check: threading.Thread | None = None
@@ -84,11 +82,6 @@ class DatasetDesk:
         """Whether a dataset is open."""
         return self._opened is not None
 
-    @property
-    def not_taken(self) -> tuple[Leftover, ...]:
-        """What of the last drop was not taken."""
-        return self._not_taken
-
     def restore(self) -> None:
         """Open what was open when the studio was last used; why it cannot be is in the view."""
         last = self.library.folder / LAST_OPENED
@@ -108,7 +101,6 @@ class DatasetDesk:
             DatasetError: where it or its pictures cannot be read; the one before stays open.
         """
         opened = self.library.open(name, count_tokens=self._count_tokens)
-        self._not_taken = ()
         self._put(opened)
         return opened
 
@@ -146,9 +138,8 @@ class DatasetDesk:
         source = self.library.place(name) / FILES
         not_taken = take_files(files, source, uploads=uploads)
         self._create(name, DatasetRecipe(source=str(_only_folder(source))))
-        opened = self.open_name(name)
-        self._not_taken = not_taken
-        return opened
+        keep_not_taken(self.library.place(name) / NOT_TAKEN, not_taken)
+        return self.open_name(name)
 
     def change_recipe(self, recipe: DatasetRecipe) -> OpenedDataset:
         """Read the open dataset in another way; edits stay.

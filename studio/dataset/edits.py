@@ -163,7 +163,7 @@ class EditLog:
             try:
                 self._take(_Line.model_validate_json(line))
             except (ValidationError, DatasetError):
-                self.damaged.append(Leftover(f"{self._path.name} line {number}", _DAMAGED_LINE))
+                self.damaged.append(Leftover(name=f"{self._path.name} line {number}", problem=_DAMAGED_LINE))
         self._ends_whole = not rest
 
     def _take(self, line: _Line) -> None:

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pydantic import TypeAdapter, ValidationError
+
 from studio.dataset.archives import extract_zip
 from studio.dataset.problems import Problem
 from studio.dataset.source import Leftover
 from studio.errors import DatasetError
+from studio.files import write_atomically
 
 MAX_PATH_LENGTH = 1000
+NOT_TAKEN = "not-taken.json"
+_LEFTOVERS = TypeAdapter(tuple[Leftover, ...])
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,27 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
     return tuple(leftovers)
 
 
+def keep_not_taken(file: Path, leftovers: Sequence[Leftover]) -> None:
+    """Remember what was not taken, for as long as the dataset is there.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    if leftovers:
+        write_atomically(file, _LEFTOVERS.dump_json(tuple(leftovers), indent=2))
+
+
+def read_not_taken(file: Path) -> tuple[Leftover, ...]:
+    """What `keep_not_taken` wrote; () where it wrote nothing."""
+    if not file.is_file():
+        return ()
+    try:
+        return _LEFTOVERS.validate_json(file.read_bytes())
+    except ValidationError:
+        sentence = f"What was not taken of the drop can no longer be told: {file} is damaged."
+        return (Leftover(name=file.name, problem=Problem(code="list damaged", severity="note", sentence=sentence)),)
+
+
 def common_folder(files: Sequence[DroppedFile]) -> str:
     """The name for the dataset: the folder that was dropped, the zip's or the file's stem."""
     tops = {PurePosixPath(file.relative).parts[0] for file in files if PurePosixPath(file.relative).parts}
@@ -76,8 +102,9 @@ def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | Leftover:
         or len(file.relative) > MAX_PATH_LENGTH
         or "\0" in file.relative
         or any(part in ("..", "/") or ":" in part for part in parts)
+        or _shown(file.relative) != file.relative
     ):
-        return _refused(file, "its name leads out of the dropped folder")
+        return _refused(file, "its name leads out of the dropped folder, or is no text")
     uploaded = file.uploaded.resolve()
     if not uploaded.is_relative_to(uploads.resolve()) or not uploaded.is_file():
         return _refused(file, "it did not arrive")
@@ -87,6 +114,13 @@ def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | Leftover:
     return place
 
 
+def _shown(name: str) -> str:
+    """With escapes for halves of letters, which no file system and no JSON takes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _refused(file: DroppedFile, reason: str) -> Leftover:
     sentence = f"It was not taken: {reason}. Rename it, or drop it by itself."
-    return Leftover(file.relative[:200], Problem(code="not taken", severity="reject", sentence=sentence))
+    return Leftover(
+        name=_shown(file.relative)[:200], problem=Problem(code="not taken", severity="reject", sentence=sentence)
+    )

@@ -13,6 +13,7 @@ from studio.dataset.buckets import Bucket, assign_bucket, buckets_for
 from studio.dataset.captions import guess_caption
 from studio.dataset.checker import PictureChecker
 from studio.dataset.edits import Edit, EditLog, SwitchChange, TextChange
+from studio.dataset.intake import NOT_TAKEN, read_not_taken
 from studio.dataset.picture_facts import PictureFacts
 from studio.dataset.pictures import open_rgb
 from studio.dataset.query import DatasetQuery, RowPage, find_rows, take_page
@@ -46,6 +47,7 @@ class OpenedDataset:
         folder: what the studio keeps of it: recipe, edits, converted copies.
         recipe: how it is read.
         reading: what was found in its source.
+        not_taken: what was dropped on the page with it, but not taken.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class OpenedDataset:
         self.buckets: tuple[Bucket, ...] = buckets_for(recipe.resolution)
         self._count_tokens = count_tokens
         self._by_key = {picture.key: picture for picture in self.pictures}
+        self.not_taken = read_not_taken(folder / NOT_TAKEN)
         self._edits = EditLog(folder / EDITS)
         self._lock = threading.RLock()
         self._facts: dict[Path, PictureFacts] = {}
@@ -88,8 +91,8 @@ class OpenedDataset:
 
     @property
     def leftovers(self) -> tuple[Leftover, ...]:
-        """What became no picture, and edits that cannot be read."""
-        return (*self.reading.leftovers, *self._edits.damaged)
+        """What became no picture, edits that cannot be read, and what of the drop was not taken."""
+        return (*self.reading.leftovers, *self._edits.damaged, *self.not_taken)
 
     @property
     def progress(self) -> CheckProgress:

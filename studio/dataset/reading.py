@@ -46,4 +46,4 @@ def recognise(walk: Walk) -> tuple[LayoutName, ...]:
 
 
 def _unused(names: list[str], code: str, sentence: str) -> list[Leftover]:
-    return [Leftover(name, Problem(code=code, severity="note", sentence=sentence)) for name in names]
+    return [Leftover(name=name, problem=Problem(code=code, severity="note", sentence=sentence)) for name in names]

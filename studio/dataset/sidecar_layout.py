@@ -39,7 +39,7 @@ def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[Leftover]]:
         )
     lone = [file for stem, files in captions.items() if stem not in pictures_by_stem for file in files]
     sentence = "No picture has this caption's name, so it is not used."
-    return pictures, [Leftover(file, _note("caption without a picture", sentence)) for file in lone]
+    return pictures, [Leftover(name=file, problem=_note("caption without a picture", sentence)) for file in lone]
 
 
 def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[Leftover]]:
@@ -50,13 +50,13 @@ def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[Leftover]]:
         top = PurePosixPath(picture.key).parts[0]
         if top.lower() in REGULARISATION:
             sentence = "A regularisation picture (it keeps what the model knew): not part of the dataset itself."
-            leftovers.append(Leftover(picture.key, _note("regularisation", sentence)))
+            leftovers.append(Leftover(name=picture.key, problem=_note("regularisation", sentence)))
             continue
         match = _REPEATS.fullmatch(top) if "/" in picture.key else None
         if match is None:
             sentence = "It lies in no folder with a number (10_shoe), so it would not be trained on. Move it into one."
             problem = Problem(code="outside of repeats", severity="reject", sentence=sentence)
-            leftovers.append(Leftover(picture.key, problem))
+            leftovers.append(Leftover(name=picture.key, problem=problem))
             continue
         words = match[2].strip()
         own = picture.caption is not None or any(p.severity == "reject" for p in picture.problems)

@@ -49,5 +49,6 @@ def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
             write_atomically(target, f"{row.caption}\n".encode())
         except OSError as error:
             sentence = f"Its caption could not be written ({error.strerror}). It stays in the dataset's recipe."
-            leftovers.append(Leftover(row.key, Problem(code="not written", severity="note", sentence=sentence)))
+            problem = Problem(code="not written", severity="note", sentence=sentence)
+            leftovers.append(Leftover(name=row.key, problem=problem))
     return SidecarsWritten(len(edited) - len(leftovers), kept, tuple(leftovers))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from studio.dataset.problems import Problem
 from studio.dataset.recipe import LayoutName
+from studio.results import Fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,7 @@ class SourcePicture:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True)
-class Leftover:
+class Leftover(Fact):
     """A file or a row that became no picture of the dataset, and why, in a sentence."""
 
     name: str

@@ -90,7 +90,7 @@ def read_by_table(
             _take_row(walk, match, row, key, pictures, leftovers)
     sentence = "No row of the table names this picture, so it is not part of the dataset."
     leftovers += [
-        Leftover(key, Problem(code="picture without a row", severity="note", sentence=sentence))
+        Leftover(name=key, problem=Problem(code="picture without a row", severity="note", sentence=sentence))
         for key in walk.pictures
         if key not in pictures
     ]
@@ -128,11 +128,11 @@ def _take_row(
     where = f"{match.table.name} row {row.number}"
     named = row.cells[match.image_column]
     if key is None:
-        leftovers.append(Leftover(where, _lost_row(named)))
+        leftovers.append(Leftover(name=where, problem=_lost_row(named)))
         return
     if key in pictures:
         sentence = f"{key} is named a second time; its first row counts."
-        leftovers.append(Leftover(where, Problem(code="row twice", severity="note", sentence=sentence)))
+        leftovers.append(Leftover(name=where, problem=Problem(code="row twice", severity="note", sentence=sentence)))
         return
     caption = " ".join(row.cells[match.caption_column].split()) if match.caption_column else ""
     pictures[key] = SourcePicture(

@@ -171,4 +171,4 @@ def _as_text(value: object) -> str:
 
 
 def _left(name: str, code: str, sentence: str, *, lost: bool = True) -> Leftover:
-    return Leftover(name, Problem(code=code, severity="reject" if lost else "note", sentence=sentence))
+    return Leftover(name=name, problem=Problem(code=code, severity="reject" if lost else "note", sentence=sentence))

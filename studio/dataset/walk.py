@@ -135,4 +135,6 @@ _NOT_UNICODE = "Its name is not UTF-8, so it can be neither shown nor saved in a
 
 def _left(name: str, code: str, severity: str, sentence: str) -> Leftover:
     shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return Leftover(shown, Problem.model_validate({"code": code, "severity": severity, "sentence": sentence}))
+    return Leftover(
+        name=shown, problem=Problem.model_validate({"code": code, "severity": severity, "sentence": sentence})
+    )

@@ -75,7 +75,7 @@ def summary(desk: DatasetDesk, view: DeskView) -> str:
     broken = sum(row.is_rejected and not row.excluded for row in rows)
     excluded = sum(row.excluded for row in rows)
     captions = sum(bool(row.caption) for row in rows)
-    lost = sum(leftover.problem.severity == "reject" for leftover in (*dataset.leftovers, *desk.not_taken))
+    lost = sum(leftover.problem.severity == "reject" for leftover in dataset.leftovers)
     parts = [
         f"<b>{counted(len(rows), 'picture')}</b>",
         counted(captions, "caption"),

@@ -166,7 +166,7 @@ def layout_words(desk: DatasetDesk) -> str:
     dataset = desk.opened
     reading = dataset.reading
     captions = sum(picture.caption is not None for picture in reading.pictures)
-    others = Counter(leftover.problem.code for leftover in (*dataset.leftovers, *desk.not_taken))
+    others = Counter(leftover.problem.code for leftover in dataset.leftovers)
     left = ", ".join(f"{number:,} {text(code)}" for code, number in others.most_common()) or "nothing"
     lone = len(reading.pictures) - captions
     fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]

@@ -98,8 +98,8 @@ def wire(box: SourceBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
         except StudioError as error:
             return gr.update(outcome={"words": str(error), "kind": "bad"})
         words = f"{counted(len(opened.reading.pictures), 'picture')} in the dataset {opened.name}."
-        if desk.not_taken:
-            words += f" {counted(len(desk.not_taken), 'file')} not taken: the doctor names them."
+        if opened.not_taken:
+            words += f" {counted(len(opened.not_taken), 'file')} not taken: the doctor names them."
         return gr.update(outcome={"words": words, "kind": "good"})
 
     def open_path(path: str) -> None:

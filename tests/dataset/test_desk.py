@@ -125,8 +125,8 @@ def test_a_dropped_folder_becomes_a_dataset(desk: DatasetDesk, tmp_path: Path) -
 def test_what_was_not_taken_of_a_drop_is_kept_to_be_said(desk: DatasetDesk, tmp_path: Path) -> None:
     uploads = tmp_path / "uploads"
     files = [dropped(uploads, "a.png", encoded(picture(), "PNG")), dropped(uploads, "../b.png", b"x")]
-    desk.open_dropped(files, uploads=uploads)
-    assert [leftover.name for leftover in desk.not_taken] == ["../b.png"]
+    name = desk.open_dropped(files, uploads=uploads).name
+    assert [leftover.name for leftover in desk.open_name(name).leftovers] == ["../b.png"]
 
 
 def test_nothing_dropped_is_said(desk: DatasetDesk, tmp_path: Path) -> None:

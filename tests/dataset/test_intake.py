@@ -29,7 +29,9 @@ def test_sub_folders_are_kept(uploads: Path, tmp_path: Path) -> None:
     assert (tmp_path / "new/shoes/b/x.png").read_bytes() == b"2"
 
 
-@pytest.mark.parametrize("relative", ["../x.png", "a/../../x.png", "/etc/x.png", "C:/x.png", "a\\..\\..\\x.png", ""])
+@pytest.mark.parametrize(
+    "relative", ["../x.png", "a/../../x.png", "/etc/x.png", "C:/x.png", "a\\..\\..\\x.png", "", "half \ud800.png"]
+)
 def test_a_name_that_leads_out_is_refused_and_said(uploads: Path, tmp_path: Path, relative: str) -> None:
     files = [dropped(uploads, "good.png"), dropped(uploads, relative)]
     (leftover,) = take_files(files, tmp_path / "new", uploads=uploads)
