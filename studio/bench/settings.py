@@ -7,7 +7,7 @@ from pydantic import Field
 
 from studio.settings import Settings
 
-BenchName = Literal["startup", "cold-start", "memory", "shipped", "lora", "real-size"]
+BenchName = Literal["startup", "cold-start", "memory", "dataset", "shipped", "lora", "real-size"]
 BENCH_NAMES: tuple[BenchName, ...] = get_args(BenchName)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from studio.bench.cold_start import bench_cold_start
+from studio.bench.dataset import bench_dataset
 from studio.bench.figures import Figure
 from studio.bench.generation import bench_real_size, bench_shipped
 from studio.bench.lora import bench_lora
@@ -51,6 +52,13 @@ BENCHES: Mapping[BenchName, Bench] = {
         bench_memory,
         "The most memory that a fresh process had resident while it loaded the model and made one picture: 25 steps "
         "of the shipped model, 2 of the real size at 512 × 512.",
+    ),
+    "dataset": Bench(
+        bench_dataset,
+        "JPEGs with captions, made for it, checked with two worker processes (hashes, full decoding, thumbnail, "
+        "figures, cache), beside plain Pillow in two processes that decodes them and saves thumbnails; starting the "
+        "processes is in both. Then the same pictures visited again. Pages of ten thousand small pictures, drawn in "
+        "a fresh process.",
     ),
     "shipped": Bench(
         bench_shipped,

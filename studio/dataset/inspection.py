@@ -42,7 +42,8 @@ def inspect(path: Path, *, background: str, thumbnails: Path) -> PictureFacts:
         return facts
     border_whiteness = measure_border_whiteness(read.image)
     small = read.image
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    # A gap of 1: whole factors are averaged, which is quick, and only what remains is resampled.
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=1.0)
     place = thumbnail_path(thumbnails, sha256, background)
     if not place.is_file():
         save_thumbnail(small, place)
@@ -63,17 +64,17 @@ def measure_border_whiteness(image: Image.Image) -> float:
     Args:
         image: RGB.
     """
-    pixels_HWC = np.asarray(image)
-    height, width, _ = pixels_HWC.shape
+    width, height = image.size
     edge = max(1, round(min(width, height) * BORDER_SHARE))
-    strips = (
-        pixels_HWC[:edge],
-        pixels_HWC[-edge:],
-        pixels_HWC[edge:-edge, :edge],
-        pixels_HWC[edge:-edge, -edge:],
+    boxes = (
+        (0, 0, width, edge),
+        (0, height - edge, width, height),
+        (0, edge, edge, height - edge),
+        (width - edge, edge, width, height - edge),
     )
-    white = sum(int((strip >= WHITE_LEVEL).all(axis=2).sum()) for strip in strips)
-    return white / sum(strip.size // 3 for strip in strips)
+    strips_NC = np.concatenate([np.asarray(image.crop(box)).reshape(-1, 3) for box in boxes])
+    red, green, blue = (strips_NC[:, channel] >= WHITE_LEVEL for channel in range(3))
+    return float((red & green & blue).mean())
 
 
 def rejected(code: str, sentence: str) -> PictureFacts:
