@@ -291,7 +291,8 @@ def _to_rgb(read: ReadPicture, image: Image.Image, background: str) -> Image.Ima
         read.add("rare mode", "convert", f"Its colours ({mode}) are converted to RGB.")
     if image.info.get("icc_profile") and not _is_profile(image.info["icc_profile"]):
         read.add("damaged profile", "note", "Its colour profile (ICC) is damaged and is left out.")
-    return image if mode == "RGB" else image.convert("RGB")
+    # A file of several frames would read on where its picture is changed: it is copied.
+    return image if mode == "RGB" and getattr(image, "n_frames", 1) == 1 else image.convert("RGB")
 
 
 def _laid_on(read: ReadPicture, image: Image.Image, background: str) -> Image.Image:

@@ -74,7 +74,7 @@ def build() -> SourceBox:
                     interactive=True,
                     allow_custom_value=True,
                 )
-                demo = gr.Button("Open the demo shoes", elem_id="dataset-demo", min_width=176)
+                demo = gr.Button("Demo shoes", elem_id="dataset-demo", min_width=176)
     problem = gr.HTML(elem_id="dataset-problem", padding=False, visible=False)
     return SourceBox(drop, path, opener, names, demo, problem)
 

@@ -5,6 +5,7 @@ Each state is held still (the engine is paused where it would go on) and taken f
 """
 
 import argparse
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ from studio_process import (
 from studio.loras.library import shipped_loras
 from studio.paths import UserData
 from studio.settings import SEED_REPORT_PROMPTS
+from tests.dataset.bad_inputs import ACCEPTED, CONVERTED, REJECTED
 
 WIDTHS = (1280, 1600)
 SCHEMES = ("light", "dark")
@@ -136,8 +138,69 @@ def device_check(stage: Stage) -> None:
 
 
 def other_tabs(stage: Stage) -> None:
-    for name in ("Dataset", "Training", "Batch"):
+    for name in ("Training", "Batch"):
         stage.shoot(name.lower(), "ready", act=lambda page, name=name: go_to_tab(page, name))
+
+
+def on_datasets(act: Act | None = None) -> Act:
+    """Go to the Dataset tab, then do something there."""
+
+    def go(page: Page) -> None:
+        go_to_tab(page, "Dataset")
+        expect(page.locator("#dataset-demo")).to_be_visible()
+        if act:
+            act(page)
+
+    return go
+
+
+def dataset_empty(stage: Stage) -> None:
+    stage.shoot("dataset-empty", "ready", act=on_datasets())
+
+
+def dataset_demo(stage: Stage) -> None:
+    def look_at_one(page: Page) -> None:
+        page.locator("#dataset-demo").click()
+        expect(page.locator("#dataset-summary")).to_contain_text("60 will be trained on")
+        page.locator("#dataset-grid .thumb[data-key='images/10004.jpg']").click()
+        expect(page.locator("#dataset-facts")).to_contain_text("images/10004.jpg")
+        page.evaluate("scrollTo(0, 0)")
+
+    stage.shoot("dataset-demo", "ready", act=on_datasets(look_at_one), full_page=False)
+    panels = {
+        "layout": "Layout and captions",
+        "bulk": "Captions in bulk",
+        "statistics": "Statistics",
+        "export": "Export",
+    }
+    for name, title in panels.items():
+
+        def open_it(page: Page, title: str = title) -> None:
+            look_at_one(page)
+            open_section(page, title)
+            page.wait_for_timeout(800)
+
+        stage.shoot(f"dataset-{name}", "ready", act=on_datasets(open_it))
+
+
+def dataset_with_problems(stage: Stage) -> None:
+    folder = stage.studio.user_data.root / "some shoes"
+    folder.mkdir(exist_ok=True)
+    for bad in (*REJECTED[:14], *CONVERTED[:8], *ACCEPTED[:6]):
+        if not os.path.lexists(folder / bad.name):
+            bad.write(folder / bad.name)
+
+    def look(page: Page) -> None:
+        set_field(page, "dataset-path", folder)
+        page.locator("#dataset-open").click()
+        expect(page.locator("#dataset-summary")).to_contain_text("must be mended")
+        expect(page.locator("#dataset-summary")).not_to_contain_text("checking")
+        page.locator("#dataset-grid .thumb[data-key='rgba.png']").click()
+        expect(page.locator("#dataset-facts")).to_contain_text("rgba.png")
+        open_section(page, "Doctor")
+        expect(page.locator("#dataset-doctor")).to_contain_text("must be mended")
+
+    stage.shoot("dataset-problems", "ready", act=on_datasets(look))
 
 
 def loading(stage: Stage) -> None:
@@ -363,6 +426,9 @@ SCENES: dict[str, Callable[[Stage], None]] = {
     "inference-precision-note": precision_note,
     "inference-story": story,
     "inference-device-check": device_check,
+    "dataset-empty": dataset_empty,
+    "dataset-demo": dataset_demo,
+    "dataset-problems": dataset_with_problems,
     "other-tabs": other_tabs,
     "inference-loading": loading,
     "inference-running": running_and_cancelled,

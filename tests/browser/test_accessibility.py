@@ -63,10 +63,27 @@ def test_axe_finds_nothing_serious_on_a_page_that_is_ready(
 @light_and_dark
 def test_axe_finds_nothing_serious_on_the_other_tabs(studio: RunningStudio, open_page: OpenPage, dark: bool) -> None:
     page = open_page(studio, dark=dark)
-    for name in ("Dataset", "Training", "Batch"):
+    for name in ("Training", "Batch"):
         go_to_tab(page, name)
         expect(page.get_by_role("heading", name=name)).to_be_visible()
         assert serious_faults(page) == [], name
+
+
+@light_and_dark
+def test_axe_finds_nothing_serious_on_the_dataset_tab(studio: RunningStudio, open_page: OpenPage, dark: bool) -> None:
+    page = open_page(studio, dark=dark)
+    go_to_tab(page, "Dataset")
+    expect(page.locator("#dataset-demo")).to_be_visible()
+    assert serious_faults(page) == [], "empty, or as another test left it"
+    page.locator("#dataset-demo").click()
+    expect(page.locator("#dataset-summary")).to_contain_text("60 will be trained on")
+    page.locator("#dataset-grid .thumb[data-key='images/10004.jpg']").click()
+    expect(page.locator("#dataset-facts")).to_contain_text("images/10004.jpg")
+    for name in ("Layout and captions", "Captions in bulk", "Doctor", "Statistics", "Export"):
+        open_section(page, name)
+    expect(page.locator("#dataset-statistics")).to_contain_text("Most frequent words")
+    expect(page.locator("#dataset-doctor")).to_contain_text("60 found")
+    assert serious_faults(page) == []
 
 
 def test_axe_finds_nothing_serious_while_a_picture_is_made_and_when_all_are_done(
