@@ -1,6 +1,7 @@
 """The dataset on the desk: which one is open, and the check that runs on it. One for all tabs of the page."""
 
 import re
+import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,15 +131,20 @@ class DatasetDesk:
         """Keep dropped files as the source of a new dataset, and open it.
 
         Raises:
-            DatasetError: where nothing of them can be used.
+            DatasetError: where nothing of them can be used; nothing is kept then.
+            OSError: where the disk is full; nothing is kept then.
         """
         if not files:
             raise DatasetError("Nothing arrived. Drop a folder, pictures or a zip.")
         name = self.library.free_name(common_folder(files))
         source = self.library.place(name) / FILES
-        not_taken = take_files(files, source, uploads=uploads)
-        self._create(name, DatasetRecipe(source=str(_only_folder(source))))
-        keep_not_taken(self.library.place(name) / NOT_TAKEN, not_taken)
+        try:
+            not_taken = take_files(files, source, uploads=uploads)
+            self._create(name, DatasetRecipe(source=str(_only_folder(source))))
+            keep_not_taken(self.library.place(name) / NOT_TAKEN, not_taken)
+        except (DatasetError, OSError):
+            shutil.rmtree(self.library.place(name))  # copies only: what was dropped is still where it was
+            raise
         return self.open_name(name)
 
     def change_recipe(self, recipe: DatasetRecipe) -> OpenedDataset:

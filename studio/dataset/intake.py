@@ -109,7 +109,7 @@ def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | Leftover:
     if not uploaded.is_relative_to(uploads.resolve()) or not uploaded.is_file():
         return _refused(file, "it did not arrive")
     place = folder.joinpath(*parts)
-    if place.exists():
+    if place.exists() or any(parent.is_file() for parent in place.parents):
         return _refused(file, "another file of that name was dropped too")
     return place
 

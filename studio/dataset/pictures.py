@@ -6,20 +6,18 @@ every file is decoded whole, and whatever a plain `convert("RGB")` gets silently
 
 import io
 import os
-import re
 import stat
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from studio.dataset.picture_bytes import FORMAT_WORDS, FORMATS, end_of, foreign_kind, is_cut_webp
 from studio.dataset.problems import Problem, Severity
 from studio.errors import PictureFileError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", *(("AVIF",) if features.check("avif") else ()))
-FORMAT_WORDS = "JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF and PPM"
 MAX_FILE_BYTES = 1024**3
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
@@ -37,8 +35,6 @@ _SUFFIXES = {
     "PPM": (".ppm",),
     "AVIF": (".avif",),
 }
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_JPEG_BARE_MARKERS = frozenset((0x01, 0xD8))
 _PLAIN_MODES = frozenset(("RGB", "L", "P", "1", "YCbCr"))
 _ALPHA_MODES = frozenset(("RGBA", "LA", "PA", "RGBa", "La"))
 
@@ -154,7 +150,7 @@ def read_picture(content: bytes, name: str, *, background: str) -> ReadPicture:
 
 
 def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None:
-    foreign = _foreign_kind(content)
+    foreign = foreign_kind(content)
     if foreign:
         read.add("not a picture", "reject", foreign)
         return
@@ -175,28 +171,6 @@ def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None
         read.image = _to_rgb(read, upright, background)
 
 
-def _foreign_kind(content: bytes) -> str:
-    """A sentence where the bytes are plainly something else; "" where they may be a picture."""
-    start = content[:512].lstrip().lower()
-    if content.startswith(b"version https://git-lfs"):
-        return "It is a pointer of Git LFS, not the picture. Fetch the real file with `git lfs pull`."
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "It is a web page with the name of a picture: the download failed. Fetch it again."
-    if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in content[:4096].lower()):
-        return "It is SVG, which is drawn, not photographed. Save it as PNG."
-    if content.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
-        return "It is PostScript, which is a program and is not run. Save it as PNG."
-    if content.startswith(b"%PDF"):
-        return "It is a PDF. Save its picture as PNG."
-    if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
-        return f"It is HEIC, which is not read here: only {FORMAT_WORDS} are. Export it as JPEG."
-    if content.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
-        return f"It is JPEG XL, which is not read here: only {FORMAT_WORDS} are. Save it as PNG."
-    if content.startswith((b"8BPS", b"\x00\x00\x01\x00")):
-        return f"It is a Photoshop or icon file, which is not read here: only {FORMAT_WORDS} are. Save it as PNG."
-    return ""
-
-
 def _check_size(read: ReadPicture) -> None:
     width, height = read.width, read.height
     if width * height > MAX_PIXELS:
@@ -210,7 +184,7 @@ def _check_size(read: ReadPicture) -> None:
 
 def _check_end(read: ReadPicture, content: bytes) -> None:
     """JPEG, PNG and WebP say where they end: a file cut by two bytes decodes without a word."""
-    end = _end_of(read.format, content)
+    end = end_of(read.format, content)
     if end is None:
         return
     if end < 0 or end > len(content):
@@ -218,34 +192,6 @@ def _check_end(read: ReadPicture, content: bytes) -> None:
         read.add("cut short", "reject", sentence)
     elif content[end:].strip(b"\0\r\n ") and read.format != "MPO":
         read.add("bytes after the end", "note", f"{len(content) - end:,} bytes follow the end of the picture.")
-
-
-def _end_of(format: str | None, content: bytes) -> int | None:
-    """Where the picture ends; -1 where its end is missing; None for formats that do not say."""
-    if format in ("JPEG", "MPO"):
-        return _jpeg_end(content)
-    if format == "PNG":
-        place = content.rfind(b"IEND\xaeB`\x82")
-        return place + 8 if place >= 0 else -1
-    if format == "WEBP":
-        return 8 + int.from_bytes(content[4:8], "little")
-    return None
-
-
-def _jpeg_end(content: bytes) -> int:
-    """Behind the end marker, or -1. Segments are stepped over: the camera's preview in one has an end of its own."""
-    place = 2
-    while match := _JPEG_MARKER.search(content, place):
-        if match.group()[1] == 0xD9:
-            return match.end()
-        place = match.end()
-        if match.group()[1] not in _JPEG_BARE_MARKERS:
-            place += int.from_bytes(content[place : place + 2], "big")
-    return -1
-
-
-def _is_cut_webp(content: bytes) -> bool:
-    return content[:4] == b"RIFF" and content[8:12] == b"WEBP" and (_end_of("WEBP", content) or 0) > len(content)
 
 
 def _check_name(read: ReadPicture, name: str) -> None:
@@ -351,7 +297,7 @@ def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
         read.add("not a picture", "reject", f"{what} Only {FORMAT_WORDS} are read.")
     elif "text chunk" in words or "text_chunk" in words:
         read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as files made to do harm have.")
-    elif _is_cut_webp(content) or "truncated" in words or "premature" in words or isinstance(error, EOFError):
+    elif is_cut_webp(content) or "truncated" in words or "premature" in words or isinstance(error, EOFError):
         read.add("cut short", "reject", "The file is cut short: a part of the picture is missing. Copy it again.")
     else:
         sentence = f"The file is damaged and cannot be decoded ({type(error).__name__}: {str(error)[:120]})."

@@ -1,5 +1,7 @@
 """Taking a dataset away: a snapshot, an imagefolder, kohya's folders, a zip; captions beside the pictures."""
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -75,8 +77,9 @@ def wire(box: ExportBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
                 folder.strip(),
                 progress=lambda done, total: progress((done, total), desc="Writing", unit="pictures"),
             )
+            download = downloadable(place) if place.is_file() else None
         words = f"<p class='good'>{counted(snapshot.header.num_pictures, 'picture')} exported to {text(place)}</p>"
-        return [words, gr.update(value=str(place) if place.is_file() else None, visible=place.is_file())]
+        return [words, gr.update(value=download, visible=download is not None)]
 
     def write() -> list[Any]:
         with toasts():
@@ -96,6 +99,16 @@ def wire(box: ExportBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
     )
     box.sure.change(lambda sure: gr.update(interactive=sure), box.sure, box.sidecars, **hidden)
     then_refresh(box.sidecars.click(write, None, [box.words, box.sure], **hidden))
+
+
+def downloadable(file: Path) -> str:
+    """The file in the page's own cache, the working folder: from nowhere else may Gradio serve it."""
+    copy = Path(tempfile.mkdtemp(dir=Path.cwd())) / file.name
+    try:
+        copy.hardlink_to(file)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(file, copy)
+    return str(copy)
 
 
 def export_dataset(

@@ -65,36 +65,11 @@ class RecipeBox:
         return {name: getattr(self, name) for name in names}
 
 
-def build() -> RecipeBox:
-    """Lay it out, folded."""
-    fields, of_layout = DatasetRecipe.model_fields, LayoutChoice.model_fields
+def build(words: gr.HTML) -> RecipeBox:
+    """Lay it out, folded; its words stand above, where they are always seen."""
+    fields = DatasetRecipe.model_fields
     with gr.Accordion("Layout and captions", open=False, elem_id="dataset-recipe-box") as box:
-        words = gr.HTML(elem_id="dataset-layout-words", padding=False)
-        with gr.Row(elem_classes="fields"):
-            layout = _dropdown(
-                "layout",
-                [(RECOGNISED, RECOGNISED), *((LAYOUT_TITLES[n], n) for n in LAYOUT_NAMES)],
-                RECOGNISED,
-                of_layout["layout"],
-            )
-            tables, image_column, caption_column = (
-                _dropdown(name.replace("_", "-"), [(RECOGNISED, RECOGNISED)], RECOGNISED, of_layout[name])
-                for name in ("table", "image_column", "caption_column")
-            )
-        with gr.Row(elem_classes="fields"):
-            row_column = _dropdown(
-                "row-column", [(NONE, NONE)], NONE, RowChoice.model_fields["column"], label="Only rows whose column"
-            )
-            row_values = gr.Dropdown(
-                [],
-                value=[],
-                multiselect=True,
-                label="… is one of",
-                info=RowChoice.model_fields["values"].description,
-                elem_id="dataset-row-values",
-                interactive=True,
-                allow_custom_value=True,
-            )
+        layout = _build_layout()
         template = gr.Textbox(
             label=fields["template"].title,
             info=fields["template"].description,
@@ -103,45 +78,53 @@ def build() -> RecipeBox:
             interactive=True,
         )
         preview = gr.HTML(elem_id="dataset-template-preview", padding=False)
-        with gr.Row(elem_classes="fields"):
-            default_caption = gr.Textbox(
-                label=fields["default_caption"].title,
-                info=fields["default_caption"].description,
-                elem_id="dataset-default-caption",
-                interactive=True,
-            )
-            background = gr.ColorPicker(
-                "#ffffff",
-                label=fields["background"].title,
-                info=fields["background"].description,
-                elem_id="dataset-background",
-                interactive=True,
-            )
-            resolution = gr.Number(
-                512,
-                precision=0,
-                label=fields["resolution"].title,
-                info=fields["resolution"].description,
-                elem_id="dataset-resolution",
-                interactive=True,
-            )
+        rest = _build_rest()
         apply = gr.Button("Apply to the dataset", elem_id="dataset-apply-recipe", variant="primary")
-    return RecipeBox(
-        box=box,
-        words=words,
-        layout=layout,
-        table=tables,
-        image_column=image_column,
-        caption_column=caption_column,
-        row_column=row_column,
-        row_values=row_values,
-        template=template,
-        preview=preview,
-        default_caption=default_caption,
-        background=background,
-        resolution=resolution,
-        apply=apply,
-    )
+    return RecipeBox(box=box, words=words, template=template, preview=preview, apply=apply, **layout, **rest)
+
+
+def _build_layout() -> dict[str, Any]:
+    """Which layout, table, columns and rows."""
+    fields = LayoutChoice.model_fields
+    layouts = [(RECOGNISED, RECOGNISED), *((LAYOUT_TITLES[name], name) for name in LAYOUT_NAMES)]
+    with gr.Row(elem_classes="fields"):
+        chosen: dict[str, Any] = {"layout": _dropdown("layout", layouts, RECOGNISED, fields["layout"])}
+        for name in ("table", "image_column", "caption_column"):
+            recognised = [(RECOGNISED, RECOGNISED)]
+            chosen[name] = _dropdown(name.replace("_", "-"), recognised, RECOGNISED, fields[name])
+    of_rows = RowChoice.model_fields
+    with gr.Row(elem_classes="fields"):
+        chosen["row_column"] = _dropdown(
+            "row-column", [(NONE, NONE)], NONE, of_rows["column"], label="Only rows whose column"
+        )
+        chosen["row_values"] = gr.Dropdown(
+            [],
+            value=[],
+            multiselect=True,
+            label="… is one of",
+            info=of_rows["values"].description,
+            elem_id="dataset-row-values",
+            interactive=True,
+            allow_custom_value=True,
+        )
+    return chosen
+
+
+def _build_rest() -> dict[str, Any]:
+    """A caption for pictures without one, the background, the resolution."""
+    fields = DatasetRecipe.model_fields
+
+    def words(name: str) -> dict[str, Any]:
+        elem_id = f"dataset-{name.replace('_', '-')}"
+        field = fields[name]
+        return {"label": field.title, "info": field.description, "elem_id": elem_id, "interactive": True}
+
+    with gr.Row(elem_classes="fields"):
+        return {
+            "default_caption": gr.Textbox(**words("default_caption")),
+            "background": gr.ColorPicker(fields["background"].default, **words("background")),
+            "resolution": gr.Number(fields["resolution"].default, precision=0, **words("resolution")),
+        }
 
 
 def _dropdown(name: str, choices: list[tuple[str, str]], value: str, field: Any, *, label: str = "") -> gr.Dropdown:  # noqa: ANN401 - pydantic's FieldInfo
@@ -173,10 +156,10 @@ def layout_words(desk: DatasetDesk) -> str:
     choice = f" It could also be read as: {text('; '.join(fits))}." if fits else ""
     from_table = f" from {text(reading.table)}" if reading.table else ""
     return (
-        f"<p><b>{text(LAYOUT_TITLES[reading.layout])}</b>{from_table}: "
+        f"<p class='quiet'><b>{text(LAYOUT_TITLES[reading.layout])}</b>{from_table}: "
         f"{counted(len(reading.pictures), 'picture')}, {counted(captions, 'pair')} of picture and caption, "
-        f"{lone:,} without a caption. Left over besides: {left}.{choice}</p>"
-        f"<p class='quiet'>{text(dataset.recipe.source)}</p>"
+        f"{lone:,} without a caption. Left over besides: {left}.{choice} "
+        f"Read from {text(dataset.recipe.source)}</p>"
     )
 
 

@@ -1,6 +1,7 @@
 """Where a dataset comes from: a drop zone for folders, files and zips; a path; the datasets there are."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import gradio as gr
 
 from studio.dataset.desk import DatasetDesk, DeskView
 from studio.dataset.intake import DroppedFile
-from studio.errors import DatasetError, StudioError
+from studio.errors import DatasetError, StudioError, system_error_sentence
 from studio.paths import assets_folder
 from studio.ui.html import counted, text
 from studio.ui.parts import Update
@@ -96,11 +97,13 @@ def wire(box: SourceBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
             files = dropped_files(event._data)
             opened = desk.open_dropped(files, uploads=Path(os.environ["GRADIO_TEMP_DIR"]))
         except StudioError as error:
-            return gr.update(outcome={"words": str(error), "kind": "bad"})
+            return _outcome(str(error), "bad")
+        except OSError as error:
+            return _outcome(system_error_sentence(error), "bad")
         words = f"{counted(len(opened.reading.pictures), 'picture')} in the dataset {opened.name}."
         if opened.not_taken:
             words += f" {counted(len(opened.not_taken), 'file')} not taken: the doctor names them."
-        return gr.update(outcome={"words": words, "kind": "good"})
+        return _outcome(words, "good")
 
     def open_path(path: str) -> None:
         with toasts():
@@ -121,6 +124,11 @@ def wire(box: SourceBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
     then_refresh(box.path.submit(open_path, box.path, **hidden))
     then_refresh(box.names.input(open_name, box.names, **hidden))
     then_refresh(box.demo.click(open_demo, **hidden))
+
+
+def _outcome(words: str, kind: str) -> Any:  # noqa: ANN401 - gradio's update
+    """What the drop zone says; the time makes it another value, so that the same words are said again."""
+    return gr.update(outcome={"words": words, "kind": kind, "at": time.monotonic_ns()})
 
 
 def dropped_files(data: object) -> list[DroppedFile]:

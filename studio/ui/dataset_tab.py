@@ -54,6 +54,7 @@ def build() -> DatasetTab:
     """Lay the tab out."""
     source = dataset_source.build()
     summary_line = gr.HTML(elem_id="dataset-summary", padding=False)
+    layout_words = gr.HTML(elem_id="dataset-layout-words", padding=False)
     version = gr.Textbox(visible="hidden", elem_id="dataset-version", label="Version")
     with gr.Column(visible=False, elem_id="dataset-canvas") as canvas:
         filters = dataset_browser.build_filters()
@@ -61,7 +62,7 @@ def build() -> DatasetTab:
             with gr.Column(elem_classes="dataset-pictures"):
                 browser = dataset_browser.Browser(**filters, grid=dataset_browser.build_grid())
             detail = dataset_detail.build()
-        recipe = dataset_recipe_box.build()
+        recipe = dataset_recipe_box.build(layout_words)
         bulk = dataset_bulk.build()
         insight = dataset_insight.build()
         export = dataset_export.build()
@@ -96,24 +97,28 @@ def wire(tab: DatasetTab, desk: DatasetDesk, *, then_refresh: Callable[[Any], No
     dataset_bulk.wire(tab.bulk, desk, query=tab.browser.query, then_refresh=then_refresh)
     dataset_insight.wire(tab.insight, desk, version=tab.version, then_refresh=then_refresh)
     dataset_export.wire(tab.export, desk, then_refresh=then_refresh)
-    _wire_browsing(tab, desk, then_refresh=then_refresh)
+    _wire_grid(tab, desk)
+    _wire_detail(tab, desk, then_refresh=then_refresh)
 
 
-def _wire_browsing(tab: DatasetTab, desk: DatasetDesk, *, then_refresh: Callable[[Any], None]) -> None:
-    """Connect grid and detail: what is shown, chosen, typed and changed."""
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# Clicks come faster than answers: each is taken, one after the other.
+ORDERED: dict[str, Any] = {
+    **HIDDEN,
+    "trigger_mode": "multiple",
+    "concurrency_limit": 1,
+    "concurrency_id": "dataset",
+}
+
+
+def _wire_grid(tab: DatasetTab, desk: DatasetDesk) -> None:
+    """Connect search, filters, pages and pictures; all is drawn again when the dataset changed."""
     browser, detail = tab.browser, tab.detail
-    query = browser.query
-    both = [*browser.rendered, *detail.rendered]
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    # Clicks come faster than answers: each is taken, one after the other.
-    ordered = {**hidden, "trigger_mode": "multiple", "concurrency_limit": 1, "concurrency_id": "dataset"}
+    late = {**browser.query, "current": detail.current}
+    typed = {"selected": detail.selected, "caption": detail.caption, "base": detail.base}
 
-    def show(current: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
-        with toasts():
-            return render_page(desk, read_query(values), selected=current)
-
-    def show_first(current: str, **values: Any) -> list[Any]:  # noqa: ANN401
-        return show(current, **{**values, "page": 1})
+    def show_first(current: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
+        return _show(desk, current, {**values, "page": 1})
 
     def show_all(
         current: str,
@@ -124,23 +129,36 @@ def _wire_browsing(tab: DatasetTab, desk: DatasetDesk, *, then_refresh: Callable
         **values: Any,  # noqa: ANN401
     ) -> list[Any]:
         renewed = renew_row(desk, current=current, shown_file=shown_file, selected=selected, base=base, caption=caption)
-        return [*show(current, **values), *renewed]
+        return [*_show(desk, current, values), *renewed]
 
-    def turn(current: str, step: int, **values: Any) -> list[Any]:  # noqa: ANN401
-        return show(current, **{**values, "page": max(1, int(values["page"] or 1) + step)})
+    def turn(step: int) -> Callable[..., list[Any]]:
+        def go(current: str, **values: Any) -> list[Any]:  # noqa: ANN401
+            return _show(desk, current, {**values, "page": max(1, int(values["page"] or 1) + step)})
+
+        return go
 
     def select(event: gr.EventData) -> list[Any]:
         with toasts():
             return render_row(desk, str(getattr(event, "key", "")))
 
-    def step(current: str, step: int, **values: Any) -> list[Any]:  # noqa: ANN401
-        with toasts():
-            asked = read_query(values)
-            key, page = desk.opened.neighbour(asked, current, step=step)
-            return [
-                *render_page(desk, asked.model_copy(update={"page": page}), selected=key),
-                *render_row(desk, key),
-            ]
+    tab.version.change(
+        show_all,
+        inputs_kwargs={**late, **typed, "shown_file": detail.shown_file},
+        outputs=[*browser.rendered, *detail.rendered],
+        **ORDERED,
+    )
+    filters = (browser.problem, browser.bucket, browser.column, browser.value, browser.sort)
+    for event in (browser.search.submit, *(control.input for control in filters)):
+        event(show_first, inputs_kwargs=late, outputs=browser.rendered, **ORDERED)
+    browser.previous.click(turn(-1), inputs_kwargs=late, outputs=browser.rendered, **ORDERED)
+    browser.following.click(turn(1), inputs_kwargs=late, outputs=browser.rendered, **ORDERED)
+    browser.grid.click(select, None, detail.rendered, **ORDERED)
+
+
+def _wire_detail(tab: DatasetTab, desk: DatasetDesk, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the caption, which is saved while one types, and the buttons of the chosen picture."""
+    browser, detail = tab.browser, tab.detail
+    both = [*browser.rendered, *detail.rendered]
 
     def save(selected: str, caption: str, base: str) -> list[Any]:
         # Nothing was typed: what another tab or a change of many did meanwhile is not taken back.
@@ -150,40 +168,51 @@ def _wire_browsing(tab: DatasetTab, desk: DatasetDesk, *, then_refresh: Callable
             desk.opened.set_caption(selected, caption)
             return [caption, *render_buttons(desk, find_row(desk, selected), saved=" · saved")]
 
-    def change(selected: str, act: Callable[[str], object], **values: Any) -> list[Any]:  # noqa: ANN401
-        with toasts():
-            act(selected)
-        return [*show(selected, **values), *render_row(desk, selected)]
+    def stepping(step: int) -> Callable[..., list[Any]]:
+        def go(current: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
+            with toasts():
+                asked = read_query(values)
+                key, page = desk.opened.neighbour(asked, current, step=step)
+                shown = render_page(desk, asked.model_copy(update={"page": page}), selected=key)
+                return [*shown, *render_row(desk, key)]
+
+        return go
+
+    def doing(act: Callable[[str], object]) -> Callable[..., list[Any]]:
+        def do(selected: str, **values: Any) -> list[Any]:  # noqa: ANN401
+            with toasts():
+                act(selected)
+            return [*_show(desk, selected, values), *render_row(desk, selected)]
+
+        return do
+
+    typed = {"selected": detail.selected, "caption": detail.caption, "base": detail.base}
+    saved = [detail.base, *detail.buttons]
+    detail.caption.input(save, inputs_kwargs=typed, outputs=saved, **{**ORDERED, "trigger_mode": "always_last"})
+    then_refresh(detail.caption.blur(save, inputs_kwargs=typed, outputs=saved, **ORDERED))
+    late = {**browser.query, "current": detail.current}
+    detail.previous.click(stepping(-1), inputs_kwargs=late, outputs=both, **ORDERED)
+    detail.following.click(stepping(1), inputs_kwargs=late, outputs=both, **ORDERED)
+    pressed = {**browser.query, "selected": detail.selected}
+    for button, act in _acts(detail, desk).items():
+        then_refresh(button.click(doing(act), inputs_kwargs=pressed, outputs=both, **ORDERED))
+
+
+def _acts(detail: dataset_detail.Detail, desk: DatasetDesk) -> dict[gr.Button, Callable[[str], object]]:
+    """What each button does to the picture of a key."""
 
     def toggle(key: str) -> None:
         desk.opened.set_excluded([key], not desk.opened.row(key).excluded)
 
     def undo(_key: str) -> None:
         desk.opened.undo()
-        desk.check()
+        desk.check()  # a picture may be read from another file now
 
     def redo(_key: str) -> None:
         desk.opened.redo()
         desk.check()
 
-    pressed, late = {**query, "selected": detail.selected}, {**query, "current": detail.current}
-    typed = {"selected": detail.selected, "caption": detail.caption, "base": detail.base}
-    tab.version.change(
-        show_all, inputs_kwargs={**late, **typed, "shown_file": detail.shown_file}, outputs=both, **ordered
-    )
-    for control in (browser.search, browser.problem, browser.bucket, browser.column, browser.value, browser.sort):
-        event = control.submit if control is browser.search else control.input
-        event(show_first, inputs_kwargs=late, outputs=browser.rendered, **ordered)
-    browser.previous.click(_stepped(turn, -1), inputs_kwargs=late, outputs=browser.rendered, **ordered)
-    browser.following.click(_stepped(turn, 1), inputs_kwargs=late, outputs=browser.rendered, **ordered)
-    browser.grid.click(select, None, detail.rendered, **ordered)
-    detail.previous.click(_stepped(step, -1), inputs_kwargs=late, outputs=both, **ordered)
-    detail.following.click(_stepped(step, 1), inputs_kwargs=late, outputs=both, **ordered)
-    saved = [detail.base, *detail.buttons]
-    last = {**hidden, "concurrency_limit": 1, "concurrency_id": "dataset", "trigger_mode": "always_last"}
-    detail.caption.input(save, inputs_kwargs=typed, outputs=saved, **last)
-    then_refresh(detail.caption.blur(save, inputs_kwargs=typed, outputs=saved, **ordered))
-    acts: dict[gr.Button, Callable[[str], object]] = {
+    return {
         detail.exclude: toggle,
         detail.convert: desk.convert,
         detail.recode: lambda key: desk.opened.recode_caption(key),
@@ -191,23 +220,9 @@ def _wire_browsing(tab: DatasetTab, desk: DatasetDesk, *, then_refresh: Callable
         detail.undo: undo,
         detail.redo: redo,
     }
-    for button, act in acts.items():
-        then_refresh(button.click(_acting(change, act), inputs_kwargs=pressed, outputs=both, **ordered))
 
 
-def _stepped(turn: Callable[..., list[Any]], step: int) -> Callable[..., list[Any]]:
-    """The handler of a button that goes a step."""
-
-    def go(current: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
-        return turn(current, step, **values)
-
-    return go
-
-
-def _acting(change: Callable[..., list[Any]], act: Callable[[str], object]) -> Callable[..., list[Any]]:
-    """The handler of a button that changes the selected picture."""
-
-    def do(selected: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
-        return change(selected, act, **values)
-
-    return do
+def _show(desk: DatasetDesk, current: str, values: dict[str, Any]) -> list[Any]:
+    """The page of the grid that the controls ask for."""
+    with toasts():
+        return render_page(desk, read_query(values), selected=current)

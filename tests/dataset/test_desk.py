@@ -129,6 +129,14 @@ def test_what_was_not_taken_of_a_drop_is_kept_to_be_said(desk: DatasetDesk, tmp_
     assert [leftover.name for leftover in desk.open_name(name).leftovers] == ["../b.png"]
 
 
+@pytest.mark.parametrize("name", ["notes.md", "broken.zip"])
+def test_a_drop_of_nothing_useful_leaves_nothing_behind(name: str, desk: DatasetDesk, tmp_path: Path) -> None:
+    uploads = tmp_path / "uploads"
+    with pytest.raises(DatasetError):
+        desk.open_dropped([dropped(uploads, name, b"nothing useful")], uploads=uploads)
+    assert list(desk.library.folder.iterdir()) == []
+
+
 def test_nothing_dropped_is_said(desk: DatasetDesk, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="Nothing arrived"):
         desk.open_dropped([], uploads=tmp_path)

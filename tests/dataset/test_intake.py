@@ -64,6 +64,12 @@ def test_two_files_of_one_name_are_not_mixed_up(uploads: Path, tmp_path: Path) -
     assert (tmp_path / "new/x.png").read_bytes() == b"1"
 
 
+def test_a_file_and_a_folder_of_one_name_do_not_clash(uploads: Path, tmp_path: Path) -> None:
+    files = [dropped(uploads, "a", b"1"), dropped(uploads, "a/b.png", b"2")]
+    (leftover,) = take_files(files, tmp_path / "new", uploads=uploads)
+    assert leftover.name == "a/b.png"
+
+
 def test_a_zip_is_unpacked_into_a_folder_of_its_name(uploads: Path, tmp_path: Path) -> None:
     file = uploads / "shoes"
     with zipfile.ZipFile(file, "w") as archive:
