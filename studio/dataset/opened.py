@@ -27,6 +27,7 @@ from studio.files import write_atomically
 
 CONVERTED = "converted"
 EDITS = "edits.jsonl"
+VERSIONS_WHILE_CHECKING = 10
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,18 @@ class OpenedDataset:
         self._facts: dict[Path, PictureFacts] = {}
         self._rows: dict[str, DatasetRow] = {}
         self._stale: set[str] = set(self._by_key)
-        self._version = 0
+        self._num_changes = 0
         self._running = False
         self._check_problem = ""
 
     # What there is
 
     @property
-    def version(self) -> int:
-        """Grows with every change that a page would show."""
-        return self._version
+    def version(self) -> str:
+        """Another one after every change that a page would show; while pictures are checked, ten times in all."""
+        progress = self.progress
+        steps = VERSIONS_WHILE_CHECKING * progress.num_checked // max(1, progress.num_pictures)
+        return f"{self._num_changes}-{steps}-{progress.running}"
 
     @property
     def leftovers(self) -> tuple[Leftover, ...]:
@@ -175,7 +178,7 @@ class OpenedDataset:
         def take(path: Path, facts: PictureFacts) -> None:
             with self._lock:
                 self._facts[path] = facts
-                self._touch((paths[path],))
+                self._stale.add(paths[path])
 
         try:
             checker.check(missing, background=self.recipe.background, on_checked=take, stop=stop)
@@ -184,7 +187,6 @@ class OpenedDataset:
         finally:
             with self._lock:
                 self._running = False
-                self._version += 1
 
     # Changes
 
@@ -293,7 +295,7 @@ class OpenedDataset:
 
     def _touch(self, keys: Sequence[str]) -> None:
         self._stale.update(key for key in keys if key in self._by_key)
-        self._version += 1
+        self._num_changes += 1
 
     def _picture(self, key: str) -> SourcePicture:
         if key not in self._by_key:

@@ -35,7 +35,7 @@ class Browser:
     column: gr.Dropdown
     value: gr.Dropdown
     sort: gr.Dropdown
-    page: gr.Number
+    page: gr.State
     previous: gr.Button
     following: gr.Button
     words: gr.HTML
@@ -94,7 +94,7 @@ def build_filters() -> dict[str, Any]:
         words = gr.HTML(elem_id="dataset-words", padding=False)
         previous = gr.Button("‹ Page back", elem_id="dataset-previous-page", min_width=120, size="sm")
         following = gr.Button("Next page ›", elem_id="dataset-next-page", min_width=120, size="sm")
-    page = gr.Number(1, visible=False, precision=0)
+    page = gr.State(1)  # read when a handler runs: what draws the grid anew must not turn the page back
     return {
         "search": search,
         "problem": problem,

@@ -53,9 +53,14 @@ def fill(box: Locator, value: str) -> None:
         box.fill(value)
         box.blur()
         box.page.wait_for_timeout(150)
-        if box.input_value() == value:
+        if box.input_value() == value and _stays(box, value):
             return
     raise AssertionError(f"the box does not keep {value!r}")
+
+
+def _stays(box: Locator, value: str) -> bool:
+    box.page.wait_for_timeout(150)  # on a busy machine the default comes back later
+    return box.input_value() == value
 
 
 def set_number(page: Page, label: str, value: str) -> None:

@@ -274,3 +274,25 @@ def test_a_source_that_is_gone_is_said(source: Path, tmp_path: Path) -> None:
     shutil.rmtree(source)
     with pytest.raises(DatasetError, match="cannot be found"):
         library.open("shoes", count_tokens=count_words)
+
+
+def test_the_version_changes_with_every_edit_and_rarely_while_checking(tmp_path: Path, checker: PictureChecker) -> None:
+    dataset = open_dataset(SHOES, tmp_path / "own")
+    versions = {dataset.version}
+
+    class Watching:
+        """A checker that looks at the version after each picture."""
+
+        def check(self, paths, *, background, on_checked, stop=None) -> None:  # noqa: ANN001
+            def take(path, facts) -> None:  # noqa: ANN001
+                on_checked(path, facts)
+                versions.add(dataset.version)
+
+            checker.check(paths, background=background, on_checked=take, stop=stop)
+
+    dataset.check(Watching())  # type: ignore[arg-type]
+    assert 2 < len(versions) <= 13
+    checked = dataset.version
+    assert checked not in versions
+    dataset.set_caption("images/10001.jpg", "mine")
+    assert dataset.version != checked
