@@ -4,17 +4,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from charset_normalizer import from_bytes
-
 from studio.dataset.problems import Problem
+from studio.dataset.text_encoding import guess_text
 from studio.errors import DatasetError
 
 MAX_CAPTION_BYTES = 64 * 1024
-
-_BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
-# What charset-normalizer may choose from: encodings that caption files really have.
-_GUESSES = ["utf_8", "cp1252", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr", "cp1251", "utf_16_le", "utf_16_be"]
-_MIN_LATIN_SHARE = 0.75
+_UTF8_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -45,18 +40,16 @@ def read_caption(path: Path) -> CaptionReading:
 def decode_caption(content: bytes) -> CaptionReading:
     """The text of a caption file's bytes."""
     problems = []
-    if content.startswith(b"\xef\xbb\xbf"):
-        content = content[3:]
+    whole = content
+    if content.startswith(_UTF8_MARK):
+        content = content[len(_UTF8_MARK) :]
         problems.append(_note("caption with BOM", "The caption file begins with a byte order mark, which is left out."))
     try:
         decoded = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        return _not_utf8(content, error.start)
+        return _not_utf8(whole, error.start + len(whole) - len(content))
     if "\0" in decoded:
-        return _rejected(
-            "caption with NUL",
-            f"Byte {decoded.index(chr(0)) + 1} of the caption file is zero, so it is no plain text. Write it anew.",
-        )
+        return _with_nul(whole)
     lines = [" ".join(line.split()) for line in decoded.splitlines()]
     filled = [line for line in lines if line]
     if not filled:
@@ -79,50 +72,30 @@ def guess_caption(path: Path) -> tuple[str, str]:
     if not path.is_file() or path.stat().st_size > MAX_CAPTION_BYTES:
         raise DatasetError(f"{path.name} is no caption file.")
     text, encoding = guess_text(path.read_bytes())
-    if "\0" in text:
-        raise DatasetError(f"{path.name} fits no encoding of text. Write the caption anew.")
     return " ".join(text.split()), encoding
 
 
-def guess_text(content: bytes) -> tuple[str, str]:
-    """The bytes as text, and the encoding that fits them best.
-
-    Raises:
-        DatasetError: where none fits.
-    """
-    for mark, encoding in _BOMS:
-        if content.startswith(mark):
-            try:
-                return content.decode(encoding), encoding
-            except UnicodeDecodeError:
-                break
-    if _is_mostly_ascii(content):  # too little else for statistics: west-European text with an accent or two
-        try:
-            return content.decode("cp1252"), "cp1252"
-        except UnicodeDecodeError:
-            return content.decode("latin-1"), "latin-1"
-    best = from_bytes(content, cp_isolation=_GUESSES, threshold=0.6).best()
-    if best is None:
-        raise DatasetError("The bytes fit no encoding that captions are written in.")
-    return str(best), best.encoding
-
-
-def _is_mostly_ascii(content: bytes) -> bool:
-    letters = sum(byte >= 0x20 and byte < 0x7F for byte in content)
-    return b"\0" not in content and letters >= _MIN_LATIN_SHARE * len(content)
-
-
 def _not_utf8(content: bytes, position: int) -> CaptionReading:
+    sentence = f"Byte {position + 1} of the caption file, 0x{content[position]:02x}, is not UTF-8."
+    return _recodable("caption not UTF-8", sentence, content)
+
+
+def _with_nul(content: bytes) -> CaptionReading:
+    """A zero byte is valid UTF-8, and yet no text; UTF-16 without its mark is full of them."""
+    sentence = f"Byte {content.index(0) + 1} of the caption file is zero, so it is no plain text."
+    return _recodable("caption with NUL", sentence, content)
+
+
+def _recodable(code: str, sentence: str, content: bytes) -> CaptionReading:
     try:
         text, encoding = guess_text(content)
-        shown = " ".join(text.split())[:80]
-        guess = f" It could be {encoding}: “{shown}”. Re-encode the caption if that reads right."
     except DatasetError:
-        guess = " Save it as UTF-8."
+        return _rejected(code, f"{sentence} Write the caption anew, as UTF-8.")
+    shown = " ".join(text.split())[:80]
     problem = Problem(
-        code="caption not UTF-8",
+        code=code,
         severity="reject",
-        sentence=f"Byte {position + 1} of the caption file, 0x{content[position]:02x}, is not UTF-8.{guess}",
+        sentence=f"{sentence} It could be {encoding}: “{shown}”. Re-encode the caption if that reads right.",
         remedies=("recode caption", "exclude"),
     )
     return CaptionReading(None, (problem,))

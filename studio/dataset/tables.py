@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.dataset.captions import guess_text
 from studio.dataset.problems import Problem
 from studio.dataset.source import Leftover
+from studio.dataset.text_encoding import guess_text
 from studio.errors import DatasetError
 
 MAX_TABLE_BYTES = 512 * 1024 * 1024

@@ -1,6 +1,7 @@
 """Caption files: strict UTF-8, the bad byte named, a guess offered."""
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -73,12 +74,56 @@ def test_the_first_bad_byte_is_named() -> None:
         ("“quoted” – naïve café shoe", "cp1252"),
         ("schöne Schuhe", "utf-16"),
         ("これは白い靴の写真です、きれいな背景", "shift_jis"),
+        # a few words or fewer, where statistics have nothing to go by
+        ("für", "latin-1"),
+        ("Öl", "latin-1"),
+        ("é", "latin-1"),
+        ("fête", "latin-1"),
+        ("vêtu, été\r\n", "latin-1"),
+        ("sûr", "latin-1"),
+        ("“Öl”", "cp1252"),
+        ("5 €", "cp1252"),
+        ("靴", "shift_jis"),
+        ("白い靴\r\n", "shift_jis"),
+        ("スニーカー", "shift_jis"),
+        ("ｼｭｰｽﾞ", "shift_jis"),
+        ("a photo of 靴", "shift_jis"),
+        ("ботинки", "cp1251"),
+        ("红色运动鞋", "gb18030"),
+        ("靴", "utf-16"),
+        ("a shoe", "utf-16-le"),
+        ("a shoe", "utf-16-be"),
     ],
 )
 def test_the_guess_reads_it_right(text: str, encoding: str, tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_bytes(text.encode(encoding))
-    assert guess_caption(file)[0] == text
+    assert guess_caption(file)[0] == text.strip()
+
+
+def test_utf16_without_its_mark_is_rejected_with_an_offer() -> None:
+    (problem,) = decode_caption("a shoe".encode("utf-16-le")).problems
+    assert (problem.code, problem.severity) == ("caption with NUL", "reject")
+    assert "recode caption" in problem.remedies
+    assert "“a shoe”" in problem.sentence
+
+
+def test_a_bad_byte_behind_a_mark_is_counted_from_the_files_start(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbfcaf\xe9"
+    assert "Byte 7, " in decode_caption(content).problems[0].sentence.replace(" of the caption file", "")
+    (tmp_path / "a.txt").write_bytes(content)
+    assert guess_caption(tmp_path / "a.txt") == ("café", "cp1252")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_bytes_whatever_make_it_fail(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(50):
+        content = chance.randbytes(chance.randrange(80))
+        reading = decode_caption(content)
+        assert (reading.text is None) == any(problem.severity == "reject" for problem in reading.problems)
+        if reading.text is not None:
+            assert reading.text.split() == content.decode("utf-8-sig").split()
 
 
 def test_no_guess_is_made_of_noise(tmp_path: Path) -> None:
