@@ -40,6 +40,14 @@ class DatasetError(StudioError):
     """A dataset, a folder or a table that cannot be found, read or changed."""
 
 
+class RunError(StudioError):
+    """A run or a job that cannot be found, started, resumed or steered."""
+
+
+class TrainingError(StudioError):
+    """A training that cannot begin, or cannot go on; what was saved before is still there."""
+
+
 class CancelledError(StudioError):
     """The user cancelled; nothing is wrong."""
 

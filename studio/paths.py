@@ -50,6 +50,14 @@ class UserData:
         return self.root / "datasets"
 
     @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "studio.db"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 
