@@ -24,6 +24,7 @@ from studio.settings import (
     parse_settings,
 )
 from studio.threads import prepare_threads
+from studio.training.command import train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="LoRA Studio.")
 
@@ -292,6 +293,9 @@ def dataset_check(
     )
     passed = check_dataset(recipe, locate_user_data(user_data), as_json=json)
     raise typer.Exit(0 if passed else 1)
+
+
+app.command()(train)
 
 
 @app.command()

@@ -21,10 +21,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power cut."""
     if os.name == "nt":  # Windows cannot open folders; NTFS journals the rename itself
         return
     descriptor = os.open(folder, os.O_RDONLY)

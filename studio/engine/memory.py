@@ -14,7 +14,7 @@ SAMPLE_SECONDS = 0.05
 def read_memory(device: torch.device) -> MemorySample:
     """Memory at this moment, in bytes."""
     system = psutil.virtual_memory()
-    allocated, limit = _accelerator_memory(device)
+    allocated, limit = read_accelerator(device)
     return MemorySample(
         process_bytes=psutil.Process().memory_info().rss,
         system_available_bytes=system.available,
@@ -24,7 +24,8 @@ def read_memory(device: torch.device) -> MemorySample:
     )
 
 
-def _accelerator_memory(device: torch.device) -> tuple[int | None, int | None]:
+def read_accelerator(device: torch.device) -> tuple[int | None, int | None]:
+    """(what torch holds of it, its limit) in bytes; None on a CPU. Only from the thread that computes."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
     if device.type == "mps":
@@ -80,7 +81,7 @@ class MemoryMeter:
 
     def sample_accelerator(self) -> None:
         """Read the accelerator's memory; call it from the thread that computes."""
-        allocated, _ = _accelerator_memory(self._device)
+        allocated, _ = read_accelerator(self._device)
         if allocated is not None:
             self._peak_accelerator = max(self._peak_accelerator or 0, allocated)
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -191,6 +191,27 @@ class PipelineManager:
         self._assert_own_thread()
         self._loaded = None
         release_memory(self.device)
+
+    def remember_prompts(self, generations: Sequence[GenerationSettings]) -> None:
+        """Encode prompts now, so that pictures of them need no text encoder later, where no LoRA changes it.
+
+        Raises:
+            ModelError: where no model is loaded.
+        """
+        self._assert_own_thread()
+        loaded = self._require_loaded()
+        with torch.inference_mode(), attention_context(self.device):
+            for settings in generations:
+                prompt, _ = take_lora_tags(settings.prompt)
+                loaded.text.encode(settings, prompt, state=())
+
+    def forget_prompts(self) -> None:
+        """Encode every prompt anew from now on: for whoever changed the text encoder itself.
+
+        Raises:
+            ModelError: where no model is loaded.
+        """
+        self._require_loaded().text.forget()
 
     def generate(self, settings: GenerationSettings, *, watcher: Watcher | None = None) -> GeneratedImage:
         """Make one image. The same settings give the same bytes, whatever ran before.

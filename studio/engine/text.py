@@ -50,6 +50,10 @@ class TextEncoding:
             self._kept[key] = encode_prompts(self.components, texts, long_prompt=settings.long_prompt)
         return self._kept[key]
 
+    def forget(self) -> None:
+        """Encode all anew from now on."""
+        self._kept.clear()
+
 
 def encode_prompts(components: Components, texts: Sequence[str], *, long_prompt: bool = False) -> torch.Tensor:
     """(len(texts), N, D) embeddings; N is 77, or with `long_prompt` as many times 77 as the longest text needs.

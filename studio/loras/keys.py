@@ -16,7 +16,7 @@ from studio.errors import LoraError
 from studio.weights_file import TensorInfo, WeightsHeader
 
 Part = Literal["unet", "text_encoder"]
-Role = Literal["down", "up", "alpha"]
+Role = Literal["down", "up", "alpha", "magnitude"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,14 @@ class LoraKey:
 
 
 # kohya: lora_unet_<path with _>.lora_down.weight
-_KOHYA = re.compile(r"lora_(unet|te1?)_(.+?)\.(lora_down\.weight|lora_up\.weight|alpha)")
+_KOHYA = re.compile(r"lora_(unet|te1?)_(.+?)\.(lora_down\.weight|lora_up\.weight|alpha|dora_scale)")
 _KOHYA_PARTS: dict[str, Part] = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder"}
 # diffusers and peft: unet.<path>.lora_A.weight; without `unet.` where the U-Net's own layers were saved alone
 _DOTTED = re.compile(
     r"(?:base_model\.model\.)?(?:(unet|text_encoder)\.)?(?:base_model\.model\.)?(.+?)\."
     r"(lora_A(?:\.[^.]+)?\.weight|lora_B(?:\.[^.]+)?\.weight|lora\.down\.weight|lora\.up\.weight"
-    r"|lora_linear_layer\.down\.weight|lora_linear_layer\.up\.weight|alpha)"
+    r"|lora_linear_layer\.down\.weight|lora_linear_layer\.up\.weight|alpha"
+    r"|lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?)"
 )
 # diffusers before peft: unet.<path>.attn1.processor.to_q_lora.down.weight
 _PROCESSOR = re.compile(r"(?:unet\.)?(.+)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
@@ -47,8 +48,6 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
     ("oft_", "an OFT adapter"),
     (".a1.weight", "a GLoRA (LyCORIS)"),
     ("lora_mid.", "a LoCon with Tucker decomposition (LyCORIS)"),
-    ("dora_scale", "a DoRA"),
-    ("lora_magnitude_vector", "a DoRA"),
     ("lora_te2_", "a LoRA for Stable Diffusion XL"),
     ("text_encoder_2.", "a LoRA for Stable Diffusion XL"),
     ("lora_unet_input_blocks_", "a LoRA for Stable Diffusion XL"),
@@ -66,6 +65,8 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
 )
 # The width of the text that the U-Net's cross-attention reads tells which Stable Diffusion it is.
 _TEXT_WIDTHS = {2048: "a LoRA for Stable Diffusion XL", 1024: "a LoRA for Stable Diffusion 2"}
+# Where there are as many inputs as outputs, only the place of the 1 tells (1, in) from (out, 1).
+_DORA_OF_INPUTS = "a DoRA with one magnitude for each input (LyCORIS without wd_on_output), not for each output"
 _CROSS_ATTENTION = re.compile(r"attn2[._](?:processor\.)?to_[kv][._](?:lora_down|lora_A|lora\.down)")
 
 
@@ -93,6 +94,8 @@ def layer_name(path: str) -> str:
 def _role(words: str) -> Role:
     if words == "alpha":
         return "alpha"
+    if words.startswith(("dora_scale", "lora_magnitude_vector")):
+        return "magnitude"
     if words.startswith(("lora_A", "lora_B")):  # first: an adapter may have any name, `down` too
         return "down" if words.startswith("lora_A") else "up"
     return "down" if "down" in words else "up"
@@ -104,6 +107,8 @@ def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
         for piece, kind in _FOREIGN:
             if piece in name:
                 return kind
+        if name.endswith(".dora_scale") and len(info.shape) > 1 and info.shape[0] == 1:
+            return _DORA_OF_INPUTS
         width = info.shape[1] if len(info.shape) > 1 else 0
         if width in _TEXT_WIDTHS and _CROSS_ATTENTION.search(name):
             return _TEXT_WIDTHS[width]
@@ -123,12 +128,15 @@ class ScaleRule:
     alpha_pattern: Mapping[str, float] | None = None
     use_rslora: bool = False
 
-    def scale(self, layer: str, rank: int, alpha: float | None) -> float:
-        """alpha / rank, or alpha / sqrt(rank) with rsLoRA (arXiv 2312.03732); 1 where no alpha is known."""
+    def effective_alpha(self, layer: str, rank: int, alpha: float | None) -> float:
+        """The alpha that makes alpha / rank right: with rsLoRA (arXiv 2312.03732) the file means alpha / sqrt(rank).
+
+        Where no alpha is known it is the rank, and the scale so 1.
+        """
         chosen = alpha if alpha is not None else self._pattern_alpha(layer)
         if chosen is None:
-            return 1.0
-        return chosen / (math.sqrt(rank) if self.use_rslora else rank)
+            return float(rank)
+        return chosen * math.sqrt(rank) if self.use_rslora else chosen
 
     def _pattern_alpha(self, layer: str) -> float | None:
         for pattern, alpha in (self.alpha_pattern or {}).items():

@@ -8,7 +8,8 @@ from PIL import Image
 
 from studio.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
 from studio.engine_process.view import EngineView
-from studio.ui.html import data_url, duration, text
+from studio.ui.html import data_url, text
+from studio.words import duration
 from studio.ui.picture_html import empty_frame, picture_frame, running_frame
 
 

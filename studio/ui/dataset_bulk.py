@@ -11,7 +11,8 @@ from studio.dataset.desk import DatasetDesk
 from studio.errors import DatasetError, StudioError
 from studio.settings import parse_settings
 from studio.ui.dataset_browser import read_query
-from studio.ui.html import counted, table, text
+from studio.ui.html import table, text
+from studio.words import counted
 from studio.ui.toasts import toasts
 
 PREVIEWED = 20

@@ -16,7 +16,8 @@ from studio.dataset.library import SNAPSHOT
 from studio.dataset.sidecars import write_sidecars
 from studio.dataset.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.errors import DatasetError
-from studio.ui.html import counted, text
+from studio.ui.html import text
+from studio.words import counted
 from studio.ui.toasts import toasts
 
 SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"

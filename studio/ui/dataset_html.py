@@ -13,7 +13,8 @@ from studio.dataset.problems import Problem
 from studio.dataset.row import DatasetRow
 from studio.dataset.thumbnails import thumbnail_path
 from studio.errors import PictureFileError
-from studio.ui.html import counted, data_url, text
+from studio.ui.html import data_url, text
+from studio.words import counted
 
 SHOWN_SIDE = 1024
 """Longest side, in pixels, of the large picture on the page."""

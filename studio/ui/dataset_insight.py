@@ -19,7 +19,8 @@ from studio.errors import DatasetError
 from studio.files import write_atomically
 from studio.ui.dataset_charts import statistics_html
 from studio.ui.dataset_html import SIGNS, thumbnail_url
-from studio.ui.html import counted, text
+from studio.ui.html import text
+from studio.words import counted
 from studio.ui.toasts import toasts
 
 MAX_FINDINGS = 200

@@ -13,7 +13,8 @@ from studio.dataset.rows import take_rows
 from studio.dataset.template import check_template, fill_template
 from studio.errors import StudioError
 from studio.settings import parse_settings
-from studio.ui.html import counted, table, text
+from studio.ui.html import table, text
+from studio.words import counted
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 

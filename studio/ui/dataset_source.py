@@ -13,7 +13,8 @@ from studio.dataset.desk import DatasetDesk, DeskView
 from studio.dataset.intake import DroppedFile
 from studio.errors import DatasetError, StudioError, system_error_sentence
 from studio.paths import assets_folder
-from studio.ui.html import counted, text
+from studio.ui.html import text
+from studio.words import counted
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 

@@ -14,7 +14,8 @@ from studio.tokens import PART_TOKENS, TokenCounter
 from studio.ui import generate_form
 from studio.ui.generate_form import GenerateForm
 from studio.ui.generation_controls import NO_LORA
-from studio.ui.html import counted, text
+from studio.ui.html import text
+from studio.words import counted
 from studio.ui.parts import Update
 from studio.ui.picture_html import check_marks, empty_frame, picture_frame, record_line, running_frame
 from studio.ui.status_line import phase_words

@@ -14,7 +14,8 @@ from studio.paths import UserData
 from studio.picture_files import read_picture_text
 from studio.results import MadeImage
 from studio.ui.generate_form import GenerateForm
-from studio.ui.html import counted, table, text
+from studio.ui.html import table, text
+from studio.words import counted
 from studio.ui.parts import Update
 from studio.ui.picture_html import picture_frame, record_line, record_rows
 from studio.ui.toasts import toasts

@@ -38,18 +38,3 @@ def download_link(path: Path, label: str, *, media_type: str) -> str:
         return ""
     url = data_url(path.read_bytes(), media_type)
     return f'<a class="link-button" download="{text(path.name)}" href="{url}">{text(label)}</a>'
-
-
-def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 05 s`, `1 h 12 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 picture`, `1,991 pictures`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -5,7 +5,8 @@ from pathlib import Path
 from studio.a1111 import scheduler_name
 from studio.engine_process.view import EngineView
 from studio.results import Check, ImageRecord
-from studio.ui.html import data_url, download_link, duration, text
+from studio.ui.html import data_url, download_link, text
+from studio.words import duration
 
 
 def picture_frame(path: Path, *, name: str, alt: str) -> str:

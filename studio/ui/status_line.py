@@ -4,7 +4,8 @@ import psutil
 
 from studio.engine_process.view import EngineView, Phase
 from studio.reports import gigabytes
-from studio.ui.html import duration, text
+from studio.ui.html import text
+from studio.words import duration
 
 NEARLY_FULL = 0.9  # of all memory: from here on a Mac swaps, and training slows to a crawl
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from studio.engine import lora_layers
 from studio.engine.pipeline import GeneratedImage, PipelineManager
@@ -284,15 +285,15 @@ def test_the_base_comes_back_where_attaching_fails_in_the_middle(
     save_kohya(folder / "late.safetensors", update)
     before = studio.generate(with_loras(("kept", 0.5))).latents_CHW
     calls: list[int] = []
-    stack = lora_layers._stacked
+    attach = lora_layers._attach
 
-    def fails_once(stacked: lora_layers.Stack) -> tuple[torch.Tensor, torch.Tensor]:
+    def fails_once(layer: nn.Linear | nn.Conv2d, stack: lora_layers.Stack, *, small: bool) -> lora_layers.Attached:
         calls.append(1)
         if len(calls) == 20:
             raise RuntimeError("not enough memory")
-        return stack(stacked)
+        return attach(layer, stack, small=small)
 
-    monkeypatch.setattr(lora_layers, "_stacked", fails_once)
+    monkeypatch.setattr(lora_layers, "_attach", fails_once)
     with pytest.raises(LoraError, match="could not be attached: not enough memory"):
         studio.loras.use((LoraChoice(name="late"),))
     assert torch.equal(studio.generate(with_loras(("kept", 0.5))).latents_CHW, before)

@@ -36,12 +36,17 @@ def header(entries: object = None, *, raw: str | None = None) -> WeightsHeader:
     return WeightsHeader(Path("a.safetensors"), {}, {"lora_adapter_metadata": text}, 0)
 
 
+def scale(rule: ScaleRule, layer: str, rank: int, alpha: float | None) -> float:
+    return rule.effective_alpha(layer, rank, alpha) / rank
+
+
 def kind(name: str, *shape: int) -> str:
     return foreign_kind({name: TensorInfo("F16", shape)})
 
 
 @pytest.mark.parametrize(
-    ("ending", "role"), [("lora_down.weight", "down"), ("lora_up.weight", "up"), ("alpha", "alpha")]
+    ("ending", "role"),
+    [("lora_down.weight", "down"), ("lora_up.weight", "up"), ("alpha", "alpha"), ("dora_scale", "magnitude")],
 )
 @pytest.mark.parametrize(
     ("start", "part", "layer"),
@@ -84,6 +89,22 @@ def test_a_text_encoder_without_text_model_has_the_same_layers() -> None:
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
 def test_dotted_alphas_are_read(part: Part) -> None:
     assert read_key(f"{part}.a.b.alpha") == LoraKey(part, "a_b", "alpha")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+@pytest.mark.parametrize("ending", ["", ".weight", ".default", ".default.weight", ".default_0.weight"])
+def test_magnitudes_of_peft_are_read(part: Part, ending: str) -> None:
+    assert read_key(f"{part}.a.b.lora_magnitude_vector{ending}") == LoraKey(part, "a_b", "magnitude")
+
+
+@pytest.mark.parametrize("shape", [(1, 320), (1, 320, 1, 1)])
+def test_a_dora_of_inputs_is_told_from_one_of_outputs(shape: tuple[int, ...]) -> None:
+    assert kind(f"lora_unet_{TO_Q}.dora_scale", *shape).startswith("a DoRA with one magnitude for each input")
+
+
+@pytest.mark.parametrize("shape", [(320,), (320, 1), (320, 1, 1, 1)])
+def test_a_dora_of_outputs_is_not_foreign(shape: tuple[int, ...]) -> None:
+    assert kind(f"lora_unet_{TO_Q}.dora_scale", *shape) == ""
 
 
 @pytest.mark.parametrize("prefix", ["unet.", ""])
@@ -151,7 +172,9 @@ def test_no_name_whatever_raises() -> None:
     for _ in range(20_000):
         name = "".join(chooser.choice(pieces) for _ in range(chooser.randrange(9)))
         key = read_key(name)
-        assert key is None or (key.part in ("unet", "text_encoder") and key.role in ("down", "up", "alpha"))
+        assert key is None or (
+            key.part in ("unet", "text_encoder") and key.role in ("down", "up", "alpha", "magnitude")
+        )
         foreign_kind({name: TensorInfo("F16", (4, 1024))})
 
 
@@ -175,8 +198,6 @@ def test_a_hostile_name_does_not_take_long(piece: str) -> None:
         (f"unet.{DOTTED_ATTENTION}.to_q.oft_R.weight", "an OFT adapter"),
         (f"lora_unet_{TO_Q}.a1.weight", "a GLoRA (LyCORIS)"),
         ("lora_unet_conv_in.lora_mid.weight", "a LoCon with Tucker decomposition (LyCORIS)"),
-        (f"lora_unet_{TO_Q}.dora_scale", "a DoRA"),
-        (f"unet.{DOTTED_ATTENTION}.to_q.lora_magnitude_vector", "a DoRA"),
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha", "a LoRA for Stable Diffusion XL"),
         ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "a LoRA for Stable Diffusion XL"),
         ("lora_unet_input_blocks_4_1_proj_in.alpha", "a LoRA for Stable Diffusion XL"),
@@ -232,21 +253,21 @@ def test_what_may_be_for_stable_diffusion_1_is_not_called_foreign(name: str, sha
 
 def test_without_metadata_the_scale_is_1() -> None:
     rules = scale_rules(WeightsHeader(Path("a.safetensors"), {}, {}, 0))
-    assert [rule.scale("a", 8, None) for rule in rules.values()] == [1, 1]
+    assert [scale(rule, "a", 8, None) for rule in rules.values()] == [1, 1]
 
 
 def test_the_scale_is_alpha_by_rank() -> None:
-    assert ScaleRule().scale("a", 8, 4.0) == 0.5
+    assert scale(ScaleRule(), "a", 8, 4.0) == 0.5
 
 
 def test_an_alpha_tensor_goes_before_the_metadata() -> None:
-    assert ScaleRule(alpha=16, alpha_pattern={"a": 32}).scale("a", 8, 4.0) == 0.5
+    assert scale(ScaleRule(alpha=16, alpha_pattern={"a": 32}), "a", 8, 4.0) == 0.5
 
 
 def test_the_metadatas_alpha_is_each_parts_own() -> None:
     rules = scale_rules(header({"unet.lora_alpha": 6, "text_encoder.lora_alpha": 2.5}))
-    assert rules["unet"].scale("a", 4, None) == 1.5
-    assert rules["text_encoder"].scale("a", 5, None) == 0.5
+    assert scale(rules["unet"], "a", 4, None) == 1.5
+    assert scale(rules["text_encoder"], "a", 5, None) == 0.5
 
 
 def test_metadata_without_a_part_is_the_unets() -> None:
@@ -260,27 +281,27 @@ def test_metadata_with_the_part_goes_before_one_without() -> None:
 
 def test_rslora_divides_by_the_root_of_the_rank() -> None:
     rules = scale_rules(header({"unet.lora_alpha": 6, "unet.use_rslora": True, "text_encoder.lora_alpha": 6}))
-    assert rules["unet"].scale("a", 16, None) == 1.5
-    assert rules["text_encoder"].scale("a", 16, None) == 0.375
+    assert scale(rules["unet"], "a", 16, None) == 1.5
+    assert scale(rules["text_encoder"], "a", 16, None) == 0.375
 
 
 def test_a_layer_of_its_own_alpha_has_it() -> None:
     entries = {"unet.lora_alpha": 4, "unet.alpha_pattern": {"mid_block.attn.to_q": 8, "conv_in": 2}}
     rule = scale_rules(header(entries))["unet"]
-    scales = [rule.scale(layer, 4, None) for layer in ("mid_block_attn_to_q", "conv_in", "mid_block_attn_to_k")]
+    scales = [scale(rule, layer, 4, None) for layer in ("mid_block_attn_to_q", "conv_in", "mid_block_attn_to_k")]
     assert scales == [2, 0.5, 1]
 
 
 def test_an_alpha_pattern_may_name_the_end_of_a_path() -> None:
     rule = ScaleRule(alpha=4, alpha_pattern={"attn.to_q": 8})
-    assert [rule.scale(layer, 4, None) for layer in ("mid_attn_to_q", "mid_xattn_to_q")] == [2, 1]
+    assert [scale(rule, layer, 4, None) for layer in ("mid_attn_to_q", "mid_xattn_to_q")] == [2, 1]
 
 
 @pytest.mark.parametrize(
     "entries", [{"unet.lora_alpha": None}, {"unet.alpha_pattern": None}, {"unet.alpha_pattern": {}}]
 )
 def test_an_empty_entry_is_as_none(entries: Mapping[str, object]) -> None:
-    assert scale_rules(header(entries))["unet"].scale("a", 8, None) == 1
+    assert scale(scale_rules(header(entries))["unet"], "a", 8, None) == 1
 
 
 @pytest.mark.parametrize("raw", ["", "{", "not JSON", "[" * 100_000, "9" * 5000])

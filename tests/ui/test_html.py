@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.ui.html import download_link, duration, table, text
+from studio.ui.html import download_link, table, text
+from studio.words import duration
 
 MARKUP = "<img src=x onerror=alert(1)>\"'"
 

@@ -1,0 +1,71 @@
+"""Parts of a model that are not needed for a while leave memory, and come back to the bit.
+
+Training computes with the U-Net alone for hours; the VAE and the text encoder of Stable Diffusion 1.5 take 0.8 GB.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+
+class ParkedModule:
+    """A module whose weights lie in a file meanwhile. The module itself stays where it is.
+
+    Args:
+        module: what is to leave memory; its buffers, a few numbers, stay.
+        file: where its weights lie. Named by their content, it is written once and found again by later runs.
+    """
+
+    def __init__(self, module: nn.Module, file: Path) -> None:
+        self._module = module
+        self._file = file
+        self._device = next(module.parameters()).device
+        self._parked = False
+
+    def park(self) -> None:
+        """Free the weights' memory.
+
+        Raises:
+            OSError: where the file cannot be written; the weights are still in memory then.
+        """
+        if self._parked:
+            return
+        if not self._file.is_file():
+            self._write()
+        for parameter in self._module.parameters():
+            parameter.data = torch.empty(0, dtype=parameter.dtype)
+        self._parked = True
+
+    def bring_back(self) -> None:
+        """Read the weights into memory, on the device where they were."""
+        if not self._parked:
+            return
+        with safe_open(self._file, framework="pt") as file:
+            for name, parameter in self._module.named_parameters():
+                parameter.data = file.get_tensor(name).to(self._device)
+        self._parked = False
+
+    @contextmanager
+    def present(self) -> Iterator[None]:
+        """In memory during the `with` block, and gone again after it where it was gone before."""
+        was_parked = self._parked
+        self.bring_back()
+        try:
+            yield
+        finally:
+            if was_parked:
+                self.park()
+
+    def _write(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._file.parent, prefix=".parking-") as folder:
+            part = Path(folder) / "weights"
+            weights = {n: p.detach().cpu().contiguous().clone() for n, p in self._module.named_parameters()}
+            save_file(weights, part)
+            part.replace(self._file)

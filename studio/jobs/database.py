@@ -1,0 +1,100 @@
+"""The queue's database: opened for each use, so that any process and any thread may; each change whole or not at all.
+
+Every connection waits for the others (SQLite counts its own naps there, so a sleeping machine trips nothing), and a
+change is on the disk when it returns: WAL with `synchronous = full`.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from studio.errors import RunError
+
+SCHEMA_VERSION = 1
+_BUSY_SECONDS = 30
+_JOBS_TABLE = """
+create table jobs (
+    id integer primary key autoincrement,
+    kind text not null,
+    run_folder text not null,
+    title text not null,
+    position integer not null default 0,
+    state text not null default 'queued',
+    asked text not null default '',
+    attempts integer not null default 0,
+    pid integer not null default 0,
+    process_start_time real not null default 0,
+    message text not null default '',
+    created_at text not null,
+    started_at text,
+    ended_at text
+)
+"""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to look; the file is made where it is not there yet.
+
+    Raises:
+        RunError: where the file cannot be read, or is of a newer studio.
+    """
+    try:
+        with closing(_connect(path)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise RunError(
+            f"The queue of jobs ({path}) cannot be used now: {error}. See that the disk has room and that the file "
+            "may be written, then try again. Jobs that are running go on."
+        ) from error
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection in a transaction, which is taken back where the block raises.
+
+    Raises:
+        RunError: where the file cannot be written, or is of a newer studio.
+    """
+    with reading(path) as connection:
+        connection.execute("begin immediate")
+        with connection:
+            yield connection
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("pragma synchronous = full")
+        version = _version(connection)
+        if version == 0:
+            _create(connection, path)
+        elif version > SCHEMA_VERSION:
+            raise RunError(
+                f"The queue of jobs ({path}) was made by a newer studio (version {version} of its layout, this studio "
+                f"knows {SCHEMA_VERSION}). Update this studio, or choose another folder with --user-data."
+            )
+    except (sqlite3.Error, RunError):
+        connection.close()
+        raise
+    return connection
+
+
+def _create(connection: sqlite3.Connection, path: Path) -> None:
+    # SQLite does not wait for others when it changes to WAL, so two first callers take turns here.
+    with FileLock(f"{path}.lock"):
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("begin immediate")
+        with connection:
+            if _version(connection) == 0:
+                connection.execute(_JOBS_TABLE)
+                connection.execute(f"pragma user_version = {SCHEMA_VERSION}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("pragma user_version").fetchone()[0])

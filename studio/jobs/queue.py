@@ -1,0 +1,283 @@
+"""The queue of jobs: rows in SQLite which the page, the command line and the worker read and change.
+
+A job that waits is changed at once. One that runs is asked through its run's folder, and its row follows when its
+process has ended. Nothing here starts or ends a process: that is the worker's.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from studio.errors import RunError
+from studio.jobs.database import changing, reading
+from studio.jobs.job import Job, JobKind, JobState
+from studio.jobs.run_folder import RunFolder, RunRequest, ask
+from studio.paths import UserData
+
+_UNFINISHED: tuple[JobState, ...] = ("queued", "running", "paused", "stopped", "failed")
+_RESUMABLE: tuple[JobState, ...] = ("paused", "stopped", "failed")
+
+
+class JobQueue:
+    """The jobs of one `user_data/`. It holds no connection: any thread and any process may call."""
+
+    def __init__(self, user_data: UserData) -> None:
+        self._database = user_data.database
+
+    def add(self, kind: JobKind, run_folder: Path, title: str) -> Job:
+        """Put a run at the end of the line.
+
+        Raises:
+            RunError: where its folder is not there, or the run has a job already.
+            OSError: where an old request in its folder cannot be taken back.
+        """
+        folder = run_folder.resolve()
+        _require_folder(folder, "Make the run first.")
+        with changing(self._database) as connection:
+            for other in _jobs(connection, "where run_folder = ?", str(folder)):
+                if other.state in _UNFINISHED:
+                    raise RunError(
+                        f"The run {folder.name} is in the queue already as job {other.id}, which is {other.state}. "
+                        f"{_advice(other)}"
+                    )
+            _take_back(RunFolder(folder), "stop", "pause")  # of an earlier job, which ended before it heard them
+            added = connection.execute(
+                "insert into jobs (kind, run_folder, title, created_at) values (?, ?, ?, ?)",
+                (kind, str(folder), title, _now()),
+            )
+            assert added.lastrowid is not None
+            _set_line(connection, [*_waiting(connection, but=added.lastrowid), added.lastrowid])
+            return _job(connection, added.lastrowid)
+
+    def jobs(self) -> tuple[Job, ...]:
+        """All jobs: what runs, then the line in its order, then the others, the last to end first.
+
+        Raises:
+            RunError: where the queue cannot be read.
+        """
+        if not self._database.is_file():
+            return ()
+        with reading(self._database) as connection:
+            return _jobs(
+                connection,
+                "order by case state when 'running' then 0 when 'queued' then 1 else 2 end, position, "
+                "ended_at desc, id desc",
+            )
+
+    def job(self, job_id: int) -> Job:
+        """One job.
+
+        Raises:
+            RunError: where there is none of this number.
+        """
+        with reading(self._database) as connection:
+            return _job(connection, job_id)
+
+    def move(self, job_id: int, position: int) -> Job:
+        """Give a waiting job another place in the line: 1 is the next to start; beyond the end means the end.
+
+        Raises:
+            RunError: where it does not wait, or the place is below 1.
+        """
+        if position < 1:
+            raise RunError(f"A place in the line must be 1 or more, got {position}. 1 is the next to start.")
+        with changing(self._database) as connection:
+            job = _job(connection, job_id)
+            if job.state != "queued":
+                raise RunError(f"{job} is {job.state}, so it has no place in the line. {_advice(job)}")
+            line = _waiting(connection, but=job_id)
+            line.insert(position - 1, job_id)
+            _set_line(connection, line)
+            return _job(connection, job_id)
+
+    def move_to_front(self, job_id: int) -> Job:
+        """Make a waiting job the next one to start.
+
+        Raises:
+            RunError: where it does not wait.
+        """
+        return self.move(job_id, 1)
+
+    def pause(self, job_id: int) -> Job:
+        """Pause a job: at once where it waits; where it runs, it saves after the step in work and then ends.
+
+        Raises:
+            RunError: where it neither waits nor runs.
+            OSError: where its run's folder cannot be written.
+        """
+        return self._halt(job_id, "pause", "paused", from_states=("queued",))
+
+    def stop(self, job_id: int) -> Job:
+        """Stop a job: at once where it waits or is paused; where it runs, it saves first.
+
+        Raises:
+            RunError: where it has ended.
+            OSError: where its run's folder cannot be written.
+        """
+        return self._halt(job_id, "stop", "stopped", from_states=("queued", "paused"))
+
+    def resume(self, job_id: int) -> Job:
+        """Put a paused, stopped or failed job at the end of the line, with all its attempts; a waiting one stays.
+
+        Raises:
+            RunError: where it runs or is finished, or its folder is gone.
+            OSError: where a request in its folder cannot be taken back.
+        """
+        with changing(self._database) as connection:
+            job = _job(connection, job_id)
+            if job.state == "queued":
+                return job
+            if job.state not in _RESUMABLE:
+                raise RunError(f"{job} is {job.state}, so it cannot be resumed. {_advice(job)}")
+            _require_folder(job.run_folder, f"Remove job {job.id} from the queue.")
+            _take_back(job.run, "stop", "pause")
+            _change(connection, job_id, state="queued", attempts=0, message="", ended_at=None)
+            _set_line(connection, [*_waiting(connection, but=job_id), job_id])
+            return _job(connection, job_id)
+
+    def remove(self, job_id: int) -> Job:
+        """Take a job out of the queue; its run's folder is kept.
+
+        Raises:
+            RunError: where it is running.
+        """
+        with changing(self._database) as connection:
+            job = _job(connection, job_id)
+            if job.state == "running":
+                raise RunError(f"{job} is running, so it cannot be removed. {_advice(job)}")
+            connection.execute("delete from jobs where id = ?", (job_id,))
+            _set_line(connection, _waiting(connection))
+            return job
+
+    def has_work(self) -> bool:
+        """Whether a job waits or runs.
+
+        Raises:
+            RunError: where the queue cannot be read.
+        """
+        return any(job.state in ("queued", "running") for job in self.jobs())
+
+    def running(self) -> tuple[Job, ...]:
+        """The jobs whose process was started and whose ending is not known yet.
+
+        Raises:
+            RunError: where the queue cannot be read.
+        """
+        return tuple(job for job in self.jobs() if job.state == "running")
+
+    def next_job(self) -> Job | None:
+        """The job that is first in the line.
+
+        Raises:
+            RunError: where the queue cannot be read.
+        """
+        return next((job for job in self.jobs() if job.state == "queued"), None)
+
+    def begin(self, job_id: int, *, pid: int, process_start_time: float) -> Job | None:
+        """Note the process of a job that waits; None where it was paused, stopped, moved away or removed meanwhile.
+
+        Raises:
+            RunError: where the queue cannot be written.
+        """
+        with changing(self._database) as connection:
+            line = _waiting(connection)
+            if line[:1] != [job_id]:
+                return None
+            begun = _job(connection, job_id)
+            _change(
+                connection,
+                job_id,
+                state="running",
+                asked="",
+                attempts=begun.attempts + 1,
+                pid=pid,
+                process_start_time=process_start_time,
+                started_at=_now(),
+                ended_at=None,
+            )
+            _set_line(connection, line[1:])
+            return _job(connection, job_id)
+
+    def settle(self, job_id: int, state: JobState, message: str) -> None:
+        """Note how a job ended; `queued` puts it at the front of the line, for its next attempt.
+
+        Raises:
+            RunError: where the queue cannot be written.
+        """
+        with changing(self._database) as connection:
+            where = "where id = ? and state in ('queued', 'running')"  # what the user did with a waiting one stands
+            if not _jobs(connection, where, job_id):
+                return
+            ended_at = None if state == "queued" else _now()
+            _change(connection, job_id, state=state, asked="", pid=0, message=message, ended_at=ended_at)
+            front = [job_id] if state == "queued" else []
+            _set_line(connection, [*front, *_waiting(connection, but=job_id)])
+
+    def _halt(self, job_id: int, request: RunRequest, state: JobState, *, from_states: tuple[JobState, ...]) -> Job:
+        with changing(self._database) as connection:
+            job = _job(connection, job_id)
+            if job.state == "running":
+                # One wish at a time: the last one counts.
+                _take_back(job.run, "pause" if request == "stop" else "stop")
+                ask(job.run, request)
+                _change(connection, job_id, asked=request)
+            elif job.state in from_states:
+                _change(connection, job_id, state=state, ended_at=_now(), message=f"It was {state} while it waited.")
+                _set_line(connection, _waiting(connection))
+            else:
+                raise RunError(f"{job} is {job.state} already, so it cannot be {state}. {_advice(job)}")
+            return _job(connection, job_id)
+
+
+def _require_folder(folder: Path, advice: str) -> None:
+    if not folder.is_dir():
+        raise RunError(f"The run's folder {folder} is not there. {advice}")
+
+
+def _take_back(run: RunFolder, *requests: RunRequest) -> None:
+    for request in requests:
+        (run.requests / request).unlink(missing_ok=True)
+
+
+def _advice(job: Job) -> str:
+    if job.state == "running":
+        wait = f"It was asked to {job.asked}: wait until it has" if job.asked else "Pause or stop it first, or wait"
+        return f"{wait}. `python -m studio jobs` shows where it stands."
+    if job.state == "queued":
+        return f"`python -m studio jobs move {job.id} 1` makes it the next."
+    if job.state == "finished":
+        return "Its results are in its run's folder."
+    return f"`python -m studio jobs resume {job.id}` puts it into the line again."
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat()
+
+
+def _jobs(connection: sqlite3.Connection, clause: str, *values: str | int) -> tuple[Job, ...]:
+    rows = connection.execute(f"select * from jobs {clause}", values)
+    return tuple(Job.model_validate(dict(row)) for row in rows)
+
+
+def _job(connection: sqlite3.Connection, job_id: int) -> Job:
+    found = _jobs(connection, "where id = ?", job_id)
+    if not found:
+        raise RunError(f"There is no job {job_id} in the queue. `python -m studio jobs` lists them.")
+    return found[0]
+
+
+def _waiting(connection: sqlite3.Connection, *, but: int = 0) -> list[int]:
+    rows = connection.execute("select id from jobs where state = 'queued' and id != ? order by position, id", (but,))
+    return [int(row["id"]) for row in rows]
+
+
+def _set_line(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    connection.execute("update jobs set position = 0 where state != 'queued'")
+    places = [(place, job_id) for place, job_id in enumerate(ids, start=1)]
+    connection.executemany("update jobs set position = ? where id = ?", places)
+
+
+def _change(connection: sqlite3.Connection, job_id: int, **values: str | float | None) -> None:
+    columns = ", ".join(f"{name} = ?" for name in values)
+    connection.execute(f"update jobs set {columns} where id = ?", (*values.values(), job_id))

@@ -1,0 +1,196 @@
+"""Latents and text embeddings, computed once and kept on the disk by content: another run finds them again.
+
+Each is a small .npy file, read through memory mapping, named by the sha256 of everything that it depends on. Shapes:
+C latent channels, H and W an eighth of the picture's, N = 77 tokens, D embedding width.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from studio.engine.models import Components
+from studio.errors import TrainingError
+from studio.files import write_atomically
+from studio.training.picture_tensors import crop_to_pixels, read_item
+from studio.training.training_set import Box, TrainingItem
+
+FORMAT = "1"  # raise it when what the files hold changes
+
+
+def digest_of(module: nn.Module) -> str:
+    """sha256 over a module's weights, names and configuration: another one for every other VAE or text encoder."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fingerprint_of(module: nn.Module) -> str:
+    """sha256 over a thousandth of a module's weights: tells models apart without reading gigabytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().reshape(-1)
+        digest.update(flat[:: max(1, len(flat) // 1000)].cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way in which a picture is seen: which crop, mirrored or not."""
+
+    crop: Box
+    flip: bool
+
+
+def variants_of(item: TrainingItem, *, horizontal_flip: bool) -> tuple[Variant, ...]:
+    """Every way in which training may see the picture."""
+    flips = (False, True) if horizontal_flip else (False,)
+    return tuple(Variant(crop, flip) for crop in item.crops for flip in flips)
+
+
+class LatentCache:
+    """The VAE's posterior of each variant: mean and deviation, so that sampling from it stays right."""
+
+    def __init__(self, folder: Path, vae_digest: str) -> None:
+        self._folder = folder
+        self._vae_digest = vae_digest
+
+    def file(self, item: TrainingItem, variant: Variant) -> Path:
+        """Where a variant lies, there or not."""
+        parts = (FORMAT, self._vae_digest, item.sha256, item.background, variant.crop, item.bucket, variant.flip)
+        return _place(self._folder, repr(parts))
+
+    def missing(self, items: Iterable[TrainingItem], *, horizontal_flip: bool) -> list[TrainingItem]:
+        """Items of which at least one variant was not encoded yet, or whose file is damaged."""
+        return [
+            item
+            for item in items
+            if not all(_is_whole(self.file(item, v), 4) for v in variants_of(item, horizontal_flip=horizontal_flip))
+        ]
+
+    def encode(self, item: TrainingItem, components: Components, *, horizontal_flip: bool) -> None:
+        """Encode every variant of a picture, one by one: in a batch the last bits would depend on the neighbours.
+
+        Raises:
+            TrainingError: where the file changed, cannot be read, or its latents are not finite.
+            OSError: where the cache cannot be written.
+        """
+        image: Image.Image | None = None
+        for variant in variants_of(item, horizontal_flip=horizontal_flip):
+            file = self.file(item, variant)
+            if _is_whole(file, 4):
+                continue
+            image = image or read_item(item)
+            pixels = crop_to_pixels(image, variant.crop, item.bucket, flip=variant.flip)
+            vae = components.vae
+            with torch.inference_mode():
+                posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+                moments_2CHW = torch.stack([posterior.mean[0], posterior.std[0]]).float().cpu()
+            if not bool(torch.isfinite(moments_2CHW).all()):
+                raise TrainingError(
+                    f"The VAE gives NaN or infinite latents for {item.key}, so it cannot be trained on. Exclude it; if "
+                    "it is so for every picture, the model's VAE is damaged or not in float32."
+                )
+            _write(file, moments_2CHW.numpy())
+
+    def moments(self, item: TrainingItem, variant: Variant) -> torch.Tensor:
+        """(2, C, H, W) mean and deviation, unscaled, float32.
+
+        Raises:
+            TrainingError: where the file is gone or damaged.
+        """
+        return _read(self.file(item, variant), f"the latents of {item.key}")
+
+
+class TextCache:
+    """Embeddings of captions by one text encoder, which does not learn."""
+
+    def __init__(self, folder: Path, text_digest: str) -> None:
+        self._folder = folder
+        self._text_digest = text_digest
+
+    def file(self, caption: str) -> Path:
+        """Where a caption's embedding lies, there or not."""
+        return _place(self._folder, repr((FORMAT, self._text_digest, caption)))
+
+    def missing(self, captions: Iterable[str]) -> list[str]:
+        """Captions that were not encoded yet."""
+        return [caption for caption in dict.fromkeys(captions) if not _is_whole(self.file(caption), 2)]
+
+    def encode(self, caption: str, components: Components) -> None:
+        """Encode one caption.
+
+        Raises:
+            TrainingError: where its embedding is not finite.
+            OSError: where the cache cannot be written.
+        """
+        with torch.inference_mode():
+            embedding_ND = encode_captions(components, [caption])[0].float().cpu()
+        if not bool(torch.isfinite(embedding_ND).all()):
+            raise TrainingError(f"The text encoder gives NaN for the caption {caption!r}. The model is damaged.")
+        _write(self.file(caption), embedding_ND.numpy())
+
+    def embedding(self, caption: str) -> torch.Tensor:
+        """(N, D) float32.
+
+        Raises:
+            TrainingError: where the file is gone or damaged.
+        """
+        return _read(self.file(caption), f"the embedding of {caption!r}")
+
+
+def token_ids(components: Components, captions: Sequence[str]) -> torch.Tensor:
+    """(len(captions), 77) ids; every character of a caption is a word's: training knows no weights and no tags."""
+    encoded = components.tokenizer(
+        list(captions), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    )
+    ids: torch.Tensor = encoded.input_ids
+    return ids
+
+
+def encode_captions(components: Components, captions: Sequence[str]) -> torch.Tensor:
+    """(len(captions), 77, D): what the U-Net reads."""
+    encoder = components.text_encoder
+    embeddings: torch.Tensor = encoder(token_ids(components, captions).to(encoder.device))[0]
+    return embeddings
+
+
+def _place(folder: Path, parts: str) -> Path:
+    name = hashlib.sha256(parts.encode()).hexdigest()
+    return folder / name[:2] / f"{name}.npy"
+
+
+def _write(file: Path, array: np.ndarray) -> None:
+    """The array, and after it the sha256 of its bytes, which memory mapping passes over."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_atomically(file, buffer.getvalue() + hashlib.sha256(array.tobytes()).digest())
+
+
+def _is_whole(file: Path, num_dimensions: int) -> bool:
+    """Whether a file is there as it was written; a damaged one counts as missing and is made again."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        with file.open("rb") as tail:
+            tail.seek(-32, 2)
+            kept = tail.read()
+    except (OSError, ValueError, EOFError):
+        return False
+    return array.ndim == num_dimensions and hashlib.sha256(array.tobytes()).digest() == kept
+
+
+def _read(file: Path, what: str) -> torch.Tensor:
+    try:
+        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TrainingError(f"The cache lost {what} ({file}). Resume the run: it is computed again.") from error
+    return torch.from_numpy(np.array(mapped))

@@ -1,0 +1,199 @@
+"""What `python -m studio train` does: begin a run, go on with one, queue it, or only tell what it would take."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studio.errors import SettingsError, StudioError
+from studio.jobs.run_folder import RunFolder, RunStatus, find_run, new_run_folder, write_status
+from studio.paths import UserData, locate_user_data
+from studio.settings import parse_settings
+from studio.threads import prepare_threads
+from studio.training_settings import PRESETS, TrainingSettings
+
+
+def _help(name: str) -> str:
+    return str(TrainingSettings.model_fields[name].description)
+
+
+def train(
+    run: Annotated[str | None, typer.Argument(help="A run to go on with: its folder, or its name.")] = None,
+    dataset: Annotated[str | None, typer.Option(help=_help("dataset"))] = None,
+    model: Annotated[str | None, typer.Option(help=_help("model"))] = None,
+    name: Annotated[str | None, typer.Option(help=_help("name"))] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="; ".join(f"{key}: {p.purpose}" for key, p in PRESETS.items()))
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other setting, such as rank=16; may be given more often."
+        ),
+    ] = None,
+    list_settings: Annotated[bool, typer.Option("--list-settings", help="Tell every setting, and do nothing.")] = False,
+    preflight: Annotated[
+        bool, typer.Option("--preflight", help="Measure a few steps and tell time, memory and disk; train nothing.")
+    ] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")] = False,
+    use_snapshot: Annotated[
+        bool, typer.Option("--use-snapshot", help="Go on although picture files changed, with the cached pictures.")
+    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help=_help("cpu"))] = False,
+    job: Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")] = False,
+    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
+) -> None:
+    """Train a LoRA; Ctrl+C saves and ends, and `train RUN` goes on."""
+    if list_settings:
+        typer.echo(describe_settings())
+        return
+    place = locate_user_data(user_data)
+    given = {"dataset": dataset, "model": model, "name": name, "cpu": cpu or None}
+    values = {key: value for key, value in given.items() if value is not None}
+    if run is not None and (preset or assignments or values):
+        raise SettingsError(
+            f"A run keeps its settings; {run} cannot be changed. Duplicate it: "
+            f"python -m studio jobs duplicate {run} --set name=value."
+        )
+    if run is None and dataset is None:
+        raise SettingsError("Give --dataset (a folder or a dataset's name) to begin a run, or a run to go on with.")
+    if run is not None:
+        folder = find_run(run, place.runs)
+    else:
+        settings = settings_from(preset, values, assignments or ())
+        if preflight:
+            _preflight(settings, place)
+            return
+        folder = begin_run(settings, place)
+    if queue:
+        _queue(folder, place)
+        return
+    _train(folder, place, use_snapshot=use_snapshot, as_job=job)
+
+
+def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bool) -> None:
+    prepare_threads()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from studio.training.run import train_run
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    if first and not as_job:
+        print(f"Run: {folder.root}", file=sys.stderr)
+    try:
+        ending = train_run(folder, place, use_snapshot=use_snapshot)
+    except (StudioError, OSError, MemoryError) as error:
+        if as_job:  # it is in the run's status, where the queue reads it
+            raise typer.Exit(1) from error
+        raise
+    if first:
+        words = {
+            "finished": f"Report: {folder.root / 'report.html'}",
+            "stopped": f"Go on with: python -m studio train {folder.root}",
+            "paused": f"Go on with: python -m studio train {folder.root}",
+        }
+        print(f"\n{words[ending]}", file=sys.stderr)
+
+
+def _queue(folder: RunFolder, place: UserData) -> None:
+    from studio.jobs.queue import JobQueue
+    from studio.jobs.worker import ensure_worker
+
+    job = JobQueue(place).add("train", folder.root, folder.name)
+    ensure_worker(place)
+    print(f"Queued as job {job.id}: {folder.root}. `python -m studio jobs` shows the queue.")
+
+
+def _preflight(settings: TrainingSettings, place: UserData) -> None:
+    prepare_threads()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from studio.training.preflight import preflight_text, run_preflight
+
+    print(preflight_text(run_preflight(settings, place)))
+
+
+def settings_from(preset: str | None, values: Mapping[str, object], assignments: Sequence[str]) -> TrainingSettings:
+    """A preset's settings, changed by options and by `name=value`.
+
+    Raises:
+        SettingsError: where there is no such preset or setting, or a value breaks its rule.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise SettingsError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
+    changes = PRESETS[preset].changes if preset else {}
+    return parse_settings(TrainingSettings, {**changes, **values, **parse_assignments(assignments)})
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
+    """`rank=16` as a value; `none` is no value, and several prompts are separated by ` | `.
+
+    Raises:
+        SettingsError: where one is not of this form, or names no setting.
+    """
+    values: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip()
+        if not equals or name not in TrainingSettings.model_fields:
+            known = ", ".join(TrainingSettings.model_fields)
+            raise SettingsError(f"--set takes name=value, got {assignment!r}. Names: {known}.")
+        value: object = text.strip()
+        if name == "validation_prompts":
+            value = tuple(part.strip() for part in text.split(" | ") if part.strip())
+        elif value == "none":
+            value = None
+        values[name] = value
+    return values
+
+
+def describe_settings() -> str:
+    """Every setting with its default and its help, and every preset with what it is for."""
+    fields = TrainingSettings.model_fields.items()
+    lines = [
+        f"{name} = {'(required)' if field.is_required() else field.default!r}\n    {field.description}"
+        for name, field in fields
+    ]
+    presets = [f"--preset {key}: {p.purpose}\n    {p.changes or 'the defaults'}" for key, p in PRESETS.items()]
+    return "\n".join([*lines, "", *presets])
+
+
+def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
+    """Make a run's folder with its settings and its snapshot; nothing is computed yet.
+
+    Raises:
+        DatasetError: where the dataset cannot be read, or nothing of it can be trained on.
+        OSError: where the folder cannot be written.
+    """
+    from studio.dataset.library import safe_name
+    from studio.dataset.snapshot import write_snapshot
+    from studio.files import write_atomically
+    from studio.training.snapshots import take_snapshot
+
+    taken = take_snapshot(settings.dataset, user_data)
+    prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
+    run = new_run_folder(user_data.runs, safe_name(settings.name), now=datetime.now())
+    write_snapshot(run.dataset, taken.snapshot)
+    if prior is not None:
+        write_snapshot(run.prior_dataset, prior.snapshot)
+    for sentence in (*taken.left_out, *(prior.left_out if prior else ())):
+        print(sentence, file=sys.stderr)
+    write_status(run, RunStatus(state="new", num_steps=settings.max_train_steps))
+    # Last: a folder without settings is no run.
+    write_atomically(run.settings, settings.model_dump_json(indent=2).encode() + b"\n")
+    return run
+
+
+def duplicate_run(run: RunFolder, user_data: UserData, assignments: Sequence[str]) -> RunFolder:
+    """A new run with the settings of another and some changes; its dataset is read anew.
+
+    Raises:
+        SettingsError, DatasetError: where a change breaks its rule, or the dataset cannot be read.
+        RunError: where the other's settings cannot be read.
+    """
+    from studio.training.run_settings import read_run_settings
+
+    before = read_run_settings(run).model_dump()
+    return begin_run(parse_settings(TrainingSettings, {**before, **parse_assignments(assignments)}), user_data)

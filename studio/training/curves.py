@@ -1,0 +1,261 @@
+"""Curves as SVG: thinned so that peaks stay, smoothed, with rounded ticks. No script, no outside request."""
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+MOST_POINTS = 600
+MOST_MARKED_POINTS = 60  # more markers than these would run into each other
+WIDTH, HEIGHT = 540, 280
+LEFT, RIGHT, TOP, BOTTOM = 72, 14, 12, 52
+DOTS_SHARE = 0.995  # a few dots far above all others do not flatten the rest: they are counted and not drawn
+
+CurveStyle = Literal["dots", "main", "second", "third"]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over steps or time.
+
+    Attributes:
+        name: for the legend, in words.
+        xs, ys: of the same length, xs ascending. What is not finite is left out.
+        style: `dots` are single values; lines differ in their dashes and markers as well as in their colour.
+    """
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    style: CurveStyle = "main"
+
+    @property
+    def points(self) -> list[Point]:
+        """All that can be drawn."""
+        return [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves on one pair of axes.
+
+    Attributes:
+        x_label, y_label: what the axes count, with its unit.
+        note: below the chart, in sentences.
+        from_zero: whether the y axis must begin at 0.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...]
+    note: str = ""
+    from_zero: bool = False
+
+
+def smoothed(values: Sequence[float], weight: float) -> list[float]:
+    """Exponential mean, corrected for its start: the first value is the first one's own, not a share of it.
+
+    Args:
+        values: those that are not finite are passed over; the mean before them stands there (nan before the first).
+        weight: of the past, from 0 (no smoothing) to below 1.
+
+    Raises:
+        ValueError: where the weight is outside of that.
+    """
+    if not 0 <= weight < 1:
+        raise ValueError(f"weight must be from 0 to below 1, got {weight}")
+    means: list[float] = []
+    total, certainty = 0.0, 0.0
+    for value in values:
+        if math.isfinite(value):
+            total = weight * total + (1 - weight) * value
+            certainty = weight * certainty + (1 - weight)
+        means.append(total / certainty if certainty else math.nan)
+    return means
+
+
+def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+    """At most so many points: of each of equal parts the lowest and the highest, in their order, so that peaks stay.
+
+    Args:
+        points: ascending in x.
+        most: at least 2.
+    """
+    if len(points) <= most:
+        return list(points)
+    num_parts = most // 2
+    kept: list[Point] = []
+    for part in range(num_parts):
+        some = points[part * len(points) // num_parts : (part + 1) * len(points) // num_parts]
+        ends = {min(some, key=_height), max(some, key=_height)}
+        kept += sorted(ends)
+    return kept
+
+
+def _height(point: Point) -> float:
+    return point[1]
+
+
+def rounded_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
+    """Ticks at 1, 2 or 5 times a power of ten, from at or below `low` to at or above `high`; at least two."""
+    if high <= low:
+        room = abs(low) / 2 or 1.0
+        low, high = (0.0, 2 * low) if low > 0 else (low - room, low + room)
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
+    return [round(number * step, 12 - math.floor(math.log10(step))) for number in range(first, last + 1)]
+
+
+def tick_words(value: float, step: float) -> str:
+    """A tick with as many places as its axis needs: `3,000`, `0.05`, `5e-05`."""
+    if value == 0:
+        return "0"
+    if step < 1e-3:
+        return f"{value:.3g}"
+    return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+
+
+def chart_svg(chart: Chart) -> str:
+    """The chart without its title and legend; "" where there is nothing to draw."""
+    if not any(curve.points for curve in chart.curves):
+        return ""
+    axes = _axes_of(chart)
+    drawn = "".join(_curve(curve, axes) for curve in chart.curves)
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(summary(chart))}">'
+        f"{_grid(chart, axes)}{drawn}</svg>"
+    )
+
+
+def legend_html(chart: Chart) -> str:
+    """What each curve is: a sample of its line and its name."""
+    return "".join(
+        f'<span class="legend"><svg class="key" viewBox="0 0 28 12" aria-hidden="true">{_sample(curve.style)}</svg>'
+        f"{html.escape(curve.name)}</span>"
+        for curve in chart.curves
+        if curve.points
+    )
+
+
+def summary(chart: Chart) -> str:
+    """The chart in a sentence, for those who cannot see it."""
+    parts = [
+        f"{curve.name} from {points[0][1]:.4g} to {points[-1][1]:.4g}"
+        for curve in chart.curves
+        if (points := curve.points)
+    ]
+    return f"{chart.title}, {chart.y_label} over {chart.x_label}: {'; '.join(parts)}."
+
+
+def num_above(chart: Chart) -> int:
+    """How many dots lie above the chart's upper end and are not drawn."""
+    dots = [point for curve in chart.curves if curve.style == "dots" for point in curve.points]
+    if not dots:
+        return 0
+    top = _axes_of(chart).y_ticks[-1]
+    return sum(y > top for _, y in dots)
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Where values lie in the picture."""
+
+    x_low: float
+    x_high: float
+    x_ticks: list[float]
+    y_ticks: list[float]
+
+    def x(self, value: float) -> float:
+        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_ticks[0], self.y_ticks[-1]
+        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+
+def _axes_of(chart: Chart) -> _Axes:
+    xs = [x for curve in chart.curves for x, _ in curve.points]
+    lows, highs = [0.0] if chart.from_zero else [], [0.0] if chart.from_zero else []
+    for curve in chart.curves:
+        heights = sorted(y for _, y in curve.points)
+        if heights:
+            lows.append(heights[0])
+            highs.append(heights[_last_shown(len(heights)) if curve.style == "dots" else -1])
+    x_low, x_high = min(xs), max(xs)
+    if x_low == x_high:
+        x_low, x_high = x_low - 1, x_high + 1
+    x_ticks = [tick for tick in rounded_ticks(x_low, x_high, about=4) if x_low - 1e-9 <= tick <= x_high + 1e-9]
+    return _Axes(x_low, x_high, x_ticks, rounded_ticks(min(lows), max(highs)))
+
+
+def _last_shown(number: int) -> int:
+    return min(number - 1, math.ceil(number * DOTS_SHARE) - 1)
+
+
+def _grid(chart: Chart, axes: _Axes) -> str:
+    bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
+    lines = []
+    for tick in axes.y_ticks:
+        y = axes.y(tick)
+        words = tick_words(tick, axes.y_ticks[1] - axes.y_ticks[0])
+        lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        lines.append(f'<text x="{LEFT - 8}" y="{y:.1f}" dy="0.35em" text-anchor="end">{words}</text>')
+    step = axes.x_ticks[1] - axes.x_ticks[0] if len(axes.x_ticks) > 1 else 1.0
+    for tick in axes.x_ticks:
+        x = axes.x(tick)
+        anchor = "end" if x > WIDTH - RIGHT - 16 else "middle"  # the last one's half would be cut off
+        lines.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
+        words = tick_words(tick, step)
+        lines.append(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="{anchor}">{words}</text>')
+    return (
+        f'{"".join(lines)}<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'
+        f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
+        f"{html.escape(chart.x_label)}</text>"
+        f'<text class="label" transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">'
+        f"{html.escape(chart.y_label)}</text>"
+    )
+
+
+def _curve(curve: Curve, axes: _Axes) -> str:
+    top = axes.y_ticks[-1]
+    points = thinned([point for point in curve.points if curve.style != "dots" or point[1] <= top])
+    if not points:
+        return ""
+    places = [(axes.x(x), axes.y(y)) for x, y in points]
+    if curve.style == "dots":
+        return f'<path class="dots" d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)}"/>'
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    line = f'<path class="line {curve.style}" d="{path}"/>'
+    marker = _MARKERS.get(curve.style)
+    if (marker is None and len(places) > 1) or len(places) > MOST_MARKED_POINTS:
+        return line
+    draw = marker or _circle
+    marks = "".join(
+        f"<g><title>{html.escape(curve.name)}: {y:.4g} at {x:,.4g}</title>{draw(place, curve.style)}</g>"
+        for (x, y), place in zip(points, places, strict=True)
+    )
+    return line + marks
+
+
+def _circle(place: Point, style: CurveStyle) -> str:
+    return f'<circle class="mark {style}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="3.5"/>'
+
+
+def _diamond(place: Point, style: CurveStyle) -> str:
+    x, y = place
+    return f'<path class="mark {style}" d="M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"/>'
+
+
+_MARKERS: dict[CurveStyle, Callable[[Point, CurveStyle], str]] = {"second": _diamond, "third": _circle}
+
+
+def _sample(style: CurveStyle) -> str:
+    if style == "dots":
+        return '<path class="dots" d="M5 8h0M14 4h0M23 7h0"/>'
+    marker = _MARKERS.get(style)
+    return f'<path class="line {style}" d="M0 6L28 6"/>' + (marker((14, 6), style) if marker else "")

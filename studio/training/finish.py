@@ -1,0 +1,115 @@
+"""What comes out of a run: two files, each read back and compared, layer by layer and in a picture, before it is done."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
+from studio.engine.lora_weights import LoraWeights
+from studio.errors import LoraError, TrainingError
+from studio.jobs.run_folder import RunFolder
+from studio.loras.library import LoraLibrary
+from studio.settings import LoraChoice
+from studio.training.metadata import with_thumbnail
+from studio.training.preparation import Prepared
+from studio.training.samples import DTYPES
+
+DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
+# Rounding to the stored format, relative to the largest change of a weight.
+LIMITS: Mapping[torch.dtype, float] = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+# How far a picture's latents may be from those of the weights in memory, in their own deviations: the sum of such
+# roundings over a few steps.
+LATENTS_LIMITS: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 2e-1}
+
+
+@dataclass(frozen=True)
+class FinishedFiles:
+    """The files, and the name under which the library has the first."""
+
+    kohya: Path
+    diffusers: Path
+    library_name: str
+
+
+def finish(
+    prepared: Prepared,
+    weights: LoraWeights,
+    run: RunFolder,
+    metadata: Mapping[str, str],
+    *,
+    library: LoraLibrary,
+    last_picture: Path | None,
+    in_memory: Callable[[], torch.Tensor] | None = None,
+) -> FinishedFiles:
+    """Write kohya's and diffusers' file, check both, and add the first to the library.
+
+    Args:
+        last_picture: what the file shows as its thumbnail.
+        in_memory: gives the latents of the check's picture with the layers that learned; None with EMA, where those
+            are not what is saved.
+
+    Raises:
+        TrainingError: where a file, read back, is not what was trained.
+        OSError: where one cannot be written.
+    """
+    dtype = DTYPES[prepared.settings.save_dtype]
+    name = prepared.settings.name
+    kohya, diffusers = run.root / f"{name}.safetensors", run.root / DIFFUSERS_NAME
+    told = with_thumbnail(metadata, last_picture)
+    write_kohya(kohya, weights, told, dtype=dtype)
+    write_peft(diffusers, weights, told, dtype=dtype)
+    reference = None if in_memory is None else in_memory()
+    with prepared.adapters.taken_out(), prepared.vae.present():
+        try:
+            for file in (kohya, diffusers):
+                _assert_same_weights(file, weights, prepared, dtype)
+                if reference is not None:
+                    _assert_same_picture(file, reference, prepared, dtype)
+        finally:
+            prepared.manager.loras.use(())
+    return FinishedFiles(kohya, diffusers, _add_to_library(library, kohya, name))
+
+
+def check_picture(prepared: Prepared, *, lora: Path | None) -> torch.Tensor:
+    """(C, H, W) latents of one seed after a few steps, with a file's LoRA or with what the model holds now."""
+    wanted = prepared.check
+    if lora is not None:
+        wanted = wanted.model_copy(update={"loras": (LoraChoice(name=str(lora.resolve())),)})
+    return prepared.manager.generate(wanted).latents_CHW
+
+
+def _assert_same_weights(file: Path, weights: LoraWeights, prepared: Prepared, dtype: torch.dtype) -> None:
+    try:
+        difference = largest_difference(weights, read_weights(file.stem, file, prepared.manager.components))
+    except LoraError as error:
+        raise TrainingError(
+            f"{file.name} does not hold what was trained: {error} The checkpoint has all of it."
+        ) from error
+    if not difference <= LIMITS[dtype]:
+        raise TrainingError(
+            f"{file.name}, read back, differs from what was trained by {difference:.2g} of its largest change, where "
+            f"{LIMITS[dtype]:g} is rounding. The checkpoint has all of it; choose save_dtype float32 and resume."
+        )
+
+
+def _assert_same_picture(file: Path, reference: torch.Tensor, prepared: Prepared, dtype: torch.dtype) -> None:
+    made = check_picture(prepared, lora=file)
+    difference = float((made - reference).abs().mean() / reference.std())
+    if not difference <= LATENTS_LIMITS[dtype]:
+        raise TrainingError(
+            f"A picture with {file.name} differs from one with the trained layers by {difference:.2g}, where "
+            f"{LATENTS_LIMITS[dtype]:g} is rounding. The checkpoint has all of it; please report this."
+        )
+
+
+def _add_to_library(library: LoraLibrary, file: Path, name: str) -> str:
+    """Its name there; that of the same file where it is there already, as after a kill in the last moment."""
+    try:
+        return library.add(file, name=name).name
+    except LoraError:
+        same = [known for known in library.names() if library.find(known).read_bytes() == file.read_bytes()]
+        if not same:
+            raise
+        return same[0]

@@ -1,0 +1,327 @@
+"""The loop: batches to gradients, gradients to a step, and what is due after it. Nothing non-finite is trained on."""
+
+import errno
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from studio.engine.device import synchronize
+from studio.engine.lora_weights import LayerWeights, LoraWeights
+from studio.engine.mps import attention_context
+from studio.errors import GenerationCancelledError, TrainingError
+from studio.jobs.events import CheckpointEvent, EffectEvent, HeldOutEvent, SampleEvent, StepEvent
+from studio.jobs.run_folder import REQUESTS, RunFolder, RunRequest, take_requests
+from studio.loras.keys import Part
+from studio.training.adapters import Adapters
+from studio.training.batches import BatchMaker, TrainingBatch
+from studio.training.checkpoints import CheckpointStore
+from studio.training.held_out import HeldOutLoss
+from studio.training.memory_watch import MemoryWatch
+from studio.training.noise_loss import Denoiser, losses_of
+from studio.training.optimizers import RunningMean, rate_in_use
+from studio.training.processes import Processes
+from studio.training.samples import Sampler
+from studio.training.state import Position, pack, random_state
+from studio.training.telling import Teller
+from studio.training_settings import TrainingSettings
+
+Ending = Literal["finished", "stopped", "paused"]
+T = TypeVar("T")
+EFFECT_STEPS = 50
+NO_EFFECT = 1e-6  # of the weights' length: below it a picture does not change
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+LOOK_FOR_ROOM_SECONDS = 2.0
+
+
+@dataclass
+class TrainingLoop:
+    """All that a step needs, built by `studio.training.run`.
+
+    `model` is the denoiser as accelerate wrapped it: in DistributedDataParallel where there are several processes.
+    Only the first process has a sampler, and only it writes.
+    """
+
+    run: RunFolder
+    settings: TrainingSettings
+    position: Position
+    denoiser: Denoiser
+    model: nn.Module
+    adapters: Adapters
+    optimizer: Optimizer
+    schedule: LRScheduler
+    means: RunningMean | None
+    maker: BatchMaker
+    held_out: HeldOutLoss
+    store: CheckpointStore
+    processes: Processes
+    teller: Teller | None
+    memory: MemoryWatch
+    metadata: Callable[[int], Mapping[str, str]]
+    sampler: Sampler | None
+    stop_signal: Callable[[], bool]
+    sampled_steps: set[int] = field(default_factory=set)
+    saved_step: int = -1
+
+    def train(self) -> Ending:
+        """Go on from `position` until the last step, or until a stop or a pause is asked for; a checkpoint is saved then.
+
+        Raises:
+            TrainingError: where a loss or a gradient is not finite; the state before that step is saved.
+            OSError: where something cannot be written, but for a full disk, which is waited for.
+        """
+        self.denoiser.train()
+        with attention_context(self.processes.device):
+            self._due_now(first=True)
+            while self.position.step < self.settings.max_train_steps:
+                ending = self._answer_requests()
+                if ending:
+                    self.save()
+                    return ending
+                self._step()
+                self._due_now()
+        self.save()
+        return "finished"
+
+    def weights(self) -> LoraWeights:
+        """What is trained so far: with EMA the means, else the weights of the last step."""
+        weights = self.adapters.weights()
+        if self.means is None:
+            return weights
+        means = dict(zip((name for name, _ in self.adapters.named_parameters()), self.means.means, strict=True))
+        return _with_means(weights, means)
+
+    def _step(self) -> None:
+        """One optimizer step over this process's share of the batches."""
+        started = time.perf_counter()
+        accumulation, count = self.settings.gradient_accumulation_steps, self.processes.count
+        first = self.position.batches_done
+        numbers = range(first + self.processes.index, first + accumulation, count)
+        seen: list[tuple[TrainingBatch, torch.Tensor]] = []
+        for number in numbers:
+            batch = self.maker.batch(number)
+            losses = self._backward(batch, share=len(numbers), last=number == numbers[-1])
+            seen.append((batch, losses))
+        norm = self._gradient_norm()
+        loss = self._assert_finite(seen, norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        step = self.position.step + 1
+        if self.means is not None:
+            self.means.update(step)
+        self.position = self.position.model_copy(update={"step": step, "batches_done": first + accumulation})
+        self.memory.read_accelerator()
+        if self.teller is not None:
+            self.teller.tell(
+                StepEvent(
+                    step=step,
+                    loss=loss,
+                    learning_rate=rate_in_use(self.optimizer),
+                    grad_norm=norm,
+                    seconds=time.perf_counter() - started,
+                )
+            )
+
+    def _backward(self, batch: TrainingBatch, *, share: int, last: bool) -> torch.Tensor:
+        """(B,) detached losses; the gradient of their mean is added, divided by the number of batches of this step."""
+        accelerator = self.processes.accelerator
+        if last:
+            return self._pass(batch, share)
+        with accelerator.no_sync(self.model):
+            return self._pass(batch, share)
+
+    def _pass(self, batch: TrainingBatch, share: int) -> torch.Tensor:
+        accelerator = self.processes.accelerator
+        with accelerator.autocast():
+            prediction = self.model(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
+        losses = losses_of(
+            prediction, batch, noise_scheduler=self.maker.noise_scheduler, snr_gamma=self.settings.snr_gamma
+        )
+        accelerator.backward(losses.mean() / share)
+        return losses.detach()
+
+    def _gradient_norm(self) -> float:
+        norm = self.processes.accelerator.clip_grad_norm_(self.adapters.parameters(), self.settings.max_grad_norm)
+        return float(norm)
+
+    def _assert_finite(self, seen: list[tuple[TrainingBatch, torch.Tensor]], norm: float) -> float:
+        """The mean loss of all processes.
+
+        Raises:
+            TrainingError: where it or the gradient is not finite: it names step, timesteps and pictures.
+        """
+        means = torch.stack([losses.mean() for _, losses in seen]).float()
+        loss = float(self.processes.all_of(means).mean())
+        scaled = self.processes.accelerator.scaler is not None  # fp16 on CUDA: its scaler skips steps that overflow
+        if math.isfinite(loss) and (math.isfinite(norm) or scaled):
+            return loss
+        blamed = [
+            f"{key} (timestep {timestep})"
+            for batch, losses in seen
+            for key, timestep, value in zip(batch.keys, batch.timesteps_B.tolist(), losses.tolist(), strict=True)
+            if not math.isfinite(value)
+        ]
+        whole = [f"{k} (timestep {t})" for b, _ in seen for k, t in zip(b.keys, b.timesteps_B.tolist(), strict=True)]
+        names = self.processes.words_of_all(blamed) or self.processes.words_of_all(whole)
+        what = "The loss" if blamed or not math.isfinite(loss) else "The gradient"
+        self.optimizer.zero_grad(set_to_none=True)
+        self.save()
+        raise TrainingError(
+            f"{what} of step {self.position.step + 1:,} is not finite (loss {loss:g}, gradient {norm:g}), so nothing of "
+            f"it was learned. The state after step {self.position.step:,} is saved. Pictures of the step: "
+            f"{'; '.join(names[:16])}. Lower the learning rate; if one picture is always among them, exclude it."
+        )
+
+    # What is due between steps
+
+    def _due_now(self, *, first: bool = False) -> None:
+        """What belongs to this step. `first`: the run begins here, or goes on from here."""
+        started, step, settings = time.perf_counter(), self.position.step, self.settings
+        resumed = first and step > 0
+        last = step == settings.max_train_steps
+        if (step % settings.held_out_steps == 0 or last) and not resumed:
+            self._measure_held_out()
+        if step % EFFECT_STEPS == 0 and step > 0 and not resumed:
+            self._measure_effect()
+        if step % settings.checkpointing_steps == 0 and step > 0 and not resumed:
+            self.save()
+        if step % settings.validation_steps == 0 or last:
+            self._sample()
+        if self.teller is not None:
+            self.teller.spent_elsewhere(time.perf_counter() - started)
+
+    def _measure_held_out(self) -> None:
+        if self.teller is not None:
+            held_out, trained = self.held_out.measure(self.denoiser)
+            self.teller.tell(HeldOutEvent(step=self.position.step, held_out_loss=held_out, trained_loss=trained))
+        self.processes.wait()
+
+    def _measure_effect(self) -> None:
+        if self.teller is None:
+            return
+        groups = self.adapters.effects()
+        self.teller.tell(EffectEvent(step=self.position.step, groups=groups))
+        if max(groups.values()) < NO_EFFECT:
+            self.teller.problem(
+                f"The LoRA has no effect yet at step {self.position.step:,}: it changes the weights by less than "
+                f"{NO_EFFECT:g} of their length. Raise the learning rate."
+            )
+
+    def _sample(self) -> None:
+        step = self.position.step
+        if self.teller is not None and self.sampler is not None and step not in self.sampled_steps:
+            self.teller.state("sampling", f"Making the pictures of step {step:,}.", step=step)
+            self.denoiser.eval()
+            try:
+                event = self._patiently(lambda: self._make_samples(step))
+            except GenerationCancelledError:
+                pass  # a stop: they are made when the run is resumed
+            else:
+                self.sampled_steps.add(step)
+                self.teller.tell(event)
+            self.denoiser.train()
+            self.teller.state("running", step=step)
+        self.processes.wait()
+
+    def _make_samples(self, step: int) -> SampleEvent:
+        assert self.sampler is not None
+        return self.sampler.sample(step, self.weights(), self.metadata(step))
+
+    def save(self) -> None:
+        """Save a checkpoint, waiting for room where the disk is full."""
+        if self.position.step == self.saved_step:
+            return
+        states = self.processes.random_states(random_state())
+        if self.teller is not None:
+            started = time.perf_counter()
+            files = pack(
+                self.position,
+                self.adapters,
+                self.means,
+                optimizer=self.optimizer.state_dict(),
+                schedule=self.schedule.state_dict(),
+                random_states=states,
+                metadata=self.metadata(self.position.step),
+            )
+            folder = self._patiently(lambda: self.store.save(self.position.step, files))
+            self.store.prune(keep_last=self.settings.keep_checkpoints, keep_every=self.settings.keep_every_steps)
+            self.teller.tell(
+                CheckpointEvent(
+                    step=self.position.step,
+                    folder=folder.relative_to(self.run.root).as_posix(),
+                    num_bytes=sum(map(len, files.values())),
+                    seconds=time.perf_counter() - started,
+                )
+            )
+        self.saved_step = self.position.step
+        self.processes.wait()
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """Do it; where the disk is full, say so, and do it as soon as there is room.
+
+        Raises:
+            TrainingError: where a stop is asked for meanwhile.
+        """
+        waiting = False
+        assert self.teller is not None, "only the first process writes"
+        while True:
+            try:
+                result = act()
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+            else:
+                if waiting:
+                    self.teller.state("running", "There is room again; the training goes on.")
+                return result
+            if not waiting:
+                waiting = True
+                self.teller.state(
+                    "waiting",
+                    f"The disk is full: step {self.position.step:,} cannot be saved. Free some space; the training "
+                    "waits and goes on by itself. Nothing is lost while it waits.",
+                )
+            time.sleep(LOOK_FOR_ROOM_SECONDS)
+            if self.stop_signal() or "stop" in take_requests(self.run):
+                raise TrainingError(
+                    f"Stopped while the disk was full: step {self.position.step:,} could not be saved. The last "
+                    "checkpoint is whole; free some space and resume."
+                )
+
+    def _answer_requests(self) -> Ending | None:
+        """Save or sample now where it was asked for; stop or pause where that was. All processes do the same."""
+        asked: set[RunRequest] = {"stop"} if self.stop_signal() else set()
+        if self.processes.is_main:
+            asked |= take_requests(self.run)
+        if self.processes.count > 1:
+            asked = {r for r in REQUESTS if r in self.processes.words_of_all(sorted(asked))}
+        if "save" in asked:
+            self.save()
+        if "sample" in asked:
+            self._sample()
+        if "stop" in asked:
+            return "stopped"
+        return "paused" if "pause" in asked else None
+
+
+def _with_means(weights: LoraWeights, means: Mapping[str, torch.Tensor]) -> LoraWeights:
+    """The same layers with the means of their sides; names are those of `Adapters.named_parameters`."""
+    parts: dict[Part, dict[str, LayerWeights]] = {"unet": {}, "text_encoder": {}}
+    for part, path, layer in weights.layers():
+        found = {name: mean for name, mean in means.items() if name.startswith(f"{part}.{path}.lora_")}
+        sides = {name.removeprefix(f"{part}.{path}.").split(".")[0]: mean.cpu() for name, mean in found.items()}
+        magnitude = sides.get("lora_magnitude_vector")
+        parts[part][path] = LayerWeights(
+            down=sides["lora_A"].clone(),
+            up=sides["lora_B"].clone(),
+            alpha=layer.alpha,
+            magnitude=None if magnitude is None else magnitude.reshape(-1).clone(),
+        )
+    return LoraWeights(parts["unet"], parts["text_encoder"])

@@ -1,0 +1,363 @@
+"""One run from its folder: preparation, the loop, what comes out. `python -m studio train RUN` is this.
+
+States are told in the run's folder, so that a page, a terminal or a report can follow; a failure is told there too.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+import torch
+from filelock import FileLock, Timeout
+
+from studio.dataset.snapshot import changed_since, read_snapshot
+from studio.engine.device import pick_device
+from studio.errors import CancelledError, RunError, StudioError, TrainingError, system_error_sentence
+from studio.jobs.device_lock import DeviceLock
+from studio.jobs.events import FinishedEvent, ResumedEvent, SampleEvent, read_events
+from studio.jobs.run_folder import RunFolder, read_status, take_requests
+from studio.loras.library import LoraLibrary
+from studio.paths import UserData
+from studio.training.boards import open_boards
+from studio.training.checkpoints import CheckpointStore
+from studio.training.finish import check_picture, finish
+from studio.training.held_out import HeldOutLoss
+from studio.training.loop import TrainingLoop
+from studio.training.memory_watch import MemoryWatch
+from studio.training.metadata import file_metadata
+from studio.training.optimizers import RunningMean, make_optimizer, make_schedule
+from studio.training.plan import read_plan, write_plan
+from studio.training.preparation import Prepared, RunData, prepare
+from studio.training.processes import Processes, precision_of_passes
+from studio.training.report import write_report
+from studio.training.run_settings import read_run_settings
+from studio.training.samples import Sampler
+from studio.training.state import Position, assert_same_run, read_position, restore
+from studio.training.telling import Teller
+from studio.training_settings import MixedPrecisionName, TrainingSettings
+
+RunEnding = Literal["finished", "stopped", "paused"]
+LOOK_FOR_DEVICE_SECONDS = 0.5
+NO_MEMORY = "There is not enough memory"
+
+
+class StopSignal:
+    """SIGTERM and SIGINT ask for a stop: the step in work is done, all is saved, and the process ends with 0."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def __call__(self) -> bool:
+        return self._asked.is_set()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """During the `with` block; only a main thread can listen."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked.set()
+
+
+def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False) -> RunEnding:
+    """Train a run from where it stands to its end, or to a stop. All processes of a launch call this.
+
+    Args:
+        use_snapshot: go on although picture files changed, with the pictures as the cache has them.
+
+    Raises:
+        StudioError: what the user can act on; it is in the run's status too.
+        OSError, MemoryError: likewise, of the system.
+    """
+    settings = read_run_settings(run)
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    teller = Teller(run, settings.max_train_steps, os.getpid()) if is_main else None
+    stop = StopSignal()
+    with _run_alone(run, is_main), stop.listening():
+        if teller is None:
+            return _train(run, settings, user_data, teller=None, stop=stop, use_snapshot=use_snapshot)
+        try:
+            with _device(user_data, run, teller, stop):
+                ending = _train(run, settings, user_data, teller=teller, stop=stop, use_snapshot=use_snapshot)
+        except CancelledError as error:
+            teller.state("stopped", str(error))
+            ending = "stopped"
+        except (StudioError, OSError, MemoryError, RuntimeError) as error:
+            teller.state("failed", _words_of(error))
+            write_report(run)
+            raise
+        finally:
+            teller.close()
+        write_report(run)
+        return ending
+
+
+def _train(
+    run: RunFolder,
+    settings: TrainingSettings,
+    user_data: UserData,
+    *,
+    teller: Teller | None,
+    stop: StopSignal,
+    use_snapshot: bool,
+) -> RunEnding:
+    processes = Processes(cpu_only=settings.cpu, mixed_precision=_mixed_precision(settings))
+    _assert_shareable(settings, processes)
+    tell = teller.progress if teller else _say_nothing
+    if teller:
+        teller.state("preparing", "Reading the dataset.")
+    data = _read_data(run, use_snapshot=use_snapshot)
+    plan = read_plan(run)
+    prepared = prepare(settings, data, user_data=user_data, processes=processes, plan=plan, tell=tell, cancelled=stop)
+    if plan is None and teller:
+        write_plan(run, prepared.plan)
+        for note in prepared.plan.notes:
+            teller.note(note)
+    watch = MemoryWatch(processes.device, teller.tell if teller else _say_nothing)
+    loop = _make_loop(run, prepared, processes, teller=teller, stop=stop, memory=watch)
+    if teller is None:
+        return loop.train()
+    with watch:
+        teller.state("running", step=loop.position.step)
+        ending = loop.train()
+        if ending == "finished":
+            _finish(run, prepared, loop, teller, user_data)
+            teller.state("finished", f"The LoRA {settings.name} is finished.")
+        else:
+            words = "It was saved" if loop.position.step else "Nothing was trained yet"
+            teller.state(ending, f"{words} at step {loop.position.step:,}; resume to go on.")
+    return ending
+
+
+def _make_loop(
+    run: RunFolder,
+    prepared: Prepared,
+    processes: Processes,
+    *,
+    teller: Teller | None,
+    stop: StopSignal,
+    memory: MemoryWatch,
+) -> TrainingLoop:
+    """Optimizer, schedule and position, new or from the newest checkpoint that is whole."""
+    settings, adapters = prepared.settings, prepared.adapters
+    store = CheckpointStore(run.checkpoints)
+    checkpoint = store.newest(tell=teller.problem if teller else _say_nothing)
+    position = Position(
+        step=0,
+        batches_done=0,
+        dataset_digest=prepared.plan.dataset_digest,
+        prior_digest=prepared.plan.prior_digest,
+        num_processes=processes.count,
+        settings=settings,
+    )
+    means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
+    optimizer = make_optimizer(adapters, settings)
+    if checkpoint is not None:
+        found = read_position(checkpoint)
+        assert_same_run(
+            found,
+            settings,
+            dataset_digest=position.dataset_digest,
+            prior_digest=position.prior_digest,
+            num_processes=processes.count,
+        )
+        position = position.model_copy(update={"step": found.step, "batches_done": found.batches_done})
+    schedule = make_schedule(optimizer, settings)
+    if checkpoint is not None:
+        optimizer_state, schedule_state = restore(checkpoint, adapters, means, process=processes.index)
+        optimizer.load_state_dict(optimizer_state)
+        schedule.load_state_dict(schedule_state)
+    model, prepared_optimizer = processes.accelerator.prepare(prepared.denoiser, optimizer)
+    if teller is not None:
+        if checkpoint is not None:
+            teller.tell(ResumedEvent(step=position.step))
+        resumed_from = position.step if checkpoint is not None else None
+        teller.boards = open_boards(run.root, run.tensorboard, settings, resumed_from=resumed_from)
+    started_at = _started_at(run)
+
+    def metadata(step: int) -> Mapping[str, str]:
+        return file_metadata(settings, prepared.plan, prepared.data, step=step, started_at=started_at)
+
+    return TrainingLoop(
+        run=run,
+        settings=settings,
+        position=position,
+        denoiser=prepared.denoiser,
+        model=model,
+        adapters=adapters,
+        optimizer=prepared_optimizer,
+        schedule=schedule,
+        means=means,
+        maker=prepared.maker,
+        held_out=HeldOutLoss(prepared.data, prepared.maker, batch_size=settings.train_batch_size),
+        store=store,
+        processes=processes,
+        teller=teller,
+        memory=memory,
+        metadata=metadata,
+        sampler=_make_sampler(run, prepared, teller, stop) if teller and prepared.generations else None,
+        stop_signal=stop,
+        sampled_steps=_sampled_steps(run),
+        saved_step=position.step if checkpoint is not None else -1,
+    )
+
+
+def _make_sampler(run: RunFolder, prepared: Prepared, teller: Teller, stop: StopSignal) -> Sampler:
+    return Sampler(
+        manager=prepared.manager,
+        adapters=prepared.adapters,
+        vae=prepared.vae,
+        run=run,
+        settings=prepared.settings,
+        generations=prepared.generations,
+        tell_problem=teller.problem,
+        on_picture=teller.picture,
+        cancelled=stop,
+    )
+
+
+def _finish(run: RunFolder, prepared: Prepared, loop: TrainingLoop, teller: Teller, user_data: UserData) -> None:
+    """Write, check and keep what was trained."""
+    teller.progress("Writing the LoRA and reading it back.")
+    library = LoraLibrary(user_data.loras)
+
+    def in_memory() -> torch.Tensor:
+        prepared.denoiser.eval()
+        if prepared.settings.train_text_encoder:
+            prepared.manager.forget_prompts()  # those of the base
+        with prepared.vae.present():
+            return check_picture(prepared, lora=None)
+
+    files = finish(
+        prepared,
+        loop.weights(),
+        run,
+        loop.metadata(loop.position.step),
+        library=library,
+        last_picture=_last_picture(run),
+        in_memory=None if loop.means is not None else in_memory,
+    )
+    names = tuple(path.relative_to(run.root).as_posix() for path in (files.kohya, files.diffusers))
+    teller.tell(FinishedEvent(files=names, library_name=files.library_name))
+    teller.note(f"The LoRA is in the library as {files.library_name}: choose it on the Inference tab.")
+
+
+@contextmanager
+def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
+    """One training of a run at a time, whoever starts it; its peers in a launch do not count."""
+    if not is_main:
+        yield
+        return
+    lock = FileLock(run.lock)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        pid = read_status(run).pid
+        raise RunError(f"{run.name} is being trained already (process {pid}). Stop that one first.") from error
+    try:
+        take_requests(run)  # those of an earlier process were for that one
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _device(user_data: UserData, run: RunFolder, teller: Teller, stop: StopSignal) -> Iterator[None]:
+    """The device for this process, waiting for whoever has it."""
+    lock = DeviceLock(user_data.device_lock)
+    told = ""
+    while not lock.acquire(f"training {run.name}"):
+        owner = str(lock.owner())
+        if owner != told:
+            teller.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
+            told = owner
+        time.sleep(LOOK_FOR_DEVICE_SECONDS)
+        if stop() or take_requests(run) & {"stop", "pause"}:
+            raise CancelledError("Stopped while it waited for the device.")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read_data(run: RunFolder, *, use_snapshot: bool) -> RunData:
+    """The run's snapshots, if the files are still what they were.
+
+    Raises:
+        TrainingError: where files changed, with their names.
+        DatasetError: where a snapshot is damaged.
+    """
+    data = RunData(
+        read_snapshot(run.dataset), read_snapshot(run.prior_dataset) if run.prior_dataset.is_file() else None
+    )
+    changed = [s for snapshot in (data.snapshot, data.prior) if snapshot is not None for s in changed_since(snapshot)]
+    if changed and not use_snapshot:
+        more = f" and {len(changed) - 5:,} more" if len(changed) > 5 else ""
+        raise TrainingError(
+            f"The dataset was changed since the run began: {' '.join(changed[:5])}{more} Put the files back, or "
+            "duplicate the run to train on them as they are now, or give --use-snapshot to go on with the pictures as "
+            "they were, where the cache still has them."
+        )
+    return data
+
+
+def _mixed_precision(settings: TrainingSettings) -> MixedPrecisionName:
+    return precision_of_passes(pick_device(cpu_only=settings.cpu), settings.mixed_precision)[0]
+
+
+def _assert_shareable(settings: TrainingSettings, processes: Processes) -> None:
+    accumulation = settings.gradient_accumulation_steps
+    if accumulation % processes.count:
+        raise TrainingError(
+            f"gradient_accumulation_steps must be a multiple of the number of processes ({processes.count}), which "
+            f"share the batches of a step, got {accumulation}."
+        )
+
+
+def _started_at(run: RunFolder) -> datetime:
+    """When the run's first process began."""
+    return next((event.at for event in read_events(run.events)), datetime.now().astimezone())
+
+
+def _sampled_steps(run: RunFolder) -> set[int]:
+    """Steps whose pictures are made already."""
+    return {event.step for event in read_events(run.events) if isinstance(event, SampleEvent)}
+
+
+def _last_picture(run: RunFolder) -> Path | None:
+    events = [event for event in read_events(run.events) if isinstance(event, SampleEvent)]
+    pictures = [picture for event in reversed(events) for picture in event.pictures if picture is not None]
+    return run.root / pictures[0] if pictures else None
+
+
+def _words_of(error: Exception) -> str:
+    """Of our errors their own sentence; running out of memory is said with what to lower."""
+    if isinstance(error, StudioError):
+        return str(error)
+    sentence = system_error_sentence(error)
+    if sentence.startswith(NO_MEMORY):
+        return (
+            "There is not enough memory for this training; the last checkpoint is whole. Set gradient_checkpointing "
+            "on, lower train_batch_size (raise gradient_accumulation_steps instead) or resolution, and resume a "
+            "duplicate; or close other programs and resume this one."
+        )
+    return sentence
+
+
+def _say_nothing(_: object) -> None:
+    """Only the first process tells."""

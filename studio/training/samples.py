@@ -1,0 +1,149 @@
+"""Validation pictures: the same prompts and seeds at every step, base beside LoRA, through PipelineManager.
+
+The LoRA acts as it will act for others: from a file that was just written, attached to the bare model.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from studio.engine.lora_export import write_kohya
+from studio.engine.lora_weights import LoraWeights
+from studio.engine.parking import ParkedModule
+from studio.engine.pipeline import PipelineManager, Watcher
+from studio.errors import InvalidImageError, PictureFileError
+from studio.jobs.events import SampleEvent
+from studio.jobs.run_folder import RunFolder
+from studio.picture_files import read_picture_text, save_picture
+from studio.settings import SEED_MAX, GenerationSettings, LoraChoice
+from studio.training.adapters import Adapters
+from studio.training.training_set import TrainingSet
+from studio.training_settings import TrainingSettings
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+CHECK_STEPS = 4
+STEP_LORA = "lora.safetensors"
+
+
+def choose_prompts(settings: TrainingSettings, data: TrainingSet) -> tuple[str, ...]:
+    """The user's, else captions of held-out pictures, else of trained ones: as many as there are pictures."""
+    if settings.validation_prompts:
+        return settings.validation_prompts
+    captions = dict.fromkeys(item.caption for item in (*data.held_out, *data.items) if item.caption)
+    return tuple(captions)[: settings.num_validation_images]
+
+
+def validation_generations(
+    settings: TrainingSettings, prompts: Sequence[str], *, resolution: int
+) -> tuple[GenerationSettings, ...]:
+    """One for each picture: prompts in turn, each picture with a seed of its own."""
+    if not prompts:
+        return ()
+    return tuple(
+        GenerationSettings(
+            prompt=prompts[i % len(prompts)],
+            num_inference_steps=settings.validation_inference_steps,
+            guidance_scale=settings.validation_guidance_scale,
+            width=resolution,
+            height=resolution,
+            seed=(settings.validation_seed + i) % (SEED_MAX + 1),
+        )
+        for i in range(settings.num_validation_images)
+    )
+
+
+def check_generation(settings: TrainingSettings, prompt: str, *, resolution: int) -> GenerationSettings:
+    """The small picture by which a finished file is compared with the layers in memory."""
+    return GenerationSettings(
+        prompt=prompt,
+        num_inference_steps=CHECK_STEPS,
+        guidance_scale=1,
+        width=resolution,
+        height=resolution,
+        seed=settings.validation_seed,
+    )
+
+
+@dataclass
+class Sampler:
+    """Makes validation pictures of one run.
+
+    Attributes:
+        tell_problem: told of every picture that failed a check; the run goes on.
+        on_picture: given each picture as (name, (height, width, 3) uint8), for TensorBoard.
+    """
+
+    manager: PipelineManager
+    adapters: Adapters
+    vae: ParkedModule
+    run: RunFolder
+    settings: TrainingSettings
+    generations: tuple[GenerationSettings, ...]
+    tell_problem: Callable[[str], None]
+    on_picture: Callable[[int, str, np.ndarray], None]
+    cancelled: Callable[[], bool] = lambda: False
+    _base: tuple[str | None, ...] | None = field(default=None)
+
+    def sample(self, step: int, weights: LoraWeights, metadata: Mapping[str, str]) -> SampleEvent:
+        """Pictures of the base, once, and of the LoRA as it is now; at step 0 the LoRA is the base.
+
+        Raises:
+            GenerationCancelledError: where `cancelled` said so.
+            OSError: where they cannot be written.
+        """
+        started = time.perf_counter()
+        folder = self.run.samples / f"step-{step:06}"
+        file = folder / STEP_LORA
+        write_kohya(file, weights, metadata, dtype=DTYPES[self.settings.save_dtype])
+        with torch.random.fork_rng(), self.vae.present(), self.adapters.taken_out():
+            try:
+                if self._base is None:
+                    self._base = self._pictures(0, self.run.samples / "base", lora=None)
+                pictures = self._base if step == 0 else self._pictures(step, folder, lora=file)
+            finally:
+                self.manager.loras.use(())  # before the layers that learn come back
+        return SampleEvent(
+            step=step,
+            prompts=tuple(generation.prompt for generation in self.generations),
+            base=self._base,
+            pictures=pictures,
+            lora=self._relative(file),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _pictures(self, step: int, folder: Path, *, lora: Path | None) -> tuple[str | None, ...]:
+        loras = () if lora is None else (LoraChoice(name=str(lora.resolve())),)
+        files: list[str | None] = []
+        for index, generation in enumerate(self.generations):
+            wanted = generation.model_copy(update={"loras": loras})
+            file = folder / f"{index}-seed{generation.seed}.png"
+            if lora is None and _is_made(file, wanted):  # before the run was resumed
+                files.append(self._relative(file))
+                continue
+            try:
+                made = self.manager.generate(wanted, watcher=Watcher(cancelled=self.cancelled))
+            except InvalidImageError as error:
+                self.tell_problem(f"The picture {generation.prompt!r} of step {step:,} is not valid. {error}")
+                files.append(None)
+                continue
+            save_picture(file, made.picture, made.record)
+            self.on_picture(step, f"{'base' if lora is None else 'lora'}/{index}", made.picture)
+            files.append(self._relative(file))
+        return tuple(files)
+
+    def _relative(self, file: Path) -> str:
+        return file.relative_to(self.run.root).as_posix()
+
+
+def _is_made(file: Path, wanted: GenerationSettings) -> bool:
+    """Whether this very picture is on the disk already."""
+    if not file.is_file():
+        return False
+    try:
+        return read_picture_text(file).settings == wanted
+    except PictureFileError:  # cut off by a kill of another program: made again
+        return False

@@ -1,0 +1,193 @@
+"""All that a resumed run needs to go on to the bit: weights, optimizer, schedule, random state, position.
+
+What batches hold and what is drawn for them are functions of the seed and of the position (`studio.training.order`);
+the random state is that of torch's own generator, which LoRA dropout draws from, one for each process.
+"""
+
+import io
+from collections.abc import Mapping
+
+import torch
+from safetensors.torch import load, save
+
+from studio.engine.lora_export import kohya_state
+from studio.engine.lora_weights import LayerWeights, LoraWeights
+from studio.errors import TrainingError
+from studio.loras.keys import layer_name
+from studio.results import Fact
+from studio.training.adapters import Adapters
+from studio.training.checkpoints import Checkpoint
+from studio.training.optimizers import RunningMean
+from studio.training_settings import TrainingSettings
+
+WEIGHTS, MEANS = "lora.safetensors", "ema.safetensors"
+OPTIMIZER, SCHEDULE, RANDOM, POSITION = "optimizer.pt", "schedule.pt", "random.pt", "position.json"
+
+# Settings that change only what is watched and kept: a run may be resumed with others.
+WATCHING_SETTINGS = frozenset(
+    (
+        "cpu",
+        "validation_steps",
+        "num_validation_images",
+        "validation_prompts",
+        "validation_seed",
+        "validation_inference_steps",
+        "validation_guidance_scale",
+        "held_out_steps",
+        "checkpointing_steps",
+        "keep_checkpoints",
+        "keep_every_steps",
+        "save_dtype",
+        "wandb",
+    )
+)
+
+
+class Position(Fact):
+    """Where a checkpoint stands, and what it belongs to."""
+
+    step: int
+    batches_done: int
+    dataset_digest: str
+    prior_digest: str = ""
+    num_processes: int
+    settings: TrainingSettings
+
+
+def pack(
+    position: Position,
+    adapters: Adapters,
+    means: RunningMean | None,
+    *,
+    optimizer: Mapping[str, object],
+    schedule: Mapping[str, object],
+    random_states: torch.Tensor,
+    metadata: Mapping[str, str],
+) -> dict[str, bytes]:
+    """The files of a checkpoint. Its weights are a LoRA in kohya's form, in float32: any program can try it.
+
+    Args:
+        random_states: (processes, bytes) uint8.
+    """
+    weights = adapters.weights()
+    files = {
+        WEIGHTS: _lora_bytes(weights, metadata),
+        OPTIMIZER: _torch_bytes(optimizer),
+        SCHEDULE: _torch_bytes(schedule),
+        RANDOM: _torch_bytes({"states": random_states}),
+        POSITION: position.model_dump_json(indent=1).encode(),
+    }
+    if means is not None:
+        names = [name for name, _ in adapters.named_parameters()]
+        files[MEANS] = save(dict(zip(names, (m.cpu() for m in means.means), strict=True)))
+    return files
+
+
+def read_position(checkpoint: Checkpoint) -> Position:
+    """Where it stands."""
+    return Position.model_validate_json(checkpoint.files[POSITION])
+
+
+def assert_same_run(
+    position: Position, settings: TrainingSettings, *, dataset_digest: str, prior_digest: str, num_processes: int
+) -> None:
+    """Refuse to go on with other settings or other data.
+
+    Raises:
+        TrainingError: it names what is different.
+    """
+    before, now = position.settings.model_dump(), settings.model_dump()
+    changed = [
+        f"{name} was {before[name]!r}, is {now[name]!r}"
+        for name in before
+        if before[name] != now[name] and name not in WATCHING_SETTINGS
+    ]
+    if position.dataset_digest != dataset_digest or position.prior_digest != prior_digest:
+        changed.append("the dataset's snapshot is another one")
+    if num_processes != position.num_processes and settings.lora_dropout > 0:
+        changed.append(
+            f"it ran in {position.num_processes} processes, now in {num_processes}: with LoRA dropout each process has "
+            "a random state of its own"
+        )
+    if changed:
+        raise TrainingError(
+            f"The run stands at step {position.step:,} and cannot go on, because it was changed: {'; '.join(changed)}. "
+            "Change it back, or duplicate the run to begin a new one."
+        )
+
+
+def restore(
+    checkpoint: Checkpoint, adapters: Adapters, means: RunningMean | None, *, process: int
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Put weights, means and random state back; (optimizer, schedule) states are for their owners.
+
+    Raises:
+        TrainingError: where the checkpoint has other layers.
+    """
+    adapters.put(_weights_like(adapters.weights(), load(checkpoint.files[WEIGHTS])))
+    if means is not None and MEANS in checkpoint.files:
+        stored = load(checkpoint.files[MEANS])
+        means.put([stored[name] for name, _ in adapters.named_parameters()])
+    states = _from_torch_bytes(checkpoint.files[RANDOM])["states"]
+    assert isinstance(states, torch.Tensor)
+    set_random_state(states[process % len(states)])
+    return _from_torch_bytes(checkpoint.files[OPTIMIZER]), _from_torch_bytes(checkpoint.files[SCHEDULE])
+
+
+def random_state() -> torch.Tensor:
+    """The state of torch's own generators, CPU's first, as bytes."""
+    cpu = torch.get_rng_state()
+    if torch.cuda.is_available():
+        return torch.cat([cpu, torch.cuda.get_rng_state()])
+    if torch.backends.mps.is_available():
+        return torch.cat([cpu, torch.mps.get_rng_state()])
+    return cpu
+
+
+def set_random_state(state: torch.Tensor) -> None:
+    """Set what `random_state` told; the device's part only where there is such a device."""
+    length = len(torch.get_rng_state())
+    torch.set_rng_state(state[:length])
+    device_state = state[length:]
+    if len(device_state) and torch.cuda.is_available():
+        torch.cuda.set_rng_state(device_state)
+    elif len(device_state) and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(device_state)
+
+
+def _lora_bytes(weights: LoraWeights, metadata: Mapping[str, str]) -> bytes:
+    return save(kohya_state(weights, torch.float32), metadata=dict(metadata))
+
+
+def _weights_like(like: LoraWeights, stored: Mapping[str, torch.Tensor]) -> LoraWeights:
+    """What kohya's names hold, for the layers of `like`."""
+    unet = {path: _layer(f"lora_unet_{layer_name(path)}", layer, stored) for path, layer in like.unet.items()}
+    text = {
+        path: _layer(f"lora_te_text_model_{layer_name(path)}", layer, stored)
+        for path, layer in like.text_encoder.items()
+    }
+    return LoraWeights(unet, text)
+
+
+def _layer(name: str, like: LayerWeights, stored: Mapping[str, torch.Tensor]) -> LayerWeights:
+    try:
+        magnitude = None if like.magnitude is None else stored[f"{name}.dora_scale"]
+        return LayerWeights(
+            down=stored[f"{name}.lora_down.weight"],
+            up=stored[f"{name}.lora_up.weight"],
+            alpha=like.alpha,
+            magnitude=magnitude,
+        )
+    except KeyError as error:
+        raise TrainingError(f"The checkpoint has no {error.args[0]}: it is of a run with other settings.") from error
+
+
+def _torch_bytes(state: Mapping[str, object]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def _from_torch_bytes(content: bytes) -> dict[str, object]:
+    state: dict[str, object] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    return state

@@ -1,0 +1,144 @@
+"""`python -m studio jobs`: what the terminal shows, and what it does."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from studio.errors import RunError
+from studio.jobs import command
+from studio.jobs.command import jobs_app, list_jobs, log_of_job, resume_job, start_work, time_left
+from studio.jobs.queue import JobQueue
+from studio.jobs.run_folder import RunStatus, take_requests, write_status
+from studio.paths import UserData
+from tests.jobs.scripted_jobs import add_job, new_user_data, wait_until, workers_of
+
+
+@pytest.fixture
+def user_data(tmp_path: Path) -> Iterator[UserData]:
+    with new_user_data(tmp_path) as user_data:
+        yield user_data
+
+
+def run(user_data: UserData, *words: str) -> str:
+    """What the command prints, from the whole command line."""
+    app = typer.Typer()
+    app.add_typer(jobs_app, name="jobs")
+    app.command("other")(lambda: None)
+    result = CliRunner().invoke(app, ["jobs", *words, "--user-data", str(user_data.root)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def begin(user_data: UserData, job_id: int) -> None:
+    assert JobQueue(user_data).begin(job_id, pid=1, process_start_time=1.5) is not None
+
+
+def test_an_empty_queue_says_so_and_makes_no_file(user_data: UserData) -> None:
+    assert run(user_data).startswith("The queue is empty.")
+    assert list(user_data.root.iterdir()) == []
+
+
+def test_the_list_shows_place_state_steps_time_left_and_message(user_data: UserData) -> None:
+    shoes, _, failed = (add_job(user_data, name) for name in ("shoes", "a cat", "bags"))
+    JobQueue(user_data).move_to_front(failed.id)
+    begin(user_data, failed.id)
+    JobQueue(user_data).settle(failed.id, "failed", "All 3 attempts ended. The end of its log:\nTraceback\nError")
+    begin(user_data, shoes.id)
+    JobQueue(user_data).pause(shoes.id)
+    status = RunStatus(state="running", step=1200, num_steps=2000, remaining_seconds=4320, message="Step 1200.")
+    write_status(shoes.run, status)
+    lines = run(user_data).splitlines()
+    assert lines[:4] == [
+        "place  job  title  state                    steps           time left   message",
+        "–      1    shoes  running, asked to pause  1,200 of 2,000  1 h 12 min  Step 1200.",
+        "1      2    a cat  queued",
+        "–      3    bags   failed                                               All 3 attempts ended. The end of its "
+        "log: `python -m studio jobs log 3` shows it.",
+    ]
+    assert lines[5].startswith("No process goes through the queue now. `python -m studio jobs work`")
+
+
+def test_the_list_as_json_has_the_same_and_more(user_data: UserData) -> None:
+    job = add_job(user_data, "shoes")
+    (line,) = json.loads(run(user_data, "--json"))
+    assert (line["job"]["id"], line["job"]["position"], line["job"]["state"]) == (job.id, 1, "queued")
+    assert line["job"]["run_folder"] == str(job.run_folder)
+    assert (line["step"], line["remaining_seconds"]) == (0, None)
+
+
+def test_a_damaged_status_costs_no_list(user_data: UserData) -> None:
+    job = add_job(user_data, "shoes")
+    begin(user_data, job.id)
+    job.run.status.write_text("{")
+    assert "cannot be read" in run(user_data)
+
+
+def test_jobs_are_steered_by_their_numbers(user_data: UserData) -> None:
+    first, second = add_job(user_data, "one"), add_job(user_data, "two")
+    assert run(user_data, "move", "2", "1") == "Job 2 (two) is number 1 in the line.\n"
+    assert run(user_data, "pause", "2") == "Job 2 (two) is paused.\n"
+    assert run(user_data, "stop", "2") == "Job 2 (two) is stopped.\n"
+    assert (
+        run(user_data, "remove", "2") == f"Job 2 (two) is out of the queue. Its run is kept in {second.run_folder}.\n"
+    )
+    begin(user_data, first.id)
+    said = "Job 1 (one) was asked to stop. It saves after the step in work, then ends.\n"
+    assert run(user_data, "stop", "1") == said
+    assert take_requests(first.run) == {"stop"}
+
+
+def test_the_folder_may_be_named_before_the_command(user_data: UserData) -> None:
+    add_job(user_data, "one")
+    result = CliRunner().invoke(jobs_app, ["--user-data", str(user_data.root), "pause", "1"], catch_exceptions=False)
+    assert result.output == "Job 1 (one) is paused.\n"
+
+
+def test_a_refusal_leaves_the_command_as_an_error_of_the_studio(user_data: UserData) -> None:
+    with pytest.raises(RunError, match="There is no job 5 in the queue"):
+        CliRunner().invoke(jobs_app, ["stop", "5", "--user-data", str(user_data.root)], catch_exceptions=False)
+
+
+def test_resuming_puts_it_into_the_line_and_sees_to_a_worker(
+    user_data: UserData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = add_job(user_data, "one")
+    JobQueue(user_data).pause(job.id)
+    ensured: list[tuple[UserData, bool]] = []
+    monkeypatch.setattr(command, "ensure_worker", lambda *given: ensured.append(given))
+    assert resume_job(user_data, job.id, cpu_only=True) == "Job 1 (one) is number 1 in the line."
+    assert ensured == [(user_data, True)]
+
+
+def test_work_starts_the_real_worker_once_there_is_work(user_data: UserData) -> None:
+    assert start_work(user_data) == "No job waits. `python -m studio jobs` lists all."
+    job = add_job(user_data, "one")
+    job.run_folder.rename(user_data.root / "elsewhere")
+    assert start_work(user_data, cpu_only=True).startswith("A process goes through the queue now.")
+    wait_until(lambda: JobQueue(user_data).job(job.id).state == "failed")
+    wait_until(lambda: not workers_of(user_data))
+
+
+def test_the_log_is_shown_from_its_end(user_data: UserData) -> None:
+    job = add_job(user_data, "one")
+    with pytest.raises(RunError, match=r"Job 1 \(one\) has no log yet\. It is queued"):
+        log_of_job(user_data, job.id)
+    job.run.log.write_text("\n".join(f"line {number}" for number in range(100)))
+    assert run(user_data, "log", "1").splitlines()[::39] == ["line 60", "line 99"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, ""), (0, "0 s"), (59.4, "59 s"), (720, "12 min"), (4320, "1 h 12 min"), (3599, "1 h 00 min")],
+)
+def test_time_left_is_said_in_hours_and_minutes(seconds: float | None, words: str) -> None:
+    assert time_left(seconds) == words
+
+
+def test_printing_to_a_pipe_works(user_data: UserData, capsys: pytest.CaptureFixture[str]) -> None:
+    add_job(user_data, "one")
+    list_jobs(user_data, as_json=True)
+    assert json.loads(capsys.readouterr().out)

@@ -1,0 +1,122 @@
+"""`studio export` writes what it says, and never over anything."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from studio.engine.lora_export import largest_difference, read_weights, write_peft
+from studio.engine.models import find_model, load_components
+from studio.engine.pipeline import PipelineManager
+from studio.errors import LoraError, ModelError, SettingsError, StudioError
+from studio.export_command import export, run_export
+from studio.export_settings import EXPORT_FORMS, ExportSettings
+from studio.loras.library import shipped_loras
+from studio.paths import CHECKOUT_FOLDER, UserData
+from studio.settings import ModelSettings
+from tests.engine.lora_updates import random_update
+
+WHITE_GROUND = shipped_loras() / "white-ground.safetensors"
+ENDINGS = {"kohya": "a.safetensors", "diffusers": "a.safetensors", "merged": "a", "checkpoint": "a.safetensors"}
+
+
+def run(settings: ExportSettings, tmp_path: Path) -> str:
+    return run_export(settings, ModelSettings(), user_data=UserData(tmp_path / "user_data"))
+
+
+def command_line(*arguments: str) -> str:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(export)
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("form", ["kohya", "diffusers"])
+def test_a_shipped_lora_is_written_for_other_programs(form: str, manager: PipelineManager, tmp_path: Path) -> None:
+    file = tmp_path / "out" / "white.safetensors"
+    words = command_line("white-ground", "--to", form, "--output", str(file), "--user-data", str(tmp_path))
+    assert words == f"Written: {file} (108 layers, largest relative difference when read back 0)\n"
+    source = read_weights("source", WHITE_GROUND, manager.components)
+    assert largest_difference(source, read_weights("white", file, manager.components)) == 0
+    assert [path.name for path in file.parent.iterdir()] == ["white.safetensors"]
+
+
+def test_a_file_with_another_programs_names_becomes_kohyas(manager: PipelineManager, tmp_path: Path) -> None:
+    manager.loras.use(())
+    weights = random_update(manager.components)
+    write_peft(tmp_path / "theirs.safetensors", weights, {})
+    words = command_line(str(tmp_path / "theirs.safetensors"), "--output", str(tmp_path / "ours.safetensors"))
+    assert words.startswith(f"Written: {tmp_path / 'ours.safetensors'} (")
+    assert largest_difference(weights, read_weights("a", tmp_path / "ours.safetensors", manager.components)) < 1e-2
+
+
+def test_the_file_is_named_after_the_lora_where_no_output_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(ExportSettings(lora="white-ground"), tmp_path)
+    assert (tmp_path / "white-ground-kohya.safetensors").is_file()
+
+
+def test_a_merged_model_has_the_lora_at_its_strength(manager: PipelineManager, tmp_path: Path) -> None:
+    manager.loras.use(())
+    settings = ExportSettings(lora="white-ground", to="merged", strength=0.5, output=tmp_path / "m", dtype="float32")
+    words = run(settings, tmp_path)
+    assert words.endswith("(108 layers, largest relative difference when read back 0)")
+    merged = load_components(find_model(str(tmp_path / "m")), "float32")
+    path, layer = next(iter(read_weights("a", WHITE_GROUND, manager.components).unet.items()))
+    old = manager.components.unet.get_submodule(path).weight
+    change = layer.scale * (layer.up.flatten(1) @ layer.down.flatten(1)).reshape(old.shape)
+    torch.testing.assert_close(merged.unet.get_submodule(path).weight, old + 0.5 * change, atol=1e-6, rtol=1e-5)
+
+
+def test_the_shipped_model_cannot_be_a_checkpoint_and_says_what_can_be(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"Write a folder instead \(--to merged\)"):
+        run(ExportSettings(lora="white-ground", to="checkpoint", output=tmp_path / "a.safetensors"), tmp_path)
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize("form", EXPORT_FORMS)
+def test_nothing_is_overwritten(form: str, tmp_path: Path) -> None:
+    target = tmp_path / ENDINGS[form]
+    target.write_text("mine")
+    with pytest.raises(LoraError, match="is there already, and nothing is overwritten"):
+        run(ExportSettings(lora="white-ground", to=form, output=target), tmp_path)
+    assert target.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nosuch",), "There is no LoRA named nosuch in the library"),
+        (("white-ground", "--to", "a1111"), "to should be 'kohya', 'diffusers', 'merged' or 'checkpoint', got 'a1111'"),
+        (("white-ground", "--dtype", "int8"), "dtype should be 'float16' or 'float32', got 'int8'"),
+        (("white-ground", "--strength", "9"), "strength must be between -4 and 4, got 9"),
+        (
+            ("white-ground", "--output", "shoes.ckpt"),
+            r"output must end in \.safetensors for --to kohya, got shoes\.ckpt",
+        ),
+        (("white-ground", "--model", "/nowhere"), "There is no model folder or file /nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    with pytest.raises(StudioError, match=words):
+        command_line(*arguments, "--user-data", str(tmp_path))
+
+
+def test_an_ending_that_no_program_reads_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.engine.models.load_components", lambda *_, **__: pytest.fail("loaded a model"))
+    with pytest.raises(SettingsError):
+        run(ExportSettings(lora="white-ground", output=tmp_path / "a.bin"), tmp_path)
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    code = "import studio.export_command, sys; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT_FOLDER, check=False).returncode == 0
