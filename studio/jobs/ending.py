@@ -9,7 +9,7 @@ from studio.jobs.run_folder import RunState, RunStatus
 
 # A job's exit codes. Every other ending was not its own choice.
 DONE = 0
-REFUSED = 1  # with a sentence in its status: trying again would find the same
+REFUSED = 1  # with a sentence in its status: trying again would find the same. Python's own crashes are 1 without one
 _SAID_WHEN_DONE: tuple[RunState, ...] = ("finished", "stopped", "paused")
 _SAID_AT_THE_END: tuple[RunState, ...] = (*_SAID_WHEN_DONE, "failed")
 _KILLED = (-9, 137)  # SIGKILL, as we see it and as shells and containers tell it
@@ -38,9 +38,8 @@ def judge(job: Job, *, exit_code: int | None, status: RunStatus, log_end: str) -
         if status.state in _SAID_WHEN_DONE:
             return Ending(cast(JobState, status.state), status.message)
         return Ending("failed", f"Its process ended as if all went well, but its run is {status.state}.{_log(log_end)}")
-    if exit_code == REFUSED:
-        said = status.message if status.state == "failed" else ""
-        return Ending("failed", said or f"Its process ended without saying why.{_log(log_end)}")
+    if exit_code == REFUSED and status.state == "failed":
+        return Ending("failed", status.message or f"It did not say why.{_log(log_end)}")
     if exit_code is None and status.state in _SAID_AT_THE_END:
         return Ending(cast(JobState, status.state), status.message)
     return _judge_accident(job, _cause(exit_code, log_end), log_end)

@@ -36,7 +36,7 @@ class ResumedEvent(RunEvent):
 
 
 class StepEvent(RunEvent):
-    """An optimizer step: mean loss of its pictures, norm of the gradient before clipping, rate of the U-Net's layers."""
+    """An optimizer step: mean loss of its pictures, norm of the gradient before clipping, rate of the U-Net."""
 
     kind: Literal["step"] = "step"
     step: int

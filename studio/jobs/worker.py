@@ -150,7 +150,7 @@ class Worker:
         status = _status(job.run)
         log_end = end_of_log(job.run.log, num_lines=_LOG_LINES, of_last_attempt=True)
         ending = judge(job, exit_code=exit_code, status=status, log_end=log_end)
-        if ending.state not in ("queued", "running") and status.state in BUSY_STATES:
+        if ending.state != "queued" and status.state in BUSY_STATES and not _is_of_another(status, job):
             closed = {"state": ending.state, "message": ending.message, "pid": 0, "remaining_seconds": None}
             _try_to_write(job.run, status.model_copy(update=closed))
         _insist(lambda: self._queue.settle(job_id, ending.state, ending.message))
@@ -160,10 +160,15 @@ class Worker:
 def _say_that_it_starts(job: Job) -> None:
     """So that what the run said before, `paused` perhaps, is not taken for this attempt's ending."""
     status = _status(job.run)
-    if status.state in BUSY_STATES and status.pid > 0 and psutil.pid_exists(status.pid):
-        return  # somebody works on it from a terminal: this attempt will find that, and say so
+    if _is_of_another(status, job):
+        return  # this attempt will find that, and say so
     starting = {"state": "waiting", "message": "Its process is starting.", "pid": job.pid, "remaining_seconds": None}
     _try_to_write(job.run, status.model_copy(update=starting))
+
+
+def _is_of_another(status: RunStatus, job: Job) -> bool:
+    """Whether a living process that is not the job's works on the run, from a terminal perhaps."""
+    return status.state in BUSY_STATES and status.pid not in (0, job.pid) and psutil.pid_exists(status.pid)
 
 
 def _status(run: RunFolder) -> RunStatus:

@@ -9,7 +9,7 @@ from typing import Literal
 MOST_POINTS = 600
 MOST_MARKED_POINTS = 60  # more markers than these would run into each other
 WIDTH, HEIGHT = 540, 280
-LEFT, RIGHT, TOP, BOTTOM = 72, 14, 12, 52
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 32, 50
 DOTS_SHARE = 0.995  # a few dots far above all others do not flatten the rest: they are counted and not drawn
 
 CurveStyle = Literal["dots", "main", "second", "third"]
@@ -95,6 +95,18 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     return kept
 
 
+def sampled(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+    """At most so many points, to be seen as dots: most of them evenly, as single values lie; the rest are peaks.
+
+    Lowest and highest alone, as `thinned` keeps them, would leave a gap in the middle that is none.
+    """
+    if len(points) <= most:
+        return list(points)
+    num_evenly = most * 3 // 4
+    evenly = {points[i * len(points) // num_evenly] for i in range(num_evenly)}
+    return sorted(evenly | set(thinned(points, most - num_evenly)))
+
+
 def _height(point: Point) -> float:
     return point[1]
 
@@ -112,11 +124,12 @@ def rounded_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
 
 
 def tick_words(value: float, step: float) -> str:
-    """A tick with as many places as its axis needs: `3,000`, `0.05`, `5e-05`."""
+    """A tick with as many places as its axis needs: `3,000`, `0.05`, `5e-5`."""
     if value == 0:
         return "0"
     if step < 1e-3:
-        return f"{value:.3g}"
+        digits, power = f"{value:.2e}".split("e")
+        return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
     return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 
@@ -198,7 +211,7 @@ def _last_shown(number: int) -> int:
 
 
 def _grid(chart: Chart, axes: _Axes) -> str:
-    bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
+    bottom = HEIGHT - BOTTOM
     lines = []
     for tick in axes.y_ticks:
         y = axes.y(tick)
@@ -216,18 +229,18 @@ def _grid(chart: Chart, axes: _Axes) -> str:
         f'{"".join(lines)}<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'
         f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
         f"{html.escape(chart.x_label)}</text>"
-        f'<text class="label" transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">'
-        f"{html.escape(chart.y_label)}</text>"
+        f'<text class="label" x="{LEFT - 8}" y="16" text-anchor="end">{html.escape(chart.y_label)}</text>'
     )
 
 
 def _curve(curve: Curve, axes: _Axes) -> str:
     top = axes.y_ticks[-1]
-    points = thinned([point for point in curve.points if curve.style != "dots" or point[1] <= top])
+    is_dots = curve.style == "dots"
+    points = sampled([point for point in curve.points if point[1] <= top]) if is_dots else thinned(curve.points)
     if not points:
         return ""
     places = [(axes.x(x), axes.y(y)) for x, y in points]
-    if curve.style == "dots":
+    if is_dots:
         return f'<path class="dots" d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)}"/>'
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     line = f'<path class="line {curve.style}" d="{path}"/>'

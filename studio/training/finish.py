@@ -1,4 +1,4 @@
-"""What comes out of a run: two files, each read back and compared, layer by layer and in a picture, before it is done."""
+"""What comes out of a run: two files, each read back and compared, by layer and by picture, before it is done."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -12,7 +12,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from studio.engine.device import synchronize
 from studio.engine.lora_weights import LayerWeights, LoraWeights
 from studio.engine.mps import attention_context
 from studio.errors import GenerationCancelledError, TrainingError
@@ -70,7 +69,7 @@ class TrainingLoop:
     saved_step: int = -1
 
     def train(self) -> Ending:
-        """Go on from `position` until the last step, or until a stop or a pause is asked for; a checkpoint is saved then.
+        """Go on from `position` until the last step, or until a stop or a pause is asked for; then save.
 
         Raises:
             TrainingError: where a loss or a gradient is not finite; the state before that step is saved.

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from studio.jobs.events import MemoryEvent, SampleEvent, StepEvent
 from studio.reports import GIB, gigabytes
-from studio.training.curves import Chart, Curve, num_above, smoothed
+from studio.training.curves import MOST_POINTS, Chart, Curve, num_above, smoothed
 from studio.training.report_facts import RunFacts, by_step
 from studio.training.report_parts import Charts, Part, Picture, PictureGroup, Pictures, Section, Table, Words
 from studio.training.report_sections import held_out_rows, spread
@@ -56,9 +56,11 @@ def _step_charts(facts: RunFacts) -> list[Chart]:
     if facts.steps:
         steps = [event.step for event in facts.steps]
         rates = Curve("learning rate of the U-Net", steps, [event.learning_rate for event in facts.steps])
-        charts.append(Chart("Learning rate", "step", "learning rate", (rates,), from_zero=True))
+        charts.append(Chart("Learning rate", "step", "rate", (rates,), from_zero=True))
         norms = _dotted(facts.steps, "norm", [event.grad_norm for event in facts.steps])
         charts.append(_noted(Chart("Gradient norm, before clipping", "step", "norm", norms, from_zero=True)))
+        seconds = _dotted(facts.steps, "time", [event.seconds for event in facts.steps])
+        charts.append(_noted(Chart("Time of a step", "step", "seconds", seconds, from_zero=True)))
     return charts
 
 
@@ -66,8 +68,9 @@ def _dotted(steps: Sequence[StepEvent], what: str, values: Sequence[float]) -> t
     """Single values as dots, and their running mean."""
     at = [event.step for event in steps]
     weight = min(MOST_SMOOTHING, max(0.0, 1 - 20 / len(steps)))
+    drawn = f" ({MOST_POINTS} of {len(steps):,} drawn)" if len(steps) > MOST_POINTS else ""
     return (
-        Curve(f"{what} of a step", at, values, "dots"),
+        Curve(f"{what} of a step{drawn}", at, values, "dots"),
         Curve(f"{what}, smoothed", at, smoothed(values, weight), "main"),
     )
 

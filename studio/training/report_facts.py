@@ -156,20 +156,20 @@ def worked_seconds(events: Sequence[AnyEvent]) -> list[float]:
     begins with the state `preparing`, or with a resume after steps.
     """
     total, works, has_stepped = 0.0, False, False
-    before: datetime | None = None
+    before: float | None = None
     result = []
     for event in events:
         begins = (isinstance(event, StateEvent) and event.state == "preparing") or (
             isinstance(event, ResumedEvent) and has_stepped
         )
         if works and not begins and before is not None:
-            total += max(0.0, (event.at - before).total_seconds())
+            total += max(0.0, event.at.timestamp() - before)
         if begins:
             has_stepped = False
         has_stepped = has_stepped or isinstance(event, StepEvent)
         # Lines of a run whose first state was lost count all the same.
         works = event.state not in IDLE_STATES if isinstance(event, StateEvent) else works or before is None or begins
-        before = event.at
+        before = event.at.timestamp()
         result.append(total)
     return result
 

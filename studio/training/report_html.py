@@ -24,6 +24,7 @@ from studio.training.report_style import STYLE
 
 # Nothing from elsewhere is asked for, even where something were smuggled in: pictures beside the file, and its style.
 _POLICY = "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+MOST_WIDE_COLUMNS = 6  # more of 160 pixels would not fit into a window of 1,280
 _SIGNS = {"finished": "✓", "failed": "✕", "stopped": "■", "paused": "‖"}
 
 
@@ -87,7 +88,7 @@ def _part(part: Part) -> str:
 
 def _chart(chart: Chart) -> str:
     drawn = chart_svg(chart) or '<p class="quiet">No finite value was told.</p>'
-    note = f'<p class="quiet">{_text(chart.note)}</p>' if chart.note else ""
+    note = f'<p class="quiet">{_text(chart.note)}</p>'
     caption = f"<figcaption><strong>{_text(chart.title)}</strong> {legend_html(chart)}</figcaption>"
     return f"<figure>{caption}{drawn}{note}</figure>"
 
@@ -119,8 +120,9 @@ def _frame(content: str, label: str) -> str:
 def _pictures(pictures: Pictures) -> str:
     head = "".join(f'<th scope="col">{_text(column)}</th>' for column in pictures.columns)
     groups = "".join(_group(group, len(pictures.columns)) for group in pictures.groups)
+    many = " many" if len(pictures.columns) > MOST_WIDE_COLUMNS else ""
     table = (
-        '<table class="pictures"><caption>The same prompts and seeds at every step</caption>'
+        f'<table class="pictures{many}"><caption>The same prompts and seeds at every step</caption>'
         f"<thead><tr><td></td>{head}</tr></thead>{groups}</table>"
     )
     return _frame(table, "Validation pictures by step")
@@ -149,9 +151,9 @@ def _joined(cells: tuple[Picture | None, ...]) -> list[tuple[Picture, int]]:
 def _cell(cell: tuple[Picture, int]) -> str:
     picture, columns = cell
     over = f' colspan="{columns}"' if columns > 1 else ""
-    more = '<span class="quiet">the same for every step at its right</span>' if columns > 1 else ""
+    more = '<span class="quiet">made once: the base does not change</span>' if columns > 1 else ""
     if not picture.file:
         return f'<td{over}><span class="quiet">{_text(picture.words)}</span></td>'
     place = quote(picture.file, safe="/")
-    image = f'<img src="{place}" alt="{_text(picture.words)}" width="160" loading="lazy">'
+    image = f'<img src="{place}" alt="{_text(picture.words)}" width="160" height="160" decoding="async">'
     return f'<td{over}><a href="{place}">{image}</a>{more}</td>'

@@ -19,7 +19,7 @@ from studio.training.report_parts import (
 )
 
 _SIGNS = re.compile(r"([\\`*_\[\]<>|~&#$])")
-_LIST_BEGINNING = re.compile(r"^(\d*)([-+=.)])")
+_LIST_BEGINNING = re.compile(r"^(\d{0,9})([-+=.)])(?=[-+=\s]|$)")
 
 
 def to_markdown(report: Report) -> str:

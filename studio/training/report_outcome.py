@@ -144,14 +144,14 @@ def key_figures(facts: RunFacts) -> tuple[tuple[str, str], ...]:
     held_out = held_out_change(looks) if looks else None
     peak = facts.peak_accelerator_bytes
     figures = [
-        ("Steps", f"{facts.step:,} of {facts.num_steps:,}" if facts.num_steps else f"{facts.step:,}"),
+        ("Steps", f"{facts.step:,}" + ("" if facts.num_steps in (None, facts.step) else f" of {facts.num_steps:,}")),
         ("Time of work", duration(facts.seconds)),
         ("A step, median", duration_of_step(median)),
         ("Held-out loss", percent(held_out.share) if held_out else "–"),
         ("Trained loss", percent(trained_change(looks).share) if len(looks) > 1 else "–"),
         ("Peak memory", gigabytes(facts.peak_process_bytes)),
     ]
-    return (*figures, ("Peak of the accelerator", gigabytes(peak))) if peak is not None else tuple(figures)
+    return (*figures, ("Accelerator, peak", gigabytes(peak))) if peak is not None else tuple(figures)
 
 
 def duration_of_step(seconds: float | None) -> str:

@@ -1,11 +1,10 @@
 """The sections of a training's report that are tables and sentences."""
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-
-from pydantic_core import to_json
 
 from studio.dataset.buckets import Bucket, assign_bucket, buckets_for
 from studio.dataset.recipe import LAYOUT_TITLES
@@ -92,7 +91,7 @@ def dataset_section(facts: RunFacts) -> Section:
     if facts.plan:
         kept = facts.plan.num_pictures - facts.plan.num_held_out
         parts.append(
-            Words(f"{counted(kept, 'picture')} are trained on, {facts.plan.num_held_out:,} are held out to measure.")
+            Words(f"Trained on: {counted(kept, 'picture')}. Held out, to measure: {facts.plan.num_held_out:,}.")
         )
     parts.append(_buckets_table(facts, facts.snapshot))
     entries = facts.snapshot.entries
@@ -302,7 +301,7 @@ def repeat_command(settings: TrainingSettings) -> str:
     for name in changed_settings(settings):
         value = getattr(settings, name)
         if name != "dataset":
-            words += ["--set", f"{name}={value if isinstance(value, str) else to_json(value).decode()}"]
+            words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
     return shlex.join(words)
 
 
@@ -317,5 +316,6 @@ def held_out_rows(looks: Sequence[HeldOutEvent], most: int) -> tuple[tuple[str, 
 
 
 def moment(at: datetime) -> str:
-    """`2026-03-01 14:05:09 +01:00`, as it was told."""
-    return at.isoformat(sep=" ", timespec="seconds").replace("+", " +")
+    """`2026-03-01 14:05:09 UTC+01:00`, as it was told."""
+    text = at.isoformat(sep=" ", timespec="seconds")
+    return f"{text[:19]} UTC{text[19:]}" if at.tzinfo else text

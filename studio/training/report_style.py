@@ -24,24 +24,24 @@ h1 { font-size: 32px; line-height: 1.2; margin: 4px 0 12px; }
 h2 { font-size: 20px; line-height: 1.3; margin: 0 0 12px; }
 p { margin: 0 0 8px; max-width: 76ch; }
 a { color: var(--link); }
-li, td, th, p, dd, span { unicode-bidi: isolate; }
+li, td, th, p, dd, span, code { unicode-bidi: isolate; }
 .outcome { font-size: 18px; font-weight: 700; }
 .quiet, footer { color: var(--quiet); font-size: 13px; }
 .state { margin: 0; font-weight: 700; color: var(--quiet); }
-.state::first-letter { text-transform: uppercase; }
 .state.finished { color: var(--good); }
 .state.failed { color: var(--bad); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(152px, 1fr)); gap: 12px; margin: 20px 0 0; }
 .figures div { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }
 dt { color: var(--quiet); font-size: 13px; }
-dd { margin: 0; font-size: 20px; font-weight: 700; }
+dd { margin: 0; font-size: 18px; font-weight: 700; }
 nav { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 24px 0 16px; font-size: 14px; }
 section {
   background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 20px 24px; margin: 0 0 16px;
 }
 section > :last-child { margin-bottom: 0; }
-.charts { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 24px 32px; margin-bottom: 16px; }
-figure { margin: 0; min-width: 0; }
+.charts { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 32px; }
+figure { margin: 0; min-width: 0; display: grid; grid-template-rows: subgrid; grid-row: span 3; row-gap: 0; }
+figure p { margin: 4px 0 24px; min-height: 20px; }
 figcaption { display: flex; flex-wrap: wrap; gap: 0 16px; align-items: baseline; margin-bottom: 4px; }
 .legend { font-size: 13px; color: var(--quiet); white-space: nowrap; }
 .key { width: 28px; height: 12px; margin-right: 6px; vertical-align: -1px; }
@@ -61,7 +61,7 @@ figcaption { display: flex; flex-wrap: wrap; gap: 0 16px; align-items: baseline;
 table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; color: var(--quiet); font-size: 13px; padding: 0 0 4px; }
 th, td { text-align: left; vertical-align: top; padding: 6px 16px 6px 0; border-bottom: 1px solid var(--line); }
-td, th { min-width: 72px; }
+td, th { min-width: 64px; }
 thead th { color: var(--quiet); font-size: 13px; font-weight: 400; }
 tbody th { font-weight: 400; }
 tbody tr:last-child > * { border-bottom: 0; }
@@ -71,7 +71,10 @@ td.bar span { display: block; height: 10px; border-radius: 2px; background: var(
 .pictures td, .pictures th { border: 0; padding: 4px 8px 4px 0; }
 .pictures tbody tr:first-child > * { padding-top: 12px; border-top: 1px solid var(--line); }
 .pictures .prompt span { display: block; max-width: min(76ch, 78vw); position: sticky; left: 0; font-weight: 700; }
-.pictures img { display: block; width: 160px; height: auto; border: 1px solid var(--line); border-radius: 4px; }
+.pictures img {
+  display: block; width: 160px; height: 160px; object-fit: contain; border: 1px solid var(--line); border-radius: 4px;
+}
+.pictures.many img { width: 128px; height: 128px; }
 details { margin: 0 0 12px; }
 summary { cursor: pointer; color: var(--link); padding: 4px 0; }
 pre {
@@ -86,7 +89,8 @@ ul { margin: 0 0 12px; padding-left: 20px; }
   section { padding: 16px 12px; }
   .charts { grid-template-columns: minmax(0, 1fr); }
   .chart text { font-size: 19px; }
-  .pictures img { width: 128px; }
+  .pictures img { width: 128px; height: 128px; }
+  td, th { min-width: 112px; }
   .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 }
 @media print {

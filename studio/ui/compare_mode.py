@@ -15,9 +15,9 @@ from studio.ui import compare_form, compare_view, vote_panel
 from studio.ui.compare_form import BASE, CompareForm
 from studio.ui.generate_mode import state_box
 from studio.ui.html import data_url
-from studio.words import counted
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
+from studio.words import counted
 
 
 @dataclass(frozen=True)

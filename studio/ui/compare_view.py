@@ -9,8 +9,8 @@ from PIL import Image
 from studio.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
 from studio.engine_process.view import EngineView
 from studio.ui.html import data_url, text
-from studio.words import duration
 from studio.ui.picture_html import empty_frame, picture_frame, running_frame
+from studio.words import duration
 
 
 def pair_name(index: int, pair: ComparedPair) -> str:

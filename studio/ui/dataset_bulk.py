@@ -12,8 +12,8 @@ from studio.errors import DatasetError, StudioError
 from studio.settings import parse_settings
 from studio.ui.dataset_browser import read_query
 from studio.ui.html import table, text
-from studio.words import counted
 from studio.ui.toasts import toasts
+from studio.words import counted
 
 PREVIEWED = 20
 FIELDS = BulkChange.model_fields

@@ -17,8 +17,8 @@ from studio.dataset.sidecars import write_sidecars
 from studio.dataset.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.errors import DatasetError
 from studio.ui.html import text
-from studio.words import counted
 from studio.ui.toasts import toasts
+from studio.words import counted
 
 SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"
 FORMATS: dict[str, str] = {

@@ -20,8 +20,8 @@ from studio.files import write_atomically
 from studio.ui.dataset_charts import statistics_html
 from studio.ui.dataset_html import SIGNS, thumbnail_url
 from studio.ui.html import text
-from studio.words import counted
 from studio.ui.toasts import toasts
+from studio.words import counted
 
 MAX_FINDINGS = 200
 FOLDED_FROM = 8

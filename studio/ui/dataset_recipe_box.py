@@ -14,9 +14,9 @@ from studio.dataset.template import check_template, fill_template
 from studio.errors import StudioError
 from studio.settings import parse_settings
 from studio.ui.html import table, text
-from studio.words import counted
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
+from studio.words import counted
 
 RECOGNISED = "as recognised"
 NONE = "all rows"

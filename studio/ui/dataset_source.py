@@ -14,9 +14,9 @@ from studio.dataset.intake import DroppedFile
 from studio.errors import DatasetError, StudioError, system_error_sentence
 from studio.paths import assets_folder
 from studio.ui.html import text
-from studio.words import counted
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
+from studio.words import counted
 
 DEMO_DATASET = "casual-shoes"
 DEMO_RESOLUTION = 128  # of the model that ships with it

@@ -15,11 +15,11 @@ from studio.ui import generate_form
 from studio.ui.generate_form import GenerateForm
 from studio.ui.generation_controls import NO_LORA
 from studio.ui.html import text
-from studio.words import counted
 from studio.ui.parts import Update
 from studio.ui.picture_html import check_marks, empty_frame, picture_frame, record_line, running_frame
 from studio.ui.status_line import phase_words
 from studio.ui.toasts import toasts
+from studio.words import counted
 
 
 @dataclass(frozen=True)

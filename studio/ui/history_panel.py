@@ -15,10 +15,10 @@ from studio.picture_files import read_picture_text
 from studio.results import MadeImage
 from studio.ui.generate_form import GenerateForm
 from studio.ui.html import table, text
-from studio.words import counted
 from studio.ui.parts import Update
 from studio.ui.picture_html import picture_frame, record_line, record_rows
 from studio.ui.toasts import toasts
+from studio.words import counted
 
 PER_PAGE = 24
 

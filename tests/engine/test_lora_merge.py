@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -187,6 +187,22 @@ def test_nothing_is_overwritten(base: Components, tmp_path: Path) -> None:
     with pytest.raises(LoraError, match="is there already, and nothing is overwritten"):
         merge_loras(base, [], tmp_path / "merged", dtype=torch.float16)
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+@pytest.mark.usefixtures("shoes_configuration")
+def test_what_came_to_the_target_meanwhile_is_not_overwritten(
+    base: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model.safetensors"
+
+    def saves_while_another_does(state: Mapping[str, torch.Tensor], file: Path, **_: object) -> None:
+        file.write_bytes(b"ours")
+        target.write_bytes(b"theirs")
+
+    monkeypatch.setattr("studio.engine.lora_merge.save_file", saves_while_another_does)
+    with pytest.raises(LoraError, match="is there already"):
+        write_checkpoint(base, [], target, dtype=torch.float16)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"theirs"]
 
 
 def test_a_full_disk_leaves_nothing(base: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

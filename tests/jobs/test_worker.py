@@ -145,6 +145,25 @@ def test_a_sentence_for_the_user_is_kept_and_not_tried_again(user_data: UserData
     assert (queue.job(job.id).state, queue.job(job.id).message) == ("failed", "The dataset changed. Take the snapshot.")
 
 
+def test_a_traceback_is_no_sentence_and_is_tried_again(user_data: UserData, queue: JobQueue) -> None:
+    """Python's own crash has the same exit code."""
+    job = add_job(user_data, "one", "say('running'); raise RuntimeError('odd')")
+    work_here(user_data)
+    assert (queue.job(job.id).state, len(started(user_data))) == ("failed", 3)
+    assert "its process ended with code 1. The end of its log:\nTraceback" in queue.job(job.id).message
+    assert queue.job(job.id).message.endswith("RuntimeError: odd")
+
+
+def test_a_run_that_somebody_else_works_on_keeps_its_status(user_data: UserData, queue: JobQueue) -> None:
+    job = add_job(user_data, "one", "print('This run is in work already.'); sys.exit(1)")
+    theirs = RunStatus(state="running", step=7, pid=os.getpid(), message="Step 7.")
+    write_status(job.run, theirs)
+    work_here(user_data)
+    assert queue.job(job.id).state == "failed"
+    assert "in work already" in queue.job(job.id).message
+    assert read_status(job.run) == theirs
+
+
 def test_an_ending_that_claims_success_in_the_middle_is_a_failure(user_data: UserData, queue: JobQueue) -> None:
     job = add_job(user_data, "one", "say('running'); print('bye')")
     work_here(user_data)

@@ -158,8 +158,6 @@ def long_run_events(folder: Path, num_steps: int, *, accelerator: bool = False) 
             events.append(EffectEvent(at=at(8.0 * step), step=step, groups=groups))
     events.append(NoteEvent(at=at(8.0 * num_steps), message="The finished LoRA was read back and gives the same."))
     events.append(ProblemEvent(at=at(8.0 * num_steps), step=num_steps, message="TensorBoard could not be written."))
-    events.append(
-        FinishedEvent(at=at(8.0 * num_steps), files=("white-shoes.safetensors",), library_name="white-shoes")
-    )
+    events.append(FinishedEvent(at=at(8.0 * num_steps), files=("white-shoes.safetensors",), library_name="white-shoes"))
     events.append(StateEvent(at=at(8.0 * num_steps), state="finished"))
     return events
