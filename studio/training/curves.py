@@ -229,7 +229,7 @@ def _grid(chart: Chart, axes: _Axes) -> str:
         f'{"".join(lines)}<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'
         f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
         f"{html.escape(chart.x_label)}</text>"
-        f'<text class="label" x="{LEFT - 8}" y="16" text-anchor="end">{html.escape(chart.y_label)}</text>'
+        f'<text class="label" x="0" y="16">{html.escape(chart.y_label)}</text>'
     )
 
 

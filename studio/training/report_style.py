@@ -74,7 +74,7 @@ td.bar span { display: block; height: 10px; border-radius: 2px; background: var(
 .pictures img {
   display: block; width: 160px; height: 160px; object-fit: contain; border: 1px solid var(--line); border-radius: 4px;
 }
-.pictures.many img { width: 128px; height: 128px; }
+.pictures.many img { width: 124px; height: 124px; }
 details { margin: 0 0 12px; }
 summary { cursor: pointer; color: var(--link); padding: 4px 0; }
 pre {
@@ -89,8 +89,10 @@ ul { margin: 0 0 12px; padding-left: 20px; }
   section { padding: 16px 12px; }
   .charts { grid-template-columns: minmax(0, 1fr); }
   .chart text { font-size: 19px; }
-  .pictures img { width: 128px; height: 128px; }
+  .pictures img, .pictures.many img { width: 128px; height: 128px; }
   td, th { min-width: 112px; }
+  .pictures td, .pictures th { min-width: 0; }
+  td.bar { display: none; }
   .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 }
 @media print {

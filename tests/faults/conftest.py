@@ -1,0 +1,176 @@
+"""A tiny real Stable Diffusion, a small dataset, and runs on them in processes of their own that may be killed.
+
+The processes are forked from a server that has imported everything: a trial then takes well under a second.
+"""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image, ImageDraw
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from studio.jobs.run_folder import RunFolder
+from studio.paths import UserData, assets_folder
+from studio.settings import SHIPPED_MODEL
+from studio.training.command import begin_run, settings_from
+from studio.training.run import train_run
+
+PARTS = ("lora.safetensors", "optimizer.pt", "schedule.pt", "random.pt")
+# Every part of a checkpoint matters to these: dropout draws, momentum, a rate that changes each step, an order.
+SETTINGS = {
+    "resolution": 64,
+    "rank": 2,
+    "lora_alpha": 4.0,
+    "lora_dropout": 0.2,
+    "targets": "attention + feed-forward + convolutions",
+    "learning_rate": 1e-2,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 2,
+    "max_train_steps": 8,
+    "train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "caption_dropout": 0.3,
+    "noise_offset": 0.1,
+    "num_validation_images": 0,
+    "held_out_percent": 20,
+    "held_out_steps": 4,
+    "checkpointing_steps": 1,
+    "cpu": True,
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of a test are, and what they are made of."""
+
+    user_data: UserData
+    dataset: Path
+    model: Path
+
+    def begin(self, **changes: object) -> RunFolder:
+        """A new run, not started."""
+        values = {**SETTINGS, "dataset": str(self.dataset), "model": str(self.model), **changes}
+        return begin_run(settings_from(None, values, ()), self.user_data)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Diffusion's architecture with 60,000 random weights, in diffusers' layout."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    tokenizer = CLIPTokenizer.from_pretrained(assets_folder() / SHIPPED_MODEL / "tokenizer")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        StableDiffusionPipeline(
+            unet=UNet2DConditionModel(
+                sample_size=8,
+                block_out_channels=(8, 16),
+                layers_per_block=1,
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+                cross_attention_dim=16,
+                attention_head_dim=2,
+                norm_num_groups=4,
+            ),
+            vae=AutoencoderKL(
+                block_out_channels=(4, 4, 4, 4),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                norm_num_groups=2,
+            ),
+            text_encoder=CLIPTextModel(
+                CLIPTextConfig(
+                    vocab_size=len(tokenizer),
+                    hidden_size=16,
+                    intermediate_size=32,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    projection_dim=16,
+                )
+            ),
+            tokenizer=tokenizer,
+            scheduler=DDIMScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Path) -> Place:
+    """Ten small pictures with captions, and a user_data of this test's own."""
+    dataset = tmp_path / "shapes"
+    dataset.mkdir()
+    for number in range(10):
+        picture = Image.new("RGB", (72, 64 + 8 * (number % 2)), (20 * number, 80, 255 - 20 * number))
+        ImageDraw.Draw(picture).ellipse((10 + number, 10, 40 + number, 50), fill=(200, 20 * number, 40))
+        picture.save(dataset / f"{number}.png")
+        (dataset / f"{number}.txt").write_text(f"red boots, number {number}", encoding="utf-8")
+    return Place(UserData(tmp_path / "user_data"), dataset, tiny_model)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServerContext]:
+    """Processes that begin with torch, diffusers and the studio imported."""
+    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "TRANSFORMERS_VERBOSITY")}
+    os.environ.update({"OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"})
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["studio.training.run"])
+    yield context
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture
+def start(forks: ForkServerContext, place: Place) -> Iterator[Callable[[RunFolder], ForkServerProcess]]:
+    """Starts a run's training in a process of its own; what is left of them is ended after the test."""
+    started: list[ForkServerProcess] = []
+
+    def start(run: RunFolder, *, use_snapshot: bool = False) -> ForkServerProcess:
+        process = forks.Process(target=train_run, args=(run, place.user_data), kwargs={"use_snapshot": use_snapshot})
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def finish(start: Callable[[RunFolder], ForkServerProcess], run: RunFolder) -> int:
+    """Train to the end of the process; its exit code."""
+    process = start(run)
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def final_state(run: RunFolder, step: int) -> dict[str, object]:
+    """All of the state that must be equal to the bit: weights, momentum, schedule, random state, position."""
+    folder = run.checkpoints / f"step-{step:06}"
+    state: dict[str, object] = {"weights": (folder / "lora.safetensors").read_bytes()}
+    optimizer = torch.load(folder / "optimizer.pt", weights_only=True)
+    state["optimizer"] = [
+        (number, name, value.tolist() if isinstance(value, torch.Tensor) else value)
+        for number, values in optimizer["state"].items()
+        for name, value in values.items()
+    ]
+    state["schedule"] = torch.load(folder / "schedule.pt", weights_only=True)
+    state["random"] = torch.load(folder / "random.pt", weights_only=True)["states"].tolist()
+    position = json.loads((folder / "position.json").read_text(encoding="utf-8"))
+    state["position"] = (position["step"], position["batches_done"])
+    return state
