@@ -11,6 +11,8 @@ from studio import __version__
 from studio.bench.settings import BENCH_NAMES, BenchSettings
 from studio.dataset.recipe import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 from studio.errors import StudioError, system_error_sentence
+from studio.export_command import export
+from studio.jobs.command import jobs_app
 from studio.paths import locate_user_data
 from studio.settings import (
     SCHEDULER_NAMES,
@@ -296,6 +298,8 @@ def dataset_check(
 
 
 app.command()(train)
+app.command()(export)
+app.add_typer(jobs_app, name="jobs")
 
 
 @app.command()

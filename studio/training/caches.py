@@ -22,10 +22,11 @@ from studio.training.picture_tensors import crop_to_pixels, read_item
 from studio.training.training_set import Box, TrainingItem
 
 FORMAT = "1"  # raise it when what the files hold changes
+_DIGEST_BYTES = 32
 
 
 def digest_of(module: nn.Module) -> str:
-    """sha256 over a module's weights, names and configuration: another one for every other VAE or text encoder."""
+    """sha256 over a module's weights and their names: another one for every other VAE or text encoder."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -34,12 +35,16 @@ def digest_of(module: nn.Module) -> str:
 
 
 def fingerprint_of(module: nn.Module) -> str:
-    """sha256 over a thousandth of a module's weights: tells models apart without reading gigabytes."""
+    """sha256 over the sum of each tensor's bits: sees every changed number, at the speed of memory.
+
+    Two changes that cancel each other to the bit are not seen; what happens to files by itself does not do that.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().reshape(-1)
-        digest.update(flat[:: max(1, len(flat) // 1000)].cpu().contiguous().view(torch.uint8).numpy().data)
+        bits = tensor.detach().cpu().contiguous().reshape(-1)
+        if bits.is_floating_point():
+            bits = bits.view(torch.int32 if bits.element_size() == 4 else torch.int16)
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {int(bits.sum(dtype=torch.int64))}".encode())
     return digest.hexdigest()
 
 
@@ -74,7 +79,7 @@ class LatentCache:
         return [
             item
             for item in items
-            if not all(_is_whole(self.file(item, v), 4) for v in variants_of(item, horizontal_flip=horizontal_flip))
+            if not all(_is_whole(self.file(item, v)) for v in variants_of(item, horizontal_flip=horizontal_flip))
         ]
 
     def encode(self, item: TrainingItem, components: Components, *, horizontal_flip: bool) -> None:
@@ -87,7 +92,7 @@ class LatentCache:
         image: Image.Image | None = None
         for variant in variants_of(item, horizontal_flip=horizontal_flip):
             file = self.file(item, variant)
-            if _is_whole(file, 4):
+            if _is_whole(file):
                 continue
             image = image or read_item(item)
             pixels = crop_to_pixels(image, variant.crop, item.bucket, flip=variant.flip)
@@ -124,7 +129,7 @@ class TextCache:
 
     def missing(self, captions: Iterable[str]) -> list[str]:
         """Captions that were not encoded yet."""
-        return [caption for caption in dict.fromkeys(captions) if not _is_whole(self.file(caption), 2)]
+        return [caption for caption in dict.fromkeys(captions) if not _is_whole(self.file(caption))]
 
     def encode(self, caption: str, components: Components) -> None:
         """Encode one caption.
@@ -170,27 +175,31 @@ def _place(folder: Path, parts: str) -> Path:
 
 
 def _write(file: Path, array: np.ndarray) -> None:
-    """The array, and after it the sha256 of its bytes, which memory mapping passes over."""
+    """The array as .npy, and after it the sha256 of all that, which memory mapping passes over."""
     buffer = io.BytesIO()
     np.save(buffer, array)
-    write_atomically(file, buffer.getvalue() + hashlib.sha256(array.tobytes()).digest())
+    content = buffer.getvalue()
+    write_atomically(file, content + hashlib.sha256(content).digest())
 
 
-def _is_whole(file: Path, num_dimensions: int) -> bool:
-    """Whether a file is there as it was written; a damaged one counts as missing and is made again."""
+def _is_whole(file: Path) -> bool:
+    """Whether a file is there as it was written; a damaged one counts as missing and is made again.
+
+    Its header is not parsed before: of a damaged one numpy raises whatever its tokenizer or zip reader does.
+    """
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-        with file.open("rb") as tail:
-            tail.seek(-32, 2)
-            kept = tail.read()
-    except (OSError, ValueError, EOFError):
+        content = memoryview(file.read_bytes())
+    except OSError:
         return False
-    return array.ndim == num_dimensions and hashlib.sha256(array.tobytes()).digest() == kept
+    return hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]
 
 
 def _read(file: Path, what: str) -> torch.Tensor:
+    lost = f"The cache lost {what} ({file}). Resume the run: it is computed again."
+    if not _is_whole(file):
+        raise TrainingError(lost)
     try:
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TrainingError(f"The cache lost {what} ({file}). Resume the run: it is computed again.") from error
+    except OSError as error:  # it went just now
+        raise TrainingError(lost) from error
     return torch.from_numpy(np.array(mapped))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from studio.errors import SettingsError, StudioError
+from studio.jobs.command import jobs_app
 from studio.jobs.run_folder import RunFolder, RunStatus, find_run, new_run_folder, write_status
 from studio.paths import UserData, locate_user_data
 from studio.settings import parse_settings
@@ -54,6 +55,8 @@ def train(
     place = locate_user_data(user_data)
     given = {"dataset": dataset, "model": model, "name": name, "cpu": cpu or None}
     values = {key: value for key, value in given.items() if value is not None}
+    if job:
+        values.pop("cpu", None)  # of the queue's worker, which passes it on: a run has its own
     if run is not None and (preset or assignments or values):
         raise SettingsError(
             f"A run keeps its settings; {run} cannot be changed. Duplicate it: "
@@ -86,7 +89,8 @@ def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bo
     try:
         ending = train_run(folder, place, use_snapshot=use_snapshot)
     except (StudioError, OSError, MemoryError) as error:
-        if as_job:  # it is in the run's status, where the queue reads it
+        if as_job:  # it is in the run's status too, where the queue reads it; other endings are tried again
+            print(error, file=sys.stderr)
             raise typer.Exit(1) from error
         raise
     if first:
@@ -197,3 +201,17 @@ def duplicate_run(run: RunFolder, user_data: UserData, assignments: Sequence[str
 
     before = read_run_settings(run).model_dump()
     return begin_run(parse_settings(TrainingSettings, {**before, **parse_assignments(assignments)}), user_data)
+
+
+@jobs_app.command("duplicate")
+def duplicate(
+    run: Annotated[str, typer.Argument(help="The run whose settings are taken: its folder, or its name.")],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="What is different; may be given more often."),
+    ] = None,
+    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
+) -> None:
+    """Queue a new run with another's settings and some changes; the other stays as it is."""
+    place = locate_user_data(user_data)
+    _queue(duplicate_run(find_run(run, place.runs), place, assignments or ()), place)

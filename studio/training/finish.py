@@ -26,11 +26,12 @@ LATENTS_LIMITS: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.float1
 
 @dataclass(frozen=True)
 class FinishedFiles:
-    """The files, and the name under which the library has the first."""
+    """The files, the name under which the library has the first, and what the user should know."""
 
     kohya: Path
     diffusers: Path
     library_name: str
+    notes: tuple[str, ...]
 
 
 def finish(
@@ -54,22 +55,33 @@ def finish(
         TrainingError: where a file, read back, is not what was trained.
         OSError: where one cannot be written.
     """
-    dtype = DTYPES[prepared.settings.save_dtype]
     name = prepared.settings.name
     kohya, diffusers = run.root / f"{name}.safetensors", run.root / DIFFUSERS_NAME
     told = with_thumbnail(metadata, last_picture)
-    write_kohya(kohya, weights, told, dtype=dtype)
-    write_peft(diffusers, weights, told, dtype=dtype)
     reference = None if in_memory is None else in_memory()
+    notes: tuple[str, ...] = ()
     with prepared.adapters.taken_out(), prepared.vae.present():
+        dtype, difference = DTYPES[prepared.settings.save_dtype], 0.0
         try:
-            for file in (kohya, diffusers):
-                _assert_same_weights(file, weights, prepared, dtype)
-                if reference is not None:
+            difference = _write(kohya, diffusers, weights, told, prepared, dtype)
+            if difference > LIMITS[dtype]:
+                notes = (
+                    f"The file is stored in float32: in {prepared.settings.save_dtype} it would differ from what was "
+                    f"trained by {difference:.2g} of its largest change, as very small weights do.",
+                )
+                dtype = torch.float32
+                difference = _write(kohya, diffusers, weights, told, prepared, dtype)
+            if not difference <= LIMITS[dtype]:
+                raise TrainingError(
+                    f"{kohya.name}, read back, differs from what was trained by {difference:.2g} of its largest change. "
+                    "The checkpoint has all of it: check the disk, then resume."
+                )
+            if reference is not None:
+                for file in (kohya, diffusers):
                     _assert_same_picture(file, reference, prepared, dtype)
         finally:
             prepared.manager.loras.use(())
-    return FinishedFiles(kohya, diffusers, _add_to_library(library, kohya, name))
+    return FinishedFiles(kohya, diffusers, _add_to_library(library, kohya, name), notes)
 
 
 def check_picture(prepared: Prepared, *, lora: Path | None) -> torch.Tensor:
@@ -80,18 +92,26 @@ def check_picture(prepared: Prepared, *, lora: Path | None) -> torch.Tensor:
     return prepared.manager.generate(wanted).latents_CHW
 
 
-def _assert_same_weights(file: Path, weights: LoraWeights, prepared: Prepared, dtype: torch.dtype) -> None:
+def _write(
+    kohya: Path,
+    diffusers: Path,
+    weights: LoraWeights,
+    metadata: Mapping[str, str],
+    prepared: Prepared,
+    dtype: torch.dtype,
+) -> float:
+    """Write both files; how far they are, read back, from what was trained, relative to its largest change."""
+    write_kohya(kohya, weights, metadata, dtype=dtype)
+    write_peft(diffusers, weights, metadata, dtype=dtype)
+    components = prepared.manager.components
     try:
-        difference = largest_difference(weights, read_weights(file.stem, file, prepared.manager.components))
+        return max(
+            largest_difference(weights, read_weights(file.stem, file, components)) for file in (kohya, diffusers)
+        )
     except LoraError as error:
         raise TrainingError(
-            f"{file.name} does not hold what was trained: {error} The checkpoint has all of it."
+            f"The file does not hold what was trained: {error} The checkpoint has all of it: check the disk, then resume."
         ) from error
-    if not difference <= LIMITS[dtype]:
-        raise TrainingError(
-            f"{file.name}, read back, differs from what was trained by {difference:.2g} of its largest change, where "
-            f"{LIMITS[dtype]:g} is rounding. The checkpoint has all of it; choose save_dtype float32 and resume."
-        )
 
 
 def _assert_same_picture(file: Path, reference: torch.Tensor, prepared: Prepared, dtype: torch.dtype) -> None:

@@ -47,7 +47,7 @@ class HeldOutLoss:
 
     def __init__(self, data: TrainingSet, maker: BatchMaker, *, batch_size: int) -> None:
         timesteps = int(maker.noise_scheduler.config.num_train_timesteps)
-        trained = [item for item in data.items if item.weight == 1]
+        trained = [item for item in data.items if not item.is_prior]
         self._held_out = choose_triples(data.held_out, num_train_timesteps=timesteps, side="held out")
         self._trained = choose_triples(trained, num_train_timesteps=timesteps, side="trained")
         self._maker = maker

@@ -25,7 +25,7 @@ def file_metadata(
     """Header entries, all of them text."""
     conv = {"conv_dim": str(settings.rank), "conv_alpha": f"{settings.lora_alpha:g}"}
     buckets = Counter(item.bucket for item in data.items for _ in range(item.repeats))
-    own = [item for item in data.items if item.weight == 1]
+    own = [item for item in data.items if not item.is_prior]
     return {
         "ss_v2": "False",
         "ss_base_model_version": "sd_v1",
@@ -92,6 +92,6 @@ def _tags(data: TrainingSet) -> dict[str, int]:
     """How often each comma-separated part of the captions occurs, most first."""
     counts: Counter[str] = Counter()
     for item in data.items:
-        if item.weight == 1:
+        if not item.is_prior:
             counts.update(part.strip() for part in item.caption.split(",") if part.strip())
     return dict(counts.most_common(MOST_TAGS))

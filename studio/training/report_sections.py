@@ -1,6 +1,5 @@
 """The sections of a training's report that are tables and sentences."""
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ NUM_CAPTIONS = 6
 NUM_BUCKETS = 16
 SEEDS = ("seed", "validation_seed")  # copied, not read: without separators
 MEGABYTE = 2**20
+PROMPT_SEPARATOR = " | "  # of `--set validation_prompts=`
 
 
 def settings_section(facts: RunFacts) -> Section:
@@ -56,8 +56,8 @@ def settings_section(facts: RunFacts) -> Section:
 
 def changed_settings(settings: TrainingSettings) -> tuple[str, ...]:
     """Names of the fields that are not as they would be by themselves; those without a default always."""
-    fields = TrainingSettings.model_fields.items()
-    return tuple(name for name, field in fields if field.is_required() or getattr(settings, name) != field.default)
+    fields = TrainingSettings.model_fields.items()  # a missing default equals no value
+    return tuple(name for name, field in fields if getattr(settings, name) != field.default)
 
 
 def title_of(name: str) -> str:
@@ -286,23 +286,27 @@ def command_section(facts: RunFacts) -> Section:
     """The line that begins the same run again."""
     if facts.settings is None:
         return Section("Do it again", (Words("The settings are missing."),))
-    return Section(
-        "Do it again",
-        (
-            Words("The same pictures, settings and versions on the same device give the same run."),
-            Command(repeat_command(facts.settings)),
-        ),
-    )
+    sentence = "The same pictures, settings and versions on the same device give the same run."
+    if any(PROMPT_SEPARATOR.strip() in prompt for prompt in facts.settings.validation_prompts):
+        sentence += " A prompt has a | in it, which parts prompts here: duplicate the run to keep that prompt whole."
+    return Section("Do it again", (Words(sentence), Command(repeat_command(facts.settings))))
 
 
 def repeat_command(settings: TrainingSettings) -> str:
-    """Text stands as it is, all else as JSON; quoted for a POSIX shell."""
+    """What `studio.training.command` reads as these settings; quoted for a POSIX shell."""
     words = ["python", "-m", "studio", "train", "--dataset", settings.dataset]
     for name in changed_settings(settings):
         value = getattr(settings, name)
         if name != "dataset":
-            words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
+            words += ["--set", f"{name}={_typed(value)}"]
     return shlex.join(words)
+
+
+def _typed(value: object) -> str:
+    """A value as it is typed after `--set name=`."""
+    if isinstance(value, tuple):
+        return PROMPT_SEPARATOR.join(map(str, value))
+    return "none" if value is None else str(value)
 
 
 def held_out_rows(looks: Sequence[HeldOutEvent], most: int) -> tuple[tuple[str, ...], ...]:

@@ -91,7 +91,7 @@ ul { margin: 0 0 12px; padding-left: 20px; }
   .chart text { font-size: 19px; }
   .pictures img, .pictures.many img { width: 128px; height: 128px; }
   td, th { min-width: 112px; }
-  .pictures td, .pictures th { min-width: 0; }
+  .pictures td, .pictures th { min-width: 48px; }
   td.bar { display: none; }
   .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 }

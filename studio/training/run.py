@@ -254,6 +254,8 @@ def _finish(run: RunFolder, prepared: Prepared, loop: TrainingLoop, teller: Tell
     )
     names = tuple(path.relative_to(run.root).as_posix() for path in (files.kohya, files.diffusers))
     teller.tell(FinishedEvent(files=names, library_name=files.library_name))
+    for note in files.notes:
+        teller.note(note)
     teller.note(f"The LoRA is in the library as {files.library_name}: choose it on the Inference tab.")
 
 

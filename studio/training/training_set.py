@@ -28,6 +28,7 @@ class TrainingItem:
         crops: one, or with random crops a few.
         repeats: how often an epoch shows it.
         weight: of its loss; another one for regularisation pictures.
+        is_prior: it is one of those.
         mask: a grey picture; None where the whole picture is learned.
         background: what transparency is laid on.
     """
@@ -42,6 +43,7 @@ class TrainingItem:
     crops: tuple[Box, ...]
     repeats: int = 1
     weight: float = 1.0
+    is_prior: bool = False
     mask: Path | None = None
     background: str = "#ffffff"
 
@@ -74,7 +76,8 @@ def make_training_set(
         for entry in snapshot.entries
     ]
     held_out = _held_out(items, settings)
-    kept = [item for item in items if item not in held_out]
+    out = {item.sha256 for item in held_out}
+    kept = [item for item in items if item.sha256 not in out]
     notes = [f"{len(kept):,} pictures are trained on, {len(held_out):,} are held out."]
     if masks:
         lacking = sum(item.mask is None for item in kept)
@@ -147,7 +150,7 @@ def _prior_items(
     for index, item in enumerate(items):
         repeats = whole + (index < rest)
         if repeats:
-            repeated.append(replace(item, repeats=repeats, weight=settings.prior_loss_weight))
+            repeated.append(replace(item, repeats=repeats, weight=settings.prior_loss_weight, is_prior=True))
     return repeated
 
 

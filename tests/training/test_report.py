@@ -21,6 +21,7 @@ from studio.jobs.events import (
     StepEvent,
 )
 from studio.jobs.run_folder import RunFolder, RunStatus
+from studio.training.command import settings_from
 from studio.training.report import write_report
 from studio.training.report_facts import worked_seconds
 from studio.training.report_markdown import plain
@@ -41,7 +42,6 @@ from tests.training.told_runs import (
 )
 
 HOSTILE = "<script>alert(1)</script> | `rm -rf` \"x\" 'y' &lt; <img src=x onerror=alert(2)>"
-VOID = {"meta", "img", "br", "path", "line", "circle", "text"}
 
 
 class Page(HTMLParser):
@@ -86,9 +86,8 @@ def begun(*events: AnyEvent) -> list[AnyEvent]:
 
 
 def test_both_forms_begin_with_what_came_out(tmp_path: Path) -> None:
-    events = begun(
-        *(step_event(i) for i in range(1, 401)), held_out_event(0, 0.2, 0.2), held_out_event(400, 0.18, 0.15)
-    )
+    steps = [step_event(step) for step in range(1, 401)]
+    events = begun(held_out_event(0, 0.2, 0.2), *steps, held_out_event(400, 0.18, 0.15))
     run = make_run(tmp_path / "run", [*events, StateEvent(at=at(3200), state="finished")])
     assert_both_tell(
         run, "Finished: 400 of 400 steps are done, in 53 min 20 s.", "−10.0 %", "−25.0 %", "Both got better"
@@ -125,7 +124,7 @@ def test_a_change_is_a_share_of_the_first_loss() -> None:
 
 
 def test_an_earlier_better_step_is_named_with_its_nearest_checkpoint(tmp_path: Path) -> None:
-    looks = [held_out_event(0, 0.2, 0.2), held_out_event(200, 0.15, 0.16), held_out_event(400, 0.18, 0.12)]
+    looks = [held_out_event(0, 0.2, 0.2), held_out_event(300, 0.15, 0.16), held_out_event(400, 0.18, 0.12)]
     saved = [
         CheckpointEvent(step=s, folder=f"checkpoints/step-{s:06}", num_bytes=1, seconds=0.1) for s in (150, 250, 400)
     ]
@@ -134,8 +133,8 @@ def test_an_earlier_better_step_is_named_with_its_nearest_checkpoint(tmp_path: P
         (run.checkpoints / f"step-{kept:06}").mkdir(parents=True)
     assert_both_tell(
         run,
-        "The held-out loss was lowest at step 200 (0.1500), +20.0 % since then. "
-        "The nearest checkpoint on the disk is that of step 150.",
+        "The held-out loss was lowest at step 300 (0.1500), +20.0 % since then. "
+        "The nearest checkpoint on the disk is that of step 400.",
     )
 
 
@@ -149,7 +148,9 @@ def test_figures_are_those_of_the_events(tmp_path: Path) -> None:
     first, last = statistics.mean(s.loss for s in steps[:40]), statistics.mean(s.loss for s in steps[-40:])
     assert f"| Training loss | {first:.4f} | {last:.4f} | {least:.4f} | {most:.4f} |" in markdown
     peak = max(e.peak_process_bytes for e in events if e.kind == "memory")
-    assert_both_tell(run, f"{peak / GIB:.1f} GB", "24.0 GB", "Apple M3 Max (mps)", "2.10.0", "1,594,368 parameters")
+    peaks = [e.peak_accelerator_bytes or 0 for e in events if e.kind == "memory"]
+    drawn = f"Peak: {peak / GIB:.1f} GB of the process, {max(peaks) / GIB:.1f} GB on the accelerator."
+    assert_both_tell(run, drawn, "24.0 GB", "Apple M3 Max (mps)", "2.10.0", "1,594,368 parameters")
 
 
 def test_settings_that_differ_stand_first_and_all_are_told(tmp_path: Path) -> None:
@@ -212,9 +213,7 @@ def test_many_steps_with_pictures_are_thinned_and_it_is_said(tmp_path: Path) -> 
     folder = tmp_path / "run"
     run = make_run(folder, [sample_event(folder, step) for step in range(0, 1300, 100)])
     assert_both_tell(run, "8 of 13 steps with pictures are shown, evenly", "Step 0", "Step 1,200")
-    columns = [
-        cell for cell in re.findall(r"<th scope=\"col\">(Step [\d,]+)</th>", (folder / "report.html").read_text())
-    ]
+    columns = re.findall(r"<th scope=\"col\">Step [\d,]+</th>", (folder / "report.html").read_text(encoding="utf-8"))
     assert len(columns) == 8
 
 
@@ -248,7 +247,10 @@ def test_an_effect_that_is_zero_everywhere_is_no_division_by_zero(tmp_path: Path
 def test_strangers_text_is_text_in_the_page(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     settings = TrainingSettings(dataset=HOSTILE, validation_prompts=(HOSTILE,), trigger_word=HOSTILE)
-    events = [StateEvent(state="failed", message=HOSTILE), sample_event(folder, 100, prompts=(HOSTILE,))]
+    events: list[AnyEvent] = [
+        StateEvent(state="failed", message=HOSTILE),
+        sample_event(folder, 100, prompts=(HOSTILE,)),
+    ]
     status = RunStatus(state="failed", step=1, num_steps=400, message=HOSTILE)
     run = make_run(folder, events, settings=settings, status=status, captions=(HOSTILE, "b"))
     _, page = written(run)
@@ -339,7 +341,10 @@ def test_runs_in_every_state_have_a_report(tmp_path: Path, state: str, words: st
 
 def test_steps_told_before_a_resume_at_an_earlier_step_do_not_count(tmp_path: Path) -> None:
     before = [step_event(i, loss=9.0 if i > 2 else 1.0) for i in range(1, 6)]
-    after = [ResumedEvent(at=at(1000), step=2), *(step_event(i, loss=2.0, told_at=1000 + 8 * i) for i in (3, 4))]
+    after: list[AnyEvent] = [
+        ResumedEvent(at=at(1000), step=2),
+        *(step_event(i, loss=2.0, told_at=1000 + 8 * i) for i in (3, 4)),
+    ]
     run = make_run(tmp_path / "run", begun(*before, *after), status=RunStatus(state="paused", step=4, num_steps=400))
     markdown, page = written(run)
     assert "| Training loss | 1.0000 | 2.0000 | 1.0000 | 2.0000 |" in markdown
@@ -352,7 +357,11 @@ def test_time_between_sessions_is_no_work() -> None:
         return worked_seconds(events)[-1]
 
     first = begun(step_event(1, told_at=10), step_event(2, told_at=20))
-    again = [StateEvent(at=at(5000), state="preparing"), ResumedEvent(at=at(5003), step=2), step_event(3, told_at=5010)]
+    again: list[AnyEvent] = [
+        StateEvent(at=at(5000), state="preparing"),
+        ResumedEvent(at=at(5003), step=2),
+        step_event(3, told_at=5010),
+    ]
     assert seconds(*first, StateEvent(at=at(25), state="paused"), *again) == 25 + 10
     assert seconds(*first, *again) == 20 + 10  # killed: nobody told of an end
     assert seconds(*first, *again[1:]) == 20 + 7
@@ -361,6 +370,11 @@ def test_time_between_sessions_is_no_work() -> None:
     assert seconds(step_event(1, told_at=0), step_event(2, told_at=8)) == 8  # its first line was lost
     naive = StepEvent(at=datetime(2026, 3, 2), step=3, loss=1, learning_rate=1, grad_norm=1, seconds=1)
     assert seconds(*first, naive) >= 0
+
+
+def test_of_two_looks_at_one_step_the_later_counts(tmp_path: Path) -> None:
+    looks = [held_out_event(0, 0.2, 0.2), held_out_event(400, 0.9, 0.9), held_out_event(400, 0.1, 0.1)]
+    assert_both_tell(make_run(tmp_path / "run", looks), "from 0.2000 to 0.1000 (−50.0 %)")
 
 
 def test_memory_is_drawn_with_its_peak(tmp_path: Path) -> None:
@@ -387,14 +401,15 @@ def test_the_command_gives_the_same_settings_again() -> None:
     )
     words = shlex.split(repeat_command(settings))
     assert words[:6] == ["python", "-m", "studio", "train", "--dataset", "my 'best' shoes"]
-    pairs = [word.partition("=")[::2] for word in words[7::2]]
     assert set(words[6::2]) == {"--set"}
-    values = {
-        name: value if isinstance(getattr(settings, name), str) else __import__("json").loads(value)
-        for name, value in pairs
-    }
-    assert TrainingSettings.model_validate({**values, "dataset": words[5]}) == settings
-    assert set(values) == set(changed_settings(settings)) - {"dataset"}
+    assert settings_from(None, {"dataset": words[5]}, words[7::2]) == settings
+    assert {word.partition("=")[0] for word in words[7::2]} == set(changed_settings(settings)) - {"dataset"}
+
+
+def test_a_prompt_that_the_command_cannot_tell_is_said(tmp_path: Path) -> None:
+    whole, parted = (SETTINGS.model_copy(update={"validation_prompts": (prompt,)}) for prompt in ("a, b", "a | b"))
+    assert "duplicate the run" not in written(make_run(tmp_path / "whole", begun(), settings=whole))[0]
+    assert_both_tell(make_run(tmp_path / "parted", begun(), settings=parted), "duplicate the run to keep that prompt")
 
 
 def test_the_command_stands_whole_in_both_forms(tmp_path: Path) -> None:

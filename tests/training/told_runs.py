@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def memory_event(seconds: float, process_bytes: int, *, accelerator_bytes: int |
 
 def make_run(
     folder: Path,
-    events: list[AnyEvent],
+    events: Sequence[AnyEvent],
     *,
     settings: TrainingSettings = SETTINGS,
     status: RunStatus | None = None,
@@ -142,8 +143,7 @@ def long_run_events(folder: Path, num_steps: int, *, accelerator: bool = False) 
             rate = 1e-4 * min(1.0, step / (num_steps / 20)) * (1 + math.cos(math.pi * share)) / 2
             norm = rng.lognormvariate(math.log(0.4), 0.4)
             moment = at(8.0 * step)
-            event = StepEvent(at=moment, step=step, loss=loss, learning_rate=rate, grad_norm=norm, seconds=8.0)
-            events.append(event)
+            events.append(StepEvent(at=moment, step=step, loss=loss, learning_rate=rate, grad_norm=norm, seconds=8.0))
         if step % every == 0:
             events.append(held_out_event(step, 0.150 - 0.02 * share + 0.012 * share**3, 0.149 - 0.03 * share))
             used = round((6 + 3 * min(1.0, 8 * share) + rng.random() / 3) * GIB)
