@@ -319,6 +319,10 @@ def doctor(
     raise typer.Exit(0 if diagnosis.healthy else 1)
 
 
+def _bench_help(name: str) -> str:
+    return str(BenchSettings.model_fields[name].description)
+
+
 @app.command()
 def bench(
     only: Annotated[
@@ -329,6 +333,10 @@ def bench(
     real_size: Annotated[
         bool, typer.Option("--real-size/--no-real-size", help=str(BenchSettings.model_fields["real_size"].description))
     ] = BenchSettings().real_size,
+    diffusers: Annotated[Path | None, typer.Option(help=_bench_help("diffusers"))] = None,
+    diffusers_python: Annotated[Path | None, typer.Option(help=_bench_help("diffusers_python"))] = None,
+    kohya: Annotated[Path | None, typer.Option(help=_bench_help("kohya"))] = None,
+    kohya_python: Annotated[Path | None, typer.Option(help=_bench_help("kohya_python"))] = None,
     output: Annotated[Path | None, typer.Option(help="Write the page here too, in place of what is there.")] = None,
     cpu: CpuOption = False,
     user_data: UserDataOption = None,
@@ -338,8 +346,15 @@ def bench(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from studio.bench.command import run_bench
 
+    peers = {
+        "diffusers": diffusers,
+        "diffusers_python": diffusers_python,
+        "kohya": kohya,
+        "kohya_python": kohya_python,
+    }
+    given = {name: path.absolute() for name, path in peers.items() if path is not None}
     settings = parse_settings(
-        BenchSettings, {"only": tuple(only or ()), "runs": runs, "real_size": real_size, "cpu": cpu}
+        BenchSettings, {"only": tuple(only or ()), "runs": runs, "real_size": real_size, "cpu": cpu, **given}
     )
     kept = run_bench(settings, user_data=locate_user_data(user_data), output=output)
     raise typer.Exit(0 if kept else 1)

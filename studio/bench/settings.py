@@ -1,5 +1,7 @@
 """What a bench run is asked for. No torch: the command line reads it."""
 
+import sys
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Le
@@ -7,7 +9,7 @@ from pydantic import Field
 
 from studio.settings import Settings
 
-BenchName = Literal["startup", "cold-start", "memory", "dataset", "shipped", "lora", "real-size"]
+BenchName = Literal["startup", "cold-start", "memory", "dataset", "shipped", "lora", "training", "real-size"]
 BENCH_NAMES: tuple[BenchName, ...] = get_args(BenchName)
 
 
@@ -26,6 +28,20 @@ class BenchSettings(Settings):
         description="Measure with a random model of Stable Diffusion 1.5's size too: minutes, 10 GB of memory, "
         "2 GB of disk meanwhile.",
     )
+    diffusers: Path | None = Field(
+        None,
+        title="diffusers",
+        description="A checkout of diffusers: its script is measured beside ours. Without one a plain loop is.",
+    )
+    diffusers_python: Path = Field(
+        Path(sys.executable),
+        title="Its Python",
+        description="The Python of an environment that diffusers' script runs in.",
+    )
+    kohya: Path | None = Field(None, title="kohya", description="A checkout of sd-scripts, measured beside ours.")
+    kohya_python: Path = Field(
+        Path(sys.executable), title="Its Python", description="The Python of an environment that sd-scripts runs in."
+    )
     cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
 
     @property
@@ -39,4 +55,6 @@ class BenchSettings(Settings):
         """The command line that asks for the same."""
         words = ["python -m studio bench", *(f"--only {name}" for name in self.only), f"--runs {self.runs}"]
         words += [] if self.real_size else ["--no-real-size"]
+        words += ["--diffusers CHECKOUT"] if self.diffusers else []
+        words += ["--kohya CHECKOUT"] if self.kohya else []
         return " ".join([*words, "--cpu"] if self.cpu else words)

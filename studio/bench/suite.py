@@ -13,6 +13,7 @@ from studio.bench.lora import bench_lora
 from studio.bench.memory import bench_memory
 from studio.bench.settings import BenchName, BenchSettings
 from studio.bench.startup import bench_startup
+from studio.bench.training import bench_training
 from studio.errors import EngineError
 from studio.jobs.device_lock import DeviceLock
 from studio.paths import UserData
@@ -71,6 +72,15 @@ BENCHES: Mapping[BenchName, Bench] = {
         "A LoRA switched on and off and re-weighted on a model of Stable Diffusion 1.5's size; base and LoRA picture "
         "beside the base's alone; the peak memory of a fresh process with a LoRA beside one without; the time that "
         "the text encoder takes for words met before beside new ones.",
+    ),
+    "training": Bench(
+        bench_training,
+        "`studio train` with the preset quick-try on the demo dataset, and the border of ten pictures whose prompts "
+        "and seeds it never saw. A step with all that watches it beside the same passes bare, in one process. At "
+        "Stable Diffusion 1.5's size (random weights, 512 × 512, float32, batch 2, rank 8), each side a fresh process "
+        "of three steps, the best but the first counted: `studio train` beside diffusers' `train_text_to_image_lora.py` "
+        "(attention layers) and kohya's `train_network.py` (192 layers, cached latents), or a plain loop where no "
+        "checkout was given.",
     ),
     "real-size": Bench(
         bench_real_size,

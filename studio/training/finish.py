@@ -73,8 +73,8 @@ def finish(
                 difference = _write(kohya, diffusers, weights, told, prepared, dtype)
             if not difference <= LIMITS[dtype]:
                 raise TrainingError(
-                    f"{kohya.name}, read back, differs from what was trained by {difference:.2g} of its largest change. "
-                    "The checkpoint has all of it: check the disk, then resume."
+                    f"{kohya.name}, read back, differs from what was trained by {difference:.2g} of its largest "
+                    "change. The checkpoint has all of it: check the disk, then resume."
                 )
             if reference is not None:
                 for file in (kohya, diffusers):
@@ -110,7 +110,8 @@ def _write(
         )
     except LoraError as error:
         raise TrainingError(
-            f"The file does not hold what was trained: {error} The checkpoint has all of it: check the disk, then resume."
+            f"The file does not hold what was trained: {error} The checkpoint has all of it: check the disk, then "
+            "resume."
         ) from error
 
 

@@ -79,11 +79,11 @@ class TrainingLoop:
         with attention_context(self.processes.device):
             self._due_now(first=True)
             while self.position.step < self.settings.max_train_steps:
-                ending = self._answer_requests()
+                ending = self.answer_requests()
                 if ending:
                     self.save()
                     return ending
-                self._step()
+                self.step()
                 self._due_now()
         self.save()
         return "finished"
@@ -96,7 +96,7 @@ class TrainingLoop:
         means = dict(zip((name for name, _ in self.adapters.named_parameters()), self.means.means, strict=True))
         return _with_means(weights, means)
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """One optimizer step over this process's share of the batches."""
         started = time.perf_counter()
         accumulation, count = self.settings.gradient_accumulation_steps, self.processes.count
@@ -173,8 +173,8 @@ class TrainingLoop:
         self.optimizer.zero_grad(set_to_none=True)
         self.save()
         raise TrainingError(
-            f"{what} of step {self.position.step + 1:,} is not finite (loss {loss:g}, gradient {norm:g}), so nothing of "
-            f"it was learned. The state after step {self.position.step:,} is saved. Pictures of the step: "
+            f"{what} of step {self.position.step + 1:,} is not finite (loss {loss:g}, gradient {norm:g}), so nothing "
+            f"of it was learned. The state after step {self.position.step:,} is saved. Pictures of the step: "
             f"{'; '.join(names[:16])}. Lower the learning rate; if one picture is always among them, exclude it."
         )
 
@@ -294,7 +294,7 @@ class TrainingLoop:
                     "checkpoint is whole; free some space and resume."
                 )
 
-    def _answer_requests(self) -> Ending | None:
+    def answer_requests(self) -> Ending | None:
         """Save or sample now where it was asked for; stop or pause where that was. All processes do the same."""
         asked: set[RunRequest] = {"stop"} if self.stop_signal() else set()
         if self.processes.is_main:

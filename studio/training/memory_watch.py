@@ -39,7 +39,8 @@ class MemoryWatch:
 
     def read_accelerator(self) -> None:
         """Read the accelerator's memory; call it from the thread that computes."""
-        allocated, limit = self._accelerator = read_accelerator(self._device)
+        self._accelerator = read_accelerator(self._device)
+        allocated, _ = self._accelerator
         if allocated is not None:
             self.peak_accelerator_bytes = max(self.peak_accelerator_bytes or 0, allocated)
 

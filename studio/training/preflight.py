@@ -1,4 +1,4 @@
-"""Before a training: a few real passes on real pictures, and from them time, memory and disk, with what would change them.
+"""Before a training: a few real passes on real pictures, and from them time, memory, disk, and what would change them.
 
 Nothing is trained: no optimizer step is made, and the LoRA layers are thrown away with the process or the model.
 """
@@ -226,7 +226,11 @@ def _disk_bytes(prepared: Prepared, settings: TrainingSettings, *, num_variants:
     components = prepared.manager.components
     latent = 2 * 4 * int(components.vae.config.latent_channels) * area // 64
     embedding = 4 * 77 * int(components.unet.config.cross_attention_dim)
-    parked = 4 * sum(p.numel() for part in (components.vae, components.text_encoder) for p in part.parameters())
+    facts = prepared.manager.facts
+    assert facts is not None, "prepare loads a model"
+    # What is parked has no parameters now: all that were loaded, without the U-Net's own.
+    own = sum(p.numel() for p in components.unet.parameters()) - prepared.plan.num_parameters
+    parked = 4 * (facts.parameters - int(own))
     weights = 4 * prepared.plan.num_parameters
     a_checkpoint = weights * (4 if settings.use_ema else 3)  # the optimizer keeps two numbers for each weight
     every = settings.keep_every_steps
@@ -250,11 +254,12 @@ def _offers(
     offers = []
     other = measured.without if on else measured.with_checkpointing
     if other is not None:
+        change = _percent(other.seconds / chosen.seconds)
         offers.append(
             Offer(
                 changes={"gradient_checkpointing": "off" if on else "on"},
-                effect=f"checkpointing {'off' if on else 'on'}: {_memory_change(other.peak_bytes - chosen.peak_bytes)}, "
-                f"{_percent(other.seconds / chosen.seconds)} time (measured)",
+                effect=f"checkpointing {'off' if on else 'on'}: "
+                f"{_memory_change(other.peak_bytes - chosen.peak_bytes)}, {change} time (measured)",
             )
         )
     if settings.train_batch_size > 1:
@@ -277,8 +282,8 @@ def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tu
     warnings = []
     if chosen.peak_bytes > limit * 0.9:
         warnings.append(
-            f"It needs {gigabytes(chosen.peak_bytes)} of {gigabytes(limit)}: the machine would swap or end it. Take one "
-            "of the offers."
+            f"It needs {gigabytes(chosen.peak_bytes)} of {gigabytes(limit)}: the machine would swap or end it. Take "
+            "one of the offers."
         )
     if disk > free_disk * 0.9:
         warnings.append(f"It needs {gigabytes(disk)} of disk, {gigabytes(free_disk)} are free. Free some first.")
@@ -290,8 +295,8 @@ def preflight_text(found: Preflight) -> str:
     lines = [
         f"{found.num_steps:,} steps ≈ {duration(found.total_seconds)}, {gigabytes(found.peak_bytes)} of "
         f"{gigabytes(found.limit_bytes)} memory, {gigabytes(found.disk_bytes)} of disk.",
-        f"A step is {_batches(found.batches_per_step)}, {duration(found.step_seconds)}. {found.num_pictures:,} pictures, "
-        f"each seen about {found.epochs:.1f} times.",
+        f"A step is {_batches(found.batches_per_step)}, {duration(found.step_seconds)}. {found.num_pictures:,} "
+        f"pictures, each seen about {found.epochs:.1f} times.",
         f"Besides the steps: encoding {duration(found.encoding_seconds)}, pictures {duration(found.pictures_seconds)}, "
         f"held-out losses {duration(found.held_out_seconds)}.",
         found.reason,

@@ -149,7 +149,8 @@ def _assert_fits(settings: TrainingSettings, *, resolution: int, device: torch.d
     if most is not None and settings.train_batch_size > most:
         raise TrainingError(
             f"train_batch_size must be at most {most} at {resolution} pixels on Apple's GPUs, whose gradients are "
-            f"wrong beyond (pytorch #177116), got {settings.train_batch_size}. Raise gradient_accumulation_steps instead."
+            f"wrong beyond (pytorch #177116), got {settings.train_batch_size}. Raise "
+            "gradient_accumulation_steps instead."
         )
 
 
@@ -202,7 +203,7 @@ def _stop_if(cancelled: Callable[[], bool]) -> None:
 def _park(
     settings: TrainingSettings, components: Components, digests: Mapping[str, str], *, user_data: UserData
 ) -> ParkedModule:
-    """Take the VAE out of memory, and the text encoder where captions are all encoded; the VAE comes back for pictures."""
+    """The VAE leaves memory, and comes back for pictures; the text encoder leaves where captions are all encoded."""
     parked = user_data.cache / "parked"
     vae = ParkedModule(components.vae, parked / f"{digests['vae']}.safetensors")
     vae.park()

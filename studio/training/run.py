@@ -116,6 +116,46 @@ def _train(
     stop: StopSignal,
     use_snapshot: bool,
 ) -> RunEnding:
+    prepared, loop = _open(run, settings, user_data, teller=teller, stop=stop, use_snapshot=use_snapshot)
+    if teller is None:
+        return loop.train()
+    with loop.memory:
+        teller.state("running", step=loop.position.step)
+        ending = loop.train()
+        if ending == "finished":
+            _finish(run, prepared, loop, teller, user_data)
+            teller.state("finished", f"The LoRA {settings.name} is finished.")
+        else:
+            words = "It was saved" if loop.position.step else "Nothing was trained yet"
+            teller.state(ending, f"{words} at step {loop.position.step:,}; resume to go on.")
+    return ending
+
+
+@contextmanager
+def open_loop(run: RunFolder, user_data: UserData) -> Iterator[TrainingLoop]:
+    """A run's loop before its next step, for whoever takes the steps one by one: the bench.
+
+    Raises:
+        StudioError: as `train_run`.
+    """
+    settings = read_run_settings(run)
+    teller = Teller(run, settings.max_train_steps, os.getpid())
+    _, loop = _open(run, settings, user_data, teller=teller, stop=StopSignal(), use_snapshot=False)
+    with loop.memory:
+        yield loop
+    teller.close()
+
+
+def _open(
+    run: RunFolder,
+    settings: TrainingSettings,
+    user_data: UserData,
+    *,
+    teller: Teller | None,
+    stop: StopSignal,
+    use_snapshot: bool,
+) -> tuple[Prepared, TrainingLoop]:
+    """Everything up to the next step."""
     processes = Processes(cpu_only=settings.cpu, mixed_precision=_mixed_precision(settings))
     _assert_shareable(settings, processes)
     tell = teller.progress if teller else _say_nothing
@@ -128,20 +168,8 @@ def _train(
         write_plan(run, prepared.plan)
         for note in prepared.plan.notes:
             teller.note(note)
-    watch = MemoryWatch(processes.device, teller.tell if teller else _say_nothing)
-    loop = _make_loop(run, prepared, processes, teller=teller, stop=stop, memory=watch)
-    if teller is None:
-        return loop.train()
-    with watch:
-        teller.state("running", step=loop.position.step)
-        ending = loop.train()
-        if ending == "finished":
-            _finish(run, prepared, loop, teller, user_data)
-            teller.state("finished", f"The LoRA {settings.name} is finished.")
-        else:
-            words = "It was saved" if loop.position.step else "Nothing was trained yet"
-            teller.state(ending, f"{words} at step {loop.position.step:,}; resume to go on.")
-    return ending
+    memory = MemoryWatch(processes.device, teller.tell if teller else _say_nothing)
+    return prepared, _make_loop(run, prepared, processes, teller=teller, stop=stop, memory=memory)
 
 
 def _make_loop(

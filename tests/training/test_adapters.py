@@ -1,5 +1,6 @@
 """The layers that learn: which they are, what they do, and that the model without them is the base's to the bit."""
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from studio.engine.pipeline import PipelineManager
 from studio.errors import TrainingError
 from studio.loras.library import LoraLibrary
 from studio.settings import LoraChoice
-from studio.training.adapters import TARGET_MODULES, Adapters
+from studio.training.adapters import Adapters
 from studio.training.batches import TrainingBatch
 from studio.training.noise_loss import Denoiser, losses_of
 from studio.training_settings import TARGET_NAMES
@@ -58,21 +59,6 @@ def effect(components: Components, base: torch.Tensor) -> torch.Tensor:
 # Which layers
 
 
-@pytest.fixture(scope="module")
-def real_parts() -> dict[str, nn.Module]:
-    """Stable Diffusion 1.5's own shapes, without memory for their numbers."""
-    with torch.device("meta"):
-        return {"unet": make_unet(), "text_encoder": make_text_encoder()}
-
-
-@pytest.mark.parametrize(("targets", "number"), [("attention", 128), ("attention + feed-forward", 192)])
-def test_stable_diffusion_has_so_many_layers(targets: str, number: int, real_parts: dict[str, nn.Module]) -> None:
-    """128 is the seed report's number, 192 that of kohya's files."""
-    endings = TARGET_MODULES[targets]  # type: ignore[index]
-    found = [name for name, _ in real_parts["unet"].named_modules() if name.endswith(tuple(f".{e}" for e in endings))]
-    assert len(found) == number
-
-
 @pytest.mark.parametrize(
     ("changes", "layers", "parameters"),
     [
@@ -87,7 +73,10 @@ def test_stable_diffusion_has_so_many_layers(targets: str, number: int, real_par
 def test_the_real_model_gets_so_many_layers(
     changes: dict[str, object], layers: int, parameters: int | None, training_manager: PipelineManager
 ) -> None:
-    """kohya's U-Net has 192, its text encoder 72. 22 resnets have two convolutions each, the ends one."""
+    """128 as in the seed report; kohya's U-Net has 192, its text encoder 72.
+
+    22 resnets have two convolutions each, the ends one.
+    """
     with torch.device("meta"):
         unet, text_encoder = make_unet(), make_text_encoder()
         pipeline = training_manager.components.pipeline
@@ -106,16 +95,8 @@ def test_layers_are_of_the_kinds_that_were_chosen(components: Components) -> Non
 @pytest.mark.parametrize(("fewer", "more"), [*zip(TARGET_NAMES, TARGET_NAMES[1:], strict=False)])
 def test_more_targets_keep_the_layers_of_fewer(fewer: str, more: str, training_manager: PipelineManager) -> None:
     base = training_manager.components
-    few, many = (
-        set(adapters_of(_copy(base), targets=targets).weights().unet) for targets in (fewer, more)
-    )
+    few, many = (set(adapters_of(copy.deepcopy(base), targets=targets).weights().unet) for targets in (fewer, more))
     assert few < many
-
-
-def _copy(components: Components) -> Components:
-    import copy
-
-    return copy.deepcopy(components)
 
 
 @pytest.mark.parametrize("rank", [1, 4, 32])
@@ -157,7 +138,7 @@ def test_a_model_without_such_layers_is_refused(components: Components) -> None:
 
 def test_the_seed_decides_the_first_weights(training_manager: PipelineManager) -> None:
     first, same, other = (
-        parameters_of(adapters_of(_copy(training_manager.components), seed=seed)) for seed in (1, 1, 2)
+        parameters_of(adapters_of(copy.deepcopy(training_manager.components), seed=seed)) for seed in (1, 1, 2)
     )
     for name, value in first.items():
         assert torch.equal(value, same[name])
@@ -252,9 +233,7 @@ def test_dropout_acts_in_training_alone(components: Components) -> None:
     assert share == pytest.approx(0.5, abs=0.01)
 
 
-def test_dropout_changes_the_loss_of_a_step(
-    snapshot: Snapshot, components: Components, cache: Path
-) -> None:
+def test_dropout_changes_the_loss_of_a_step(snapshot: Snapshot, components: Components, cache: Path) -> None:
     bench = make_bench(snapshot, settings_of(lora_dropout=0.5), components, cache)
     give_effect(make_adapters(bench))
     denoiser = Denoiser(components, train_text_encoder=False)
@@ -276,7 +255,7 @@ def test_the_text_encoder_learns_only_where_it_is_asked_for(
 ) -> None:
     for asked in (False, True):
         bench = make_bench(
-            snapshot, settings_of(train_text_encoder=asked), _copy(training_manager.components), cache
+            snapshot, settings_of(train_text_encoder=asked), copy.deepcopy(training_manager.components), cache
         )
         adapters = make_adapters(bench)
         give_effect(adapters)
@@ -329,7 +308,7 @@ def test_weights_put_into_other_layers_are_the_same_to_the_bit(
 ) -> None:
     adapters = adapters_of(components, **KINDS[kind])
     give_effect(adapters)
-    other = _copy(training_manager.components)
+    other = copy.deepcopy(training_manager.components)
     others = adapters_of(other, seed=77, **KINDS[kind])
     others.put(adapters.weights())
     mine, theirs = parameters_of(adapters), parameters_of(others)
@@ -350,10 +329,11 @@ def test_weights_are_a_copy(components: Components) -> None:
 
 def test_weights_of_other_layers_are_refused(components: Components, training_manager: PipelineManager) -> None:
     adapters = adapters_of(components, targets="attention + feed-forward")
-    fewer = adapters_of(_copy(training_manager.components)).weights()
+    base = training_manager.components
+    fewer = adapters_of(copy.deepcopy(base)).weights()
     with pytest.raises(TrainingError, match=r"The checkpoint has no layer .*: it is of a run with other settings"):
         adapters.put(fewer)
-    wider = adapters_of(_copy(training_manager.components), rank=8, targets="attention + feed-forward").weights()
+    wider = adapters_of(copy.deepcopy(base), rank=8, targets="attention + feed-forward").weights()
     with pytest.raises(TrainingError, match="has another shape: other settings made it"):
         adapters.put(wider)
 

@@ -137,9 +137,10 @@ def test_many_draws_have_the_mean_and_deviation_of_the_vae(tmp_path: Path, parts
     """Against the VAE's own distribution, number by number."""
     snapshot = snapshot_of(save_pictures(tmp_path, [(80, 80)]))
     bench = make_bench(snapshot, settings_of(), parts, cache)
-    found = torch.cat(
-        [latents_in(bench, bench.maker.batch(n), draws_of(bench, n)) for n in range(800)]
-    ) / parts.vae.config.scaling_factor
+    found = (
+        torch.cat([latents_in(bench, bench.maker.batch(n), draws_of(bench, n)) for n in range(800)])
+        / parts.vae.config.scaling_factor
+    )
     (item,) = bench.data.items
     mean, deviation = bench.latents.moments(item, Variant(item.crops[0], False)).double()
     scores = (found - mean) / deviation
@@ -319,8 +320,10 @@ def test_shuffled_captions_are_embedded_in_their_new_order(tmp_path: Path, parts
     bench = make_bench(snapshot, settings, parts, cache)
     assert bench.data.items[0].caption == "sks, a red shoe, white ground, side view"
     rest = ("a red shoe", "white ground", "side view")
-    orders = [", ".join(("sks", *(rest[i] for i in order))) for order in
-              ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))]
+    orders = [
+        ", ".join(("sks", *(rest[i] for i in order)))
+        for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+    ]
     known = [parts.pipeline.encode_prompt(order, torch.device("cpu"), 1, False)[0][0] for order in orders]
     seen = set()
     for number in range(15):
@@ -383,9 +386,7 @@ def test_a_black_mask_scales_the_loss_by_the_weight_outside(
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_half_a_mask_weighs_half_of_the_cut_picture(
-    scale: int, tmp_path: Path, parts: Components, cache: Path
-) -> None:
+def test_half_a_mask_weighs_half_of_the_cut_picture(scale: int, tmp_path: Path, parts: Components, cache: Path) -> None:
     """The left half of the part that is kept, from 10 to 90, is white."""
     mask = Image.new("L", (100 * scale, 80 * scale), 0)
     mask.paste(255, (0, 0, 50 * scale, 80 * scale))
@@ -461,9 +462,7 @@ def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path, parts: Components, 
     save_picture(tmp_path / "own" / "a.png")
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "a.png").write_bytes(b"no picture")
-    bench = make_bench(
-        snapshot_of(tmp_path / "own"), settings_of(mask_folder=str(tmp_path / "masks")), parts, cache
-    )
+    bench = make_bench(snapshot_of(tmp_path / "own"), settings_of(mask_folder=str(tmp_path / "masks")), parts, cache)
     with pytest.raises(TrainingError, match=r"The mask .*a\.png cannot be read"):
         bench.maker.batch(0)
 

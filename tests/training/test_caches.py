@@ -191,9 +191,7 @@ def test_a_damaged_file_is_made_again(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_embedding_is_made_again(
-    damage: Callable[[bytes], bytes], tmp_path: Path, parts: Components
-) -> None:
+def test_a_damaged_embedding_is_made_again(damage: Callable[[bytes], bytes], tmp_path: Path, parts: Components) -> None:
     texts = TextCache(tmp_path / "t", "e")
     texts.encode("a shoe", parts)
     file = texts.file("a shoe")
@@ -283,9 +281,7 @@ def test_anything_that_changes_the_latents_is_encoded_anew(
     assert of_another_vae.missing([item], horizontal_flip=False) == [item]
 
 
-def test_transparency_is_laid_on_the_items_background(
-    latents: LatentCache, tmp_path: Path, parts: Components
-) -> None:
+def test_transparency_is_laid_on_the_items_background(latents: LatentCache, tmp_path: Path, parts: Components) -> None:
     (tmp_path / "own").mkdir()
     Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "own" / "a.png")
     for background, grey in (("#ffffff", 255), ("#404040", 64)):

@@ -160,9 +160,7 @@ def our_step(bench: Bench, adapters: Adapters) -> tuple[list[torch.Tensor], Grad
     for batch in batches:
         text = batch.text_BND.double() if batch.text_BND.is_floating_point() else batch.text_BND
         prediction = denoiser(batch.noisy_BCHW.double(), batch.timesteps_B, text)
-        losses = losses_of(
-            prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=bench.settings.snr_gamma
-        )
+        losses = losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=bench.settings.snr_gamma)
         (losses.mean() / accumulation).backward()
         all_losses.append(losses.detach())
     return all_losses, gradients_of(dict(adapters.named_parameters())), batches
@@ -296,9 +294,7 @@ def test_a_v_models_step_is_what_diffusers_computes(snapshot: Snapshot, componen
         assert_close_by_size(gradient, reference[path], path)
 
 
-def test_each_picture_has_a_loss_of_its_own(
-    snapshot: Snapshot, training_manager: PipelineManager, cache: Path
-) -> None:
+def test_each_picture_has_a_loss_of_its_own(snapshot: Snapshot, training_manager: PipelineManager, cache: Path) -> None:
     """Written out, number by number."""
     bench = make_bench(snapshot, settings_of(train_batch_size=3), training_manager.components, cache)
     batch = bench.maker.batch(0)
@@ -330,9 +326,7 @@ def test_a_steps_gradient_is_the_mean_of_its_batches(
     single = []
     for number in range(4):
         batch = bench.maker.batch(number)
-        prediction = Denoiser(components, train_text_encoder=False)(
-            batch.noisy_BCHW, batch.timesteps_B, batch.text_BND
-        )
+        prediction = Denoiser(components, train_text_encoder=False)(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
         losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None).mean().backward()
         single.append(torch.cat([p.grad.flatten() for p in adapters.parameters() if p.grad is not None]))
         for parameter in adapters.parameters():
