@@ -78,9 +78,9 @@ BENCHES: Mapping[BenchName, Bench] = {
         "`studio train` with the preset quick-try on the demo dataset, and the border of ten pictures whose prompts "
         "and seeds it never saw. A step with all that watches it beside the same passes bare, in one process. At "
         "Stable Diffusion 1.5's size (random weights, 512 × 512, float32, batch 2, rank 8), each side a fresh process "
-        "of three steps, the best but the first counted: `studio train` beside diffusers' `train_text_to_image_lora.py` "
-        "(attention layers) and kohya's `train_network.py` (192 layers, cached latents), or a plain loop where no "
-        "checkout was given.",
+        "of three steps, the best but the first counted: `studio train` beside diffusers' own "
+        "`train_text_to_image_lora.py` (attention layers) and kohya's `train_network.py` (192 layers, cached latents), "
+        "or beside a plain loop where no checkout was given.",
     ),
     "real-size": Bench(
         bench_real_size,

@@ -27,6 +27,7 @@ from studio.engine_process.messages import (
     Loaded,
     Loading,
     LoraChecked,
+    MakingRoom,
     PictureDone,
     Request,
     Smoke,
@@ -60,6 +61,7 @@ class EngineClient:
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths = 0  # since the last request that was carried out
+        self._makes_room = False  # the engine said that it ends for another process
         self._view = EngineView(model=model.model, report=latest_report(user_data.outputs))
         self._change(comparison=latest_comparison(user_data.outputs))
 
@@ -228,6 +230,11 @@ class EngineClient:
                 return
             self._process = None
             view = self._view
+            if self._makes_room:  # a new engine waits until the device is free again
+                self._makes_room = False
+                self._change(step=None, preview_png=None, loras_in_check=frozenset())
+                self.start()
+                return
             problem = last_words(process.returncode, view.phase)
             self._change(
                 phase="gone",
@@ -256,6 +263,7 @@ class EngineClient:
             ComparisonChanged: lambda e: self._take_part(e.saved.report.finished, comparison=e.saved),
             LoraChecked: self._take_check,
             DeviceChecked: lambda e: self._take_result(device_check=e.check),
+            MakingRoom: self._take_leave,
             Failed: self._take_failure,
         }
         takers[type(event)](event)
@@ -273,6 +281,10 @@ class EngineClient:
             download=None,
             cancelling=False,
         )
+
+    def _take_leave(self, event: MakingRoom) -> None:
+        self._makes_room = True
+        self._change(phase="waiting", owner=event.owner)
 
     def _take_check(self, event: LoraChecked) -> None:
         self._change(

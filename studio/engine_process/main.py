@@ -36,6 +36,7 @@ from studio.engine_process.messages import (
     Loaded,
     Loading,
     LoraChecked,
+    MakingRoom,
     PictureDone,
     Request,
     Smoke,
@@ -45,9 +46,11 @@ from studio.engine_process.messages import (
     Waiting,
     to_line,
 )
-from studio.errors import StudioError, system_error_sentence
+from studio.errors import RunError, StudioError, system_error_sentence
 from studio.files import write_atomically
 from studio.jobs.device_lock import DeviceLock
+from studio.jobs.queue import JobQueue
+from studio.jobs.worker import worker_runs
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.results import InvalidPicture, ValidPicture
@@ -56,6 +59,7 @@ from studio.threads import prepare_threads
 if TYPE_CHECKING:
     from studio.engine.watching import RunWatcher
 
+LOOK_FOR_OTHERS_SECONDS = 1.0  # while nothing is asked of this process
 LEAVE_SECONDS = 10.0  # a step at 512 × 512 takes up to 8 s on a slow CPU; nobody waits for it any longer
 
 
@@ -68,9 +72,13 @@ class Mailbox:
         self._cancel = threading.Event()
         threading.Thread(target=self._read, name="requests", daemon=True).start()
 
-    def next(self) -> Request | None:
-        """The next request; None when the page's process is gone."""
-        return self._requests.get()
+    def next(self, *, timeout: float) -> Request | None:
+        """The next request; None when the page's process is gone.
+
+        Raises:
+            queue.Empty: where none came in that many seconds.
+        """
+        return self._requests.get(timeout=timeout)
 
     def cancelled(self) -> bool:
         return self._cancel.is_set()
@@ -96,7 +104,9 @@ class Mailbox:
 class EngineProcess:
     """Carries requests out, one after the other, and tells what happens."""
 
-    def __init__(self, user_data: UserData, *, cpu_only: bool, mailbox: Mailbox, output: BinaryIO) -> None:
+    def __init__(
+        self, user_data: UserData, *, cpu_only: bool, mailbox: Mailbox, output: BinaryIO, lock: DeviceLock
+    ) -> None:
         # Imported here: the page hears of the start before the four seconds that torch and diffusers take.
         from studio.engine.device import pick_device
         from studio.engine.pipeline import PipelineManager
@@ -104,6 +114,7 @@ class EngineProcess:
         self._user_data = user_data
         self._mailbox = mailbox
         self._output = output
+        self._lock = lock
         self._manager = PipelineManager(
             pick_device(cpu_only=cpu_only),
             rejected_folder=user_data.rejected,
@@ -111,8 +122,17 @@ class EngineProcess:
         )
 
     def run(self) -> None:
-        """Answer requests until the page's process is gone."""
-        while (request := self._mailbox.next()) is not None:
+        """Answer requests until the page's process is gone, or another process waits for the device."""
+        while True:
+            try:
+                request = self._mailbox.next(timeout=LOOK_FOR_OTHERS_SECONDS)
+            except queue.Empty:
+                if other := self._lock.waited_for_by():
+                    self._tell(MakingRoom(owner=str(other)))
+                    return
+                continue
+            if request is None:
+                return
             try:
                 self._carry_out(request)
             except StudioError as error:
@@ -246,16 +266,28 @@ def _tell(output: BinaryIO, event: Event) -> None:
     output.flush()
 
 
-def _take_device(lock: DeviceLock, output: BinaryIO) -> None:
-    """Wait until no other process has the device, saying which one has."""
+def _take_device(lock: DeviceLock, user_data: UserData, output: BinaryIO) -> None:
+    """Wait until no other process has the device or waits for it, and the queue is empty; say which one has it."""
     told = ""
-    while not lock.acquire("LoRA Studio's page"):
-        owner = str(lock.owner())
+    while True:
+        other = lock.waited_for_by()
+        if other is None and not _queue_goes_on(user_data) and lock.acquire("LoRA Studio's page"):
+            break
+        owner = str(other or lock.owner())
         if owner != told:
             _tell(output, Waiting(owner=owner))
             told = owner
         time.sleep(0.5)
     _tell(output, Starting())
+
+
+def _queue_goes_on(user_data: UserData) -> bool:
+    """Whether a job runs or is about to: between two jobs the device is free for a moment."""
+    try:
+        return user_data.database.is_file() and worker_runs(user_data) and JobQueue(user_data).has_work()
+    except RunError as error:  # a damaged queue is for the one who looks at it, and must not stop the page
+        logging.warning("The queue cannot be read: %s", error)
+        return False
 
 
 def main() -> None:
@@ -272,8 +304,8 @@ def main() -> None:
     # Unbuffered: a thread that waits inside a buffered reader makes the interpreter abort when it ends.
     mailbox = Mailbox(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))  # noqa: SIM115 - open till the end
     lock = DeviceLock(user_data.device_lock)
-    _take_device(lock, output)
-    EngineProcess(user_data, cpu_only=options.cpu, mailbox=mailbox, output=output).run()
+    _take_device(lock, user_data, output)
+    EngineProcess(user_data, cpu_only=options.cpu, mailbox=mailbox, output=output, lock=lock).run()
     lock.release()  # named and let go of here: a lock that nobody refers to any longer is freed at once
 
 

@@ -173,6 +173,13 @@ class DeviceChecked(Fact):
     check: DeviceCheck
 
 
+class MakingRoom(Fact):
+    """The engine ends, because another process waits for the device; a new one may wait in its turn."""
+
+    kind: Literal["making_room"] = "making_room"
+    owner: str
+
+
 class Failed(Fact):
     """A request could not be carried out; `message` is for the user, `facts` are of the model that is still loaded."""
 
@@ -195,6 +202,7 @@ Event = (
     | ComparisonChanged
     | LoraChecked
     | DeviceChecked
+    | MakingRoom
     | Failed
 )
 

@@ -1,10 +1,14 @@
-"""One owner of the device: a lock file that a dying process lets go of by itself."""
+"""One owner of the device: a lock file that a dying process lets go of by itself.
+
+Whoever waits for it says so; an owner that only keeps it warm, the page's engine, then makes room.
+"""
 
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from studio.files import write_atomically
@@ -27,6 +31,7 @@ class DeviceLock:
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(path)
         self._owner_file = path.with_suffix(".json")
+        self._waiting_folder = path.with_suffix(".waiting")
 
     def acquire(self, purpose: str) -> bool:
         """Take the device, or return False at once where another process has it."""
@@ -41,12 +46,34 @@ class DeviceLock:
 
     def owner(self) -> DeviceOwner:
         """Who took the lock last; call it where `acquire` said False."""
-        try:
-            kept = json.loads(self._owner_file.read_bytes())
-            return DeviceOwner(int(kept["pid"]), str(kept["purpose"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return DeviceOwner(0, "another program")
+        return _read_owner(self._owner_file)
+
+    def ask_for(self, purpose: str) -> None:
+        """Say that this process waits for the device; `withdraw` it when it waits no longer."""
+        wish = {"pid": os.getpid(), "purpose": purpose}
+        write_atomically(self._waiting_folder / str(os.getpid()), json.dumps(wish).encode())
+
+    def withdraw(self) -> None:
+        """Wait no longer."""
+        (self._waiting_folder / str(os.getpid())).unlink(missing_ok=True)
+
+    def waited_for_by(self) -> DeviceOwner | None:
+        """Another process that asked for the device and still lives; None where none does."""
+        if not self._waiting_folder.is_dir():
+            return None
+        for wish in sorted(self._waiting_folder.iterdir()):
+            if wish.name.isdigit() and int(wish.name) != os.getpid() and psutil.pid_exists(int(wish.name)):
+                return _read_owner(wish)
+        return None
 
     def release(self) -> None:
         """Let the device go."""
         self._lock.release()
+
+
+def _read_owner(file: Path) -> DeviceOwner:
+    try:
+        kept = json.loads(file.read_bytes())
+        return DeviceOwner(int(kept["pid"]), str(kept["purpose"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return DeviceOwner(0, "another program")

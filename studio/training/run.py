@@ -310,15 +310,19 @@ def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
 def _device(user_data: UserData, run: RunFolder, teller: Teller, stop: StopSignal) -> Iterator[None]:
     """The device for this process, waiting for whoever has it."""
     lock = DeviceLock(user_data.device_lock)
-    told = ""
-    while not lock.acquire(f"training {run.name}"):
-        owner = str(lock.owner())
-        if owner != told:
-            teller.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
-            told = owner
-        time.sleep(LOOK_FOR_DEVICE_SECONDS)
-        if stop() or take_requests(run) & {"stop", "pause"}:
-            raise CancelledError("Stopped while it waited for the device.")
+    purpose, told = f"training {run.name}", ""
+    try:
+        while not lock.acquire(purpose):
+            lock.ask_for(purpose)  # the page's engine makes room
+            owner = str(lock.owner())
+            if owner != told:
+                teller.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
+                told = owner
+            time.sleep(LOOK_FOR_DEVICE_SECONDS)
+            if stop() or take_requests(run) & {"stop", "pause"}:
+                raise CancelledError("Stopped while it waited for the device.")
+    finally:
+        lock.withdraw()
     try:
         yield
     finally:

@@ -329,3 +329,30 @@ def test_a_model_that_is_not_found_leaves_the_one_before_loaded(client: EngineCl
     assert view.facts is not None
     assert view.facts.model == "shoes-demo"
     assert "There is no model folder or file /nowhere" in view.problem
+
+
+def test_an_idle_engine_makes_room_for_who_waits_and_comes_back_after(tmp_path: Path) -> None:
+    user_data = UserData(tmp_path / "data")
+    client = EngineClient(user_data, model=ModelSettings(), cpu_only=True)
+    client.start()
+    try:
+        first = wait_for(client, lambda view: view.phase == "ready").pid
+        code = (
+            "import sys, time; from pathlib import Path; from studio.jobs.device_lock import DeviceLock\n"
+            "lock = DeviceLock(Path(sys.argv[1])); lock.ask_for('training shoes')\n"
+            "while not lock.acquire('training shoes'): time.sleep(0.1)\n"
+            "lock.withdraw(); print('mine', flush=True); sys.stdin.read()\n"
+        )
+        trainer = subprocess.Popen(
+            [sys.executable, "-c", code, str(user_data.device_lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert trainer.stdout is not None
+        assert trainer.stdout.readline() == b"mine\n"
+        waiting = wait_for(client, lambda view: view.phase == "waiting" and view.pid != first)
+        assert "training shoes" in waiting.owner
+        assert waiting.problem == ""
+        trainer.communicate()
+        again = wait_for(client, lambda view: view.phase == "ready")
+        assert again.pid != first
+    finally:
+        client.stop()

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_layers_are_of_the_kinds_that_were_chosen(components: Components) -> Non
     assert groups == {"self-attention", "cross-attention", "feed-forward", "convolutions"}
 
 
-@pytest.mark.parametrize(("fewer", "more"), [*zip(TARGET_NAMES, TARGET_NAMES[1:], strict=False)])
+@pytest.mark.parametrize(("fewer", "more"), [*pairwise(TARGET_NAMES)])
 def test_more_targets_keep_the_layers_of_fewer(fewer: str, more: str, training_manager: PipelineManager) -> None:
     base = training_manager.components
     few, many = (set(adapters_of(copy.deepcopy(base), targets=targets).weights().unet) for targets in (fewer, more))

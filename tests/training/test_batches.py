@@ -138,15 +138,15 @@ def test_many_draws_have_the_mean_and_deviation_of_the_vae(tmp_path: Path, parts
     snapshot = snapshot_of(save_pictures(tmp_path, [(80, 80)]))
     bench = make_bench(snapshot, settings_of(), parts, cache)
     found = (
-        torch.cat([latents_in(bench, bench.maker.batch(n), draws_of(bench, n)) for n in range(800)])
+        torch.cat([latents_in(bench, bench.maker.batch(n), draws_of(bench, n)) for n in range(300)])
         / parts.vae.config.scaling_factor
     )
     (item,) = bench.data.items
     mean, deviation = bench.latents.moments(item, Variant(item.crops[0], False)).double()
     scores = (found - mean) / deviation
-    low = torch.tensor([d.timestep < 800 for n in range(800) for d in draws_of(bench, n)])
+    low = torch.tensor([d.timestep < 800 for n in range(300) for d in draws_of(bench, n)])
     scores = scores[low]
-    assert float(scores.mean()) == pytest.approx(0, abs=0.01)
+    assert float(scores.mean()) == pytest.approx(0, abs=0.015)
     assert float(scores.std(dim=0).mean()) == pytest.approx(1, abs=0.02)
     with torch.no_grad(), Image.open(item.path) as image:
         levels = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS), dtype=np.float32)

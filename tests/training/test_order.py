@@ -65,6 +65,12 @@ def test_an_epochs_order_is_another_in_the_next() -> None:
     assert order[:12] != order[12:]
 
 
+def test_a_picture_meets_others_in_each_epoch() -> None:
+    items = items_of(snapshot_of_sizes([(80, 80)] * 12))
+    order = batches(BatchOrder(items, 2, seed=5), 6 * 20)
+    assert len({frozenset(batch) for batch in order}) > 40  # of 66 pairs; 6 where the same meet always
+
+
 def test_sizes_are_mixed_and_not_one_after_the_other() -> None:
     order = BatchOrder(ITEMS, 1, seed=5)
     sizes = [ITEMS[index].bucket for (index,) in batches(order, len(ITEMS))]

@@ -1,0 +1,88 @@
+"""Which colour a prompt asks of its subject: not the ground's, not the laces'."""
+
+import re
+from collections.abc import Sequence
+
+from studio.scoring.colour_words import MAX_WORDS, plain_name, rgb_of
+
+_TAG = re.compile(r"<[^<>]*>")  # <lora:white-ground:0.8>
+_TOKEN = re.compile(r"[a-z]+|[,.;:|!?\n]")
+_GROUNDS = frozenset(
+    "background backgrounds backdrop backdrops ground grounds wall walls floor floors surface surfaces table desk "
+    "paper seamless sky grass carpet rug sand snow street asphalt concrete cyclorama".split()
+)
+_GROUNDS_WHERE_PLACED = frozenset("studio room scene canvas wood light sheet cloth fabric".split())
+"""Grounds after `on a white` or `in a white` only: canvas is what a shoe is made of, too."""
+_PARTS = frozenset(
+    "sole soles outsole outsoles midsole midsoles laces shoelaces stripe stripes straps buckle buckles trim trims logo "
+    "logos detail details accent accents lining stitching stitches tongue swoosh zip zipper buttons dots shadow "
+    "shadows".split()
+)
+_MADE_OF = frozenset("rubber gum leather canvas suede plastic metal contrast thick thin".split())
+_ON = frozenset("on onto against over before upon atop".split())
+_BETWEEN = frozenset(
+    "a an the plain pure solid clean bright soft simple smooth empty blank uniform all textured studio photo seamless "
+    "very completely isolated wooden brick marble concrete stone tiled neutral gradient blurred blurry".split()
+)
+_JOINED = frozenset(("and", "or"))
+
+
+def asked_colours(prompt: str) -> tuple[str, ...]:
+    """The colour words of the subject: the first that is neither a ground's nor a part's, and those joined to it.
+
+    `red and white sneakers with black laces, white background` gives red and white; `()` where none is asked for.
+    """
+    tokens = _TOKEN.findall(_TAG.sub(" ", prompt.lower()).replace("\\n", " "))
+    found: list[str] = []
+    position, expected = 0, -1
+    while position < len(tokens):
+        length = _colour_length(tokens, position)
+        if not length:
+            position += 1
+            continue
+        end = position + length
+        if not _is_ground(tokens, position, end) and not _is_part(tokens, end):
+            if found and position != expected:
+                break
+            found.append(plain_name(" ".join(tokens[position:end])))
+            expected = end + 1 if end < len(tokens) and tokens[end] in _JOINED else -1
+        position = end
+    return tuple(dict.fromkeys(found))
+
+
+def _colour_length(tokens: Sequence[str], start: int) -> int:
+    """How many tokens from here name a colour; the longest name counts."""
+    for length in range(MAX_WORDS, 0, -1):
+        phrase = tokens[start : start + length]
+        if len(phrase) == length and rgb_of(" ".join(phrase)) is not None:
+            return length
+    return 0
+
+
+def _is_ground(tokens: Sequence[str], start: int, end: int) -> bool:
+    """`white studio background`, `on pure white`, `against a grey wall`; not `on white soles`."""
+    position = _before(tokens, start)
+    is_on = position >= 0 and (
+        tokens[position] in _ON or tokens[max(0, position - 1) : position + 1] == ["front", "of"]
+    )
+    is_placed = is_on or (position >= 0 and tokens[position] == "in")
+    for token in tokens[end:]:
+        if token in _GROUNDS or (is_placed and token in _GROUNDS_WHERE_PLACED):
+            return True
+        if token not in _BETWEEN and token not in _JOINED and rgb_of(token) is None:
+            break
+    return is_on and not _is_part(tokens, end)
+
+
+def _before(tokens: Sequence[str], start: int) -> int:
+    """Where the word stands that a colour follows, over words such as `a plain` and over other colours; -1: none."""
+    position = start - 1
+    while position >= 0 and (tokens[position] in _BETWEEN or tokens[position] in _JOINED or rgb_of(tokens[position])):
+        position -= 1
+    return position
+
+
+def _is_part(tokens: Sequence[str], end: int) -> bool:
+    """`white soles`, `white rubber soles`."""
+    after = [token for token in tokens[end : end + 3] if token not in _MADE_OF]
+    return bool(after) and after[0] in _PARTS
