@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 def peak_process_bytes() -> int:
@@ -31,7 +31,7 @@ def main() -> None:
     """Run the script as `__main__`."""
     output, script, *arguments = sys.argv[1:]
     ended: list[float] = []
-    torch.optim.optimizer.register_optimizer_step_post_hook(lambda *_: ended.append(time.perf_counter()))
+    register_optimizer_step_post_hook(lambda *_: ended.append(time.perf_counter()))
     sys.argv = [script, *arguments]
     if not Path(script).with_name("__init__.py").is_file():  # as Python does for a script, but not for a package
         sys.path.insert(0, str(Path(script).parent))

@@ -14,7 +14,6 @@ from PIL import Image
 
 from studio.bench.real_size_model import REAL_SIZE_PIXELS
 from studio.errors import StudioError
-from studio.files import write_atomically
 from studio.paths import assets_folder
 from studio.training_settings import TargetName
 
@@ -43,21 +42,22 @@ class Workplace:
     model: Path
     folder: Path
     device_type: str
+    pixels: int = REAL_SIZE_PIXELS
 
     @property
     def pictures(self) -> Path:
         return self.folder / "kohya" / "1_shoe"
 
 
-def write_pictures(folder: Path) -> None:
-    """Four pictures of the real size: kohya's folder with captions beside them, and diffusers' imagefolder."""
+def write_pictures(folder: Path, *, pixels: int = REAL_SIZE_PIXELS) -> None:
+    """Four square pictures: kohya's folder with captions beside them, and diffusers' imagefolder."""
     kohya, plain = folder / "kohya" / "1_shoe", folder / "imagefolder"
     kohya.mkdir(parents=True)
     plain.mkdir()
     lines = []
     for number in range(PICTURES):
         caption = f"red canvas sneakers, number {number}"
-        noise = Image.effect_noise((REAL_SIZE_PIXELS, REAL_SIZE_PIXELS), 60).convert("RGB")
+        noise = Image.effect_noise((pixels, pixels), 60).convert("RGB")
         noise.save(kohya / f"{number}.png")
         (kohya / f"{number}.txt").write_text(caption, encoding="utf-8")
         shutil.copyfile(kohya / f"{number}.png", plain / f"{number}.png")
@@ -75,7 +75,7 @@ def run_ours(place: Workplace, *, targets: TargetName, checkpointing: str) -> St
             "train_batch_size": BATCH,
             "gradient_accumulation_steps": 1,
             "rank": RANK,
-            "resolution": REAL_SIZE_PIXELS,
+            "resolution": place.pixels,
             "num_validation_images": 0,
             "held_out_percent": 0,
             "held_out_steps": 1000,
@@ -90,7 +90,7 @@ def run_ours(place: Workplace, *, targets: TargetName, checkpointing: str) -> St
 def run_plain(place: Workplace, *, targets: TargetName, checkpointing: bool, cached: bool) -> StepFacts:
     """The plain loop of this folder."""
     arguments = ["--model", str(place.model), "--pictures", str(place.pictures), "--targets", targets]
-    arguments += ["--resolution", str(REAL_SIZE_PIXELS), "--batch", str(BATCH), "--steps", str(STEPS)]
+    arguments += ["--resolution", str(place.pixels), "--batch", str(BATCH), "--steps", str(STEPS)]
     arguments += ["--rank", str(RANK), "--device", place.device_type]
     arguments += ["--checkpointing"] if checkpointing else []
     arguments += ["--cached"] if cached else []
@@ -102,7 +102,7 @@ def run_diffusers(place: Workplace, *, checkout: Path, python: Path) -> StepFact
     with tempfile.TemporaryDirectory(dir=place.folder) as output:
         arguments = ["--pretrained_model_name_or_path", str(place.model)]
         arguments += ["--train_data_dir", str(place.folder / "imagefolder"), "--caption_column", "text"]
-        arguments += ["--resolution", str(REAL_SIZE_PIXELS), "--center_crop", "--train_batch_size", str(BATCH)]
+        arguments += ["--resolution", str(place.pixels), "--center_crop", "--train_batch_size", str(BATCH)]
         arguments += ["--gradient_checkpointing", "--max_train_steps", str(STEPS), "--learning_rate", "1e-4"]
         arguments += ["--lr_scheduler", "constant", "--lr_warmup_steps", "0", "--mixed_precision", "no"]
         arguments += ["--rank", str(RANK), "--seed", "0", "--dataloader_num_workers", "0", "--output_dir", output]
@@ -117,7 +117,7 @@ def run_kohya(place: Workplace, *, checkout: Path, python: Path) -> StepFacts:
         shutil.copytree(assets_folder() / "sd15" / "tokenizer", tokenizers / "openai_clip-vit-large-patch14")
         arguments = ["--pretrained_model_name_or_path", str(place.model), "--tokenizer_cache_dir", str(tokenizers)]
         arguments += ["--train_data_dir", str(place.folder / "kohya"), "--caption_extension", ".txt"]
-        arguments += ["--resolution", f"{REAL_SIZE_PIXELS},{REAL_SIZE_PIXELS}", "--train_batch_size", str(BATCH)]
+        arguments += ["--resolution", f"{place.pixels},{place.pixels}", "--train_batch_size", str(BATCH)]
         arguments += ["--max_train_steps", str(STEPS), "--network_module", "networks.lora"]
         arguments += ["--network_dim", str(RANK), "--network_alpha", str(RANK), "--network_train_unet_only"]
         arguments += ["--cache_latents", "--gradient_checkpointing", "--sdpa", "--mixed_precision", "no"]
@@ -150,9 +150,3 @@ def _timed(python: Sequence[str], script: Path, arguments: Sequence[str], place:
     if not found["step_seconds"]:
         raise StudioError(f"{script.name} told of no step: {done.stderr[-2000:]}")
     return StepFacts(tuple(found["step_seconds"]), int(found["peak_process_bytes"]))
-
-
-def keep_facts(folder: Path, name: str, facts: StepFacts) -> None:
-    """What was measured, as it was measured, for whoever wants to look."""
-    content = {"step_seconds": facts.step_seconds, "peak_bytes": facts.peak_bytes}
-    write_atomically(folder / f"{name}.json", json.dumps(content).encode())

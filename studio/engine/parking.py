@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from studio.errors import ModelError
 
 
 class ParkedModule:
@@ -27,6 +29,7 @@ class ParkedModule:
         self._file = file
         self._device = next(module.parameters()).device
         self._parked = False
+        self._is_kept = False  # that the file holds these weights
 
     def park(self) -> None:
         """Free the weights' memory.
@@ -36,19 +39,32 @@ class ParkedModule:
         """
         if self._parked:
             return
-        if not self._file.is_file():
-            self._write()
+        if not self._is_kept:
+            if not self._holds_the_weights():
+                self._write()
+            self._is_kept = True
         for parameter in self._module.parameters():
             parameter.data = torch.empty(0, dtype=parameter.dtype)
         self._parked = True
 
     def bring_back(self) -> None:
-        """Read the weights into memory, on the device where they were."""
+        """Read the weights into memory, on the device where they were.
+
+        Raises:
+            ModelError: where the file is gone or damaged since; the module stays parked.
+        """
         if not self._parked:
             return
-        with safe_open(self._file, framework="pt") as file:
-            for name, parameter in self._module.named_parameters():
-                parameter.data = file.get_tensor(name).to(self._device)
+        try:
+            with safe_open(self._file, framework="pt") as file:
+                weights = {name: file.get_tensor(name) for name, _ in self._module.named_parameters()}
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"The cache lost the weights of the {type(self._module).__name__} ({self._file}), which wait there "
+                "while they are not needed. Resume the run: they are written again."
+            ) from error
+        for name, parameter in self._module.named_parameters():
+            parameter.data = weights[name].to(self._device)
         self._parked = False
 
     @contextmanager
@@ -62,6 +78,14 @@ class ParkedModule:
             if was_parked:
                 self.park()
 
+    def _holds_the_weights(self) -> bool:
+        """Whether a file of an earlier run is there and whole: compared to the bit, while there is what to compare."""
+        try:
+            with safe_open(self._file, framework="pt") as file:
+                return all(_same_bits(file.get_tensor(n), p) for n, p in self._module.named_parameters())
+        except (OSError, SafetensorError):
+            return False
+
     def _write(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._file.parent, prefix=".parking-") as folder:
@@ -69,3 +93,10 @@ class ParkedModule:
             weights = {n: p.detach().cpu().contiguous().clone() for n, p in self._module.named_parameters()}
             save_file(weights, part)
             part.replace(self._file)
+
+
+def _same_bits(stored: torch.Tensor, parameter: torch.Tensor) -> bool:
+    own = parameter.detach().cpu()
+    if (stored.dtype, stored.shape) != (own.dtype, own.shape):
+        return False
+    return torch.equal(stored.reshape(-1).view(torch.uint8), own.reshape(-1).view(torch.uint8))

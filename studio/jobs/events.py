@@ -1,9 +1,11 @@
 """What a run tells while it works: one JSON object a line, append only. No torch: the page reads it."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -155,14 +157,17 @@ class EventWriter:
         started = time.perf_counter()
         with self._lock:
             self._pending.append(event.model_dump_json())
+            # A line that was cut off by a kill stays, and is passed over by readers.
+            text = ("\n" if self._cut else "") + "".join(f"{line}\n" for line in self._pending)
+            num_bytes: int | None = None
             try:
-                # A line that was cut off by a kill or a full disk stays, and is passed over by readers.
-                text = ("\n" if self._cut else "") + "".join(f"{line}\n" for line in self._pending)
-                self._cut = True
+                num_bytes = self._path.stat().st_size if self._path.is_file() else 0
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(text)
-            except OSError:
-                pass  # kept in memory: told with the next event
+            except OSError:  # kept in memory, and told with the next event: nothing of it may stay in the file too
+                if num_bytes is not None:
+                    with suppress(OSError):
+                        os.truncate(self._path, num_bytes)
             else:
                 self._cut = False
                 self._pending.clear()

@@ -54,7 +54,7 @@ def subject_colour(lab_HWC: NDArray[np.float32], mask_HW: NDArray[np.bool_]) -> 
     apart_NN = squares_N[:, None] + squares_N[None] - 2 * (scaled_NC @ scaled_NC.T)
     density_N = np.exp(apart_NN / -(2 * BANDWIDTH**2)).sum(axis=1)
     alike_N = apart_NN[density_N.argmax()] < (1.5 * BANDWIDTH) ** 2
-    return np.median(pixels_NC[alike_N], axis=0)
+    return np.asarray(np.median(pixels_NC[alike_N], axis=0), np.float32)
 
 
 def score_colour(lab_C: NDArray[np.float32], asked: Sequence[str]) -> ColourScore:

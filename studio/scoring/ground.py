@@ -20,13 +20,18 @@ _FAR_PERCENTILE = 97  # not the farthest: that is an outlier
 Floats = NDArray[np.float32]
 
 
-def distance_from_ground(lab_HWC: Floats, ground_HW: NDArray[np.bool_]) -> Floats:
-    """(height, width): each pixel's distance from the ground, which is known at `ground_HW`."""
-    samples_NC = lab_HWC[ground_HW]
-    return np.minimum(_from_clusters(lab_HWC, samples_NC), _from_surface(lab_HWC, ground_HW))
+def distance_from_ground(lab_HWC: Floats, ground_HW: NDArray[np.bool_], *, noise: float = 1.0) -> Floats:
+    """(height, width): each pixel's distance from the ground, which is known at `ground_HW`.
+
+    Args:
+        noise: how much of NOISE_LAB the ground has at least.
+    """
+    noise_C = NOISE_LAB * np.float32(noise)
+    by_clusters_HW = _from_clusters(lab_HWC, lab_HWC[ground_HW], noise_C)
+    return np.minimum(by_clusters_HW, _from_surface(lab_HWC, ground_HW, noise_C))
 
 
-def _from_clusters(lab_HWC: Floats, samples_NC: Floats) -> Floats:
+def _from_clusters(lab_HWC: Floats, samples_NC: Floats, noise_C: Floats) -> Floats:
     samples_NC = samples_NC[:: max(1, len(samples_NC) // _MAX_SAMPLES)]
     labels_N = _cluster(samples_NC)
     pixels_PC = lab_HWC.reshape(-1, 3)
@@ -35,7 +40,7 @@ def _from_clusters(lab_HWC: Floats, samples_NC: Floats) -> Floats:
         members = samples_NC[labels_N == label]
         if len(members) < max(3.0, MIN_CLUSTER_SHARE * len(samples_NC)):
             continue
-        covariance = np.cov(members.T) + np.diag(NOISE_LAB**2)
+        covariance = np.cov(members.T) + np.diag(noise_C**2)
         # x' C⁻¹ x is the length of L' x, where L L' is C⁻¹.
         whitening = np.linalg.cholesky(np.linalg.inv(covariance)).astype(np.float32)
         away_PC = (pixels_PC - members.mean(axis=0)) @ whitening
@@ -56,7 +61,7 @@ def _cluster(samples_NC: Floats) -> NDArray[np.intp]:
         for label in np.unique(labels_N):
             centres_KC[label] = samples_NC[labels_N == label].mean(axis=0)
         labels_N = _squared_distances(samples_NC, centres_KC).argmin(axis=1)
-    return labels_N
+    return np.asarray(labels_N, np.intp)
 
 
 def _squared_distances(samples_NC: Floats, centres_KC: Floats) -> Floats:
@@ -64,7 +69,7 @@ def _squared_distances(samples_NC: Floats, centres_KC: Floats) -> Floats:
     return np.asarray(np.einsum("nkc,nkc->nk", away_NKC, away_NKC))
 
 
-def _from_surface(lab_HWC: Floats, ground_HW: NDArray[np.bool_]) -> Floats:
+def _from_surface(lab_HWC: Floats, ground_HW: NDArray[np.bool_], noise_C: Floats) -> Floats:
     """From a quadratic in x and y for each channel, by least squares that forget outliers (Cauchy weights, squared)."""
     height, width, _ = lab_HWC.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
@@ -80,6 +85,6 @@ def _from_surface(lab_HWC: Floats, ground_HW: NDArray[np.bool_]) -> Floats:
         scale = max(1.5, 1.4826 * float(np.median(length_N)))
         weights_N = (1 / (1 + (length_N / (2 * scale)) ** 2) ** 2).astype(np.float32)
     spread_C = 1.4826 * np.median(np.abs(off_NC), axis=0)
-    spread_C = np.sqrt(spread_C**2 + NOISE_LAB**2)
+    spread_C = np.sqrt(spread_C**2 + noise_C**2)
     away_HWC = (lab_HWC - terms_HWT @ surface_TC.astype(np.float32)) / spread_C
     return np.asarray(np.sqrt(np.einsum("hwc,hwc->hw", away_HWC, away_HWC)), np.float32)

@@ -31,7 +31,7 @@ def rgb_to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     lab[..., 0] = 116 * f[..., 1] - 16
     lab[..., 1] = 500 * (f[..., 0] - f[..., 1])
     lab[..., 2] = 200 * (f[..., 1] - f[..., 2])
-    return lab.astype(np.float32, copy=False)
+    return np.asarray(lab, np.float32)
 
 
 def ciede2000(first: ArrayLike, second: ArrayLike, *, k_lightness: float = 1.0) -> NDArray[np.float64]:

@@ -5,24 +5,29 @@ from collections.abc import Sequence
 
 from studio.scoring.colour_words import MAX_WORDS, plain_name, rgb_of
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _TAG = re.compile(r"<[^<>]*>")  # <lora:white-ground:0.8>
 _TOKEN = re.compile(r"[a-z]+|[,.;:|!?\n]")
-_GROUNDS = frozenset(
+_GROUNDS = _words(
     "background backgrounds backdrop backdrops ground grounds wall walls floor floors surface surfaces table desk "
-    "paper seamless sky grass carpet rug sand snow street asphalt concrete cyclorama".split()
+    "paper seamless sky grass carpet rug sand snow street asphalt concrete cyclorama"
 )
-_GROUNDS_WHERE_PLACED = frozenset("studio room scene canvas wood light sheet cloth fabric".split())
+_GROUNDS_WHERE_PLACED = _words("studio room scene canvas wood light sheet cloth fabric")
 """Grounds after `on a white` or `in a white` only: canvas is what a shoe is made of, too."""
-_PARTS = frozenset(
+_PARTS = _words(
     "sole soles outsole outsoles midsole midsoles laces shoelaces stripe stripes straps buckle buckles trim trims logo "
     "logos detail details accent accents lining stitching stitches tongue swoosh zip zipper buttons dots shadow "
-    "shadows".split()
+    "shadows"
 )
-_MADE_OF = frozenset("rubber gum leather canvas suede plastic metal contrast thick thin".split())
-_ON = frozenset("on onto against over before upon atop".split())
-_BETWEEN = frozenset(
+_MADE_OF = _words("rubber gum leather canvas suede plastic metal contrast thick thin")
+_ON = _words("on onto against over before upon atop")
+_BETWEEN = _words(
     "a an the plain pure solid clean bright soft simple smooth empty blank uniform all textured studio photo seamless "
-    "very completely isolated wooden brick marble concrete stone tiled neutral gradient blurred blurry".split()
+    "very completely isolated wooden brick marble concrete stone tiled neutral gradient blurred blurry"
 )
 _JOINED = frozenset(("and", "or"))
 

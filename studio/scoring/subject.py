@@ -23,6 +23,9 @@ MIN_PART = 0.2
 """Of the largest part: smaller parts are specks of the ground."""
 MIN_MATERIAL = 0.4
 """Of the subject: where less of it differs from the ground, only its outline does, and it is of the ground's colour."""
+FLAT_GROUND, FLAT_NOISE = 0.5, 0.4
+"""A border that varies less than the first, in CIELAB, is looked at again with less noise allowed for, where no subject
+was found: white on white shows by its shading."""
 _SMOOTHING = 0.8
 _AROUND = 3
 
@@ -63,22 +66,30 @@ class Centring(Fact):
 def find_subject(working: WorkingPicture) -> Subject:
     """Tell the subject from the ground, which is what the border shows; shadows partly count as subject.
 
-    Holes are filled, so the lining of a sandal is its own; the ground is learned twice, the second time from all that
-    the first look took for ground.
+    Holes are filled, so what is seen through a sandal is its own.
     """
     smooth_HWC = ndimage.gaussian_filter(working.lab_HWC, (_SMOOTHING, _SMOOTHING, 0))
     border_HW = border_mask(*smooth_HWC.shape[:2])
-    far_HW = distance_from_ground(smooth_HWC, border_HW) > MIN_DISTANCE
-    mask_HW = _largest_parts(far_HW)
-    if 0 < mask_HW.mean() < MAX_SUBJECT_SHARE:
-        around_HW = ndimage.binary_dilation(mask_HW, iterations=_AROUND)
-        if (~around_HW).mean() > 1 - MAX_SUBJECT_SHARE:
-            far_HW = distance_from_ground(smooth_HWC, ~around_HW) > MIN_DISTANCE
-            mask_HW = _largest_parts(far_HW)
+    far_HW, mask_HW = _tell(smooth_HWC, border_HW, noise=1.0)
+    is_flat = float(smooth_HWC[border_HW].std(axis=0).max()) < FLAT_GROUND
+    if is_flat and mask_HW.mean() < MIN_SUBJECT_SHARE:
+        far_HW, mask_HW = _tell(smooth_HWC, border_HW, noise=FLAT_NOISE)
     if reason := _why_none(mask_HW, border_HW):
         return Subject(None, reason=reason)
     material_HW = mask_HW & far_HW
     return Subject(mask_HW, material_HW if material_HW.sum() >= MIN_MATERIAL * mask_HW.sum() else mask_HW)
+
+
+def _tell(smooth_HWC: NDArray[np.float32], border_HW: Mask, *, noise: float) -> tuple[Mask, Mask]:
+    """(what differs from the ground, the subject): learned from the border, then from all but the subject."""
+    far_HW = distance_from_ground(smooth_HWC, border_HW, noise=noise) > MIN_DISTANCE
+    mask_HW = _largest_parts(far_HW)
+    if mask_HW.any():
+        ground_HW = ~ndimage.binary_dilation(mask_HW, iterations=_AROUND)
+        if ground_HW.mean() > 1 - MAX_SUBJECT_SHARE:
+            far_HW = distance_from_ground(smooth_HWC, ground_HW, noise=noise) > MIN_DISTANCE
+            mask_HW = _largest_parts(far_HW)
+    return far_HW, mask_HW
 
 
 def measure_centring(mask_HW: Mask) -> Centring:

@@ -11,7 +11,7 @@ from studio.words import counted
 WHITE_SHARE = 0.95
 """Of the border: from here on a ground is white."""
 CENTRED_OFFSET = 0.1
-"""Of the shorter side: up to here a subject stands in the middle."""
+"""Of the shorter side: up to here a subject stands in the middle, by its centroid or by its bounding box."""
 
 
 class Spread(Fact):
@@ -29,7 +29,8 @@ class ScoreSummary(Fact):
 
     Attributes:
         whiteness: share of white border pixels; `num_white` pictures have at least 0.95.
-        offset: of the subject's centroid, as a share of the shorter side; `num_centred` have at most 0.1.
+        offset: of the subject's centroid, as a share of the shorter side; `num_centred` have at most 0.1,
+            of the centroid or of the bounding box.
         num_without_subject: where no subject can be told from the ground.
         colour_difference: CIEDE2000 (2:1:1) to the word; `num_named_right` subjects are nearest to the asked word.
         sharpness: 0 to 1.
@@ -76,8 +77,8 @@ class ScoreSummary(Fact):
     def _of_place(self) -> Iterable[str]:
         if self.offset is not None:
             yield (
-                f"In the middle: {self.num_centred:,} of {counted(self.offset.count, 'subject')}; the median is "
-                f"{self.offset.median:.1%} of the shorter side away from it."
+                f"In the middle: {self.num_centred:,} of {counted(self.offset.count, 'subject')}; the median centroid "
+                f"is {self.offset.median:.1%} of the shorter side away from it."
             )
         if self.num_without_subject:
             yield f"No subject can be told from the ground in {counted(self.num_without_subject, 'picture')}."
@@ -103,7 +104,8 @@ class ScoreSummary(Fact):
 
 def summarise_scores(scores: Sequence[PictureScores]) -> ScoreSummary:
     """Means, medians and counts; all zero and None of no pictures."""
-    offsets = [score.centring.offset for score in scores if score.centring is not None]
+    places = [score.centring for score in scores if score.centring is not None]
+    offsets = [place.offset for place in places]
     colours = [score.colour for score in scores if score.colour is not None]
     nearest = [score.nearest for score in scores if score.nearest is not None]
     return ScoreSummary(
@@ -111,7 +113,7 @@ def summarise_scores(scores: Sequence[PictureScores]) -> ScoreSummary:
         whiteness=_spread([score.border.whiteness for score in scores]),
         num_white=sum(score.border.whiteness >= WHITE_SHARE for score in scores),
         offset=_spread(offsets),
-        num_centred=sum(offset <= CENTRED_OFFSET for offset in offsets),
+        num_centred=sum(min(place.offset, place.box_offset) <= CENTRED_OFFSET for place in places),
         num_without_subject=len(scores) - len(offsets),
         colour_difference=_spread([colour.difference for colour in colours]),
         num_named_right=sum(colour.is_named_right for colour in colours),

@@ -23,11 +23,6 @@ class WorkingPicture:
     rgb_HWC: NDArray[np.uint8]
     lab_HWC: NDArray[np.float32]
 
-    @property
-    def short_side(self) -> int:
-        """In pixels."""
-        return min(self.rgb_HWC.shape[:2])
-
 
 def make_working(picture_HWC: NDArray[np.uint8]) -> WorkingPicture:
     """Average a uint8 RGB picture down."""

@@ -147,7 +147,9 @@ class BatchMaker:
         if chance.drop_caption < self._settings.caption_dropout:
             return ""
         if self._settings.shuffle_caption:
-            return shuffled_caption(item.caption, keep_tokens=self._settings.keep_tokens, rng=chance.caption_rng)
+            trigger = [part for part in self._settings.trigger_word.split(",") if part.strip()]
+            kept = len(trigger) + self._settings.keep_tokens  # the trigger word stays before every caption
+            return shuffled_caption(item.caption, keep_tokens=kept, rng=chance.caption_rng)
         return item.caption
 
     def _latent(self, item: TrainingItem, variant: Variant, posterior_CHW: torch.Tensor) -> torch.Tensor:

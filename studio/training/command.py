@@ -12,10 +12,14 @@ import typer
 from studio.errors import SettingsError, StudioError
 from studio.jobs.command import jobs_app
 from studio.jobs.run_folder import RunFolder, RunStatus, find_run, new_run_folder, write_status
+from studio.loras.library import NAME_LIMIT_BYTES
 from studio.paths import UserData, locate_user_data
-from studio.settings import parse_settings
+from studio.settings import SHIPPED_MODEL, parse_settings
 from studio.threads import prepare_threads
+from studio.training.run_settings import read_run_settings
 from studio.training_settings import PRESETS, TrainingSettings
+
+DIFFUSERS_STEM = "pytorch_lora_weights"
 
 
 def _help(name: str) -> str:
@@ -64,14 +68,13 @@ def train(
         )
     if run is None and dataset is None:
         raise SettingsError("Give --dataset (a folder or a dataset's name) to begin a run, or a run to go on with.")
-    if run is not None:
-        folder = find_run(run, place.runs)
-    else:
-        settings = settings_from(preset, values, assignments or ())
-        if preflight:
-            _preflight(settings, place)
-            return
-        folder = begin_run(settings, place)
+    if queue and use_snapshot:
+        raise SettingsError("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out.")
+    found = find_run(run, place.runs) if run is not None else None
+    if preflight:
+        _preflight(read_run_settings(found) if found else settings_from(preset, values, assignments or ()), place)
+        return
+    folder = found or begin_run(settings_from(preset, values, assignments or ()), place)
     if queue:
         _queue(folder, place)
         return
@@ -168,6 +171,7 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     """Make a run's folder with its settings and its snapshot; nothing is computed yet.
 
     Raises:
+        SettingsError: where no file can have the LoRA's name.
         DatasetError: where the dataset cannot be read, or nothing of it can be trained on.
         OSError: where the folder cannot be written.
     """
@@ -176,6 +180,8 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     from studio.files import write_atomically
     from studio.training.snapshots import take_snapshot
 
+    _assert_name_is_free(settings.name)
+    settings = _with_whole_paths(settings, datasets=user_data.datasets)
     taken = take_snapshot(settings.dataset, user_data)
     prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
     run = new_run_folder(user_data.runs, safe_name(settings.name), now=datetime.now())
@@ -190,6 +196,28 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     return run
 
 
+def _assert_name_is_free(name: str) -> None:
+    """The file beside it, and the temporary one that is written first, have names too."""
+    num_bytes = len(name.encode())
+    if num_bytes > NAME_LIMIT_BYTES:
+        raise SettingsError(
+            f"name must be at most {NAME_LIMIT_BYTES} bytes long as a file's name, got {name!r} with {num_bytes}."
+        )
+    if name.casefold() == DIFFUSERS_STEM:
+        raise SettingsError(f"name must not be {DIFFUSERS_STEM}: diffusers' file beside it is called so, got {name!r}.")
+
+
+def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> TrainingSettings:
+    """A relative path is meant from here; the queue, and whoever resumes the run, work elsewhere."""
+    from studio.dataset.library import DatasetLibrary
+
+    names = {"model": {SHIPPED_MODEL}, "dataset": DatasetLibrary(datasets).names()}
+    known = {**names, "prior_dataset": names["dataset"], "mask_folder": ()}
+    given = {name: str(getattr(settings, name)) for name in known}
+    places = {name: Path(value).expanduser() for name, value in given.items() if value and value not in known[name]}
+    return settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
+
+
 def duplicate_run(run: RunFolder, user_data: UserData, assignments: Sequence[str]) -> RunFolder:
     """A new run with the settings of another and some changes; its dataset is read anew.
 
@@ -197,8 +225,6 @@ def duplicate_run(run: RunFolder, user_data: UserData, assignments: Sequence[str
         SettingsError, DatasetError: where a change breaks its rule, or the dataset cannot be read.
         RunError: where the other's settings cannot be read.
     """
-    from studio.training.run_settings import read_run_settings
-
     before = read_run_settings(run).model_dump()
     return begin_run(parse_settings(TrainingSettings, {**before, **parse_assignments(assignments)}), user_data)
 

@@ -16,7 +16,7 @@ from studio.training.metadata import with_thumbnail
 from studio.training.preparation import Prepared
 from studio.training.samples import DTYPES
 
-DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
+DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"  # no LoRA may be called so: `studio.training.command`
 # Rounding to the stored format, relative to the largest change of a weight.
 LIMITS: Mapping[torch.dtype, float] = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 # How far a picture's latents may be from those of the weights in memory, in their own deviations: the sum of such

@@ -66,10 +66,13 @@ class TrainingLoop:
     sampler: Sampler | None
     stop_signal: Callable[[], bool]
     sampled_steps: set[int] = field(default_factory=set)
+    measured_steps: set[int] = field(default_factory=set)
     saved_step: int = -1
 
     def train(self) -> Ending:
         """Go on from `position` until the last step, or until a stop or a pause is asked for; then save.
+
+        A stop while the last pictures are being made is one too: they are made when the run is resumed.
 
         Raises:
             TrainingError: where a loss or a gradient is not finite; the state before that step is saved.
@@ -86,7 +89,7 @@ class TrainingLoop:
                 self.step()
                 self._due_now()
         self.save()
-        return "finished"
+        return "finished" if self._has_pictures() else "stopped"
 
     def weights(self) -> LoraWeights:
         """What is trained so far: with EMA the means, else the weights of the last step."""
@@ -185,9 +188,9 @@ class TrainingLoop:
         started, step, settings = time.perf_counter(), self.position.step, self.settings
         resumed = first and step > 0
         last = step == settings.max_train_steps
-        if (step % settings.held_out_steps == 0 or last) and not resumed:
+        if step % settings.held_out_steps == 0 or last:
             self._measure_held_out()
-        if step % EFFECT_STEPS == 0 and step > 0 and not resumed:
+        if (step % EFFECT_STEPS == 0 or last) and step > 0 and not resumed:
             self._measure_effect()
         if step % settings.checkpointing_steps == 0 and step > 0 and not resumed:
             self.save()
@@ -197,9 +200,11 @@ class TrainingLoop:
             self.teller.spent_elsewhere(time.perf_counter() - started)
 
     def _measure_held_out(self) -> None:
-        if self.teller is not None:
+        step = self.position.step
+        if self.teller is not None and step not in self.measured_steps:
             held_out, trained = self.held_out.measure(self.denoiser)
-            self.teller.tell(HeldOutEvent(step=self.position.step, held_out_loss=held_out, trained_loss=trained))
+            self.teller.tell(HeldOutEvent(step=step, held_out_loss=held_out, trained_loss=trained))
+            self.measured_steps.add(step)
         self.processes.wait()
 
     def _measure_effect(self) -> None:
@@ -228,6 +233,10 @@ class TrainingLoop:
             self.denoiser.train()
             self.teller.state("running", step=step)
         self.processes.wait()
+
+    def _has_pictures(self) -> bool:
+        """Whether this step's pictures are made, or are not made here at all."""
+        return self.sampler is None or self.position.step in self.sampled_steps
 
     def _make_samples(self, step: int) -> SampleEvent:
         assert self.sampler is not None
@@ -304,6 +313,8 @@ class TrainingLoop:
         if "save" in asked:
             self.save()
         if "sample" in asked:
+            if self.teller is not None and self.sampler is None:
+                self.teller.problem("No pictures are made: num_validation_images is 0, or no picture has a caption.")
             self._sample()
         if "stop" in asked:
             return "stopped"

@@ -20,9 +20,19 @@ MOST_TAGS = 200
 
 
 def file_metadata(
-    settings: TrainingSettings, plan: TrainingPlan, data: TrainingSet, *, step: int, started_at: datetime
+    settings: TrainingSettings,
+    plan: TrainingPlan,
+    data: TrainingSet,
+    *,
+    prediction_type: str,
+    step: int,
+    started_at: datetime,
 ) -> dict[str, str]:
-    """Header entries, all of them text."""
+    """Header entries, all of them text. The same run tells the same on another day: its file is then the same.
+
+    Args:
+        prediction_type: diffusers' word for what the U-Net was trained to predict; settings may leave it to the model.
+    """
     conv = {"conv_dim": str(settings.rank), "conv_alpha": f"{settings.lora_alpha:g}"}
     buckets = Counter(item.bucket for item in data.items for _ in range(item.repeats))
     own = [item for item in data.items if not item.is_prior]
@@ -34,7 +44,7 @@ def file_metadata(
         "ss_network_alpha": f"{settings.lora_alpha:g}",
         "ss_network_args": json.dumps(conv if "convolutions" in settings.targets else {}),
         "ss_output_name": settings.name,
-        "ss_sd_model_name": plan.model,
+        "ss_sd_model_name": _model_name(plan.model),
         "ss_resolution": f"({plan.resolution}, {plan.resolution})",
         "ss_clip_skip": "None",
         "ss_num_train_images": str(sum(item.repeats for item in own)),
@@ -68,9 +78,9 @@ def file_metadata(
         "modelspec.implementation": "diffusers",
         "modelspec.title": settings.name,
         "modelspec.resolution": f"{plan.resolution}x{plan.resolution}",
-        "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "modelspec.date": started_at.astimezone(UTC).strftime("%Y-%m-%d"),
         "modelspec.trigger_phrase": settings.trigger_word,
-        "modelspec.prediction_type": "v" if settings.prediction_type == "v_prediction" else "epsilon",
+        "modelspec.prediction_type": "v" if prediction_type == "v_prediction" else "epsilon",
         "lora_studio.version": __version__,
     }
 
@@ -86,6 +96,11 @@ def with_thumbnail(metadata: Mapping[str, str], picture: Path | None) -> dict[st
     small.save(buffer, format="JPEG", quality=85)
     url = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
     return {**metadata, "modelspec.thumbnail": url}
+
+
+def _model_name(model: str) -> str:
+    """Of a folder or file its name alone, as kohya does: a path tells others nothing, and may hold a person's name."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _tags(data: TrainingSet) -> dict[str, int]:

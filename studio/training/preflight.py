@@ -86,14 +86,15 @@ def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
         OSError: where the caches cannot be written.
     """
     data = take_snapshot(settings.dataset, user_data).snapshot
+    prior = take_snapshot(settings.prior_dataset, user_data).snapshot if settings.prior_dataset else None
     device = pick_device(cpu_only=settings.cpu)
     mixed_precision, _ = precision_of_passes(device, settings.mixed_precision)
     processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
     # Of a few pictures, nothing can be held out.
     of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
     prepared = prepare(of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, tell=_no_words)
-    whole = make_training_set(data, settings, resolution=prepared.plan.resolution)
-    return _forecast(prepared, settings, whole, _measure(prepared), user_data)
+    whole = make_training_set(data, settings, resolution=prepared.plan.resolution, prior=prior)
+    return _forecast(prepared, settings, whole, _measure(prepared, processes), user_data)
 
 
 def _few(data: Snapshot, settings: TrainingSettings) -> Snapshot:
@@ -120,19 +121,19 @@ class _Measured:
     picture_seconds: float
 
 
-def _measure(prepared: Prepared) -> _Measured:
+def _measure(prepared: Prepared, processes: Processes) -> _Measured:
     device = prepared.manager.device
     with attention_context(device):
-        with_checkpointing = _passes(prepared, on=True)
+        with_checkpointing = _passes(prepared, processes, on=True)
         without = None
         kept = kept_bytes_of(prepared.denoiser, prepared.maker.batch(0)) if free_bytes(device) > 3 * 2**30 else None
         needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
         if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
-            without = _passes(prepared, on=False)
+            without = _passes(prepared, processes, on=False)
     return _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
 
 
-def _passes(prepared: Prepared, *, on: bool) -> PassFacts:
+def _passes(prepared: Prepared, processes: Processes, *, on: bool) -> PassFacts:
     """The least time of a few passes after a first one; nothing is learned."""
     unet, device = prepared.denoiser.unet, prepared.manager.device
     (unet.enable_gradient_checkpointing if on else unet.disable_gradient_checkpointing)()
@@ -142,7 +143,8 @@ def _passes(prepared: Prepared, *, on: bool) -> PassFacts:
         for number in range(1 + TIMED_PASSES):
             started = time.perf_counter()
             batch = prepared.maker.batch(number)
-            prediction = prepared.denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
+            with processes.accelerator.autocast():
+                prediction = prepared.denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
             scheduler, gamma = prepared.maker.noise_scheduler, prepared.settings.snr_gamma
             losses = losses_of(prediction, batch, noise_scheduler=scheduler, snr_gamma=gamma)
             torch.autograd.backward(losses.mean())
@@ -202,7 +204,7 @@ def _forecast(
     return Preflight(
         num_steps=steps,
         batches_per_step=batches,
-        num_pictures=len(whole.items),
+        num_pictures=sum(not item.is_prior for item in whole.items),
         epochs=steps * batches * settings.train_batch_size / whole.pictures_per_epoch,
         gradient_checkpointing=on,
         reason=prepared.plan.checkpointing_reason,
@@ -263,8 +265,9 @@ def _offers(
             )
         )
     if settings.train_batch_size > 1:
-        half = settings.train_batch_size // 2
-        accumulation = settings.gradient_accumulation_steps * settings.train_batch_size // half
+        batch = settings.train_batch_size
+        half = max(size for size in range(1, batch // 2 + 1) if batch % size == 0)  # a step has the same pictures
+        accumulation = settings.gradient_accumulation_steps * batch // half
         offers.append(
             Offer(
                 changes={"train_batch_size": half, "gradient_accumulation_steps": accumulation},

@@ -239,8 +239,12 @@ def _plan(
 ) -> TrainingPlan:
     mixed_precision, precision_note = precision_of_passes(processes.device, settings.mixed_precision)
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note]
+    if settings.num_validation_images and not prompts:
+        notes.append("No validation pictures are made: no picture has a caption. Give validation_prompts to see some.")
     if settings.optimizer == "Prodigy" and settings.learning_rate < 0.1:
         notes.append(f"Prodigy finds the rate itself and expects learning_rate 1; it is {settings.learning_rate:g}.")
+    if settings.optimizer == "Prodigy" and settings.train_text_encoder:
+        notes.append("Prodigy finds one rate for all: text_encoder_learning_rate has no effect with it.")
     return TrainingPlan(
         resolution=resolution,
         gradient_checkpointing=decision.on,

@@ -21,7 +21,7 @@ from studio.dataset.snapshot import changed_since, read_snapshot
 from studio.engine.device import pick_device
 from studio.errors import CancelledError, RunError, StudioError, TrainingError, system_error_sentence
 from studio.jobs.device_lock import DeviceLock
-from studio.jobs.events import FinishedEvent, ResumedEvent, SampleEvent, read_events
+from studio.jobs.events import FinishedEvent, HeldOutEvent, ResumedEvent, SampleEvent, StepEvent, read_events
 from studio.jobs.run_folder import RunFolder, read_status, take_requests
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
@@ -212,14 +212,22 @@ def _make_loop(
         schedule.load_state_dict(schedule_state)
     model, prepared_optimizer = processes.accelerator.prepare(prepared.denoiser, optimizer)
     if teller is not None:
-        if checkpoint is not None:
-            teller.tell(ResumedEvent(step=position.step))
-        resumed_from = position.step if checkpoint is not None else None
+        # Without a checkpoint too, where a kill came before the first: its steps are made again.
+        resumed_from = position.step if checkpoint is not None or _has_steps(run) else None
+        if resumed_from is not None:
+            teller.tell(ResumedEvent(step=resumed_from))
         teller.boards = open_boards(run.root, run.tensorboard, settings, resumed_from=resumed_from)
     started_at = _started_at(run)
 
     def metadata(step: int) -> Mapping[str, str]:
-        return file_metadata(settings, prepared.plan, prepared.data, step=step, started_at=started_at)
+        return file_metadata(
+            settings,
+            prepared.plan,
+            prepared.data,
+            prediction_type=str(prepared.maker.noise_scheduler.config.prediction_type),
+            step=step,
+            started_at=started_at,
+        )
 
     return TrainingLoop(
         run=run,
@@ -241,6 +249,7 @@ def _make_loop(
         sampler=_make_sampler(run, prepared, teller, stop) if teller and prepared.generations else None,
         stop_signal=stop,
         sampled_steps=_sampled_steps(run),
+        measured_steps=_measured_steps(run),
         saved_step=position.step if checkpoint is not None else -1,
     )
 
@@ -373,10 +382,20 @@ def _sampled_steps(run: RunFolder) -> set[int]:
     return {event.step for event in read_events(run.events) if isinstance(event, SampleEvent)}
 
 
+def _measured_steps(run: RunFolder) -> set[int]:
+    """Steps whose held-out loss is known already."""
+    return {event.step for event in read_events(run.events) if isinstance(event, HeldOutEvent)}
+
+
+def _has_steps(run: RunFolder) -> bool:
+    return any(isinstance(event, StepEvent) for event in read_events(run.events))
+
+
 def _last_picture(run: RunFolder) -> Path | None:
+    """The newest that was not deleted; None where there is none."""
     events = [event for event in read_events(run.events) if isinstance(event, SampleEvent)]
-    pictures = [picture for event in reversed(events) for picture in event.pictures if picture is not None]
-    return run.root / pictures[0] if pictures else None
+    pictures = (run.root / picture for event in reversed(events) for picture in event.pictures if picture is not None)
+    return next((picture for picture in pictures if picture.is_file()), None)
 
 
 def _words_of(error: Exception) -> str:

@@ -83,8 +83,11 @@ def make_training_set(
         lacking = sum(item.mask is None for item in kept)
         notes.append(f"{len(kept) - lacking:,} have a mask; {lacking:,} have none and are learned whole.")
     if prior is not None:
-        kept += _prior_items(prior, kept, settings, resolution)
-        notes.append(f"{len(prior.entries):,} regularisation pictures are mixed in, each with its weight.")
+        mixed_in = _prior_items(prior, kept, settings, resolution)
+        kept += mixed_in
+        unused = len(prior.entries) - len(mixed_in)
+        rest = f" {unused:,} more are not used: one is shown for each of ours." if unused else ""
+        notes.append(f"{len(mixed_in):,} regularisation pictures are mixed in, each with its weight.{rest}")
     return TrainingSet(tuple(kept), held_out, tuple(notes))
 
 
@@ -123,7 +126,7 @@ def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:
 
 
 def _held_out(items: Sequence[TrainingItem], settings: TrainingSettings) -> tuple[TrainingItem, ...]:
-    """Chosen by the hash of their bytes: adding pictures to a dataset does not move others between the two sides."""
+    """Chosen by the hash of their bytes, so that adding a few pictures to a dataset moves few others."""
     number = round(len(items) * settings.held_out_percent / 100)
     if settings.held_out_percent > 0 and len(items) >= 10:
         number = max(1, number)

@@ -1,16 +1,13 @@
 """The LoRA that ships, and the script that makes such a LoRA."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from studio.engine.pipeline import PipelineManager
-from studio.loras.library import read_card
-from studio.paths import assets_folder
+from studio.loras.library import read_card, shipped_loras
 from studio.settings import GenerationSettings, LoraChoice
+from studio.training_settings import PRESETS
+from studio.weights_file import read_header
 
 
 def border_whiteness(picture: np.ndarray) -> float:
@@ -27,20 +24,15 @@ def test_it_takes_the_ground_from_grey_to_white(prompt: str, manager: PipelineMa
     assert border_whiteness(manager.generate(white).picture) > 0.9
 
 
-def test_the_script_makes_a_lora_that_fits_and_has_begun_to_learn(manager: PipelineManager, tmp_path: Path) -> None:
-    file = tmp_path / "short.safetensors"
-    subprocess.run(
-        [
-            *(sys.executable, "assets/shoes-demo-making/train_lora.py"),
-            *("--model", "assets/shoes-demo", "--output", str(file)),
-            *("--max-train-steps", "2", "--num-pictures", "4", "--batch-size", "2"),
-        ],
-        check=True,
-        cwd=assets_folder().parent,
-    )
-    card = read_card("short", file)
+def test_the_studio_s_own_trainer_made_it_with_the_preset_that_the_readme_names(manager: PipelineManager) -> None:
+    file = shipped_loras() / "white-ground.safetensors"
+    told, preset = read_header(file).metadata, PRESETS["quick-try"].changes
+    assert told["lora_studio.version"]
+    assert told["ss_steps"] == str(preset["max_train_steps"])
+    assert float(told["ss_noise_offset"]) == preset["noise_offset"]
+    card = read_card("white-ground", file)
     assert (card.problem, card.rank, card.trigger) == ("", 8, "white background")
     assert card.thumbnail.startswith("data:image/jpeg")
     lora = manager.loras.read(str(file))
     assert len(lora.unet) == 108
-    assert "changes nothing" not in " ".join(lora.notes)
+    assert {layer.alpha for layer in lora.unet.values()} == {16.0}
