@@ -14,6 +14,7 @@ from studio.errors import StudioError, system_error_sentence
 from studio.export_command import export
 from studio.jobs.command import jobs_app
 from studio.paths import locate_user_data
+from studio.scoring.command import score
 from studio.settings import (
     SCHEDULER_NAMES,
     SHIPPED_MODEL,
@@ -299,6 +300,7 @@ def dataset_check(
 
 app.command()(train)
 app.command()(export)
+app.command()(score)
 app.add_typer(jobs_app, name="jobs")
 
 

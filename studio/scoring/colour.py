@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import ndimage  # type: ignore[import-untyped]  # scipy carries no types
+from scipy import ndimage
 
 from studio.results import Fact
 from studio.scoring.colour_words import lab_of, rivals_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage  # type: ignore[import-untyped]  # scipy carries no types
+from scipy import ndimage
 
 from studio.scoring.lab import rgb_to_lab
 from studio.scoring.subject import Subject

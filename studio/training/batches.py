@@ -147,8 +147,8 @@ class BatchMaker:
         if chance.drop_caption < self._settings.caption_dropout:
             return ""
         if self._settings.shuffle_caption:
-            trigger = [part for part in self._settings.trigger_word.split(",") if part.strip()]
-            kept = len(trigger) + self._settings.keep_tokens  # the trigger word stays before every caption
+            trigger = "" if item.is_prior else self._settings.trigger_word
+            kept = sum(bool(part.strip()) for part in trigger.split(",")) + self._settings.keep_tokens  # the trigger word stays in front
             return shuffled_caption(item.caption, keep_tokens=kept, rng=chance.caption_rng)
         return item.caption
 

@@ -62,13 +62,13 @@ class Teller:
         """Write an event; numbers go to the boards too."""
         started = time.perf_counter()
         self._events.tell(event)
-        self._show(event)
         if isinstance(event, StepEvent):
             self._step = event.step
             self._steps_here += 1
             self._seconds = [*self._seconds[-SPEED_STEPS + 1 :], event.seconds]
             if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:
                 self._write_status()
+        self._show(event)
         if not isinstance(event, MemoryEvent):
             self.seconds += time.perf_counter() - started
 

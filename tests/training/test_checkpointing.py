@@ -1,0 +1,194 @@
+"""Whether activations are kept: decided by the memory at hand, measured on the model, and never a matter of result."""
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+from studio.dataset.snapshot import Snapshot
+from studio.engine.models import Components
+from studio.training import checkpointing
+from studio.training.batches import TrainingBatch
+from studio.training.checkpointing import (
+    BACKWARD_FACTOR,
+    SHARE_OF_FREE,
+    decide_checkpointing,
+    free_bytes,
+    kept_bytes_of,
+)
+from studio.training.noise_loss import Denoiser, losses_of
+from studio.training.preparation import MPS_TOKENS_LIMIT, largest_batch
+from studio.training_settings import CheckpointingChoice
+from tests.training.parts import CPU, Bench, give_effect, make_adapters, make_bench, settings_of
+
+GIB = 2**30
+
+
+def decide(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    free: int,
+    per_picture: int,
+    choice: CheckpointingChoice = "auto",
+    **changes: int,
+) -> checkpointing.CheckpointingDecision:
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: free)
+    num_processes = changes.pop("num_processes", 1)
+    return decide_checkpointing(
+        settings_of(gradient_checkpointing=choice, **changes),
+        device=CPU,
+        kept_bytes_per_picture=lambda: per_picture,
+        num_processes=num_processes,
+    )
+
+
+def test_it_is_off_where_a_batch_fits_and_says_what_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = decide(monkeypatch, free=8 * GIB, per_picture=GIB, train_batch_size=2)
+    assert not decision.on
+    assert decision.reason == (
+        "Gradient checkpointing is off, which is faster: a batch of 2 keeps about 2.5 GB, 8.0 GB are free."
+    )
+
+
+def test_it_is_on_where_a_batch_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = decide(monkeypatch, free=8 * GIB, per_picture=GIB, train_batch_size=6)
+    assert decision.on
+    assert "a batch of 6 keeps about 7.5 GB, 8.0 GB are free" in decision.reason
+
+
+@pytest.mark.parametrize(("free", "on"), [(10_000_000_000, False), (9_999_999_990, True)])
+def test_it_is_off_up_to_a_share_of_what_is_free(free: int, on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    per_picture = 1_600_000_000  # four keep 6.4, and backward a quarter more: 8.0 of 10.0 billions
+    assert decide(monkeypatch, free=free, per_picture=per_picture, train_batch_size=4).on is on
+
+
+def test_with_little_memory_it_is_on_and_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda device: 2 * GIB)
+
+    def measured() -> int:
+        raise AssertionError("measuring might be what ends the process")
+
+    decision = decide_checkpointing(settings_of(), device=CPU, kept_bytes_per_picture=measured, num_processes=1)
+    assert decision.on
+    assert decision.reason == "Gradient checkpointing is on: only 2.0 GB are free."
+
+
+def test_processes_share_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not decide(monkeypatch, free=8 * GIB, per_picture=GIB, train_batch_size=4).on
+    assert decide(monkeypatch, free=8 * GIB, per_picture=GIB, train_batch_size=4, num_processes=2).on
+
+
+@pytest.mark.parametrize(("choice", "on"), [("on", True), ("off", False)])
+def test_a_choice_is_a_choice_whatever_is_free(
+    choice: CheckpointingChoice, on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free in (GIB, 1000 * GIB):
+        decision = decide(monkeypatch, free=free, per_picture=GIB, choice=choice)
+        assert (decision.on, decision.reason) == (on, f"Gradient checkpointing is {choice}, as you chose.")
+
+
+def test_on_a_cpu_what_is_free_is_what_the_system_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * GIB))
+    assert free_bytes(CPU) == 5 * GIB
+
+
+@pytest.mark.parametrize(("kind", "free"), [("cuda", 14), ("mps", 5)])
+def test_on_an_accelerator_it_is_what_the_limit_leaves_and_apples_shares_the_systems(
+    kind: str, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * GIB))
+    monkeypatch.setattr(checkpointing, "read_accelerator", lambda device: (2 * GIB, 16 * GIB))
+    assert free_bytes(torch.device(kind)) == free * GIB
+
+
+def kept(bench: Bench, *, side: int, pictures: int = 1) -> int:
+    denoiser = Denoiser(bench.components, train_text_encoder=False)
+    batch = TrainingBatch(
+        keys=("a",) * pictures,
+        noisy_BCHW=torch.randn(pictures, 4, side, side),
+        target_BCHW=torch.randn(pictures, 4, side, side),
+        timesteps_B=torch.full((pictures,), 500),
+        text_BND=bench.maker.batch(0).text_BND[:1].expand(pictures, -1, -1),
+        weights_B=torch.ones(pictures),
+        mask_B1HW=None,
+    )
+    return kept_bytes_of(denoiser, batch)
+
+
+@pytest.fixture
+def bench(snapshot: Snapshot, components: Components, cache: Path) -> Bench:
+    return make_bench(snapshot, settings_of(), components, cache)
+
+
+def test_what_is_kept_grows_with_the_picture_and_is_of_one_picture(bench: Bench) -> None:
+    make_adapters(bench)
+    small, large = kept(bench, side=8), kept(bench, side=16)
+    # Four times the area: activations of convolutions grow so, attention maps more, the text not at all.
+    assert 2.5 * small < large < 17 * small
+    assert kept(bench, side=8, pictures=3) == small
+
+
+def test_a_bigger_batch_needs_more_and_may_turn_it_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_adapters(bench)
+    per_picture = kept(bench, side=16)
+    free = int(per_picture * BACKWARD_FACTOR / SHARE_OF_FREE * 4)
+    monkeypatch.setattr(checkpointing, "LEAST_FREE_TO_MEASURE", 0)
+    assert not decide(monkeypatch, free=free + 64, per_picture=per_picture, train_batch_size=4).on
+    assert decide(monkeypatch, free=free + 64, per_picture=per_picture, train_batch_size=5).on
+
+
+def test_the_models_own_weights_do_not_count_and_with_checkpointing_little_is_kept(bench: Bench) -> None:
+    make_adapters(bench)
+    plain = kept(bench, side=16)
+    bench.components.unet.train()
+    bench.components.unet.enable_gradient_checkpointing()
+    checkpointed = kept(bench, side=16)
+    weights = sum(p.numel() * p.element_size() for p in bench.components.unet.parameters())
+    assert plain < weights + 64e6
+    assert checkpointed < 0.6 * plain
+
+
+@pytest.mark.parametrize("changes", [{}, {"train_text_encoder": True}, {"use_dora": True}, {"lora_dropout": 0.3}])
+def test_gradients_are_the_same_with_and_without(
+    changes: dict[str, object], snapshot: Snapshot, components: Components, cache: Path
+) -> None:
+    found = []
+    for on in (False, True):
+        bench = make_bench(snapshot, settings_of(**changes), copy.deepcopy(components), cache)
+        adapters = make_adapters(bench)
+        give_effect(adapters)
+        if on:
+            bench.components.unet.enable_gradient_checkpointing()
+        denoiser = Denoiser(bench.components, train_text_encoder=bench.settings.train_text_encoder)
+        denoiser.train()
+        batch = bench.maker.batch(0)
+        torch.manual_seed(7)  # for LoRA dropout, which must be drawn alike when a part is computed again
+        prediction = denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
+        losses = losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None)
+        torch.autograd.backward(losses.mean())
+        found.append((losses.detach(), {n: p.grad for n, p in adapters.named_parameters()}))
+    (losses, gradients), (losses_on, gradients_on) = found
+    assert torch.equal(losses, losses_on)
+    assert sum(bool(g is not None and g.abs().max() > 0) for g in gradients.values()) > len(gradients) / 2
+    for name, gradient in gradients.items():
+        other = gradients_on[name]
+        assert gradient is not None, name
+        assert other is not None, name
+        assert torch.allclose(gradient, other, rtol=1e-4, atol=1e-7), name
+
+
+@pytest.mark.parametrize(
+    ("resolution", "most"), [(64, 512), (256, 32), (512, 8), (768, 3), (1024, 2), (1448, 1), (2048, 1)]
+)
+def test_on_apples_gpus_a_batch_has_at_most_so_many_tokens(resolution: int, most: int) -> None:
+    assert largest_batch("mps", resolution) == most
+    tokens = (resolution // 8) ** 2
+    assert most == 1 or most * tokens <= MPS_TOKENS_LIMIT < (most + 1) * tokens
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_elsewhere_only_memory_limits_a_batch(device_type: str) -> None:
+    assert largest_batch(device_type, 2048) is None
