@@ -148,7 +148,8 @@ class BatchMaker:
             return ""
         if self._settings.shuffle_caption:
             trigger = "" if item.is_prior else self._settings.trigger_word
-            kept = sum(bool(part.strip()) for part in trigger.split(",")) + self._settings.keep_tokens  # the trigger word stays in front
+            in_front = sum(bool(part.strip()) for part in trigger.split(","))
+            kept = in_front + self._settings.keep_tokens
             return shuffled_caption(item.caption, keep_tokens=kept, rng=chance.caption_rng)
         return item.caption
 

@@ -2,8 +2,10 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from json import loads
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ import typer
 
 from studio.errors import SettingsError, StudioError
 from studio.jobs.command import jobs_app
+from studio.jobs.device_lock import DeviceLock
 from studio.jobs.run_folder import RunFolder, RunStatus, find_run, new_run_folder, write_status
 from studio.loras.library import NAME_LIMIT_BYTES
 from studio.paths import UserData, locate_user_data
@@ -20,6 +23,8 @@ from studio.training.run_settings import read_run_settings
 from studio.training_settings import PRESETS, TrainingSettings
 
 DIFFUSERS_STEM = "pytorch_lora_weights"
+
+LOOK_FOR_DEVICE_SECONDS = 0.5
 
 
 def _help(name: str) -> str:
@@ -41,9 +46,13 @@ def train(
         ),
     ] = None,
     list_settings: Annotated[bool, typer.Option("--list-settings", help="Tell every setting, and do nothing.")] = False,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="Begin with the settings of another run: its settings.json.")
+    ] = None,
     preflight: Annotated[
         bool, typer.Option("--preflight", help="Measure a few steps and tell time, memory and disk; train nothing.")
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the preflight as JSON.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")] = False,
     use_snapshot: Annotated[
         bool, typer.Option("--use-snapshot", help="Go on although picture files changed, with the cached pictures.")
@@ -61,18 +70,21 @@ def train(
     values = {key: value for key, value in given.items() if value is not None}
     if job:
         values.pop("cpu", None)  # of the queue's worker, which passes it on: a run has its own
+    if settings_file is not None:
+        values = {**read_settings_file(settings_file).model_dump(), **values}
     if run is not None and (preset or assignments or values):
         raise SettingsError(
             f"A run keeps its settings; {run} cannot be changed. Duplicate it: "
             f"python -m studio jobs duplicate {run} --set name=value."
         )
-    if run is None and dataset is None:
+    if run is None and "dataset" not in values:
         raise SettingsError("Give --dataset (a folder or a dataset's name) to begin a run, or a run to go on with.")
     if queue and use_snapshot:
         raise SettingsError("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out.")
     found = find_run(run, place.runs) if run is not None else None
     if preflight:
-        _preflight(read_run_settings(found) if found else settings_from(preset, values, assignments or ()), place)
+        wanted = read_run_settings(found) if found else settings_from(preset, values, assignments or ())
+        _preflight(wanted, place, as_json=json)
         return
     folder = found or begin_run(settings_from(preset, values, assignments or ()), place)
     if queue:
@@ -114,12 +126,40 @@ def _queue(folder: RunFolder, place: UserData) -> None:
     print(f"Queued as job {job.id}: {folder.root}. `python -m studio jobs` shows the queue.")
 
 
-def _preflight(settings: TrainingSettings, place: UserData) -> None:
+def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) -> None:
     prepare_threads()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    lock = DeviceLock(place.device_lock)
+    purpose, told = "a training's preflight", ""
+    try:
+        while not lock.acquire(purpose):
+            lock.ask_for(purpose)
+            if str(lock.owner()) != told:
+                told = str(lock.owner())
+                print(f"The device is in use by {told}. The preflight begins when it is free.", file=sys.stderr)
+            time.sleep(LOOK_FOR_DEVICE_SECONDS)
+    finally:
+        lock.withdraw()
     from studio.training.preflight import preflight_text, run_preflight
 
-    print(preflight_text(run_preflight(settings, place)))
+    try:
+        found = run_preflight(settings, place)
+    finally:
+        lock.release()
+    print(found.model_dump_json() if as_json else preflight_text(found))
+
+
+def read_settings_file(file: Path) -> TrainingSettings:
+    """The settings in a run's settings.json.
+
+    Raises:
+        SettingsError: where the file cannot be read, or breaks a rule.
+    """
+    try:
+        values = loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--settings must be a run's settings.json, got {file} ({error}).") from error
+    return parse_settings(TrainingSettings, values)
 
 
 def settings_from(preset: str | None, values: Mapping[str, object], assignments: Sequence[str]) -> TrainingSettings:
