@@ -4,6 +4,7 @@ Memory readings come every second for hours; of old ones a few are kept, because
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,14 +25,41 @@ from studio.jobs.events import (
     StepEvent,
 )
 
+Stepped = HeldOutEvent | SampleEvent | CheckpointEvent | EffectEvent
 MOST_MEMORY_EVENTS = 600
+COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
+
+
+@dataclass
+class StepColumns:
+    """What was told of steps, column by column: charts of 20,000 steps are drawn from these at every look."""
+
+    step: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    grad_norm: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def add(self, event: StepEvent) -> None:
+        """One more step."""
+        for name in COLUMNS:
+            getattr(self, name).append(float(getattr(event, name)))
+
+    def drop_after(self, step: int) -> None:
+        """Take back what was told of later steps."""
+        while self.step and self.step[-1] > step:
+            for name in COLUMNS:
+                getattr(self, name).pop()
 
 
 @dataclass
 class RunHistory:
     """What a run told so far, sorted. Lists grow; nobody changes what is in them."""
 
-    steps: list[StepEvent] = field(default_factory=list)
+    steps: StepColumns = field(default_factory=StepColumns)
     held_out: list[HeldOutEvent] = field(default_factory=list)
     memory: list[MemoryEvent] = field(default_factory=list)
     samples: list[SampleEvent] = field(default_factory=list)
@@ -46,10 +74,11 @@ class RunHistory:
         """Sort one event in; a resume takes back what was told of later steps."""
         self.num_told += 1
         if isinstance(event, ResumedEvent):
-            for told in (self.steps, self.held_out, self.samples, self.checkpoints, self.effects):
+            self.steps.drop_after(event.step)
+            for told in (self.held_out, self.samples, self.checkpoints, self.effects):
                 _drop_after(told, event.step)
         elif isinstance(event, StepEvent):
-            self.steps.append(event)
+            self.steps.add(event)
         elif isinstance(event, HeldOutEvent):
             self.held_out.append(event)
         elif isinstance(event, MemoryEvent):
@@ -70,10 +99,8 @@ class RunHistory:
             self.finished = event
 
 
-def _drop_after(
-    told: "list[StepEvent] | list[HeldOutEvent] | list[SampleEvent] | list[CheckpointEvent] | list[EffectEvent]",
-    step: int,
-) -> None:
+def _drop_after(told: Sequence[Stepped], step: int) -> None:
+    assert isinstance(told, list)
     while told and told[-1].step > step:
         told.pop()
 

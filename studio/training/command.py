@@ -200,7 +200,7 @@ def describe_settings() -> str:
     """Every setting with its default and its help, and every preset with what it is for."""
     fields = TrainingSettings.model_fields.items()
     lines = [
-        f"{name} = {'(required)' if field.is_required() else field.default!r}\n    {field.description}"
+        f"{name} = {'(required)' if field.is_required() else repr(field.default)}\n    {field.description}"
         for name, field in fields
     ]
     presets = [f"--preset {key}: {p.purpose}\n    {p.changes or 'the defaults'}" for key, p in PRESETS.items()]
@@ -211,7 +211,7 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     """Make a run's folder with its settings and its snapshot; nothing is computed yet.
 
     Raises:
-        SettingsError: where no file can have the LoRA's name.
+        SettingsError: where no file can have the LoRA's name, or the regularisation pictures are the dataset itself.
         DatasetError: where the dataset cannot be read, or nothing of it can be trained on.
         OSError: where the folder cannot be written.
     """
@@ -255,7 +255,10 @@ def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> Training
     known = {**names, "prior_dataset": names["dataset"], "mask_folder": ()}
     given = {name: str(getattr(settings, name)) for name in known}
     places = {name: Path(value).expanduser() for name, value in given.items() if value and value not in known[name]}
-    return settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
+    whole = settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
+    if whole.prior_dataset and whole.prior_dataset == whole.dataset:
+        raise SettingsError(f"prior_dataset must be other pictures than dataset, got {settings.prior_dataset!r}.")
+    return whole
 
 
 def duplicate_run(run: RunFolder, user_data: UserData, assignments: Sequence[str]) -> RunFolder:

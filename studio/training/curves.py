@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 MOST_POINTS = 600
@@ -36,6 +36,10 @@ class Curve:
         """All that can be drawn."""
         return [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
 
+    def in_powers_of_ten(self) -> "Curve":
+        """The same with the logarithm of each value; what has none is left out."""
+        return replace(self, ys=[math.log10(y) if y > 0 and math.isfinite(y) else math.nan for y in self.ys])
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -45,6 +49,7 @@ class Chart:
         x_label, y_label: what the axes count, with its unit.
         note: below the chart, in sentences.
         from_zero: whether the y axis must begin at 0.
+        log: whether the y axis counts powers of ten; what is not above 0 is left out then.
     """
 
     title: str
@@ -53,6 +58,7 @@ class Chart:
     curves: tuple[Curve, ...]
     note: str = ""
     from_zero: bool = False
+    log: bool = False
 
 
 def smoothed(values: Sequence[float], weight: float) -> list[float]:
@@ -135,12 +141,15 @@ def tick_words(value: float, step: float) -> str:
 
 def chart_svg(chart: Chart) -> str:
     """The chart without its title and legend; "" where there is nothing to draw."""
+    label = html.escape(summary(chart)) if any(curve.points for curve in chart.curves) else ""
+    if chart.log:
+        chart = replace(chart, curves=tuple(curve.in_powers_of_ten() for curve in chart.curves), from_zero=False)
     if not any(curve.points for curve in chart.curves):
         return ""
     axes = _axes_of(chart)
     drawn = "".join(_curve(curve, axes) for curve in chart.curves)
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(summary(chart))}">'
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
         f"{_grid(chart, axes)}{drawn}</svg>"
     )
 
@@ -182,6 +191,15 @@ class _Axes:
     x_high: float
     x_ticks: list[float]
     y_ticks: list[float]
+    log: bool = False
+
+    def value(self, y: float) -> float:
+        """What stands at that height."""
+        return 10.0**y if self.log else y
+
+    def words(self, tick: float) -> str:
+        """Of a tick of the y axis."""
+        return f"{10.0**tick:.2g}" if self.log else tick_words(tick, self.y_ticks[1] - self.y_ticks[0])
 
     def x(self, value: float) -> float:
         return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
@@ -203,7 +221,7 @@ def _axes_of(chart: Chart) -> _Axes:
     if x_low == x_high:
         x_low, x_high = x_low - 1, x_high + 1
     x_ticks = [tick for tick in rounded_ticks(x_low, x_high, about=4) if x_low - 1e-9 <= tick <= x_high + 1e-9]
-    return _Axes(x_low, x_high, x_ticks, rounded_ticks(min(lows), max(highs)))
+    return _Axes(x_low, x_high, x_ticks, rounded_ticks(min(lows), max(highs)), chart.log)
 
 
 def _last_shown(number: int) -> int:
@@ -215,7 +233,7 @@ def _grid(chart: Chart, axes: _Axes) -> str:
     lines = []
     for tick in axes.y_ticks:
         y = axes.y(tick)
-        words = tick_words(tick, axes.y_ticks[1] - axes.y_ticks[0])
+        words = axes.words(tick)
         lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         lines.append(f'<text x="{LEFT - 8}" y="{y:.1f}" dy="0.35em" text-anchor="end">{words}</text>')
     step = axes.x_ticks[1] - axes.x_ticks[0] if len(axes.x_ticks) > 1 else 1.0
@@ -249,7 +267,7 @@ def _curve(curve: Curve, axes: _Axes) -> str:
         return line
     draw = marker or _circle
     marks = "".join(
-        f"<g><title>{html.escape(curve.name)}: {y:.4g} at {x:,.4g}</title>{draw(place, curve.style)}</g>"
+        f"<g><title>{html.escape(curve.name)}: {axes.value(y):.4g} at {x:,.4g}</title>{draw(place, curve.style)}</g>"
         for (x, y), place in zip(points, places, strict=True)
     )
     return line + marks

@@ -8,13 +8,14 @@ import torch
 
 from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
 from studio.engine.lora_weights import LoraWeights
-from studio.errors import LoraError, TrainingError
+from studio.errors import LoraError, TrainingError, WeightsFileError
 from studio.jobs.run_folder import RunFolder
 from studio.loras.library import LoraLibrary
 from studio.settings import LoraChoice
 from studio.training.metadata import with_thumbnail
 from studio.training.preparation import Prepared
 from studio.training.samples import DTYPES
+from studio.weights_file import read_header
 
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"  # no LoRA may be called so: `studio.training.command`
 # Rounding to the stored format, relative to the largest change of a weight.
@@ -126,11 +127,19 @@ def _assert_same_picture(file: Path, reference: torch.Tensor, prepared: Prepared
 
 
 def _add_to_library(library: LoraLibrary, file: Path, name: str) -> str:
-    """Its name there; that of the same file where it is there already, as after a kill in the last moment."""
+    """Its name there; the one that it has where it is there already, as after a kill in the last moment.
+
+    The same LoRA written again is not the same bytes: safetensors puts its metadata in any order.
+    """
+    own = _identity(file)
+    same = next((known for known in library.names() if _identity(library.find(known)) == own), None)
+    return same or library.add(file, name=name).name
+
+
+def _identity(file: Path) -> tuple[str | None, ...]:
+    """What a file tells of its weights and of the run that made it; nothing of one that cannot be read."""
     try:
-        return library.add(file, name=name).name
-    except LoraError:
-        same = [known for known in library.names() if library.find(known).read_bytes() == file.read_bytes()]
-        if not same:
-            raise
-        return same[0]
+        metadata = read_header(file).metadata
+    except WeightsFileError:
+        return ()
+    return tuple(metadata.get(name) for name in ("sshs_model_hash", "ss_output_name", "ss_training_started_at"))

@@ -31,7 +31,7 @@ def test_the_studio_s_own_trainer_made_it_with_the_preset_that_the_readme_names(
     assert told["ss_steps"] == str(preset["max_train_steps"])
     assert float(told["ss_noise_offset"]) == preset["noise_offset"]
     card = read_card("white-ground", file)
-    assert (card.problem, card.rank, card.trigger) == ("", 8, "white background")
+    assert (card.problem, card.rank, card.trigger) == ("", 8, "")
     assert card.thumbnail.startswith("data:image/jpeg")
     lora = manager.loras.read(str(file))
     assert len(lora.unet) == 108

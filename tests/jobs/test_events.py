@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import threading
 from io import TextIOWrapper
 from pathlib import Path
@@ -105,6 +106,20 @@ def test_bytes_that_are_no_text_and_kinds_of_a_later_studio_are_passed_over(tmp_
         file.write(b"\xff\xfe\x00\n[]\n17\n" + b'{"kind": "not yet invented", "step": 9}\n\n')
     EventWriter(path).tell(step(2))
     assert steps(path) == [1, 2]
+
+
+def test_what_is_not_finite_is_told_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    writer = EventWriter(path)
+    writer.tell(step(1).model_copy(update={"grad_norm": math.inf}))
+    writer.tell(HeldOutEvent(step=1, held_out_loss=math.nan, trained_loss=math.nan))
+    first, second = read_events(path)
+    assert isinstance(first, StepEvent)
+    assert first.grad_norm == math.inf
+    assert isinstance(second, HeldOutEvent)
+    assert second.held_out_loss is not None
+    assert math.isnan(second.held_out_loss)
+    assert math.isnan(second.trained_loss)
 
 
 def test_no_file_is_no_events(tmp_path: Path) -> None:

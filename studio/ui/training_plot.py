@@ -1,0 +1,122 @@
+"""The live plot: loss large, rate and gradient small; drawn on the server from at most 600 points a curve."""
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.signal import lfilter
+
+from studio.jobs.run_follower import RunHistory, StepColumns
+from studio.training.curves import Chart, Curve, CurveStyle, chart_svg, legend_html
+from studio.ui.html import text
+
+ALL_STEPS = "All steps"
+WINDOWS: Mapping[str, int] = {ALL_STEPS: 0, "Last 1,000": 1000, "Last 200": 200}
+SMOOTHING_STEPS = 20
+MOST_SMOOTHING = 0.98
+DRAWN_POINTS = 600
+HOVER_POINTS = 300
+OVERLAY_STYLES: tuple[CurveStyle, ...] = ("second", "third")
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """What of the curves is shown, and how."""
+
+    window: str = ALL_STEPS
+    log: bool = False
+
+
+def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory]) -> str:
+    """The charts of a run, the smoothed losses of others laid over; words where there is nothing yet."""
+    if history is None or not len(history.steps):
+        return '<p class="quiet plot-empty">Loss, rate and gradient are drawn here from the first step on.</p>'
+    first = _first_step(history.steps, options)
+    columns = _columns(history.steps, first)
+    loss = Chart("Loss", "step", "loss", tuple(_loss_curves(history, columns, first, others)), log=options.log)
+    rate = _small("Learning rate", "rate", columns["step"], columns["learning_rate"], log=options.log)
+    norm = _small("Gradient norm", "norm, before clipping", columns["step"], columns["grad_norm"], log=options.log)
+    return f'<div class="live-plot">{_figure(loss, "large")}{_figure(rate, "small")}{_figure(norm, "small")}</div>'
+
+
+def _first_step(steps: StepColumns, options: PlotOptions) -> float:
+    last = WINDOWS.get(options.window, 0)
+    return steps.step[-1] - last if last else -math.inf
+
+
+def _columns(steps: StepColumns, first: float) -> dict[str, np.ndarray]:
+    """Arrays of the steps that are shown."""
+    number = len(steps)  # another thread may add more meanwhile
+    step = np.array(steps.step[:number])
+    begin = int(np.searchsorted(step, first, side="right"))
+    names = ("step", "loss", "learning_rate", "grad_norm")
+    return {name: np.array(getattr(steps, name)[begin:number]) for name in names}
+
+
+def _loss_curves(
+    history: RunHistory, columns: Mapping[str, np.ndarray], first: float, others: Mapping[str, RunHistory]
+) -> list[Curve]:
+    """Single losses as dots, smoothed, held out and trained; then those of other runs."""
+    step, loss = columns["step"], columns["loss"]
+    looks = [look for look in history.held_out if look.step > first]
+    at = [look.step for look in looks]
+    held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
+    curves = [
+        Curve("loss of a step", *_binned(step, loss), "dots"),
+        Curve("smoothed", *_binned(step, smoothed_losses(loss)), "main"),
+        Curve("held-out pictures", at, held_out, "second"),
+        Curve("trained pictures", at, [look.trained_loss for look in looks], "third"),
+    ]
+    for (name, other), style in zip(others.items(), OVERLAY_STYLES, strict=False):
+        if len(other.steps):
+            theirs = _columns(other.steps, first)
+            curves.append(Curve(name, *_binned(theirs["step"], smoothed_losses(theirs["loss"])), style))
+    return curves
+
+
+def smoothed_losses(values: np.ndarray) -> np.ndarray:
+    """Exponential mean over about twenty steps, more of long runs, corrected for its start."""
+    if not len(values):
+        return values
+    weight = min(MOST_SMOOTHING, max(0.0, 1 - SMOOTHING_STEPS / len(values)))
+    finite = np.where(np.isfinite(values), values, 0.0)
+    present = np.isfinite(values).astype(float)
+    mean: np.ndarray = lfilter([1 - weight], [1, -weight], finite)
+    certainty = lfilter([1 - weight], [1, -weight], present)
+    return np.where(certainty > 0, mean / np.maximum(certainty, 1e-12), np.nan)
+
+
+def _binned(xs: np.ndarray, ys: np.ndarray) -> tuple[list[float], list[float]]:
+    """At most 600 points: of each of equal parts the lowest and the highest, in their order."""
+    if len(xs) <= DRAWN_POINTS:
+        return xs.tolist(), ys.tolist()
+    parts = DRAWN_POINTS // 2
+    edges = np.linspace(0, len(xs), parts + 1).astype(int)
+    kept: list[int] = []
+    for begin, end in itertools.pairwise(edges):
+        part = ys[begin:end]
+        kept += sorted({begin + int(np.argmin(part)), begin + int(np.argmax(part))})
+    return xs[kept].tolist(), ys[kept].tolist()
+
+
+def _small(title: str, label: str, xs: np.ndarray, ys: np.ndarray, *, log: bool) -> Chart:
+    return Chart(title, "step", label, (Curve(title.lower(), *_binned(xs, ys), "main"),), log=log)
+
+
+def _figure(chart: Chart, size: str) -> str:
+    """A chart with its title, its legend, and its points for the script that shows values under the pointer."""
+    points = text(json.dumps([_hover_curve(curve) for curve in chart.curves if curve.points]))
+    legend = legend_html(chart) if len(chart.curves) > 1 else ""
+    return (
+        f'<figure class="chart-figure {size}" data-curves="{points}"><figcaption><b>{text(chart.title)}</b> {legend}'
+        f'</figcaption>{chart_svg(chart)}<p class="chart-values" aria-hidden="true"></p></figure>'
+    )
+
+
+def _hover_curve(curve: Curve) -> dict[str, object]:
+    points = curve.points
+    kept: Sequence[tuple[float, float]] = points[:: max(1, len(points) // HOVER_POINTS)]
+    return {"name": curve.name, "xs": [x for x, _ in kept], "ys": [float(f"{y:.4g}") for _, y in kept]}

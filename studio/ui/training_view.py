@@ -1,0 +1,257 @@
+"""What the Training tab shows of a run: state, memory, pictures by step, effect, notes, log, queue. Facts to HTML."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+
+from studio.jobs.command import JobLine
+from studio.jobs.events import MemoryEvent, SampleEvent
+from studio.jobs.process import end_of_log
+from studio.jobs.run_folder import BUSY_STATES, RunFolder, RunState, RunStatus
+from studio.jobs.run_follower import RunHistory
+from studio.jobs.training_desk import TrainingView
+from studio.reports import gigabytes
+from studio.scoring.summary import ScoreSummary, Spread
+from studio.ui.html import table, text
+from studio.words import counted, duration
+
+MOST_COLUMNS = 6
+THUMBNAIL_PIXELS = 192
+LOG_LINES = 30
+NEARLY_FULL, FULL = 0.75, 0.9
+STATE_WORDS: Mapping[RunState, tuple[str, str]] = {
+    "new": ("○", "Not started."),
+    "waiting": ("◔", "Waiting."),
+    "preparing": ("◔", "Preparing."),
+    "running": ("●", "Running."),
+    "sampling": ("●", "Making pictures."),
+    "paused": ("❚❚", "Paused."),
+    "stopped": ("■", "Stopped."),
+    "finished": ("✓", "Finished."),
+    "failed": ("✗", "Failed."),
+}
+
+
+def state_html(view: TrainingView) -> str:
+    """The head of a run: its state in a word, step, speed, time left, and what it says."""
+    if view.problem:
+        return f'<p class="problem" role="alert">{text(view.problem)}</p>'
+    if view.run is None or view.status is None:
+        return (
+            '<div class="verdict" role="status"><b>Nothing was trained yet.</b> <span>Choose a dataset on the left (the '
+            "demo shoes are there), “Quick try”, and press “Start”: a LoRA in a few minutes, on this machine.</span>"
+            "</div>"
+        )
+    status = view.status
+    sign, word = STATE_WORDS[status.state]
+    kind = {"finished": "pass", "failed": "fail"}.get(status.state, "")
+    return (
+        f'<div class="verdict run-state {kind}" role="status"><span aria-hidden="true">{sign}</span> <b>{word}</b> '
+        f"<span>{text(_step_words(status))}</span><br><span>{text(status.message or view.run.name)}</span></div>"
+        + _bar(status)
+    )
+
+
+def _step_words(status: RunStatus) -> str:
+    words = [f"step {status.step:,} of {status.num_steps:,}"] if status.num_steps else []
+    if status.state in BUSY_STATES and status.seconds_per_step is not None:
+        words.append(f"{status.seconds_per_step:.2f} s a step")
+    if status.state in BUSY_STATES and status.remaining_seconds is not None:
+        words.append(f"{duration(status.remaining_seconds)} left")
+    return " · ".join(words)
+
+
+def _bar(status: RunStatus) -> str:
+    share = 100 * status.step / status.num_steps if status.num_steps else 0
+    return (
+        '<div class="run-bar" role="progressbar" aria-label="Steps" aria-valuemin="0" '
+        f'aria-valuemax="{status.num_steps}" aria-valuenow="{status.step}"><span style="width:{share:.1f}%"></span></div>'
+    )
+
+
+def memory_html(history: RunHistory | None) -> str:
+    """The gauge: what is in use of what there is, in words and colour, and a line of how it was."""
+    if history is None or not history.memory:
+        return '<p class="quiet">Memory is shown here while a training runs.</p>'
+    last = history.memory[-1]
+    used, limit, peak, what = _memory_in_use(last)
+    share = used / limit
+    kind, word = ("full", "nearly full") if share > FULL else ("high", "high") if share > NEARLY_FULL else ("", "fine")
+    return (
+        f'<div class="gauge {kind}"><div class="gauge-words"><b>Memory</b> {text(gigabytes(used))} of '
+        f"{text(gigabytes(limit))} {what}, {word} · process {text(gigabytes(last.process_bytes))}, peak "
+        f'{text(gigabytes(peak))}</div><div class="meter" role="meter" aria-label="Memory in use" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}"><span style="width:{100 * share:.1f}%"></span></div>'
+        f"{_memory_line(history.memory, limit)}</div>"
+    )
+
+
+def _memory_in_use(event: MemoryEvent) -> tuple[int, int, int, str]:
+    """(in use, limit, peak, of what): the accelerator's where there is one, else the system's."""
+    if event.accelerator_bytes is not None and event.accelerator_limit_bytes:
+        peak = event.peak_accelerator_bytes or event.accelerator_bytes
+        return event.accelerator_bytes, event.accelerator_limit_bytes, peak, "of the GPU"
+    used = event.system_total_bytes - event.system_available_bytes
+    return used, event.system_total_bytes, event.peak_process_bytes, "of this machine"
+
+
+def _memory_line(memory: Sequence[MemoryEvent], limit: int) -> str:
+    """A small line of the last readings."""
+    shown = memory[:: max(1, len(memory) // 200)]
+    shares = [min(1.0, _memory_in_use(event)[0] / limit) for event in shown]
+    if len(shares) < 2:
+        return ""
+    points = " ".join(f"{200 * i / (len(shares) - 1):.1f},{30 - 28 * share:.1f}" for i, share in enumerate(shares))
+    return (
+        '<svg class="memory-line" viewBox="0 0 200 32" preserveAspectRatio="none" aria-hidden="true">'
+        f'<polyline points="{points}"/></svg>'
+    )
+
+
+def samples_html(
+    run: RunFolder | None, history: RunHistory | None, scores: Mapping[int, ScoreSummary], base: ScoreSummary | None
+) -> str:
+    """Validation pictures: a column a step, the base's row and the LoRA's of each prompt; scores below."""
+    if run is None or history is None or not history.samples:
+        return '<p class="quiet">Pictures of the same prompts and seeds appear here step by step, base above LoRA.</p>'
+    shown = _spread(history.samples, MOST_COLUMNS)
+    head = "".join(f'<th scope="col">step {event.step:,}</th>' for event in shown)
+    rows = "".join(_prompt_rows(run.root, shown, index) for index in range(len(shown[-1].pictures)))
+    left_out = len(history.samples) - len(shown)
+    note = f'<p class="quiet">{counted(left_out, "step")} in between not shown.</p>' if left_out else ""
+    return (
+        '<div class="table-frame samples-frame" tabindex="0" role="group" aria-label="Validation pictures"><table '
+        f'class="samples"><caption>Pictures by step</caption><thead><tr><th scope="col"></th>{head}</tr></thead>'
+        f"<tbody>{rows}{_score_rows(shown, scores, base)}</tbody></table></div>{note}"
+    )
+
+
+def _spread(samples: Sequence[SampleEvent], most: int) -> list[SampleEvent]:
+    """The first, the last, and some evenly in between."""
+    if len(samples) <= most:
+        return list(samples)
+    return [samples[round(i * (len(samples) - 1) / (most - 1))] for i in range(most)]
+
+
+def _prompt_rows(root: Path, shown: Sequence[SampleEvent], index: int) -> str:
+    prompt = shown[-1].prompts[index]
+    base = shown[-1].base[index]
+    base_cell = f"<td>{_picture(root, base, f'base: {prompt}')}</td>"
+    filler = f'<td colspan="{len(shown) - 1}" class="prompt">{text(prompt)}</td>' if len(shown) > 1 else ""
+    cells = "".join(f"<td>{_sample(root, event, index)}</td>" for event in shown)
+    return (
+        f'<tr class="base"><th scope="row">base</th>{base_cell}{filler}</tr><tr><th scope="row">LoRA</th>{cells}</tr>'
+    )
+
+
+def _sample(root: Path, event: SampleEvent, index: int) -> str:
+    """The LoRA's picture of a prompt at a step; a resumed run may have had fewer prompts then."""
+    if index >= len(event.pictures):
+        return ""
+    return _picture(root, event.pictures[index], f"step {event.step}: {event.prompts[index]}")
+
+
+def _picture(root: Path, file: str | None, alt: str) -> str:
+    if file is None:
+        return '<span class="bad">not valid</span>'
+    path = root / file
+    if not path.is_file():
+        return '<span class="quiet">gone</span>'
+    url = thumbnail_url(path, path.stat().st_mtime_ns)
+    return (
+        f'<button class="zoom sample" type="button" aria-label="Enlarge {text(alt)}">'
+        f'<img src="{url}" alt="{text(alt)}" loading="lazy"></button>'
+    )
+
+
+@lru_cache(maxsize=512)
+def thumbnail_url(path: Path, _modified_ns: int) -> str:
+    """A picture that we made ourselves, small enough to be sent with the page."""
+    with Image.open(path, formats=["PNG"]) as image:
+        small = image.convert("RGB")
+        small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _score_rows(
+    shown: Sequence[SampleEvent], scores: Mapping[int, ScoreSummary], base: ScoreSummary | None
+) -> str:
+    """One row a score: the base's in words of its row, then each step's."""
+    rows = []
+    for title, read in SCORE_READERS.items():
+        cells = [read(scores[event.step]) if event.step in scores else "" for event in shown]
+        if any(cells):
+            own = f" (base {read(base)})" if base is not None else ""
+            cells_html = "".join(f"<td>{text(cell)}</td>" for cell in cells)
+            rows.append(f'<tr class="score"><th scope="row">{text(title + own)}</th>{cells_html}</tr>')
+    return "".join(rows)
+
+
+def _spread_words(spread: Spread | None, form: str = ".2f") -> str:
+    return "–" if spread is None else f"{spread.mean:{form}}"
+
+
+SCORE_READERS: Mapping[str, Callable[[ScoreSummary], str]] = {
+    "white border": lambda s: _spread_words(s.whiteness),
+    "off centre": lambda s: _spread_words(s.offset),
+    "colour ΔE": lambda s: _spread_words(s.colour_difference, ".0f"),
+    "sharpness": lambda s: _spread_words(s.sharpness),
+    "nearest training picture": lambda s: _spread_words(s.nearest),
+}
+
+
+def effect_html(history: RunHistory | None) -> str:
+    """How much each group of layers changes."""
+    if history is None or not history.effects:
+        return '<p class="quiet">How much each group of layers changes is shown every 50 steps.</p>'
+    last = history.effects[-1]
+    most = max(last.groups.values()) or 1.0
+    rows = "".join(
+        f'<tr><th scope="row">{text(group)}</th><td>{100 * value:.3g} %</td><td class="effect-bar"><span '
+        f'style="width:{100 * value / most:.0f}%"></span></td></tr>'
+        for group, value in sorted(last.groups.items(), key=lambda item: -item[1])
+    )
+    return (
+        '<div class="table-frame"><table><caption>Change of the weights, ‖ΔW‖ / ‖W‖, at step '
+        f"{last.step:,}</caption><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def notes_html(history: RunHistory | None) -> str:
+    """Problems first, then what was decided."""
+    if history is None:
+        return ""
+    problems = "".join(f'<p class="note bad">step {p.step:,}: {text(p.message)}</p>' for p in history.problems[-6:])
+    notes = "".join(f'<p class="note">{text(note.message)}</p>' for note in history.notes[-8:])
+    return problems + notes
+
+
+def log_html(run: RunFolder | None) -> str:
+    """The end of the run's log."""
+    if run is None or not run.log.is_file():
+        return '<p class="quiet">There is no log yet.</p>'
+    return f'<pre class="log" tabindex="0">{text(end_of_log(run.log, num_lines=LOG_LINES))}</pre>'
+
+
+def queue_html(jobs: Sequence[JobLine]) -> str:
+    """What waits and runs, in order."""
+    waiting = [line for line in jobs if line.job.state in ("queued", "running", "paused")]
+    if not waiting:
+        return '<p class="quiet">The queue is empty.</p>'
+    rows = [
+        (
+            str(line.job.position or "–"),
+            line.job.title,
+            line.job.state,
+            f"{line.step:,} of {line.num_steps:,}" if line.num_steps else "",
+            duration(line.remaining_seconds) if line.remaining_seconds is not None else "",
+        )
+        for line in waiting
+    ]
+    return table(("Place", "Run", "State", "Step", "Time left"), rows, caption="Queue")

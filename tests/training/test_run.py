@@ -1,0 +1,227 @@
+"""A run from its folder: what it makes again after a stop or a kill, and what it does not tell twice."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from studio.engine.pipeline import PipelineManager
+from studio.jobs.events import (
+    EffectEvent,
+    HeldOutEvent,
+    NoteEvent,
+    ProblemEvent,
+    ResumedEvent,
+    SampleEvent,
+    StepEvent,
+    read_events,
+)
+from studio.jobs.run_folder import RunFolder, ask, read_status
+from studio.loras.library import LoraLibrary
+from studio.picture_files import read_picture_text
+from studio.settings import LoraChoice, ModelSettings
+from studio.training import loop as loop_module
+from studio.training.checkpoints import CheckpointStore
+from studio.training.loop import TrainingLoop
+from studio.training.run import train_run
+from tests.faults import conftest as faults
+from tests.faults.conftest import Place, finish
+from tests.training.parts import save_pictures
+
+tiny_model, place, forks, start = faults.tiny_model, faults.place, faults.forks, faults.start
+Start = Callable[..., ForkServerProcess]
+PICTURES = {"num_validation_images": 1, "validation_inference_steps": 2}
+
+
+def wait_until(seen: Callable[[], bool], *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def told(run: RunFolder, kind: type[StepEvent | HeldOutEvent | SampleEvent]) -> list[int]:
+    return [event.step for event in read_events(run.events) if isinstance(event, kind)]
+
+
+def problems(run: RunFolder) -> str:
+    return " ".join(event.message for event in read_events(run.events) if isinstance(event, ProblemEvent))
+
+
+def test_a_kill_before_the_first_checkpoint_leaves_each_step_told_once(place: Place, start: Start) -> None:
+    run = place.begin(max_train_steps=40, checkpointing_steps=100, held_out_steps=20, **PICTURES)
+    process = start(run)
+    wait_until(lambda: len(told(run, StepEvent)) > 3)
+    process.kill()
+    process.join()
+    assert CheckpointStore(run.checkpoints).steps() == []
+    assert finish(start, run) == 0
+    assert told(run, StepEvent) == [*range(1, 41)]
+    assert told(run, HeldOutEvent) == [0, 20, 40]
+    assert told(run, SampleEvent) == [0, 40]
+    assert [e.step for e in read_events(run.events) if isinstance(e, ResumedEvent)] == [0]
+
+
+def test_a_run_that_was_stopped_before_its_first_step_measures_nothing_twice(place: Place, start: Start) -> None:
+    run = place.begin(max_train_steps=2, held_out_steps=1, validation_inference_steps=150, num_validation_images=4)
+    process = start(run)
+    wait_until(lambda: told(run, HeldOutEvent) == [0])
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    status = read_status(run)
+    assert (process.exitcode, status.state, status.step) == (0, "stopped", 0)
+    assert "Nothing was trained yet at step 0" in status.message
+    text = run.settings.read_text(encoding="utf-8")
+    run.settings.write_text(
+        text.replace('"validation_inference_steps": 150', '"validation_inference_steps": 2'), "utf-8"
+    )
+    assert finish(start, run) == 0
+    assert told(run, HeldOutEvent) == [0, 1, 2]
+    assert told(run, SampleEvent) == [0, 2]
+
+
+def test_a_stop_while_the_last_pictures_are_made_is_a_stop_and_they_are_made_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = place.begin(max_train_steps=2, **PICTURES)
+    make = TrainingLoop._make_samples
+
+    def stopped_at_the_last(loop: TrainingLoop, step: int) -> SampleEvent:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return make(loop, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLoop, "_make_samples", stopped_at_the_last)
+        assert train_run(run, place.user_data) == "stopped"
+    assert (read_status(run).state, read_status(run).step) == ("stopped", 2)
+    assert not (run.root / "lora.safetensors").exists()
+    assert train_run(run, place.user_data) == "finished"
+    assert told(run, SampleEvent) == [0, 2]
+    assert told(run, StepEvent) == [1, 2]
+    assert (run.root / "lora.safetensors").is_file()
+
+
+def test_a_finished_run_that_is_resumed_trains_nothing_and_gives_the_library_nothing_new(
+    place: Place, start: Start
+) -> None:
+    run = place.begin(max_train_steps=2, **PICTURES)
+    assert finish(start, run) == 0
+    weights = load_file(run.root / "lora.safetensors")
+    assert finish(start, run) == 0
+    assert read_status(run).state == "finished"
+    assert told(run, StepEvent) == [1, 2]
+    again = load_file(run.root / "lora.safetensors")
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+    assert [path.name for path in place.user_data.loras.iterdir()] == ["lora.safetensors"]
+
+
+def test_a_twin_of_a_run_is_in_the_library_too(place: Place, start: Start) -> None:
+    """The same settings give the same weights; it is another run all the same."""
+    for _ in range(2):
+        assert finish(start, place.begin(max_train_steps=2)) == 0
+    assert sorted(path.name for path in place.user_data.loras.iterdir()) == ["lora 2.safetensors", "lora.safetensors"]
+
+
+def test_pictures_that_were_deleted_do_not_keep_a_run_from_its_end(place: Place, start: Start) -> None:
+    run = place.begin(max_train_steps=2, **PICTURES)
+    assert finish(start, run) == 0
+    for picture in run.samples.rglob("*.png"):
+        picture.unlink()
+    assert finish(start, run) == 0
+    assert read_status(run).state == "finished"
+
+
+def test_a_cache_that_was_deleted_between_stop_and_resume_is_made_again(place: Place, start: Start) -> None:
+    whole, run = place.begin(name="whole", **PICTURES), place.begin(name="run", max_train_steps=8, **PICTURES)
+    assert finish(start, whole) == 0
+    process = start(run)
+    wait_until(lambda: len(told(run, StepEvent)) > 1)
+    ask(run, "stop")
+    process.join(60)
+    shutil.rmtree(place.user_data.cache)
+    assert finish(start, run) == 0
+    assert faults.final_state(run, 8) == faults.final_state(whole, 8)
+
+
+def test_means_and_all_go_on_to_the_bit_after_a_stop(place: Place, start: Start) -> None:
+    changes = {"use_ema": True, "optimizer": "Prodigy", "learning_rate": 1.0, "train_text_encoder": True}
+    whole, run = place.begin(name="whole", **changes), place.begin(name="stopped", **changes)
+    assert finish(start, whole) == 0
+    process = start(run)
+    wait_until(lambda: len(told(run, StepEvent)) > 1)
+    ask(run, "stop")
+    process.join(60)
+    assert finish(start, run) == 0
+    assert faults.final_state(run, 8) == faults.final_state(whole, 8)
+    files = [r.checkpoints / "step-000008" / "ema.safetensors" for r in (run, whole)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_lora_without_effect_is_told_in_a_run_of_any_length(place: Place) -> None:
+    run = place.begin(max_train_steps=1, lr_scheduler="constant", lr_warmup_steps=20)  # the first rate is 0
+    assert train_run(run, place.user_data) == "finished"
+    assert [e.step for e in read_events(run.events) if isinstance(e, EffectEvent)] == [1]
+    assert "no effect yet at step 1" in problems(run)
+
+
+def test_a_lora_with_effect_is_not_complained_of(place: Place) -> None:
+    run = place.begin(max_train_steps=3, lr_warmup_steps=0, lr_scheduler="constant")
+    assert train_run(run, place.user_data) == "finished"
+    assert problems(run) == ""
+    effect = next(e for e in read_events(run.events) if isinstance(e, EffectEvent))
+    assert max(effect.groups.values()) > loop_module.NO_EFFECT
+
+
+def test_asked_for_pictures_that_it_does_not_make_it_says_so(place: Place, start: Start) -> None:
+    run = place.begin(max_train_steps=500)
+    start(run)
+    wait_until(lambda: len(told(run, StepEvent)) > 1)
+    ask(run, "sample")
+    wait_until(lambda: "No pictures are made" in problems(run))
+
+
+def test_without_captions_it_says_why_there_are_no_pictures(place: Place) -> None:
+    for caption in place.dataset.glob("*.txt"):
+        caption.unlink()
+    run = place.begin(max_train_steps=1, **PICTURES)
+    assert train_run(run, place.user_data) == "finished"
+    notes = " ".join(event.message for event in read_events(run.events) if isinstance(event, NoteEvent))
+    assert "No validation pictures are made: no picture has a caption." in notes
+    assert told(run, SampleEvent) == []
+
+
+def test_more_regularisation_pictures_than_are_used_are_told(place: Place, tmp_path: Path) -> None:
+    prior = save_pictures(tmp_path / "prior", [(80, 80)] * 12, first_seed=100)
+    run = place.begin(max_train_steps=1, prior_dataset=str(prior))
+    assert train_run(run, place.user_data) == "finished"
+    notes = json.loads(run.plan.read_bytes())["notes"]
+    assert (
+        "8 regularisation pictures are mixed in, each with its weight. 4 more are not used: one is shown for each of "
+        "ours."
+    ) in notes
+
+
+def test_the_finished_file_acts_as_the_last_pictures_show(place: Place) -> None:
+    """The picture of the last step, made once more with the library's file."""
+    run = place.begin(max_train_steps=4, **PICTURES)
+    assert train_run(run, place.user_data) == "finished"
+    picture = next((run.samples / "step-000004").glob("*.png"))
+    library = LoraLibrary(place.user_data.loras)
+    manager = PipelineManager(torch.device("cpu"), rejected_folder=place.user_data.rejected, library=library)
+    manager.load(ModelSettings(model=str(place.model)))
+    settings = read_picture_text(picture).settings.model_copy(update={"loras": (LoraChoice(name="lora"),)})
+    made = manager.generate(settings).picture
+    assert np.array_equal(np.asarray(Image.open(picture)), made)
