@@ -24,12 +24,12 @@ from studio.bench.training_peers import (
 )
 from studio.engine.device import pick_device, synchronize
 from studio.engine.pipeline import PipelineManager
-from studio.jobs.run_folder import RunFolder
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData, assets_folder
 from studio.reports import GIB
+from studio.runs.begin import begin_run, settings_from
+from studio.runs.folder import RunFolder
 from studio.settings import GenerationSettings, LoraChoice, ModelSettings
-from studio.training.command import begin_run, settings_from
 from studio.training.run import open_loop, train_run
 
 SAME_CHECKPOINTING_LIMIT = 0.60

@@ -10,10 +10,10 @@ from studio.errors import RunError
 from studio.jobs.job import Job
 from studio.jobs.process import end_of_log
 from studio.jobs.queue import JobQueue
-from studio.jobs.run_folder import RunStatus, read_status
 from studio.jobs.worker import ensure_worker, worker_runs
 from studio.paths import UserData, locate_user_data
 from studio.results import Fact
+from studio.runs.folder import RunStatus, read_status
 from studio.settings import ServerSettings
 
 _LOG_LINES = 40

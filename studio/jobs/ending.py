@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from studio.jobs.job import MAX_ATTEMPTS, Job, JobState
-from studio.jobs.run_folder import RunState, RunStatus
+from studio.runs.folder import RunState, RunStatus
 
 # A job's exit codes. Every other ending was not its own choice.
 DONE = 0

@@ -4,8 +4,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from studio.jobs.run_folder import RunFolder
 from studio.results import Fact
+from studio.runs.folder import RunFolder
 
 JobKind = Literal["train"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from studio.errors import RunError
 from studio.jobs.database import changing, reading
 from studio.jobs.job import Job, JobKind, JobState
-from studio.jobs.run_folder import RunFolder, RunRequest, ask
 from studio.paths import UserData
+from studio.runs.folder import RunFolder, RunRequest, ask
 
 _UNFINISHED: tuple[JobState, ...] = ("queued", "running", "paused", "stopped", "failed")
 _RESUMABLE: tuple[JobState, ...] = ("paused", "stopped", "failed")

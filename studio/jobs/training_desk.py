@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from studio.errors import RunError
 from studio.jobs.command import JobLine, job_lines
 from studio.jobs.queue import JobQueue
-from studio.jobs.run_folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, ask, find_run, list_runs, read_status
-from studio.jobs.run_follower import RunFollower, RunHistory
 from studio.jobs.worker import ensure_worker
 from studio.paths import UserData
+from studio.runs.folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, ask, find_run, list_runs, read_status
+from studio.runs.follower import RunFollower, RunHistory
 
 KEPT_FOLLOWERS = 8
 

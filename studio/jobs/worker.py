@@ -21,8 +21,8 @@ from studio.jobs.ending import judge
 from studio.jobs.job import MAX_ATTEMPTS, Job
 from studio.jobs.process import HeldProcess, end_of_log, is_alive, kept_awake, start_detached
 from studio.jobs.queue import JobQueue
-from studio.jobs.run_folder import BUSY_STATES, RunFolder, RunStatus, read_status, write_status
 from studio.paths import UserData
+from studio.runs.folder import BUSY_STATES, RunFolder, RunStatus, read_status, write_status
 
 logger = logging.getLogger(__name__)
 

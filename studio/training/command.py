@@ -3,8 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from datetime import datetime
 from json import loads
 from pathlib import Path
 from typing import Annotated
@@ -14,15 +12,12 @@ import typer
 from studio.errors import SettingsError, StudioError
 from studio.jobs.command import jobs_app
 from studio.jobs.device_lock import DeviceLock
-from studio.jobs.run_folder import RunFolder, RunStatus, find_run, new_run_folder, write_status
-from studio.loras.library import NAME_LIMIT_BYTES
 from studio.paths import UserData, locate_user_data
-from studio.settings import SHIPPED_MODEL, parse_settings
+from studio.runs.folder import RunFolder, find_run
+from studio.runs.run_settings import read_run_settings
+from studio.settings import parse_settings
 from studio.threads import prepare_threads
-from studio.training.run_settings import read_run_settings
 from studio.training_settings import PRESETS, TrainingSettings
-
-DIFFUSERS_STEM = "pytorch_lora_weights"
 
 LOOK_FOR_DEVICE_SECONDS = 0.5
 
@@ -62,6 +57,9 @@ def train(
     user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
 ) -> None:
     """Train a LoRA; Ctrl+C saves and ends, and `train RUN` goes on."""
+    # Here, not above: what reads datasets takes a while to import, and every command would wait for it.
+    from studio.runs.begin import begin_run, settings_from
+
     if list_settings:
         typer.echo(describe_settings())
         return
@@ -162,40 +160,6 @@ def read_settings_file(file: Path) -> TrainingSettings:
     return parse_settings(TrainingSettings, values)
 
 
-def settings_from(preset: str | None, values: Mapping[str, object], assignments: Sequence[str]) -> TrainingSettings:
-    """A preset's settings, changed by options and by `name=value`.
-
-    Raises:
-        SettingsError: where there is no such preset or setting, or a value breaks its rule.
-    """
-    if preset is not None and preset not in PRESETS:
-        raise SettingsError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
-    changes = PRESETS[preset].changes if preset else {}
-    return parse_settings(TrainingSettings, {**changes, **values, **parse_assignments(assignments)})
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
-    """`rank=16` as a value; `none` is no value, and several prompts are separated by ` | `.
-
-    Raises:
-        SettingsError: where one is not of this form, or names no setting.
-    """
-    values: dict[str, object] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        name = name.strip()
-        if not equals or name not in TrainingSettings.model_fields:
-            known = ", ".join(TrainingSettings.model_fields)
-            raise SettingsError(f"--set takes name=value, got {assignment!r}. Names: {known}.")
-        value: object = text.strip()
-        if name == "validation_prompts":
-            value = tuple(part.strip() for part in text.split(" | ") if part.strip())
-        elif value == "none":
-            value = None
-        values[name] = value
-    return values
-
-
 def describe_settings() -> str:
     """Every setting with its default and its help, and every preset with what it is for."""
     fields = TrainingSettings.model_fields.items()
@@ -205,71 +169,6 @@ def describe_settings() -> str:
     ]
     presets = [f"--preset {key}: {p.purpose}\n    {p.changes or 'the defaults'}" for key, p in PRESETS.items()]
     return "\n".join([*lines, "", *presets])
-
-
-def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
-    """Make a run's folder with its settings and its snapshot; nothing is computed yet.
-
-    Raises:
-        SettingsError: where no file can have the LoRA's name, or the regularisation pictures are the dataset itself.
-        DatasetError: where the dataset cannot be read, or nothing of it can be trained on.
-        OSError: where the folder cannot be written.
-    """
-    from studio.dataset.library import safe_name
-    from studio.dataset.snapshot import write_snapshot
-    from studio.files import write_atomically
-    from studio.training.snapshots import take_snapshot
-
-    _assert_name_is_free(settings.name)
-    settings = _with_whole_paths(settings, datasets=user_data.datasets)
-    taken = take_snapshot(settings.dataset, user_data)
-    prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
-    run = new_run_folder(user_data.runs, safe_name(settings.name), now=datetime.now())
-    write_snapshot(run.dataset, taken.snapshot)
-    if prior is not None:
-        write_snapshot(run.prior_dataset, prior.snapshot)
-    for sentence in (*taken.left_out, *(prior.left_out if prior else ())):
-        print(sentence, file=sys.stderr)
-    write_status(run, RunStatus(state="new", num_steps=settings.max_train_steps))
-    # Last: a folder without settings is no run.
-    write_atomically(run.settings, settings.model_dump_json(indent=2).encode() + b"\n")
-    return run
-
-
-def _assert_name_is_free(name: str) -> None:
-    """The file beside it, and the temporary one that is written first, have names too."""
-    num_bytes = len(name.encode())
-    if num_bytes > NAME_LIMIT_BYTES:
-        raise SettingsError(
-            f"name must be at most {NAME_LIMIT_BYTES} bytes long as a file's name, got {name!r} with {num_bytes}."
-        )
-    if name.casefold() == DIFFUSERS_STEM:
-        raise SettingsError(f"name must not be {DIFFUSERS_STEM}: diffusers' file beside it is called so, got {name!r}.")
-
-
-def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> TrainingSettings:
-    """A relative path is meant from here; the queue, and whoever resumes the run, work elsewhere."""
-    from studio.dataset.library import DatasetLibrary
-
-    names = {"model": {SHIPPED_MODEL}, "dataset": DatasetLibrary(datasets).names()}
-    known = {**names, "prior_dataset": names["dataset"], "mask_folder": ()}
-    given = {name: str(getattr(settings, name)) for name in known}
-    places = {name: Path(value).expanduser() for name, value in given.items() if value and value not in known[name]}
-    whole = settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
-    if whole.prior_dataset and whole.prior_dataset == whole.dataset:
-        raise SettingsError(f"prior_dataset must be other pictures than dataset, got {settings.prior_dataset!r}.")
-    return whole
-
-
-def duplicate_run(run: RunFolder, user_data: UserData, assignments: Sequence[str]) -> RunFolder:
-    """A new run with the settings of another and some changes; its dataset is read anew.
-
-    Raises:
-        SettingsError, DatasetError: where a change breaks its rule, or the dataset cannot be read.
-        RunError: where the other's settings cannot be read.
-    """
-    before = read_run_settings(run).model_dump()
-    return begin_run(parse_settings(TrainingSettings, {**before, **parse_assignments(assignments)}), user_data)
 
 
 @jobs_app.command("duplicate")
@@ -282,5 +181,7 @@ def duplicate(
     user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
 ) -> None:
     """Queue a new run with another's settings and some changes; the other stays as it is."""
+    from studio.runs.begin import duplicate_run
+
     place = locate_user_data(user_data)
     _queue(duplicate_run(find_run(run, place.runs), place, assignments or ()), place)

@@ -9,8 +9,8 @@ import torch
 from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
 from studio.engine.lora_weights import LoraWeights
 from studio.errors import LoraError, TrainingError, WeightsFileError
-from studio.jobs.run_folder import RunFolder
 from studio.loras.library import LoraLibrary
+from studio.runs.folder import RunFolder
 from studio.settings import LoraChoice
 from studio.training.metadata import with_thumbnail
 from studio.training.preparation import Prepared

@@ -15,9 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from studio.engine.lora_weights import LayerWeights, LoraWeights
 from studio.engine.mps import attention_context
 from studio.errors import GenerationCancelledError, TrainingError
-from studio.jobs.events import CheckpointEvent, EffectEvent, HeldOutEvent, SampleEvent, StepEvent
-from studio.jobs.run_folder import REQUESTS, RunFolder, RunRequest, take_requests
 from studio.loras.keys import Part
+from studio.runs.events import CheckpointEvent, EffectEvent, HeldOutEvent, SampleEvent, StepEvent
+from studio.runs.folder import REQUESTS, RunFolder, RunRequest, take_requests
 from studio.training.adapters import Adapters
 from studio.training.batches import BatchMaker, TrainingBatch
 from studio.training.checkpoints import CheckpointStore

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from studio.engine.memory import read_accelerator
-from studio.jobs.events import MemoryEvent
+from studio.runs.events import MemoryEvent
 
 EVERY_SECONDS = 1.0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from studio import __version__
-from studio.training.plan import TrainingPlan
+from studio.runs.plan import TrainingPlan
 from studio.training.training_set import TrainingSet
 from studio.training_settings import TrainingSettings
 

@@ -16,7 +16,8 @@ from studio.engine.memory import MemoryMeter, read_accelerator
 from studio.engine.mps import attention_context
 from studio.paths import UserData
 from studio.reports import gigabytes
-from studio.results import Fact
+from studio.runs.forecast import Offer, PassFacts, Preflight
+from studio.runs.snapshots import take_snapshot
 from studio.training.caches import variants_of
 from studio.training.checkpointing import BACKWARD_FACTOR, SHARE_OF_FREE, free_bytes, kept_bytes_of
 from studio.training.held_out import NUM_TRIPLES
@@ -24,7 +25,6 @@ from studio.training.noise_loss import losses_of
 from studio.training.picture_tensors import crop_to_pixels, read_item
 from studio.training.preparation import Prepared, RunData, prepare
 from studio.training.processes import Processes, precision_of_passes
-from studio.training.snapshots import take_snapshot
 from studio.training.training_set import TrainingSet, make_training_set
 from studio.training_settings import TrainingSettings
 from studio.words import duration
@@ -32,50 +32,6 @@ from studio.words import duration
 TIMED_PASSES = 2
 FEW_STEPS = 2
 FEWER_STEPS_FROM = 100
-
-
-class PassFacts(Fact):
-    """A forward and backward pass of one batch: seconds, and the most memory in use meanwhile, in bytes."""
-
-    seconds: float
-    peak_bytes: int
-
-
-class Offer(Fact):
-    """A change of settings, and what it would do, in words."""
-
-    changes: dict[str, object]
-    effect: str
-
-
-class Preflight(Fact):
-    """What a training would take. Times in seconds, memory and disk in bytes.
-
-    Attributes:
-        step_seconds: of one optimizer step: all its batches.
-        total_seconds: all of it: encoding, steps, held-out losses, pictures.
-        limit_bytes: memory that there is for it.
-        disk_bytes: what the run and its caches will need; free_disk_bytes: what is free.
-        warnings: what would go wrong, in sentences.
-    """
-
-    num_steps: int
-    batches_per_step: int
-    num_pictures: int
-    epochs: float
-    gradient_checkpointing: bool
-    reason: str
-    step_seconds: float
-    encoding_seconds: float
-    pictures_seconds: float
-    held_out_seconds: float
-    total_seconds: float
-    peak_bytes: int
-    limit_bytes: int
-    disk_bytes: int
-    free_disk_bytes: int
-    offers: tuple[Offer, ...]
-    warnings: tuple[str, ...]
 
 
 def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:

@@ -17,6 +17,7 @@ from studio.loras.library import LoraLibrary
 from studio.machine import versions
 from studio.paths import UserData
 from studio.results import EngineFacts
+from studio.runs.plan import TrainingPlan
 from studio.settings import GenerationSettings, ModelSettings
 from studio.training.adapters import Adapters
 from studio.training.batches import BatchMaker
@@ -24,7 +25,6 @@ from studio.training.caches import LatentCache, TextCache, digest_of, fingerprin
 from studio.training.checkpointing import CheckpointingDecision, decide_checkpointing, kept_bytes_of
 from studio.training.noise_loss import Denoiser
 from studio.training.order import seed_of
-from studio.training.plan import TrainingPlan
 from studio.training.processes import Processes, precision_of_passes
 from studio.training.samples import check_generation, choose_prompts, validation_generations
 from studio.training.training_set import TrainingSet, make_training_set

@@ -21,10 +21,13 @@ from studio.dataset.snapshot import changed_since, read_snapshot
 from studio.engine.device import pick_device
 from studio.errors import CancelledError, RunError, StudioError, TrainingError, system_error_sentence
 from studio.jobs.device_lock import DeviceLock
-from studio.jobs.events import FinishedEvent, HeldOutEvent, ResumedEvent, SampleEvent, StepEvent, read_events
-from studio.jobs.run_folder import RunFolder, read_status, take_requests
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
+from studio.runs.events import FinishedEvent, HeldOutEvent, ResumedEvent, SampleEvent, StepEvent, read_events
+from studio.runs.folder import RunFolder, read_status, take_requests
+from studio.runs.plan import read_plan, write_plan
+from studio.runs.report import write_report
+from studio.runs.run_settings import read_run_settings
 from studio.training.boards import open_boards
 from studio.training.checkpoints import CheckpointStore
 from studio.training.finish import check_picture, finish
@@ -33,11 +36,8 @@ from studio.training.loop import TrainingLoop
 from studio.training.memory_watch import MemoryWatch
 from studio.training.metadata import file_metadata
 from studio.training.optimizers import RunningMean, make_optimizer, make_schedule
-from studio.training.plan import read_plan, write_plan
 from studio.training.preparation import Prepared, RunData, prepare
 from studio.training.processes import Processes, precision_of_passes
-from studio.training.report import write_report
-from studio.training.run_settings import read_run_settings
 from studio.training.samples import Sampler
 from studio.training.state import Position, assert_same_run, read_position, restore
 from studio.training.telling import Teller

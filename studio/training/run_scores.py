@@ -9,7 +9,7 @@ from PIL import Image
 
 from studio.dataset.pictures import open_rgb
 from studio.errors import PictureFileError
-from studio.jobs.events import SampleEvent, ScoreEvent
+from studio.runs.events import SampleEvent, ScoreEvent
 from studio.scoring.nearest import NearestIndex
 from studio.scoring.picture import PictureScores, score_picture
 from studio.scoring.summary import ScoreSummary, summarise_scores

@@ -16,9 +16,9 @@ from studio.engine.lora_weights import LoraWeights
 from studio.engine.parking import ParkedModule
 from studio.engine.pipeline import PipelineManager, Watcher
 from studio.errors import InvalidImageError, PictureFileError
-from studio.jobs.events import SampleEvent
-from studio.jobs.run_folder import RunFolder
 from studio.picture_files import read_picture_text, save_picture
+from studio.runs.events import SampleEvent
+from studio.runs.folder import RunFolder
 from studio.settings import SEED_MAX, GenerationSettings, LoraChoice
 from studio.training.adapters import Adapters
 from studio.training.training_set import TrainingSet

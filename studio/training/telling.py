@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from studio.files import write_atomically
-from studio.jobs.events import (
+from studio.runs.events import (
     AnyEvent,
     CheckpointEvent,
     EffectEvent,
@@ -21,7 +21,7 @@ from studio.jobs.events import (
     StateEvent,
     StepEvent,
 )
-from studio.jobs.run_folder import RunFolder, RunState, RunStatus
+from studio.runs.folder import RunFolder, RunState, RunStatus
 from studio.training.boards import Board
 from studio.words import duration
 

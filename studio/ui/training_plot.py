@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import lfilter
 
-from studio.jobs.run_follower import RunHistory, StepColumns
-from studio.training.curves import Chart, Curve, CurveStyle, chart_svg, legend_html
+from studio.runs.curves import Chart, Curve, CurveStyle, chart_svg, legend_html
+from studio.runs.follower import RunHistory, StepColumns
 from studio.ui.html import text
 
 ALL_STEPS = "All steps"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from studio.jobs.preflight_runner import PreflightRunner, PreflightState
 from studio.reports import gigabytes
-from studio.training.forecast import Offer, Preflight
+from studio.runs.forecast import Offer, Preflight
 from studio.ui.html import text
 from studio.ui.parts import Update
 from studio.words import duration

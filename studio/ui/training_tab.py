@@ -1,6 +1,5 @@
 """The Training tab: the form on the left, the run on the right; below it pictures, past runs and the queue."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +7,10 @@ import gradio as gr
 
 from studio.dataset.desk import DatasetDesk
 from studio.jobs.preflight_runner import PreflightRunner
-from studio.jobs.run_folder import BUSY_STATES, RunFolder, RunRequest, find_run
 from studio.jobs.training_desk import TrainingDesk, TrainingView
-from studio.settings import parse_settings
-from studio.training_settings import PRESETS, TrainingSettings
+from studio.runs.folder import BUSY_STATES, RunRequest, find_run
 from studio.ui import training_form, training_plot, training_preflight, training_view
 from studio.ui.parts import Update
-from studio.ui.toasts import toasts
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 REQUEST_WORDS: dict[RunRequest, str] = {

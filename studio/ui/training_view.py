@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image
 
 from studio.jobs.command import JobLine
-from studio.jobs.events import MemoryEvent, SampleEvent
 from studio.jobs.process import end_of_log
-from studio.jobs.run_folder import BUSY_STATES, RunFolder, RunState, RunStatus
-from studio.jobs.run_follower import RunHistory
 from studio.jobs.training_desk import TrainingView
 from studio.reports import gigabytes
+from studio.runs.events import MemoryEvent, SampleEvent
+from studio.runs.folder import BUSY_STATES, RunFolder, RunState, RunStatus
+from studio.runs.follower import RunHistory
 from studio.scoring.summary import ScoreSummary, Spread
 from studio.ui.html import table, text
 from studio.words import counted, duration
@@ -179,9 +179,7 @@ def thumbnail_url(path: Path, _modified_ns: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _score_rows(
-    shown: Sequence[SampleEvent], scores: Mapping[int, ScoreSummary], base: ScoreSummary | None
-) -> str:
+def _score_rows(shown: Sequence[SampleEvent], scores: Mapping[int, ScoreSummary], base: ScoreSummary | None) -> str:
     """One row a score: the base's in words of its row, then each step's."""
     rows = []
     for title, read in SCORE_READERS.items():

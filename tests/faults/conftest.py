@@ -18,10 +18,10 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from studio.jobs.run_folder import RunFolder
 from studio.paths import UserData, assets_folder
+from studio.runs.begin import begin_run, settings_from
+from studio.runs.folder import RunFolder
 from studio.settings import SHIPPED_MODEL
-from studio.training.command import begin_run, settings_from
 from studio.training.run import train_run
 
 # Every part of a checkpoint matters to these: dropout draws, momentum, a rate that changes each step, an order.

@@ -10,8 +10,8 @@ from multiprocessing.context import ForkServerProcess
 
 import pytest
 
-from studio.jobs.events import CheckpointEvent, StepEvent, read_events
-from studio.jobs.run_folder import RunFolder, read_status
+from studio.runs.events import CheckpointEvent, StepEvent, read_events
+from studio.runs.folder import RunFolder, read_status
 from studio.training.checkpoints import CheckpointStore
 from tests.faults.conftest import Place, finish
 

@@ -20,7 +20,8 @@ from studio.engine.lora_file import read_lora
 from studio.engine.pipeline import PipelineManager
 from studio.errors import RunError, TrainingError
 from studio.jobs.device_lock import DeviceLock
-from studio.jobs.events import (
+from studio.paths import UserData
+from studio.runs.events import (
     FinishedEvent,
     HeldOutEvent,
     MemoryEvent,
@@ -29,8 +30,7 @@ from studio.jobs.events import (
     StepEvent,
     read_events,
 )
-from studio.jobs.run_folder import RunFolder, ask, read_status
-from studio.paths import UserData
+from studio.runs.folder import RunFolder, ask, read_status
 from studio.settings import ModelSettings
 from studio.training import run as run_module
 from studio.training.adapters import Adapters

@@ -11,8 +11,8 @@ import psutil
 
 from studio.jobs.job import Job
 from studio.jobs.queue import JobQueue
-from studio.jobs.run_folder import RunFolder
 from studio.paths import UserData
+from studio.runs.folder import RunFolder
 
 # What every job begins with: it notes its process, and can say where it stands and hear what it is asked.
 PRELUDE = """

@@ -14,8 +14,8 @@ from filelock import FileLock
 from studio.errors import RunError
 from studio.jobs.job import Job
 from studio.jobs.queue import JobQueue
-from studio.jobs.run_folder import ask, take_requests
 from studio.paths import UserData
+from studio.runs.folder import ask, take_requests
 from tests.jobs.scripted_jobs import add_job, make_run, new_user_data
 
 

@@ -20,9 +20,9 @@ from studio.jobs.ending import judge
 from studio.jobs.job import Job
 from studio.jobs.process import HeldProcess, awake_command, end_of_log, is_alive, kept_awake
 from studio.jobs.queue import JobQueue
-from studio.jobs.run_folder import RunStatus, read_status, write_status
 from studio.jobs.worker import ensure_worker, job_command, work, worker_runs
 from studio.paths import UserData
+from studio.runs.folder import RunStatus, read_status, write_status
 from tests.jobs.scripted_jobs import (
     FINISHES,
     KILLS_ITSELF,

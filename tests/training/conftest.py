@@ -11,9 +11,9 @@ from studio.dataset.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.paths import UserData
+from studio.runs.snapshots import take_snapshot
 from studio.settings import ModelSettings
 from studio.training.processes import Processes
-from studio.training.snapshots import take_snapshot
 from tests.training.parts import save_pictures
 
 SIZES = ((80, 80), (100, 60)) * 4  # two buckets, four pictures of each

@@ -13,7 +13,7 @@ from torch import nn
 from studio.dataset.recipe import DatasetRecipe
 from studio.dataset.snapshot import Snapshot, make_snapshot, sha256_of
 from studio.engine.models import Components
-from studio.jobs.run_folder import RunFolder
+from studio.runs.folder import RunFolder
 from studio.training.adapters import Adapters
 from studio.training.batches import BatchMaker
 from studio.training.caches import LatentCache, TextCache, digest_of

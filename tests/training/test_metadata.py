@@ -14,18 +14,18 @@ from PIL import Image
 
 from studio import __version__
 from studio.dataset.snapshot import Snapshot
-from studio.jobs.run_folder import RunFolder
 from studio.loras.library import THUMBNAIL, THUMBNAIL_LIMIT, read_card
 from studio.paths import UserData
-from studio.training.command import begin_run, settings_from
+from studio.runs.begin import begin_run, settings_from
+from studio.runs.folder import RunFolder
 from studio.training.metadata import file_metadata, with_thumbnail
 from studio.training.run import train_run
 from studio.training.training_set import make_training_set
 from studio.training_settings import TrainingSettings
 from studio.weights_file import WeightsHeader, read_header
 from tests.faults import conftest as faults
+from tests.runs.told_runs import make_plan
 from tests.training.parts import CAPTIONS, save_picture, settings_of
-from tests.training.told_runs import make_plan
 
 tiny_model = faults.tiny_model
 LEAST = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args")

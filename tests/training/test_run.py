@@ -16,7 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from studio.engine.pipeline import PipelineManager
-from studio.jobs.events import (
+from studio.loras.library import LoraLibrary
+from studio.picture_files import read_picture_text
+from studio.runs.events import (
     EffectEvent,
     HeldOutEvent,
     NoteEvent,
@@ -26,9 +28,7 @@ from studio.jobs.events import (
     StepEvent,
     read_events,
 )
-from studio.jobs.run_folder import RunFolder, ask, read_status
-from studio.loras.library import LoraLibrary
-from studio.picture_files import read_picture_text
+from studio.runs.folder import RunFolder, ask, read_status
 from studio.settings import LoraChoice, ModelSettings
 from studio.training import loop as loop_module
 from studio.training.checkpoints import CheckpointStore

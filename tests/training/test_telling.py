@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from studio.files import write_atomically
-from studio.jobs.events import HeldOutEvent, ProblemEvent, StateEvent, StepEvent, read_events
-from studio.jobs.run_folder import RunFolder, RunState, read_status
+from studio.runs.events import HeldOutEvent, ProblemEvent, StateEvent, StepEvent, read_events
+from studio.runs.folder import RunFolder, RunState, read_status
 from studio.training import telling
 from studio.training.telling import SPEED_STEPS, Teller
 

@@ -4,14 +4,14 @@ from datetime import datetime
 from pathlib import Path
 
 from studio.files import write_atomically
-from studio.jobs.run_folder import RunFolder
-from studio.training.report_curves import curves_section, pictures_section
-from studio.training.report_facts import RunFacts, read_facts
-from studio.training.report_html import to_html
-from studio.training.report_markdown import to_markdown
-from studio.training.report_outcome import first_sentences, key_figures
-from studio.training.report_parts import Items, Report, Section
-from studio.training.report_sections import (
+from studio.runs.folder import RunFolder
+from studio.runs.report.curves import curves_section, pictures_section
+from studio.runs.report.facts import RunFacts, read_facts
+from studio.runs.report.html import to_html
+from studio.runs.report.markdown import to_markdown
+from studio.runs.report.outcome import first_sentences, key_figures
+from studio.runs.report.parts import Items, Report, Section
+from studio.runs.report.sections import (
     command_section,
     cost_section,
     dataset_section,

@@ -6,8 +6,8 @@ Captions, prompts and messages are strangers' text: every text goes through `_te
 import html
 from urllib.parse import quote
 
-from studio.training.curves import Chart, chart_svg, legend_html
-from studio.training.report_parts import (
+from studio.runs.curves import Chart, chart_svg, legend_html
+from studio.runs.report.parts import (
     Charts,
     Command,
     Items,
@@ -20,7 +20,7 @@ from studio.training.report_parts import (
     Table,
     Words,
 )
-from studio.training.report_style import STYLE
+from studio.runs.report.style import STYLE
 
 # Nothing from elsewhere is asked for, even where something were smuggled in: pictures beside the file, and its style.
 _POLICY = "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from studio.training.curves import Chart
+from studio.runs.curves import Chart
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import RunError
-from studio.jobs.run_folder import (
+from studio.runs.folder import (
     REQUESTS,
     RunFolder,
     RunStatus,

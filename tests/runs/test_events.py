@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from studio.jobs.events import (
+from studio.runs.events import (
     EVENTS,
     CheckpointEvent,
     EventWriter,

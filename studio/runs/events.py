@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from studio.jobs.run_folder import RunState
 from studio.results import Fact
+from studio.runs.folder import RunState
 
 
 class RunEvent(Fact):

@@ -2,8 +2,8 @@
 
 from studio.errors import RunError
 from studio.files import write_atomically
-from studio.jobs.run_folder import RunFolder
 from studio.results import Fact
+from studio.runs.folder import RunFolder
 from studio.settings import PrecisionName
 from studio.training_settings import MixedPrecisionName
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from studio.jobs.events import (
+from studio.runs.events import (
     EVENTS,
     AnyEvent,
     CheckpointEvent,

@@ -3,8 +3,8 @@
 import re
 from urllib.parse import quote
 
-from studio.training.curves import summary
-from studio.training.report_parts import (
+from studio.runs.curves import summary
+from studio.runs.report.parts import (
     Charts,
     Command,
     Items,

@@ -3,7 +3,7 @@
 import json
 
 from studio.errors import RunError
-from studio.jobs.run_folder import RunFolder
+from studio.runs.folder import RunFolder
 from studio.settings import parse_settings
 from studio.training_settings import TrainingSettings
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.jobs.events import (
+from studio.runs.begin import settings_from
+from studio.runs.events import (
     AnyEvent,
     CheckpointEvent,
     EffectEvent,
@@ -20,16 +21,15 @@ from studio.jobs.events import (
     StateEvent,
     StepEvent,
 )
-from studio.jobs.run_folder import RunFolder, RunStatus
-from studio.training.command import settings_from
-from studio.training.report import write_report
-from studio.training.report_facts import worked_seconds
-from studio.training.report_markdown import plain
-from studio.training.report_outcome import LossChange
-from studio.training.report_sections import changed_settings, repeat_command, spread
-from studio.training.report_style import STYLE
+from studio.runs.folder import RunFolder, RunStatus
+from studio.runs.report import write_report
+from studio.runs.report.facts import worked_seconds
+from studio.runs.report.markdown import plain
+from studio.runs.report.outcome import LossChange
+from studio.runs.report.sections import changed_settings, repeat_command, spread
+from studio.runs.report.style import STYLE
 from studio.training_settings import TrainingSettings
-from tests.training.told_runs import (
+from tests.runs.told_runs import (
     GIB,
     SETTINGS,
     at,

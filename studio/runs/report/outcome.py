@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from studio.jobs.events import HeldOutEvent
-from studio.jobs.run_folder import RunState
 from studio.reports import gigabytes
-from studio.training.report_facts import RunFacts
+from studio.runs.events import HeldOutEvent
+from studio.runs.folder import RunState
+from studio.runs.report.facts import RunFacts
 from studio.words import duration
 
 NO_CHANGE = 0.005  # pictures, timesteps and noise are fixed, so that half a percent is more than chance

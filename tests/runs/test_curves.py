@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from studio.training.curves import (
+from studio.runs.curves import (
     MOST_POINTS,
     Chart,
     Curve,

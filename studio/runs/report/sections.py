@@ -8,7 +8,8 @@ from datetime import datetime
 from studio.dataset.buckets import Bucket, assign_bucket, buckets_for
 from studio.dataset.recipe import LAYOUT_TITLES
 from studio.dataset.snapshot import Snapshot
-from studio.jobs.events import (
+from studio.reports import gigabytes
+from studio.runs.events import (
     CheckpointEvent,
     EffectEvent,
     FinishedEvent,
@@ -18,10 +19,9 @@ from studio.jobs.events import (
     ResumedEvent,
     SampleEvent,
 )
-from studio.reports import gigabytes
-from studio.training.report_facts import RunFacts, by_step
-from studio.training.report_outcome import duration_of_step
-from studio.training.report_parts import Command, Items, Part, Section, Table, Words
+from studio.runs.report.facts import RunFacts, by_step
+from studio.runs.report.outcome import duration_of_step
+from studio.runs.report.parts import Command, Items, Part, Section, Table, Words
 from studio.training_settings import TrainingSettings
 from studio.words import counted, duration
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from studio.dataset.snapshot import Snapshot, read_snapshot
 from studio.errors import DatasetError, RunError
-from studio.jobs.events import (
+from studio.runs.events import (
     AnyEvent,
     CheckpointEvent,
     HeldOutEvent,
@@ -22,8 +22,8 @@ from studio.jobs.events import (
     StepEvent,
     read_events,
 )
-from studio.jobs.run_folder import BUSY_STATES, RunFolder, RunState, RunStatus, read_status
-from studio.training.plan import TrainingPlan, read_plan
+from studio.runs.folder import BUSY_STATES, RunFolder, RunState, RunStatus, read_status
+from studio.runs.plan import TrainingPlan, read_plan
 from studio.training_settings import TrainingSettings
 
 IDLE_STATES: tuple[RunState, ...] = ("new", "waiting", "paused", "stopped", "finished", "failed")

@@ -11,7 +11,7 @@ from PIL import Image
 from studio.dataset.recipe import DatasetRecipe
 from studio.dataset.snapshot import make_snapshot, write_snapshot
 from studio.files import write_atomically
-from studio.jobs.events import (
+from studio.runs.events import (
     AnyEvent,
     CheckpointEvent,
     EffectEvent,
@@ -25,8 +25,8 @@ from studio.jobs.events import (
     StateEvent,
     StepEvent,
 )
-from studio.jobs.run_folder import RunFolder, RunStatus, write_status
-from studio.training.plan import TrainingPlan, write_plan
+from studio.runs.folder import RunFolder, RunStatus, write_status
+from studio.runs.plan import TrainingPlan, write_plan
 from studio.training_settings import TrainingSettings
 from tests.dataset.rows import make_facts, make_row
 
