@@ -141,6 +141,34 @@
     await handOver(files.filter(isPicture), { tabs: ["Inference", "Generate"], box: "drop-box", zone: "drop-picture" });
   });
 
+  // Values under the pointer: the charts come as pictures, their points beside them.
+  const PLOT = { width: 540, left: 66, right: 14, top: 32, bottom: 50, height: 280 };
+  document.addEventListener("pointermove", (event) => {
+    const figure = event.target.closest?.(".chart-figure");
+    const svg = figure?.querySelector("svg.chart");
+    if (!svg) return;
+    const curves = JSON.parse(figure.dataset.curves).filter((curve) => curve.xs.length);
+    const all = curves.flatMap((curve) => [curve.xs[0], curve.xs.at(-1)]);
+    const low = Math.min(...all);
+    const high = Math.max(...all);
+    const box = svg.getBoundingClientRect();
+    const inPlot = ((event.clientX - box.left) / box.width) * PLOT.width;
+    const share = (inPlot - PLOT.left) / (PLOT.width - PLOT.left - PLOT.right);
+    if (share < 0 || share > 1) return;
+    const x = low + share * (high - low);
+    const nearest = (curve) => curve.xs.reduce((best, value, i) => (Math.abs(value - x) < Math.abs(curve.xs[best] - x) ? i : best), 0);
+    const words = curves.map((curve) => `${curve.name} ${curve.ys[nearest(curve)]}`);
+    figure.querySelector(".chart-values").textContent = `step ${Math.round(x).toLocaleString("en")}: ${words.join(" · ")}`;
+    svg.querySelector(".pointer")?.remove();
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+    line.setAttribute("class", "pointer");
+    line.setAttribute("x1", inPlot);
+    line.setAttribute("x2", inPlot);
+    line.setAttribute("y1", PLOT.top);
+    line.setAttribute("y2", PLOT.height - PLOT.bottom);
+    svg.append(line);
+  });
+
   // Another tab of the browser may have started something meanwhile.
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") press("#wake");

@@ -27,6 +27,14 @@ def black_pictures_page() -> Path:
     return CHECKOUT_FOLDER / "docs" / "black-pictures.md" if is_checkout() else assets_folder() / "black-pictures.md"
 
 
+def typed_path(typed: str | Path) -> Path:
+    """A path as a person typed it, `~` as their home; `~nobody` of a user that does not exist is left as it is."""
+    try:
+        return Path(typed).expanduser()
+    except RuntimeError:
+        return Path(typed)
+
+
 @dataclass(frozen=True)
 class UserData:
     """The folder of everything that users make. Naming a place here does not make it."""

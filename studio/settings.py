@@ -249,7 +249,10 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, object]) -> Setti
     except ValidationError as error:
         sentences = []
         for problem in error.errors():
-            name = str(problem["loc"][0])
+            name = str(problem["loc"][0]) if problem["loc"] else ""
+            if not name:  # a rule between settings: its own words name them
+                sentences.append(f"{problem['msg'].removeprefix('Value error, ')}.")
+                continue
             rule = _rule(kind.model_fields.get(name), problem["msg"])
             place = " ".join(str(step + 1 if isinstance(step, int) else step) for step in problem["loc"])
             sentences.append(f"{place} {rule}, got {problem['input']!r}.")

@@ -22,6 +22,7 @@ FORBIDDEN = {
     ),
     "studio.dataset": ("studio.engine", "studio.engine_process", "studio.training", "studio.ui", "gradio"),
     "studio.jobs": ("studio.engine", "studio.training", "studio.ui", "gradio"),
+    "studio.runs": ("studio.engine", "studio.engine_process", "studio.training", "studio.ui", "gradio"),
     "studio.training": ("studio.engine_process", "studio.bench", "studio.ui", "gradio"),
     "studio.scoring": ("studio.engine", "studio.engine_process", "studio.training", "studio.ui", "gradio"),
     "studio.ui": ("studio.engine", "studio.training", "studio.bench"),

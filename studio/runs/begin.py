@@ -10,7 +10,7 @@ from studio.dataset.snapshot import write_snapshot
 from studio.errors import SettingsError
 from studio.files import write_atomically
 from studio.loras.library import NAME_LIMIT_BYTES
-from studio.paths import UserData
+from studio.paths import UserData, typed_path
 from studio.runs.folder import RunFolder, RunStatus, new_run_folder, write_status
 from studio.runs.run_settings import read_run_settings
 from studio.runs.snapshots import take_snapshot
@@ -47,7 +47,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
             raise SettingsError(f"--set takes name=value, got {assignment!r}. Names: {known}.")
         value: object = text.strip()
         if name == "validation_prompts":
-            value = tuple(part.strip() for part in text.split(" | ") if part.strip())
+            value = () if value == "none" else tuple(part.strip() for part in text.split(" | ") if part.strip())
         elif value == "none":
             value = None
         values[name] = value
@@ -94,7 +94,7 @@ def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> Training
     names = {"model": {SHIPPED_MODEL}, "dataset": DatasetLibrary(datasets).names()}
     known = {**names, "prior_dataset": names["dataset"], "mask_folder": ()}
     given = {name: str(getattr(settings, name)) for name in known}
-    places = {name: Path(value).expanduser() for name, value in given.items() if value and value not in known[name]}
+    places = {name: typed_path(value) for name, value in given.items() if value and value not in known[name]}
     whole = settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
     if whole.prior_dataset and whole.prior_dataset == whole.dataset:
         raise SettingsError(f"prior_dataset must be other pictures than dataset, got {settings.prior_dataset!r}.")

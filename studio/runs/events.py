@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from studio.results import Fact
 from studio.runs.folder import RunState
+from studio.scoring.summary import ScoreSummary
 
 
 class RunEvent(Fact):
@@ -82,6 +83,32 @@ class SampleEvent(RunEvent):
     seconds: float
 
 
+class ScoreEvent(RunEvent):
+    """What the pictures of a step score, and what those of the base did."""
+
+    kind: Literal["score"] = "score"
+    step: int
+    scores: ScoreSummary
+    base: ScoreSummary
+
+
+class ReferenceEvent(RunEvent):
+    """What the dataset's own pictures score: what there is to be reached."""
+
+    kind: Literal["reference"] = "reference"
+    scores: ScoreSummary
+
+
+class ProposalEvent(RunEvent):
+    """Which step is proposed, and why in a sentence; `lora` is its file, `sure` False where little speaks for it."""
+
+    kind: Literal["proposal"] = "proposal"
+    step: int
+    sentence: str
+    sure: bool
+    lora: str
+
+
 class CheckpointEvent(RunEvent):
     """A checkpoint is on the disk, whole."""
 
@@ -130,6 +157,9 @@ AnyEvent = (
     | HeldOutEvent
     | MemoryEvent
     | SampleEvent
+    | ScoreEvent
+    | ReferenceEvent
+    | ProposalEvent
     | CheckpointEvent
     | EffectEvent
     | ProblemEvent

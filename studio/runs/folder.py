@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from studio.errors import RunError
 from studio.files import write_atomically
+from studio.paths import typed_path
 from studio.results import Fact
 
 RunState = Literal["new", "waiting", "preparing", "running", "sampling", "paused", "stopped", "finished", "failed"]
@@ -125,7 +126,7 @@ def find_run(name: str, runs: Path) -> RunFolder:
     Raises:
         RunError: where there is none, or more than one.
     """
-    path = Path(name).expanduser()
+    path = typed_path(name)
     if (path / "settings.json").is_file():
         return RunFolder(path.resolve())
     known = list_runs(runs)

@@ -20,8 +20,11 @@ from studio.runs.events import (
     MemoryEvent,
     NoteEvent,
     ProblemEvent,
+    ProposalEvent,
+    ReferenceEvent,
     ResumedEvent,
     SampleEvent,
+    ScoreEvent,
     StepEvent,
 )
 
@@ -63,6 +66,9 @@ class RunHistory:
     held_out: list[HeldOutEvent] = field(default_factory=list)
     memory: list[MemoryEvent] = field(default_factory=list)
     samples: list[SampleEvent] = field(default_factory=list)
+    scores: dict[int, ScoreEvent] = field(default_factory=dict)
+    reference: ReferenceEvent | None = None
+    proposal: ProposalEvent | None = None
     checkpoints: list[CheckpointEvent] = field(default_factory=list)
     effects: list[EffectEvent] = field(default_factory=list)
     problems: list[ProblemEvent] = field(default_factory=list)
@@ -87,6 +93,12 @@ class RunHistory:
                 del self.memory[1:-1:2]
         elif isinstance(event, SampleEvent):
             self.samples.append(event)
+        elif isinstance(event, ScoreEvent):
+            self.scores[event.step] = event
+        elif isinstance(event, ReferenceEvent):
+            self.reference = event
+        elif isinstance(event, ProposalEvent):
+            self.proposal = event
         elif isinstance(event, CheckpointEvent):
             self.checkpoints.append(event)
         elif isinstance(event, EffectEvent):

@@ -1,7 +1,6 @@
 """From a dataset's name or a folder to a snapshot: exactly what is trained on, and what is not, with reasons."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from studio.dataset.checker import PictureChecker
 from studio.dataset.library import DatasetLibrary
@@ -9,7 +8,7 @@ from studio.dataset.opened import OpenedDataset
 from studio.dataset.recipe import DatasetRecipe
 from studio.dataset.snapshot import Snapshot, make_snapshot
 from studio.errors import DatasetError
-from studio.paths import UserData, assets_folder
+from studio.paths import UserData, assets_folder, typed_path
 from studio.settings import SHIPPED_MODEL
 from studio.tokens import TokenCounter
 
@@ -54,7 +53,7 @@ def _open(name: str, user_data: UserData) -> OpenedDataset:
     library = DatasetLibrary(user_data.datasets)
     if name in library.names():
         return library.open(name, count_tokens=count_tokens)
-    folder = Path(name).expanduser()
+    folder = typed_path(name)
     if not folder.is_dir():
         known = ", ".join(library.names()) or "none yet"
         raise DatasetError(

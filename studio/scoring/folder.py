@@ -12,7 +12,8 @@ from studio.picture_files import read_picture_text
 from studio.results import Fact
 from studio.scoring.nearest import NearestIndex, Unreadable
 from studio.scoring.picture import PictureScores, score_picture
-from studio.scoring.summary import ScoreSummary, summarise_scores
+from studio.scoring.summarise import summarise_scores
+from studio.scoring.summary import ScoreSummary
 
 _MAX_PROMPT_BYTES = 100_000
 

@@ -75,7 +75,8 @@ def train(
             f"A run keeps its settings; {run} cannot be changed. Duplicate it: "
             f"python -m studio jobs duplicate {run} --set name=value."
         )
-    if run is None and "dataset" not in values:
+    sets_dataset = any(assignment.partition("=")[0].strip() == "dataset" for assignment in assignments or ())
+    if run is None and "dataset" not in values and not sets_dataset:
         raise SettingsError("Give --dataset (a folder or a dataset's name) to begin a run, or a run to go on with.")
     if queue and use_snapshot:
         raise SettingsError("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out.")

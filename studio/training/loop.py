@@ -14,9 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from studio.engine.lora_weights import LayerWeights, LoraWeights
 from studio.engine.mps import attention_context
-from studio.errors import GenerationCancelledError, TrainingError
+from studio.errors import DatasetError, GenerationCancelledError, TrainingError
 from studio.loras.keys import Part
-from studio.runs.events import CheckpointEvent, EffectEvent, HeldOutEvent, SampleEvent, StepEvent
+from studio.runs.events import AnyEvent, CheckpointEvent, EffectEvent, HeldOutEvent, SampleEvent, StepEvent
 from studio.runs.folder import REQUESTS, RunFolder, RunRequest, take_requests
 from studio.training.adapters import Adapters
 from studio.training.batches import BatchMaker, TrainingBatch
@@ -26,6 +26,7 @@ from studio.training.memory_watch import MemoryWatch
 from studio.training.noise_loss import Denoiser, losses_of
 from studio.training.optimizers import RunningMean, rate_in_use
 from studio.training.processes import Processes
+from studio.training.run_scores import RunScores
 from studio.training.samples import Sampler
 from studio.training.state import Position, pack, random_state
 from studio.training.telling import Teller
@@ -34,6 +35,7 @@ from studio.training_settings import TrainingSettings
 Ending = Literal["finished", "stopped", "paused"]
 T = TypeVar("T")
 EFFECT_STEPS = 50
+DIVERGED = 2.0  # times the loss at the beginning
 NO_EFFECT = 1e-6  # of the weights' length: below it a picture does not change
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LOOK_FOR_ROOM_SECONDS = 2.0
@@ -64,10 +66,13 @@ class TrainingLoop:
     memory: MemoryWatch
     metadata: Callable[[int], Mapping[str, str]]
     sampler: Sampler | None
+    scores: RunScores | None
     stop_signal: Callable[[], bool]
     sampled_steps: set[int] = field(default_factory=set)
     measured_steps: set[int] = field(default_factory=set)
     saved_step: int = -1
+    first_trained_loss: float | None = None
+    told_worse: bool = False
 
     def train(self) -> Ending:
         """Go on from `position` until the last step, or until a stop or a pause is asked for; then save.
@@ -203,9 +208,24 @@ class TrainingLoop:
         step = self.position.step
         if self.teller is not None and step not in self.measured_steps:
             held_out, trained = self.held_out.measure(self.denoiser)
-            self.teller.tell(HeldOutEvent(step=step, held_out_loss=held_out, trained_loss=trained))
+            event = HeldOutEvent(step=step, held_out_loss=held_out, trained_loss=trained)
+            self.teller.tell(event)
             self.measured_steps.add(step)
+            if self.scores is not None:
+                self.scores.take_in(event)
+            self._warn_if_worse(trained)
         self.processes.wait()
+
+    def _warn_if_worse(self, trained_loss: float) -> None:
+        """A finite loss that only grows is not learning either: said once."""
+        if self.first_trained_loss is None:
+            self.first_trained_loss = trained_loss
+        elif trained_loss > DIVERGED * self.first_trained_loss and not self.told_worse and self.teller is not None:
+            self.told_worse = True
+            self.teller.problem(
+                f"At step {self.position.step:,} the loss of fixed pictures is {trained_loss:.3g}, where it was "
+                f"{self.first_trained_loss:.3g} before the first step: it unlearns. Lower the learning rate, or alpha."
+            )
 
     def _measure_effect(self) -> None:
         if self.teller is None:
@@ -230,9 +250,29 @@ class TrainingLoop:
             else:
                 self.sampled_steps.add(step)
                 self.teller.tell(event)
+                self._score(event, self.teller)
             self.denoiser.train()
             self.teller.state("running", step=step)
         self.processes.wait()
+
+    def _score(self, event: SampleEvent, teller: Teller) -> None:
+        """Measure the pictures, and say which step is proposed so far."""
+        if self.scores is None:
+            return
+        self.scores.take_in(event)
+        told: list[AnyEvent] = [self.scores.reference()] if self.position.step == 0 else []
+        try:
+            told.append(self.scores.score(event))
+        except DatasetError as error:  # the files are gone, as they may be with --use-snapshot
+            self.scores = None
+            teller.problem(f"Pictures are not scored any longer: {error}")
+            return
+        for score in told:
+            self.scores.take_in(score)
+            teller.tell(score)
+        proposal = self.scores.proposal()
+        if proposal is not None:
+            teller.tell(proposal)
 
     def _has_pictures(self) -> bool:
         """Whether this step's pictures are made, or are not made here at all."""

@@ -38,6 +38,7 @@ from studio.training.metadata import file_metadata
 from studio.training.optimizers import RunningMean, make_optimizer, make_schedule
 from studio.training.preparation import Prepared, RunData, prepare
 from studio.training.processes import Processes, precision_of_passes
+from studio.training.run_scores import RunScores
 from studio.training.samples import Sampler
 from studio.training.state import Position, assert_same_run, read_position, restore
 from studio.training.telling import Teller
@@ -247,11 +248,20 @@ def _make_loop(
         memory=memory,
         metadata=metadata,
         sampler=_make_sampler(run, prepared, teller, stop) if teller and prepared.generations else None,
+        scores=_make_scores(run, prepared) if teller and prepared.generations else None,
         stop_signal=stop,
         sampled_steps=_sampled_steps(run),
         measured_steps=_measured_steps(run),
         saved_step=position.step if checkpoint is not None else -1,
     )
+
+
+def _make_scores(run: RunFolder, prepared: Prepared) -> RunScores:
+    """What scores pictures, with what was told before a resume."""
+    scores = RunScores(run.root, [item for item in prepared.data.items if not item.is_prior])
+    for event in read_events(run.events):
+        scores.take_in(event)
+    return scores
 
 
 def _make_sampler(run: RunFolder, prepared: Prepared, teller: Teller, stop: StopSignal) -> Sampler:

@@ -9,10 +9,12 @@ from PIL import Image
 
 from studio.dataset.pictures import open_rgb
 from studio.errors import PictureFileError
-from studio.runs.events import SampleEvent, ScoreEvent
+from studio.runs.events import AnyEvent, HeldOutEvent, ProposalEvent, ReferenceEvent, SampleEvent, ScoreEvent
 from studio.scoring.nearest import NearestIndex
 from studio.scoring.picture import PictureScores, score_picture
-from studio.scoring.summary import ScoreSummary, summarise_scores
+from studio.scoring.proposal import CheckpointPoint, propose_checkpoint
+from studio.scoring.summarise import summarise_scores
+from studio.scoring.summary import ScoreSummary
 from studio.training.training_set import TrainingItem
 
 WHITE_SHARE = 0.5  # of a dataset's borders: from there on white grounds are what it teaches
@@ -26,12 +28,44 @@ class RunScores:
     Attributes:
         root: the run's folder, which events' paths are below.
         items: what is trained on, without regularisation pictures.
+        points: what is known of each step that has pictures, those of before a resume too.
     """
 
     root: Path
     items: Sequence[TrainingItem]
+    points: dict[int, CheckpointPoint] = field(default_factory=dict)
+    files: dict[int, str] = field(default_factory=dict)
+    white_ground: bool = True
     _index: NearestIndex | None = field(default=None)
     _base: ScoreSummary | None = field(default=None)
+    _losses: dict[int, HeldOutEvent] = field(default_factory=dict)
+
+    def take_in(self, event: AnyEvent) -> None:
+        """Learn what was told: of this process, and of those before a resume."""
+        if isinstance(event, HeldOutEvent):
+            self._losses[event.step] = event
+        elif isinstance(event, SampleEvent):
+            self.files[event.step] = event.lora
+        elif isinstance(event, ReferenceEvent):
+            whiteness = event.scores.whiteness
+            self.white_ground = whiteness is not None and whiteness.mean >= WHITE_SHARE
+        elif isinstance(event, ScoreEvent) and event.step > 0:
+            loss = self._losses.get(event.step)
+            self.points[event.step] = CheckpointPoint(
+                step=event.step,
+                held_out_loss=loss.held_out_loss if loss else None,
+                trained_loss=loss.trained_loss if loss else None,
+                scores=event.scores,
+                base=event.base,
+            )
+
+    def proposal(self) -> ProposalEvent | None:
+        """The step that speaks for itself most so far; None before the first pictures."""
+        if not self.points:
+            return None
+        chosen = propose_checkpoint(list(self.points.values()), white_ground=self.white_ground)
+        file = self.files.get(chosen.step, "")
+        return ProposalEvent(step=chosen.step, sentence=chosen.sentence, sure=chosen.is_sure, lora=file)
 
     def score(self, event: SampleEvent) -> ScoreEvent:
         """The summaries of a step's pictures and of the base's.
@@ -43,7 +77,7 @@ class RunScores:
         pictures = self._base if event.pictures == event.base else self._summary(event.pictures, event.prompts)
         return ScoreEvent(step=event.step, scores=pictures, base=self._base)
 
-    def reference(self) -> ScoreSummary:
+    def reference(self) -> ReferenceEvent:
         """The same of some of the dataset's own pictures: what its grounds, places and colours are like."""
         chosen = self.items[:: max(1, len(self.items) // MOST_REFERENCES)][:MOST_REFERENCES]
         scores: list[PictureScores] = []
@@ -53,7 +87,7 @@ class RunScores:
             except PictureFileError:  # it was read when its latents were made, and is gone since
                 continue
             scores.append(score_picture(picture, prompt=item.caption))
-        return summarise_scores(scores)
+        return ReferenceEvent(scores=summarise_scores(scores))
 
     def _summary(self, files: Sequence[str | None], prompts: Sequence[str]) -> ScoreSummary:
         scores = []

@@ -57,13 +57,17 @@ def validation_generations(
 
 
 def check_generation(settings: TrainingSettings, prompt: str, *, resolution: int) -> GenerationSettings:
-    """The small picture by which a finished file is compared with the layers in memory."""
+    """The small picture by which a finished file is compared with the layers in memory.
+
+    Of half the side: decoding a whole one would take more memory than the training did.
+    """
+    half = max(64, resolution // 16 * 8)
     return GenerationSettings(
         prompt=prompt,
         num_inference_steps=CHECK_STEPS,
         guidance_scale=1,
-        width=resolution,
-        height=resolution,
+        width=half,
+        height=half,
         seed=settings.validation_seed,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from studio.dataset.buckets import Bucket, assign_bucket, buckets_for
 from studio.dataset.snapshot import Snapshot, SnapshotEntry
 from studio.errors import TrainingError
+from studio.paths import typed_path
 from studio.training_settings import TrainingSettings
 
 CROP_VARIANTS = 4  # places of a random crop; each is encoded once, so that latents can still be cached
@@ -161,7 +162,7 @@ def _masks(folder: str) -> dict[str, Path]:
     """Masks by the key of their picture, without ending."""
     if not folder:
         return {}
-    root = Path(folder).expanduser()
+    root = typed_path(folder)
     if not root.is_dir():
         raise TrainingError(f"mask_folder must be a folder, got {folder!r}. Leave it empty to learn whole pictures.")
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in MASK_ENDINGS and path.is_file())

@@ -6,18 +6,23 @@ import gradio as gr
 
 from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
+from studio.jobs.preflight_runner import PreflightRunner
+from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
-from studio.ui import coming_tabs, dataset_tab, inference_tab
+from studio.ui import coming_tabs, dataset_tab, inference_tab, training_tab
 from studio.ui.parts import Seen, Update, changed_parts
 from studio.ui.status_line import activity_words, memory_words, model_words
 
 POLL_SECONDS = 0.5
 
 
-def build_app(engine: EngineClient, desk: DatasetDesk, user_data: UserData) -> gr.Blocks:
-    """Lay out the page and wire it to the engine and the open dataset. Nothing is started by it."""
+def build_app(
+    engine: EngineClient, desk: DatasetDesk, trainings: TrainingDesk, user_data: UserData, *, cpu_only: bool
+) -> gr.Blocks:
+    """Lay out the page and wire it to the engine, the open dataset and the trainings. Nothing is started by it."""
     library = LoraLibrary(user_data.loras)
+    training = training_tab.TrainingPage(trainings, desk, PreflightRunner(user_data), cpu_only)
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
         with gr.Row(elem_id="status-line"):
             gr.HTML("<h1>LoRA Studio</h1>", elem_id="brand", min_width=0, padding=False)
@@ -31,23 +36,27 @@ def build_app(engine: EngineClient, desk: DatasetDesk, user_data: UserData) -> g
                 tab = inference_tab.build()
             with gr.Tab("Dataset", id="dataset"):
                 datasets = dataset_tab.build()
+            with gr.Tab("Training", id="training"):
+                training_parts = training_tab.build()
             for name in coming_tabs.COMING:
                 with gr.Tab(name, id=name.lower()):
                     coming_tabs.build(name)
         timer = gr.Timer(POLL_SECONDS, active=False)
         seen = gr.JSON(visible=False)
         wake = gr.Button("Refresh", elem_id="wake", visible="hidden")
-        shown = {**status, **tab.shown, **datasets.shown, "timer": timer}
+        shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, "timer": timer}
 
         def refresh(has: Seen | None) -> list[Update]:
-            view = engine.view
+            view, runs = engine.view, trainings.view
+            active = view.active or desk.view.active or runs.active or training.preflight.state.running
             parts = {
                 "model": model_words(view),
                 "memory": memory_words(view),
                 "activity": activity_words(view),
                 **inference_tab.render(view, library),
                 **dataset_tab.render(desk),
-                "timer": gr.update(active=view.active or desk.view.active),
+                **training_tab.render(training, runs),
+                "timer": gr.update(active=active),
             }
             updates, now = changed_parts({name: parts[name] for name in shown}, has)
             return [*updates, now]
@@ -59,6 +68,7 @@ def build_app(engine: EngineClient, desk: DatasetDesk, user_data: UserData) -> g
 
         inference_tab.wire(tab, engine, user_data, then_refresh=then_refresh)
         dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
+        training_tab.wire(training_parts, training, then_refresh=then_refresh)
         app.load(lambda: refresh(None), None, [*shown.values(), seen], **quiet)
         timer.tick(refresh, seen, [*shown.values(), seen], **quiet)
         # Another tab may have started something: the script presses this when the page becomes visible.

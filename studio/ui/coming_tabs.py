@@ -3,7 +3,6 @@
 import gradio as gr
 
 COMING = {
-    "Training": "Here you will train a LoRA on a dataset and watch loss, memory and pictures move while it learns.",
     "Batch": "Here you will describe a set of pictures, see what it will cost, and find it finished and checked in the "
     "morning.",
 }

@@ -14,6 +14,8 @@ import psutil
 from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
 from studio.errors import SettingsError
+from studio.jobs.training_desk import TrainingDesk
+from studio.jobs.worker import ensure_worker
 from studio.paths import UserData, assets_folder
 from studio.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
 from studio.tokens import TokenCounter
@@ -37,10 +39,11 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    _launch(engine, desk, user_data, address=address, port=port, logins=logins)
+    _launch(engine, desk, user_data, address=address, port=port, logins=logins, cpu_only=settings.cpu)
     url = f"http://127.0.0.1:{port}"
     others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
     print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
+    ensure_worker(user_data)  # jobs that waited when the machine was switched off go on
     engine.start()
     desk.restore()
     if settings.open_browser:
@@ -164,6 +167,7 @@ def _launch(
     address: str,
     port: int,
     logins: list[tuple[str, str]] | None,
+    cpu_only: bool,
 ) -> None:
     """Build the page and serve it from a thread."""
     # Imported here: gradio reads its environment, set above, when it is imported.
@@ -177,7 +181,7 @@ def _launch(
 
     desk.thumbnails.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths([desk.thumbnails])  # pictures that we encoded ourselves, and nothing else
-    app = build_app(engine, desk, user_data)
+    app = build_app(engine, desk, TrainingDesk(user_data), user_data, cpu_only=cpu_only)
     app.queue(default_concurrency_limit=4, max_size=32)
     app.launch(
         server_name=address,

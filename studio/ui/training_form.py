@@ -1,11 +1,12 @@
 """The form of a training: presets, the six fields that people change, all others folded away."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
 
+from studio.paths import assets_folder
 from studio.settings import bounds
 from studio.training_settings import PRESETS, TrainingSettings
 from studio.ui.html import text
@@ -101,7 +102,8 @@ def build() -> TrainingForm:
     purpose = gr.HTML(purpose_words(first), elem_id="training-purpose", padding=False)
     with gr.Row(elem_classes="fields"):
         dataset = gr.Dropdown(
-            [],
+            dataset_choices(()),
+            value=dataset_choices(())[0][1],
             label=FIELDS["dataset"].title,
             allow_custom_value=True,
             elem_id="training-dataset",
@@ -121,6 +123,12 @@ def build() -> TrainingForm:
     return TrainingForm(preset, purpose, dataset, name, model, fields)
 
 
+def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The demo dataset, which is always there, and those of the Dataset tab."""
+    demo = assets_folder() / "casual-shoes"
+    return [("demo shoes (inside)", str(demo)), *((name, name) for name in names)]
+
+
 def purpose_words(key: str) -> str:
     """What a preset is for."""
     return f'<p class="quiet">{text(PRESETS[key].purpose)}</p>'
@@ -130,6 +138,11 @@ def preset_values(key: str) -> dict[str, Any]:
     """What every control of the form shows under a preset."""
     changes = PRESETS[key].changes
     return {name: _shown(name, changes.get(name, FIELDS[name].default)) for name in _names()}
+
+
+def settings_values(settings: TrainingSettings) -> dict[str, Any]:
+    """What every control of the form shows of a run's settings."""
+    return {name: _shown(name, getattr(settings, name)) for name in _names()}
 
 
 def read_form(values: Mapping[str, Any]) -> dict[str, object]:

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import lfilter
 
-from studio.runs.curves import Chart, Curve, CurveStyle, chart_svg, legend_html
+from studio.runs.curves import Chart, Curve, CurveStyle, chart_svg, legend_html, smoothed
 from studio.runs.follower import RunHistory, StepColumns
 from studio.ui.html import text
 
@@ -78,15 +77,9 @@ def _loss_curves(
 
 
 def smoothed_losses(values: np.ndarray) -> np.ndarray:
-    """Exponential mean over about twenty steps, more of long runs, corrected for its start."""
-    if not len(values):
-        return values
-    weight = min(MOST_SMOOTHING, max(0.0, 1 - SMOOTHING_STEPS / len(values)))
-    finite = np.where(np.isfinite(values), values, 0.0)
-    present = np.isfinite(values).astype(float)
-    mean: np.ndarray = lfilter([1 - weight], [1, -weight], finite)
-    certainty = lfilter([1 - weight], [1, -weight], present)
-    return np.where(certainty > 0, mean / np.maximum(certainty, 1e-12), np.nan)
+    """Mean over about twenty steps, more of long runs."""
+    weight = min(MOST_SMOOTHING, max(0.0, 1 - SMOOTHING_STEPS / max(1, len(values))))
+    return np.array(smoothed(values.tolist(), weight))
 
 
 def _binned(xs: np.ndarray, ys: np.ndarray) -> tuple[list[float], list[float]]:
@@ -118,5 +111,5 @@ def _figure(chart: Chart, size: str) -> str:
 
 def _hover_curve(curve: Curve) -> dict[str, object]:
     points = curve.points
-    kept: Sequence[tuple[float, float]] = points[:: max(1, len(points) // HOVER_POINTS)]
+    kept: Sequence[tuple[float, float]] = [*points[:-1][:: max(1, len(points) // HOVER_POINTS)], points[-1]]
     return {"name": curve.name, "xs": [x for x, _ in kept], "ys": [float(f"{y:.4g}") for _, y in kept]}

@@ -75,8 +75,9 @@ def _words(state: PreflightState, found: Preflight | None) -> str:
     return (
         f'<div class="verdict" role="status"><b>{found.num_steps:,} steps ≈ {duration(found.total_seconds)}</b>, '
         f"{text(gigabytes(found.peak_bytes))} of {text(gigabytes(found.limit_bytes))} memory, "
-        f"{text(gigabytes(found.disk_bytes))} of disk.<br><span class='quiet'>{found.num_pictures:,} pictures, each seen "
-        f"{found.epochs:.0f} times; a step takes {duration(found.step_seconds)}. {text(found.reason)}</span></div>{warnings}"
+        f"{text(gigabytes(found.disk_bytes))} of disk.<br><span class='quiet'>{found.num_pictures:,} pictures, each "
+        f"seen {found.epochs:.0f} times; a step takes {duration(found.step_seconds)}. {text(found.reason)}</span></div>"
+        f"{warnings}"
     )
 
 

@@ -1,16 +1,23 @@
 """The Training tab: the form on the left, the run on the right; below it pictures, past runs and the queue."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
 
 from studio.dataset.desk import DatasetDesk
+from studio.errors import RunError
 from studio.jobs.preflight_runner import PreflightRunner
 from studio.jobs.training_desk import TrainingDesk, TrainingView
-from studio.runs.folder import BUSY_STATES, RunRequest, find_run
+from studio.runs.begin import begin_run
+from studio.runs.folder import BUSY_STATES, RunFolder, RunRequest, find_run
+from studio.runs.run_settings import read_run_settings
+from studio.settings import parse_settings
+from studio.training_settings import TrainingSettings
 from studio.ui import training_form, training_plot, training_preflight, training_view
 from studio.ui.parts import Update
+from studio.ui.toasts import toasts
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 REQUEST_WORDS: dict[RunRequest, str] = {
@@ -74,6 +81,7 @@ def _build_panel() -> RunPanel:
         resume = gr.Button("Resume", elem_id="training-resume", size="sm", min_width=88)
         duplicate = gr.Button("Copy to form", elem_id="training-duplicate", size="sm", min_width=104)
     state = gr.HTML(elem_id="training-state", padding=False)
+    proposal = gr.HTML(elem_id="training-proposal", padding=False)
     memory = gr.HTML(elem_id="training-memory", padding=False)
     with gr.Row(elem_classes="plot-options"):
         window = gr.Radio(
@@ -104,6 +112,7 @@ def _build_panel() -> RunPanel:
     shown: dict[str, gr.components.Component] = {
         "training-run": run,
         "training-state": state,
+        "training-proposal": proposal,
         "training-memory": memory,
         "training-plot": plot,
         "training-overlay": overlay,
@@ -126,7 +135,8 @@ class TrainingPage:
     desk: TrainingDesk
     datasets: DatasetDesk
     preflight: PreflightRunner
-    options: training_plot.PlotOptions = training_plot.PlotOptions()
+    cpu_only: bool = False
+    options: training_plot.PlotOptions = field(default_factory=training_plot.PlotOptions)
     overlay: tuple[str, ...] = ()
 
 
@@ -135,24 +145,21 @@ def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
     history, run = view.history, view.run
     others = {name: page.desk.history(find_run(name, page.desk.user_data.runs)) for name in page.overlay}
     return {
-        "training-dataset": gr.update(choices=_dataset_choices(page)),
+        "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
         **training_preflight.render(page.preflight.state),
         "training-run": gr.update(choices=list(view.names), value=run.name if run else None),
         "training-state": training_view.state_html(view),
         "training-memory": training_view.memory_html(history),
         "training-plot": training_plot.plot_html(history, page.options, others),
         "training-overlay": gr.update(choices=[name for name in view.names if run is None or name != run.name]),
-        "training-samples": training_view.samples_html(run, history, page.desk.scores(run), page.desk.base_scores(run)),
+        "training-samples": training_view.samples_html(run, history),
+        "training-proposal": training_view.proposal_html(history),
         "training-notes": training_view.notes_html(history),
         "training-effect": training_view.effect_html(history),
         "training-log": training_view.log_html(run),
         "training-queue": training_view.queue_html(view.jobs),
         **_button_states(view),
     }
-
-
-def _dataset_choices(page: TrainingPage) -> list[str]:
-    return page.datasets.library.names()
 
 
 def _button_states(view: TrainingView) -> dict[str, Update]:
@@ -167,3 +174,91 @@ def _button_states(view: TrainingView) -> dict[str, Update]:
         "training-resume": gr.update(interactive=can_resume),
         "training-duplicate": gr.update(interactive=view.run is not None),
     }
+
+
+def wire(tab: TrainingTab, page: TrainingPage, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the form, the run's buttons and the plot's options."""
+    form, panel = tab.form, tab.panel
+    named = form.named()
+
+    def show_preset(preset: str) -> list[Any]:
+        values = training_form.preset_values(preset)
+        return [training_form.purpose_words(preset), *(values[name] for name in form.fields)]
+
+    def start(**values: Any) -> None:  # noqa: ANN401 - the form's values
+        with toasts():
+            page.desk.queue_run(begin_run(settings_of(values, page), page.desk.user_data))
+
+    form.preset.input(show_preset, form.preset, [form.purpose, *form.fields.values()], **HIDDEN)
+
+    def settings_json(values: dict[str, Any]) -> str:
+        with toasts():
+            return settings_of(values, page).model_dump_json()
+
+    training_preflight.wire(
+        tab.preflight, page.preflight, named, settings_json=settings_json, then_refresh=then_refresh
+    )
+    then_refresh(tab.start.click(start, inputs_kwargs=named, **HIDDEN))
+    _wire_run(panel, page, form, then_refresh=then_refresh)
+    _wire_plot(panel, page, then_refresh=then_refresh)
+
+
+def settings_of(values: dict[str, Any], page: TrainingPage) -> TrainingSettings:
+    """The settings that the form's values are; a studio that was started with --cpu trains so too.
+
+    Raises:
+        SettingsError: where one breaks its rule.
+    """
+    return parse_settings(TrainingSettings, {**training_form.read_form(values), "cpu": page.cpu_only})
+
+
+def _wire_run(
+    panel: RunPanel, page: TrainingPage, form: training_form.TrainingForm, *, then_refresh: Callable[[Any], None]
+) -> None:
+    def looked_at() -> RunFolder:
+        run = page.desk.view.run
+        if run is None:
+            raise RunError("There is no run yet.")
+        return run
+
+    def choose(name: str) -> None:
+        with toasts():
+            page.desk.choose(name)
+
+    def asking(request: RunRequest) -> Callable[[], None]:
+        def act() -> None:
+            with toasts():
+                page.desk.ask(looked_at(), request)
+
+        return act
+
+    def resume() -> None:
+        with toasts():
+            page.desk.resume(looked_at())
+
+    def copy() -> list[Any]:
+        with toasts():
+            settings = read_run_settings(looked_at())
+            values = training_form.settings_values(settings)
+            return [settings.dataset, settings.name, settings.model, *(values[name] for name in form.fields)]
+
+    then_refresh(panel.run.input(choose, panel.run, None, **HIDDEN))
+    for request, button in panel.buttons.items():
+        then_refresh(button.click(asking(request), **HIDDEN))
+    then_refresh(panel.resume.click(resume, **HIDDEN))
+    panel.duplicate.click(copy, None, [form.dataset, form.name, form.model, *form.fields.values()], **HIDDEN)
+
+
+def _wire_plot(panel: RunPanel, page: TrainingPage, *, then_refresh: Callable[[Any], None]) -> None:
+    def change_window(window: str) -> None:
+        page.options = replace(page.options, window=window)
+
+    def change_scale(log: bool) -> None:
+        page.options = replace(page.options, log=log)
+
+    def lay_over(names: list[str]) -> None:
+        page.overlay = tuple(names)
+
+    then_refresh(panel.window.input(change_window, panel.window, None, **HIDDEN))
+    then_refresh(panel.log_scale.input(change_scale, panel.log_scale, None, **HIDDEN))
+    then_refresh(panel.overlay.input(lay_over, panel.overlay, None, **HIDDEN))

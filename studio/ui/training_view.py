@@ -42,9 +42,9 @@ def state_html(view: TrainingView) -> str:
         return f'<p class="problem" role="alert">{text(view.problem)}</p>'
     if view.run is None or view.status is None:
         return (
-            '<div class="verdict" role="status"><b>Nothing was trained yet.</b> <span>Choose a dataset on the left (the '
-            "demo shoes are there), “Quick try”, and press “Start”: a LoRA in a few minutes, on this machine.</span>"
-            "</div>"
+            '<div class="verdict" role="status"><b>Nothing was trained yet.</b> <span>Choose a dataset on the left '
+            "(the demo shoes are there), “Quick try”, and press “Start”: a LoRA in a few minutes, on this "
+            "machine.</span></div>"
         )
     status = view.status
     sign, word = STATE_WORDS[status.state]
@@ -69,7 +69,8 @@ def _bar(status: RunStatus) -> str:
     share = 100 * status.step / status.num_steps if status.num_steps else 0
     return (
         '<div class="run-bar" role="progressbar" aria-label="Steps" aria-valuemin="0" '
-        f'aria-valuemax="{status.num_steps}" aria-valuenow="{status.step}"><span style="width:{share:.1f}%"></span></div>'
+        f'aria-valuemax="{status.num_steps}" aria-valuenow="{status.step}">'
+        f'<span style="width:{share:.1f}%"></span></div>'
     )
 
 
@@ -112,9 +113,19 @@ def _memory_line(memory: Sequence[MemoryEvent], limit: int) -> str:
     )
 
 
-def samples_html(
-    run: RunFolder | None, history: RunHistory | None, scores: Mapping[int, ScoreSummary], base: ScoreSummary | None
-) -> str:
+def proposal_html(history: RunHistory | None) -> str:
+    """Which step is proposed, and why."""
+    if history is None or history.proposal is None:
+        return ""
+    told = history.proposal
+    sure = "" if told.sure else " Little speaks for it yet."
+    return (
+        f'<div class="verdict proposal" role="status"><b>Step {told.step:,} is proposed.</b> '
+        f"<span>{text(told.sentence + sure)}</span></div>"
+    )
+
+
+def samples_html(run: RunFolder | None, history: RunHistory | None) -> str:
     """Validation pictures: a column a step, the base's row and the LoRA's of each prompt; scores below."""
     if run is None or history is None or not history.samples:
         return '<p class="quiet">Pictures of the same prompts and seeds appear here step by step, base above LoRA.</p>'
@@ -126,7 +137,7 @@ def samples_html(
     return (
         '<div class="table-frame samples-frame" tabindex="0" role="group" aria-label="Validation pictures"><table '
         f'class="samples"><caption>Pictures by step</caption><thead><tr><th scope="col"></th>{head}</tr></thead>'
-        f"<tbody>{rows}{_score_rows(shown, scores, base)}</tbody></table></div>{note}"
+        f"<tbody>{rows}{_score_rows(shown, history)}</tbody></table></div>{note}"
     )
 
 
@@ -179,15 +190,15 @@ def thumbnail_url(path: Path, _modified_ns: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _score_rows(shown: Sequence[SampleEvent], scores: Mapping[int, ScoreSummary], base: ScoreSummary | None) -> str:
-    """One row a score: the base's in words of its row, then each step's."""
+def _score_rows(shown: Sequence[SampleEvent], history: RunHistory) -> str:
+    """One row a score; beside its name what the dataset's own pictures have, which is what there is to be reached."""
     rows = []
     for title, read in SCORE_READERS.items():
-        cells = [read(scores[event.step]) if event.step in scores else "" for event in shown]
+        cells = [read(history.scores[e.step].scores) if e.step in history.scores else "" for e in shown]
         if any(cells):
-            own = f" (base {read(base)})" if base is not None else ""
+            reached = f" (dataset {read(history.reference.scores)})" if history.reference else ""
             cells_html = "".join(f"<td>{text(cell)}</td>" for cell in cells)
-            rows.append(f'<tr class="score"><th scope="row">{text(title + own)}</th>{cells_html}</tr>')
+            rows.append(f'<tr class="score"><th scope="row">{text(title + reached)}</th>{cells_html}</tr>')
     return "".join(rows)
 
 

@@ -14,7 +14,8 @@ from studio.paths import assets_folder
 from studio.scoring.command import score, scores_text
 from studio.scoring.folder import FolderScores, prompt_of, score_folder
 from studio.scoring.picture import score_picture
-from studio.scoring.summary import ScoreSummary, summarise_scores
+from studio.scoring.summarise import summarise_scores
+from studio.scoring.summary import ScoreSummary
 from tests.scoring.drawn import draw
 
 DATASET = assets_folder() / "casual-shoes"

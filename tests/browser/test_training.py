@@ -1,0 +1,140 @@
+"""The Training tab, driven as a person does: from the demo dataset to a finished LoRA, through reload and kill."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from studio.jobs.queue import JobQueue
+from studio.paths import UserData
+from studio.runs.folder import list_runs, read_status
+from tests.browser.conftest import OpenPage
+from tests.browser.page_actions import fill, open_section
+from tests.browser.studio_process import RunningStudio, running_studio, wait_for
+
+STEP_MILLISECONDS = 120_000
+
+
+def open_training(page: Page) -> None:
+    page.get_by_role("tab", name="Training", exact=True).click()
+    expect(page.locator("#start-training")).to_be_visible()
+
+
+def state(page: Page) -> Locator:
+    return page.locator("#training-state .verdict")
+
+
+def set_number(page: Page, field: str, value: str) -> None:
+    fill(page.locator(f"#training-{field} input"), value)
+
+
+def choose_quick_try(page: Page, *, steps: int) -> None:
+    """The preset for the model inside, made short; pictures soon."""
+    page.get_by_role("radio", name="Quick try").check()
+    expect(page.locator("#training-max-train-steps input")).to_have_value("400")
+    set_number(page, "max-train-steps", str(steps))
+    set_number(page, "train-batch-size", "2")
+    open_section(page, "Watching and keeping")
+    set_number(page, "validation-steps", "10")
+    set_number(page, "num-validation-images", "1")
+    set_number(page, "validation-inference-steps", "4")
+    set_number(page, "held-out-steps", "5")
+    set_number(page, "checkpointing-steps", "5")
+
+
+@contextmanager
+def jobs_ended(user_data: UserData) -> Iterator[None]:
+    """What a test queued does not outlive it: jobs live on when their studio ends."""
+    try:
+        yield
+    finally:
+        if user_data.database.is_file():
+            for job in JobQueue(user_data).jobs():
+                if job.pid and psutil.pid_exists(job.pid):
+                    os.kill(job.pid, signal.SIGKILL)
+        for process in psutil.process_iter(["cmdline"]):
+            line = process.info["cmdline"] or []
+            if "studio.jobs.worker" in line and str(user_data.root) in line:
+                process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_from_the_demo_dataset_to_a_lora_through_reload_kill_stop_and_resume(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    folder = tmp_path / "data"
+    with jobs_ended(UserData(folder)):
+        with running_studio(folder) as studio:
+            page = open_page(studio)
+            open_training(page)
+            expect(state(page)).to_contain_text("Nothing was trained yet.")
+            choose_quick_try(page, steps=150)
+            page.locator("#run-preflight").click()
+            expect(page.locator("#preflight-words .verdict")).to_contain_text("150 steps ≈", timeout=STEP_MILLISECONDS)
+            expect(page.locator("#preflight-offer-0")).to_be_visible()
+            page.locator("#start-training").click()
+            expect(state(page)).to_contain_text(re.compile(r"Running|Making pictures"), timeout=STEP_MILLISECONDS)
+            expect(page.locator("#training-plot svg.chart").first).to_be_visible(timeout=STEP_MILLISECONDS)
+            expect(page.locator("#training-memory [role=meter]")).to_be_visible()
+            expect(page.locator("#training-samples img").first).to_be_visible(timeout=STEP_MILLISECONDS)
+            page.reload()
+            open_training(page)
+            expect(state(page)).to_contain_text("of 150", timeout=5_000)
+            expect(page.locator("#training-plot svg.chart").first).to_be_visible(timeout=5_000)
+            studio.process.kill()
+            studio.process.wait()
+        _finish_in_another_studio(folder, open_page)
+
+
+def _finish_in_another_studio(folder: Path, open_page: OpenPage) -> None:
+    """The job ran on; a new studio finds it, stops it, resumes it, and its LoRA is in the library."""
+    with running_studio(folder) as studio:
+        page = open_page(studio, ready=False)
+        open_training(page)
+        expect(state(page)).to_contain_text("of 150", timeout=5_000)
+        page.locator("#training-stop").click()
+        expect(state(page)).to_contain_text("Stopped.", timeout=STEP_MILLISECONDS)
+        run = list_runs(UserData(folder).runs)[0]
+        assert 0 < read_status(run).step < 150
+        page.locator("#training-resume").click()
+        expect(state(page)).to_contain_text("Finished.", timeout=3 * STEP_MILLISECONDS)
+        expect(page.locator("#training-proposal")).to_contain_text("is proposed")
+        expect(page.locator(".samples .score").first).to_contain_text("white border")
+        wait_for(lambda: " ready " in studio.shown(), what="the engine to come back", seconds=90)
+        page.get_by_role("tab", name="Inference", exact=True).click()
+        page.get_by_role("tab", name="Compare", exact=True).click()
+        page.locator("#compare-lora-1 input, #compare-right-lora-1 input, [id*=compare][id*=lora] input").last.click()
+        expect(page.get_by_role("option", name="lora", exact=True).first).to_be_visible()
+
+
+def test_a_setting_out_of_bounds_is_refused_with_the_rule(page: Page) -> None:
+    open_training(page)
+    fill(page.locator("#training-name input, #training-name textarea"), "no/such name")
+    page.locator("#start-training").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("name")
+
+
+def test_a_dataset_that_is_not_there_is_said(page: Page) -> None:
+    open_training(page)
+    box = page.locator("#training-dataset input")
+    box.fill("/nowhere/at/all")
+    box.press("Enter")
+    page.locator("#start-training").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("There is no dataset")
+
+
+def test_a_preset_fills_the_form_and_says_what_it_is_for(studio: RunningStudio, page: Page) -> None:
+    open_training(page)
+    page.get_by_role("radio", name="Product photos").check()
+    expect(page.locator("#training-purpose")).to_contain_text("White grounds")
+    open_section(page, "The loss")
+    expect(page.locator("#training-noise-offset input")).to_have_value("0.1")
+    page.get_by_role("radio", name="The seed report").check()
+    expect(page.locator("#training-noise-offset input")).to_have_value("0")

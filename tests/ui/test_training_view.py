@@ -1,0 +1,139 @@
+"""What the Training tab shows: states in words, a gauge, pictures by step, curves; hostile text as text."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studio.jobs.training_desk import TrainingView
+from studio.runs.events import (
+    AnyEvent,
+    EffectEvent,
+    HeldOutEvent,
+    MemoryEvent,
+    NoteEvent,
+    ProposalEvent,
+    SampleEvent,
+    StepEvent,
+)
+from studio.runs.folder import RunFolder, RunState, RunStatus
+from studio.runs.follower import RunHistory
+from studio.ui import training_view
+from studio.ui.training_plot import PlotOptions, plot_html
+
+GIB = 2**30
+
+
+def history_of(*events: AnyEvent) -> RunHistory:
+    history = RunHistory()
+    for event in events:
+        history.take_in(event)
+    return history
+
+
+def steps(number: int) -> list[StepEvent]:
+    return [
+        StepEvent(step=i + 1, loss=1 / (i + 1), learning_rate=1e-4, grad_norm=0.5, seconds=0.1) for i in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("running", "Running."), ("paused", "Paused."), ("failed", "Failed."), ("finished", "Finished.")],
+)
+def test_a_state_is_a_word_with_step_speed_and_time_left(state: RunState, words: str, tmp_path: Path) -> None:
+    status = RunStatus(state=state, step=312, num_steps=3000, seconds_per_step=7.9, remaining_seconds=4320)
+    html = training_view.state_html(TrainingView(run=RunFolder(tmp_path), status=status))
+    assert words in html
+    assert "312 of 3,000" in html
+    assert ("1 h 12 min left" in html) == (state == "running")
+    assert 'aria-valuenow="312"' in html
+
+
+def test_without_a_run_it_says_what_to_do_first() -> None:
+    assert "press “Start”" in training_view.state_html(TrainingView())
+
+
+def test_the_gauge_says_how_full_memory_is_and_colours_it() -> None:
+    def reading(available: int) -> MemoryEvent:
+        return MemoryEvent(
+            process_bytes=2 * GIB,
+            peak_process_bytes=3 * GIB,
+            system_available_bytes=available * GIB,
+            system_total_bytes=32 * GIB,
+        )
+
+    fine = training_view.memory_html(history_of(reading(16)))
+    assert 'aria-valuenow="50"' in fine
+    assert "fine" in fine
+    full = training_view.memory_html(history_of(reading(1), reading(1)))
+    assert "gauge full" in full
+    assert "<polyline" in full
+
+
+def test_on_a_gpu_the_gauge_is_the_gpus() -> None:
+    event = MemoryEvent(
+        process_bytes=1,
+        peak_process_bytes=1,
+        system_available_bytes=1,
+        system_total_bytes=2,
+        accelerator_bytes=6 * GIB,
+        accelerator_limit_bytes=8 * GIB,
+    )
+    assert "of the GPU" in training_view.memory_html(history_of(event))
+
+
+def test_pictures_stand_by_step_base_above_lora_and_prompts_are_text(tmp_path: Path) -> None:
+    for name in ("base.png", "one.png"):
+        Image.new("RGB", (32, 32), "red").save(tmp_path / name)
+    prompt = "<img src=x onerror=alert(1)>"
+    event = SampleEvent(
+        step=500, prompts=(prompt,), base=("base.png",), pictures=("one.png",), lora="l.safetensors", seconds=1
+    )
+    html = training_view.samples_html(RunFolder(tmp_path), history_of(event))
+    assert "step 500" in html
+    assert html.count("data:image/jpeg") == 2
+    assert "<img src=x" not in html
+    gone = event.model_copy(update={"pictures": ("nothing.png",)})
+    assert "gone" in training_view.samples_html(RunFolder(tmp_path), history_of(gone))
+
+
+def test_effects_are_sorted_and_notes_and_proposal_are_text() -> None:
+    history = history_of(
+        EffectEvent(step=50, groups={"convolutions, up": 0.01, "self-attention, down": 0.05}),
+        NoteEvent(message="<b>bold</b>"),
+        ProposalEvent(step=300, sentence="white & centred.", sure=True, lora="l"),
+    )
+    effect = training_view.effect_html(history)
+    assert effect.index("self-attention") < effect.index("convolutions")
+    assert "<b>bold" not in training_view.notes_html(history)
+    assert "Step 300 is proposed." in training_view.proposal_html(history)
+    assert "white &amp; centred." in training_view.proposal_html(history)
+
+
+def test_twenty_thousand_steps_are_drawn_from_at_most_six_hundred_points_a_curve() -> None:
+    history = history_of(*steps(20_000), HeldOutEvent(step=100, held_out_loss=0.5, trained_loss=0.4))
+    html = plot_html(history, PlotOptions(), {})
+    assert html.count('<svg class="chart"') == 3
+    for path in re.findall(r'd="(M[^"]*)"', html):
+        assert path.count("L") + path.count("M") <= 700
+    assert len(html) < 200_000
+
+
+def test_a_window_and_a_log_scale_change_what_is_drawn() -> None:
+    history = history_of(*steps(2_000))
+    every = plot_html(history, PlotOptions(), {})
+    last = plot_html(history, PlotOptions(window="Last 200"), {})
+    assert ">1,900<" in last
+    assert ">1,900<" not in every
+    assert plot_html(history, PlotOptions(log=True), {}) != every
+
+
+def test_other_runs_are_laid_over_by_name() -> None:
+    html = plot_html(history_of(*steps(50)), PlotOptions(), {"20261125-a": history_of(*steps(40))})
+    assert "20261125-a" in html
+
+
+def test_before_the_first_step_there_are_words() -> None:
+    assert "from the first step on" in plot_html(None, PlotOptions(), {})
