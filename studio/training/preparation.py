@@ -8,6 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from studio.dataset.snapshot import Snapshot
+from studio.engine.heap import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.models import Components
 from studio.engine.parking import ParkedModule
@@ -131,6 +132,9 @@ def prepare(
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
     if plan.gradient_checkpointing:
         components.unet.enable_gradient_checkpointing()
+        if processes.device.type == "cpu":
+            give_back_between_blocks(components.unet)
+    give_back_free_memory()  # what encoding took
     return Prepared(settings, plan, training_set, manager, vae, adapters, denoiser, maker, generations, check)
 
 

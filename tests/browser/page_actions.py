@@ -248,3 +248,33 @@ def compare_to_end(page: Page, *prompts: str, steps: int = 5) -> None:
     """Make a short comparison and wait for its end."""
     start_comparing(page, *prompts, steps=steps)
     expect(page.locator("#compare-state")).to_contain_text("is finished", timeout=RUN_MILLISECONDS)
+
+
+def open_training(page: Page) -> None:
+    """Go to the Training tab."""
+    page.get_by_role("tab", name="Training", exact=True).click()
+    expect(page.locator("#start-training")).to_be_visible()
+
+
+def training_state(page: Page) -> Locator:
+    """What the run that is looked at does, in words."""
+    return page.locator("#training-state .verdict")
+
+
+def set_training_number(page: Page, field: str, value: str) -> None:
+    """Type into one of the form's number boxes."""
+    fill(page.locator(f"#training-{field} input"), value)
+
+
+def choose_quick_try(page: Page, *, steps: int) -> None:
+    """The preset for the model inside, made short; pictures soon."""
+    page.get_by_role("radio", name="Quick try").check()
+    expect(page.locator("#training-max-train-steps input")).to_have_value("400")
+    set_training_number(page, "max-train-steps", str(steps))
+    set_training_number(page, "train-batch-size", "2")
+    open_section(page, "Watching and keeping")
+    set_training_number(page, "validation-steps", "10")
+    set_training_number(page, "num-validation-images", "1")
+    set_training_number(page, "validation-inference-steps", "4")
+    set_training_number(page, "held-out-steps", "5")
+    set_training_number(page, "checkpointing-steps", "5")

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 from page_actions import (
     activity,
     cards,
+    choose_quick_try,
     drop_files,
     go_to_tab,
     open_mode,
     open_section,
+    open_training,
     pictures,
     save_links,
     set_field,
@@ -43,6 +46,7 @@ from studio_process import (
 
 from studio.loras.library import shipped_loras
 from studio.paths import UserData
+from studio.runs.folder import list_runs, read_status
 from studio.settings import SEED_REPORT_PROMPTS
 from tests.dataset.bad_inputs import ACCEPTED, CONVERTED, REJECTED
 
@@ -138,8 +142,41 @@ def device_check(stage: Stage) -> None:
 
 
 def other_tabs(stage: Stage) -> None:
-    for name in ("Training", "Batch"):
+    for name in ("Batch",):
         stage.shoot(name.lower(), "ready", act=lambda page, name=name: go_to_tab(page, name))
+
+
+def training_empty(stage: Stage) -> None:
+    def look_at_more(page: Page) -> None:
+        open_training(page)
+        open_section(page, "The loss")
+
+    stage.shoot("training-empty", "ready", act=open_training)
+    stage.shoot("training-form", "ready", act=look_at_more)
+
+
+def training_run(stage: Stage) -> None:
+    """Preflight, a run held still in its middle, and finished."""
+    page = next(iter(stage.pages.values()))
+    page.goto(stage.studio.url)
+    open_training(page)
+    choose_quick_try(page, steps=60)
+    page.locator("#run-preflight").click()
+    expect(page.locator("#preflight-words .verdict")).to_contain_text("steps ≈", timeout=3 * WAIT_MILLISECONDS)
+    stage.shoot("training-preflight", "LoRA Studio", act=open_training)
+    page.goto(stage.studio.url)
+    open_training(page)
+    choose_quick_try(page, steps=60)
+    page.locator("#start-training").click()
+    runs = stage.studio.user_data.runs
+    wait_for(lambda: list_runs(runs) and read_status(list_runs(runs)[0]).step >= 25, what="the run", seconds=300)
+    job = psutil.Process(read_status(list_runs(runs)[0]).pid)
+    job.suspend()
+    stage.shoot("training-running", "LoRA Studio", act=open_training)
+    stage.shoot("inference-training", "LoRA Studio")
+    job.resume()
+    wait_for(lambda: read_status(list_runs(runs)[0]).state == "finished", what="the end", seconds=300)
+    stage.shoot("training-finished", "LoRA Studio", act=open_training)
 
 
 def on_datasets(act: Act | None = None) -> Act:
@@ -430,6 +467,8 @@ SCENES: dict[str, Callable[[Stage], None]] = {
     "dataset-demo": dataset_demo,
     "dataset-problems": dataset_with_problems,
     "other-tabs": other_tabs,
+    "training-empty": training_empty,
+    "training-run": training_run,
     "inference-loading": loading,
     "inference-running": running_and_cancelled,
     "inference-passed": passed,

@@ -9,43 +9,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from studio.jobs.queue import JobQueue
 from studio.paths import UserData
 from studio.runs.folder import list_runs, read_status
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import fill, open_section
+from tests.browser.page_actions import choose_quick_try, fill, open_section, open_training
+from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio, wait_for
 
 STEP_MILLISECONDS = 120_000
-
-
-def open_training(page: Page) -> None:
-    page.get_by_role("tab", name="Training", exact=True).click()
-    expect(page.locator("#start-training")).to_be_visible()
-
-
-def state(page: Page) -> Locator:
-    return page.locator("#training-state .verdict")
-
-
-def set_number(page: Page, field: str, value: str) -> None:
-    fill(page.locator(f"#training-{field} input"), value)
-
-
-def choose_quick_try(page: Page, *, steps: int) -> None:
-    """The preset for the model inside, made short; pictures soon."""
-    page.get_by_role("radio", name="Quick try").check()
-    expect(page.locator("#training-max-train-steps input")).to_have_value("400")
-    set_number(page, "max-train-steps", str(steps))
-    set_number(page, "train-batch-size", "2")
-    open_section(page, "Watching and keeping")
-    set_number(page, "validation-steps", "10")
-    set_number(page, "num-validation-images", "1")
-    set_number(page, "validation-inference-steps", "4")
-    set_number(page, "held-out-steps", "5")
-    set_number(page, "checkpointing-steps", "5")
 
 
 @contextmanager
