@@ -200,7 +200,9 @@ class TrainingSettings(Settings):
         description="Percent of the pictures that are not trained on, to see whether others get better too.",
     )
     held_out_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
-        100, title="Held-out loss every", description="Steps between two looks at the held-out pictures."
+        100,
+        title="Held-out loss every",
+        description="Steps between two looks at the held-out pictures. More than there are steps: never.",
     )
     checkpointing_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         250, title="Checkpoint every", description="Steps between checkpoints: what a kill costs at most."

@@ -23,7 +23,7 @@ def _c_library() -> ctypes.CDLL | None:
 
 
 def give_back_free_memory() -> None:
-    """Return every free page of the heap to the system. Takes milliseconds; the next use of each page costs a little."""
+    """Return every free page of the heap to the system: milliseconds, and a little more at the next use of each."""
     library = _c_library()
     if library is not None:
         library.malloc_trim(0)
@@ -39,7 +39,7 @@ def give_back_between_blocks(unet: UNet2DConditionModel) -> None:
         give_back_free_memory()
         first = output[0] if isinstance(output, tuple) else output
         if isinstance(first, torch.Tensor) and first.requires_grad:
-            first.register_hook(before_backward)
+            first.register_hook(before_backward)  # type: ignore[no-untyped-call]
 
     def before_backward(gradient: torch.Tensor) -> None:
         give_back_free_memory()

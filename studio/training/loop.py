@@ -193,7 +193,8 @@ class TrainingLoop:
         started, step, settings = time.perf_counter(), self.position.step, self.settings
         resumed = first and step > 0
         last = step == settings.max_train_steps
-        if step % settings.held_out_steps == 0 or last:
+        looks = settings.held_out_steps <= settings.max_train_steps  # more than there are steps: never
+        if looks and (step % settings.held_out_steps == 0 or last):
             self._measure_held_out()
         if (step % EFFECT_STEPS == 0 or last) and step > 0 and not resumed:
             self._measure_effect()
