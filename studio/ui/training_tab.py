@@ -10,12 +10,14 @@ from studio.dataset.desk import DatasetDesk
 from studio.errors import RunError
 from studio.jobs.preflight_runner import PreflightRunner
 from studio.jobs.training_desk import TrainingDesk, TrainingView
+from studio.loras.library import LoraLibrary
 from studio.runs.begin import begin_run
 from studio.runs.folder import BUSY_STATES, RunFolder, RunRequest, find_run
 from studio.runs.run_settings import read_run_settings
 from studio.settings import parse_settings
 from studio.training_settings import TrainingSettings
 from studio.ui import training_form, training_plot, training_preflight, training_view
+from studio.ui.html import text
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 
@@ -36,6 +38,7 @@ class RunPanel:
     buttons: dict[RunRequest, gr.Button]
     resume: gr.Button
     duplicate: gr.Button
+    take_proposed: gr.Button
     window: gr.Radio
     log_scale: gr.Checkbox
     overlay: gr.Dropdown
@@ -81,7 +84,9 @@ def _build_panel() -> RunPanel:
         resume = gr.Button("Resume", elem_id="training-resume", size="sm", min_width=88)
         duplicate = gr.Button("Copy to form", elem_id="training-duplicate", size="sm", min_width=104)
     state = gr.HTML(elem_id="training-state", padding=False)
-    proposal = gr.HTML(elem_id="training-proposal", padding=False)
+    with gr.Row(elem_classes="proposal-row"):
+        proposal = gr.HTML(elem_id="training-proposal", padding=False)
+        take_proposed = gr.Button("Add it to the library", elem_id="training-take", size="sm", visible=False)
     memory = gr.HTML(elem_id="training-memory", padding=False)
     with gr.Row(elem_classes="plot-options"):
         window = gr.Radio(
@@ -103,6 +108,7 @@ def _build_panel() -> RunPanel:
         )
     plot = gr.HTML(elem_id="training-plot", padding=False)
     samples = gr.HTML(elem_id="training-samples", padding=False)
+    files = gr.HTML(elem_id="training-files", padding=False)
     notes = gr.HTML(elem_id="training-notes", padding=False)
     with gr.Accordion("Effect per layer", open=False):
         effect = gr.HTML(elem_id="training-effect", padding=False)
@@ -117,6 +123,7 @@ def _build_panel() -> RunPanel:
         "training-plot": plot,
         "training-overlay": overlay,
         "training-samples": samples,
+        "training-files": files,
         "training-notes": notes,
         "training-effect": effect,
         "training-log": log,
@@ -124,8 +131,9 @@ def _build_panel() -> RunPanel:
         **{f"training-{request}": button for request, button in buttons.items()},
         "training-resume": resume,
         "training-duplicate": duplicate,
+        "training-take": take_proposed,
     }
-    return RunPanel(run, buttons, resume, duplicate, window, log_scale, overlay, shown)
+    return RunPanel(run, buttons, resume, duplicate, take_proposed, window, log_scale, overlay, shown)
 
 
 @dataclass
@@ -154,6 +162,8 @@ def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
         "training-overlay": gr.update(choices=[name for name in view.names if run is None or name != run.name]),
         "training-samples": training_view.samples_html(run, history),
         "training-proposal": training_view.proposal_html(history),
+        "training-files": training_view.files_html(run, history),
+        "training-take": gr.update(visible=history is not None and history.proposal is not None),
         "training-notes": training_view.notes_html(history),
         "training-effect": training_view.effect_html(history),
         "training-log": training_view.log_html(run),
@@ -242,6 +252,17 @@ def _wire_run(
             values = training_form.settings_values(settings)
             return [settings.dataset, settings.name, settings.model, *(values[name] for name in form.fields)]
 
+    def take() -> None:
+        with toasts():
+            view = page.desk.view
+            proposal = view.history.proposal if view.history else None
+            if view.run is None or proposal is None:
+                raise RunError("No step is proposed yet.")
+            name = f"{read_run_settings(view.run).name} step {proposal.step}"
+            card = LoraLibrary(page.desk.user_data.loras).add(view.run.root / proposal.lora, name=name)
+            gr.Info(f"In the library as {text(card.name)}: choose it under Inference.")
+
+    panel.take_proposed.click(take, api_visibility="private")
     then_refresh(panel.run.input(choose, panel.run, None, **HIDDEN))
     for request, button in panel.buttons.items():
         then_refresh(button.click(asking(request), **HIDDEN))

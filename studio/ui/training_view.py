@@ -125,6 +125,19 @@ def proposal_html(history: RunHistory | None) -> str:
     )
 
 
+def files_html(run: RunFolder | None, history: RunHistory | None) -> str:
+    """Where everything of a run lies, and what came out."""
+    if run is None:
+        return ""
+    parts = [f"Folder: <code>{text(run.root)}</code>"]
+    report = run.root / "report.html"
+    if report.is_file():
+        parts.append(f"Report: <code>{text(report)}</code>")
+    if history is not None and history.finished is not None:
+        parts.append(f"In the library as <b>{text(history.finished.library_name)}</b>: choose it under Inference")
+    return f'<p class="quiet run-files">{" · ".join(parts)}</p>'
+
+
 def samples_html(run: RunFolder | None, history: RunHistory | None) -> str:
     """Validation pictures: a column a step, the base's row and the LoRA's of each prompt; scores below."""
     if run is None or history is None or not history.samples:

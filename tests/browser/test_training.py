@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.jobs.queue import JobQueue
+from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.runs.folder import list_runs, read_status
 from tests.browser.conftest import OpenPage
@@ -82,10 +83,9 @@ def _finish_in_another_studio(folder: Path, open_page: OpenPage) -> None:
         expect(page.locator("#training-proposal")).to_contain_text("is proposed")
         expect(page.locator(".samples .score").first).to_contain_text("white border")
         wait_for(lambda: " ready " in studio.shown(), what="the engine to come back", seconds=90)
-        page.get_by_role("tab", name="Inference", exact=True).click()
-        page.get_by_role("tab", name="Compare", exact=True).click()
-        page.locator("#compare-lora-1 input, #compare-right-lora-1 input, [id*=compare][id*=lora] input").last.click()
-        expect(page.get_by_role("option", name="lora", exact=True).first).to_be_visible()
+        assert "lora" in LoraLibrary(UserData(folder).loras).names()
+        page.locator("#training-take").click()
+        expect(page.get_by_test_id("toast-body")).to_contain_text("In the library as lora step")
 
 
 def test_a_setting_out_of_bounds_is_refused_with_the_rule(page: Page) -> None:

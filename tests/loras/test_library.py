@@ -183,7 +183,7 @@ def test_a_users_file_hides_a_shipped_one(folder: Path, tmp_path: Path, library:
 def test_the_shipped_library_has_the_white_ground() -> None:
     cards = {card.name: card for card in LoraLibrary().cards()}
     card = cards["white-ground"]
-    assert (card.trigger, card.problem) == ("white background", "")
+    assert (card.trigger, card.problem) == ("", "")
     assert card.thumbnail.startswith("data:image/")
     assert card.path == shipped_loras() / "white-ground.safetensors"
 

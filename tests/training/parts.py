@@ -211,6 +211,7 @@ def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Pa
         memory=MemoryWatch(CPU, lambda event: None),
         metadata=lambda step: {},
         sampler=None,
+        scores=None,
         stop_signal=lambda: False,
     )
 
