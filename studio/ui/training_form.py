@@ -70,6 +70,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "wandb",
     ),
 }
+# Numbers that may be left out: a number box of the page cannot be empty, so 0 stands for that.
+ZERO_WORDS: Mapping[str, str] = {"resolution": "model's own", "snr_gamma": "off", "keep_every_steps": "none"}
 FIELDS = TrainingSettings.model_fields
 
 
@@ -91,7 +93,7 @@ class TrainingForm:
 
 def build() -> TrainingForm:
     """Lay the form out with the first preset's values."""
-    first = next(iter(PRESETS))
+    first = "quick-try"  # what fits the model and the dataset inside, and is done in minutes
     preset = gr.Radio(
         [(p.title, key) for key, p in PRESETS.items()],
         value=first,
@@ -100,18 +102,20 @@ def build() -> TrainingForm:
         interactive=True,
     )
     purpose = gr.HTML(purpose_words(first), elem_id="training-purpose", padding=False)
+    dataset = gr.Dropdown(
+        dataset_choices(()),
+        value=dataset_choices(())[0][1],
+        label=FIELDS["dataset"].title,
+        info="Or type the path of a folder.",
+        allow_custom_value=True,
+        elem_id="training-dataset",
+        interactive=True,
+    )
     with gr.Row(elem_classes="fields"):
-        dataset = gr.Dropdown(
-            dataset_choices(()),
-            value=dataset_choices(())[0][1],
-            label=FIELDS["dataset"].title,
-            allow_custom_value=True,
-            elem_id="training-dataset",
-            interactive=True,
-            min_width=160,
-        )
         name = gr.Textbox(FIELDS["name"].default, label=FIELDS["name"].title, elem_id="training-name", min_width=120)
-    model = gr.Textbox(FIELDS["model"].default, label=FIELDS["model"].title, elem_id="training-model", max_lines=1)
+        model = gr.Textbox(
+            FIELDS["model"].default, label=FIELDS["model"].title, elem_id="training-model", max_lines=1, min_width=160
+        )
     fields: dict[str, gr.components.Component] = {}
     with gr.Row(elem_classes="fields training-fields"):
         for field in FIRST_FIELDS:
@@ -157,7 +161,7 @@ def _names() -> tuple[str, ...]:
 def _control(name: str, *, info: bool) -> gr.components.Component:
     """The control that fits a setting's type."""
     field = FIELDS[name]
-    shown = _shown(name, field.default)
+    shown = preset_values("quick-try")[name]
     common: dict[str, Any] = {
         "label": field.title,
         "info": field.description if info else None,
@@ -173,6 +177,9 @@ def _control(name: str, *, info: bool) -> gr.components.Component:
     if field.annotation is str:
         return gr.Textbox(shown, max_lines=1, min_width=96, **common)
     low, high = bounds(TrainingSettings, name)
+    if name in ZERO_WORDS:
+        common["label"] = f"{field.title} (0: {ZERO_WORDS[name]})"
+        low = 0
     return gr.Number(shown, minimum=low, maximum=high, min_width=96, **common)
 
 
@@ -180,12 +187,14 @@ def _shown(name: str, value: object) -> object:
     if name == "validation_prompts":
         assert isinstance(value, tuple)
         return "\n".join(value)
-    return value
+    return 0 if name in ZERO_WORDS and value is None else value
 
 
 def _read(name: str, value: object) -> object:
     if name == "validation_prompts":
         return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())
+    if name in ZERO_WORDS and not value:
+        return None
     field = FIELDS[name]
     is_number = (
         field.annotation is not bool and field.annotation is not str and get_origin(field.annotation) is not Literal

@@ -139,17 +139,21 @@ def files_html(run: RunFolder | None, history: RunHistory | None) -> str:
 
 
 def samples_html(run: RunFolder | None, history: RunHistory | None) -> str:
-    """Validation pictures: a column a step, the base's row and the LoRA's of each prompt; scores below."""
+    """Validation pictures: a row a prompt, the base's first, then a column a step; scores below."""
     if run is None or history is None or not history.samples:
-        return '<p class="quiet">Pictures of the same prompts and seeds appear here step by step, base above LoRA.</p>'
-    shown = _spread(history.samples, MOST_COLUMNS)
+        return '<p class="quiet">Pictures of the same prompts and seeds appear here step by step, beside the base.</p>'
+    # At step 0 the LoRA is the base.
+    trained = [event for event in history.samples if event.step > 0]
+    shown = _spread(trained, MOST_COLUMNS)
     head = "".join(f'<th scope="col">step {event.step:,}</th>' for event in shown)
-    rows = "".join(_prompt_rows(run.root, shown, index) for index in range(len(shown[-1].pictures)))
-    left_out = len(history.samples) - len(shown)
+    last = history.samples[-1]
+    rows = "".join(_prompt_row(run.root, last, shown, index) for index in range(len(last.base)))
+    left_out = len(trained) - len(shown)
     note = f'<p class="quiet">{counted(left_out, "step")} in between not shown.</p>' if left_out else ""
     return (
         '<div class="table-frame samples-frame" tabindex="0" role="group" aria-label="Validation pictures"><table '
-        f'class="samples"><caption>Pictures by step</caption><thead><tr><th scope="col"></th>{head}</tr></thead>'
+        f'class="samples"><caption>Pictures by step</caption><thead><tr><th scope="col">prompt</th>'
+        f'<th scope="col">base</th>{head}</tr></thead>'
         f"<tbody>{rows}{_score_rows(shown, history)}</tbody></table></div>{note}"
     )
 
@@ -161,15 +165,11 @@ def _spread(samples: Sequence[SampleEvent], most: int) -> list[SampleEvent]:
     return [samples[round(i * (len(samples) - 1) / (most - 1))] for i in range(most)]
 
 
-def _prompt_rows(root: Path, shown: Sequence[SampleEvent], index: int) -> str:
-    prompt = shown[-1].prompts[index]
-    base = shown[-1].base[index]
-    base_cell = f"<td>{_picture(root, base, f'base: {prompt}')}</td>"
-    filler = f'<td colspan="{len(shown) - 1}" class="prompt">{text(prompt)}</td>' if len(shown) > 1 else ""
+def _prompt_row(root: Path, last: SampleEvent, shown: Sequence[SampleEvent], index: int) -> str:
+    prompt = last.prompts[index % len(last.prompts)]
+    base = _picture(root, last.base[index], f"base: {prompt}")
     cells = "".join(f"<td>{_sample(root, event, index)}</td>" for event in shown)
-    return (
-        f'<tr class="base"><th scope="row">base</th>{base_cell}{filler}</tr><tr><th scope="row">LoRA</th>{cells}</tr>'
-    )
+    return f'<tr><th scope="row" class="prompt">{text(prompt)}</th><td>{base}</td>{cells}</tr>'
 
 
 def _sample(root: Path, event: SampleEvent, index: int) -> str:
@@ -205,13 +205,15 @@ def thumbnail_url(path: Path, _modified_ns: int) -> str:
 
 def _score_rows(shown: Sequence[SampleEvent], history: RunHistory) -> str:
     """One row a score; beside its name what the dataset's own pictures have, which is what there is to be reached."""
+    if not history.scores:
+        return ""
+    base = next(iter(history.scores.values())).base
     rows = []
     for title, read in SCORE_READERS.items():
         cells = [read(history.scores[e.step].scores) if e.step in history.scores else "" for e in shown]
-        if any(cells):
-            reached = f" (dataset {read(history.reference.scores)})" if history.reference else ""
-            cells_html = "".join(f"<td>{text(cell)}</td>" for cell in cells)
-            rows.append(f'<tr class="score"><th scope="row">{text(title + reached)}</th>{cells_html}</tr>')
+        reached = f" (dataset {read(history.reference.scores)})" if history.reference else ""
+        cells_html = "".join(f"<td>{text(cell)}</td>" for cell in (read(base), *cells))
+        rows.append(f'<tr class="score"><th scope="row">{text(title + reached)}</th>{cells_html}</tr>')
     return "".join(rows)
 
 

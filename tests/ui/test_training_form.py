@@ -36,5 +36,12 @@ def test_a_runs_settings_fill_the_form() -> None:
     assert (values["rank"], values["validation_prompts"]) == (64, "one\ntwo")
 
 
+def test_numbers_that_may_be_left_out_are_0_on_the_page() -> None:
+    values = training_form.preset_values("seed")
+    assert (values["resolution"], values["snr_gamma"]) == (0, 0)
+    read = training_form.read_form({"resolution": 0, "snr_gamma": 0, "keep_every_steps": 500})
+    assert read == {"resolution": None, "snr_gamma": None, "keep_every_steps": 500}
+
+
 def test_the_demo_dataset_is_always_offered() -> None:
     assert [title for title, _ in training_form.dataset_choices(["mine"])] == ["demo shoes (inside)", "mine"]
