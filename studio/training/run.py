@@ -7,9 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -23,24 +22,17 @@ from studio.errors import CancelledError, RunError, StudioError, TrainingError, 
 from studio.jobs.device_lock import DeviceLock
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
-from studio.runs.events import FinishedEvent, HeldOutEvent, ResumedEvent, SampleEvent, StepEvent, read_events
+from studio.runs.events import FinishedEvent, SampleEvent, read_events
 from studio.runs.folder import RunFolder, read_status, take_requests
 from studio.runs.plan import read_plan, write_plan
 from studio.runs.report import write_report
 from studio.runs.run_settings import read_run_settings
-from studio.training.boards import open_boards
-from studio.training.checkpoints import CheckpointStore
+from studio.training.assembly import make_loop
 from studio.training.finish import check_picture, finish
-from studio.training.held_out import HeldOutLoss
 from studio.training.loop import TrainingLoop
 from studio.training.memory_watch import MemoryWatch
-from studio.training.metadata import file_metadata
-from studio.training.optimizers import RunningMean, make_optimizer, make_schedule
 from studio.training.preparation import Prepared, RunData, prepare
 from studio.training.processes import Processes, precision_of_passes
-from studio.training.run_scores import RunScores
-from studio.training.samples import Sampler
-from studio.training.state import Position, assert_same_run, read_position, restore
 from studio.training.telling import Teller
 from studio.training_settings import MixedPrecisionName, TrainingSettings
 
@@ -170,112 +162,7 @@ def _open(
         for note in prepared.plan.notes:
             teller.note(note)
     memory = MemoryWatch(processes.device, teller.tell if teller else _say_nothing)
-    return prepared, _make_loop(run, prepared, processes, teller=teller, stop=stop, memory=memory)
-
-
-def _make_loop(
-    run: RunFolder,
-    prepared: Prepared,
-    processes: Processes,
-    *,
-    teller: Teller | None,
-    stop: StopSignal,
-    memory: MemoryWatch,
-) -> TrainingLoop:
-    """Optimizer, schedule and position, new or from the newest checkpoint that is whole."""
-    settings, adapters = prepared.settings, prepared.adapters
-    store = CheckpointStore(run.checkpoints)
-    checkpoint = store.newest(tell=teller.problem if teller else _say_nothing)
-    position = Position(
-        step=0,
-        batches_done=0,
-        dataset_digest=prepared.plan.dataset_digest,
-        prior_digest=prepared.plan.prior_digest,
-        num_processes=processes.count,
-        settings=settings,
-    )
-    means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
-    optimizer = make_optimizer(adapters, settings)
-    if checkpoint is not None:
-        found = read_position(checkpoint)
-        assert_same_run(
-            found,
-            settings,
-            dataset_digest=position.dataset_digest,
-            prior_digest=position.prior_digest,
-            num_processes=processes.count,
-        )
-        position = position.model_copy(update={"step": found.step, "batches_done": found.batches_done})
-    schedule = make_schedule(optimizer, settings)
-    if checkpoint is not None:
-        optimizer_state, schedule_state = restore(checkpoint, adapters, means, process=processes.index)
-        optimizer.load_state_dict(optimizer_state)
-        schedule.load_state_dict(schedule_state)
-    model, prepared_optimizer = processes.accelerator.prepare(prepared.denoiser, optimizer)
-    if teller is not None:
-        # Without a checkpoint too, where a kill came before the first: its steps are made again.
-        resumed_from = position.step if checkpoint is not None or _has_steps(run) else None
-        if resumed_from is not None:
-            teller.tell(ResumedEvent(step=resumed_from))
-        teller.boards = open_boards(run.root, run.tensorboard, settings, resumed_from=resumed_from)
-    started_at = _started_at(run)
-
-    def metadata(step: int) -> Mapping[str, str]:
-        return file_metadata(
-            settings,
-            prepared.plan,
-            prepared.data,
-            prediction_type=str(prepared.maker.noise_scheduler.config.prediction_type),
-            step=step,
-            started_at=started_at,
-        )
-
-    return TrainingLoop(
-        run=run,
-        settings=settings,
-        position=position,
-        denoiser=prepared.denoiser,
-        model=model,
-        adapters=adapters,
-        optimizer=prepared_optimizer,
-        schedule=schedule,
-        means=means,
-        maker=prepared.maker,
-        held_out=HeldOutLoss(prepared.data, prepared.maker, batch_size=settings.train_batch_size),
-        store=store,
-        processes=processes,
-        teller=teller,
-        memory=memory,
-        metadata=metadata,
-        sampler=_make_sampler(run, prepared, teller, stop) if teller and prepared.generations else None,
-        scores=_make_scores(run, prepared) if teller and prepared.generations else None,
-        stop_signal=stop,
-        sampled_steps=_sampled_steps(run),
-        measured_steps=_measured_steps(run),
-        saved_step=position.step if checkpoint is not None else -1,
-    )
-
-
-def _make_scores(run: RunFolder, prepared: Prepared) -> RunScores:
-    """What scores pictures, with what was told before a resume."""
-    scores = RunScores(run.root, [item for item in prepared.data.items if not item.is_prior])
-    for event in read_events(run.events):
-        scores.take_in(event)
-    return scores
-
-
-def _make_sampler(run: RunFolder, prepared: Prepared, teller: Teller, stop: StopSignal) -> Sampler:
-    return Sampler(
-        manager=prepared.manager,
-        adapters=prepared.adapters,
-        vae=prepared.vae,
-        run=run,
-        settings=prepared.settings,
-        generations=prepared.generations,
-        tell_problem=teller.problem,
-        on_picture=teller.picture,
-        cancelled=stop,
-    )
+    return prepared, make_loop(run, prepared, processes, teller=teller, stop=stop, memory=memory)
 
 
 def _finish(run: RunFolder, prepared: Prepared, loop: TrainingLoop, teller: Teller, user_data: UserData) -> None:
@@ -380,25 +267,6 @@ def _assert_shareable(settings: TrainingSettings, processes: Processes) -> None:
             f"gradient_accumulation_steps must be a multiple of the number of processes ({processes.count}), which "
             f"share the batches of a step, got {accumulation}."
         )
-
-
-def _started_at(run: RunFolder) -> datetime:
-    """When the run's first process began."""
-    return next((event.at for event in read_events(run.events)), datetime.now().astimezone())
-
-
-def _sampled_steps(run: RunFolder) -> set[int]:
-    """Steps whose pictures are made already."""
-    return {event.step for event in read_events(run.events) if isinstance(event, SampleEvent)}
-
-
-def _measured_steps(run: RunFolder) -> set[int]:
-    """Steps whose held-out loss is known already."""
-    return {event.step for event in read_events(run.events) if isinstance(event, HeldOutEvent)}
-
-
-def _has_steps(run: RunFolder) -> bool:
-    return any(isinstance(event, StepEvent) for event in read_events(run.events))
 
 
 def _last_picture(run: RunFolder) -> Path | None:

@@ -32,7 +32,7 @@ from studio.runs.events import (
 )
 from studio.runs.folder import RunFolder, ask, read_status
 from studio.settings import ModelSettings
-from studio.training import run as run_module
+from studio.training import assembly
 from studio.training.adapters import Adapters
 from studio.training.caches import LatentCache, Variant
 from studio.training.checkpoints import CheckpointStore
@@ -277,7 +277,7 @@ def test_nan_in_a_gradient_stops_before_it_is_learned(
         adapters.parameters()[0].register_hook(hook)
         return optimizer
 
-    monkeypatch.setattr(run_module, "make_optimizer", poisoned)
+    monkeypatch.setattr(assembly, "make_optimizer", poisoned)
     run = place.begin()
     with pytest.raises(TrainingError, match="The gradient of step 3 is not finite"):
         train_run(run, place.user_data)
@@ -387,7 +387,7 @@ def test_running_out_of_memory_is_said_with_what_to_lower(place: Place, monkeypa
         torch.empty(2**60)
         raise AssertionError("so much memory there is not")
 
-    monkeypatch.setattr(run_module, "make_optimizer", greedy)
+    monkeypatch.setattr(assembly, "make_optimizer", greedy)
     run = place.begin()
     with pytest.raises(RuntimeError):
         train_run(run, place.user_data)

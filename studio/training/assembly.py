@@ -1,0 +1,167 @@
+"""Putting a run's loop together: optimizer, schedule and position, new or from the newest checkpoint that is whole."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from studio.runs.events import AnyEvent, HeldOutEvent, ResumedEvent, SampleEvent, StepEvent, read_events
+from studio.runs.folder import RunFolder
+from studio.training.boards import open_boards
+from studio.training.checkpoints import Checkpoint, CheckpointStore
+from studio.training.held_out import HeldOutLoss
+from studio.training.loop import TrainingLoop
+from studio.training.memory_watch import MemoryWatch
+from studio.training.metadata import file_metadata
+from studio.training.optimizers import RunningMean, make_optimizer, make_schedule
+from studio.training.preparation import Prepared
+from studio.training.processes import Processes
+from studio.training.run_scores import RunScores
+from studio.training.samples import Sampler
+from studio.training.state import Position, assert_same_run, read_position, restore
+from studio.training.telling import Teller
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What a checkpoint holds, in the objects that go on with it."""
+
+    position: Position
+    optimizer: Optimizer
+    schedule: LRScheduler
+    means: RunningMean | None
+    saved_step: int
+
+
+def make_loop(
+    run: RunFolder,
+    prepared: Prepared,
+    processes: Processes,
+    *,
+    teller: Teller | None,
+    stop: Callable[[], bool],
+    memory: MemoryWatch,
+) -> TrainingLoop:
+    """Everything that the next step needs.
+
+    Raises:
+        TrainingError: where the run was changed since its checkpoint, or no checkpoint is whole.
+        OSError: where a damaged one cannot be set aside.
+    """
+    settings = prepared.settings
+    store = CheckpointStore(run.checkpoints)
+    state = _make_state(prepared, processes, store.newest(tell=teller.problem if teller else _say_nothing))
+    model, optimizer = processes.accelerator.prepare(prepared.denoiser, state.optimizer)
+    told = read_events(run.events)
+    if teller is not None:
+        _begin_telling(run, prepared, teller, state, told)
+    watched = teller is not None and bool(prepared.generations)
+    return TrainingLoop(
+        run=run,
+        settings=settings,
+        position=state.position,
+        denoiser=prepared.denoiser,
+        model=model,
+        adapters=prepared.adapters,
+        optimizer=optimizer,
+        schedule=state.schedule,
+        means=state.means,
+        maker=prepared.maker,
+        held_out=HeldOutLoss(prepared.data, prepared.maker, batch_size=settings.train_batch_size),
+        store=store,
+        processes=processes,
+        teller=teller,
+        memory=memory,
+        metadata=_metadata_of(prepared, told),
+        sampler=_make_sampler(run, prepared, teller, stop) if teller is not None and watched else None,
+        scores=_make_scores(run, prepared) if watched else None,
+        stop_signal=stop,
+        sampled_steps={event.step for event in read_events(run.events) if isinstance(event, SampleEvent)},
+        measured_steps={event.step for event in read_events(run.events) if isinstance(event, HeldOutEvent)},
+        saved_step=state.saved_step,
+    )
+
+
+def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint | None) -> _State:
+    """New, or as the checkpoint has it."""
+    settings, adapters, plan = prepared.settings, prepared.adapters, prepared.plan
+    position = Position(
+        step=0,
+        batches_done=0,
+        dataset_digest=plan.dataset_digest,
+        prior_digest=plan.prior_digest,
+        num_processes=processes.count,
+        settings=settings,
+    )
+    if checkpoint is not None:
+        found = read_position(checkpoint)
+        assert_same_run(
+            found,
+            settings,
+            dataset_digest=plan.dataset_digest,
+            prior_digest=plan.prior_digest,
+            num_processes=processes.count,
+        )
+        position = position.model_copy(update={"step": found.step, "batches_done": found.batches_done})
+    means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
+    optimizer = make_optimizer(adapters, settings)
+    schedule = make_schedule(optimizer, settings)
+    if checkpoint is not None:
+        optimizer_state, schedule_state = restore(checkpoint, adapters, means, process=processes.index)
+        optimizer.load_state_dict(optimizer_state)
+        schedule.load_state_dict(schedule_state)
+    return _State(position, optimizer, schedule, means, -1 if checkpoint is None else position.step)
+
+
+def _begin_telling(run: RunFolder, prepared: Prepared, teller: Teller, state: _State, told: list[AnyEvent]) -> None:
+    """Say from where the run goes on: without a checkpoint too, where a kill came before the first one."""
+    goes_on = state.saved_step >= 0 or any(isinstance(event, StepEvent) for event in told)
+    resumed_from = state.position.step if goes_on else None
+    if resumed_from is not None:
+        teller.tell(ResumedEvent(step=resumed_from))
+    teller.boards = open_boards(run.root, run.tensorboard, prepared.settings, resumed_from=resumed_from)
+
+
+def _metadata_of(prepared: Prepared, told: list[AnyEvent]) -> Callable[[int], Mapping[str, str]]:
+    """The header of a file at a step; the run began when it first told something."""
+    started_at = told[0].at if told else datetime.now().astimezone()
+
+    def metadata(step: int) -> Mapping[str, str]:
+        return file_metadata(
+            prepared.settings,
+            prepared.plan,
+            prepared.data,
+            prediction_type=str(prepared.maker.noise_scheduler.config.prediction_type),
+            step=step,
+            started_at=started_at,
+        )
+
+    return metadata
+
+
+def _make_scores(run: RunFolder, prepared: Prepared) -> RunScores:
+    """What scores pictures, with what was told before a resume."""
+    scores = RunScores(run.root, [item for item in prepared.data.items if not item.is_prior])
+    for event in read_events(run.events):
+        scores.take_in(event)
+    return scores
+
+
+def _make_sampler(run: RunFolder, prepared: Prepared, teller: Teller, stop: Callable[[], bool]) -> Sampler:
+    return Sampler(
+        manager=prepared.manager,
+        adapters=prepared.adapters,
+        vae=prepared.vae,
+        run=run,
+        settings=prepared.settings,
+        generations=prepared.generations,
+        tell_problem=teller.problem,
+        on_picture=teller.picture,
+        cancelled=stop,
+    )
+
+
+def _say_nothing(_: object) -> None:
+    """Only the first process tells."""
