@@ -175,7 +175,11 @@ def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
 def _button_states(view: TrainingView) -> dict[str, Update]:
     state = view.status.state if view.status else None
     working, waiting = state in ("running", "sampling"), state in BUSY_STATES
-    can_resume = state in ("paused", "stopped", "failed", "new")
+    # The run says that it ended a moment before the queue knows; until then there is nothing to resume.
+    in_queue = any(
+        view.run and line.job.run == view.run and line.job.state in ("queued", "running") for line in view.jobs
+    )
+    can_resume = state in ("paused", "stopped", "failed", "new") and not in_queue
     return {
         "training-sample": gr.update(interactive=working),
         "training-save": gr.update(interactive=working),
