@@ -39,7 +39,7 @@ class RunPanel:
     resume: gr.Button
     duplicate: gr.Button
     take_proposed: gr.Button
-    window: gr.Radio
+    window: gr.Dropdown
     log_scale: gr.Checkbox
     overlay: gr.Dropdown
     shown: dict[str, gr.components.Component]
@@ -89,7 +89,7 @@ def _build_panel() -> RunPanel:
         take_proposed = gr.Button("Add it to the library", elem_id="training-take", size="sm", visible=False)
     memory = gr.HTML(elem_id="training-memory", padding=False)
     with gr.Row(elem_classes="plot-options"):
-        window = gr.Radio(
+        window = gr.Dropdown(
             list(training_plot.WINDOWS),
             value=training_plot.ALL_STEPS,
             label="Shown",
