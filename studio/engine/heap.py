@@ -1,7 +1,7 @@
 """Memory that the C library keeps for later: on Linux it is given back where training is short of it.
 
 glibc keeps freed pieces below 32 MB in its heap, in the holes between others. A U-Net of Stable Diffusion 1.5's size
-in float32 with gradient checkpointing held 6.1 GiB so, of which it used 4.9.
+in float32 with gradient checkpointing held 6.1 GiB so; 4.9 where they were given back after every layer.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ def give_back_free_memory() -> None:
 def give_back_between_blocks(unet: UNet2DConditionModel) -> None:
     """From now on, give free memory back after each block's forward pass, and before its backward pass.
 
-    Costs a few percent of a step's time; for a CPU whose memory is short.
+    Costs some of a step's time (docs/BENCHMARKS.md); for a CPU whose memory is short.
     """
 
     def after_forward(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
