@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from json import loads
 from pathlib import Path
 from typing import Annotated
@@ -11,15 +10,13 @@ import typer
 
 from studio.errors import SettingsError, StudioError
 from studio.jobs.command import jobs_app
-from studio.jobs.device_lock import DeviceLock
+from studio.jobs.device_turn import device_turn
 from studio.paths import UserData, locate_user_data
 from studio.runs.folder import RunFolder, find_run
 from studio.runs.run_settings import read_run_settings
 from studio.settings import parse_settings
 from studio.threads import prepare_threads
 from studio.training_settings import PRESETS, TrainingSettings
-
-LOOK_FOR_DEVICE_SECONDS = 0.5
 
 
 def _help(name: str) -> str:
@@ -128,23 +125,14 @@ def _queue(folder: RunFolder, place: UserData) -> None:
 def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) -> None:
     prepare_threads()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    lock = DeviceLock(place.device_lock)
-    purpose, told = "a training's preflight", ""
-    try:
-        while not lock.acquire(purpose):
-            lock.ask_for(purpose)
-            if str(lock.owner()) != told:
-                told = str(lock.owner())
-                print(f"The device is in use by {told}. The preflight begins when it is free.", file=sys.stderr)
-            time.sleep(LOOK_FOR_DEVICE_SECONDS)
-    finally:
-        lock.withdraw()
-    from studio.training.preflight import preflight_text, run_preflight
 
-    try:
+    def waiting(owner: str) -> None:
+        print(f"The device is in use by {owner}. The preflight begins when it is free.", file=sys.stderr)
+
+    with device_turn(place, "a training's preflight", waiting=waiting, given_up=lambda: False):
+        from studio.training.preflight import preflight_text, run_preflight
+
         found = run_preflight(settings, place)
-    finally:
-        lock.release()
     print(found.model_dump_json() if as_json else preflight_text(found))
 
 

@@ -4,13 +4,9 @@ States are told in the run's folder, so that a page, a terminal or a report can 
 """
 
 import os
-import signal
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import torch
@@ -19,7 +15,8 @@ from filelock import FileLock, Timeout
 from studio.dataset.snapshot import changed_since, read_snapshot
 from studio.engine.device import pick_device
 from studio.errors import CancelledError, RunError, StudioError, TrainingError, system_error_sentence
-from studio.jobs.device_lock import DeviceLock
+from studio.jobs.device_turn import device_turn
+from studio.jobs.stop_signal import StopSignal
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.runs.events import FinishedEvent, SampleEvent, read_events
@@ -37,34 +34,7 @@ from studio.training.telling import Teller
 from studio.training_settings import MixedPrecisionName, TrainingSettings
 
 RunEnding = Literal["finished", "stopped", "paused"]
-LOOK_FOR_DEVICE_SECONDS = 0.5
 NO_MEMORY = "There is not enough memory"
-
-
-class StopSignal:
-    """SIGTERM and SIGINT ask for a stop: the step in work is done, all is saved, and the process ends with 0."""
-
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-
-    def __call__(self) -> bool:
-        return self._asked.is_set()
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """During the `with` block; only a main thread can listen."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked.set()
 
 
 def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False) -> RunEnding:
@@ -215,24 +185,15 @@ def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
 @contextmanager
 def _device(user_data: UserData, run: RunFolder, teller: Teller, stop: StopSignal) -> Iterator[None]:
     """The device for this process, waiting for whoever has it."""
-    lock = DeviceLock(user_data.device_lock)
-    purpose, told = f"training {run.name}", ""
-    try:
-        while not lock.acquire(purpose):
-            lock.ask_for(purpose)  # the page's engine makes room
-            owner = str(lock.owner())
-            if owner != told:
-                teller.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
-                told = owner
-            time.sleep(LOOK_FOR_DEVICE_SECONDS)
-            if stop() or take_requests(run) & {"stop", "pause"}:
-                raise CancelledError("Stopped while it waited for the device.")
-    finally:
-        lock.withdraw()
-    try:
+
+    def waiting(owner: str) -> None:
+        teller.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
+
+    def given_up() -> bool:
+        return stop() or bool(take_requests(run) & {"stop", "pause"})
+
+    with device_turn(user_data, f"training {run.name}", waiting=waiting, given_up=given_up):
         yield
-    finally:
-        lock.release()
 
 
 def _read_data(run: RunFolder, *, use_snapshot: bool) -> RunData:
