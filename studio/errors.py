@@ -48,6 +48,10 @@ class TrainingError(StudioError):
     """A training that cannot begin, or cannot go on; what was saved before is still there."""
 
 
+class BatchError(StudioError):
+    """A batch that cannot be planned, found or made."""
+
+
 class CancelledError(StudioError):
     """The user cancelled; nothing is wrong."""
 

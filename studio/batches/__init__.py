@@ -1,0 +1,1 @@
+"""Batches: thousands of pictures from one plan."""
