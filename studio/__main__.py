@@ -26,6 +26,7 @@ from studio.settings import (
     SmokeSettings,
     parse_settings,
 )
+from studio.synthesis.command import batch
 from studio.threads import prepare_threads
 from studio.training.command import train
 
@@ -299,6 +300,7 @@ def dataset_check(
 
 
 app.command()(train)
+app.command()(batch)
 app.command()(export)
 app.command()(score)
 app.add_typer(jobs_app, name="jobs")

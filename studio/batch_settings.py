@@ -1,14 +1,15 @@
 """Every setting of a batch: what is made, how often, what is kept and how it is stored."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
-from studio.settings import SHIPPED_MODEL, GenerationSettings, PrecisionName, Settings
+from studio.errors import SettingsError
+from studio.settings import SHIPPED_MODEL, GenerationSettings, PictureFormatName, PrecisionName, Settings
 
 CombineName = Literal["every combination", "random"]
-PictureFormatName = Literal["png", "jpeg", "webp"]
 MAX_ITEMS = 10_000_000
 
 
@@ -82,7 +83,7 @@ class BatchSettings(Settings):
         description="How often a picture that fails a check is made again with another seed before it is given up.",
     )
     reject_copies: bool = Field(
-        True, title="Reject copies", description="A picture that is equal to an earlier one fails."
+        False, title="Reject copies", description="A picture that is equal to an earlier one is made again."
     )
     near_duplicate_bits: Annotated[int, Ge(0), Le(32)] = Field(
         0,
@@ -105,7 +106,7 @@ class BatchSettings(Settings):
         title="Most colour difference",
         description="How far the subject's colour may be from the one its prompt names, as ΔE. Empty: any.",
     )
-    least_sharpness: Annotated[float, Ge(0), Le(1_000_000)] | None = Field(
+    least_sharpness: Annotated[float, Ge(0), Le(1)] | None = Field(
         None, title="Least sharpness", description="Below this sharpness a picture fails. Empty: any."
     )
     least_distance: Annotated[float, Ge(0), Le(1)] | None = Field(
@@ -151,3 +152,22 @@ class BatchSettings(Settings):
         if self.grid_x and self.grid_x == self.grid_y:
             raise ValueError(f"grid_x and grid_y must be two columns, got {self.grid_x!r} for both")
         return self
+
+
+def parse_assignments(assignments: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
+    """`name=value` of the batch's own settings, and of those that all pictures share; `none` is no value.
+
+    Raises:
+        SettingsError: where one is not of this form, or names no setting.
+    """
+    own: dict[str, object] = {}
+    shared: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        fields = {**GenerationSettings.model_fields, **BatchSettings.model_fields}
+        if not equals or name not in fields or name in ("generation", "prompt", "loras"):
+            known = ", ".join(name for name in fields if name not in ("generation", "prompt", "loras"))
+            raise SettingsError(f"--set takes name=value, got {assignment!r}. Names: {known}.")
+        values = own if name in BatchSettings.model_fields else shared
+        values[name] = None if text == "none" else text
+    return own, shared

@@ -62,6 +62,14 @@ class UserData:
         return self.root / "runs"
 
     @property
+    def batches(self) -> Path:
+        return self.root / "batches"
+
+    @property
+    def wildcards(self) -> Path:
+        return self.root / "wildcards"
+
+    @property
     def database(self) -> Path:
         return self.root / "studio.db"
 

@@ -4,7 +4,7 @@ import io
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -18,11 +18,12 @@ from studio.a1111 import MAX_TEXT_LENGTH, PictureText, parse_parameters, to_para
 from studio.errors import PictureFileError
 from studio.files import write_atomically
 from studio.results import ImageRecord
+from studio.settings import PictureFormatName
 
 PARAMETERS_KEY = "parameters"
 RECORD_KEY = "lora-studio"
 
-_EXIF_FOLDER, _USER_COMMENT = 0x8769, 0x9286
+_EXIF_FOLDER, _USER_COMMENT, _MAKER_NOTE = 0x8769, 0x9286, 0x927C
 _MAX_FILE_BYTES = 512 * 2**20
 # All that Pillow raises of files that are broken or mean harm.
 PILLOW_ERRORS = (
@@ -44,14 +45,38 @@ def save_picture(path: Path, picture: np.ndarray, record: ImageRecord) -> None:
     Raises:
         OSError: where the disk is full or the folder cannot be written.
     """
-    assert picture.dtype == np.uint8
-    assert picture.ndim == 3
-    texts = PngImagePlugin.PngInfo()
-    texts.add_text(PARAMETERS_KEY, to_parameters(record))
-    texts.add_text(RECORD_KEY, record.model_dump_json())
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", pnginfo=texts)
-    write_atomically(path, buffer.getvalue())
+    texts = {PARAMETERS_KEY: to_parameters(record), RECORD_KEY: record.model_dump_json()}
+    write_atomically(path, encode_picture(picture, texts))
+
+
+def encode_picture(
+    picture_HWC: np.ndarray, texts: Mapping[str, str], *, picture_format: PictureFormatName = "png", quality: int = 95
+) -> bytes:
+    """A (h, w, 3) uint8 picture as a file's bytes, always the same for the same picture and texts.
+
+    Args:
+        texts: a PNG keeps each as a text chunk. A JPEG or WebP keeps `parameters` in EXIF's UserComment, where
+            A1111's readers look, and the first other one in its MakerNote.
+        quality: of JPEG and WebP, 1 to 100.
+    """
+    assert picture_HWC.dtype == np.uint8
+    assert picture_HWC.ndim == 3
+    picture, buffer = Image.fromarray(picture_HWC), io.BytesIO()
+    if picture_format == "png":
+        chunks = PngImagePlugin.PngInfo()
+        for key, content in texts.items():
+            chunks.add_text(key, content)
+        picture.save(buffer, format="PNG", pnginfo=chunks)
+        return buffer.getvalue()
+    exif = Image.Exif()
+    folder = exif.get_ifd(_EXIF_FOLDER)
+    for key, content in texts.items():
+        if key == PARAMETERS_KEY:
+            folder[_USER_COMMENT] = b"UNICODE\0" + content.encode("utf-16-be")
+        else:
+            folder[_MAKER_NOTE] = content.encode()
+    picture.save(buffer, format=picture_format.upper(), quality=quality, exif=exif)
+    return buffer.getvalue()
 
 
 def read_picture_text(path: Path) -> PictureText:

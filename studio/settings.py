@@ -12,6 +12,7 @@ from studio.errors import SettingsError
 
 PrecisionName = Literal["float32", "float16", "bfloat16"]
 PredictionType = Literal["auto", "epsilon", "v_prediction"]
+PictureFormatName = Literal["png", "jpeg", "webp"]
 SchedulerName = Literal[
     "model's own",
     "DDIM",

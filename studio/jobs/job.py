@@ -7,7 +7,7 @@ from typing import Literal
 from studio.results import Fact
 from studio.runs.folder import RunFolder
 
-JobKind = Literal["train"]
+JobKind = Literal["train", "batch"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
 Asked = Literal["", "pause", "stop"]
 MAX_ATTEMPTS = 3  # a job that kills its own process every time must not hold up the others for ever

@@ -1,0 +1,106 @@
+"""Beginning a batch: a folder with its settings and its plan, fixed. Nothing is computed yet."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from studio.batch_settings import BatchSettings
+from studio.batches.folder import BatchFolder
+from studio.batches.plan import BatchPlan, make_plan, store_plan
+from studio.dataset.library import DatasetLibrary, safe_name
+from studio.errors import BatchError
+from studio.files import write_atomically
+from studio.paths import UserData, typed_path
+from studio.runs.folder import RunStatus, new_run_folder, write_status
+from studio.settings import SHIPPED_MODEL, parse_settings
+
+
+def wildcards_folder(settings: BatchSettings, user_data: UserData) -> Path:
+    """Where the settings' wildcards lie."""
+    return typed_path(settings.wildcards) if settings.wildcards.strip() else user_data.wildcards
+
+
+def plan_of(settings: BatchSettings, user_data: UserData) -> BatchPlan:
+    """The plan that settings make, to look at before it is begun.
+
+    Raises:
+        BatchError: where it cannot be planned.
+    """
+    plan = make_plan(settings, wildcards=wildcards_folder(settings, user_data))
+    assert_columns(settings, plan)
+    return plan
+
+
+def begin_batch(settings: BatchSettings, user_data: UserData, *, out: Path | None = None) -> BatchFolder:
+    """Make a batch's folder with its settings and its plan; nothing is computed yet.
+
+    Args:
+        out: the folder, which must not be there or be empty; None for one of its own in `user_data`.
+
+    Raises:
+        BatchError: where it cannot be planned, or the folder is taken.
+        OSError: where the folder cannot be written.
+    """
+    settings = _with_whole_paths(settings, user_data)
+    plan = plan_of(settings, user_data)
+    folder = _new_folder(settings, user_data, out)
+    store_plan(settings, wildcards=wildcards_folder(settings, user_data), folder=folder.plan)
+    write_status(folder.job, RunStatus(state="new", num_steps=plan.num_items))
+    # Last: a folder without settings is no batch.
+    write_atomically(folder.settings, settings.model_dump_json(indent=2).encode() + b"\n")
+    return folder
+
+
+def read_batch_settings(folder: BatchFolder) -> BatchSettings:
+    """The settings of a batch.
+
+    Raises:
+        BatchError: where they cannot be read.
+    """
+    return read_settings_file(folder.settings)
+
+
+def read_settings_file(file: Path) -> BatchSettings:
+    """The settings in a batch's settings.json.
+
+    Raises:
+        BatchError: where the file cannot be read.
+        SettingsError: where it breaks a rule.
+    """
+    try:
+        values = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BatchError(f"{file} cannot be read as a batch's settings ({error}).") from error
+    if not isinstance(values, dict):
+        raise BatchError(f"{file} must hold a batch's settings, got a {type(values).__name__}.")
+    return parse_settings(BatchSettings, values)
+
+
+def assert_columns(settings: BatchSettings, plan: BatchPlan) -> None:
+    """The grid's columns are columns of the plan.
+
+    Raises:
+        BatchError: where one is not.
+    """
+    for name, column in (("grid_x", settings.grid_x), ("grid_y", settings.grid_y)):
+        if column and column not in plan.columns:
+            known = ", ".join(plan.columns) or "none: write some under Attributes"
+            raise BatchError(f"{name} must be a column of the plan ({known}), got {column!r}.")
+
+
+def _new_folder(settings: BatchSettings, user_data: UserData, out: Path | None) -> BatchFolder:
+    if out is None:
+        return BatchFolder(new_run_folder(user_data.batches, safe_name(settings.name), now=datetime.now()).root)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BatchError(f"--out must be a new or an empty folder, got {out}. Give the folder alone to go on with it.")
+    out.mkdir(parents=True, exist_ok=True)
+    return BatchFolder(out.resolve())
+
+
+def _with_whole_paths(settings: BatchSettings, user_data: UserData) -> BatchSettings:
+    """A relative path is meant from here; the queue, and whoever resumes the batch, work elsewhere."""
+    known = {"model": {SHIPPED_MODEL}, "nearest_to": set(DatasetLibrary(user_data.datasets).names())}
+    given = {name: getattr(settings, name) for name in ("model", "prompt_file", "wildcards", "nearest_to")}
+    places = {name: typed_path(value) for name, value in given.items() if value and value not in known.get(name, ())}
+    whole = {name: str(path.resolve()) for name, path in places.items() if path.exists()}
+    return settings.model_copy(update=whole)

@@ -1,0 +1,98 @@
+"""What a batch would make and take, before it runs."""
+
+from datetime import datetime, timedelta
+
+from studio.batches.plan import BatchPlan
+from studio.results import Fact
+from studio.words import counted, duration
+
+EXAMPLES = 10
+
+
+class Example(Fact):
+    """One planned picture."""
+
+    index: int
+    prompt: str
+    caption: str
+    seed: int
+
+
+class PlanFacts(Fact):
+    """A plan in short.
+
+    Attributes:
+        value_counts: of each column its values and how many pictures have them; only their number where they are many.
+        seconds_per_picture, bytes_per_picture, load_seconds: as measured; None before.
+        free_bytes: on the disk where it goes; None before.
+    """
+
+    num_items: int
+    num_columns: int
+    value_counts: dict[str, dict[str, int] | int]
+    examples: tuple[Example, ...]
+    notes: tuple[str, ...]
+    seconds_per_picture: float | None = None
+    bytes_per_picture: float | None = None
+    load_seconds: float = 0.0
+    free_bytes: int | None = None
+
+    @classmethod
+    def of(cls, plan: BatchPlan) -> "PlanFacts":
+        """Without what only measuring can tell."""
+        counts = {
+            column: dict(count) if not isinstance(count, int) else count
+            for column, count in plan.value_counts().items()
+        }
+        examples = tuple(
+            Example(index=i.index, prompt=i.generation.prompt, caption=i.caption, seed=i.generation.seed)
+            for i in plan.examples(EXAMPLES)
+        )
+        return cls(
+            num_items=plan.num_items,
+            num_columns=len(plan.columns),
+            value_counts=counts,
+            examples=examples,
+            notes=plan.notes,
+        )
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Of the whole batch; None where it was not measured."""
+        if self.seconds_per_picture is None:
+            return None
+        return self.load_seconds + self.num_items * self.seconds_per_picture
+
+    @property
+    def total_bytes(self) -> float | None:
+        """Of all pictures; None where it was not measured."""
+        return None if self.bytes_per_picture is None else self.num_items * self.bytes_per_picture
+
+    @property
+    def sentence(self) -> str:
+        """`60 pictures in 1 min 04 s, ready at 07:12, 1.2 MB of disk.`"""
+        words = counted(self.num_items, "picture")
+        if self.total_seconds is None or self.total_bytes is None:
+            return f"{words}. Time and disk are not measured yet."
+        end = datetime.now() + timedelta(seconds=self.total_seconds)
+        day = "" if end.date() == datetime.now().date() else f"{end:%A} "
+        disk = f"{self.total_bytes / 1e6:,.0f} MB" if self.total_bytes < 1e9 else f"{self.total_bytes / 1e9:,.1f} GB"
+        room = ""
+        if self.free_bytes is not None and self.total_bytes > self.free_bytes:
+            room = f" The disk has only {self.free_bytes / 1e9:,.1f} GB: free some before it runs."
+        return (
+            f"{words} in {duration(self.total_seconds)} ({self.seconds_per_picture:.2f} s each), ready at "
+            f"{day}{end:%H:%M}, {disk} of disk.{room}"
+        )
+
+    @property
+    def words(self) -> str:
+        """All of it for a terminal."""
+        lines = [self.sentence, ""]
+        for column, counts in self.value_counts.items():
+            told = (
+                f"{counts:,} values" if isinstance(counts, int) else ", ".join(f"{v} {n:,}" for v, n in counts.items())
+            )
+            lines.append(f"{column}: {told}")
+        lines += ["", *(f"{e.index:>7,}  seed {e.seed}  {e.prompt}" for e in self.examples), "", *self.notes]
+        return "\n".join(lines).rstrip()

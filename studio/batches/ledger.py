@@ -1,0 +1,267 @@
+"""What was made of a batch: a row for each item that is done or failed, and for each picture that was rejected.
+
+Each process writes a ledger of its own, so that processes and machines on a shared folder never wait for one another;
+whoever reads looks at all of them. The picture is on the disk before its row is: a row without its picture cannot be,
+and a picture without its row is made again, to the same bytes.
+"""
+
+import heapq
+import itertools
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+from studio.errors import BatchError
+from studio.results import Check, Fact
+from studio.scoring.picture import PictureScores
+
+ItemState = Literal["done", "failed"]
+_BUSY_SECONDS = 30
+_TABLES = """
+create table items (
+    seq integer primary key autoincrement,
+    item integer not null unique,
+    state text not null,
+    file text not null,
+    sha256 text not null,
+    num_bytes integer not null,
+    content text not null,
+    seed integer not null,
+    attempts integer not null,
+    seconds real not null,
+    made_at text not null,
+    reason text not null,
+    facts text not null
+);
+create table rejections (
+    seq integer primary key autoincrement,
+    item integer not null,
+    attempt integer not null,
+    seed integer not null,
+    reason text not null,
+    file text not null,
+    made_at text not null,
+    unique (item, attempt)
+);
+"""
+_VERSION = 1
+
+
+class ItemFacts(Fact):
+    """What was seen of a picture: its checks, and its scores where they were asked for."""
+
+    checks: tuple[Check, ...] = ()
+    scores: PictureScores | None = None
+
+
+class ItemRow(Fact):
+    """One item that needs nothing more.
+
+    Attributes:
+        file: of the picture, below the batch's folder; "" of a failed one.
+        sha256, num_bytes: of that file.
+        content: the picture's perceptual hash (64 bits as hex) and the sha256 of its pixels, `phash:sha256`.
+        seed: that made it: the planned one, or after rejections one derived from it.
+        attempts: how often it was made.
+        seconds: that its making took in all, rejected ones too.
+        reason: why it failed.
+    """
+
+    item: int
+    state: ItemState
+    file: str = ""
+    sha256: str = ""
+    num_bytes: int = 0
+    content: str = ""
+    seed: int
+    attempts: int
+    seconds: float
+    made_at: str
+    reason: str = ""
+    facts: ItemFacts = ItemFacts()
+
+
+class RejectionRow(Fact):
+    """One picture that was made and not taken; the item was tried again with another seed."""
+
+    item: int
+    attempt: int
+    seed: int
+    reason: str
+    file: str = ""
+    made_at: str
+
+
+class Ledger:
+    """The ledger that one process writes. It belongs to one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it, or make it.
+
+        Raises:
+            BatchError: where it cannot be used, or is of another version.
+        """
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+            # No WAL: it needs memory that machines on a shared folder do not share.
+            self._connection.execute("pragma synchronous = full")
+            if self._version() == 0:
+                with self._connection:
+                    self._connection.executescript(f"begin immediate;{_TABLES}pragma user_version = {_VERSION};commit;")
+        except sqlite3.Error as error:
+            raise self._problem(error) from error
+        if self._version() != _VERSION:
+            raise BatchError(f"{path} was made by another version of the studio. Begin the batch anew.")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def add(self, row: ItemRow) -> None:
+        """Note an item as done or failed; on the disk when this returns. What was noted of it before is replaced.
+
+        Raises:
+            OSError: where the disk is full.
+            BatchError: where it cannot be written for another reason.
+        """
+        values = {**row.model_dump(exclude={"facts"}), "facts": row.facts.model_dump_json()}
+        self._insert("items", values)
+
+    def reject(self, row: RejectionRow) -> None:
+        """Note a picture that was not taken.
+
+        Raises:
+            OSError, BatchError: as `add`.
+        """
+        self._insert("rejections", row.model_dump())
+
+    def forget(self, items: Sequence[int]) -> None:
+        """Take rows back, so that their items are made again.
+
+        Raises:
+            OSError, BatchError: as `add`.
+        """
+        self._execute("delete from items where item = ?", [(item,) for item in items])
+
+    def _insert(self, table: str, values: dict[str, object]) -> None:
+        columns, marks = ", ".join(values), ", ".join("?" * len(values))
+        self._execute(f"insert or replace into {table} ({columns}) values ({marks})", [tuple(values.values())])
+
+    def _execute(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        try:
+            self._connection.execute("begin immediate")
+            with self._connection:
+                self._connection.executemany(statement, rows)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise OSError(28, "No space left on device", str(self._path)) from error
+            raise self._problem(error) from error
+        except sqlite3.Error as error:
+            raise self._problem(error) from error
+
+    def _version(self) -> int:
+        return int(self._connection.execute("pragma user_version").fetchone()[0])
+
+    def _problem(self, error: sqlite3.Error) -> BatchError:
+        return BatchError(
+            f"The batch's ledger {self._path} cannot be used ({error}). See that the disk works and may be written."
+        )
+
+
+def ledger_files(folder: Path) -> tuple[Path, ...]:
+    """Every process's ledger."""
+    return tuple(sorted(folder.glob("process-*.db"))) if folder.is_dir() else ()
+
+
+def read_items(folder: Path) -> Iterator[ItemRow]:
+    """Every row of all ledgers by the item's number; of an item that two ledgers have, the later try.
+
+    Raises:
+        BatchError: where a ledger cannot be read.
+    """
+    ledgers = (_item_rows(path) for path in ledger_files(folder))
+    for _, rows in itertools.groupby(heapq.merge(*ledgers, key=lambda row: row.item), key=lambda row: row.item):
+        yield max(rows, key=lambda row: (row.attempts, row.state == "failed"))
+
+
+def read_rejections(folder: Path) -> Iterator[RejectionRow]:
+    """Every picture that was not taken, by item and attempt.
+
+    Raises:
+        BatchError: where a ledger cannot be read.
+    """
+    rows = (_rejection_rows(path) for path in ledger_files(folder))
+    return heapq.merge(*rows, key=lambda row: (row.item, row.attempt))
+
+
+def known_items(folder: Path, num_items: int) -> bytearray:
+    """(num_items,) 1 for every item that is done or failed.
+
+    Raises:
+        BatchError: where a ledger cannot be read.
+    """
+    known = bytearray(num_items)
+    for path in ledger_files(folder):
+        for row in _rows(path, "select item from items"):
+            known[row["item"]] = 1
+    return known
+
+
+def rows_since(path: Path, seq: int, *, limit: int = 5000) -> list[tuple[int, ItemRow]]:
+    """(number, row) of what one ledger noted after a number, for whoever follows.
+
+    Raises:
+        BatchError: where it cannot be read.
+    """
+    found = _rows(path, "select * from items where seq > ? order by seq limit ?", seq, limit)
+    return [(row["seq"], _item(row)) for row in found]
+
+
+def count_items(folder: Path) -> int:
+    """How many items all ledgers together have; one that two have counts twice.
+
+    Raises:
+        BatchError: where a ledger cannot be read.
+    """
+    return sum(_count(path, "items") for path in ledger_files(folder))
+
+
+def count_rejections(folder: Path) -> int:
+    """How many pictures were not taken.
+
+    Raises:
+        BatchError: where a ledger cannot be read.
+    """
+    return sum(_count(path, "rejections") for path in ledger_files(folder))
+
+
+def _count(path: Path, table: str) -> int:
+    return sum(row["number"] for row in _rows(path, f"select count(*) as number from {table}"))
+
+
+def _item_rows(path: Path) -> Iterator[ItemRow]:
+    return (_item(row) for row in _rows(path, "select * from items order by item"))
+
+
+def _rejection_rows(path: Path) -> Iterator[RejectionRow]:
+    for row in _rows(path, "select * from rejections order by item, attempt"):
+        yield RejectionRow(**{name: row[name] for name in RejectionRow.model_fields})
+
+
+def _item(row: sqlite3.Row) -> ItemRow:
+    values = {name: row[name] for name in ItemRow.model_fields if name != "facts"}
+    return ItemRow(**values, facts=ItemFacts.model_validate_json(row["facts"]))
+
+
+def _rows(path: Path, statement: str, *values: int) -> Iterator[sqlite3.Row]:
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as connection:
+            connection.row_factory = sqlite3.Row
+            yield from connection.execute(statement, values)
+    except sqlite3.Error as error:
+        if "no such table" not in str(error):  # of a ledger that is just being made
+            raise BatchError(f"The batch's ledger {path} cannot be read ({error}).") from error

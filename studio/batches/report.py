@@ -1,0 +1,125 @@
+"""The morning report: what was made, what was rejected and why, how long it took, how good it is. In Markdown."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from studio.batches.folder import BatchFolder
+from studio.batches.ledger import ItemRow, read_items, read_rejections
+from studio.batches.plan import BatchPlan
+from studio.files import write_atomically
+from studio.scoring.picture import PictureScores
+from studio.scoring.summarise import summarise_scores
+from studio.words import counted, duration
+
+MOST_ROWS = 40
+MOST_SCORED = 20_000  # a mean of more says nothing new
+
+
+@dataclass
+class _Found:
+    """What the ledgers tell, counted."""
+
+    num_done: int = 0
+    num_bytes: int = 0
+    seconds: float = 0.0
+    num_tried_again: int = 0
+    failed: list[ItemRow] = field(default_factory=list)
+    scores: list[PictureScores] = field(default_factory=list)
+    values: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+def write_report(folder: BatchFolder, plan: BatchPlan, *, finished: bool) -> None:
+    """Write `report.md`.
+
+    Raises:
+        BatchError: where a ledger cannot be read.
+        OSError: where it cannot be written.
+    """
+    found = _count(folder, plan)
+    parts = [
+        [f"# {folder.name}", "", *_verdict(found, plan, finished=finished)],
+        _values(found, plan),
+        _rejected(folder, found),
+        ["## Scores", "", *(f"- {words}" for words in summarise_scores(found.scores).sentences)]
+        if found.scores
+        else [],
+    ]
+    write_atomically(folder.report, "\n".join("\n".join([*part, ""]) for part in parts if part).encode())
+
+
+def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:
+    found = _Found(values={column: Counter() for column in plan.columns})
+    for row in read_items(folder.ledgers):
+        found.seconds += row.seconds
+        found.num_tried_again += row.attempts > 1
+        if row.state == "failed":
+            found.failed.append(row)
+            continue
+        found.num_done += 1
+        found.num_bytes += row.num_bytes
+        for column, value in plan.item(row.item).attributes.items():
+            found.values[column][value] += 1
+        if row.facts.scores and len(found.scores) < MOST_SCORED:
+            found.scores.append(row.facts.scores)
+    return found
+
+
+def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
+    lineage = f"{found.num_done:,} of {plan.num_items:,} pictures are made and valid"
+    failed = f"; {len(found.failed):,} failed after all their tries" if found.failed else ""
+    left = plan.num_items - found.num_done - len(found.failed)
+    not_yet = "" if finished else f"; {left:,} are still to be made"
+    each = found.seconds / max(1, found.num_done + len(found.failed))
+    return [
+        f"**{lineage}{failed}{not_yet}.**",
+        "",
+        f"- Time in pictures: {duration(found.seconds)}, {each:.2f} s each.",
+        f"- Made again with another seed: {counted(found.num_tried_again, 'item')}.",
+        f"- On the disk: {found.num_bytes / 1e6:,.1f} MB.",
+        f"- Plan: sha256 {plan.digest[:16]}….",
+    ]
+
+
+def _values(found: _Found, plan: BatchPlan) -> list[str]:
+    lines = ["## Pictures of each value"] if plan.columns else []
+    planned = plan.value_counts()
+    for column in plan.columns:
+        counts = planned[column]
+        if isinstance(counts, int):
+            lines += ["", f"{column}: {len(found.values[column]):,} different values."]
+            continue
+        rows = [(value, f"{found.values[column][value]:,}", f"{number:,}") for value, number in counts.items()]
+        lines += ["", *_table((column, "made", "planned"), rows)]
+    return lines
+
+
+def _rejected(folder: BatchFolder, found: _Found) -> list[str]:
+    rejections = list(islice(read_rejections(folder.ledgers), MOST_ROWS + 1))
+    if not rejections and not found.failed:
+        return ["## Rejected", "", "Nothing was rejected."]
+    lines = ["## Rejected", ""]
+    rows = [(f"{r.item:,}", str(r.attempt + 1), r.reason, r.file) for r in rejections[:MOST_ROWS]]
+    lines += _table(("item", "try", "why", "copy"), rows)
+    if len(rejections) > MOST_ROWS:
+        lines += ["", f"These are the first {MOST_ROWS}; the others are in `rejected/`."]
+    if found.failed:
+        lines += ["", f"Failed items: {', '.join(f'{row.item:,}' for row in found.failed[:MOST_ROWS])}."]
+    return lines
+
+
+def _scores(found: _Found) -> list[str]:
+    sentences = summarise_scores(found.scores).sentences
+    return ["## Scores", "", *(f"- {words}" for words in sentences)] if found.scores else []
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return lines + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+
+
+def _cell(value: str) -> str:
+    """Text that ends no cell and begins no markup."""
+    plain = " ".join(value.split())
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|!" else letter for letter in plain)
