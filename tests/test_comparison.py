@@ -26,7 +26,8 @@ from studio.comparison import (
     save_comparison,
     side_name,
 )
-from studio.comparison_grid import CELL, LABEL_HEIGHT, MARGIN, comparison_grid
+from studio.comparison_grid import comparison_grid
+from studio.picture_grid import CELL, LABEL_HEIGHT, MARGIN
 from studio.settings import CompareSettings, GenerationSettings, LoraChoice
 
 ROW = 2 * LABEL_HEIGHT + CELL + MARGIN

@@ -31,7 +31,7 @@ def write_outputs(folder: BatchFolder, settings: BatchSettings, plan: BatchPlan,
     write_metadata(folder, plan)
     write_card(folder, plan)
     if finished:
-        set_strays_aside(folder, plan.num_items)
+        tidy(folder, plan.num_items)
         if settings.pictures_per_shard:
             write_shards(folder, pictures_per_shard=settings.pictures_per_shard)
     write_contact_sheet(folder, plan)
@@ -97,12 +97,15 @@ def write_card(folder: BatchFolder, plan: BatchPlan) -> None:
     write_atomically(folder.dataset / CARD, "\n".join(lines).encode() + b"\n")
 
 
-def set_strays_aside(folder: BatchFolder, num_items: int) -> None:
-    """What lies beside no item that is done, of a kill or of a picture that was rejected later, goes to `rejected`.
+def tidy(folder: BatchFolder, num_items: int) -> None:
+    """Half-written files of a kill are deleted; pictures of no item that is done (of a kill, or rejected later) go to
+    `rejected`. For a batch that nobody works on.
 
     Raises:
         BatchError, OSError: as `write_outputs`.
     """
+    for part in folder.root.rglob(".*.part"):
+        part.unlink()
     done = bytearray(num_items)
     for row in read_items(folder.ledgers):
         done[row.item] = row.state == "done"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from studio.settings import Settings
 
-BenchName = Literal["startup", "cold-start", "memory", "dataset", "shipped", "lora", "training", "real-size"]
+BenchName = Literal["startup", "cold-start", "memory", "dataset", "shipped", "lora", "training", "batch", "real-size"]
 BENCH_NAMES: tuple[BenchName, ...] = get_args(BenchName)
 
 

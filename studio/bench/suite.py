@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from studio.bench.batch import bench_batch
 from studio.bench.cold_start import bench_cold_start
 from studio.bench.dataset import bench_dataset
 from studio.bench.figures import Figure
@@ -81,6 +82,13 @@ BENCHES: Mapping[BenchName, Bench] = {
         "of three steps, the best but the first counted: `studio train` beside diffusers' own "
         "`train_text_to_image_lora.py` (attention layers) and kohya's `train_network.py` (192 layers, cached latents), "
         "or beside a plain loop where no checkout was given.",
+    ),
+    "batch": Bench(
+        bench_batch,
+        "Five pictures of a batch (checks, scores, files that are whole or not there, the ledger) beside a loop over "
+        "the same loaded pipeline that only generates and saves the same files. What is around one picture of 512 × "
+        "512, measured with two steps, as a share of 25. A file of a million prompts planned, shown, fixed and its "
+        "last item drawn, and a batch of a thousand small pictures, each in a fresh process.",
     ),
     "real-size": Bench(
         bench_real_size,

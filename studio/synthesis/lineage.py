@@ -35,5 +35,5 @@ def _origin(choice: LoraChoice, library: LoraLibrary) -> LoraOrigin:
         strength=choice.strength,
         sha256=sha256_of(path),
         steps=metadata.get("ss_steps", ""),
-        dataset_sha256=metadata.get("lora_studio.dataset", ""),
+        dataset_sha256=metadata.get("lora_studio.dataset_sha256", ""),
     )

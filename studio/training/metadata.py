@@ -82,6 +82,7 @@ def file_metadata(
         "modelspec.trigger_phrase": settings.trigger_word,
         "modelspec.prediction_type": "v" if prediction_type == "v_prediction" else "epsilon",
         "lora_studio.version": __version__,
+        "lora_studio.dataset_sha256": plan.dataset_digest,
     }
 
 

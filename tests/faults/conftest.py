@@ -6,6 +6,8 @@ The processes are forked from a server that has imported everything: a trial the
 import json
 import multiprocessing
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -130,7 +132,7 @@ def forks() -> Iterator[ForkServerContext]:
     before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "TRANSFORMERS_VERBOSITY")}
     os.environ.update({"OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"})
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["studio.training.run"])
+    context.set_forkserver_preload(["studio.training.run", "studio.synthesis.run"])
     yield context
     for name, value in before.items():
         if value is None:
@@ -180,3 +182,17 @@ def final_state(run: RunFolder, step: int) -> dict[str, object]:
     position = json.loads((folder / "position.json").read_text(encoding="utf-8"))
     state["position"] = (position["step"], position["batches_done"])
     return state
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of three megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)

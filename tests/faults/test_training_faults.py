@@ -4,9 +4,8 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -183,20 +182,6 @@ def test_checkpoints_are_kept_as_the_settings_say(tmp_path: Path) -> None:
         store.save(step, {"a": b"b"})
         store.prune(keep_last=2, keep_every=4)
     assert store.steps() == [4, 8, 9, 10]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of three megabytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("only root may mount a small disk")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_on_a_full_disk_it_waits_says_so_and_goes_on_with_nothing_lost(
