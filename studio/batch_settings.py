@@ -98,20 +98,22 @@ class BatchSettings(Settings):
     most_offset: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
         title="Most offset from the centre",
-        description="How far the subject's middle may lie from the picture's, as a share of its side. Empty: any.",
+        description="How far the subject's middle may lie from the picture's, as a share of the shorter side. "
+        "Empty: any.",
     )
     most_colour_difference: Annotated[float, Ge(0), Le(200)] | None = Field(
         None,
         title="Most colour difference",
         description="How far the subject's colour may be from the one its prompt names, as ΔE. Empty: any.",
     )
-    least_sharpness: Annotated[float, Ge(0), Le(1_000_000)] | None = Field(
-        None, title="Least sharpness", description="Below this sharpness a picture fails. Empty: any."
+    least_sharpness: Annotated[float, Ge(0), Le(1)] | None = Field(
+        None, title="Least sharpness", description="From 0, blurred beyond recognition, to 1. Empty: any."
     )
-    least_distance: Annotated[float, Ge(0), Le(1)] | None = Field(
+    least_distance: Annotated[float, Ge(0), Le(10)] | None = Field(
         None,
         title="Least distance to training pictures",
-        description="A picture nearer than this to a training picture fails, as it may be a copy. Empty: any.",
+        description="A picture nearer than this to a training picture fails, as it may be a copy: 0 is the "
+        "very same, 1 as far as two of them usually are. Empty: any.",
     )
     nearest_to: str = Field(
         "",
