@@ -99,7 +99,8 @@ class BatchSettings(Settings):
     most_offset: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
         title="Most offset from the centre",
-        description="How far the subject's middle may lie from the picture's, as a share of its side. Empty: any.",
+        description="How far the subject's middle may lie from the picture's, as a share of the shorter side. "
+        "Empty: any.",
     )
     most_colour_difference: Annotated[float, Ge(0), Le(200)] | None = Field(
         None,
@@ -107,12 +108,13 @@ class BatchSettings(Settings):
         description="How far the subject's colour may be from the one its prompt names, as ΔE. Empty: any.",
     )
     least_sharpness: Annotated[float, Ge(0), Le(1)] | None = Field(
-        None, title="Least sharpness", description="Below this sharpness a picture fails. Empty: any."
+        None, title="Least sharpness", description="From 0, blurred beyond recognition, to 1. Empty: any."
     )
-    least_distance: Annotated[float, Ge(0), Le(1)] | None = Field(
+    least_distance: Annotated[float, Ge(0), Le(10)] | None = Field(
         None,
         title="Least distance to training pictures",
-        description="A picture nearer than this to a training picture fails, as it may be a copy. Empty: any.",
+        description="A picture nearer than this to a training picture fails, as it may be a copy: 0 is the "
+        "very same, 1 as far as two of them usually are. Empty: any.",
     )
     nearest_to: str = Field(
         "",

@@ -1,91 +1,236 @@
-"""Which pictures a batch makes: a function of the settings, the stored prompts and an item's number alone."""
+"""Which pictures a batch makes: a function of the settings, the stored rows and an item's number alone."""
 
-import hashlib
 import itertools
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from pathlib import Path
+from random import Random
+
+import numpy as np
 
 from studio.batch_settings import BatchSettings
+from studio.batches.attributes import parse_attributes
+from studio.batches.chance import item_seed, uniform
+from studio.batches.checking import RowChecker
+from studio.batches.counting import count_attributes, count_cells
 from studio.batches.item import BatchItem
-from studio.errors import BatchError
+from studio.batches.overrides import apply_overrides, check_columns, own_seed, setting_of, settings_in
+from studio.batches.plan_files import LINES, PLAN, RECORDS, PlanParts, read_parts, rows_file, variants_of, write_parts
+from studio.batches.rows import Row, Rows, write_rows
+from studio.batches.size import plan_size
+from studio.batches.sources import find_sources
+from studio.batches.template import TemplateReader, columns_in, fill
+from studio.batches.variants import Text
+from studio.batches.wildcards import Wildcards
+from studio.dataset.template import tidy
+from studio.errors import BatchError, StudioError
+from studio.paths import typed_path
 from studio.prompts import plain_prompt
-from studio.settings import SEED_MAX, GenerationSettings, parse_settings
+from studio.settings import SEED_MAX
+
+_MAX_NOTED_WORDS = 5
 
 
 class BatchPlan:
-    """The items of a batch, by number."""
+    """The items of a batch, by number. Asking for one needs no order and leaves nothing behind.
 
-    def __init__(self, settings: BatchSettings) -> None:
-        self._settings = settings
-        self._lines = [line for line in settings.prompts.splitlines() if line.strip() and not line.startswith("#")]
-        self._values: dict[str, list[str]] = {}
-        for line in settings.attributes.splitlines():
-            column, _, values = line.partition(":")
-            self._values[column.strip()] = [value.strip() for value in values.split(",")]
-        self._combinations = list(itertools.product(self._lines, *self._values.values()))
-        self.columns: tuple[str, ...] = tuple(self._values)
-        self.num_items: int = settings.total or len(self._combinations) * settings.images_per_prompt
-        self.notes: tuple[str, ...] = ()
-        self.digest: str = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+    Attributes:
+        num_items: how many there are.
+        columns: the table's, then those of the box of attributes.
+        notes: what was left out or decided, each a sentence.
+        digest: SHA-256 over all that decides the items, in hexadecimal.
+    """
+
+    def __init__(self, parts: PlanParts, digest: str) -> None:
+        self._parts = parts
+        self._shared = parts.settings.generation
+        self._attributes = parse_attributes(parts.settings.attributes)
+        self.digest = digest
+        self.notes = parts.notes
+        self.columns: tuple[str, ...] = (*parts.table_columns, *(column.name for column in self._attributes))
+        self._layout = plan_size(parts, self._attributes).layout
+        self.num_items = self._layout.num_items
+        self._reader = TemplateReader(self.columns, Wildcards(parts.wildcard_folder, parts.wildcards))
+        # Neighbours have the same line and settings; what is kept here changes no result.
+        self._template = lru_cache(maxsize=256)(self._reader.read)
+        self._line = lru_cache(maxsize=64)(parts.lines.__getitem__)
+        self._apply = lru_cache(maxsize=1024)(lambda overrides: apply_overrides(self._shared, dict(overrides)))
 
     def item(self, index: int) -> BatchItem:
-        """One item."""
-        place = index // self._settings.images_per_prompt % len(self._combinations)
-        prompt, *values = self._combinations[place]
+        """One item, from 0 on.
+
+        Raises:
+            IndexError: where there is no such item.
+            BatchError: where a value breaks a rule that could not be checked when the plan was made.
+        """
+        if not 0 <= index < self.num_items:
+            raise IndexError(f"item must be between 0 and {self.num_items - 1}, got {index}")
+        places = self._layout.places(np.array([index], np.int64))
+        line = self._line(int(places.line[0]))
+        cells = line.cells if self._parts.records is None else self._parts.records[int(places.record[0])].cells
+        chosen = (column.values[int(value[0])] for column, value in zip(self._attributes, places.values, strict=True))
+        values = (*cells, *chosen)
         attributes = dict(zip(self.columns, values, strict=True))
-        for column, value in attributes.items():
-            prompt = prompt.replace(f"{{{column}}}", value)
-        base = self._settings.generation
-        changes: dict[str, object] = {"prompt": prompt, "seed": (base.seed + index) % (SEED_MAX + 1)}
-        changes.update((name, value) for name, value in attributes.items() if name in GenerationSettings.model_fields)
-        generation = parse_settings(GenerationSettings, {**base.model_dump(), **changes})
+        overrides = {**settings_in(attributes), **line.options}
+        given_seed = overrides.pop("seed", "")
+        try:
+            prompt = self._prompt(line, index, int(places.variant[0]), values)
+            settings = self._apply(tuple(sorted(overrides.items())))
+            # An own seed goes on from copy to copy, the shared one from item to item.
+            seed = own_seed(given_seed) + int(places.copy[0]) if given_seed else settings.seed + index
+        except StudioError as error:
+            place = f"{self._parts.source_names[line.source]} line {line.number}"
+            raise BatchError(f"{place}, item {index}: {error}") from error
+        generation = settings.model_copy(update={"prompt": prompt, "seed": seed % (SEED_MAX + 1)})
         return BatchItem(index=index, generation=generation, caption=plain_prompt(prompt), attributes=attributes)
 
+    def _prompt(self, line: Row, index: int, variant: int, values: tuple[str, ...]) -> str:
+        template = self._template(line.prompt)
+        if isinstance(template, Text):
+            text = template.text
+        elif variant < 0:
+            text = template.draw(Random(item_seed(self._shared.seed, index)))
+        else:
+            text = template.at(variant)
+        filled = fill(text, values)
+        return tidy(filled) if any(not values[column] for column in columns_in(text)) else filled.strip()
+
     def value_counts(self) -> Mapping[str, Mapping[str, int] | int]:
-        """How many items have each value of each column; only the number of values where there are over 200."""
-        counts: dict[str, Counter[str]] = {column: Counter() for column in self.columns}
-        for index in range(self.num_items):
-            for column, value in self.item(index).attributes.items():
-                counts[column][value] += 1
-        return counts
+        """How many items have each value, by column; of a column with over 200 values only how many values there are.
+
+        Values that no item has are not counted. A million items take about a second or two.
+        """
+        return self._value_counts
+
+    @cached_property
+    def _value_counts(self) -> dict[str, dict[str, int] | int]:
+        parts = self._parts
+        rows = parts.lines if parts.records is None else parts.records
+        counts, per_row = count_attributes(
+            self._layout,
+            self._attributes,
+            num_rows=len(rows) if parts.table_columns else 0,
+            by_record=parts.records is not None,
+        )
+        return {**(count_cells(rows, parts.table_columns, per_row) if parts.table_columns else {}), **counts}
 
     def examples(self, count: int = 10) -> tuple[BatchItem, ...]:
-        """Items spread over the plan."""
-        shown = min(count, self.num_items)
-        return tuple(self.item(i * self.num_items // shown) for i in range(shown))
+        """Some items, spread over the plan and its columns, in its order.
+
+        Raises:
+            BatchError: as `item`.
+        """
+        count = min(count, self.num_items)
+        # One from each part, at a place drawn by chance: at equal distances a column could have one value in all.
+        within = uniform(0, "examples", np.arange(count, dtype=np.int64))
+        return tuple(self.item(int((part + within[part]) * self.num_items / count)) for part in range(count))
 
 
 def make_plan(settings: BatchSettings, *, wildcards: Path, stored: Path | None = None) -> BatchPlan:
-    """Plan a batch.
+    """Plan a batch: every row is read and checked once.
+
+    Args:
+        wildcards: the folder of wildcards where the settings name none.
+        stored: a folder for the rows, so that the plan does not need what they were read from; None for a temporary
+            file, which is gone with the plan.
 
     Raises:
-        BatchError: where it cannot be planned, naming file, line, rule and value.
+        BatchError: where it cannot be planned, naming file, line, column, rule and value.
+        OSError: where the disk is full.
     """
-    return BatchPlan(settings)
+    parts = _make_parts(settings, _wildcard_folder(settings, wildcards), stored)
+    return BatchPlan(parts, parts.digest())
 
 
 def store_plan(settings: BatchSettings, *, wildcards: Path, folder: Path) -> BatchPlan:
-    """Plan a batch and fix it in `folder`.
+    """Plan a batch and fix it in `folder`: what is edited elsewhere changes nothing of it any more.
 
     Raises:
-        BatchError: as `make_plan`.
-        OSError: where the folder cannot be written.
+        BatchError: as `make_plan`; or where the folder has a plan already.
+        OSError: where the folder cannot be written; it then holds no plan.
     """
-    plan = make_plan(settings, wildcards=wildcards)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plan.json").write_text(settings.model_dump_json(), encoding="utf-8")
-    return plan
+    if (folder / PLAN).exists():
+        raise BatchError(f"{folder} has a plan already, and what was made of it belongs to it. Begin another batch.")
+    parts = _make_parts(settings, _wildcard_folder(settings, wildcards), folder)
+    write_parts(parts, parts.digest(), folder)
+    return open_plan(folder)
 
 
 def open_plan(folder: Path) -> BatchPlan:
     """Read a stored plan back.
 
     Raises:
-        BatchError: where it is not there, or damaged.
+        BatchError: where there is none, or it was damaged or changed.
     """
-    try:
-        text = (folder / "plan.json").read_text(encoding="utf-8")
-    except OSError as error:
-        raise BatchError(f"The plan in {folder} cannot be read ({error.strerror}).") from error
-    return BatchPlan(BatchSettings.model_validate_json(text))
+    parts, digest = read_parts(folder)
+    return BatchPlan(parts, digest)
+
+
+def _wildcard_folder(settings: BatchSettings, default: Path) -> Path:
+    if not settings.wildcards.strip():
+        return default
+    folder = typed_path(settings.wildcards.strip())
+    if not folder.is_dir():
+        raise BatchError(f"wildcards: there is no folder {folder}. Choose another, or empty the field.")
+    return folder
+
+
+def _make_parts(settings: BatchSettings, wildcard_folder: Path, stored: Path | None) -> PlanParts:
+    attributes = parse_attributes(settings.attributes)
+    sources = find_sources(settings)
+    columns = (*sources.columns, *(column.name for column in attributes))
+    check_columns(columns)
+    _check_grid(settings, columns)
+    wildcards = Wildcards(wildcard_folder)
+    reader = TemplateReader(columns, wildcards)
+    checker = RowChecker(
+        settings.generation,
+        names=sources.names,
+        table_columns=sources.columns,
+        attributes=attributes,
+        reader=reader,
+    )
+    lines = _keep(checker.lines(sources.lines), stored, LINES)
+    records = None if sources.records is None else _keep(checker.records(sources.records), stored, RECORDS)
+    if not len(lines) or (records is not None and not len(records)):
+        raise BatchError(f"{sources.names[-1]} holds no row. Write one, or choose another file.")
+    parts = PlanParts(
+        settings=settings,
+        source_names=sources.names,
+        table_columns=sources.columns,
+        lines=lines,
+        records=records,
+        num_variants=variants_of(np.frombuffer(checker.num_variants, dtype=np.int64)),
+        wildcards=wildcards.used,
+        wildcard_folder=wildcard_folder,
+        notes=(),
+    )
+    notes = [*sources.notes, *_column_notes(columns, reader), *plan_size(parts, attributes).notes]
+    return replace(parts, notes=tuple(notes))
+
+
+def _keep(rows: Iterable[Row], stored: Path | None, name: str) -> Rows:
+    with rows_file(stored, name) as file:
+        offsets = write_rows(rows, file)
+    return Rows(file if stored is None else stored / name, offsets)
+
+
+def _check_grid(settings: BatchSettings, columns: Sequence[str]) -> None:
+    for name, column in (("grid_x", settings.grid_x), ("grid_y", settings.grid_y)):
+        if column and column not in columns:
+            there = ", ".join(columns) or "none"
+            raise BatchError(f"{name} must be a column of the plan, got {column!r}. There are: {there}.")
+
+
+def _column_notes(columns: Sequence[str], reader: TemplateReader) -> list[str]:
+    notes = []
+    if acting := [column for column in columns if setting_of(column)]:
+        notes.append(f"Columns that are settings of each picture: {', '.join(acting)}.")
+    words = [f"{{{word}}}" for word in itertools.islice(reader.words, _MAX_NOTED_WORDS)]
+    if words:
+        notes.append(
+            f"No column is called {', '.join(words)}: the words stand in the prompts without their braces. Columns: "
+            f"{', '.join(columns) or 'none'}."
+        )
+    return notes

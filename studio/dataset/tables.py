@@ -88,7 +88,7 @@ def _read_csv(text: str, name: str, leftovers: list[Leftover], *, last_takes_res
             continue  # an empty line is no row
         if len(cells) > len(columns) and last_takes_rest:
             cells = [*cells[: len(columns) - 1], delimiter.join(cells[len(columns) - 1 :])]
-        if problem := _cell_problem(cells, columns):
+        if problem := cell_problem(cells, columns):
             leftovers.append(_left(f"{name} row {number}", "row unreadable", problem))
         else:
             rows.append(TableRow(number, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
@@ -108,7 +108,8 @@ def _numbered(reader: "Iterator[list[str]]", name: str, leftovers: list[Leftover
             leftovers.append(_left(f"{name} row {number}", "row unreadable", f"The row cannot be read ({error})."))
 
 
-def _cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
+def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
+    """What is wrong with a row, in a sentence; empty where nothing is."""
     if len(cells) < len(columns):
         return f"The row has {len(cells)} cells for {len(columns)} columns, so it is not known which is missing."
     if len(cells) > len(columns):
@@ -158,15 +159,15 @@ def _read_json(text: str, name: str, leftovers: list[Leftover], *, lines: bool) 
 def _json_cells(record: object) -> dict[str, str] | None:
     if not isinstance(record, dict) or not record:
         return None
-    return {key: _as_text(value) for key, value in record.items()}
+    return {key: as_text(value) for key, value in record.items()}
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
     """As a cell of a CSV would say it; a list is its items with commas between."""
     if value is None:
         return ""
     if isinstance(value, list):
-        return ", ".join(_as_text(item) for item in value)
+        return ", ".join(as_text(item) for item in value)
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
 
 

@@ -1,0 +1,176 @@
+"""Which row, which values and which variant an item has: arithmetic on its number, for one item or a million."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studio.batches.attributes import AttributeColumn
+from studio.batches.chance import uniform
+from studio.batches.strides import Integers, Stride, choose_stride, steps_looked_at
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where items stand, all as (n,) int64.
+
+    Attributes:
+        record: number of the table's record, where the plan's own prompts are filled from a table; else 0.
+        line: number of the prompt.
+        values: for each column of attributes, the number of its value.
+        variant: number of the prompt's variant; -1 where each item draws it.
+        copy: how many earlier items have the same of all of this.
+    """
+
+    record: Integers
+    line: Integers
+    values: tuple[Integers, ...]
+    variant: Integers
+    copy: Integers
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All that decides where items stand.
+
+    Attributes:
+        num_variants: (lines,) int64: of each prompt; in a random plan all 1.
+        random: each item draws for itself.
+        seed: what chance begins with.
+    """
+
+    num_items: int
+    num_records: int
+    num_variants: Integers
+    columns: tuple[AttributeColumn, ...]
+    images_per_prompt: int
+    random: bool
+    seed: int
+
+    def places(self, items: Integers) -> Places:
+        """Where items stand, by number."""
+        if self.random:
+            return self._drawn(items)
+        prompts, copies = self._prompts(items)
+        record, line, free, variant = self._parts(prompts)
+        rest = iter(free)
+        values = tuple(self._by_quota(column, items) if column.quotas else next(rest) for column in self.columns)
+        return Places(record, line, values, variant, copies)
+
+    @cached_property
+    def num_prompts(self) -> int:
+        """How many different prompts there are, columns with quotas left aside."""
+        return self.num_records * self._per_record
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(len(column.values) for column in self.columns if not column.quotas)
+
+    @cached_property
+    def _num_free(self) -> int:
+        return int(np.prod(self._sizes, dtype=np.int64))
+
+    @cached_property
+    def _line_starts(self) -> Integers:
+        """(lines + 1,): before how many prompts of a record each line's begin."""
+        return np.concatenate([[0], np.cumsum(self.num_variants)]).astype(np.int64) * self._num_free
+
+    @cached_property
+    def _all_one(self) -> bool:
+        return int(self.num_variants.max()) == 1
+
+    @cached_property
+    def _per_record(self) -> int:
+        return int(self.num_variants.sum()) * self._num_free
+
+    def _parts(self, prompts: Integers) -> tuple[Integers, Integers, list[Integers], Integers]:
+        """A prompt's number taken apart: record, line, values and variant; the last one changes first."""
+        record, rest = np.divmod(prompts, self._per_record)
+        if self._all_one:
+            line, free = np.divmod(rest, self._num_free)
+            variant = np.zeros_like(line)
+        else:
+            line = np.searchsorted(self._line_starts, rest, side="right") - 1
+            free, variant = np.divmod(rest - self._line_starts[line], self.num_variants[line])
+        values = []
+        for size in reversed(self._sizes):
+            free, value = np.divmod(free, size)
+            values.append(value)
+        return record, line, values[::-1], variant
+
+    def _prompts(self, items: Integers) -> tuple[Integers, Integers]:
+        """The number of each item's prompt, and of its copy.
+
+        Rounds through all prompts with `images_per_prompt` copies side by side, a last round with fewer, and then
+        what is left over, one copy each, spread over all prompts.
+        """
+        size, per_prompt = self.num_prompts, self.images_per_prompt
+        whole = self.num_items // size  # copies that every prompt has
+        rounds = whole // per_prompt
+        in_last = items - rounds * per_prompt * size
+        last_copies = max(1, whole % per_prompt)
+        in_rounds = in_last < 0
+        round_number, in_round = np.divmod(items, per_prompt * size)
+        prompts = np.where(in_rounds, in_round // per_prompt, in_last // last_copies)
+        copies = np.where(in_rounds, round_number * per_prompt + in_round % per_prompt, rounds * per_prompt)
+        copies = np.where(in_rounds, copies, copies + in_last % last_copies)
+        left_over = items - whole * size
+        if self.num_items % size == 0:
+            return prompts, copies
+        spread = self._spread.places(np.maximum(left_over, 0))
+        return np.where(left_over < 0, prompts, spread), np.where(left_over < 0, copies, whole)
+
+    @cached_property
+    def _spread(self) -> Stride:
+        """The way through the prompts for what is left over when each was made equally often."""
+
+        def digits(prompts: Integers) -> list[Integers]:
+            record, line, values, _ = self._parts(prompts)
+            return [
+                *values,
+                *([line] if len(self.num_variants) > 1 else []),
+                *([record] if self.num_records > 1 else []),
+            ]
+
+        return choose_stride(self.num_prompts, self.num_items % self.num_prompts, digits)
+
+    @cached_property
+    def _quota_strides(self) -> dict[str, Stride]:
+        steps = steps_looked_at(self.num_items)
+        beside: list[Integers] = []
+        if not self.random:
+            _, line, free, _ = self._parts(self._prompts(steps)[0])
+            beside = [*free, line]
+        strides = {}
+        for column in self.columns:
+            if not column.quotas:
+                continue
+
+            def digits(places: Integers, column: AttributeColumn = column) -> list[Integers]:
+                return [_block(column.quotas, places)]
+
+            strides[column.name] = choose_stride(self.num_items, self.num_items, digits, beside)
+            beside.append(_block(column.quotas, strides[column.name].places(steps)))
+        return strides
+
+    def _by_quota(self, column: AttributeColumn, items: Integers) -> Integers:
+        return _block(column.quotas, self._quota_strides[column.name].places(items))
+
+    def _drawn(self, items: Integers) -> Places:
+        num_rows = self.num_records * len(self.num_variants)
+        row = (uniform(self.seed, "row", items) * num_rows).astype(np.int64)
+        record, line = np.divmod(row, len(self.num_variants))
+        values = tuple(
+            self._by_quota(column, items)
+            if column.quotas
+            else _block(column.weights, uniform(self.seed, f"column {column.name}", items) * sum(column.weights))
+            for column in self.columns
+        )
+        return Places(record, line, values, np.full_like(items, -1), items)
+
+
+def _block(lengths: Sequence[float], places: NDArray[np.generic]) -> Integers:
+    """In which of the blocks that lie one behind the other each place is."""
+    return np.minimum(np.searchsorted(np.cumsum(lengths), places, side="right"), len(lengths) - 1).astype(np.int64)

@@ -1,0 +1,198 @@
+"""Files of prompts: text, CSV and JSON lines, read one row at a time, whatever their encoding."""
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from studio.batches.attributes import PROMPT_COLUMNS
+from studio.batches.overrides import check_columns
+from studio.batches.prompt_lines import read_lines
+from studio.batches.rows import Row
+from studio.dataset.tables import MAX_CELL_CHARACTERS, MAX_TABLE_BYTES, as_text, cell_problem
+from studio.dataset.text_encoding import guess_text
+from studio.errors import BatchError, DatasetError
+
+ENDINGS = (".txt", ".csv", ".tsv", ".jsonl")
+_CHUNK_BYTES = 1 << 20
+_DELIMITERS = ",;\t"
+
+
+@dataclass
+class PromptFile:
+    """A file of prompts, before its rows are read.
+
+    Attributes:
+        columns: of a table, without the one of prompts.
+        prompt_column: its name in the file; empty where a table has none, and for a text.
+        is_table: whether it has columns at all.
+        notes: what was decided, in sentences; `rows` adds to them what it left out.
+        rows: its rows, read anew each time; raises BatchError, naming the line.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    prompt_column: str
+    is_table: bool
+    notes: list[str]
+    rows: Callable[[int], Iterator[Row]]
+
+
+def open_prompt_file(path: Path) -> PromptFile:
+    """Look into a file of prompts: what it is, and which columns it has.
+
+    Raises:
+        BatchError: where it cannot be read, or is none of the kinds.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise BatchError(f"prompt_file must end in {', '.join(ENDINGS)}, got {str(path)!r}.")
+    if not path.is_file():
+        raise BatchError(f"prompt_file: there is no file {path}. Choose another, or empty the field.")
+    notes: list[str] = []
+    text = _text_source(path, notes)
+    if path.suffix.lower() == ".txt":
+        return PromptFile(path.name, (), "", False, notes, lambda source: _text_rows(text, source, path.name))
+    if path.suffix.lower() == ".jsonl":
+        columns = _json_columns(text, path.name)
+        make_rows = _json_rows
+    else:
+        columns = _csv_columns(text, path.name)
+        make_rows = _csv_rows
+    prompt = _prompt_column(columns)
+    if prompt and prompt.lower() != "prompt":
+        notes.append(f"{path.name} has no column prompt: its column {prompt} is taken for it.")
+    others = tuple(column for column in columns if column != prompt)
+    try:
+        check_columns(others)
+    except BatchError as error:
+        raise BatchError(f"{path.name}: {error}") from error
+
+    def rows(source: int) -> Iterator[Row]:
+        skipped = 0
+        for row in make_rows(text, source, path.name, columns, prompt):
+            if prompt and not row.prompt:
+                skipped += 1
+                continue
+            yield row
+        if skipped:
+            notes.append(f"{path.name}: {skipped:,} rows were left out, as they have no prompt.")
+
+    return PromptFile(path.name, others, prompt, True, notes, rows)
+
+
+def _prompt_column(columns: tuple[str, ...]) -> str:
+    by_name = {column.lower(): column for column in columns}
+    return next((by_name[name] for name in PROMPT_COLUMNS if name in by_name), "")
+
+
+OpenText = Callable[[], AbstractContextManager[TextIO]]
+
+
+def _text_source(path: Path, notes: list[str]) -> OpenText:
+    """How to open the file as text, line ends as they are; only what is not UTF-8 is held in memory."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                decoder.decode(chunk)
+                if b"\0" in chunk:
+                    return _guessed(path, notes)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return _guessed(path, notes)
+    except OSError as error:
+        raise BatchError(f"{path} cannot be read ({error.strerror}).") from error
+    return lambda: path.open(encoding="utf-8-sig", newline="")
+
+
+def _guessed(path: Path, notes: list[str]) -> OpenText:
+    if path.stat().st_size > MAX_TABLE_BYTES:
+        raise BatchError(f"{path.name} is not UTF-8 and has over 512 MB. Save it as UTF-8.")
+    try:
+        text, encoding = guess_text(path.read_bytes())
+    except DatasetError as error:
+        raise BatchError(f"{path.name} cannot be read: {error}") from error
+    notes.append(
+        f"{path.name} is not UTF-8: it is read as {encoding}. Look whether its letters are right; if not, save it as "
+        "UTF-8."
+    )
+    return lambda: io.StringIO(text, newline="")
+
+
+def _text_rows(text: OpenText, source: int, name: str) -> Iterator[Row]:
+    with text() as file:
+        yield from read_lines(file, source, name)
+
+
+def _csv_columns(text: OpenText, name: str) -> tuple[str, ...]:
+    with text() as file:
+        head = file.readline()
+    columns = tuple(cell.strip() for cell in next(csv.reader([head], delimiter=_delimiter(head)), []))
+    if not any(columns):
+        raise BatchError(f"{name} is empty, or its first line names no column. Write the columns' names there.")
+    if "" in columns or len(set(columns)) < len(columns):
+        raise BatchError(f"{name} line 1 must name each column, and each once, got {', '.join(columns)!r}.")
+    return columns
+
+
+def _delimiter(head: str) -> str:
+    return max(_DELIMITERS, key=head.count)
+
+
+def _csv_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], prompt: str) -> Iterator[Row]:
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))  # ours is checked for each row, by name
+    place = columns.index(prompt) if prompt else None
+    with text() as file:
+        head = file.readline()
+        reader = csv.reader(file, delimiter=_delimiter(head), strict=True)
+        number = 2
+        while True:
+            try:
+                cells = [cell.strip() for cell in next(reader)]
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise BatchError(f"{name} line {number} cannot be read ({error}). Look at its quotes.") from error
+            if any(cells):
+                if problem := cell_problem(cells, columns):
+                    raise BatchError(f"{name} line {number}: {problem}")
+                own = "" if place is None else cells.pop(place)
+                yield Row(source, number, own, {}, tuple(cells))
+            number = reader.line_num + 2  # the head is read apart
+
+
+def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    with text() as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise BatchError(f"{name} line {number} is not JSON ({error}).") from error
+            if not isinstance(record, dict):
+                raise BatchError(f'{name} line {number} must be columns as {{"prompt": …}}, got {line.strip()[:40]!r}.')
+            cells = {key.strip(): as_text(value) for key, value in record.items()}
+            if any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in cells.values()):
+                raise BatchError(f"{name} line {number} has a zero byte, or over {MAX_CELL_CHARACTERS:,} characters.")
+            yield number, cells
+
+
+def _json_columns(text: OpenText, name: str) -> tuple[str, ...]:
+    columns = dict[str, None]()
+    for _, cells in _json_records(text, name):
+        columns.update(dict.fromkeys(cells))
+    if not columns:
+        raise BatchError(f'{name} holds no row. Write one on each line: {{"prompt": "a red shoe"}}.')
+    return tuple(columns)
+
+
+def _json_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], prompt: str) -> Iterator[Row]:
+    others = [column for column in columns if column != prompt]
+    for number, cells in _json_records(text, name):
+        yield Row(source, number, cells.get(prompt, ""), {}, tuple(cells.get(column, "") for column in others))

@@ -1,0 +1,131 @@
+"""The rows of a plan, however many: kept as JSON lines, found by number, never all in memory."""
+
+import io
+import json
+import threading
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from studio.errors import BatchError
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Row(NamedTuple):
+    """One line of a text, or one record of a table.
+
+    Attributes:
+        source: which text or file it is of; the plan knows their names.
+        number: of its line there, from 1.
+        prompt: as written: columns and variants are still in it. Empty where the plan's own prompts are used.
+        options: what was set at the line's end, by setting.
+        cells: the values of the table's columns, in their order.
+    """
+
+    source: int
+    number: int
+    prompt: str
+    options: dict[str, str]
+    cells: tuple[str, ...]
+
+
+class Rows:
+    """Rows in a file. Reading needs no order and may be done in several threads."""
+
+    def __init__(self, file: Path | BinaryIO, offsets: "array[int]") -> None:
+        """`offsets` has one entry more than there are rows: where each begins, and the end."""
+        self._file = file
+        self._offsets = offsets
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> Row:
+        """The row of this number; IndexError where there is none."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start, end = self._offsets[index], self._offsets[index + 1]
+        return _row(self._read(start, end - start))
+
+    def cells(self) -> Iterator[list[tuple[str, ...]]]:
+        """For some thousand rows at a time, the values of each column."""
+        for chunk in self.chunks():
+            rows = json.loads(b"[" + chunk.rstrip(b"\n").replace(b"\n", b",") + b"]")
+            yield list(zip(*(row[-1] for row in rows), strict=True))
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes of all rows, whole lines at a time."""
+        start = 0
+        for end in self._offsets:
+            if end - start >= _CHUNK_BYTES:
+                yield self._read(start, end - start)
+                start = end
+        if self._offsets[-1] > start:
+            yield self._read(start, self._offsets[-1] - start)
+
+    def _read(self, start: int, length: int) -> bytes:
+        if isinstance(self._file, Path):
+            with self._file.open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(length)
+
+
+def write_rows(rows: Iterable[Row], file: BinaryIO) -> "array[int]":
+    """Write rows into a file, from its beginning on.
+
+    Returns:
+        Where each row begins, in bytes, and where the last one ends.
+
+    Raises:
+        BatchError: where a text is none that can be written.
+        OSError: where the disk is full.
+    """
+    offsets, end = array("Q", [0]), 0
+    dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+    for row in rows:
+        try:
+            line = dump(row).encode() + b"\n"
+        except UnicodeEncodeError as error:
+            raise BatchError(
+                f"Row {row.number} holds half of a character (\\u{ord(error.object[error.start]):04x}), which no file "
+                "can keep. Write the text anew."
+            ) from error
+        file.write(line)
+        end += len(line)
+        offsets.append(end)
+    file.flush()
+    return offsets
+
+
+def open_rows(path: Path) -> Rows:
+    """Rows that were written before.
+
+    Raises:
+        OSError: where the file cannot be read.
+    """
+    offsets, start = array("Q", [0]), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            place = chunk.find(b"\n")
+            while place >= 0:
+                offsets.append(start + place + 1)
+                place = chunk.find(b"\n", place + 1)
+            start += len(chunk)
+    return Rows(path, offsets)
+
+
+def rows_in_memory(rows: Iterable[Row]) -> Rows:
+    """A few rows that need no file."""
+    file = io.BytesIO()
+    return Rows(file, write_rows(rows, file))
+
+
+def _row(line: bytes) -> Row:
+    source, number, prompt, options, cells = json.loads(line)
+    return Row(source, number, prompt, options, tuple(cells))

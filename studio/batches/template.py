@@ -1,0 +1,188 @@
+"""A prompt with columns and variants in it, read by dynamicprompts' parser.
+
+`{colour}` is the column colour, where there is one of that name; every other pair of braces is dynamicprompts'. Only
+what stands in braces goes through its parser, so that #, $, % and // in a prompt are themselves: dynamicprompts takes
+them for comments and variables. A value of a column is never looked into.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from studio.batches.variants import Chain, Choice, Text, Variants
+from studio.batches.wildcards import Wildcards
+from studio.errors import BatchError
+
+MAX_DEPTH = 12
+_COLUMN = "\ue000"  # stands before a column's number, which is one character too
+_FIRST_NUMBER = 0xE100
+_KEPT = {"#": "\ue001", "%": "\ue002", "$": "\ue003", "/": "\ue004", "\t": "\ue005"}
+_KEPT_BACK = str.maketrans({stand_in: sign for sign, stand_in in _KEPT.items()})
+_SPECIAL = re.compile(r"\$\$|#|%|\$|/(?=[/*])|\t")
+_WILDCARD = re.compile(r"__((?:(?!__)[^{}|$#])+)__")
+_NAME = re.compile(r"\{\s*([^{}|]+?)\s*\}")
+_PLACED = re.compile(f"{_COLUMN}(.)", re.DOTALL)
+_VARIABLE = re.compile(r"[$%]\{")
+
+
+def is_plain(prompt: str) -> bool:
+    """Whether a prompt has neither columns nor variants."""
+    return "{" not in prompt and "__" not in prompt
+
+
+class TemplateReader:
+    """Reads the prompts of one plan, whose columns and wildcards are known."""
+
+    def __init__(self, columns: Sequence[str], wildcards: Wildcards) -> None:
+        self._columns = {column: index for index, column in enumerate(columns)}
+        self._wildcards = wildcards
+        self._read_group = lru_cache(maxsize=4096)(self._group)
+        self._read_wildcard = lru_cache(maxsize=None)(self._wildcard_values)
+        self._open_wildcards: list[str] = []
+        self.words: dict[str, None] = {}
+        """What stood alone in braces and is no column, such as a name that was mistyped."""
+
+    def read(self, prompt: str) -> Variants:
+        """What a prompt can become; its columns are still to be filled, by `fill`.
+
+        Raises:
+            BatchError: where braces do not match, or a wildcard is not there. It does not name the prompt.
+        """
+        if is_plain(prompt):
+            return Text(prompt)
+        if _COLUMN in prompt:
+            raise BatchError("the prompt holds the sign U+E000, which stands for columns here. Remove it.")
+        if variable := _VARIABLE.search(prompt):
+            raise BatchError(
+                f"variables and wrappers ({variable.group()}…}}) are not understood. Write a column of attributes for "
+                "what is chosen once and stands in several places."
+            )
+        parts: list[Variants] = []
+        for piece in _pieces(_NAME.sub(self._place_column, prompt)):
+            if piece.startswith("{"):
+                parts.append(self._read_group(piece))
+            else:
+                parts += self._literal(piece)
+        return parts[0] if len(parts) == 1 else Chain(tuple(parts))
+
+    def _place_column(self, match: re.Match[str]) -> str:
+        index = self._columns.get(match.group(1))
+        if index is not None:
+            return f"{_COLUMN}{chr(_FIRST_NUMBER + index)}"
+        if re.fullmatch(r"[\w -]+", match.group(1)):
+            self.words[match.group(1)] = None
+        return match.group()
+
+    def _literal(self, text: str) -> list[Variants]:
+        """Text outside of braces; a wildcard in it is not text, a lone `__` is."""
+        parts: list[Variants] = []
+        for place, piece in enumerate(_WILDCARD.split(text)):
+            if place % 2:
+                parts.append(self._read_wildcard(piece))
+            elif piece:
+                parts.append(Text(piece))
+        return parts
+
+    def _group(self, text: str) -> Variants:
+        from dynamicprompts.parser.parse import parse  # slow to import; most prompts need no parser
+        from pyparsing import ParseBaseException
+
+        kept = _SPECIAL.sub(lambda match: _KEPT.get(match.group(), match.group()), text)
+        try:
+            return self._understand(parse(kept))
+        except (ParseBaseException, ValueError) as error:
+            raise BatchError(
+                f"{self.written(text)} is not understood. Write {{red|blue}}, {{2::red|blue}} or "
+                "{2$$ and $$red|blue|green}, and end each wildcard with two underscores: __colour__."
+            ) from error
+
+    def _understand(self, command: object) -> Variants:
+        from dynamicprompts.commands import LiteralCommand, SequenceCommand, VariantCommand, WildcardCommand
+
+        if isinstance(command, LiteralCommand):
+            return Text(command.literal.translate(_KEPT_BACK))
+        if isinstance(command, SequenceCommand):
+            parts = tuple(self._understand(token) for token in command.tokens)
+            return parts[0] if len(parts) == 1 else Chain(parts)
+        if isinstance(command, WildcardCommand) and isinstance(command.wildcard, str) and not command.variables:
+            return self._read_wildcard(command.wildcard)
+        if isinstance(command, VariantCommand) and command.sampling_method is None:
+            options = [(self._understand(variant.value), variant.weight) for variant in command.variants]
+            first = command.variants[0].value
+            if len(options) == 1 and isinstance(first, WildcardCommand) and isinstance(options[0][0], Choice):
+                # {2$$__colour__}: two of the wildcard's lines
+                options = list(zip(options[0][0].options, options[0][0].weights, strict=True))
+            return _choice(options, command.min_bound, command.max_bound, command.separator.translate(_KEPT_BACK))
+        raise BatchError(
+            "signs that say how to draw (~ ! @), and names of wildcards that are put together, are not understood. "
+            "Leave them out: the plan's own setting combine says how to draw."
+        )
+
+    def _wildcard_values(self, name: str) -> Variants:
+        if _COLUMN in name:
+            raise BatchError(f"the name of a wildcard cannot hold a column, got __{self.written(name)}__.")
+        if name in self._open_wildcards:
+            circle = " → ".join([*self._open_wildcards[self._open_wildcards.index(name) :], name])
+            raise BatchError(f"wildcards call each other in a circle: {circle}. Take one of these lines out.")
+        self._open_wildcards.append(name)
+        try:
+            options = []
+            for value in self._wildcards.values(name):
+                weight = re.match(r"(\d+(?:\.\d+)?)::", value)
+                text = value[weight.end() :].strip() if weight else value
+                options.append((self.read(text), float(weight.group(1)) if weight else 1.0))
+            return _choice(options, 1, 1, ",")
+        finally:
+            self._open_wildcards.pop()
+
+    def written(self, text: str) -> str:
+        """The text as it was written, with the columns' names, for messages."""
+        names = list(self._columns)
+        return _PLACED.sub(lambda match: f"{{{names[ord(match.group(1)) - _FIRST_NUMBER]}}}", text)
+
+
+def fill(text: str, values: Sequence[str]) -> str:
+    """A variant with the columns' values in their places."""
+    if _COLUMN not in text:
+        return text
+    return _PLACED.sub(lambda match: values[ord(match.group(1)) - _FIRST_NUMBER], text)
+
+
+def columns_in(text: str) -> set[int]:
+    """The numbers of the columns that a variant names."""
+    return {ord(sign) - _FIRST_NUMBER for sign in _PLACED.findall(text)}
+
+
+def _pieces(text: str) -> list[str]:
+    """Groups in braces, and what stands between them; a closing brace without its opening one is text."""
+    pieces, start, depth = [], 0, 0
+    for match in re.finditer("[{}]", text):
+        if match.group() == "{":
+            if depth == 0:
+                pieces.append(text[start : match.start()])
+                start = match.start()
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise BatchError(f"braces may stand in each other up to {MAX_DEPTH} deep. Make it simpler.")
+        elif depth:
+            depth -= 1
+            if depth == 0:
+                pieces.append(text[start : match.end()])
+                start = match.end()
+    if depth:
+        raise BatchError("a { has no } behind it. Close it, or remove it.")
+    pieces.append(text[start:])
+    return [piece for piece in pieces if piece] or [""]
+
+
+def _choice(options: Sequence[tuple[Variants, float]], least: int, most: int, separator: str) -> Variants:
+    """Equal options are one, with their weights added."""
+    weights: dict[Variants, float] = {}
+    for option, weight in options:
+        weights[option] = weights.get(option, 0.0) + weight
+    if not any(weights.values()):
+        raise BatchError("a choice in braces has no weight above 0. Give one of its parts a weight, or none of them.")
+    least, most = min(least, len(weights)), min(most, len(weights))
+    if len(weights) == 1 and least == most == 1:
+        return next(iter(weights))
+    return Choice(tuple(weights), tuple(weights.values()), least, most, separator)
