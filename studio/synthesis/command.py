@@ -53,8 +53,7 @@ def batch(
     user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
 ) -> None:
     """Make many pictures from a plan, as a dataset; Ctrl+C ends it well, and `batch FOLDER` goes on."""
-    from studio.batches.begin import begin_batch, plan_of, read_batch_settings
-    from studio.batches.folder import BatchFolder
+    from studio.batches.begin import begin_batch, read_batch_settings
 
     if list_settings:
         typer.echo(describe_settings())
@@ -64,22 +63,26 @@ def batch(
     changes = {"total": total, "cpu": cpu or None}
     given = _given(shared), _given(changes), assignments or ()
     folder = _existing(plan, place)
-    if folder is not None and not job and (any(given) or out):
-        raise SettingsError(
-            f"A batch keeps its settings; {folder.name} cannot be changed. Begin another from its settings: "
-            f"python -m studio batch {folder.settings} --set name=value."
-        )
+    if folder is not None and not job:
+        _assert_unchanged(folder, changed=any(given) or out is not None)
     settings = read_batch_settings(folder) if folder else _settings(plan, *given)
     if show or forecast:
         _tell(settings, place, measured=forecast, as_json=json)
         return
     if folder is None:
-        plan_of(settings, place)
         folder = begin_batch(settings, place, out=out)
     if queue:
         _queue(folder, place)
         return
-    _run(BatchFolder(folder.root), place, as_job=job)
+    _run(folder, place, as_job=job)
+
+
+def _assert_unchanged(folder: "BatchFolder", *, changed: bool) -> None:
+    if changed:
+        raise SettingsError(
+            f"A batch keeps its settings; {folder.name} cannot be changed. Begin another from its settings: "
+            f"python -m studio batch {folder.settings} --set name=value."
+        )
 
 
 def describe_settings() -> str:

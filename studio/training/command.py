@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from json import loads
 from pathlib import Path
 from typing import Annotated
@@ -67,14 +68,7 @@ def train(
         values.pop("cpu", None)  # of the queue's worker, which passes it on: a run has its own
     if settings_file is not None:
         values = {**read_settings_file(settings_file).model_dump(), **values}
-    if run is not None and (preset or assignments or values):
-        raise SettingsError(
-            f"A run keeps its settings; {run} cannot be changed. Duplicate it: "
-            f"python -m studio jobs duplicate {run} --set name=value."
-        )
-    sets_dataset = any(assignment.partition("=")[0].strip() == "dataset" for assignment in assignments or ())
-    if run is None and "dataset" not in values and not sets_dataset:
-        raise SettingsError("Give --dataset (a folder or a dataset's name) to begin a run, or a run to go on with.")
+    _assert_possible(run, preset, values, assignments or ())
     if queue and use_snapshot:
         raise SettingsError("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out.")
     found = find_run(run, place.runs) if run is not None else None
@@ -87,6 +81,20 @@ def train(
         _queue(folder, place)
         return
     _train(folder, place, use_snapshot=use_snapshot, as_job=job)
+
+
+def _assert_possible(
+    run: str | None, preset: str | None, values: Mapping[str, object], assignments: Sequence[str]
+) -> None:
+    """A run that is gone on with takes no settings, a new one needs a dataset."""
+    if run is not None and (preset or assignments or values):
+        raise SettingsError(
+            f"A run keeps its settings; {run} cannot be changed. Duplicate it: "
+            f"python -m studio jobs duplicate {run} --set name=value."
+        )
+    sets_dataset = any(assignment.partition("=")[0].strip() == "dataset" for assignment in assignments)
+    if run is None and "dataset" not in values and not sets_dataset:
+        raise SettingsError("Give --dataset (a folder or a dataset's name) to begin a run, or a run to go on with.")
 
 
 def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bool) -> None:

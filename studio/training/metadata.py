@@ -73,6 +73,16 @@ def file_metadata(
         ),
         "ss_dataset_dirs": json.dumps({"dataset": {"n_repeats": 1, "img_count": len(own)}}),
         "ss_training_started_at": f"{started_at.timestamp():.0f}",
+        **_modelspec(settings, plan, prediction_type=prediction_type, started_at=started_at),
+        "lora_studio.version": __version__,
+        "lora_studio.dataset_sha256": plan.dataset_digest,
+    }
+
+
+def _modelspec(
+    settings: TrainingSettings, plan: TrainingPlan, *, prediction_type: str, started_at: datetime
+) -> dict[str, str]:
+    return {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "stable-diffusion-v1/lora",
         "modelspec.implementation": "diffusers",
@@ -81,8 +91,6 @@ def file_metadata(
         "modelspec.date": started_at.astimezone(UTC).strftime("%Y-%m-%d"),
         "modelspec.trigger_phrase": settings.trigger_word,
         "modelspec.prediction_type": "v" if prediction_type == "v_prediction" else "epsilon",
-        "lora_studio.version": __version__,
-        "lora_studio.dataset_sha256": plan.dataset_digest,
     }
 
 

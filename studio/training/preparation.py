@@ -81,24 +81,13 @@ def prepare(
         ModelError, DatasetError: where model or pictures cannot be read.
         OSError: where the caches cannot be written.
     """
-    tell("Loading the model.")
-    manager = PipelineManager(
-        processes.device, rejected_folder=user_data.rejected, library=LoraLibrary(user_data.loras)
-    )
-    facts = manager.load(
-        ModelSettings(model=settings.model, prediction_type=settings.prediction_type),
-        progress=DownloadWatcher(lambda p: tell(f"Downloading {p.file}: {p.done_bytes:,} bytes."), cancelled),
-    )
+    manager, facts = _load(settings, processes.device, user_data, tell=tell, cancelled=cancelled)
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
     _assert_fits(settings, resolution=resolution, device=processes.device)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     digests = _digests(components)
-    if plan is not None and plan.model_digests != digests:
-        raise TrainingError(
-            f"The model {settings.model} is another one than when the run began. Put the old one back, or duplicate "
-            "the run to train on this one."
-        )
+    _assert_same_model(settings, plan, digests)
     latents, texts = _fill_caches(
         settings,
         training_set,
@@ -114,10 +103,7 @@ def prepare(
     check = check_generation(settings, (*prompts, training_set.items[0].caption)[0], resolution=resolution)
     manager.remember_prompts((*generations, check))
     vae = _park(settings, components, digests, user_data=user_data)
-    torch.manual_seed(seed_of("weights", settings.seed))
-    adapters = Adapters(components, settings)
-    torch.manual_seed(seed_of("dropout", settings.seed, processes.index))
-    denoiser = Denoiser(components, train_text_encoder=settings.train_text_encoder)
+    adapters, denoiser = _put_layers_in(components, settings, processes)
     maker = BatchMaker(
         training_set,
         settings,
@@ -131,11 +117,50 @@ def prepare(
         decision = _decide(settings, denoiser, maker, processes)
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
     if plan.gradient_checkpointing:
-        components.unet.enable_gradient_checkpointing()
-        if processes.device.type == "cpu":
-            give_back_between_blocks(components.unet)
+        _enable_checkpointing(components, processes.device)
     give_back_free_memory()  # what encoding took
     return Prepared(settings, plan, training_set, manager, vae, adapters, denoiser, maker, generations, check)
+
+
+def _load(
+    settings: TrainingSettings,
+    device: torch.device,
+    user_data: UserData,
+    *,
+    tell: Callable[[str], None],
+    cancelled: Callable[[], bool],
+) -> tuple[PipelineManager, EngineFacts]:
+    tell("Loading the model.")
+    manager = PipelineManager(device, rejected_folder=user_data.rejected, library=LoraLibrary(user_data.loras))
+    facts = manager.load(
+        ModelSettings(model=settings.model, prediction_type=settings.prediction_type),
+        progress=DownloadWatcher(lambda p: tell(f"Downloading {p.file}: {p.done_bytes:,} bytes."), cancelled),
+    )
+    return manager, facts
+
+
+def _put_layers_in(
+    components: Components, settings: TrainingSettings, processes: Processes
+) -> tuple[Adapters, Denoiser]:
+    """Their weights are the same in every process; what dropout draws is not."""
+    torch.manual_seed(seed_of("weights", settings.seed))
+    adapters = Adapters(components, settings)
+    torch.manual_seed(seed_of("dropout", settings.seed, processes.index))
+    return adapters, Denoiser(components, train_text_encoder=settings.train_text_encoder)
+
+
+def _enable_checkpointing(components: Components, device: torch.device) -> None:
+    components.unet.enable_gradient_checkpointing()
+    if device.type == "cpu":
+        give_back_between_blocks(components.unet)
+
+
+def _assert_same_model(settings: TrainingSettings, plan: TrainingPlan | None, digests: Mapping[str, str]) -> None:
+    if plan is not None and plan.model_digests != digests:
+        raise TrainingError(
+            f"The model {settings.model} is another one than when the run began. Put the old one back, or duplicate "
+            "the run to train on this one."
+        )
 
 
 def largest_batch(device_type: str, resolution: int) -> int | None:
