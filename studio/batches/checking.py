@@ -9,6 +9,7 @@ from studio.batches.attributes import AttributeColumn
 from studio.batches.overrides import check_overrides, own_seed, setting_of, settings_in
 from studio.batches.rows import Row
 from studio.batches.template import TemplateReader, columns_in, fill, is_plain
+from studio.batches.variants import Variants
 from studio.errors import BatchError, SettingsError, StudioError
 from studio.prompts import take_lora_tags
 from studio.settings import GenerationSettings
@@ -111,17 +112,19 @@ class RowChecker:
     def _check_prompt(self, row: Row) -> int:
         """Read a prompt and count its variants; try LoRA tags, in all variants and values that are not too many."""
         variants = self._reader.read(row.prompt)
-        in_values = any(map(_has_tag, row.cells)) or self._tags_in_attributes
+        if not row.cells and self._table_columns:
+            self._texts_to_fill += [variants.at(i) for i in range(min(variants.count, _MAX_TEXTS_TO_FILL))]
+        in_wildcards = "__" in row.prompt and self._reader.tags_in_wildcards
+        if any(map(_has_tag, (row.prompt, *row.cells))) or self._tags_in_attributes or in_wildcards:
+            self._try_tags(variants, row)
+        return min(variants.count, _MAX_COUNT)
+
+    def _try_tags(self, variants: Variants, row: Row) -> None:
         for index in range(min(variants.count, max(1, self._left_to_try))):
             text = variants.at(index)
             self._left_to_try -= variants.count > 1
-            if not row.cells and self._table_columns and len(self._texts_to_fill) < _MAX_TEXTS_TO_FILL:
-                self._texts_to_fill.append(text)
-            if not _has_tag(text) and not in_values:
-                continue
             for values in self._values_for(text, row):
                 take_lora_tags(fill(text, values))
-        return min(variants.count, _MAX_COUNT)
 
     def _values_for(self, text: str, row: Row) -> Iterator[list[str]]:
         """Values for the columns in a text, so that each value comes up; cells of other rows are not known here."""

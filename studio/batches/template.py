@@ -44,6 +44,8 @@ class TemplateReader:
         self._lock = threading.RLock()
         self.words: dict[str, None] = {}
         """What stood alone in braces and is no column, such as a name that was mistyped."""
+        self.tags_in_wildcards = False
+        """Whether a wildcard that was read holds a LoRA tag."""
 
     def read(self, prompt: str) -> Variants:
         """What a prompt can become; its columns are still to be filled, by `fill`.
@@ -137,6 +139,7 @@ class TemplateReader:
         try:
             options = []
             for value in self._wildcards.values(name):
+                self.tags_in_wildcards |= "<lora:" in value
                 weight = re.match(r"(\d+(?:\.\d+)?)::", value)
                 text = value[weight.end() :].strip() if weight else value
                 options.append((self.read(text), float(weight.group(1)) if weight else 1.0))
