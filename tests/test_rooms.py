@@ -15,7 +15,7 @@ FORBIDDEN = {
     "studio.engine": (
         "studio.engine_process",
         "studio.training",
-        "studio.batch",
+        "studio.batches",
         "studio.ui",
         "studio.bench",
         "gradio",
@@ -23,6 +23,7 @@ FORBIDDEN = {
     "studio.dataset": ("studio.engine", "studio.engine_process", "studio.training", "studio.ui", "gradio"),
     "studio.jobs": ("studio.engine", "studio.training", "studio.ui", "gradio"),
     "studio.runs": ("studio.engine", "studio.engine_process", "studio.training", "studio.ui", "gradio"),
+    "studio.batches.plan": ("studio.engine", "studio.engine_process", "studio.training", "studio.ui", "gradio"),
     "studio.training": ("studio.engine_process", "studio.bench", "studio.ui", "gradio"),
     "studio.scoring": ("studio.engine", "studio.engine_process", "studio.training", "studio.ui", "gradio"),
     "studio.ui": ("studio.engine", "studio.training", "studio.bench"),
@@ -82,6 +83,18 @@ def loaded_modules(code: str) -> set[str]:
 def test_the_page_never_imports_torch() -> None:
     modules = loaded_modules("import studio.ui.app, studio.ui.server, studio.__main__")
     assert "gradio" in modules
+    assert not modules & set(HEAVY)
+
+
+def test_planning_a_batch_loads_neither_torch_nor_a_parser_before_a_prompt_needs_one() -> None:
+    modules = loaded_modules("import studio.batches.plan, studio.batch_settings")
+    assert "numpy" in modules
+    assert not modules & {*HEAVY, "gradio", "dynamicprompts", "pyparsing"}
+
+
+def test_the_parser_of_prompts_loads_no_torch() -> None:
+    modules = loaded_modules("import dynamicprompts.parser.parse")
+    assert "pyparsing" in modules
     assert not modules & set(HEAVY)
 
 

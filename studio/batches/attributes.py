@@ -52,8 +52,8 @@ def _parse_column(line: str, place: str) -> AttributeColumn:
     name = name.strip()
     if not colon or not _NAME.fullmatch(name) or not rest.strip():
         raise BatchError(f"{place} must be a column's name, a colon, and values with commas between, got {line!r}.")
-    if name.lower() in PROMPT_COLUMNS:
-        raise BatchError(f"{place}: a column cannot be called {name}, as the prompts are. Write them in prompts.")
+    if name.lower() == "prompt":
+        raise BatchError(f"{place}: a column cannot be called {name}. Write each prompt in prompts.")
     place = f"{place}, {name}"
     values, weights, quotas = [], [], []
     for piece in _split(rest, place):

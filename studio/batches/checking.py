@@ -9,6 +9,7 @@ from studio.batches.attributes import AttributeColumn
 from studio.batches.overrides import check_overrides, own_seed, setting_of, settings_in
 from studio.batches.rows import Row
 from studio.batches.template import TemplateReader, columns_in, fill, is_plain
+from studio.batches.variants import Variants
 from studio.errors import BatchError, SettingsError, StudioError
 from studio.prompts import take_lora_tags
 from studio.settings import GenerationSettings
@@ -17,6 +18,7 @@ MAX_TRIED = 100_000
 """Of how many variants and values, in all, LoRA tags are tried when a plan is made; the rest when they are drawn."""
 _MAX_PAIRS = 10_000
 _MAX_COUNT = 2**62
+_MAX_TEXTS_TO_FILL = 20
 
 
 class RowChecker:
@@ -41,6 +43,8 @@ class RowChecker:
         self._first_values = {column.name: column.values[0] for column in attributes}
         self._acting = {setting for name in (*table_columns, *self._first_values) if (setting := setting_of(name))}
         self._acting_cells = [(place, name) for place, name in enumerate(table_columns) if setting_of(name)]
+        self._tags_in_attributes = any(_has_tag(value) for column in attributes for value in column.values)
+        self._texts_to_fill: list[str] = []
         self._check = lru_cache(maxsize=256)(lambda overrides: check_overrides(shared, dict(overrides)))
         self._check_attributes()
 
@@ -54,7 +58,7 @@ class RowChecker:
             try:
                 if row.options or (row.cells and self._acting_cells):
                     self._check_row(row)
-                plain = is_plain(row.prompt) and "<lora:" not in row.prompt
+                plain = is_plain(row.prompt) and not _has_tag(row.prompt)
                 self.num_variants.append(1 if plain else self._check_prompt(row))
             except StudioError as error:
                 raise BatchError(f"{self._names[row.source]} line {row.number}: {error}") from error
@@ -70,6 +74,9 @@ class RowChecker:
             try:
                 if self._acting_cells:
                     self._check_row(row)
+                values = [*row.cells, *self._first_values.values()]
+                for text in self._texts_to_fill if any(map(_has_tag, (*self._texts_to_fill, *row.cells))) else ():
+                    take_lora_tags(fill(text, values))
             except StudioError as error:
                 raise BatchError(f"{self._names[row.source]} line {row.number}: {error}") from error
             yield row
@@ -105,14 +112,19 @@ class RowChecker:
     def _check_prompt(self, row: Row) -> int:
         """Read a prompt and count its variants; try LoRA tags, in all variants and values that are not too many."""
         variants = self._reader.read(row.prompt)
+        if not row.cells and self._table_columns:
+            self._texts_to_fill += [variants.at(i) for i in range(min(variants.count, _MAX_TEXTS_TO_FILL))]
+        in_wildcards = "__" in row.prompt and self._reader.tags_in_wildcards
+        if any(map(_has_tag, (row.prompt, *row.cells))) or self._tags_in_attributes or in_wildcards:
+            self._try_tags(variants, row)
+        return min(variants.count, _MAX_COUNT)
+
+    def _try_tags(self, variants: Variants, row: Row) -> None:
         for index in range(min(variants.count, max(1, self._left_to_try))):
             text = variants.at(index)
             self._left_to_try -= variants.count > 1
-            if "<lora:" not in text:
-                continue
             for values in self._values_for(text, row):
                 take_lora_tags(fill(text, values))
-        return min(variants.count, _MAX_COUNT)
 
     def _values_for(self, text: str, row: Row) -> Iterator[list[str]]:
         """Values for the columns in a text, so that each value comes up; cells of other rows are not known here."""
@@ -122,9 +134,13 @@ class RowChecker:
             return
         cells = list(row.cells) or [""] * len(self._table_columns)
         if not row.cells and any(number < len(cells) for number in named):
-            return  # filled from records: told when they are
+            return  # filled from records, which are looked at later
         offset = len(cells)
         most = max((len(self._attributes[n - offset].values) for n in named if n >= offset), default=1)
         for index in range(min(most, max(1, self._left_to_try))):
             self._left_to_try -= most > 1
             yield cells + [column.values[index % len(column.values)] for column in self._attributes]
+
+
+def _has_tag(text: str) -> bool:
+    return "<lora:" in text

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from studio.batches.attributes import AttributeColumn
 from studio.batches.chance import uniform
-from studio.batches.strides import Integers, Stride, choose_stride, steps_looked_at
+from studio.batches.strides import Digits, Integers, Stride, choose_stride, steps_looked_at
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,12 @@ class Layout:
     def _spread(self) -> Stride:
         """The way through the prompts for what is left over when each was made equally often."""
 
-        def digits(prompts: Integers) -> list[Integers]:
+        def digits(prompts: Integers) -> list[Digits]:
             record, line, values, _ = self._parts(prompts)
-            return [
-                *values,
-                *([line] if len(self.num_variants) > 1 else []),
-                *([record] if self.num_records > 1 else []),
-            ]
+            columns = [Digits(value, _equal(size)) for value, size in zip(values, self._sizes, strict=True)]
+            if len(self.num_variants) > 1:
+                columns.append(Digits(line, self.num_variants / self.num_variants.sum()))
+            return columns + ([Digits(record, _equal(self.num_records))] if self.num_records > 1 else [])
 
         return choose_stride(self.num_prompts, self.num_items % self.num_prompts, digits)
 
@@ -148,8 +147,8 @@ class Layout:
             if not column.quotas:
                 continue
 
-            def digits(places: Integers, column: AttributeColumn = column) -> list[Integers]:
-                return [_block(column.quotas, places)]
+            def digits(places: Integers, column: AttributeColumn = column) -> list[Digits]:
+                return [Digits(_block(column.quotas, places), np.array(column.quotas) / self.num_items)]
 
             strides[column.name] = choose_stride(self.num_items, self.num_items, digits, beside)
             beside.append(_block(column.quotas, strides[column.name].places(steps)))
@@ -169,6 +168,10 @@ class Layout:
             for column in self.columns
         )
         return Places(record, line, values, np.full_like(items, -1), items)
+
+
+def _equal(size: int) -> NDArray[np.float64]:
+    return np.full(size, 1 / size)
 
 
 def _block(lengths: Sequence[float], places: NDArray[np.generic]) -> Integers:

@@ -20,7 +20,7 @@ from studio.batches.plan_files import LINES, PLAN, RECORDS, PlanParts, read_part
 from studio.batches.rows import Row, Rows, write_rows
 from studio.batches.size import plan_size
 from studio.batches.sources import find_sources
-from studio.batches.template import TemplateReader, columns_in, fill
+from studio.batches.template import TemplateReader, columns_in, fill, is_plain
 from studio.batches.variants import Text
 from studio.batches.wildcards import Wildcards
 from studio.dataset.template import tidy
@@ -86,6 +86,8 @@ class BatchPlan:
         return BatchItem(index=index, generation=generation, caption=plain_prompt(prompt), attributes=attributes)
 
     def _prompt(self, line: Row, index: int, variant: int, values: tuple[str, ...]) -> str:
+        if is_plain(line.prompt):
+            return line.prompt.strip()
         template = self._template(line.prompt)
         if isinstance(template, Text):
             text = template.text

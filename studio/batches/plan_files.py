@@ -120,6 +120,8 @@ def write_parts(parts: PlanParts, digest: str, folder: Path) -> None:
         notes=parts.notes,
         digest=digest,
     )
+    if parts.records is None:
+        (folder / RECORDS).unlink(missing_ok=True)  # of an attempt that ended early
     write_atomically(folder / VARIANTS, _bytes(parts.num_variants))
     write_atomically(folder / WILDCARDS, json.dumps(parts.wildcards, indent=1).encode() + b"\n")
     write_atomically(folder / PLAN, facts.model_dump_json(indent=2).encode() + b"\n")

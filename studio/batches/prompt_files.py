@@ -166,7 +166,7 @@ def _csv_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], 
             number = reader.line_num + 2  # the head is read apart
 
 
-def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, object]]]:
     with text() as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -177,22 +177,25 @@ def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, st
                 raise BatchError(f"{name} line {number} is not JSON ({error}).") from error
             if not isinstance(record, dict):
                 raise BatchError(f'{name} line {number} must be columns as {{"prompt": …}}, got {line.strip()[:40]!r}.')
-            cells = {key.strip(): as_text(value) for key, value in record.items()}
-            if any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in cells.values()):
-                raise BatchError(f"{name} line {number} has a zero byte, or over {MAX_CELL_CHARACTERS:,} characters.")
-            yield number, cells
+            yield number, record
 
 
 def _json_columns(text: OpenText, name: str) -> tuple[str, ...]:
     columns = dict[str, None]()
-    for _, cells in _json_records(text, name):
-        columns.update(dict.fromkeys(cells))
+    for _, record in _json_records(text, name):
+        columns.update(dict.fromkeys(record))
     if not columns:
         raise BatchError(f'{name} holds no row. Write one on each line: {{"prompt": "a red shoe"}}.')
+    if any(not column or column != column.strip() for column in columns):
+        raise BatchError(f"{name} has a column without a name, or with spaces around it, got {list(columns)}.")
     return tuple(columns)
 
 
 def _json_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], prompt: str) -> Iterator[Row]:
     others = [column for column in columns if column != prompt]
-    for number, cells in _json_records(text, name):
-        yield Row(source, number, cells.get(prompt, ""), {}, tuple(cells.get(column, "") for column in others))
+    for number, record in _json_records(text, name):
+        cells = [as_text(record.get(column)) for column in others]
+        own = as_text(record.get(prompt)) if prompt else ""
+        if any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in (own, *cells)):
+            raise BatchError(f"{name} line {number} has a zero byte, or over {MAX_CELL_CHARACTERS:,} characters.")
+        yield Row(source, number, own, {}, tuple(cells))

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from studio.errors import BatchError
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 17
 
 
 class Row(NamedTuple):

@@ -31,18 +31,28 @@ class Stride:
         return (steps % self.size * self.stride + self.offset) % self.size
 
 
+@dataclass(frozen=True)
+class Digits:
+    """The values of one column at some places, as numbers from 0.
+
+    Attributes:
+        shares: of each value, how much of the whole it should have; they sum to 1.
+    """
+
+    values: Integers
+    shares: NDArray[np.float64]
+
+
 def choose_stride(
-    size: int, num_steps: int, digits: Callable[[Integers], Sequence[Integers]], beside: Sequence[Integers] = ()
+    size: int, num_steps: int, digits: Callable[[Integers], Sequence[Digits]], beside: Sequence[Integers] = ()
 ) -> Stride:
     """The stride whose first `num_steps` steps spread best over the values of some columns.
 
     Args:
-        digits: for places, the value of each column, as numbers from 0.
-        beside: values of columns that are laid out already, for the steps from 0 on; no column may run in step
-            with them.
+        digits: for places, each column.
+        beside: values of columns that are laid out already, at `steps_looked_at`; none may run in step with them.
     """
-    steps = np.arange(min(num_steps, _NUM_LOOKED_AT), dtype=np.int64)
-    beside = [column[: len(steps)] for column in beside]
+    steps = steps_looked_at(num_steps)
     return min(_candidates(size), key=lambda stride: _unevenness(digits(stride.places(steps)), beside))
 
 
@@ -69,14 +79,15 @@ def _coprime_near(wanted: int, size: int) -> int:
     return 1
 
 
-def _unevenness(columns: Sequence[Integers], beside: Sequence[Integers]) -> float:
-    """By how many items counts are from what they should be: the most of any column, and of any two."""
+def _unevenness(columns: Sequence[Digits], beside: Sequence[Integers]) -> float:
+    """By how many items counts are from what they should be: the most of any column, twice, and of any two."""
     worst = 0.0
     for index, column in enumerate(columns):
-        counts = np.bincount(column)
-        worst = max(worst, 2.0 * (counts.max() - counts.min()) if len(counts) <= len(column) else 0.0)
-        for other in (*columns[:index], *beside):
-            worst = max(worst, _togetherness(column, other))
+        if len(column.shares) <= _MAX_CELLS:
+            counts = np.bincount(column.values, minlength=len(column.shares))
+            worst = max(worst, 2 * float(np.abs(counts - column.shares * len(column.values)).max()))
+        for other in (*(before.values for before in columns[:index]), *beside):
+            worst = max(worst, _togetherness(column.values, other))
     return worst
 
 

@@ -6,6 +6,7 @@ them for comments and variables. A value of a column is never looked into.
 """
 
 import re
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ _COLUMN = "\ue000"  # stands before a column's number, which is one character to
 _FIRST_NUMBER = 0xE100
 _KEPT = {"#": "\ue001", "%": "\ue002", "$": "\ue003", "/": "\ue004", "\t": "\ue005"}
 _KEPT_BACK = str.maketrans({stand_in: sign for sign, stand_in in _KEPT.items()})
+_STAND_IN = re.compile("[\ue000-\ue005]")
 _SPECIAL = re.compile(r"\$\$|#|%|\$|/(?=[/*])|\t")
 _WILDCARD = re.compile(r"__((?:(?!__)[^{}|$#])+)__")
 _NAME = re.compile(r"\{\s*([^{}|]+?)\s*\}")
@@ -39,8 +41,11 @@ class TemplateReader:
         self._read_group = lru_cache(maxsize=4096)(self._group)
         self._read_wildcard = lru_cache(maxsize=None)(self._wildcard_values)
         self._open_wildcards: list[str] = []
+        self._lock = threading.RLock()
         self.words: dict[str, None] = {}
         """What stood alone in braces and is no column, such as a name that was mistyped."""
+        self.tags_in_wildcards = False
+        """Whether a wildcard that was read holds a LoRA tag."""
 
     def read(self, prompt: str) -> Variants:
         """What a prompt can become; its columns are still to be filled, by `fill`.
@@ -48,15 +53,19 @@ class TemplateReader:
         Raises:
             BatchError: where braces do not match, or a wildcard is not there. It does not name the prompt.
         """
+        if sign := _STAND_IN.search(prompt):
+            raise BatchError(f"the sign U+{ord(sign.group()):04X} stands for something else in templates. Remove it.")
         if is_plain(prompt):
             return Text(prompt)
-        if _COLUMN in prompt:
-            raise BatchError("the prompt holds the sign U+E000, which stands for columns here. Remove it.")
         if variable := _VARIABLE.search(prompt):
             raise BatchError(
                 f"variables and wrappers ({variable.group()}…}}) are not understood. Write a column of attributes for "
                 "what is chosen once and stands in several places."
             )
+        with self._lock:
+            return self._read_pieces(prompt)
+
+    def _read_pieces(self, prompt: str) -> Variants:
         parts: list[Variants] = []
         for piece in _pieces(_NAME.sub(self._place_column, prompt)):
             if piece.startswith("{"):
@@ -124,10 +133,13 @@ class TemplateReader:
         if name in self._open_wildcards:
             circle = " → ".join([*self._open_wildcards[self._open_wildcards.index(name) :], name])
             raise BatchError(f"wildcards call each other in a circle: {circle}. Take one of these lines out.")
+        if len(self._open_wildcards) == MAX_DEPTH:
+            raise BatchError(f"wildcards may name each other up to {MAX_DEPTH} deep, got {name}. Make it simpler.")
         self._open_wildcards.append(name)
         try:
             options = []
             for value in self._wildcards.values(name):
+                self.tags_in_wildcards |= "<lora:" in value
                 weight = re.match(r"(\d+(?:\.\d+)?)::", value)
                 text = value[weight.end() :].strip() if weight else value
                 options.append((self.read(text), float(weight.group(1)) if weight else 1.0))

@@ -144,17 +144,21 @@ class Choice:
         if number == 1:
             place = bisect_right(self._starts, index) - 1
             return self.options[place].at(index - self._starts[place])
-        left, texts = list(self.options), []
+        chosen, left, before = list[Variants](), list(self.options), 1
         for rest in range(number - 1, -1, -1):
             for place, option in enumerate(left):
-                behind = _num_ordered([other.count for other in left[:place] + left[place + 1 :]], rest)
-                if index < option.count * behind:
-                    own, index = divmod(index, behind)
-                    texts.append(option.at(own))
-                    del left[place]
+                others = [other.count for other in left[:place] + left[place + 1 :]]
+                size = before * option.count * _num_ordered(others, rest)
+                if index < size:
+                    before *= option.count
+                    chosen.append(left.pop(place))
                     break
-                index -= option.count * behind
-        return self.separator.join(texts)
+                index -= size
+        texts = []
+        for option in reversed(chosen):
+            index, own = divmod(index, option.count)
+            texts.append(option.at(own))
+        return self.separator.join(reversed(texts))
 
 
 def _num_ordered(counts: Sequence[int], number: int) -> int:

@@ -1,0 +1,133 @@
+"""Files of prompts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from studio.batches.plan import BatchPlan
+from studio.errors import BatchError
+from tests.batches.plans import plan_of, prompts_of
+
+
+def plan_of_file(folder: Path, name: str, content: str | bytes, **settings: object) -> BatchPlan:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return plan_of(prompt_file=str(path), **settings)
+
+
+def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
+    plan = plan_of_file(tmp_path, "p.txt", "# shoes\r\na red shoe --d 7\r\n\r\na boot")
+    assert prompts_of(plan) == ["a red shoe", "a boot"]
+    assert [plan.item(i).generation.seed for i in range(2)] == [7, 43]
+
+
+def test_the_box_comes_before_a_text_file(tmp_path: Path) -> None:
+    assert prompts_of(plan_of_file(tmp_path, "p.txt", "b", prompts="a")) == ["a", "b"]
+
+
+def test_a_table_has_prompts_columns_and_settings(tmp_path: Path) -> None:
+    table = 'prompt,colour,steps,negative_prompt\n"a shoe, red",red,5,blurry\na boot,,,\n'
+    plan = plan_of_file(tmp_path, "p.csv", table)
+    first, second = plan.item(0), plan.item(1)
+    assert plan.columns == ("colour", "steps", "negative_prompt")
+    assert first.generation.prompt == "a shoe, red"
+    assert first.generation.num_inference_steps == 5
+    assert first.generation.negative_prompt == "blurry"
+    assert first.attributes == {"colour": "red", "steps": "5", "negative_prompt": "blurry"}
+    assert second.generation.num_inference_steps == 25
+    assert plan.notes == ("Columns that are settings of each picture: steps, negative_prompt.",)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_other_delimiters_are_seen_in_the_head(tmp_path: Path, delimiter: str) -> None:
+    table = f"prompt{delimiter}colour\na shoe, worn{delimiter}red\n"
+    assert prompts_of(plan_of_file(tmp_path, "p.csv", table)) == ["a shoe, worn"]
+
+
+def test_a_cell_may_have_several_lines_and_the_next_row_keeps_its_number(tmp_path: Path) -> None:
+    table = 'prompt,width\n"a\nshoe",64\nboot,65\n'
+    with pytest.raises(BatchError, match=r"p.csv line 4: width .*got '65'"):
+        plan_of_file(tmp_path, "p.csv", table)
+
+
+def test_json_lines_may_leave_columns_out(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "n": 5}, {"prompt": "b", "tags": ["x", "y"], "none": None}]
+    plan = plan_of_file(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))
+    assert plan.columns == ("n", "tags", "none")
+    assert plan.item(0).attributes == {"n": "5", "tags": "", "none": ""}
+    assert plan.item(1).attributes == {"n": "", "tags": "x, y", "none": ""}
+
+
+def test_a_column_of_captions_is_taken_for_prompts_and_said(tmp_path: Path) -> None:
+    plan = plan_of_file(tmp_path, "p.csv", "id,Text\n1,a shoe\n")
+    assert prompts_of(plan) == ["a shoe"]
+    assert plan.notes == ("p.csv has no column prompt: its column Text is taken for it.",)
+
+
+def test_the_box_is_filled_from_a_table_without_prompts(tmp_path: Path) -> None:
+    plan = plan_of_file(tmp_path, "p.csv", "colour,kind\nred,boot\nblue,shoe\n", prompts="a {colour} {kind}\n{kind}")
+    assert prompts_of(plan) == ["a red boot", "boot", "a blue shoe", "shoe"]
+
+
+def test_rows_without_a_prompt_are_left_out_and_counted(tmp_path: Path) -> None:
+    plan = plan_of_file(tmp_path, "p.csv", "prompt,colour\na,red\n,blue\n\n")
+    assert prompts_of(plan) == ["a"]
+    assert plan.notes == ("p.csv: 1 rows were left out, as they have no prompt.",)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "noted"), [("utf-8", False), ("utf-8-sig", False), ("utf-16", True), ("latin-1", True)]
+)
+@pytest.mark.parametrize("name", ["p.txt", "p.csv"])
+def test_other_encodings_are_read_and_said(tmp_path: Path, encoding: str, noted: bool, name: str) -> None:
+    text = "ein grüner Schuh" if name == "p.txt" else "prompt,farbe\nein grüner Schuh,grün\n"
+    plan = plan_of_file(tmp_path, name, text.encode(encoding))
+    assert prompts_of(plan) == ["ein grüner Schuh"]
+    assert any("is not UTF-8: it is read as" in note for note in plan.notes) == noted
+
+
+def test_prompts_in_tables_may_have_variants_and_columns(tmp_path: Path) -> None:
+    assert prompts_of(plan_of_file(tmp_path, "p.csv", "prompt,c\na {c} {x|y},red\n")) == ["a red x", "a red y"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.xlsx", "a", r"prompt_file must end in \.txt, \.csv, \.tsv, \.jsonl, got '.*p\.xlsx'"),
+        ("p.txt", "# nothing\n", r"p\.txt holds no row"),
+        ("p.txt", "a\nb --am 2", r"p\.txt line 2: --am is no option"),
+        ("p.txt", "a\nb --s 500", r"p\.txt line 2: num_inference_steps must be between 1 and 150, got '500'"),
+        ("p.txt", "a\nb {c", r"p\.txt line 2: a \{ has no \}"),
+        ("p.txt", "a\nb <lora:x:9>", r"p\.txt line 2: The strength in <lora:x:9> must be .* got '9'"),
+        ("p.txt", "a\nb {c|<lora:x:9>}", r"p\.txt line 2: The strength in <lora:x:9>"),
+        ("p.csv", "", r"p\.csv is empty, or its first line names no column"),
+        ("p.csv", "prompt,a,a\nx,y,z", r"p\.csv line 1 must name each column, and each once, got 'prompt, a, a'"),
+        ("p.csv", "prompt,steps,num_inference_steps\n", r"p\.csv: The columns 'steps' and 'num_inference_steps'"),
+        ("p.csv", "prompt,a\nx,y\nx,y,z", r"p\.csv line 3: The row has 3 cells for 2 columns"),
+        ("p.csv", 'prompt,a\nx,"y', r"p\.csv line 2 cannot be read .* quotes"),
+        ("p.csv", "prompt,seed\nx,-1", r"p\.csv line 2: seed must be at least 0, got '-1'"),
+        ("p.csv", "colour\nred", r"p\.csv has no column prompt, text or caption; it has: colour\..* a \{colour\} shoe"),
+        ("p.jsonl", '{"prompt": "a"}\n{', r"p\.jsonl line 2 is not JSON"),
+        ("p.jsonl", "[1]", r"p\.jsonl line 1 must be columns as"),
+        ("p.jsonl", '{"prompt": "\\ud800"}', r"half of a character \(\\ud800\)"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(BatchError, match=message):
+        plan_of_file(tmp_path, name, content)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BatchError, match=r"prompt_file: there is no file .*none.txt"):
+        plan_of(prompt_file=str(tmp_path / "none.txt"))
+
+
+def test_a_table_with_prompts_and_prompts_in_the_box_are_told(tmp_path: Path) -> None:
+    with pytest.raises(BatchError, match=r"p.csv has its own prompts, in the column prompt, and prompts has some too"):
+        plan_of_file(tmp_path, "p.csv", "prompt\na\n", prompts="b")
+
+
+def test_a_tag_that_a_record_brings_is_tried_before_the_plan_stands(tmp_path: Path) -> None:
+    with pytest.raises(BatchError, match=r"p\.csv line 3: The strength in <lora:ink:9> must be"):
+        plan_of_file(tmp_path, "p.csv", "k\n0.5\n9\n", prompts="a shoe <lora:ink:{k}>")
