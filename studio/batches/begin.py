@@ -8,11 +8,15 @@ from studio.batch_settings import BatchSettings
 from studio.batches.folder import BatchFolder
 from studio.batches.plan import BatchPlan, make_plan, store_plan
 from studio.dataset.library import DatasetLibrary, safe_name
-from studio.errors import BatchError
+from studio.errors import BatchError, LoraError
 from studio.files import write_atomically
+from studio.loras.library import LoraLibrary
 from studio.paths import UserData, typed_path
+from studio.prompts import take_lora_tags
 from studio.runs.folder import RunStatus, new_run_folder, write_status
 from studio.settings import SHIPPED_MODEL, parse_settings
+
+MOST_LOOKED_AT = 5_000
 
 
 def wildcards_folder(settings: BatchSettings, user_data: UserData) -> Path:
@@ -38,11 +42,12 @@ def begin_batch(settings: BatchSettings, user_data: UserData, *, out: Path | Non
         out: the folder, which must not be there or be empty; None for one of its own in `user_data`.
 
     Raises:
-        BatchError: where it cannot be planned, or the folder is taken.
+        BatchError: where it cannot be planned, names a LoRA that is not there, or the folder is taken.
         OSError: where the folder cannot be written.
     """
     settings = _with_whole_paths(settings, user_data)
     plan = plan_of(settings, user_data)
+    assert_loras(plan, LoraLibrary(user_data.loras))
     folder = _new_folder(settings, user_data, out)
     store_plan(settings, wildcards=wildcards_folder(settings, user_data), folder=folder.plan)
     write_status(folder.job, RunStatus(state="new", num_steps=plan.num_items))
@@ -86,6 +91,25 @@ def assert_columns(settings: BatchSettings, plan: BatchPlan) -> None:
         if column and column not in plan.columns:
             known = ", ".join(plan.columns) or "none: write some under Attributes"
             raise BatchError(f"{name} must be a column of the plan ({known}), got {column!r}.")
+
+
+def assert_loras(plan: BatchPlan, library: LoraLibrary) -> None:
+    """Every LoRA that the items name can be found; of more than 5,000 items that many are looked at, spread over all.
+
+    Raises:
+        BatchError: naming the item and the LoRA.
+    """
+    found: set[str] = set()
+    for index in range(0, plan.num_items, max(1, plan.num_items // MOST_LOOKED_AT)):
+        generation = plan.item(index).generation
+        _, tagged = take_lora_tags(generation.prompt)
+        for choice in (*generation.loras, *tagged):
+            if choice.name not in found:
+                try:
+                    library.find(choice.name)
+                except LoraError as error:
+                    raise BatchError(f"Item {index:,} cannot be made: {error}") from error
+                found.add(choice.name)
 
 
 def _new_folder(settings: BatchSettings, user_data: UserData, out: Path | None) -> BatchFolder:

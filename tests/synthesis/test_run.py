@@ -8,7 +8,7 @@ import torch
 
 from studio.batches.folder import BatchFolder
 from studio.engine import pipeline
-from studio.errors import BatchError, LoraError, ModelError
+from studio.errors import BatchError, ModelError
 from studio.paths import UserData
 from studio.runs.folder import read_status
 from studio.synthesis.picture import derived_seed
@@ -115,7 +115,6 @@ def test_the_same_item_gives_the_same_picture_whatever_is_made_before_it(tmp_pat
     ("changes", "error", "words"),
     [
         ({"model": "nowhere/"}, ModelError, "nowhere"),
-        ({"prompts": "a boot <lora:no such:1>", "attributes": ""}, LoraError, "no such"),
         ({"nearest_to": "no-dataset"}, Exception, "no-dataset"),
     ],
 )
@@ -128,6 +127,12 @@ def test_what_no_picture_can_be_made_with_ends_the_batch_with_its_reason(
     status = read_status(folder.job)
     assert status.state == "failed"
     assert words in status.message
+
+
+def test_a_lora_that_is_not_there_is_said_before_anything_begins(tmp_path: Path) -> None:
+    with pytest.raises(BatchError, match="Item 1 cannot be made: There is no LoRA named no such"):
+        begun(tmp_path, prompts="a boot\na boot <lora:no such:1>", attributes="")
+    assert not (tmp_path / "batches").exists()
 
 
 def test_a_ledger_that_is_no_database_is_said(tmp_path: Path) -> None:
