@@ -1,7 +1,8 @@
 """`python step_times.py OUTPUT SCRIPT ARGUMENTS …`: run a training script and write when each optimizer step ended.
 
 It runs in a peer's own environment, so it needs torch alone. Nothing of the script is changed: torch itself tells of
-the steps. OUTPUT is JSON: seconds of each step after the first, and the most memory that the process had.
+the steps. OUTPUT is JSON: seconds of each step after the first, and the most memory that the process had; on CUDA the
+GPU is waited for after each step, and the most that torch took of it is told too.
 """
 
 import itertools
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
@@ -27,11 +29,22 @@ def peak_process_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def peak_accelerator_bytes() -> int | None:
+    """The most that torch ever took of the CUDA device; None where it is not used."""
+    return torch.cuda.max_memory_reserved() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+
+
 def main() -> None:
     """Run the script as `__main__`."""
     output, script, *arguments = sys.argv[1:]
     ended: list[float] = []
-    register_optimizer_step_post_hook(lambda *_: ended.append(time.perf_counter()))
+
+    def note_end(*_: object) -> None:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+        ended.append(time.perf_counter())
+
+    register_optimizer_step_post_hook(note_end)
     sys.argv = [script, *arguments]
     if not Path(script).with_name("__init__.py").is_file():  # as Python does for a script, but not for a package
         sys.path.insert(0, str(Path(script).parent))
@@ -39,7 +52,11 @@ def main() -> None:
         runpy.run_path(script, run_name="__main__")
     finally:
         seconds = [later - earlier for earlier, later in itertools.pairwise(ended)]
-        result = {"step_seconds": seconds, "peak_process_bytes": peak_process_bytes()}
+        result = {
+            "step_seconds": seconds,
+            "peak_process_bytes": peak_process_bytes(),
+            "peak_accelerator_bytes": peak_accelerator_bytes(),
+        }
         Path(output).write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -33,6 +33,12 @@ def read_accelerator(device: torch.device) -> tuple[int | None, int | None]:
     return None, None
 
 
+def free_cuda_bytes(device: torch.device) -> int:
+    """What may still be taken of a CUDA device: what nobody has, and what this process's torch keeps for later."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 class MemoryMeter:
     """Measures the memory of the work in a `with` block; `use` holds the result afterwards.
 

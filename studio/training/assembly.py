@@ -20,7 +20,7 @@ from studio.training.preparation import Prepared
 from studio.training.processes import Processes
 from studio.training.run_scores import RunScores
 from studio.training.samples import Sampler
-from studio.training.state import Position, assert_same_run, read_position, restore
+from studio.training.state import Position, assert_same_run, read_position, restore, scaler_state
 from studio.training.telling import Teller
 
 
@@ -53,7 +53,9 @@ def make_loop(
     settings = prepared.settings
     store = CheckpointStore(run.checkpoints)
     state = _make_state(prepared, processes, store.newest(tell=teller.problem if teller else _say_nothing))
-    model, optimizer = processes.accelerator.prepare(prepared.denoiser, state.optimizer)
+    # The optimizer's state is where it belongs already. Moved, AdamW's counts of steps would lie on the GPU, and be
+    # fetched from there one by one in each step of a resumed run.
+    model, optimizer = processes.accelerator.prepare(prepared.denoiser, state.optimizer, device_placement=[True, False])
     told = read_events(run.events)
     if teller is not None:
         _begin_telling(run, prepared, teller, state, told)
@@ -112,6 +114,7 @@ def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint
         optimizer_state, schedule_state = restore(checkpoint, adapters, means, process=processes.index)
         optimizer.load_state_dict(optimizer_state)
         schedule.load_state_dict(schedule_state)
+        processes.set_scaler_state(scaler_state(checkpoint))
     return _State(position, optimizer, schedule, means, -1 if checkpoint is None else position.step)
 
 

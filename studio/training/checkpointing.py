@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from studio.engine.memory import read_accelerator
+from studio.engine.memory import free_cuda_bytes, read_accelerator
 from studio.reports import gigabytes
 from studio.training.batches import TrainingBatch
 from studio.training.noise_loss import Denoiser
@@ -55,11 +55,13 @@ def decide_checkpointing(
 
 def free_bytes(device: torch.device) -> int:
     """What may still be taken where the computing happens; on Apple silicon the GPU shares the system's memory."""
+    if device.type == "cuda":  # other programs take of it too, the desktop for one
+        return free_cuda_bytes(device)
     available = psutil.virtual_memory().available
     held, limit = read_accelerator(device)
     if held is None or limit is None:
         return available
-    return min(limit - held, available) if device.type == "mps" else limit - held
+    return min(limit - held, available)
 
 
 def kept_bytes_of(denoiser: Denoiser, batch: TrainingBatch) -> int:

@@ -166,8 +166,7 @@ class TrainingLoop:
         """
         means = torch.stack([losses.mean() for _, losses in seen]).float()
         loss = float(self.processes.all_of(means).mean())
-        scaled = self.processes.accelerator.scaler is not None  # fp16 on CUDA: its scaler skips steps that overflow
-        if math.isfinite(loss) and (math.isfinite(norm) or scaled):
+        if math.isfinite(loss) and (math.isfinite(norm) or self.processes.overflow_is_due_to_scale()):
             return loss
         blamed = [
             f"{key} (timestep {timestep})"
@@ -298,6 +297,7 @@ class TrainingLoop:
                 schedule=self.schedule.state_dict(),
                 random_states=states,
                 metadata=self.metadata(self.position.step),
+                scaler=self.processes.scaler_state,
             )
             folder = self._patiently(lambda: self.store.save(self.position.step, files))
             self.store.prune(keep_last=self.settings.keep_checkpoints, keep_every=self.settings.keep_every_steps)

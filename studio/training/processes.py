@@ -60,6 +60,26 @@ class Processes:
         gathered: list[str] = gather_object(words)
         return gathered
 
+    @property
+    def scaler_state(self) -> dict[str, object] | None:
+        """By how much fp16 scales the loss now; None without fp16."""
+        scaler = self.accelerator.scaler
+        return None if scaler is None else scaler.state_dict()
+
+    def set_scaler_state(self, state: dict[str, object] | None) -> None:
+        """Go on with the scale of a checkpoint, where both have one."""
+        scaler = self.accelerator.scaler
+        if scaler is not None and state is not None:
+            scaler.load_state_dict(state)
+
+    def overflow_is_due_to_scale(self) -> bool:
+        """Whether a gradient may be infinite only because fp16 scales the loss: then its step is skipped.
+
+        Each overflow halves the scale. Where it is below 1 and gradients are not finite still, they are not.
+        """
+        scaler = self.accelerator.scaler
+        return scaler is not None and float(scaler.get_scale()) >= 1
+
     def random_states(self, state: torch.Tensor) -> torch.Tensor:
         """(processes, bytes) from (bytes,) of each."""
         if self.count == 1:

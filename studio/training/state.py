@@ -22,6 +22,7 @@ from studio.training_settings import TrainingSettings
 
 WEIGHTS, MEANS = "lora.safetensors", "ema.safetensors"
 OPTIMIZER, SCHEDULE, RANDOM, POSITION = "optimizer.pt", "schedule.pt", "random.pt", "position.json"
+SCALER = "scaler.pt"  # with fp16 alone
 
 # Settings that change only what is watched and kept: a run may be resumed with others.
 WATCHING_SETTINGS = frozenset(
@@ -63,11 +64,13 @@ def pack(
     schedule: Mapping[str, object],
     random_states: torch.Tensor,
     metadata: Mapping[str, str],
+    scaler: Mapping[str, object] | None = None,
 ) -> dict[str, bytes]:
     """The files of a checkpoint. Its weights are a LoRA in kohya's form, in float32: any program can try it.
 
     Args:
         random_states: (processes, bytes) uint8.
+        scaler: by how much fp16 scales the loss; None without fp16.
     """
     weights = adapters.weights()
     files = {
@@ -77,6 +80,8 @@ def pack(
         RANDOM: _torch_bytes({"states": random_states}),
         POSITION: position.model_dump_json(indent=1).encode(),
     }
+    if scaler is not None:
+        files[SCALER] = _torch_bytes(scaler)
     if means is not None:
         names = [name for name, _ in adapters.named_parameters()]
         files[MEANS] = save(dict(zip(names, (m.cpu() for m in means.means), strict=True)))
@@ -132,6 +137,14 @@ def restore(
     assert isinstance(states, torch.Tensor)
     set_random_state(states[process % len(states)])
     return _from_torch_bytes(checkpoint.files[OPTIMIZER]), _from_torch_bytes(checkpoint.files[SCHEDULE])
+
+
+def scaler_state(checkpoint: Checkpoint) -> dict[str, object] | None:
+    """By how much fp16 scaled the loss; None where it did not, or the checkpoint is of before this was kept.
+
+    Begun anew, the scale would overflow again, and the run would skip steps that one without a stop does not.
+    """
+    return _from_torch_bytes(checkpoint.files[SCALER]) if SCALER in checkpoint.files else None
 
 
 def random_state() -> torch.Tensor:

@@ -95,13 +95,21 @@ def test_on_a_cpu_what_is_free_is_what_the_system_has(monkeypatch: pytest.Monkey
     assert free_bytes(CPU) == 5 * GIB
 
 
-@pytest.mark.parametrize(("kind", "free"), [("cuda", 14), ("mps", 5)])
-def test_on_an_accelerator_it_is_what_the_limit_leaves_and_apples_shares_the_systems(
-    kind: str, free: int, monkeypatch: pytest.MonkeyPatch
+def test_on_apples_gpu_it_is_what_the_limit_leaves_but_shared_with_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * GIB))
+    for held, free in ((2 * GIB, 5 * GIB), (13 * GIB, 3 * GIB)):
+        monkeypatch.setattr(checkpointing, "read_accelerator", lambda device, held=held: (held, 16 * GIB))
+        assert free_bytes(torch.device("mps")) == free
+
+
+def test_on_cuda_what_others_hold_is_not_free_and_what_torch_keeps_for_later_is(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * GIB))
-    monkeypatch.setattr(checkpointing, "read_accelerator", lambda device: (2 * GIB, 16 * GIB))
-    assert free_bytes(torch.device(kind)) == free * GIB
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * GIB, 16 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 4 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3 * GIB)
+    assert free_bytes(torch.device("cuda")) == 10 * GIB
 
 
 def kept(bench: Bench, *, side: int, pictures: int = 1) -> int:
