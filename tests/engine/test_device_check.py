@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from studio.engine.device_check import check_device, compare, keep_check, kept_check
 from studio.engine.models import Components, find_model, load_components
@@ -26,6 +27,13 @@ def differences(candidate: Components, reference: Components) -> dict[str, float
     return {d.part: d.difference for d in compare(candidate, reference)}
 
 
+def tf32(values: torch.Tensor) -> torch.Tensor:
+    """Rounded to ten bits behind the point, as CUDA's convolutions read float32 by default."""
+    bits = values.detach().contiguous().view(torch.int32)
+    rounded = ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+    return values + (rounded - values).detach()  # gradients pass
+
+
 def result(*differences: DeviceDifference) -> DeviceCheck:
     return check_device(torch.device("cpu")).model_copy(update={"differences": differences, "device_name": "Apple GPU"})
 
@@ -45,6 +53,15 @@ def test_a_device_that_computes_the_unet_wrongly_is_found(reference: Components,
     found = differences(candidate, reference)
     assert found["UNet steps"] > 0.01
     assert found["VAE decode"] == 0
+
+
+def test_a_device_whose_convolutions_round_as_tf32_does_is_sound(reference: Components, candidate: Components) -> None:
+    for module in (*candidate.unet.modules(), *candidate.vae.modules()):
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = tf32(module.weight.data)
+            module.register_forward_pre_hook(lambda _m, inputs: (tf32(inputs[0]),))
+    found = compare(candidate, reference)
+    assert all(1e-5 < difference.difference < difference.limit / 2 for difference in found)
 
 
 def test_a_device_whose_gradients_alone_are_wrong_is_found(reference: Components, candidate: Components) -> None:
