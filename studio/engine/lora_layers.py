@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from studio.engine.lora_file import Lora, read_lora
 from studio.engine.lora_weights import LayerWeights
+from studio.engine.memory import free_cuda_bytes
 from studio.engine.models import Components
 from studio.errors import LoraError
 from studio.loras.library import LoraLibrary
@@ -104,7 +105,7 @@ class LoraLayers:
 
     components: Components
     library: LoraLibrary
-    sum_limit_bytes: int = SUM_LIMIT_BYTES
+    sum_limit_bytes: int | None = None
     _kept: dict[tuple[str, int, int], Lora] = field(default_factory=dict)
     _active: tuple[tuple[Lora, float], ...] = ()
     _attached: list[Attached] = field(default_factory=list)
@@ -150,7 +151,10 @@ class LoraLayers:
             *((self.components.unet.get_submodule(path), stack) for path, stack in unet.items()),
             *((self.components.text_encoder.get_submodule(path), stack) for path, stack in text.items()),
         ]
-        small = sum(layer.weight.nbytes for layer, _ in layers) <= self.sum_limit_bytes
+        limit = self.sum_limit_bytes
+        if limit is None:
+            limit = sum_limit(self.components.unet.device, self.components.unet.dtype)
+        small = sum(layer.weight.nbytes for layer, _ in layers) <= limit
         for layer, stack in layers:
             self._attached.append(_attach(layer, stack, small=small))
         self._active = tuple(wanted)
@@ -158,6 +162,17 @@ class LoraLayers:
     def _take_off(self) -> None:
         while self._attached:
             self._attached.pop().remove()
+
+
+def sum_limit(device: torch.device, dtype: torch.dtype) -> int:
+    """Up to how many bytes of weights get sums: on CUDA in float32 a quarter of the memory that is free.
+
+    There hooks cost a seventh of a picture's time (docs/BENCHMARKS.md). In half precision a sum would round small
+    updates away.
+    """
+    if device.type != "cuda" or dtype != torch.float32:
+        return SUM_LIMIT_BYTES
+    return max(SUM_LIMIT_BYTES, free_cuda_bytes(device) // 4)
 
 
 def _summed(choices: Sequence[LoraChoice]) -> dict[str, float]:

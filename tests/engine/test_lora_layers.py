@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from studio.engine import lora_layers
+from studio.engine.lora_layers import SUM_LIMIT_BYTES, sum_limit
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.engine.precision import assert_precision
 from studio.errors import LoraError, StudioError, WeightsFileError
@@ -327,3 +328,16 @@ def test_a_model_of_another_size_refuses_the_lora(studio: PipelineManager, folde
     save_file(state, folder / "sd15.safetensors")
     with pytest.raises(StudioError, match="It was made for a model of another size"):
         studio.loras.read("sd15")
+
+
+def test_on_a_cpu_only_small_models_get_sums() -> None:
+    assert sum_limit(torch.device("cpu"), torch.float32) == SUM_LIMIT_BYTES
+    assert sum_limit(torch.device("mps"), torch.float32) == SUM_LIMIT_BYTES
+
+
+def test_on_cuda_in_float32_a_quarter_of_the_free_memory_may_hold_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora_layers, "free_cuda_bytes", lambda device: 8 * 2**30)
+    assert sum_limit(torch.device("cuda"), torch.float32) == 2 * 2**30
+    assert sum_limit(torch.device("cuda"), torch.float16) == SUM_LIMIT_BYTES
+    monkeypatch.setattr(lora_layers, "free_cuda_bytes", lambda device: 2**20)
+    assert sum_limit(torch.device("cuda"), torch.float32) == SUM_LIMIT_BYTES
