@@ -22,7 +22,8 @@ class PlanFacts(Fact):
     """A plan in short.
 
     Attributes:
-        value_counts: of each column its values and how many pictures have them; only their number where they are many.
+        value_counts: of each column its values and how many pictures have them; only their number where they are many,
+            and nothing where they were not counted.
         seconds_per_picture, bytes_per_picture, load_seconds: as measured; None before.
         free_bytes: on the disk where it goes; None before.
     """
@@ -38,12 +39,13 @@ class PlanFacts(Fact):
     free_bytes: int | None = None
 
     @classmethod
-    def of(cls, plan: BatchPlan) -> "PlanFacts":
-        """Without what only measuring can tell."""
-        counts = {
-            column: dict(count) if not isinstance(count, int) else count
-            for column, count in plan.value_counts().items()
-        }
+    def of(cls, plan: BatchPlan, *, counted: bool = True) -> "PlanFacts":
+        """Without what only measuring can tell.
+
+        Args:
+            counted: whether values are counted, which takes a second or two for a million items.
+        """
+        counts = plan.value_counts() if counted else {}
         examples = tuple(
             Example(index=i.index, prompt=i.generation.prompt, caption=i.caption, seed=i.generation.seed)
             for i in plan.examples(EXAMPLES)
@@ -51,7 +53,7 @@ class PlanFacts(Fact):
         return cls(
             num_items=plan.num_items,
             num_columns=len(plan.columns),
-            value_counts=counts,
+            value_counts={c: count if isinstance(count, int) else dict(count) for c, count in counts.items()},
             examples=examples,
             notes=plan.notes,
         )

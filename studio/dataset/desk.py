@@ -105,10 +105,11 @@ class DatasetDesk:
         self._put(opened)
         return opened
 
-    def open_folder(self, typed: str, *, resolution: int | None = None) -> OpenedDataset:
+    def open_folder(self, typed: str, *, resolution: int | None = None, name: str = "") -> OpenedDataset:
         """Open a folder where it is: as the dataset that reads it already, or as a new one.
 
         Args:
+            name: of a new one, where it is not the folder's.
             resolution: of a new one, where it is not the usual.
 
         Raises:
@@ -120,12 +121,12 @@ class DatasetDesk:
         if not source.is_absolute():
             raise DatasetError(f"Type the whole path, from the beginning: {typed.strip()!r} is only a part of one.")
         source = source.resolve()
-        name = self.library.name_of_source(source)
-        if name is None:
+        known = self.library.name_of_source(source)
+        if known is None:
             recipe = DatasetRecipe(source=str(source))
             recipe = recipe if resolution is None else recipe.model_copy(update={"resolution": resolution})
-            name = self._create(self.library.free_name(source.name), recipe)
-        return self.open_name(name)
+            known = self._create(self.library.free_name(name or source.name), recipe)
+        return self.open_name(known)
 
     def open_dropped(self, files: Sequence[DroppedFile], *, uploads: Path) -> OpenedDataset:
         """Keep dropped files as the source of a new dataset, and open it.

@@ -1,15 +1,20 @@
-"""The preflight for the page: a process of its own, because it needs torch; its result, or why there is none."""
+"""What is measured before a job, for the page: a process of its own, as it needs torch; its result, or why none."""
 
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from studio.files import write_atomically
 from studio.paths import UserData
 
+TRAINING = ("train", "--preflight", "--json", "--settings")
+"""The command that measures a training; the file of its settings comes last, and JSON is the last line it prints."""
+BATCH = ("batch", "--forecast", "--json")
+"""The command that measures a batch, likewise."""
 LAST_LINES = 4
 
 
@@ -23,10 +28,11 @@ class PreflightState:
 
 
 class PreflightRunner:
-    """Runs one preflight at a time. Any thread may ask."""
+    """Runs one such command at a time. Any thread may ask."""
 
-    def __init__(self, user_data: UserData) -> None:
+    def __init__(self, user_data: UserData, command: Sequence[str] = TRAINING) -> None:
         self._user_data = user_data
+        self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._state = PreflightState()
@@ -47,7 +53,7 @@ class PreflightRunner:
         folder.mkdir(parents=True, exist_ok=True)
         file = Path(tempfile.mkdtemp(dir=folder)) / "settings.json"
         write_atomically(file, settings_json.encode())
-        command = [sys.executable, "-P", "-m", "studio", "train", "--preflight", "--json", "--settings", str(file)]
+        command = [sys.executable, "-P", "-m", "studio", *self._command, str(file)]
         process = subprocess.Popen(
             [*command, "--user-data", str(self._user_data.root)],
             stdin=subprocess.DEVNULL,
@@ -81,4 +87,4 @@ class PreflightRunner:
                 self._state = PreflightState(result_json=output.strip().splitlines()[-1])
             else:
                 said = " ".join(line for line in errors.splitlines()[-LAST_LINES:] if line.strip())
-                self._state = PreflightState(problem=said or f"The preflight ended with code {process.returncode}.")
+                self._state = PreflightState(problem=said or f"The measuring ended with code {process.returncode}.")

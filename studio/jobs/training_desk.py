@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from studio.errors import RunError
 from studio.jobs.command import JobLine, job_lines
 from studio.jobs.queue import JobQueue
-from studio.jobs.worker import ensure_worker
+from studio.jobs.steering import Steering, has_work
 from studio.paths import UserData
-from studio.runs.folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, ask, find_run, list_runs, read_status
+from studio.runs.folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, find_run, list_runs, read_status
 from studio.runs.follower import RunFollower, RunHistory
 
 KEPT_FOLLOWERS = 8
@@ -47,6 +47,7 @@ class TrainingDesk:
     def __init__(self, user_data: UserData) -> None:
         self.user_data = user_data
         self.queue = JobQueue(user_data)
+        self._steering = Steering(user_data, "train")
         self._lock = threading.Lock()
         self._followers: dict[str, RunFollower] = {}
         self._chosen = ""
@@ -63,9 +64,8 @@ class TrainingDesk:
         except RunError as error:
             return TrainingView(names=names, problem=str(error))
         history = self.history(run) if run else None
-        waiting = any(line.job.state in ("queued", "running") for line in jobs)
         busy = status is not None and status.state in BUSY_STATES
-        return TrainingView(names, jobs, run, status, history, waiting or busy)
+        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy)
 
     def history(self, run: RunFolder) -> RunHistory:
         """What a run told up to now."""
@@ -91,8 +91,7 @@ class TrainingDesk:
             RunError: where it is there already, or the queue cannot be written.
             OSError: where the worker cannot be started.
         """
-        self.queue.add("train", run.root, run.name)
-        ensure_worker(self.user_data)
+        self._steering.start(run)
         self._chosen = run.name
 
     def ask(self, run: RunFolder, request: RunRequest) -> None:
@@ -102,13 +101,7 @@ class TrainingDesk:
             RunError: where it cannot be asked.
             OSError: where it cannot be written.
         """
-        job = next((line.job for line in job_lines(self.queue) if line.job.run.root == run.root), None)
-        if request in ("save", "sample") or job is None or job.state not in ("queued", "running"):
-            ask(run, request)
-        elif request == "pause":
-            self.queue.pause(job.id)
-        else:
-            self.queue.stop(job.id)
+        self._steering.ask(run, request)
 
     def resume(self, run: RunFolder) -> None:
         """Go on with a run that was paused, stopped or failed.
@@ -117,12 +110,7 @@ class TrainingDesk:
             RunError: where it cannot be resumed.
             OSError: where the worker cannot be started.
         """
-        job = next((line.job for line in job_lines(self.queue) if line.job.run.root == run.root), None)
-        if job is None:
-            self.queue.add("train", run.root, run.name)
-        else:
-            self.queue.resume(job.id)
-        ensure_worker(self.user_data)
+        self._steering.resume(run)
         self._chosen = run.name
 
     def _looked_at(self, runs: Sequence[RunFolder]) -> RunFolder | None:

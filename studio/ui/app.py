@@ -6,11 +6,12 @@ import gradio as gr
 
 from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
-from studio.jobs.preflight_runner import PreflightRunner
+from studio.jobs.batch_desk import BatchDesk
+from studio.jobs.preflight_runner import BATCH, PreflightRunner
 from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
-from studio.ui import coming_tabs, dataset_tab, inference_tab, training_tab
+from studio.ui import batch_tab, dataset_tab, inference_tab, training_tab
 from studio.ui.parts import Seen, Update, changed_parts
 from studio.ui.status_line import activity_words, memory_words, model_words
 
@@ -20,9 +21,10 @@ POLL_SECONDS = 0.5
 def build_app(
     engine: EngineClient, desk: DatasetDesk, trainings: TrainingDesk, user_data: UserData, *, cpu_only: bool
 ) -> gr.Blocks:
-    """Lay out the page and wire it to the engine, the open dataset and the trainings. Nothing is started by it."""
+    """Lay out the page and wire it to the engine, the open dataset, trainings and batches. Nothing is started by it."""
     library = LoraLibrary(user_data.loras)
     training = training_tab.TrainingPage(trainings, desk, PreflightRunner(user_data), cpu_only)
+    batches = batch_tab.BatchPage(BatchDesk(user_data), desk, library, PreflightRunner(user_data, BATCH), cpu_only)
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
         with gr.Row(elem_id="status-line"):
             gr.HTML("<h1>LoRA Studio</h1>", elem_id="brand", min_width=0, padding=False)
@@ -31,24 +33,24 @@ def build_app(
                 "memory": gr.HTML(elem_id="status-memory", min_width=0, padding=False),
                 "activity": gr.HTML(elem_id="status-activity", min_width=0, padding=False),
             }
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Inference", id="inference"):
                 tab = inference_tab.build()
             with gr.Tab("Dataset", id="dataset"):
                 datasets = dataset_tab.build()
             with gr.Tab("Training", id="training"):
                 training_parts = training_tab.build()
-            for name in coming_tabs.COMING:
-                with gr.Tab(name, id=name.lower()):
-                    coming_tabs.build(name)
+            with gr.Tab("Batch", id="batch"):
+                batch_parts = batch_tab.build()
         timer = gr.Timer(POLL_SECONDS, active=False)
         seen = gr.JSON(visible=False)
         wake = gr.Button("Refresh", elem_id="wake", visible="hidden")
-        shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, "timer": timer}
+        shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, **batch_parts.shown, "timer": timer}
 
         def refresh(has: Seen | None) -> list[Update]:
-            view, runs = engine.view, trainings.view
-            active = view.active or desk.view.active or runs.active or training.preflight.state.running
+            view, runs, made = engine.view, trainings.view, batches.desk.view
+            active = view.active or desk.view.active or runs.active or made.active
+            active = active or training.preflight.state.running or batches.forecast.state.running
             parts = {
                 "model": model_words(view),
                 "memory": memory_words(view),
@@ -56,6 +58,7 @@ def build_app(
                 **inference_tab.render(view, library),
                 **dataset_tab.render(desk),
                 **training_tab.render(training, runs),
+                **batch_tab.render(batches, made),
                 "timer": gr.update(active=active),
             }
             updates, now = changed_parts({name: parts[name] for name in shown}, has)
@@ -69,6 +72,7 @@ def build_app(
         inference_tab.wire(tab, engine, user_data, then_refresh=then_refresh)
         dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, then_refresh=then_refresh)
+        batch_tab.wire(batch_parts, batches, tabs=tabs, then_refresh=then_refresh)
         app.load(lambda: refresh(None), None, [*shown.values(), seen], **quiet)
         timer.tick(refresh, seen, [*shown.values(), seen], **quiet)
         # Another tab may have started something: the script presses this when the page becomes visible.

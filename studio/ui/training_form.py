@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import gradio as gr
 
 from studio.paths import assets_folder
-from studio.settings import bounds
 from studio.training_settings import PRESETS, TrainingSettings
 from studio.ui.html import text
+from studio.ui.setting_controls import setting_control, whole_if_whole
 
 FIRST_FIELDS = ("max_train_steps", "rank", "learning_rate", "resolution", "train_batch_size", "trigger_word")
 NOT_IN_FORM = ("dataset", "model", "name", "cpu", *FIRST_FIELDS)
@@ -160,27 +160,15 @@ def _names() -> tuple[str, ...]:
 
 def _control(name: str, *, info: bool) -> gr.components.Component:
     """The control that fits a setting's type."""
-    field = FIELDS[name]
-    shown = preset_values("quick-try")[name]
-    common: dict[str, Any] = {
-        "label": field.title,
-        "info": field.description if info else None,
-        "elem_id": f"training-{name.replace('_', '-')}",
-        "interactive": True,
-    }
-    if field.annotation is bool:
-        return gr.Checkbox(shown, **common)
-    if get_origin(field.annotation) is Literal:
-        return gr.Dropdown(list(get_args(field.annotation)), value=shown, **common)
-    if name == "validation_prompts":
-        return gr.Textbox(shown, lines=2, max_lines=8, **common)
-    if field.annotation is str:
-        return gr.Textbox(shown, max_lines=1, min_width=96, **common)
-    low, high = bounds(TrainingSettings, name)
-    if name in ZERO_WORDS:
-        common["label"] = f"{field.title} (0: {ZERO_WORDS[name]})"
-        low = 0
-    return gr.Number(shown, minimum=low, maximum=high, min_width=96, **common)
+    return setting_control(
+        TrainingSettings,
+        name,
+        preset_values("quick-try")[name],
+        form="training",
+        info=info,
+        zero=ZERO_WORDS.get(name, ""),
+        lines=2 if name == "validation_prompts" else 1,
+    )
 
 
 def _shown(name: str, value: object) -> object:
@@ -195,10 +183,4 @@ def _read(name: str, value: object) -> object:
         return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())
     if name in ZERO_WORDS and not value:
         return None
-    field = FIELDS[name]
-    is_number = (
-        field.annotation is not bool and field.annotation is not str and get_origin(field.annotation) is not Literal
-    )
-    if is_number and isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
+    return whole_if_whole(value)

@@ -1,0 +1,61 @@
+"""What a plan would make, while it is written: how many, ten of them, how often each value. From facts to HTML."""
+
+from collections.abc import Mapping
+
+from studio.batches.forecast import Example, PlanFacts
+from studio.ui.html import text
+from studio.words import counted
+
+COUNTED_UP_TO = 100_000  # items; more take a second and longer to count, too long for something that follows typing
+MOST_VALUES = 12
+
+EMPTY = (
+    '<p class="quiet">What would be made is shown here while you write: how many pictures, ten of them, and how often '
+    "each value comes up.</p>"
+)
+
+
+def problem_html(sentence: str) -> str:
+    """Why there is no plan."""
+    return f'<p class="problem" role="alert">{text(sentence)}</p>'
+
+
+def preview_html(facts: PlanFacts) -> str:
+    """The plan in short."""
+    notes = "".join(f'<p class="note">{text(note)}</p>' for note in facts.notes)
+    if facts.num_columns and not facts.value_counts:
+        notes += '<p class="note">So many are counted by “Measure”, which also tells time and disk.</p>'
+    return (
+        f'<p class="plan-count"><b>{counted(facts.num_items, "picture")}</b></p>{notes}'
+        f"{counts_html(facts.value_counts)}{_examples_html(facts.examples)}"
+    )
+
+
+def counts_html(counts: Mapping[str, Mapping[str, int] | int]) -> str:
+    """A small table for each column."""
+    if not counts:
+        return ""
+    return f'<div class="plan-values">{"".join(_column_html(column, found) for column, found in counts.items())}</div>'
+
+
+def _column_html(column: str, found: Mapping[str, int] | int) -> str:
+    if isinstance(found, int):
+        rows = f'<tr><td colspan="2">{found:,} different values</td></tr>'
+    else:
+        shown = list(found.items())[:MOST_VALUES]
+        rows = "".join(f'<tr><th scope="row">{text(value)}</th><td>{number:,}</td></tr>' for value, number in shown)
+        if len(found) > MOST_VALUES:
+            rows += f'<tr><td colspan="2">and {len(found) - MOST_VALUES:,} more</td></tr>'
+    return f"<table><caption>{text(column)}</caption><tbody>{rows}</tbody></table>"
+
+
+def _examples_html(examples: tuple[Example, ...]) -> str:
+    rows = "".join(
+        f"<tr><td>{example.index:,}</td><td>{example.seed}</td><td>{text(example.prompt)}</td></tr>"
+        for example in examples
+    )
+    return (
+        '<div class="table-frame plan-examples" tabindex="0" role="group" aria-label="Examples"><table><caption>'
+        f'{counted(len(examples), "example")}</caption><thead><tr><th scope="col">#</th><th scope="col">seed</th>'
+        f'<th scope="col">prompt</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    )

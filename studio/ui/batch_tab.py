@@ -1,0 +1,187 @@
+"""The Batch tab: the plan with its preview on the left, the batch that runs on the right, past ones below it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.batch_settings import BatchSettings
+from studio.batches.begin import begin_batch, plan_of, read_batch_settings
+from studio.batches.forecast import PlanFacts
+from studio.dataset.desk import DatasetDesk
+from studio.errors import StudioError, system_error_sentence
+from studio.jobs.batch_desk import BatchDesk, BatchView
+from studio.jobs.preflight_runner import PreflightRunner
+from studio.loras.library import LoraLibrary
+from studio.runs.folder import RunRequest
+from studio.settings import parse_settings
+from studio.ui import batch_forecast, batch_form, batch_grid_box, batch_panel, batch_preview
+from studio.ui.generation_controls import NO_LORA
+from studio.ui.parts import Update
+from studio.ui.toasts import toasts
+
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+@dataclass(frozen=True)
+class BatchTab:
+    """The tab's parts."""
+
+    start: gr.Button
+    measure: gr.Button
+    forecast: gr.HTML
+    form: batch_form.BatchForm
+    panel: batch_panel.BatchPanel
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        """Every part that the timer keeps true, by its name."""
+        return {"batch-forecast": self.forecast, **self.form.shown, **self.panel.shown}
+
+
+@dataclass(frozen=True)
+class BatchPage:
+    """What the tab is about, for all browser tabs alike."""
+
+    desk: BatchDesk
+    datasets: DatasetDesk
+    library: LoraLibrary
+    forecast: PreflightRunner
+    cpu_only: bool = False
+
+
+def build() -> BatchTab:
+    """Lay the tab out."""
+    with gr.Row(elem_classes="workbench"):
+        with gr.Column(elem_classes="controls", min_width=320):
+            with gr.Row(elem_classes="actions"):
+                start = gr.Button("Start", variant="primary", elem_id="start-batch")
+                measure = gr.Button("Measure", elem_id="measure-batch")
+            forecast = gr.HTML(elem_id="batch-forecast", padding=False)
+            form = batch_form.build()
+        with gr.Column(elem_classes="canvas", min_width=480):
+            panel = batch_panel.build()
+    return BatchTab(start, measure, forecast, form, panel)
+
+
+def render(page: BatchPage, view: BatchView) -> dict[str, Update]:
+    """What every shown part of the tab should be now."""
+    choices = gr.update(choices=[NO_LORA, *page.library.names()])
+    return {
+        "batch-forecast": batch_forecast.forecast_html(page.forecast.state),
+        **{f"batch-lora-{i}": choices for i in range(batch_form.LORA_ROWS)},
+        **batch_panel.render(view),
+    }
+
+
+def wire(tab: BatchTab, page: BatchPage, *, tabs: gr.Tabs, then_refresh: Callable[[Any], Any]) -> None:
+    """Connect the form with its preview, and the batch's buttons."""
+    named = tab.form.named()
+
+    def start(**values: Any) -> None:  # noqa: ANN401 - the form's values
+        with toasts():
+            page.desk.queue_batch(begin_batch(settings_of(values, page), page.desk.user_data))
+
+    def measure(**values: Any) -> None:  # noqa: ANN401
+        with toasts():
+            page.forecast.start(settings_of(values, page).model_dump_json())
+
+    then_refresh(tab.start.click(start, inputs_kwargs=named, **HIDDEN))
+    then_refresh(tab.measure.click(measure, inputs_kwargs=named, **HIDDEN))
+    _wire_preview(tab.form, page, tab.panel)
+    _wire_batch(tab.panel, page, tabs, then_refresh=then_refresh)
+
+
+def settings_of(values: dict[str, Any], page: BatchPage) -> BatchSettings:
+    """The settings that the form's values are; a studio that was started with --cpu makes batches so too.
+
+    Raises:
+        SettingsError: where one breaks its rule.
+    """
+    return parse_settings(BatchSettings, {**batch_form.read_form(values), "cpu": page.cpu_only})
+
+
+def preview(values: dict[str, Any], page: BatchPage) -> str:
+    """What the form's plan would make, or why there is none."""
+    if not values["prompts"].strip() and not values["prompt_file"].strip():
+        return batch_preview.EMPTY
+    try:
+        plan = plan_of(settings_of(values, page), page.desk.user_data)
+        facts = PlanFacts.of(plan, counted=plan.num_items <= batch_preview.COUNTED_UP_TO)
+    except StudioError as error:
+        return batch_preview.problem_html(str(error))
+    except OSError as error:
+        return batch_preview.problem_html(system_error_sentence(error))
+    return batch_preview.preview_html(facts)
+
+
+def _wire_preview(form: batch_form.BatchForm, page: BatchPage, panel: batch_panel.BatchPanel) -> None:
+    named = form.named()
+    controls = list(named.values())
+
+    def show(**values: Any) -> str:  # noqa: ANN401 - the form's values
+        return preview(values, page)
+
+    def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
+        event.then(show, inputs_kwargs=named, outputs=form.preview, queue=False, **HIDDEN)
+
+    def fill(settings: BatchSettings) -> list[Any]:
+        values = batch_form.form_values(settings)
+        return [values[name] for name in named]
+
+    def fill_example() -> list[Any]:
+        return fill(parse_settings(BatchSettings, batch_form.EXAMPLE))
+
+    def copy() -> list[Any]:
+        with toasts():
+            return fill(read_batch_settings(page.desk.looked_at))
+
+    def make_grid(seed: float, **axes: str) -> list[Any]:
+        with toasts():
+            attributes, grid_x, grid_y = batch_grid_box.grid_columns(**axes, seed=int(seed))
+            return [attributes, grid_x, grid_y, 1, 0]
+
+    # While one answer is on its way only the last change is kept, so typing is followed at the plan's own pace.
+    typed = {"trigger_mode": "always_last", "queue": False, **HIDDEN}
+    gr.on([control.input for control in controls], show, inputs_kwargs=named, outputs=form.preview, **typed)
+    then_show(form.example.click(fill_example, None, controls, **HIDDEN))
+    then_show(panel.duplicate.click(copy, None, controls, **HIDDEN))
+    filled = [form.fields[name] for name in ("attributes", "grid_x", "grid_y", "images_per_prompt", "total")]
+    axes = {"seed": form.controls.seed, **form.grid.named()}
+    then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=filled, **HIDDEN))
+
+
+def _wire_batch(
+    panel: batch_panel.BatchPanel, page: BatchPage, tabs: gr.Tabs, *, then_refresh: Callable[[Any], Any]
+) -> None:
+    def choose(name: str) -> None:
+        with toasts():
+            page.desk.choose(name)
+
+    def choose_past(event: gr.EventData) -> None:
+        choose(str(getattr(event, "name", "")))
+
+    def asking(request: RunRequest) -> Callable[[], None]:
+        def act() -> None:
+            with toasts():
+                page.desk.ask(page.desk.looked_at, request)
+
+        return act
+
+    def resume() -> None:
+        with toasts():
+            page.desk.resume(page.desk.looked_at)
+
+    def open_dataset() -> Any:  # noqa: ANN401 - gradio's update
+        with toasts():
+            batch = page.desk.looked_at
+            page.datasets.open_folder(str(batch.dataset), name=batch.name)
+        return gr.update(selected="dataset")
+
+    then_refresh(panel.batch.input(choose, panel.batch, None, **HIDDEN))
+    then_refresh(panel.past.click(choose_past, None, None, **HIDDEN))
+    for request, button in panel.buttons.items():
+        then_refresh(button.click(asking(request), **HIDDEN))
+    then_refresh(panel.resume.click(resume, **HIDDEN))
+    then_refresh(panel.as_dataset.click(open_dataset, None, tabs, **HIDDEN))
