@@ -3,11 +3,14 @@
 It keeps no state of a batch: all is read from batches' folders and the queue, so a page that was killed finds it again.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from PIL import Image
 
 from studio.batches.folder import BatchFolder, list_batches
 from studio.batches.follower import BatchFollower, BatchProgress
@@ -215,6 +218,15 @@ class _OpenBatch:
             )
             for row in progress.latest
         )
+
+
+def training_side(batch: BatchFolder) -> int | None:
+    """The side of the square that has a picture's area, as a dataset's resolution; None where there is no picture."""
+    for path in batch.dataset.glob("[0-9]*/[0-9]*.*"):
+        if path.suffix != ".txt":
+            with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
+                return max(64, round(math.sqrt(image.width * image.height) / 8) * 8)
+    return None
 
 
 def _past(batch: BatchFolder) -> PastBatch:

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.batch_settings import BatchSettings
+from studio.errors import SettingsError
 from studio.settings import GenerationSettings
 from studio.ui import batch_grid_box
 from studio.ui.generation_controls import (
@@ -39,7 +40,7 @@ KEPT = (
 STORED = ("picture_format", "quality", "text_sidecars", "pictures_per_shard", "grid_x", "grid_y")
 # Numbers that may be left out: a number box of the page cannot be empty, so 0 stands for that.
 ZERO_WORDS: Mapping[str, str] = {
-    "total": "as many as it takes",
+    "total": "all",
     "least_whiteness": "any",
     "most_offset": "any",
     "most_colour_difference": "any",
@@ -67,7 +68,7 @@ class BatchForm:
     negative_prompt: gr.Textbox
     loras: tuple[LoraRow, ...]
     controls: PictureControls
-    preview: gr.HTML
+    problem: gr.HTML
     grid: batch_grid_box.GridBox
     example: gr.Button
 
@@ -88,13 +89,13 @@ class BatchForm:
 
 
 def build() -> BatchForm:
-    """Lay the form out, its preview below the texts that it follows."""
+    """Lay the form out; why its plan is none is said below its texts."""
     fields: dict[str, gr.components.Component] = {}
     with gr.Row(elem_classes="fields"):
         fields["name"], fields["model"] = _control("name", info=False), _control("model", info=False)
-    fields["prompts"], fields["attributes"] = _control("prompts"), _control("attributes")
     example = gr.Button("Fill in an example", size="sm", elem_id="batch-example")
-    preview = gr.HTML(elem_id="batch-preview", padding=False)
+    fields["prompts"], fields["attributes"] = _control("prompts"), _control("attributes")
+    problem = gr.HTML(elem_id="batch-problem", padding=False)
     with gr.Row(elem_classes="fields batch-numbers"):
         fields.update({name: _control(name, info=False) for name in NUMBERS})
     with gr.Group(elem_classes="lora-rows"):
@@ -119,7 +120,7 @@ def build() -> BatchForm:
         fields.update({name: _control(name) for name in STORED})
     with gr.Accordion("X/Y grid", open=False):
         grid = batch_grid_box.build()
-    return BatchForm(fields, negative, (first, *more), controls, preview, grid, example)
+    return BatchForm(fields, negative, (first, *more), controls, problem, grid, example)
 
 
 def read_form(values: Mapping[str, Any]) -> dict[str, object]:
@@ -135,8 +136,17 @@ def read_form(values: Mapping[str, Any]) -> dict[str, object]:
 
 
 def form_values(settings: BatchSettings) -> dict[str, Any]:
-    """What every control of `named()` shows of a batch's settings; LoRAs that have no row go into the attributes."""
+    """What every control of `named()` shows of a batch's settings.
+
+    Raises:
+        SettingsError: where it has more LoRAs than the form has rows.
+    """
     shared = settings.generation
+    if len(shared.loras) > LORA_ROWS:
+        raise SettingsError(
+            f"This batch has {len(shared.loras)} LoRAs for all pictures, and the form has rows for {LORA_ROWS}. Begin "
+            "another from its settings.json: python -m studio batch FILE."
+        )
     rows: dict[str, Any] = {}
     for i in range(LORA_ROWS):
         choice = shared.loras[i] if i < len(shared.loras) else None

@@ -9,6 +9,7 @@ from studio.words import counted
 COUNTED_UP_TO = 100_000  # items; more take a second and longer to count, too long for something that follows typing
 MOST_VALUES = 12
 
+NO_PLAN = '<p class="quiet">There is no plan yet: what is missing is said below the attributes.</p>'
 EMPTY = (
     '<p class="quiet">What would be made is shown here while you write: how many pictures, ten of them, and how often '
     "each value comes up.</p>"
@@ -26,8 +27,8 @@ def preview_html(facts: PlanFacts) -> str:
     if facts.num_columns and not facts.value_counts:
         notes += '<p class="note">So many are counted by “Measure”, which also tells time and disk.</p>'
     return (
-        f'<p class="plan-count"><b>{counted(facts.num_items, "picture")}</b></p>{notes}'
-        f"{counts_html(facts.value_counts)}{_examples_html(facts.examples)}"
+        f'<p class="plan-count"><b>{counted(facts.num_items, "picture")}</b></p>{notes}<div class="plan">'
+        f"{_examples_html(facts.examples)}{counts_html(facts.value_counts)}</div>"
     )
 
 

@@ -11,7 +11,7 @@ from studio.batches.begin import begin_batch, plan_of, read_batch_settings
 from studio.batches.forecast import PlanFacts
 from studio.dataset.desk import DatasetDesk
 from studio.errors import StudioError, system_error_sentence
-from studio.jobs.batch_desk import BatchDesk, BatchView
+from studio.jobs.batch_desk import BatchDesk, BatchView, training_side
 from studio.jobs.preflight_runner import PreflightRunner
 from studio.loras.library import LoraLibrary
 from studio.runs.folder import RunRequest
@@ -32,6 +32,8 @@ class BatchTab:
     measure: gr.Button
     forecast: gr.HTML
     form: batch_form.BatchForm
+    preview: gr.HTML
+    preview_box: gr.Accordion
     panel: batch_panel.BatchPanel
 
     @property
@@ -61,8 +63,10 @@ def build() -> BatchTab:
             forecast = gr.HTML(elem_id="batch-forecast", padding=False)
             form = batch_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
+            with gr.Accordion("What would be made", open=True, elem_id="batch-preview-box") as preview_box:
+                preview = gr.HTML(batch_preview.EMPTY, elem_id="batch-preview", padding=False)
             panel = batch_panel.build()
-    return BatchTab(start, measure, forecast, form, panel)
+    return BatchTab(start, measure, forecast, form, preview, preview_box, panel)
 
 
 def render(page: BatchPage, view: BatchView) -> dict[str, Update]:
@@ -79,17 +83,18 @@ def wire(tab: BatchTab, page: BatchPage, *, tabs: gr.Tabs, then_refresh: Callabl
     """Connect the form with its preview, and the batch's buttons."""
     named = tab.form.named()
 
-    def start(**values: Any) -> None:  # noqa: ANN401 - the form's values
+    def start(**values: Any) -> Any:  # noqa: ANN401 - the form's values; gradio's update
         with toasts():
             page.desk.queue_batch(begin_batch(settings_of(values, page), page.desk.user_data))
+        return gr.update(open=False)  # what is made is looked at now, no longer what would be
 
     def measure(**values: Any) -> None:  # noqa: ANN401
         with toasts():
             page.forecast.start(settings_of(values, page).model_dump_json())
 
-    then_refresh(tab.start.click(start, inputs_kwargs=named, **HIDDEN))
+    then_refresh(tab.start.click(start, inputs_kwargs=named, outputs=tab.preview_box, **HIDDEN))
     then_refresh(tab.measure.click(measure, inputs_kwargs=named, **HIDDEN))
-    _wire_preview(tab.form, page, tab.panel)
+    _wire_preview(tab, page)
     _wire_batch(tab.panel, page, tabs, then_refresh=then_refresh)
 
 
@@ -102,29 +107,30 @@ def settings_of(values: dict[str, Any], page: BatchPage) -> BatchSettings:
     return parse_settings(BatchSettings, {**batch_form.read_form(values), "cpu": page.cpu_only})
 
 
-def preview(values: dict[str, Any], page: BatchPage) -> str:
-    """What the form's plan would make, or why there is none."""
+def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, str]:
+    """(what the form's plan would make, why there is none), one of both."""
     if not values["prompts"].strip() and not values["prompt_file"].strip():
-        return batch_preview.EMPTY
+        return batch_preview.EMPTY, ""
     try:
         plan = plan_of(settings_of(values, page), page.desk.user_data)
         facts = PlanFacts.of(plan, counted=plan.num_items <= batch_preview.COUNTED_UP_TO)
     except StudioError as error:
-        return batch_preview.problem_html(str(error))
+        return batch_preview.NO_PLAN, batch_preview.problem_html(str(error))
     except OSError as error:
-        return batch_preview.problem_html(system_error_sentence(error))
-    return batch_preview.preview_html(facts)
+        return batch_preview.NO_PLAN, batch_preview.problem_html(system_error_sentence(error))
+    return batch_preview.preview_html(facts), ""
 
 
-def _wire_preview(form: batch_form.BatchForm, page: BatchPage, panel: batch_panel.BatchPanel) -> None:
+def _wire_preview(tab: BatchTab, page: BatchPage) -> None:
+    form = tab.form
     named = form.named()
-    controls = list(named.values())
+    controls, previewed = list(named.values()), [tab.preview, form.problem, tab.preview_box]
 
-    def show(**values: Any) -> str:  # noqa: ANN401 - the form's values
-        return preview(values, page)
+    def show(**values: Any) -> list[Any]:  # noqa: ANN401 - the form's values
+        return [*preview(values, page), gr.update(open=True)]
 
     def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
-        event.then(show, inputs_kwargs=named, outputs=form.preview, queue=False, **HIDDEN)
+        event.then(show, inputs_kwargs=named, outputs=previewed, queue=False, **HIDDEN)
 
     def fill(settings: BatchSettings) -> list[Any]:
         values = batch_form.form_values(settings)
@@ -144,9 +150,9 @@ def _wire_preview(form: batch_form.BatchForm, page: BatchPage, panel: batch_pane
 
     # While one answer is on its way only the last change is kept, so typing is followed at the plan's own pace.
     typed = {"trigger_mode": "always_last", "queue": False, **HIDDEN}
-    gr.on([control.input for control in controls], show, inputs_kwargs=named, outputs=form.preview, **typed)
+    gr.on([control.input for control in controls], show, inputs_kwargs=named, outputs=previewed, **typed)
     then_show(form.example.click(fill_example, None, controls, **HIDDEN))
-    then_show(panel.duplicate.click(copy, None, controls, **HIDDEN))
+    then_show(tab.panel.duplicate.click(copy, None, controls, **HIDDEN))
     filled = [form.fields[name] for name in ("attributes", "grid_x", "grid_y", "images_per_prompt", "total")]
     axes = {"seed": form.controls.seed, **form.grid.named()}
     then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=filled, **HIDDEN))
@@ -176,7 +182,7 @@ def _wire_batch(
     def open_dataset() -> Any:  # noqa: ANN401 - gradio's update
         with toasts():
             batch = page.desk.looked_at
-            page.datasets.open_folder(str(batch.dataset), name=batch.name)
+            page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=training_side(batch))
         return gr.update(selected="dataset")
 
     then_refresh(panel.batch.input(choose, panel.batch, None, **HIDDEN))

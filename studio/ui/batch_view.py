@@ -25,7 +25,7 @@ def state_html(view: BatchView) -> str:
     if view.batch is None or view.status is None:
         return (
             '<div class="verdict" role="status"><b>No batch was made yet.</b> <span>Press “Fill in an example” on the '
-            "left, look at what it would make, and press “Start”: sixty pictures of shoes in about a minute, on this "
+            "left, look at what it would make, and press “Start”: sixty pictures of shoes in a few minutes, on this "
             "machine.</span></div>"
         )
     status = view.status

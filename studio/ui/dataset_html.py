@@ -2,10 +2,12 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import quote
 
 from PIL import Image
 
+from studio.batches.lineage import read_lineage
 from studio.dataset.buckets import BucketFit
 from studio.dataset.desk import DatasetDesk, DeskView
 from studio.dataset.pictures import open_rgb
@@ -99,7 +101,9 @@ def summary(desk: DatasetDesk, view: DeskView) -> str:
         )
         parts.append(f"checking: {progress.num_checked:,} of {progress.num_pictures:,}")
     problem = f'<p class="problem" role="alert">{text(progress.problem)}</p>' if progress and progress.problem else ""
-    return f'{problem}<p class="summary">{" · ".join(parts)}</p>{bar}'
+    lineage = read_lineage(Path(dataset.recipe.source))
+    origin = f'<p class="quiet origin">{text(lineage.sentence)}</p>' if lineage else ""
+    return f'{problem}<p class="summary">{" · ".join(parts)}</p>{origin}{bar}'
 
 
 def large_picture(desk: DatasetDesk, row: DatasetRow, fit: BucketFit | None) -> str:

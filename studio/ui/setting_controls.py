@@ -21,7 +21,7 @@ def setting_control(
     field = kind.model_fields[name]
     common: dict[str, Any] = {
         "label": f"{field.title} (0: {zero})" if zero else field.title,
-        "info": field.description if info else None,
+        "info": _plain(field.description or "") if info else None,
         "elem_id": f"{form}-{name.replace('_', '-')}",
         "interactive": True,
     }
@@ -35,6 +35,11 @@ def setting_control(
     assert isinstance(value, int | float)
     low, high = bounds(kind, name)
     return gr.Number(value, minimum=0 if zero else low, maximum=high, min_width=96, **common)
+
+
+def _plain(words: str) -> str:
+    """Help as it is written: gradio takes it for Markdown."""
+    return "".join(f"\\{letter}" if letter in "\\_*`" else letter for letter in words)
 
 
 def whole_if_whole(value: object) -> object:

@@ -278,3 +278,17 @@ def choose_quick_try(page: Page, *, steps: int) -> None:
     set_training_number(page, "validation-inference-steps", "4")
     set_training_number(page, "held-out-steps", "5")
     set_training_number(page, "checkpointing-steps", "5")
+
+
+def open_batch(page: Page) -> None:
+    """Go to the Batch tab."""
+    go_to_tab(page, "Batch")
+    expect(page.locator("#start-batch")).to_be_visible()
+
+
+def fill_example(page: Page, *, steps: int) -> None:
+    """The example of the Batch tab, with fewer steps."""
+    page.locator("#batch-example").click()
+    expect(field(page, "batch-name")).to_have_value("shoes")
+    set_field(page, "batch-num-inference-steps", steps)
+    expect(page.locator("#batch-preview")).to_contain_text("60 pictures")

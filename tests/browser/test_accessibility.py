@@ -9,9 +9,11 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import (
     compare_to_end,
+    fill_example,
     finish_run,
     generate_quickly,
     go_to_tab,
+    open_batch,
     open_mode,
     open_section,
     open_training,
@@ -32,6 +34,14 @@ GENERATE_SECTIONS = (
     "Use the settings of a picture",
     "Past pictures",
     "LoRA library",
+)
+BATCH_SECTIONS = (
+    "More LoRAs",
+    "Scheduler and the rest",
+    "Prompt file, wildcards, precision",
+    "What is kept",
+    "How it is stored",
+    "X/Y grid",
 )
 light_and_dark = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 
@@ -64,8 +74,10 @@ def test_axe_finds_nothing_serious_on_a_page_that_is_ready(
 @light_and_dark
 def test_axe_finds_nothing_serious_on_the_other_tabs(studio: RunningStudio, open_page: OpenPage, dark: bool) -> None:
     page = open_page(studio, dark=dark)
-    go_to_tab(page, "Batch")
-    expect(page.get_by_role("heading", name="Batch")).to_be_visible()
+    open_batch(page)
+    fill_example(page, steps=4)
+    for name in BATCH_SECTIONS:
+        open_section(page, name)
     assert serious_faults(page) == [], "Batch"
     open_training(page)
     for name in ("What is learned", "The loss", "Watching and keeping", "Effect per layer", "Log"):

@@ -1,0 +1,114 @@
+"""The batches as the page sees them, read from batches' folders, ledgers and the queue alone."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studio.batch_settings import BatchSettings
+from studio.batches.begin import begin_batch
+from studio.batches.folder import BatchFolder
+from studio.batches.ledger import ItemRow, Ledger
+from studio.errors import BatchError
+from studio.jobs.batch_desk import BatchDesk, training_side
+from studio.jobs.queue import JobQueue
+from studio.paths import UserData
+from studio.runs.events import EventWriter, MemoryEvent
+from studio.runs.folder import RunState, RunStatus, take_requests, write_status
+
+
+def make_batch(desk: BatchDesk, name: str, state: RunState = "new") -> BatchFolder:
+    settings = BatchSettings(name=name, prompts="{colour} boots", attributes="colour: black, red", images_per_prompt=2)
+    batch = begin_batch(settings, desk.user_data)
+    write_status(batch.job, RunStatus(state=state, num_steps=4, remaining_seconds=60))
+    return batch
+
+
+def note(batch: BatchFolder, item: int) -> None:
+    path = batch.picture(item, "png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (96, 160), "red").save(path)
+    file = path.relative_to(batch.root).as_posix()
+    noted = Ledger(batch.ledgers / "process-000.db")
+    noted.add(ItemRow(item=item, state="done", file=file, seed=42 + item, attempts=1, seconds=0.5, made_at="2026"))
+    noted.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> BatchDesk:
+    return BatchDesk(UserData(tmp_path))
+
+
+def test_without_batches_there_is_nothing_and_nothing_to_follow(desk: BatchDesk) -> None:
+    view = desk.view
+    assert (view.names, view.batch, view.active, view.problem) == ((), None, False, "")
+    with pytest.raises(BatchError, match="no batch yet"):
+        _ = desk.looked_at
+
+
+def test_it_looks_at_the_one_that_runs_else_at_the_newest_else_at_the_chosen(desk: BatchDesk) -> None:
+    first, second = make_batch(desk, "a", "finished"), make_batch(desk, "b", "stopped")
+    newest, other = sorted((first, second), key=lambda batch: batch.name, reverse=True)
+    assert desk.view.batch == newest
+    write_status(other.job, RunStatus(state="running", step=1, num_steps=4))
+    assert desk.view.batch == other
+    assert desk.view.active
+    desk.choose(newest.name)
+    assert desk.view.batch == newest
+    assert [past.name for past in desk.view.past] == [newest.name, other.name]
+
+
+@pytest.mark.parametrize("name", ["nothing", "", "a", ".."])
+def test_a_name_that_a_page_sends_is_never_a_path(desk: BatchDesk, name: str, tmp_path: Path) -> None:
+    batch = make_batch(desk, "a")
+    with pytest.raises(BatchError, match="There is no batch"):
+        desk.choose(name)
+    with pytest.raises(BatchError, match="There is no batch"):
+        desk.choose(str(batch.root))
+
+
+def test_what_is_made_is_shown_with_captions_by_every_desk(desk: BatchDesk) -> None:
+    batch = make_batch(desk, "a", "running")
+    note(batch, 0)
+    note(batch, 2)
+    memory = MemoryEvent(process_bytes=1, peak_process_bytes=1, system_available_bytes=1, system_total_bytes=2)
+    EventWriter(batch.job.events).tell(memory)
+    for one in (desk, BatchDesk(desk.user_data)):  # the second is that of a page that was started again
+        view = one.view
+        assert view.progress.num_done == 2
+        assert {(picture.item, picture.caption) for picture in view.latest} == {(0, "black boots"), (2, "red boots")}
+        assert view.history is not None
+        assert view.history.memory
+        assert view.ready_at is not None
+
+
+def test_a_batch_that_is_no_job_is_asked_through_its_folder(desk: BatchDesk) -> None:
+    batch = make_batch(desk, "a", "running")
+    desk.ask(batch, "pause")
+    assert take_requests(batch.job) == {"pause"}
+
+
+def test_a_batch_in_the_queue_is_stopped_through_its_job(desk: BatchDesk) -> None:
+    batch = make_batch(desk, "a")
+    job = JobQueue(desk.user_data).add("batch", batch.root, batch.name)
+    assert desk.view.in_line
+    assert desk.view.active
+    desk.ask(batch, "stop")
+    assert JobQueue(desk.user_data).job(job.id).state == "stopped"
+    assert not desk.view.in_line
+
+
+def test_a_damaged_status_or_ledger_is_said_and_not_raised(desk: BatchDesk) -> None:
+    batch = make_batch(desk, "a", "running")
+    batch.ledgers.mkdir()
+    (batch.ledgers / "process-000.db").write_bytes(b"no ledger" * 1000)
+    assert "cannot be read" in desk.view.problem
+    batch.job.status.write_text("{", encoding="utf-8")
+    assert "cannot be read" in desk.view.problem
+
+
+def test_a_dataset_of_a_batch_is_trained_at_its_pictures_size(desk: BatchDesk) -> None:
+    batch = make_batch(desk, "a")
+    assert training_side(batch) is None
+    note(batch, 0)
+    assert training_side(batch) == 120  # the side of a square of 96 x 160, in eights

@@ -1,0 +1,132 @@
+"""The Batch tab's form: every setting has its place, what it holds is what is made, and the preview says that."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from studio.batch_settings import BatchSettings
+from studio.batches.begin import plan_of
+from studio.batches.forecast import PlanFacts
+from studio.errors import SettingsError
+from studio.jobs.preflight_runner import PreflightState
+from studio.paths import UserData
+from studio.settings import GenerationSettings, parse_settings
+from studio.ui import batch_forecast, batch_form, batch_grid_box, batch_preview
+
+
+@pytest.fixture(scope="module")
+def named() -> dict[str, gr.components.Component]:
+    with gr.Blocks():
+        return batch_form.build().named()
+
+
+def values_of(named: dict[str, gr.components.Component], **changes: object) -> dict[str, Any]:
+    return {**{name: control.value for name, control in named.items()}, **changes}
+
+
+def test_every_setting_is_in_the_form_but_those_of_the_command_line(named: dict[str, gr.components.Component]) -> None:
+    own = set(BatchSettings.model_fields) - {"cpu", "generation"}
+    shared = set(GenerationSettings.model_fields) - {"prompt", "loras", "width", "height"}
+    rows = {f"{what}_{i}" for what in ("lora", "strength") for i in range(batch_form.LORA_ROWS)}
+    assert set(named) == own | shared | rows | {"size"}
+
+
+def test_an_untouched_form_with_a_prompt_is_the_default_batch(named: dict[str, gr.components.Component]) -> None:
+    settings = parse_settings(BatchSettings, batch_form.read_form(values_of(named, prompts="boots")))
+    assert settings == BatchSettings(prompts="boots")
+
+
+def test_a_batchs_settings_fill_the_form_and_are_read_back_the_same(named: dict[str, gr.components.Component]) -> None:
+    generation = {
+        "prompt": "",
+        "seed": 7,
+        "width": 96,
+        "height": 128,
+        "scheduler": "Euler",
+        "loras": [{"name": "a", "strength": 0.5}, {"name": "b"}],
+    }
+    changes = {"total": 500, "most_offset": 0.25, "reject_copies": True, "grid_x": "colour", "generation": generation}
+    settings = parse_settings(BatchSettings, {**batch_form.EXAMPLE, **changes})
+    values = batch_form.form_values(settings)
+    assert set(values) == set(named)
+    assert parse_settings(BatchSettings, batch_form.read_form(values)) == settings
+
+
+def test_more_loras_than_the_form_has_rows_for_are_refused_and_not_dropped() -> None:
+    loras = [{"name": name} for name in "abcd"]
+    settings = parse_settings(BatchSettings, {"prompts": "x", "generation": {"prompt": "", "loras": loras}})
+    with pytest.raises(SettingsError, match="4 LoRAs"):
+        batch_form.form_values(settings)
+
+
+def test_0_stands_for_no_limit_and_a_whole_number_stays_whole(named: dict[str, gr.components.Component]) -> None:
+    read = batch_form.read_form(values_of(named, total=0, least_whiteness=0.0, max_retries=5.0, most_offset=0.5))
+    assert (read["total"], read["least_whiteness"], read["max_retries"]) == (None, None, 5)
+    assert isinstance(read["max_retries"], int)
+    assert read["most_offset"] == 0.5
+
+
+def test_the_example_is_a_plan_of_sixty_that_is_shown_with_its_counts(tmp_path: Path) -> None:
+    settings = parse_settings(BatchSettings, batch_form.EXAMPLE)
+    html = batch_preview.preview_html(PlanFacts.of(plan_of(settings, UserData(tmp_path))))
+    assert "<b>60 pictures</b>" in html
+    assert '<th scope="row">black</th><td>12</td>' in html
+    assert '<th scope="row">boots</th><td>15</td>' in html
+    assert html.count("product photo of") == 10
+
+
+def test_texts_of_a_plan_are_text(tmp_path: Path) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    settings = BatchSettings(prompts=f"{hostile} {{a}}", attributes=f'a: "{hostile}", b')
+    html = batch_preview.preview_html(PlanFacts.of(plan_of(settings, UserData(tmp_path))))
+    assert "<img" not in html + batch_preview.problem_html(hostile)
+
+
+def test_many_values_are_cut_and_many_pictures_are_not_counted_while_one_types() -> None:
+    html = batch_preview.counts_html({"colour": {f"c{i}": 1 for i in range(30)}, "id": 5000})
+    assert "and 18 more" in html
+    assert "5,000 different values" in html
+    facts = PlanFacts(num_items=10**6, num_columns=1, value_counts={}, examples=(), notes=())
+    assert "“Measure”" in batch_preview.preview_html(facts)
+
+
+def test_the_forecast_is_a_sentence_and_what_went_wrong_is_text() -> None:
+    facts = PlanFacts(
+        num_items=60,
+        num_columns=0,
+        value_counts={},
+        examples=(),
+        notes=(),
+        seconds_per_picture=1.0,
+        bytes_per_picture=20_000,
+        free_bytes=10**12,
+    )
+    found = batch_forecast.forecast_html(PreflightState(result_json=facts.model_dump_json()))
+    assert "60 pictures in 1 min 00 s (1.00 s each), ready at" in found
+    assert "&lt;b&gt;" in batch_forecast.forecast_html(PreflightState(problem="<b>"))
+    assert "measured" in batch_forecast.forecast_html(PreflightState(running=True))
+    assert "“Measure”" in batch_forecast.forecast_html(PreflightState(result_json="{}"))
+
+
+def test_a_grid_becomes_two_columns_and_one_seed_for_all(tmp_path: Path) -> None:
+    found = batch_grid_box.grid_columns("num_inference_steps", "4, 8", batch_grid_box.WORD, "red, blue", seed=7)
+    assert found == ("num_inference_steps: 4, 8\ny: red, blue\nseed: 7", "num_inference_steps", "y")
+    settings = BatchSettings(prompts="{y} boots", attributes=found[0], grid_x=found[1], grid_y=found[2])
+    plan = plan_of(settings, UserData(tmp_path))
+    made = [plan.item(i).generation for i in range(plan.num_items)]
+    assert {(one.num_inference_steps, one.prompt, one.seed) for one in made} == {
+        (4, "red boots", 7),
+        (4, "blue boots", 7),
+        (8, "red boots", 7),
+        (8, "blue boots", 7),
+    }
+
+
+def test_a_grid_of_one_axis_or_of_seeds_needs_no_more() -> None:
+    assert batch_grid_box.grid_columns("seed", "1, 2", batch_grid_box.NOTHING, "", seed=7) == ("seed: 1, 2", "seed", "")
+    with pytest.raises(SettingsError, match="values across"):
+        batch_grid_box.grid_columns("seed", " ", batch_grid_box.NOTHING, "", seed=7)
+    with pytest.raises(SettingsError, match="two things"):
+        batch_grid_box.grid_columns("seed", "1", "seed", "2", seed=7)

@@ -1,0 +1,88 @@
+"""What the Batch tab shows: states in words, how far, how fast, pictures, what came out; hostile text as text."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studio.batches.folder import BatchFolder
+from studio.batches.follower import BatchProgress
+from studio.jobs.batch_desk import BatchView, LatestPicture, PastBatch
+from studio.runs.folder import RunState, RunStatus
+from studio.ui import batch_view
+from studio.ui.small_pictures import small_picture_url
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def view_of(folder: Path, state: RunState, **changes: object) -> BatchView:
+    status = RunStatus(state=state, step=42, num_steps=60, remaining_seconds=8, message=HOSTILE)
+    progress = BatchProgress(num_done=41, num_failed=1, num_rejected=3, pictures_per_second=3.1)
+    return BatchView(batch=BatchFolder(folder), status=status, progress=progress, **changes)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("running", "Running."), ("paused", "Paused."), ("failed", "Failed."), ("finished", "Finished.")],
+)
+def test_a_state_is_a_word_with_how_far_it_is(state: RunState, words: str, tmp_path: Path) -> None:
+    html = batch_view.state_html(view_of(tmp_path, state))
+    assert f"<b>{words}</b>" in html
+    assert "41 of 60 pictures · 1 failed · 3 rejected" in html
+    assert ("3.1 a second · 8.0 s left · ready at" in html) == (state == "running")
+    assert 'aria-valuenow="41"' in html
+    assert "<img" not in html
+
+
+def test_without_a_batch_it_says_what_to_do_first() -> None:
+    assert "press “Start”" in batch_view.state_html(BatchView())
+    assert "&lt;b" in batch_view.state_html(BatchView(problem="<b>"))
+
+
+def test_slow_batches_say_seconds_a_picture_and_the_day() -> None:
+    status = RunStatus(state="running", num_steps=5)
+    slow = BatchView(status=status, progress=BatchProgress(pictures_per_second=0.1))
+    assert "10 s a picture" in batch_view.progress_words(slow)
+    later = datetime.now() + timedelta(days=1)
+    assert batch_view.clock_words(later) == f"{later:%A %H:%M}"
+
+
+def test_pictures_are_small_and_tell_their_item_and_caption(tmp_path: Path) -> None:
+    path = tmp_path / "a.webp"
+    Image.new("RGB", (512, 512), "red").save(path)
+    picture = LatestPicture(item=1234, path=path, caption=HOSTILE, seed=7, attempts=2, seconds=1.5)
+    gone = LatestPicture(item=5, path=tmp_path / "gone.png", caption="", seed=7, attempts=1, seconds=1)
+    html = batch_view.latest_html([picture, gone])
+    assert "#1,234" in html
+    assert "seed 7" in html
+    assert "try 2" in html
+    assert html.count("data:image/jpeg") == 1
+    assert "gone" in html
+    assert HOSTILE not in html
+    assert len(small_picture_url(path)) < 20_000
+
+
+def test_what_came_out_is_shown_once_it_has_ended_and_the_grid_before_the_sheet(tmp_path: Path) -> None:
+    batch = BatchFolder(tmp_path)
+    batch.report.write_text("# name\n\n**60 of 60 pictures**\n", encoding="utf-8")
+    Image.new("RGB", (300, 300), "red").save(batch.contact_sheet)
+    running, finished = view_of(tmp_path, "running"), view_of(tmp_path, "finished")
+    assert batch_view.report_markdown(running) == batch_view.sheet_html(running) == ""
+    assert batch_view.report_markdown(finished) == "**60 of 60 pictures**"
+    assert "Contact sheet" in batch_view.sheet_html(finished)
+    Image.new("RGB", (300, 300), "blue").save(batch.grid)
+    assert "X/Y grid" in batch_view.sheet_html(finished)
+
+
+def test_past_batches_are_buttons_with_their_state(tmp_path: Path) -> None:
+    past = (
+        PastBatch("20261126-021218-shoes", datetime(2026, 11, 26, 2, 12), RunStatus(state="finished", step=60)),
+        PastBatch(HOSTILE, None, RunStatus(state="failed", message=HOSTILE)),
+    )
+    html = batch_view.past_html(BatchView(names=("a",) * 32, past=past))
+    assert 'data-name="20261126-021218-shoes"' in html
+    assert "26 November 2026, 02:12" in html
+    assert "finished" in html
+    assert "not listed: 30" in html
+    assert "<img" not in html
