@@ -49,6 +49,13 @@ ZERO_WORDS: Mapping[str, str] = {
 }
 LINES: Mapping[str, int] = {"prompts": 3, "attributes": 3}
 FIELDS = BatchSettings.model_fields
+# Half a second after the last key: a request for each key would keep the page busier than whoever types.
+_TYPED = """let timer;
+element.closest(".controls").addEventListener("input", (event) => {
+  if (!event.target.matches("textarea, input:not([type=range])")) return;
+  clearTimeout(timer);
+  timer = setTimeout(() => trigger("click"), 400);
+});"""
 OWN_NAMES = tuple(name for name in FIELDS if name not in ("cpu", "generation"))
 EXAMPLE: Mapping[str, object] = {
     "name": "shoes",
@@ -71,6 +78,11 @@ class BatchForm:
     problem: gr.HTML
     grid: batch_grid_box.GridBox
     example: gr.Button
+
+    def changes(self) -> tuple[Any, ...]:
+        """The events after which the plan is another: what was typed, a while after, and what was picked."""
+        picked = (self.fields["combine"], self.controls.size, self.controls.scheduler)
+        return (self.problem.click, *(control.input for control in picked))
 
     def named(self) -> dict[str, gr.components.Component]:
         """Every control that a setting comes from, by its name."""
@@ -95,7 +107,7 @@ def build() -> BatchForm:
         fields["name"], fields["model"] = _control("name", info=False), _control("model", info=False)
     example = gr.Button("Fill in an example", size="sm", elem_id="batch-example")
     fields["prompts"], fields["attributes"] = _control("prompts"), _control("attributes")
-    problem = gr.HTML(elem_id="batch-problem", padding=False)
+    problem = gr.HTML(elem_id="batch-problem", padding=False, js_on_load=_TYPED)
     with gr.Row(elem_classes="fields batch-numbers"):
         fields.update({name: _control(name, info=False) for name in NUMBERS})
     with gr.Group(elem_classes="lora-rows"):

@@ -40,7 +40,7 @@ def test_from_an_example_through_kill_stop_and_resume_to_a_dataset(tmp_path: Pat
             expect(state(page)).to_contain_text("No batch was made yet.")
             fill_example(page, steps=4)
             expect(preview(page)).to_contain_text("60 pictures")
-            expect(preview(page).locator("table", has_text="black")).to_contain_text("12")
+            expect(preview(page).locator(".plan-values table", has_text="black")).to_contain_text("12")
             page.locator("#start-batch").click()
             expect(state(page)).to_contain_text("Running.", timeout=MAKING_MILLISECONDS)
             expect(page.locator(".latest img").first).to_be_visible(timeout=MAKING_MILLISECONDS)
