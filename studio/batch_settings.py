@@ -37,8 +37,8 @@ class BatchSettings(Settings):
     prompts: str = Field(
         "",
         title="Prompts",
-        description="One prompt a line; a line with # at its start is a comment. {column} is a column's value, "
-        "{red|blue} one of these, __colour__ a line of the wildcard file colour.txt.",
+        description="One prompt a line; a line with # at its start is a comment. `{column}` is a column's value, "
+        "`{red|blue}` one of these, `__colour__` a line of the wildcard file colour.txt.",
     )
     prompt_file: str = Field(
         "",
@@ -48,8 +48,8 @@ class BatchSettings(Settings):
     attributes: str = Field(
         "",
         title="Attributes",
-        description="One column a line: colour: black, 2::brown, white. 2:: counts twice in a random plan; "
-        "black = 200 makes exactly 200 pictures of it.",
+        description="One column a line: `colour: black, 2::brown, white`. `2::` counts twice in a random plan; "
+        "`black = 200` makes exactly 200 pictures of it.",
     )
     wildcards: str = Field(
         "",

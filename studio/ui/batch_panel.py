@@ -45,7 +45,7 @@ def build() -> BatchPanel:
         as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
     html = {
         name: gr.HTML(elem_id=f"batch-{name}", padding=False)
-        for name in ("state", "memory", "latest", "files", "notes", "sheet")
+        for name in ("state", "memory", "latest", "files", "sheet")
     }
     report = gr.Markdown(elem_id="batch-report", container=False)
     with gr.Accordion("Log", open=False):
@@ -75,8 +75,7 @@ def render(view: BatchView) -> dict[str, Update]:
         "batch-state": batch_view.state_html(view),
         "batch-memory": memory_html(view.history) if batch else "",
         "batch-latest": batch_view.latest_html(view.latest) if batch else "",
-        "batch-files": batch_view.files_html(batch),
-        "batch-notes": batch_view.notes_html(view.history),
+        "batch-files": batch_view.files_html(batch, view.history),
         "batch-sheet": batch_view.sheet_html(view),
         "batch-report": batch_view.report_markdown(view),
         "batch-log": batch_view.log_html(batch),

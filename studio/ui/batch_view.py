@@ -122,21 +122,16 @@ def report_markdown(view: BatchView) -> str:
     return below_the_name.strip()
 
 
-def files_html(batch: BatchFolder | None) -> str:
-    """Where everything of a batch lies."""
+def files_html(batch: BatchFolder | None, history: RunHistory | None) -> str:
+    """Where everything of a batch lies, and what was said of it besides its state."""
     if batch is None:
         return ""
+    notes = history.notes[-MOST_NOTES:] if history else []
     return (
         f'<p class="quiet run-files">Folder: <code class="path">{text(batch.root)}</code> · its <code>dataset</code> '
         "is an imagefolder: <code>metadata.jsonl</code> has each picture’s caption, columns and settings.</p>"
+        + "".join(f'<p class="note">{text(note.message)}</p>' for note in notes)
     )
-
-
-def notes_html(history: RunHistory | None) -> str:
-    """What was said of the batch besides its state."""
-    if history is None:
-        return ""
-    return "".join(f'<p class="note">{text(note.message)}</p>' for note in history.notes[-MOST_NOTES:])
 
 
 def log_html(batch: BatchFolder | None) -> str:

@@ -3,6 +3,7 @@
 from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
+from pydantic.fields import FieldInfo
 
 from studio.settings import Settings, bounds
 
@@ -21,7 +22,7 @@ def setting_control(
     field = kind.model_fields[name]
     common: dict[str, Any] = {
         "label": f"{field.title} (0: {zero})" if zero else field.title,
-        "info": _plain(field.description or "") if info else None,
+        "info": _help(field, zero) if info else None,
         "elem_id": f"{form}-{name.replace('_', '-')}",
         "interactive": True,
     }
@@ -37,9 +38,10 @@ def setting_control(
     return gr.Number(value, minimum=0 if zero else low, maximum=high, min_width=96, **common)
 
 
-def _plain(words: str) -> str:
-    """Help as it is written: gradio takes it for Markdown."""
-    return "".join(f"\\{letter}" if letter in "\\_*`" else letter for letter in words)
+def _help(field: FieldInfo, zero: str) -> str:
+    """A setting's help; what an empty one means is said by the label, where 0 stands for it."""
+    words = field.description or ""
+    return words.partition(" Empty:")[0] if zero else words
 
 
 def whole_if_whole(value: object) -> object:

@@ -20,7 +20,9 @@ from page_actions import (
     cards,
     choose_quick_try,
     drop_files,
+    fill_example,
     go_to_tab,
+    open_batch,
     open_mode,
     open_section,
     open_training,
@@ -44,6 +46,7 @@ from studio_process import (
     wait_for,
 )
 
+from studio.batches.folder import list_batches
 from studio.loras.library import shipped_loras
 from studio.paths import UserData
 from studio.runs.folder import list_runs, read_status
@@ -141,11 +144,6 @@ def device_check(stage: Stage) -> None:
     stage.shoot("inference-device-check", "ready", act=look_at_it)
 
 
-def other_tabs(stage: Stage) -> None:
-    for name in ("Batch",):
-        stage.shoot(name.lower(), "ready", act=lambda page, name=name: go_to_tab(page, name))
-
-
 def training_empty(stage: Stage) -> None:
     def look_at_more(page: Page) -> None:
         open_training(page)
@@ -177,6 +175,72 @@ def training_run(stage: Stage) -> None:
     job.resume()
     wait_for(lambda: read_status(list_runs(runs)[0]).state == "finished", what="the end", seconds=300)
     stage.shoot("training-finished", "LoRA Studio", act=open_training)
+
+
+def batch_empty(stage: Stage) -> None:
+    def see_the_preview(page: Page) -> None:
+        open_batch(page)
+        fill_example(page, steps=12)
+        page.wait_for_timeout(800)
+
+    def make_a_mistake(page: Page) -> None:
+        see_the_preview(page)
+        set_field(page, "batch-attributes", "colour: black, brown\nnum_inference_steps: 4, 900")
+        expect(page.locator("#batch-problem .problem")).to_be_visible()
+
+    def look_at_more(page: Page) -> None:
+        open_batch(page)
+        for name in ("What is kept", "How it is stored", "X/Y grid"):
+            open_section(page, name)
+
+    stage.shoot("batch-empty", "ready", act=open_batch)
+    stage.shoot("batch-preview", "ready", act=see_the_preview)
+    stage.shoot("batch-error", "ready", act=make_a_mistake)
+    stage.shoot("batch-form", "ready", act=look_at_more)
+
+
+def batch_run(stage: Stage) -> None:
+    """Measured, held still in its middle, and finished."""
+    page = next(iter(stage.pages.values()))
+    page.goto(stage.studio.url)
+    open_batch(page)
+    fill_example(page, steps=12)
+    page.locator("#measure-batch").click()
+    expect(page.locator("#batch-forecast .verdict")).to_contain_text("ready at", timeout=3 * WAIT_MILLISECONDS)
+    page.locator("#start-batch").click()
+    batches = stage.studio.user_data.batches
+    wait_for(lambda: list_batches(batches), what="the batch")
+    job = list_batches(batches)[0].job
+    wait_for(lambda: read_status(job).step >= 20, what="twenty pictures", seconds=400)
+    process = psutil.Process(read_status(job).pid)
+    process.suspend()
+    stage.shoot("batch-running", "LoRA Studio", act=open_batch)
+    process.resume()
+    wait_for(lambda: read_status(job).state == "finished", what="the end", seconds=600)
+    stage.wait_until(" ready ")
+    stage.shoot("batch-finished", "ready", act=open_batch)
+
+    def open_it(page: Page) -> None:
+        open_batch(page)
+        page.locator("#batch-as-dataset").click()
+        expect(page.locator("#dataset-summary")).to_contain_text("60 will be trained on")
+
+    stage.shoot("batch-dataset", "ready", act=open_it, full_page=False)
+
+
+def batch_grid(stage: Stage) -> None:
+    page = next(iter(stage.pages.values()))
+    page.goto(stage.studio.url)
+    open_batch(page)
+    set_field(page, "batch-prompts", "product photo of brown boots, white background")
+    open_section(page, "X/Y grid")
+    set_field(page, "batch-grid-across-values", "4, 8, 12")
+    set_field(page, "batch-grid-down-values", "3, 7.5")
+    page.locator("#batch-grid-fill").click()
+    expect(page.locator("#batch-preview")).to_contain_text("6 pictures")
+    page.locator("#start-batch").click()
+    expect(page.locator("#batch-state")).to_contain_text("Finished.", timeout=3 * WAIT_MILLISECONDS)
+    stage.shoot("batch-grid", "LoRA Studio", act=open_batch)
 
 
 def on_datasets(act: Act | None = None) -> Act:
@@ -466,9 +530,11 @@ SCENES: dict[str, Callable[[Stage], None]] = {
     "dataset-empty": dataset_empty,
     "dataset-demo": dataset_demo,
     "dataset-problems": dataset_with_problems,
-    "other-tabs": other_tabs,
     "training-empty": training_empty,
     "training-run": training_run,
+    "batch-empty": batch_empty,
+    "batch-run": batch_run,
+    "batch-grid": batch_grid,
     "inference-loading": loading,
     "inference-running": running_and_cancelled,
     "inference-passed": passed,
