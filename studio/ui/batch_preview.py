@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 
+from studio.batch_settings import BatchSettings
 from studio.batches.forecast import Example, PlanFacts
+from studio.paths import typed_path
 from studio.ui.html import text
 from studio.words import counted
 
-COUNTED_UP_TO = 100_000  # items; more take a second and longer to count, too long for something that follows typing
+COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too long for something that follows typing
+READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
 MOST_VALUES = 12
 
 NO_PLAN = '<p class="quiet">There is no plan yet: what is missing is said below the attributes.</p>'
@@ -14,6 +17,18 @@ EMPTY = (
     '<p class="quiet">What would be made is shown here while you write: how many pictures, ten of them, and how often '
     "each value comes up.</p>"
 )
+
+
+LARGE = (
+    '<p class="note">This file of prompts is too large to be read while one types: “Measure” reads it, and tells how '
+    "many pictures it makes, time and disk.</p>"
+)
+
+
+def is_too_large_to_follow(settings: BatchSettings) -> bool:
+    """Whether the file of prompts takes seconds to be read."""
+    path = typed_path(settings.prompt_file.strip())
+    return bool(settings.prompt_file.strip()) and path.is_file() and path.stat().st_size > READ_UP_TO_BYTES
 
 
 def problem_html(sentence: str) -> str:

@@ -112,7 +112,10 @@ def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, str]:
     if not values["prompts"].strip() and not values["prompt_file"].strip():
         return batch_preview.EMPTY, ""
     try:
-        plan = plan_of(settings_of(values, page), page.desk.user_data)
+        settings = settings_of(values, page)
+        if batch_preview.is_too_large_to_follow(settings):
+            return batch_preview.LARGE, ""
+        plan = plan_of(settings, page.desk.user_data)
         facts = PlanFacts.of(plan, counted=plan.num_items <= batch_preview.COUNTED_UP_TO)
     except StudioError as error:
         return batch_preview.NO_PLAN, batch_preview.problem_html(str(error))

@@ -88,8 +88,17 @@ def test_many_values_are_cut_and_many_pictures_are_not_counted_while_one_types()
     html = batch_preview.counts_html({"colour": {f"c{i}": 1 for i in range(30)}, "id": 5000})
     assert "and 18 more" in html
     assert "5,000 different values" in html
-    facts = PlanFacts(num_items=10**6, num_columns=1, value_counts={}, examples=(), notes=())
+    facts = PlanFacts(num_items=10**7, num_columns=1, value_counts={}, examples=(), notes=())
     assert "“Measure”" in batch_preview.preview_html(facts)
+
+
+def test_a_large_file_of_prompts_is_not_read_while_one_types(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.txt", tmp_path / "large.txt"
+    small.write_text("boots\n", encoding="utf-8")
+    large.write_text("boots\n" * 2_000_000, encoding="utf-8")
+    assert not batch_preview.is_too_large_to_follow(BatchSettings(prompt_file=str(small)))
+    assert batch_preview.is_too_large_to_follow(BatchSettings(prompt_file=str(large)))
+    assert not batch_preview.is_too_large_to_follow(BatchSettings(prompts="boots", prompt_file="~nobody/at all"))
 
 
 def test_the_forecast_is_a_sentence_and_what_went_wrong_is_text() -> None:
