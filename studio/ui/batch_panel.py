@@ -37,10 +37,10 @@ def build() -> BatchPanel:
     with gr.Row(elem_classes="run-head"):
         batch = gr.Dropdown([], label="Batch", elem_id="batch-run", interactive=True, scale=2, min_width=240)
         buttons = {
-            request: gr.Button(words, elem_id=f"batch-{request}", size="sm", min_width=88)
+            request: gr.Button(words, elem_id=f"batch-{request}", size="sm", min_width=72)
             for request, words in REQUEST_WORDS.items()
         }
-        resume = gr.Button("Resume", elem_id="batch-resume", size="sm", min_width=88)
+        resume = gr.Button("Resume", elem_id="batch-resume", size="sm", min_width=72)
         duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
         as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
     html = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from studio.batches.folder import BatchFolder
-from studio.batches.follower import BatchProgress
+from studio.batches.follower import MOST_LATEST, BatchProgress
 from studio.jobs.batch_desk import BatchView, LatestPicture, PastBatch
 from studio.jobs.process import end_of_log
 from studio.runs.folder import RunStatus
@@ -81,10 +81,10 @@ def _bar(status: RunStatus, progress: BatchProgress) -> str:
 
 
 def latest_html(pictures: Sequence[LatestPicture]) -> str:
-    """The last pictures, newest first; each tells its item and caption, and opens large."""
-    if not pictures:
-        return '<div class="latest empty"><p class="quiet">The latest pictures appear here.</p></div>'
-    return f'<div class="latest">{"".join(map(_picture, pictures))}</div>'
+    """The last pictures, newest first; each tells its item and caption, and opens large. Their places are kept."""
+    places = '<figure aria-hidden="true"><div class="zoom"></div><figcaption>–</figcaption></figure>'
+    shown = "".join(map(_picture, pictures)) + places * (MOST_LATEST - len(pictures))
+    return f'<div class="latest">{shown}</div>'
 
 
 def _picture(picture: LatestPicture) -> str:
