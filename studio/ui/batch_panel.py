@@ -9,7 +9,6 @@ from studio.jobs.batch_desk import BatchView
 from studio.runs.folder import RunRequest
 from studio.ui import batch_view
 from studio.ui.parts import Update
-from studio.ui.training_view import memory_html
 
 REQUEST_WORDS: dict[RunRequest, str] = {"pause": "Pause", "stop": "Stop"}
 # Gradio's HTML takes clicks of its own; the name of the pressed batch goes with ours.
@@ -73,7 +72,7 @@ def render(view: BatchView) -> dict[str, Update]:
     return {
         "batch-run": gr.update(choices=list(view.names), value=batch.name if batch else None),
         "batch-state": batch_view.state_html(view),
-        "batch-memory": memory_html(view.history) if batch else "",
+        "batch-memory": batch_view.memory_words_html(view),
         "batch-latest": batch_view.latest_html(view.latest) if batch else "",
         "batch-files": batch_view.files_html(batch, view.history),
         "batch-sheet": batch_view.sheet_html(view),

@@ -149,14 +149,14 @@ def _wire_preview(tab: BatchTab, page: BatchPage) -> None:
     def make_grid(seed: float, **axes: str) -> list[Any]:
         with toasts():
             attributes, grid_x, grid_y = batch_grid_box.grid_columns(**axes, seed=int(seed))
-            return [attributes, grid_x, grid_y, 1, 0]
+            return [attributes, grid_x, grid_y, 1, 0, "every combination"]
 
     # While one answer is on its way only the last change is kept: a large plan is followed at its own pace.
     last = {"trigger_mode": "always_last", "queue": False, **HIDDEN}
     gr.on(form.changes(), show, inputs_kwargs=named, outputs=previewed, **last)
     then_show(form.example.click(fill_example, None, controls, **HIDDEN))
     then_show(tab.panel.duplicate.click(copy, None, controls, **HIDDEN))
-    filled = [form.fields[name] for name in ("attributes", "grid_x", "grid_y", "images_per_prompt", "total")]
+    filled = [form.fields[name] for name in ("attributes", "grid_x", "grid_y", "images_per_prompt", "total", "combine")]
     axes = {"seed": form.controls.seed, **form.grid.named()}
     then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=filled, **HIDDEN))
 

@@ -11,7 +11,7 @@ from studio.runs.folder import RunStatus
 from studio.runs.follower import RunHistory
 from studio.ui.html import text
 from studio.ui.small_pictures import small_picture_url
-from studio.ui.training_view import LOG_LINES, STATE_WORDS
+from studio.ui.training_view import LOG_LINES, STATE_WORDS, memory_html
 from studio.words import counted, duration
 
 LARGE_PIXELS = 1600
@@ -97,6 +97,15 @@ def _picture(picture: LatestPicture) -> str:
         f'<figure title="{text(told)}"><button class="zoom" type="button" aria-label="Enlarge {text(words)}">{shown}'
         f"</button><figcaption>#{picture.item:,}{text(again)}</figcaption></figure>"
     )
+
+
+def memory_words_html(view: BatchView) -> str:
+    """The gauge of a batch, as that of a training."""
+    if view.batch is None:
+        return ""
+    if view.history is None or not view.history.memory:
+        return '<p class="quiet">Memory is shown here while pictures are made.</p>'
+    return memory_html(view.history)
 
 
 def sheet_html(view: BatchView) -> str:

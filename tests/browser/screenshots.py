@@ -239,7 +239,8 @@ def batch_grid(stage: Stage) -> None:
     page.locator("#batch-grid-fill").click()
     expect(page.locator("#batch-preview")).to_contain_text("6 pictures")
     page.locator("#start-batch").click()
-    expect(page.locator("#batch-state")).to_contain_text("Finished.", timeout=3 * WAIT_MILLISECONDS)
+    expect(page.locator("#batch-state")).to_contain_text("6 of 6 pictures", timeout=3 * WAIT_MILLISECONDS)
+    expect(page.locator("#batch-sheet")).to_contain_text("X/Y grid", timeout=WAIT_MILLISECONDS)
     stage.shoot("batch-grid", "LoRA Studio", act=open_batch)
 
 
