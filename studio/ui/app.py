@@ -49,8 +49,7 @@ def build_app(
 
         def refresh(has: Seen | None) -> list[Update]:
             view, runs, made = engine.view, trainings.view, batches.desk.view
-            active = view.active or desk.view.active or runs.active or made.active
-            active = active or training.preflight.state.running or batches.forecast.state.running
+            active = view.active or desk.view.active or runs.active or training.preflight.state.running
             parts = {
                 "model": model_words(view),
                 "memory": memory_words(view),
@@ -59,7 +58,7 @@ def build_app(
                 **dataset_tab.render(desk),
                 **training_tab.render(training, runs),
                 **batch_tab.render(batches, made),
-                "timer": gr.update(active=active),
+                "timer": gr.update(active=active or batch_tab.is_active(batches, made)),
             }
             updates, now = changed_parts({name: parts[name] for name in shown}, has)
             return [*updates, now]

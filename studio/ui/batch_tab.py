@@ -79,6 +79,11 @@ def render(page: BatchPage, view: BatchView) -> dict[str, Update]:
     }
 
 
+def is_active(page: BatchPage, view: BatchView) -> bool:
+    """Whether the page must follow what goes on here."""
+    return view.active or page.forecast.state.running
+
+
 def wire(tab: BatchTab, page: BatchPage, *, tabs: gr.Tabs, then_refresh: Callable[[Any], Any]) -> None:
     """Connect the form with its preview, and the batch's buttons."""
     named = tab.form.named()
