@@ -40,7 +40,7 @@ def wait_until_ready(page: Page) -> None:
 
 def open_section(page: Page, name: str) -> None:
     """Open one of the folded sections."""
-    button = page.locator("button.label-wrap", has_text=re.compile(rf"^\s*{re.escape(name)}\W*$"))
+    button = page.locator("button.label-wrap:visible", has_text=re.compile(rf"^\s*{re.escape(name)}\W*$"))
     expect(button).to_be_visible()
     if "open" not in (button.get_attribute("class") or "").split():
         button.click()

@@ -141,7 +141,7 @@ def test_the_preview_follows_what_is_typed_and_says_what_is_wrong(page: Page) ->
     open_batch(page)
     expect(preview(page)).to_contain_text("What would be made is shown here")
     set_field(page, "batch-prompts", "{colour} boots")
-    set_field(page, "batch-attributes", "colour: black, red, <img src=x onerror='window.ran=true'>")
+    set_field(page, "batch-attributes", "colour: black, red, \"<img src=x onerror='window.ran=true'>\"")
     expect(preview(page)).to_contain_text("3 pictures", timeout=6_000)
     expect(preview(page)).to_contain_text("<img src=x onerror=")
     assert page.evaluate("window.ran") is None
