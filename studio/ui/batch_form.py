@@ -20,7 +20,7 @@ from studio.ui.generation_controls import (
     size_values,
     size_words,
 )
-from studio.ui.setting_controls import setting_control, whole_if_whole
+from studio.ui.setting_controls import help_html, setting_control, whole_if_whole
 
 FORM = "batch"
 LORA_ROWS = 3  # more go into a prompt, as <lora:name:0.8>, or into a column
@@ -106,7 +106,9 @@ def build() -> BatchForm:
     with gr.Row(elem_classes="fields"):
         fields["name"], fields["model"] = _control("name", info=False), _control("model", info=False)
     example = gr.Button("Fill in an example", size="sm", elem_id="batch-example")
-    fields["prompts"], fields["attributes"] = _control("prompts"), _control("attributes")
+    for name in LINES:
+        fields[name] = _control(name, info=False)
+        gr.HTML(help_html(FIELDS[name].description or ""), elem_classes="help", padding=False)
     problem = gr.HTML(elem_id="batch-problem", padding=False, js_on_load=_TYPED)
     with gr.Row(elem_classes="fields batch-numbers"):
         fields.update({name: _control(name, info=False) for name in NUMBERS})

@@ -73,7 +73,7 @@ def render(view: BatchView) -> dict[str, Update]:
         "batch-run": gr.update(choices=list(view.names), value=batch.name if batch else None),
         "batch-state": batch_view.state_html(view),
         "batch-memory": batch_view.memory_words_html(view),
-        "batch-latest": batch_view.latest_html(view.latest) if batch else "",
+        "batch-latest": batch_view.latest_html(view.latest, more_to_come=view.busy or view.in_line) if batch else "",
         "batch-files": batch_view.files_html(batch, view.history),
         "batch-sheet": batch_view.sheet_html(view),
         "batch-report": batch_view.report_markdown(view),

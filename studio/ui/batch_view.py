@@ -80,10 +80,10 @@ def _bar(status: RunStatus, progress: BatchProgress) -> str:
     )
 
 
-def latest_html(pictures: Sequence[LatestPicture]) -> str:
-    """The last pictures, newest first; each tells its item and caption, and opens large. Their places are kept."""
+def latest_html(pictures: Sequence[LatestPicture], *, more_to_come: bool) -> str:
+    """The last pictures, newest first; each tells its item and caption, and opens large. Places are kept for more."""
     places = '<figure aria-hidden="true"><div class="zoom"></div><figcaption>–</figcaption></figure>'
-    shown = "".join(map(_picture, pictures)) + places * (MOST_LATEST - len(pictures))
+    shown = "".join(map(_picture, pictures)) + places * ((MOST_LATEST - len(pictures)) * more_to_come)
     return f'<div class="latest">{shown}</div>'
 
 

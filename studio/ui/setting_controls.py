@@ -6,6 +6,7 @@ import gradio as gr
 from pydantic.fields import FieldInfo
 
 from studio.settings import Settings, bounds
+from studio.ui.html import text
 
 
 def setting_control(
@@ -42,6 +43,12 @@ def _help(field: FieldInfo, zero: str) -> str:
     """A setting's help; what an empty one means is said by the label, where 0 stands for it."""
     words = field.description or ""
     return words.partition(" Empty:")[0] if zero else words
+
+
+def help_html(words: str) -> str:
+    """Help of its own, for words that gradio's would not show: what stands in `__` it takes for bold, also in code."""
+    parts = (f"<code>{text(part)}</code>" if i % 2 else text(part) for i, part in enumerate(words.split("`")))
+    return f'<p class="quiet">{"".join(parts)}</p>'
 
 
 def whole_if_whole(value: object) -> object:

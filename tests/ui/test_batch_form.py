@@ -14,6 +14,7 @@ from studio.jobs.preflight_runner import PreflightState
 from studio.paths import UserData
 from studio.settings import GenerationSettings, parse_settings
 from studio.ui import batch_forecast, batch_form, batch_grid_box, batch_preview
+from studio.ui.setting_controls import help_html
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,13 @@ def test_a_batchs_settings_fill_the_form_and_are_read_back_the_same(named: dict[
     values = batch_form.form_values(settings)
     assert set(values) == set(named)
     assert parse_settings(BatchSettings, batch_form.read_form(values)) == settings
+
+
+def test_help_shows_underscores_and_braces_as_they_are_typed() -> None:
+    html = help_html(BatchSettings.model_fields["prompts"].description or "")
+    assert "<code>__colour__</code>" in html
+    assert "<code>{red|blue}</code>" in html
+    assert help_html("a `<b>` c") == '<p class="quiet">a <code>&lt;b&gt;</code> c</p>'
 
 
 def test_more_loras_than_the_form_has_rows_for_are_refused_and_not_dropped() -> None:

@@ -53,13 +53,15 @@ def test_pictures_are_small_and_tell_their_item_and_caption(tmp_path: Path) -> N
     Image.new("RGB", (512, 512), "red").save(path)
     picture = LatestPicture(item=1234, path=path, caption=HOSTILE, seed=7, attempts=2, seconds=1.5)
     gone = LatestPicture(item=5, path=tmp_path / "gone.png", caption="", seed=7, attempts=1, seconds=1)
-    html = batch_view.latest_html([picture, gone])
+    html = batch_view.latest_html([picture, gone], more_to_come=True)
     assert "#1,234" in html
     assert "seed 7" in html
     assert "try 2" in html
     assert html.count("data:image/jpeg") == 1
     assert "gone" in html
     assert HOSTILE not in html
+    assert html.count("<figure") == 12, "places are kept for those to come"
+    assert batch_view.latest_html([picture, gone], more_to_come=False).count("<figure") == 2
     assert len(small_picture_url(path)) < 20_000
 
 
