@@ -19,13 +19,14 @@ from studio.ui.training_page import Look, TrainingPage
 from studio.ui.training_pictures import Thumbnails, looked_at_steps, training_picture_url
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+AGAIN = {**HIDDEN, "trigger_mode": "multiple"}  # a press counts while the one before is still on its way
 TO_THE_BOX = """() => requestAnimationFrame(() => requestAnimationFrame(() => {
   const box = document.getElementById("training-closer");
   box?.scrollIntoView({ block: "nearest" });
   document.querySelector("#closer-close")?.focus({ preventScroll: true });
 }))"""
 BACK_TO_THE_PICTURE = """(step, picture) => {
-  const pressed = document.querySelector(`.samples .sample[data-step="${step}"][data-picture="${picture}"]`);
+  const pressed = document.querySelector(`.samples .sample[data-focus="${picture} ${step}"]`);
   (pressed ?? document.querySelector(".samples-frame"))?.focus();
 }"""
 
@@ -224,17 +225,17 @@ def wire(box: CloserBox, pictures: gr.HTML, page: TrainingPage, *, then_refresh:
             with toasts():
                 page.look = checked_look(page.desk.view, page.look.step, picture)
 
-    def close() -> None:
+    def close_look() -> None:
         page.look = None
 
     in_the_page = {"fn": None, "queue": False, "show_progress": "hidden"}
     then_refresh(pictures.click(open_it, **HIDDEN)).then(js=TO_THE_BOX, **in_the_page)
-    then_refresh(box.previous_step.click(moving(steps=-1), **HIDDEN))
-    then_refresh(box.next_step.click(moving(steps=1), **HIDDEN))
-    then_refresh(box.previous_picture.click(moving(pictures=-1), **HIDDEN))
-    then_refresh(box.next_picture.click(moving(pictures=1), **HIDDEN))
+    then_refresh(box.previous_step.click(moving(steps=-1), **AGAIN))
+    then_refresh(box.next_step.click(moving(steps=1), **AGAIN))
+    then_refresh(box.previous_picture.click(moving(pictures=-1), **AGAIN))
+    then_refresh(box.next_picture.click(moving(pictures=1), **AGAIN))
     then_refresh(box.step.input(choose_step, box.step, **HIDDEN))
     then_refresh(box.picture.input(choose_picture, box.picture, **HIDDEN))
-    then_refresh(box.close.click(close, **HIDDEN)).then(
+    then_refresh(box.close.click(close_look, **HIDDEN)).then(
         inputs=[box.step, box.picture], js=BACK_TO_THE_PICTURE, **in_the_page
     )

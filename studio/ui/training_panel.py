@@ -169,7 +169,7 @@ def _button_states(view: TrainingView) -> dict[str, Update]:
 def wire(panel: RunPanel, page: TrainingPage, *, then_refresh: Callable[[Any], Any]) -> None:
     """Connect the choice of a run, its buttons, the plot's options, the pictures and the queue."""
 
-    def choose(name: str) -> None:
+    def choose_run(name: str) -> None:
         with toasts():
             page.desk.choose(name)
 
@@ -184,7 +184,7 @@ def wire(panel: RunPanel, page: TrainingPage, *, then_refresh: Callable[[Any], A
         with toasts():
             page.desk.resume(page.looked_at())
 
-    then_refresh(panel.run.input(choose, panel.run, None, **HIDDEN))
+    then_refresh(panel.run.input(choose_run, panel.run, None, **HIDDEN))
     for request, button in panel.buttons.items():
         then_refresh(button.click(asking(request), **HIDDEN))
     then_refresh(panel.resume.click(resume, **HIDDEN))
@@ -206,4 +206,5 @@ def _wire_plot(panel: RunPanel, page: TrainingPage, *, then_refresh: Callable[[A
 
     then_refresh(panel.window.input(change_window, panel.window, None, **HIDDEN))
     then_refresh(panel.log_scale.input(change_scale, panel.log_scale, None, **HIDDEN))
-    then_refresh(panel.overlay.input(lay_over, panel.overlay, None, **HIDDEN))
+    # Not `input`: Gradio does not tell of it when all are taken away at once.
+    then_refresh(panel.overlay.change(lay_over, panel.overlay, None, **HIDDEN))

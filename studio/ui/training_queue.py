@@ -98,7 +98,8 @@ def wire(queue: gr.HTML, page: TrainingPage, *, then_refresh: Callable[[Any], An
             if said:
                 gr.Info(text(said))
 
-    then_refresh(queue.click(act, api_visibility="private", show_progress="hidden"))
+    # A press counts while the one before is still on its way: one moves a job up by pressing again and again.
+    then_refresh(queue.click(act, trigger_mode="multiple", api_visibility="private", show_progress="hidden"))
 
 
 def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:

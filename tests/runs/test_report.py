@@ -32,7 +32,6 @@ from studio.runs.report.style import STYLE
 from studio.training_settings import TrainingSettings
 from tests.runs.told_runs import (
     GIB,
-    PROMPTS,
     SETTINGS,
     at,
     held_out_event,
