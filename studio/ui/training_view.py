@@ -13,6 +13,13 @@ from studio.words import duration
 
 LOG_LINES = 30
 NEARLY_FULL, FULL = 0.75, 0.9
+FIRST_STEPS = (
+    '<ul class="first-steps"><li>“Preflight” measures a few real steps first: how long it would take, and how much '
+    "memory and disk.</li><li>While it runs, this side shows the loss, memory, and every so many steps pictures of the "
+    "same prompts beside the base’s, with scores.</li><li>You can pause, stop and resume it. It goes on when this page "
+    "is closed, and nothing is lost when the machine is switched off.</li><li>At the end it says which step is worth "
+    "keeping and why, and one button takes that to Inference.</li></ul>"
+)
 STATE_WORDS: Mapping[RunState, tuple[str, str]] = {
     "new": ("○", "Not started."),
     "waiting": ("◔", "Waiting."),
@@ -34,7 +41,7 @@ def state_html(view: TrainingView) -> str:
         return (
             '<div class="verdict" role="status"><b>Nothing was trained yet.</b> <span>Choose a dataset on the left '
             "(the demo shoes are there), “Quick try”, and press “Start”: a LoRA in a few minutes, on this "
-            "machine.</span></div>"
+            f"machine.</span></div>{FIRST_STEPS}"
         )
     status = view.status
     sign, word = STATE_WORDS[status.state]

@@ -59,6 +59,7 @@ def training(past_studio: RunningStudio, open_page: OpenPage) -> Page:
     page = open_page(past_studio, ready=False)
     open_training(page)
     choose(page, "training-run", NEWEST)
+    expect(page.get_by_role("option")).to_have_count(0)
     for token in page.locator("#plot-overlay .token-remove.remove-all").all():
         token.click()
     expect(page.locator("#training-files")).to_contain_text(NEWEST)
@@ -252,7 +253,10 @@ def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
         for page in pages:
             expect(state(page)).to_contain_text(f"step {step} of 100")
         delays.append(time.monotonic() - told_at)
-    assert min(delays) < 2, "seconds; a busy machine may be slower now and then"
+    began = time.monotonic()
+    studio.shown()
+    busy = 20 * (time.monotonic() - began)  # a machine that computes other things answers later too
+    assert min(delays) < max(2.0, busy), "seconds"
     assert any("step 4 of 100" in answer for answer in answers), "so this test sees what is sent"
     assert not [answer for answer in answers if "data-picture" in answer], "no picture came anew"
     assert max(map(len, answers)) < 40_000
