@@ -29,8 +29,9 @@ REQUEST_WORDS: dict[RunRequest, str] = {
     "pause": "Pause",
     "stop": "Stop",
 }
-# Where nothing was trained yet, one sentence says what to do, and the rest would be empty frames.
-PARTS_OF_A_RUN = ("head", "memory", "plot-options", "plot", "samples", "effect-box", "log-box")
+# Where nothing was trained yet, or a run failed before its first step, these would be empty frames.
+PARTS_OF_ANY_RUN = ("head", "log-box")
+PARTS_OF_A_TOLD_RUN = ("memory", "plot-options", "plot", "samples", "effect-box")
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
         "state": training_view.state_html(view),
         "proposal": training_view.proposal_html(history),
         "files": training_view.files_html(run, history),
-        "memory": training_view.memory_html(history),
+        "memory": training_view.memory_html(
+            history, working=view.status is not None and view.status.state in BUSY_STATES
+        ),
         "window": gr.update(value=page.options.window),
         "log-scale": gr.update(value=page.options.log),
         "overlay": gr.update(choices=[n for n in view.names if run is None or n != run.name], value=list(named)),
@@ -139,9 +142,18 @@ def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
         "queue": training_queue.queue_html(view.jobs, run.name if run else ""),
         **_button_states(view),
     }
-    for name in PARTS_OF_A_RUN:
+    for name in PARTS_OF_ANY_RUN:
         parts[name] = _visible(parts.get(name), visible=bool(view.names))
+    for name in PARTS_OF_A_TOLD_RUN:
+        parts[name] = _visible(parts.get(name), visible=_tells(view))
     return {**{f"training-{name}": part for name, part in parts.items()}, **closer, **training_results.render(view)}
+
+
+def _tells(view: TrainingView) -> bool:
+    """Whether there is something to see of the run, or will be."""
+    if view.status is None or view.history is None:
+        return False
+    return view.status.state in (*BUSY_STATES, "new") or bool(view.history.samples or len(view.history.steps))
 
 
 def _visible(part: Update | None, *, visible: bool) -> Update:

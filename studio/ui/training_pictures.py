@@ -12,7 +12,7 @@ from studio.runs.folder import RunFolder
 from studio.runs.follower import RunHistory
 from studio.ui.focus import KEEPS_FOCUS
 from studio.ui.html import text
-from studio.ui.training_scores import NEAREST, SCORES, ScoreKind, by_step, reference_words
+from studio.ui.training_scores import NEAREST, SCORES, ScoreKind, by_step, title_html
 from studio.ui.training_thumbnails import run_thumbnail_url, training_thumbnail_url
 from studio.words import counted
 
@@ -102,19 +102,19 @@ def _picture(run: RunFolder, file: str | None, words: str, place: tuple[int, int
     return (
         f'<button class="sample" type="button" data-step="{step}" data-picture="{picture}" '
         f'data-focus="{picture} {column}" aria-label="Look closer at {text(words)}">'
-        f'<img src="{text(url)}" alt="" loading="lazy" decoding="async"></button>'
+        f'<img src="{text(url)}" alt="" decoding="async"></button>'
     )
 
 
 def _score_rows(run: RunFolder, shown: Sequence[SampleEvent], history: RunHistory, thumbnails: Thumbnails) -> str:
-    """One row a score; beside its name what the dataset's own pictures have, which is what there is to be reached."""
+    """One row a score."""
     if not history.scores:
         return ""
     base = next(iter(history.scores.values())).base
     rows = []
     for kind in SCORES:
         cells = "".join(f"<td>{_score(run, history, event.step, kind, thumbnails)}</td>" for event in shown)
-        title = text(kind.title) + reference_words(kind, history)
+        title = title_html(kind, history)
         rows.append(f'<tr class="score"><th scope="row">{title}</th><td>{text(kind.words(base))}</td>{cells}</tr>')
     return "".join(rows)
 
@@ -137,7 +137,7 @@ def _nearest(run: RunFolder, nearest: NearestTold, mean: str, thumbnails: Thumbn
     words = f"{nearest.key}: {nearest.likeness}{mirrored}, distance {nearest.distance:.2f}"
     url = training_picture_url(run, nearest.key, thumbnails)
     kind = " class='bad'" if nearest.likeness == "as a copy" else ""
-    picture = f'<img src="{text(url)}" alt="{text(words)}" title="{text(words)}" loading="lazy">' if url else ""
+    picture = f'<img src="{text(url)}" alt="{text(words)}" title="{text(words)}">' if url else ""
     return f'<span class="nearest">{mean} {picture}<span{kind}>{text(nearest.likeness)}</span></span>'
 
 
@@ -157,7 +157,7 @@ def nearest_of_last(run: RunFolder | None, history: RunHistory | None, thumbnail
 
 def _nearest_card(run: RunFolder, nearest: NearestTold, thumbnails: Thumbnails) -> str:
     url = training_picture_url(run, nearest.key, thumbnails)
-    picture = f'<img src="{text(url)}" alt="" loading="lazy">' if url else ""
+    picture = f'<img src="{text(url)}" alt="">' if url else ""
     kind = "bad" if nearest.likeness == "as a copy" else "quiet"
     return (
         f'<p title="{text(nearest.key)}">{picture}<span>{nearest.distance:.2f}<br>'

@@ -96,8 +96,9 @@ def by_step(scores: Mapping[int, ScoreEvent]) -> Sequence[ScoreEvent]:
     return [known[step] for step in sorted(known)]
 
 
-def reference_words(kind: ScoreKind, history: RunHistory) -> str:
-    """` (dataset 0.98)`: what there is to be reached; empty where that was not measured."""
+def title_html(kind: ScoreKind, history: RunHistory) -> str:
+    """A score's name, and below it what the dataset's own pictures have, which is what there is to be reached."""
+    title = text(kind.title)
     if history.reference is None or kind.read(history.reference.scores) is None:
-        return ""
-    return f" (dataset {text(kind.words(history.reference.scores))})"
+        return title
+    return f'{title}<span class="reached">dataset {text(kind.words(history.reference.scores))}</span>'

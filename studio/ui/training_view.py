@@ -79,16 +79,21 @@ def _bar(status: RunStatus) -> str:
     )
 
 
-def memory_html(history: RunHistory | None) -> str:
-    """The gauge: what is in use of what there is, in words and colour, and a line of how it was."""
+def memory_html(history: RunHistory | None, *, working: bool = True) -> str:
+    """The gauge: what is in use of what there is, in words and colour, and a line of how it was.
+
+    Args:
+        working: False for a run that does nothing now: its last reading is of then.
+    """
     if history is None or not history.memory:
         return '<p class="quiet">Memory is shown here while a training runs.</p>'
     last = history.memory[-1]
     used, limit, peak, what = _memory_in_use(last)
     share = used / limit
+    when = "Memory" if working else "Memory when it last worked"
     kind, word = ("full", "nearly full") if share > FULL else ("high", "high") if share > NEARLY_FULL else ("", "fine")
     return (
-        f'<div class="gauge {kind}"><div class="gauge-words"><b>Memory</b> {text(gigabytes(used))} of '
+        f'<div class="gauge {kind}"><div class="gauge-words"><b>{when}</b> {text(gigabytes(used))} of '
         f"{text(gigabytes(limit))} {what}, {word} · process {text(gigabytes(last.process_bytes))}, peak "
         f'{text(gigabytes(peak))}</div><div class="meter" role="meter" aria-label="Memory in use" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}"><span style="width:{100 * share:.1f}%"></span></div>'

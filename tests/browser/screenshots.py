@@ -213,6 +213,7 @@ def training_runs(stage: Stage) -> None:
     failing.dataset.write_text("".join(lines[:-1]), encoding="utf-8")  # as an editor would that lost the last line
     TrainingDesk(stage.studio.user_data).queue_run(failing)
     wait_for(lambda: read_status(failing).state == "failed", what="the failure", seconds=300)
+    wait_for(lambda: not JobQueue(stage.studio.user_data).has_work(), what="the queue")
 
     def see_the_failure(page: Page) -> None:
         open_training(page)

@@ -82,8 +82,8 @@ def test_scores_stand_below_with_the_datasets_own_and_the_picture_that_comes_nea
     score = score_event(500, 0.7, near("0.png", 1.2), near("1.png", 0.1, likeness="as a copy", mirrored=True))
     history = history_of(sample_event(run.root, 500), reference_event(0.98), score)
     html = samples_html(run, history, thumbnails)
-    assert "white border (dataset 0.98)" in html
-    assert "nearest training picture (dataset" not in html, "the dataset is not compared with itself"
+    assert 'white border<span class="reached">dataset 0.98' in html
+    assert "nearest training picture</th>" in html, "the dataset is not compared with itself"
     assert "1.png: as a copy, mirrored, distance 0.10" in html
     assert "<span class='bad'>as a copy</span>" in html
     card = nearest_of_last(run, history, thumbnails)
