@@ -288,20 +288,8 @@ def _diamond(place: Point, style: CurveStyle) -> str:
     return f'<path class="mark {style}" d="M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"/>'
 
 
-def _square(place: Point, style: CurveStyle) -> str:
-    return f'<path class="mark {style}" d="M{place[0] - 3.5:.1f} {place[1] - 3.5:.1f}h7v7h-7z"/>'
-
-
-def _triangle(place: Point, style: CurveStyle) -> str:
-    return f'<path class="mark {style}" d="M{place[0]:.1f} {place[1] - 4.5:.1f}l4.5 8h-9z"/>'
-
-
-_MARKERS: dict[CurveStyle, Callable[[Point, CurveStyle], str]] = {
-    "second": _diamond,
-    "third": _circle,
-    "fourth": _square,
-    "fifth": _triangle,
-}
+# The fourth and fifth, of other runs, have a point at every step: they are told by their dashes.
+_MARKERS: dict[CurveStyle, Callable[[Point, CurveStyle], str]] = {"second": _diamond, "third": _circle}
 
 
 def _sample(style: CurveStyle) -> str:

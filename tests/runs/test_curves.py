@@ -167,4 +167,4 @@ def test_a_small_chart_is_a_small_drawing_with_its_curve_inside() -> None:
     places = [(float(x), float(y)) for x, y in re.findall(r"[ML](\d+\.\d) (\d+\.\d)", drawn)]
     assert max(x for x, _ in places) <= 260
     assert max(y for _, y in places) <= 172
-    assert len(set(re.findall(r'class="mark (\w+)"', drawn))) == 2, "each with marks of its own"
+    assert re.findall(r'class="line (\w+)"', drawn) == ["main", "fourth", "fifth"], "each with dashes of its own"
