@@ -92,6 +92,15 @@
     }
   });
 
+  // A training's picture, looked at closely: arrows go through the steps, Escape closes.
+  document.addEventListener("keydown", (event) => {
+    const box = document.querySelector("#training-closer");
+    if (!box?.checkVisibility() || typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target !== document.body && !box.contains(event.target)) return;
+    const button = { ArrowLeft: "#closer-previous-step", ArrowRight: "#closer-next-step", Escape: "#closer-close" }[event.key];
+    if (button && pressShown(button)) event.preventDefault();
+  });
+
   // A file dropped anywhere goes where it belongs: a LoRA to the library, a picture to the form, a folder to Dataset.
   const nextFrames = async (find, framesLeft = 60) => {
     for (; framesLeft > 0; framesLeft -= 1) {
@@ -142,7 +151,7 @@
   });
 
   // Values under the pointer: the charts come as pictures, their points beside them.
-  const PLOT = { width: 540, left: 66, right: 14, top: 32, bottom: 50, height: 280 };
+  const PLOT = { left: 66, right: 14, top: 32, bottom: 50 };
   document.addEventListener("pointermove", (event) => {
     const figure = event.target.closest?.(".chart-figure");
     const svg = figure?.querySelector("svg.chart");
@@ -152,8 +161,9 @@
     const low = Math.min(...all);
     const high = Math.max(...all);
     const box = svg.getBoundingClientRect();
-    const inPlot = ((event.clientX - box.left) / box.width) * PLOT.width;
-    const share = (inPlot - PLOT.left) / (PLOT.width - PLOT.left - PLOT.right);
+    const { width, height } = svg.viewBox.baseVal;
+    const inPlot = ((event.clientX - box.left) / box.width) * width;
+    const share = (inPlot - PLOT.left) / (width - PLOT.left - PLOT.right);
     if (share < 0 || share > 1) return;
     const x = low + share * (high - low);
     const nearest = (curve) => curve.xs.reduce((best, value, i) => (Math.abs(value - x) < Math.abs(curve.xs[best] - x) ? i : best), 0);
@@ -165,7 +175,7 @@
     line.setAttribute("x1", inPlot);
     line.setAttribute("x2", inPlot);
     line.setAttribute("y1", PLOT.top);
-    line.setAttribute("y2", PLOT.height - PLOT.bottom);
+    line.setAttribute("y2", height - PLOT.bottom);
     svg.append(line);
   });
 

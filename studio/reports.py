@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 JSON_NAME = "report.json"
 MARKDOWN_NAME = "report.md"
 GIB = 2**30
+LITTLE = GIB // 20  # what `0.0 GB` would be said of
 
 
 def new_report_folder(outputs: Path, *, now: datetime) -> Path:
@@ -166,8 +167,10 @@ def _memory_words(sample: MemorySample) -> tuple[str, str, str]:
 
 
 def gigabytes(num_bytes: int | None) -> str:
-    """`3.1 GB`, in units of 2³⁰ bytes, as the systems' own monitors count; `–` for what is not there."""
-    return "–" if num_bytes is None else f"{num_bytes / GIB:.1f} GB"
+    """`3.1 GB`, in units of 2³⁰ bytes, as systems' own monitors count; `12 MB` of little; `–` for what is not there."""
+    if num_bytes is None:
+        return "–"
+    return f"{num_bytes / 2**20:.0f} MB" if 0 < num_bytes < LITTLE else f"{num_bytes / GIB:.1f} GB"
 
 
 def _list(title: str, lines: tuple[str, ...]) -> str:

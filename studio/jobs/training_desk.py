@@ -12,7 +12,7 @@ from studio.jobs.command import JobLine, job_lines
 from studio.jobs.queue import JobQueue
 from studio.jobs.steering import Steering, has_work
 from studio.paths import UserData
-from studio.runs.folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, find_run, list_runs, read_status
+from studio.runs.folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, list_runs, read_status
 from studio.runs.follower import RunFollower, RunHistory
 
 KEPT_FOLLOWERS = 8
@@ -48,6 +48,7 @@ class TrainingDesk:
         self.user_data = user_data
         self.queue = JobQueue(user_data)
         self._steering = Steering(user_data, "train")
+        self.thumbnails = user_data.cache / "run-thumbnails"
         self._lock = threading.Lock()
         self._followers: dict[str, RunFollower] = {}
         self._chosen = ""
@@ -82,7 +83,18 @@ class TrainingDesk:
         Raises:
             RunError: where there is none of that name.
         """
-        self._chosen = find_run(name, self.user_data.runs).name
+        self._chosen = self.run_named(name).name
+
+    def run_named(self, name: str) -> RunFolder:
+        """A run by its whole name, which may come from a page: it is never taken for a path.
+
+        Raises:
+            RunError: where there is none of that name.
+        """
+        found = next((run for run in list_runs(self.user_data.runs) if run.name == name), None)
+        if found is None:
+            raise RunError(f"There is no run {name}.")
+        return found
 
     def queue_run(self, run: RunFolder) -> None:
         """Put a new run into the queue, see to it that someone works on that, and look at it.
@@ -112,6 +124,14 @@ class TrainingDesk:
         """
         self._steering.resume(run)
         self._chosen = run.name
+
+    def move_job(self, job_id: int, *, by: int) -> None:
+        """Move a waiting job so many places down the line; up with a negative number, to the first place at most.
+
+        Raises:
+            RunError: where it does not wait.
+        """
+        self.queue.move(job_id, max(1, self.queue.job(job_id).position + by))
 
     def _looked_at(self, runs: Sequence[RunFolder]) -> RunFolder | None:
         """The one that was chosen; else one that runs; else the newest."""

@@ -66,14 +66,25 @@ class LoraLibrary:
         assert self._folder is not None, "this library has no folder to add to"
         header = read_header(path)
         check_kind(header)
-        for known_name, known in self._files().items():
-            if not known.is_file():  # a dangling link
-                continue
-            if known.stat().st_size == header.size_bytes and sha256_of(known) == sha256_of(path):
-                raise LoraError(f"This LoRA is in the library already, as {known_name}.")
+        if known_name := self.name_of_copy(path):
+            raise LoraError(f"This LoRA is in the library already, as {known_name}.")
         target = self._free_path(_clean_name(name or path.stem))
         self._copy(path, target)
         return read_card(target.stem, target)
+
+    def name_of_copy(self, path: Path) -> str | None:
+        """The name under which the very same file is here already; None where it is not.
+
+        Raises:
+            OSError: where a file cannot be read.
+        """
+        size_bytes = path.stat().st_size
+        for name, known in self._files().items():
+            if not known.is_file():  # a dangling link
+                continue
+            if known.stat().st_size == size_bytes and sha256_of(known) == sha256_of(path):
+                return name
+        return None
 
     def _files(self) -> dict[str, Path]:
         folders = [self._shipped, *([self._folder] if self._folder else [])]

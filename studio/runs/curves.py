@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 540, 280
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 32, 50
 DOTS_SHARE = 0.995  # a few dots far above all others do not flatten the rest: they are counted and not drawn
 
-CurveStyle = Literal["dots", "main", "second", "third"]
+CurveStyle = Literal["dots", "main", "second", "third", "fourth", "fifth"]
 Point = tuple[float, float]
 
 
@@ -50,6 +50,7 @@ class Chart:
         note: below the chart, in sentences.
         from_zero: whether the y axis must begin at 0.
         log: whether the y axis counts powers of ten; what is not above 0 is left out then.
+        width, height: of the drawing; letters keep their size, so a small chart is a small drawing.
     """
 
     title: str
@@ -59,6 +60,8 @@ class Chart:
     note: str = ""
     from_zero: bool = False
     log: bool = False
+    width: int = WIDTH
+    height: int = HEIGHT
 
 
 def smoothed(values: Sequence[float], weight: float) -> list[float]:
@@ -149,7 +152,7 @@ def chart_svg(chart: Chart) -> str:
     axes = _axes_of(chart)
     drawn = "".join(_curve(curve, axes) for curve in chart.curves)
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        f'<svg class="chart" viewBox="0 0 {chart.width} {chart.height}" role="img" aria-label="{label}">'
         f"{_grid(chart, axes)}{drawn}</svg>"
     )
 
@@ -191,6 +194,8 @@ class _Axes:
     x_high: float
     x_ticks: list[float]
     y_ticks: list[float]
+    width: int
+    height: int
     log: bool = False
 
     def value(self, y: float) -> float:
@@ -202,11 +207,11 @@ class _Axes:
         return f"{10.0**tick:.2g}" if self.log else tick_words(tick, self.y_ticks[1] - self.y_ticks[0])
 
     def x(self, value: float) -> float:
-        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
 
 
 def _axes_of(chart: Chart) -> _Axes:
@@ -221,7 +226,8 @@ def _axes_of(chart: Chart) -> _Axes:
     if x_low == x_high:
         x_low, x_high = x_low - 1, x_high + 1
     x_ticks = [tick for tick in rounded_ticks(x_low, x_high, about=4) if x_low - 1e-9 <= tick <= x_high + 1e-9]
-    return _Axes(x_low, x_high, x_ticks, rounded_ticks(min(lows), max(highs)), chart.log)
+    y_ticks = rounded_ticks(min(lows), max(highs), about=5 if chart.height >= HEIGHT else 3)
+    return _Axes(x_low, x_high, x_ticks, y_ticks, chart.width, chart.height, chart.log)
 
 
 def _last_shown(number: int) -> int:
@@ -229,23 +235,23 @@ def _last_shown(number: int) -> int:
 
 
 def _grid(chart: Chart, axes: _Axes) -> str:
-    bottom = HEIGHT - BOTTOM
+    bottom, right = chart.height - BOTTOM, chart.width - RIGHT
     lines = []
     for tick in axes.y_ticks:
         y = axes.y(tick)
         words = axes.words(tick)
-        lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        lines.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         lines.append(f'<text x="{LEFT - 8}" y="{y:.1f}" dy="0.35em" text-anchor="end">{words}</text>')
     step = axes.x_ticks[1] - axes.x_ticks[0] if len(axes.x_ticks) > 1 else 1.0
     for tick in axes.x_ticks:
         x = axes.x(tick)
-        anchor = "end" if x > WIDTH - RIGHT - 16 else "middle"  # the last one's half would be cut off
+        anchor = "end" if x > right - 16 else "middle"  # the last one's half would be cut off
         lines.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
         words = tick_words(tick, step)
         lines.append(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="{anchor}">{words}</text>')
     return (
-        f'{"".join(lines)}<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'
-        f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
+        f'{"".join(lines)}<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
+        f'<text class="label" x="{(LEFT + right) / 2}" y="{chart.height - 8}" text-anchor="middle">'
         f"{html.escape(chart.x_label)}</text>"
         f'<text class="label" x="0" y="16">{html.escape(chart.y_label)}</text>'
     )
@@ -282,6 +288,7 @@ def _diamond(place: Point, style: CurveStyle) -> str:
     return f'<path class="mark {style}" d="M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"/>'
 
 
+# The fourth and fifth, of other runs, have a point at every step: they are told by their dashes.
 _MARKERS: dict[CurveStyle, Callable[[Point, CurveStyle], str]] = {"second": _diamond, "third": _circle}
 
 

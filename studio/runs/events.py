@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from studio.results import Fact
 from studio.runs.folder import RunState
-from studio.scoring.summary import ScoreSummary
+from studio.scoring.summary import Likeness, ScoreSummary
 
 
 class RunEvent(Fact):
@@ -83,13 +83,26 @@ class SampleEvent(RunEvent):
     seconds: float
 
 
+class NearestTold(Fact):
+    """The training picture that is nearest to a validation picture, by its key in the run's snapshot."""
+
+    key: str
+    distance: float
+    likeness: Likeness
+    mirrored: bool
+
+
 class ScoreEvent(RunEvent):
-    """What the pictures of a step score, and what those of the base did."""
+    """What the pictures of a step score, and what those of the base did.
+
+    `nearest` has one entry a picture, None where it is not valid; runs of before this was told have none.
+    """
 
     kind: Literal["score"] = "score"
     step: int
     scores: ScoreSummary
     base: ScoreSummary
+    nearest: tuple[NearestTold | None, ...] = ()
 
 
 class ReferenceEvent(RunEvent):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import ValidationError
@@ -100,6 +100,17 @@ class RunFolder:
     @property
     def tensorboard(self) -> Path:
         return self.root / "tensorboard"
+
+    def file(self, told: str) -> Path:
+        """The file that an event names by its path below this folder.
+
+        Raises:
+            FileNotFoundError: where the name leads out of the folder.
+        """
+        path = PurePosixPath(told)
+        if path.is_absolute() or ".." in path.parts or "\\" in told:
+            raise FileNotFoundError(told)
+        return self.root / path
 
 
 def new_run_folder(runs: Path, name: str, *, now: datetime) -> RunFolder:

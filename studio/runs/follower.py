@@ -83,6 +83,7 @@ class RunHistory:
             self.steps.drop_after(event.step)
             for told in (self.held_out, self.samples, self.checkpoints, self.effects):
                 _drop_after(told, event.step)
+            self.scores = {step: score for step, score in self.scores.items() if step <= event.step}
         elif isinstance(event, StepEvent):
             self.steps.add(event)
         elif isinstance(event, HeldOutEvent):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,8 @@ from studio.errors import DatasetError, PictureFileError
 from studio.results import Fact
 from studio.scoring.descriptors import COLOUR_LENGTH, EDGES_LENGTH, Descriptor, View, describe
 from studio.scoring.subject import find_subject
+from studio.scoring.summary import Likeness
 from studio.scoring.working import make_working
-
-Likeness = Literal["as a copy", "close", "of its own"]
 
 COPY_FLOOR, COPY_CEILING = 0.14, 0.25
 """Copies that were saved anew, resized, blurred or mirrored stay under the first, most shifted ones too; two pictures

@@ -1,9 +1,12 @@
 """The scores of many pictures in a few numbers and sentences. Light: the page reads them."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 from studio.results import Fact
 from studio.words import counted
+
+Likeness = Literal["as a copy", "close", "of its own"]
 
 WHITE_SHARE = 0.95
 """Of the border: from here on a ground is white."""

@@ -9,7 +9,15 @@ from PIL import Image
 
 from studio.dataset.pictures import open_rgb
 from studio.errors import PictureFileError
-from studio.runs.events import AnyEvent, HeldOutEvent, ProposalEvent, ReferenceEvent, SampleEvent, ScoreEvent
+from studio.runs.events import (
+    AnyEvent,
+    HeldOutEvent,
+    NearestTold,
+    ProposalEvent,
+    ReferenceEvent,
+    SampleEvent,
+    ScoreEvent,
+)
 from studio.scoring.nearest import NearestIndex
 from studio.scoring.picture import PictureScores, score_picture
 from studio.scoring.proposal import CheckpointPoint, propose_checkpoint
@@ -73,9 +81,16 @@ class RunScores:
         Raises:
             DatasetError: where no training picture can be read.
         """
-        self._base = self._base or self._summary(event.base, event.prompts)
-        pictures = self._base if event.pictures == event.base else self._summary(event.pictures, event.prompts)
-        return ScoreEvent(step=event.step, scores=pictures, base=self._base)
+        scores = self._score_files(event.pictures, event.prompts)
+        if self._base is None:
+            base = scores if event.pictures == event.base else self._score_files(event.base, event.prompts)
+            self._base = summarise_scores(list(filter(None, base)))
+        return ScoreEvent(
+            step=event.step,
+            scores=summarise_scores(list(filter(None, scores))),
+            base=self._base,
+            nearest=tuple(map(self._nearest_told, scores)),
+        )
 
     def reference(self) -> ReferenceEvent:
         """The same of some of the dataset's own pictures: what its grounds, places and colours are like."""
@@ -89,15 +104,25 @@ class RunScores:
             scores.append(score_picture(picture, prompt=item.caption))
         return ReferenceEvent(scores=summarise_scores(scores))
 
-    def _summary(self, files: Sequence[str | None], prompts: Sequence[str]) -> ScoreSummary:
-        scores = []
+    def _score_files(self, files: Sequence[str | None], prompts: Sequence[str]) -> list[PictureScores | None]:
+        """One entry a picture, None where it is not valid."""
+        scores: list[PictureScores | None] = []
         for index, file in enumerate(files):
-            if file is not None:
-                with Image.open(self.root / file, formats=["PNG"]) as image:
-                    picture = np.asarray(image.convert("RGB"))
-                prompt = prompts[index % len(prompts)] if prompts else ""
-                scores.append(score_picture(picture, prompt=prompt, nearest=self._nearest()))
-        return summarise_scores(scores)
+            if file is None:
+                scores.append(None)
+                continue
+            with Image.open(self.root / file, formats=["PNG"]) as image:
+                picture = np.asarray(image.convert("RGB"))
+            prompt = prompts[index % len(prompts)] if prompts else ""
+            scores.append(score_picture(picture, prompt=prompt, nearest=self._nearest()))
+        return scores
+
+    def _nearest_told(self, scores: PictureScores | None) -> NearestTold | None:
+        nearest = scores.nearest if scores else None
+        if nearest is None:
+            return None
+        key = next(item.key for item in self.items if item.path == nearest.path)
+        return NearestTold(key=key, distance=nearest.distance, likeness=nearest.likeness, mirrored=nearest.mirrored)
 
     def _nearest(self) -> NearestIndex:
         if self._index is None:

@@ -14,6 +14,7 @@ from studio.paths import UserData
 from studio.ui import batch_tab, dataset_tab, inference_tab, training_tab
 from studio.ui.parts import Seen, Update, changed_parts
 from studio.ui.status_line import activity_words, memory_words, model_words
+from studio.ui.training_page import TrainingPage
 
 POLL_SECONDS = 0.5
 
@@ -23,7 +24,7 @@ def build_app(
 ) -> gr.Blocks:
     """Lay out the page and wire it to the engine, the open dataset, trainings and batches. Nothing is started by it."""
     library = LoraLibrary(user_data.loras)
-    training = training_tab.TrainingPage(trainings, desk, PreflightRunner(user_data), cpu_only)
+    training = TrainingPage(trainings, desk, PreflightRunner(user_data), cpu_only)
     batches = batch_tab.BatchPage(BatchDesk(user_data), desk, library, PreflightRunner(user_data, BATCH), cpu_only)
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
         with gr.Row(elem_id="status-line"):
@@ -65,12 +66,12 @@ def build_app(
 
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-        def then_refresh(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
-            event.then(refresh, seen, [*shown.values(), seen], **quiet)
+        def then_refresh(event: Any) -> Any:  # noqa: ANN401 - gradio's Dependency
+            return event.then(refresh, seen, [*shown.values(), seen], **quiet)
 
         inference_tab.wire(tab, engine, user_data, then_refresh=then_refresh)
         dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
-        training_tab.wire(training_parts, training, then_refresh=then_refresh)
+        training_tab.wire(training_parts, training, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, tabs=tabs, then_refresh=then_refresh)
         app.load(lambda: refresh(None), None, [*shown.values(), seen], **quiet)
         timer.tick(refresh, seen, [*shown.values(), seen], **quiet)

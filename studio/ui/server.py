@@ -179,9 +179,12 @@ def _launch(
     from studio.ui.guard import OriginGuard
     from studio.ui.theme import make_theme
 
-    desk.thumbnails.mkdir(parents=True, exist_ok=True)
-    gradio.set_static_paths([desk.thumbnails])  # pictures that we encoded ourselves, and nothing else
-    app = build_app(engine, desk, TrainingDesk(user_data), user_data, cpu_only=cpu_only)
+    trainings = TrainingDesk(user_data)
+    served = [desk.thumbnails, trainings.thumbnails]  # pictures that we encoded ourselves, and nothing else
+    for folder in served:
+        folder.mkdir(parents=True, exist_ok=True)
+    gradio.set_static_paths(served)
+    app = build_app(engine, desk, trainings, user_data, cpu_only=cpu_only)
     app.queue(default_concurrency_limit=4, max_size=32)
     app.launch(
         server_name=address,

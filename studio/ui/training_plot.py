@@ -18,7 +18,8 @@ SMOOTHING_STEPS = 20
 MOST_SMOOTHING = 0.98
 DRAWN_POINTS = 600
 HOVER_POINTS = 300
-OVERLAY_STYLES: tuple[CurveStyle, ...] = ("second", "third")
+SMALL_SIZE = (260, 172)
+OVERLAY_STYLES: tuple[CurveStyle, ...] = ("fourth", "fifth")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[
     loss = Chart("Loss", "step", "loss", tuple(_loss_curves(history, columns, first, others)), log=options.log)
     rate = _small("Learning rate", "rate", columns["step"], columns["learning_rate"], log=options.log)
     norm = _small("Gradient norm", "norm, before clipping", columns["step"], columns["grad_norm"], log=options.log)
-    return f'<div class="live-plot">{_figure(loss, "large")}{_figure(rate, "small")}{_figure(norm, "small")}</div>'
+    small = figure_html(rate, "small") + figure_html(norm, "small")
+    return f'<div class="live-plot">{figure_html(loss, "large", legend=legend_html(loss))}{small}</div>'
 
 
 def _first_step(steps: StepColumns, options: PlotOptions) -> float:
@@ -96,16 +98,23 @@ def _binned(xs: np.ndarray, ys: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _small(title: str, label: str, xs: np.ndarray, ys: np.ndarray, *, log: bool) -> Chart:
-    return Chart(title, "step", label, (Curve(title.lower(), *_binned(xs, ys), "main"),), log=log)
+    curve = Curve(title.lower(), *_binned(xs, ys), "main")
+    width, height = SMALL_SIZE
+    return Chart(title, "step", label, (curve,), log=log, width=width, height=height)
 
 
-def _figure(chart: Chart, size: str) -> str:
-    """A chart with its title, its legend, and its points for the script that shows values under the pointer."""
+def figure_html(chart: Chart, size: str, *, legend: str = "", empty: str = "") -> str:
+    """A chart with its title, its legend, and its points for the script that shows values under the pointer.
+
+    Args:
+        size: `large` or `small`.
+        empty: said where there is nothing to draw.
+    """
     points = text(json.dumps([_hover_curve(curve) for curve in chart.curves if curve.points]))
-    legend = legend_html(chart) if len(chart.curves) > 1 else ""
+    drawn = chart_svg(chart) or f'<p class="quiet">{text(empty)}</p>'
     return (
         f'<figure class="chart-figure {size}" data-curves="{points}"><figcaption><b>{text(chart.title)}</b> {legend}'
-        f'</figcaption>{chart_svg(chart)}<p class="chart-values" aria-hidden="true"></p></figure>'
+        f'</figcaption>{drawn}<p class="chart-values" aria-hidden="true"></p></figure>'
     )
 
 

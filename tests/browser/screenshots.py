@@ -18,8 +18,10 @@ import psutil
 from page_actions import (
     activity,
     cards,
+    choose,
     choose_quick_try,
     drop_files,
+    field,
     fill_example,
     go_to_tab,
     open_batch,
@@ -47,8 +49,11 @@ from studio_process import (
 )
 
 from studio.batches.folder import list_batches
+from studio.jobs.queue import JobQueue
+from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import shipped_loras
 from studio.paths import UserData
+from studio.runs.begin import duplicate_run
 from studio.runs.folder import list_runs, read_status
 from studio.settings import SEED_REPORT_PROMPTS
 from tests.dataset.bad_inputs import ACCEPTED, CONVERTED, REJECTED
@@ -154,7 +159,7 @@ def training_empty(stage: Stage) -> None:
 
 
 def training_run(stage: Stage) -> None:
-    """Preflight, a run held still in its middle, and finished."""
+    """Preflight, a run held still in its middle with others that wait, paused, and finished."""
     page = next(iter(stage.pages.values()))
     page.goto(stage.studio.url)
     open_training(page)
@@ -168,13 +173,66 @@ def training_run(stage: Stage) -> None:
     page.locator("#start-training").click()
     runs = stage.studio.user_data.runs
     wait_for(lambda: list_runs(runs) and read_status(list_runs(runs)[0]).step >= 25, what="the run", seconds=300)
-    job = psutil.Process(read_status(list_runs(runs)[0]).pid)
+    run = list_runs(runs)[0]
+    job = psutil.Process(read_status(run).pid)
     job.suspend()
+    queue = JobQueue(stage.studio.user_data)
+    for name, rank in (("wide shoes", 32), ("narrow shoes", 2), ("small shoes", 4)):
+        waiting = duplicate_run(run, stage.studio.user_data, [f"rank={rank}", f"name={name}"])
+        queue.add("train", waiting.root, waiting.name)
     stage.shoot("training-running", "LoRA Studio", act=open_training)
     stage.shoot("inference-training", "LoRA Studio")
     job.resume()
-    wait_for(lambda: read_status(list_runs(runs)[0]).state == "finished", what="the end", seconds=300)
+    for waiting_job in queue.jobs()[1:]:
+        queue.remove(waiting_job.id)
+    queue.pause(queue.running()[0].id)
+    wait_for(lambda: not queue.has_work(), what="the pause", seconds=300)
+    stage.shoot("training-paused", "LoRA Studio", act=open_training)
+    open_training(page)
+    page.locator("#training-resume").click()
+    wait_for(lambda: read_status(run).state == "finished", what="the end", seconds=300)
     stage.shoot("training-finished", "LoRA Studio", act=open_training)
+    stage.shoot("training-closer", "LoRA Studio", act=look_closer)
+
+
+def look_closer(page: Page) -> None:
+    """Open the last step's second picture beside the base's."""
+    open_training(page)
+    page.locator("#training-samples tbody tr").first.locator(".sample").last.click()
+    expect(page.locator("#closer-slider img")).to_have_count(2)
+
+
+def training_runs(stage: Stage) -> None:
+    """A run that failed, and runs laid over each other, on what `training_run` left."""
+    runs = stage.studio.user_data.runs
+    finished = next(run for run in list_runs(runs) if read_status(run).state == "finished")
+    failing = duplicate_run(finished, stage.studio.user_data, ["max_train_steps=40", "rank=16", "name=moved"])
+    lines = failing.dataset.read_text(encoding="utf-8").splitlines(keepends=True)
+    failing.dataset.write_text("".join(lines[:-1]), encoding="utf-8")  # as an editor would that lost the last line
+    TrainingDesk(stage.studio.user_data).queue_run(failing)
+    wait_for(lambda: read_status(failing).state == "failed", what="the failure", seconds=300)
+    wait_for(lambda: not JobQueue(stage.studio.user_data).has_work(), what="the queue")
+
+    def see_the_failure(page: Page) -> None:
+        open_training(page)
+        choose(page, "training-run", failing.name)
+        expect(page.locator("#training-state")).to_contain_text("Failed.")
+
+    stage.shoot("training-failed", "LoRA Studio", act=see_the_failure)
+    other = duplicate_run(finished, stage.studio.user_data, ["rank=2", "learning_rate=0.001", "name=narrow"])
+    TrainingDesk(stage.studio.user_data).queue_run(other)
+    wait_for(lambda: read_status(other).state == "finished", what="the other run", seconds=600)
+
+    def lay_over(page: Page) -> None:
+        open_training(page)
+        choose(page, "training-run", finished.name)
+        field(page, "plot-overlay").click()
+        if page.locator("#plot-overlay .token").count() == 0:
+            page.get_by_role("option", name=other.name).click()
+        expect(page.locator("#training-differences table")).to_be_visible()
+        page.keyboard.press("Escape")
+
+    stage.shoot("training-overlay", "LoRA Studio", act=lay_over)
 
 
 def batch_empty(stage: Stage) -> None:
@@ -536,6 +594,7 @@ SCENES: dict[str, Callable[[Stage], None]] = {
     "batch-empty": batch_empty,
     "batch-run": batch_run,
     "batch-grid": batch_grid,
+    "training-runs": training_runs,
     "inference-loading": loading,
     "inference-running": running_and_cancelled,
     "inference-passed": passed,

@@ -84,8 +84,8 @@ def _finish_in_another_studio(folder: Path, open_page: OpenPage) -> None:
         expect(page.locator(".samples .score").first).to_contain_text("white border")
         wait_for(lambda: " ready " in studio.shown(), what="the engine to come back", seconds=90)
         assert "lora" in LoraLibrary(UserData(folder).loras).names()
-        page.locator("#training-take").click()
-        expect(page.get_by_test_id("toast-body")).to_contain_text("In the library as lora step")
+        expect(page.locator(".score-charts svg.chart").first).to_be_visible()
+        expect(page.locator(".nearest-figure img").first).to_be_visible()
 
 
 def test_a_setting_out_of_bounds_is_refused_with_the_rule(page: Page) -> None:

@@ -42,6 +42,17 @@ def test_it_looks_at_the_one_that_runs_else_at_the_newest_else_at_the_chosen(des
         desk.choose("nothing")
 
 
+def test_a_runs_name_from_a_page_is_never_a_path(desk: TrainingDesk, tmp_path: Path) -> None:
+    run = make_run(desk, "a", RunStatus(state="finished"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "settings.json").write_text("{}", encoding="utf-8")
+    for name in (str(elsewhere), str(run.root), f"../runs/{run.name}", "a", ""):
+        with pytest.raises(RunError, match="There is no run"):
+            desk.run_named(name)
+    assert desk.run_named(run.name) == run
+
+
 def test_what_a_run_tells_is_followed_by_every_desk(desk: TrainingDesk) -> None:
     run = make_run(desk, "a", RunStatus(state="running"))
     EventWriter(run.events).tell(StepEvent(step=1, loss=0.5, learning_rate=1e-4, grad_norm=1, seconds=1))

@@ -406,3 +406,11 @@ def test_a_disk_that_is_full_leaves_nothing(dropped: Path, folder: Path, library
 
 def test_a_lora_in_a_known_dialect_passes(dropped: Path) -> None:
     check_kind(read_header(dropped))
+
+
+def test_a_copy_is_found_under_its_name_by_its_content(folder: Path, library: LoraLibrary, tmp_path: Path) -> None:
+    mine = write_lora(folder / "mine.safetensors", value=1.0)
+    shutil.copyfile(mine, tmp_path / "another name.safetensors")
+    assert library.name_of_copy(tmp_path / "another name.safetensors") == "mine"
+    other = write_lora(tmp_path / "other.safetensors", value=2.0)
+    assert library.name_of_copy(other) is None

@@ -158,3 +158,13 @@ def test_axes_from_zero_begin_there() -> None:
     svg = chart_svg(chart(Curve("a", [1, 2], [8.0, 8.5]), from_zero=True))
     assert ">0</text>" in svg
     assert ">0</text>" not in chart_svg(chart(Curve("a", [1, 2], [8.0, 8.5])))
+
+
+def test_a_small_chart_is_a_small_drawing_with_its_curve_inside() -> None:
+    curves = tuple(Curve(style, [0, 50, 100], [0.2, 0.9, 0.4], style) for style in ("main", "fourth", "fifth"))
+    drawn = chart_svg(Chart("Small", "step", "share", curves, width=260, height=172))
+    assert 'viewBox="0 0 260 172"' in drawn
+    places = [(float(x), float(y)) for x, y in re.findall(r"[ML](\d+\.\d) (\d+\.\d)", drawn)]
+    assert max(x for x, _ in places) <= 260
+    assert max(y for _, y in places) <= 172
+    assert re.findall(r'class="line (\w+)"', drawn) == ["main", "fourth", "fifth"], "each with dashes of its own"

@@ -114,3 +114,10 @@ def test_a_damaged_status_is_said_with_what_to_do(content: str, tmp_path: Path) 
     run.status.write_text(content, encoding="utf-8")
     with pytest.raises(RunError, match="Resume the run to have it anew"):
         read_status(run)
+
+
+@pytest.mark.parametrize("told", ["/etc/passwd", "../other/x.png", "samples/../../x.png", "samples\\x.png"])
+def test_a_file_that_an_event_names_is_never_outside_of_the_folder(tmp_path: Path, told: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        RunFolder(tmp_path).file(told)
+    assert RunFolder(tmp_path).file("samples/x.png") == tmp_path / "samples/x.png"

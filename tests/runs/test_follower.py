@@ -4,6 +4,7 @@ from pathlib import Path
 
 from studio.runs.events import AnyEvent, HeldOutEvent, MemoryEvent, ProblemEvent, ResumedEvent, StepEvent
 from studio.runs.follower import MOST_MEMORY_EVENTS, RunFollower
+from tests.ui.told_scores import score_event
 
 
 def step(number: int) -> StepEvent:
@@ -72,3 +73,16 @@ def test_a_file_that_was_begun_anew_is_read_anew(tmp_path: Path) -> None:
     follower.look()
     path.write_text(step(7).model_dump_json() + "\n", encoding="utf-8")
     assert follower.look().steps.step == [7]
+
+
+def test_a_resume_takes_back_the_scores_of_later_steps(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    append(path, score_event(10, 0.2), score_event(20, 0.3), ResumedEvent(step=15))
+    assert list(RunFollower(path).look().scores) == [10]
+
+
+def test_scores_of_before_the_nearest_was_told_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    old = score_event(10, 0.2).model_dump_json(exclude={"nearest"})
+    path.write_text(old + "\n", encoding="utf-8")
+    assert RunFollower(path).look().scores[10].nearest == ()

@@ -27,6 +27,7 @@ from studio.runs.report.facts import worked_seconds
 from studio.runs.report.markdown import plain
 from studio.runs.report.outcome import LossChange
 from studio.runs.report.sections import changed_settings, repeat_command, spread
+from studio.runs.report.standalone import standalone_html
 from studio.runs.report.style import STYLE
 from studio.training_settings import TrainingSettings
 from tests.runs.told_runs import (
@@ -461,3 +462,17 @@ def test_an_older_report_is_replaced_whole(tmp_path: Path) -> None:
     EventWriter(run.events).tell(step_event(2))
     assert_both_tell(run, "2 of 400")
     assert not list(run.root.glob(".report*"))
+
+
+def test_a_report_that_is_saved_elsewhere_has_its_pictures_inside(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    run = make_run(root, [sample_event(root, 200), sample_event(root, 400, lost=0)])
+    page = Page(standalone_html(run))
+    sources = [str(image["src"]) for image in page.all("img")]
+    assert len(sources) == 5, "two of the base, which stand for both steps, and three of the LoRA"
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert not [link for link in page.all("a") if not str(link["href"]).startswith("#")], "it leads nowhere else"
+    assert "not made: see the problems" in page.text
+    (root / "samples/base/0-seed42.png").write_bytes(b"no picture")
+    assert "cannot be read" in Page(standalone_html(run)).text
+    assert all(str(image["src"]).startswith("samples/") for image in written(run)[1].all("img")), "the one beside them"

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from studio.jobs.training_desk import TrainingView
 from studio.runs.events import (
@@ -14,13 +13,13 @@ from studio.runs.events import (
     MemoryEvent,
     NoteEvent,
     ProposalEvent,
-    SampleEvent,
     StepEvent,
 )
 from studio.runs.folder import RunFolder, RunState, RunStatus
 from studio.runs.follower import RunHistory
 from studio.ui import training_view
 from studio.ui.training_plot import PlotOptions, plot_html
+from tests.ui.queued import job_line
 
 GIB = 2**30
 
@@ -70,6 +69,7 @@ def test_the_gauge_says_how_full_memory_is_and_colours_it() -> None:
     full = training_view.memory_html(history_of(reading(1), reading(1)))
     assert "gauge full" in full
     assert "<polyline" in full
+    assert "<b>Memory when it last worked</b>" in training_view.memory_html(history_of(reading(16)), working=False)
 
 
 def test_on_a_gpu_the_gauge_is_the_gpus() -> None:
@@ -84,21 +84,6 @@ def test_on_a_gpu_the_gauge_is_the_gpus() -> None:
     assert "of the GPU" in training_view.memory_html(history_of(event))
 
 
-def test_pictures_stand_by_step_base_above_lora_and_prompts_are_text(tmp_path: Path) -> None:
-    for name in ("base.png", "one.png"):
-        Image.new("RGB", (32, 32), "red").save(tmp_path / name)
-    prompt = "<img src=x onerror=alert(1)>"
-    event = SampleEvent(
-        step=500, prompts=(prompt,), base=("base.png",), pictures=("one.png",), lora="l.safetensors", seconds=1
-    )
-    html = training_view.samples_html(RunFolder(tmp_path), history_of(event))
-    assert "step 500" in html
-    assert html.count("data:image/jpeg") == 2
-    assert "<img src=x" not in html
-    gone = event.model_copy(update={"pictures": ("nothing.png",)})
-    assert "gone" in training_view.samples_html(RunFolder(tmp_path), history_of(gone))
-
-
 def test_effects_are_sorted_and_notes_and_proposal_are_text() -> None:
     history = history_of(
         EffectEvent(step=50, groups={"convolutions, up": 0.01, "self-attention, down": 0.05}),
@@ -108,8 +93,22 @@ def test_effects_are_sorted_and_notes_and_proposal_are_text() -> None:
     effect = training_view.effect_html(history)
     assert effect.index("self-attention") < effect.index("convolutions")
     assert "<b>bold" not in training_view.notes_html(history)
-    assert "Step 300 is proposed." in training_view.proposal_html(history)
+    assert "Step 300 is proposed:" in training_view.proposal_html(history)
     assert "white &amp; centred." in training_view.proposal_html(history)
+
+
+def test_a_proposal_does_not_say_its_step_twice() -> None:
+    told = ProposalEvent(step=1300, sentence="Step 1,300: white grounds.", sure=False, lora="l")
+    html = training_view.proposal_html(history_of(told))
+    assert "<b>Step 1,300 is proposed:</b> <span>white grounds. Little speaks for it yet." in html
+
+
+def test_a_run_that_waits_in_the_queue_says_its_place(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    view = TrainingView(run=run, status=RunStatus(state="new", num_steps=40), jobs=(job_line(run, position=2),))
+    assert "In the queue, place 2." in training_view.state_html(view)
+    running = TrainingView(run=run, status=RunStatus(state="new", num_steps=40))
+    assert "Not started." in training_view.state_html(running)
 
 
 def test_twenty_thousand_steps_are_drawn_from_at_most_six_hundred_points_a_curve() -> None:
@@ -130,9 +129,13 @@ def test_a_window_and_a_log_scale_change_what_is_drawn() -> None:
     assert plot_html(history, PlotOptions(log=True), {}) != every
 
 
-def test_other_runs_are_laid_over_by_name() -> None:
-    html = plot_html(history_of(*steps(50)), PlotOptions(), {"20261125-a": history_of(*steps(40))})
+def test_other_runs_are_laid_over_by_name_in_lines_of_their_own() -> None:
+    looks = HeldOutEvent(step=10, held_out_loss=0.5, trained_loss=0.4)
+    others = {"20261125-a": history_of(*steps(40)), "20261125-b": history_of(*steps(30))}
+    html = plot_html(history_of(*steps(50), looks), PlotOptions(), others)
     assert "20261125-a" in html
+    drawn = re.findall(r'<path class="line (\w+)" d="M[^"]*L[^"]*"', html.split("</figcaption>")[1])
+    assert sorted(drawn) == ["fifth", "fourth", "main"], "and what is held out has two lines more, with marks"
 
 
 def test_before_the_first_step_there_are_words() -> None:

@@ -22,8 +22,10 @@ from studio.runs.report.parts import (
 )
 from studio.runs.report.style import STYLE
 
-# Nothing from elsewhere is asked for, even where something were smuggled in: pictures beside the file, and its style.
-_POLICY = "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+# Nothing from elsewhere is asked for, even where something were smuggled in: pictures beside the file or inside it.
+_POLICY = (
+    "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
 MOST_WIDE_COLUMNS = 6  # more of 160 pixels would not fit into a window of 1,280
 _SIGNS = {"finished": "✓", "failed": "✕", "stopped": "■", "paused": "‖"}
 
@@ -154,6 +156,8 @@ def _cell(cell: tuple[Picture, int]) -> str:
     more = '<span class="quiet">made once: the base does not change</span>' if columns > 1 else ""
     if not picture.file:
         return f'<td{over}><span class="quiet">{_text(picture.words)}</span></td>'
-    place = quote(picture.file, safe="/")
-    image = f'<img src="{place}" alt="{_text(picture.words)}" width="160" height="160" decoding="async">'
+    place = picture.inside or quote(picture.file, safe="/")
+    image = f'<img src="{_text(place)}" alt="{_text(picture.words)}" width="160" height="160" decoding="async">'
+    if picture.inside:
+        return f"<td{over}>{image}{more}</td>"
     return f'<td{over}><a href="{place}">{image}</a>{more}</td>'

@@ -44,10 +44,14 @@ class Charts:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture by its path below the run's folder; `file` is "" where it is not there, and `words` say why."""
+    """A picture by its path below the run's folder; `file` is "" where it is not there, and `words` say why.
+
+    `inside` is a URL that holds its content, for a report that is not beside it.
+    """
 
     file: str
     words: str
+    inside: str = ""
 
 
 @dataclass(frozen=True)

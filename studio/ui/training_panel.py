@@ -1,0 +1,222 @@
+"""The right side of the Training tab: which run, what it is asked for, and everything that it told."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from studio.jobs.training_desk import TrainingView
+from studio.runs.folder import BUSY_STATES, RunRequest
+from studio.ui import (
+    training_closer,
+    training_differences,
+    training_pictures,
+    training_plot,
+    training_queue,
+    training_results,
+    training_scores,
+    training_view,
+)
+from studio.ui.parts import Update
+from studio.ui.toasts import toasts
+from studio.ui.training_page import TrainingPage
+
+HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+REQUEST_WORDS: dict[RunRequest, str] = {
+    "sample": "Sample now",
+    "save": "Save now",
+    "pause": "Pause",
+    "stop": "Stop",
+}
+# Where nothing was trained yet, or a run failed before its first step, these would be empty frames.
+PARTS_OF_ANY_RUN = ("head", "log-box")
+PARTS_OF_A_TOLD_RUN = ("memory", "plot-options", "plot", "samples", "effect-box")
+
+
+@dataclass(frozen=True)
+class RunPanel:
+    """Its components, by what they are for; `shown` has those that the timer keeps true."""
+
+    run: gr.Dropdown
+    buttons: dict[RunRequest, gr.Button]
+    resume: gr.Button
+    results: training_results.ResultButtons
+    window: gr.Dropdown
+    log_scale: gr.Checkbox
+    overlay: gr.Dropdown
+    samples: gr.HTML
+    closer: training_closer.CloserBox
+    queue: gr.HTML
+    shown: dict[str, gr.components.Component]
+
+
+def build() -> RunPanel:
+    """Lay it out, from what one looks for first to what one looks up."""
+    shown: dict[str, Any] = {}
+    with gr.Row(elem_classes="run-head") as shown["training-head"]:
+        run = gr.Dropdown([], label="Run", elem_id="training-run", interactive=True, scale=2, min_width=200)
+        buttons = {
+            request: gr.Button(words, elem_id=f"training-{request}", size="sm", min_width=72)
+            for request, words in REQUEST_WORDS.items()
+        }
+        resume = gr.Button("Resume", elem_id="training-resume", size="sm", min_width=72)
+    for name in ("state", "proposal"):
+        shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
+    results = training_results.build()
+    for name in ("files", "memory"):
+        shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
+    with gr.Row(elem_classes="plot-options") as shown["training-plot-options"]:
+        window, log_scale, overlay = _build_plot_options()
+    for name in ("plot", "differences"):
+        shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
+    samples = gr.HTML(elem_id="training-samples", padding=False, js_on_load=training_pictures.PICTURE_CLICKS)
+    closer = training_closer.build()
+    for name in ("scores", "notes"):
+        shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
+    for name, title in (("effect", "Effect per layer"), ("log", "Log")):
+        with gr.Accordion(title, open=False) as shown[f"training-{name}-box"]:
+            shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
+    queue = training_queue.build()
+    shown |= {
+        "training-run": run,
+        "training-overlay": overlay,
+        "training-window": window,
+        "training-log-scale": log_scale,
+        "training-samples": samples,
+        "training-queue": queue,
+        **{f"training-{request}": button for request, button in buttons.items()},
+        "training-resume": resume,
+        **results.shown,
+        **closer.shown,
+    }
+    return RunPanel(run, buttons, resume, results, window, log_scale, overlay, samples, closer, queue, shown)
+
+
+def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox, gr.Dropdown]:
+    window = gr.Dropdown(
+        list(training_plot.WINDOWS),
+        value=training_plot.ALL_STEPS,
+        label="Shown",
+        elem_id="plot-window",
+        interactive=True,
+        min_width=140,
+    )
+    overlay = gr.Dropdown(
+        [],
+        multiselect=True,
+        max_choices=len(training_plot.OVERLAY_STYLES),
+        label="Lay other runs over",
+        elem_id="plot-overlay",
+        interactive=True,
+        min_width=240,
+    )
+    log_scale = gr.Checkbox(False, label="Log scale", elem_id="plot-log", interactive=True, min_width=96)
+    return window, log_scale, overlay
+
+
+def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
+    """What every shown part of it should be now."""
+    history, run, thumbnails = view.history, view.run, page.thumbnails
+    others = page.laid_over(view)
+    named = {other.name: told for other, told in others.items()}
+    closer = training_closer.render(page.look, view, thumbnails)
+    parts: dict[str, Update] = {
+        "run": gr.update(choices=list(view.names), value=run.name if run else None),
+        "state": training_view.state_html(view),
+        "proposal": training_view.proposal_html(history),
+        "files": training_view.files_html(run, history),
+        "memory": training_view.memory_html(
+            history, working=view.status is not None and view.status.state in BUSY_STATES
+        ),
+        "window": gr.update(value=page.options.window),
+        "log-scale": gr.update(value=page.options.log),
+        "overlay": gr.update(choices=[n for n in view.names if run is None or n != run.name], value=list(named)),
+        "plot": training_plot.plot_html(history, page.options, named),
+        "differences": training_differences.differences_html([run, *others] if run and others else []),
+        "samples": training_pictures.samples_html(run, history, thumbnails),
+        "scores": training_scores.charts_html(history, training_pictures.nearest_of_last(run, history, thumbnails)),
+        "notes": training_view.notes_html(history),
+        "effect": training_view.effect_html(history),
+        "log": training_view.log_html(run),
+        "queue": training_queue.queue_html(view.jobs, run.name if run else ""),
+        **_button_states(view),
+    }
+    for name in PARTS_OF_ANY_RUN:
+        parts[name] = _visible(parts.get(name), visible=bool(view.names))
+    for name in PARTS_OF_A_TOLD_RUN:
+        parts[name] = _visible(parts.get(name), visible=_tells(view))
+    return {**{f"training-{name}": part for name, part in parts.items()}, **closer, **training_results.render(view)}
+
+
+def _tells(view: TrainingView) -> bool:
+    """Whether there is something to see of the run, or will be."""
+    if view.status is None or view.history is None:
+        return False
+    return view.status.state in (*BUSY_STATES, "new") or bool(view.history.samples or len(view.history.steps))
+
+
+def _visible(part: Update | None, *, visible: bool) -> Update:
+    update: dict[str, Any] = gr.update(visible=visible) if part is None else gr.update(value=part, visible=visible)
+    return update
+
+
+def _button_states(view: TrainingView) -> dict[str, Update]:
+    state = view.status.state if view.status else None
+    working, waiting = state in ("running", "sampling"), state in BUSY_STATES
+    # The run says that it ended a moment before the queue knows; until then there is nothing to resume.
+    in_queue = any(
+        view.run and line.job.run == view.run and line.job.state in ("queued", "running") for line in view.jobs
+    )
+    can_resume = state in ("paused", "stopped", "failed", "new") and not in_queue
+    return {
+        "sample": gr.update(interactive=working),
+        "save": gr.update(interactive=working),
+        "pause": gr.update(interactive=waiting),
+        "stop": gr.update(interactive=waiting),
+        "resume": gr.update(interactive=can_resume),
+    }
+
+
+def wire(panel: RunPanel, page: TrainingPage, *, then_refresh: Callable[[Any], Any]) -> None:
+    """Connect the choice of a run, its buttons, the plot's options, the pictures and the queue."""
+
+    def choose_run(name: str) -> None:
+        with toasts():
+            page.desk.choose(name)
+
+    def asking(request: RunRequest) -> Callable[[], None]:
+        def act() -> None:
+            with toasts():
+                page.desk.ask(page.looked_at(), request)
+
+        return act
+
+    def resume() -> None:
+        with toasts():
+            page.desk.resume(page.looked_at())
+
+    then_refresh(panel.run.input(choose_run, panel.run, None, **HIDDEN))
+    for request, button in panel.buttons.items():
+        then_refresh(button.click(asking(request), **HIDDEN))
+    then_refresh(panel.resume.click(resume, **HIDDEN))
+    _wire_plot(panel, page, then_refresh=then_refresh)
+    training_closer.wire(panel.closer, panel.samples, page, then_refresh=then_refresh)
+    training_queue.wire(panel.queue, page, then_refresh=then_refresh)
+
+
+def _wire_plot(panel: RunPanel, page: TrainingPage, *, then_refresh: Callable[[Any], Any]) -> None:
+    def change_window(window: str) -> None:
+        page.options = replace(page.options, window=window)
+
+    def change_scale(log: bool) -> None:
+        page.options = replace(page.options, log=log)
+
+    def lay_over(names: Sequence[str]) -> None:
+        with toasts():
+            page.overlay = tuple(page.desk.run_named(name).name for name in names[: len(training_plot.OVERLAY_STYLES)])
+
+    then_refresh(panel.window.input(change_window, panel.window, None, **HIDDEN))
+    then_refresh(panel.log_scale.input(change_scale, panel.log_scale, None, **HIDDEN))
+    # Not `input`: Gradio does not tell of it when all are taken away at once.
+    then_refresh(panel.overlay.change(lay_over, panel.overlay, None, **HIDDEN))

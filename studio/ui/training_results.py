@@ -1,0 +1,161 @@
+"""What comes out of a run, as buttons: its LoRA to Inference, its report, its folder, its settings to the form."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import RunError
+from studio.jobs.training_desk import TrainingView
+from studio.loras.library import LoraLibrary
+from studio.runs.folder import RunFolder
+from studio.runs.follower import RunHistory
+from studio.runs.report import write_report
+from studio.runs.report.standalone import standalone_html
+from studio.runs.run_settings import read_run_settings
+from studio.ui import training_form
+from studio.ui.compare_form import BASE, CompareForm
+from studio.ui.file_manager import is_same_machine, open_folder
+from studio.ui.html import data_url, text
+from studio.ui.parts import Update
+from studio.ui.toasts import toasts
+from studio.ui.training_page import TrainingPage
+
+CHECKPOINT_LORA = "lora.safetensors"
+TO_COMPARE = """() => {
+  const link = document.createElement("a");
+  Object.assign(link.dataset, { tab: "Inference", mode: "Compare" });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}"""
+SAVE_REPORT = '() => document.querySelector("#training-report-link a")?.click()'
+
+
+@dataclass(frozen=True)
+class ResultButtons:
+    """Its components."""
+
+    row: gr.Row
+    send: gr.Button
+    report: gr.Button
+    report_link: gr.HTML
+    folder: gr.Button
+    copy: gr.Button
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        return {"training-results": self.row, "training-send": self.send}
+
+
+def build() -> ResultButtons:
+    """Lay them out in a row."""
+    with gr.Row(elem_classes="run-results") as row:
+        send = gr.Button("Send to Inference", elem_id="training-send", size="sm", min_width=136)
+        report = gr.Button("Save the report", elem_id="training-report", size="sm", min_width=112)
+        folder = gr.Button("Open the folder", elem_id="training-folder", size="sm", min_width=112)
+        copy = gr.Button("Copy to the form", elem_id="training-duplicate", size="sm", min_width=112)
+    report_link = gr.HTML(elem_id="training-report-link", visible="hidden", padding=False)
+    return ResultButtons(row, send, report, report_link, folder, copy)
+
+
+def render(view: TrainingView) -> dict[str, Update]:
+    """Which of them can be pressed."""
+    found = view.history is not None and lora_to_send(view.history) is not None
+    return {
+        "training-results": gr.update(visible=view.run is not None),
+        "training-send": gr.update(interactive=found),
+    }
+
+
+def lora_to_send(history: RunHistory) -> tuple[int, str] | None:
+    """Step and file of the LoRA that speaks for itself most: the proposed one, else the last one there is."""
+    proposal = history.proposal
+    if proposal is not None and proposal.lora:
+        return proposal.step, proposal.lora
+    trained = [event for event in history.samples if event.step > 0]
+    if trained:
+        return trained[-1].step, trained[-1].lora
+    if history.checkpoints:
+        last = history.checkpoints[-1]
+        return last.step, f"{last.folder}/{CHECKPOINT_LORA}"
+    return None
+
+
+def wire(
+    buttons: ResultButtons,
+    page: TrainingPage,
+    form: training_form.TrainingForm,
+    compare: CompareForm,
+    *,
+    then_refresh: Callable[[Any], Any],
+) -> None:
+    """Connect the buttons."""
+
+    def send() -> list[Any]:
+        with toasts():
+            view = page.desk.view
+            name = add_to_library(view.run, view.history, LoraLibrary(page.desk.user_data.loras))
+            names = LoraLibrary(page.desk.user_data.loras).names()
+            gr.Info(f"{text(name)} is in the library, and chosen here beside the base: press “Compare”.")
+            chosen = gr.update(choices=[BASE, *names], value=name)
+            return [gr.update(choices=[BASE, *names], value=BASE), chosen, 1.0]
+
+    def report() -> str:
+        with toasts():
+            run = page.looked_at()
+            write_report(run)
+            return report_link(run)
+
+    def show_folder(request: gr.Request) -> None:
+        with toasts():
+            folder = page.looked_at().root
+            client = request.client.host if request.client else None
+            if not (is_same_machine(client, request.headers) and open_folder(folder)):
+                gr.Info(f"It cannot be opened from here. Its path is {text(folder)}", duration=20)
+
+    def copy() -> list[Any]:
+        with toasts():
+            settings = read_run_settings(page.looked_at())
+            values = training_form.settings_values(settings)
+            return [settings.dataset, settings.name, settings.model, *(values[name] for name in form.fields)]
+
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    in_the_page: dict[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
+    sides = [compare.left.name, compare.right.name, compare.right.strength]
+    sent = buttons.send.click(send, None, sides, **quiet)
+    sent.success(js=TO_COMPARE, **in_the_page)
+    then_refresh(sent)
+    buttons.report.click(report, None, buttons.report_link, **quiet).success(js=SAVE_REPORT, **in_the_page)
+    buttons.folder.click(show_folder, **quiet)
+    buttons.copy.click(copy, None, [form.dataset, form.name, form.model, *form.fields.values()], **quiet)
+
+
+def add_to_library(run: RunFolder | None, history: RunHistory | None, library: LoraLibrary) -> str:
+    """Put a run's best LoRA into the library, where it is not there already; its name there.
+
+    Raises:
+        RunError: where the run has none yet, or its file is gone.
+        LoraError, WeightsFileError: where the file is damaged.
+        OSError: where the library cannot be written.
+    """
+    found = lora_to_send(history) if history else None
+    if run is None or found is None:
+        raise RunError("There is no LoRA yet: wait for the first pictures, or press “Sample now”.")
+    step, told = found
+    try:
+        file: Path = run.file(told)
+    except FileNotFoundError:
+        file = run.root / "not in the folder"
+    if not file.is_file():
+        raise RunError(f"The LoRA of step {step:,} is no longer in {run.root}: {told} is gone.")
+    known = library.name_of_copy(file)
+    return known or library.add(file, name=f"{read_run_settings(run).name} step {step}").name
+
+
+def report_link(run: RunFolder) -> str:
+    """A link that saves the report, whole in one file: no folder is served for it."""
+    url = data_url(standalone_html(run).encode(errors="replace"), "text/html")
+    return f'<a class="link-button" download="{text(run.name)}-report.html" href="{url}">Save the report</a>'

@@ -1,0 +1,292 @@
+"""The Training tab with runs of the past and one that goes on: pictures, other runs, results, queue, other tabs."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Response, expect
+
+from studio.jobs.queue import JobQueue
+from studio.loras.library import LoraLibrary, shipped_loras
+from studio.runs.events import AnyEvent, EventWriter, FinishedEvent, ProposalEvent
+from studio.runs.folder import RunFolder, RunStatus, write_status
+from tests.browser.conftest import OpenPage
+from tests.browser.page_actions import choose, field, open_training, toast
+from tests.browser.page_actions import training_state as state
+from tests.browser.studio_process import RunningStudio, running_studio
+from tests.browser.test_accessibility import light_and_dark, serious_faults
+from tests.runs.told_runs import PROMPTS, SETTINGS, make_run, sample_event, step_event
+from tests.ui.told_scores import near, reference_event, score_event
+
+NEWEST, OTHER = "20261125-220000-white-shoes", "20261124-220000-white-shoes"
+
+
+def told_events(folder: Path) -> list[AnyEvent]:
+    """Four hundred steps, pictures of four of them with their scores, and a proposal."""
+    events: list[AnyEvent] = [reference_event(0.98)]
+    for step in range(0, 401):
+        if step:
+            events.append(step_event(step, loss=0.2 - step / 4000))
+        if step % 100 == 0:
+            events.append(sample_event(folder, step))
+            events.append(score_event(step, step / 500, near("0.png", 0.1, likeness="as a copy"), near("1.png", 1.2)))
+    lora = "samples/step-000300/lora.safetensors"
+    shutil.copyfile(shipped_loras() / "white-ground.safetensors", folder / lora)
+    events.append(ProposalEvent(step=300, sentence="Step 300: white grounds 0.60.", sure=True, lora=lora))
+    return [*events, FinishedEvent(files=("white-shoes.safetensors",), library_name="white-shoes")]
+
+
+@pytest.fixture(scope="module")
+def past_studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    """A studio with two runs of the past, on a machine without a screen."""
+    folder = tmp_path_factory.mktemp("past") / "user_data"
+    for name, changes in ((OTHER, {"rank": 64}), (NEWEST, {})):
+        run = folder / "runs" / name
+        make_run(run, told_events(run), settings=SETTINGS.model_copy(update=changes))
+    no_screen = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    with running_studio(folder, environment=no_screen) as running:
+        yield running
+
+
+@pytest.fixture
+def training(past_studio: RunningStudio, open_page: OpenPage) -> Page:
+    """The tab of that studio, with the newest run and nothing laid over it."""
+    past_studio.press("close_look")
+    page = open_page(past_studio, ready=False)
+    open_training(page)
+    choose(page, "training-run", NEWEST)
+    expect(page.get_by_role("option")).to_have_count(0)
+    for token in page.locator("#plot-overlay .token-remove.remove-all").all():
+        token.click()
+    expect(page.locator("#training-files")).to_contain_text(NEWEST)
+    expect(page.locator("#training-differences")).to_be_empty()
+    return page
+
+
+def samples(page: Page, step: int) -> list[str]:
+    """Where the small copies of a step's pictures are."""
+    images = page.locator(f"#training-samples .sample[data-step='{step}'] img")
+    return [image.get_attribute("src") or "" for image in images.all()]
+
+
+def slider_sizes(page: Page) -> list[int]:
+    images = page.locator("#closer-slider img")
+    expect(images).to_have_count(2)
+    for image in images.all():
+        expect(image).to_have_js_property("complete", True)
+    return [image.evaluate("image => image.naturalWidth") for image in images.all()]
+
+
+def test_a_picture_opens_large_beside_the_bases_and_one_goes_on_by_keyboard(training: Page) -> None:
+    page, closer = training, training.locator("#training-closer")
+    expect(closer).to_be_hidden()
+    page.get_by_role("button", name=f"Look closer at step 200: {PROMPTS[1]}").focus()
+    page.keyboard.press("Enter")
+    expect(closer).to_be_visible()
+    expect(closer).to_be_in_viewport()
+    assert slider_sizes(page) == [64, 64], "the pictures themselves, not their small copies"
+    expect(closer).to_contain_text("LoRA at step 200 ▶")
+    expect(closer).to_contain_text("Nearest training picture: 1.png")
+    expect(page.locator("#closer-close")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(closer).to_contain_text("LoRA at step 300 ▶")
+    page.locator("#closer-previous-picture").click()
+    expect(closer).to_contain_text(PROMPTS[0])
+    expect(closer).to_contain_text("as a copy, distance 0.10")
+    expect(page.locator("#closer-previous-picture")).to_be_disabled()
+    choose(page, "closer-step", "400")
+    expect(closer).to_contain_text("LoRA at step 400 ▶")
+    page.locator("#closer-close").focus()
+    page.keyboard.press("Escape")
+    expect(closer).to_be_hidden()
+    expect(page.get_by_role("button", name=f"Look closer at step 400: {PROMPTS[0]}")).to_be_focused()
+
+
+def test_it_closes_when_another_run_is_chosen(training: Page) -> None:
+    training.get_by_role("button", name=f"Look closer at base: {PROMPTS[0]}").click()
+    expect(training.locator("#training-closer")).to_contain_text("LoRA at step 400 ▶")
+    choose(training, "training-run", OTHER)
+    expect(training.locator("#training-closer")).to_be_hidden()
+
+
+def test_scores_are_drawn_over_the_steps_and_tell_their_values_under_the_pointer(training: Page) -> None:
+    charts = training.locator(".score-charts svg.chart")
+    expect(charts).to_have_count(5)
+    charts.first.hover()
+    values = training.locator(".score-charts .chart-values").first
+    expect(values).to_contain_text(re.compile(r"step 1\d\d: LoRA 0\.4 · base 0\.1 · dataset 0\.98"))
+    expect(training.locator(".nearest-figure")).to_contain_text("as a copy")
+
+
+def test_runs_are_laid_over_with_a_table_of_what_differs_in_every_tab(
+    past_studio: RunningStudio, training: Page, open_page: OpenPage
+) -> None:
+    second = open_page(past_studio, ready=False)
+    open_training(second)
+    expect(training.locator("#training-differences")).to_be_empty()
+    field(training, "plot-overlay").click()
+    training.get_by_role("option", name=OTHER).click()
+    table = training.locator("#training-differences table")
+    expect(table).to_contain_text("Rank")
+    expect(table.locator("tbody tr")).to_have_count(1)
+    expect(table.locator("td")).to_have_text(["Rank", "8", "64"])
+    expect(training.locator("#training-plot svg.chart .line.fourth").first).to_be_visible()
+    second.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # what a browser sends on coming back
+    expect(second.locator("#training-differences table")).to_contain_text("Rank")
+    expect(second.locator("#plot-overlay")).to_contain_text(OTHER)
+
+
+def test_the_proposed_lora_goes_to_compare_beside_the_base(past_studio: RunningStudio, training: Page) -> None:
+    training.locator("#training-send").click()
+    expect(training.locator("#run-compare")).to_be_visible()
+    expect(field(training, "compare-lora-0")).to_have_value("base")
+    expect(field(training, "compare-lora-1")).to_have_value("white-ground"), "it is a copy of the one that ships"
+    assert LoraLibrary(past_studio.user_data.loras).names() == ("white-ground",)
+    open_training(training)
+    expect(training.locator("#training-send")).to_be_visible()
+
+
+def test_the_report_is_saved_whole_in_one_file(past_studio: RunningStudio, training: Page) -> None:
+    with training.expect_download() as download:
+        training.locator("#training-report").click()
+    assert download.value.suggested_filename == f"{NEWEST}-report.html"
+    page = Path(download.value.path()).read_text(encoding="utf-8")
+    assert "Training of white-shoes" in page
+    assert "data:image/jpeg;base64," in page
+    assert (past_studio.user_data.runs / NEWEST / "report.md").is_file(), "and written beside the run"
+
+
+def test_without_a_screen_the_folders_path_is_told(past_studio: RunningStudio, training: Page) -> None:
+    training.locator("#training-folder").click()
+    expect(toast(training)).to_contain_text(str(past_studio.user_data.runs / NEWEST))
+
+
+def test_nothing_of_a_runs_folder_is_served_but_small_copies(past_studio: RunningStudio, training: Page) -> None:
+    first = samples(training, 300)[0]
+    assert training.request.get(f"{past_studio.url}/{first}").ok
+    for file in ("settings.json", "events.jsonl", "samples/step-000300/lora.safetensors", "report.html"):
+        path = past_studio.user_data.runs / NEWEST / file
+        assert training.request.get(f"{past_studio.url}/gradio_api/file={path}").status >= 400, file
+
+
+@contextmanager
+def waiting_jobs(studio: RunningStudio, *names: str) -> Iterator[JobQueue]:
+    """Runs that wait in the queue, with nobody who works on them."""
+    queue = JobQueue(studio.user_data)
+    for name in names:
+        run = make_run(
+            studio.user_data.runs / f"20261101-000000-{name}", [], status=RunStatus(state="new", num_steps=9)
+        )
+        queue.add("train", run.root, name)
+    try:
+        yield queue
+    finally:
+        for job in queue.jobs():
+            queue.remove(job.id)
+            shutil.rmtree(job.run_folder)
+
+
+def order(queue: JobQueue) -> list[str]:
+    return [job.title for job in queue.jobs()]
+
+
+def test_the_queue_is_put_in_order_by_keyboard_and_focus_stays(past_studio: RunningStudio, training: Page) -> None:
+    page = training
+    with waiting_jobs(past_studio, "one", "two", "three") as queue:
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        titles = page.locator("#training-queue .queue-run")
+        expect(titles).to_have_text(["one", "two", "three"])
+        up = page.get_by_role("button", name="Move three up")
+        up.focus()
+        page.keyboard.press("Enter")
+        expect(titles).to_have_text(["one", "three", "two"])
+        expect(up).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(titles).to_have_text(["three", "one", "two"])
+        expect(up).to_be_disabled()
+        expect(page.get_by_role("button", name="Show three")).to_be_focused()
+        assert order(queue) == ["three", "one", "two"]
+        page.get_by_role("button", name="Remove one from the queue").click()
+        expect(toast(page)).to_contain_text("one is out of the queue. Its run is kept")
+        expect(titles).to_have_text(["three", "two"])
+        page.get_by_role("button", name="Show two").click()
+        expect(state(page)).to_contain_text("In the queue, place 2.")
+        shutil.rmtree(past_studio.user_data.runs / "20261101-000000-one")
+
+
+def test_two_tabs_follow_a_run_within_two_seconds_and_ask_nothing_when_it_ended(
+    past_studio: RunningStudio, open_page: OpenPage
+) -> None:
+    run = make_run(past_studio.user_data.runs / "20261231-000000-live", [])
+    try:
+        _follow(run, past_studio, open_page)
+    finally:
+        shutil.rmtree(run.root)
+
+
+def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
+    writer = EventWriter(run.events)
+
+    def tell(step: int, *more: AnyEvent, ended: bool = False) -> None:
+        writer.tell(step_event(step))
+        for event in more:
+            writer.tell(event)
+        write_status(run, RunStatus(state="finished" if ended else "running", step=step, num_steps=100))
+
+    tell(1, sample_event(run.root, 0), sample_event(run.root, 1))
+    pages = [open_page(studio, ready=False) for _ in range(2)]
+    answers: list[str] = []
+    open_training(pages[0])
+    choose(pages[0], "training-run", run.name)
+    for page in pages:
+        open_training(page)
+        expect(page.locator("#training-samples img").first).to_be_visible()
+    pages[1].on("response", lambda response: answers.append(_body(response)))
+    delays = []
+    for step in (2, 3, 4):
+        tell(step)
+        told_at = time.monotonic()
+        for page in pages:
+            expect(state(page)).to_contain_text(f"step {step} of 100")
+        delays.append(time.monotonic() - told_at)
+    began = time.monotonic()
+    studio.shown()
+    busy = 20 * (time.monotonic() - began)  # a machine that computes other things answers later too
+    assert min(delays) < max(2.0, busy), "seconds"
+    assert any("step 4 of 100" in answer for answer in answers), "so this test sees what is sent"
+    assert not [answer for answer in answers if "data-picture" in answer], "no picture came anew"
+    assert max(map(len, answers)) < 40_000
+    tell(5, ended=True)
+    for page in pages:
+        expect(state(page)).to_contain_text("Finished.")
+    pages[0].wait_for_timeout(1500)  # for the last answer to the timer, and the engine, which may just be ready
+    asked: list[str] = []
+    for page in pages:
+        page.on("request", lambda request: asked.append(request.url))
+    pages[0].wait_for_timeout(3000)
+    assert asked == []
+
+
+def _body(response: Response) -> str:
+    return response.text() if "/run/predict" in response.url else ""
+
+
+@light_and_dark
+def test_axe_finds_nothing_serious_on_a_run_looked_at_closely_with_a_queue(
+    past_studio: RunningStudio, training: Page, open_page: OpenPage, dark: bool
+) -> None:
+    with waiting_jobs(past_studio, "one", "two"):
+        field(training, "plot-overlay").click()
+        training.get_by_role("option", name=OTHER).click()
+        expect(training.locator("#training-differences table")).to_be_visible()
+        page = open_page(past_studio, ready=False, dark=dark)
+        open_training(page)
+        page.get_by_role("button", name=f"Look closer at step 200: {PROMPTS[1]}").click()
+        expect(page.locator("#training-closer")).to_be_visible()
+        expect(page.locator("#training-queue")).to_contain_text("2 runs wait")
+        expect(page.locator("#training-differences table")).to_be_visible()
+        assert serious_faults(page) == []

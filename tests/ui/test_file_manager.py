@@ -1,0 +1,54 @@
+"""Opening a folder: only for whoever sits at this machine, only where there is a screen."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studio.ui.file_manager import is_same_machine, open_folder, opening_command
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "::1", "localhost", "127.0.0.5"])
+def test_this_machine_is_known_by_its_address(client: str) -> None:
+    assert is_same_machine(client, {})
+
+
+@pytest.mark.parametrize("client", ["192.168.0.7", "10.0.0.1", "::ffff:10.0.0.1", "evil.example", "", None])
+def test_others_are_not(client: str | None) -> None:
+    assert not is_same_machine(client, {})
+
+
+def test_what_was_handed_on_may_come_from_anywhere() -> None:
+    assert not is_same_machine("127.0.0.1", {"x-forwarded-for": "127.0.0.1"})
+
+
+def test_each_system_has_its_program_and_one_without_a_screen_has_none(tmp_path: Path) -> None:
+    assert opening_command("darwin", {}) == ["open"]
+    assert opening_command("win32", {}) == ["explorer"]
+    assert opening_command("linux", {"PATH": str(tmp_path)}) is None
+    program = tmp_path / "xdg-open"
+    program.write_text("#!/bin/sh\n", encoding="utf-8")
+    program.chmod(0o755)
+    assert opening_command("linux", {"PATH": str(tmp_path)}) is None, "no screen"
+    assert opening_command("linux", {"PATH": str(tmp_path), "DISPLAY": ":0"}) == [str(program)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program of this test is a shell script")
+def test_the_folder_is_given_to_the_program_as_one_argument(tmp_path: Path) -> None:
+    program, seen = tmp_path / "xdg-open", tmp_path / "seen.txt"
+    program.write_text(f'#!/bin/sh\nprintf "%s" "$1" > "{seen}.part"; mv "{seen}.part" "{seen}"\n', encoding="utf-8")
+    program.chmod(0o755)
+    folder = tmp_path / "a run; touch harm"
+    folder.mkdir()
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "DISPLAY": ":0"}
+    assert open_folder(folder, platform="linux", environment=environment)
+    end = time.monotonic() + 10
+    while not seen.is_file():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert seen.read_text(encoding="utf-8") == str(folder)
+    assert not open_folder(folder, platform="linux", environment={})
+    with pytest.raises(FileNotFoundError):
+        open_folder(tmp_path / "gone", platform="linux", environment=environment)
