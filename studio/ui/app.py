@@ -11,6 +11,7 @@ from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.ui import coming_tabs, dataset_tab, inference_tab, training_tab
+from studio.ui.jobs_line import jobs_words
 from studio.ui.parts import Seen, Update, changed_parts
 from studio.ui.status_line import activity_words, memory_words, model_words
 
@@ -29,6 +30,7 @@ def build_app(
             status = {
                 "model": gr.HTML(elem_id="status-model", min_width=0, padding=False),
                 "memory": gr.HTML(elem_id="status-memory", min_width=0, padding=False),
+                "jobs": gr.HTML(elem_id="status-jobs", min_width=0, padding=False),
                 "activity": gr.HTML(elem_id="status-activity", min_width=0, padding=False),
             }
         with gr.Tabs(elem_id="tabs"):
@@ -52,6 +54,7 @@ def build_app(
             parts = {
                 "model": model_words(view),
                 "memory": memory_words(view),
+                "jobs": jobs_words(runs.jobs),
                 "activity": activity_words(view),
                 **inference_tab.render(view, library),
                 **dataset_tab.render(desk),
