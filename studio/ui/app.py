@@ -6,6 +6,7 @@ import gradio as gr
 
 from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
+from studio.jobs.ahead import JobsAhead
 from studio.jobs.preflight_runner import PreflightRunner
 from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import LoraLibrary
@@ -22,7 +23,7 @@ def build_app(
     engine: EngineClient, desk: DatasetDesk, trainings: TrainingDesk, user_data: UserData, *, cpu_only: bool
 ) -> gr.Blocks:
     """Lay out the page and wire it to the engine, the open dataset and the trainings. Nothing is started by it."""
-    library = LoraLibrary(user_data.loras)
+    library, ahead = LoraLibrary(user_data.loras), JobsAhead(user_data)
     training = training_tab.TrainingPage(trainings, desk, PreflightRunner(user_data), cpu_only)
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
         with gr.Row(elem_id="status-line"):
@@ -55,8 +56,8 @@ def build_app(
                 "model": model_words(view),
                 "memory": memory_words(view),
                 "jobs": jobs_words(runs.jobs),
-                "activity": activity_words(view),
-                **inference_tab.render(view, library),
+                "activity": activity_words(view, owner_is_told=any(line.job.state == "running" for line in runs.jobs)),
+                **inference_tab.render(view, library, runs, ahead),
                 **dataset_tab.render(desk),
                 **training_tab.render(training, runs),
                 "timer": gr.update(active=active),
@@ -69,7 +70,7 @@ def build_app(
         def then_refresh(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
             event.then(refresh, seen, [*shown.values(), seen], **quiet)
 
-        inference_tab.wire(tab, engine, user_data, then_refresh=then_refresh)
+        inference_tab.wire(tab, engine, trainings, ahead, then_refresh=then_refresh)
         dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, then_refresh=then_refresh)
         app.load(lambda: refresh(None), None, [*shown.values(), seen], **quiet)

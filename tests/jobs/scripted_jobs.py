@@ -53,6 +53,22 @@ def command(job):
     return [sys.executable, str(job.run_folder / "job.py"), str(job.run_folder)]
 work(UserData(Path(sys.argv[1])), command=command)
 """
+# Stays when there is nothing to do, so that whoever adds or resumes a job starts no real worker beside it.
+PATIENT_WORKER = """
+import sys, time
+from pathlib import Path
+from filelock import FileLock
+from studio.jobs.queue import JobQueue
+from studio.jobs.worker import Worker
+from studio.paths import UserData
+user_data = UserData(Path(sys.argv[1]))
+def command(job):
+    return [sys.executable, str(job.run_folder / "job.py"), str(job.run_folder)]
+with FileLock(user_data.root / "worker.lock"):
+    while True:
+        Worker(JobQueue(user_data), user_data, command=command).work_through()
+        time.sleep(0.1)
+"""
 
 
 def job_process(job: Job) -> list[str]:
@@ -63,6 +79,11 @@ def job_process(job: Job) -> list[str]:
 def worker_process(user_data: UserData) -> list[str]:
     """The command line of a worker that knows such jobs."""
     return [sys.executable, "-P", "-c", WORKER, str(user_data.root)]
+
+
+def patient_worker_process(user_data: UserData) -> list[str]:
+    """The command line of a worker that stays."""
+    return [sys.executable, "-P", "-c", PATIENT_WORKER, str(user_data.root)]
 
 
 def make_run(user_data: UserData, name: str, code: str = FINISHES) -> RunFolder:
