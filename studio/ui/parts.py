@@ -1,7 +1,7 @@
 """Sending the page only what changed: each part of it carries a digest, and the page says which ones it has."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -20,5 +20,13 @@ def changed_parts(parts: Mapping[str, Update], seen: Seen | None) -> tuple[list[
     return updates, now
 
 
+def changed_of(parts: Mapping[str, Update], names: Sequence[str], seen: Seen) -> tuple[list[Update], Seen, bool]:
+    """The same for the parts of these names alone, and whether any other one changed: that one stays unseen."""
+    updates, now = changed_parts({name: parts[name] for name in names}, seen)
+    others = any(seen.get(name) != _digest(update) for name, update in parts.items() if name not in now)
+    return updates, {**seen, **now}, others
+
+
 def _digest(update: Update) -> str:
-    return hashlib.blake2b(repr(update).encode(), digest_size=8).hexdigest()
+    words = update if isinstance(update, str) else repr(update)
+    return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8).hexdigest()

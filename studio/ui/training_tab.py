@@ -22,6 +22,8 @@ from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# What changes with nearly every step; all else changes now and then.
+LIVELY = ("training-state", "training-memory", "training-plot", "training-log", "training-queue")
 REQUEST_WORDS: dict[RunRequest, str] = {
     "sample": "Sample now",
     "save": "Save now",
@@ -146,11 +148,13 @@ class TrainingPage:
     cpu_only: bool = False
     options: training_plot.PlotOptions = field(default_factory=training_plot.PlotOptions)
     overlay: tuple[str, ...] = ()
+    plot: training_plot.PlotCache = field(default_factory=training_plot.PlotCache)
 
 
 def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
     history, run = view.history, view.run
+    running = view.status is not None and view.status.state in BUSY_STATES
     others = {name: page.desk.history(find_run(name, page.desk.user_data.runs)) for name in page.overlay}
     return {
         "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
@@ -158,7 +162,7 @@ def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
         "training-run": gr.update(choices=list(view.names), value=run.name if run else None),
         "training-state": training_view.state_html(view),
         "training-memory": training_view.memory_html(history),
-        "training-plot": training_plot.plot_html(history, page.options, others),
+        "training-plot": page.plot.html(history, page.options, others, running=running),
         "training-overlay": gr.update(choices=[name for name in view.names if run is None or name != run.name]),
         "training-samples": training_view.samples_html(run, history),
         "training-proposal": training_view.proposal_html(history),

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from studio.ui.parts import changed_parts
+from studio.ui.parts import changed_of, changed_parts
 
 
 def test_a_new_page_gets_everything() -> None:
@@ -26,3 +26,14 @@ def test_what_did_not_change_is_skipped() -> None:
 def test_a_page_with_foreign_memory_gets_everything() -> None:
     updates, _ = changed_parts({"a": "one"}, {"a": "something else"})
     assert updates == ["one"]
+
+
+def test_of_some_parts_only_those_are_sent_and_the_others_stay_unseen() -> None:
+    _, seen = changed_parts({"step": "1", "picture": "a"}, None)
+    updates, now, others = changed_of({"step": "2", "picture": "a"}, ["step"], seen)
+    assert (updates, others) == (["2"], False)
+    updates, now, others = changed_of({"step": "2", "picture": "b"}, ["step"], now)
+    assert updates == [gr.skip()]
+    assert others
+    updates, _ = changed_parts({"step": "2", "picture": "b"}, now)
+    assert updates == [gr.skip(), "b"]
