@@ -68,7 +68,7 @@ class JobsAhead:
         with self._lock:
             paused = self.paused(job_lines(self._queue))
             if not paused:
-                raise RunError("No job that was paused here waits to be resumed. The Training tab has all runs.")
+                raise RunError("No job that was paused here waits to be resumed. The tabs Training and Batch have all.")
             for line in paused:
                 self._queue.resume(line.job.id)
             self._paused = ()

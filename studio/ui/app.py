@@ -1,7 +1,5 @@
 """The page: the status line, four tabs, and the two timers that keep them true."""
 
-from typing import Any
-
 import gradio as gr
 
 from studio.dataset.desk import DatasetDesk
@@ -13,13 +11,12 @@ from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.ui import coming_tabs, dataset_tab, inference_tab, training_tab
 from studio.ui.jobs_line import jobs_words
-from studio.ui.parts import Seen, Update, changed_of, changed_parts
+from studio.ui.parts import Update
+from studio.ui.polling import Polling, timer_states
 from studio.ui.status_line import activity_words, memory_words, model_words
 
-POLL_SECONDS = 0.5
-JOBS_POLL_SECONDS = 1.0  # while only jobs go on: the page shares the processor with them
 # All that changes while nothing but a job goes on; few, because the browser looks for each of them in the whole page.
-LIVELY = ("memory", "jobs", "taken-words", *training_tab.LIVELY, "timer")
+LIVELY = ("memory", "jobs", "taken-words", *training_tab.LIVELY)
 
 
 def build_app(
@@ -47,18 +44,14 @@ def build_app(
             for name in coming_tabs.COMING:
                 with gr.Tab(name, id=name.lower()):
                     coming_tabs.build(name)
-        timers = {
-            "timer": gr.Timer(POLL_SECONDS, active=False),
-            "jobs-timer": gr.Timer(JOBS_POLL_SECONDS, active=False),
-        }
-        seen = gr.JSON(visible=False)
         wake = gr.Button("Refresh", elem_id="wake", visible="hidden")
-        shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, **timers}
+        shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown}
 
         def parts_now() -> dict[str, Update]:
             view, runs = engine.view, trainings.view
             job_runs = any(line.job.state == "running" for line in runs.jobs)
-            parts = {
+            ours = (view.active and view.phase != "waiting") or desk.view.active or training.preflight.state.running
+            return {
                 "model": model_words(view),
                 "memory": memory_words(view),
                 "jobs": jobs_words(runs.jobs),
@@ -66,41 +59,13 @@ def build_app(
                 **inference_tab.render(view, library, runs, ahead),
                 **dataset_tab.render(desk),
                 **training_tab.render(training, runs),
+                **timer_states(ours=ours, jobs=runs.active or view.active),
             }
-            ours = (view.active and view.phase != "waiting") or desk.view.active or training.preflight.state.running
-            parts |= _timer_states(ours=ours, jobs=runs.active or view.active)
-            return {name: parts[name] for name in shown}
 
-        def refresh(has: Seen | None) -> list[Update]:
-            updates, now = changed_parts(parts_now(), has)
-            return [*updates, now]
-
-        def follow_jobs(has: Seen | None) -> list[Update]:
-            """Only what changes all the time: for each part that is asked about, Gradio makes a component anew."""
-            parts = parts_now()
-            updates, now, others_changed = changed_of(parts, LIVELY, has or {})
-            if others_changed:  # the other timer brings all of them, once
-                updates[LIVELY.index("timer")] = gr.update(active=True)
-                now["timer"] = ""
-            return [*updates, now]
-
-        lively = [shown[name] for name in LIVELY]
-        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-        def then_refresh(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
-            event.then(refresh, seen, [*shown.values(), seen], **quiet)
-
-        inference_tab.wire(tab, engine, trainings, ahead, then_refresh=then_refresh)
-        dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
-        training_tab.wire(training_parts, training, then_refresh=then_refresh)
-        app.load(lambda: refresh(None), None, [*shown.values(), seen], **quiet)
-        timers["timer"].tick(refresh, seen, [*shown.values(), seen], **quiet)
-        timers["jobs-timer"].tick(follow_jobs, seen, [*lively, seen], **quiet)
-        # Another tab may have started something: the script presses this when the page becomes visible.
-        wake.click(refresh, seen, [*shown.values(), seen], **quiet)
+        polling = Polling(parts_now, shown, LIVELY)
+        inference_tab.wire(tab, engine, trainings, ahead, then_refresh=polling.then_refresh)
+        dataset_tab.wire(datasets, desk, then_refresh=polling.then_refresh)
+        training_tab.wire(training_parts, training, then_refresh=polling.then_refresh)
+        # Another tab may have started something: the script presses it when the page becomes visible.
+        polling.wire(app, wake)
     return app
-
-
-def _timer_states(*, ours: bool, jobs: bool) -> dict[str, Update]:
-    """The quick timer while this page's processes do something, the slow one while only jobs do, else neither."""
-    return {"timer": gr.update(active=ours), "jobs-timer": gr.update(active=jobs and not ours)}

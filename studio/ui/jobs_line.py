@@ -7,6 +7,7 @@ from studio.ui.html import text
 from studio.words import counted, duration
 
 KIND_WORDS: Mapping[str, str] = {"train": "training"}  # a kind that is not here is called by its own name
+KIND_UNITS: Mapping[str, str] = {"batch": "picture"}
 KIND_TABS: Mapping[str, str] = {"train": "Training", "batch": "Batch"}
 
 
@@ -19,7 +20,7 @@ def jobs_words(jobs: Sequence[JobLine]) -> str:
     words = "" if running is None else f"{job_name(running)} {_progress(running)}"
     behind = f" + {len(waiting)} waiting" if waiting else ""
     first = running or waiting[0]
-    tab = KIND_TABS.get(first.job.kind, "Training")
+    tab = job_tab(first)
     return (
         f'<a class="item activity busy" href="#{tab.lower()}" data-tab="{tab}" title="{text(first.message)}">'
         f'<span class="dot" aria-hidden="true"></span>'
@@ -30,6 +31,16 @@ def jobs_words(jobs: Sequence[JobLine]) -> str:
 def job_name(line: JobLine) -> str:
     """`training shoes-white`."""
     return f"{KIND_WORDS.get(line.job.kind, line.job.kind)} {line.job.short_title}"
+
+
+def job_tab(line: JobLine) -> str:
+    """The tab that tells more of it."""
+    return KIND_TABS.get(line.job.kind, "Training")
+
+
+def job_unit(line: JobLine) -> str:
+    """What it counts: `step`, `picture`."""
+    return KIND_UNITS.get(line.job.kind, "step")
 
 
 def _progress(line: JobLine) -> str:

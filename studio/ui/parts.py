@@ -1,7 +1,7 @@
 """Sending the page only what changed: each part of it carries a digest, and the page says which ones it has."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import gradio as gr
@@ -20,11 +20,9 @@ def changed_parts(parts: Mapping[str, Update], seen: Seen | None) -> tuple[list[
     return updates, now
 
 
-def changed_of(parts: Mapping[str, Update], names: Sequence[str], seen: Seen) -> tuple[list[Update], Seen, bool]:
-    """The same for the parts of these names alone, and whether any other one changed: that one stays unseen."""
-    updates, now = changed_parts({name: parts[name] for name in names}, seen)
-    others = any(seen.get(name) != _digest(update) for name, update in parts.items() if name not in now)
-    return updates, {**seen, **now}, others
+def any_changed(parts: Mapping[str, Update], seen: Seen, *, but: Collection[str]) -> bool:
+    """Whether the page does not show one of them yet, leaving some out."""
+    return any(seen.get(name) != _digest(update) for name, update in parts.items() if name not in but)
 
 
 def _digest(update: Update) -> str:

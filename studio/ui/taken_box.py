@@ -12,7 +12,7 @@ from studio.engine_process.view import EngineView
 from studio.jobs.ahead import JobsAhead, jobs_ahead
 from studio.jobs.command import JobLine
 from studio.ui.html import text
-from studio.ui.jobs_line import job_name
+from studio.ui.jobs_line import job_name, job_tab, job_unit
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 from studio.words import counted, duration
@@ -112,7 +112,7 @@ def _how_far(line: JobLine) -> str:
     if not line.num_steps or line.run_state in ("new", "waiting", "preparing"):
         return "it is being prepared"
     left = f", {duration(line.remaining_seconds)} left" if line.remaining_seconds is not None else ""
-    return f"step {line.step:,} of {line.num_steps:,}{left}"
+    return f"{job_unit(line)} {line.step:,} of {line.num_steps:,}{left}"
 
 
 def _waits(number: int) -> str:
@@ -145,7 +145,7 @@ def _paused_words(paused: Sequence[JobLine]) -> str:
     if not paused:
         return ""
     first = paused[0]
-    where = f" at step {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
+    where = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
     others = f", and so is {_names(paused[1:])}" if paused[1:] else ""
     sentence = f"{where}{others}. All is saved; resume when you are done here."
     return _paragraph(f"{_capital(job_name(first))} is paused", sentence)
@@ -175,11 +175,11 @@ def question_words(ahead: Sequence[JobLine]) -> str:
     if not ahead:
         return _paragraph("Nothing is left to stop.", "The device is free in a moment.")
     first, *others = ahead
-    at = f" at step {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
+    at = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
     behind = f" What waits behind it would not begin either: {_names(others)}." if others else ""
     return _paragraph(
         f"Stop {job_name(first)}{at}?",
-        f"It saves first, so nothing is lost: the Training tab can resume it.{behind}",
+        f"It saves first, so nothing is lost: it can be resumed on its tab, {job_tab(first)}.{behind}",
     )
 
 

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from studio.ui.parts import changed_of, changed_parts
+from studio.ui.parts import any_changed, changed_parts
 
 
 def test_a_new_page_gets_everything() -> None:
@@ -28,12 +28,9 @@ def test_a_page_with_foreign_memory_gets_everything() -> None:
     assert updates == ["one"]
 
 
-def test_of_some_parts_only_those_are_sent_and_the_others_stay_unseen() -> None:
+def test_whether_anything_else_changed_is_told_until_it_was_sent() -> None:
     _, seen = changed_parts({"step": "1", "picture": "a"}, None)
-    updates, now, others = changed_of({"step": "2", "picture": "a"}, ["step"], seen)
-    assert (updates, others) == (["2"], False)
-    updates, now, others = changed_of({"step": "2", "picture": "b"}, ["step"], now)
-    assert updates == [gr.skip()]
-    assert others
-    updates, _ = changed_parts({"step": "2", "picture": "b"}, now)
-    assert updates == [gr.skip(), "b"]
+    assert not any_changed({"step": "2", "picture": "a"}, seen, but=("step",))
+    assert any_changed({"step": "2", "picture": "b"}, seen, but=("step",))
+    _, seen = changed_parts({"step": "2", "picture": "b"}, seen)
+    assert not any_changed({"step": "3", "picture": "b"}, seen, but=("step",))
