@@ -57,7 +57,7 @@
       if (pressShown("#run-smoke, #run-generate, #run-compare")) event.preventDefault();
     }
     if (event.key === "Escape" && !document.querySelector("dialog[open], details.why[open]")) {
-      pressShown("#cancel-smoke, #cancel-generate, #cancel-compare, #cancel-load");
+      pressShown("#cancel-smoke, #cancel-generate, #cancel-compare, #cancel-load, #taken-cancel");
     }
     if (event.key === "Escape") document.querySelectorAll("details.why[open]").forEach((why) => (why.open = false));
     if (["1", "2", "3"].includes(event.key) && !typing(event.target)) pressShown(`#vote-${event.key}`);

@@ -52,6 +52,10 @@ class BatchError(StudioError):
     """A batch that cannot be planned, found or made."""
 
 
+class SkippedError(StudioError):
+    """A bench that cannot run here; its text says what it needs."""
+
+
 class CancelledError(StudioError):
     """The user cancelled; nothing is wrong."""
 

@@ -32,11 +32,16 @@ def to_markdown(
                 "## Figures\n\n"
                 + table(("Bench", "Figure", "Ours", "Peer", "Its figure", "Ratio", "Limit", "Reached"), figures),
                 "## Machine\n\n" + table(("What", "Value"), machine),
-                "## How it was measured\n\n" + "\n".join(f"- **{result.name}**: {result.method}" for result in results),
+                "## How it was measured\n\n" + "\n".join(_method_line(result) for result in results),
             ]
         )
         + "\n"
     )
+
+
+def _method_line(result: BenchResult) -> str:
+    skipped = f" **It was skipped: {result.skipped}**" if result.skipped else ""
+    return f"- **{result.name}**: {result.method}{skipped}"
 
 
 def figure_row(bench: str, figure: Figure) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ from pydantic import Field
 
 from studio.settings import Settings
 
-BenchName = Literal["startup", "cold-start", "memory", "dataset", "shipped", "lora", "training", "batch", "real-size"]
+BenchName = Literal[
+    "startup", "cold-start", "memory", "dataset", "shipped", "lora", "training", "training-tab", "batch", "real-size"
+]
 BENCH_NAMES: tuple[BenchName, ...] = get_args(BenchName)
 
 

@@ -40,7 +40,7 @@ def page_seconds(folder: Path, *, cpu: bool) -> float:
     command = ["-m", "studio", "ui", "--no-browser", "--port", str(port), "--user-data", str(folder)]
     start = time.perf_counter()
     with started_python([*command, "--cpu"] if cpu else command) as process:
-        while not _answers(port):
+        while not page_answers(port):
             if process.poll() is not None or time.perf_counter() - start > PATIENCE_SECONDS:
                 raise StudioError(f"The page did not come. Start it by hand to see why: python {' '.join(command)}")
             time.sleep(POLL_SECONDS)
@@ -67,7 +67,8 @@ def free_port() -> int:
     return port
 
 
-def _answers(port: int) -> bool:
+def page_answers(port: int) -> bool:
+    """Whether a page is served there."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     try:
         connection.request("GET", "/")

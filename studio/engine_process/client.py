@@ -1,13 +1,10 @@
 """EngineClient: the page's side of the engine process. It starts it, asks, listens, and notices when it is gone."""
 
 import logging
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import IO
 
 from studio.comparison import latest_comparison
 from studio.engine_process.messages import (
@@ -30,6 +27,7 @@ from studio.engine_process.messages import (
     MakingRoom,
     PictureDone,
     Request,
+    Run,
     Smoke,
     SmokeDone,
     Starting,
@@ -37,16 +35,24 @@ from studio.engine_process.messages import (
     Waiting,
     to_line,
 )
-from studio.engine_process.view import CANCELLABLE_PHASES, PHASE_WORDS, EngineView, Phase, last_words
+from studio.engine_process.start import start_engine_process
+from studio.engine_process.view import (
+    CANCELLABLE_PHASES,
+    PHASE_WORDS,
+    RUN_PHASES,
+    RUN_PURPOSES,
+    RUNNING_PHASES,
+    EngineView,
+    last_words,
+    nothing_yet,
+)
 from studio.errors import EngineError
 from studio.paths import UserData
 from studio.reports import latest_report
-from studio.results import ImagesReport
 from studio.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
 
 logger = logging.getLogger(__name__)
 
-LOG_LIMIT_BYTES = 2**20
 MAX_DEATHS = 3  # an engine that dies so often without carrying anything out is not started again by itself
 
 
@@ -62,6 +68,7 @@ class EngineClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths = 0  # since the last request that was carried out
         self._makes_room = False  # the engine said that it ends for another process
+        self._begun: Run | None = None  # the run that was sent last
         self._view = EngineView(model=model.model, report=latest_report(user_data.outputs))
         self._change(comparison=latest_comparison(user_data.outputs))
 
@@ -76,23 +83,7 @@ class EngineClient:
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return
-            log = self._open_log()
-            # -P and cwd: modules come from where the studio is installed, never from a folder of uploads.
-            command = [sys.executable, "-P", "-m", "studio.engine_process.main"]
-            command += ["--user-data", str(self._user_data.root)]
-            environment = {**os.environ, "TRANSFORMERS_VERBOSITY": "error"}
-            self._process = subprocess.Popen(
-                [*command, "--cpu"] if self._cpu_only else command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                cwd=self._user_data.root,
-                # Ctrl+C in the terminal reaches the page's process alone, which then ends this one.
-                start_new_session=True,
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            )
-            log.close()
+            self._process = start_engine_process(self._user_data, cpu_only=self._cpu_only)
             self._change(
                 phase="starting", pid=self._process.pid, facts=None, cancelling=False, download=None, lora_checks={}
             )
@@ -120,37 +111,43 @@ class EngineClient:
             self._send(Load(settings=model))
 
     def run_smoke_test(self, settings: SmokeSettings) -> None:
-        """Start the smoke test.
+        """Start the smoke test, or keep it as `keep_runs` says.
 
         Raises:
             EngineError: where the engine is not ready for it.
         """
-        with self._lock:
-            self._require_ready("run the smoke test")
-            self._start_run("smoke test", smoke_settings=settings, pictures=(), report=None)
-            self._send(Smoke(settings=settings))
+        self._begin_or_keep(Smoke(settings=settings))
 
     def generate(self, settings: ImagesSettings) -> None:
-        """Start making pictures.
+        """Start making pictures, or keep that as `keep_runs` says.
 
         Raises:
             EngineError: where the engine is not ready for it.
         """
-        with self._lock:
-            self._require_ready("generate")
-            self._start_run("generating", images=ImagesReport(settings=settings))
-            self._send(Generate(settings=settings))
+        self._begin_or_keep(Generate(settings=settings))
 
     def compare(self, settings: CompareSettings) -> None:
-        """Start a comparison.
+        """Start a comparison, or keep it as `keep_runs` says.
 
         Raises:
             EngineError: where the engine is not ready for it.
         """
+        self._begin_or_keep(Compare(settings=settings))
+
+    def keep_runs(self) -> None:
+        """While another process has the device: keep the next run that is asked for, and begin it when it is free.
+
+        Raises:
+            EngineError: where the engine does not wait for the device.
+        """
         with self._lock:
-            self._require_ready("compare")
-            self._start_run("comparing", comparison=None)
-            self._send(Compare(settings=settings))
+            if self._view.phase != "waiting":
+                raise EngineError(f"Nothing has to wait for the device now: {PHASE_WORDS[self._view.phase]}")
+            self._change(keeps_runs=True)
+
+    def forget_kept(self) -> None:
+        """Keep no run, and forget the one that is kept."""
+        self._change(keeps_runs=False, kept=None)
 
     def check_lora(self, name: str) -> None:
         """Have a LoRA checked against the loaded model, where the engine is free; else it is when it is used."""
@@ -186,19 +183,36 @@ class EngineClient:
             process.kill()
             process.wait()
 
-    def _open_log(self) -> IO[bytes]:
-        """The engine's log, appended to; one older file is kept when it grows beyond 1 MB."""
-        log_file = self._user_data.logs / "engine.log"
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        if log_file.is_file() and log_file.stat().st_size > LOG_LIMIT_BYTES:
-            log_file.replace(log_file.with_suffix(".old.log"))
-        return log_file.open("ab")
+    def _begin_or_keep(self, run: Run) -> None:
+        with self._lock:
+            if self._view.phase == "ready":
+                self._begin(run)
+            elif self._view.takes_runs:
+                self._change(kept=run)
+            else:
+                self._require_ready(RUN_PURPOSES[type(run)])
 
-    def _start_run(self, phase: Phase, **changes: object) -> None:
-        self._change(phase=phase, step=None, preview_png=None, problem="", cancelling=False, **changes)
+    def _begin(self, run: Run) -> None:
+        self._begun = run
+        self._change(
+            phase=RUN_PHASES[type(run)],
+            step=None,
+            preview_png=None,
+            problem="",
+            cancelling=False,
+            keeps_runs=False,
+            kept=None,
+            **nothing_yet(run),
+        )
+        self._send(run)
 
     def _require_ready(self, purpose: str) -> None:
         view = self._view
+        if view.kept is not None:
+            waits = RUN_PURPOSES[type(view.kept)]
+            raise EngineError(
+                f"The studio cannot {purpose} now: it waits for the device, to {waits}. Cancel that first."
+            )
         if view.phase != "ready":
             raise EngineError(f"The studio cannot {purpose} now: {PHASE_WORDS[view.phase]}")
 
@@ -232,12 +246,15 @@ class EngineClient:
             view = self._view
             if self._makes_room:  # a new engine waits until the device is free again
                 self._makes_room = False
+                owner = self._view.owner
                 self._change(step=None, preview_png=None, loras_in_check=frozenset())
                 self.start()
+                self._change(phase="waiting", owner=owner)  # so it will say itself in a moment
                 return
             problem = last_words(process.returncode, view.phase)
             self._change(
                 phase="gone",
+                keeps_runs=False,
                 pid=None,
                 facts=None,
                 step=None,
@@ -280,10 +297,15 @@ class EngineClient:
             lora_checks={},
             download=None,
             cancelling=False,
+            keeps_runs=False,
         )
+        if self._view.kept is not None:
+            self._begin(self._view.kept)
 
     def _take_leave(self, event: MakingRoom) -> None:
         self._makes_room = True
+        if self._view.phase in RUNNING_PHASES:  # asked for in the moment in which the engine left: it was not heard
+            self._change(kept=None if self._view.cancelling else self._begun)
         self._change(phase="waiting", owner=event.owner)
 
     def _take_check(self, event: LoraChecked) -> None:
@@ -319,4 +341,5 @@ class EngineClient:
             preview_png=None,
             download=None,
             cancelling=False,
+            keeps_runs=False,
         )

@@ -188,6 +188,7 @@ class Failed(Fact):
     facts: EngineFacts | None
 
 
+Run = Smoke | Generate | Compare
 Request = Load | Smoke | Generate | Compare | CheckLora | CheckDevice | Cancel
 Event = (
     Starting

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from studio.comparison import SavedComparison
-from studio.engine_process.messages import Downloading, LoraChecked, PictureDone, Step
+from studio.engine_process.messages import (
+    Compare,
+    Downloading,
+    Generate,
+    LoraChecked,
+    PictureDone,
+    Run,
+    Smoke,
+    Step,
+)
 from studio.results import DeviceCheck, EngineFacts, ImagesReport, MemorySample, SavedReport
 from studio.settings import SmokeSettings
 
@@ -31,7 +40,12 @@ ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", "device ch
 
 @dataclass(frozen=True)
 class EngineView:
-    """All that the page shows of the engine, at one moment."""
+    """All that the page shows of the engine, at one moment.
+
+    Attributes:
+        keeps_runs: whether the next run that is asked for is kept until the device is free.
+        kept: the run that is; it begins by itself.
+    """
 
     phase: Phase = "off"
     pid: int | None = None
@@ -52,12 +66,19 @@ class EngineView:
     memory: MemorySample | None = None
     device_check: DeviceCheck | None = None
     cancelling: bool = False
+    keeps_runs: bool = False
+    kept: Run | None = None
     problem: str = ""
 
     @property
     def active(self) -> bool:
         """True while something happens that the page must follow."""
         return self.phase in ACTIVE_PHASES or bool(self.loras_in_check)
+
+    @property
+    def takes_runs(self) -> bool:
+        """Whether a run may be asked for: it begins at once, or is kept until the device is free."""
+        return self.phase == "ready" or (self.keeps_runs and self.kept is None)
 
     @property
     def finished_pictures(self) -> int:
@@ -83,6 +104,19 @@ PHASE_WORDS: dict[Phase, str] = {
     "no model": "no model is loaded.",
     "gone": "the engine is gone; start it again first.",
 }
+
+RUN_PURPOSES: dict[type[Run], str] = {Smoke: "run the smoke test", Generate: "generate", Compare: "compare"}
+RUN_PHASES: dict[type[Run], Phase] = {Smoke: "smoke test", Generate: "generating", Compare: "comparing"}
+
+
+def nothing_yet(run: Run) -> dict[str, object]:
+    """What the page shows of a run that has just begun."""
+    if isinstance(run, Smoke):
+        return {"smoke_settings": run.settings, "pictures": (), "report": None}
+    if isinstance(run, Generate):
+        return {"images": ImagesReport(settings=run.settings)}
+    return {"comparison": None}
+
 
 _DURING: dict[Phase, str] = {
     "smoke test": " during the smoke test",

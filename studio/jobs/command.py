@@ -13,7 +13,7 @@ from studio.jobs.queue import JobQueue
 from studio.jobs.worker import ensure_worker, worker_runs
 from studio.paths import UserData, locate_user_data
 from studio.results import Fact
-from studio.runs.folder import RunStatus, read_status
+from studio.runs.folder import RunState, RunStatus, read_status
 from studio.settings import ServerSettings
 
 _LOG_LINES = 40
@@ -24,6 +24,7 @@ class JobLine(Fact):
     """A job with how far its run is: what one line of the list shows."""
 
     job: Job
+    run_state: RunState
     step: int
     num_steps: int
     remaining_seconds: float | None
@@ -163,6 +164,7 @@ def _line(job: Job) -> JobLine:
     runs = job.state == "running"
     return JobLine(
         job=job,
+        run_state=status.state,
         step=status.step,
         num_steps=status.num_steps,
         remaining_seconds=status.remaining_seconds if runs else None,

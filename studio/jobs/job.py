@@ -1,5 +1,6 @@
 """A job of the queue, as it is read. No torch, no gradio."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from studio.runs.folder import RunFolder
 JobKind = Literal["train", "batch"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
 Asked = Literal["", "pause", "stop"]
+_MOMENT = re.compile(r"^\d{8}-\d{6}-")
 MAX_ATTEMPTS = 3  # a job that kills its own process every time must not hold up the others for ever
 
 
@@ -43,6 +45,11 @@ class Job(Fact):
     @property
     def run(self) -> RunFolder:
         return RunFolder(self.run_folder)
+
+    @property
+    def short_title(self) -> str:
+        """The title without the moment that names of runs begin with: `shoes-white`."""
+        return _MOMENT.sub("", self.title) or self.title
 
     def __str__(self) -> str:
         return f"Job {self.id} ({self.title})"

@@ -58,12 +58,15 @@ class TrainingDesk:
         """The state now."""
         runs = list_runs(self.user_data.runs)
         names = tuple(run.name for run in runs)
+        jobs: tuple[JobLine, ...] = ()
+        waiting = False
         try:
             jobs = job_lines(self.queue) if self.user_data.database.is_file() else ()
+            waiting = any(line.job.state in ("queued", "running") for line in jobs)
             run = self._looked_at(runs)
             status = read_status(run) if run else None
-        except RunError as error:
-            return TrainingView(names=names, problem=str(error))
+        except RunError as error:  # of a queue that can be read the rest is true still
+            return TrainingView(names=names, jobs=jobs, active=waiting, problem=str(error))
         history = self.history(run) if run else None
         busy = status is not None and status.state in BUSY_STATES
         return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy)

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from studio.errors import LoraError, WeightsFileError
@@ -35,7 +36,8 @@ class LoraLibrary:
 
     def cards(self) -> tuple[LoraCard, ...]:
         """One card for each file, by name; a file that cannot be used has its reason in `problem`."""
-        return tuple(read_card(name, path) for name, path in sorted(self._files().items(), key=lambda i: i[0].lower()))
+        files = sorted(self._files().items(), key=lambda item: item[0].lower())
+        return tuple(_known_card(name, path) for name, path in files)
 
     def names(self) -> tuple[str, ...]:
         """The names alone, in order: no file is opened."""
@@ -152,6 +154,20 @@ def check_kind(header: WeightsHeader) -> None:
             f"{name} is not understood whole: {len(unknown)} of {len(header.tensors)} tensors belong to no known "
             f"layer ({unknown[0]}, …). Nothing of it is used, because half a LoRA makes other pictures."
         )
+
+
+def _known_card(name: str, path: Path) -> LoraCard:
+    """The card of a file, read again only where the file is another one: the page asks twice a second."""
+    try:
+        found = path.stat()
+    except OSError:  # gone meanwhile: `read_card` says so
+        return read_card(name, path)
+    return _read_once(name, path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=512)
+def _read_once(name: str, path: Path, _modified_ns: int, _num_bytes: int) -> LoraCard:
+    return read_card(name, path)
 
 
 def read_card(name: str, path: Path) -> LoraCard:

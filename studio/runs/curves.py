@@ -4,6 +4,7 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 MOST_POINTS = 600
@@ -31,7 +32,7 @@ class Curve:
     ys: Sequence[float]
     style: CurveStyle = "main"
 
-    @property
+    @cached_property
     def points(self) -> list[Point]:
         """All that can be drawn."""
         return [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if math.isfinite(x) and math.isfinite(y)]

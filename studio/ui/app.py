@@ -1,39 +1,72 @@
-"""The page: the status line, four tabs, and the one timer that keeps them true."""
+"""The page: the status line, four tabs, and the two timers that keep them true."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import gradio as gr
 
 from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
+from studio.jobs.ahead import JobsAhead
 from studio.jobs.batch_desk import BatchDesk
 from studio.jobs.preflight_runner import BATCH, PreflightRunner
 from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.ui import batch_tab, dataset_tab, inference_tab, training_tab
-from studio.ui.parts import Seen, Update, changed_parts
+from studio.ui.jobs_line import jobs_words
+from studio.ui.parts import Update
+from studio.ui.polling import Polling, timer_states
 from studio.ui.status_line import activity_words, memory_words, model_words
 from studio.ui.training_page import TrainingPage
 
-POLL_SECONDS = 0.5
+# All that changes while nothing but a job goes on; few, because the browser looks for each of them in the whole page.
+LIVELY = ("memory", "jobs", "taken-words", *training_tab.LIVELY, *batch_tab.LIVELY)
+
+
+@dataclass(frozen=True)
+class Desks:
+    """What the page shows, and what it asks."""
+
+    engine: EngineClient
+    datasets: DatasetDesk
+    training: TrainingPage
+    batches: batch_tab.BatchPage
+    library: LoraLibrary
+    ahead: JobsAhead
+
+    def parts(self) -> dict[str, Update]:
+        """Every part of the page as it should be now, by its name."""
+        view, runs, made = self.engine.view, self.training.desk.view, self.batches.desk.view
+        job_runs = any(line.job.state == "running" for line in runs.jobs)
+        ours = (
+            (view.active and view.phase != "waiting")
+            or self.datasets.view.active
+            or self.training.preflight.state.running
+            or self.batches.forecast.state.running
+        )
+        return {
+            "model": model_words(view),
+            "memory": memory_words(view),
+            "jobs": jobs_words(runs.jobs),
+            "activity": activity_words(view, owner_is_told=job_runs),
+            **inference_tab.render(view, self.library, runs, self.ahead),
+            **dataset_tab.render(self.datasets),
+            **training_tab.render(self.training, runs),
+            **batch_tab.render(self.batches, made),
+            **timer_states(ours=ours, jobs=runs.active or made.active or view.active),
+        }
 
 
 def build_app(
     engine: EngineClient, desk: DatasetDesk, trainings: TrainingDesk, user_data: UserData, *, cpu_only: bool
 ) -> gr.Blocks:
     """Lay out the page and wire it to the engine, the open dataset, trainings and batches. Nothing is started by it."""
-    library = LoraLibrary(user_data.loras)
+    library, ahead = LoraLibrary(user_data.loras), JobsAhead(user_data)
     training = TrainingPage(trainings, desk, PreflightRunner(user_data), cpu_only)
     batches = batch_tab.BatchPage(BatchDesk(user_data), desk, library, PreflightRunner(user_data, BATCH), cpu_only)
+    desks = Desks(engine, desk, training, batches, library, ahead)
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
-        with gr.Row(elem_id="status-line"):
-            gr.HTML("<h1>LoRA Studio</h1>", elem_id="brand", min_width=0, padding=False)
-            status = {
-                "model": gr.HTML(elem_id="status-model", min_width=0, padding=False),
-                "memory": gr.HTML(elem_id="status-memory", min_width=0, padding=False),
-                "activity": gr.HTML(elem_id="status-activity", min_width=0, padding=False),
-            }
+        status = _build_status_line()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Inference", id="inference"):
                 tab = inference_tab.build()
@@ -43,38 +76,25 @@ def build_app(
                 training_parts = training_tab.build()
             with gr.Tab("Batch", id="batch"):
                 batch_parts = batch_tab.build()
-        timer = gr.Timer(POLL_SECONDS, active=False)
-        seen = gr.JSON(visible=False)
         wake = gr.Button("Refresh", elem_id="wake", visible="hidden")
-        shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, **batch_parts.shown, "timer": timer}
-
-        def refresh(has: Seen | None) -> list[Update]:
-            view, runs, made = engine.view, trainings.view, batches.desk.view
-            active = view.active or desk.view.active or runs.active or training.preflight.state.running
-            parts = {
-                "model": model_words(view),
-                "memory": memory_words(view),
-                "activity": activity_words(view),
-                **inference_tab.render(view, library),
-                **dataset_tab.render(desk),
-                **training_tab.render(training, runs),
-                **batch_tab.render(batches, made),
-                "timer": gr.update(active=active or batch_tab.is_active(batches, made)),
-            }
-            updates, now = changed_parts({name: parts[name] for name in shown}, has)
-            return [*updates, now]
-
-        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-        def then_refresh(event: Any) -> Any:  # noqa: ANN401 - gradio's Dependency
-            return event.then(refresh, seen, [*shown.values(), seen], **quiet)
-
-        inference_tab.wire(tab, engine, user_data, then_refresh=then_refresh)
+        shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, **batch_parts.shown}
+        polling = Polling(desks.parts, shown, LIVELY)
+        then_refresh = polling.then_refresh
+        inference_tab.wire(tab, engine, trainings, ahead, then_refresh=then_refresh)
         dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, tabs=tabs, then_refresh=then_refresh)
-        app.load(lambda: refresh(None), None, [*shown.values(), seen], **quiet)
-        timer.tick(refresh, seen, [*shown.values(), seen], **quiet)
-        # Another tab may have started something: the script presses this when the page becomes visible.
-        wake.click(refresh, seen, [*shown.values(), seen], **quiet)
+        # Another tab may have started something: the script presses it when the page becomes visible.
+        polling.wire(app, wake)
     return app
+
+
+def _build_status_line() -> dict[str, gr.components.Component]:
+    with gr.Row(elem_id="status-line"):
+        gr.HTML("<h1>LoRA Studio</h1>", elem_id="brand", min_width=0, padding=False)
+        return {
+            "model": gr.HTML(elem_id="status-model", min_width=0, padding=False),
+            "memory": gr.HTML(elem_id="status-memory", min_width=0, padding=False),
+            "jobs": gr.HTML(elem_id="status-jobs", min_width=0, padding=False),
+            "activity": gr.HTML(elem_id="status-activity", min_width=0, padding=False),
+        }

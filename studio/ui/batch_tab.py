@@ -22,6 +22,8 @@ from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# What changes with nearly every picture; all else changes now and then.
+LIVELY = ("batch-state", "batch-memory", "batch-latest", "batch-log", "batch-past")
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,6 @@ def render(page: BatchPage, view: BatchView) -> dict[str, Update]:
         **{f"batch-lora-{i}": choices for i in range(batch_form.LORA_ROWS)},
         **batch_panel.render(view),
     }
-
-
-def is_active(page: BatchPage, view: BatchView) -> bool:
-    """Whether the page must follow what goes on here."""
-    return view.active or page.forecast.state.running
 
 
 def wire(tab: BatchTab, page: BatchPage, *, tabs: gr.Tabs, then_refresh: Callable[[Any], Any]) -> None:

@@ -110,7 +110,7 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
         "compare-after": gr.update(visible=finished),
         "compare-left": choices,
         "compare-right": choices,
-        "run-compare": gr.update(interactive=view.phase == "ready"),
+        "run-compare": gr.update(interactive=view.takes_runs),
         "cancel-compare": gr.update(interactive=running and not view.cancelling),
         **vote_panel.render(finished=finished),
     }

@@ -59,7 +59,7 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
     return {
         "generate-state": state_box(view, idle=_idle_words(view.images)),
         "generate-pictures": _pictures(view),
-        "run-generate": gr.update(interactive=view.phase == "ready"),
+        "run-generate": gr.update(interactive=view.takes_runs),
         "cancel-generate": gr.update(interactive=view.phase == "generating" and not view.cancelling),
         **{f"generate-lora-{i}": choices for i in range(generate_form.LORA_ROWS)},
     }

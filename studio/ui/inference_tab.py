@@ -8,9 +8,11 @@ import gradio as gr
 
 from studio.engine_process.client import EngineClient
 from studio.engine_process.view import EngineView
+from studio.jobs.ahead import JobsAhead
+from studio.jobs.training_desk import TrainingDesk, TrainingView
 from studio.loras.library import LoraLibrary
-from studio.paths import UserData, black_pictures_page
-from studio.ui import compare_mode, generate_mode, history_panel, lora_panel, model_box, smoke_mode
+from studio.paths import black_pictures_page
+from studio.ui import compare_mode, generate_mode, history_panel, lora_panel, model_box, smoke_mode, taken_box
 from studio.ui.parts import Update
 
 
@@ -18,6 +20,7 @@ from studio.ui.parts import Update
 class InferenceTab:
     """The tab's modes and sections."""
 
+    taken: taken_box.TakenBox
     smoke: smoke_mode.SmokeMode
     generate: generate_mode.GenerateMode
     generate_tab: gr.Tab
@@ -30,13 +33,14 @@ class InferenceTab:
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that the timer keeps true, by its name."""
-        parts = (self.smoke, self.generate, self.history, self.compare, self.loras, self.model)
+        parts = (self.taken, self.smoke, self.generate, self.history, self.compare, self.loras, self.model)
         return {name: part for group in parts for name, part in group.shown.items()} | {"start": self.start}
 
 
 def build() -> InferenceTab:
     """Lay the tab out."""
     start = gr.Button("Start the engine", elem_id="start-engine", visible=False, variant="primary")
+    taken = taken_box.build()
     with gr.Tabs(elem_id="modes"):
         with gr.Tab("Smoke test", id="smoke-test"):
             smoke = smoke_mode.build()
@@ -49,13 +53,14 @@ def build() -> InferenceTab:
     model = model_box.build()
     with gr.Accordion("Why float32? The story of the black pictures", open=False, elem_id="black-pictures"):
         gr.Markdown(black_pictures_page().read_text(encoding="utf-8"))
-    return InferenceTab(smoke, generate, generate_tab, history, compare, loras, model, start)
+    return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, model, start)
 
 
-def render(view: EngineView, library: LoraLibrary) -> dict[str, Update]:
+def render(view: EngineView, library: LoraLibrary, runs: TrainingView, ahead: JobsAhead) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
     names = library.names()
     return {
+        **taken_box.render(view, runs.jobs, ahead),
         **smoke_mode.render(view),
         **generate_mode.render(view, names),
         **history_panel.render(view),
@@ -66,8 +71,17 @@ def render(view: EngineView, library: LoraLibrary) -> dict[str, Update]:
     }
 
 
-def wire(tab: InferenceTab, engine: EngineClient, user_data: UserData, *, then_refresh: Callable[[Any], None]) -> None:
+def wire(
+    tab: InferenceTab,
+    engine: EngineClient,
+    trainings: TrainingDesk,
+    ahead: JobsAhead,
+    *,
+    then_refresh: Callable[[Any], None],
+) -> None:
     """Connect every mode and section."""
+    user_data = trainings.user_data
+    taken_box.wire(tab.taken, engine, ahead, lambda: trainings.view.jobs, then_refresh=then_refresh)
     smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
     generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
     history_panel.wire(tab.history, user_data, form=tab.generate.form)

@@ -1,7 +1,7 @@
 """Sending the page only what changed: each part of it carries a digest, and the page says which ones it has."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import gradio as gr
@@ -20,5 +20,11 @@ def changed_parts(parts: Mapping[str, Update], seen: Seen | None) -> tuple[list[
     return updates, now
 
 
+def any_changed(parts: Mapping[str, Update], seen: Seen, *, but: Collection[str]) -> bool:
+    """Whether the page does not show one of them yet, leaving some out."""
+    return any(seen.get(name) != _digest(update) for name, update in parts.items() if name not in but)
+
+
 def _digest(update: Update) -> str:
-    return hashlib.blake2b(repr(update).encode(), digest_size=8).hexdigest()
+    words = update if isinstance(update, str) else repr(update)
+    return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8).hexdigest()

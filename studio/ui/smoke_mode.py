@@ -102,7 +102,7 @@ def render(view: EngineView) -> dict[str, Update]:
         **{f"card-{i}": smoke_view.card(view, i) for i in range(3)},
         "downloads": smoke_view.downloads(view.report),
         "details": smoke_view.details(view.report),
-        "run": gr.update(interactive=view.phase == "ready"),
+        "run": gr.update(interactive=view.takes_runs),
         "cancel": gr.update(interactive=view.phase == "smoke test" and not view.cancelling),
     }
 

@@ -52,12 +52,16 @@ def _accelerator_words(view: EngineView) -> str:
     return f" · GPU <b>{memory.accelerator_allocated_bytes / 2**30:.1f}{of}</b>"
 
 
-def activity_words(view: EngineView) -> str:
-    """What is running, as a link to its tab; in words for people who do not see the dot."""
+def activity_words(view: EngineView, *, owner_is_told: bool = False) -> str:
+    """What the engine does, as a link to its tab; in words for people who do not see the dot.
+
+    `owner_is_told`: the job that has the device stands beside it already.
+    """
+    waiting = "engine waits" if owner_is_told else f"waiting for the device: {view.owner} has it"
     words = {
         "off": "engine off",
         "starting": "engine is starting (about 10 s)",
-        "waiting": f"waiting for the device: {view.owner} has it",
+        "waiting": waiting,
         "loading": f"loading {view.model}{download_words(view)}",
         "ready": "ready",
         "device check": "checking the device",

@@ -9,7 +9,7 @@ from studio.jobs.training_desk import TrainingDesk, TrainingView
 from studio.runs.folder import RunFolder
 from studio.runs.follower import RunHistory
 from studio.ui.training_pictures import Thumbnails
-from studio.ui.training_plot import PlotOptions
+from studio.ui.training_plot import PlotCache, PlotOptions
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class TrainingPage:
     Attributes:
         options, overlay: how curves are drawn, and the names of the runs that are laid over.
         look: the picture in “Look closer”; None where that is closed.
+        plot: as it was drawn last.
     """
 
     desk: TrainingDesk
@@ -37,6 +38,7 @@ class TrainingPage:
     options: PlotOptions = field(default_factory=PlotOptions)
     overlay: tuple[str, ...] = ()
     look: Look | None = None
+    plot: PlotCache = field(default_factory=PlotCache)
 
     @property
     def thumbnails(self) -> Thumbnails:

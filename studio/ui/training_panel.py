@@ -121,18 +121,17 @@ def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
     others = page.laid_over(view)
     named = {other.name: told for other, told in others.items()}
     closer = training_closer.render(page.look, view, thumbnails)
+    working = view.status is not None and view.status.state in BUSY_STATES
     parts: dict[str, Update] = {
         "run": gr.update(choices=list(view.names), value=run.name if run else None),
         "state": training_view.state_html(view),
         "proposal": training_view.proposal_html(history),
         "files": training_view.files_html(run, history),
-        "memory": training_view.memory_html(
-            history, working=view.status is not None and view.status.state in BUSY_STATES
-        ),
+        "memory": training_view.memory_html(history, working=working),
         "window": gr.update(value=page.options.window),
         "log-scale": gr.update(value=page.options.log),
         "overlay": gr.update(choices=[n for n in view.names if run is None or n != run.name], value=list(named)),
-        "plot": training_plot.plot_html(history, page.options, named),
+        "plot": page.plot.html(history, page.options, named, running=working),
         "differences": training_differences.differences_html([run, *others] if run and others else []),
         "samples": training_pictures.samples_html(run, history, thumbnails),
         "scores": training_scores.charts_html(history, training_pictures.nearest_of_last(run, history, thumbnails)),

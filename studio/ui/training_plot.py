@@ -30,6 +30,40 @@ class PlotOptions:
     log: bool = False
 
 
+@dataclass
+class PlotCache:
+    """The plot that was drawn last, which stands until something of it would move by the width of a drawn point.
+
+    Of 20,000 steps one more changes nothing that can be seen; drawing it costs the page and the browser all the same.
+    """
+
+    _key: object = None
+    _history: RunHistory | None = None
+    _html: str = ""
+
+    def html(
+        self, history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory], *, running: bool
+    ) -> str:
+        """As `plot_html`; what does not run is drawn to its last step."""
+        if history is None:
+            return plot_html(history, options, others)
+        lines = tuple((name, _drawn_up_to(other.steps, options)) for name, other in others.items())
+        end = _drawn_up_to(history.steps, options) if running else (len(history.steps), "ended")
+        key = (end, len(history.held_out), options, lines)
+        if history is not self._history or key != self._key:
+            self._html = plot_html(history, options, others)
+            self._history, self._key = history, key
+        return self._html
+
+
+def _drawn_up_to(steps: StepColumns, options: PlotOptions) -> int:
+    """The number of steps, rounded down to what makes a difference in the picture."""
+    number = len(steps)
+    shown = min(number, WINDOWS.get(options.window, 0) or number)
+    grain = max(1, shown // DRAWN_POINTS)
+    return number - number % grain
+
+
 def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory]) -> str:
     """The charts of a run, the smoothed losses of others laid over; words where there is nothing yet."""
     if history is None or not len(history.steps):
@@ -51,10 +85,11 @@ def _first_step(steps: StepColumns, options: PlotOptions) -> float:
 def _columns(steps: StepColumns, first: float) -> dict[str, np.ndarray]:
     """Arrays of the steps that are shown."""
     number = len(steps)  # another thread may add more meanwhile
-    step = np.array(steps.step[:number])
-    begin = int(np.searchsorted(step, first, side="right"))
     names = ("step", "loss", "learning_rate", "grad_norm")
-    return {name: np.array(getattr(steps, name)[begin:number]) for name in names}
+    # Copied at once: an array that is looked into cannot grow, and the follower adds to it.
+    columns = {name: np.frombuffer(getattr(steps, name).tobytes())[:number] for name in names}
+    begin = int(np.searchsorted(columns["step"], first, side="right"))
+    return {name: column[begin:] for name, column in columns.items()}
 
 
 def _loss_curves(

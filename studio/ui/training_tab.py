@@ -17,6 +17,8 @@ from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# What changes with nearly every step; all else changes now and then.
+LIVELY = ("training-state", "training-memory", "training-plot", "training-log", "training-queue")
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,22 @@ def command(job):
     return [sys.executable, str(job.run_folder / "job.py"), str(job.run_folder)]
 work(UserData(Path(sys.argv[1])), command=command)
 """
+# Stays when there is nothing to do, so that whoever adds or resumes a job starts no real worker beside it.
+PATIENT_WORKER = """
+import sys, time
+from pathlib import Path
+from filelock import FileLock
+from studio.jobs.queue import JobQueue
+from studio.jobs.worker import Worker
+from studio.paths import UserData
+user_data = UserData(Path(sys.argv[1]))
+def command(job):
+    return [sys.executable, str(job.run_folder / "job.py"), str(job.run_folder)]
+with FileLock(user_data.root / "worker.lock"):
+    while True:
+        Worker(JobQueue(user_data), user_data, command=command).work_through()
+        time.sleep(0.1)
+"""
 
 
 def job_process(job: Job) -> list[str]:
@@ -63,6 +79,11 @@ def job_process(job: Job) -> list[str]:
 def worker_process(user_data: UserData) -> list[str]:
     """The command line of a worker that knows such jobs."""
     return [sys.executable, "-P", "-c", WORKER, str(user_data.root)]
+
+
+def patient_worker_process(user_data: UserData) -> list[str]:
+    """The command line of a worker that stays."""
+    return [sys.executable, "-P", "-c", PATIENT_WORKER, str(user_data.root)]
 
 
 def make_run(user_data: UserData, name: str, code: str = FINISHES) -> RunFolder:
@@ -134,3 +155,33 @@ def new_user_data(folder: Path) -> Iterator[UserData]:
 def told(run: RunFolder) -> str:
     """The run's state as it stands on disk, "" where it has none."""
     return str(json.loads(run.status.read_bytes())["state"]) if run.status.exists() else ""
+
+
+# Has the device as a training has it: waits for it, trains until it is told to end, or asked to stop or to pause.
+TRAINS = """
+from studio.jobs.device_lock import DeviceLock
+from studio.runs.folder import RunFolder, RunStatus, write_status
+lock = DeviceLock(run.parent.parent / "device.lock")
+
+def tell(state, **more):
+    pid = os.getpid() if state in ('waiting', 'running') else 0
+    write_status(RunFolder(run), RunStatus(state=state, num_steps=3000, pid=pid, **more))
+
+while not lock.acquire(f"training {run.name}"):
+    lock.ask_for(f"training {run.name}")
+    tell('waiting', message='The device is in use.')
+    time.sleep(0.05)
+lock.withdraw()
+tell('running', step=312, remaining_seconds=4320)
+wait_for('end', 'requests/stop', 'requests/pause')
+time.sleep(0.5)  # saving takes a moment
+asked = 'stopped' if (run / 'requests/stop').exists() else 'paused' if (run / 'requests/pause').exists() else 'finished'
+for request in ('stop', 'pause'):
+    (run / 'requests' / request).unlink(missing_ok=True)
+tell(asked, step=313)
+"""
+
+
+def end_job(run: RunFolder) -> None:
+    """Let a job that trains come to its end."""
+    (run.root / "end").touch()

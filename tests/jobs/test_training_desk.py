@@ -59,7 +59,7 @@ def test_what_a_run_tells_is_followed_by_every_desk(desk: TrainingDesk) -> None:
     for one in (desk, TrainingDesk(desk.user_data)):  # the second is that of a page that was started again
         history = one.view.history
         assert history is not None
-        assert history.steps.loss == [0.5]
+        assert list(history.steps.loss) == [0.5]
 
 
 def test_a_run_that_is_no_job_is_asked_through_its_folder(desk: TrainingDesk) -> None:

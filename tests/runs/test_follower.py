@@ -22,10 +22,10 @@ def test_each_look_adds_what_is_new(tmp_path: Path) -> None:
     follower = RunFollower(path)
     assert len(follower.look().steps) == 0
     append(path, step(1))
-    assert follower.look().steps.step == [1]
+    assert list(follower.look().steps.step) == [1]
     append(path, step(2), ProblemEvent(step=2, message="too hot"))
     history = follower.look()
-    assert history.steps.loss == [0.1, 0.2]
+    assert list(history.steps.loss) == [0.1, 0.2]
     assert [problem.message for problem in history.problems] == ["too hot"]
 
 
@@ -37,7 +37,7 @@ def test_half_a_line_waits_for_its_end_and_a_cut_one_is_passed_over(tmp_path: Pa
     assert len(follower.look().steps) == 0
     path.write_text(line + "\n" + line[:20] + "\n", encoding="utf-8")
     append(path, step(2))
-    assert follower.look().steps.step == [1, 2]
+    assert list(follower.look().steps.step) == [1, 2]
 
 
 def test_a_resume_takes_back_later_steps_and_losses(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_resume_takes_back_later_steps_and_losses(tmp_path: Path) -> None:
     assert len(follower.look().held_out) == 1
     append(path, ResumedEvent(step=3), step(4))
     history = follower.look()
-    assert history.steps.step == [1, 2, 3, 4]
+    assert list(history.steps.step) == [1, 2, 3, 4]
     assert history.held_out == []
 
 
@@ -72,7 +72,7 @@ def test_a_file_that_was_begun_anew_is_read_anew(tmp_path: Path) -> None:
     append(path, step(1), step(2))
     follower.look()
     path.write_text(step(7).model_dump_json() + "\n", encoding="utf-8")
-    assert follower.look().steps.step == [7]
+    assert list(follower.look().steps.step) == [7]
 
 
 def test_a_resume_takes_back_the_scores_of_later_steps(tmp_path: Path) -> None:

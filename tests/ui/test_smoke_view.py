@@ -96,3 +96,9 @@ def test_a_gpus_own_memory_is_told_beside_the_systems(saved: SavedReport) -> Non
 def test_the_owner_of_the_device_is_text_and_not_markup() -> None:
     view = EngineView(phase="waiting", owner="<script>")
     assert "<script>" not in verdict(view) + activity_words(view)
+
+
+def test_who_has_the_device_is_named_once() -> None:
+    view = EngineView(phase="waiting", owner="training shoes (process 7)")
+    assert "waiting for the device: training shoes (process 7) has it" in activity_words(view)
+    assert "engine waits" in activity_words(view, owner_is_told=True)

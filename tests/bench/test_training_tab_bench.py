@@ -1,0 +1,84 @@
+"""The bench of the Training tab: its run that nobody trained, what it reads of a browser, and where it cannot run."""
+
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from studio.bench import browser as bench_browser
+from studio.bench import suite
+from studio.bench.browser import find_browser, opened_browser
+from studio.bench.long_run import LongRun, telling
+from studio.bench.report import to_markdown
+from studio.bench.settings import BenchSettings
+from studio.bench.suite import Bench, run_benches
+from studio.bench.training_tab import watch
+from studio.errors import SkippedError
+from studio.jobs.training_desk import TrainingDesk
+from studio.paths import UserData
+
+
+@pytest.fixture
+def user_data(tmp_path: Path) -> UserData:
+    return UserData(tmp_path)
+
+
+def test_the_long_run_reads_as_a_training_and_goes_on(user_data: UserData) -> None:
+    run = LongRun(user_data, told_steps=1000)
+    desk = TrainingDesk(user_data)
+    history = desk.view.history
+    assert history is not None
+    assert len(history.steps) == 1000
+    assert (len(history.held_out), len(history.memory), len(history.samples)) == (10, 500, 2)
+    assert all((run.folder.root / picture).is_file() for picture in history.samples[-1].pictures if picture)
+    assert desk.view.active
+    with telling(run):
+        time.sleep(1.2)
+        assert desk.view.active
+    view = desk.view
+    assert view.history is not None
+    assert view.status is not None
+    assert len(view.history.steps) == view.status.step > 1000
+    assert not view.active
+
+
+def test_without_a_browser_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_browser, "BROWSER_NAMES", ())
+    monkeypatch.delenv("STUDIO_CHROMIUM", raising=False)
+    with pytest.raises(SkippedError, match="needs Chromium"):
+        find_browser()
+
+
+def test_without_playwright_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    with pytest.raises(SkippedError, match="needs Playwright"), opened_browser():
+        pass
+
+
+def test_a_skipped_bench_is_told_on_the_page_and_ends_no_other(
+    user_data: UserData, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def skip(settings: BenchSettings, user_data: UserData) -> tuple[()]:
+        raise SkippedError("it needs a browser.")
+
+    monkeypatch.setattr(suite, "BENCHES", {"training-tab": Bench(skip, "How."), "lora": Bench(lambda *_: (), "So.")})
+    settings = BenchSettings(only=("training-tab", "lora"))
+    results = run_benches(settings, user_data)
+    assert [result.skipped for result in results] == ["", "it needs a browser."]
+    assert "skipped: it needs a browser." in capsys.readouterr().err
+    page = to_markdown(results, settings, machine=(), measured_at=datetime.now())
+    assert "**training-tab**: How. **It was skipped: it needs a browser.**" in page
+
+
+@pytest.mark.slow
+def test_a_page_that_follows_a_run_is_measured(user_data: UserData) -> None:
+    try:
+        with opened_browser() as browser, telling(LongRun(user_data, told_steps=3000)):
+            percent, updates = watch(browser, user_data, cpu=True, seconds=8)
+    except SkippedError as error:
+        pytest.skip(str(error))
+    assert 0 < percent < 100
+    assert len(updates) >= 2
+    assert min(updates) > 0

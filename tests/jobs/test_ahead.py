@@ -1,0 +1,83 @@
+"""The jobs ahead of the page's engine, paused, stopped and resumed together, in a real queue."""
+
+from pathlib import Path
+
+import pytest
+
+from studio.errors import RunError
+from studio.jobs import ahead as ahead_module
+from studio.jobs.ahead import JobsAhead, jobs_ahead
+from studio.jobs.queue import JobQueue
+from studio.paths import UserData
+from studio.runs.folder import take_requests
+from tests.jobs.lines import lines_of, queued_run, running_run
+
+
+@pytest.fixture
+def user_data(tmp_path: Path) -> UserData:
+    return UserData(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> list[UserData]:
+    """Whose worker was to be started: the jobs of these tests are none that one could run."""
+    calls: list[UserData] = []
+    monkeypatch.setattr(ahead_module, "ensure_worker", calls.append)
+    return calls
+
+
+def names(user_data: UserData) -> list[str]:
+    return [line.job.short_title for line in jobs_ahead(lines_of(user_data))]
+
+
+def test_pausing_asks_the_one_that_runs_and_takes_the_others_out_of_the_line(user_data: UserData) -> None:
+    first = running_run(user_data, "first")
+    queued_run(user_data, "second")
+    assert names(user_data) == ["first", "second"]
+    JobsAhead(user_data).pause()
+    queue = JobQueue(user_data)
+    assert queue.job(first).asked == "pause"
+    assert take_requests(queue.job(first).run) == {"pause"}
+    assert names(user_data) == ["first"]
+
+
+def test_those_that_were_paused_here_are_resumed_in_their_order(user_data: UserData, started: list[UserData]) -> None:
+    ahead, queue = JobsAhead(user_data), JobQueue(user_data)
+    other = queued_run(user_data, "other")
+    queue.pause(other)
+    first = running_run(user_data, "first")
+    queued_run(user_data, "second")
+    ahead.pause()
+    queue.settle(first, "paused", "It was saved at step 313.")
+    assert [line.job.short_title for line in ahead.paused(lines_of(user_data))] == ["first", "second"]
+    ahead.resume()
+    assert names(user_data) == ["first", "second"]
+    assert started == [user_data]
+    assert queue.job(other).state == "paused", "somebody paused that one elsewhere"
+    assert ahead.paused(lines_of(user_data)) == ()
+    with pytest.raises(RunError, match="No job that was paused here"):
+        ahead.resume()
+
+
+def test_what_somebody_resumed_meanwhile_is_no_longer_offered(user_data: UserData) -> None:
+    ahead = JobsAhead(user_data)
+    number = queued_run(user_data, "first")
+    ahead.pause()
+    JobQueue(user_data).resume(number)
+    assert ahead.paused(lines_of(user_data)) == ()
+
+
+def test_only_what_was_named_is_stopped(user_data: UserData) -> None:
+    first = running_run(user_data, "first")
+    queued_run(user_data, "second")
+    ahead = JobsAhead(user_data)
+    ahead.stop([first])
+    assert JobQueue(user_data).job(first).asked == "stop"
+    assert names(user_data) == ["first", "second"]
+    with pytest.raises(RunError, match="has ended meanwhile"):
+        ahead.stop([99])
+
+
+def test_where_none_is_ahead_it_says_so(user_data: UserData) -> None:
+    with pytest.raises(RunError, match="No job has the device any more"):
+        JobsAhead(user_data).pause()
