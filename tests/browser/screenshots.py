@@ -180,24 +180,33 @@ def training_run(stage: Stage) -> None:
     for name, rank in (("wide shoes", 32), ("narrow shoes", 2), ("small shoes", 4)):
         waiting = duplicate_run(run, stage.studio.user_data, [f"rank={rank}", f"name={name}"])
         queue.add("train", waiting.root, waiting.name)
-    stage.shoot("training-running", "LoRA Studio", act=open_training)
+    stage.shoot("training-running", "LoRA Studio", act=see_pictures)
     stage.shoot("inference-training", "LoRA Studio")
     job.resume()
     for waiting_job in queue.jobs()[1:]:
         queue.remove(waiting_job.id)
     queue.pause(queue.running()[0].id)
     wait_for(lambda: not queue.has_work(), what="the pause", seconds=300)
-    stage.shoot("training-paused", "LoRA Studio", act=open_training)
+    stage.shoot("training-paused", "LoRA Studio", act=see_pictures)
     open_training(page)
     page.locator("#training-resume").click()
     wait_for(lambda: read_status(run).state == "finished", what="the end", seconds=300)
-    stage.shoot("training-finished", "LoRA Studio", act=open_training)
+    stage.shoot("training-finished", "LoRA Studio", act=see_pictures)
     stage.shoot("training-closer", "LoRA Studio", act=look_closer)
 
 
-def look_closer(page: Page) -> None:
-    """Open the last step's second picture beside the base's."""
+def see_pictures(page: Page) -> None:
+    """Go to the tab and wait until all its small pictures have arrived."""
     open_training(page)
+    expect(page.locator("#training-samples img").first).to_be_visible()
+    page.wait_for_function(
+        "[...document.querySelectorAll('#training-samples img, .nearest-figure img')].every((i) => i.naturalWidth)"
+    )
+
+
+def look_closer(page: Page) -> None:
+    """Open the last step's picture beside the base's."""
+    see_pictures(page)
     page.locator("#training-samples tbody tr").first.locator(".sample").last.click()
     expect(page.locator("#closer-slider img")).to_have_count(2)
 
@@ -231,6 +240,7 @@ def training_runs(stage: Stage) -> None:
             page.get_by_role("option", name=other.name).click()
         expect(page.locator("#training-differences table")).to_be_visible()
         page.keyboard.press("Escape")
+        see_pictures(page)
 
     stage.shoot("training-overlay", "LoRA Studio", act=lay_over)
 
