@@ -90,7 +90,7 @@ def memory_html(history: RunHistory | None, *, working: bool = True) -> str:
     last = history.memory[-1]
     used, limit, peak, what = _memory_in_use(last)
     share = used / limit
-    when = "Memory" if working else "Memory when it last worked"
+    when = "Memory" if working else "Last memory"
     kind, word = ("full", "nearly full") if share > FULL else ("high", "high") if share > NEARLY_FULL else ("", "fine")
     return (
         f'<div class="gauge {kind}"><div class="gauge-words"><b>{when}</b> {text(gigabytes(used))} of '

@@ -69,7 +69,7 @@ def test_the_gauge_says_how_full_memory_is_and_colours_it() -> None:
     full = training_view.memory_html(history_of(reading(1), reading(1)))
     assert "gauge full" in full
     assert "<polyline" in full
-    assert "<b>Memory when it last worked</b>" in training_view.memory_html(history_of(reading(16)), working=False)
+    assert "<b>Last memory</b>" in training_view.memory_html(history_of(reading(16)), working=False)
 
 
 def test_on_a_gpu_the_gauge_is_the_gpus() -> None:
