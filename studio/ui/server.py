@@ -177,12 +177,14 @@ def _launch(
 
     from studio.ui.app import build_app
     from studio.ui.guard import OriginGuard
+    from studio.ui.one_server import server_built_at_launch
     from studio.ui.theme import make_theme
 
     desk.thumbnails.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths([desk.thumbnails])  # pictures that we encoded ourselves, and nothing else
-    app = build_app(engine, desk, TrainingDesk(user_data), user_data, cpu_only=cpu_only)
-    app.queue(default_concurrency_limit=4, max_size=32)
+    with server_built_at_launch():
+        app = build_app(engine, desk, TrainingDesk(user_data), user_data, cpu_only=cpu_only)
+        app.queue(default_concurrency_limit=4, max_size=32)
     app.launch(
         server_name=address,
         server_port=port,
