@@ -177,6 +177,7 @@ def _launch(
 
     from studio.ui.app import build_app
     from studio.ui.guard import OriginGuard
+    from studio.ui.one_server import server_built_at_launch
     from studio.ui.theme import make_theme
 
     trainings = TrainingDesk(user_data)
@@ -184,8 +185,9 @@ def _launch(
     for folder in served:
         folder.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths(served)
-    app = build_app(engine, desk, trainings, user_data, cpu_only=cpu_only)
-    app.queue(default_concurrency_limit=4, max_size=32)
+    with server_built_at_launch():
+        app = build_app(engine, desk, trainings, user_data, cpu_only=cpu_only)
+        app.queue(default_concurrency_limit=4, max_size=32)
     app.launch(
         server_name=address,
         server_port=port,

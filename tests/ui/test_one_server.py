@@ -1,0 +1,52 @@
+"""Gradio's server is built at the launch alone, and is the whole server then."""
+
+import gradio as gr
+import httpx
+import pytest
+from gradio.routes import App
+
+from studio.ui.one_server import server_built_at_launch
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[gr.Blocks]:
+    """The pages for which a server was built, in order."""
+    pages: list[gr.Blocks] = []
+    build = App.create_app
+
+    def counting(blocks: gr.Blocks, *arguments: object, **options: object) -> App:
+        pages.append(blocks)
+        return build(blocks, *arguments, **options)
+
+    monkeypatch.setattr(App, "create_app", staticmethod(counting))
+    return pages
+
+
+def laid_out() -> gr.Blocks:
+    with gr.Blocks() as page:
+        gr.Button()
+    return page.queue()
+
+
+def test_gradio_builds_it_for_nothing_so_the_test_below_can_fail(built: list[gr.Blocks]) -> None:
+    laid_out()
+    assert len(built) == 3
+
+
+def test_a_page_is_laid_out_without_a_server_and_launched_with_one(built: list[gr.Blocks]) -> None:
+    with server_built_at_launch():
+        page = laid_out()
+    assert built == []
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    try:
+        assert built == [page]
+        assert [httpx.get(url + path).status_code for path in ("", "config", "gradio_api/info")] == [200, 200, 200]
+    finally:
+        page.close()
+
+
+def test_after_an_error_gradio_builds_again(built: list[gr.Blocks]) -> None:
+    with pytest.raises(ZeroDivisionError), server_built_at_launch():
+        raise ZeroDivisionError
+    laid_out()
+    assert len(built) == 3
