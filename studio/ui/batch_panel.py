@@ -27,6 +27,7 @@ class BatchPanel:
     resume: gr.Button
     duplicate: gr.Button
     as_dataset: gr.Button
+    folder: gr.Button
     past: gr.HTML
     shown: dict[str, gr.components.Component]
 
@@ -42,6 +43,7 @@ def build() -> BatchPanel:
         resume = gr.Button("Resume", elem_id="batch-resume", size="sm", min_width=72)
         duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
         as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
+        folder = gr.Button("Open the folder", elem_id="batch-folder", size="sm", min_width=112)
     html = {
         name: gr.HTML(elem_id=f"batch-{name}", padding=False)
         for name in ("state", "memory", "latest", "files", "sheet")
@@ -60,8 +62,9 @@ def build() -> BatchPanel:
         "batch-resume": resume,
         "batch-duplicate": duplicate,
         "batch-as-dataset": as_dataset,
+        "batch-folder": folder,
     }
-    return BatchPanel(batch, buttons, resume, duplicate, as_dataset, past, shown)
+    return BatchPanel(batch, buttons, resume, duplicate, as_dataset, folder, past, shown)
 
 
 def render(view: BatchView) -> dict[str, Update]:
@@ -84,4 +87,5 @@ def render(view: BatchView) -> dict[str, Update]:
         "batch-resume": gr.update(interactive=can_resume),
         "batch-duplicate": gr.update(interactive=batch is not None),
         "batch-as-dataset": gr.update(interactive=view.progress.num_done > 0 and not view.busy),
+        "batch-folder": gr.update(interactive=batch is not None),
     }

@@ -17,6 +17,7 @@ from studio.loras.library import LoraLibrary
 from studio.runs.folder import RunRequest
 from studio.settings import parse_settings
 from studio.ui import batch_forecast, batch_form, batch_grid_box, batch_panel, batch_preview
+from studio.ui.file_manager import show_folder
 from studio.ui.generation_controls import NO_LORA
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
@@ -190,6 +191,11 @@ def _wire_batch(
             page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=training_side(batch))
         return gr.update(selected="dataset")
 
+    def open_it(request: gr.Request) -> None:
+        with toasts():
+            show_folder(page.desk.looked_at.root, request)
+
+    panel.folder.click(open_it, **HIDDEN)
     then_refresh(panel.batch.input(choose, panel.batch, None, **HIDDEN))
     then_refresh(panel.past.click(choose_past, None, None, **HIDDEN))
     for request, button in panel.buttons.items():

@@ -9,9 +9,23 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
+import gradio as gr
 from starlette.datastructures import Headers
 
+from studio.ui.html import text
+
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+
+def show_folder(folder: Path, request: gr.Request) -> None:
+    """Open it where the asker can see that; else tell its path.
+
+    Raises:
+        FileNotFoundError: where the folder is gone.
+    """
+    client = request.client.host if request.client else None
+    if not (is_same_machine(client, request.headers) and open_folder(folder)):
+        gr.Info(f"It cannot be opened from here. Its path is {text(folder)}", duration=20)
 
 
 def is_same_machine(client: str | None, headers: Headers | Mapping[str, str]) -> bool:

@@ -17,7 +17,7 @@ from studio.runs.report.standalone import standalone_html
 from studio.runs.run_settings import read_run_settings
 from studio.ui import training_form
 from studio.ui.compare_form import BASE, CompareForm
-from studio.ui.file_manager import is_same_machine, open_folder
+from studio.ui.file_manager import show_folder
 from studio.ui.html import data_url, text
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
@@ -109,12 +109,9 @@ def wire(
             write_report(run)
             return report_link(run)
 
-    def show_folder(request: gr.Request) -> None:
+    def open_it(request: gr.Request) -> None:
         with toasts():
-            folder = page.looked_at().root
-            client = request.client.host if request.client else None
-            if not (is_same_machine(client, request.headers) and open_folder(folder)):
-                gr.Info(f"It cannot be opened from here. Its path is {text(folder)}", duration=20)
+            show_folder(page.looked_at().root, request)
 
     def copy() -> list[Any]:
         with toasts():
@@ -129,7 +126,7 @@ def wire(
     sent.success(js=TO_COMPARE, **in_the_page)
     then_refresh(sent)
     buttons.report.click(report, None, buttons.report_link, **quiet).success(js=SAVE_REPORT, **in_the_page)
-    buttons.folder.click(show_folder, **quiet)
+    buttons.folder.click(open_it, **quiet)
     buttons.copy.click(copy, None, [form.dataset, form.name, form.model, *form.fields.values()], **quiet)
 
 

@@ -113,7 +113,11 @@ def test_measuring_tells_time_disk_and_when_it_is_ready(studio: RunningStudio, p
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_grid_of_two_settings_is_shown_large(tmp_path: Path, open_page: OpenPage) -> None:
+def test_a_grid_of_two_settings_is_shown_large(
+    tmp_path: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for screen in ("DISPLAY", "WAYLAND_DISPLAY"):  # or the button below would open a window here
+        monkeypatch.delenv(screen, raising=False)
     with jobs_ended(UserData(tmp_path)), running_studio(tmp_path) as studio:
         page = open_page(studio)
         open_batch(page)
@@ -132,6 +136,8 @@ def test_a_grid_of_two_settings_is_shown_large(tmp_path: Path, open_page: OpenPa
         batch = list_batches(UserData(tmp_path).batches)[0]
         assert len({row.seed for row in read_items(batch.ledgers)}) == 1, "one seed in all of its cells"
         assert read_status(batch.job).state == "finished"
+        page.locator("#batch-folder").click()
+        expect(toast(page)).to_contain_text(str(batch.root))
         page.locator("#batch-duplicate").click()
         open_section(page, "How it is stored")
         expect(page.locator("#batch-grid-x textarea, #batch-grid-x input")).to_have_value("num_inference_steps")
