@@ -3,17 +3,29 @@
 from datetime import UTC, datetime
 
 from studio.jobs.command import JobLine
+<<<<<<< HEAD
 from studio.jobs.job import Job, JobState
 from studio.runs.folder import RunFolder, RunState
+=======
+from studio.jobs.job import Job, JobKind, JobState
+from studio.runs.folder import RunFolder
+>>>>>>> 419e544 (The Training tab's queue tells batches from trainings)
 
 
 def job_line(
-    run: RunFolder, *, job_id: int = 1, title: str = "", state: JobState = "queued", position: int = 0, step: int = 0
+    run: RunFolder,
+    *,
+    job_id: int = 1,
+    title: str = "",
+    state: JobState = "queued",
+    position: int = 0,
+    step: int = 0,
+    kind: JobKind = "train",
 ) -> JobLine:
     """A job of 1,000 steps."""
     job = Job(
         id=job_id,
-        kind="train",
+        kind=kind,
         run_folder=run.root,
         title=title or run.name,
         position=position,
@@ -27,7 +39,17 @@ def job_line(
         started_at=None,
         ended_at=None,
     )
+<<<<<<< HEAD
     run_state: RunState = "running" if step else "new"
     return JobLine(
         job=job, run_state=run_state, step=step, num_steps=1000, remaining_seconds=90 if step else None, message=""
+=======
+    return JobLine(
+        job=job,
+        run_state="running" if state == "running" else "new",
+        step=step,
+        num_steps=1000,
+        remaining_seconds=90 if step else None,
+        message="",
+>>>>>>> 419e544 (The Training tab's queue tells batches from trainings)
     )
