@@ -90,7 +90,7 @@ BENCHES: Mapping[BenchName, Bench] = {
         "The Training tab in headless Chromium, 1280 × 900. CPU seconds of the page's process during 30 s in which a "
         "run of 20,000 steps, with held-out losses, memory and pictures, goes on at two steps a second; what the "
         "browser's main thread was busy (CDP's TaskDuration) from one answer to the next. A step of a real training "
-        "(shipped model, quick try, on all cores) with the tab open and with an empty page, in blocks of 12 s in "
+        "(shipped model, quick try, on all cores) with the tab open and with an empty page, in blocks of 20 s in "
         "turns, each block its median. From the click on Start, with the engine loaded and idle, to the first step; "
         "from the click on Stop to the checkpoint, both by the run's own events.",
     ),

@@ -16,7 +16,7 @@ from studio.bench.settings import BenchSettings
 from studio.errors import StudioError
 from studio.jobs.queue import JobQueue
 from studio.jobs.training_desk import TrainingDesk
-from studio.paths import UserData
+from studio.paths import UserData, assets_folder
 from studio.runs.begin import begin_run, settings_from
 from studio.runs.events import AnyEvent, CheckpointEvent, StepEvent, read_events
 from studio.runs.folder import RunFolder, list_runs, read_status
@@ -30,8 +30,8 @@ SLOWER_LIMIT = 1.01
 FIRST_STEP_LIMIT_SECONDS, SAVED_LIMIT_SECONDS = 20.0, 2.0
 TOLD_STEPS = 20_000
 WATCHED_SECONDS, SETTLING_SECONDS = 30.0, 6.0
-BLOCK_SECONDS, NUM_BLOCK_PAIRS = 12.0, 6  # with the tab and without, in turns
-LEAST_STEPS = 6  # of a block, for a median
+BLOCK_SECONDS, NUM_BLOCK_PAIRS = 20.0, 5  # with the tab and without, in turns
+LEAST_STEPS = 4  # of a block, for a median
 PATIENCE_SECONDS = 180.0
 
 Found = TypeVar("Found")
@@ -139,7 +139,7 @@ def _slowed(browser: "Browser", settings: BenchSettings, user_data: UserData) ->
     """A step of a real training with the tab open, beside one without, in turns."""
     with empty_user_data(user_data) as folder, served_studio(folder, cpu=settings.cpu) as (url, _), ended_jobs(folder):
         values = {
-            "dataset": "casual shoes",
+            "dataset": str(assets_folder() / "casual-shoes"),
             "cpu": settings.cpu,
             "max_train_steps": 100_000,
             "validation_steps": 100_000,
