@@ -3,13 +3,8 @@
 from datetime import UTC, datetime
 
 from studio.jobs.command import JobLine
-<<<<<<< HEAD
-from studio.jobs.job import Job, JobState
-from studio.runs.folder import RunFolder, RunState
-=======
 from studio.jobs.job import Job, JobKind, JobState
 from studio.runs.folder import RunFolder
->>>>>>> 419e544 (The Training tab's queue tells batches from trainings)
 
 
 def job_line(
@@ -39,11 +34,6 @@ def job_line(
         started_at=None,
         ended_at=None,
     )
-<<<<<<< HEAD
-    run_state: RunState = "running" if step else "new"
-    return JobLine(
-        job=job, run_state=run_state, step=step, num_steps=1000, remaining_seconds=90 if step else None, message=""
-=======
     return JobLine(
         job=job,
         run_state="running" if state == "running" else "new",
@@ -51,5 +41,4 @@ def job_line(
         num_steps=1000,
         remaining_seconds=90 if step else None,
         message="",
->>>>>>> 419e544 (The Training tab's queue tells batches from trainings)
     )
