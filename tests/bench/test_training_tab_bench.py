@@ -14,7 +14,6 @@ from studio.bench.long_run import LongRun, telling
 from studio.bench.report import to_markdown
 from studio.bench.settings import BenchSettings
 from studio.bench.suite import Bench, run_benches
-from studio.bench.training_tab import watch
 from studio.errors import SkippedError
 from studio.jobs.training_desk import TrainingDesk
 from studio.paths import UserData
@@ -70,15 +69,3 @@ def test_a_skipped_bench_is_told_on_the_page_and_ends_no_other(
     assert "skipped: it needs a browser." in capsys.readouterr().err
     page = to_markdown(results, settings, machine=(), measured_at=datetime.now())
     assert "**training-tab**: How. **It was skipped: it needs a browser.**" in page
-
-
-@pytest.mark.slow
-def test_a_page_that_follows_a_run_is_measured(user_data: UserData) -> None:
-    try:
-        with opened_browser() as browser, telling(LongRun(user_data, told_steps=3000)):
-            percent, updates = watch(browser, user_data, cpu=True, seconds=8)
-    except SkippedError as error:
-        pytest.skip(str(error))
-    assert 0 < percent < 100
-    assert len(updates) >= 2
-    assert min(updates) > 0
