@@ -55,7 +55,9 @@ def _row(line: JobLine, num_waiting: int, looked_at: str) -> str:
     asked = f", asked to {job.asked}" if job.asked else ""
     cells = (
         text(job.position or "–"),
-        _button(line, "show", job.title, f"Show {job.title}", extra=f' class="queue-run"{current}'),
+        _button(line, "show", job.title, f"Show {job.title}", extra=f' class="queue-run"{current}')
+        if job.kind == "train"
+        else f'{text(job.title)} <span class="quiet">on the Batch tab</span>',
         f'<span aria-hidden="true">{STATE_SIGNS[job.state]}</span> {text(job.state + asked)}',
         f"{line.step:,} of {line.num_steps:,}" if line.num_steps else "",
         text(duration(line.remaining_seconds)) if line.remaining_seconds is not None else "",
@@ -113,8 +115,9 @@ def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
     if act in ("up", "down"):
         page.desk.move_job(job_id, by=-1 if act == "up" else 1)
     elif act == "remove":
-        title = page.desk.queue.remove(job_id).title
-        return f"{title} is out of the queue. Its run is kept: choose it above and press “Resume” to put it back."
+        job = page.desk.queue.remove(job_id)
+        place = "above" if job.kind == "train" else "on the Batch tab"
+        return f"{job.title} is out of the queue. Its run is kept: choose it {place} and press “Resume” to put it back."
     elif act == "show":
         page.desk.choose(page.desk.queue.job(job_id).run.name)
     else:

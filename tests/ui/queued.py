@@ -3,17 +3,24 @@
 from datetime import UTC, datetime
 
 from studio.jobs.command import JobLine
-from studio.jobs.job import Job, JobState
+from studio.jobs.job import Job, JobKind, JobState
 from studio.runs.folder import RunFolder, RunState
 
 
 def job_line(
-    run: RunFolder, *, job_id: int = 1, title: str = "", state: JobState = "queued", position: int = 0, step: int = 0
+    run: RunFolder,
+    *,
+    job_id: int = 1,
+    title: str = "",
+    state: JobState = "queued",
+    position: int = 0,
+    step: int = 0,
+    kind: JobKind = "train",
 ) -> JobLine:
     """A job of 1,000 steps."""
     job = Job(
         id=job_id,
-        kind="train",
+        kind=kind,
         run_folder=run.root,
         title=title or run.name,
         position=position,

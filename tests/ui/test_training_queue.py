@@ -79,6 +79,16 @@ def test_a_job_that_runs_meanwhile_is_not_moved(page: TrainingPage) -> None:
         act_on_job(page, "remove", first)
 
 
+def test_a_batch_stands_in_the_same_line_but_is_shown_on_its_own_tab(tmp_path: Path) -> None:
+    batch = job_line(RunFolder(tmp_path / "b"), job_id=2, title="shoes <all>", position=1, kind="batch")
+    html = queue_html([job_line(RunFolder(tmp_path / "a"), state="running", step=3), batch], "")
+    row = html.split("<tr>")[3]
+    assert "shoes &lt;all&gt;" in row
+    assert "on the Batch tab" in row
+    assert 'data-act="show"' not in row
+    assert 'data-act="remove"' in row
+
+
 def test_rows_have_the_buttons_that_can_do_something(tmp_path: Path) -> None:
     html = queue_html(
         [
