@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from studio.jobs.command import JobLine
 from studio.jobs.job import Job, JobKind, JobState
-from studio.runs.folder import RunFolder
+from studio.runs.folder import RunFolder, RunState
 
 
 def job_line(
@@ -34,11 +34,7 @@ def job_line(
         started_at=None,
         ended_at=None,
     )
+    run_state: RunState = "running" if step else "new"
     return JobLine(
-        job=job,
-        run_state="running" if state == "running" else "new",
-        step=step,
-        num_steps=1000,
-        remaining_seconds=90 if step else None,
-        message="",
+        job=job, run_state=run_state, step=step, num_steps=1000, remaining_seconds=90 if step else None, message=""
     )
