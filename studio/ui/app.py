@@ -1,15 +1,17 @@
-"""The page: the status line, four tabs, and the two timers that keep them true."""
+"""The page: the status line, four tabs, and the timers that keep them true."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import gradio as gr
 
 from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
+from studio.engine_process.view import EngineView
 from studio.jobs.ahead import JobsAhead
-from studio.jobs.batch_desk import BatchDesk
+from studio.jobs.batch_desk import BatchDesk, BatchView
 from studio.jobs.preflight_runner import BATCH, PreflightRunner
-from studio.jobs.training_desk import TrainingDesk
+from studio.jobs.training_desk import TrainingDesk, TrainingView
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.ui import batch_tab, dataset_tab, inference_tab, training_tab
@@ -20,7 +22,11 @@ from studio.ui.status_line import activity_words, memory_words, model_words
 from studio.ui.training_page import TrainingPage
 
 # All that changes while nothing but a job goes on; few, because the browser looks for each of them in the whole page.
-LIVELY = ("memory", "jobs", "taken-words", *training_tab.LIVELY, *batch_tab.LIVELY)
+_ANY_JOB = ("memory", "jobs", "taken-words")
+LIVELY: Mapping[str, tuple[str, ...]] = {
+    "train": (*_ANY_JOB, *training_tab.LIVELY),
+    "batch": (*_ANY_JOB, *batch_tab.LIVELY),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Desks:
             **dataset_tab.render(self.datasets),
             **training_tab.render(self.training, runs),
             **batch_tab.render(self.batches, made),
-            **timer_states(ours=ours, jobs=runs.active or made.active or view.active),
+            **timer_states(ours=ours, job=_job_that_goes_on(runs, made, view), lively=LIVELY),
         }
 
 
@@ -87,6 +93,14 @@ def build_app(
         # Another tab may have started something: the script presses it when the page becomes visible.
         polling.wire(app, wake)
     return app
+
+
+def _job_that_goes_on(runs: TrainingView, made: BatchView, view: EngineView) -> str:
+    """The kind of the job to follow: that which runs, else that which is next; "" where there is none."""
+    if not (runs.active or made.active or view.active):
+        return ""
+    in_line = [line.job for line in runs.jobs if line.job.state in ("running", "queued")]  # what runs comes first
+    return in_line[0].kind if in_line else "batch" if made.active and not runs.active else "train"
 
 
 def _build_status_line() -> dict[str, gr.components.Component]:
