@@ -18,6 +18,7 @@ from studio.engine.lora_weights import LayerWeights, LoraWeights
 from studio.engine.models import Components
 from studio.errors import TrainingError
 from studio.loras.keys import Part
+from studio.training.fused_linear import fuse
 from studio.training_settings import TargetName, TrainingSettings
 
 ADAPTER = "default"
@@ -191,6 +192,7 @@ def _inject(part: Part, module: nn.Module, targets: tuple[str, ...], settings: T
             parameter.requires_grad_("lora_" in name)
             if "lora_" in name:
                 parameter.data = parameter.data.float()  # what learns is float32, whatever the base is
+        fuse(place.module, adapter=ADAPTER)
     return places
 
 
