@@ -44,7 +44,7 @@ def picture_grid(rows: Sequence[GridRow], *, cell: int = CELL) -> bytes:
     columns = max((len(row.cells) for row in rows), default=1)
     width = MARGIN + columns * (cell + MARGIN)
     heights = [LABEL_HEIGHT * (2 if row.title else 1) + cell + MARGIN for row in rows]
-    image = Image.new("RGB", (width, MARGIN + sum(heights) + (0 if rows else cell)), GROUND)
+    image = Image.new("RGB", (width, MARGIN + (sum(heights) or 2 * LABEL_HEIGHT + cell + MARGIN)), GROUND)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
     top = MARGIN
     for row, height in zip(rows, heights, strict=True):

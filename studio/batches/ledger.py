@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from studio.errors import BatchError
-from studio.results import Check, Fact
-from studio.scoring.picture import PictureScores
+from studio.results import Fact
 
 ItemState = Literal["done", "failed"]
 _BUSY_SECONDS = 30
@@ -49,13 +48,6 @@ create table rejections (
 _VERSION = 1
 
 
-class ItemFacts(Fact):
-    """What was seen of a picture: its checks, and its scores where they were asked for."""
-
-    checks: tuple[Check, ...] = ()
-    scores: PictureScores | None = None
-
-
 class ItemRow(Fact):
     """One item that needs nothing more.
 
@@ -67,6 +59,7 @@ class ItemRow(Fact):
         attempts: how often it was made.
         seconds: that its making took in all, rejected ones too.
         reason: why it failed.
+        facts: `studio.batches.item_facts.ItemFacts` as JSON: read by those who need scores, and not by the page.
     """
 
     item: int
@@ -80,7 +73,7 @@ class ItemRow(Fact):
     seconds: float
     made_at: str
     reason: str = ""
-    facts: ItemFacts = ItemFacts()
+    facts: str = "{}"
 
 
 class RejectionRow(Fact):
@@ -128,8 +121,7 @@ class Ledger:
             OSError: where the disk is full.
             BatchError: where it cannot be written for another reason.
         """
-        values = {**row.model_dump(exclude={"facts"}), "facts": row.facts.model_dump_json()}
-        self._insert("items", values)
+        self._insert("items", row.model_dump())
 
     def reject(self, row: RejectionRow) -> None:
         """Note a picture that was not taken.
@@ -272,8 +264,7 @@ def _rejection_rows(path: Path) -> Iterator[RejectionRow]:
 
 
 def _item(row: sqlite3.Row) -> ItemRow:
-    values = {name: row[name] for name in ItemRow.model_fields if name != "facts"}
-    return ItemRow(**values, facts=ItemFacts.model_validate_json(row["facts"]))
+    return ItemRow(**{name: row[name] for name in ItemRow.model_fields})
 
 
 def _rows(path: Path, statement: str, *values: int) -> Iterator[sqlite3.Row]:

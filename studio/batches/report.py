@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from studio.batches.folder import BatchFolder
+from studio.batches.item_facts import ItemFacts
 from studio.batches.ledger import ItemRow, read_items, read_rejections
 from studio.batches.plan import BatchPlan
 from studio.files import write_atomically
@@ -61,8 +62,9 @@ def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:
         found.num_bytes += row.num_bytes
         for column, value in plan.item(row.item).attributes.items():
             found.values[column][value] += 1
-        if row.facts.scores and len(found.scores) < MOST_SCORED:
-            found.scores.append(row.facts.scores)
+        if len(found.scores) < MOST_SCORED:
+            scores = ItemFacts.model_validate_json(row.facts).scores
+            found.scores += [scores] if scores else []
     return found
 
 

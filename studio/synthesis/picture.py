@@ -16,7 +16,8 @@ from studio.a1111 import to_parameters
 from studio.batch_settings import BatchSettings
 from studio.batches.folder import BatchFolder
 from studio.batches.item import BatchItem
-from studio.batches.ledger import ItemFacts, ItemRow, RejectionRow
+from studio.batches.item_facts import ItemFacts
+from studio.batches.ledger import ItemRow, RejectionRow
 from studio.batches.refusal import refusal
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.engine.watching import RunWatcher
@@ -147,7 +148,7 @@ class PictureMaker:
             attempts=attempts,
             seconds=seconds,
             made_at=_now(),
-            facts=facts,
+            facts=facts.model_dump_json(),
         )
 
     def _texts(self, item: BatchItem, record: ImageRecord) -> dict[str, str]:

@@ -8,7 +8,7 @@ import gradio as gr
 from studio.ui.parts import Seen, Update, any_changed, changed_parts
 
 POLL_SECONDS = 0.5
-JOBS_POLL_SECONDS = 1.0  # while only jobs go on: the page shares the processor with them
+JOBS_POLL_SECONDS = 1.5  # while only jobs go on: the page shares the processor with them
 QUICK = "timer"
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 

@@ -30,6 +30,7 @@ def preview(page: Page) -> Locator:
 
 
 @pytest.mark.slow
+@pytest.mark.sample
 @pytest.mark.timeout(600)
 def test_from_an_example_through_kill_stop_and_resume_to_a_dataset(tmp_path: Path, open_page: OpenPage) -> None:
     folder = tmp_path / "data"

@@ -254,14 +254,6 @@ def test_the_whole_story_opens_from_any_tab(page: Page, tab: str) -> None:
     expect(page.get_by_role("button", name="Why float32? The story of the black pictures")).to_be_in_viewport()
 
 
-def test_a_tab_that_is_still_to_come_says_in_one_sentence_what_it_will_do(page: Page) -> None:
-    for name in TABS[3:]:
-        go_to_tab(page, name)
-        panel = page.get_by_role("tabpanel")
-        expect(panel.get_by_role("heading", name=name)).to_be_visible()
-        assert re.fullmatch(r"Here you will [^.]+\.", panel.get_by_role("paragraph").inner_text())
-
-
 @pytest.mark.parametrize(("seed", "words"), [("-1", "must be at least 0, got -1"), ("", "seed")])
 def test_a_setting_that_breaks_its_rule_is_refused_with_the_rule(page: Page, seed: str, words: str) -> None:
     set_number(page, "Seed", seed)

@@ -40,6 +40,7 @@ def jobs_ended(user_data: UserData) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.sample
 @pytest.mark.timeout(600)
 def test_from_the_demo_dataset_to_a_lora_through_reload_kill_stop_and_resume(
     tmp_path: Path, open_page: OpenPage

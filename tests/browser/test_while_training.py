@@ -95,6 +95,7 @@ def open_while_training(open_page: OpenPage, studio: RunningStudio) -> Page:
     return page
 
 
+@pytest.mark.sample
 def test_what_is_asked_for_meanwhile_waits_and_begins_by_itself(
     user_data: UserData, studio: RunningStudio, open_page: OpenPage
 ) -> None:

@@ -63,6 +63,7 @@ def to_the_end(make: Make, folder: BatchFolder) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sample
 @pytest.mark.timeout(3600)
 def test_killed_at_random_moments_it_makes_exactly_the_planned_pictures(place: Place, make: Make) -> None:
     whole = begin(place, name="whole", total=NUM_KILLED_ITEMS)
@@ -176,6 +177,7 @@ def waits(folder: BatchFolder) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.sample
 def test_two_processes_one_of_them_killed_then_three_make_the_same_bytes_as_one(place: Place, make: Make) -> None:
     one = begin(place, name="one", total=90)
     to_the_end(make, one)

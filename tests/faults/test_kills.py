@@ -28,7 +28,10 @@ def told(run: RunFolder) -> list[tuple[int, float, float]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("changes", [{}, {"use_ema": True, "optimizer": "Prodigy", "learning_rate": 1.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({}, marks=pytest.mark.sample), {"use_ema": True, "optimizer": "Prodigy", "learning_rate": 1.0}],
+)
 def test_killed_at_random_moments_it_ends_equal_to_the_bit(
     changes: dict[str, object], place: Place, start: Start
 ) -> None:
