@@ -66,7 +66,8 @@ def _stays(box: Locator, value: str) -> bool:
 def set_number(page: Page, label: str, value: str) -> None:
     """Type into one of the number boxes under “Steps, guidance, seed”."""
     open_section(page, "Steps, guidance, seed")
-    fill(page.get_by_label(label, exact=True), value)
+    # A tab that was looked at stays on the page, hidden: Batch has steps of its own.
+    fill(page.get_by_label(label, exact=True).filter(visible=True), value)
 
 
 def set_steps(page: Page, steps: int) -> None:

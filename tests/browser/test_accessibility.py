@@ -80,7 +80,7 @@ def test_axe_finds_nothing_serious_on_the_other_tabs(studio: RunningStudio, open
         open_section(page, name)
     assert serious_faults(page) == [], "Batch"
     open_training(page)
-    for name in ("What is learned", "The loss", "Watching and keeping", "Effect per layer", "Log"):
+    for name in ("What is learned", "The loss", "Watching and keeping"):  # those of a run: test_training_runs.py
         open_section(page, name)
     assert serious_faults(page) == [], "Training"
 
