@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studio.batch_settings import BatchSettings
 from studio.batches.folder import BatchFolder
-from studio.batches.plan import BatchPlan, make_plan, store_plan
+from studio.batches.plan import BatchPlan, make_plan
 from studio.dataset.library import DatasetLibrary, safe_name
 from studio.errors import BatchError, LoraError
 from studio.files import write_atomically
@@ -19,20 +19,13 @@ from studio.settings import SHIPPED_MODEL, parse_settings
 MOST_LOOKED_AT = 5_000
 
 
-def wildcards_folder(settings: BatchSettings, user_data: UserData) -> Path:
-    """Where the settings' wildcards lie."""
-    return typed_path(settings.wildcards) if settings.wildcards.strip() else user_data.wildcards
-
-
 def plan_of(settings: BatchSettings, user_data: UserData) -> BatchPlan:
     """The plan that settings make, to look at before it is begun.
 
     Raises:
         BatchError: where it cannot be planned.
     """
-    plan = make_plan(settings, wildcards=wildcards_folder(settings, user_data))
-    assert_columns(settings, plan)
-    return plan
+    return make_plan(settings, wildcards=user_data.wildcards)
 
 
 def begin_batch(settings: BatchSettings, user_data: UserData, *, out: Path | None = None) -> BatchFolder:
@@ -49,7 +42,7 @@ def begin_batch(settings: BatchSettings, user_data: UserData, *, out: Path | Non
     plan = plan_of(settings, user_data)
     assert_loras(plan, LoraLibrary(user_data.loras))
     folder = _new_folder(settings, user_data, out)
-    store_plan(settings, wildcards=wildcards_folder(settings, user_data), folder=folder.plan)
+    plan.store(folder.plan)
     write_status(folder.job, RunStatus(state="new", num_steps=plan.num_items))
     # Last: a folder without settings is no batch.
     write_atomically(folder.settings, settings.model_dump_json(indent=2).encode() + b"\n")
@@ -79,18 +72,6 @@ def read_settings_file(file: Path) -> BatchSettings:
     if not isinstance(values, dict):
         raise BatchError(f"{file} must hold a batch's settings, got a {type(values).__name__}.")
     return parse_settings(BatchSettings, values)
-
-
-def assert_columns(settings: BatchSettings, plan: BatchPlan) -> None:
-    """The grid's columns are columns of the plan.
-
-    Raises:
-        BatchError: where one is not.
-    """
-    for name, column in (("grid_x", settings.grid_x), ("grid_y", settings.grid_y)):
-        if column and column not in plan.columns:
-            known = ", ".join(plan.columns) or "none: write some under Attributes"
-            raise BatchError(f"{name} must be a column of the plan ({known}), got {column!r}.")
 
 
 def assert_loras(plan: BatchPlan, library: LoraLibrary) -> None:

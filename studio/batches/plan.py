@@ -16,7 +16,7 @@ from studio.batches.checking import RowChecker
 from studio.batches.counting import count_attributes, count_cells
 from studio.batches.item import BatchItem
 from studio.batches.overrides import apply_overrides, check_columns, own_seed, setting_of, settings_in
-from studio.batches.plan_files import LINES, PLAN, RECORDS, PlanParts, read_parts, rows_file, variants_of, write_parts
+from studio.batches.plan_files import PLAN, PlanParts, read_parts, temporary_file, variants_of, write_parts
 from studio.batches.rows import Row, Rows, write_rows
 from studio.batches.size import plan_size
 from studio.batches.sources import find_sources
@@ -56,6 +56,19 @@ class BatchPlan:
         self._template = lru_cache(maxsize=256)(self._reader.read)
         self._line = lru_cache(maxsize=64)(parts.lines.__getitem__)
         self._apply = lru_cache(maxsize=1024)(lambda overrides: apply_overrides(self._shared, dict(overrides)))
+
+    def store(self, folder: Path) -> None:
+        """Fix it in a folder: what is edited elsewhere changes nothing of it any more.
+
+        Raises:
+            BatchError: where the folder has a plan already.
+            OSError: where the folder cannot be written; it then holds no plan.
+        """
+        if (folder / PLAN).exists():
+            raise BatchError(
+                f"{folder} has a plan already, and what was made of it belongs to it. Begin another batch."
+            )
+        write_parts(self._parts, self.digest, folder)
 
     def item(self, index: int) -> BatchItem:
         """One item, from 0 on.
@@ -129,33 +142,27 @@ class BatchPlan:
         return tuple(self.item(int((part + within[part]) * self.num_items / count)) for part in range(count))
 
 
-def make_plan(settings: BatchSettings, *, wildcards: Path, stored: Path | None = None) -> BatchPlan:
-    """Plan a batch: every row is read and checked once.
+def make_plan(settings: BatchSettings, *, wildcards: Path) -> BatchPlan:
+    """Plan a batch: every row is read and checked once, and kept in a temporary file, which is gone with the plan.
 
     Args:
         wildcards: the folder of wildcards where the settings name none.
-        stored: a folder for the rows, so that the plan does not need what they were read from; None for a temporary
-            file, which is gone with the plan.
 
     Raises:
         BatchError: where it cannot be planned, naming file, line, column, rule and value.
         OSError: where the disk is full.
     """
-    parts = _make_parts(settings, _wildcard_folder(settings, wildcards), stored)
+    parts = _make_parts(settings, _wildcard_folder(settings, wildcards))
     return BatchPlan(parts, parts.digest())
 
 
 def store_plan(settings: BatchSettings, *, wildcards: Path, folder: Path) -> BatchPlan:
-    """Plan a batch and fix it in `folder`: what is edited elsewhere changes nothing of it any more.
+    """Plan a batch and fix it in `folder`.
 
     Raises:
-        BatchError: as `make_plan`; or where the folder has a plan already.
-        OSError: where the folder cannot be written; it then holds no plan.
+        BatchError, OSError: as `make_plan` and `BatchPlan.store`.
     """
-    if (folder / PLAN).exists():
-        raise BatchError(f"{folder} has a plan already, and what was made of it belongs to it. Begin another batch.")
-    parts = _make_parts(settings, _wildcard_folder(settings, wildcards), folder)
-    write_parts(parts, parts.digest(), folder)
+    make_plan(settings, wildcards=wildcards).store(folder)
     return open_plan(folder)
 
 
@@ -178,7 +185,7 @@ def _wildcard_folder(settings: BatchSettings, default: Path) -> Path:
     return folder
 
 
-def _make_parts(settings: BatchSettings, wildcard_folder: Path, stored: Path | None) -> PlanParts:
+def _make_parts(settings: BatchSettings, wildcard_folder: Path) -> PlanParts:
     attributes = parse_attributes(settings.attributes)
     sources = find_sources(settings)
     columns = (*sources.columns, *(column.name for column in attributes))
@@ -193,8 +200,8 @@ def _make_parts(settings: BatchSettings, wildcard_folder: Path, stored: Path | N
         attributes=attributes,
         reader=reader,
     )
-    lines = _keep(checker.lines(sources.lines), stored, LINES)
-    records = None if sources.records is None else _keep(checker.records(sources.records), stored, RECORDS)
+    lines = _keep(checker.lines(sources.lines))
+    records = None if sources.records is None else _keep(checker.records(sources.records))
     if not len(lines) or (records is not None and not len(records)):
         raise BatchError(f"{sources.names[-1]} holds no row. Write one, or choose another file.")
     parts = PlanParts(
@@ -212,10 +219,9 @@ def _make_parts(settings: BatchSettings, wildcard_folder: Path, stored: Path | N
     return replace(parts, notes=tuple(notes))
 
 
-def _keep(rows: Iterable[Row], stored: Path | None, name: str) -> Rows:
-    with rows_file(stored, name) as file:
-        offsets = write_rows(rows, file)
-    return Rows(file if stored is None else stored / name, offsets)
+def _keep(rows: Iterable[Row]) -> Rows:
+    file = temporary_file()
+    return Rows(file, write_rows(rows, file))
 
 
 def _check_grid(settings: BatchSettings, columns: Sequence[str]) -> None:

@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
@@ -17,7 +14,7 @@ from studio.batch_settings import BatchSettings
 from studio.batches.rows import Rows, open_rows
 from studio.batches.strides import Integers
 from studio.errors import BatchError
-from studio.files import write_atomically
+from studio.files import replacing, write_atomically
 from studio.results import Fact
 
 PLAN = "plan.json"
@@ -87,26 +84,13 @@ def _bytes(num_variants: Integers) -> bytes:
     return b"" if num_variants.max(initial=1) == 1 else num_variants.astype("<i8").tobytes()
 
 
-@contextmanager
-def rows_file(folder: Path | None, name: str) -> Iterator[BinaryIO]:
-    """A new file for rows: in the folder, whole or not there; or a temporary one, in memory while it is small."""
-    if folder is None:
-        yield cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))  # noqa: SIM115 - the rows keep it
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(folder / name)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+def temporary_file() -> BinaryIO:
+    """A file for rows that is gone with them; in memory while it is small."""
+    return cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))
 
 
 def write_parts(parts: PlanParts, digest: str, folder: Path) -> None:
-    """Write what is not rows; `plan.json` last: a folder without it holds no plan.
+    """Write all of it; `plan.json` last: a folder without it holds no plan.
 
     Raises:
         OSError: where the folder cannot be written.
@@ -120,8 +104,12 @@ def write_parts(parts: PlanParts, digest: str, folder: Path) -> None:
         notes=parts.notes,
         digest=digest,
     )
-    if parts.records is None:
-        (folder / RECORDS).unlink(missing_ok=True)  # of an attempt that ended early
+    for name, rows in ((LINES, parts.lines), (RECORDS, parts.records)):
+        if rows is None:
+            (folder / name).unlink(missing_ok=True)  # of an attempt that ended early
+            continue
+        with replacing(folder / name) as file:
+            file.writelines(rows.chunks())
     write_atomically(folder / VARIANTS, _bytes(parts.num_variants))
     write_atomically(folder / WILDCARDS, json.dumps(parts.wildcards, indent=1).encode() + b"\n")
     write_atomically(folder / PLAN, facts.model_dump_json(indent=2).encode() + b"\n")

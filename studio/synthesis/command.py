@@ -135,7 +135,7 @@ def _tell(settings: "BatchSettings", place: UserData, *, measured: bool, as_json
     from studio.batches.begin import plan_of
     from studio.batches.forecast import PlanFacts
 
-    facts = PlanFacts.of(plan_of(settings, place))
+    plan = plan_of(settings, place)
     if measured:
         prepare_threads()
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -146,7 +146,9 @@ def _tell(settings: "BatchSettings", place: UserData, *, measured: bool, as_json
         with device_turn(place, "a batch's forecast", waiting=waiting, given_up=lambda: False):
             from studio.synthesis.forecast import measure
 
-            facts = measure(settings, facts, place)
+            facts = measure(settings, plan, place)
+    else:
+        facts = PlanFacts.of(plan)
     print(facts.model_dump_json() if as_json else facts.words)
 
 

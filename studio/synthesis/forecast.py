@@ -7,9 +7,9 @@ from pathlib import Path
 
 from studio.a1111 import to_parameters
 from studio.batch_settings import BatchSettings
-from studio.batches.begin import plan_of
 from studio.batches.forecast import PlanFacts
 from studio.batches.item import BatchItem
+from studio.batches.plan import BatchPlan
 from studio.engine.device import pick_device
 from studio.engine.pipeline import PipelineManager
 from studio.errors import InvalidImageError
@@ -22,13 +22,12 @@ from studio.settings import GenerationSettings, ModelSettings
 MEASURED = 3
 
 
-def measure(settings: BatchSettings, facts: PlanFacts, user_data: UserData) -> PlanFacts:
-    """The facts with time and disk, from a few pictures of the plan; the first one, which warms up, is not counted.
+def measure(settings: BatchSettings, plan: BatchPlan, user_data: UserData) -> PlanFacts:
+    """The plan in short with time and disk, from a few of its pictures; the first, which warms up, is not counted.
 
     Raises:
         StudioError: where the model or a LoRA cannot be used.
     """
-    plan = plan_of(settings, user_data)
     manager = PipelineManager(
         pick_device(cpu_only=settings.cpu), rejected_folder=user_data.rejected, library=LoraLibrary(user_data.loras)
     )
@@ -40,7 +39,7 @@ def measure(settings: BatchSettings, facts: PlanFacts, user_data: UserData) -> P
     made = [(_make(manager, item, settings), _work(item.generation, native)) for item in shown[1:] or shown]
     mean_work = statistics.mean(_work(item.generation, native) for item in plan.examples(200))
     seconds = statistics.median(seconds / work for (seconds, _), work in made) * mean_work
-    return facts.model_copy(
+    return PlanFacts.of(plan).model_copy(
         update={
             "seconds_per_picture": seconds,
             "bytes_per_picture": statistics.mean(num_bytes for (_, num_bytes), _ in made),
