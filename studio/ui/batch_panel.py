@@ -41,6 +41,7 @@ def build() -> BatchPanel:
             for request, words in REQUEST_WORDS.items()
         }
         resume = gr.Button("Resume", elem_id="batch-resume", size="sm", min_width=72)
+    with gr.Row(elem_classes="run-results"):
         duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
         as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
         folder = gr.Button("Open the folder", elem_id="batch-folder", size="sm", min_width=112)
