@@ -116,8 +116,7 @@ def prepare(
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
-    if plan.gradient_checkpointing:
-        _enable_checkpointing(components, processes.device)
+    _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
     give_back_free_memory()  # what encoding took
     return Prepared(settings, plan, training_set, manager, vae, adapters, denoiser, maker, generations, check)
 
@@ -149,7 +148,10 @@ def _put_layers_in(
     return adapters, Denoiser(components, train_text_encoder=settings.train_text_encoder)
 
 
-def _enable_checkpointing(components: Components, device: torch.device) -> None:
+def _checkpoint(components: Components, device: torch.device, *, wanted: bool) -> None:
+    """Compute passes again in place of keeping them, where that is wanted."""
+    if not wanted:
+        return
     components.unet.enable_gradient_checkpointing()
     if device.type == "cpu":
         give_back_between_blocks(components.unet)
