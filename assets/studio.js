@@ -150,6 +150,20 @@
     await handOver(files.filter(isPicture), { tabs: ["Inference", "Generate"], box: "drop-box", zone: "drop-picture" });
   });
 
+  // A reload, which Gradio also does when its studio was started again, leads back to the tab and the mode of before.
+  const TAB_LISTS = ["tabs", "modes"];
+  document.addEventListener("click", (event) => {
+    const tab = event.target.closest?.('button[role="tab"]');
+    const list = TAB_LISTS.find((id) => tab?.closest(`#${id} > .tab-wrapper`));
+    if (list) sessionStorage.setItem(list, tab.textContent.trim());
+  });
+  (async () => {
+    const shown = TAB_LISTS.map((list) => sessionStorage.getItem(list));
+    for (const name of shown.toReversed().filter(Boolean)) {
+      await nextFrames(() => clickTab(name) ?? true);
+    }
+  })();
+
   // Values under the pointer: the charts come as pictures, their points beside them.
   const PLOT = { left: 66, right: 14, top: 32, bottom: 50 };
   document.addEventListener("pointermove", (event) => {

@@ -190,19 +190,6 @@ def read_rejections(folder: Path) -> Iterator[RejectionRow]:
     return heapq.merge(*rows, key=lambda row: (row.item, row.attempt))
 
 
-def known_items(folder: Path, num_items: int) -> bytearray:
-    """(num_items,) 1 for every item that is done or failed.
-
-    Raises:
-        BatchError: where a ledger cannot be read.
-    """
-    known = bytearray(num_items)
-    for path in ledger_files(folder):
-        for row in _rows(path, "select item from items"):
-            known[row["item"]] = 1
-    return known
-
-
 def states_since(path: Path, seq: int) -> list[tuple[int, int, ItemState]]:
     """(number, item, state) of what one ledger noted after a number: quick, also for a hundred thousand.
 
@@ -221,24 +208,6 @@ def rows_since(path: Path, seq: int, *, limit: int = 5000) -> list[tuple[int, It
     """
     found = _rows(path, "select * from items where seq > ? order by seq limit ?", seq, limit)
     return [(row["seq"], _item(row)) for row in found]
-
-
-def count_items(folder: Path) -> int:
-    """How many items all ledgers together have; one that two have counts twice.
-
-    Raises:
-        BatchError: where a ledger cannot be read.
-    """
-    return sum(_count(path, "items") for path in ledger_files(folder))
-
-
-def count_rejections(folder: Path) -> int:
-    """How many pictures were not taken.
-
-    Raises:
-        BatchError: where a ledger cannot be read.
-    """
-    return sum(count_rows_rejected(path) for path in ledger_files(folder))
 
 
 def count_rows_rejected(path: Path) -> int:

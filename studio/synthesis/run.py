@@ -13,7 +13,8 @@ import torch
 from studio.batch_settings import BatchSettings
 from studio.batches.begin import read_batch_settings
 from studio.batches.folder import BatchFolder
-from studio.batches.ledger import ItemRow, Ledger, RejectionRow, count_items, known_items, read_items
+from studio.batches.known import KnownItems
+from studio.batches.ledger import ItemRow, Ledger, RejectionRow, read_items
 from studio.batches.lineage import write_lineage
 from studio.batches.outputs import write_outputs
 from studio.batches.plan import BatchPlan, open_plan
@@ -102,6 +103,10 @@ class BatchRun:
     share: Share
     wishes: Wishes
     teller: BatchTeller | None
+    known: KnownItems = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = KnownItems(self.folder.ledgers, self.plan.num_items)
 
     @contextmanager
     def device(self) -> Iterator[None]:
@@ -121,13 +126,13 @@ class BatchRun:
         self._state("preparing", "Looking at what is made already.")
         ledger = Ledger(self.share.ledger)
         try:
-            known = self._reconcile(ledger)
+            self._reconcile(ledger)
             manager = self._load()
             maker = self._maker(manager, ledger)
             watch = MemoryWatch(manager.device, self.teller.tell if self.teller else _say_nothing)
             with watch:
                 self._state("running")
-                for index in self.share.own(known):
+                for index in self.share.own(self.known.flags):
                     if self.wishes.to_end():
                         return self.end_early()
                     self._make(maker, ledger, index)
@@ -142,7 +147,7 @@ class BatchRun:
         ending = self.wishes.ending
         if self.teller:
             write_outputs(self.folder, self.settings, self.plan, finished=False)
-            self.teller.num_known = self._count_known()
+            self.teller.num_known = self.known.look()
             words = f"{self.teller.num_known:,} of {self.plan.num_items:,} pictures are made; resume to go on."
             self._state(ending, words)
         return ending
@@ -177,24 +182,19 @@ class BatchRun:
         row = maker.make(self.plan.item(index))
         self._add(ledger, row)
         if self.teller:
-            self.teller.finished_item(self._count_known(), row.seconds)
+            self.teller.finished_item(self.known.look(), row.seconds)
 
     def _add(self, ledger: Ledger, row: ItemRow) -> None:
         self._with_room(lambda: ledger.add(row))
 
-    def _count_known(self) -> int:
-        return min(count_items(self.folder.ledgers), self.plan.num_items)
-
-    def _reconcile(self, ledger: Ledger) -> bytearray:
-        """(num_items,) 1 for what needs no making; rows whose picture is gone or was changed are taken back."""
-        known = known_items(self.folder.ledgers, self.plan.num_items)
+    def _reconcile(self, ledger: Ledger) -> None:
+        """See what needs no making; rows whose picture is gone or was changed are taken back."""
+        self.known.look()
         lost = [row.item for row in read_items(self.folder.ledgers) if row.state == "done" and self._is_lost(row)]
         if lost:
             ledger.forget(lost)
-            for index in lost:
-                known[index] = 0
+            self.known.forget(lost)
             self._note(f"{len(lost):,} pictures are gone or were changed since they were made; they are made again.")
-        return known
 
     def _is_lost(self, row: ItemRow) -> bool:
         path = self.folder.root / row.file
@@ -206,7 +206,7 @@ class BatchRun:
 
     def _finish(self, maker: PictureMaker, ledger: Ledger) -> BatchEnding:
         """The first process waits until all have made theirs, and writes what comes out."""
-        while self.share.is_first and self._count_known() < self.plan.num_items:
+        while self.share.is_first and self.known.look() < self.plan.num_items:
             self._state("running", "The other processes are still at work.")
             time.sleep(LOOK_FOR_ROOM_SECONDS)
             if self.wishes.to_end():

@@ -1,32 +1,23 @@
-"""The page: the status line, four tabs, and the timers that keep them true."""
+"""The page: the status line, four tabs, and what keeps them true."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import gradio as gr
 
 from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
-from studio.engine_process.view import EngineView
 from studio.jobs.ahead import JobsAhead
-from studio.jobs.batch_desk import BatchDesk, BatchView
+from studio.jobs.batch_desk import BatchDesk
 from studio.jobs.preflight_runner import BATCH, PreflightRunner
-from studio.jobs.training_desk import TrainingDesk, TrainingView
+from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.ui import batch_tab, dataset_tab, inference_tab, training_tab
 from studio.ui.jobs_line import jobs_words
-from studio.ui.parts import Update
-from studio.ui.polling import Polling, timer_states
+from studio.ui.live import live_html
+from studio.ui.polling import JOBS_POLL_SECONDS, POLL_SECONDS, PageNow, Polling
 from studio.ui.status_line import activity_words, memory_words, model_words
 from studio.ui.training_page import TrainingPage
-
-# All that changes while nothing but a job goes on; few, because the browser looks for each of them in the whole page.
-_ANY_JOB = ("memory", "jobs", "taken-words")
-LIVELY: Mapping[str, tuple[str, ...]] = {
-    "train": (*_ANY_JOB, *training_tab.LIVELY),
-    "batch": (*_ANY_JOB, *batch_tab.LIVELY),
-}
 
 
 @dataclass(frozen=True)
@@ -40,8 +31,8 @@ class Desks:
     library: LoraLibrary
     ahead: JobsAhead
 
-    def parts(self) -> dict[str, Update]:
-        """Every part of the page as it should be now, by its name."""
+    def now(self) -> PageNow:
+        """Every part of the page as it should be now, and when it will be another."""
         view, runs, made = self.engine.view, self.training.desk.view, self.batches.desk.view
         job_runs = any(line.job.state == "running" for line in runs.jobs)
         ours = (
@@ -50,17 +41,18 @@ class Desks:
             or self.training.preflight.state.running
             or self.batches.forecast.state.running
         )
-        return {
-            "model": model_words(view),
-            "memory": memory_words(view),
-            "jobs": jobs_words(runs.jobs),
-            "activity": activity_words(view, owner_is_told=job_runs),
+        jobs = runs.active or made.active or view.active
+        parts = {
+            "status-model": model_words(view),
+            "status-memory": memory_words(view),
+            "status-jobs": jobs_words(runs.jobs),
+            "status-activity": activity_words(view, owner_is_told=job_runs),
             **inference_tab.render(view, self.library, runs, self.ahead),
             **dataset_tab.render(self.datasets),
             **training_tab.render(self.training, runs),
             **batch_tab.render(self.batches, made),
-            **timer_states(ours=ours, job=_job_that_goes_on(runs, made, view), lively=LIVELY),
         }
+        return PageNow(parts, POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0)
 
 
 def build_app(
@@ -84,7 +76,7 @@ def build_app(
                 batch_parts = batch_tab.build()
         wake = gr.Button("Refresh", elem_id="wake", visible="hidden")
         shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, **batch_parts.shown}
-        polling = Polling(desks.parts, shown, LIVELY)
+        polling = Polling(desks.now, shown)
         then_refresh = polling.then_refresh
         inference_tab.wire(tab, engine, trainings, ahead, then_refresh=then_refresh)
         dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
@@ -95,20 +87,10 @@ def build_app(
     return app
 
 
-def _job_that_goes_on(runs: TrainingView, made: BatchView, view: EngineView) -> str:
-    """The kind of the job to follow: that which runs, else that which is next; "" where there is none."""
-    if not (runs.active or made.active or view.active):
-        return ""
-    in_line = [line.job for line in runs.jobs if line.job.state in ("running", "queued")]  # what runs comes first
-    return in_line[0].kind if in_line else "batch" if made.active and not runs.active else "train"
-
-
 def _build_status_line() -> dict[str, gr.components.Component]:
     with gr.Row(elem_id="status-line"):
         gr.HTML("<h1>LoRA Studio</h1>", elem_id="brand", min_width=0, padding=False)
-        return {
-            "model": gr.HTML(elem_id="status-model", min_width=0, padding=False),
-            "memory": gr.HTML(elem_id="status-memory", min_width=0, padding=False),
-            "jobs": gr.HTML(elem_id="status-jobs", min_width=0, padding=False),
-            "activity": gr.HTML(elem_id="status-activity", min_width=0, padding=False),
-        }
+        model = gr.HTML(elem_id="status-model", min_width=0, padding=False)
+        for name in ("status-memory", "status-jobs", "status-activity"):
+            live_html(name, min_width=0)
+        return {"status-model": model}

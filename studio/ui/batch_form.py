@@ -96,7 +96,7 @@ class BatchForm:
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        """What the timer keeps true."""
+        """What a refresh keeps true."""
         return {f"batch-lora-{i}": row.name for i, row in enumerate(self.loras)}
 
 

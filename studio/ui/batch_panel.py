@@ -8,6 +8,7 @@ import gradio as gr
 from studio.jobs.batch_desk import BatchView
 from studio.runs.folder import RunRequest
 from studio.ui import batch_view
+from studio.ui.live import live_html
 from studio.ui.parts import Update
 
 REQUEST_WORDS: dict[RunRequest, str] = {"pause": "Pause", "stop": "Stop"}
@@ -45,20 +46,15 @@ def build() -> BatchPanel:
         duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
         as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
         folder = gr.Button("Open the folder", elem_id="batch-folder", size="sm", min_width=112)
-    html = {
-        name: gr.HTML(elem_id=f"batch-{name}", padding=False)
-        for name in ("state", "memory", "latest", "files", "sheet")
-    }
+    for name in ("state", "memory", "latest", "files", "sheet"):
+        live_html(f"batch-{name}")
     report = gr.Markdown(elem_id="batch-report", container=False)
     with gr.Accordion("Log", open=False):
-        log = gr.HTML(elem_id="batch-log", padding=False)
-    past = gr.HTML(elem_id="batch-past", padding=False, js_on_load=_CLICKS)
+        live_html("batch-log")
+    past = live_html("batch-past", js_on_load=_CLICKS)
     shown: dict[str, gr.components.Component] = {
         "batch-run": batch,
-        **{f"batch-{name}": part for name, part in html.items()},
         "batch-report": report,
-        "batch-log": log,
-        "batch-past": past,
         **{f"batch-{request}": button for request, button in buttons.items()},
         "batch-resume": resume,
         "batch-duplicate": duplicate,

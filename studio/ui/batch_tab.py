@@ -23,8 +23,6 @@ from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-# What changes with nearly every picture; all else changes now and then.
-LIVELY = ("batch-state", "batch-memory", "batch-latest", "batch-log", "batch-past")
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class BatchTab:
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        """Every part that the timer keeps true, by its name."""
+        """Every part that a refresh keeps true, by its name."""
         return {"batch-forecast": self.forecast, **self.form.shown, **self.panel.shown}
 
 

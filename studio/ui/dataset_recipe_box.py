@@ -45,7 +45,7 @@ class RecipeBox:
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        """What the timer keeps true."""
+        """What a refresh keeps true."""
         return {"dataset-layout-words": self.words}
 
     @property

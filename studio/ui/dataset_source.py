@@ -45,7 +45,7 @@ class SourceBox:
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        """What the timer keeps true."""
+        """What a refresh keeps true."""
         return {"dataset-names": self.names, "dataset-problem": self.problem}
 
 

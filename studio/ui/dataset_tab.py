@@ -40,7 +40,7 @@ class DatasetTab:
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        """Every part that the timer keeps true, by its name."""
+        """Every part that a refresh keeps true, by its name."""
         return {
             **self.source.shown,
             **self.recipe.shown,

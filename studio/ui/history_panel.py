@@ -46,7 +46,7 @@ class HistoryPanel:
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        """What the timer keeps true."""
+        """What a refresh keeps true."""
         return {"history-newest": self.newest}
 
 

@@ -32,7 +32,7 @@ class InferenceTab:
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        """Every part that the timer keeps true, by its name."""
+        """Every part that a refresh keeps true, by its name."""
         parts = (self.taken, self.smoke, self.generate, self.history, self.compare, self.loras, self.model)
         return {name: part for group in parts for name, part in group.shown.items()} | {"start": self.start}
 

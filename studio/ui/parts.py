@@ -1,7 +1,7 @@
 """Sending the page only what changed: each part of it carries a digest, and the page says which ones it has."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -14,17 +14,17 @@ Seen = dict[str, str]
 
 def changed_parts(parts: Mapping[str, Update], seen: Seen | None) -> tuple[list[Update], Seen]:
     """Replace every part that the page already shows by `gr.skip()`; also return what it will have seen then."""
-    now = {name: _digest(update) for name, update in parts.items()}
+    now = digests_of(parts)
     before = seen or {}
     updates = [gr.skip() if before.get(name) == now[name] else update for name, update in parts.items()]
     return updates, now
 
 
-def any_changed(parts: Mapping[str, Update], seen: Seen, *, but: Collection[str]) -> bool:
-    """Whether the page does not show one of them yet, leaving some out."""
-    return any(seen.get(name) != _digest(update) for name, update in parts.items() if name not in but)
+def digests_of(parts: Mapping[str, Update]) -> Seen:
+    """A digest of each part, by its name."""
+    return {name: digest_of(update if isinstance(update, str) else repr(update)) for name, update in parts.items()}
 
 
-def _digest(update: Update) -> str:
-    words = update if isinstance(update, str) else repr(update)
+def digest_of(words: str) -> str:
+    """Sixteen hexadecimal digits."""
     return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8).hexdigest()

@@ -1,93 +1,84 @@
-"""Keeping the page true: a timer while this page's processes work, a slower one while only jobs do, none when idle."""
+"""Keeping the page true: its script asks for live parts while something goes on, and a refresh brings all the rest."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from studio.ui.parts import Seen, Update, any_changed, changed_parts
+from studio.ui.live import follower
+from studio.ui.parts import Seen, Update, changed_parts, digest_of, digests_of
 
-POLL_SECONDS = 0.5
-JOBS_POLL_SECONDS = 1.5  # while only jobs go on: the page shares the processor with them
-QUICK = "timer"
+POLL_SECONDS = 0.5  # while this page's own processes work
+JOBS_POLL_SECONDS = 1.0  # while only jobs go on: the page shares the processor with them
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
-class Polling:
-    """The timers, and what each browser tab is known to show. Made inside the page's layout.
+@dataclass(frozen=True)
+class PageNow:
+    """The page as it should be now.
 
-    Args:
-        parts_now: every part that is kept true as it should be now, the timers too, by its name.
-        shown: the components of these parts.
-        lively: names of the few that change while nothing but a job of a kind goes on, by the name of its timer.
+    Attributes:
+        parts: every part of it by its name; those that are no component of Gradio's are live, and HTML.
+        look_again_seconds: until it should be looked at again; 0 while nothing goes on.
     """
 
-    def __init__(
-        self,
-        parts_now: Callable[[], Mapping[str, Update]],
-        shown: Mapping[str, gr.components.Component],
-        lively: Mapping[str, Sequence[str]],
-    ) -> None:
-        self._parts_now = parts_now
-        self._lively = {timer: tuple(names) for timer, names in lively.items()}
-        self._timers = {
-            QUICK: gr.Timer(POLL_SECONDS, active=False),
-            **{timer: gr.Timer(JOBS_POLL_SECONDS, active=False) for timer in lively},
-        }
-        self._seen, self._seen_lively = gr.JSON(visible=False), gr.JSON(visible=False)
-        self._shown = {**shown, **self._timers}
+    parts: Mapping[str, Update]
+    look_again_seconds: float
+
+
+class Polling:
+    """What each browser tab is known to show. Made inside the page's layout.
+
+    Args:
+        now: the page as it should be now.
+        shown: the components that a refresh brings up to date, by their parts' names.
+    """
+
+    def __init__(self, now: Callable[[], PageNow], shown: Mapping[str, gr.components.Component]) -> None:
+        self._now = now
+        self._shown = dict(shown)
+        self._seen = gr.JSON(visible=False)
+        self._brought = follower("brought")
 
     def wire(self, app: gr.Blocks, wake: gr.Button) -> None:
-        """Refresh when the page is opened, at each tick, and when the script presses `wake`."""
+        """Refresh when the page is opened and when its script presses `wake`; answer the script."""
         # Named functions: they are the names of the page's own API.
-        seen, everything = self._seen, self._everything
-        app.load(lambda: self.refresh(None), None, everything, **QUIET)
-        self._timers[QUICK].tick(self.refresh, seen, everything, **QUIET)
-        for timer, names in self._lively.items():
-            lively = [*(self._shown[name] for name in names), self._timers[QUICK], self._seen_lively]
-            follow = self.following(timer)
-            self._timers[timer].tick(follow, [seen, self._seen_lively], lively, api_name=timer, **QUIET)
-        wake.click(self.refresh, seen, everything, **QUIET)
+        app.load(lambda: self.refresh(None), None, self._everything, **QUIET)
+        wake.click(self.refresh, self._seen, self._everything, **QUIET)
+        gr.api(self.live, api_name="live", queue=False, api_visibility="private")
 
     def then_refresh(self, event: Any) -> Any:  # noqa: ANN401 - gradio's Dependency
-        """Refresh when what a person did is done; the refresh is what more may follow."""
+        """Refresh when what a person did is done; the script follows what comes of it."""
         return event.then(self.refresh, self._seen, self._everything, **QUIET)
 
     def refresh(self, has: Seen | None) -> list[Any]:
-        """All that the page does not show yet, and what it will show then."""
-        # Timers are always told: what follows a job sets one without noting it.
-        known = {name: digest for name, digest in (has or {}).items() if name not in self._timers}
-        now = self._parts_now()
-        updates, seen = changed_parts({name: now[name] for name in self._shown}, known)
-        return [*updates, seen, {}]
+        """All that the page does not show yet, and what it will show then.
 
-    def following(self, timer: str) -> Callable[[Seen | None, Seen | None], list[Any]]:
-        """Asks only about what a job changes all the time: for each part that is asked about Gradio makes a component.
-
-        Where anything else changed the quick timer is set going, whose refresh brings it. What the page shows of that
-        is noted by `refresh` alone: this answer may overtake one of those.
+        The last value is never the same twice, so that the script hears of each refresh; its first word is a digest
+        of what the page shows after it.
         """
-        lively = self._lively[timer]
+        now = self._now().parts
+        updates, seen = changed_parts({name: now[name] for name in self._shown}, has)
+        return [*updates, seen, f"{digest_of(repr(seen))} {time.monotonic_ns()}"]
 
-        def follow(has: Seen | None, has_lively: Seen | None) -> list[Any]:
-            now = self._parts_now()
-            updates, seen = changed_parts({name: now[name] for name in lively}, has_lively)
-            more = any_changed({name: now[name] for name in self._shown}, has or {}, but=lively)
-            return [*updates, gr.update(active=True) if more else gr.skip(), seen]
+    def live(self, has: dict[str, Any]) -> dict[str, Any]:
+        """What the script asks: the live parts it lacks, a digest of the rest, and when to ask again.
 
-        return follow
+        Args:
+            has: by the names of the live parts that are in the page now, the digest of what they show.
+        """
+        now = self._now()
+        digests = digests_of(now.parts)
+        lacking = {
+            name: {"digest": digests[name], "html": now.parts[name]}
+            for name, digest in has.items()
+            if name in digests and digests[name] != digest
+        }
+        rest = {name: digests[name] for name in self._shown}
+        return {"parts": lacking, "rest": digest_of(repr(rest)), "look_again_seconds": now.look_again_seconds}
 
     @property
     def _everything(self) -> list[gr.components.Component]:
-        return [*self._shown.values(), self._seen, self._seen_lively]
-
-
-def timer_states(*, ours: bool, job: str, lively: Collection[str]) -> dict[str, Update]:
-    """The quick timer while this page's processes do something, else the one of the job that goes on, else none.
-
-    Args:
-        job: the name of the timer of the job that goes on; "" where none does.
-        lively: the names of all those timers.
-    """
-    states = {timer: gr.update(active=not ours and timer == job) for timer in lively}
-    return {QUICK: gr.update(active=ours), **states}
+        return [*self._shown.values(), self._seen, self._brought]

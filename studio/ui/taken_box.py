@@ -13,6 +13,7 @@ from studio.jobs.ahead import JobsAhead, jobs_ahead
 from studio.jobs.command import JobLine
 from studio.ui.html import text
 from studio.ui.jobs_line import job_name, job_tab, job_unit
+from studio.ui.live import live_html
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 from studio.words import counted, duration
@@ -40,14 +41,14 @@ class TakenBox:
 def build() -> TakenBox:
     """Lay the box out; all of it is hidden until there is something to say."""
     with gr.Column(elem_id="taken-box", visible=False) as box:
-        words = gr.HTML(elem_id="taken-words", padding=False)
+        live_html("taken-words")
         with gr.Row(elem_classes="taken-offers"):
             go_on = _button("Go on when it is free", "taken-go-on")
             pause = _button("Pause the training", "taken-pause")
             stop = _button("Stop the training", "taken-stop")
             resume = _button("Resume the training", "taken-resume")
             cancel = _button("Cancel what waits", "taken-cancel")
-        # The question belongs to the one browser tab in which it was asked, so the timer leaves it alone.
+        # The question belongs to the one browser tab in which it was asked, so a refresh leaves it alone.
         with gr.Column(visible=False) as frame, gr.Row(visible=False, elem_id="taken-question") as question:
             question_words = gr.HTML(elem_id="taken-question-words", padding=False)
             about = gr.JSON(visible=False)
@@ -55,7 +56,6 @@ def build() -> TakenBox:
             keep = gr.Button("Let it go on", elem_id="taken-stop-not", size="sm", min_width=96)
     shown: dict[str, gr.components.Component] = {
         "taken-box": box,
-        "taken-words": words,
         "taken-go-on": go_on,
         "taken-pause": pause,
         "taken-stop": stop,

@@ -48,7 +48,7 @@ class CloserBox:
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        """The parts that the timer keeps true, by their names."""
+        """The parts that a refresh keeps true, by their names."""
         names = ("box", "step", "picture", "slider", "words")
         buttons = ("previous_step", "next_step", "previous_picture", "next_picture")
         return {f"closer-{name.replace('_', '-')}": getattr(self, name) for name in (*names, *buttons)}

@@ -18,6 +18,7 @@ from studio.ui import (
     training_scores,
     training_view,
 )
+from studio.ui.live import live_html
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
@@ -30,13 +31,14 @@ REQUEST_WORDS: dict[RunRequest, str] = {
     "stop": "Stop",
 }
 # Where nothing was trained yet, or a run failed before its first step, these would be empty frames.
-PARTS_OF_ANY_RUN = ("head", "log-box")
-PARTS_OF_A_TOLD_RUN = ("memory", "plot-options", "plot", "samples", "effect-box")
+BOXES_OF_ANY_RUN = ("head", "log-box")
+PARTS_OF_A_TOLD_RUN = ("memory", "plot", "samples")
+BOXES_OF_A_TOLD_RUN = ("plot-options", "effect-box")
 
 
 @dataclass(frozen=True)
 class RunPanel:
-    """Its components, by what they are for; `shown` has those that the timer keeps true."""
+    """Its components, by what they are for; `shown` has those that a refresh keeps true."""
 
     run: gr.Dropdown
     buttons: dict[RunRequest, gr.Button]
@@ -62,29 +64,27 @@ def build() -> RunPanel:
         }
         resume = gr.Button("Resume", elem_id="training-resume", size="sm", min_width=72)
     for name in ("state", "proposal"):
-        shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
+        live_html(f"training-{name}")
     results = training_results.build()
     for name in ("files", "memory"):
-        shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
+        live_html(f"training-{name}")
     with gr.Row(elem_classes="plot-options") as shown["training-plot-options"]:
         window, log_scale, overlay = _build_plot_options()
     for name in ("plot", "differences"):
-        shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
-    samples = gr.HTML(elem_id="training-samples", padding=False, js_on_load=training_pictures.PICTURE_CLICKS)
+        live_html(f"training-{name}")
+    samples = live_html("training-samples", js_on_load=training_pictures.PICTURE_CLICKS)
     closer = training_closer.build()
     for name in ("scores", "notes"):
-        shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
+        live_html(f"training-{name}")
     for name, title in (("effect", "Effect per layer"), ("log", "Log")):
         with gr.Accordion(title, open=False) as shown[f"training-{name}-box"]:
-            shown[f"training-{name}"] = gr.HTML(elem_id=f"training-{name}", padding=False)
+            live_html(f"training-{name}")
     queue = training_queue.build()
     shown |= {
         "training-run": run,
         "training-overlay": overlay,
         "training-window": window,
         "training-log-scale": log_scale,
-        "training-samples": samples,
-        "training-queue": queue,
         **{f"training-{request}": button for request, button in buttons.items()},
         "training-resume": resume,
         **results.shown,
@@ -141,10 +141,10 @@ def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
         "queue": training_queue.queue_html(view.jobs, run.name if run else ""),
         **_button_states(view),
     }
-    for name in PARTS_OF_ANY_RUN:
-        parts[name] = _visible(parts.get(name), visible=bool(view.names))
-    for name in PARTS_OF_A_TOLD_RUN:
-        parts[name] = _visible(parts.get(name), visible=_tells(view))
+    tells = _tells(view)
+    parts |= {name: "" for name in PARTS_OF_A_TOLD_RUN if not tells}
+    parts |= {name: gr.update(visible=tells) for name in BOXES_OF_A_TOLD_RUN}
+    parts |= {name: gr.update(visible=bool(view.names)) for name in BOXES_OF_ANY_RUN}
     return {**{f"training-{name}": part for name, part in parts.items()}, **closer, **training_results.render(view)}
 
 
@@ -153,11 +153,6 @@ def _tells(view: TrainingView) -> bool:
     if view.status is None or view.history is None:
         return False
     return view.status.state in (*BUSY_STATES, "new") or bool(view.history.samples or len(view.history.steps))
-
-
-def _visible(part: Update | None, *, visible: bool) -> Update:
-    update: dict[str, Any] = gr.update(visible=visible) if part is None else gr.update(value=part, visible=visible)
-    return update
 
 
 def _button_states(view: TrainingView) -> dict[str, Update]:

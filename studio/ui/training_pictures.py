@@ -10,7 +10,6 @@ from studio.errors import DatasetError
 from studio.runs.events import NearestTold, SampleEvent
 from studio.runs.folder import RunFolder
 from studio.runs.follower import RunHistory
-from studio.ui.focus import KEEPS_FOCUS
 from studio.ui.html import text
 from studio.ui.training_scores import NEAREST, SCORES, ScoreKind, by_step, title_html
 from studio.ui.training_thumbnails import run_thumbnail_url, training_thumbnail_url
@@ -20,13 +19,10 @@ MOST_COLUMNS = 6
 MOST_NEAREST = 3
 
 # Gradio's HTML takes clicks of its own; which picture was pressed goes with ours.
-PICTURE_CLICKS = (
-    KEEPS_FOCUS
-    + """element.addEventListener("click", (event) => {
+PICTURE_CLICKS = """element.addEventListener("click", (event) => {
   const picture = event.target.closest("button.sample");
   if (picture) trigger("click", { step: Number(picture.dataset.step), picture: Number(picture.dataset.picture) });
 });"""
-)
 
 
 @dataclass(frozen=True)

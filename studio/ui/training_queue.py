@@ -8,8 +8,8 @@ import gradio as gr
 from studio.errors import RunError
 from studio.jobs.command import JobLine
 from studio.jobs.job import JobState
-from studio.ui.focus import KEEPS_FOCUS
 from studio.ui.html import text
+from studio.ui.live import live_html
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
 from studio.words import counted, duration
@@ -17,18 +17,15 @@ from studio.words import counted, duration
 SHOWN_STATES: tuple[JobState, ...] = ("running", "queued", "paused")
 STATE_SIGNS = {"running": "●", "queued": "◔", "paused": "❚❚"}
 
-_CLICKS = (
-    KEEPS_FOCUS
-    + """element.addEventListener("click", (event) => {
+_CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-act]");
   if (button) trigger("click", { act: button.dataset.act, job: Number(button.dataset.job) });
 });"""
-)
 
 
 def build() -> gr.HTML:
     """Lay it out."""
-    return gr.HTML(elem_id="training-queue", padding=False, js_on_load=_CLICKS)
+    return live_html("training-queue", js_on_load=_CLICKS)
 
 
 def queue_html(jobs: Sequence[JobLine], looked_at: str) -> str:

@@ -17,8 +17,6 @@ from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-# What changes with nearly every step; all else changes now and then.
-LIVELY = ("training-state", "training-memory", "training-plot", "training-log", "training-queue")
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class TrainingTab:
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        """Every part that the timer keeps true, by its name."""
+        """Every part that a refresh keeps true, by its name."""
         return {"training-dataset": self.form.dataset, **self.preflight.shown, **self.panel.shown}
 
 

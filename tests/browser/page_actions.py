@@ -38,6 +38,19 @@ def wait_until_ready(page: Page) -> None:
     expect(activity(page)).to_have_text("ready")
 
 
+def expect_nothing_asked(*pages: Page, seconds: float = 3.0) -> None:
+    """Nothing goes on, so the pages ask their studio for nothing: not after the last answers, which may yet come."""
+    asked: list[str] = []
+    for page in pages:
+        page.on("request", lambda request: asked.append(request.url))
+    for _ in range(5):  # a page that goes on asking is never still for so long
+        asked.clear()
+        pages[0].wait_for_timeout(1000 * seconds)
+        if not asked:
+            return
+    raise AssertionError(f"the pages go on asking for {asked}")
+
+
 def open_section(page: Page, name: str) -> None:
     """Open one of the folded sections."""
     button = page.locator("button.label-wrap:visible", has_text=re.compile(rf"^\s*{re.escape(name)}\W*$"))

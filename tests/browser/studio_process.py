@@ -38,6 +38,7 @@ BROWSER_OPTIONS = (
     "--disable-sync",
 )
 CHANNELS = ("red", "green", "blue")
+LIVE_PARTS = ("status-activity", "status-jobs", "training-state", "batch-state")  # of those, what tests look at
 
 Found = TypeVar("Found")
 
@@ -81,8 +82,13 @@ class RunningStudio:
 
     def shown(self) -> str:
         """All that a page is given when it opens, without its markup."""
-        answer = httpx.post(f"{self.url}/gradio_api/run/refresh", json={"data": [None]})
-        return re.sub(r"<[^>]*>", " ", answer.text)
+        has = dict.fromkeys(LIVE_PARTS, "")
+        answers = [self.answer("refresh", None), self.answer("live", has)]
+        return re.sub(r"<[^>]*>", " ", "".join(answers))
+
+    def answer(self, name: str, value: object) -> str:
+        """What the page is answered where it asks, without a browser."""
+        return httpx.post(f"{self.url}/gradio_api/run/{name}", json={"data": [value]}).text
 
     def make_ready(self) -> None:
         """End what runs and load the shipped model, where a test left it otherwise."""
@@ -101,14 +107,14 @@ class RunningStudio:
 
 @contextmanager
 def running_studio(
-    user_data: Path, *options: str, environment: Mapping[str, str] | None = None
+    user_data: Path, *options: str, environment: Mapping[str, str] | None = None, port: int | None = None
 ) -> Iterator[RunningStudio]:
-    """Start a studio on a free port, wait for its page, and end it with its engine, whatever happened meanwhile.
+    """Start a studio on a port, or a free one, wait for its page, and end it with its engine, whatever happened.
 
     It computes on the CPU, so that its page says the same on every machine.
     """
     user_data.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     output = user_data / f"printed-{port}.txt"
     command = studio_command(
         "ui", "--no-browser", "--cpu", "--port", str(port), "--user-data", str(user_data), *options

@@ -1,19 +1,26 @@
 """The Batch tab, driven as a person does: from an example to a dataset, through stop, reload, kill and resume."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from studio.batches.folder import list_batches
-from studio.batches.ledger import count_items, read_items
+from studio.batches.ledger import read_items
 from studio.paths import UserData
 from studio.runs.folder import read_status
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import fill_example, go_to_tab, offered, open_batch, open_section, set_field, toast
+from tests.browser.page_actions import (
+    expect_nothing_asked,
+    fill_example,
+    go_to_tab,
+    offered,
+    open_batch,
+    open_section,
+    set_field,
+    toast,
+)
 from tests.browser.studio_process import RunningStudio, running_studio, wait_for
 from tests.browser.test_training import jobs_ended
 
@@ -54,8 +61,8 @@ def test_from_an_example_through_kill_stop_and_resume_to_a_dataset(tmp_path: Pat
             expect(page.locator("#batch-report")).to_contain_text("60 of 60 pictures are made and valid")
             expect(page.locator("#batch-report")).to_contain_text("Pictures of each value")
             expect(page.locator("#batch-sheet img")).to_be_visible()
-            with nothing_asked(page):
-                page.wait_for_timeout(3000)
+            expect(page.locator("#status-activity")).to_have_text("ready", timeout=MAKING_MILLISECONDS)
+            expect_nothing_asked(page)
             _open_as_dataset(page, UserData(folder))
 
 
@@ -67,7 +74,7 @@ def _stop_and_resume(page: Page, user_data: UserData) -> None:
     page.locator("#batch-stop").click()
     expect(state(page)).to_contain_text("Stopped.", timeout=MAKING_MILLISECONDS)
     batch = list_batches(user_data.batches)[0]
-    made = count_items(batch.ledgers)
+    made = len(list(read_items(batch.ledgers)))
     assert 0 < made < 60
     page.reload()
     open_batch(page)
@@ -76,17 +83,6 @@ def _stop_and_resume(page: Page, user_data: UserData) -> None:
     page.locator("#batch-resume").click()
     expect(state(page)).to_contain_text("Finished.", timeout=2 * MAKING_MILLISECONDS)
     assert [row.item for row in read_items(batch.ledgers) if row.state == "done"] == list(range(60))
-
-
-@contextmanager
-def nothing_asked(page: Page) -> Iterator[None]:
-    """The page asks its studio for nothing meanwhile: nothing runs."""
-    expect(page.locator("#status-activity")).to_have_text("ready", timeout=MAKING_MILLISECONDS)
-    page.wait_for_timeout(1000)  # for the last answer to the timer
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    yield
-    assert asked == []
 
 
 def _open_as_dataset(page: Page, user_data: UserData) -> None:

@@ -20,6 +20,7 @@ from tests.browser.page_actions import (
     cards,
     choose,
     drop_files,
+    expect_nothing_asked,
     field,
     generate_quickly,
     generate_to_end,
@@ -374,8 +375,4 @@ def test_the_modes_ask_for_nothing_when_nothing_runs(page: Page) -> None:
     generate_quickly(page, "red shoes")
     open_mode(page, "Compare")
     open_mode(page, "Generate")
-    page.wait_for_timeout(1000)  # for the last answer to the run's timer
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(3000)
-    assert asked == []
+    expect_nothing_asked(page)

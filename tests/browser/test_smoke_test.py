@@ -16,6 +16,7 @@ from tests.browser.page_actions import (
     FEW_STEPS,
     MANY_STEPS,
     activity,
+    expect_nothing_asked,
     finish_run,
     go_to_tab,
     pictures,
@@ -327,11 +328,7 @@ def test_an_invalid_picture_fails_in_words_and_is_not_shown(
 def test_the_page_asks_for_nothing_when_nothing_runs(page: Page) -> None:
     run_to_end(page, "PASS")
     wait_until_ready(page)
-    page.wait_for_timeout(1000)  # for the last answer to the run's timer
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(3000)
-    assert asked == []
+    expect_nothing_asked(page)
 
 
 def test_the_page_asks_nobody_but_its_own_studio(studio: RunningStudio, page: Page) -> None:

@@ -15,7 +15,7 @@ from studio.loras.library import LoraLibrary, shipped_loras
 from studio.runs.events import AnyEvent, EventWriter, FinishedEvent, ProposalEvent
 from studio.runs.folder import RunFolder, RunStatus, write_status
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import choose, field, open_training, toast
+from tests.browser.page_actions import choose, expect_nothing_asked, field, open_training, toast
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.browser.test_accessibility import light_and_dark, serious_faults
@@ -263,16 +263,11 @@ def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
     tell(5, ended=True)
     for page in pages:
         expect(state(page)).to_contain_text("Finished.")
-    pages[0].wait_for_timeout(1500)  # for the last answer to the timer, and the engine, which may just be ready
-    asked: list[str] = []
-    for page in pages:
-        page.on("request", lambda request: asked.append(request.url))
-    pages[0].wait_for_timeout(3000)
-    assert asked == []
+    expect_nothing_asked(*pages)
 
 
 def _body(response: Response) -> str:
-    return response.text() if "/run/predict" in response.url else ""
+    return response.text() if "/gradio_api/run/" in response.url else ""
 
 
 @light_and_dark

@@ -1,0 +1,81 @@
+// Keeps the live parts true: asks at once after each refresh of the page, then as often as the studio says, and not at
+// all while nothing goes on. What is not live is brought by a refresh, which the hidden button "wake" asks for.
+const RETRY_SECONDS = 2; // the studio does not answer: it may be started again
+const LEAST_SECONDS_BETWEEN_WAKES = 0.4;
+
+let rest = null; // what the last refresh brought besides live parts, as a digest
+let asking = false;
+let askAgain = false;
+let timer = 0;
+let wokenAt = -Infinity;
+
+// Focus and scrolling stay where HTML is written anew, for those who go by keyboard while a run adds to what they read.
+const groupOf = (button) => button.dataset.focus.split(" ")[0];
+const focusAgain = (place, focused) => {
+  const all = [...place.querySelectorAll("[data-focus]:not(:disabled)")];
+  const same = all.find((button) => button.dataset.focus === focused.dataset.focus);
+  (same ?? all.find((button) => groupOf(button) === groupOf(focused)) ?? all[0])?.focus({ preventScroll: true });
+};
+const scrollers = (place) => [...place.querySelectorAll('[tabindex="0"]')];
+const write = (place, html) => {
+  const focused = document.activeElement?.closest("[data-focus], [tabindex='0']");
+  const hadFocus = focused && place.contains(focused);
+  const index = hadFocus ? scrollers(place).indexOf(focused) : -1;
+  const scrolled = scrollers(place).map((box) => [box.scrollLeft, box.scrollTop]);
+  place.innerHTML = html;
+  scrollers(place).forEach((box, i) => scrolled[i] && ([box.scrollLeft, box.scrollTop] = scrolled[i]));
+  if (index >= 0) scrollers(place)[index]?.focus({ preventScroll: true });
+  else if (hadFocus) focusAgain(place, focused);
+};
+
+const places = () => [...document.querySelectorAll("[data-live]")];
+const ask = async () => {
+  if (asking) {
+    askAgain = true;
+    return;
+  }
+  asking = true;
+  askAgain = false;
+  clearTimeout(timer);
+  let seconds = RETRY_SECONDS;
+  try {
+    seconds = follow(await answer());
+  } catch (error) {
+    console.info("The studio did not answer:", error.message);
+  }
+  asking = false;
+  if (askAgain) ask();
+  else if (seconds > 0) timer = setTimeout(ask, 1000 * seconds);
+};
+const answer = async () => {
+  const has = Object.fromEntries(places().map((place) => [place.dataset.live, place.dataset.digest ?? ""]));
+  const response = await fetch("gradio_api/run/live", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ data: [has] }),
+  });
+  if (!response.ok) throw new Error(`HTTP ${response.status}`);
+  return (await response.json()).data[0];
+};
+const follow = (now) => {
+  for (const place of places()) {
+    const part = now.parts[place.dataset.live];
+    if (!part || part.digest === place.dataset.digest) continue;
+    write(place, part.html);
+    place.dataset.digest = part.digest;
+  }
+  const stale = rest !== null && now.rest !== rest;
+  const sinceWake = (performance.now() - wokenAt) / 1000;
+  if (stale && sinceWake >= LEAST_SECONDS_BETWEEN_WAKES) {
+    wokenAt = performance.now();
+    document.querySelector("#wake")?.click();
+  }
+  return now.look_again_seconds || (stale ? LEAST_SECONDS_BETWEEN_WAKES : 0);
+};
+
+document.addEventListener("studio:live-part", () => requestAnimationFrame(ask));
+watch("value", () => {
+  rest = props.value.split(" ")[0];
+  ask();
+});
+ask();

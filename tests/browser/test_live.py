@@ -1,0 +1,73 @@
+"""What the page's script keeps true by itself, and what it leaves as a person has it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from studio.runs.events import EventWriter
+from studio.runs.folder import RunFolder, RunStatus, write_status
+from tests.browser.conftest import OpenPage
+from tests.browser.page_actions import expect_nothing_asked, open_section, open_training
+from tests.browser.page_actions import training_state as state
+from tests.browser.studio_process import RunningStudio, running_studio
+from tests.runs.told_runs import make_run, step_event
+
+LINES_OF_A_STEP = 30
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run that goes on, though nobody trains it."""
+    folder = make_run(tmp_path / "runs" / "20261231-000000-live", [])
+    tell(folder, 1)
+    return folder
+
+
+@pytest.fixture
+def studio(run: RunFolder) -> Iterator[RunningStudio]:
+    with running_studio(run.root.parent.parent) as running:
+        yield running
+
+
+def tell(run: RunFolder, step: int, *, state: str = "running") -> None:
+    """One more step."""
+    EventWriter(run.events).tell(step_event(step))
+    with run.log.open("a", encoding="utf-8") as log:
+        log.writelines(f"step {step}, line {line}\n" for line in range(LINES_OF_A_STEP))
+    write_status(run, RunStatus.model_validate({"state": state, "step": step, "num_steps": 100}))
+
+
+def test_who_reads_is_left_in_place_while_more_is_told(
+    run: RunFolder, studio: RunningStudio, open_page: OpenPage
+) -> None:
+    page = open_page(studio, ready=False)
+    open_training(page)
+    open_section(page, "Log")
+    log = page.locator("#training-log pre")
+    expect(log).to_contain_text("step 1, line 29")
+    log.evaluate("log => { log.scrollTop = 40; log.focus(); }")
+    tell(run, 2)
+    expect(log).to_contain_text("step 2, line 29")
+    assert log.evaluate("log => log.scrollTop") == 40
+    expect(log).to_be_focused()
+    tell(run, 3, state="finished")
+    expect(state(page)).to_contain_text("Finished.")
+    expect(page.locator("#training-stop")).to_be_disabled()
+    expect_nothing_asked(page)
+
+
+def test_the_page_goes_on_by_itself_on_its_tab_when_its_studio_is_started_again(
+    run: RunFolder, studio: RunningStudio, open_page: OpenPage
+) -> None:
+    page = open_page(studio, ready=False)
+    open_training(page)
+    expect(state(page)).to_contain_text("step 1 of 100")
+    studio.process.kill()
+    studio.process.wait()
+    tell(run, 2)
+    with running_studio(run.root.parent.parent, port=studio.port):
+        expect(state(page)).to_contain_text("step 2 of 100")
+        tell(run, 3)
+        expect(state(page)).to_contain_text("step 3 of 100")
