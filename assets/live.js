@@ -3,7 +3,8 @@
 const RETRY_SECONDS = 2; // the studio does not answer: it may be started again
 const LEAST_SECONDS_BETWEEN_WAKES = 0.4;
 
-let rest = null; // what the last refresh brought besides live parts, as a digest
+let rest = ""; // what the last refresh brought besides live parts, as a digest
+let session = ""; // without it Gradio describes all its components anew for every answer
 let asking = false;
 let askAgain = false;
 let timer = 0;
@@ -30,6 +31,7 @@ const write = (place, html) => {
 
 const places = () => [...document.querySelectorAll("[data-live]")];
 const ask = async () => {
+  if (!session) return; // the first refresh is on its way
   if (asking) {
     askAgain = true;
     return;
@@ -52,7 +54,7 @@ const answer = async () => {
   const response = await fetch("gradio_api/run/live", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ data: [has] }),
+    body: JSON.stringify({ data: [has], session_hash: session }),
   });
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   return (await response.json()).data[0];
@@ -64,7 +66,7 @@ const follow = (now) => {
     write(place, part.html);
     place.dataset.digest = part.digest;
   }
-  const stale = rest !== null && now.rest !== rest;
+  const stale = now.rest !== rest;
   const sinceWake = (performance.now() - wokenAt) / 1000;
   if (stale && sinceWake >= LEAST_SECONDS_BETWEEN_WAKES) {
     wokenAt = performance.now();
@@ -75,7 +77,6 @@ const follow = (now) => {
 
 document.addEventListener("studio:live-part", () => requestAnimationFrame(ask));
 watch("value", () => {
-  rest = props.value.split(" ")[0];
+  [rest, session] = props.value.split(" ");
   ask();
 });
-ask();

@@ -45,7 +45,7 @@ class Polling:
     def wire(self, app: gr.Blocks, wake: gr.Button) -> None:
         """Refresh when the page is opened and when its script presses `wake`; answer the script."""
         # Named functions: they are the names of the page's own API.
-        app.load(lambda: self.refresh(None), None, self._everything, **QUIET)
+        app.load(self.open, None, self._everything, **QUIET)
         wake.click(self.refresh, self._seen, self._everything, **QUIET)
         gr.api(self.live, api_name="live", queue=False, api_visibility="private")
 
@@ -53,15 +53,19 @@ class Polling:
         """Refresh when what a person did is done; the script follows what comes of it."""
         return event.then(self.refresh, self._seen, self._everything, **QUIET)
 
-    def refresh(self, has: Seen | None) -> list[Any]:
+    def open(self, request: gr.Request) -> list[Any]:
+        """All of the page, for one that was just opened."""
+        return self.refresh(None, request)
+
+    def refresh(self, has: Seen | None, request: gr.Request) -> list[Any]:
         """All that the page does not show yet, and what it will show then.
 
-        The last value is never the same twice, so that the script hears of each refresh; its first word is a digest
-        of what the page shows after it.
+        The last value is for the script: a digest of what the page shows then, Gradio's name of the page's session,
+        and a number that is never the same twice, so that the script hears of each refresh.
         """
         now = self._now().parts
         updates, seen = changed_parts({name: now[name] for name in self._shown}, has)
-        return [*updates, seen, f"{digest_of(repr(seen))} {time.monotonic_ns()}"]
+        return [*updates, seen, f"{digest_of(repr(seen))} {request.session_hash} {time.monotonic_ns()}"]
 
     def live(self, has: dict[str, Any]) -> dict[str, Any]:
         """What the script asks: the live parts it lacks, a digest of the rest, and when to ask again.

@@ -177,7 +177,7 @@ def _launch(
 
     from studio.ui.app import build_app
     from studio.ui.guard import OriginGuard
-    from studio.ui.one_server import server_built_at_launch
+    from studio.ui.lean_server import look_less_often, server_built_at_launch
     from studio.ui.theme import make_theme
 
     trainings = TrainingDesk(user_data)
@@ -188,6 +188,7 @@ def _launch(
     with server_built_at_launch():
         app = build_app(engine, desk, trainings, user_data, cpu_only=cpu_only)
         app.queue(default_concurrency_limit=4, max_size=32)
+    look_less_often(app)
     app.launch(
         server_name=address,
         server_port=port,

@@ -9,6 +9,7 @@ from studio.ui.parts import Update
 from studio.ui.polling import PageNow, Polling
 
 Parts = dict[str, Update]
+REQUEST = gr.Request(session_hash="abc")
 
 
 @pytest.fixture
@@ -25,7 +26,9 @@ def polling(parts: Parts) -> Iterator[Polling]:
 
 def rest_of(brought: str) -> str:
     """What the page's script takes from a refresh."""
-    return brought.split(" ")[0]
+    digest, session, _ = brought.split(" ")
+    assert session == "abc"
+    return digest
 
 
 def test_a_live_part_is_sent_where_the_page_has_another_and_then_no_more(polling: Polling, parts: Parts) -> None:
@@ -43,29 +46,29 @@ def test_only_parts_that_are_in_the_page_are_sent(polling: Polling) -> None:
 
 
 def test_whatever_else_changes_is_brought_by_a_refresh(polling: Polling, parts: Parts) -> None:
-    pictures, button, seen, brought = polling.refresh(None)
+    pictures, button, seen, brought = polling.refresh(None, REQUEST)
     assert (pictures, button) == ("a", gr.update(interactive=True))
     assert polling.live({})["rest"] == rest_of(brought)
     parts["step"] = "2"
     assert polling.live({})["rest"] == rest_of(brought), "which the script writes itself"
     parts["pictures"] = "b"
     assert polling.live({})["rest"] != rest_of(brought)
-    pictures, button, seen, brought = polling.refresh(seen)
+    pictures, button, seen, brought = polling.refresh(seen, REQUEST)
     assert (pictures, button) == ("b", gr.skip())
     assert polling.live({})["rest"] == rest_of(brought)
 
 
 def test_an_answer_that_was_overtaken_hides_no_change(polling: Polling, parts: Parts) -> None:
-    *_, seen, _ = polling.refresh(None)
-    old = polling.refresh(seen)  # on its way
+    *_, seen, _ = polling.refresh(None, REQUEST)
+    old = polling.refresh(seen, REQUEST)  # on its way
     parts["pictures"] = "b"
-    polling.refresh(seen)
+    polling.refresh(seen, REQUEST)
     assert polling.live({})["rest"] != rest_of(old[-1]), "it arrives last, and with it the old picture"
 
 
 def test_the_script_hears_of_every_refresh(polling: Polling) -> None:
-    *_, seen, first = polling.refresh(None)
-    *_, second = polling.refresh(seen)
+    *_, seen, first = polling.refresh(None, REQUEST)
+    *_, second = polling.refresh(seen, REQUEST)
     assert first != second
     assert rest_of(first) == rest_of(second)
 

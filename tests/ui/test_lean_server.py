@@ -1,11 +1,13 @@
-"""Gradio's server is built at the launch alone, and is the whole server then."""
+"""Gradio's server is built at the launch alone, is the whole server then, and rests while nothing is asked."""
+
+import asyncio
 
 import gradio as gr
 import httpx
 import pytest
 from gradio.routes import App
 
-from studio.ui.one_server import server_built_at_launch
+from studio.ui.lean_server import look_less_often, server_built_at_launch
 
 
 @pytest.fixture
@@ -50,3 +52,29 @@ def test_after_an_error_gradio_builds_again(built: list[gr.Blocks]) -> None:
         raise ZeroDivisionError
     laid_out()
     assert len(built) == 3
+
+
+async def num_looks(page: gr.Blocks) -> int:
+    """How often a page's queue looks for events in a fifth of a second."""
+    queue, looks = page._queue, 0
+    number_of_events = type(queue).__len__
+
+    class Counted(type(queue)):  # type: ignore[misc]
+        def __len__(self) -> int:
+            nonlocal looks
+            looks += 1
+            return int(number_of_events(self))
+
+    queue.__class__ = Counted
+    looking = asyncio.create_task(queue.start_processing())
+    await asyncio.sleep(0.2)
+    looking.cancel()
+    return looks
+
+
+def test_an_idle_queue_rests() -> None:
+    page = laid_out()
+    assert asyncio.run(num_looks(page)) > 40, "so this test can fail"
+    page = laid_out()
+    look_less_often(page)
+    assert 1 <= asyncio.run(num_looks(page)) <= 12

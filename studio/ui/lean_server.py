@@ -1,10 +1,14 @@
-"""Gradio's server is built once: at its launch, and not three times before that for nothing."""
+"""What Gradio's server does for nothing, left out: it is built once, and does not spin while nothing is asked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import gradio as gr
 from gradio.routes import App
+
+QUEUE_LOOK_SECONDS = 0.02  # what an event waits at most; nobody feels it
+PROGRESS_LOOK_SECONDS = 0.1
 
 
 @contextmanager
@@ -24,3 +28,13 @@ def server_built_at_launch() -> Iterator[None]:
         yield
     finally:
         App.create_app = staticmethod(build)
+
+
+def look_less_often(page: gr.Blocks) -> None:
+    """Let a page's queue, once it has one, rest between its looks.
+
+    Gradio 6.31 looks for events a thousand times a second, and for their progress a hundred times: 6 % of a core on a
+    page that nobody has open.
+    """
+    page._queue.sleep_when_free = QUEUE_LOOK_SECONDS
+    page._queue.progress_update_sleep_when_free = PROGRESS_LOOK_SECONDS
