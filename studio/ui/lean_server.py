@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
-from gradio.routes import App
+from gradio.routes import App, templates
+from jinja2 import BaseLoader, FunctionLoader
 
 QUEUE_LOOK_SECONDS = 0.02  # what an event waits at most; nobody feels it
 PROGRESS_LOOK_SECONDS = 0.1
@@ -38,3 +39,18 @@ def look_less_often(page: gr.Blocks) -> None:
     """
     page._queue.sleep_when_free = QUEUE_LOOK_SECONDS
     page._queue.progress_update_sleep_when_free = PROGRESS_LOOK_SECONDS
+
+
+def begin_page_with(script: str) -> None:
+    """Put a script before all of Gradio's own, in every page served from now on: `launch(head=)` comes after them."""
+    environment = templates.env
+    loader = environment.loader
+    assert isinstance(loader, BaseLoader)
+
+    def load(name: str) -> str:
+        source, _, _ = loader.get_source(environment, name)
+        return source.replace("<head>", f"<head><script>{{% raw %}}{script}{{% endraw %}}</script>", 1)
+
+    environment.loader = FunctionLoader(load)
+    if environment.cache is not None:
+        environment.cache.clear()

@@ -177,7 +177,7 @@ def _launch(
 
     from studio.ui.app import build_app
     from studio.ui.guard import OriginGuard
-    from studio.ui.lean_server import look_less_often, server_built_at_launch
+    from studio.ui.lean_server import begin_page_with, look_less_often, server_built_at_launch
     from studio.ui.theme import make_theme
 
     trainings = TrainingDesk(user_data)
@@ -189,6 +189,7 @@ def _launch(
         app = build_app(engine, desk, trainings, user_data, cpu_only=cpu_only)
         app.queue(default_concurrency_limit=4, max_size=32)
     look_less_often(app)
+    begin_page_with((assets_folder() / "lean_page.js").read_text(encoding="utf-8"))
     app.launch(
         server_name=address,
         server_port=port,

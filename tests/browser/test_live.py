@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from studio.runs.events import EventWriter
 from studio.runs.folder import RunFolder, RunStatus, write_status
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import OpenPage, Profiles
 from tests.browser.page_actions import expect_nothing_asked, open_section, open_training
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
@@ -71,3 +71,22 @@ def test_the_page_goes_on_by_itself_on_its_tab_when_its_studio_is_started_again(
         expect(state(page)).to_contain_text("step 2 of 100")
         tell(run, 3)
         expect(state(page)).to_contain_text("step 3 of 100")
+
+
+def test_a_page_where_nothing_goes_on_draws_no_frames(shared_studio: RunningStudio, profiles: Profiles) -> None:
+    shared_studio.make_ready()
+    page = profiles(1280, False).new_page()
+    try:
+        page.add_init_script("window.frames_asked = 0; const next = requestAnimationFrame;")
+        page.add_init_script(
+            "window.requestAnimationFrame = (draw) => { window.frames_asked += 1; return next(draw); };"
+        )
+        page.goto(shared_studio.url)
+        open_training(page)
+        assert page.evaluate("window.frames_asked") > 0, "so this test sees them"
+        expect_nothing_asked(page)
+        before = page.evaluate("window.frames_asked")
+        page.wait_for_timeout(1000)
+        assert page.evaluate("window.frames_asked") == before
+    finally:
+        page.close()
