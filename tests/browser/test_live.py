@@ -77,9 +77,9 @@ def test_a_page_where_nothing_goes_on_draws_no_frames(shared_studio: RunningStud
     shared_studio.make_ready()
     page = profiles(1280, False).new_page()
     try:
-        page.add_init_script("window.frames_asked = 0; const next = requestAnimationFrame;")
         page.add_init_script(
-            "window.requestAnimationFrame = (draw) => { window.frames_asked += 1; return next(draw); };"
+            "{ const next = requestAnimationFrame.bind(window); window.frames_asked = 0;"
+            "window.requestAnimationFrame = (draw) => { window.frames_asked += 1; return next(draw); }; }"
         )
         page.goto(shared_studio.url)
         open_training(page)
