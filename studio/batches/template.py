@@ -25,6 +25,7 @@ _WILDCARD = re.compile(r"__((?:(?!__)[^{}|$#])+)__")
 _NAME = re.compile(r"\{\s*([^{}|]+?)\s*\}")
 _PLACED = re.compile(f"{_COLUMN}(.)", re.DOTALL)
 _VARIABLE = re.compile(r"[$%]\{")
+_FLAT_GROUP = re.compile(r"(\{[^{}]*\})")
 
 
 def is_plain(prompt: str) -> bool:
@@ -84,6 +85,8 @@ class TemplateReader:
 
     def _literal(self, text: str) -> list[Variants]:
         """Text outside of braces; a wildcard in it is not text, a lone `__` is."""
+        if "__" not in text:
+            return [Text(text)] if text else []
         parts: list[Variants] = []
         for place, piece in enumerate(_WILDCARD.split(text)):
             if place % 2:
@@ -167,6 +170,10 @@ def columns_in(text: str) -> set[int]:
 
 def _pieces(text: str) -> list[str]:
     """Groups in braces, and what stands between them; a closing brace without its opening one is text."""
+    flat = _FLAT_GROUP.split(text)
+    between = "".join(flat[::2])
+    if "{" not in between and "}" not in between:  # as a rule no group stands in another
+        return [piece for piece in flat if piece] or [""]
     pieces, start, depth = [], 0, 0
     for match in re.finditer("[{}]", text):
         if match.group() == "{":

@@ -51,7 +51,7 @@ class Chain:
 
     parts: tuple[Variants, ...]
 
-    @cached_property
+    @property
     def count(self) -> int:
         return math.prod(part.count for part in self.parts)
 
