@@ -114,8 +114,8 @@ class RowChecker:
         variants = self._reader.read(row.prompt)
         if not row.cells and self._table_columns:
             self._texts_to_fill += [variants.at(i) for i in range(min(variants.count, _MAX_TEXTS_TO_FILL))]
-        in_wildcards = "__" in row.prompt and self._reader.tags_in_wildcards
-        if any(map(_has_tag, (row.prompt, *row.cells))) or self._tags_in_attributes or in_wildcards:
+        in_wildcards = self._reader.tags_in_wildcards and "__" in row.prompt
+        if self._tags_in_attributes or in_wildcards or _has_tag(row.prompt) or any(map(_has_tag, row.cells)):
             self._try_tags(variants, row)
         return min(variants.count, _MAX_COUNT)
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from pydantic_core import to_json
+
 from studio.errors import BatchError
 
 _CHUNK_BYTES = 1 << 17
@@ -86,21 +88,29 @@ def write_rows(rows: Iterable[Row], file: BinaryIO) -> "array[int]":
         BatchError: where a text is none that can be written.
         OSError: where the disk is full.
     """
-    offsets, end = array("Q", [0]), 0
-    dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+    offsets, end, chunk = array("Q", [0]), 0, bytearray()
     for row in rows:
         try:
-            line = dump(row).encode() + b"\n"
-        except UnicodeEncodeError as error:
+            chunk += to_json(row)
+        except ValueError as error:
             raise BatchError(
-                f"Row {row.number} holds half of a character (\\u{ord(error.object[error.start]):04x}), which no file "
-                "can keep. Write the text anew."
+                f"Row {row.number} holds half of a character ({_half_character(row)}), which no file can keep. Write "
+                "the text anew."
             ) from error
-        file.write(line)
-        end += len(line)
-        offsets.append(end)
+        chunk += b"\n"
+        offsets.append(end + len(chunk))
+        if len(chunk) >= _CHUNK_BYTES:
+            file.write(chunk)
+            end, chunk = offsets[-1], bytearray()
+    file.write(chunk)
     file.flush()
     return offsets
+
+
+def _half_character(row: Row) -> str:
+    """The first surrogate in a row's texts, as JSON writes it."""
+    texts = "".join((row.prompt, *row.options, *row.options.values(), *row.cells))
+    return next(f"\\u{ord(sign):04x}" for sign in texts if "\ud800" <= sign <= "\udfff")
 
 
 def open_rows(path: Path) -> Rows:
