@@ -72,7 +72,10 @@ class MemoryEvent(RunEvent):
 
 
 class SampleEvent(RunEvent):
-    """Validation pictures of one step, by their paths below the run's folder; `lora` is the file that acted."""
+    """Validation pictures of one step, by their paths below the run's folder; `lora` is the file that acted.
+
+    Those of step 0 are the base's, and no file acted.
+    """
 
     kind: Literal["sample"] = "sample"
     step: int

@@ -188,7 +188,11 @@ class TrainingLoop:
     # What is due between steps
 
     def _due_now(self, *, first: bool = False) -> None:
-        """What belongs to this step. `first`: the run begins here, or goes on from here."""
+        """What belongs to this step. `first`: the run begins here, or goes on from here.
+
+        The base's pictures are those of step 0, but are made after the first step: whether it learns at all is seen
+        sooner, and they are the same then.
+        """
         started, step, settings = time.perf_counter(), self.position.step, self.settings
         resumed = first and step > 0
         last = step == settings.max_train_steps
@@ -199,8 +203,10 @@ class TrainingLoop:
             self._measure_effect()
         if step % settings.checkpointing_steps == 0 and step > 0 and not resumed:
             self.save()
-        if step % settings.validation_steps == 0 or last:
-            self._sample()
+        if step == 1 or resumed:
+            self._sample(0)
+        if (step % settings.validation_steps == 0 and step > 0) or last:
+            self._sample(step)
         if self.teller is not None:
             self.teller.spent_elsewhere(time.perf_counter() - started)
 
@@ -238,10 +244,11 @@ class TrainingLoop:
                 f"{NO_EFFECT:g} of their length. Raise the learning rate."
             )
 
-    def _sample(self) -> None:
-        step = self.position.step
+    def _sample(self, step: int) -> None:
+        """Pictures of the step at which the run is; of the base where `step` is 0. Those there are, are kept."""
         if self.teller is not None and self.sampler is not None and step not in self.sampled_steps:
-            self.teller.state("sampling", f"Making the pictures of step {step:,}.", step=step)
+            whose = f"of step {step:,}" if step else "of the base model"
+            self.teller.state("sampling", f"Making the pictures {whose}.", step=self.position.step)
             self.denoiser.eval()
             try:
                 event = self._patiently(lambda: self._make_samples(step))
@@ -252,7 +259,7 @@ class TrainingLoop:
                 self.teller.tell(event)
                 self._score(event, self.teller)
             self.denoiser.train()
-            self.teller.state("running", step=step)
+            self.teller.state("running", step=self.position.step)
         self.processes.wait()
 
     def _score(self, event: SampleEvent, teller: Teller) -> None:
@@ -260,7 +267,7 @@ class TrainingLoop:
         if self.scores is None:
             return
         self.scores.take_in(event)
-        told: list[AnyEvent] = [self.scores.reference()] if self.position.step == 0 else []
+        told: list[AnyEvent] = [] if self.scores.knows_reference else [self.scores.reference()]
         try:
             told.append(self.scores.score(event))
         except DatasetError as error:  # the files are gone, as they may be with --use-snapshot
@@ -280,6 +287,8 @@ class TrainingLoop:
 
     def _make_samples(self, step: int) -> SampleEvent:
         assert self.sampler is not None
+        if step == 0:
+            return self.sampler.sample_base()
         return self.sampler.sample(step, self.weights(), self.metadata(step))
 
     def save(self) -> None:
@@ -356,7 +365,7 @@ class TrainingLoop:
         if "sample" in asked:
             if self.teller is not None and self.sampler is None:
                 self.teller.problem("No pictures are made: num_validation_images is 0, or no picture has a caption.")
-            self._sample()
+            self._sample(self.position.step)
         if "stop" in asked:
             return "stopped"
         return "paused" if "pause" in asked else None

@@ -37,6 +37,7 @@ class RunScores:
         root: the run's folder, which events' paths are below.
         items: what is trained on, without regularisation pictures.
         points: what is known of each step that has pictures, those of before a resume too.
+        knows_reference: whether the dataset's own scores were told.
     """
 
     root: Path
@@ -44,6 +45,7 @@ class RunScores:
     points: dict[int, CheckpointPoint] = field(default_factory=dict)
     files: dict[int, str] = field(default_factory=dict)
     white_ground: bool = True
+    knows_reference: bool = False
     _index: NearestIndex | None = field(default=None)
     _base: ScoreSummary | None = field(default=None)
     _losses: dict[int, HeldOutEvent] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class RunScores:
         elif isinstance(event, ReferenceEvent):
             whiteness = event.scores.whiteness
             self.white_ground = whiteness is not None and whiteness.mean >= WHITE_SHARE
+            self.knows_reference = True
         elif isinstance(event, ScoreEvent) and event.step > 0:
             loss = self._losses.get(event.step)
             self.points[event.step] = CheckpointPoint(

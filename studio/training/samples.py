@@ -4,7 +4,8 @@ The LoRA acts as it will act for others: from a file that was just written, atta
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from studio.training_settings import TrainingSettings
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 CHECK_STEPS = 4
 STEP_LORA = "lora.safetensors"
+Pictures = tuple[str | None, ...]
+"""Files below the run's folder; None where a picture was not valid."""
 
 
 def choose_prompts(settings: TrainingSettings, data: TrainingSet) -> tuple[str, ...]:
@@ -90,36 +93,59 @@ class Sampler:
     tell_problem: Callable[[str], None]
     on_picture: Callable[[int, str, np.ndarray], None]
     cancelled: Callable[[], bool] = lambda: False
-    _base: tuple[str | None, ...] | None = field(default=None)
+    _base: Pictures | None = field(default=None)
 
-    def sample(self, step: int, weights: LoraWeights, metadata: Mapping[str, str]) -> SampleEvent:
-        """Pictures of the base, once, and of the LoRA as it is now; at step 0 the LoRA is the base.
+    def sample_base(self) -> SampleEvent:
+        """Pictures of the base alone: those of step 0, whose LoRA changes nothing.
 
         Raises:
             GenerationCancelledError: where `cancelled` said so.
             OSError: where they cannot be written.
         """
         started = time.perf_counter()
+        with self._bare_model():
+            base = self._base_pictures()
+        return self._event(0, base, base, lora="", started=started)
+
+    def sample(self, step: int, weights: LoraWeights, metadata: Mapping[str, str]) -> SampleEvent:
+        """Pictures of the LoRA as it is now, and of the base where they are not made yet.
+
+        Raises:
+            GenerationCancelledError, OSError: as `sample_base`.
+        """
+        started = time.perf_counter()
         folder = self.run.samples / f"step-{step:06}"
         file = folder / STEP_LORA
         write_kohya(file, weights, metadata, dtype=DTYPES[self.settings.save_dtype])
+        with self._bare_model():
+            base, pictures = self._base_pictures(), self._pictures(step, folder, lora=file)
+        return self._event(step, base, pictures, lora=self._relative(file), started=started)
+
+    @contextmanager
+    def _bare_model(self) -> Iterator[None]:
+        """The model without the layers that learn; what is drawn by chance here changes nothing of the training."""
         with torch.random.fork_rng(), self.vae.present(), self.adapters.taken_out():
             try:
-                if self._base is None:
-                    self._base = self._pictures(0, self.run.samples / "base", lora=None)
-                pictures = self._base if step == 0 else self._pictures(step, folder, lora=file)
+                yield
             finally:
                 self.manager.loras.use(())  # before the layers that learn come back
+
+    def _base_pictures(self) -> Pictures:
+        if self._base is None:
+            self._base = self._pictures(0, self.run.samples / "base", lora=None)
+        return self._base
+
+    def _event(self, step: int, base: Pictures, pictures: Pictures, *, lora: str, started: float) -> SampleEvent:
         return SampleEvent(
             step=step,
             prompts=tuple(generation.prompt for generation in self.generations),
-            base=self._base,
+            base=base,
             pictures=pictures,
-            lora=self._relative(file),
+            lora=lora,
             seconds=time.perf_counter() - started,
         )
 
-    def _pictures(self, step: int, folder: Path, *, lora: Path | None) -> tuple[str | None, ...]:
+    def _pictures(self, step: int, folder: Path, *, lora: Path | None) -> Pictures:
         loras = () if lora is None else (LoraChoice(name=str(lora.resolve())),)
         files: list[str | None] = []
         for index, generation in enumerate(self.generations):

@@ -72,16 +72,28 @@ def test_a_kill_before_the_first_checkpoint_leaves_each_step_told_once(place: Pl
     assert [e.step for e in read_events(run.events) if isinstance(e, ResumedEvent)] == [0]
 
 
-def test_a_run_that_was_stopped_before_its_first_step_measures_nothing_twice(place: Place, start: Start) -> None:
+def test_the_first_step_does_not_wait_for_the_pictures_of_the_base(place: Place) -> None:
+    run = place.begin(max_train_steps=2, **PICTURES)
+    assert train_run(run, place.user_data) == "finished"
+    order = [
+        (type(event), event.step) for event in read_events(run.events) if isinstance(event, StepEvent | SampleEvent)
+    ]
+    assert order == [(StepEvent, 1), (SampleEvent, 0), (StepEvent, 2), (SampleEvent, 2)]
+    base, last = (event for event in read_events(run.events) if isinstance(event, SampleEvent))
+    assert base.pictures == base.base == last.base
+    assert not base.lora
+
+
+def test_a_run_that_was_stopped_at_the_pictures_of_the_base_measures_nothing_twice(place: Place, start: Start) -> None:
     run = place.begin(max_train_steps=2, held_out_steps=1, validation_inference_steps=150, num_validation_images=4)
     process = start(run)
-    wait_until(lambda: told(run, HeldOutEvent) == [0])
+    wait_until(lambda: told(run, StepEvent) == [1])
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
     status = read_status(run)
-    assert (process.exitcode, status.state, status.step) == (0, "stopped", 0)
-    assert "Nothing was trained yet at step 0" in status.message
+    assert (process.exitcode, status.state, status.step) == (0, "stopped", 1)
+    assert told(run, SampleEvent) == []
     text = run.settings.read_text(encoding="utf-8")
     run.settings.write_text(
         text.replace('"validation_inference_steps": 150', '"validation_inference_steps": 2'), "utf-8"

@@ -136,7 +136,7 @@ def pictures_section(facts: RunFacts) -> Section:
             f"{len(shown)} of {len(told):,} steps with pictures are shown, evenly; all are in the folder samples."
         )
         parts.insert(0, Words(left_out))
-    files = tuple((f"{event.step:,}", event.lora) for event in told)
+    files = tuple((f"{event.step:,}", event.lora) for event in told if event.lora)
     parts.append(Table("The LoRA that acted", ("Step", "File"), files, folded=True))
     return Section(title, tuple(parts))
 
