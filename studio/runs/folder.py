@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -195,15 +194,16 @@ def ask(run: RunFolder, request: RunRequest) -> None:
 
 def take_requests(run: RunFolder) -> frozenset[RunRequest]:
     """What was asked since the last call; each is told once."""
-    if not run.requests.is_dir():
-        return frozenset()
-    taken: set[RunRequest] = set()
-    for request in _pending(run):
+    taken = pending_requests(run)
+    for request in taken:
         (run.requests / request).unlink(missing_ok=True)
-        taken.add(request)
-    return frozenset(taken)
+    return taken
 
 
-def _pending(run: RunFolder) -> Iterable[RunRequest]:
-    names = set(os.listdir(run.requests))  # noqa: PTH208 - once a step: no objects are made of an empty folder
-    return (request for request in REQUESTS if request in names)
+def pending_requests(run: RunFolder) -> frozenset[RunRequest]:
+    """What was asked and is not taken yet; it stays to be taken."""
+    try:
+        names = set(os.listdir(run.requests))  # noqa: PTH208 - once a step: no objects are made of an empty folder
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(request for request in REQUESTS if request in names)

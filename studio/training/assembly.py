@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from studio.runs.events import AnyEvent, HeldOutEvent, ResumedEvent, SampleEvent, StepEvent, read_events
-from studio.runs.folder import RunFolder
+from studio.runs.folder import RunFolder, pending_requests
 from studio.training.boards import open_boards
 from studio.training.checkpoints import Checkpoint, CheckpointStore
 from studio.training.held_out import HeldOutLoss
@@ -16,12 +16,14 @@ from studio.training.loop import TrainingLoop
 from studio.training.memory_watch import MemoryWatch
 from studio.training.metadata import file_metadata
 from studio.training.optimizers import RunningMean, make_optimizer, make_schedule
+from studio.training.patience import Patience
 from studio.training.preparation import Prepared
 from studio.training.processes import Processes
 from studio.training.run_scores import RunScores
 from studio.training.samples import Sampler
 from studio.training.state import Position, assert_same_run, read_position, restore, scaler_state
 from studio.training.telling import Teller
+from studio.training.validation_pictures import ValidationPictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +58,10 @@ def make_loop(
     # The optimizer's state is where it belongs already. Moved, AdamW's counts of steps would lie on the GPU, and be
     # fetched from there one by one in each step of a resumed run.
     model, optimizer = processes.accelerator.prepare(prepared.denoiser, state.optimizer, device_placement=[True, False])
-    told = read_events(run.events)
     if teller is not None:
-        _begin_telling(run, prepared, teller, state, told)
-    watched = teller is not None and bool(prepared.generations)
+        _begin_telling(run, prepared, teller, state, read_events(run.events))
+    told = read_events(run.events)  # without what the resume took back
+    patience = Patience(run, teller, stop) if teller is not None else None
     return TrainingLoop(
         run=run,
         settings=settings,
@@ -77,11 +79,10 @@ def make_loop(
         teller=teller,
         memory=memory,
         metadata=_metadata_of(prepared, told),
-        sampler=_make_sampler(run, prepared, teller, stop) if teller is not None and watched else None,
-        scores=_make_scores(run, prepared) if watched else None,
+        validation=_make_validation(run, prepared, patience, told) if patience and prepared.generations else None,
+        patience=patience,
         stop_signal=stop,
-        sampled_steps={event.step for event in read_events(run.events) if isinstance(event, SampleEvent)},
-        measured_steps={event.step for event in read_events(run.events) if isinstance(event, HeldOutEvent)},
+        measured_steps={event.step for event in told if isinstance(event, HeldOutEvent)},
         saved_step=state.saved_step,
     )
 
@@ -144,16 +145,16 @@ def _metadata_of(prepared: Prepared, told: list[AnyEvent]) -> Callable[[int], Ma
     return metadata
 
 
-def _make_scores(run: RunFolder, prepared: Prepared) -> RunScores:
-    """What scores pictures, with what was told before a resume."""
-    scores = RunScores(run.root, [item for item in prepared.data.items if not item.is_prior])
-    for event in read_events(run.events):
-        scores.take_in(event)
-    return scores
+def _make_validation(
+    run: RunFolder, prepared: Prepared, patience: Patience, told: list[AnyEvent]
+) -> ValidationPictures:
+    """What makes and scores pictures, with what was told before a resume."""
+    teller = patience.teller
 
+    def to_end() -> bool:  # neither a signal nor the page's Stop waits for pictures
+        return patience.stop_signal() or bool(pending_requests(run) & {"stop", "pause"})
 
-def _make_sampler(run: RunFolder, prepared: Prepared, teller: Teller, stop: Callable[[], bool]) -> Sampler:
-    return Sampler(
+    sampler = Sampler(
         manager=prepared.manager,
         adapters=prepared.adapters,
         vae=prepared.vae,
@@ -162,8 +163,14 @@ def _make_sampler(run: RunFolder, prepared: Prepared, teller: Teller, stop: Call
         generations=prepared.generations,
         tell_problem=teller.problem,
         on_picture=teller.picture,
-        cancelled=stop,
+        cancelled=to_end,
     )
+    items = [item for item in prepared.data.items if not item.is_prior]
+    scores = RunScores(run.root, items, tell=teller.progress, cancelled=to_end)
+    for event in told:
+        scores.take_in(event)
+    made = {event.step for event in told if isinstance(event, SampleEvent)}
+    return ValidationPictures(sampler, scores, teller, patience, made)
 
 
 def _say_nothing(_: object) -> None:

@@ -1,11 +1,10 @@
 """The loop: batches to gradients, gradients to a step, and what is due after it. Nothing non-finite is trained on."""
 
-import errno
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,9 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from studio.engine.lora_weights import LayerWeights, LoraWeights
 from studio.engine.mps import attention_context
-from studio.errors import DatasetError, GenerationCancelledError, TrainingError
+from studio.errors import TrainingError
 from studio.loras.keys import Part
-from studio.runs.events import AnyEvent, CheckpointEvent, EffectEvent, HeldOutEvent, SampleEvent, StepEvent
+from studio.runs.events import CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
 from studio.runs.folder import REQUESTS, RunFolder, RunRequest, take_requests
 from studio.training.adapters import Adapters
 from studio.training.batches import BatchMaker, TrainingBatch
@@ -25,20 +24,17 @@ from studio.training.held_out import HeldOutLoss
 from studio.training.memory_watch import MemoryWatch
 from studio.training.noise_loss import Denoiser, losses_of
 from studio.training.optimizers import RunningMean, rate_in_use
+from studio.training.patience import Patience
 from studio.training.processes import Processes
-from studio.training.run_scores import RunScores
-from studio.training.samples import Sampler
 from studio.training.state import Position, pack, random_state
 from studio.training.telling import Teller
+from studio.training.validation_pictures import ValidationPictures
 from studio.training_settings import TrainingSettings
 
 Ending = Literal["finished", "stopped", "paused"]
-T = TypeVar("T")
 EFFECT_STEPS = 50
 DIVERGED = 2.0  # times the loss at the beginning
 NO_EFFECT = 1e-6  # of the weights' length: below it a picture does not change
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-LOOK_FOR_ROOM_SECONDS = 2.0
 
 
 @dataclass
@@ -46,7 +42,7 @@ class TrainingLoop:
     """All that a step needs, built by `studio.training.run`.
 
     `model` is the denoiser as accelerate wrapped it: in DistributedDataParallel where there are several processes.
-    Only the first process has a sampler, and only it writes.
+    Only the first process has a teller, validation pictures and patience, and only it writes.
     """
 
     run: RunFolder
@@ -65,10 +61,9 @@ class TrainingLoop:
     teller: Teller | None
     memory: MemoryWatch
     metadata: Callable[[int], Mapping[str, str]]
-    sampler: Sampler | None
-    scores: RunScores | None
+    validation: ValidationPictures | None
+    patience: Patience | None
     stop_signal: Callable[[], bool]
-    sampled_steps: set[int] = field(default_factory=set)
     measured_steps: set[int] = field(default_factory=set)
     saved_step: int = -1
     first_trained_loss: float | None = None
@@ -94,7 +89,9 @@ class TrainingLoop:
                 self.step()
                 self._due_now()
         self.save()
-        return "finished" if self._has_pictures() else "stopped"
+        if self.validation is None or self.validation.is_whole(self.position.step):
+            return "finished"
+        return self.answer_requests() or "stopped"
 
     def weights(self) -> LoraWeights:
         """What is trained so far: with EMA the means, else the weights of the last step."""
@@ -193,7 +190,7 @@ class TrainingLoop:
         The base's pictures are those of step 0, but are made after the first step: whether it learns at all is seen
         sooner, and they are the same then.
         """
-        started, step, settings = time.perf_counter(), self.position.step, self.settings
+        step, settings = self.position.step, self.settings
         resumed = first and step > 0
         last = step == settings.max_train_steps
         looks = settings.held_out_steps <= settings.max_train_steps  # more than there are steps: never
@@ -205,20 +202,22 @@ class TrainingLoop:
             self.save()
         if step == 1 or resumed:
             self._sample(0)
+        if resumed and self.validation is not None:
+            self.validation.score_the_rest()
         if (step % settings.validation_steps == 0 and step > 0) or last:
             self._sample(step)
-        if self.teller is not None:
-            self.teller.spent_elsewhere(time.perf_counter() - started)
 
     def _measure_held_out(self) -> None:
         step = self.position.step
         if self.teller is not None and step not in self.measured_steps:
+            started = time.perf_counter()
             held_out, trained = self.held_out.measure(self.denoiser)
+            self.teller.between_steps.took("held-out losses", time.perf_counter() - started)
             event = HeldOutEvent(step=step, held_out_loss=held_out, trained_loss=trained)
             self.teller.tell(event)
             self.measured_steps.add(step)
-            if self.scores is not None:
-                self.scores.take_in(event)
+            if self.validation is not None and self.validation.scores is not None:
+                self.validation.scores.take_in(event)
             self._warn_if_worse(trained)
         self.processes.wait()
 
@@ -246,57 +245,21 @@ class TrainingLoop:
 
     def _sample(self, step: int) -> None:
         """Pictures of the step at which the run is; of the base where `step` is 0. Those there are, are kept."""
-        if self.teller is not None and self.sampler is not None and step not in self.sampled_steps:
-            whose = f"of step {step:,}" if step else "of the base model"
-            self.teller.state("sampling", f"Making the pictures {whose}.", step=self.position.step)
+        if self.validation is not None and step not in self.validation.made:
             self.denoiser.eval()
-            try:
-                event = self._patiently(lambda: self._make_samples(step))
-            except GenerationCancelledError:
-                pass  # a stop: they are made when the run is resumed
+            if step == 0:
+                self.validation.make_base(at=self.position.step)
             else:
-                self.sampled_steps.add(step)
-                self.teller.tell(event)
-                self._score(event, self.teller)
+                self.validation.make(step, self.weights(), self.metadata(step))
             self.denoiser.train()
-            self.teller.state("running", step=self.position.step)
         self.processes.wait()
-
-    def _score(self, event: SampleEvent, teller: Teller) -> None:
-        """Measure the pictures, and say which step is proposed so far."""
-        if self.scores is None:
-            return
-        self.scores.take_in(event)
-        told: list[AnyEvent] = [] if self.scores.knows_reference else [self.scores.reference()]
-        try:
-            told.append(self.scores.score(event))
-        except DatasetError as error:  # the files are gone, as they may be with --use-snapshot
-            self.scores = None
-            teller.problem(f"Pictures are not scored any longer: {error}")
-            return
-        for score in told:
-            self.scores.take_in(score)
-            teller.tell(score)
-        proposal = self.scores.proposal()
-        if proposal is not None:
-            teller.tell(proposal)
-
-    def _has_pictures(self) -> bool:
-        """Whether this step's pictures are made, or are not made here at all."""
-        return self.sampler is None or self.position.step in self.sampled_steps
-
-    def _make_samples(self, step: int) -> SampleEvent:
-        assert self.sampler is not None
-        if step == 0:
-            return self.sampler.sample_base()
-        return self.sampler.sample(step, self.weights(), self.metadata(step))
 
     def save(self) -> None:
         """Save a checkpoint, waiting for room where the disk is full."""
         if self.position.step == self.saved_step:
             return
         states = self.processes.random_states(random_state())
-        if self.teller is not None:
+        if self.teller is not None and self.patience is not None:
             started = time.perf_counter()
             files = pack(
                 self.position,
@@ -308,50 +271,20 @@ class TrainingLoop:
                 metadata=self.metadata(self.position.step),
                 scaler=self.processes.scaler_state,
             )
-            folder = self._patiently(lambda: self.store.save(self.position.step, files))
+            folder = self.patience.do(lambda: self.store.save(self.position.step, files), step=self.position.step)
             self.store.prune(keep_last=self.settings.keep_checkpoints, keep_every=self.settings.keep_every_steps)
+            seconds = time.perf_counter() - started
+            self.teller.between_steps.took("checkpoint", seconds)
             self.teller.tell(
                 CheckpointEvent(
                     step=self.position.step,
                     folder=folder.relative_to(self.run.root).as_posix(),
                     num_bytes=sum(map(len, files.values())),
-                    seconds=time.perf_counter() - started,
+                    seconds=seconds,
                 )
             )
         self.saved_step = self.position.step
         self.processes.wait()
-
-    def _patiently(self, act: Callable[[], T]) -> T:
-        """Do it; where the disk is full, say so, and do it as soon as there is room.
-
-        Raises:
-            TrainingError: where a stop is asked for meanwhile.
-        """
-        waiting = False
-        assert self.teller is not None, "only the first process writes"
-        while True:
-            try:
-                result = act()
-            except OSError as error:
-                if error.errno not in DISK_FULL:
-                    raise
-            else:
-                if waiting:
-                    self.teller.state("running", "There is room again; the training goes on.")
-                return result
-            if not waiting:
-                waiting = True
-                self.teller.state(
-                    "waiting",
-                    f"The disk is full: step {self.position.step:,} cannot be saved. Free some space; the training "
-                    "waits and goes on by itself. Nothing is lost while it waits.",
-                )
-            time.sleep(LOOK_FOR_ROOM_SECONDS)
-            if self.stop_signal() or "stop" in take_requests(self.run):
-                raise TrainingError(
-                    f"Stopped while the disk was full: step {self.position.step:,} could not be saved. The last "
-                    "checkpoint is whole; free some space and resume."
-                )
 
     def answer_requests(self) -> Ending | None:
         """Save or sample now where it was asked for; stop or pause where that was. All processes do the same."""
@@ -363,7 +296,7 @@ class TrainingLoop:
         if "save" in asked:
             self.save()
         if "sample" in asked:
-            if self.teller is not None and self.sampler is None:
+            if self.teller is not None and self.validation is None:
                 self.teller.problem("No pictures are made: num_validation_images is 0, or no picture has a caption.")
             self._sample(self.position.step)
         if "stop" in asked:

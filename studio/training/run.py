@@ -25,6 +25,7 @@ from studio.runs.plan import read_plan, write_plan
 from studio.runs.report import write_report
 from studio.runs.run_settings import read_run_settings
 from studio.training.assembly import make_loop
+from studio.training.between_steps import BetweenSteps
 from studio.training.finish import check_picture, finish
 from studio.training.loop import TrainingLoop
 from studio.training.memory_watch import MemoryWatch
@@ -49,7 +50,7 @@ def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False
     """
     settings = read_run_settings(run)
     is_main = int(os.environ.get("RANK", "0")) == 0
-    teller = Teller(run, settings.max_train_steps, os.getpid()) if is_main else None
+    teller = Teller(run, BetweenSteps.of(settings), os.getpid()) if is_main else None
     stop = StopSignal()
     with _run_alone(run, is_main), stop.listening():
         if teller is None:
@@ -102,7 +103,7 @@ def open_loop(run: RunFolder, user_data: UserData) -> Iterator[TrainingLoop]:
         StudioError: as `train_run`.
     """
     settings = read_run_settings(run)
-    teller = Teller(run, settings.max_train_steps, os.getpid())
+    teller = Teller(run, BetweenSteps.of(settings), os.getpid())
     _, loop = _open(run, settings, user_data, teller=teller, stop=StopSignal(), use_snapshot=False)
     with loop.memory:
         yield loop

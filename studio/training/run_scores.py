@@ -1,6 +1,6 @@
 """Scores of a run's validation pictures, the base's among them, and which checkpoint they speak for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from studio.dataset.pictures import open_rgb
-from studio.errors import PictureFileError
+from studio.errors import GenerationCancelledError, PictureFileError
 from studio.runs.events import (
     AnyEvent,
     HeldOutEvent,
@@ -38,10 +38,14 @@ class RunScores:
         items: what is trained on, without regularisation pictures.
         points: what is known of each step that has pictures, those of before a resume too.
         knows_reference: whether the dataset's own scores were told.
+        tell: told how far looking at the training pictures is.
+        cancelled: asked between training pictures whether to stop.
     """
 
     root: Path
     items: Sequence[TrainingItem]
+    tell: Callable[[str], None] = lambda words: None
+    cancelled: Callable[[], bool] = lambda: False
     points: dict[int, CheckpointPoint] = field(default_factory=dict)
     files: dict[int, str] = field(default_factory=dict)
     white_ground: bool = True
@@ -49,6 +53,7 @@ class RunScores:
     _index: NearestIndex | None = field(default=None)
     _base: ScoreSummary | None = field(default=None)
     _losses: dict[int, HeldOutEvent] = field(default_factory=dict)
+    _unscored: dict[int, SampleEvent] = field(default_factory=dict)
 
     def take_in(self, event: AnyEvent) -> None:
         """Learn what was told: of this process, and of those before a resume."""
@@ -56,19 +61,31 @@ class RunScores:
             self._losses[event.step] = event
         elif isinstance(event, SampleEvent):
             self.files[event.step] = event.lora
+            self._unscored[event.step] = event
         elif isinstance(event, ReferenceEvent):
             whiteness = event.scores.whiteness
             self.white_ground = whiteness is not None and whiteness.mean >= WHITE_SHARE
             self.knows_reference = True
-        elif isinstance(event, ScoreEvent) and event.step > 0:
-            loss = self._losses.get(event.step)
-            self.points[event.step] = CheckpointPoint(
-                step=event.step,
-                held_out_loss=loss.held_out_loss if loss else None,
-                trained_loss=loss.trained_loss if loss else None,
-                scores=event.scores,
-                base=event.base,
-            )
+        elif isinstance(event, ScoreEvent):
+            self._unscored.pop(event.step, None)
+            if event.step > 0:
+                loss = self._losses.get(event.step)
+                self.points[event.step] = CheckpointPoint(
+                    step=event.step,
+                    held_out_loss=loss.held_out_loss if loss else None,
+                    trained_loss=loss.trained_loss if loss else None,
+                    scores=event.scores,
+                    base=event.base,
+                )
+
+    def has_scored(self, step: int) -> bool:
+        """Whether there are scores of all pictures that were told of this step."""
+        return step not in self._unscored
+
+    def unscored(self) -> list[SampleEvent]:
+        """What was told of pictures that have no scores, and are all still there."""
+        events = list(self._unscored.values())
+        return [e for e in events if all((self.root / f).is_file() for f in (*e.pictures, *e.base) if f is not None)]
 
     def proposal(self) -> ProposalEvent | None:
         """The step that speaks for itself most so far; None before the first pictures."""
@@ -96,10 +113,15 @@ class RunScores:
         )
 
     def reference(self) -> ReferenceEvent:
-        """The same of some of the dataset's own pictures: what its grounds, places and colours are like."""
+        """The same of some of the dataset's own pictures: what its grounds, places and colours are like.
+
+        Raises:
+            GenerationCancelledError: where `cancelled` said so.
+        """
         chosen = self.items[:: max(1, len(self.items) // MOST_REFERENCES)][:MOST_REFERENCES]
         scores: list[PictureScores] = []
-        for item in chosen:
+        for number, item in enumerate(chosen):
+            self._go_on(f"Scoring the dataset's own pictures: {number:,} of {len(chosen):,}.")
             try:
                 picture = np.asarray(open_rgb(item.path, background=item.background))
             except PictureFileError:  # it was read when its latents were made, and is gone since
@@ -127,8 +149,26 @@ class RunScores:
         key = next(item.key for item in self.items if item.path == nearest.path)
         return NearestTold(key=key, distance=nearest.distance, likeness=nearest.likeness, mirrored=nearest.mirrored)
 
+    def look_at_training_pictures(self) -> None:
+        """Build the index of them, once: about 25 ms each.
+
+        Raises:
+            GenerationCancelledError: where `cancelled` said so.
+            DatasetError: where none can be read.
+        """
+        self._nearest()
+
     def _nearest(self) -> NearestIndex:
         if self._index is None:
-            background = self.items[0].background
-            self._index = NearestIndex.build([item.path for item in self.items], background=background)
+            paths, background = [item.path for item in self.items], self.items[0].background
+
+            def looked_at(number: int) -> None:
+                self._go_on(f"Looking at the training pictures, to find likenesses: {number:,} of {len(paths):,}.")
+
+            self._index = NearestIndex.build(paths, background=background, on_picture=looked_at)
         return self._index
+
+    def _go_on(self, words: str) -> None:
+        if self.cancelled():
+            raise GenerationCancelledError("Stopped while pictures were scored.")
+        self.tell(words)

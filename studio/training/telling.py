@@ -22,6 +22,7 @@ from studio.runs.events import (
     StepEvent,
 )
 from studio.runs.folder import RunFolder, RunState, RunStatus
+from studio.training.between_steps import BetweenSteps
 from studio.training.boards import Board
 from studio.words import duration
 
@@ -34,7 +35,7 @@ class Teller:
     """Tells of one run. Any thread may tell of memory; all else comes from the thread that computes."""
 
     run: RunFolder
-    num_steps: int
+    between_steps: BetweenSteps
     pid: int
     boards: tuple[Board, ...] = ()
     _events: EventWriter = field(init=False)
@@ -42,8 +43,6 @@ class Teller:
     _step: int = 0
     _message: str = ""
     _seconds: list[float] = field(default_factory=list)
-    _other_seconds: float = 0.0  # of pictures, held-out losses and checkpoints, in this process
-    _steps_here: int = 0
     _written_at: float = -1e9
     seconds: float = 0.0  # that telling took
 
@@ -64,7 +63,6 @@ class Teller:
         self._events.tell(event)
         if isinstance(event, StepEvent):
             self._step = event.step
-            self._steps_here += 1
             self._seconds = [*self._seconds[-SPEED_STEPS + 1 :], event.seconds]
             if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:
                 self._write_status()
@@ -88,9 +86,10 @@ class Teller:
         if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:
             self._write_status()
 
-    def spent_elsewhere(self, seconds: float) -> None:
-        """Time that went into anything but steps; the forecast counts on more of it."""
-        self._other_seconds += seconds
+    @property
+    def num_steps(self) -> int:
+        """Of the whole run."""
+        return self.between_steps.num_steps
 
     def picture(self, step: int, name: str, picture_HWC: np.ndarray) -> None:
         """A validation picture, for the boards."""
@@ -126,9 +125,9 @@ class Teller:
     def _remaining(self) -> float | None:
         if not self._seconds:
             return None
-        left = self.num_steps - self._step
-        elsewhere = self._other_seconds / max(1, self._steps_here)
-        return left * (sum(self._seconds) / len(self._seconds) + elsewhere)
+        steps_left = self.num_steps - self._step
+        mean_seconds = sum(self._seconds) / len(self._seconds)
+        return steps_left * mean_seconds + self.between_steps.seconds_left(self._step)
 
     def _write_status(self) -> None:
         self._written_at = time.monotonic()

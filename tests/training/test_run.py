@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from studio.runs.events import (
     HeldOutEvent,
     NoteEvent,
     ProblemEvent,
+    ReferenceEvent,
     ResumedEvent,
     SampleEvent,
+    ScoreEvent,
     StepEvent,
     read_events,
 )
@@ -32,8 +35,9 @@ from studio.runs.folder import RunFolder, ask, read_status
 from studio.settings import LoraChoice, ModelSettings
 from studio.training import loop as loop_module
 from studio.training.checkpoints import CheckpointStore
-from studio.training.loop import TrainingLoop
 from studio.training.run import train_run
+from studio.training.run_scores import RunScores
+from studio.training.samples import Sampler
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place, finish
 from tests.training.parts import save_pictures
@@ -50,7 +54,7 @@ def wait_until(seen: Callable[[], bool], *, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def told(run: RunFolder, kind: type[StepEvent | HeldOutEvent | SampleEvent]) -> list[int]:
+def told(run: RunFolder, kind: type[StepEvent | HeldOutEvent | SampleEvent | ScoreEvent]) -> list[int]:
     return [event.step for event in read_events(run.events) if isinstance(event, kind)]
 
 
@@ -84,15 +88,21 @@ def test_the_first_step_does_not_wait_for_the_pictures_of_the_base(place: Place)
     assert not base.lora
 
 
-def test_a_run_that_was_stopped_at_the_pictures_of_the_base_measures_nothing_twice(place: Place, start: Start) -> None:
+@pytest.mark.parametrize(("how", "state"), [("signal", "stopped"), ("pause", "paused")])
+def test_a_run_that_was_stopped_at_the_pictures_of_the_base_measures_nothing_twice(
+    how: str, state: str, place: Place, start: Start
+) -> None:
     run = place.begin(max_train_steps=2, held_out_steps=1, validation_inference_steps=150, num_validation_images=4)
     process = start(run)
     wait_until(lambda: told(run, StepEvent) == [1])
     assert process.pid is not None
-    os.kill(process.pid, signal.SIGINT)
+    if how == "signal":
+        os.kill(process.pid, signal.SIGINT)
+    else:
+        ask(run, "pause")
     process.join(60)
     status = read_status(run)
-    assert (process.exitcode, status.state, status.step) == (0, "stopped", 1)
+    assert (process.exitcode, status.state, status.step) == (0, state, 1)
     assert told(run, SampleEvent) == []
     text = run.settings.read_text(encoding="utf-8")
     run.settings.write_text(
@@ -107,15 +117,15 @@ def test_a_stop_while_the_last_pictures_are_made_is_a_stop_and_they_are_made_lat
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = place.begin(max_train_steps=2, **PICTURES)
-    make = TrainingLoop._make_samples
+    sample = Sampler.sample
 
-    def stopped_at_the_last(loop: TrainingLoop, step: int) -> SampleEvent:
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return make(loop, step)
+    def stopped_at_the_last(sampler: Sampler, step: int, *rest: Any) -> SampleEvent:  # noqa: ANN401 - passed on
+        assert step == 2
+        os.kill(os.getpid(), signal.SIGINT)
+        return sample(sampler, step, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(TrainingLoop, "_make_samples", stopped_at_the_last)
+        patched.setattr(Sampler, "sample", stopped_at_the_last)
         assert train_run(run, place.user_data) == "stopped"
     assert (read_status(run).state, read_status(run).step) == ("stopped", 2)
     assert not (run.root / "lora.safetensors").exists()
@@ -123,6 +133,25 @@ def test_a_stop_while_the_last_pictures_are_made_is_a_stop_and_they_are_made_lat
     assert told(run, SampleEvent) == [0, 2]
     assert told(run, StepEvent) == [1, 2]
     assert (run.root / "lora.safetensors").is_file()
+
+
+def test_a_stop_while_pictures_are_scored_is_a_stop_and_they_are_scored_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = place.begin(max_train_steps=2, **PICTURES)
+    look = RunScores.look_at_training_pictures
+
+    def stopped(scores: RunScores) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        look(scores)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunScores, "look_at_training_pictures", stopped)
+        assert train_run(run, place.user_data) == "stopped"
+    assert (told(run, StepEvent), told(run, SampleEvent), told(run, ScoreEvent)) == ([1], [0], [])
+    assert train_run(run, place.user_data) == "finished"
+    assert (told(run, StepEvent), told(run, SampleEvent), told(run, ScoreEvent)) == ([1, 2], [0, 2], [0, 2])
+    assert sum(isinstance(event, ReferenceEvent) for event in read_events(run.events)) == 1
 
 
 def test_a_finished_run_that_is_resumed_trains_nothing_and_gives_the_library_nothing_new(

@@ -43,6 +43,20 @@ def test_a_copy_of_a_training_picture_is_told_by_its_key(tmp_path: Path, snapsho
     assert event.scores.num_pictures == 2, "one is not valid"
 
 
+def test_what_was_told_and_not_scored_is_known_while_its_pictures_are_there(tmp_path: Path, snapshot: Snapshot) -> None:
+    scores = make_scores(tmp_path, snapshot)
+    for name in ("base.png", "a.png"):
+        Image.new("RGB", (64, 64), "red").save(tmp_path / name)
+    there, lost = sample(5, "a.png", None), sample(10, "b.png")
+    scores.take_in(there)
+    scores.take_in(lost)
+    assert scores.unscored() == [there], "b.png was deleted"
+    assert not scores.has_scored(5)
+    scores.take_in(scores.score(there))
+    assert scores.unscored() == []
+    assert scores.has_scored(5)
+
+
 def test_at_step_0_the_pictures_are_the_bases_own(tmp_path: Path, snapshot: Snapshot) -> None:
     scores = make_scores(tmp_path, snapshot)
     Image.new("RGB", (64, 64), "red").save(tmp_path / "base.png")

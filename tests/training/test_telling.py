@@ -10,6 +10,7 @@ from studio.files import write_atomically
 from studio.runs.events import HeldOutEvent, ProblemEvent, StateEvent, StepEvent, read_events
 from studio.runs.folder import RunFolder, RunState, read_status
 from studio.training import telling
+from studio.training.between_steps import BetweenSteps
 from studio.training.telling import SPEED_STEPS, Teller
 
 
@@ -66,7 +67,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @pytest.fixture
 def teller(tmp_path: Path) -> Teller:
-    return Teller(RunFolder(tmp_path), 100, 4711)
+    return Teller(RunFolder(tmp_path), BetweenSteps(100, {"pictures": 40, "held-out losses": 50}), 4711)
 
 
 def step(number: int, *, seconds: float = 2.0) -> StepEvent:
@@ -105,20 +106,26 @@ def test_what_is_left_follows_the_last_steps_and_what_comes_between(teller: Tell
     assert read_status(teller.run).remaining_seconds is None
     for number in range(1, 31):
         teller.tell(step(number, seconds=50.0 if number <= 30 - SPEED_STEPS else 2.0))
-    teller.spent_elsewhere(30.0)  # a second for each of the thirty steps
+    teller.between_steps.took("pictures", 30.0)  # due at 40, 80 and 100
     teller.state("running")
     status = read_status(teller.run)
     assert status.seconds_per_step == pytest.approx(2.0)
-    assert status.remaining_seconds == pytest.approx(70 * (2.0 + 1.0))
+    assert status.remaining_seconds == pytest.approx(70 * 2.0 + 3 * 30.0)
 
 
-def test_a_resumed_run_counts_only_its_own_steps_for_the_forecast(teller: Teller) -> None:
-    teller.state("running", step=90)
-    teller.spent_elsewhere(4.0)
-    for number in (91, 92):
-        teller.tell(step(number))
-    teller.state("running")
-    assert read_status(teller.run).remaining_seconds == pytest.approx(8 * (2.0 + 2.0))
+@pytest.mark.parametrize(("at", "times"), [(0, 3), (1, 3), (39, 3), (40, 2), (99, 1), (100, 0)])
+def test_what_comes_between_steps_is_counted_as_often_as_it_is_due(at: int, times: int) -> None:
+    between = BetweenSteps(100, {"pictures": 40, "held-out losses": 50})
+    assert between.seconds_left(at) == 0
+    between.took("pictures", 7.0)
+    between.took("pictures", 3.0)  # the last time counts
+    assert between.seconds_left(at) == times * 3.0
+
+
+def test_what_is_due_at_the_last_step_anyway_is_not_counted_twice() -> None:
+    between = BetweenSteps(100, {"held-out losses": 50})
+    between.took("held-out losses", 1.0)
+    assert [between.seconds_left(step) for step in (0, 50, 99, 100)] == [2.0, 1.0, 1.0, 0.0]
 
 
 def test_progress_of_the_preparation_is_in_the_status_alone(teller: Teller, clock: Clock, writes: list[Path]) -> None:
