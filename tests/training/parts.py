@@ -210,8 +210,8 @@ def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Pa
         teller=None,
         memory=MemoryWatch(CPU, lambda event: None),
         metadata=lambda step: {},
-        sampler=None,
-        scores=None,
+        validation=None,
+        patience=None,
         stop_signal=lambda: False,
     )
 
