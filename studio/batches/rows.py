@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from studio.errors import BatchError
 
@@ -92,7 +92,7 @@ def write_rows(rows: Iterable[Row], file: BinaryIO) -> "array[int]":
     for row in rows:
         try:
             chunk += to_json(row)
-        except ValueError as error:
+        except PydanticSerializationError as error:
             raise BatchError(
                 f"Row {row.number} holds half of a character ({_half_character(row)}), which no file can keep. Write "
                 "the text anew."

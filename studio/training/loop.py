@@ -203,7 +203,7 @@ class TrainingLoop:
         if step == 1 or resumed:
             self._sample(0)
         if resumed and self.validation is not None:
-            self.validation.score_the_rest()
+            self.validation.score_the_rest(at=step)
         if (step % settings.validation_steps == 0 and step > 0) or last:
             self._sample(step)
 

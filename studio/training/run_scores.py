@@ -79,8 +79,8 @@ class RunScores:
                 )
 
     def has_scored(self, step: int) -> bool:
-        """Whether there are scores of all pictures that were told of this step."""
-        return step not in self._unscored
+        """Whether no scores of this step are still to be made."""
+        return all(event.step != step for event in self.unscored())
 
     def unscored(self) -> list[SampleEvent]:
         """What was told of pictures that have no scores, and are all still there."""

@@ -46,12 +46,16 @@ class ValidationPictures:
         words = f"Making the pictures of step {step:,}."
         self._make(step, lambda: self.sampler.sample(step, weights, metadata), words, at=step)
 
-    def score_the_rest(self) -> None:
+    def score_the_rest(self, *, at: int) -> None:
         """Score what a stop or a kill left without scores."""
-        if self.scores is not None:
-            with suppress(GenerationCancelledError):  # a stop again
-                for event in self.scores.unscored():
-                    self._score(event)
+        unscored = self.scores.unscored() if self.scores is not None else []
+        if not unscored:
+            return
+        self.teller.state("sampling", "Scoring pictures that were made before.", step=at)
+        with suppress(GenerationCancelledError):  # a stop again
+            for event in unscored:
+                self._score(event)
+        self.teller.state("running", step=at)
 
     def is_whole(self, step: int) -> bool:
         """Whether a step's pictures are made, and scored where any are."""

@@ -28,6 +28,7 @@ from studio.runs.events import (
     ResumedEvent,
     SampleEvent,
     ScoreEvent,
+    StateEvent,
     StepEvent,
     read_events,
 )
@@ -152,6 +153,9 @@ def test_a_stop_while_pictures_are_scored_is_a_stop_and_they_are_scored_later(
     assert train_run(run, place.user_data) == "finished"
     assert (told(run, StepEvent), told(run, SampleEvent), told(run, ScoreEvent)) == ([1, 2], [0, 2], [0, 2])
     assert sum(isinstance(event, ReferenceEvent) for event in read_events(run.events)) == 1
+    states = [event for event in read_events(run.events) if isinstance(event, StateEvent)]
+    at = [event.message for event in states].index("Scoring pictures that were made before.")
+    assert (states[at].state, states[at + 1].state, states[at + 1].message) == ("sampling", "running", "")
 
 
 def test_a_finished_run_that_is_resumed_trains_nothing_and_gives_the_library_nothing_new(

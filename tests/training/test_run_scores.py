@@ -55,6 +55,7 @@ def test_what_was_told_and_not_scored_is_known_while_its_pictures_are_there(tmp_
     scores.take_in(scores.score(there))
     assert scores.unscored() == []
     assert scores.has_scored(5)
+    assert scores.has_scored(10), "a run whose pictures were deleted can still end"
 
 
 def test_at_step_0_the_pictures_are_the_bases_own(tmp_path: Path, snapshot: Snapshot) -> None:
