@@ -55,8 +55,8 @@ class ModelSettings(Settings):
     attention_slicing: bool = Field(
         False,
         title="Attention slicing",
-        description="Saves memory by computing attention in parts. Slower, and on a Mac the likely cause of "
-        "black pictures: leave it off.",
+        description="Saves memory by computing attention in small parts: the same images, a little slower. On a "
+        "Mac attention is computed in parts anyway.",
     )
     prediction_type: PredictionType = Field(
         "auto",

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 from studio.engine.denoise import decode, denoise, first_latents, set_timesteps
 from studio.engine.device import device_name
 from studio.engine.models import Components, find_model, load_components, move_components
-from studio.engine.mps import attention_context
 from studio.engine.precision import assert_precision
 from studio.engine.schedulers import make_scheduler
 from studio.engine.text import encode_prompts
@@ -56,7 +55,7 @@ def compare(candidate: Components, reference: Components) -> tuple[DeviceDiffere
 
 def _latents(components: Components) -> torch.Tensor:
     generator = torch.Generator("cpu").manual_seed(SAMPLE.seed)
-    with torch.inference_mode(), attention_context(components.unet.device):
+    with torch.inference_mode():
         embeddings = encode_prompts(components, ["", SAMPLE.prompt])
         noise = first_latents(components, generator, width=128, height=128)
         scheduler = make_scheduler(SAMPLE.scheduler, components.pipeline.scheduler)
@@ -67,7 +66,7 @@ def _latents(components: Components) -> torch.Tensor:
 
 def _decoded(components: Components) -> torch.Tensor:
     generator = torch.Generator("cpu").manual_seed(SAMPLE.seed)
-    with torch.inference_mode(), attention_context(components.vae.device):
+    with torch.inference_mode():
         return decode(components, first_latents(components, generator, width=128, height=128))
 
 
@@ -77,14 +76,13 @@ def _gradients(components: Components) -> torch.Tensor:
     query = next(p for name, p in unet.named_parameters() if name.endswith("to_q.weight"))
     parameters = [query, unet.conv_in.weight, unet.conv_out.weight]
     noise = first_latents(components, generator, width=128, height=128)
-    with attention_context(unet.device):
-        embeddings = encode_prompts(components, [SAMPLE.prompt])
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        timestep = torch.tensor(500, device=unet.device)
-        prediction = unet(noise, timestep, encoder_hidden_states=embeddings, return_dict=False)[0]
-        loss = torch.nn.functional.mse_loss(prediction, noise)
-        gradients = torch.autograd.grad(loss, parameters)
+    embeddings = encode_prompts(components, [SAMPLE.prompt])
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    timestep = torch.tensor(500, device=unet.device)
+    prediction = unet(noise, timestep, encoder_hidden_states=embeddings, return_dict=False)[0]
+    loss = torch.nn.functional.mse_loss(prediction, noise)
+    gradients = torch.autograd.grad(loss, parameters)
     for parameter in parameters:
         parameter.requires_grad_(False)
     return torch.cat([gradient.flatten() for gradient in gradients])

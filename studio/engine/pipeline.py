@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from diffusers import SchedulerMixin
 
+from studio.engine.attention import attention_plan, set_attention
 from studio.engine.clock import Clock
 from studio.engine.denoise import (
     DenoisingStep,
@@ -27,7 +28,6 @@ from studio.engine.hub_download import DownloadWatcher
 from studio.engine.lora_layers import LoraLayers
 from studio.engine.memory import MemoryMeter
 from studio.engine.models import Components, find_model, load_components, move_components
-from studio.engine.mps import SLICING_WARNING, attention_context
 from studio.engine.precision import assert_precision, decide_precision
 from studio.engine.preview import LatentPreview
 from studio.engine.rejected import keep_rejected
@@ -158,14 +158,12 @@ class PipelineManager:
         self.unload()
         started = time.perf_counter()
         decision = decide_precision(self.device.type, settings.precision)
-        notes = (*found.notes, SLICING_WARNING) if settings.attention_slicing else found.notes
         meter = MemoryMeter(self.device)
         with meter:
             components = load_components(found, decision.precision, prediction_type=settings.prediction_type)
             assert_precision(components.modules(), decision.precision)  # here, or a missing tensor cannot move
             move_components(components, self.device)
-            if settings.attention_slicing:
-                components.pipeline.enable_attention_slicing()
+            set_attention(components, attention_plan(self.device, slicing=settings.attention_slicing))
             assert_precision(components.modules(), decision.precision)
             synchronize(self.device)
         width, height = native_size(components)
@@ -181,7 +179,7 @@ class PipelineManager:
             height=height,
             load_seconds=time.perf_counter() - started,
             load_memory=meter.use,
-            notes=notes,
+            notes=found.notes,
         )
         self._loaded = _Loaded(components, facts, TextEncoding(components), LoraLayers(components, self.library))
         return facts
@@ -200,7 +198,7 @@ class PipelineManager:
         """
         self._assert_own_thread()
         loaded = self._require_loaded()
-        with torch.inference_mode(), attention_context(self.device):
+        with torch.inference_mode():
             for settings in generations:
                 prompt, _ = take_lora_tags(settings.prompt)
                 loaded.text.encode(settings, prompt, state=())
@@ -228,7 +226,7 @@ class PipelineManager:
         first_call = not loaded.used
         prompt, tagged = take_lora_tags(settings.prompt)
         meter = MemoryMeter(self.device)
-        with meter, torch.inference_mode(), attention_context(self.device):
+        with meter, torch.inference_mode():
             used = loaded.loras.use((*settings.loras, *tagged))
             clock.start_text()
             embeddings = loaded.text.encode(settings, prompt, state=loaded.loras.text_state)

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from studio.engine.lora_weights import LayerWeights, LoraWeights
-from studio.engine.mps import attention_context
 from studio.errors import TrainingError
 from studio.loras.keys import Part
 from studio.runs.events import CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
@@ -79,15 +78,14 @@ class TrainingLoop:
             OSError: where something cannot be written, but for a full disk, which is waited for.
         """
         self.denoiser.train()
-        with attention_context(self.processes.device):
-            self._due_now(first=True)
-            while self.position.step < self.settings.max_train_steps:
-                ending = self.answer_requests()
-                if ending:
-                    self.save()
-                    return ending
-                self.step()
-                self._due_now()
+        self._due_now(first=True)
+        while self.position.step < self.settings.max_train_steps:
+            ending = self.answer_requests()
+            if ending:
+                self.save()
+                return ending
+            self.step()
+            self._due_now()
         self.save()
         if self.validation is None or self.validation.is_whole(self.position.step):
             return "finished"

@@ -13,7 +13,6 @@ import torch
 from studio.dataset.snapshot import Snapshot
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, read_accelerator
-from studio.engine.mps import attention_context
 from studio.paths import UserData
 from studio.reports import gigabytes
 from studio.runs.forecast import Offer, PassFacts, Preflight
@@ -79,13 +78,12 @@ class _Measured:
 
 def _measure(prepared: Prepared, processes: Processes) -> _Measured:
     device = prepared.manager.device
-    with attention_context(device):
-        with_checkpointing = _passes(prepared, processes, on=True)
-        without = None
-        kept = kept_bytes_of(prepared.denoiser, prepared.maker.batch(0)) if free_bytes(device) > 3 * 2**30 else None
-        needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
-        if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
-            without = _passes(prepared, processes, on=False)
+    with_checkpointing = _passes(prepared, processes, on=True)
+    without = None
+    kept = kept_bytes_of(prepared.denoiser, prepared.maker.batch(0)) if free_bytes(device) > 3 * 2**30 else None
+    needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
+    if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
+        without = _passes(prepared, processes, on=False)
     return _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
 
 

@@ -3,8 +3,6 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from studio.engine.attention import SLICED_MAX_SCORES, AttentionPlan
 from studio.engine.models import Components, find_model, load_components
 from studio.engine.pipeline import CHECK_EVERY, PipelineManager, StepProgress, Watcher
 from studio.errors import GenerationCancelledError, InvalidImageError, ModelError, PrecisionError, StudioError
@@ -260,17 +259,20 @@ def test_facts_tell_the_device_the_precision_and_why(manager: PipelineManager) -
     assert facts.parameters == 11_103_259
 
 
-def test_attention_slicing_is_off_by_itself_and_warned_of_when_asked_for(
+def test_attention_slicing_means_small_chunks_and_gives_the_same_image(
     fresh_manager: PipelineManager, quick: GenerationSettings
 ) -> None:
-    def processors() -> set[str]:
-        return {type(p).__name__ for p in fresh_manager.components.unet.attn_processors.values()}
+    def plans() -> set[AttentionPlan]:
+        components = fresh_manager.components
+        processors = (*components.unet.attn_processors.values(), *components.vae.attn_processors.values())
+        return {processor.plan for processor in processors}
 
-    assert processors() == {"AttnProcessor2_0"}
-    facts = fresh_manager.load(ModelSettings(attention_slicing=True))
-    assert processors() == {"SlicedAttnProcessor"}
-    assert any("likely cause of black pictures" in note for note in facts.notes)
-    assert fresh_manager.generate(quick).checks
+    assert plans() == {AttentionPlan()}
+    whole = fresh_manager.generate(quick)
+    fresh_manager.load(ModelSettings(attention_slicing=True))
+    assert plans() == {AttentionPlan(max_scores=SLICED_MAX_SCORES)}
+    sliced = fresh_manager.generate(quick)
+    assert torch.allclose(sliced.latents_CHW, whole.latents_CHW, atol=1e-4)
 
 
 def test_a_tensor_in_the_wrong_precision_is_not_loaded(
@@ -296,31 +298,6 @@ def test_weights_that_a_file_lacks_are_found_before_the_model_is_used(
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(StudioError, match=r"conv_in\.bias"):
         fresh_manager.load(ModelSettings(model=str(model_copy)))
-
-
-def test_every_forward_pass_runs_in_the_attention_context_of_its_device(
-    manager: PipelineManager, quick: GenerationSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inside: list[bool] = []
-
-    @contextmanager
-    def context(device: torch.device) -> Iterator[None]:
-        assert device == manager.device
-        inside.append(True)
-        yield
-        inside.append(False)
-
-    monkeypatch.setattr("studio.engine.pipeline.attention_context", context)
-    handles = [
-        module.register_forward_hook(lambda *_: inside.append(inside[-1]))
-        for module in manager.components.modules().values()
-    ]
-    handles.append(manager.components.vae.decoder.register_forward_hook(lambda *_: inside.append(inside[-1])))
-    manager.generate(quick.model_copy(update={"prompt": "words that no test before has encoded"}))
-    for handle in handles:
-        handle.remove()
-    assert len(inside) == 2 + 1 + 8 + 1, "text encoder, eight steps, decoder"
-    assert inside[:-1] == [True] * (len(inside) - 1)
 
 
 def test_a_scheduler_that_warms_up_is_followed_and_checked_to_its_last_step(
