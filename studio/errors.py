@@ -101,14 +101,31 @@ class InvalidImageError(StudioError):
         return f"The {self.check} check failed{where}: {self.finding} {self.advice}{kept}"
 
 
-# How torch and the systems say that memory ran out; MemoryError itself says nothing.
-_NO_MEMORY_WORDS = ("out of memory", "allocate memory", "not enough memory")
+# How torch, on each device, and the systems say that memory ran out; MemoryError itself says nothing.
+_NO_MEMORY_WORDS = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "memoryerror",
+    "bad_alloc",
+    "invalid buffer size",  # Metal: one tensor larger than a buffer may be
+    "tensor dims larger than int_max",  # MPSGraph
+    "total bytes of ndarray",  # MPSGraph: over 4 GiB
+)
+
+
+def says_no_memory(words: str) -> bool:
+    """Whether an error's words, or the end of a log, say that there was too little memory."""
+    return any(said in words.lower() for said in _NO_MEMORY_WORDS)
 
 
 def system_error_sentence(error: Exception) -> str:
     """What the user reads of an error that is not ours: memory, disk and permission said as such."""
-    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY_WORDS):
-        return "There is not enough memory for this. Close other programs, or choose a smaller model."
+    if isinstance(error, MemoryError) or says_no_memory(str(error)):
+        return (
+            "There is not enough memory for this. Choose a smaller image size or a smaller model, or close other "
+            "programs."
+        )
     if isinstance(error, OSError):
         place = error.filename or "a file"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

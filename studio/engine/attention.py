@@ -163,14 +163,9 @@ def attention(
         scale: 1 / √D where None.
     """
     scale = 1 / math.sqrt(query_BHND.shape[-1]) if scale is None else scale
-    tensors = (query_BHND, key_BHMD, value_BHMD)
     width = query_BHND.shape[-1]
-    if plan.head_width is not None and width < plan.head_width:
-        tensors = tuple(functional.pad(tensor, (0, plan.head_width - width)) for tensor in tensors)
-    if plan.contiguous:
-        tensors = tuple(tensor.contiguous() for tensor in tensors)
-        mask = None if mask is None else mask.contiguous()
-    query, key, value = tensors
+    query, key, value = (_as_planned(tensor, plan) for tensor in (query_BHND, key_BHMD, value_BHMD))
+    mask = mask.contiguous() if mask is not None and plan.contiguous else mask
     rows = query.shape[2] if plan.max_scores is None else rows_of_chunk(query, key, plan.max_scores)
     if rows >= query.shape[2]:
         attended = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, scale=scale)
@@ -178,6 +173,13 @@ def attention(
         assert not is_causal, "chunks of queries know no place among the keys"
         attended = _ChunkedAttention.apply(query, key, value, mask, rows, scale)  # type: ignore[no-untyped-call]
     return attended if attended.shape[-1] == width else attended[..., :width]
+
+
+def _as_planned(tensor_BHND: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
+    missing = 0 if plan.head_width is None else plan.head_width - tensor_BHND.shape[-1]
+    if missing > 0:
+        tensor_BHND = functional.pad(tensor_BHND, (0, missing))
+    return tensor_BHND.contiguous() if plan.contiguous else tensor_BHND
 
 
 def rows_of_chunk(query_BHND: torch.Tensor, key_BHMD: torch.Tensor, max_scores: int) -> int:

@@ -33,6 +33,27 @@ def read_accelerator(device: torch.device) -> tuple[int | None, int | None]:
     return None, None
 
 
+def free_bytes(device: torch.device) -> int:
+    """What may still be taken where the computing happens; on Apple silicon the GPU shares the system's memory."""
+    if device.type == "cuda":  # other programs take of it too, the desktop for one
+        return free_cuda_bytes(device)
+    available = psutil.virtual_memory().available
+    if device.type != "mps":
+        return available
+    # What its pool keeps for later is free, though the system counts it as taken.
+    in_use, pool = torch.mps.current_allocated_memory(), torch.mps.driver_allocated_memory()
+    return max(0, min(torch.mps.recommended_max_memory() - in_use, available + pool - in_use))
+
+
+def total_bytes(device: torch.device) -> int:
+    """The most that could ever be taken there, with nothing else running."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return int(psutil.virtual_memory().total)
+
+
 def free_cuda_bytes(device: torch.device) -> int:
     """What may still be taken of a CUDA device: what nobody has, and what this process's torch keeps for later."""
     free, _ = torch.cuda.mem_get_info(device)

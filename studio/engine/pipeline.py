@@ -23,7 +23,7 @@ from studio.engine.denoise import (
     native_size,
     set_timesteps,
 )
-from studio.engine.device import device_name, release_memory, synchronize
+from studio.engine.device import device_name, prepare_device, release_memory, synchronize, trim_memory
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.lora_layers import LoraLayers
 from studio.engine.memory import MemoryMeter
@@ -113,6 +113,7 @@ class PipelineManager:
     """
 
     def __init__(self, device: torch.device, *, rejected_folder: Path, library: LoraLibrary | None = None) -> None:
+        prepare_device(device)
         self.device = device
         self.rejected_folder = rejected_folder
         self.library = library or LoraLibrary()
@@ -234,6 +235,7 @@ class PipelineManager:
             clock.end_text()
             latents = self._denoise(settings, embeddings, watcher=watcher, clock=clock, meter=meter)
             picture, checks = self._decode(settings, latents, clock=clock)
+        trim_memory(self.device)
         record = self._record(settings, used, checks, clock.timings(first_call=first_call))
         return GeneratedImage(picture, record, meter.use, latents[0].float().cpu())
 

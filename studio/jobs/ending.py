@@ -4,6 +4,7 @@ import signal
 from dataclasses import dataclass
 from typing import cast
 
+from studio.errors import says_no_memory
 from studio.jobs.job import MAX_ATTEMPTS, Job, JobState
 from studio.runs.folder import RunState, RunStatus
 
@@ -13,7 +14,6 @@ REFUSED = 1  # with a sentence in its status: trying again would find the same. 
 _SAID_WHEN_DONE: tuple[RunState, ...] = ("finished", "stopped", "paused")
 _SAID_AT_THE_END: tuple[RunState, ...] = (*_SAID_WHEN_DONE, "failed")
 _KILLED = (-9, 137)  # SIGKILL, as we see it and as shells and containers tell it
-_NO_MEMORY_WORDS = ("out of memory", "memoryerror", "bad_alloc", "allocate memory", "not enough memory")
 _LOWER = "lower the batch size or the resolution, or turn gradient checkpointing on"
 
 
@@ -56,7 +56,7 @@ def _judge_accident(job: Job, cause: str, log_end: str) -> Ending:
 
 
 def _cause(exit_code: int | None, log_end: str) -> str:
-    if any(words in log_end.lower() for words in _NO_MEMORY_WORDS):
+    if says_no_memory(log_end):
         return f"memory ran out, by its log. Before a retry, {_LOWER}."
     if exit_code is None:
         return "its process was killed, or the machine went down, while nobody waited for it."

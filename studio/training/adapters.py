@@ -18,6 +18,7 @@ from studio.engine.lora_weights import LayerWeights, LoraWeights
 from studio.engine.models import Components
 from studio.errors import TrainingError
 from studio.loras.keys import Part
+from studio.training.dropout import SeededDropout
 from studio.training.fused_linear import fuse
 from studio.training_settings import TargetName, TrainingSettings
 
@@ -192,8 +193,15 @@ def _inject(part: Part, module: nn.Module, targets: tuple[str, ...], settings: T
             parameter.requires_grad_("lora_" in name)
             if "lora_" in name:
                 parameter.data = parameter.data.float()  # what learns is float32, whatever the base is
+        _seed_dropout(place.layer)
         fuse(place.module, adapter=ADAPTER)
     return places
+
+
+def _seed_dropout(layer: LoraLayer) -> None:
+    dropout = layer.lora_dropout[ADAPTER]
+    if isinstance(dropout, nn.Dropout):
+        layer.lora_dropout[ADAPTER] = SeededDropout(dropout.p)
 
 
 def _sides(layer: LoraLayer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:

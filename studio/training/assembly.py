@@ -157,7 +157,7 @@ def _make_validation(
     sampler = Sampler(
         manager=prepared.manager,
         adapters=prepared.adapters,
-        vae=prepared.vae,
+        parked=prepared.parked,
         run=run,
         settings=prepared.settings,
         generations=prepared.generations,

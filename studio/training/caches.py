@@ -1,7 +1,8 @@
 """Latents and text embeddings, computed once and kept on the disk by content: another run finds them again.
 
-Each is a small .npy file, read through memory mapping, named by the sha256 of everything that it depends on. Shapes:
-C latent channels, H and W an eighth of the picture's, N = 77 tokens, D embedding width.
+Each is a small .npy file, read through memory mapping, named by the sha256 of everything that it depends on, the kind
+of device and torch's version included: each rounds in its own way. Shapes: C latent channels, H and W an eighth of the
+picture's, N = 77 tokens, D embedding width.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from studio.files import write_atomically
 from studio.training.picture_tensors import crop_to_pixels, read_item
 from studio.training.training_set import Box, TrainingItem
 
-FORMAT = "1"  # raise it when what the files hold changes
+FORMAT = "2"  # raise it when what the files hold changes
 _DIGEST_BYTES = 32
 
 
@@ -65,14 +66,14 @@ def variants_of(item: TrainingItem, *, horizontal_flip: bool) -> tuple[Variant, 
 class LatentCache:
     """The VAE's posterior of each variant: mean and deviation, so that sampling from it stays right."""
 
-    def __init__(self, folder: Path, vae_digest: str) -> None:
+    def __init__(self, folder: Path, vae_digest: str, device_type: str) -> None:
         self._folder = folder
-        self._vae_digest = vae_digest
+        self._made_by = (vae_digest, device_type, torch.__version__)
 
     def file(self, item: TrainingItem, variant: Variant) -> Path:
         """Where a variant lies, there or not."""
-        parts = (FORMAT, self._vae_digest, item.sha256, item.background, variant.crop, item.bucket, variant.flip)
-        return _place(self._folder, repr(parts))
+        seen = (item.sha256, item.background, variant.crop, item.bucket, variant.flip)
+        return _place(self._folder, repr((FORMAT, *self._made_by, *seen)))
 
     def missing(self, items: Iterable[TrainingItem], *, horizontal_flip: bool) -> list[TrainingItem]:
         """Items of which at least one variant was not encoded yet, or whose file is damaged."""
@@ -119,13 +120,13 @@ class LatentCache:
 class TextCache:
     """Embeddings of captions by one text encoder, which does not learn."""
 
-    def __init__(self, folder: Path, text_digest: str) -> None:
+    def __init__(self, folder: Path, text_digest: str, device_type: str) -> None:
         self._folder = folder
-        self._text_digest = text_digest
+        self._made_by = (text_digest, device_type, torch.__version__)
 
     def file(self, caption: str) -> Path:
         """Where a caption's embedding lies, there or not."""
-        return _place(self._folder, repr((FORMAT, self._text_digest, caption)))
+        return _place(self._folder, repr((FORMAT, *self._made_by, caption)))
 
     def missing(self, captions: Iterable[str]) -> list[str]:
         """Captions that were not encoded yet."""

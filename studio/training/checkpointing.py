@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import psutil
 import torch
 
-from studio.engine.memory import free_cuda_bytes, read_accelerator
+from studio.engine.memory import free_bytes
 from studio.reports import gigabytes
 from studio.training.batches import TrainingBatch
 from studio.training.noise_loss import Denoiser
@@ -51,17 +50,6 @@ def decide_checkpointing(
     if fits:
         return CheckpointingDecision(False, f"Gradient checkpointing is off, which is faster: {words}.")
     return CheckpointingDecision(True, f"Gradient checkpointing is on, about a quarter slower: {words}.")
-
-
-def free_bytes(device: torch.device) -> int:
-    """What may still be taken where the computing happens; on Apple silicon the GPU shares the system's memory."""
-    if device.type == "cuda":  # other programs take of it too, the desktop for one
-        return free_cuda_bytes(device)
-    available = psutil.virtual_memory().available
-    held, limit = read_accelerator(device)
-    if held is None or limit is None:
-        return available
-    return min(limit - held, available)
 
 
 def kept_bytes_of(denoiser: Denoiser, batch: TrainingBatch) -> int:

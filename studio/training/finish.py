@@ -8,6 +8,7 @@ import torch
 
 from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
 from studio.engine.lora_weights import LoraWeights
+from studio.engine.parking import all_present
 from studio.errors import LoraError, TrainingError, WeightsFileError
 from studio.loras.library import LoraLibrary
 from studio.runs.folder import RunFolder
@@ -61,7 +62,7 @@ def finish(
     told = with_thumbnail(metadata, last_picture)
     reference = None if in_memory is None else in_memory()
     notes: tuple[str, ...] = ()
-    with prepared.adapters.taken_out(), prepared.vae.present():
+    with prepared.adapters.taken_out(), all_present(prepared.parked):
         dtype, difference = DTYPES[prepared.settings.save_dtype], 0.0
         try:
             difference = _write(kohya, diffusers, weights, told, prepared, dtype)

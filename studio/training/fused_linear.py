@@ -18,7 +18,7 @@ from torch.nn import functional
 
 
 class _FusedLinear(torch.autograd.Function):
-    """x · Wᵀ + b + s · x · Aᵀ · Bᵀ; W and b are frozen."""
+    """x · Wᵀ + b + s · x · Aᵀ · Bᵀ in the precision of x; W and b are frozen, A and B may be more precise than x."""
 
     @staticmethod
     def forward(
@@ -30,24 +30,27 @@ class _FusedLinear(torch.autograd.Function):
         up_OR: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        middle_NR = functional.linear(x_NI, down_RI).mul_(scale)
+        middle_NR = functional.linear(x_NI, down_RI.to(x_NI.dtype)).mul_(scale)
         context.save_for_backward(x_NI, weight_OI, down_RI, up_OR, middle_NR)
         context.scale = scale
-        return functional.linear(x_NI, weight_OI, bias_O).addmm_(middle_NR, up_OR.T)
+        return functional.linear(x_NI, weight_OI, bias_O).addmm_(middle_NR, up_OR.to(x_NI.dtype).T)
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, grad_NO: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         x_NI, weight_OI, down_RI, up_OR, middle_NR = context.saved_tensors
-        middle_grad_NR = (grad_NO @ up_OR).mul_(context.scale)
-        x_grad = (grad_NO @ weight_OI).addmm_(middle_grad_NR, down_RI) if context.needs_input_grad[0] else None
-        return x_grad, None, None, middle_grad_NR.T @ x_NI, grad_NO.T @ middle_NR, None
+        down, up = down_RI.to(x_NI.dtype), up_OR.to(x_NI.dtype)
+        middle_grad_NR = (grad_NO @ up).mul_(context.scale)
+        x_grad = (grad_NO @ weight_OI).addmm_(middle_grad_NR, down) if context.needs_input_grad[0] else None
+        down_grad, up_grad = (middle_grad_NR.T @ x_NI).to(down_RI.dtype), (grad_NO.T @ middle_NR).to(up_OR.dtype)
+        return x_grad, None, None, down_grad, up_grad, None
 
 
 def fuse(layer: nn.Module, *, adapter: str) -> bool:
     """Give a layer the fused pass where it is a plain linear one; whether it was.
 
-    Layers with dropout, DoRA and convolutions keep peft's passes, and so do all under autocast.
+    Layers with dropout, DoRA and convolutions keep peft's passes, and so do all under autocast or where the input has
+    not the precision of the frozen weights.
     """
     if not isinstance(layer, LoraLinear) or adapter in layer.lora_variant:
         return False
@@ -58,7 +61,7 @@ def fuse(layer: nn.Module, *, adapter: str) -> bool:
 
     def forward(self: LoraLinear, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
         down, up = self.lora_A[adapter].weight, self.lora_B[adapter].weight
-        if args or kwargs or torch.is_autocast_enabled(x.device.type) or not x.dtype == down.dtype == base.weight.dtype:
+        if args or kwargs or torch.is_autocast_enabled(x.device.type) or x.dtype != base.weight.dtype:
             result: torch.Tensor = peft_forward(x, *args, **kwargs)
             return result
         rows = x.reshape(-1, x.shape[-1])

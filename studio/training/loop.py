@@ -141,8 +141,7 @@ class TrainingLoop:
 
     def _pass(self, batch: TrainingBatch, share: int) -> torch.Tensor:
         accelerator = self.processes.accelerator
-        with accelerator.autocast():
-            prediction = self.model(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
+        prediction = self.model(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
         losses = losses_of(
             prediction, batch, noise_scheduler=self.maker.noise_scheduler, snr_gamma=self.settings.snr_gamma
         )

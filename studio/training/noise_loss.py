@@ -14,7 +14,8 @@ from studio.training.batches import TrainingBatch
 class Denoiser(nn.Module):
     """What learns, as one module: the U-Net, and before it the text encoder where that learns too.
 
-    One module, so that DistributedDataParallel needs one wrapper.
+    One module, so that DistributedDataParallel needs one wrapper. It computes in the precision of the U-Net's own
+    weights, without autocast, which keeps inputs in two precisions for backward.
     """
 
     def __init__(self, components: Components, *, train_text_encoder: bool) -> None:
@@ -23,10 +24,13 @@ class Denoiser(nn.Module):
         self.text_encoder = components.text_encoder if train_text_encoder else None
 
     def forward(self, noisy_BCHW: torch.Tensor, timesteps_B: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) prediction. `text` is (B, N, D) embeddings, or (B, N) token ids for the text encoder."""
-        embeddings = text if self.text_encoder is None else self.text_encoder(text)[0]
-        prediction: torch.Tensor = self.unet(noisy_BCHW, timesteps_B, embeddings, return_dict=False)[0]
-        return prediction
+        """(B, C, H, W) prediction, float32. `text` is (B, N, D) embeddings, or (B, N) ids for the text encoder."""
+        dtype = self.unet.dtype
+        with torch.autocast(noisy_BCHW.device.type, enabled=False):
+            embeddings = text if self.text_encoder is None else self.text_encoder(text)[0]
+            noisy_BCHW, embeddings = noisy_BCHW.to(dtype), embeddings.to(dtype)
+            prediction: torch.Tensor = self.unet(noisy_BCHW, timesteps_B, embeddings, return_dict=False)[0]
+        return prediction.float()
 
 
 def snr_weights(noise_scheduler: DDPMScheduler, timesteps_B: torch.Tensor, gamma: float) -> torch.Tensor:

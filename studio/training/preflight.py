@@ -12,13 +12,14 @@ import torch
 
 from studio.dataset.snapshot import Snapshot
 from studio.engine.device import pick_device, synchronize
-from studio.engine.memory import MemoryMeter, read_accelerator
+from studio.engine.memory import MemoryMeter, free_bytes, read_accelerator
+from studio.engine.parking import all_present
 from studio.paths import UserData
 from studio.reports import gigabytes
 from studio.runs.forecast import Offer, PassFacts, Preflight
 from studio.runs.snapshots import take_snapshot
 from studio.training.caches import variants_of
-from studio.training.checkpointing import BACKWARD_FACTOR, SHARE_OF_FREE, free_bytes, kept_bytes_of
+from studio.training.checkpointing import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
 from studio.training.held_out import NUM_TRIPLES
 from studio.training.noise_loss import losses_of
 from studio.training.picture_tensors import crop_to_pixels, read_item
@@ -49,7 +50,7 @@ def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
     of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
     prepared = prepare(of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, tell=_no_words)
     whole = make_training_set(data, settings, resolution=prepared.plan.resolution, prior=prior)
-    return _forecast(prepared, settings, whole, _measure(prepared, processes), user_data)
+    return _forecast(prepared, settings, whole, _measure(prepared), user_data)
 
 
 def _few(data: Snapshot, settings: TrainingSettings) -> Snapshot:
@@ -76,29 +77,28 @@ class _Measured:
     picture_seconds: float
 
 
-def _measure(prepared: Prepared, processes: Processes) -> _Measured:
+def _measure(prepared: Prepared) -> _Measured:
     device = prepared.manager.device
-    with_checkpointing = _passes(prepared, processes, on=True)
+    with_checkpointing = _passes(prepared, on=True)
     without = None
     kept = kept_bytes_of(prepared.denoiser, prepared.maker.batch(0)) if free_bytes(device) > 3 * 2**30 else None
     needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
     if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
-        without = _passes(prepared, processes, on=False)
+        without = _passes(prepared, on=False)
     return _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
 
 
-def _passes(prepared: Prepared, processes: Processes, *, on: bool) -> PassFacts:
+def _passes(prepared: Prepared, *, on: bool) -> PassFacts:
     """The least time of a few passes after a first one; nothing is learned."""
     unet, device = prepared.denoiser.unet, prepared.manager.device
     (unet.enable_gradient_checkpointing if on else unet.disable_gradient_checkpointing)()
     prepared.denoiser.train()
     seconds = []
-    with torch.random.fork_rng(), MemoryMeter(device) as meter:
+    with torch.random.fork_rng(devices=[]), MemoryMeter(device) as meter:
         for number in range(1 + TIMED_PASSES):
             started = time.perf_counter()
             batch = prepared.maker.batch(number)
-            with processes.accelerator.autocast():
-                prediction = prepared.denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
+            prediction = prepared.denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
             scheduler, gamma = prepared.maker.noise_scheduler, prepared.settings.snr_gamma
             losses = losses_of(prediction, batch, noise_scheduler=scheduler, snr_gamma=gamma)
             torch.autograd.backward(losses.mean())
@@ -115,7 +115,7 @@ def _encoding_seconds(prepared: Prepared) -> float:
     """Of one variant of one picture through the VAE."""
     item, components = prepared.data.items[0], prepared.manager.components
     pixels = crop_to_pixels(read_item(item), item.crops[0], item.bucket, flip=False)
-    with prepared.vae.present(), torch.inference_mode():
+    with all_present(prepared.parked), torch.inference_mode():
         started = time.perf_counter()
         components.vae.encode(pixels.to(components.vae.device, components.vae.dtype))
         synchronize(prepared.manager.device)
@@ -127,7 +127,7 @@ def _picture_seconds(prepared: Prepared) -> float:
     if not prepared.generations:
         return 0.0
     wanted = prepared.generations[0]
-    with prepared.vae.present(), prepared.adapters.taken_out():
+    with all_present(prepared.parked), prepared.adapters.taken_out():
         timings = prepared.manager.generate(wanted.model_copy(update={"num_inference_steps": FEW_STEPS})).timings
     a_step = min(timings.step_seconds)
     return timings.text_seconds + timings.vae_seconds + a_step * wanted.num_inference_steps

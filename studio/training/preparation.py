@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import DDPMScheduler
+from torch import nn
 
 from studio.dataset.snapshot import Snapshot
 from studio.engine.heap import give_back_between_blocks, give_back_free_memory
@@ -45,13 +46,13 @@ class RunData:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All parts of a training, before its first step. `vae` and `text` are parked where training needs them not."""
+    """All parts of a training, before its first step. `parked` are to be present where images are made."""
 
     settings: TrainingSettings
     plan: TrainingPlan
     data: TrainingSet
     manager: PipelineManager
-    vae: ParkedModule
+    parked: tuple[ParkedModule, ...]
     adapters: Adapters
     denoiser: Denoiser
     maker: BatchMaker
@@ -102,7 +103,7 @@ def prepare(
     generations = validation_generations(settings, prompts, resolution=resolution)
     check = check_generation(settings, (*prompts, training_set.items[0].caption)[0], resolution=resolution)
     manager.remember_prompts((*generations, check))
-    vae = _park(settings, components, digests, user_data=user_data)
+    parked = _park(settings, components, digests, user_data=user_data, processes=processes)
     adapters, denoiser = _put_layers_in(components, settings, processes)
     maker = BatchMaker(
         training_set,
@@ -118,7 +119,7 @@ def prepare(
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
     _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
     give_back_free_memory()  # what encoding took
-    return Prepared(settings, plan, training_set, manager, vae, adapters, denoiser, maker, generations, check)
+    return Prepared(settings, plan, training_set, manager, parked, adapters, denoiser, maker, generations, check)
 
 
 def _load(
@@ -205,9 +206,9 @@ def _fill_caches(
     cancelled: Callable[[], bool],
 ) -> tuple[LatentCache, TextCache]:
     """Encode what no run before has encoded; every process its share."""
-    latents = LatentCache(user_data.cache / "latents", digests["vae"])
+    latents = LatentCache(user_data.cache / "latents", digests["vae"], processes.device.type)
     tokenizer = hashlib.sha256(components.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}")
+    texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}", processes.device.type)
     items = (*data.items, *data.held_out)
     missing = latents.missing(items, horizontal_flip=settings.horizontal_flip)
     for index, item in enumerate(missing):
@@ -232,22 +233,39 @@ def _stop_if(cancelled: Callable[[], bool]) -> None:
 
 
 def _park(
-    settings: TrainingSettings, components: Components, digests: Mapping[str, str], *, user_data: UserData
-) -> ParkedModule:
-    """The VAE leaves memory, and comes back for pictures; the text encoder leaves where captions are all encoded."""
-    parked = user_data.cache / "parked"
-    vae = ParkedModule(components.vae, parked / f"{digests['vae']}.safetensors")
-    vae.park()
+    settings: TrainingSettings,
+    components: Components,
+    digests: Mapping[str, str],
+    *,
+    user_data: UserData,
+    processes: Processes,
+) -> tuple[ParkedModule, ...]:
+    """The VAE leaves memory, and the text encoder where captions are all encoded. What learns from passes in half
+    precision is rounded to it. Returned is what images need: those and the text encoder's embeddings are kept.
+    """
+    half = processes.half_precision
+
+    def parked(part: nn.Module, name: str, stand_in: torch.dtype | None = None) -> ParkedModule:
+        file = user_data.cache / "parked" / f"{digests[name]}.safetensors"
+        module = ParkedModule(part, file, stand_in=stand_in)
+        module.park()
+        return module
+
+    needed = [parked(components.vae, "vae")]
+    if half is not None:
+        needed.append(parked(components.unet, "unet", half))
     if not (settings.train_text_encoder or settings.shuffle_caption):
-        ParkedModule(components.text_encoder, parked / f"{digests['text_encoder']}.safetensors").park()
-    return vae
+        parked(components.text_encoder, "text_encoder")
+    elif half is not None and settings.train_text_encoder:
+        needed.append(parked(components.text_encoder, "text_encoder", half))
+    return tuple(needed)
 
 
 def _decide(
     settings: TrainingSettings, denoiser: Denoiser, maker: BatchMaker, processes: Processes
 ) -> CheckpointingDecision:
     denoiser.train()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         return decide_checkpointing(
             settings,
             device=processes.device,

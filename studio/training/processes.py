@@ -11,6 +11,7 @@ from studio.training_settings import MixedPrecisionName
 
 # The first process encodes, or makes pictures, while the others wait for it.
 PATIENCE = timedelta(hours=12)
+HALF_PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Processes:
@@ -24,6 +25,11 @@ class Processes:
         )
         self.count: int = self.accelerator.num_processes
         self.index: int = self.accelerator.process_index
+
+    @property
+    def half_precision(self) -> torch.dtype | None:
+        """What passes are computed in where that is less than float32."""
+        return HALF_PRECISIONS.get(self.accelerator.mixed_precision)
 
     @property
     def is_main(self) -> bool:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from studio.dataset.snapshot import changed_since, read_snapshot
 from studio.engine.device import pick_device
+from studio.engine.parking import all_present
 from studio.errors import CancelledError, RunError, StudioError, TrainingError, system_error_sentence
 from studio.jobs.device_turn import device_turn
 from studio.jobs.stop_signal import StopSignal
@@ -145,7 +146,7 @@ def _finish(run: RunFolder, prepared: Prepared, loop: TrainingLoop, teller: Tell
         prepared.denoiser.eval()
         if prepared.settings.train_text_encoder:
             prepared.manager.forget_prompts()  # those of the base
-        with prepared.vae.present():
+        with all_present(prepared.parked):
             return check_picture(prepared, lora=None)
 
     files = finish(

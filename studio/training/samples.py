@@ -14,7 +14,7 @@ import torch
 
 from studio.engine.lora_export import write_kohya
 from studio.engine.lora_weights import LoraWeights
-from studio.engine.parking import ParkedModule
+from studio.engine.parking import ParkedModule, all_present
 from studio.engine.pipeline import PipelineManager, Watcher
 from studio.errors import InvalidImageError, PictureFileError
 from studio.picture_files import read_picture_text, save_picture
@@ -86,7 +86,7 @@ class Sampler:
 
     manager: PipelineManager
     adapters: Adapters
-    vae: ParkedModule
+    parked: tuple[ParkedModule, ...]
     run: RunFolder
     settings: TrainingSettings
     generations: tuple[GenerationSettings, ...]
@@ -124,7 +124,7 @@ class Sampler:
     @contextmanager
     def _bare_model(self) -> Iterator[None]:
         """The model without the layers that learn; what is drawn by chance here changes nothing of the training."""
-        with torch.random.fork_rng(), self.vae.present(), self.adapters.taken_out():
+        with torch.random.fork_rng(devices=[]), all_present(self.parked), self.adapters.taken_out():
             try:
                 yield
             finally:

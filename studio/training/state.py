@@ -1,7 +1,7 @@
 """All that a resumed run needs to go on to the bit: weights, optimizer, schedule, random state, position.
 
 What batches hold and what is drawn for them are functions of the seed and of the position (`studio.training.order`);
-the random state is that of torch's own generator, which LoRA dropout draws from, one for each process.
+the random state is that of the CPU's generator, which LoRA dropout draws from on every device, one for each process.
 """
 
 import io
@@ -148,24 +148,13 @@ def scaler_state(checkpoint: Checkpoint) -> dict[str, object] | None:
 
 
 def random_state() -> torch.Tensor:
-    """The state of torch's own generators, CPU's first, as bytes."""
-    cpu = torch.get_rng_state()
-    if torch.cuda.is_available():
-        return torch.cat([cpu, torch.cuda.get_rng_state()])
-    if torch.backends.mps.is_available():
-        return torch.cat([cpu, torch.mps.get_rng_state()])
-    return cpu
+    """The state of torch's own generator as bytes: the CPU's, from which all is drawn whatever the device."""
+    return torch.get_rng_state()
 
 
 def set_random_state(state: torch.Tensor) -> None:
-    """Set what `random_state` told; the device's part only where there is such a device."""
-    length = len(torch.get_rng_state())
-    torch.set_rng_state(state[:length])
-    device_state = state[length:]
-    if len(device_state) and torch.cuda.is_available():
-        torch.cuda.set_rng_state(device_state)
-    elif len(device_state) and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(device_state)
+    """Set what `random_state` gave; behind it older checkpoints have a device's, which nothing draws from."""
+    torch.set_rng_state(state[: len(torch.get_rng_state())])
 
 
 def _lora_bytes(weights: LoraWeights, metadata: Mapping[str, str]) -> bytes:

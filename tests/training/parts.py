@@ -147,8 +147,8 @@ def make_bench(
 ) -> Bench:
     """Encode into a cache that benches share, as preparation does."""
     data = make_training_set(snapshot, settings, resolution=settings.resolution or RESOLUTION, prior=prior)
-    latents = LatentCache(cache / "latents", digest_of(components.vae))
-    texts = TextCache(cache / "embeddings", digest_of(components.text_encoder))
+    latents = LatentCache(cache / "latents", digest_of(components.vae), "cpu")
+    texts = TextCache(cache / "embeddings", digest_of(components.text_encoder), "cpu")
     items = (*data.items, *data.held_out)
     for item in latents.missing(items, horizontal_flip=settings.horizontal_flip):
         latents.encode(item, components, horizontal_flip=settings.horizontal_flip)

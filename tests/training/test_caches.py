@@ -29,7 +29,7 @@ def parts(training_manager: PipelineManager) -> Components:
 
 @pytest.fixture
 def latents(tmp_path: Path) -> LatentCache:
-    return LatentCache(tmp_path / "latents", "a VAE")
+    return LatentCache(tmp_path / "latents", "a VAE", "cpu")
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_second_run_touches_nothing(tmp_path: Path, snapshot: Snapshot, parts:
     items = items_of(snapshot)
 
     def run() -> None:
-        latents, texts = LatentCache(tmp_path / "l", "v"), TextCache(tmp_path / "t", "e")
+        latents, texts = LatentCache(tmp_path / "l", "v", "cpu"), TextCache(tmp_path / "t", "e", "cpu")
         for item in latents.missing(items, horizontal_flip=True):
             latents.encode(item, parts, horizontal_flip=True)
         for caption in texts.missing(["", *(item.caption for item in items)]):
@@ -192,7 +192,7 @@ def test_a_damaged_file_is_made_again(
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_embedding_is_made_again(damage: Callable[[bytes], bytes], tmp_path: Path, parts: Components) -> None:
-    texts = TextCache(tmp_path / "t", "e")
+    texts = TextCache(tmp_path / "t", "e", "cpu")
     texts.encode("a shoe", parts)
     file = texts.file("a shoe")
     whole = file.read_bytes()
@@ -221,7 +221,7 @@ def test_a_file_that_vanishes_during_training_is_told(
     with pytest.raises(TrainingError, match=r"The cache lost the latents of shoe\.png .*Resume the run"):
         latents.moments(item, Variant(item.crops[0], False))
     with pytest.raises(TrainingError, match="The cache lost the embedding of 'a shoe'"):
-        TextCache(tmp_path / "t", "e").embedding("a shoe")
+        TextCache(tmp_path / "t", "e", "cpu").embedding("a shoe")
 
 
 def test_a_folder_of_the_file_that_is_gone_is_made_again(
@@ -248,7 +248,7 @@ def test_latents_with_nan_in_one_channel_are_refused_by_name(
 
 def test_an_embedding_with_nan_is_refused(tmp_path: Path, components: Components) -> None:
     next(components.text_encoder.parameters()).data[:] = torch.nan
-    texts = TextCache(tmp_path, "e")
+    texts = TextCache(tmp_path, "e", "cpu")
     with pytest.raises(TrainingError, match="The text encoder gives NaN for the caption 'a shoe'"):
         texts.encode("a shoe", components)
     assert texts.missing(["a shoe"]) == ["a shoe"]
@@ -277,7 +277,7 @@ def test_anything_that_changes_the_latents_is_encoded_anew(
         replace(item, sha256="0" * 64),
     ]
     assert latents.missing(others, horizontal_flip=False) == others
-    of_another_vae = LatentCache(tmp_path / "latents", "another VAE")
+    of_another_vae = LatentCache(tmp_path / "latents", "another VAE", "cpu")
     assert of_another_vae.missing([item], horizontal_flip=False) == [item]
 
 
@@ -293,9 +293,26 @@ def test_transparency_is_laid_on_the_items_background(latents: LatentCache, tmp_
 
 
 def test_another_text_encoder_has_other_embeddings(tmp_path: Path, parts: Components) -> None:
-    TextCache(tmp_path, "one").encode("a shoe", parts)
-    assert TextCache(tmp_path, "one").missing(["a shoe", "a shoe "]) == ["a shoe "]
-    assert TextCache(tmp_path, "two").missing(["a shoe"]) == ["a shoe"]
+    TextCache(tmp_path, "one", "cpu").encode("a shoe", parts)
+    assert TextCache(tmp_path, "one", "cpu").missing(["a shoe", "a shoe "]) == ["a shoe "]
+    assert TextCache(tmp_path, "two", "cpu").missing(["a shoe"]) == ["a shoe"]
+
+
+def test_another_kind_of_device_and_another_torch_have_their_own(
+    latents: LatentCache, tmp_path: Path, parts: Components, item: TrainingItem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(latents, item, parts)
+    TextCache(tmp_path, "one", "cpu").encode("a shoe", parts)
+
+    def missing(device_type: str) -> tuple[bool, bool]:
+        pictures = LatentCache(tmp_path / "latents", "a VAE", device_type)
+        texts = TextCache(tmp_path, "one", device_type)
+        return bool(pictures.missing([item], horizontal_flip=False)), bool(texts.missing(["a shoe"]))
+
+    assert missing("cpu") == (False, False)
+    assert missing("mps") == (True, True)
+    monkeypatch.setattr(torch, "__version__", "9.0")
+    assert missing("cpu") == (True, True)
 
 
 @pytest.mark.parametrize("digest", [digest_of, fingerprint_of])
@@ -333,7 +350,7 @@ def test_arrays_are_read_through_memory_mapping(
 
 
 def test_embeddings_are_those_of_diffusers_own_pipeline(tmp_path: Path, parts: Components) -> None:
-    texts = TextCache(tmp_path, "e")
+    texts = TextCache(tmp_path, "e", "cpu")
     for caption in ("", "a red shoe, white ground", "word " * 200):
         texts.encode(caption, parts)
         wanted, _ = parts.pipeline.encode_prompt(caption, torch.device("cpu"), 1, False)
@@ -342,7 +359,7 @@ def test_embeddings_are_those_of_diffusers_own_pipeline(tmp_path: Path, parts: C
 
 def test_a_captions_brackets_are_words_and_no_weights(tmp_path: Path, parts: Components) -> None:
     """As diffusers' own pipeline has it: what is trained on is not a prompt."""
-    texts = TextCache(tmp_path, "e")
+    texts = TextCache(tmp_path, "e", "cpu")
     texts.encode("a (red:1.5) shoe", parts)
     wanted, _ = parts.pipeline.encode_prompt("a (red:1.5) shoe", torch.device("cpu"), 1, False)
     torch.testing.assert_close(texts.embedding("a (red:1.5) shoe"), wanted[0], atol=1e-5, rtol=1e-5)

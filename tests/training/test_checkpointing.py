@@ -2,9 +2,7 @@
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 
@@ -16,7 +14,6 @@ from studio.training.checkpointing import (
     BACKWARD_FACTOR,
     SHARE_OF_FREE,
     decide_checkpointing,
-    free_bytes,
     kept_bytes_of,
 )
 from studio.training.noise_loss import Denoiser, losses_of
@@ -88,28 +85,6 @@ def test_a_choice_is_a_choice_whatever_is_free(
     for free in (GIB, 1000 * GIB):
         decision = decide(monkeypatch, free=free, per_picture=GIB, choice=choice)
         assert (decision.on, decision.reason) == (on, f"Gradient checkpointing is {choice}, as you chose.")
-
-
-def test_on_a_cpu_what_is_free_is_what_the_system_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * GIB))
-    assert free_bytes(CPU) == 5 * GIB
-
-
-def test_on_apples_gpu_it_is_what_the_limit_leaves_but_shared_with_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * GIB))
-    for held, free in ((2 * GIB, 5 * GIB), (13 * GIB, 3 * GIB)):
-        monkeypatch.setattr(checkpointing, "read_accelerator", lambda device, held=held: (held, 16 * GIB))
-        assert free_bytes(torch.device("mps")) == free
-
-
-def test_on_cuda_what_others_hold_is_not_free_and_what_torch_keeps_for_later_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 * GIB))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * GIB, 16 * GIB))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 4 * GIB)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3 * GIB)
-    assert free_bytes(torch.device("cuda")) == 10 * GIB
 
 
 def kept(bench: Bench, *, side: int, pictures: int = 1) -> int:

@@ -70,7 +70,7 @@ def place(tiny_model: Path, small_dataset: Callable[[Path], Path], tmp_path_fact
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes that took a known time and memory."""
-    monkeypatch.setattr(preflight, "_measure", lambda prepared, processes: MEASURED)
+    monkeypatch.setattr(preflight, "_measure", lambda prepared: MEASURED)
 
 
 def test_a_real_one_takes_seconds_and_leaves_caches_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_where_keeping_could_not_be_tried_the_other_way_is_forecast(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = preflight._Measured(with_checkpointing=TWICE, without=None, encoding_seconds=0.5, picture_seconds=1.0)
-    monkeypatch.setattr(preflight, "_measure", lambda prepared, processes: only)
+    monkeypatch.setattr(preflight, "_measure", lambda prepared: only)
     found = place.forecast(gradient_checkpointing="off")
     assert found.gradient_checkpointing
     assert found.peak_bytes == TWICE.peak_bytes
@@ -232,15 +232,13 @@ def test_the_text_says_what_a_person_asks(place: Place, measured: None) -> None:
 def test_passes_are_computed_in_the_precision_of_the_training(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """On CUDA, mixed precision halves both: here the CPU's bfloat16 stands in for it."""
     seen: set[torch.dtype] = set()
-    processes = Processes(cpu_only=True, mixed_precision="no")
-    monkeypatch.setattr(processes.accelerator, "autocast", lambda: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(Processes, "half_precision", torch.bfloat16)
 
     def watched(*args: object, **options: object) -> Prepared:
         prepared = prepare(*args, **options)  # type: ignore[arg-type]
-        prepared.denoiser.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+        prepared.denoiser.register_forward_hook(lambda module, inputs, output: seen.add(module.unet.dtype))
         return prepared
 
-    monkeypatch.setattr(preflight, "Processes", lambda **_: processes)
     monkeypatch.setattr(preflight, "prepare", watched)
     monkeypatch.setattr(preflight, "kept_bytes_of", lambda denoiser, batch: 1000)
     place.forecast()
