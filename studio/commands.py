@@ -94,8 +94,9 @@ def loaded_manager(
             pick_device(cpu_only=cpu_only),
             rejected_folder=user_data.rejected,
             library=LoraLibrary(user_data.loras),
+            device_checks=user_data.device_checks,
         )
-        manager.load(model, progress=DownloadWatcher(_print_download, lambda: False))
+        manager.load(model, progress=DownloadWatcher(_print_download, lambda: False), on_check=_print_check)
         yield manager
     finally:
         lock.release()
@@ -130,6 +131,10 @@ def _step_printer(num_pictures: int) -> Callable[[int, StepProgress], None]:
         print(f"\r{words}", end="", file=sys.stderr)
 
     return print_step
+
+
+def _print_check(part: str) -> None:
+    print(f"\r{f'checking the device: {part}':<78}", end="", file=sys.stderr)
 
 
 def _print_download(progress: DownloadProgress) -> None:

@@ -106,7 +106,7 @@ def judge_device_check(device_type: str, kept: DeviceCheck | None) -> Finding:
     if device_type == "cpu":
         return ok(name, "not needed: the CPU is what others are compared with")
     if kept is None:
-        advice = "Press “Check the device” on the Inference tab; it takes seconds."
+        advice = "It is made by itself when a model is first loaded, or by `python -m studio smoke`."
         return note(name, "not made yet with this system and torch", advice)
     if kept.passed:
         return ok(name, kept.sentence)

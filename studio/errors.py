@@ -68,6 +68,10 @@ class DownloadCancelledError(CancelledError):
     """The user cancelled a download; what has arrived is kept, and the next attempt goes on from there."""
 
 
+class DeviceError(StudioError):
+    """The device computes wrongly what the studio cannot do without."""
+
+
 class InvalidImageError(StudioError):
     """An image that failed a check of `studio.engine.validation`, and so was not shown or saved as good.
 

@@ -1,5 +1,6 @@
 """What the engine tells the rest of the studio: plain facts, no torch, the same on disk and between processes."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,6 +43,7 @@ class PrecisionDecision(Fact):
     precision: PrecisionName
     requested: PrecisionName
     reason: str
+    tf32: bool = False
 
     @property
     def raised(self) -> bool:
@@ -71,8 +73,122 @@ class Check(Fact):
     finding: str
 
 
+class DeviceDifference(Fact):
+    """One part of the device check: the largest difference to the CPU, relative to the largest CPU value.
+
+    `consequence` is what the studio does where the part is wrong; empty where it cannot do without it.
+    """
+
+    part: str
+    difference: float
+    limit: float
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    consequence: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.limit
+
+
+class AttentionTrial(Fact):
+    """One way to compute attention, tried on a device at its real size; fields as `AttentionPlan`'s."""
+
+    max_scores: int | None
+    contiguous: bool
+    head_width: int | None
+    difference: float
+    limit: float
+    seconds: float
+    memory_bytes: int | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.limit
+
+    @property
+    def label(self) -> str:
+        """`chunks of 64 MiB`, `whole, heads widened to 64`."""
+        size = "whole" if self.max_scores is None else f"chunks of {self.max_scores * 4 // 2**20} MiB"
+        return size if self.head_width is None else f"{size}, heads widened to {self.head_width}"
+
+
+CHECK_FORMAT = 2  # of a device check; an older one is made anew
+# A smaller chunk that is nearly as fast is better: it takes less memory.
+NEARLY_AS_FAST = 1.05
+
+
+class DeviceCheck(Fact):
+    """The device compared with the CPU in float32. `differences` is empty on the CPU itself."""
+
+    device: str
+    device_name: str
+    operating_system: str
+    torch_version: str
+    checked_at: datetime
+    differences: tuple[DeviceDifference, ...] = ()
+    attention: tuple[AttentionTrial, ...] = ()
+    format: int = 1
+
+    @staticmethod
+    def chosen_of(trials: Sequence[AttentionTrial]) -> AttentionTrial | None:
+        """The fastest way to compute attention that is right, the first one that is nearly so; None where none is."""
+        right = [trial for trial in trials if trial.passed]
+        fastest = min((trial.seconds for trial in right), default=0.0)
+        return next((trial for trial in right if trial.seconds <= NEARLY_AS_FAST * fastest), None)
+
+    @property
+    def chosen_attention(self) -> AttentionTrial | None:
+        return self.chosen_of(self.attention)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all that the studio cannot do without is right."""
+        wrong = any(not difference.passed and not difference.consequence for difference in self.differences)
+        return not wrong and (not self.attention or self.chosen_attention is not None)
+
+    def is_wrong(self, part: str) -> bool:
+        """Whether a part was compared and found wrong."""
+        return any(not difference.passed for difference in self.differences if difference.part == part)
+
+    @property
+    def avoided(self) -> tuple[DeviceDifference, ...]:
+        """What is wrong, and the studio does without."""
+        return tuple(d for d in self.differences if not d.passed and d.consequence)
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        if not self.differences and not self.attention:
+            return f"The studio runs on the {self.device_name}: there is no other device to compare it with."
+        if not self.passed:
+            return (
+                f"{self.device_name} does not compute what the CPU computes: {self._worst}. Start the studio with "
+                f"--cpu, and update the operating system and torch ({self.torch_version})."
+            )
+        right = [difference for difference in self.differences if difference.passed]
+        worst = max(right, key=lambda d: d.difference / d.limit)
+        chosen = self.chosen_attention
+        return " ".join(
+            (
+                f"{self.device_name} computes what the CPU computes: the largest difference is "
+                f"{worst.difference:.1e} ({worst.part}), {worst.limit:.0e} is allowed.",
+                *((f"Attention: {chosen.label}, the fastest that is right.",) if chosen else ()),
+                *(f"Wrong here: {avoided.part}; {avoided.consequence}." for avoided in self.avoided),
+            )
+        )
+
+    @property
+    def _worst(self) -> str:
+        if self.attention and self.chosen_attention is None:
+            return f"no way to compute attention is right, of {len(self.attention)} that were tried"
+        needed = (difference for difference in self.differences if not difference.consequence)
+        worst = max(needed, key=lambda d: d.difference / d.limit)
+        return f"{worst.part} differs by {worst.difference:.1e}, {worst.limit:.0e} is allowed"
+
+
 class EngineFacts(Fact):
-    """The device, and what is loaded on it."""
+    """The device, and what is loaded on it. `device_check` is None where it was not made, as on a CPU."""
 
     device: str
     device_name: str
@@ -86,6 +202,7 @@ class EngineFacts(Fact):
     load_seconds: float
     load_memory: MemoryUse
     notes: tuple[str, ...] = ()
+    device_check: DeviceCheck | None = None
 
 
 class ValidPicture(Fact):
@@ -182,50 +299,6 @@ class ImagesReport(Fact):
     images: tuple[Annotated[MadeImage | FailedImage, Field(discriminator="valid")], ...] = ()
     finished: bool = False
     cancelled: bool = False
-
-
-class DeviceDifference(Fact):
-    """One part of the device check: the largest difference to the CPU, relative to the largest CPU value."""
-
-    part: str
-    difference: float
-    limit: float
-
-    @property
-    def passed(self) -> bool:
-        return self.difference <= self.limit
-
-
-class DeviceCheck(Fact):
-    """The device compared with the CPU in float32. `differences` is empty on the CPU itself."""
-
-    device: str
-    device_name: str
-    operating_system: str
-    torch_version: str
-    checked_at: datetime
-    differences: tuple[DeviceDifference, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return all(difference.passed for difference in self.differences)
-
-    @property
-    def sentence(self) -> str:
-        """The result in words."""
-        if not self.differences:
-            return f"The studio runs on the {self.device_name}: there is no other device to compare it with."
-        worst = max(self.differences, key=lambda d: d.difference / d.limit)
-        if self.passed:
-            return (
-                f"{self.device_name} computes what the CPU computes: the largest difference is "
-                f"{worst.difference:.1e} ({worst.part}), {worst.limit:.0e} is allowed."
-            )
-        return (
-            f"{self.device_name} does not compute what the CPU computes: {worst.part} differs by "
-            f"{worst.difference:.1e}, {worst.limit:.0e} is allowed. Start the studio with --cpu, and update "
-            f"the operating system and torch ({self.torch_version})."
-        )
 
 
 class SmokeReport(Fact):

@@ -52,6 +52,12 @@ class ModelSettings(Settings):
         title="Precision",
         description="float16 and bfloat16 are used on CUDA only; elsewhere they are raised to float32.",
     )
+    tf32: bool = Field(
+        False,
+        title="TF32",
+        description="Computes float32 faster on NVIDIA GPUs from Ampere on, by rounding the inputs of products to ten "
+        "bits. No effect elsewhere.",
+    )
     attention_slicing: bool = Field(
         False,
         title="Attention slicing",

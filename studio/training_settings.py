@@ -104,6 +104,12 @@ class TrainingSettings(Settings):
     mixed_precision: MixedPrecisionName = Field(
         "no", title="Mixed precision", description="bf16 and fp16 are used on CUDA only; elsewhere float32 is kept."
     )
+    tf32: bool = Field(
+        False,
+        title="TF32",
+        description="Computes float32 faster on NVIDIA GPUs from Ampere on, by rounding the inputs of products to ten "
+        "bits. No effect elsewhere.",
+    )
     gradient_checkpointing: CheckpointingChoice = Field(
         "auto",
         title="Gradient checkpointing",

@@ -1,47 +1,178 @@
-"""Does this device compute what the CPU computes? Forward and backward, on the shipped model, in seconds."""
+"""Does this device compute what the CPU computes? Operations at their real sizes, then the shipped model's passes.
+
+What it finds has consequences: the fastest way to compute attention that is right is used, what the studio can do
+without is avoided, and a device that is wrong elsewhere is refused (`DeviceCheck`).
+"""
 
 import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from studio.engine.attention import MPS_MAX_SCORES, AttentionPlan, attention_plan, set_attention
 from studio.engine.denoise import decode, denoise, first_latents, set_timesteps
-from studio.engine.device import device_name
+from studio.engine.device import device_name, release_memory, synchronize
+from studio.engine.device_operations import Compute, DeviceOperation, Tensors, attention_of, device_operations
+from studio.engine.memory import MemoryMeter
 from studio.engine.models import Components, find_model, load_components, move_components
-from studio.engine.precision import assert_precision
+from studio.engine.precision import assert_precision, full_float32
 from studio.engine.schedulers import make_scheduler
 from studio.engine.text import encode_prompts
 from studio.files import write_atomically
 from studio.machine import operating_system
-from studio.results import DeviceCheck, DeviceDifference
+from studio.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
 from studio.settings import SHIPPED_MODEL, GenerationSettings
 
 logger = logging.getLogger(__name__)
 
-# Float32 on another device differs by rounding, about 1e-5 (1e-3 where convolutions use TF32). The faults that
-# were reported for MPS (recycled memory, wrong gradients) are off by whole numbers or NaN.
+# Float32 on another device differs by rounding, about 1e-5. The faults that were reported for MPS (recycled memory,
+# wrong gradients) are off by whole numbers or NaN.
 LIMIT = 1e-2
-# Guided a little only: at the usual 7.5 four steps make a hundred times as much of each rounding, so that TF32 alone
-# was off by 0.6 on a GPU that is sound.
+OPERATION_LIMIT = 1e-3
+# Guided a little only: at the usual 7.5 four steps make a hundred times as much of each rounding.
 SAMPLE = GenerationSettings(prompt="black casual shoes", num_inference_steps=4, guidance_scale=2, seed=0)
+LATENTS_SIDE = 64  # of Stable Diffusion 1.5's own 512 × 512
 _CHECKS = TypeAdapter(tuple[DeviceCheck, ...])
+Told = Callable[[str], None]
 
 
-def check_device(device: torch.device) -> DeviceCheck:
+def attention_candidates(device: torch.device) -> tuple[AttentionPlan, ...]:
+    """The ways to compute attention that are tried on a device."""
+    if device.type != "mps":
+        return (AttentionPlan(),)
+    chunks = AttentionPlan(max_scores=MPS_MAX_SCORES, contiguous=True)
+    sizes = tuple(replace(chunks, max_scores=scores) for scores in (2**24, 2**26, MPS_MAX_SCORES))
+    # Widths for which Metal has fused kernels, it is said: then nothing of the scores is stored.
+    return (*sizes, *(replace(chunks, head_width=width) for width in (64, 96, 128)))
+
+
+def check_device(device: torch.device, *, on_part: Told = lambda _part: None) -> DeviceCheck:
     """Compare a device with the CPU in float32; on the CPU itself there is nothing to compare.
+
+    Args:
+        on_part: told of each part before it is computed.
 
     Raises:
         ModelError: where the shipped model cannot be read.
     """
-    if device.type == "cpu":
-        return _result(device, ())
+    return _result(device) if device.type == "cpu" else compare_device(device, on_part=on_part)
+
+
+def compare_device(
+    device: torch.device, *, on_part: Told = lambda _part: None, side: int = LATENTS_SIDE
+) -> DeviceCheck:
+    """The comparison itself.
+
+    Args:
+        side: of the latents whose sizes are tried; smaller ones do not show every fault.
+    """
+    with full_float32():
+        trials = try_attention(device, attention_candidates(device), tokens=side * side, on_part=on_part)
+        plan = plan_of(trials)
+        operations = list(device_operations(side=side))
+        if plan is not None:
+            narrow = (side // 2) ** 2
+            wide = attention_of(plan, tokens=narrow, width=80)
+            operations.insert(0, DeviceOperation(f"attention, {narrow} × 80", wide))
+        differences = check_operations(device, operations, on_part=on_part)
+        if plan is not None:
+            on_part("the shipped model's passes")
+            differences += _check_model(device, plan)
+    release_memory(device)
+    return _result(device, differences, trials)
+
+
+def try_attention(
+    device: torch.device,
+    candidates: Sequence[AttentionPlan],
+    *,
+    tokens: int,
+    compute: Callable[..., Compute] = attention_of,
+    on_part: Told = lambda _part: None,
+) -> tuple[AttentionTrial, ...]:
+    """Self-attention, 2 × 8 × tokens × 40, by each candidate: how far from the CPU's, how fast, how much memory.
+
+    Args:
+        compute: gives the computation of a plan.
+    """
+    reference = compute(AttentionPlan(), tokens=tokens, width=40)(torch.device("cpu"))
+    trials = []
+    for number, plan in enumerate(candidates, start=1):
+        on_part(f"attention, way {number} of {len(candidates)}")
+        difference, seconds, num_bytes = _measured(device, compute(plan, tokens=tokens, width=40), reference)
+        trials.append(
+            AttentionTrial(
+                max_scores=plan.max_scores,
+                contiguous=plan.contiguous,
+                head_width=plan.head_width,
+                difference=difference,
+                limit=OPERATION_LIMIT,
+                seconds=seconds,
+                memory_bytes=num_bytes,
+            )
+        )
+    return tuple(trials)
+
+
+def plan_of(trials: Sequence[AttentionTrial]) -> AttentionPlan | None:
+    """The fastest of those that are right; None where none is."""
+    chosen = DeviceCheck.chosen_of(trials)
+    if chosen is None:
+        return None
+    return AttentionPlan(chosen.max_scores, contiguous=chosen.contiguous, head_width=chosen.head_width)
+
+
+def check_operations(
+    device: torch.device, operations: Sequence[DeviceOperation], *, on_part: Told = lambda _part: None
+) -> tuple[DeviceDifference, ...]:
+    """Each operation on the device beside its reference."""
+    found = []
+    for operation in operations:
+        on_part(operation.name)
+        reference = operation.reference(device) if operation.reference else operation.compute(torch.device("cpu"))
+        difference, seconds, num_bytes = _measured(device, operation.compute, reference)
+        found.append(
+            DeviceDifference(
+                part=operation.name,
+                difference=difference,
+                limit=OPERATION_LIMIT,
+                seconds=seconds,
+                memory_bytes=num_bytes,
+                consequence=operation.consequence,
+            )
+        )
+    return tuple(found)
+
+
+def _measured(device: torch.device, compute: Compute, reference: Tensors) -> tuple[float, float, int | None]:
+    """(largest difference, seconds of a second go, bytes of the device at their peak)."""
+    try:
+        with MemoryMeter(device) as meter:
+            difference = max(_difference(own, wanted) for own, wanted in zip(compute(device), reference, strict=True))
+            synchronize(device)
+            meter.sample_accelerator()
+            started = time.perf_counter()
+            compute(device)
+            synchronize(device)
+    except RuntimeError as error:  # the device has no such operation, or not the memory: as good as wrong
+        logger.warning("The device check found an operation that fails on %s: %s", device, error)
+        return float("inf"), float("inf"), None
+    return difference, time.perf_counter() - started, meter.use.peak_accelerator_bytes
+
+
+def _check_model(device: torch.device, plan: AttentionPlan) -> tuple[DeviceDifference, ...]:
     model = find_model(SHIPPED_MODEL)
     reference, candidate = load_components(model, "float32"), load_components(model, "float32")
     move_components(candidate, device)
     assert_precision(candidate.modules(), "float32")
-    return _result(device, compare(candidate, reference))
+    set_attention(reference, attention_plan(torch.device("cpu")))
+    set_attention(candidate, plan)
+    return compare(candidate, reference)
 
 
 def compare(candidate: Components, reference: Components) -> tuple[DeviceDifference, ...]:
@@ -90,13 +221,17 @@ def _gradients(components: Components) -> torch.Tensor:
 
 def _difference(candidate: torch.Tensor, reference: torch.Tensor) -> float:
     """Largest |candidate - reference| over largest |reference|; infinite where the candidate is not finite."""
-    candidate = candidate.cpu()
+    candidate, reference = candidate.cpu(), reference.cpu()
     if not bool(torch.isfinite(candidate).all()):
         return float("inf")
     return float((candidate - reference).abs().max() / reference.abs().max())
 
 
-def _result(device: torch.device, differences: tuple[DeviceDifference, ...]) -> DeviceCheck:
+def _result(
+    device: torch.device,
+    differences: tuple[DeviceDifference, ...] = (),
+    attention: tuple[AttentionTrial, ...] = (),
+) -> DeviceCheck:
     return DeviceCheck(
         device=str(device),
         device_name=device_name(device),
@@ -104,6 +239,8 @@ def _result(device: torch.device, differences: tuple[DeviceDifference, ...]) -> 
         torch_version=torch.__version__,
         checked_at=datetime.now().astimezone(),
         differences=differences,
+        attention=attention,
+        format=CHECK_FORMAT,
     )
 
 
@@ -115,12 +252,12 @@ def keep_check(path: Path, check: DeviceCheck) -> None:
 
 def kept_check(path: Path, device: torch.device) -> DeviceCheck | None:
     """The kept result for this machine, operating system and torch version, if there is one."""
-    wanted = _identity(_result(device, ()))
+    wanted = _identity(_result(device))
     return next((kept for kept in _kept_checks(path) if _identity(kept) == wanted), None)
 
 
-def _identity(check: DeviceCheck) -> tuple[str, str, str, str]:
-    return check.device, check.device_name, check.operating_system, check.torch_version
+def _identity(check: DeviceCheck) -> tuple[object, ...]:
+    return check.device, check.device_name, check.operating_system, check.torch_version, check.format
 
 
 def _kept_checks(path: Path) -> tuple[DeviceCheck, ...]:

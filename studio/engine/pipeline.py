@@ -11,6 +11,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 from diffusers import SchedulerMixin
+from diffusers.models.upsampling import Upsample2D
 
 from studio.engine.attention import attention_plan, set_attention
 from studio.engine.clock import Clock
@@ -23,22 +24,31 @@ from studio.engine.denoise import (
     native_size,
     set_timesteps,
 )
-from studio.engine.device import device_name, prepare_device, release_memory, synchronize, trim_memory
+from studio.engine.device import (
+    compute_on_cpu,
+    device_name,
+    prepare_device,
+    release_memory,
+    synchronize,
+    trim_memory,
+)
+from studio.engine.device_check import check_device, keep_check, kept_check, plan_of
+from studio.engine.device_operations import UPSAMPLING
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.lora_layers import LoraLayers
 from studio.engine.memory import MemoryMeter
 from studio.engine.models import Components, find_model, load_components, move_components
-from studio.engine.precision import assert_precision, decide_precision
+from studio.engine.precision import assert_precision, decide_precision, set_tf32
 from studio.engine.preview import LatentPreview
 from studio.engine.rejected import keep_rejected
 from studio.engine.schedulers import make_scheduler
 from studio.engine.text import TextEncoding
 from studio.engine.validation import Fault, check_decoded, check_latents, check_picture, passed_checks
-from studio.errors import GenerationCancelledError, InvalidImageError, ModelError
+from studio.errors import DeviceError, GenerationCancelledError, InvalidImageError, ModelError
 from studio.loras.library import LoraLibrary
 from studio.machine import versions
 from studio.prompts import take_lora_tags
-from studio.results import Check, EngineFacts, ImageRecord, LoraUsed, MemoryUse, Timings
+from studio.results import Check, DeviceCheck, EngineFacts, ImageRecord, LoraUsed, MemoryUse, Timings
 from studio.settings import GenerationSettings, ModelSettings
 
 # Steps between two looks at the latents: on MPS and CUDA each look waits for the device, so not at every one.
@@ -110,13 +120,23 @@ class PipelineManager:
         device: where to compute; `studio.engine.device.pick_device()` chooses.
         rejected_folder: where copies of invalid images go, for diagnosis.
         library: where LoRAs are found by name; those that ship with the studio where none is given.
+        device_checks: where results of the device check are kept. Where it is given, a GPU that has not been checked
+            with this system and torch is, before the first model is loaded.
     """
 
-    def __init__(self, device: torch.device, *, rejected_folder: Path, library: LoraLibrary | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        rejected_folder: Path,
+        library: LoraLibrary | None = None,
+        device_checks: Path | None = None,
+    ) -> None:
         prepare_device(device)
         self.device = device
         self.rejected_folder = rejected_folder
         self.library = library or LoraLibrary()
+        self._device_checks = device_checks
         self._thread = threading.get_ident()
         self._loaded: _Loaded | None = None
 
@@ -143,14 +163,25 @@ class PipelineManager:
         """
         return self._require_loaded().loras
 
-    def load(self, settings: ModelSettings, *, progress: DownloadWatcher | None = None) -> EngineFacts:
+    def load(
+        self,
+        settings: ModelSettings,
+        *,
+        progress: DownloadWatcher | None = None,
+        on_check: Callable[[str], None] = lambda _part: None,
+    ) -> EngineFacts:
         """Load a model in the precision that the policy decides, and assert it on every parameter.
 
         The model before it leaves memory first, so there need never be room for two.
 
+        Args:
+            progress: told how far a download is, asked whether to stop.
+            on_check: told of each part of the device check, where that has to be made first.
+
         Raises:
             ModelError: where the model cannot be found (the one before it stays loaded), or cannot be read (none
                 is loaded then).
+            DeviceError: where the device computes wrongly; nothing is loaded then.
             PrecisionError: where a tensor is not in the decided precision; nothing is loaded then.
             DownloadCancelledError: where the watcher asked to stop; the model before it is still loaded then.
         """
@@ -158,13 +189,17 @@ class PipelineManager:
         found = find_model(settings.model, progress=progress)
         self.unload()
         started = time.perf_counter()
-        decision = decide_precision(self.device.type, settings.precision)
+        check = self._known_check() or self._check_first(on_check)
+        if check is not None and not check.passed:
+            raise DeviceError(check.sentence)
+        decision = decide_precision(self.device.type, settings.precision, tf32=settings.tf32)
+        set_tf32(decision.tf32)
         meter = MemoryMeter(self.device)
         with meter:
             components = load_components(found, decision.precision, prediction_type=settings.prediction_type)
             assert_precision(components.modules(), decision.precision)  # here, or a missing tensor cannot move
             move_components(components, self.device)
-            set_attention(components, attention_plan(self.device, slicing=settings.attention_slicing))
+            self._follow(check, components, slicing=settings.attention_slicing)
             assert_precision(components.modules(), decision.precision)
             synchronize(self.device)
         width, height = native_size(components)
@@ -181,9 +216,41 @@ class PipelineManager:
             load_seconds=time.perf_counter() - started,
             load_memory=meter.use,
             notes=found.notes,
+            device_check=check,
         )
         self._loaded = _Loaded(components, facts, TextEncoding(components), LoraLayers(components, self.library))
         return facts
+
+    def check_device(self, on_part: Callable[[str], None] = lambda _part: None) -> DeviceCheck:
+        """Compare the device with the CPU and keep the result; models that are loaded from now on follow it.
+
+        Raises:
+            ModelError: where the shipped model cannot be read.
+            OSError: where the result cannot be kept.
+        """
+        self._assert_own_thread()
+        check = check_device(self.device, on_part=on_part)
+        if self._device_checks is not None:
+            keep_check(self._device_checks, check)
+        return check
+
+    def _known_check(self) -> DeviceCheck | None:
+        return kept_check(self._device_checks, self.device) if self._device_checks is not None else None
+
+    def _check_first(self, on_part: Callable[[str], None]) -> DeviceCheck | None:
+        """The check of a GPU of which nothing is known yet."""
+        if self._device_checks is None or self.device.type == "cpu":
+            return None
+        return self.check_device(on_part)
+
+    def _follow(self, check: DeviceCheck | None, components: Components, *, slicing: bool) -> None:
+        """Compute as the device check found it right."""
+        tuned = plan_of(check.attention) if check is not None else None
+        set_attention(components, attention_plan(self.device, tuned=tuned, slicing=slicing))
+        if check is not None and check.is_wrong(UPSAMPLING):
+            for module in (*components.unet.modules(), *components.vae.modules()):
+                if isinstance(module, Upsample2D):
+                    compute_on_cpu(module)
 
     def unload(self) -> None:
         """Forget the model and give its memory back."""

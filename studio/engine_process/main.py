@@ -23,6 +23,7 @@ from studio.engine_process.messages import (
     REQUESTS,
     Cancel,
     CheckDevice,
+    CheckingDevice,
     CheckLora,
     Compare,
     ComparisonChanged,
@@ -119,6 +120,7 @@ class EngineProcess:
             pick_device(cpu_only=cpu_only),
             rejected_folder=user_data.rejected,
             library=LoraLibrary(user_data.loras),
+            device_checks=user_data.device_checks,
         )
 
     def run(self) -> None:
@@ -156,7 +158,6 @@ class EngineProcess:
             self._check_device()
 
     def _load(self, request: Load) -> None:
-        from studio.engine.device_check import kept_check
         from studio.engine.hub_download import DownloadProgress, DownloadWatcher
 
         def on_progress(progress: DownloadProgress) -> None:
@@ -170,9 +171,12 @@ class EngineProcess:
             )
 
         self._tell(Loading(model=request.settings.model))
-        facts = self._manager.load(request.settings, progress=DownloadWatcher(on_progress, self._mailbox.cancelled))
-        check = kept_check(self._user_data.device_checks, self._manager.device)
-        self._tell(Loaded(facts=facts, device_check=check, tokenizer_file=self._keep_tokenizer()))
+        facts = self._manager.load(
+            request.settings,
+            progress=DownloadWatcher(on_progress, self._mailbox.cancelled),
+            on_check=lambda part: self._tell(CheckingDevice(part=part)),
+        )
+        self._tell(Loaded(facts=facts, tokenizer_file=self._keep_tokenizer()))
 
     def _keep_tokenizer(self) -> Path:
         file = self._user_data.cache / "tokenizer.json"
@@ -245,10 +249,7 @@ class EngineProcess:
         return RunWatcher(on_step, self._mailbox.cancelled)
 
     def _check_device(self) -> None:
-        from studio.engine.device_check import check_device, keep_check
-
-        check = check_device(self._manager.device)
-        keep_check(self._user_data.device_checks, check)
+        check = self._manager.check_device(lambda part: self._tell(CheckingDevice(part=part)))
         self._tell(DeviceChecked(check=check))
 
     def _tell(self, event: Event) -> None:

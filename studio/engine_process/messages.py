@@ -103,14 +103,13 @@ class Downloading(Fact):
 
 
 class Loaded(Fact):
-    """A model is loaded; `device_check` is what is known of this machine from before.
+    """A model is loaded.
 
     `tokenizer_file` is the model's tokenizer as one JSON file, so that the page can count tokens without torch.
     """
 
     kind: Literal["loaded"] = "loaded"
     facts: EngineFacts
-    device_check: DeviceCheck | None
     tokenizer_file: Path
 
 
@@ -166,6 +165,13 @@ class LoraChecked(Fact):
     problem: str = ""
 
 
+class CheckingDevice(Fact):
+    """The device check has come to a part of its own; a load makes it first where it was not made yet."""
+
+    kind: Literal["checking_device"] = "checking_device"
+    part: str
+
+
 class DeviceChecked(Fact):
     """The device check is done."""
 
@@ -202,6 +208,7 @@ Event = (
     | ImagesChanged
     | ComparisonChanged
     | LoraChecked
+    | CheckingDevice
     | DeviceChecked
     | MakingRoom
     | Failed

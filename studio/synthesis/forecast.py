@@ -29,7 +29,10 @@ def measure(settings: BatchSettings, plan: BatchPlan, user_data: UserData) -> Pl
         StudioError: where the model or a LoRA cannot be used.
     """
     manager = PipelineManager(
-        pick_device(cpu_only=settings.cpu), rejected_folder=user_data.rejected, library=LoraLibrary(user_data.loras)
+        pick_device(cpu_only=settings.cpu),
+        rejected_folder=user_data.rejected,
+        library=LoraLibrary(user_data.loras),
+        device_checks=user_data.device_checks,
     )
     loaded = manager.load(ModelSettings(model=settings.model, precision=settings.precision))
     native = loaded.width * loaded.height

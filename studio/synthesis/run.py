@@ -158,8 +158,16 @@ class BatchRun:
         if device.type == "cuda":
             device = torch.device("cuda", self.share.local_index % torch.cuda.device_count())
         library = LoraLibrary(self.user_data.loras)
-        manager = PipelineManager(device, rejected_folder=self.folder.rejected, library=library)
-        facts = manager.load(ModelSettings(model=self.settings.model, precision=self.settings.precision))
+        manager = PipelineManager(
+            device,
+            rejected_folder=self.folder.rejected,
+            library=library,
+            device_checks=self.user_data.device_checks,
+        )
+        facts = manager.load(
+            ModelSettings(model=self.settings.model, precision=self.settings.precision),
+            on_check=lambda part: self._state("preparing", f"Checking the device: {part}."),
+        )
         if self.share.is_first:
             write_lineage(self.folder.lineage, lineage_of(self.plan, self.folder.name, facts, library, self.settings))
         return manager

@@ -14,11 +14,11 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from studio.engine.dropout import SeededDropout
 from studio.engine.lora_weights import LayerWeights, LoraWeights
 from studio.engine.models import Components
 from studio.errors import TrainingError
 from studio.loras.keys import Part
-from studio.training.dropout import SeededDropout
 from studio.training.fused_linear import fuse
 from studio.training_settings import TargetName, TrainingSettings
 

@@ -9,6 +9,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from studio.dataset.snapshot import Snapshot
+from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.heap import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.models import Components
@@ -18,7 +19,7 @@ from studio.errors import CancelledError, TrainingError
 from studio.loras.library import LoraLibrary
 from studio.machine import versions
 from studio.paths import UserData
-from studio.results import EngineFacts
+from studio.results import DeviceCheck, EngineFacts
 from studio.runs.plan import TrainingPlan
 from studio.settings import GenerationSettings, ModelSettings
 from studio.training.adapters import Adapters
@@ -32,8 +33,10 @@ from studio.training.samples import check_generation, choose_prompts, validation
 from studio.training.training_set import TrainingSet, make_training_set
 from studio.training_settings import TrainingSettings
 
-# Gradients were wrong on MPS where a batch has more tokens than this, after a change of shape (pytorch #177116).
-MPS_TOKENS_LIMIT = 32_768
+# Gradients were wrong on MPS where a batch has more rows (latents), after a change of shape (pytorch #177116).
+MPS_MAX_ROWS = 32_768
+# Where the device check finds fewer wrong: so many are two images of 512 × 512.
+CHECKED_MAX_ROWS = 8_192
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def prepare(
     manager, facts = _load(settings, processes.device, user_data, tell=tell, cancelled=cancelled)
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
-    _assert_fits(settings, resolution=resolution, device=processes.device)
+    assert_fits(settings, resolution=resolution, device=processes.device, check=facts.device_check)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     digests = _digests(components)
     _assert_same_model(settings, plan, digests)
@@ -131,10 +134,16 @@ def _load(
     cancelled: Callable[[], bool],
 ) -> tuple[PipelineManager, EngineFacts]:
     tell("Loading the model.")
-    manager = PipelineManager(device, rejected_folder=user_data.rejected, library=LoraLibrary(user_data.loras))
+    manager = PipelineManager(
+        device,
+        rejected_folder=user_data.rejected,
+        library=LoraLibrary(user_data.loras),
+        device_checks=user_data.device_checks,
+    )
     facts = manager.load(
-        ModelSettings(model=settings.model, prediction_type=settings.prediction_type),
+        ModelSettings(model=settings.model, prediction_type=settings.prediction_type, tf32=settings.tf32),
         progress=DownloadWatcher(lambda p: tell(f"Downloading {p.file}: {p.done_bytes:,} bytes."), cancelled),
+        on_check=lambda part: tell(f"Checking the device: {part}."),
     )
     return manager, facts
 
@@ -166,23 +175,43 @@ def _assert_same_model(settings: TrainingSettings, plan: TrainingPlan | None, di
         )
 
 
-def largest_batch(device_type: str, resolution: int) -> int | None:
-    """The most pictures a batch may have on a device; None where there is no limit but memory.
+def largest_batch(device_type: str, resolution: int, *, max_rows: int = MPS_MAX_ROWS) -> int | None:
+    """The most images a batch may have on a device; None where there is no limit but memory.
 
-    Not run on a Mac: the rule is tested as a rule.
+    Args:
+        max_rows: of a linear layer's input, which has one for each latent: more are computed wrongly.
     """
-    if device_type != "mps":
+    if device_type != "mps" and max_rows == MPS_MAX_ROWS:
         return None
-    return max(1, MPS_TOKENS_LIMIT // (resolution // 8) ** 2)
+    return max(1, max_rows // (resolution // 8) ** 2)
 
 
-def _assert_fits(settings: TrainingSettings, *, resolution: int, device: torch.device) -> None:
-    most = largest_batch(device.type, resolution)
+def assert_fits(
+    settings: TrainingSettings, *, resolution: int, device: torch.device, check: DeviceCheck | None
+) -> None:
+    """What the device computes wrongly is not asked of it.
+
+    Raises:
+        TrainingError: it names the setting to change.
+    """
+    wrong_rows = check is not None and check.is_wrong(LINEAR)
+    most = largest_batch(device.type, resolution, max_rows=CHECKED_MAX_ROWS if wrong_rows else MPS_MAX_ROWS)
     if most is not None and settings.train_batch_size > most:
+        why = "as the device check found" if wrong_rows else "pytorch #177116"
         raise TrainingError(
-            f"train_batch_size must be at most {most} at {resolution} pixels on Apple's GPUs, whose gradients are "
-            f"wrong beyond (pytorch #177116), got {settings.train_batch_size}. Raise "
-            "gradient_accumulation_steps instead."
+            f"train_batch_size must be at most {most} at {resolution} pixels on this GPU, whose gradients are wrong "
+            f"beyond ({why}), got {settings.train_batch_size}. Raise gradient_accumulation_steps instead."
+        )
+    if (
+        check is not None
+        and check.is_wrong(DROPOUT)
+        and settings.lora_dropout
+        and settings.gradient_checkpointing != "off"
+    ):
+        raise TrainingError(
+            f"lora_dropout must be 0 or gradient_checkpointing off on this GPU, which drops other numbers where a "
+            f"pass is computed again (device check), got {settings.lora_dropout:g} and "
+            f"{settings.gradient_checkpointing}."
         )
 
 
@@ -287,7 +316,8 @@ def _plan(
     resolution: int,
 ) -> TrainingPlan:
     mixed_precision, precision_note = precision_of_passes(processes.device, settings.mixed_precision)
-    notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note]
+    checked = facts.device_check.sentence if facts.device_check else ""
+    notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
     if settings.num_validation_images and not prompts:
         notes.append("No validation pictures are made: no picture has a caption. Give validation_prompts to see some.")
     if settings.optimizer == "Prodigy" and settings.learning_rate < 0.1:

@@ -8,6 +8,8 @@ import gradio as gr
 
 from studio.engine_process.client import EngineClient
 from studio.engine_process.view import EngineView
+from studio.reports import gigabytes
+from studio.results import AttentionTrial, DeviceCheck, DeviceDifference
 from studio.settings import ModelSettings, parse_settings
 from studio.ui.html import table, text
 from studio.ui.parts import Update
@@ -22,6 +24,7 @@ class ModelBox:
     model: gr.Textbox
     precision: gr.Dropdown
     prediction_type: gr.Dropdown
+    tf32: gr.Checkbox
     load: gr.Button
     cancel: gr.Button
     check: gr.Button
@@ -49,6 +52,7 @@ def build() -> ModelBox:
                     ("prediction_type", ["auto", "epsilon", "v_prediction"]),
                 )
             )
+        tf32 = gr.Checkbox(defaults.tf32, label=fields["tf32"].title, info=fields["tf32"].description, interactive=True)
         with gr.Row(elem_classes="actions"):
             load = gr.Button("Load", elem_id="load-model", interactive=False)
             cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
@@ -63,7 +67,7 @@ def build() -> ModelBox:
         "cancel-load": cancel,
         "check": check,
     }
-    return ModelBox(model, precision, prediction, load, cancel, check, shown)
+    return ModelBox(model, precision, prediction, tf32, load, cancel, check, shown)
 
 
 def render(view: EngineView) -> dict[str, Update]:
@@ -97,18 +101,44 @@ def _model_facts(view: EngineView) -> str:
 
 
 def _device_words(view: EngineView) -> str:
-    if view.device_check is None:
-        return "<p>Not checked on this machine yet. It compares a few UNet steps, a VAE decode and a backward pass.</p>"
-    kind = "good" if view.device_check.passed else "bad"
-    when = f"{view.device_check.checked_at:%d %B %Y}"
-    return f'<p class="{kind}">{text(view.device_check.sentence)}</p><p class="quiet">checked on {when}</p>'
+    check = view.device_check
+    if check is None:
+        return (
+            "<p>Not checked on this machine yet. A GPU is checked by itself when a model is first loaded on it: "
+            "operations at their real sizes, then a few U-Net steps, a VAE decode and a backward pass.</p>"
+        )
+    kind = "good" if check.passed else "bad"
+    words = f'<p class="{kind}">{text(check.sentence)}</p><p class="quiet">checked on {check.checked_at:%d %B %Y}</p>'
+    return words + _device_table(check)
+
+
+def _device_table(check: DeviceCheck) -> str:
+    """Each part: how far from the CPU, what is allowed, the verdict, time and memory."""
+    chosen = check.chosen_attention
+    named: list[tuple[str, AttentionTrial | DeviceDifference, str]] = [
+        *((f"attention: {trial.label}", trial, "used" if trial is chosen else "") for trial in check.attention),
+        *((difference.part, difference, difference.consequence) for difference in check.differences),
+    ]
+    rows = [
+        (
+            name,
+            f"{part.difference:.1e}",
+            f"{part.limit:.0e}",
+            (f"right{', used' if note == 'used' else ''}" if part.passed else f"wrong{f': {note}' if note else ''}"),
+            "–" if part.seconds is None else f"{1000 * part.seconds:,.0f} ms",
+            "–" if part.memory_bytes is None else gigabytes(part.memory_bytes),
+        )
+        for name, part, note in named
+    ]
+    heads = ("Part", "Difference", "Allowed", "Verdict", "Time", "Memory")
+    return table(heads, rows, caption="Device beside CPU") if rows else ""
 
 
 def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons."""
 
-    def load(model: str, precision: str, prediction_type: str) -> None:
-        values = {"model": model.strip(), "precision": precision, "prediction_type": prediction_type}
+    def load(model: str, precision: str, prediction_type: str, tf32: bool) -> None:
+        values = {"model": model.strip(), "precision": precision, "prediction_type": prediction_type, "tf32": tf32}
         with toasts():
             engine.load(parse_settings(ModelSettings, values))
 
@@ -116,7 +146,12 @@ def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], N
         with toasts():
             engine.check_device()
 
-    named = {"model": box.model, "precision": box.precision, "prediction_type": box.prediction_type}
+    named = {
+        "model": box.model,
+        "precision": box.precision,
+        "prediction_type": box.prediction_type,
+        "tf32": box.tf32,
+    }
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
     then_refresh(box.load.click(load, inputs_kwargs=named, **hidden))
     then_refresh(box.cancel.click(engine.cancel, **hidden))

@@ -118,6 +118,8 @@ def phase_words(view: EngineView) -> tuple[str, str]:
         return "Running.", progress_words(view).partition(": ")[2].capitalize() + "."
     if view.download:
         return "Downloading.", f"{view.model}{download_words(view)}. What has arrived is kept if you cancel."
+    if view.device_part:
+        return "Checking.", f"The device is being compared with the CPU, once: {view.device_part}."
     return {
         "off": ("Not running.", "Press “Start the engine”."),
         "starting": ("Starting.", "The engine loads PyTorch in the background; this takes about ten seconds."),

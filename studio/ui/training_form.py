@@ -32,6 +32,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "weight_decay",
         "max_grad_norm",
         "mixed_precision",
+        "tf32",
         "gradient_checkpointing",
         "seed",
     ),

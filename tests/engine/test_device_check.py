@@ -1,14 +1,48 @@
 """The device check finds a device that computes wrongly; shown with a second model that was made wrong."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from studio.engine.device_check import check_device, compare, keep_check, kept_check
+from studio.engine import device_check as checks
+from studio.engine import pipeline
+from studio.engine.attention import AttentionPlan
+from studio.engine.device import compute_on_cpu
+from studio.engine.device_check import (
+    attention_candidates,
+    check_device,
+    check_operations,
+    compare,
+    compare_device,
+    keep_check,
+    kept_check,
+    plan_of,
+    try_attention,
+)
+from studio.engine.device_operations import (
+    DROPOUT,
+    LINEAR,
+    UPSAMPLING,
+    Compute,
+    DeviceOperation,
+    Tensors,
+    attention_of,
+    device_operations,
+)
 from studio.engine.models import Components, find_model, load_components
-from studio.results import DeviceCheck, DeviceDifference
+from studio.engine.pipeline import PipelineManager
+from studio.errors import DeviceError
+from studio.results import AttentionTrial, DeviceCheck, DeviceDifference
+from studio.settings import ModelSettings
+from tests.faults import conftest as faults
+
+tiny_model = faults.tiny_model
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -106,3 +140,210 @@ def test_a_damaged_file_of_results_is_made_anew(tmp_path: Path) -> None:
     check = check_device(torch.device("cpu"))
     keep_check(path, check)
     assert kept_check(path, torch.device("cpu")) == check
+
+
+def test_the_operations_are_those_of_stable_diffusion_and_right_on_the_cpu_itself() -> None:
+    found = check_operations(CPU, device_operations(side=16))
+    assert [difference.part for difference in found] == [
+        "3 × 3 convolution",
+        "group norm",
+        LINEAR,
+        UPSAMPLING,
+        DROPOUT,
+        "baddbmm over recycled memory",
+    ]
+    for difference in found:
+        assert difference.passed, difference.part
+        assert difference.difference == 0
+        assert difference.seconds is not None and difference.seconds > 0
+
+
+def spoiled(compute: Compute, *, by: float) -> Compute:
+    """As `compute`, but its second output (a gradient, where there are some) is off, as on a faulty device."""
+
+    def wrong(device: torch.device) -> Tensors:
+        first, *others = compute(device)
+        return [first * (1 + by), *others] if not others else [first, others[0] * (1 + by), *others[1:]]
+
+    return wrong
+
+
+@pytest.mark.parametrize("operation", device_operations(side=16), ids=lambda operation: operation.name)
+@pytest.mark.parametrize("by", [0.01, float("nan")])
+def test_each_operation_that_is_off_is_found(operation: DeviceOperation, by: float) -> None:
+    reference = operation.reference or operation.compute
+    faulty = replace(operation, compute=spoiled(operation.compute, by=by), reference=reference)
+    (found,) = check_operations(CPU, [faulty])
+    assert not found.passed
+
+
+def test_a_device_that_drops_other_numbers_in_the_recomputation_is_found() -> None:
+    """As a Mac would with dropout drawn from the device's own random state."""
+    (operation,) = (operation for operation in device_operations(side=16) if operation.name == DROPOUT)
+    drawn: list[int] = []
+
+    def unlucky(device: torch.device) -> Tensors:
+        def seeds(*_: object) -> torch.Tensor:
+            drawn.append(1)
+            return torch.tensor(len(drawn))  # no random state to bring back
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "randint", seeds)
+            return operation.compute(device)
+
+    (found,) = check_operations(CPU, [replace(operation, compute=unlucky)])
+    assert not found.passed
+
+
+PLANS = tuple(AttentionPlan(max_scores=2**n, contiguous=True) for n in (10, 14, 18))
+
+
+def test_ways_that_are_wrong_are_never_chosen_however_fast() -> None:
+    for wrong in range(len(PLANS)):
+
+        def compute(plan: AttentionPlan, *, tokens: int, width: int, wrong: int = wrong) -> Compute:
+            if plan == PLANS[wrong]:
+                return lambda device: [torch.zeros(2, 8, tokens, width)] * 4  # fast and wrong
+            return attention_of(plan, tokens=tokens, width=width)
+
+        trials = try_attention(CPU, PLANS, tokens=64, compute=compute)
+        assert [trial.passed for trial in trials] == [plan != PLANS[wrong] for plan in PLANS]
+        chosen = plan_of(trials)
+        assert chosen in PLANS
+        assert chosen != PLANS[wrong]
+
+
+def test_without_any_right_way_the_device_is_refused() -> None:
+    def compute(plan: AttentionPlan, *, tokens: int, width: int) -> Compute:
+        right = attention_of(plan, tokens=tokens, width=width)
+        return spoiled(right, by=0.5) if plan in PLANS else right
+
+    trials = try_attention(CPU, PLANS, tokens=64, compute=compute)
+    assert plan_of(trials) is None
+    check = result().model_copy(update={"attention": trials})
+    assert not check.passed
+    assert "no way to compute attention is right, of 3 that were tried" in check.sentence
+    assert "--cpu" in check.sentence
+
+
+def trial(seconds: float, *, scores: int, difference: float = 1e-6) -> AttentionTrial:
+    return AttentionTrial(
+        max_scores=scores, contiguous=True, head_width=None, difference=difference, limit=1e-3, seconds=seconds
+    )
+
+
+def test_the_fastest_right_way_is_chosen_and_of_equals_the_one_that_takes_less_memory() -> None:
+    small, large, wrong = trial(0.104, scores=2**24), trial(0.1, scores=2**28), trial(0.01, scores=2**26, difference=1)
+    check = result(good()).model_copy(update={"attention": (small, wrong, large)})
+    assert check.chosen_attention == small
+    slow = trial(0.2, scores=2**24)
+    assert result().model_copy(update={"attention": (slow, wrong, large)}).chosen_attention == large
+    assert "Attention: chunks of 64 MiB, the fastest that is right." in check.sentence
+
+
+def good(part: str = "VAE decode") -> DeviceDifference:
+    return DeviceDifference(part=part, difference=1e-5, limit=1e-2)
+
+
+def test_what_the_studio_can_do_without_is_avoided_and_said() -> None:
+    avoided = DeviceDifference(part=UPSAMPLING, difference=1, limit=1e-3, consequence="it is computed on the CPU")
+    check = result(good(), avoided)
+    assert check.passed
+    assert check.is_wrong(UPSAMPLING)
+    assert not check.is_wrong(DROPOUT)
+    assert f"Wrong here: {UPSAMPLING}; it is computed on the CPU." in check.sentence
+
+
+def test_on_a_mac_chunks_and_widened_heads_are_tried_all_of_them_contiguous_and_below_the_limit() -> None:
+    plans = attention_candidates(torch.device("mps"))
+    assert all(plan.contiguous and plan.max_scores is not None and plan.max_scores <= 2**28 for plan in plans)
+    assert {plan.head_width for plan in plans} == {None, 64, 96, 128}
+    assert attention_candidates(torch.device("cuda")) == (AttentionPlan(),)
+
+
+def test_a_layer_on_the_cpu_gives_back_what_it_was_given_where_it_was(reference: Components) -> None:
+    layer = reference.unet.up_blocks[0].upsamplers[0]
+    x = torch.randn(1, layer.channels, 4, 4, requires_grad=True)
+    expected = layer(x)
+    compute_on_cpu(layer)
+    assert torch.equal(layer(x), expected)
+    layer(x).sum().backward()
+    assert x.grad is not None
+
+
+class Gpu(PipelineManager):
+    """A manager whose device is checked as a GPU is, though it is the CPU."""
+
+    def _check_first(self, on_part: Callable[[str], None]) -> DeviceCheck | None:
+        return self.check_device(on_part)
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[DeviceCheck], tuple[Gpu, list[int]]]:
+    """Makes managers that find what is given."""
+
+    def make(found: DeviceCheck) -> tuple[Gpu, list[int]]:
+        made: list[int] = []
+
+        def check(device: torch.device, *, on_part: Callable[[str], None]) -> DeviceCheck:
+            on_part("attention")
+            made.append(1)
+            return found
+
+        monkeypatch.setattr(pipeline, "check_device", check)
+        manager = Gpu(CPU, rejected_folder=tmp_path / "rejected", device_checks=tmp_path / "checks.json")
+        return manager, made
+
+    return make
+
+
+def test_a_gpu_is_checked_once_when_a_model_is_first_loaded(
+    gpu: Callable[[DeviceCheck], tuple[Gpu, list[int]]], tiny_model: Path
+) -> None:
+    found = check_device(CPU).model_copy(update={"differences": (good(),)})
+    manager, checks = gpu(found)
+    parts: list[str] = []
+    settings = ModelSettings(model=str(tiny_model))
+    facts = manager.load(settings, on_check=parts.append)
+    assert (facts.device_check, checks, parts) == (found, [1], ["attention"])
+    again, checks = gpu(found)
+    assert again.load(settings).device_check == found
+    assert checks == [], "it was kept"
+
+
+def test_a_gpu_that_is_wrong_is_refused_and_no_model_is_loaded(
+    gpu: Callable[[DeviceCheck], tuple[Gpu, list[int]]], tiny_model: Path
+) -> None:
+    bad = DeviceDifference(part="3 × 3 convolution", difference=1, limit=1e-3)
+    manager, _ = gpu(check_device(CPU).model_copy(update={"differences": (good(), bad)}))
+    with pytest.raises(DeviceError, match=r"3 × 3 convolution differs by 1\.0e\+00.*--cpu"):
+        manager.load(ModelSettings(model=str(tiny_model)))
+    assert manager.facts is None
+
+
+def test_upsampling_that_is_wrong_moves_to_the_cpu(
+    gpu: Callable[[DeviceCheck], tuple[Gpu, list[int]]], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[nn.Module] = []
+    monkeypatch.setattr(pipeline, "compute_on_cpu", moved.append)
+    wrong = DeviceDifference(part=UPSAMPLING, difference=1, limit=1e-3, consequence="it is computed on the CPU")
+    manager, _ = gpu(check_device(CPU).model_copy(update={"differences": (good(), wrong)}))
+    manager.load(ModelSettings(model=str(tiny_model)))
+    components = manager.components
+    modules = [*components.unet.modules(), *components.vae.modules()]
+    assert moved == [module for module in modules if isinstance(module, Upsample2D)]
+    assert moved
+
+
+def test_a_whole_check_of_a_small_size_tries_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, though all is the CPU's."""
+    parts: list[str] = []
+    monkeypatch.setattr(checks, "attention_candidates", lambda device: PLANS)
+    check = compare_device(CPU, on_part=parts.append, side=8)
+    assert check.passed
+    assert len(check.attention) == 3
+    assert [d.part for d in check.differences][-3:] == ["UNet steps", "VAE decode", "backward pass"]
+    assert check.differences[0].part == "attention, 16 × 80"
+    assert parts[0] == "attention, way 1 of 3"
+    assert parts[-1] == "the shipped model's passes"
+    assert check.sentence.startswith("CPU computes what the CPU computes")

@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from studio.dataset.snapshot import Snapshot
+from studio.engine.device_check import check_device
+from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.models import Components
+from studio.errors import TrainingError
+from studio.results import DeviceCheck, DeviceDifference
 from studio.training import checkpointing
 from studio.training.batches import TrainingBatch
 from studio.training.checkpointing import (
@@ -17,7 +21,7 @@ from studio.training.checkpointing import (
     kept_bytes_of,
 )
 from studio.training.noise_loss import Denoiser, losses_of
-from studio.training.preparation import MPS_TOKENS_LIMIT, largest_batch
+from studio.training.preparation import MPS_MAX_ROWS, assert_fits, largest_batch
 from studio.training_settings import CheckpointingChoice
 from tests.training.parts import CPU, Bench, give_effect, make_adapters, make_bench, settings_of
 
@@ -169,9 +173,30 @@ def test_gradients_are_the_same_with_and_without(
 def test_on_apples_gpus_a_batch_has_at_most_so_many_tokens(resolution: int, most: int) -> None:
     assert largest_batch("mps", resolution) == most
     tokens = (resolution // 8) ** 2
-    assert most == 1 or most * tokens <= MPS_TOKENS_LIMIT < (most + 1) * tokens
+    assert most == 1 or most * tokens <= MPS_MAX_ROWS < (most + 1) * tokens
 
 
 @pytest.mark.parametrize("device_type", ["cpu", "cuda"])
 def test_elsewhere_only_memory_limits_a_batch(device_type: str) -> None:
     assert largest_batch(device_type, 2048) is None
+
+
+def checked(part: str) -> DeviceCheck:
+    wrong = DeviceDifference(part=part, difference=1, limit=1e-3, consequence="it is avoided")
+    return check_device(CPU).model_copy(update={"differences": (wrong,)})
+
+
+def test_what_the_device_check_found_wrong_is_not_asked_of_the_device() -> None:
+    def refused(check: DeviceCheck | None, **changes: object) -> str:
+        try:
+            assert_fits(settings_of(**changes), resolution=512, device=CPU, check=check)
+        except TrainingError as error:
+            return str(error)
+        return ""
+
+    assert refused(None, train_batch_size=3, lora_dropout=0.1) == ""
+    assert refused(checked(LINEAR), train_batch_size=2) == ""
+    assert "train_batch_size must be at most 2 at 512 pixels" in refused(checked(LINEAR), train_batch_size=3)
+    assert "lora_dropout must be 0 or gradient_checkpointing off" in refused(checked(DROPOUT), lora_dropout=0.1)
+    assert refused(checked(DROPOUT), lora_dropout=0.1, gradient_checkpointing="off") == ""
+    assert refused(checked(DROPOUT)) == ""

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from studio.training.dropout import SeededDropout
+from studio.engine.dropout import SeededDropout
 
 
 def gradient(module: nn.Module, x: torch.Tensor, *, checkpointing: bool) -> torch.Tensor:
