@@ -51,7 +51,7 @@ def run_generate(
         EngineError, ModelError, LoraError: where they cannot be made.
     """
     with loaded_manager("generate", model, user_data=user_data, cpu_only=cpu_only) as manager:
-        watcher = RunWatcher(_step_printer(settings.num_images))
+        watcher = RunWatcher(_step_printer(settings.num_images), on_note=_print_note)
         report = make_images(manager, settings, outputs=user_data.outputs, watcher=watcher)
     print(file=sys.stderr)
     print(report.model_dump_json(indent=2) if as_json else _image_lines(report))
@@ -67,7 +67,7 @@ def run_compare(
         EngineError, ModelError, LoraError: where it cannot be done.
     """
     with loaded_manager("compare", model, user_data=user_data, cpu_only=cpu_only) as manager:
-        watcher = RunWatcher(_step_printer(settings.num_pictures))
+        watcher = RunWatcher(_step_printer(settings.num_pictures), on_note=_print_note)
         saved = run_comparison(manager, settings, outputs=user_data.outputs, watcher=watcher)
     grid = saved.folder / "grid.png"
     write_atomically(grid, comparison_grid(saved))
@@ -131,6 +131,10 @@ def _step_printer(num_pictures: int) -> Callable[[int, StepProgress], None]:
         print(f"\r{words}", end="", file=sys.stderr)
 
     return print_step
+
+
+def _print_note(note: str) -> None:
+    print(note, file=sys.stderr)
 
 
 def _print_check(part: str) -> None:

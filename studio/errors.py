@@ -68,6 +68,10 @@ class DownloadCancelledError(CancelledError):
     """The user cancelled a download; what has arrived is kept, and the next attempt goes on from there."""
 
 
+class NotEnoughMemoryError(StudioError):
+    """What was asked for takes more memory than the device has, as its shapes tell before anything is computed."""
+
+
 class DeviceError(StudioError):
     """The device computes wrongly what the studio cannot do without."""
 

@@ -12,10 +12,12 @@ Shapes: B images, H heads, N queries, M keys, D width of a head.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
 from torch.autograd.function import once_differentiable
@@ -28,9 +30,11 @@ from studio.engine.models import Components
 # The most scores (B · H · n · M) that a chunk may have on Apple's GPUs: 1 GiB of float32. Their cap is 2³⁰
 # (ComfyUI #14837), and backward holds a chunk three times.
 MPS_MAX_SCORES = 2**28
+MPS_SCORES = 2**26  # where the device check has not measured what is fastest
 # What "attention slicing" chooses: chunks of 64 MiB.
 SLICED_MAX_SCORES = 2**24
 TEXT_ATTENTION = "studio"
+Compute = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def attention_plan(device: torch.device, *, tuned: AttentionPlan | None = None, 
     """
     plan = AttentionPlan()
     if device.type == "mps":
-        plan = tuned or AttentionPlan(max_scores=MPS_MAX_SCORES, contiguous=True)
+        plan = tuned or AttentionPlan(max_scores=MPS_SCORES, contiguous=True)
     return replace(plan, max_scores=SLICED_MAX_SCORES) if slicing else plan
 
 
@@ -69,6 +73,13 @@ def set_attention(components: Components, plan: AttentionPlan) -> None:
     set_text_attention(components.text_encoder)
 
 
+def attention_of_model(unet: UNet2DConditionModel) -> AttentionPlan:
+    """The plan by which a model computes attention."""
+    processor = next(iter(unet.attn_processors.values()))
+    assert isinstance(processor, PlannedAttention), "set_attention comes first"
+    return processor.plan
+
+
 def set_text_attention(text_encoder: CLIPTextModel) -> None:
     """Compute a text encoder's attention by the plan of whatever device it is on: 77 tokens need no chunks."""
     AttentionInterface.register(TEXT_ATTENTION, _text_attention)
@@ -77,10 +88,15 @@ def set_text_attention(text_encoder: CLIPTextModel) -> None:
 
 
 class PlannedAttention:
-    """diffusers' attention processor for U-Net and VAE of Stable Diffusion 1.x: self and cross attention."""
+    """diffusers' attention processor for U-Net and VAE of Stable Diffusion 1.x: self and cross attention.
 
-    def __init__(self, plan: AttentionPlan) -> None:
+    Args:
+        compute: in place of `attention`, for whoever only counts what it takes.
+    """
+
+    def __init__(self, plan: AttentionPlan, compute: Compute | None = None) -> None:
         self.plan = plan
+        self._compute = compute or attention
 
     def __call__(
         self,
@@ -112,7 +128,7 @@ class PlannedAttention:
             query = attn.norm_q(query)
         if attn.norm_k is not None:
             key = attn.norm_k(key)
-        attended = attention(query, key, value, plan=self.plan, mask=attention_mask)
+        attended = self._compute(query, key, value, plan=self.plan, mask=attention_mask)
         result: torch.Tensor = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
         if len(shape) == 4:
             result = result.transpose(1, 2).reshape(shape)
@@ -159,7 +175,7 @@ def attention(
     Args:
         mask: of two dimensions or more, broadcasts to (B, H, N, M): added where it is of floats; a boolean one is True
             where a query sees a key.
-        is_causal: each query sees the keys up to its own place; not in chunks, and not with a mask.
+        is_causal: each query sees the keys up to its own place; whole, and not with a mask.
         scale: 1 / √D where None.
     """
     scale = 1 / math.sqrt(query_BHND.shape[-1]) if scale is None else scale
@@ -167,10 +183,10 @@ def attention(
     query, key, value = (_as_planned(tensor, plan) for tensor in (query_BHND, key_BHMD, value_BHMD))
     mask = mask.contiguous() if mask is not None and plan.contiguous else mask
     rows = query.shape[2] if plan.max_scores is None else rows_of_chunk(query, key, plan.max_scores)
-    if rows >= query.shape[2]:
+    # Of a single chunk too the scores would be kept for backward. Causal attention is the text encoder's: 77 × 77.
+    if is_causal or plan.max_scores is None or (rows >= query.shape[2] and not torch.is_grad_enabled()):
         attended = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, scale=scale)
     else:
-        assert not is_causal, "chunks of queries know no place among the keys"
         attended = _ChunkedAttention.apply(query, key, value, mask, rows, scale)  # type: ignore[no-untyped-call]
     return attended if attended.shape[-1] == width else attended[..., :width]
 

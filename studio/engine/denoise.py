@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from diffusers import SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 
 from studio.engine.models import Components
 from studio.settings import GenerationSettings
+
+TILED_ABOVE_PIXELS = 1024 * 1024
+TILE_PIXELS = 512  # a side
 
 
 def native_size(components: Components) -> tuple[int, int]:
@@ -113,8 +116,24 @@ def estimate_finished(scheduler: SchedulerMixin, step: DenoisingStep) -> torch.T
     return (sample - noise * prediction) / signal
 
 
+def set_tiling(vae: AutoencoderKL, *, width: int, height: int) -> None:
+    """Let the VAE work in overlapping tiles on images above 1024²: whole, one of 2048² takes 12 GiB."""
+    if not is_tiled(width=width, height=height):
+        vae.disable_tiling()
+        return
+    vae.enable_tiling()
+    vae.tile_sample_min_size = TILE_PIXELS  # of a small model too: fewer seams
+    vae.tile_latent_min_size = TILE_PIXELS // 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def is_tiled(*, width: int, height: int) -> bool:
+    """Whether the VAE works on an image of that many pixels in tiles."""
+    return width * height > TILED_ABOVE_PIXELS
+
+
 def decode(components: Components, latents_BCHW: torch.Tensor) -> torch.Tensor:
     """(3, height, width) raw output of the VAE for one image, about [-1, 1], not clamped."""
-    vae = components.vae
+    vae, scale = components.vae, vae_scale_factor(components)
+    set_tiling(vae, width=latents_BCHW.shape[3] * scale, height=latents_BCHW.shape[2] * scale)
     decoded: torch.Tensor = vae.decode(latents_BCHW.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
     return decoded[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from studio.engine.attention import MPS_MAX_SCORES, AttentionPlan, attention_plan, set_attention
+from studio.engine.attention import MPS_MAX_SCORES, MPS_SCORES, AttentionPlan, attention_plan, set_attention
 from studio.engine.denoise import decode, denoise, first_latents, set_timesteps
 from studio.engine.device import device_name, release_memory, synchronize
 from studio.engine.device_operations import Compute, DeviceOperation, Tensors, attention_of, device_operations
@@ -46,7 +46,7 @@ def attention_candidates(device: torch.device) -> tuple[AttentionPlan, ...]:
     if device.type != "mps":
         return (AttentionPlan(),)
     chunks = AttentionPlan(max_scores=MPS_MAX_SCORES, contiguous=True)
-    sizes = tuple(replace(chunks, max_scores=scores) for scores in (2**24, 2**26, MPS_MAX_SCORES))
+    sizes = tuple(replace(chunks, max_scores=scores) for scores in (2**24, MPS_SCORES, MPS_MAX_SCORES))
     # Widths for which Metal has fused kernels, it is said: then nothing of the scores is stored.
     return (*sizes, *(replace(chunks, head_width=width) for width in (64, 96, 128)))
 

@@ -11,9 +11,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 from diffusers import SchedulerMixin
-from diffusers.models.upsampling import Upsample2D
 
-from studio.engine.attention import attention_plan, set_attention
 from studio.engine.clock import Clock
 from studio.engine.denoise import (
     DenoisingStep,
@@ -25,18 +23,17 @@ from studio.engine.denoise import (
     set_timesteps,
 )
 from studio.engine.device import (
-    compute_on_cpu,
     device_name,
     prepare_device,
     release_memory,
     synchronize,
     trim_memory,
 )
-from studio.engine.device_check import check_device, keep_check, kept_check, plan_of
-from studio.engine.device_operations import UPSAMPLING
+from studio.engine.device_policy import DevicePolicy
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.lora_layers import LoraLayers
 from studio.engine.memory import MemoryMeter
+from studio.engine.memory_forecast import ImageRoom
 from studio.engine.models import Components, find_model, load_components, move_components
 from studio.engine.precision import assert_precision, decide_precision, set_tf32
 from studio.engine.preview import LatentPreview
@@ -44,7 +41,7 @@ from studio.engine.rejected import keep_rejected
 from studio.engine.schedulers import make_scheduler
 from studio.engine.text import TextEncoding
 from studio.engine.validation import Fault, check_decoded, check_latents, check_picture, passed_checks
-from studio.errors import DeviceError, GenerationCancelledError, InvalidImageError, ModelError
+from studio.errors import GenerationCancelledError, InvalidImageError, ModelError
 from studio.loras.library import LoraLibrary
 from studio.machine import versions
 from studio.prompts import take_lora_tags
@@ -67,15 +64,17 @@ class StepProgress:
 
 
 class Watcher:
-    """Watches a `generate()` call: told of every step, asked between steps whether to stop."""
+    """Watches a `generate()` call: told of every step and what a large image takes, asked whether to stop."""
 
     def __init__(
         self,
         on_step: Callable[[StepProgress], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
+        on_note: Callable[[str], None] = lambda _note: None,
     ) -> None:
         self.on_step = on_step
         self.cancelled = cancelled
+        self.on_note = on_note
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,7 @@ class _Loaded:
     facts: EngineFacts
     text: TextEncoding
     loras: LoraLayers
+    room: ImageRoom
     preview: LatentPreview | None = None
     used: bool = False
 
@@ -136,7 +136,7 @@ class PipelineManager:
         self.device = device
         self.rejected_folder = rejected_folder
         self.library = library or LoraLibrary()
-        self._device_checks = device_checks
+        self._policy = DevicePolicy(device, device_checks)
         self._thread = threading.get_ident()
         self._loaded: _Loaded | None = None
 
@@ -189,9 +189,7 @@ class PipelineManager:
         found = find_model(settings.model, progress=progress)
         self.unload()
         started = time.perf_counter()
-        check = self._known_check() or self._check_first(on_check)
-        if check is not None and not check.passed:
-            raise DeviceError(check.sentence)
+        check = self._policy.known(on_check)
         decision = decide_precision(self.device.type, settings.precision, tf32=settings.tf32)
         set_tf32(decision.tf32)
         meter = MemoryMeter(self.device)
@@ -199,7 +197,7 @@ class PipelineManager:
             components = load_components(found, decision.precision, prediction_type=settings.prediction_type)
             assert_precision(components.modules(), decision.precision)  # here, or a missing tensor cannot move
             move_components(components, self.device)
-            self._follow(check, components, slicing=settings.attention_slicing)
+            plan = self._policy.apply(check, components, slicing=settings.attention_slicing)
             assert_precision(components.modules(), decision.precision)
             synchronize(self.device)
         width, height = native_size(components)
@@ -218,7 +216,9 @@ class PipelineManager:
             notes=found.notes,
             device_check=check,
         )
-        self._loaded = _Loaded(components, facts, TextEncoding(components), LoraLayers(components, self.library))
+        room = ImageRoom(components, self.device, plan)
+        text, loras = TextEncoding(components), LoraLayers(components, self.library)
+        self._loaded = _Loaded(components, facts, text, loras, room)
         return facts
 
     def check_device(self, on_part: Callable[[str], None] = lambda _part: None) -> DeviceCheck:
@@ -229,28 +229,7 @@ class PipelineManager:
             OSError: where the result cannot be kept.
         """
         self._assert_own_thread()
-        check = check_device(self.device, on_part=on_part)
-        if self._device_checks is not None:
-            keep_check(self._device_checks, check)
-        return check
-
-    def _known_check(self) -> DeviceCheck | None:
-        return kept_check(self._device_checks, self.device) if self._device_checks is not None else None
-
-    def _check_first(self, on_part: Callable[[str], None]) -> DeviceCheck | None:
-        """The check of a GPU of which nothing is known yet."""
-        if self._device_checks is None or self.device.type == "cpu":
-            return None
-        return self.check_device(on_part)
-
-    def _follow(self, check: DeviceCheck | None, components: Components, *, slicing: bool) -> None:
-        """Compute as the device check found it right."""
-        tuned = plan_of(check.attention) if check is not None else None
-        set_attention(components, attention_plan(self.device, tuned=tuned, slicing=slicing))
-        if check is not None and check.is_wrong(UPSAMPLING):
-            for module in (*components.unet.modules(), *components.vae.modules()):
-                if isinstance(module, Upsample2D):
-                    compute_on_cpu(module)
+        return self._policy.check(on_part)
 
     def unload(self) -> None:
         """Forget the model and give its memory back."""
@@ -286,12 +265,17 @@ class PipelineManager:
 
         Raises:
             ModelError: where no model is loaded.
+            NotEnoughMemoryError: where an image of that size takes more than the device could ever give.
             InvalidImageError: where the image failed a check.
             GenerationCancelledError: where the watcher asked to stop.
         """
         self._assert_own_thread()
         loaded, watcher, clock = self._require_loaded(), watcher or Watcher(), Clock()
         first_call = not loaded.used
+        width, height = self._size(settings)
+        note = loaded.room.check(width=width, height=height, guided=settings.guidance_scale > 1)
+        if note:
+            watcher.on_note(note)
         prompt, tagged = take_lora_tags(settings.prompt)
         meter = MemoryMeter(self.device)
         with meter, torch.inference_mode():

@@ -40,6 +40,7 @@ from studio.engine_process.messages import (
     MakingRoom,
     PictureDone,
     Request,
+    RunNote,
     Smoke,
     SmokeDone,
     Starting,
@@ -246,7 +247,7 @@ class EngineProcess:
                 )
             )
 
-        return RunWatcher(on_step, self._mailbox.cancelled)
+        return RunWatcher(on_step, self._mailbox.cancelled, lambda note: self._tell(RunNote(message=note)))
 
     def _check_device(self) -> None:
         check = self._manager.check_device(lambda part: self._tell(CheckingDevice(part=part)))

@@ -126,6 +126,13 @@ class Step(Fact):
     preview_png: str | None = None
 
 
+class RunNote(Fact):
+    """What the user should know of the run before it goes on: the memory that a large image takes."""
+
+    kind: Literal["run_note"] = "run_note"
+    message: str
+
+
 class PictureDone(Fact):
     """A picture is done, valid or not; `folder` is where its file lies."""
 
@@ -203,6 +210,7 @@ Event = (
     | Downloading
     | Loaded
     | Step
+    | RunNote
     | PictureDone
     | SmokeDone
     | ImagesChanged

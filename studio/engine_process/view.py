@@ -43,6 +43,7 @@ class EngineView:
     """All that the page shows of the engine, at one moment.
 
     Attributes:
+        run_note: what the user should know of the run that is going on.
         device_part: what of the device is being checked; empty where nothing is.
         keeps_runs: whether the next run that is asked for is kept until the device is free.
         kept: the run that is; it begins by itself.
@@ -67,6 +68,7 @@ class EngineView:
     memory: MemorySample | None = None
     device_check: DeviceCheck | None = None
     device_part: str = ""
+    run_note: str = ""
     cancelling: bool = False
     keeps_runs: bool = False
     kept: Run | None = None

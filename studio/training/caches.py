@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from studio.engine.denoise import set_tiling
 from studio.engine.models import Components
 from studio.errors import TrainingError
 from studio.files import write_atomically
@@ -98,6 +99,7 @@ class LatentCache:
             image = image or read_item(item)
             pixels = crop_to_pixels(image, variant.crop, item.bucket, flip=variant.flip)
             vae = components.vae
+            set_tiling(vae, width=item.bucket.width, height=item.bucket.height)
             with torch.inference_mode():
                 posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
                 moments_2CHW = torch.stack([posterior.mean[0], posterior.std[0]]).float().cpu()

@@ -9,9 +9,12 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from studio.dataset.snapshot import Snapshot
+from studio.engine.attention import attention_of_model
 from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.heap import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
+from studio.engine.memory import total_bytes
+from studio.engine.memory_forecast import count_training_step, counted_plan
 from studio.engine.models import Components
 from studio.engine.parking import ParkedModule
 from studio.engine.pipeline import PipelineManager
@@ -19,6 +22,7 @@ from studio.errors import CancelledError, TrainingError
 from studio.loras.library import LoraLibrary
 from studio.machine import versions
 from studio.paths import UserData
+from studio.reports import gigabytes
 from studio.results import DeviceCheck, EngineFacts
 from studio.runs.plan import TrainingPlan
 from studio.settings import GenerationSettings, ModelSettings
@@ -37,6 +41,7 @@ from studio.training_settings import TrainingSettings
 MPS_MAX_ROWS = 32_768
 # Where the device check finds fewer wrong: so many are two images of 512 × 512.
 CHECKED_MAX_ROWS = 8_192
+UNCOUNTED_ROWS = 8_192  # up to here the memory of a step is not counted beforehand
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def prepare(
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
     assert_fits(settings, resolution=resolution, device=processes.device, check=facts.device_check)
+    assert_room(settings, components, resolution=resolution, device=processes.device)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     digests = _digests(components)
     _assert_same_model(settings, plan, digests)
@@ -212,6 +218,35 @@ def assert_fits(
             f"lora_dropout must be 0 or gradient_checkpointing off on this GPU, which drops other numbers where a "
             f"pass is computed again (device check), got {settings.lora_dropout:g} and "
             f"{settings.gradient_checkpointing}."
+        )
+
+
+def assert_room(settings: TrainingSettings, components: Components, *, resolution: int, device: torch.device) -> None:
+    """A step larger than usual has room on the device, were nothing else running: counted before anything is computed.
+
+    Raises:
+        TrainingError: it says what the step would take, and what to lower.
+    """
+    rows = settings.train_batch_size * (resolution // 8) ** 2
+    if rows <= UNCOUNTED_ROWS:
+        return
+    plan = counted_plan(device, attention_of_model(components.unet))
+    needed = count_training_step(
+        components.unet,
+        width=resolution,
+        height=resolution,
+        batch=settings.train_batch_size,
+        plan=plan,
+        checkpointing=settings.gradient_checkpointing != "off",
+    ).peak_bytes
+    weights = sum(parameter.nbytes for parameter in components.unet.parameters())
+    total = total_bytes(device)
+    if needed + weights > total:
+        raise TrainingError(
+            f"A batch of {settings.train_batch_size} at {resolution} pixels takes about {gigabytes(needed)} beside the "
+            f"U-Net's {gigabytes(weights)}, and this device has {gigabytes(total)} in all. Lower train_batch_size "
+            "(raise gradient_accumulation_steps instead) or resolution"
+            + (", or set gradient_checkpointing on." if settings.gradient_checkpointing == "off" else ".")
         )
 
 

@@ -115,7 +115,8 @@ def download_words(view: EngineView) -> str:
 def phase_words(view: EngineView) -> tuple[str, str]:
     """What the engine is doing: a bold word, and a sentence."""
     if view.phase in RUN_NAMES:
-        return "Running.", progress_words(view).partition(": ")[2].capitalize() + "."
+        progress = progress_words(view).partition(": ")[2].capitalize() + "."
+        return "Running.", f"{progress} {view.run_note}".strip()
     if view.download:
         return "Downloading.", f"{view.model}{download_words(view)}. What has arrived is kept if you cancel."
     if view.device_part:

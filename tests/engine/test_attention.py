@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from studio.engine.attention import (
     MPS_MAX_SCORES,
+    MPS_SCORES,
     SLICED_MAX_SCORES,
     AttentionPlan,
     attention,
@@ -177,7 +178,8 @@ def test_the_text_encoder_computes_what_transformers_own_does(manager: PipelineM
         assert torch.allclose(own, theirs, atol=1e-6)
 
 
-def test_no_scores_are_kept_for_backward() -> None:
+@pytest.mark.parametrize("max_scores", [2_048, 2**28])
+def test_no_scores_are_kept_for_backward(max_scores: int) -> None:
     query, key, value = (torch.randn(1, 2, 256, 8, requires_grad=True) for _ in range(3))
     kept: list[int] = []
 
@@ -186,7 +188,7 @@ def test_no_scores_are_kept_for_backward() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        attended = attention(query, key, value, plan=MAC)
+        attended = attention(query, key, value, plan=AttentionPlan(max_scores=max_scores))
     assert sum(kept) == query.numel() + key.numel() + value.numel()
     attended.sum().backward()
 
@@ -220,7 +222,8 @@ def test_a_mac_always_computes_in_contiguous_chunks_and_slicing_makes_them_small
     cpu, mps = torch.device("cpu"), torch.device("mps")
     tuned = AttentionPlan(max_scores=2**20, contiguous=True)
     assert attention_plan(cpu) == AttentionPlan()
-    assert attention_plan(mps) == AttentionPlan(max_scores=MPS_MAX_SCORES, contiguous=True)
+    assert attention_plan(mps) == AttentionPlan(max_scores=MPS_SCORES, contiguous=True)
+    assert MPS_SCORES <= MPS_MAX_SCORES
     assert attention_plan(mps, tuned=tuned) == tuned
     assert attention_plan(cpu, slicing=True) == AttentionPlan(max_scores=SLICED_MAX_SCORES)
     assert attention_plan(mps, slicing=True) == AttentionPlan(max_scores=SLICED_MAX_SCORES, contiguous=True)

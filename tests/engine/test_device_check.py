@@ -10,7 +10,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from studio.engine import device_check as checks
-from studio.engine import pipeline
+from studio.engine import device_policy
 from studio.engine.attention import AttentionPlan
 from studio.engine.device import compute_on_cpu
 from studio.engine.device_check import (
@@ -34,6 +34,7 @@ from studio.engine.device_operations import (
     attention_of,
     device_operations,
 )
+from studio.engine.device_policy import DevicePolicy
 from studio.engine.models import Components, find_model, load_components
 from studio.engine.pipeline import PipelineManager
 from studio.errors import DeviceError
@@ -271,18 +272,14 @@ def test_a_layer_on_the_cpu_gives_back_what_it_was_given_where_it_was(reference:
     assert x.grad is not None
 
 
-class Gpu(PipelineManager):
-    """A manager whose device is checked as a GPU is, though it is the CPU."""
-
-    def _check_first(self, on_part: Callable[[str], None]) -> DeviceCheck | None:
-        return self.check_device(on_part)
+Gpu = Callable[[DeviceCheck], tuple[PipelineManager, list[int]]]
 
 
 @pytest.fixture
-def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[DeviceCheck], tuple[Gpu, list[int]]]:
-    """Makes managers that find what is given."""
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """Makes managers whose device is checked as a GPU is, though it is the CPU, and is found to be what is given."""
 
-    def make(found: DeviceCheck) -> tuple[Gpu, list[int]]:
+    def make(found: DeviceCheck) -> tuple[PipelineManager, list[int]]:
         made: list[int] = []
 
         def check(device: torch.device, *, on_part: Callable[[str], None]) -> DeviceCheck:
@@ -290,16 +287,15 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[DeviceChec
             made.append(1)
             return found
 
-        monkeypatch.setattr(pipeline, "check_device", check)
-        manager = Gpu(CPU, rejected_folder=tmp_path / "rejected", device_checks=tmp_path / "checks.json")
+        monkeypatch.setattr(device_policy, "check_device", check)
+        monkeypatch.setattr(DevicePolicy, "_needs_check", True)
+        manager = PipelineManager(CPU, rejected_folder=tmp_path / "rejected", device_checks=tmp_path / "checks.json")
         return manager, made
 
     return make
 
 
-def test_a_gpu_is_checked_once_when_a_model_is_first_loaded(
-    gpu: Callable[[DeviceCheck], tuple[Gpu, list[int]]], tiny_model: Path
-) -> None:
+def test_a_gpu_is_checked_once_when_a_model_is_first_loaded(gpu: Gpu, tiny_model: Path) -> None:
     found = check_device(CPU).model_copy(update={"differences": (good(),)})
     manager, checks = gpu(found)
     parts: list[str] = []
@@ -311,9 +307,7 @@ def test_a_gpu_is_checked_once_when_a_model_is_first_loaded(
     assert checks == [], "it was kept"
 
 
-def test_a_gpu_that_is_wrong_is_refused_and_no_model_is_loaded(
-    gpu: Callable[[DeviceCheck], tuple[Gpu, list[int]]], tiny_model: Path
-) -> None:
+def test_a_gpu_that_is_wrong_is_refused_and_no_model_is_loaded(gpu: Gpu, tiny_model: Path) -> None:
     bad = DeviceDifference(part="3 × 3 convolution", difference=1, limit=1e-3)
     manager, _ = gpu(check_device(CPU).model_copy(update={"differences": (good(), bad)}))
     with pytest.raises(DeviceError, match=r"3 × 3 convolution differs by 1\.0e\+00.*--cpu"):
@@ -321,11 +315,9 @@ def test_a_gpu_that_is_wrong_is_refused_and_no_model_is_loaded(
     assert manager.facts is None
 
 
-def test_upsampling_that_is_wrong_moves_to_the_cpu(
-    gpu: Callable[[DeviceCheck], tuple[Gpu, list[int]]], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_upsampling_that_is_wrong_moves_to_the_cpu(gpu: Gpu, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[nn.Module] = []
-    monkeypatch.setattr(pipeline, "compute_on_cpu", moved.append)
+    monkeypatch.setattr(device_policy, "compute_on_cpu", moved.append)
     wrong = DeviceDifference(part=UPSAMPLING, difference=1, limit=1e-3, consequence="it is computed on the CPU")
     manager, _ = gpu(check_device(CPU).model_copy(update={"differences": (good(), wrong)}))
     manager.load(ModelSettings(model=str(tiny_model)))

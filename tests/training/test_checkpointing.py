@@ -12,7 +12,7 @@ from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.models import Components
 from studio.errors import TrainingError
 from studio.results import DeviceCheck, DeviceDifference
-from studio.training import checkpointing
+from studio.training import checkpointing, preparation
 from studio.training.batches import TrainingBatch
 from studio.training.checkpointing import (
     BACKWARD_FACTOR,
@@ -21,7 +21,7 @@ from studio.training.checkpointing import (
     kept_bytes_of,
 )
 from studio.training.noise_loss import Denoiser, losses_of
-from studio.training.preparation import MPS_MAX_ROWS, assert_fits, largest_batch
+from studio.training.preparation import MPS_MAX_ROWS, assert_fits, assert_room, largest_batch
 from studio.training_settings import CheckpointingChoice
 from tests.training.parts import CPU, Bench, give_effect, make_adapters, make_bench, settings_of
 
@@ -200,3 +200,20 @@ def test_what_the_device_check_found_wrong_is_not_asked_of_the_device() -> None:
     assert "lora_dropout must be 0 or gradient_checkpointing off" in refused(checked(DROPOUT), lora_dropout=0.1)
     assert refused(checked(DROPOUT), lora_dropout=0.1, gradient_checkpointing="off") == ""
     assert refused(checked(DROPOUT)) == ""
+
+
+def test_a_step_that_the_device_could_never_hold_is_refused_before_it_is_computed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(total: int, **changes: object) -> str:
+        monkeypatch.setattr(preparation, "total_bytes", lambda device: total)
+        try:
+            assert_room(settings_of(**changes), bench.components, resolution=512, device=CPU)
+        except TrainingError as error:
+            return str(error)
+        return ""
+
+    assert refused(GIB // 8, train_batch_size=2) == "", "a usual step is not counted"
+    assert "A batch of 8 at 512 pixels takes about" in refused(GIB // 8, train_batch_size=8)
+    assert "set gradient_checkpointing on" in refused(GIB // 8, train_batch_size=8, gradient_checkpointing="off")
+    assert refused(64 * GIB, train_batch_size=8) == ""

@@ -112,7 +112,11 @@ def test_a_foreign_page_may_not_read_answers(studio: RunningStudio) -> None:
 
 def test_json_that_calls_itself_text_is_refused_and_nothing_is_done(studio: RunningStudio) -> None:
     wait_for(lambda: " ready " in studio.shown(), what="the engine")
-    body = {"data": ["/nowhere", "float32", "auto", False], "fn_index": _function(studio, "load"), "session_hash": "test"}
+    body = {
+        "data": ["/nowhere", "float32", "auto", False],
+        "fn_index": _function(studio, "load"),
+        "session_hash": "test",
+    }
     for kind in ("text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", None):
         for path in (JOIN, "/gradio_api/run/load", "/gradio_api/call/load"):
             status, _ = _ask(studio, "POST", path, {"Content-Type": kind} if kind else {}, json.dumps(body).encode())

@@ -1,0 +1,70 @@
+"""What follows from the device check: when it is made, and what a loaded model does differently because of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers.models.upsampling import Upsample2D
+
+from studio.engine.attention import AttentionPlan, attention_plan, set_attention
+from studio.engine.device import compute_on_cpu
+from studio.engine.device_check import check_device, keep_check, kept_check, plan_of
+from studio.engine.device_operations import UPSAMPLING
+from studio.engine.models import Components
+from studio.errors import DeviceError
+from studio.results import DeviceCheck
+
+
+class DevicePolicy:
+    """The check of one device.
+
+    Args:
+        kept: the file of results; None where nothing is kept, and so nothing is checked by itself.
+    """
+
+    def __init__(self, device: torch.device, kept: Path | None) -> None:
+        self._device = device
+        self._kept = kept
+
+    def check(self, on_part: Callable[[str], None]) -> DeviceCheck:
+        """Compare the device with the CPU, and keep the result.
+
+        Raises:
+            ModelError: where the shipped model cannot be read.
+            OSError: where the result cannot be kept.
+        """
+        check = check_device(self._device, on_part=on_part)
+        if self._kept is not None:
+            keep_check(self._kept, check)
+        return check
+
+    def known(self, on_part: Callable[[str], None]) -> DeviceCheck | None:
+        """What is known of the device: of a GPU of which nothing is yet, it is found out now.
+
+        Raises:
+            DeviceError: where it computes wrongly what the studio cannot do without.
+            ModelError, OSError: as `check`.
+        """
+        if self._kept is None:
+            return None
+        known = kept_check(self._kept, self._device)
+        if known is None and self._needs_check:
+            known = self.check(on_part)
+        if known is not None and not known.passed:
+            raise DeviceError(known.sentence)
+        return known
+
+    @property
+    def _needs_check(self) -> bool:
+        return self._device.type != "cpu"
+
+    def apply(self, check: DeviceCheck | None, components: Components, *, slicing: bool) -> AttentionPlan:
+        """Let a model compute as was found right on the device; how it computes attention."""
+        tuned = plan_of(check.attention) if check is not None else None
+        plan = attention_plan(self._device, tuned=tuned, slicing=slicing)
+        set_attention(components, plan)
+        if check is not None and check.is_wrong(UPSAMPLING):
+            for module in (*components.unet.modules(), *components.vae.modules()):
+                if isinstance(module, Upsample2D):
+                    compute_on_cpu(module)
+        return plan
