@@ -10,7 +10,17 @@ from pydantic import Field
 from studio.settings import Settings
 
 BenchName = Literal[
-    "startup", "cold-start", "memory", "dataset", "shipped", "lora", "training", "training-tab", "batch", "real-size"
+    "startup",
+    "cold-start",
+    "memory",
+    "dataset",
+    "shipped",
+    "lora",
+    "passes",
+    "training",
+    "training-tab",
+    "batch",
+    "real-size",
 ]
 BENCH_NAMES: tuple[BenchName, ...] = get_args(BenchName)
 

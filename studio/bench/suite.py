@@ -12,6 +12,7 @@ from studio.bench.figures import Figure
 from studio.bench.generation import bench_real_size, bench_shipped
 from studio.bench.lora import bench_lora
 from studio.bench.memory import bench_memory
+from studio.bench.passes import bench_passes
 from studio.bench.settings import BenchName, BenchSettings
 from studio.bench.startup import bench_startup
 from studio.bench.training import bench_training
@@ -75,6 +76,12 @@ BENCHES: Mapping[BenchName, Bench] = {
         "A LoRA switched on and off and re-weighted on a model of Stable Diffusion 1.5's size; base and LoRA picture "
         "beside the base's alone; the peak memory of a fresh process with a LoRA beside one without; the time that "
         "the text encoder takes for words met before beside new ones.",
+    ),
+    "passes": Bench(
+        bench_passes,
+        "Counted, not timed. Every tensor of a guided step of Stable Diffusion 1.5's U-Net, by its shapes (torch's "
+        "meta device), with attention in the chunks that a Mac uses and with whole scores. What autograd keeps of a pass "
+        "whose frozen weights are bf16 and whose LoRA is float32, beside one that is bf16 throughout.",
     ),
     "training": Bench(
         bench_training,
