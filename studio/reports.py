@@ -68,6 +68,7 @@ def settings_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
         ("Model", f"{facts.model} ({facts.parameters / 1e6:,.1f} million parameters)"),
         ("Device", f"{facts.device_name} ({facts.device})"),
         ("Precision", facts.precision.reason),
+        *((("Device check", facts.device_check.sentence),) if facts.device_check else ()),
         ("Size", f"{facts.width} × {facts.height}"),
         ("Steps", str(settings.num_inference_steps)),
         ("Guidance", f"{settings.guidance_scale:g}"),

@@ -80,8 +80,8 @@ BENCHES: Mapping[BenchName, Bench] = {
     "passes": Bench(
         bench_passes,
         "Counted, not timed. Every tensor of a guided step of Stable Diffusion 1.5's U-Net, by its shapes (torch's "
-        "meta device), with attention in the chunks that a Mac uses and with whole scores. What autograd keeps of a pass "
-        "whose frozen weights are bf16 and whose LoRA is float32, beside one that is bf16 throughout.",
+        "meta device), with attention in the chunks that a Mac uses and with whole scores. What autograd keeps of a "
+        "pass whose frozen weights are bf16 and whose LoRA is float32, beside one that is bf16 throughout.",
     ),
     "training": Bench(
         bench_training,

@@ -1,0 +1,66 @@
+"""What the page shows of the device check: each part, its verdict, and what follows from it."""
+
+from datetime import datetime
+
+from studio.engine_process.view import EngineView
+from studio.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
+from studio.ui.model_box import render
+from studio.ui.status_line import phase_words
+
+
+def trial(seconds: float, *, scores: int, difference: float = 1e-6) -> AttentionTrial:
+    return AttentionTrial(
+        max_scores=scores,
+        contiguous=True,
+        head_width=None,
+        difference=difference,
+        limit=1e-3,
+        seconds=seconds,
+        memory_bytes=2**30,
+    )
+
+
+def checked() -> DeviceCheck:
+    return DeviceCheck(
+        device="mps",
+        device_name="Apple <M2>",
+        operating_system="macOS 15.1 arm64",
+        torch_version="2.13.0",
+        checked_at=datetime(2026, 11, 28),
+        format=CHECK_FORMAT,
+        attention=(trial(0.2, scores=2**24), trial(0.1, scores=2**26), trial(0.01, scores=2**28, difference=0.5)),
+        differences=(
+            DeviceDifference(part="group norm", difference=1e-6, limit=1e-3, seconds=0.005),
+            DeviceDifference(
+                part="nearest upsampling", difference=1, limit=1e-3, consequence="it is computed on the CPU"
+            ),
+        ),
+    )
+
+
+def shown(view: EngineView) -> str:
+    return str(render(view)["device"])
+
+
+def test_each_part_has_its_difference_verdict_time_and_memory() -> None:
+    html = shown(EngineView(phase="ready", device_check=checked()))
+    rows = [row.split("</tr>")[0] for row in html.split("<tr>")]
+    used = next(row for row in rows if "attention: chunks of 256 MiB" in row)
+    assert all(words in used for words in ("1.0e-06", "right, used", "100 ms", "1.0 GB"))
+    assert "right, used" not in next(row for row in rows if "chunks of 64 MiB" in row)
+    assert ">wrong<" in next(row for row in rows if "chunks of 1024 MiB" in row)
+    assert "wrong: it is computed on the CPU" in next(
+        row for row in rows if "nearest upsampling" in row and "td" in row
+    )
+
+
+def test_names_of_devices_are_text() -> None:
+    html = shown(EngineView(phase="ready", device_check=checked()))
+    assert "Apple &lt;M2&gt; computes what the CPU computes" in html
+    assert "<M2>" not in html
+
+
+def test_while_the_device_is_checked_it_says_what_is_being_compared() -> None:
+    word, sentence = phase_words(EngineView(phase="loading", model="a model", device_part="group norm"))
+    assert word == "Checking."
+    assert sentence == "The device is being compared with the CPU, once: group norm."
