@@ -1,11 +1,12 @@
 """Sets LoRA Studio up in `.venv` beside this file, then starts it or runs its tests; `--help` says how.
 
 Standard library only. Python 3.6 has to be able to run it as far as its message for old Pythons: hence the
-quoted annotations, and the late import of launch_venv.py, which does the setting up.
+quoted annotations, and the late imports of launch_venv.py and launch_pip.py, which do the setting up.
 """
 
 import io
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,9 @@ Everything is installed into .venv; what pip said is in .venv/install.log."""
 
 def main() -> int:
     root = Path(__file__).resolve().parent
-    refusal = refuse_old_python(sys.version_info[:3], sys.executable)
+    is_mac = sys.platform == "darwin"
+    refusal = refuse_mac(platform.machine(), platform.mac_ver()[0], has_apple_silicon()) if is_mac else ""
+    refusal = refusal or refuse_old_python(sys.version_info[:3], sys.executable)
     if refusal:
         print(refusal, file=sys.stderr)
         return 1
@@ -36,6 +39,31 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped. Run launch.py again to go on.")
         return 130
+
+
+def refuse_mac(machine: str, macos: str, apple_silicon: bool) -> str:
+    """Returns what to say where PyTorch has no build for this Mac, or for the Python in use on it; else nothing.
+
+    The wheels of PyTorch 2.13 are tagged macosx_14_0_arm64. A Python that was built with an old SDK says 10.16 for
+    every newer macOS, which is no reason to refuse.
+    """
+    rule = "LoRA Studio needs a Mac with Apple silicon and macOS 14 or newer, because PyTorch does"
+    if machine != "arm64" and not apple_silicon:
+        return f"{rule}; this Mac has an Intel processor. Nothing was installed."
+    if macos and macos != "10.16" and int(macos.split(".")[0]) < 14:
+        return f"{rule}; this is macOS {macos}. Update macOS in System Settings, then run launch.py again."
+    if machine != "arm64":
+        return (
+            f"{rule}; this Mac will do, but this Python runs as an Intel program (under Rosetta). Run it with"
+            " arch -arm64 python3 launch.py. If that fails, install Python for Apple silicon from python.org first."
+        )
+    return ""
+
+
+def has_apple_silicon() -> bool:
+    """Asks the system: to a process under Rosetta, platform.machine() says x86_64."""
+    command = ["/usr/sbin/sysctl", "-in", "sysctl.proc_translated", "hw.optional.arm64"]
+    return b"1" in subprocess.Popen(command, stdout=subprocess.PIPE).communicate()[0].split()
 
 
 def refuse_old_python(version: "tuple[int, ...]", executable: str) -> str:
@@ -56,6 +84,7 @@ def run(root: Path, arguments: "list[str]") -> int:
     """Sets up what is missing, then becomes the studio or pytest (on Windows: waits for it)."""
     sys.dont_write_bytecode = True  # nothing is written outside .venv
     sys.path.insert(0, str(root))  # it is not there under PYTHONSAFEPATH
+    import launch_pip
     import launch_venv
 
     testing = arguments[:1] == ["test"]
@@ -66,11 +95,13 @@ def run(root: Path, arguments: "list[str]") -> int:
     cpu_torch = wants_cpu_torch(sys.platform, has_nvidia_gpu(), "--cpu" in arguments and not testing)
     try:
         python = launch_venv.prepare(root / ".venv", extras=extras, cpu_torch=cpu_torch)
-    except launch_venv.SetupError as error:
+    except launch_pip.SetupError as error:
         print(error, file=sys.stderr)
         return 1
     if testing:
         os.chdir(root)
+    for name in ("PYTHONPATH", "PYTHONHOME"):  # other programs' packages, or another Python's
+        os.environ.pop(name, None)
     # -P: a folder named studio where the user happens to be is not ours.
     started = ["-m", "pytest", *arguments[1:]] if testing else ["-P", "-m", "studio", "ui", *arguments]
     command = [str(python), *started]

@@ -18,17 +18,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import launch_pip
+from launch_pip import SetupError, packages_in, python_in
+
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
-LOG = "install.log"
 STAMP = "lora-studio.json"
 UNFINISHED = "unfinished"  # lies in .venv while that is made or emptied: all else in it is ours to delete
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-CONSTRAINTS = ("-c", "constraints.txt")
-GIGABYTE = 10**9
 
 # Run by .venv's Python, with -I so that only what is installed there counts. Without names it looks for all
 # that pip installed. A package that lost its files may still be found as a namespace, but without an origin.
@@ -43,35 +42,6 @@ found = [name for name, spec in specs.items() if spec is not None and spec.origi
 print(json.dumps([sys.version_info[:2], found]))
 """
 
-# How to know a failure by what pip or the system said (numbers, where words are translated), and what to say.
-DISK_FULL = r"\[Errno (28|69|122)\]|\[WinError 112\]|No space left|No usable temporary directory"
-NETWORK = (
-    r"connection broken|Max retries exceeded|Failed to connect|timed out|ProxyError|SSLError"
-    r"|NewConnectionError|NameResolutionError|Connection(Reset|Refused|Aborted|)Error"
-)
-NO_BUILD = r"No matching distribution found|not a supported wheel|requires a different Python"
-ADVICE = {
-    DISK_FULL: "the disk is full: {free:.1f} GB are left for {root}, and temporary files need room too."
-    " Free about 3 GB (with CUDA 8 GB) and run launch.py again.",
-    r"ensurepip is not available|No module named '?(pip|venv|ensurepip)\b": "this Python comes without pip."
-    " On Debian and Ubuntu, run `sudo apt install python{python}-venv`; elsewhere, get it from python.org.",
-    r"\[Errno (1|13|30)\]|\[WinError 5\]|Permission denied": "writing in {root} is not permitted."
-    " Make the folder yours, or move it to a place of your own, and run launch.py again.",
-    NETWORK: "could not reach the package index. Check the network connection (behind a proxy, set"
-    " HTTPS_PROXY) and run launch.py again: it goes on from here.",
-    NO_BUILD: "a package has no build for Python {python} on this system ({system}). Run launch.py with"
-    " another Python (3.11 to 3.13), or on a system that PyTorch supports.",
-    "": "the reason is below. Run launch.py again; if it stops there again, delete .venv first.",
-}
-
-
-class SetupError(Exception):
-    """Set-up cannot go on. The message says why and what to do; `cause` is one of ADVICE's patterns."""
-
-    def __init__(self, message: str, cause: str = "") -> None:
-        super().__init__(message)
-        self.cause = cause
-
 
 @dataclass(frozen=True)
 class Stamp:
@@ -83,15 +53,6 @@ class Stamp:
     extras: list[str]
     cpu_torch: bool
     modules: list[str]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One way to install PyTorch: the line to print, pip's arguments, and the room it takes."""
-
-    announcement: str
-    arguments: list[str]
-    needed_bytes: int
 
 
 def prepare(venv: Path, *, extras: list[str], cpu_torch: bool) -> Path:
@@ -109,16 +70,8 @@ def prepare(venv: Path, *, extras: list[str], cpu_torch: bool) -> Path:
             if action:
                 install(venv, extras, cpu_torch, lock)
     except OSError as error:
-        raise explained("Set-up", str(error), venv) from error
+        raise launch_pip.explained("Set-up", str(error), venv) from error
     return python_in(venv)
-
-
-def python_in(venv: Path) -> Path:
-    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
-def packages_in(venv: Path) -> Path:
-    return next(venv.glob("lib/python*/site-packages"), venv / "Lib" / "site-packages")
 
 
 def examine(venv: Path, extras: list[str], cpu_torch: bool) -> tuple[str, str]:
@@ -240,7 +193,8 @@ def make_venv(venv: Path, lock: int) -> None:
             entry.unlink()
     # Not sys.executable: that may have just been deleted.
     base_python = getattr(sys, "_base_executable", sys.executable)
-    run_logged(venv, lock, "Making the virtual environment", [base_python, "-I", "-m", "venv", str(venv)])
+    command = [base_python, "-I", "-m", "venv", str(venv)]
+    launch_pip.run_logged(venv, lock, "Making the virtual environment", command, {})
     (venv / UNFINISHED).unlink()
 
 
@@ -265,85 +219,14 @@ def install(venv: Path, extras: list[str], cpu_torch: bool, lock: int) -> None:
     extras = sorted({*extras, *(before.extras if before else [])})
     (venv / STAMP).unlink(missing_ok=True)
     drop_incomplete(packages_in(venv))
-    inputs = digest_inputs(root)
+    inputs, pip = digest_inputs(root), launch_pip.pip_of(venv, lock)
     pin = re.search(r"^torch==([\w.]+)", (root / "constraints.txt").read_text("utf-8"), re.MULTILINE)
     if pin is not None:
-        install_torch(venv, torch_attempts(pin[1], sys.platform, cpu_torch), lock)
+        launch_pip.install_torch(pip, launch_pip.torch_attempts(pin[1], sys.platform, cpu_torch))
     print("Installing LoRA Studio and the other packages (about 250 MB) …", flush=True)
     target = f".[{','.join(extras)}]" if extras else "."
-    pip(venv, lock, "Installing LoRA Studio", "install", "-e", target, *CONSTRAINTS)
+    pip.run("Installing LoRA Studio", "install", "-e", target, *launch_pip.CONSTRAINTS)
     probed = probe(venv, [])
     assert probed is not None, "the Python that has just run pip does not start"
     python, found = probed
     write_stamp(venv, Stamp(str(root), inputs, python, extras, cpu_torch, ["studio", *found]))
-
-
-def torch_attempts(pin: str, system: str, cpu_torch: bool) -> list[Attempt]:
-    """Returns the ways to install PyTorch on `sys.platform`'s system, best first."""
-    plain = [f"torch=={pin}", *CONSTRAINTS]
-    if not cpu_torch:
-        size, room = ("3 GB, with CUDA", 8 * GIGABYTE) if system == "linux" else ("200 MB", 3 * GIGABYTE)
-        return [Attempt(f"Installing PyTorch {pin} (about {size}) …", plain, room)]
-    here = ["--no-deps", f"torch=={pin}+cpu"]
-    there = [*here, "--extra-index-url", CPU_INDEX, "--retries", "2", "--timeout", "15"]
-    return [
-        Attempt(f"Installing PyTorch {pin} for the CPU (about 200 MB) …", here, 3 * GIGABYTE),
-        Attempt("No CPU build in pip's own sources: trying download.pytorch.org …", there, 3 * GIGABYTE),
-        Attempt("None there: getting PyTorch with several GB of CUDA packages …", plain, 8 * GIGABYTE),
-    ]
-
-
-def install_torch(venv: Path, attempts: list[Attempt], lock: int) -> None:
-    """Makes the attempts until one succeeds. A missing build or an unreachable CPU_INDEX leads on."""
-    if len(attempts) == 1 and any(packages_in(venv).glob("torch-*+cpu.dist-info")):
-        pip(venv, lock, "Removing PyTorch", "uninstall", "-y", "torch")  # to pip, 2.0+cpu would do for 2.0
-    is_there = (packages_in(venv) / "torch").exists()
-    for attempt in attempts:
-        if not is_there:
-            require_space(venv, attempt.needed_bytes)
-        print(attempt.announcement, flush=True)
-        try:
-            pip(venv, lock, "Installing PyTorch", "install", *attempt.arguments)
-        except SetupError as error:
-            passable = (NO_BUILD, NETWORK) if CPU_INDEX in attempt.arguments else (NO_BUILD,)
-            if error.cause not in passable or attempt is attempts[-1]:
-                raise
-        else:
-            return
-
-
-def require_space(place: Path, needed_bytes: int) -> None:
-    """Raises: SetupError, when the disk that `place` is on has less room than that."""
-    free, needed = shutil.disk_usage(place).free / GIGABYTE, needed_bytes / GIGABYTE
-    if free < needed:
-        rule = f"Setting up needs about {needed:.0f} GB of free disk space"
-        raise SetupError(f"{rule}, and {place} has {free:.1f} GB. Free some and run launch.py again.")
-
-
-def pip(venv: Path, lock: int, step: str, *arguments: str) -> None:
-    run_logged(venv, lock, step, [str(python_in(venv)), "-I", "-m", "pip", "--no-input", *arguments])
-
-
-def run_logged(venv: Path, lock: int, step: str, command: list[str]) -> None:
-    """Runs a command in the project's folder, its output going to the log. Raises: SetupError if it fails."""
-    elsewhere = ("PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")  # where not to install
-    env = {name: value for name, value in os.environ.items() if name not in elsewhere}
-    env.update(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_USER="0", PYTHONIOENCODING="utf-8")
-    with (venv / LOG).open("ab") as log:
-        log.write(f"\n$ {' '.join(command)}\n".encode("utf-8", "replace"))
-        log.flush()
-        start = log.tell()
-        fds = () if os.name == "nt" else (lock,)
-        status = subprocess.call(command, cwd=venv.parent, env=env, pass_fds=fds, stdout=log, stderr=log)
-    if status != 0:
-        raise explained(step, (venv / LOG).read_bytes()[start:].decode("utf-8", "replace"), venv)
-
-
-def explained(step: str, output: str, venv: Path) -> SetupError:
-    """Returns the error for a step that failed: why, what to do, and the last lines of what it printed."""
-    free = shutil.disk_usage(venv.parent).free / GIGABYTE
-    cause = DISK_FULL if free < 0.05 else next(pattern for pattern in ADVICE if re.search(pattern, output))
-    python = "{}.{}".format(*sys.version_info)
-    advice = ADVICE[cause].format(root=venv.parent, free=free, python=python, system=sys.platform)
-    lines = [line[:200] for line in output.splitlines() if line.strip()][-8:]
-    return SetupError("\n  ".join([f"{step} failed: {advice}", *lines, f"(More in {venv / LOG})"]), cause)

@@ -16,7 +16,7 @@ SIGNS: dict[State, str] = {"ok": "✓", "note": "!", "problem": "✗"}
 OLDEST_PYTHON = (3, 11)
 # As in pyproject.toml; a test compares them.
 FLOORS = {
-    "torch": "2.10",
+    "torch": "2.13",
     "diffusers": "0.40",
     "transformers": "5.0",
     "peft": "0.18",

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from studio.doctor import Finding, note, ok, problem, release
 from studio.errors import ModelError, WeightsFileError
-from studio.hub_models import MOVED_MODELS, looks_like_hub_name, split_revision
+from studio.hub_models import MOVED_MODELS, looks_like_hub_name, split_revision, unusable_proxy
 from studio.jobs.device_lock import DeviceLock, DeviceOwner
 from studio.paths import UserData, assets_folder
 from studio.reports import GIB, gigabytes
@@ -228,6 +228,8 @@ def check_connection(endpoint: str, *, offline_mode: bool) -> Finding:
     advice = "The shipped model and models that are already downloaded work; new downloads do not."
     if offline_mode:
         return note("Connection", "offline, because HF_HUB_OFFLINE is set", advice)
+    if fault := unusable_proxy():
+        return note("Connection", f"offline: {fault}", f"Correct or unset it. {advice}")
     session = get_session()
     # httpx or httpx2, as huggingface_hub's version has it: its errors share no base with others.
     library = importlib.import_module(type(session).__module__.partition(".")[0])

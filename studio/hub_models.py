@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from urllib.request import getproxies
 
 from studio.errors import ModelError
 
@@ -20,6 +21,9 @@ PICKLE_STEMS = {**WEIGHT_STEMS, "text_encoder": "pytorch_model"}
 # In the order of download: the weights last, so that a folder with weights has the small files, whose number varies.
 PARTS = ("scheduler", "tokenizer", *WEIGHT_STEMS)
 
+# What huggingface_hub's requests can go through; some desktops write socks://, which says too little.
+PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+
 # As git names branches, tags and commits, as far as they can be part of a path.
 _REVISION = re.compile(r"[\w\-]+(?:[./][\w\-]+)*")
 
@@ -34,6 +38,19 @@ def split_revision(name: str) -> tuple[str, str]:
     if at and not _REVISION.fullmatch(revision):
         raise ModelError(f"{revision!r} in {name} is no revision. Give a branch, a tag or a commit after the @.")
     return repository, revision or DEFAULT_REVISION
+
+
+def unusable_proxy() -> str:
+    """What is wrong with a proxy of the environment or the system; empty where nothing is, or none is used."""
+    proxies = getproxies()
+    if "*" in proxies.get("no", "").split(","):
+        return ""
+    for kind in ("http", "https", "all"):
+        scheme, separator, _ = proxies.get(kind, "").partition("://")
+        if separator and scheme.lower() not in PROXY_SCHEMES:
+            known = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
+            return f"the proxy in {kind.upper()}_PROXY must begin with one of {known}, got {scheme}://"
+    return ""
 
 
 def looks_like_hub_name(name: str) -> bool:

@@ -275,6 +275,15 @@ def test_an_address_that_is_none_means_offline() -> None:
     assert checks.check_connection("http://\0", offline_mode=False).state == "note"
 
 
+def test_a_proxy_of_an_unknown_kind_means_offline_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "socks://me:secret@127.0.0.1:9/")
+    monkeypatch.setenv("no_proxy", "localhost")
+    found = checks.check_connection("http://127.0.0.1:9", offline_mode=False)
+    known = "http://, https://, socks5://, socks5h://"
+    assert found.seen == f"offline: the proxy in ALL_PROXY must begin with one of {known}, got socks://"
+    assert found.advice.startswith("Correct or unset it. The shipped model")
+
+
 def test_offline_mode_asks_nobody(loopback: str) -> None:
     found = checks.check_connection(loopback, offline_mode=True)
     assert found.state == "note"

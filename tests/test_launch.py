@@ -1,4 +1,4 @@
-"""launch.py and launch_venv.py, run for real on a tiny project whose packages lie in a folder: no network."""
+"""launch.py and its two modules, run for real on a tiny project whose packages lie in a folder: no network."""
 
 import ast
 import csv
@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import launch
+import launch_pip
 import launch_venv
 
 ROOT = Path(launch.__file__).parent
@@ -92,7 +93,7 @@ class Project:
 
     @property
     def packages(self) -> Path:
-        return launch_venv.packages_in(self.venv)
+        return launch_pip.packages_in(self.venv)
 
     def begin(self, *arguments: str) -> "subprocess.Popen[str]":
         """Starts launch.py in a session of its own, so that it can be killed with its children."""
@@ -142,7 +143,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     folder = place / "fresh"
     (folder / "studio").mkdir(parents=True)
-    for name in ("launch.py", "launch_venv.py"):
+    for name in ("launch.py", "launch_venv.py", "launch_pip.py"):
         shutil.copy(ROOT / name, folder)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     (folder / "constraints.txt").write_text("tiny-dependency==1.0\n")
@@ -213,7 +214,7 @@ def test_first_start_makes_a_venv_installs_and_starts_the_studio(first_start: Fi
 
 
 def test_set_up_writes_to_venv_only(first_start: FirstStart) -> None:
-    ours = {"launch.py", "launch_venv.py", "pyproject.toml", "constraints.txt", "backend.py", "studio"}
+    ours = {"launch.py", "launch_venv.py", "launch_pip.py", "pyproject.toml", "constraints.txt", "backend.py", "studio"}
     made_by_our_backend = {"building", "__pycache__"}
     assert {entry.name for entry in first_start.copy.iterdir()} - made_by_our_backend == ours | {".venv"}
     assert not list(first_start.copy.glob("__pycache__/launch*"))
@@ -266,6 +267,12 @@ def test_a_folder_named_studio_where_the_user_is_does_not_take_our_place(ready: 
     report = report_of(ready.launch())
     shutil.rmtree(other)
     assert report["file"] == str(ready.folder / "studio" / "__main__.py")
+
+
+def test_packages_of_other_programs_do_not_take_the_place_of_ours(ready: Project, tmp_path: Path) -> None:
+    (tmp_path / "tiny_dependency.py").write_text("raise ImportError('not ours')")
+    elsewhere = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": sys.base_prefix}
+    report_of(replace(ready, environment=ready.environment | elsewhere).launch())
 
 
 def test_the_test_command_adds_what_the_tests_need_and_runs_pytest_in_the_project(project: Project) -> None:
@@ -437,18 +444,94 @@ def test_file_named_venv_is_refused_and_left_alone(fresh: Project) -> None:
     assert "must be a virtual environment or not be there" in finished.stderr
 
 
-def test_without_network_the_message_says_so(project: Project) -> None:
+# What users set for other environments, and what would come of it here.
+SETTINGS_FOR_OTHERS = {
+    "constraint": "{folder}/other-constraints.txt",
+    "target": "{folder}/target",
+    "prefix": "{folder}/prefix",
+    "root": "{folder}/root",
+    "global": "true",
+    "user": "true",
+    "site": "true",
+    "require-virtualenv": "true",
+    "require-hashes": "true",
+    "no-binary": ":all:",
+    "no-deps": "true",
+    "dry-run": "true",
+    "python": "{folder}/python",
+    "quiet": "3",
+}
+
+
+@pytest.mark.parametrize("section", ["global", "install", "environment"])
+def test_settings_of_pip_for_other_environments_do_not_hold_here(
+    project: Project, tmp_path: Path, section: str
+) -> None:
     unfinish(project)
     shutil.rmtree(project.packages / "tiny_dependency-1.0.dist-info")
-    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
-    online = {name: value for name, value in project.environment.items() if not name.startswith("PIP_")}
-    finished = replace(project, environment=online | nowhere | {"PIP_CONFIG_FILE": os.devnull}).launch()
+    (tmp_path / "other-constraints.txt").write_text("tiny-dependency==9\n")
+    settings = {name: value.format(folder=tmp_path) for name, value in SETTINGS_FOR_OTHERS.items()}
+    environment = dict(project.environment)
+    if section == "environment":
+        environment |= {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()}
+    else:
+        settings |= {"no-index": environment.pop("PIP_NO_INDEX"), "find-links": environment.pop("PIP_FIND_LINKS")}
+        configuration = tmp_path / "pip.conf"
+        lines = [f"[{section}]", *(f"{name} = {value}" for name, value in settings.items())]
+        configuration.write_text("\n".join(lines))
+        environment["PIP_CONFIG_FILE"] = str(configuration)
+    report_of(replace(project, environment=environment).launch())
+    assert {entry.name for entry in tmp_path.iterdir()} <= {"other-constraints.txt", "pip.conf"}
+
+
+def test_where_packages_come_from_is_the_users_to_say() -> None:
+    listed = """
+:env:.index-url='https://me:secret@three.example/simple'
+:env:.target='/elsewhere'
+global.constraint='/etc/constraints.txt'
+global.extra-index-url='https://four.example\\nhttps://five.example'
+global.index-url='https://one.example/simple'
+global.no-index='true'
+install.index-url='https://two.example/simple'
+install.no-index='False'
+"""
+    assert launch_pip.respected_settings(listed) == {
+        "PIP_INDEX_URL": "https://me:secret@three.example/simple",
+        "PIP_EXTRA_INDEX_URL": "https://four.example\nhttps://five.example",
+    }
+
+
+def test_the_log_names_the_users_settings_without_their_values(ready: Project) -> None:
+    commands = [line for line in ready.log.splitlines() if line.startswith("$ ")]
+    assert " PIP_FIND_LINKS PIP_NO_INDEX " in commands[-1]
+    assert ready.environment["PIP_FIND_LINKS"] not in commands[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "could not reach the package index. Check the network connection"),
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "pip cannot use a SOCKS proxy, and ALL_PROXY or another proxy setting"),
+        ({"ALL_PROXY": "socks://127.0.0.1:9/"}, "pip cannot use a SOCKS proxy, and ALL_PROXY or another proxy setting"),
+        ({"PIP_NO_INDEX": "1"}, "pip is set to ask no package index (no-index), and its other sources lack a package"),
+        ({"PIP_CONFIG_FILE": "backend.py"}, "pip's configuration has a mistake. Correct the file that is named below"),
+    ],
+)
+def test_without_packages_the_message_says_why(project: Project, settings: dict[str, str], message: str) -> None:
+    unfinish(project)
+    shutil.rmtree(project.packages / "tiny_dependency-1.0.dist-info")
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1", "PIP_CONFIG_FILE": os.devnull}
+    if "PIP_CONFIG_FILE" in settings:
+        settings = {"PIP_CONFIG_FILE": str(project.folder / settings["PIP_CONFIG_FILE"])}
+    ours = ("PIP_", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy")
+    online = {name: value for name, value in project.environment.items() if not name.startswith(ours)}
+    finished = replace(project, environment=online | nowhere | settings).launch()
     assert finished.returncode == 1
-    assert finished.stderr.startswith(
-        "Installing LoRA Studio failed: could not reach the package index. Check the network connection"
-    )
+    assert f" failed: {message}" in finished.stderr
     assert "Traceback" not in finished.stderr
-    report_of(project.launch())
+    if not settings:
+        assert "\n  Looking in indexes: http://127.0.0.1:9/simple\n" in finished.stderr
+        report_of(project.launch())
 
 
 @pytest.mark.parametrize(
@@ -462,20 +545,46 @@ def test_without_network_the_message_says_so(project: Project) -> None:
         ("connection broken by 'NewConnectionError(...)'\nNo matching distribution found", "the package index"),
         ("(Caused by ProxyError('Cannot connect to proxy.'))", "behind a proxy, set HTTPS_PROXY"),
         ("No matching distribution found for torch==2.13.0", r"no build for Python 3\.\d+ on this system \(\w+\)"),
+        ("ERROR: ResolutionImpossible: for help visit …", r"no build for Python 3\.\d+ on this system \(\w+\), or"),
         ("Something else", "the reason is below.*\n  Something else\n"),
     ],
 )
 def test_usual_failures_are_explained(tmp_path: Path, output: str, message: str) -> None:
-    error = launch_venv.explained("Installing", output, tmp_path / ".venv")
-    with pytest.raises(launch_venv.SetupError, match=f"(?s)Installing failed: .*{message}.*install.log"):
+    error = launch_pip.explained("Installing", output, tmp_path / ".venv")
+    with pytest.raises(launch_pip.SetupError, match=f"(?s)Installing failed: .*{message}.*install.log"):
         raise error
 
 
 def test_too_little_disk_space_is_said_before_installing(tmp_path: Path) -> None:
-    launch_venv.require_space(tmp_path, 1)
+    launch_pip.require_space(tmp_path, 1)
     message = r"needs about 1000000000 GB of free disk space, and .* has \d+\.\d GB. Free some and run"
-    with pytest.raises(launch_venv.SetupError, match=message):
-        launch_venv.require_space(tmp_path, 10**18)
+    with pytest.raises(launch_pip.SetupError, match=message):
+        launch_pip.require_space(tmp_path, 10**18)
+
+
+@pytest.mark.parametrize(
+    ("machine", "macos", "apple_silicon", "said"),
+    [
+        ("arm64", "14.0", True, ""),
+        ("arm64", "26.1", True, ""),
+        ("arm64", "14.6.1", False, ""),  # the system could not be asked
+        ("arm64", "10.16", True, ""),  # "newer than 10.15", to a Python built long ago
+        ("arm64", "", True, ""),
+        ("arm64", "13.7.8", True, "; this is macOS 13.7.8. Update macOS in System Settings"),
+        ("arm64", "11.0", True, "; this is macOS 11.0. Update macOS in System Settings"),
+        ("x86_64", "15.1", False, "; this Mac has an Intel processor. Nothing was installed."),
+        ("x86_64", "10.15.7", False, "; this Mac has an Intel processor. Nothing was installed."),
+        ("x86_64", "10.16", True, "; this Mac will do, but this Python runs as an Intel program (under Rosetta)."),
+        ("x86_64", "15.1", True, "; this Mac will do, but this Python runs as an Intel program (under Rosetta)."),
+        ("x86_64", "12.5", True, "; this is macOS 12.5. Update macOS in System Settings"),
+    ],
+)
+def test_macs_and_pythons_that_pytorch_is_not_built_for_are_told(
+    machine: str, macos: str, apple_silicon: bool, said: str
+) -> None:
+    refusal = launch.refuse_mac(machine, macos, apple_silicon)
+    rule = "LoRA Studio needs a Mac with Apple silicon and macOS 14 or newer, because PyTorch does"
+    assert refusal.startswith(rule + said) if said else refusal == ""
 
 
 def test_old_python_is_told_what_to_do() -> None:
@@ -500,7 +609,7 @@ def test_launcher_gets_as_far_as_that_on_python_3_6() -> None:
     tree = ast.parse(Path(launch.__file__).read_text(), feature_version=(3, 6))
     imported = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = [name.name for node in imported for name in node.names]
-    assert names == ["io", "os", "shutil", "subprocess", "sys", "Path"], "all these were in Python 3.6"
+    assert names == ["io", "os", "platform", "shutil", "subprocess", "sys", "Path"], "all these were in Python 3.6"
     annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg)]
     assert all(isinstance(annotation, ast.Constant | ast.Name) for annotation in annotations), "quote the new ones"
 
@@ -522,7 +631,7 @@ def test_cpu_build_is_for_linux_without_a_gpu_or_on_request(
 
 
 def test_cpu_build_is_sought_in_pips_own_sources_then_at_pytorch_then_given_up() -> None:
-    attempts = launch_venv.torch_attempts("2.13.0", "linux", cpu_torch=True)
+    attempts = launch_pip.torch_attempts("2.13.0", "linux", cpu_torch=True)
     assert [attempt.arguments[:4] for attempt in attempts] == [
         ["--no-deps", "torch==2.13.0+cpu"],
         ["--no-deps", "torch==2.13.0+cpu", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
@@ -533,7 +642,7 @@ def test_cpu_build_is_sought_in_pips_own_sources_then_at_pytorch_then_given_up()
 
 @pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
 def test_plain_build_takes_one_attempt(system: str) -> None:
-    (attempt,) = launch_venv.torch_attempts("2.13.0", system, cpu_torch=False)
+    (attempt,) = launch_pip.torch_attempts("2.13.0", system, cpu_torch=False)
     assert attempt.arguments == ["torch==2.13.0", "-c", "constraints.txt"]
 
 
@@ -565,8 +674,62 @@ def test_torch_build_follows_what_is_wanted_and_there(project: Project, monkeypa
     assert [info.name for info in project.packages.glob("torch-*")] == ["torch-1.0.dist-info"]
 
 
-def test_pin_in_constraints_fits_the_project() -> None:
-    constraints = (ROOT / "constraints.txt").read_text()
-    pins = [line for line in constraints.splitlines() if line and not line.startswith("#")]
-    assert all(line.count("==") == 1 and "+" not in line and "@" not in line for line in pins)
-    assert any(line.startswith("torch==") for line in pins)
+@pytest.fixture
+def real_pip(ready: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[launch_pip.Pip]:
+    """The tiny project's own, run from here."""
+    for name, value in ready.environment.items():
+        monkeypatch.setenv(name, value)
+    with (ready.folder / "launch.py").open() as lock:
+        yield launch_pip.pip_of(ready.venv, lock.fileno())
+
+
+def attempt(*arguments: str, needed_bytes: int = 0, expected: tuple[str, ...] = ()) -> launch_pip.Attempt:
+    return launch_pip.Attempt(" ".join(arguments), [*arguments], needed_bytes, expected)
+
+
+def test_any_failure_leads_on_to_the_next_way_to_install_pytorch(
+    real_pip: launch_pip.Pip, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contradiction = attempt("tiny-dependency==1.0", "tiny-dependency==2.0")
+    no_reason_known = attempt("--no-such-option")
+    launch_pip.install_torch(real_pip, [contradiction, no_reason_known, attempt("tiny-dependency"), attempt("never")])
+    assert capsys.readouterr().out.splitlines() == [
+        "tiny-dependency==1.0 tiny-dependency==2.0",
+        "--no-such-option",
+        "tiny-dependency",
+    ]
+
+
+def test_the_most_telling_failure_is_shown_and_all_are_in_the_log(ready: Project, real_pip: launch_pip.Pip) -> None:
+    lacking = attempt("tiny-dependency==9", expected=(launch_pip.NO_INDEX,))
+    offline = attempt("tiny-dependency==8", "--find-links", "http://127.0.0.1:9/", "--retries", "1")
+    with pytest.raises(launch_pip.SetupError, match="could not reach the package index"):
+        launch_pip.install_torch(real_pip, [lacking, offline, attempt("--no-such-option")])
+    for reason in ("found for tiny-dependency==9", "found for tiny-dependency==8", "no such option: --no-such-option"):
+        assert reason in ready.log
+
+
+@pytest.mark.parametrize(
+    ("causes", "told"),
+    [
+        (["NO_BUILD", "NETWORK", ""], 2),  # the first two are no wonder
+        (["NO_BUILD", "NETWORK", "NO_BUILD"], 2),
+        (["NO_BUILD", "NETWORK", "NETWORK"], 2),
+        (["NETWORK", "NO_BUILD", ""], 0),
+        (["", "", "NO_BUILD"], 2),
+        (["", "", ""], 2),
+        (["NO_BUILD", "NETWORK", "DISK_FULL"], 2),
+        (["NOT_PERMITTED"], 0),
+    ],
+)
+def test_a_failure_that_was_to_be_expected_tells_least(causes: list[str], told: int) -> None:
+    attempts = launch_pip.torch_attempts("2.13.0", "linux", cpu_torch=True)
+    errors = [launch_pip.SetupError(cause, getattr(launch_pip, cause) if cause else "") for cause in causes]
+    failures = list(zip(attempts, errors, strict=False))
+    assert launch_pip.most_telling(failures) is errors[told]
+
+
+def test_a_full_disk_ends_the_attempts(real_pip: launch_pip.Pip, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(launch_pip.SetupError, match="needs about 1000000000 GB of free disk space"):
+        launch_pip.install_torch(real_pip, [attempt("first", needed_bytes=10**18), attempt("second")])
+    assert capsys.readouterr().out == "first\n"

@@ -26,7 +26,7 @@ from studio.engine.hub_download import (
 )
 from studio.errors import ModelError
 from studio.files import write_atomically
-from studio.hub_models import MODEL_INDEX, MOVED_MODELS, is_complete, needed_files, split_revision
+from studio.hub_models import MODEL_INDEX, MOVED_MODELS, is_complete, needed_files, split_revision, unusable_proxy
 
 __all__ = ["DownloadProgress", "DownloadWatcher", "HubSnapshot", "find_hub_model"]
 
@@ -161,6 +161,11 @@ def _not_a_hub(repository: str) -> ModelError:
 
 def _ask(repository: str, revision: str, endpoint: str) -> ModelInfo:
     """What the Hub says of a revision: its commit, its files and their sizes."""
+    if fault := unusable_proxy():
+        raise ModelError(
+            f"The model {repository} is not on this machine, and could not be downloaded from Hugging Face: {fault}. "
+            "Correct or unset it and start again."
+        )
     try:
         return HfApi(endpoint=endpoint).model_info(
             repository, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS

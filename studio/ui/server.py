@@ -6,7 +6,8 @@ import socket
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -39,7 +40,8 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    _launch(engine, desk, user_data, address=address, port=port, logins=logins, cpu_only=settings.cpu)
+    with _past_all_proxies():
+        _launch(engine, desk, user_data, address=address, port=port, logins=logins, cpu_only=settings.cpu)
     url = f"http://127.0.0.1:{port}"
     others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
     print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
@@ -130,17 +132,31 @@ def allowed_hosts(listen: bool) -> list[str]:
 
 
 def _prepare_environment(user_data: UserData) -> tempfile.TemporaryDirectory[str]:
-    """What gradio reads when it is imported: no analytics, its files in our cache, loopback past any proxy."""
+    """What gradio reads when it is imported: no analytics, its files in our cache."""
     folder = user_data.cache / "page"
     folder.mkdir(parents=True, exist_ok=True)
     _purge(folder)
     cache = tempfile.TemporaryDirectory(dir=folder, prefix=f"{os.getpid()}-", ignore_cleanup_errors=True)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = cache.name
-    loopback = ",".join(filter(None, [os.environ.get("NO_PROXY"), *LOOPBACK_HOSTS]))
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = loopback
     os.chdir(cache.name)  # gradio serves files below the working folder
     return cache
+
+
+@contextmanager
+def _past_all_proxies() -> Iterator[None]:
+    """While it is imported and launched, gradio fails on a proxy of a kind that it does not know, and asks its own
+    server for a sign of life through any other. The engine and the jobs, which download, find the proxies again.
+    """
+    names = ("NO_PROXY", "no_proxy")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ.update(dict.fromkeys(names, "*"))
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _purge(folder: Path) -> None:

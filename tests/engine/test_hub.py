@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from studio.engine.hub import DownloadProgress, DownloadWatcher, HubSnapshot, find_hub_model
 from studio.errors import DownloadCancelledError, ModelError
+from studio.hub_models import unusable_proxy
 from studio.paths import CHECKOUT_FOLDER, assets_folder
 from studio.settings import SHIPPED_MODEL
 from tests.engine.hub_server import FakeHub, fake_hub, files_of
@@ -395,6 +396,34 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(tmp_path: Path) -> None:
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ModelError, match=r"cannot be reached \(ConnectError\). Go online once to download it"):
             find_hub_model(NAME, endpoint=endpoint, cache=tmp_path)
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "all_proxy"])
+def test_a_proxy_of_an_unknown_kind_is_named_without_its_password(
+    find: Find, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv(variable, "socks://me:secret@127.0.0.1:9/")
+    with pytest.raises(
+        ModelError, match=f"the proxy in {variable.upper()} must begin with one of .*, got socks://. "
+    ) as told:
+        find(NAME)
+    assert "secret" not in str(told.value)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://127.0.0.1:9", "127.0.0.1:9", "SOCKS5://127.0.0.1:9", "socks5h://127.0.0.1:9"]
+)
+def test_proxies_of_known_kinds_are_well(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("all_proxy", proxy)
+    assert unusable_proxy() == ""
+
+
+def test_a_proxy_that_is_not_used_may_be_of_any_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "socks://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "*")
+    assert unusable_proxy() == ""
 
 
 def test_two_programs_do_not_download_the_same_model_at_once(

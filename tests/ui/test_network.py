@@ -169,6 +169,17 @@ def test_nobody_can_make_the_studio_fetch_a_url(
     assert 400 <= status < 500
 
 
+def test_a_proxy_that_nobody_can_use_does_not_stop_the_start_and_is_left_to_the_engine(tmp_path: Path) -> None:
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "socks://127.0.0.1:9/")
+    proxies |= {name.lower(): value for name, value in proxies.items()} | {"NO_PROXY": "ours.example", "no_proxy": ""}
+    with running_studio(tmp_path, environment=proxies) as studio:
+        assert _ask(studio, "GET", "/")[0] == 200
+        assert _ask(studio, "GET", "/config")[0] == 200
+        for_engine = studio.wait_for_engine().environ()
+        assert {name: for_engine[name] for name in proxies} == proxies
+        assert "Traceback" not in studio.printed
+
+
 def test_listening_to_others_without_passwords_is_refused(tmp_path: Path) -> None:
     ended = _studio_that_ends("--listen", user_data=tmp_path)
     assert ended.returncode == 2
