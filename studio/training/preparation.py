@@ -25,6 +25,7 @@ from studio.training.batches import BatchMaker
 from studio.training.caches import LatentCache, TextCache, digest_of, fingerprint_of
 from studio.training.checkpointing import CheckpointingDecision, decide_checkpointing, kept_bytes_of
 from studio.training.noise_loss import Denoiser
+from studio.training.optimizers import schedule_notes
 from studio.training.order import seed_of
 from studio.training.processes import Processes, precision_of_passes
 from studio.training.samples import check_generation, choose_prompts, validation_generations
@@ -272,10 +273,7 @@ def _plan(
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note]
     if settings.num_validation_images and not prompts:
         notes.append("No validation pictures are made: no picture has a caption. Give validation_prompts to see some.")
-    if settings.optimizer == "Prodigy" and settings.learning_rate < 0.1:
-        notes.append(f"Prodigy finds the rate itself and expects learning_rate 1; it is {settings.learning_rate:g}.")
-    if settings.optimizer == "Prodigy" and settings.train_text_encoder:
-        notes.append("Prodigy finds one rate for all: text_encoder_learning_rate has no effect with it.")
+    notes += schedule_notes(settings)
     return TrainingPlan(
         resolution=resolution,
         gradient_checkpointing=decision.on,
@@ -295,5 +293,6 @@ def _plan(
         device=facts.device,
         device_name=facts.device_name,
         versions=versions(),
+        warmup_from_zero=False,
         notes=tuple(note for note in notes if note),
     )
