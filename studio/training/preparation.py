@@ -10,13 +10,15 @@ from diffusers import DDPMScheduler
 from studio.dataset.snapshot import Snapshot
 from studio.engine.heap import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
+from studio.engine.lora_file import Lora
 from studio.engine.models import Components
 from studio.engine.parking import ParkedModule
 from studio.engine.pipeline import PipelineManager
-from studio.errors import CancelledError, TrainingError
+from studio.errors import CancelledError, LoraError, SettingsError, TrainingError, WeightsFileError
 from studio.loras.library import LoraLibrary
 from studio.machine import versions
 from studio.paths import UserData
+from studio.prompts import take_lora_tags
 from studio.results import EngineFacts
 from studio.runs.plan import TrainingPlan
 from studio.settings import GenerationSettings, ModelSettings
@@ -78,7 +80,8 @@ def prepare(
         cancelled: asked between pictures whether to stop.
 
     Raises:
-        TrainingError: where pictures changed, a setting does not fit the model, or the model is another one.
+        TrainingError: where pictures changed, a setting or the LoRA of a validation prompt does not fit the model, or
+            the model is another one.
         ModelError, DatasetError: where model or pictures cannot be read.
         OSError: where the caches cannot be written.
     """
@@ -86,6 +89,7 @@ def prepare(
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
     _assert_fits(settings, resolution=resolution, device=processes.device)
+    tagged = _tagged_loras(settings, manager, is_new=plan is None)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     digests = _digests(components)
     _assert_same_model(settings, plan, digests)
@@ -101,9 +105,10 @@ def prepare(
     )
     prompts = plan.prompts if plan and not settings.validation_prompts else choose_prompts(settings, training_set)
     generations = validation_generations(settings, prompts, resolution=resolution)
-    check = check_generation(settings, (*prompts, training_set.items[0].caption)[0], resolution=resolution)
+    check = check_generation(settings, resolution=resolution)
     manager.remember_prompts((*generations, check))
-    vae = _park(settings, components, digests, user_data=user_data)
+    needs_text_encoder = settings.train_text_encoder or settings.shuffle_caption or any(x.text_encoder for x in tagged)
+    vae = _park(components, digests, user_data=user_data, needs_text_encoder=needs_text_encoder)
     adapters, denoiser = _put_layers_in(components, settings, processes)
     maker = BatchMaker(
         training_set,
@@ -137,6 +142,25 @@ def _load(
         progress=DownloadWatcher(lambda p: tell(f"Downloading {p.file}: {p.done_bytes:,} bytes."), cancelled),
     )
     return manager, facts
+
+
+def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_new: bool) -> tuple[Lora, ...]:
+    """The LoRAs that the user's validation prompts name, each read whole and checked against the model.
+
+    A run that goes on does so without one that is gone since: its pictures are told as missing when they are due.
+
+    Raises:
+        TrainingError: where a prompt of a new run cannot be followed.
+    """
+    found = []
+    for prompt in settings.validation_prompts:
+        try:
+            _, choices = take_lora_tags(prompt)
+            found += [manager.loras.read(choice.name) for choice in choices]
+        except (SettingsError, LoraError, WeightsFileError) as error:
+            if is_new:
+                raise TrainingError(f"validation_prompts: {prompt!r} cannot be used. {error}") from error
+    return tuple(found)
 
 
 def _put_layers_in(
@@ -233,13 +257,13 @@ def _stop_if(cancelled: Callable[[], bool]) -> None:
 
 
 def _park(
-    settings: TrainingSettings, components: Components, digests: Mapping[str, str], *, user_data: UserData
+    components: Components, digests: Mapping[str, str], *, user_data: UserData, needs_text_encoder: bool
 ) -> ParkedModule:
-    """The VAE leaves memory, and comes back for pictures; the text encoder leaves where captions are all encoded."""
+    """The VAE leaves memory, and comes back for pictures; the text encoder leaves where all texts are encoded."""
     parked = user_data.cache / "parked"
     vae = ParkedModule(components.vae, parked / f"{digests['vae']}.safetensors")
     vae.park()
-    if not (settings.train_text_encoder or settings.shuffle_caption):
+    if not needs_text_encoder:
         ParkedModule(components.text_encoder, parked / f"{digests['text_encoder']}.safetensors").park()
     return vae
 
