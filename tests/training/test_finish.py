@@ -75,7 +75,7 @@ def test_a_file_that_acts_otherwise_than_the_trained_layers_is_there_and_told(
 def test_a_file_that_is_read_back_as_another_is_there_and_told_and_a_right_one_takes_its_place(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = place.begin(max_train_steps=2)
+    run = place.begin(max_train_steps=2, save_dtype="float32")
     write = finish_module.write_kohya
 
     def damaging(path: Path, *rest: object, **options: object) -> None:
