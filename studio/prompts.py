@@ -18,6 +18,8 @@ _TOKEN = re.compile(
     r"\\[()\[\]\\]|\\|[(\[\])]|:\s*[+-]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})\s*\)|:|[^\\()\[\]:]+", re.ASCII
 )
 _LORA_TAG = re.compile(r"<lora:([^<>]*)>")
+# Brackets and backslashes; A1111's tags, ours among them; the line at which the prompt ends in A1111's text.
+_COMMAND = re.compile(r"[\\()\[\]]|(?<=<)(?=\w+:)|^(?=[^\S\n]*Negative prompt:)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -163,3 +165,13 @@ def plain_prompt(prompt: str) -> str:
     """The words alone, for captions: without LoRA tags, weights and brackets. Never raises."""
     rest, _ = split_lora_tags(prompt)
     return "".join(part.text for part in parse_weights(rest)).strip()
+
+
+def escape_prompt(text: str) -> str:
+    r"""The prompt that means exactly this text, every weight 1 and no LoRA: for what was not written as a prompt.
+
+    `plain_prompt` gives the text back, without space around it. A backslash before a bracket is the bracket itself;
+    elsewhere it is dropped (`parse_weights`), so that one inside `<\lora:` and `\Negative prompt:` hides them from
+    their readers and leaves no trace in the words.
+    """
+    return _COMMAND.sub(r"\\\g<0>", text)

@@ -87,7 +87,9 @@ class TrainingSettings(Settings):
         "constant", title="Schedule", description="How the learning rate goes on after the warm-up."
     )
     lr_warmup_steps: Annotated[int, Ge(0), Le(100_000)] = Field(
-        0, title="Warm-up", description="Optimizer steps in which the rate rises from 0, whatever the accumulation."
+        0,
+        title="Warm-up",
+        description="Optimizer steps in which the rate rises to the full one, whatever the accumulation.",
     )
     lr_num_cycles: Annotated[int, Ge(1), Le(100)] = Field(
         1, title="Restarts", description="How often the cosine with restarts begins anew."

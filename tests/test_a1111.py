@@ -10,8 +10,10 @@ import pytest
 from studio import __version__
 from studio.a1111 import MAX_TEXT_LENGTH, parse_parameters, to_parameters
 from studio.errors import PictureFileError
+from studio.prompts import escape_prompt, plain_prompt
 from studio.results import ImageRecord, LoraUsed, Timings
 from studio.settings import SCHEDULER_NAMES, GenerationSettings, LoraChoice, SchedulerName
+from tests.captions import hostile_captions
 
 A1111_TEXT = """a (red:1.2) shoe, <lora:shoes:0.7>
 on white
@@ -104,6 +106,14 @@ def test_what_is_written_is_read_back() -> None:
     assert read.model == "shoes-demo"
     assert read.source == "A1111"
     assert read.skipped == ()
+
+
+def test_a_caption_is_read_back_as_the_same_text_whatever_it_holds() -> None:
+    for caption in hostile_captions(2000, seed=2):
+        settings = GenerationSettings(prompt=escape_prompt(caption), negative_prompt="blurry", width=64, height=64)
+        read = parse_parameters(to_parameters(make_record(settings, scheduler="EulerDiscreteScheduler"))).settings
+        assert plain_prompt(read.prompt) == caption.replace("\r\n", "\n").strip()
+        assert (read.negative_prompt, read.loras, read.width) == ("blurry", (), 64)
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULER_NAMES if name != "model's own"])

@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 
 from studio.errors import SettingsError
-from studio.prompts import WEIGHT_LIMIT, WeightedText, parse_weights, plain_prompt, take_lora_tags
+from studio.prompts import WEIGHT_LIMIT, WeightedText, escape_prompt, parse_weights, plain_prompt, take_lora_tags
 from studio.settings import LoraChoice
+from tests.captions import hostile_captions
 
 
 def weights(prompt: str) -> list[tuple[str, float]]:
@@ -132,3 +133,25 @@ def test_a_tag_without_a_name_is_refused(tag: str) -> None:
 
 def test_the_plain_prompt_has_neither_tags_nor_weights_nor_brackets() -> None:
     assert plain_prompt(r"a (red:1.3) [shoe], <lora:x:0.5:2> white \(v2\)") == "a red shoe, white (v2)"
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("a red shoe: 3:15, <3", "a red shoe: 3:15, <3"),
+        ("a shoe <lora:someStyle:0.8>", r"a shoe <\lora:someStyle:0.8>"),
+        ("a (red:1.3) [shoe]", r"a \(red:1.3\) \[shoe\]"),
+        (r"C:\shoes\(1)", r"C:\\shoes\\\(1\)"),
+        ("a\nNegative prompt: b", "a\n\\Negative prompt: b"),
+    ],
+)
+def test_a_text_is_escaped_where_it_would_be_read_as_a_command(text: str, prompt: str) -> None:
+    assert escape_prompt(text) == prompt
+
+
+def test_an_escaped_text_is_read_as_that_text_with_weight_1_and_without_loras() -> None:
+    for caption in hostile_captions(5000):
+        prompt = escape_prompt(caption)
+        assert take_lora_tags(prompt) == (prompt, ())
+        assert parse_weights(prompt) == (WeightedText(caption, 1.0),)
+        assert plain_prompt(prompt) == caption.strip()

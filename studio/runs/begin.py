@@ -7,10 +7,11 @@ from pathlib import Path
 
 from studio.dataset.library import DatasetLibrary, safe_name
 from studio.dataset.snapshot import write_snapshot
-from studio.errors import SettingsError
+from studio.errors import LoraError, SettingsError
 from studio.files import write_atomically
-from studio.loras.library import NAME_LIMIT_BYTES
+from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
 from studio.paths import UserData, typed_path
+from studio.prompts import take_lora_tags
 from studio.runs.folder import RunFolder, RunStatus, new_run_folder, write_status
 from studio.runs.run_settings import read_run_settings
 from studio.runs.snapshots import take_snapshot
@@ -58,11 +59,13 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     """Make a run's folder with its settings and its snapshot; nothing is computed yet.
 
     Raises:
-        SettingsError: where no file can have the LoRA's name, or the regularisation pictures are the dataset itself.
+        SettingsError: where no file can have the LoRA's name, a validation prompt has a tag that cannot be followed,
+            or the regularisation pictures are the dataset itself.
         DatasetError: where the dataset cannot be read, or nothing of it can be trained on.
         OSError: where the folder cannot be written.
     """
     _assert_name_is_free(settings.name)
+    _assert_prompts(settings.validation_prompts, LoraLibrary(user_data.loras))
     settings = _with_whole_paths(settings, datasets=user_data.datasets)
     taken = take_snapshot(settings.dataset, user_data)
     prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
@@ -87,6 +90,16 @@ def _assert_name_is_free(name: str) -> None:
         )
     if name.casefold() == DIFFUSERS_STEM:
         raise SettingsError(f"name must not be {DIFFUSERS_STEM}: diffusers' file beside it is called so, got {name!r}.")
+
+
+def _assert_prompts(prompts: Sequence[str], library: LoraLibrary) -> None:
+    """Every LoRA tag can be followed; whether the LoRA fits the model is seen when that is loaded."""
+    for prompt in prompts:
+        try:
+            for choice in take_lora_tags(prompt)[1]:
+                library.find(choice.name)
+        except (SettingsError, LoraError) as error:
+            raise SettingsError(f"validation_prompts: {prompt!r} cannot be used. {error}") from error
 
 
 def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> TrainingSettings:

@@ -159,11 +159,15 @@ class NoteEvent(RunEvent):
 
 
 class FinishedEvent(RunEvent):
-    """What came out, by paths below the run's folder."""
+    """What came out, by paths below the run's folder.
+
+    `library_name` is empty where the library could not take it; `problems` is what its checks found, in sentences.
+    """
 
     kind: Literal["finished"] = "finished"
     files: tuple[str, ...]
     library_name: str
+    problems: tuple[str, ...] = ()
 
 
 AnyEvent = (

@@ -20,6 +20,7 @@ class TrainingPlan(Fact):
         num_parameters: that learn; in `num_layers` layers.
         num_pictures, num_held_out: of the dataset.
         dataset_digest: of the snapshot; prior_digest of that of regularisation pictures, "" without.
+        warmup_from_zero: whether the warm-up's first step has rate 0, as it had in runs of before this was told.
         model_digests: of U-Net, VAE and text encoder: a resumed run must find the same.
         notes: what the user should know, in sentences.
     """
@@ -42,6 +43,7 @@ class TrainingPlan(Fact):
     device: str
     device_name: str
     versions: dict[str, str]
+    warmup_from_zero: bool = True
     notes: tuple[str, ...] = ()
 
 

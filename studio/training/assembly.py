@@ -110,7 +110,7 @@ def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint
         position = position.model_copy(update={"step": found.step, "batches_done": found.batches_done})
     means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
     optimizer = make_optimizer(adapters, settings)
-    schedule = make_schedule(optimizer, settings)
+    schedule = make_schedule(optimizer, settings, warmup_from_zero=plan.warmup_from_zero)
     if checkpoint is not None:
         optimizer_state, schedule_state = restore(checkpoint, adapters, means, process=processes.index)
         optimizer.load_state_dict(optimizer_state)

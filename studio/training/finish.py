@@ -1,6 +1,7 @@
-"""What comes out of a run: two files, each read back and compared, by layer and by picture, before it is done."""
+"""What comes out of a run: two files, each read back and compared, by layer and by picture. No check withholds them."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +9,16 @@ import torch
 
 from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
 from studio.engine.lora_weights import LoraWeights
+from studio.engine.models import Components
 from studio.engine.parking import all_present
-from studio.errors import LoraError, TrainingError, WeightsFileError
+from studio.errors import (
+    LoraError,
+    PictureFileError,
+    StudioError,
+    TrainingError,
+    WeightsFileError,
+    system_error_sentence,
+)
 from studio.loras.library import LoraLibrary
 from studio.runs.folder import RunFolder
 from studio.settings import LoraChoice
@@ -26,14 +35,24 @@ LIMITS: Mapping[torch.dtype, float] = {torch.float32: 1e-5, torch.float16: 2e-3,
 LATENTS_LIMITS: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 2e-1}
 
 
+Writer = Callable[..., None]  # `write_kohya`, `write_peft`
+
+
 @dataclass(frozen=True)
 class FinishedFiles:
-    """The files, the name under which the library has the first, and what the user should know."""
+    """What came out of a run.
 
-    kohya: Path
-    diffusers: Path
+    Attributes:
+        files: those that are there, kohya's first.
+        library_name: of the first in the library; empty where it could not be added.
+        notes: what was decided, in sentences.
+        problems: what is wrong with the files, or could not be checked, in sentences.
+    """
+
+    files: tuple[Path, ...]
     library_name: str
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def finish(
@@ -46,7 +65,8 @@ def finish(
     last_picture: Path | None,
     in_memory: Callable[[], torch.Tensor] | None = None,
 ) -> FinishedFiles:
-    """Write kohya's and diffusers' file, check both, and add the first to the library.
+    """Write kohya's and diffusers' file, add the first to the library, and check both: whatever a check finds is told,
+    and the files stay.
 
     Args:
         last_picture: what the file shows as its thumbnail.
@@ -54,36 +74,25 @@ def finish(
             are not what is saved.
 
     Raises:
-        TrainingError: where a file, read back, is not what was trained.
+        TrainingError: where neither file could be made of the weights.
         OSError: where one cannot be written.
     """
-    name = prepared.settings.name
-    kohya, diffusers = run.root / f"{name}.safetensors", run.root / DIFFUSERS_NAME
-    told = with_thumbnail(metadata, last_picture)
-    reference = None if in_memory is None else in_memory()
-    notes: tuple[str, ...] = ()
-    with prepared.adapters.taken_out(), all_present(prepared.parked):
-        dtype, difference = DTYPES[prepared.settings.save_dtype], 0.0
-        try:
-            difference = _write(kohya, diffusers, weights, told, prepared, dtype)
-            if difference > LIMITS[dtype]:
-                notes = (
-                    f"The file is stored in float32: in {prepared.settings.save_dtype} it would differ from what was "
-                    f"trained by {difference:.2g} of its largest change, as very small weights do.",
-                )
-                dtype = torch.float32
-                difference = _write(kohya, diffusers, weights, told, prepared, dtype)
-            if not difference <= LIMITS[dtype]:
-                raise TrainingError(
-                    f"{kohya.name}, read back, differs from what was trained by {difference:.2g} of its largest "
-                    "change. The checkpoint has all of it: check the disk, then resume."
-                )
-            if reference is not None:
-                for file in (kohya, diffusers):
-                    _assert_same_picture(file, reference, prepared, dtype)
-        finally:
-            prepared.manager.loras.use(())
-    return FinishedFiles(kohya, diffusers, _add_to_library(library, kohya, name), notes)
+    settings = prepared.settings
+    writers = {run.root / f"{settings.name}.safetensors": write_kohya, run.root / DIFFUSERS_NAME: write_peft}
+    metadata, notes = _with_thumbnail(metadata, last_picture)
+    components, dtype = prepared.manager.components, DTYPES[settings.save_dtype]
+    with prepared.adapters.taken_out():
+        files, problems = _write(writers, weights, metadata, components, dtype)
+        if problems and dtype != torch.float32:
+            notes += (f"The files are stored in float32. In {settings.save_dtype}: {problems[0]}",)
+            dtype = torch.float32
+            files, problems = _write(writers, weights, metadata, components, dtype)
+    if not files:
+        raise TrainingError(f"No file could be written. {' '.join(problems)} The checkpoint has what was trained.")
+    name, library_problems = _add_to_library(library, files[0], settings.name)
+    if in_memory is not None:
+        problems += _check_pictures(files, in_memory, prepared, dtype)
+    return FinishedFiles(files, name, notes, (*library_problems, *problems))
 
 
 def check_picture(prepared: Prepared, *, lora: Path | None) -> torch.Tensor:
@@ -94,47 +103,82 @@ def check_picture(prepared: Prepared, *, lora: Path | None) -> torch.Tensor:
     return prepared.manager.generate(wanted).latents_CHW
 
 
+def _with_thumbnail(metadata: Mapping[str, str], picture: Path | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The metadata with a thumbnail where there can be one, and why there is none where it cannot."""
+    try:
+        return with_thumbnail(metadata, picture), ()
+    except PictureFileError as error:
+        return dict(metadata), (f"The file has no thumbnail: {error}",)
+
+
 def _write(
-    kohya: Path,
-    diffusers: Path,
+    writers: Mapping[Path, Writer],
     weights: LoraWeights,
     metadata: Mapping[str, str],
-    prepared: Prepared,
+    components: Components,
     dtype: torch.dtype,
-) -> float:
-    """Write both files; how far they are, read back, from what was trained, relative to its largest change."""
-    write_kohya(kohya, weights, metadata, dtype=dtype)
-    write_peft(diffusers, weights, metadata, dtype=dtype)
-    components = prepared.manager.components
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Write the files and read them back; those that are there, and in what they are not what was trained."""
+    files: list[Path] = []
+    problems: list[str] = []
+    for file, write in writers.items():
+        try:
+            write(file, weights, metadata, dtype=dtype)
+            files.append(file)
+            difference = largest_difference(weights, read_weights(file.stem, file, components))
+        except (LoraError, WeightsFileError) as error:
+            problems.append(f"{file.name} does not hold what was trained: {error}")
+            continue
+        if not difference <= LIMITS[dtype]:
+            problems.append(
+                f"{file.name}, read back, differs from what was trained by {difference:.2g} of its largest change, "
+                f"where {LIMITS[dtype]:g} is rounding."
+            )
+    return tuple(files), tuple(problems)
+
+
+def _check_pictures(
+    files: Sequence[Path], in_memory: Callable[[], torch.Tensor], prepared: Prepared, dtype: torch.dtype
+) -> tuple[str, ...]:
+    """Which files do not act as the layers in memory do. Where that cannot be seen, why."""
     try:
-        return max(
-            largest_difference(weights, read_weights(file.stem, file, components)) for file in (kohya, diffusers)
-        )
-    except LoraError as error:
-        raise TrainingError(
-            f"The file does not hold what was trained: {error} The checkpoint has all of it: check the disk, then "
-            "resume."
-        ) from error
+        reference = in_memory()
+        with prepared.adapters.taken_out(), all_present(prepared.parked):
+            try:
+                found = [_picture_problem(file, reference, prepared, dtype) for file in files]
+            finally:
+                prepared.manager.loras.use(())
+    except (StudioError, OSError, MemoryError, RuntimeError) as error:  # as at a run's end: memory, mostly
+        sentence = str(error) if isinstance(error, StudioError) else system_error_sentence(error)
+        return (f"Whether the files act as the trained layers do could not be checked. {sentence}",)
+    return tuple(filter(None, found))
 
 
-def _assert_same_picture(file: Path, reference: torch.Tensor, prepared: Prepared, dtype: torch.dtype) -> None:
+def _picture_problem(file: Path, reference: torch.Tensor, prepared: Prepared, dtype: torch.dtype) -> str:
     made = check_picture(prepared, lora=file)
     difference = float((made - reference).abs().mean() / reference.std())
-    if not difference <= LATENTS_LIMITS[dtype]:
-        raise TrainingError(
-            f"A picture with {file.name} differs from one with the trained layers by {difference:.2g}, where "
-            f"{LATENTS_LIMITS[dtype]:g} is rounding. The checkpoint has all of it; please report this."
-        )
+    if difference <= LATENTS_LIMITS[dtype]:
+        return ""
+    return (
+        f"An image with {file.name} differs from one with the trained layers by {difference:.2g}, where "
+        f"{LATENTS_LIMITS[dtype]:g} is rounding. Please report this."
+    )
 
 
-def _add_to_library(library: LoraLibrary, file: Path, name: str) -> str:
-    """Its name there; the one that it has where it is there already, as after a kill in the last moment.
+def _add_to_library(library: LoraLibrary, file: Path, name: str) -> tuple[str, tuple[str, ...]]:
+    """Its name there; the one that it has where it is there already, as after a kill in the last moment. Or why not.
 
     The same LoRA written again is not the same bytes: safetensors puts its metadata in any order.
     """
-    own = _identity(file)
-    same = next((known for known in library.names() if _identity(library.find(known)) == own), None)
-    return same or library.add(file, name=name).name
+    own, digest = _identity(file), _digest_of_weights(file)
+    for known in library.names():
+        other = library.find(known)
+        if own and _identity(other) == own and _digest_of_weights(other) == digest:
+            return known, ()
+    try:
+        return library.add(file, name=name).name, ()
+    except (LoraError, WeightsFileError) as error:
+        return "", (f"{file.name} is not in the library. {error}",)
 
 
 def _identity(file: Path) -> tuple[str | None, ...]:
@@ -144,3 +188,9 @@ def _identity(file: Path) -> tuple[str | None, ...]:
     except WeightsFileError:
         return ()
     return tuple(metadata.get(name) for name in ("sshs_model_hash", "ss_output_name", "ss_training_started_at"))
+
+
+def _digest_of_weights(file: Path) -> str:
+    """Of what follows the header: a copy that was damaged on its way says the same of itself, and is another."""
+    content = file.read_bytes()
+    return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()

@@ -112,6 +112,7 @@ class TrainingLoop:
             seen.append((batch, losses))
         norm = self._gradient_norm()
         loss = self._assert_finite(seen, norm)
+        rate = rate_in_use(self.optimizer)  # before the schedule, and Prodigy's estimate, go on to the next step's
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -125,7 +126,7 @@ class TrainingLoop:
                 StepEvent(
                     step=step,
                     loss=loss,
-                    learning_rate=rate_in_use(self.optimizer),
+                    learning_rate=rate,
                     grad_norm=norm,
                     seconds=time.perf_counter() - started,
                 )

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from PIL import Image
-
 from studio import __version__
+from studio.dataset.pictures import open_rgb
 from studio.runs.plan import TrainingPlan
 from studio.training.training_set import TrainingSet
 from studio.training_settings import TrainingSettings
@@ -95,12 +94,15 @@ def _modelspec(
 
 
 def with_thumbnail(metadata: Mapping[str, str], picture: Path | None) -> dict[str, str]:
-    """The same with a small picture of what was learned, where there is one."""
+    """The same with a small picture of what was learned, where there is one.
+
+    Raises:
+        PictureFileError: where it cannot be read.
+    """
     if picture is None:
         return dict(metadata)
-    with Image.open(picture, formats=["PNG"]) as image:
-        small = image.convert("RGB")
-        small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    small = open_rgb(picture)
+    small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=85)
     url = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

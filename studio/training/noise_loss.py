@@ -34,11 +34,17 @@ class Denoiser(nn.Module):
 
 
 def snr_weights(noise_scheduler: DDPMScheduler, timesteps_B: torch.Tensor, gamma: float) -> torch.Tensor:
-    """(B,) min-SNR weights (Hang et al., arXiv 2303.09556): min(SNR, γ) / SNR for noise, / (SNR + 1) for v."""
+    """(B,) min-SNR weights (Hang et al., arXiv 2303.09556): min(SNR, γ) / SNR for noise, / (SNR + 1) for v.
+
+    Where nothing but noise is left (SNR 0, as a zero-terminal-SNR schedule ends, arXiv 2305.08891) that is 1 for
+    noise, and 0 for v.
+    """
     alphas = noise_scheduler.alphas_cumprod.to(timesteps_B.device)[timesteps_B]
     snr = alphas / (1 - alphas)
-    is_v = noise_scheduler.config.prediction_type == "v_prediction"
-    weights: torch.Tensor = snr.clamp(max=gamma) / (snr + 1 if is_v else snr)
+    if noise_scheduler.config.prediction_type == "v_prediction":
+        weights: torch.Tensor = snr.clamp(max=gamma) / (snr + 1)
+    else:
+        weights = (gamma / snr).clamp(max=1)  # not min(SNR, γ) / SNR, which is 0 / 0 at SNR 0
     return weights
 
 

@@ -1,22 +1,14 @@
-"""Optimizer and learning-rate schedule: torch's AdamW or prodigyopt's Prodigy, diffusers' schedules."""
+"""Optimizer and learning-rate schedule: torch's AdamW or prodigyopt's Prodigy, schedules as diffusers has them."""
 
-from collections.abc import Mapping
+import math
 
 import torch
-from diffusers.optimization import get_scheduler
 from prodigyopt import Prodigy
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from studio.training.adapters import Adapters
-from studio.training_settings import LrSchedulerName, TrainingSettings
-
-_SCHEDULES: Mapping[LrSchedulerName, str] = {
-    "constant": "constant_with_warmup",
-    "linear": "linear",
-    "cosine": "cosine",
-    "cosine with restarts": "cosine_with_restarts",
-}
+from studio.training_settings import TrainingSettings
 
 
 def make_optimizer(adapters: Adapters, settings: TrainingSettings) -> Optimizer:
@@ -45,20 +37,60 @@ def _with_one_rate(groups: list[dict[str, object]], settings: TrainingSettings) 
     return [{**group, "lr": settings.learning_rate} for group in groups]
 
 
-def make_schedule(optimizer: Optimizer, settings: TrainingSettings) -> LRScheduler:
-    """The rate of each optimizer step; warm-up and length count optimizer steps, never batches."""
-    schedule: LRScheduler = get_scheduler(
-        _SCHEDULES[settings.lr_scheduler],
-        optimizer,
-        num_warmup_steps=settings.lr_warmup_steps,
-        num_training_steps=settings.max_train_steps,
-        num_cycles=settings.lr_num_cycles,
-    )
-    return schedule
+def make_schedule(optimizer: Optimizer, settings: TrainingSettings, *, warmup_from_zero: bool = False) -> LRScheduler:
+    """The rate of each optimizer step; warm-up and length count optimizer steps, never batches.
+
+    Args:
+        warmup_from_zero: as `rate_factor`.
+    """
+    return LambdaLR(optimizer, lambda step: rate_factor(settings, step, warmup_from_zero=warmup_from_zero))
+
+
+def rate_factor(settings: TrainingSettings, step: int, *, warmup_from_zero: bool = False) -> float:
+    """What the learning rate is multiplied by in an optimizer step, in [0, 1]; steps count from 0.
+
+    After the warm-up it is that of diffusers' schedule of the same name. A warm-up of n steps begins at 1/n, where
+    diffusers' begins at 0 and learns nothing in its first step.
+
+    Args:
+        warmup_from_zero: begin as diffusers does: for runs that began so, which go on to the bit.
+    """
+    warmup = settings.lr_warmup_steps
+    if step < warmup:
+        return (step if warmup_from_zero else step + 1) / warmup
+    length = max(1, settings.max_train_steps - warmup)
+    progress = (step - warmup) / length
+    match settings.lr_scheduler:
+        case "constant":
+            return 1.0
+        case "linear":
+            return max(0.0, (length - step + warmup) / length)
+        case "cosine":
+            return max(0.0, 0.5 * (1 + math.cos(math.pi * progress)))
+        case "cosine with restarts" if progress < 1:
+            return 0.5 * (1 + math.cos(math.pi * (settings.lr_num_cycles * progress % 1)))
+        case "cosine with restarts":
+            return 0.0
+
+
+def schedule_notes(settings: TrainingSettings) -> tuple[str, ...]:
+    """What to know of the learning rate before the first step, in sentences."""
+    notes = []
+    warmup, steps = settings.lr_warmup_steps, settings.max_train_steps
+    if warmup > steps:
+        notes.append(
+            f"The warm-up ({warmup:,} steps) is longer than the run ({steps:,} steps): the learning rate reaches only "
+            f"{steps / warmup:.0%} of {settings.learning_rate:g}. Lower lr_warmup_steps."
+        )
+    if settings.optimizer == "Prodigy" and settings.learning_rate < 0.1:
+        notes.append(f"Prodigy finds the rate itself and expects learning_rate 1; it is {settings.learning_rate:g}.")
+    if settings.optimizer == "Prodigy" and settings.train_text_encoder:
+        notes.append("Prodigy finds one rate for all: text_encoder_learning_rate has no effect with it.")
+    return tuple(notes)
 
 
 def rate_in_use(optimizer: Optimizer) -> float:
-    """The U-Net's rate now; with Prodigy, what it makes of its own estimate."""
+    """The U-Net's rate in the next step; with Prodigy, what it makes of its own estimate."""
     group = optimizer.param_groups[0]
     return float(group["lr"]) * float(group.get("d", 1.0))
 

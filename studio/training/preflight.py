@@ -22,6 +22,7 @@ from studio.training.caches import variants_of
 from studio.training.checkpointing import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
 from studio.training.held_out import NUM_TRIPLES
 from studio.training.noise_loss import losses_of
+from studio.training.optimizers import schedule_notes
 from studio.training.picture_tensors import crop_to_pixels, read_item
 from studio.training.preparation import Prepared, RunData, prepare
 from studio.training.processes import Processes, precision_of_passes
@@ -172,7 +173,7 @@ def _forecast(
         disk_bytes=disk,
         free_disk_bytes=free_disk,
         offers=_offers(settings, measured, chosen, on=on, step_seconds=step_seconds),
-        warnings=_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
+        warnings=(*_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk), *schedule_notes(settings)),
     )
 
 

@@ -9,39 +9,32 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from studio.dataset.snapshot import Snapshot
-from studio.engine.attention import attention_of_model
-from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.heap import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
-from studio.engine.memory import total_bytes
-from studio.engine.memory_forecast import count_training_step, counted_plan
+from studio.engine.lora_file import Lora
 from studio.engine.models import Components
 from studio.engine.parking import ParkedModule
 from studio.engine.pipeline import PipelineManager
-from studio.errors import CancelledError, TrainingError
+from studio.errors import CancelledError, LoraError, SettingsError, TrainingError, WeightsFileError
 from studio.loras.library import LoraLibrary
 from studio.machine import versions
 from studio.paths import UserData
-from studio.reports import gigabytes
-from studio.results import DeviceCheck, EngineFacts
+from studio.prompts import take_lora_tags
+from studio.results import EngineFacts
 from studio.runs.plan import TrainingPlan
 from studio.settings import GenerationSettings, ModelSettings
 from studio.training.adapters import Adapters
 from studio.training.batches import BatchMaker
 from studio.training.caches import LatentCache, TextCache, digest_of, fingerprint_of
 from studio.training.checkpointing import CheckpointingDecision, decide_checkpointing, kept_bytes_of
+from studio.training.limits import assert_fits, assert_room
 from studio.training.noise_loss import Denoiser
+from studio.training.optimizers import schedule_notes
 from studio.training.order import seed_of
 from studio.training.processes import Processes, precision_of_passes
 from studio.training.samples import check_generation, choose_prompts, validation_generations
 from studio.training.training_set import TrainingSet, make_training_set
 from studio.training_settings import TrainingSettings
-
-# Gradients were wrong on MPS where a batch has more rows (latents), after a change of shape (pytorch #177116).
-MPS_MAX_ROWS = 32_768
-# Where the device check finds fewer wrong: so many are two images of 512 × 512.
-CHECKED_MAX_ROWS = 8_192
-UNCOUNTED_ROWS = 8_192  # up to here the memory of a step is not counted beforehand
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,8 @@ def prepare(
         cancelled: asked between pictures whether to stop.
 
     Raises:
-        TrainingError: where pictures changed, a setting does not fit the model, or the model is another one.
+        TrainingError: where pictures changed, a setting or the LoRA of a validation prompt does not fit the model, or
+            the model is another one.
         ModelError, DatasetError: where model or pictures cannot be read.
         OSError: where the caches cannot be written.
     """
@@ -95,6 +89,7 @@ def prepare(
     resolution = plan.resolution if plan else settings.resolution or facts.width
     assert_fits(settings, resolution=resolution, device=processes.device, check=facts.device_check)
     assert_room(settings, components, resolution=resolution, device=processes.device)
+    tagged = _tagged_loras(settings, manager, is_new=plan is None)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     digests = _digests(components)
     _assert_same_model(settings, plan, digests)
@@ -110,9 +105,17 @@ def prepare(
     )
     prompts = plan.prompts if plan and not settings.validation_prompts else choose_prompts(settings, training_set)
     generations = validation_generations(settings, prompts, resolution=resolution)
-    check = check_generation(settings, (*prompts, training_set.items[0].caption)[0], resolution=resolution)
+    check = check_generation(settings, resolution=resolution)
     manager.remember_prompts((*generations, check))
-    parked = _park(settings, components, digests, user_data=user_data, processes=processes)
+    needs_text_encoder = settings.train_text_encoder or settings.shuffle_caption or any(x.text_encoder for x in tagged)
+    parked = _park(
+        settings,
+        components,
+        digests,
+        user_data=user_data,
+        processes=processes,
+        needs_text_encoder=needs_text_encoder,
+    )
     adapters, denoiser = _put_layers_in(components, settings, processes)
     maker = BatchMaker(
         training_set,
@@ -154,6 +157,25 @@ def _load(
     return manager, facts
 
 
+def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_new: bool) -> tuple[Lora, ...]:
+    """The LoRAs that the user's validation prompts name, each read whole and checked against the model.
+
+    A run that goes on does so without one that is gone since: its pictures are told as missing when they are due.
+
+    Raises:
+        TrainingError: where a prompt of a new run cannot be followed.
+    """
+    found = []
+    for prompt in settings.validation_prompts:
+        try:
+            _, choices = take_lora_tags(prompt)
+            found += [manager.loras.read(choice.name) for choice in choices]
+        except (SettingsError, LoraError, WeightsFileError) as error:
+            if is_new:
+                raise TrainingError(f"validation_prompts: {prompt!r} cannot be used. {error}") from error
+    return tuple(found)
+
+
 def _put_layers_in(
     components: Components, settings: TrainingSettings, processes: Processes
 ) -> tuple[Adapters, Denoiser]:
@@ -178,75 +200,6 @@ def _assert_same_model(settings: TrainingSettings, plan: TrainingPlan | None, di
         raise TrainingError(
             f"The model {settings.model} is another one than when the run began. Put the old one back, or duplicate "
             "the run to train on this one."
-        )
-
-
-def largest_batch(device_type: str, resolution: int, *, max_rows: int = MPS_MAX_ROWS) -> int | None:
-    """The most images a batch may have on a device; None where there is no limit but memory.
-
-    Args:
-        max_rows: of a linear layer's input, which has one for each latent: more are computed wrongly.
-    """
-    if device_type != "mps" and max_rows == MPS_MAX_ROWS:
-        return None
-    return max(1, max_rows // (resolution // 8) ** 2)
-
-
-def assert_fits(
-    settings: TrainingSettings, *, resolution: int, device: torch.device, check: DeviceCheck | None
-) -> None:
-    """What the device computes wrongly is not asked of it.
-
-    Raises:
-        TrainingError: it names the setting to change.
-    """
-    wrong_rows = check is not None and check.is_wrong(LINEAR)
-    most = largest_batch(device.type, resolution, max_rows=CHECKED_MAX_ROWS if wrong_rows else MPS_MAX_ROWS)
-    if most is not None and settings.train_batch_size > most:
-        why = "as the device check found" if wrong_rows else "pytorch #177116"
-        raise TrainingError(
-            f"train_batch_size must be at most {most} at {resolution} pixels on this GPU, whose gradients are wrong "
-            f"beyond ({why}), got {settings.train_batch_size}. Raise gradient_accumulation_steps instead."
-        )
-    if (
-        check is not None
-        and check.is_wrong(DROPOUT)
-        and settings.lora_dropout
-        and settings.gradient_checkpointing != "off"
-    ):
-        raise TrainingError(
-            f"lora_dropout must be 0 or gradient_checkpointing off on this GPU, which drops other numbers where a "
-            f"pass is computed again (device check), got {settings.lora_dropout:g} and "
-            f"{settings.gradient_checkpointing}."
-        )
-
-
-def assert_room(settings: TrainingSettings, components: Components, *, resolution: int, device: torch.device) -> None:
-    """A step larger than usual has room on the device, were nothing else running: counted before anything is computed.
-
-    Raises:
-        TrainingError: it says what the step would take, and what to lower.
-    """
-    rows = settings.train_batch_size * (resolution // 8) ** 2
-    if rows <= UNCOUNTED_ROWS:
-        return
-    plan = counted_plan(device, attention_of_model(components.unet))
-    needed = count_training_step(
-        components.unet,
-        width=resolution,
-        height=resolution,
-        batch=settings.train_batch_size,
-        plan=plan,
-        checkpointing=settings.gradient_checkpointing != "off",
-    ).peak_bytes
-    weights = sum(parameter.nbytes for parameter in components.unet.parameters())
-    total = total_bytes(device)
-    if needed + weights > total:
-        raise TrainingError(
-            f"A batch of {settings.train_batch_size} at {resolution} pixels takes about {gigabytes(needed)} beside the "
-            f"U-Net's {gigabytes(weights)}, and this device has {gigabytes(total)} in all. Lower train_batch_size "
-            "(raise gradient_accumulation_steps instead) or resolution"
-            + (", or set gradient_checkpointing on." if settings.gradient_checkpointing == "off" else ".")
         )
 
 
@@ -303,8 +256,9 @@ def _park(
     *,
     user_data: UserData,
     processes: Processes,
+    needs_text_encoder: bool,
 ) -> tuple[ParkedModule, ...]:
-    """The VAE leaves memory, and the text encoder where captions are all encoded. What learns from passes in half
+    """The VAE leaves memory, and the text encoder where all texts are encoded. What learns from passes in half
     precision is rounded to it. Returned is what images need: those and the text encoder's embeddings are kept.
     """
     half = processes.half_precision
@@ -318,7 +272,7 @@ def _park(
     needed = [parked(components.vae, "vae")]
     if half is not None:
         needed.append(parked(components.unet, "unet", half))
-    if not (settings.train_text_encoder or settings.shuffle_caption):
+    if not needs_text_encoder:
         parked(components.text_encoder, "text_encoder")
     elif half is not None and settings.train_text_encoder:
         needed.append(parked(components.text_encoder, "text_encoder", half))
@@ -355,10 +309,7 @@ def _plan(
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
     if settings.num_validation_images and not prompts:
         notes.append("No validation pictures are made: no picture has a caption. Give validation_prompts to see some.")
-    if settings.optimizer == "Prodigy" and settings.learning_rate < 0.1:
-        notes.append(f"Prodigy finds the rate itself and expects learning_rate 1; it is {settings.learning_rate:g}.")
-    if settings.optimizer == "Prodigy" and settings.train_text_encoder:
-        notes.append("Prodigy finds one rate for all: text_encoder_learning_rate has no effect with it.")
+    notes += schedule_notes(settings)
     return TrainingPlan(
         resolution=resolution,
         gradient_checkpointing=decision.on,
@@ -378,5 +329,6 @@ def _plan(
         device=facts.device,
         device_name=facts.device_name,
         versions=versions(),
+        warmup_from_zero=False,
         notes=tuple(note for note in notes if note),
     )

@@ -88,8 +88,8 @@ def _train(
         teller.state("running", step=loop.position.step)
         ending = loop.train()
         if ending == "finished":
-            _finish(run, prepared, loop, teller, user_data)
-            teller.state("finished", f"The LoRA {settings.name} is finished.")
+            problems = _finish(run, prepared, loop, teller, user_data)
+            teller.state("finished", " ".join((f"The LoRA {settings.name} is finished.", *problems)))
         else:
             words = "It was saved" if loop.position.step else "Nothing was trained yet"
             teller.state(ending, f"{words} at step {loop.position.step:,}; resume to go on.")
@@ -137,8 +137,10 @@ def _open(
     return prepared, make_loop(run, prepared, processes, teller=teller, stop=stop, memory=memory)
 
 
-def _finish(run: RunFolder, prepared: Prepared, loop: TrainingLoop, teller: Teller, user_data: UserData) -> None:
-    """Write, check and keep what was trained."""
+def _finish(
+    run: RunFolder, prepared: Prepared, loop: TrainingLoop, teller: Teller, user_data: UserData
+) -> tuple[str, ...]:
+    """Write, keep and check what was trained; what is wrong with it, in sentences."""
     teller.progress("Writing the LoRA and reading it back.")
     library = LoraLibrary(user_data.loras)
 
@@ -158,11 +160,18 @@ def _finish(run: RunFolder, prepared: Prepared, loop: TrainingLoop, teller: Tell
         last_picture=_last_picture(run),
         in_memory=None if loop.means is not None else in_memory,
     )
-    names = tuple(path.relative_to(run.root).as_posix() for path in (files.kohya, files.diffusers))
-    teller.tell(FinishedEvent(files=names, library_name=files.library_name))
+    names = tuple(path.relative_to(run.root).as_posix() for path in files.files)
+    teller.tell(FinishedEvent(files=names, library_name=files.library_name, problems=files.problems))
+    for problem in files.problems:
+        teller.problem(problem)
     for note in files.notes:
         teller.note(note)
-    teller.note(f"The LoRA is in the library as {files.library_name}: choose it on the Inference tab.")
+    if files.library_name:
+        teller.note(f"The LoRA is in the library as {files.library_name}: choose it on the Inference tab.")
+    if not files.problems:
+        return ()
+    again = f"The checkpoint has what was trained: python -m studio train {run.name} writes and checks the files again."
+    return (*files.problems, again)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from studio.engine.lora_export import write_kohya
 from studio.engine.lora_weights import LoraWeights
 from studio.engine.parking import ParkedModule, all_present
 from studio.engine.pipeline import PipelineManager, Watcher
-from studio.errors import InvalidImageError, PictureFileError
+from studio.errors import InvalidImageError, LoraError, PictureFileError, WeightsFileError
 from studio.picture_files import read_picture_text, save_picture
+from studio.prompts import escape_prompt, plain_prompt
 from studio.runs.events import SampleEvent
 from studio.runs.folder import RunFolder
 from studio.settings import SEED_MAX, GenerationSettings, LoraChoice
@@ -27,6 +28,7 @@ from studio.training_settings import TrainingSettings
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 CHECK_STEPS = 4
+CHECK_PROMPT = "a photo"  # of nobody's writing: whatever captions hold, files can be compared
 STEP_LORA = "lora.safetensors"
 Pictures = tuple[str | None, ...]
 """Files below the run's folder; None where a picture was not valid."""
@@ -43,12 +45,16 @@ def choose_prompts(settings: TrainingSettings, data: TrainingSet) -> tuple[str, 
 def validation_generations(
     settings: TrainingSettings, prompts: Sequence[str], *, resolution: int
 ) -> tuple[GenerationSettings, ...]:
-    """One for each picture: prompts in turn, each picture with a seed of its own."""
+    """One for each picture: prompts in turn, each picture with a seed of its own.
+
+    Tags and weights act in prompts of the settings alone. Captions are the text that training reads.
+    """
     if not prompts:
         return ()
+    texts = prompts if settings.validation_prompts else [escape_prompt(caption) for caption in prompts]
     return tuple(
         GenerationSettings(
-            prompt=prompts[i % len(prompts)],
+            prompt=texts[i % len(texts)],
             num_inference_steps=settings.validation_inference_steps,
             guidance_scale=settings.validation_guidance_scale,
             width=resolution,
@@ -59,14 +65,14 @@ def validation_generations(
     )
 
 
-def check_generation(settings: TrainingSettings, prompt: str, *, resolution: int) -> GenerationSettings:
+def check_generation(settings: TrainingSettings, *, resolution: int) -> GenerationSettings:
     """The small picture by which a finished file is compared with the layers in memory.
 
     Of half the side: decoding a whole one would take more memory than the training did.
     """
     half = max(64, resolution // 16 * 8)
     return GenerationSettings(
-        prompt=prompt,
+        prompt=CHECK_PROMPT,
         num_inference_steps=CHECK_STEPS,
         guidance_scale=1,
         width=half,
@@ -80,7 +86,7 @@ class Sampler:
     """Makes validation pictures of one run.
 
     Attributes:
-        tell_problem: told of every picture that failed a check; the run goes on.
+        tell_problem: told of every picture that failed a check or could not be made; the run goes on.
         on_picture: given each picture as (name, (height, width, 3) uint8), for TensorBoard.
     """
 
@@ -116,7 +122,10 @@ class Sampler:
         started = time.perf_counter()
         folder = self.run.samples / f"step-{step:06}"
         file = folder / STEP_LORA
-        write_kohya(file, weights, metadata, dtype=DTYPES[self.settings.save_dtype])
+        try:
+            write_kohya(file, weights, metadata, dtype=DTYPES[self.settings.save_dtype])
+        except LoraError:  # a number that only float32 holds; the finished file is stored in it then, and says so
+            write_kohya(file, weights, metadata, dtype=torch.float32)
         with self._bare_model():
             base, pictures = self._base_pictures(), self._pictures(step, folder, lora=file)
         return self._event(step, base, pictures, lora=self._relative(file), started=started)
@@ -138,12 +147,16 @@ class Sampler:
     def _event(self, step: int, base: Pictures, pictures: Pictures, *, lora: str, started: float) -> SampleEvent:
         return SampleEvent(
             step=step,
-            prompts=tuple(generation.prompt for generation in self.generations),
+            prompts=tuple(self._shown_prompt(generation) for generation in self.generations),
             base=base,
             pictures=pictures,
             lora=lora,
             seconds=time.perf_counter() - started,
         )
+
+    def _shown_prompt(self, generation: GenerationSettings) -> str:
+        """As it was written: by the user, or as a caption."""
+        return generation.prompt if self.settings.validation_prompts else plain_prompt(generation.prompt)
 
     def _pictures(self, step: int, folder: Path, *, lora: Path | None) -> Pictures:
         loras = () if lora is None else (LoraChoice(name=str(lora.resolve())),)
@@ -157,7 +170,12 @@ class Sampler:
             try:
                 made = self.manager.generate(wanted, watcher=Watcher(cancelled=self.cancelled))
             except InvalidImageError as error:
-                self.tell_problem(f"The picture {generation.prompt!r} of step {step:,} is not valid. {error}")
+                prompt = self._shown_prompt(generation)
+                self.tell_problem(f"The picture {prompt!r} of step {step:,} is not valid. {error}")
+                files.append(None)
+                continue
+            except (LoraError, WeightsFileError) as error:  # of a tag: its file was changed or deleted since
+                self.tell_problem(f"The image {generation.prompt!r} of step {step:,} cannot be made. {error}")
                 files.append(None)
                 continue
             save_picture(file, made.picture, made.record)

@@ -141,7 +141,7 @@ def files_html(run: RunFolder | None, history: RunHistory | None) -> str:
     if run is None:
         return ""
     parts = [f'Folder: <code class="path">{text(run.root)}</code>']
-    if history is not None and history.finished is not None:
+    if history is not None and history.finished is not None and history.finished.library_name:
         parts.append(f"In the library as <b>{text(history.finished.library_name)}</b>")
     return f'<p class="quiet run-files">{" · ".join(parts)}</p>'
 

@@ -4,7 +4,9 @@ import torch
 
 from studio.engine.pipeline import PipelineManager
 from studio.engine.text import KEPT_PROMPTS, TextEncoding, encode_prompts
+from studio.prompts import escape_prompt
 from studio.settings import GenerationSettings
+from tests.captions import hostile_captions
 
 LONG = ", ".join(["red canvas sneakers on grass"] * 30)
 
@@ -24,6 +26,12 @@ def encode(manager: PipelineManager, *prompts: str, long_prompt: bool = False) -
 def test_plain_prompts_are_encoded_as_diffusers_does_to_the_bit(manager: PipelineManager) -> None:
     for prompt in ("brown boots", "", LONG, "a photo of  Red   sneakers,\non wood"):
         assert torch.equal(encode(manager, prompt), diffusers_embeddings(manager, prompt))
+
+
+def test_a_caption_as_a_prompt_has_the_captions_own_tokens_to_the_bit(manager: PipelineManager) -> None:
+    """What training reads of it, which knows neither weights nor tags (`studio.training.caches.token_ids`)."""
+    for caption in hostile_captions(200, seed=1):
+        assert torch.equal(encode(manager, escape_prompt(caption)), diffusers_embeddings(manager, caption)), caption
 
 
 def test_weight_1_changes_nothing(manager: PipelineManager) -> None:

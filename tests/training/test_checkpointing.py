@@ -12,7 +12,7 @@ from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.models import Components
 from studio.errors import TrainingError
 from studio.results import DeviceCheck, DeviceDifference
-from studio.training import checkpointing, preparation
+from studio.training import checkpointing, limits
 from studio.training.batches import TrainingBatch
 from studio.training.checkpointing import (
     BACKWARD_FACTOR,
@@ -20,8 +20,8 @@ from studio.training.checkpointing import (
     decide_checkpointing,
     kept_bytes_of,
 )
+from studio.training.limits import MPS_MAX_ROWS, assert_fits, assert_room, largest_batch
 from studio.training.noise_loss import Denoiser, losses_of
-from studio.training.preparation import MPS_MAX_ROWS, assert_fits, assert_room, largest_batch
 from studio.training_settings import CheckpointingChoice
 from tests.training.parts import CPU, Bench, give_effect, make_adapters, make_bench, settings_of
 
@@ -206,7 +206,7 @@ def test_a_step_that_the_device_could_never_hold_is_refused_before_it_is_compute
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(total: int, **changes: object) -> str:
-        monkeypatch.setattr(preparation, "total_bytes", lambda device: total)
+        monkeypatch.setattr(limits, "total_bytes", lambda device: total)
         try:
             assert_room(settings_of(**changes), bench.components, resolution=512, device=CPU)
         except TrainingError as error:

@@ -214,7 +214,7 @@ def test_the_loop_takes_the_same_step(
         max_grad_norm=0.01,
         weight_decay=0.1,
         lr_scheduler="linear",
-        lr_warmup_steps=1,
+        lr_warmup_steps=2,
     )
     bench = make_bench(snapshot, settings, components, cache)
     adapters = make_adapters(bench)
@@ -233,7 +233,7 @@ def test_the_loop_takes_the_same_step(
         torch.cat([plain.losses(snapshot, keys[2 * step + i], 2 * step + i) for i in range(2)]).mean().backward()
         norm = nn.utils.clip_grad_norm_(unet + text, 0.01)
         assert norm > 0.01, "clipping must do something"
-        factor = step  # warm-up over one step: 0, then the whole rate
+        factor = (step + 1) / 2  # warm-up over two steps: half of the rate, then the whole
         for group, rate in zip(optimizer.param_groups, (1e-2, 3e-3), strict=True):
             group["lr"] = factor * rate
         optimizer.step()
@@ -255,6 +255,18 @@ def test_min_snr_weights_are_those_of_the_paper(gamma: float, v_prediction: bool
     torch.testing.assert_close(found.double(), wanted.double(), atol=0, rtol=2e-4)
     assert float(found.max()) <= 1
     assert float(found.min()) < 0.7, "it must weigh something less"
+
+
+@pytest.mark.parametrize(("prediction_type", "weight"), [("epsilon", 1.0), ("v_prediction", 0.0)])
+def test_min_snr_weights_of_noise_alone_are_numbers(prediction_type: str, weight: float) -> None:
+    """min(SNR, γ) / SNR is 0 / 0 at SNR 0, and 1 at every SNR below γ; for v it is 0 / 1."""
+    schedule = DDPMScheduler.from_pretrained(
+        MODEL / "scheduler", prediction_type=prediction_type, rescale_betas_zero_snr=True
+    )
+    assert schedule.alphas_cumprod[-1] < 1e-10, "the schedule ends in noise alone"
+    schedule.alphas_cumprod[-1] = 0
+    assert snr_weights(schedule, torch.tensor([999]), 5.0).tolist() == [weight]
+    assert bool(torch.isfinite(snr_weights(schedule, torch.arange(1000), 5.0)).all())
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])

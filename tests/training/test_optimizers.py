@@ -1,20 +1,34 @@
 """What optimizer, schedule, clipping and EMA do to the weights."""
 
 import math
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 from torch import nn
+from torch.optim import AdamW
 
 from studio.dataset.snapshot import Snapshot
 from studio.engine.models import Components
+from studio.runs.events import StepEvent, read_events
 from studio.training.adapters import Adapters
+from studio.training.between_steps import BetweenSteps
 from studio.training.loop import TrainingLoop
-from studio.training.optimizers import RunningMean, make_optimizer, make_schedule, rate_in_use
+from studio.training.optimizers import (
+    RunningMean,
+    make_optimizer,
+    make_schedule,
+    rate_factor,
+    rate_in_use,
+    schedule_notes,
+)
 from studio.training.processes import Processes
+from studio.training.telling import Teller
+from studio.training_settings import LrSchedulerName
 from tests.training.parts import (
     give_effect,
     make_adapters,
@@ -94,8 +108,75 @@ def test_the_number_of_restarts_changes_no_other_schedule(cycles: int, adapters:
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "cosine with restarts"])
 def test_every_schedule_warms_up(name: str, adapters: Adapters) -> None:
     rates = rates_of(adapters, lr_scheduler=name, lr_warmup_steps=10)
-    assert rates[:11] == pytest.approx([i / 10 for i in range(11)])
+    assert rates[:11] == pytest.approx([*(i / 10 for i in range(1, 11)), 1])
     assert max(rates[11:]) <= 1
+
+
+DIFFUSERS_NAMES: dict[LrSchedulerName, str] = {
+    "constant": "constant_with_warmup",
+    "linear": "linear",
+    "cosine": "cosine",
+    "cosine with restarts": "cosine_with_restarts",
+}
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 7, 40])
+@pytest.mark.parametrize("name", DIFFUSERS_NAMES)
+def test_every_schedule_is_diffusers_to_the_bit_but_for_the_warm_up(name: LrSchedulerName, warmup: int) -> None:
+    settings = settings_of(lr_scheduler=name, lr_warmup_steps=warmup, max_train_steps=STEPS, lr_num_cycles=3)
+    theirs = get_scheduler(
+        DIFFUSERS_NAMES[name],
+        AdamW([nn.Parameter(torch.zeros(1))]),
+        num_warmup_steps=warmup,
+        num_training_steps=STEPS,
+        num_cycles=3,
+    ).lr_lambdas[0]
+    wanted = [theirs(step) for step in range(STEPS)]
+    assert [rate_factor(settings, step) for step in range(STEPS)][warmup:] == wanted[warmup:]
+    assert [rate_factor(settings, step, warmup_from_zero=True) for step in range(STEPS)] == wanted
+
+
+def test_no_step_of_a_training_learns_nothing() -> None:
+    for name in DIFFUSERS_NAMES:
+        for warmup in (0, 1, 2, 39, 40, 100):
+            settings = settings_of(lr_scheduler=name, lr_warmup_steps=warmup, max_train_steps=STEPS, lr_num_cycles=3)
+            assert min(rate_factor(settings, step) for step in range(STEPS)) > 0
+
+
+@pytest.mark.parametrize(("warmup", "notes"), [(0, ()), (40, ()), (50, ("80% of 0.002",))])
+def test_a_warm_up_that_is_longer_than_the_run_is_told(warmup: int, notes: tuple[str, ...]) -> None:
+    settings = settings_of(lr_warmup_steps=warmup, max_train_steps=STEPS, learning_rate=2e-3)
+    told = schedule_notes(settings)
+    assert len(told) == len(notes)
+    assert all(note in sentence for note, sentence in zip(notes, told, strict=True))
+    assert max(rate_factor(settings, step) for step in range(STEPS)) == (0.8 if notes else 1)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_rate_that_is_told_with_a_step_is_the_steps_own(accumulation: int, loop_of: MakeLoop) -> None:
+    loop = loop_of(
+        gradient_accumulation_steps=accumulation,
+        train_batch_size=1,
+        max_train_steps=6,
+        lr_scheduler="linear",
+        learning_rate=6e-3,
+        lr_warmup_steps=2,
+    )
+    told, used = rates_told_and_used(loop)
+    assert told == used
+    assert told == pytest.approx([3e-3, 6e-3, 6e-3, 4.5e-3, 3e-3, 1.5e-3])
+
+
+def rates_told_and_used(loop: TrainingLoop) -> tuple[list[float], list[float]]:
+    """Train; the rates of the run's events, and those that the optimizer had before each step."""
+    loop.run.root.mkdir(parents=True, exist_ok=True)
+    loop.teller = Teller(loop.run, BetweenSteps.of(loop.settings), os.getpid())
+    used = []
+    while loop.position.step < loop.settings.max_train_steps:
+        used.append(rate_in_use(loop.optimizer))
+        loop.step()
+    told = [event.learning_rate for event in read_events(loop.run.events) if isinstance(event, StepEvent)]
+    return told, used
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
@@ -117,7 +198,7 @@ def test_warm_up_counts_optimizer_steps_whatever_the_accumulation(accumulation: 
 
     loop.optimizer.step = watched  # type: ignore[method-assign]
     assert loop.train() == "finished"
-    assert rates == pytest.approx([0, 0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 0.5e-3])
+    assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 0.5e-3])
     assert loop.position.batches_done == 6 * accumulation
 
 

@@ -254,3 +254,9 @@ def test_what_would_stop_the_training_stops_the_forecast(place: Place, tmp_path:
 
 def test_a_batch_larger_than_the_dataset_is_forecast_too(place: Place, measured: None) -> None:
     assert place.forecast(train_batch_size=64).epochs == 1000 * 3 * 64 / 8
+
+
+def test_a_warm_up_that_is_longer_than_the_run_is_warned_of(place: Place, measured: None) -> None:
+    (warning,) = place.forecast(max_train_steps=100, lr_warmup_steps=400, keep_every_steps=None).warnings
+    assert warning.startswith("The warm-up (400 steps) is longer than the run (100 steps)")
+    assert "only 25% of 0.0001" in warning

@@ -216,10 +216,27 @@ def test_means_and_all_go_on_to_the_bit_after_a_stop(place: Place, start: Start)
 
 
 def test_a_lora_without_effect_is_told_in_a_run_of_any_length(place: Place) -> None:
-    run = place.begin(max_train_steps=1, lr_scheduler="constant", lr_warmup_steps=20)  # the first rate is 0
+    run = place.begin(max_train_steps=1, learning_rate=1e-9, lr_warmup_steps=0)
     assert train_run(run, place.user_data) == "finished"
     assert [e.step for e in read_events(run.events) if isinstance(e, EffectEvent)] == [1]
     assert "no effect yet at step 1" in problems(run)
+
+
+def test_a_run_that_began_with_diffusers_warm_up_goes_on_with_it(place: Place) -> None:
+    """Its plan tells nothing of the warm-up; to the bit it would end elsewhere with ours."""
+
+    def rates() -> list[float]:
+        assert train_run(run, place.user_data) == "finished"
+        return [event.learning_rate for event in read_events(run.events) if isinstance(event, StepEvent)]
+
+    run = place.begin(max_train_steps=3, lr_scheduler="linear", lr_warmup_steps=2)
+    assert rates() == pytest.approx([0.5e-2, 1e-2, 1e-2])
+    plan = json.loads(run.plan.read_bytes())
+    del plan["warmup_from_zero"]
+    run.plan.write_text(json.dumps(plan), encoding="utf-8")
+    shutil.rmtree(run.checkpoints)
+    run.events.unlink()
+    assert rates() == pytest.approx([0, 0.5e-2, 1e-2])
 
 
 def test_a_lora_with_effect_is_not_complained_of(place: Place) -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from studio.reports import gigabytes
-from studio.runs.events import HeldOutEvent, ProposalEvent
+from studio.runs.events import FinishedEvent, HeldOutEvent, ProposalEvent
 from studio.runs.folder import RunState
 from studio.runs.report.facts import RunFacts
 from studio.words import duration
@@ -53,9 +53,10 @@ def percent(share: float) -> str:
 
 
 def first_sentences(facts: RunFacts) -> tuple[str, ...]:
-    """State, steps and time; which step is proposed; what the losses mean."""
+    """State, steps and time; what is wrong with the files; which step is proposed; what the losses mean."""
+    problems = facts.told(FinishedEvent)[-1].problems if facts.told(FinishedEvent) else ()
     proposed = [event.sentence for event in facts.told(ProposalEvent)[-1:]]
-    return tuple(sentence for sentence in (how_far(facts), *proposed, *loss_sentences(facts)) if sentence)
+    return tuple(sentence for sentence in (how_far(facts), *problems, *proposed, *loss_sentences(facts)) if sentence)
 
 
 def how_far(facts: RunFacts) -> str:

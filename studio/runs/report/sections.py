@@ -177,7 +177,8 @@ def files_section(facts: RunFacts) -> Section:
     parts: list[Part] = []
     if finished:
         rows = tuple((file, _size_of(facts, file)) for file in finished[-1].files)
-        parts.append(Words(f"In the library of LoRAs it is called {finished[-1].library_name}."))
+        name = finished[-1].library_name
+        parts.append(Words(f"In the library of LoRAs it is called {name}." if name else "It is not in the library."))
         parts.append(Table("What came out", ("File", "Size"), rows))
     else:
         parts.append(Words("No finished LoRA came out yet; a checkpoint holds its weights too."))

@@ -1,0 +1,88 @@
+"""What a device cannot do: batches that it computes wrongly, and steps for which it has no memory."""
+
+import torch
+
+from studio.engine.attention import attention_of_model
+from studio.engine.device_operations import DROPOUT, LINEAR
+from studio.engine.memory import total_bytes
+from studio.engine.memory_forecast import count_training_step, counted_plan
+from studio.engine.models import Components
+from studio.errors import TrainingError
+from studio.reports import gigabytes
+from studio.results import DeviceCheck
+from studio.training_settings import TrainingSettings
+
+# Gradients were wrong on MPS where a batch has more rows (latents), after a change of shape (pytorch #177116).
+MPS_MAX_ROWS = 32_768
+# Where the device check finds fewer wrong: so many are two images of 512 × 512.
+CHECKED_MAX_ROWS = 8_192
+UNCOUNTED_ROWS = 8_192  # up to here the memory of a step is not counted beforehand
+
+
+def largest_batch(device_type: str, resolution: int, *, max_rows: int = MPS_MAX_ROWS) -> int | None:
+    """The most images a batch may have on a device; None where there is no limit but memory.
+
+    Args:
+        max_rows: of a linear layer's input, which has one for each latent: more are computed wrongly.
+    """
+    if device_type != "mps" and max_rows == MPS_MAX_ROWS:
+        return None
+    return max(1, max_rows // (resolution // 8) ** 2)
+
+
+def assert_fits(
+    settings: TrainingSettings, *, resolution: int, device: torch.device, check: DeviceCheck | None
+) -> None:
+    """What the device computes wrongly is not asked of it.
+
+    Raises:
+        TrainingError: it names the setting to change.
+    """
+    wrong_rows = check is not None and check.is_wrong(LINEAR)
+    most = largest_batch(device.type, resolution, max_rows=CHECKED_MAX_ROWS if wrong_rows else MPS_MAX_ROWS)
+    if most is not None and settings.train_batch_size > most:
+        why = "as the device check found" if wrong_rows else "pytorch #177116"
+        raise TrainingError(
+            f"train_batch_size must be at most {most} at {resolution} pixels on this GPU, whose gradients are wrong "
+            f"beyond ({why}), got {settings.train_batch_size}. Raise gradient_accumulation_steps instead."
+        )
+    if (
+        check is not None
+        and check.is_wrong(DROPOUT)
+        and settings.lora_dropout
+        and settings.gradient_checkpointing != "off"
+    ):
+        raise TrainingError(
+            f"lora_dropout must be 0 or gradient_checkpointing off on this GPU, which drops other numbers where a "
+            f"pass is computed again (device check), got {settings.lora_dropout:g} and "
+            f"{settings.gradient_checkpointing}."
+        )
+
+
+def assert_room(settings: TrainingSettings, components: Components, *, resolution: int, device: torch.device) -> None:
+    """A step larger than usual has room on the device, were nothing else running: counted before anything is computed.
+
+    Raises:
+        TrainingError: it says what the step would take, and what to lower.
+    """
+    rows = settings.train_batch_size * (resolution // 8) ** 2
+    if rows <= UNCOUNTED_ROWS:
+        return
+    plan = counted_plan(device, attention_of_model(components.unet))
+    needed = count_training_step(
+        components.unet,
+        width=resolution,
+        height=resolution,
+        batch=settings.train_batch_size,
+        plan=plan,
+        checkpointing=settings.gradient_checkpointing != "off",
+    ).peak_bytes
+    weights = sum(parameter.nbytes for parameter in components.unet.parameters())
+    total = total_bytes(device)
+    if needed + weights > total:
+        raise TrainingError(
+            f"A batch of {settings.train_batch_size} at {resolution} pixels takes about {gigabytes(needed)} beside the "
+            f"U-Net's {gigabytes(weights)}, and this device has {gigabytes(total)} in all. Lower train_batch_size "
+            "(raise gradient_accumulation_steps instead) or resolution"
+            + (", or set gradient_checkpointing on." if settings.gradient_checkpointing == "off" else ".")
+        )
