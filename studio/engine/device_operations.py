@@ -135,8 +135,5 @@ def _dropout(device: torch.device, *, checkpointing: bool) -> Tensors:
 def _baddbmm_over_nan(device: torch.device, side: int) -> Tensors:
     """With beta 0 what was in the memory must not count (diffusers #14438, pytorch #187521)."""
     query, key = _normal(device, (16, side * side // 4, 40), (16, 40, side * side // 4))
-    shape = (16, side * side // 4, side * side // 4)
-    spoiled = torch.full(shape, float("nan"), device=device)
-    del spoiled  # so that the next tensor of its size is given its memory
-    recycled = torch.empty(shape, device=device)
-    return [torch.baddbmm(recycled, query, key, beta=0, alpha=1)]
+    spoiled = torch.full((16, side * side // 4, side * side // 4), float("nan"), device=device)
+    return [torch.baddbmm(spoiled, query, key, beta=0, alpha=1)]
