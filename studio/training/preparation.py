@@ -1,7 +1,7 @@
 """Everything before the first step: model, pictures, caches, layers that learn, and what was decided."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,10 +80,8 @@ def prepare(
         cancelled: asked between pictures whether to stop.
 
     Raises:
-        TrainingError: where pictures changed, a setting or the LoRA of a validation prompt does not fit the model, or
-            the model is another one.
-        ModelError, DatasetError: where model or pictures cannot be read.
-        OSError: where the caches cannot be written.
+        TrainingError: where pictures or the model changed, or a setting or a prompt's LoRA does not fit the model.
+        ModelError, DatasetError, OSError: where model or pictures cannot be read, or the caches cannot be written.
     """
     manager, facts = _load(settings, processes.device, user_data, tell=tell, cancelled=cancelled)
     components = manager.components
@@ -107,8 +105,7 @@ def prepare(
     generations = validation_generations(settings, prompts, resolution=resolution)
     check = check_generation(settings, resolution=resolution)
     manager.remember_prompts((*generations, check))
-    needs_text_encoder = settings.train_text_encoder or settings.shuffle_caption or any(x.text_encoder for x in tagged)
-    vae = _park(components, digests, user_data=user_data, needs_text_encoder=needs_text_encoder)
+    vae = _park(settings, components, digests, tagged, user_data=user_data)
     adapters, denoiser = _put_layers_in(components, settings, processes)
     maker = BatchMaker(
         training_set,
@@ -257,13 +254,22 @@ def _stop_if(cancelled: Callable[[], bool]) -> None:
 
 
 def _park(
-    components: Components, digests: Mapping[str, str], *, user_data: UserData, needs_text_encoder: bool
+    settings: TrainingSettings,
+    components: Components,
+    digests: Mapping[str, str],
+    tagged: Sequence[Lora],
+    *,
+    user_data: UserData,
 ) -> ParkedModule:
-    """The VAE leaves memory, and comes back for pictures; the text encoder leaves where all texts are encoded."""
+    """The VAE leaves memory, and comes back for pictures; the text encoder leaves where all texts are encoded.
+
+    Texts are encoded anew where a prompt's LoRA changes the text encoder.
+    """
+    is_changed = settings.train_text_encoder or any(lora.text_encoder for lora in tagged)
     parked = user_data.cache / "parked"
     vae = ParkedModule(components.vae, parked / f"{digests['vae']}.safetensors")
     vae.park()
-    if not needs_text_encoder:
+    if not (is_changed or settings.shuffle_caption):
         ParkedModule(components.text_encoder, parked / f"{digests['text_encoder']}.safetensors").park()
     return vae
 
