@@ -60,12 +60,10 @@ def check_device(device: torch.device, *, on_part: Told = lambda _part: None) ->
     Raises:
         ModelError: where the shipped model cannot be read.
     """
-    return _result(device) if device.type == "cpu" else compare_device(device, on_part=on_part)
+    return _result(device) if device.type == "cpu" else compare_device(device, side=LATENTS_SIDE, on_part=on_part)
 
 
-def compare_device(
-    device: torch.device, *, on_part: Told = lambda _part: None, side: int = LATENTS_SIDE
-) -> DeviceCheck:
+def compare_device(device: torch.device, *, side: int, on_part: Told = lambda _part: None) -> DeviceCheck:
     """The comparison itself.
 
     Args:

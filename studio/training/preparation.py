@@ -1,7 +1,7 @@
 """Everything before the first step: model, pictures, caches, layers that learn, and what was decided."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,10 +79,8 @@ def prepare(
         cancelled: asked between pictures whether to stop.
 
     Raises:
-        TrainingError: where pictures changed, a setting or the LoRA of a validation prompt does not fit the model, or
-            the model is another one.
-        ModelError, DatasetError: where model or pictures cannot be read.
-        OSError: where the caches cannot be written.
+        TrainingError: where pictures or the model changed, or a setting or a prompt's LoRA does not fit the model.
+        ModelError, DatasetError, OSError: where model or pictures cannot be read, or the caches cannot be written.
     """
     manager, facts = _load(settings, processes.device, user_data, tell=tell, cancelled=cancelled)
     components = manager.components
@@ -107,15 +105,7 @@ def prepare(
     generations = validation_generations(settings, prompts, resolution=resolution)
     check = check_generation(settings, resolution=resolution)
     manager.remember_prompts((*generations, check))
-    needs_text_encoder = settings.train_text_encoder or settings.shuffle_caption or any(x.text_encoder for x in tagged)
-    parked = _park(
-        settings,
-        components,
-        digests,
-        user_data=user_data,
-        processes=processes,
-        needs_text_encoder=needs_text_encoder,
-    )
+    parked = _park(settings, components, digests, tagged, user_data=user_data, processes=processes)
     adapters, denoiser = _put_layers_in(components, settings, processes)
     maker = BatchMaker(
         training_set,
@@ -253,13 +243,14 @@ def _park(
     settings: TrainingSettings,
     components: Components,
     digests: Mapping[str, str],
+    tagged: Sequence[Lora],
     *,
     user_data: UserData,
     processes: Processes,
-    needs_text_encoder: bool,
 ) -> tuple[ParkedModule, ...]:
-    """The VAE leaves memory, and the text encoder where all texts are encoded. What learns from passes in half
-    precision is rounded to it. Returned is what images need: those and the text encoder's embeddings are kept.
+    """The VAE leaves memory, and the text encoder where all texts are encoded: not where a prompt's LoRA changes it.
+
+    What learns from passes in half precision is rounded to it. Returned is what images need.
     """
     half = processes.half_precision
 
@@ -272,7 +263,8 @@ def _park(
     needed = [parked(components.vae, "vae")]
     if half is not None:
         needed.append(parked(components.unet, "unet", half))
-    if not needs_text_encoder:
+    is_changed = settings.train_text_encoder or any(lora.text_encoder for lora in tagged)
+    if not (is_changed or settings.shuffle_caption):
         parked(components.text_encoder, "text_encoder")
     elif half is not None and settings.train_text_encoder:
         needed.append(parked(components.text_encoder, "text_encoder", half))

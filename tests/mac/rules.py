@@ -17,6 +17,7 @@ from types import FrameType
 import torch
 
 import studio
+from tests.mac.generators import is_of_device
 from tests.mac.mps_kernels import MpsKernels, mps_kernels
 from tests.mac.storages import lies_on_mac, was_never_written
 
@@ -86,7 +87,8 @@ class Rules:
     """Checks operations and keeps what was broken.
 
     Attributes:
-        allowed_random: operations that may draw on the device, by name.
+        allowed_random: operations that may draw from the device's own random state, by name. Those that are given a
+            generator of the device may: whoever made it seeded it.
         in_backward: said of problems that are found there.
         from_python: whether Python code asked for what runs now; else it is a part of torch's own attention, which was
             looked at as a whole, or of its gradient formulas.
@@ -115,7 +117,8 @@ class Rules:
             added = operation.args[0]
             if isinstance(added, torch.Tensor) and was_never_written(added):
                 self.broken(Rule.UNINITIALISED, _described(name, operation.tensors))
-        if operation.draws and name not in self.allowed_random:
+        seeded = is_of_device(operation.kwargs.get("generator"))
+        if operation.draws and not seeded and name not in self.allowed_random:
             self.broken(Rule.DEVICE_RANDOM, name)
 
     def check_tensors(self, name: str, tensors: Iterable[torch.Tensor]) -> None:
@@ -135,7 +138,8 @@ class Rules:
 
     def _check_devices(self, operation: Operation) -> None:
         name = operation.name
-        if isinstance(operation.kwargs.get("generator"), torch.Generator):
+        generator = operation.kwargs.get("generator")
+        if isinstance(generator, torch.Generator) and not is_of_device(generator):
             self.broken(Rule.MIXED_DEVICES, f"{name} with a generator of the CPU")
         if name in COPIES:
             return
@@ -176,7 +180,7 @@ def _short(dtype: torch.dtype) -> str:
 
 
 STUDIO = Path(studio.__file__).parent
-PARTS = ("device.py", "modes.py", "rules.py", "simulated_mac.py", "storages.py")
+PARTS = ("device.py", "generators.py", "modes.py", "rules.py", "simulated_mac.py", "storages.py")
 SIMULATOR = frozenset(Path(__file__).with_name(name) for name in PARTS)
 TORCH = Path(torch.__file__).parent
 

@@ -30,6 +30,7 @@ from accelerate.state import AcceleratorState, PartialState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.mac.device import MPS, SimulatedMac
+from tests.mac.generators import Generators
 from tests.mac.modes import Belief, Observer
 from tests.mac.rules import BrokenRulesError, Rules
 
@@ -112,6 +113,7 @@ def _torchs_functions(mac: SimulatedMac, memory_limit: int) -> dict[str, object]
         "torch.mps.driver_allocated_memory": lambda: mac.memory.held,
         "torch.mps.recommended_max_memory": lambda: memory_limit,
         "torch.mps.set_per_process_memory_fraction": lambda fraction: None,
+        "torch.Generator": Generators,
         "torch.mps.get_rng_state": lambda device="mps": mac.random_state.clone(),
         "torch.mps.set_rng_state": mac.set_random_state,
         "torch.mps.manual_seed": mac.manual_seed,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from studio.engine.device import pick_device
-from studio.engine.device_check import check_device
+from studio.engine.device_check import compare_device
 from studio.engine.pipeline import GeneratedImage, PipelineManager, StepProgress, Watcher
 from studio.settings import SCHEDULER_NAMES, GenerationSettings, LoraChoice, ModelSettings
 from tests.mac.rules import BrokenRulesError, Rule
@@ -121,7 +121,7 @@ def test_attention_slicing_as_diffusers_does_it_is_seen(tmp_path: Path) -> None:
 
 def test_the_device_check_finds_no_difference() -> None:
     with simulated_mac():
-        check = check_device(pick_device())
+        check = compare_device(pick_device(), side=8)
     assert check.device_name == NAME
     assert check.differences
     assert all(found.difference < found.limit for found in check.differences)

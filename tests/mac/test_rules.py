@@ -254,3 +254,11 @@ def test_another_error_is_not_hidden_by_problems() -> None:
     with pytest.raises(ZeroDivisionError), simulated_mac():
         on_mac(2).double()
         _ = 1 / 0
+
+
+def test_a_generator_of_the_device_that_was_seeded_may_draw_and_one_of_the_cpu_may_not() -> None:
+    with simulated_mac():
+        seeded = torch.Generator("mps").manual_seed(3)
+        torch.empty(4, device="mps").bernoulli_(0.5, generator=seeded)
+    with pytest.raises(BrokenRulesError, match="with a generator of the CPU"), simulated_mac():
+        torch.empty(4, device="mps").bernoulli_(0.5, generator=torch.Generator().manual_seed(3))
