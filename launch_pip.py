@@ -144,8 +144,8 @@ def torch_attempts(pin: str, system: str, cpu_torch: bool) -> list[Attempt]:
     none_here, none_there = (NO_INDEX, NO_BUILD), (NO_INDEX, NO_BUILD, NETWORK)
     return [
         Attempt(f"Installing PyTorch {pin} for the CPU (about 200 MB) …", here, 3 * GIGABYTE, none_here),
-        Attempt("No CPU build in pip's own sources: trying download.pytorch.org …", there, 3 * GIGABYTE, none_there),
-        Attempt("None there: getting PyTorch with several GB of CUDA packages …", plain, 8 * GIGABYTE),
+        Attempt("Not from pip's own sources: trying download.pytorch.org …", there, 3 * GIGABYTE, none_there),
+        Attempt("Not from there either: getting PyTorch with several GB of CUDA packages …", plain, 8 * GIGABYTE),
     ]
 
 
