@@ -8,6 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from studio.dataset.snapshot import Snapshot
+from studio.engine.denoise import assert_possible
 from studio.engine.heap import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.models import Components
@@ -79,6 +80,7 @@ def prepare(
     Raises:
         TrainingError: where pictures changed, a setting does not fit the model, or the model is another one.
         ModelError, DatasetError: where model or pictures cannot be read.
+        SettingsError: where the model's scheduler cannot take the steps of validation pictures.
         OSError: where the caches cannot be written.
     """
     manager, facts = _load(settings, processes.device, user_data, tell=tell, cancelled=cancelled)
@@ -101,6 +103,8 @@ def prepare(
     prompts = plan.prompts if plan and not settings.validation_prompts else choose_prompts(settings, training_set)
     generations = validation_generations(settings, prompts, resolution=resolution)
     check = check_generation(settings, (*prompts, training_set.items[0].caption)[0], resolution=resolution)
+    for generation in generations[:1]:  # all have the same steps
+        assert_possible(components, generation)
     manager.remember_prompts((*generations, check))
     vae = _park(settings, components, digests, user_data=user_data)
     adapters, denoiser = _put_layers_in(components, settings, processes)
