@@ -105,9 +105,19 @@ class InvalidImageError(StudioError):
 _NO_MEMORY_WORDS = ("out of memory", "allocate memory", "not enough memory")
 
 
-def system_error_sentence(error: Exception) -> str:
+def error_sentence(error: BaseException) -> str:
+    """What the user reads of any error: of ours its own words, else `system_error_sentence`."""
+    return str(error) if isinstance(error, StudioError) else system_error_sentence(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, in whatever words the system or the device says it."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY_WORDS)
+
+
+def system_error_sentence(error: BaseException) -> str:
     """What the user reads of an error that is not ours: memory, disk and permission said as such."""
-    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY_WORDS):
+    if is_out_of_memory(error):
         return "There is not enough memory for this. Close other programs, or choose a smaller model."
     if isinstance(error, OSError):
         place = error.filename or "a file"
