@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from studio.engine.device import release_memory
 from studio.engine.lora_export import write_kohya
 from studio.engine.lora_weights import LoraWeights
 from studio.engine.parking import ParkedModule
-from studio.engine.pipeline import PipelineManager, Watcher
-from studio.errors import InvalidImageError, PictureFileError
-from studio.picture_files import read_picture_text, save_picture
+from studio.engine.pipeline import GeneratedImage, PipelineManager, Watcher
+from studio.errors import CancelledError, InvalidImageError, PictureFileError, StudioError, error_sentence
+from studio.picture_files import is_whole_png, read_picture_text, save_picture
 from studio.runs.events import SampleEvent
 from studio.runs.folder import RunFolder
 from studio.settings import SEED_MAX, GenerationSettings, LoraChoice
@@ -80,7 +81,7 @@ class Sampler:
     """Makes validation pictures of one run.
 
     Attributes:
-        tell_problem: told of every picture that failed a check; the run goes on.
+        tell_problem: told of every picture that failed a check or could not be made; the run goes on.
         on_picture: given each picture as (name, (height, width, 3) uint8), for TensorBoard.
     """
 
@@ -154,10 +155,8 @@ class Sampler:
             if lora is None and _is_made(file, wanted):  # before the run was resumed
                 files.append(self._relative(file))
                 continue
-            try:
-                made = self.manager.generate(wanted, watcher=Watcher(cancelled=self.cancelled))
-            except InvalidImageError as error:
-                self.tell_problem(f"The picture {generation.prompt!r} of step {step:,} is not valid. {error}")
+            made = self._make(wanted, f"The picture {generation.prompt!r} of step {step:,}")
+            if made is None:
                 files.append(None)
                 continue
             save_picture(file, made.picture, made.record)
@@ -165,15 +164,29 @@ class Sampler:
             files.append(self._relative(file))
         return tuple(files)
 
+    def _make(self, wanted: GenerationSettings, name: str) -> GeneratedImage | None:
+        """A picture; None, and said, where there is none: no picture is worth a training."""
+        try:
+            return self.manager.generate(wanted, watcher=Watcher(cancelled=self.cancelled))
+        except InvalidImageError as error:
+            words = f"{name} is not valid. {error}"
+        except CancelledError:
+            raise
+        except (StudioError, ValueError, MemoryError, RuntimeError) as error:
+            words = f"{name} cannot be made. {error_sentence(error)}"
+        release_memory(self.manager.device)
+        self.tell_problem(words)
+        return None
+
     def _relative(self, file: Path) -> str:
         return file.relative_to(self.run.root).as_posix()
 
 
 def _is_made(file: Path, wanted: GenerationSettings) -> bool:
-    """Whether this very picture is on the disk already."""
-    if not file.is_file():
+    """Whether this very picture is on the disk already, and whole."""
+    if not is_whole_png(file):
         return False
     try:
         return read_picture_text(file).settings == wanted
-    except PictureFileError:  # cut off by a kill of another program: made again
+    except PictureFileError:  # another program's
         return False
