@@ -169,7 +169,7 @@ def parse_parameters(text: str) -> PictureText:
     prompt, negative_prompt, line, skipped = _split(text)
     written = {key: _unquoted(value) for key, value in _SETTING.findall(line)}
     prompt, loras = _take_known_loras(prompt, skipped)
-    values = {**_checked_numbers(written, skipped), **_scheduler(written, skipped)}
+    values = _fitting({**_checked_numbers(written, skipped), **_scheduler(written, skipped)}, skipped)
     skipped += _unknown(written)
     settings = GenerationSettings.model_validate(
         {**values, "prompt": prompt, "negative_prompt": negative_prompt, "loras": loras}
@@ -224,6 +224,16 @@ def _checked_numbers(written: Mapping[str, str], skipped: list[str]) -> dict[str
             values[name] = getattr(parse_settings(GenerationSettings, {"prompt": "", name: value[:40]}), name)
         except SettingsError as error:
             skipped.append(_short(f"This was not taken over: {error}"))
+    return values
+
+
+def _fitting(values: dict[str, object], skipped: list[str]) -> dict[str, object]:
+    """Values that also fit each other: A1111 takes any number of steps with any sampler."""
+    try:
+        parse_settings(GenerationSettings, {"prompt": "", **values})
+    except SettingsError as error:
+        skipped.append(_short(f"This was not taken over: {error}"))
+        return {name: value for name, value in values.items() if name != "num_inference_steps"}
     return values
 
 

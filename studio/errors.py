@@ -127,9 +127,19 @@ def says_no_memory(words: str) -> bool:
     return any(said in words.lower() for said in _NO_MEMORY_WORDS)
 
 
-def system_error_sentence(error: Exception) -> str:
+def error_sentence(error: BaseException) -> str:
+    """What the user reads of any error: of ours its own words, else `system_error_sentence`."""
+    return str(error) if isinstance(error, StudioError) else system_error_sentence(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, in whatever words the system or the device says it."""
+    return isinstance(error, MemoryError) or says_no_memory(str(error))
+
+
+def system_error_sentence(error: BaseException) -> str:
     """What the user reads of an error that is not ours: memory, disk and permission said as such."""
-    if isinstance(error, MemoryError) or says_no_memory(str(error)):
+    if is_out_of_memory(error):
         return (
             "There is not enough memory for this. Choose a smaller image size or a smaller model, or close other "
             "programs."

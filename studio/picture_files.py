@@ -143,6 +143,18 @@ def open_picture(path: Path) -> Iterator[ImageFile]:
         yield picture
 
 
+def is_whole_png(path: Path) -> bool:
+    """Whether a PNG is what was written: all of it is there, and its own checksums hold."""
+    try:
+        with open_picture(path) as picture:
+            if not isinstance(picture, PngImagePlugin.PngImageFile):
+                return False
+            picture.verify()
+    except (PictureFileError, *PILLOW_ERRORS):
+        return False
+    return True
+
+
 @contextmanager
 def _open_file(path: Path) -> Iterator[BinaryIO]:
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
 from annotated_types import Ge, Le, MultipleOf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from studio.errors import SettingsError
@@ -29,6 +29,20 @@ SCHEDULER_NAMES: tuple[SchedulerName, ...] = get_args(SchedulerName)
 
 SHIPPED_MODEL = "shoes-demo"
 SEED_MAX = 2**63 - 1
+LCM_MAX_STEPS = 50
+"""diffusers' LCMScheduler picks its steps among the 50 of `original_inference_steps`."""
+RELATED_SETTINGS = ("scheduler", "num_inference_steps")
+"""Generation settings whose values must fit each other: `GenerationSettings` checks them together."""
+
+
+def _whole_characters(text: str) -> str:
+    """Half a character (a lone surrogate), as damaged JSON may hold one: no tokenizer and no file takes it."""
+    if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError("must hold whole characters (write the text anew)")
+    return text
+
+
+PromptText = Annotated[str, AfterValidator(_whole_characters)]
 
 
 class Settings(BaseModel):
@@ -84,8 +98,8 @@ class LoraChoice(Settings):
 class GenerationSettings(Settings):
     """One image: one call of `PipelineManager.generate()`. Names are diffusers'."""
 
-    prompt: str = Field(title="Prompt", description="What the picture shows, in words.")
-    negative_prompt: str = Field("", title="Negative prompt", description="What to keep out of the picture.")
+    prompt: PromptText = Field(title="Prompt", description="What the picture shows, in words.")
+    negative_prompt: PromptText = Field("", title="Negative prompt", description="What to keep out of the picture.")
     num_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
         25, title="Steps", description="Denoising steps. 20 to 30 is usual; time grows in proportion."
     )
@@ -104,7 +118,7 @@ class GenerationSettings(Settings):
     scheduler: SchedulerName = Field(
         "model's own",
         title="Scheduler",
-        description="How noise becomes a picture. LCM needs an LCM LoRA and 4 to 8 steps.",
+        description="How noise becomes a picture. LCM needs an LCM LoRA and 4 to 8 steps, at most 50.",
     )
     width: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
         None, title="Width", description="In pixels, a multiple of 8. Empty: the model's own size."
@@ -127,6 +141,15 @@ class GenerationSettings(Settings):
         description="Which LoRAs act, and how strongly. <lora:name:0.8> in the prompt adds one.",
     )
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> "GenerationSettings":
+        if self.scheduler == "LCM" and self.num_inference_steps > LCM_MAX_STEPS:
+            raise ValueError(
+                f"num_inference_steps must be at most {LCM_MAX_STEPS} with the scheduler LCM, got "
+                f"{self.num_inference_steps}: lower the steps (4 to 8 are usual for LCM), or choose another scheduler"
+            )
+        return self
+
 
 class ImagesSettings(Settings):
     """Some images: one press of Generate. Image i has seed + i."""
@@ -147,7 +170,7 @@ class ImagesSettings(Settings):
 class CompareSettings(Settings):
     """Left against right: every prompt with every seed, both sides from the same noise."""
 
-    prompts: tuple[str, ...] = Field(
+    prompts: tuple[PromptText, ...] = Field(
         min_length=1, max_length=8, title="Prompts", description="One to a line, at most eight."
     )
     num_seeds: Annotated[int, Ge(1), Le(8)] = Field(
@@ -257,7 +280,8 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, object]) -> Setti
         sentences = []
         for problem in error.errors():
             name = str(problem["loc"][0]) if problem["loc"] else ""
-            if not name:  # a rule between settings: its own words name them
+            if not name or (isinstance(problem["input"], Mapping | Settings) and problem["type"] == "value_error"):
+                # A rule between settings, of these or of some inside them: its own words name them.
                 sentences.append(f"{problem['msg'].removeprefix('Value error, ')}.")
                 continue
             rule = _rule(kind.model_fields.get(name), problem["msg"])

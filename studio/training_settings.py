@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Gt, Le, MultipleOf
 from pydantic import Field, model_validator
 
-from studio.settings import SEED_MAX, SHIPPED_MODEL, PredictionType, Settings
+from studio.settings import SEED_MAX, SHIPPED_MODEL, PredictionType, PromptText, Settings
 
 TargetName = Literal["attention", "attention + feed-forward", "attention + feed-forward + convolutions"]
 OptimizerName = Literal["AdamW", "Prodigy"]
@@ -190,7 +190,7 @@ class TrainingSettings(Settings):
     num_validation_images: Annotated[int, Ge(0), Le(16)] = Field(
         4, title="Pictures", description="How many are made each time. 0: none."
     )
-    validation_prompts: tuple[str, ...] = Field(
+    validation_prompts: tuple[PromptText, ...] = Field(
         (), max_length=16, title="Prompts", description="What they show. Empty: captions of held-out pictures."
     )
     validation_seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(

@@ -190,6 +190,12 @@ def test_what_cannot_be_taken_over_is_named_and_the_rest_is_taken(line: str, wor
     assert (read.settings.prompt, read.settings.seed) == ("a shoe", 7)
 
 
+def test_more_steps_than_its_scheduler_takes_here_are_named_and_the_scheduler_is_taken() -> None:
+    read = parse_parameters("a shoe\nSteps: 60, Sampler: LCM, CFG scale: 2")
+    assert (read.settings.scheduler, read.settings.num_inference_steps) == ("LCM", 25)
+    assert read.skipped[0].startswith("This was not taken over: num_inference_steps must be at most 50")
+
+
 def test_a_negative_seed_stays_the_default() -> None:
     read = parse_parameters("a\nSteps: 20, Seed: -1")
     assert read.settings.seed == GenerationSettings(prompt="").seed

@@ -3,9 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
+from studio.batch_settings import BatchSettings
 from studio.errors import SettingsError
 from studio.settings import (
+    CompareSettings,
     GenerationSettings,
+    ImagesSettings,
     ModelSettings,
     ServerSettings,
     Settings,
@@ -72,3 +75,37 @@ def test_each_prompt_of_the_smoke_test_has_a_fixed_seed_of_its_own() -> None:
 def test_bounds_are_read_from_the_settings() -> None:
     assert bounds(SmokeSettings, "num_inference_steps") == (1, 150)
     assert bounds(GenerationSettings, "width") == (64, 2048)
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_half_a_character_is_no_text(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name} must hold whole characters .*, got 'a \\ud800'\.$"):
+        parse_settings(GenerationSettings, {"prompt": "a", name: "a \ud800"})
+
+
+TOO_MANY_STEPS = (
+    "num_inference_steps must be at most 50 with the scheduler LCM, got 51: lower the steps (4 to 8 are usual for "
+    "LCM), or choose another scheduler."
+)
+LCM = {"prompt": "a", "scheduler": "LCM", "num_inference_steps": 51}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (GenerationSettings, LCM),
+        (BatchSettings, {"prompts": "a", "generation": LCM}),
+        (ImagesSettings, {"generation": LCM}),
+        (CompareSettings, {"prompts": ["a"], "generation": LCM}),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused_in_the_rules_own_words_wherever_they_stand(
+    kind: type[Settings], values: dict[str, object]
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(kind, values)
+    assert str(caught.value) == TOO_MANY_STEPS
+
+
+def test_as_many_steps_as_the_scheduler_takes_are_no_fault() -> None:
+    assert parse_settings(GenerationSettings, {**LCM, "num_inference_steps": 50}).num_inference_steps == 50

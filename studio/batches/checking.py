@@ -12,13 +12,15 @@ from studio.batches.template import TemplateReader, columns_in, fill, is_plain
 from studio.batches.variants import Variants
 from studio.errors import BatchError, SettingsError, StudioError
 from studio.prompts import take_lora_tags
-from studio.settings import GenerationSettings
+from studio.settings import RELATED_SETTINGS, GenerationSettings
 
 MAX_TRIED = 100_000
 """Of how many variants and values, in all, LoRA tags are tried when a plan is made; the rest when they are drawn."""
 _MAX_PAIRS = 10_000
 _MAX_COUNT = 2**62
 _MAX_TEXTS_TO_FILL = 20
+_Related = tuple[tuple[str, str], ...]
+"""Those of a row's own settings that must fit each other, by name."""
 
 
 class RowChecker:
@@ -45,7 +47,16 @@ class RowChecker:
         self._acting_cells = [(place, name) for place, name in enumerate(table_columns) if setting_of(name)]
         self._tags_in_attributes = any(_has_tag(value) for column in attributes for value in column.values)
         self._texts_to_fill: list[str] = []
-        self._check = lru_cache(maxsize=256)(lambda overrides: check_overrides(shared, dict(overrides)))
+        # A value alone breaks no rule between settings: what it meets in the plan decides, and is looked at apart.
+        alone = shared.model_copy(
+            update={name: GenerationSettings.model_fields[name].default for name in RELATED_SETTINGS}
+        )
+        self._check = lru_cache(maxsize=256)(lambda overrides: check_overrides(alone, dict(overrides)))
+        self._check_meeting = lru_cache(maxsize=4096)(lambda values: check_overrides(shared, dict(values)))
+        self._related = {
+            setting: column.values for column in attributes if (setting := setting_of(column.name)) in RELATED_SETTINGS
+        }
+        self._related_in_lines: set[_Related] = set()
         self._check_attributes()
 
     def lines(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -58,6 +69,7 @@ class RowChecker:
             try:
                 if row.options or (row.cells and self._acting_cells):
                     self._check_row(row)
+                self._check_line_together(row)
                 plain = is_plain(row.prompt) and not _has_tag(row.prompt)
                 self.num_variants.append(1 if plain else self._check_prompt(row))
             except StudioError as error:
@@ -74,6 +86,8 @@ class RowChecker:
             try:
                 if self._acting_cells:
                     self._check_row(row)
+                for of_line in self._related_in_lines:
+                    self._meet((*of_line, *self._related_of(row)))
                 values = [*row.cells, *self._first_values.values()]
                 for text in self._texts_to_fill if any(map(_has_tag, (*self._texts_to_fill, *row.cells))) else ():
                     take_lora_tags(fill(text, values))
@@ -85,8 +99,32 @@ class RowChecker:
         """The settings that a row has, beside the first value of each column of attributes."""
         if row.options and (twice := sorted(self._acting & row.options.keys())):
             raise BatchError(f"{', '.join(twice)} is set at the line's end, and by a column too. Keep one of them.")
-        cells = {name: row.cells[place] for place, name in self._acting_cells} if row.cells else {}
-        self._try({**settings_in({**cells, **self._first_values}), **row.options})
+        self._try({**settings_in({**self._cells(row), **self._first_values}), **row.options})
+
+    def _cells(self, row: Row) -> dict[str, str]:
+        return {name: row.cells[place] for place, name in self._acting_cells} if row.cells else {}
+
+    def _check_line_together(self, row: Row) -> None:
+        """A line's scheduler and steps with all that they meet; what records, which come later, give is met then."""
+        related = self._related_of(row)
+        if self._table_columns and not row.cells:
+            self._related_in_lines.add(related)
+        else:
+            self._meet(related)
+
+    def _related_of(self, row: Row) -> _Related:
+        if not row.options and not self._acting_cells:
+            return ()
+        own = {**settings_in(self._cells(row)), **row.options}
+        return tuple((setting, own[setting]) for setting in RELATED_SETTINGS if setting in own)
+
+    def _meet(self, own: _Related) -> None:
+        """Try a row's scheduler and steps with each that columns of attributes give, else with the shared ones."""
+        given = dict(own)
+        others = [[(name, value) for value in values] for name, values in self._related.items() if name not in given]
+        for chosen in itertools.product(*others):
+            if met := {**given, **{name: value for name, value in chosen if value}}:
+                self._check_meeting(tuple(met.items()))
 
     def _try(self, overrides: dict[str, str]) -> None:
         if "seed" in overrides:  # mostly another one in each row

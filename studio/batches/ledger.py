@@ -8,7 +8,7 @@ and a picture without its row is made again, to the same bytes.
 import heapq
 import itertools
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from studio.results import Fact
 
 ItemState = Literal["done", "failed"]
 _BUSY_SECONDS = 30
+_ROWS_AT_ONCE = 5000
 _TABLES = """
 create table items (
     seq integer primary key autoincrement,
@@ -56,7 +57,7 @@ class ItemRow(Fact):
         sha256, num_bytes: of that file.
         content: the picture's perceptual hash (64 bits as hex) and the sha256 of its pixels, `phash:sha256`.
         seed: that made it: the planned one, or after rejections one derived from it.
-        attempts: how often it was made.
+        attempts: how often it was made. A failed item with tries left was ended by an error; it can be tried again.
         seconds: that its making took in all, rejected ones too.
         reason: why it failed.
         facts: `studio.batches.item_facts.ItemFacts` as JSON: read by those who need scores, and not by the page.
@@ -175,9 +176,23 @@ def read_items(folder: Path) -> Iterator[ItemRow]:
     Raises:
         BatchError: where a ledger cannot be read.
     """
+    return (latest_row(row for _, row in found) for found in read_rows(folder))
+
+
+def read_rows(folder: Path) -> Iterator[Sequence[tuple[Path, ItemRow]]]:
+    """Of each item, by its number, every ledger that has it, and its row there.
+
+    Raises:
+        BatchError: where a ledger cannot be read.
+    """
     ledgers = (_item_rows(path) for path in ledger_files(folder))
-    for _, rows in itertools.groupby(heapq.merge(*ledgers, key=lambda row: row.item), key=lambda row: row.item):
-        yield max(rows, key=lambda row: (row.attempts, row.state == "failed"))
+    for _, found in itertools.groupby(heapq.merge(*ledgers, key=_item_of), key=_item_of):
+        yield tuple(found)
+
+
+def latest_row(rows: Iterable[ItemRow]) -> ItemRow:
+    """Of an item's rows the later try."""
+    return max(rows, key=lambda row: (row.attempts, row.state == "failed"))
 
 
 def read_rejections(folder: Path) -> Iterator[RejectionRow]:
@@ -200,7 +215,7 @@ def states_since(path: Path, seq: int) -> list[tuple[int, int, ItemState]]:
     return [(row["seq"], row["item"], row["state"]) for row in found]
 
 
-def rows_since(path: Path, seq: int, *, limit: int = 5000) -> list[tuple[int, ItemRow]]:
+def rows_since(path: Path, seq: int, *, limit: int = _ROWS_AT_ONCE) -> list[tuple[int, ItemRow]]:
     """(number, row) of what one ledger noted after a number, for whoever follows.
 
     Raises:
@@ -223,8 +238,16 @@ def _count(path: Path, table: str) -> int:
     return sum(row["number"] for row in _rows(path, f"select count(*) as number from {table}"))
 
 
-def _item_rows(path: Path) -> Iterator[ItemRow]:
-    return (_item(row) for row in _rows(path, "select * from items order by item"))
+def _item_rows(path: Path) -> Iterator[tuple[Path, ItemRow]]:
+    """Some at a time: a read that goes on for long would keep the ledger's own process from writing."""
+    after = -1
+    while rows := [*_rows(path, "select * from items where item > ? order by item limit ?", after, _ROWS_AT_ONCE)]:
+        yield from ((path, _item(row)) for row in rows)
+        after = rows[-1]["item"]
+
+
+def _item_of(found: tuple[Path, ItemRow]) -> int:
+    return found[1].item
 
 
 def _rejection_rows(path: Path) -> Iterator[RejectionRow]:

@@ -42,6 +42,7 @@ def write_report(folder: BatchFolder, plan: BatchPlan, *, finished: bool) -> Non
     parts = [
         [f"# {folder.name}", "", *_verdict(found, plan, finished=finished)],
         _values(found, plan),
+        _failed(found),
         _rejected(folder, found),
         ["## Scores", "", *(f"- {words}" for words in summarise_scores(found.scores).sentences)]
         if found.scores
@@ -70,7 +71,7 @@ def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:
 
 def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
     lineage = f"{found.num_done:,} of {plan.num_items:,} pictures are made and valid"
-    failed = f"; {len(found.failed):,} failed after all their tries" if found.failed else ""
+    failed = f"; {len(found.failed):,} failed" if found.failed else ""
     left = plan.num_items - found.num_done - len(found.failed)
     not_yet = "" if finished else f"; {left:,} are still to be made"
     each = found.seconds / max(1, found.num_done + len(found.failed))
@@ -97,17 +98,25 @@ def _values(found: _Found, plan: BatchPlan) -> list[str]:
     return lines
 
 
+def _failed(found: _Found) -> list[str]:
+    """The items of which there is no picture: rejected until no try was left, or ended by an error."""
+    if not found.failed:
+        return []
+    rows = [(f"{row.item:,}", str(row.attempts), row.reason) for row in found.failed[:MOST_ROWS]]
+    lines = ["## Failed", "", *_table(("item", "rejected", "why"), rows)]
+    more = len(found.failed) - MOST_ROWS
+    return [*lines, "", f"{counted(more, 'more item')} failed."] if more > 0 else lines
+
+
 def _rejected(folder: BatchFolder, found: _Found) -> list[str]:
     rejections = list(islice(read_rejections(folder.ledgers), MOST_ROWS + 1))
-    if not rejections and not found.failed:
+    if not rejections:
         return ["## Rejected", "", "Nothing was rejected."]
     lines = ["## Rejected", ""]
     rows = [(f"{r.item:,}", str(r.attempt + 1), r.reason, r.file) for r in rejections[:MOST_ROWS]]
     lines += _table(("item", "try", "why", "copy"), rows)
     if len(rejections) > MOST_ROWS:
         lines += ["", f"These are the first {MOST_ROWS}; the others are in `rejected/`."]
-    if found.failed:
-        lines += ["", f"Failed items: {', '.join(f'{row.item:,}' for row in found.failed[:MOST_ROWS])}."]
     return lines
 
 

@@ -108,10 +108,14 @@ def _loops(place: Path, model: str, *, num_steps: int, num_items: int, settings:
     manager.load(ModelSettings(model=model))
     folder.rejected.mkdir()
     ledger = Ledger(folder.ledgers / "process-0.db")
-    maker = PictureMaker(manager, wanted, folder, None, write_atomically, ledger.reject, RunWatcher())
+    maker = PictureMaker(manager, wanted, folder, None, write_atomically, ledger.reject, _raise, RunWatcher())
     loops = Loops(folder, tuple(plan.item(i) for i in range(num_items)), maker, ledger)
     loops.theirs()  # the first call warms up
     return loops
+
+
+def _raise(item: BatchItem, error: Exception) -> None:
+    raise error
 
 
 def _loras(model: str) -> tuple[LoraChoice, ...]:

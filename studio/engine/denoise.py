@@ -13,6 +13,8 @@ import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 
 from studio.engine.models import Components
+from studio.engine.schedulers import make_scheduler
+from studio.errors import SettingsError
 from studio.settings import GenerationSettings
 
 TILED_ABOVE_PIXELS = 1024 * 1024
@@ -56,10 +58,32 @@ def set_timesteps(scheduler: SchedulerMixin, settings: GenerationSettings, devic
     """The timesteps of this run, one for each call of the UNet.
 
     A few more than `num_inference_steps` where the scheduler warms up: PNDM, Stable Diffusion 1.5's own, takes one.
+
+    Raises:
+        SettingsError: where the scheduler cannot take so many or so few. What holds for every model, the settings
+            refuse before; what a model's own scheduler cannot is known only here (PNDM with Runge-Kutta steps needs
+            four, an LCM model's own takes no more than it was distilled from).
     """
-    scheduler.set_timesteps(settings.num_inference_steps, device=device)
+    try:
+        scheduler.set_timesteps(settings.num_inference_steps, device=device)
+    except ValueError as error:
+        raise SettingsError(
+            f"num_inference_steps cannot be {settings.num_inference_steps} with the scheduler {settings.scheduler} "
+            f"({type(scheduler).__name__} with this model's configuration: {str(error).rstrip('. ')}). Choose another "
+            "number of steps (4 to 50 suit every scheduler), or another scheduler."
+        ) from error
     timesteps: torch.Tensor = scheduler.timesteps
     return timesteps
+
+
+def assert_possible(components: Components, settings: GenerationSettings) -> None:
+    """See, before hours of work, that the model's scheduler can take the steps of these settings.
+
+    Raises:
+        SettingsError: where it cannot.
+    """
+    scheduler = make_scheduler(settings.scheduler, components.pipeline.scheduler)
+    set_timesteps(scheduler, settings, torch.device("cpu"))
 
 
 def denoise(

@@ -266,6 +266,8 @@ class PipelineManager:
         Raises:
             ModelError: where no model is loaded.
             NotEnoughMemoryError: where an image of that size takes more than the device could ever give.
+            LoraError, WeightsFileError: where a LoRA cannot be found, read or attached.
+            SettingsError: where the model's scheduler cannot take the steps, or a LoRA tag in the prompt is none.
             InvalidImageError: where the image failed a check.
             GenerationCancelledError: where the watcher asked to stop.
         """

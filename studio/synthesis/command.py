@@ -65,12 +65,12 @@ def batch(
     folder = _existing(plan, place)
     if folder is not None and not job:
         _assert_unchanged(folder, changed=any(given) or out is not None)
-    settings = read_batch_settings(folder) if folder else _settings(plan, *given)
     if show or forecast:
+        settings = read_batch_settings(folder) if folder else _settings(plan, *given)
         _tell(settings, place, measured=forecast, as_json=json)
         return
     if folder is None:
-        folder = begin_batch(settings, place, out=out)
+        folder = begin_batch(_settings(plan, *given), place, out=out)
     if queue:
         _queue(folder, place)
         return

@@ -21,7 +21,7 @@ from studio.batches.ledger import ItemRow, RejectionRow
 from studio.batches.refusal import refusal
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.engine.watching import RunWatcher
-from studio.errors import InvalidImageError
+from studio.errors import CancelledError, InvalidImageError, error_sentence
 from studio.picture_files import PARAMETERS_KEY, encode_picture
 from studio.results import ImageRecord
 from studio.scoring.nearest import NearestIndex
@@ -51,6 +51,7 @@ class PictureMaker:
         nearest: the training pictures that distances are measured to; None where there are none.
         write: writes a file, waiting for room where the disk is full.
         reject: notes a picture that was not taken.
+        item_error: told of an error that ended an item.
         watcher: told of steps, and asked whether to cancel.
     """
 
@@ -60,6 +61,7 @@ class PictureMaker:
     nearest: NearestIndex | None
     write: Callable[[Path, bytes], None]
     reject: Callable[[RejectionRow], None]
+    item_error: Callable[[BatchItem, Exception], None]
     watcher: RunWatcher
 
     def make(
@@ -67,13 +69,15 @@ class PictureMaker:
     ) -> ItemRow:
         """Make an item until a picture of it is taken, or its tries are used up; the picture is on the disk then.
 
+        Whatever a library raises over an item (settings that it cannot take, memory for its size) is that item's: it
+        is failed then, with tries left.
+
         Args:
             first_attempt: tries before it were used up already.
             also_refused: why a picture of this content is not taken; "" where it is.
 
         Raises:
             GenerationCancelledError: where the watcher cancelled; the item is as if never begun.
-            ModelError, LoraError: where no picture can be made at all.
             OSError, BatchError: where it cannot be written or noted.
         """
         started, reason = time.perf_counter(), ""
@@ -83,13 +87,21 @@ class PictureMaker:
                 made = self.manager.generate(
                     item.generation.model_copy(update={"seed": seed}), watcher=self.watcher.of_picture(item.index)
                 )
+                scores = score_picture(made.picture, prompt=item.caption, nearest=self.nearest)
+                content = content_of(made.picture)
             except InvalidImageError as error:
                 copy = error.rejected_file.relative_to(self.folder.root).as_posix() if error.rejected_file else ""
                 reason = str(error)
                 self._note(item, attempt, seed=seed, reason=reason, file=copy)
                 continue
-            scores = score_picture(made.picture, prompt=item.caption, nearest=self.nearest)
-            content = content_of(made.picture)
+            except CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the one boundary of an item: the batch goes on without it
+                self.item_error(item, error)
+                spent = time.perf_counter() - started
+                return failed_row(
+                    item.index, item.generation.seed, error_sentence(error), attempts=attempt, seconds=spent
+                )
             reason = refusal(scores, self.settings) or also_refused(content)
             if not reason:
                 seconds = time.perf_counter() - started
@@ -98,14 +110,12 @@ class PictureMaker:
             copy = f"rejected/{item.index:07}-try{attempt + 1}.png"
             self.write(self.folder.root / copy, encode_picture(made.picture, self._texts(item, made.record)))
             self._note(item, attempt, seed=seed, reason=reason, file=copy)
-        return ItemRow(
-            item=item.index,
-            state="failed",
-            seed=item.generation.seed,
+        return failed_row(
+            item.index,
+            item.generation.seed,
+            reason or "It was rejected, and no try is left.",
             attempts=self.settings.max_retries + 1,
             seconds=time.perf_counter() - started,
-            made_at=_now(),
-            reason=reason or "It was rejected, and no try is left.",
         )
 
     def set_aside(self, item: BatchItem, attempt: int, reason: str) -> None:
@@ -163,6 +173,17 @@ class PictureMaker:
 
     def _note(self, item: BatchItem, attempt: int, *, seed: int, reason: str, file: str) -> None:
         self.reject(RejectionRow(item=item.index, attempt=attempt, seed=seed, reason=reason, file=file, made_at=_now()))
+
+
+def failed_row(item: int, seed: int, reason: str, *, attempts: int, seconds: float = 0.0) -> ItemRow:
+    """An item of which there is no picture.
+
+    Args:
+        attempts: pictures of it that were made and not taken; fewer than its tries where an error ended it.
+    """
+    return ItemRow(
+        item=item, state="failed", seed=seed, attempts=attempts, seconds=seconds, made_at=_now(), reason=reason
+    )
 
 
 def content_of(picture_HWC: np.ndarray) -> str:

@@ -1,8 +1,10 @@
 """One batch from its folder: every item that is not made yet, then what comes out. `python -m studio batch` is this."""
 
 import errno
+import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,33 +15,39 @@ import torch
 from studio.batch_settings import BatchSettings
 from studio.batches.begin import read_batch_settings
 from studio.batches.folder import BatchFolder
+from studio.batches.item import BatchItem
 from studio.batches.known import KnownItems
 from studio.batches.ledger import ItemRow, Ledger, RejectionRow, read_items
 from studio.batches.lineage import write_lineage
 from studio.batches.outputs import write_outputs
 from studio.batches.plan import BatchPlan, open_plan
-from studio.engine.device import pick_device
+from studio.engine.device import pick_device, release_memory
 from studio.engine.pipeline import PipelineManager
 from studio.engine.watching import RunWatcher
-from studio.errors import CancelledError, StudioError, system_error_sentence
+from studio.errors import BatchError, CancelledError, StudioError, error_sentence, is_out_of_memory
 from studio.files import write_atomically
 from studio.jobs.device_turn import device_turn
 from studio.jobs.stop_signal import StopSignal
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
+from studio.runs.failure import tell_failure
 from studio.runs.folder import RunRequest, RunState, take_requests
 from studio.scoring.training_pictures import nearest_index
 from studio.settings import ModelSettings
 from studio.synthesis.copies import remake_copies
 from studio.synthesis.lineage import lineage_of
-from studio.synthesis.picture import PictureMaker
+from studio.synthesis.picture import PictureMaker, failed_row
+from studio.synthesis.reconcile import compare_pictures, forget_rows, set_aside
 from studio.synthesis.share import Share
 from studio.synthesis.telling import BatchTeller
 from studio.training.memory_watch import MemoryWatch
+from studio.words import counted
 
 BatchEnding = Literal["finished", "stopped", "paused"]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LOOK_FOR_ROOM_SECONDS = 2.0
+MAX_ERRORS_IN_A_ROW = 3
+MAX_LOOKS_FOR_DAMAGE = 3
 
 
 @dataclass
@@ -56,7 +64,7 @@ class Wishes:
             self.asked.add("stop")
         if self.share.is_first:
             self.asked |= take_requests(self.share.folder.job)
-        elif self.share.is_halted():
+        if self.share.is_halted():
             self.asked.add("stop")
         return bool(self.asked & {"stop", "pause"})
 
@@ -68,28 +76,34 @@ class Wishes:
 def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnding:
     """Make a batch from where it stands to its end, or to a stop. All processes of a launch call this.
 
+    This is the boundary of a batch's process: whatever ends it, of any kind, is in the batch's status, and goes on up.
+
     Raises:
-        StudioError: what the user can act on; it is in the batch's status too.
+        StudioError: what the user can act on.
         OSError, MemoryError, RuntimeError: likewise, of the system and of the device.
     """
-    settings, plan = read_batch_settings(folder), open_plan(folder.plan)
     stop = StopSignal()
     with Share(folder) as share, stop.listening():
-        teller = BatchTeller(folder, plan.num_items, share.count) if share.is_first else None
-        wishes = Wishes(share, stop)
-        if share.is_first:
-            take_requests(folder.job)  # those of an earlier process were for that one
-        batch = BatchRun(folder, settings, plan, user_data, share, wishes, teller)
         try:
-            with batch.device():
-                return batch.work()
-        except CancelledError:
-            return batch.end_early()
-        except (StudioError, OSError, MemoryError, RuntimeError) as error:
-            share.halt()
-            if teller:
-                teller.state("failed", str(error) if isinstance(error, StudioError) else system_error_sentence(error))
+            batch = _open(folder, user_data, share, stop)
+            try:
+                with batch.device():
+                    return batch.work()
+            except CancelledError:
+                return batch.end_early()
+        except BaseException as error:
+            share.halt(error_sentence(error))
+            if share.is_first:
+                tell_failure(folder.job, error, error_sentence(error))
             raise
+
+
+def _open(folder: BatchFolder, user_data: UserData, share: Share, stop: StopSignal) -> "BatchRun":
+    settings, plan = read_batch_settings(folder), open_plan(folder.plan)
+    teller = BatchTeller(folder, plan.num_items, share.count) if share.is_first else None
+    if share.is_first:
+        take_requests(folder.job)  # those of an earlier process were for that one
+    return BatchRun(folder, settings, plan, user_data, share, Wishes(share, stop), teller)
 
 
 @dataclass
@@ -104,6 +118,7 @@ class BatchRun:
     wishes: Wishes
     teller: BatchTeller | None
     known: KnownItems = field(init=False)
+    _errors_in_a_row: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.known = KnownItems(self.folder.ledgers, self.plan.num_items)
@@ -126,7 +141,7 @@ class BatchRun:
         self._state("preparing", "Looking at what is made already.")
         ledger = Ledger(self.share.ledger)
         try:
-            self._reconcile(ledger)
+            self._reconcile()
             manager = self._load()
             maker = self._maker(manager, ledger)
             watch = MemoryWatch(manager.device, self.teller.tell if self.teller else _say_nothing)
@@ -136,13 +151,21 @@ class BatchRun:
                     if self.wishes.to_end():
                         return self.end_early()
                     self._make(maker, ledger, index)
+                    if len(self._errors_in_a_row) >= MAX_ERRORS_IN_A_ROW:
+                        raise self._errors_in_a_row[-1]
                     watch.read_accelerator()
                 return self._finish(maker, ledger)
         finally:
             ledger.close()
 
     def end_early(self) -> BatchEnding:
-        """Leave the folder as a dataset of what is made, and say how far it came."""
+        """Leave the folder as a dataset of what is made, and say how far it came.
+
+        Raises:
+            BatchError: where the error of another process ended this one.
+        """
+        if reason := self.share.halted_because():
+            raise BatchError(reason)
         self.share.halt()
         ending = self.wishes.ending
         if self.teller:
@@ -184,33 +207,56 @@ class BatchRun:
             self._with_room(lambda: ledger.reject(row))
 
         watcher = RunWatcher(cancelled=self.wishes.to_end)
-        return PictureMaker(manager, self.settings, self.folder, nearest, write, reject, watcher)
+        return PictureMaker(manager, self.settings, self.folder, nearest, write, reject, self._item_error, watcher)
 
-    def _make(self, maker: PictureMaker, ledger: Ledger, index: int) -> None:
-        row = maker.make(self.plan.item(index))
+    def _make(self, maker: PictureMaker, ledger: Ledger, index: int, *, first_attempt: int = 0) -> None:
+        errors_before = len(self._errors_in_a_row)
+        try:
+            item = self.plan.item(index)
+        except StudioError as error:  # what was too much to be looked at when the plan was made
+            row = failed_row(index, 0, str(error), attempts=first_attempt)
+        else:
+            row = maker.make(item, first_attempt=first_attempt)
         self._add(ledger, row)
+        if len(self._errors_in_a_row) == errors_before:
+            self._errors_in_a_row.clear()
+        if row.state == "failed" and row.attempts <= self.settings.max_retries:
+            release_memory(maker.manager.device)  # what an error left there
+            self._note(f"Item {index:,} failed: {row.reason}")
         if self.teller:
             self.teller.finished_item(self.known.look(), row.seconds)
+
+    def _item_error(self, item: BatchItem, error: Exception) -> None:
+        """An error that is no answer to an item's settings may be the device's: several in a row end the batch."""
+        if isinstance(error, StudioError | ValueError) or is_out_of_memory(error):
+            return
+        print(f"\rItem {item.index:,}:", file=sys.stderr)
+        traceback.print_exception(error)
+        self._errors_in_a_row.append(error.with_traceback(None))  # its frames would keep the tensors
 
     def _add(self, ledger: Ledger, row: ItemRow) -> None:
         self._with_room(lambda: ledger.add(row))
 
-    def _reconcile(self, ledger: Ledger) -> None:
-        """See what needs no making; rows whose picture is gone or was changed are taken back."""
-        self.known.look()
-        lost = [row.item for row in read_items(self.folder.ledgers) if row.state == "done" and self._is_lost(row)]
-        if lost:
-            ledger.forget(lost)
-            self.known.forget(lost)
-            self._note(f"{len(lost):,} pictures are gone or were changed since they were made; they are made again.")
+    def _reconcile(self, *, last: bool = False) -> Sequence[int]:
+        """See what needs no making; items whose picture is gone or is not what was written are taken back.
 
-    def _is_lost(self, row: ItemRow) -> bool:
-        path = self.folder.root / row.file
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            return True
-        return size != row.num_bytes
+        Args:
+            last: all processes have made theirs, so that this one may look after the others' items too.
+        """
+        self.known.look()
+        found = compare_pictures(self.folder, progress=self._compared, cancelled=self.wishes.to_end)
+        own = [item for item in found.lost if last or self.share.is_own(item)]
+        aside = sum(set_aside(self.folder, self.folder.picture(i, self.settings.picture_format)) for i in own)
+        forget_rows(found.stale, mine=lambda path: last or self.share.owns_ledger(path))
+        self.known.forget(found.lost)
+        if found.lost:
+            kept = f" Damaged files are kept in {self.folder.rejected.name}, as damaged-…" if aside else ""
+            self._note(f"{counted(len(found.lost), 'image')} missing or damaged on the disk: made again.{kept}")
+        return found.lost
+
+    def _compared(self, number: int) -> None:
+        if self.teller:
+            self.teller.progress(f"Comparing what is made with its record: {number:,} images.")
 
     def _finish(self, maker: PictureMaker, ledger: Ledger) -> BatchEnding:
         """The first process waits until all have made theirs, and writes what comes out."""
@@ -221,17 +267,50 @@ class BatchRun:
                 return self.end_early()
         if not self.share.is_first:
             return "finished"
-        self._state("preparing", "Looking for copies, and writing what comes out.")
-        remake_copies(
-            self.folder, self.settings, self.plan, maker, lambda row: self._with_room(lambda: ledger.add(row))
-        )
+        self._retry(maker, ledger)
+        self._state("preparing", "Looking for copies and for damage, and writing what comes out.")
+        self._settle_pictures(maker, ledger)
         write_outputs(self.folder, self.settings, self.plan, finished=True)
-        num_failed = sum(row.state == "failed" for row in read_items(self.folder.ledgers))
-        words = f"{self.plan.num_items - num_failed:,} pictures are made"
-        self._state(
-            "finished", f"{words}; {num_failed:,} failed, and the report says why." if num_failed else f"{words}."
-        )
+        self._state("finished", self._words_at_the_end())
         return "finished"
+
+    def _retry(self, maker: PictureMaker, ledger: Ledger) -> None:
+        """Items that an error ended are tried once more in each run, when all others are made: they hold up none."""
+        failed = [row for row in read_items(self.folder.ledgers) if self._can_be_tried(row)]
+        for row in failed:
+            if self.wishes.to_end():
+                raise CancelledError("Stopped while failed items were tried again.")
+            self._make(maker, ledger, row.item, first_attempt=row.attempts)
+
+    def _can_be_tried(self, row: ItemRow) -> bool:
+        return row.state == "failed" and row.attempts <= self.settings.max_retries
+
+    def _settle_pictures(self, maker: PictureMaker, ledger: Ledger) -> None:
+        """No copies, and every file what was written; what is made again for the one is looked at for the other.
+
+        Raises:
+            BatchError: where pictures are damaged again and again.
+        """
+        for _ in range(MAX_LOOKS_FOR_DAMAGE):
+            remake_copies(self.folder, self.settings, self.plan, maker, lambda row: self._add(ledger, row))
+            lost = self._reconcile(last=True)
+            if not lost:
+                return
+            for index in lost:
+                self._make(maker, ledger, index)
+        raise BatchError(
+            f"Images of this batch do not stay as they are written (item {lost[0]:,} and others). Check the disk of "
+            f"{self.folder.root}, then resume."
+        )
+
+    def _words_at_the_end(self) -> str:
+        failed = [row for row in read_items(self.folder.ledgers) if row.state == "failed"]
+        made = f"{self.plan.num_items - len(failed):,} pictures are made"
+        if not failed:
+            return f"{made}."
+        again = sum(map(self._can_be_tried, failed))
+        words = f"{made}; {len(failed):,} failed, and the report says why."
+        return f"{words} `python -m studio batch {self.folder.name}` tries {again:,} of them again." if again else words
 
     def _with_room(self, act: Callable[[], None]) -> None:
         """Do it; where the disk is full, say so, and wait for room."""

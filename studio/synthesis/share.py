@@ -54,14 +54,27 @@ class Share:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def is_own(self, item: int) -> bool:
+        """Whether an item is this process's to make."""
+        return item % self.count == self.index
+
     def own(self, known: bytearray) -> Iterator[int]:
         """Its items that are not known yet, in order."""
         return (index for index in range(self.index, len(known), self.count) if not known[index])
 
-    def halt(self) -> None:
-        """Ask the other processes to end."""
-        if self.count > 1:
-            self._halt.write_bytes(b"")
+    def owns_ledger(self, path: Path) -> bool:
+        """Whether this process may write to a ledger: its own, and for the first one those that no process has now."""
+        number = path.stem.removeprefix("process-")
+        return path == self.ledger or (self.is_first and number.isdecimal() and int(number) >= self.count)
+
+    def halt(self, reason: str = "") -> None:
+        """Ask the other processes to end; with the reason where an error ended this one."""
+        if self.count > 1 and not self.halted_because():
+            self._halt.write_text(reason, encoding="utf-8")
+
+    def halted_because(self) -> str:
+        """The error by which another process ended; "" where none did since this one began."""
+        return self._halt.read_text(encoding="utf-8") if self.is_halted() else ""
 
     def is_halted(self) -> bool:
         """Whether another process asked all to end since this one began."""

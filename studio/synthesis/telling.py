@@ -45,6 +45,12 @@ class BatchTeller:
         self._write_status()
         print(f"\r{state}: {message}" if message else f"\r{state}", file=sys.stderr, flush=True)
 
+    def progress(self, message: str) -> None:
+        """How far the preparation is: in the status alone."""
+        self._message = message
+        if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:
+            self._write_status()
+
     def tell(self, event: AnyEvent) -> None:
         """Write an event."""
         self._events.tell(event)

@@ -18,6 +18,7 @@ from torch import nn
 
 from studio.engine.denoise import set_tiling
 from studio.engine.models import Components
+from studio.engine.parking import bit_sum
 from studio.errors import TrainingError
 from studio.files import write_atomically
 from studio.training.picture_tensors import crop_to_pixels, read_item
@@ -37,16 +38,10 @@ def digest_of(module: nn.Module) -> str:
 
 
 def fingerprint_of(module: nn.Module) -> str:
-    """sha256 over the sum of each tensor's bits: sees every changed number, at the speed of memory.
-
-    Two changes that cancel each other to the bit are not seen; what happens to files by itself does not do that.
-    """
+    """sha256 over the sum of each tensor's bits: sees every changed number, at the speed of memory."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        bits = tensor.detach().cpu().contiguous().reshape(-1)
-        if bits.is_floating_point():
-            bits = bits.view(torch.int32 if bits.element_size() == 4 else torch.int16)
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {int(bits.sum(dtype=torch.int64))}".encode())
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {bit_sum(tensor)}".encode())
     return digest.hexdigest()
 
 

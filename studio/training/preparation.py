@@ -9,6 +9,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from studio.dataset.snapshot import Snapshot
+from studio.engine.denoise import assert_possible
 from studio.engine.heap import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.lora_file import Lora
@@ -81,6 +82,7 @@ def prepare(
     Raises:
         TrainingError: where pictures or the model changed, or a setting or a prompt's LoRA does not fit the model.
         ModelError, DatasetError, OSError: where model or pictures cannot be read, or the caches cannot be written.
+        SettingsError: where the model's scheduler cannot take the steps of validation pictures.
     """
     manager, facts = _load(settings, processes.device, user_data, tell=tell, cancelled=cancelled)
     components = manager.components
@@ -104,6 +106,8 @@ def prepare(
     prompts = plan.prompts if plan and not settings.validation_prompts else choose_prompts(settings, training_set)
     generations = validation_generations(settings, prompts, resolution=resolution)
     check = check_generation(settings, resolution=resolution)
+    for generation in generations[:1]:  # all have the same steps
+        assert_possible(components, generation)
     manager.remember_prompts((*generations, check))
     parked = _park(settings, components, digests, tagged, user_data=user_data, processes=processes)
     adapters, denoiser = _put_layers_in(components, settings, processes)

@@ -4,6 +4,7 @@ States are told in the run's folder, so that a page, a terminal or a report can 
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,13 @@ from filelock import FileLock, Timeout
 from studio.dataset.snapshot import changed_since, read_snapshot
 from studio.engine.device import pick_device
 from studio.engine.parking import all_present
-from studio.errors import CancelledError, RunError, StudioError, TrainingError, system_error_sentence
+from studio.errors import CancelledError, RunError, StudioError, TrainingError, error_sentence, system_error_sentence
 from studio.jobs.device_turn import device_turn
 from studio.jobs.stop_signal import StopSignal
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
 from studio.runs.events import FinishedEvent, SampleEvent, read_events
+from studio.runs.failure import tell_failure
 from studio.runs.folder import RunFolder, read_status, take_requests
 from studio.runs.plan import read_plan, write_plan
 from studio.runs.report import write_report
@@ -42,6 +44,9 @@ NO_MEMORY = "There is not enough memory"
 def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False) -> RunEnding:
     """Train a run from where it stands to its end, or to a stop. All processes of a launch call this.
 
+    This is the boundary of a training's process: whatever ends it, of any kind, is in the run's status and in its
+    report, and goes on up.
+
     Args:
         use_snapshot: go on although picture files changed, with the pictures as the cache has them.
 
@@ -49,27 +54,43 @@ def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False
         StudioError: what the user can act on; it is in the run's status too.
         OSError, MemoryError: likewise, of the system.
     """
-    settings = read_run_settings(run)
     is_main = int(os.environ.get("RANK", "0")) == 0
-    teller = Teller(run, BetweenSteps.of(settings), os.getpid()) if is_main else None
     stop = StopSignal()
     with _run_alone(run, is_main), stop.listening():
-        if teller is None:
-            return _train(run, settings, user_data, teller=None, stop=stop, use_snapshot=use_snapshot)
         try:
-            with _device(user_data, run, teller, stop):
-                ending = _train(run, settings, user_data, teller=teller, stop=stop, use_snapshot=use_snapshot)
-        except CancelledError as error:
-            teller.state("stopped", str(error))
-            ending = "stopped"
-        except (StudioError, OSError, MemoryError, RuntimeError) as error:
-            teller.state("failed", _words_of(error))
-            write_report(run)
+            return _train_to_the_end(run, user_data, is_main=is_main, stop=stop, use_snapshot=use_snapshot)
+        except BaseException as error:
+            if is_main:
+                tell_failure(run, error, _words_of(error))
+                _report_failure(run)
             raise
-        finally:
-            teller.close()
+
+
+def _train_to_the_end(
+    run: RunFolder, user_data: UserData, *, is_main: bool, stop: StopSignal, use_snapshot: bool
+) -> RunEnding:
+    settings = read_run_settings(run)
+    if not is_main:
+        return _train(run, settings, user_data, teller=None, stop=stop, use_snapshot=use_snapshot)
+    teller = Teller(run, BetweenSteps.of(settings), os.getpid())
+    try:
+        with _device(user_data, run, teller, stop):
+            ending = _train(run, settings, user_data, teller=teller, stop=stop, use_snapshot=use_snapshot)
+    except CancelledError as error:
+        teller.state("stopped", str(error))
+        ending = "stopped"
+    finally:
+        teller.close()
+    write_report(run)
+    return ending
+
+
+def _report_failure(run: RunFolder) -> None:
+    """The report of a run that failed; where there can be none either, the failure itself is what counts."""
+    try:
         write_report(run)
-        return ending
+    except (StudioError, OSError) as error:
+        print(f"The report cannot be written: {error_sentence(error)}", file=sys.stderr, flush=True)
 
 
 def _train(
@@ -248,7 +269,7 @@ def _last_picture(run: RunFolder) -> Path | None:
     return next((picture for picture in pictures if picture.is_file()), None)
 
 
-def _words_of(error: Exception) -> str:
+def _words_of(error: BaseException) -> str:
     """Of our errors their own sentence; running out of memory is said with what to lower."""
     if isinstance(error, StudioError):
         return str(error)

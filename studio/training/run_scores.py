@@ -9,6 +9,7 @@ from PIL import Image
 
 from studio.dataset.pictures import open_rgb
 from studio.errors import GenerationCancelledError, PictureFileError
+from studio.picture_files import is_whole_png
 from studio.runs.events import (
     AnyEvent,
     HeldOutEvent,
@@ -83,9 +84,11 @@ class RunScores:
         return all(event.step != step for event in self.unscored())
 
     def unscored(self) -> list[SampleEvent]:
-        """What was told of pictures that have no scores, and are all still there."""
-        events = list(self._unscored.values())
-        return [e for e in events if all((self.root / f).is_file() for f in (*e.pictures, *e.base) if f is not None)]
+        """What was told of pictures that have no scores, and are all still there and whole."""
+        return [event for event in self._unscored.values() if self._has_whole_files(event)]
+
+    def _has_whole_files(self, event: SampleEvent) -> bool:
+        return all(is_whole_png(self.root / f) for f in (*event.pictures, *event.base) if f is not None)
 
     def proposal(self) -> ProposalEvent | None:
         """The step that speaks for itself most so far; None before the first pictures."""

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from studio.engine.device import release_memory
 from studio.engine.lora_export import write_kohya
 from studio.engine.lora_weights import LoraWeights
 from studio.engine.parking import ParkedModule, all_present
-from studio.engine.pipeline import PipelineManager, Watcher
-from studio.errors import InvalidImageError, LoraError, PictureFileError, WeightsFileError
-from studio.picture_files import read_picture_text, save_picture
+from studio.engine.pipeline import GeneratedImage, PipelineManager, Watcher
+from studio.errors import CancelledError, InvalidImageError, LoraError, PictureFileError, StudioError, error_sentence
+from studio.picture_files import is_whole_png, read_picture_text, save_picture
 from studio.prompts import escape_prompt, plain_prompt
 from studio.runs.events import SampleEvent
 from studio.runs.folder import RunFolder
@@ -167,15 +168,8 @@ class Sampler:
             if lora is None and _is_made(file, wanted):  # before the run was resumed
                 files.append(self._relative(file))
                 continue
-            try:
-                made = self.manager.generate(wanted, watcher=Watcher(cancelled=self.cancelled))
-            except InvalidImageError as error:
-                prompt = self._shown_prompt(generation)
-                self.tell_problem(f"The picture {prompt!r} of step {step:,} is not valid. {error}")
-                files.append(None)
-                continue
-            except (LoraError, WeightsFileError) as error:  # of a tag: its file was changed or deleted since
-                self.tell_problem(f"The image {generation.prompt!r} of step {step:,} cannot be made. {error}")
+            made = self._make(wanted, f"The image {self._shown_prompt(generation)!r} of step {step:,}")
+            if made is None:
                 files.append(None)
                 continue
             save_picture(file, made.picture, made.record)
@@ -183,15 +177,29 @@ class Sampler:
             files.append(self._relative(file))
         return tuple(files)
 
+    def _make(self, wanted: GenerationSettings, name: str) -> GeneratedImage | None:
+        """A picture; None, and said, where there is none: no picture is worth a training."""
+        try:
+            return self.manager.generate(wanted, watcher=Watcher(cancelled=self.cancelled))
+        except InvalidImageError as error:
+            words = f"{name} is not valid. {error}"
+        except CancelledError:
+            raise
+        except (StudioError, ValueError, MemoryError, RuntimeError) as error:
+            words = f"{name} cannot be made. {error_sentence(error)}"
+        release_memory(self.manager.device)
+        self.tell_problem(words)
+        return None
+
     def _relative(self, file: Path) -> str:
         return file.relative_to(self.run.root).as_posix()
 
 
 def _is_made(file: Path, wanted: GenerationSettings) -> bool:
-    """Whether this very picture is on the disk already."""
-    if not file.is_file():
+    """Whether this very picture is on the disk already, and whole."""
+    if not is_whole_png(file):
         return False
     try:
         return read_picture_text(file).settings == wanted
-    except PictureFileError:  # cut off by a kill of another program: made again
+    except PictureFileError:  # another program's
         return False

@@ -67,6 +67,17 @@ def test_a_not_a_number_comes_back_as_the_very_one_it_was(tmp_path: Path) -> Non
     assert (tmp_path / "a.safetensors").stat().st_ino == written  # it was seen to be the same
 
 
+def test_weights_that_changed_in_their_file_do_not_come_back(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    parked = ParkedModule(small_module(), file)
+    parked.park()
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match="Resume the run: they are written again"):
+        parked.bring_back()
+
+
 def test_present_only_while_it_is_needed(tmp_path: Path) -> None:
     module = small_module()
     before = state_of(module)

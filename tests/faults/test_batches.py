@@ -100,7 +100,8 @@ def test_a_picture_that_is_deleted_or_changed_after_its_row_is_made_again(place:
     assert pictures(folder) == before
     assert_exactly_as_planned(folder)
     assert any(
-        "2 pictures are gone or were changed" in str(getattr(e, "message", "")) for e in read_events(folder.job.events)
+        "2 images missing or damaged on the disk" in str(getattr(e, "message", ""))
+        for e in read_events(folder.job.events)
     )
 
 

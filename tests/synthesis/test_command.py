@@ -15,7 +15,7 @@ from studio.jobs import worker
 from studio.jobs.queue import JobQueue
 from studio.paths import UserData
 from studio.runs.folder import read_status
-from tests.synthesis.made import made, rows
+from tests.synthesis.made import begun, made, rows
 
 SMALL = ("--steps", "2", "--set", "width=64", "--set", "height=64", "--cpu")
 
@@ -80,6 +80,13 @@ def test_show_tells_and_makes_nothing(prompts: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_show_refuses_a_line_that_does_not_fit_the_shared_settings(tmp_path: Path) -> None:
+    file = tmp_path / "boots.txt"
+    file.write_text("red boots\nblue shoe --s 60\n", encoding="utf-8")
+    with pytest.raises(BatchError, match=r"boots\.txt line 2: num_inference_steps must be at most 50 .* LCM, got 60"):
+        batch(tmp_path / "data", str(file), "--set", "scheduler=LCM", "--steps", "8", "--show")
+
+
 def test_a_forecast_is_measured_on_real_pictures_and_keeps_none(prompts: Path, tmp_path: Path) -> None:
     result = batch(tmp_path / "data", str(prompts), *SMALL, "--forecast", "--json", "--total", "500")
     facts = json.loads(result.stdout.splitlines()[-1])
@@ -113,6 +120,15 @@ def test_the_queue_carries_a_batch_out(prompts: Path, tmp_path: Path, monkeypatc
     assert read_status(job.run).message == "2 pictures are made."
 
 
+def test_a_job_whose_settings_cannot_be_read_ends_with_1_and_its_status_says_why(tmp_path: Path) -> None:
+    folder = begun(tmp_path, total=1)
+    folder.settings.write_bytes(b"{")
+    result = batch(tmp_path, str(folder.root), "--job")
+    assert result.exit_code == 1
+    assert read_status(folder.job).state == "failed"
+    assert read_status(folder.job).message in result.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "error", "sentence"),
     [
@@ -122,6 +138,7 @@ def test_the_queue_carries_a_batch_out(prompts: Path, tmp_path: Path, monkeypatc
         (("FILE", "--lora", "white-ground:9"), SettingsError, "strength must be between -4 and 4, got '9'"),
         (("FILE", "--set", "grid_x=colour"), BatchError, "grid_x must be a column of the plan"),
         (("FILE", "--steps", "0"), SettingsError, "num_inference_steps"),
+        (("FILE", "--steps", "60", "--set", "scheduler=LCM"), SettingsError, "^num_inference_steps must be at most 50"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(

@@ -57,7 +57,7 @@ def test_an_item_whose_tries_are_used_up_is_failed_and_the_run_goes_on(
     assert len(lines(folder)) == 5
     assert not folder.picture(1, "png").exists()
     assert "5 pictures are made; 1 failed" in read_status(folder.job).message
-    assert "Failed items: 1." in folder.report.read_text(encoding="utf-8")
+    assert "| 1 | 3 | The decoded check failed" in folder.report.read_text(encoding="utf-8")
 
 
 def test_a_low_score_is_rejected_and_its_picture_kept_aside(tmp_path: Path) -> None:

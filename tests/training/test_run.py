@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from studio.engine.pipeline import PipelineManager
+from studio.errors import SettingsError, StudioError
 from studio.loras.library import LoraLibrary
 from studio.picture_files import read_picture_text
 from studio.runs.events import (
@@ -33,12 +34,12 @@ from studio.runs.events import (
     read_events,
 )
 from studio.runs.folder import RunFolder, ask, read_status
-from studio.settings import LoraChoice, ModelSettings
+from studio.settings import GenerationSettings, LoraChoice, ModelSettings
 from studio.training import loop as loop_module
 from studio.training.checkpoints import CheckpointStore
 from studio.training.run import train_run
 from studio.training.run_scores import RunScores
-from studio.training.samples import Sampler
+from studio.training.samples import Sampler, _is_made
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place, finish
 from tests.training.parts import save_pictures
@@ -287,3 +288,102 @@ def test_the_finished_file_acts_as_the_last_pictures_show(place: Place) -> None:
     settings = read_picture_text(picture).settings.model_copy(update={"loras": (LoraChoice(name="lora"),)})
     made = manager.generate(settings).picture
     assert np.array_equal(np.asarray(Image.open(picture)), made)
+
+
+def test_pictures_that_were_damaged_unscored_do_not_keep_a_run_from_its_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = place.begin(max_train_steps=2, **PICTURES)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunScores, "score", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(run, place.user_data)
+    assert read_status(run).state == "stopped"
+    for picture in run.samples.rglob("*.png"):
+        content = bytearray(picture.read_bytes())
+        content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+        picture.write_bytes(content)
+    assert train_run(run, place.user_data) == "finished"
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_base_picture_that_was_damaged_is_made_again(place: Place, tmp_path: Path) -> None:
+    run = place.begin(max_train_steps=1, **PICTURES)
+    assert train_run(run, place.user_data) == "finished"
+    base = next(run.samples.rglob("base/*.png"))
+    settings, before = read_picture_text(base).settings, base.read_bytes()
+    assert _is_made(base, settings)
+    damaged = bytearray(before)
+    damaged[before.index(b"IDAT") + 40] ^= 1
+    base.write_bytes(damaged)
+    assert read_picture_text(base).settings == settings, "its text is whole"
+    assert not _is_made(base, settings)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), ValueError("too many steps")])
+def test_validation_pictures_that_cannot_be_made_are_told_and_the_training_goes_on(
+    error: Exception, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = PipelineManager.generate
+
+    def failing(self: PipelineManager, settings: GenerationSettings, **options: object) -> object:
+        if settings.num_inference_steps == PICTURES["validation_inference_steps"]:
+            raise error
+        return generate(self, settings, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PipelineManager, "generate", failing)
+    run = place.begin(max_train_steps=1, **PICTURES)
+    assert train_run(run, place.user_data) == "finished"
+    assert "of step 1 cannot be made" in problems(run)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "words"),
+    [
+        (KeyError("of ours"), "failed", "KeyError: 'of ours'"),
+        (ValueError("a bug"), "failed", "ValueError: a bug"),
+        (SystemExit(3), "failed", "SystemExit: 3"),
+        (KeyboardInterrupt(), "stopped", "It was interrupted; resume to go on."),
+    ],
+)
+def test_whatever_ends_a_training_is_in_its_status_and_goes_on_up(
+    error: BaseException, state: str, words: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("studio.training.run.prepare", fail)
+    run = place.begin()
+    with pytest.raises(type(error)):
+        train_run(run, place.user_data)
+    status = read_status(run)
+    assert (status.state, status.pid) == (state, 0)
+    assert words in status.message
+    last = [event for event in read_events(run.events) if isinstance(event, StateEvent)][-1]
+    assert (last.state, last.message) == (state, status.message)
+    assert (run.root / "report.html").is_file()
+
+
+def test_a_run_whose_settings_cannot_be_read_says_so(place: Place) -> None:
+    run = place.begin()
+    run.settings.write_bytes(b"{")
+    with pytest.raises(StudioError):
+        train_run(run, place.user_data)
+    assert read_status(run).state == "failed"
+    assert read_status(run).message
+
+
+def test_validation_steps_that_the_models_scheduler_refuses_are_said_before_the_first_step(place: Place) -> None:
+    config = place.model / "scheduler" / "scheduler_config.json"
+    model = Path(shutil.copytree(place.model, place.user_data.root / "model"))
+    lcm = {**json.loads(config.read_text(encoding="utf-8")), "_class_name": "LCMScheduler"}
+    (model / "scheduler" / config.name).write_text(json.dumps(lcm), encoding="utf-8")
+    index = model / "model_index.json"
+    index.write_text(index.read_text(encoding="utf-8").replace("DDIMScheduler", "LCMScheduler"), encoding="utf-8")
+    run = place.begin(model=str(model), num_validation_images=1, validation_inference_steps=51)
+    with pytest.raises(SettingsError, match="num_inference_steps cannot be 51 with the scheduler model's own"):
+        train_run(run, place.user_data)
+    assert told(run, StepEvent) == []

@@ -55,6 +55,12 @@ def test_a_batchs_settings_fill_the_form_and_are_read_back_the_same(named: dict[
     assert parse_settings(BatchSettings, batch_form.read_form(values)) == settings
 
 
+def test_a_scheduler_and_steps_that_do_not_fit_are_refused(named: dict[str, gr.components.Component]) -> None:
+    values = values_of(named, prompts="boots", scheduler="LCM", num_inference_steps=60)
+    with pytest.raises(SettingsError, match=r"^num_inference_steps must be at most 50 with the scheduler LCM, got 60"):
+        parse_settings(BatchSettings, batch_form.read_form(values))
+
+
 def test_help_shows_underscores_and_braces_as_they_are_typed() -> None:
     html = help_html(BatchSettings.model_fields["prompts"].description or "")
     assert "<code>__colour__</code>" in html

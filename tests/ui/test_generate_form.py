@@ -122,3 +122,15 @@ def test_two_sides_that_are_the_same_are_refused() -> None:
 def test_no_prompt_is_refused() -> None:
     with pytest.raises(SettingsError, match="prompts"):
         compare_form.to_settings(compare_values(prompts=" \n "))
+
+
+def test_both_forms_refuse_a_scheduler_and_steps_that_do_not_fit(form: generate_form.GenerateForm) -> None:
+    lcm = {"scheduler": "LCM", "num_inference_steps": 60}
+    for to_settings in (
+        lambda: generate_form.to_settings(values_of(form, **lcm)),
+        lambda: compare_form.to_settings(compare_values(**lcm)),
+    ):
+        with pytest.raises(
+            SettingsError, match=r"^num_inference_steps must be at most 50 with the scheduler LCM, got 60"
+        ):
+            to_settings()
