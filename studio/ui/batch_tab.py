@@ -213,7 +213,7 @@ def _wire_batch(
             show_folder(page.batch_of(selection).root, request)
 
     panel.folder.click(open_it, selection, **HIDDEN)
-    then_refresh(select(panel.batch.input, selection, panel.batch, change="batch: values[0] ?? ''"))
+    then_refresh(select(panel.batch.input, selection, panel.batch, change="batch: values[0] ?? now.batch"))
     then_refresh(panel.past.click(choose_past, selection, selection, **HIDDEN))
     for request, button in panel.buttons.items():
         then_refresh(button.click(asking(request), selection, **HIDDEN))

@@ -222,16 +222,18 @@ def wire(
         moved = f"image: ({MOVED})(now.image, values[0], {steps}, {pictures})"
         then_refresh(select(button.click, selection, box.known, change=moved))
 
+    def choose(control: gr.Dropdown, field: str) -> None:
+        chosen = f"image: now.image && {{ ...now.image, {field}: values[0] ?? now.image.{field} }}"
+        then_refresh(select(control.input, selection, control, change=chosen))
+
     in_the_page = {"fn": None, "queue": False, "show_progress": "hidden"}
     then_refresh(pictures.click(open_it, selection, selection, **HIDDEN)).then(js=TO_THE_BOX, **in_the_page)
     move(box.previous_step, steps=-1)
     move(box.next_step, steps=1)
     move(box.previous_picture, pictures=-1)
     move(box.next_picture, pictures=1)
-    then_refresh(select(box.step.input, selection, box.step, change="image: { ...now.image, step: values[0] }"))
-    then_refresh(
-        select(box.picture.input, selection, box.picture, change="image: { ...now.image, picture: values[0] }")
-    )
+    choose(box.step, "step")
+    choose(box.picture, "picture")
     then_refresh(select(box.close.click, selection, change="image: null")).then(
         inputs=[box.step, box.picture], js=BACK_TO_THE_PICTURE, **in_the_page
     )

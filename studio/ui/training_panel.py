@@ -189,12 +189,12 @@ def wire(panel: RunPanel, page: TrainingPage, selection: gr.HTML, *, then_refres
         with toasts():
             page.desk.resume(page.run_of(selection))
 
-    chosen = select(panel.run.input, selection, panel.run, change="run: values[0] ?? '', image: null")
+    chosen = select(panel.run.input, selection, panel.run, change="run: values[0] ?? now.run, image: null")
     then_refresh(chosen)
     for request, button in panel.buttons.items():
         then_refresh(button.click(asking(request), selection, **HIDDEN))
     then_refresh(panel.resume.click(resume, selection, **HIDDEN))
-    then_refresh(select(panel.window.input, selection, panel.window, change="window: values[0]"))
+    then_refresh(select(panel.window.input, selection, panel.window, change="window: values[0] ?? now.window"))
     then_refresh(select(panel.log_scale.input, selection, panel.log_scale, change="log: values[0]"))
     # Not `input`: Gradio does not tell of it when all are taken away at once.
     then_refresh(select(panel.overlay.change, selection, panel.overlay, change="compared: values[0] ?? []"))

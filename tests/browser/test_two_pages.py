@@ -18,7 +18,7 @@ from studio.paths import UserData
 from studio.runs.events import AnyEvent
 from studio.runs.folder import REQUESTS, RunFolder, RunState, RunStatus, pending_requests, take_requests, write_status
 from tests.browser.conftest import Profiles
-from tests.browser.page_actions import choose, field, go_to_tab, open_batch, open_training, toast, training_state
+from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.jobs.test_batch_desk import make_batch, note
 from tests.runs.told_runs import SETTINGS, make_run, sample_event, step_event
@@ -311,8 +311,8 @@ def test_the_choice_outlives_the_studio(prepared: Prepared, tmp_path: Path) -> N
         expect(page.locator("#training-files")).to_contain_text(newer)
         choose(page, "training-run", older)
         expect(page.locator("#training-files")).to_contain_text(older)
+        page.goto("about:blank")  # else Gradio reloads it at a moment of its own
     with running_studio(user_data.root, port=first.port):
-        go_to_tab(page, "Training")
         page.goto(first.url)
         open_training(page)
         expect(page.locator("#training-files")).to_contain_text(older)
