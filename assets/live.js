@@ -54,7 +54,7 @@ const answer = async () => {
   const response = await fetch("gradio_api/run/live", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ data: [has], session_hash: session }),
+    body: JSON.stringify({ data: [has, sessionStorage.getItem("selection") ?? ""], session_hash: session }),
   });
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   return (await response.json()).data[0];

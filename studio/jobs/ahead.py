@@ -31,42 +31,41 @@ class JobsAhead:
         # One that waited for the device when it was asked to pause has stopped: it had nothing to save.
         return tuple(line for line in found if line.job.state in ("paused", "stopped"))
 
-    def pause(self) -> None:
-        """Pause all of them: those that wait at once, the one that runs after the step in work, when it has saved.
+    def pause(self, named: Collection[int]) -> None:
+        """Pause those of them that are named, and no other one, should the queue have gone on meanwhile.
 
-        Raises:
-            RunError: where none is ahead, or the queue cannot be written.
-            OSError: where a run's folder cannot be written.
-        """
-        with self._lock:
-            ahead = self._ahead()
-            for line in reversed(ahead):  # the last first: no other begins when the one that runs ends
-                self._queue.pause(line.job.id)
-            self._paused = tuple(line.job.id for line in ahead)
-
-    def stop(self, named: Collection[int]) -> None:
-        """Stop those of them that are named, in the same way: no other one, should the queue have gone on meanwhile.
+        Those that wait are paused at once, the one that runs after the step in work, when it has saved.
 
         Raises:
             RunError: where none of these is ahead, or the queue cannot be written.
             OSError: where a run's folder cannot be written.
         """
         with self._lock:
-            ahead = [line for line in self._ahead() if line.job.id in named]
-            if not ahead:
-                raise RunError("What you were asked about has ended meanwhile. Another job has the device now.")
-            for line in reversed(ahead):
+            ahead = self._ahead(named)
+            for line in reversed(ahead):  # the last first: no other begins when the one that runs ends
+                self._queue.pause(line.job.id)
+            self._paused = tuple(line.job.id for line in ahead)
+
+    def stop(self, named: Collection[int]) -> None:
+        """Stop those of them that are named, in the same way.
+
+        Raises:
+            RunError: where none of these is ahead, or the queue cannot be written.
+            OSError: where a run's folder cannot be written.
+        """
+        with self._lock:
+            for line in reversed(self._ahead(named)):
                 self._queue.stop(line.job.id)
 
-    def resume(self) -> None:
-        """Put those that were paused here into the line again, in the order that they had.
+    def resume(self, named: Collection[int]) -> None:
+        """Put those of the named ones that were paused here into the line again, in the order that they had.
 
         Raises:
             RunError: where there is none, or one cannot be resumed.
             OSError: where the worker cannot be started.
         """
         with self._lock:
-            paused = self.paused(job_lines(self._queue))
+            paused = [line for line in self.paused(job_lines(self._queue)) if line.job.id in named]
             if not paused:
                 raise RunError("No job that was paused here waits to be resumed. The tabs Training and Batch have all.")
             for line in paused:
@@ -74,8 +73,11 @@ class JobsAhead:
             self._paused = ()
         ensure_worker(self._user_data)
 
-    def _ahead(self) -> tuple[JobLine, ...]:
+    def _ahead(self, named: Collection[int]) -> list[JobLine]:
         ahead = jobs_ahead(job_lines(self._queue))
         if not ahead:
             raise RunError("No job has the device any more.")
-        return ahead
+        found = [line for line in ahead if line.job.id in named]
+        if not found:
+            raise RunError("What this button was about has ended meanwhile. Another job has the device now.")
+        return found

@@ -1,13 +1,14 @@
-"""The batches as the page sees them: past ones, the queue, and the one that is looked at. No torch.
+"""The batches as a page sees them: past ones, the queue, and the batch that this page shows. No torch.
 
 It keeps no state of a batch: all is read from batches' folders and the queue, so a page that was killed finds it again.
+Nor does it keep which batch is shown: every page names its own.
 """
 
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
@@ -24,6 +25,7 @@ from studio.runs.folder import BUSY_STATES, RunRequest, RunStatus, read_status
 from studio.runs.follower import RunFollower, RunHistory
 
 MOST_PAST = 30
+KEPT_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,19 @@ class PastBatch:
 
 @dataclass(frozen=True)
 class BatchView:
-    """What the page shows of batches, at one moment.
+    """What a page shows of batches, at one moment.
 
     Attributes:
         names: of all batches, newest first.
         past: the newest of them, each with its state.
         jobs: the queue's lines.
-        batch: the one that is looked at; None where there is none.
+        batch: the one that the page shows; None where there is none.
         status: of that batch.
         progress: what its ledgers tell.
         latest: its last pictures, newest first.
         history: what it told of memory, and its notes.
         active: whether anything runs or is about to, so that the page must follow.
-        problem: why queue or batch could not be read, in a sentence.
+        problem: why queue or batch could not be read, or that the batch is gone, in a sentence.
     """
 
     names: tuple[str, ...] = ()
@@ -81,7 +83,7 @@ class BatchView:
 
     @property
     def busy(self) -> bool:
-        """Whether the batch that is looked at is being worked on."""
+        """Whether the batch that is shown is being worked on."""
         return self.status is not None and self.status.state in BUSY_STATES
 
     @property
@@ -104,19 +106,21 @@ class BatchDesk:
         self.user_data = user_data
         self.queue = JobQueue(user_data)
         self._steering = Steering(user_data, "batch")
-        self._lock = threading.Lock()
-        self._chosen = ""
-        self._open: _OpenBatch | None = None
+        self._opened = lru_cache(KEPT_BATCHES)(_OpenBatch)
 
-    @property
-    def view(self) -> BatchView:
-        """The state now."""
+    def view(self, name: str = "") -> BatchView:
+        """The state now, with the batch of that name; without a name with one that is being made, else the newest.
+
+        The name may come from a page: it is never taken for a path.
+        """
         batches = list_batches(self.user_data.batches)
         names = tuple(batch.name for batch in batches)
         past = tuple(_past(batch) for batch in batches[:MOST_PAST])
-        batch = self._looked_at(batches, past)
+        jobs: tuple[JobLine, ...] = ()
+        batch = None
         try:
             jobs = job_lines(self.queue) if self.user_data.database.is_file() else ()
+            batch = _batch_to_show(name, batches, past)
             if batch is None:
                 return BatchView(names, past, jobs, active=has_work(jobs))
             status, opened = read_status(batch.job), self._opened(batch)
@@ -124,41 +128,26 @@ class BatchDesk:
             progress = opened.ledgers.look(running=status.state == "running")
             latest = opened.pictures(progress)
         except (RunError, BatchError) as error:
-            return BatchView(names, past, batch=batch, problem=str(error))
+            return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=str(error))
         active = busy or has_work(jobs)
         return BatchView(names, past, jobs, batch, status, progress, latest, opened.events.look(), active)
 
-    @property
-    def looked_at(self) -> BatchFolder:
-        """The batch that is looked at.
-
-        Raises:
-            BatchError: where there is none.
-        """
-        batch = self.view.batch
-        if batch is None:
-            raise BatchError("There is no batch yet.")
-        return batch
-
-    def choose(self, name: str) -> None:
-        """Look at a batch. The name may come from a page: it is never taken for a path.
+    def batch_named(self, name: str) -> BatchFolder:
+        """A batch by its whole name, which may come from a page: it is never taken for a path.
 
         Raises:
             BatchError: where there is none of that name.
         """
-        if name not in (batch.name for batch in list_batches(self.user_data.batches)):
-            raise BatchError(f"There is no batch {name}.")
-        self._chosen = name
+        return _batch_named(name, list_batches(self.user_data.batches))
 
     def queue_batch(self, batch: BatchFolder) -> None:
-        """Put a new batch into the queue, see to it that someone works on that, and look at it.
+        """Put a new batch into the queue, and see to it that someone works on that.
 
         Raises:
             RunError: where it is there already, or the queue cannot be written.
             OSError: where the worker cannot be started.
         """
         self._steering.start(batch.job)
-        self._chosen = batch.name
 
     def ask(self, batch: BatchFolder, request: RunRequest) -> None:
         """Ask a batch to pause or to stop, through its job where it has one.
@@ -177,21 +166,6 @@ class BatchDesk:
             OSError: where the worker cannot be started.
         """
         self._steering.resume(batch.job)
-        self._chosen = batch.name
-
-    def _looked_at(self, batches: Sequence[BatchFolder], past: Sequence[PastBatch]) -> BatchFolder | None:
-        """The one that was chosen; else one that runs; else the newest."""
-        by_name = {batch.name: batch for batch in batches}
-        if not batches or self._chosen in by_name:
-            return by_name.get(self._chosen)
-        busy = (by_name[one.name] for one in past if one.status.state in BUSY_STATES)
-        return next(busy, batches[0])
-
-    def _opened(self, batch: BatchFolder) -> "_OpenBatch":
-        with self._lock:
-            if self._open is None or self._open.folder != batch:
-                self._open = _OpenBatch(batch)
-            return self._open
 
 
 class _OpenBatch:
@@ -227,6 +201,23 @@ def training_side(batch: BatchFolder) -> int | None:
             with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
                 return max(64, round(math.sqrt(image.width * image.height) / 8) * 8)
     return None
+
+
+def _batch_named(name: str, batches: Sequence[BatchFolder]) -> BatchFolder:
+    if not name:
+        raise BatchError("No batch is chosen. Choose one under “Batch”.")
+    found = next((batch for batch in batches if batch.name == name), None)
+    if found is None:
+        raise BatchError(f"There is no batch {name} any more: it was deleted or renamed. Choose another under “Batch”.")
+    return found
+
+
+def _batch_to_show(name: str, batches: Sequence[BatchFolder], past: Sequence[PastBatch]) -> BatchFolder | None:
+    """The named one; without a name one that is being made, else the newest."""
+    if not batches or name:
+        return _batch_named(name, batches) if batches else None
+    busy = (one.name for one in past if one.status.state in BUSY_STATES)
+    return _batch_named(next(busy, batches[0].name), batches)
 
 
 def _past(batch: BatchFolder) -> PastBatch:

@@ -1,11 +1,12 @@
-"""The trainings as the page sees them: past runs, the queue, and the one that is looked at. No torch.
+"""The trainings as a page sees them: past runs, the queue, and the run that this page shows. No torch.
 
 It keeps no state of a run: all is read from runs' folders and the queue, so a page that was killed finds it again.
+Nor does it keep which run is shown: every page names its own.
 """
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from studio.errors import RunError
 from studio.jobs.command import JobLine, job_lines
@@ -15,21 +16,21 @@ from studio.paths import UserData
 from studio.runs.folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, list_runs, read_status
 from studio.runs.follower import RunFollower, RunHistory
 
-KEPT_FOLLOWERS = 8
+KEPT_FOLLOWERS = 16  # a page follows its run and those that it compares with it
 
 
 @dataclass(frozen=True)
 class TrainingView:
-    """What the page shows of trainings, at one moment.
+    """What a page shows of trainings, at one moment.
 
     Attributes:
         names: of all runs, newest first.
         jobs: the queue's lines, as far as they are of interest.
-        run: the one that is looked at; None where there is none.
+        run: the one that the page shows; None where there is none.
         status: of that run.
         history: what it told.
         active: whether anything runs or is about to, so that the page must follow.
-        problem: why queue or run could not be read, in a sentence.
+        problem: why queue or run could not be read, or that the run is gone, in a sentence.
     """
 
     names: tuple[str, ...] = ()
@@ -49,44 +50,39 @@ class TrainingDesk:
         self.queue = JobQueue(user_data)
         self._steering = Steering(user_data, "train")
         self.thumbnails = user_data.cache / "run-thumbnails"
-        self._lock = threading.Lock()
-        self._followers: dict[str, RunFollower] = {}
-        self._chosen = ""
+        self._follower = lru_cache(KEPT_FOLLOWERS)(lambda run: RunFollower(run.events))
 
-    @property
-    def view(self) -> TrainingView:
-        """The state now."""
+    def view(self, name: str = "") -> TrainingView:
+        """The state now, with the run of that name; without a name with one that is being worked on, else the newest.
+
+        The name may come from a page: it is never taken for a path.
+        """
         runs = list_runs(self.user_data.runs)
         names = tuple(run.name for run in runs)
         jobs: tuple[JobLine, ...] = ()
         waiting = False
         try:
-            jobs = job_lines(self.queue) if self.user_data.database.is_file() else ()
-            waiting = any(line.job.state in ("queued", "running") for line in jobs)
-            run = self._looked_at(runs)
+            jobs = self.jobs()
+            waiting = has_work(jobs)
+            run = _run_to_show(name, runs)
             status = read_status(run) if run else None
         except RunError as error:  # of a queue that can be read the rest is true still
             return TrainingView(names=names, jobs=jobs, active=waiting, problem=str(error))
         history = self.history(run) if run else None
         busy = status is not None and status.state in BUSY_STATES
-        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy)
+        return TrainingView(names, jobs, run, status, history, waiting or busy)
+
+    def jobs(self) -> tuple[JobLine, ...]:
+        """The queue's lines.
+
+        Raises:
+            RunError: where the queue cannot be read.
+        """
+        return job_lines(self.queue) if self.user_data.database.is_file() else ()
 
     def history(self, run: RunFolder) -> RunHistory:
         """What a run told up to now."""
-        with self._lock:
-            follower = self._followers.pop(run.name, None) or RunFollower(run.events)
-            self._followers[run.name] = follower  # last used, last forgotten
-            while len(self._followers) > KEPT_FOLLOWERS:
-                del self._followers[next(iter(self._followers))]
-        return follower.look()
-
-    def choose(self, name: str) -> None:
-        """Look at a run.
-
-        Raises:
-            RunError: where there is none of that name.
-        """
-        self._chosen = self.run_named(name).name
+        return self._follower(run).look()
 
     def run_named(self, name: str) -> RunFolder:
         """A run by its whole name, which may come from a page: it is never taken for a path.
@@ -94,20 +90,16 @@ class TrainingDesk:
         Raises:
             RunError: where there is none of that name.
         """
-        found = next((run for run in list_runs(self.user_data.runs) if run.name == name), None)
-        if found is None:
-            raise RunError(f"There is no run {name}.")
-        return found
+        return _run_named(name, list_runs(self.user_data.runs))
 
     def queue_run(self, run: RunFolder) -> None:
-        """Put a new run into the queue, see to it that someone works on that, and look at it.
+        """Put a new run into the queue, and see to it that someone works on that.
 
         Raises:
             RunError: where it is there already, or the queue cannot be written.
             OSError: where the worker cannot be started.
         """
         self._steering.start(run)
-        self._chosen = run.name
 
     def ask(self, run: RunFolder, request: RunRequest) -> None:
         """Ask a run for pictures, a checkpoint, a pause or a stop, through its job where it has one.
@@ -126,7 +118,6 @@ class TrainingDesk:
             OSError: where the worker cannot be started.
         """
         self._steering.resume(run)
-        self._chosen = run.name
 
     def move_job(self, job_id: int, *, by: int) -> None:
         """Move a waiting job so many places down the line; up with a negative number, to the first place at most.
@@ -136,9 +127,18 @@ class TrainingDesk:
         """
         self.queue.move(job_id, max(1, self.queue.job(job_id).position + by))
 
-    def _looked_at(self, runs: Sequence[RunFolder]) -> RunFolder | None:
-        """The one that was chosen; else one that runs; else the newest."""
-        chosen = next((run for run in runs if run.name == self._chosen), None)
-        if chosen is not None or not runs:
-            return chosen
-        return next((run for run in runs[:20] if read_status(run).state in BUSY_STATES), runs[0])
+
+def _run_named(name: str, runs: Sequence[RunFolder]) -> RunFolder:
+    if not name:
+        raise RunError("No run is chosen. Choose one under “Run”.")
+    found = next((run for run in runs if run.name == name), None)
+    if found is None:
+        raise RunError(f"There is no run {name} any more: it was deleted or renamed. Choose another under “Run”.")
+    return found
+
+
+def _run_to_show(name: str, runs: Sequence[RunFolder]) -> RunFolder | None:
+    """The named one; without a name one that is being worked on, else the newest."""
+    if not runs or name:
+        return _run_named(name, runs) if runs else None
+    return next((run for run in runs[:20] if read_status(run).state in BUSY_STATES), runs[0])

@@ -1,9 +1,11 @@
 """The page: the status line, four tabs, and what keeps them true."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gradio as gr
 
+from studio.batches.folder import BatchFolder
 from studio.dataset.desk import DatasetDesk
 from studio.engine_process.client import EngineClient
 from studio.jobs.ahead import JobsAhead
@@ -12,10 +14,12 @@ from studio.jobs.preflight_runner import BATCH, PreflightRunner
 from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
+from studio.runs.folder import RunFolder
 from studio.ui import batch_tab, dataset_tab, inference_tab, training_tab
 from studio.ui.jobs_line import jobs_words
 from studio.ui.live import live_html
 from studio.ui.polling import JOBS_POLL_SECONDS, POLL_SECONDS, PageNow, Polling
+from studio.ui.selection import Selection
 from studio.ui.status_line import activity_words, memory_words, model_words
 from studio.ui.training_page import TrainingPage
 
@@ -31,9 +35,16 @@ class Desks:
     library: LoraLibrary
     ahead: JobsAhead
 
-    def now(self) -> PageNow:
-        """Every part of the page as it should be now, and when it will be another."""
-        view, runs, made = self.engine.view, self.training.desk.view, self.batches.desk.view
+    def now(self, selection: Selection) -> PageNow:
+        """Every part of a page of that selection as it should be now, and when it will be another."""
+        view = self.engine.view
+        runs, made = self.training.desk.view(selection.run), self.batches.desk.view(selection.batch)
+        shown = selection.model_copy(
+            update={
+                "run": _shown(selection.run, runs.run, runs.names),
+                "batch": _shown(selection.batch, made.batch, made.names),
+            }
+        )
         job_runs = any(line.job.state == "running" for line in runs.jobs)
         ours = (
             (view.active and view.phase != "waiting")
@@ -47,12 +58,17 @@ class Desks:
             "status-memory": memory_words(view),
             "status-jobs": jobs_words(runs.jobs),
             "status-activity": activity_words(view, owner_is_told=job_runs),
-            **inference_tab.render(view, self.library, runs, self.ahead),
+            **inference_tab.render(view, self.library, runs.jobs, self.ahead),
             **dataset_tab.render(self.datasets),
-            **training_tab.render(self.training, runs),
+            **training_tab.render(self.training, runs, shown),
             **batch_tab.render(self.batches, made),
         }
-        return PageNow(parts, POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0)
+        return PageNow(parts, POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0, shown)
+
+
+def _shown(chosen: str, found: RunFolder | BatchFolder | None, names: Sequence[str]) -> str:
+    """What a page shows from now on: it never goes over to another by itself, not from one that is gone either."""
+    return found.name if found else chosen if names else ""
 
 
 def build_app(
@@ -80,8 +96,9 @@ def build_app(
         then_refresh = polling.then_refresh
         inference_tab.wire(tab, engine, trainings, ahead, then_refresh=then_refresh)
         dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
-        training_tab.wire(training_parts, training, compare=tab.compare.form, then_refresh=then_refresh)
-        batch_tab.wire(batch_parts, batches, tabs=tabs, then_refresh=then_refresh)
+        selection = polling.selection
+        training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
+        batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)
         # Another tab may have started something: the script presses it when the page becomes visible.
         polling.wire(app, wake)
     return app

@@ -8,6 +8,7 @@ import gradio as gr
 
 from studio.batch_settings import BatchSettings
 from studio.batches.begin import begin_batch, plan_of, read_batch_settings
+from studio.batches.folder import BatchFolder
 from studio.batches.forecast import PlanFacts
 from studio.dataset.desk import DatasetDesk
 from studio.errors import StudioError, system_error_sentence
@@ -20,6 +21,7 @@ from studio.ui import batch_forecast, batch_form, batch_grid_box, batch_panel, b
 from studio.ui.file_manager import show_folder
 from studio.ui.generation_controls import NO_LORA
 from studio.ui.parts import Update
+from studio.ui.selection import changed, read_selection, select
 from studio.ui.toasts import toasts
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -45,13 +47,21 @@ class BatchTab:
 
 @dataclass(frozen=True)
 class BatchPage:
-    """What the tab is about, for all browser tabs alike."""
+    """What the tab of every page is made from; what one page has chosen to show of it is its `Selection`."""
 
     desk: BatchDesk
     datasets: DatasetDesk
     library: LoraLibrary
     forecast: PreflightRunner
     cpu_only: bool = False
+
+    def batch_of(self, selection: str) -> BatchFolder:
+        """The batch that a page shows, which a press on it is about.
+
+        Raises:
+            BatchError: where there is none, or it is gone.
+        """
+        return self.desk.batch_named(read_selection(selection).batch)
 
 
 def build() -> BatchTab:
@@ -80,23 +90,29 @@ def render(page: BatchPage, view: BatchView) -> dict[str, Update]:
     }
 
 
-def wire(tab: BatchTab, page: BatchPage, *, tabs: gr.Tabs, then_refresh: Callable[[Any], Any]) -> None:
+def wire(
+    tab: BatchTab, page: BatchPage, selection: gr.HTML, *, tabs: gr.Tabs, then_refresh: Callable[[Any], Any]
+) -> None:
     """Connect the form with its preview, and the batch's buttons."""
     named = tab.form.named()
 
-    def start(**values: Any) -> Any:  # noqa: ANN401 - the form's values; gradio's update
+    def start(selection: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the form's values
         with toasts():
-            page.desk.queue_batch(begin_batch(settings_of(values, page), page.desk.user_data))
-        return gr.update(open=False)  # what is made is looked at now, no longer what would be
+            batch = begin_batch(settings_of(values, page), page.desk.user_data)
+            page.desk.queue_batch(batch)
+        # What is made is looked at now, no longer what would be.
+        return [gr.update(open=False), changed(read_selection(selection), batch=batch.name)]
 
     def measure(**values: Any) -> None:  # noqa: ANN401
         with toasts():
             page.forecast.start(settings_of(values, page).model_dump_json())
 
-    then_refresh(tab.start.click(start, inputs_kwargs=named, outputs=tab.preview_box, **HIDDEN))
+    with_selection = {"selection": selection, **named}
+    started = tab.start.click(start, inputs_kwargs=with_selection, outputs=[tab.preview_box, selection], **HIDDEN)
+    then_refresh(started)
     then_refresh(tab.measure.click(measure, inputs_kwargs=named, **HIDDEN))
-    _wire_preview(tab, page)
-    _wire_batch(tab.panel, page, tabs, then_refresh=then_refresh)
+    _wire_preview(tab, page, selection)
+    _wire_batch(tab.panel, page, selection, tabs, then_refresh=then_refresh)
 
 
 def settings_of(values: dict[str, Any], page: BatchPage) -> BatchSettings:
@@ -125,7 +141,7 @@ def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, str]:
     return batch_preview.preview_html(facts), ""
 
 
-def _wire_preview(tab: BatchTab, page: BatchPage) -> None:
+def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML) -> None:
     form = tab.form
     named = form.named()
     controls, previewed = list(named.values()), [tab.preview, form.problem, tab.preview_box]
@@ -143,9 +159,9 @@ def _wire_preview(tab: BatchTab, page: BatchPage) -> None:
     def fill_example() -> list[Any]:
         return fill(parse_settings(BatchSettings, batch_form.EXAMPLE))
 
-    def copy() -> list[Any]:
+    def copy(selection: str) -> list[Any]:
         with toasts():
-            return fill(read_batch_settings(page.desk.looked_at))
+            return fill(read_batch_settings(page.batch_of(selection)))
 
     def make_grid(seed: float, **axes: str) -> list[Any]:
         with toasts():
@@ -156,47 +172,50 @@ def _wire_preview(tab: BatchTab, page: BatchPage) -> None:
     last = {"trigger_mode": "always_last", "queue": False, **HIDDEN}
     gr.on(form.changes(), show, inputs_kwargs=named, outputs=previewed, **last)
     then_show(form.example.click(fill_example, None, controls, **HIDDEN))
-    then_show(tab.panel.duplicate.click(copy, None, controls, **HIDDEN))
+    then_show(tab.panel.duplicate.click(copy, selection, controls, **HIDDEN))
     filled = [form.fields[name] for name in ("attributes", "grid_x", "grid_y", "images_per_prompt", "total", "combine")]
     axes = {"seed": form.controls.seed, **form.grid.named()}
     then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=filled, **HIDDEN))
 
 
 def _wire_batch(
-    panel: batch_panel.BatchPanel, page: BatchPage, tabs: gr.Tabs, *, then_refresh: Callable[[Any], Any]
+    panel: batch_panel.BatchPanel,
+    page: BatchPage,
+    selection: gr.HTML,
+    tabs: gr.Tabs,
+    *,
+    then_refresh: Callable[[Any], Any],
 ) -> None:
-    def choose(name: str) -> None:
+    def choose_past(selection: str, event: gr.EventData) -> str:
         with toasts():
-            page.desk.choose(name)
+            batch = page.desk.batch_named(str(getattr(event, "name", "")))
+            return changed(read_selection(selection), batch=batch.name)
 
-    def choose_past(event: gr.EventData) -> None:
-        choose(str(getattr(event, "name", "")))
-
-    def asking(request: RunRequest) -> Callable[[], None]:
-        def act() -> None:
+    def asking(request: RunRequest) -> Callable[[str], None]:
+        def act(selection: str) -> None:
             with toasts():
-                page.desk.ask(page.desk.looked_at, request)
+                page.desk.ask(page.batch_of(selection), request)
 
         return act
 
-    def resume() -> None:
+    def resume(selection: str) -> None:
         with toasts():
-            page.desk.resume(page.desk.looked_at)
+            page.desk.resume(page.batch_of(selection))
 
-    def open_dataset() -> Any:  # noqa: ANN401 - gradio's update
+    def open_dataset(selection: str) -> Any:  # noqa: ANN401 - gradio's update
         with toasts():
-            batch = page.desk.looked_at
+            batch = page.batch_of(selection)
             page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=training_side(batch))
         return gr.update(selected="dataset")
 
-    def open_it(request: gr.Request) -> None:
+    def open_it(selection: str, request: gr.Request) -> None:
         with toasts():
-            show_folder(page.desk.looked_at.root, request)
+            show_folder(page.batch_of(selection).root, request)
 
-    panel.folder.click(open_it, **HIDDEN)
-    then_refresh(panel.batch.input(choose, panel.batch, None, **HIDDEN))
-    then_refresh(panel.past.click(choose_past, None, None, **HIDDEN))
+    panel.folder.click(open_it, selection, **HIDDEN)
+    then_refresh(select(panel.batch.input, selection, panel.batch, change="batch: values[0] ?? now.batch"))
+    then_refresh(panel.past.click(choose_past, selection, selection, **HIDDEN))
     for request, button in panel.buttons.items():
-        then_refresh(button.click(asking(request), **HIDDEN))
-    then_refresh(panel.resume.click(resume, **HIDDEN))
-    then_refresh(panel.as_dataset.click(open_dataset, None, tabs, **HIDDEN))
+        then_refresh(button.click(asking(request), selection, **HIDDEN))
+    then_refresh(panel.resume.click(resume, selection, **HIDDEN))
+    then_refresh(panel.as_dataset.click(open_dataset, selection, tabs, **HIDDEN))

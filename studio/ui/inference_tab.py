@@ -1,6 +1,6 @@
 """The Inference tab: three modes (Smoke test, Generate, Compare), and below them the model, the device, the story."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,8 @@ import gradio as gr
 from studio.engine_process.client import EngineClient
 from studio.engine_process.view import EngineView
 from studio.jobs.ahead import JobsAhead
-from studio.jobs.training_desk import TrainingDesk, TrainingView
+from studio.jobs.command import JobLine
+from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import LoraLibrary
 from studio.paths import black_pictures_page
 from studio.ui import compare_mode, generate_mode, history_panel, lora_panel, model_box, smoke_mode, taken_box
@@ -56,11 +57,11 @@ def build() -> InferenceTab:
     return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, model, start)
 
 
-def render(view: EngineView, library: LoraLibrary, runs: TrainingView, ahead: JobsAhead) -> dict[str, Update]:
+def render(view: EngineView, library: LoraLibrary, jobs: Sequence[JobLine], ahead: JobsAhead) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
     names = library.names()
     return {
-        **taken_box.render(view, runs.jobs, ahead),
+        **taken_box.render(view, jobs, ahead),
         **smoke_mode.render(view),
         **generate_mode.render(view, names),
         **history_panel.render(view),
@@ -81,7 +82,7 @@ def wire(
 ) -> None:
     """Connect every mode and section."""
     user_data = trainings.user_data
-    taken_box.wire(tab.taken, engine, ahead, lambda: trainings.view.jobs, then_refresh=then_refresh)
+    taken_box.wire(tab.taken, engine, ahead, trainings.jobs, then_refresh=then_refresh)
     smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
     generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
     history_panel.wire(tab.history, user_data, form=tab.generate.form)

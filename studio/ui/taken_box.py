@@ -23,8 +23,13 @@ HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 
 @dataclass(frozen=True)
 class TakenBox:
-    """The box: what it says, what it offers, and the question before a stop."""
+    """The box: what it says, what it offers, and the question before a stop.
 
+    Attributes:
+        jobs, about: the numbers of the jobs that its buttons are about, and those of the question.
+    """
+
+    jobs: gr.JSON
     go_on: gr.Button
     pause: gr.Button
     stop: gr.Button
@@ -41,6 +46,7 @@ class TakenBox:
 def build() -> TakenBox:
     """Lay the box out; all of it is hidden until there is something to say."""
     with gr.Column(elem_id="taken-box", visible=False) as box:
+        jobs = gr.JSON(visible=False)
         live_html("taken-words")
         with gr.Row(elem_classes="taken-offers"):
             go_on = _button("Go on when it is free", "taken-go-on")
@@ -56,6 +62,7 @@ def build() -> TakenBox:
             keep = gr.Button("Let it go on", elem_id="taken-stop-not", size="sm", min_width=96)
     shown: dict[str, gr.components.Component] = {
         "taken-box": box,
+        "taken-jobs": jobs,
         "taken-go-on": go_on,
         "taken-pause": pause,
         "taken-stop": stop,
@@ -63,7 +70,7 @@ def build() -> TakenBox:
         "taken-cancel": cancel,
         "taken-question": frame,
     }
-    return TakenBox(go_on, pause, stop, resume, cancel, question, question_words, about, really, keep, shown)
+    return TakenBox(jobs, go_on, pause, stop, resume, cancel, question, question_words, about, really, keep, shown)
 
 
 def _button(words: str, elem_id: str) -> gr.Button:
@@ -80,6 +87,7 @@ def render(view: EngineView, jobs: Sequence[JobLine], ahead: JobsAhead) -> dict[
     can_halt = bool(before_us) and not asked
     return {
         "taken-box": gr.update(visible=any(words)),
+        "taken-jobs": gr.update(value=[line.job.id for line in before_us or paused]),
         "taken-words": "".join(words),
         "taken-go-on": gr.update(visible=view.phase == "waiting" and not keeps),
         "taken-pause": gr.update(visible=can_halt, value=f"Pause {_all_of(before_us)}"),
@@ -183,6 +191,11 @@ def question_words(ahead: Sequence[JobLine]) -> str:
     )
 
 
+def _numbers(sent: object) -> list[int]:
+    """The jobs that a page names."""
+    return [number for number in sent if isinstance(number, int)] if isinstance(sent, list) else []
+
+
 def wire(
     box: TakenBox,
     engine: EngineClient,
@@ -191,25 +204,25 @@ def wire(
     *,
     then_refresh: Callable[[Any], None],
 ) -> None:
-    """Connect the buttons; each looks again at what there is, because a page may be old."""
+    """Connect the buttons, each to the jobs that the page tells of: it may be old."""
 
     def keep_runs() -> None:
         with toasts():
             engine.keep_runs()
 
-    def pause() -> Any:  # noqa: ANN401 - gradio's update
+    def pause(named: object) -> Any:  # noqa: ANN401 - gradio's update
         with toasts():
-            ahead.pause()
+            ahead.pause(_numbers(named))
         return hide()
 
     def stop(about: object) -> Any:  # noqa: ANN401 - gradio's update
         with toasts():
-            ahead.stop([number for number in about if isinstance(number, int)] if isinstance(about, list) else [])
+            ahead.stop(_numbers(about))
         return hide()
 
-    def resume() -> None:
+    def resume(named: object) -> None:
         with toasts():
-            ahead.resume()
+            ahead.resume(_numbers(named))
 
     def ask() -> list[Any]:
         now = jobs_ahead(jobs())
@@ -220,8 +233,8 @@ def wire(
 
     then_refresh(box.go_on.click(keep_runs, **HIDDEN))
     then_refresh(box.cancel.click(engine.forget_kept, **HIDDEN))
-    then_refresh(box.pause.click(pause, None, box.question, **HIDDEN))
-    then_refresh(box.resume.click(resume, **HIDDEN))
+    then_refresh(box.pause.click(pause, box.jobs, box.question, **HIDDEN))
+    then_refresh(box.resume.click(resume, box.jobs, **HIDDEN))
     box.stop.click(ask, None, [box.question, box.question_words, box.about], **HIDDEN)
     then_refresh(box.really.click(stop, box.about, box.question, **HIDDEN))
     box.keep.click(hide, None, box.question, **HIDDEN)

@@ -1,7 +1,7 @@
 """“Look closer”: one validation picture large, in a slider with the base's of the same prompt and seed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -14,12 +14,32 @@ from studio.runs.folder import RunFolder
 from studio.runs.follower import RunHistory
 from studio.ui.html import text
 from studio.ui.parts import Update
+from studio.ui.selection import SelectedImage, changed, read_selection, select
 from studio.ui.toasts import toasts
-from studio.ui.training_page import Look, TrainingPage
+from studio.ui.training_page import TrainingPage
 from studio.ui.training_pictures import Thumbnails, looked_at_steps, training_picture_url
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-AGAIN = {**HIDDEN, "trigger_mode": "multiple"}  # a press counts while the one before is still on its way
+# In the browser, so that each press counts while what the one before shows is still on its way. `known` has the number
+# of each step's pictures, by position.
+MOVED = """(image, known, steps, pictures) => {
+  const from = known?.findIndex(([step]) => step === image?.step) ?? -1;
+  if (from < 0) return image ?? null;
+  const [step, number] = known[Math.min(Math.max(from + steps, 0), known.length - 1)];
+  return { step, picture: Math.min(Math.max(image.picture + pictures, 0), number - 1) };
+}"""
+SHOWN = (
+    "box",
+    "known",
+    "step",
+    "picture",
+    "slider",
+    "words",
+    "previous-step",
+    "next-step",
+    "previous-picture",
+    "next-picture",
+)
 TO_THE_BOX = """() => requestAnimationFrame(() => requestAnimationFrame(() => {
   const box = document.getElementById("training-closer");
   box?.scrollIntoView({ block: "nearest" });
@@ -33,9 +53,10 @@ BACK_TO_THE_PICTURE = """(step, picture) => {
 
 @dataclass(frozen=True)
 class CloserBox:
-    """Its components."""
+    """Its components; `known` has what one can go to: each step, with the number of its pictures."""
 
     box: gr.Column
+    known: gr.JSON
     step: gr.Dropdown
     picture: gr.Dropdown
     previous_step: gr.Button
@@ -49,14 +70,13 @@ class CloserBox:
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """The parts that a refresh keeps true, by their names."""
-        names = ("box", "step", "picture", "slider", "words")
-        buttons = ("previous_step", "next_step", "previous_picture", "next_picture")
-        return {f"closer-{name.replace('_', '-')}": getattr(self, name) for name in (*names, *buttons)}
+        return {f"closer-{name}": getattr(self, name.replace("-", "_")) for name in SHOWN}
 
 
 def build() -> CloserBox:
     """Lay it out below the pictures, so that nothing moves when it opens."""
     with gr.Column(visible=False, elem_id="training-closer") as box:
+        known = gr.JSON(visible=False)
         with gr.Row(elem_classes="closer-head"):
             step = gr.Dropdown([], label="Step", elem_id="closer-step", interactive=True, min_width=96)
             picture = gr.Dropdown(
@@ -77,42 +97,40 @@ def build() -> CloserBox:
             buttons=["fullscreen"],
         )
         words = gr.HTML(elem_id="closer-words", padding=False)
-    return CloserBox(box, step, picture, previous_step, next_step, previous_picture, next_picture, close, slider, words)
+    moves = (previous_step, next_step, previous_picture, next_picture)
+    return CloserBox(box, known, step, picture, *moves, close, slider, words)
 
 
-def render(look: Look | None, view: TrainingView, thumbnails: Thumbnails) -> dict[str, Update]:
-    """What the box shows now; it is away where nothing is looked at, or another run is."""
-    event = _event_of(look, view)
-    if look is None or event is None or view.run is None or view.history is None:
-        return {**dict.fromkeys(_names(), gr.update()), "closer-box": gr.update(visible=False)}
-    steps = [event.step for event in looked_at_steps(view.history)]
-    place, last = steps.index(look.step), len(event.pictures) - 1
-    files = _files(view.run, event, look.picture)
+def render(image: SelectedImage | None, view: TrainingView, thumbnails: Thumbnails) -> dict[str, Update]:
+    """What the box shows now; it is away where no picture is selected, or one that the run does not have."""
+    event = _event_of(image, view)
+    if image is None or event is None or view.run is None or view.history is None:
+        return {**{f"closer-{name}": gr.update() for name in SHOWN}, "closer-box": gr.update(visible=False)}
+    known = [(event.step, len(event.pictures)) for event in looked_at_steps(view.history)]
+    steps = [step for step, _ in known]
+    place, last = steps.index(image.step), len(event.pictures) - 1
+    files = _files(view.run, event, image.picture)
     prompts = [(f"{number + 1} · {prompt}", number) for number, prompt in enumerate(_prompts(event))]
     return {
         "closer-box": gr.update(visible=True),
-        "closer-step": gr.update(choices=[(f"{step:,}", step) for step in steps], value=look.step),
-        "closer-picture": gr.update(choices=prompts, value=look.picture),
+        "closer-known": gr.update(value=known),
+        "closer-step": gr.update(choices=[(f"{step:,}", step) for step in steps], value=image.step),
+        "closer-picture": gr.update(choices=prompts, value=image.picture),
         "closer-previous-step": gr.update(interactive=place > 0),
         "closer-next-step": gr.update(interactive=place < len(steps) - 1),
-        "closer-previous-picture": gr.update(interactive=look.picture > 0),
-        "closer-next-picture": gr.update(interactive=look.picture < last),
+        "closer-previous-picture": gr.update(interactive=image.picture > 0),
+        "closer-next-picture": gr.update(interactive=image.picture < last),
         "closer-slider": gr.update(value=files, visible=files is not None),
-        "closer-words": _words(view.run, view.history, event, look.picture, thumbnails, shown=files is not None),
+        "closer-words": _words(view.run, view.history, event, image.picture, thumbnails, shown=files is not None),
     }
 
 
-def _names() -> list[str]:
-    buttons = ("previous-step", "next-step", "previous-picture", "next-picture")
-    return [f"closer-{name}" for name in ("box", "step", "picture", "slider", "words", *buttons)]
-
-
-def _event_of(look: Look | None, view: TrainingView) -> SampleEvent | None:
-    """The pictures of the step that is looked at; None where they are of another run, or no longer count."""
-    if look is None or view.run is None or view.history is None or view.run.name != look.run:
+def _event_of(image: SelectedImage | None, view: TrainingView) -> SampleEvent | None:
+    """The pictures of the step of the selected one; None where the run has no such, or they no longer count."""
+    if image is None or view.run is None or view.history is None:
         return None
-    events = [event for event in looked_at_steps(view.history) if event.step == look.step]
-    return events[0] if events and 0 <= look.picture < len(events[0].pictures) else None
+    events = [event for event in looked_at_steps(view.history) if event.step == image.step]
+    return events[0] if events and 0 <= image.picture < len(events[0].pictures) else None
 
 
 def _prompts(event: SampleEvent) -> list[str]:
@@ -176,66 +194,46 @@ def _nearest_words(run: RunFolder, history: RunHistory, step: int, picture: int,
     )
 
 
-def neighbour(look: Look, view: TrainingView, *, steps: int = 0, pictures: int = 0) -> Look:
-    """The look so many steps and pictures further on; the same where there is none."""
-    if view.history is None:
-        return look
-    known = [event.step for event in looked_at_steps(view.history)]
-    if look.step not in known:
-        return look
-    place = min(max(known.index(look.step) + steps, 0), len(known) - 1)
-    moved = replace(look, step=known[place], picture=max(look.picture + pictures, 0))
-    return moved if _event_of(moved, view) else look
-
-
-def checked_look(view: TrainingView, step: object, picture: object) -> Look:
-    """A look at what a page named.
+def checked_image(view: TrainingView, step: object, picture: object) -> SelectedImage:
+    """A picture that a page named.
 
     Raises:
         RunError: where there is no such picture.
     """
-    if view.run is not None and isinstance(step, int) and isinstance(picture, int):
-        look = Look(view.run.name, step, picture)
-        if _event_of(look, view) is not None:
-            return look
+    if isinstance(step, int) and isinstance(picture, int):
+        image = SelectedImage(step=step, picture=picture)
+        if _event_of(image, view) is not None:
+            return image
     raise RunError(f"There is no picture {picture} of step {step}.")
 
 
-def wire(box: CloserBox, pictures: gr.HTML, page: TrainingPage, *, then_refresh: Callable[[Any], Any]) -> None:
+def wire(
+    box: CloserBox, pictures: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]
+) -> None:
     """Open it by a press on a picture, go through steps and prompts, close it."""
 
-    def open_it(event: gr.EventData) -> None:
+    def open_it(selection: str, event: gr.EventData) -> str:
+        chosen = read_selection(selection)
+        step, picture = getattr(event, "step", None), getattr(event, "picture", None)
         with toasts():
-            page.look = checked_look(page.desk.view, getattr(event, "step", None), getattr(event, "picture", None))
+            return changed(chosen, image=checked_image(page.desk.view(chosen.run), step, picture))
 
-    def moving(**by: int) -> Callable[[], None]:
-        def move() -> None:
-            if page.look is not None:
-                page.look = neighbour(page.look, page.desk.view, **by)
+    def move(button: gr.Button, *, steps: int = 0, pictures: int = 0) -> None:
+        moved = f"image: ({MOVED})(now.image, values[0], {steps}, {pictures})"
+        then_refresh(select(button.click, selection, box.known, change=moved))
 
-        return move
-
-    def choose_step(step: object) -> None:
-        if page.look is not None:
-            with toasts():
-                page.look = checked_look(page.desk.view, step, page.look.picture)
-
-    def choose_picture(picture: object) -> None:
-        if page.look is not None:
-            with toasts():
-                page.look = checked_look(page.desk.view, page.look.step, picture)
-
-    def close_look() -> None:
-        page.look = None
+    def choose(control: gr.Dropdown, field: str) -> None:
+        chosen = f"image: now.image && {{ ...now.image, {field}: values[0] ?? now.image.{field} }}"
+        then_refresh(select(control.input, selection, control, change=chosen))
 
     in_the_page = {"fn": None, "queue": False, "show_progress": "hidden"}
-    then_refresh(pictures.click(open_it, **HIDDEN)).then(js=TO_THE_BOX, **in_the_page)
-    then_refresh(box.previous_step.click(moving(steps=-1), **AGAIN))
-    then_refresh(box.next_step.click(moving(steps=1), **AGAIN))
-    then_refresh(box.previous_picture.click(moving(pictures=-1), **AGAIN))
-    then_refresh(box.next_picture.click(moving(pictures=1), **AGAIN))
-    then_refresh(box.step.input(choose_step, box.step, **HIDDEN))
-    then_refresh(box.picture.input(choose_picture, box.picture, **HIDDEN))
-    then_refresh(box.close.click(close_look, **HIDDEN)).then(
+    then_refresh(pictures.click(open_it, selection, selection, **HIDDEN)).then(js=TO_THE_BOX, **in_the_page)
+    move(box.previous_step, steps=-1)
+    move(box.next_step, steps=1)
+    move(box.previous_picture, pictures=-1)
+    move(box.next_picture, pictures=1)
+    choose(box.step, "step")
+    choose(box.picture, "picture")
+    then_refresh(select(box.close.click, selection, change="image: null")).then(
         inputs=[box.step, box.picture], js=BACK_TO_THE_PICTURE, **in_the_page
     )

@@ -1,62 +1,57 @@
-"""What the Training tab is about, the same in every tab of the browser: it outlives a reload, and nothing of a run."""
+"""What the Training tab of every page is made from; what one page has chosen to show of it is its `Selection`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from studio.dataset.desk import DatasetDesk
-from studio.errors import RunError
 from studio.jobs.preflight_runner import PreflightRunner
 from studio.jobs.training_desk import TrainingDesk, TrainingView
 from studio.runs.folder import RunFolder
 from studio.runs.follower import RunHistory
+from studio.ui.selection import Selection, read_selection
 from studio.ui.training_pictures import Thumbnails
-from studio.ui.training_plot import PlotCache, PlotOptions
+from studio.ui.training_plot import OVERLAY_STYLES, PlotCache, PlotOptions
+
+KEPT_PLOTS = 8
+
+PlotOf = Callable[[str, PlotOptions, tuple[str, ...]], PlotCache]
+
+
+def _kept_plots() -> PlotOf:
+    """Pages that show different plots do not draw each other's anew."""
+    return lru_cache(KEPT_PLOTS)(lambda run, options, compared: PlotCache())
 
 
 @dataclass(frozen=True)
-class Look:
-    """Which picture is looked at: of a run by its name, of a step, its number among those of the step."""
-
-    run: str
-    step: int
-    picture: int
-
-
-@dataclass
 class TrainingPage:
-    """The runs, the preflight, and what of them is chosen to be seen.
+    """The runs and the preflight.
 
     Attributes:
-        options, overlay: how curves are drawn, and the names of the runs that are laid over.
-        look: the picture in “Look closer”; None where that is closed.
-        plot: as it was drawn last.
+        plot_of: the plot of a run, so drawn, with those of other runs over it, as it was drawn last.
     """
 
     desk: TrainingDesk
     datasets: DatasetDesk
     preflight: PreflightRunner
     cpu_only: bool = False
-    options: PlotOptions = field(default_factory=PlotOptions)
-    overlay: tuple[str, ...] = ()
-    look: Look | None = None
-    plot: PlotCache = field(default_factory=PlotCache)
+    plot_of: PlotOf = field(default_factory=_kept_plots)
 
     @property
     def thumbnails(self) -> Thumbnails:
         return Thumbnails(self.desk.thumbnails, self.datasets.thumbnails)
 
-    def looked_at(self) -> RunFolder:
-        """The run that is looked at.
+    def run_of(self, selection: str) -> RunFolder:
+        """The run that a page shows, which a press on it is about.
 
         Raises:
-            RunError: where there is none.
+            RunError: where there is none, or it is gone.
         """
-        run = self.desk.view.run
-        if run is None:
-            raise RunError("There is no run yet.")
-        return run
+        return self.desk.run_named(read_selection(selection).run)
 
-    def laid_over(self, view: TrainingView) -> dict[RunFolder, RunHistory]:
-        """The chosen other runs with what they told, but those that are gone meanwhile or are looked at themselves."""
-        names = [name for name in self.overlay if name in view.names and (view.run is None or name != view.run.name)]
-        runs = [RunFolder(self.desk.user_data.runs / name) for name in names]
+    def compared_runs(self, selection: Selection, view: TrainingView) -> dict[RunFolder, RunHistory]:
+        """The runs to be compared with what they told, but those that are gone or the one that is shown itself."""
+        shown = view.run.name if view.run else ""
+        names = [name for name in selection.compared if name in view.names and name != shown]
+        runs = [RunFolder(self.desk.user_data.runs / name) for name in names[: len(OVERLAY_STYLES)]]
         return {run: self.desk.history(run) for run in runs}

@@ -1,7 +1,7 @@
 """The right side of the Training tab: which run, what it is asked for, and everything that it told."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -20,6 +20,7 @@ from studio.ui import (
 )
 from studio.ui.live import live_html
 from studio.ui.parts import Update
+from studio.ui.selection import Selection, select
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
 
@@ -115,12 +116,14 @@ def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox, gr.Dropdown]:
     return window, log_scale, overlay
 
 
-def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
+def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Update]:
     """What every shown part of it should be now."""
     history, run, thumbnails = view.history, view.run, page.thumbnails
-    others = page.laid_over(view)
+    others = page.compared_runs(selection, view)
     named = {other.name: told for other, told in others.items()}
-    closer = training_closer.render(page.look, view, thumbnails)
+    options = training_plot.PlotOptions(selection.window, selection.log)
+    plot = page.plot_of(run.name if run else "", options, tuple(named))
+    closer = training_closer.render(selection.image, view, thumbnails)
     working = view.status is not None and view.status.state in BUSY_STATES
     parts: dict[str, Update] = {
         "run": gr.update(choices=list(view.names), value=run.name if run else None),
@@ -128,10 +131,10 @@ def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
         "proposal": training_view.proposal_html(history),
         "files": training_view.files_html(run, history),
         "memory": training_view.memory_html(history, working=working),
-        "window": gr.update(value=page.options.window),
-        "log-scale": gr.update(value=page.options.log),
+        "window": gr.update(value=options.window),
+        "log-scale": gr.update(value=options.log),
         "overlay": gr.update(choices=[n for n in view.names if run is None or n != run.name], value=list(named)),
-        "plot": page.plot.html(history, page.options, named, running=working),
+        "plot": plot.html(history, options, named, running=working),
         "differences": training_differences.differences_html([run, *others] if run and others else []),
         "samples": training_pictures.samples_html(run, history, thumbnails),
         "scores": training_scores.charts_html(history, training_pictures.nearest_of_last(run, history, thumbnails)),
@@ -172,45 +175,28 @@ def _button_states(view: TrainingView) -> dict[str, Update]:
     }
 
 
-def wire(panel: RunPanel, page: TrainingPage, *, then_refresh: Callable[[Any], Any]) -> None:
+def wire(panel: RunPanel, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]) -> None:
     """Connect the choice of a run, its buttons, the plot's options, the pictures and the queue."""
 
-    def choose_run(name: str) -> None:
-        with toasts():
-            page.desk.choose(name)
-
-    def asking(request: RunRequest) -> Callable[[], None]:
-        def act() -> None:
+    def asking(request: RunRequest) -> Callable[[str], None]:
+        def act(selection: str) -> None:
             with toasts():
-                page.desk.ask(page.looked_at(), request)
+                page.desk.ask(page.run_of(selection), request)
 
         return act
 
-    def resume() -> None:
+    def resume(selection: str) -> None:
         with toasts():
-            page.desk.resume(page.looked_at())
+            page.desk.resume(page.run_of(selection))
 
-    then_refresh(panel.run.input(choose_run, panel.run, None, **HIDDEN))
+    chosen = select(panel.run.input, selection, panel.run, change="run: values[0] ?? now.run, image: null")
+    then_refresh(chosen)
     for request, button in panel.buttons.items():
-        then_refresh(button.click(asking(request), **HIDDEN))
-    then_refresh(panel.resume.click(resume, **HIDDEN))
-    _wire_plot(panel, page, then_refresh=then_refresh)
-    training_closer.wire(panel.closer, panel.samples, page, then_refresh=then_refresh)
-    training_queue.wire(panel.queue, page, then_refresh=then_refresh)
-
-
-def _wire_plot(panel: RunPanel, page: TrainingPage, *, then_refresh: Callable[[Any], Any]) -> None:
-    def change_window(window: str) -> None:
-        page.options = replace(page.options, window=window)
-
-    def change_scale(log: bool) -> None:
-        page.options = replace(page.options, log=log)
-
-    def lay_over(names: Sequence[str]) -> None:
-        with toasts():
-            page.overlay = tuple(page.desk.run_named(name).name for name in names[: len(training_plot.OVERLAY_STYLES)])
-
-    then_refresh(panel.window.input(change_window, panel.window, None, **HIDDEN))
-    then_refresh(panel.log_scale.input(change_scale, panel.log_scale, None, **HIDDEN))
+        then_refresh(button.click(asking(request), selection, **HIDDEN))
+    then_refresh(panel.resume.click(resume, selection, **HIDDEN))
+    then_refresh(select(panel.window.input, selection, panel.window, change="window: values[0] ?? now.window"))
+    then_refresh(select(panel.log_scale.input, selection, panel.log_scale, change="log: values[0]"))
     # Not `input`: Gradio does not tell of it when all are taken away at once.
-    then_refresh(panel.overlay.change(lay_over, panel.overlay, None, **HIDDEN))
+    then_refresh(select(panel.overlay.change, selection, panel.overlay, change="compared: values[0] ?? []"))
+    training_closer.wire(panel.closer, panel.samples, page, selection, then_refresh=then_refresh)
+    training_queue.wire(panel.queue, page, selection, then_refresh=then_refresh)

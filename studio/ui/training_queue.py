@@ -10,6 +10,7 @@ from studio.jobs.command import JobLine
 from studio.jobs.job import JobState
 from studio.ui.html import text
 from studio.ui.live import live_html
+from studio.ui.selection import changed, read_selection
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
 from studio.words import counted, duration
@@ -28,13 +29,13 @@ def build() -> gr.HTML:
     return live_html("training-queue", js_on_load=_CLICKS)
 
 
-def queue_html(jobs: Sequence[JobLine], looked_at: str) -> str:
-    """What runs, waits and is paused, in order; `looked_at` names the run that the page shows."""
+def queue_html(jobs: Sequence[JobLine], shown: str) -> str:
+    """What runs, waits and is paused, in order; `shown` names the run that the page shows."""
     lines = [line for line in jobs if line.job.state in SHOWN_STATES]
     if not lines:
         return '<h3>Queue</h3><p class="quiet">The queue is empty: a run that is started now begins at once.</p>'
     num_waiting = sum(line.job.state == "queued" for line in lines)
-    rows = "".join(_row(line, num_waiting, looked_at) for line in lines)
+    rows = "".join(_row(line, num_waiting, shown) for line in lines)
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Place", "Run", "State", "Step", "Time left"))
     waiting = (
         f"{counted(num_waiting, 'run')} {'waits' if num_waiting == 1 else 'wait'}" if num_waiting else "none waits"
@@ -46,9 +47,9 @@ def queue_html(jobs: Sequence[JobLine], looked_at: str) -> str:
     )
 
 
-def _row(line: JobLine, num_waiting: int, looked_at: str) -> str:
+def _row(line: JobLine, num_waiting: int, shown: str) -> str:
     job = line.job
-    current = ' aria-current="true"' if job.run.name == looked_at else ""
+    current = ' aria-current="true"' if job.run.name == shown else ""
     asked = f", asked to {job.asked}" if job.asked else ""
     cells = (
         text(job.position or "–"),
@@ -88,21 +89,37 @@ def _button(line: JobLine, act: str, words: str, label: str, *, disabled: bool =
     )
 
 
-def wire(queue: gr.HTML, page: TrainingPage, *, then_refresh: Callable[[Any], Any]) -> None:
-    """Connect the rows' buttons."""
+def wire(queue: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]) -> None:
+    """Connect the rows' buttons, each of which names its job."""
 
-    def act(event: gr.EventData) -> None:
+    def act(selection: str, event: gr.EventData) -> Any:  # noqa: ANN401 - gradio's update
+        wish, job_id = getattr(event, "act", None), getattr(event, "job", None)
         with toasts():
-            said = act_on_job(page, getattr(event, "act", None), getattr(event, "job", None))
+            if wish == "show":
+                return changed(read_selection(selection), run=run_of_job(page, job_id), image=None)
+            said = act_on_job(page, wish, job_id)
             if said:
                 gr.Info(text(said))
+        return gr.skip()
 
     # A press counts while the one before is still on its way: one moves a job up by pressing again and again.
-    then_refresh(queue.click(act, trigger_mode="multiple", api_visibility="private", show_progress="hidden"))
+    every_press = {"trigger_mode": "multiple", "api_visibility": "private", "show_progress": "hidden"}
+    then_refresh(queue.click(act, selection, selection, **every_press))
+
+
+def run_of_job(page: TrainingPage, job_id: object) -> str:
+    """The name of a job's run.
+
+    Raises:
+        RunError: where there is no such job.
+    """
+    if not isinstance(job_id, int):
+        raise RunError(f"There is no job {job_id} in the queue.")
+    return page.desk.queue.job(job_id).run.name
 
 
 def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
-    """Do what a button of a row says; what to tell of it, "" where the row itself shows it.
+    """Move a job or take it out of the queue; what to tell of it, "" where the row itself shows it.
 
     Raises:
         RunError: where there is no such button or job, or the job can no longer be moved or removed.
@@ -115,8 +132,6 @@ def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
         job = page.desk.queue.remove(job_id)
         place = "above" if job.kind == "train" else "on the Batch tab"
         return f"{job.title} is out of the queue. Its run is kept: choose it {place} and press “Resume” to put it back."
-    elif act == "show":
-        page.desk.choose(page.desk.queue.job(job_id).run.name)
     else:
         raise RunError(f"A job can be moved up or down, removed or shown, got {act!r}.")
     return ""

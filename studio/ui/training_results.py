@@ -87,50 +87,51 @@ def lora_to_send(history: RunHistory) -> tuple[int, str] | None:
 def wire(
     buttons: ResultButtons,
     page: TrainingPage,
+    selection: gr.HTML,
     form: training_form.TrainingForm,
     compare: CompareForm,
     *,
     then_refresh: Callable[[Any], Any],
 ) -> None:
-    """Connect the buttons."""
+    """Connect the buttons, each to the run that the page shows."""
 
-    def send() -> list[Any]:
+    def send(selection: str) -> list[Any]:
         with toasts():
-            view = page.desk.view
-            name = add_to_library(view.run, view.history, LoraLibrary(page.desk.user_data.loras))
+            run = page.run_of(selection)
+            name = add_to_library(run, page.desk.history(run), LoraLibrary(page.desk.user_data.loras))
             names = LoraLibrary(page.desk.user_data.loras).names()
             gr.Info(f"{text(name)} is in the library, and chosen here beside the base: press “Compare”.")
             chosen = gr.update(choices=[BASE, *names], value=name)
             return [gr.update(choices=[BASE, *names], value=BASE), chosen, 1.0]
 
-    def report() -> str:
+    def report(selection: str) -> str:
         with toasts():
-            run = page.looked_at()
+            run = page.run_of(selection)
             write_report(run)
             return report_link(run)
 
-    def open_it(request: gr.Request) -> None:
+    def open_it(selection: str, request: gr.Request) -> None:
         with toasts():
-            show_folder(page.looked_at().root, request)
+            show_folder(page.run_of(selection).root, request)
 
-    def copy() -> list[Any]:
+    def copy(selection: str) -> list[Any]:
         with toasts():
-            settings = read_run_settings(page.looked_at())
+            settings = read_run_settings(page.run_of(selection))
             values = training_form.settings_values(settings)
             return [settings.dataset, settings.name, settings.model, *(values[name] for name in form.fields)]
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     in_the_page: dict[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
     sides = [compare.left.name, compare.right.name, compare.right.strength]
-    sent = buttons.send.click(send, None, sides, **quiet)
+    sent = buttons.send.click(send, selection, sides, **quiet)
     sent.success(js=TO_COMPARE, **in_the_page)
     then_refresh(sent)
-    buttons.report.click(report, None, buttons.report_link, **quiet).success(js=SAVE_REPORT, **in_the_page)
-    buttons.folder.click(open_it, **quiet)
-    buttons.copy.click(copy, None, [form.dataset, form.name, form.model, *form.fields.values()], **quiet)
+    buttons.report.click(report, selection, buttons.report_link, **quiet).success(js=SAVE_REPORT, **in_the_page)
+    buttons.folder.click(open_it, selection, **quiet)
+    buttons.copy.click(copy, selection, [form.dataset, form.name, form.model, *form.fields.values()], **quiet)
 
 
-def add_to_library(run: RunFolder | None, history: RunHistory | None, library: LoraLibrary) -> str:
+def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) -> str:
     """Put a run's best LoRA into the library, where it is not there already; its name there.
 
     Raises:
@@ -138,8 +139,8 @@ def add_to_library(run: RunFolder | None, history: RunHistory | None, library: L
         LoraError, WeightsFileError: where the file is damaged.
         OSError: where the library cannot be written.
     """
-    found = lora_to_send(history) if history else None
-    if run is None or found is None:
+    found = lora_to_send(history)
+    if found is None:
         raise RunError("There is no LoRA yet: wait for the first pictures, or press “Sample now”.")
     step, told = found
     try:

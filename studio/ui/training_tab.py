@@ -13,6 +13,7 @@ from studio.training_settings import TrainingSettings
 from studio.ui import training_form, training_panel, training_preflight, training_results
 from studio.ui.compare_form import CompareForm
 from studio.ui.parts import Update
+from studio.ui.selection import Selection, changed, read_selection
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
 
@@ -48,16 +49,23 @@ def build() -> TrainingTab:
     return TrainingTab(form, preflight, start, panel)
 
 
-def render(page: TrainingPage, view: TrainingView) -> dict[str, Update]:
+def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
     return {
         "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
         **training_preflight.render(page.preflight.state),
-        **training_panel.render(page, view),
+        **training_panel.render(page, view, selection),
     }
 
 
-def wire(tab: TrainingTab, page: TrainingPage, *, compare: CompareForm, then_refresh: Callable[[Any], Any]) -> None:
+def wire(
+    tab: TrainingTab,
+    page: TrainingPage,
+    selection: gr.HTML,
+    *,
+    compare: CompareForm,
+    then_refresh: Callable[[Any], Any],
+) -> None:
     """Connect the form, the preflight and the run; `compare` takes the LoRA that is sent to Inference."""
     form = tab.form
     named = form.named()
@@ -66,9 +74,11 @@ def wire(tab: TrainingTab, page: TrainingPage, *, compare: CompareForm, then_ref
         values = training_form.preset_values(preset)
         return [training_form.purpose_words(preset), *(values[name] for name in form.fields)]
 
-    def start(**values: Any) -> None:  # noqa: ANN401 - the form's values
+    def start(selection: str, **values: Any) -> str:  # noqa: ANN401 - the form's values
         with toasts():
-            page.desk.queue_run(begin_run(settings_of(values, page), page.desk.user_data))
+            run = begin_run(settings_of(values, page), page.desk.user_data)
+            page.desk.queue_run(run)
+            return changed(read_selection(selection), run=run.name, image=None)
 
     def settings_json(values: dict[str, Any]) -> str:
         with toasts():
@@ -78,9 +88,10 @@ def wire(tab: TrainingTab, page: TrainingPage, *, compare: CompareForm, then_ref
     training_preflight.wire(
         tab.preflight, page.preflight, named, settings_json=settings_json, then_refresh=then_refresh
     )
-    then_refresh(tab.start.click(start, inputs_kwargs=named, **HIDDEN))
-    training_panel.wire(tab.panel, page, then_refresh=then_refresh)
-    training_results.wire(tab.panel.results, page, form, compare, then_refresh=then_refresh)
+    started = tab.start.click(start, inputs_kwargs={"selection": selection, **named}, outputs=selection, **HIDDEN)
+    then_refresh(started)
+    training_panel.wire(tab.panel, page, selection, then_refresh=then_refresh)
+    training_results.wire(tab.panel.results, page, selection, form, compare, then_refresh=then_refresh)
 
 
 def settings_of(values: dict[str, Any], page: TrainingPage) -> TrainingSettings:

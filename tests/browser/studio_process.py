@@ -83,12 +83,12 @@ class RunningStudio:
     def shown(self) -> str:
         """All that a page is given when it opens, without its markup."""
         has = dict.fromkeys(LIVE_PARTS, "")
-        answers = [self.answer("refresh", None), self.answer("live", has)]
+        answers = [self.answer("refresh", None, ""), self.answer("live", has, "")]
         return re.sub(r"<[^>]*>", " ", "".join(answers))
 
-    def answer(self, name: str, value: object) -> str:
+    def answer(self, name: str, *values: object) -> str:
         """What the page is answered where it asks, without a browser."""
-        return httpx.post(f"{self.url}/gradio_api/run/{name}", json={"data": [value]}).text
+        return httpx.post(f"{self.url}/gradio_api/run/{name}", json={"data": values}).text
 
     def make_ready(self) -> None:
         """End what runs and load the shipped model, where a test left it otherwise."""

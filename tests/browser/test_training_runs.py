@@ -54,16 +54,10 @@ def past_studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def training(past_studio: RunningStudio, open_page: OpenPage) -> Page:
-    """The tab of that studio, with the newest run and nothing laid over it."""
-    past_studio.press("close_look")
+    """The tab of that studio on a page of its own, which shows the newest run."""
     page = open_page(past_studio, ready=False)
     open_training(page)
-    choose(page, "training-run", NEWEST)
-    expect(page.get_by_role("option")).to_have_count(0)
-    for token in page.locator("#plot-overlay .token-remove.remove-all").all():
-        token.click()
     expect(page.locator("#training-files")).to_contain_text(NEWEST)
-    expect(page.locator("#training-differences")).to_be_empty()
     return page
 
 
@@ -122,11 +116,7 @@ def test_scores_are_drawn_over_the_steps_and_tell_their_values_under_the_pointer
     expect(training.locator(".nearest-figure")).to_contain_text("as a copy")
 
 
-def test_runs_are_laid_over_with_a_table_of_what_differs_in_every_tab(
-    past_studio: RunningStudio, training: Page, open_page: OpenPage
-) -> None:
-    second = open_page(past_studio, ready=False)
-    open_training(second)
+def test_runs_are_laid_over_with_a_table_of_what_differs(training: Page) -> None:
     expect(training.locator("#training-differences")).to_be_empty()
     field(training, "plot-overlay").click()
     training.get_by_role("option", name=OTHER).click()
@@ -135,9 +125,12 @@ def test_runs_are_laid_over_with_a_table_of_what_differs_in_every_tab(
     expect(table.locator("tbody tr")).to_have_count(1)
     expect(table.locator("td")).to_have_text(["Rank", "8", "64"])
     expect(training.locator("#training-plot svg.chart .line.fourth").first).to_be_visible()
-    second.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # what a browser sends on coming back
-    expect(second.locator("#training-differences table")).to_contain_text("Rank")
-    expect(second.locator("#plot-overlay")).to_contain_text(OTHER)
+    training.reload()
+    open_training(training)
+    expect(table).to_contain_text("Rank")
+    expect(training.locator("#plot-overlay")).to_contain_text(OTHER)
+    training.locator("#plot-overlay .token-remove.remove-all").click()
+    expect(table).to_have_count(0)
 
 
 def test_the_proposed_lora_goes_to_compare_beside_the_base(past_studio: RunningStudio, training: Page) -> None:
@@ -240,8 +233,6 @@ def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
     tell(1, sample_event(run.root, 0), sample_event(run.root, 1))
     pages = [open_page(studio, ready=False) for _ in range(2)]
     answers: list[str] = []
-    open_training(pages[0])
-    choose(pages[0], "training-run", run.name)
     for page in pages:
         open_training(page)
         expect(page.locator("#training-samples img").first).to_be_visible()
@@ -275,14 +266,13 @@ def _body(response: Response) -> str:
 
 @light_and_dark
 def test_axe_finds_nothing_serious_on_a_run_looked_at_closely_with_a_queue(
-    past_studio: RunningStudio, training: Page, open_page: OpenPage, dark: bool
+    past_studio: RunningStudio, open_page: OpenPage, dark: bool
 ) -> None:
     with waiting_jobs(past_studio, "one", "two"):
-        field(training, "plot-overlay").click()
-        training.get_by_role("option", name=OTHER).click()
-        expect(training.locator("#training-differences table")).to_be_visible()
         page = open_page(past_studio, ready=False, dark=dark)
         open_training(page)
+        field(page, "plot-overlay").click()
+        page.get_by_role("option", name=OTHER).click()
         page.get_by_role("button", name=f"Look closer at step 200: {PROMPTS[1]}").click()
         expect(page.locator("#training-closer")).to_be_visible()
         expect(page.locator("#training-queue")).to_contain_text("2 runs wait")

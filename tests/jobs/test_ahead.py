@@ -30,11 +30,15 @@ def names(user_data: UserData) -> list[str]:
     return [line.job.short_title for line in jobs_ahead(lines_of(user_data))]
 
 
+def numbers(user_data: UserData) -> list[int]:
+    return [line.job.id for line in jobs_ahead(lines_of(user_data))]
+
+
 def test_pausing_asks_the_one_that_runs_and_takes_the_others_out_of_the_line(user_data: UserData) -> None:
     first = running_run(user_data, "first")
     queued_run(user_data, "second")
     assert names(user_data) == ["first", "second"]
-    JobsAhead(user_data).pause()
+    JobsAhead(user_data).pause(numbers(user_data))
     queue = JobQueue(user_data)
     assert queue.job(first).asked == "pause"
     assert take_requests(queue.job(first).run) == {"pause"}
@@ -47,24 +51,38 @@ def test_those_that_were_paused_here_are_resumed_in_their_order(user_data: UserD
     queue.pause(other)
     first = running_run(user_data, "first")
     queued_run(user_data, "second")
-    ahead.pause()
+    named = numbers(user_data)
+    ahead.pause(named)
     queue.settle(first, "paused", "It was saved at step 313.")
     assert [line.job.short_title for line in ahead.paused(lines_of(user_data))] == ["first", "second"]
-    ahead.resume()
+    with pytest.raises(RunError, match="No job that was paused here"):
+        ahead.resume([other])
+    ahead.resume(named)
     assert names(user_data) == ["first", "second"]
     assert started == [user_data]
     assert queue.job(other).state == "paused", "somebody paused that one elsewhere"
     assert ahead.paused(lines_of(user_data)) == ()
     with pytest.raises(RunError, match="No job that was paused here"):
-        ahead.resume()
+        ahead.resume(named)
 
 
 def test_what_somebody_resumed_meanwhile_is_no_longer_offered(user_data: UserData) -> None:
     ahead = JobsAhead(user_data)
     number = queued_run(user_data, "first")
-    ahead.pause()
+    ahead.pause([number])
     JobQueue(user_data).resume(number)
     assert ahead.paused(lines_of(user_data)) == ()
+
+
+def test_only_what_was_named_is_paused(user_data: UserData) -> None:
+    first = running_run(user_data, "first")
+    second = queued_run(user_data, "second")
+    ahead = JobsAhead(user_data)
+    ahead.pause([second])
+    assert JobQueue(user_data).job(first).asked == ""
+    assert names(user_data) == ["first"]
+    with pytest.raises(RunError, match="has ended meanwhile"):
+        ahead.pause([second])
 
 
 def test_only_what_was_named_is_stopped(user_data: UserData) -> None:
@@ -80,4 +98,4 @@ def test_only_what_was_named_is_stopped(user_data: UserData) -> None:
 
 def test_where_none_is_ahead_it_says_so(user_data: UserData) -> None:
     with pytest.raises(RunError, match="No job has the device any more"):
-        JobsAhead(user_data).pause()
+        JobsAhead(user_data).pause([1])

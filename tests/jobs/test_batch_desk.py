@@ -1,5 +1,6 @@
 """The batches as the page sees them, read from batches' folders, ledgers and the queue alone."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from studio.batches.begin import begin_batch
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemRow, Ledger
 from studio.errors import BatchError
+from studio.jobs import batch_desk
 from studio.jobs.batch_desk import BatchDesk, training_side
 from studio.jobs.queue import JobQueue
 from studio.paths import UserData
@@ -40,31 +42,58 @@ def desk(tmp_path: Path) -> BatchDesk:
 
 
 def test_without_batches_there_is_nothing_and_nothing_to_follow(desk: BatchDesk) -> None:
-    view = desk.view
+    view = desk.view()
     assert (view.names, view.batch, view.active, view.problem) == ((), None, False, "")
-    with pytest.raises(BatchError, match="no batch yet"):
-        _ = desk.looked_at
+    with pytest.raises(BatchError, match="No batch is chosen"):
+        desk.batch_named("")
 
 
-def test_it_looks_at_the_one_that_runs_else_at_the_newest_else_at_the_chosen(desk: BatchDesk) -> None:
+def test_it_shows_the_named_batch_else_the_one_that_runs_else_the_newest(desk: BatchDesk) -> None:
     first, second = make_batch(desk, "a", "finished"), make_batch(desk, "b", "stopped")
     newest, other = sorted((first, second), key=lambda batch: batch.name, reverse=True)
-    assert desk.view.batch == newest
+    assert desk.view().batch == newest
     write_status(other.job, RunStatus(state="running", step=1, num_steps=4))
-    assert desk.view.batch == other
-    assert desk.view.active
-    desk.choose(newest.name)
-    assert desk.view.batch == newest
-    assert [past.name for past in desk.view.past] == [newest.name, other.name]
+    assert desk.view().batch == other
+    assert desk.view().active
+    assert desk.view(newest.name).batch == newest
+    assert desk.view(other.name).batch == other
+    assert desk.view().batch == other, "what one page was shown is nothing to the next"
+    assert [past.name for past in desk.view().past] == [newest.name, other.name]
 
 
-@pytest.mark.parametrize("name", ["nothing", "", "a", ".."])
+def test_a_batch_that_is_gone_is_said_and_no_other_takes_its_place(desk: BatchDesk) -> None:
+    gone, other = make_batch(desk, "a", "paused"), make_batch(desk, "b", "running")
+    shutil.rmtree(gone.root)
+    view = desk.view(gone.name)
+    assert (view.batch, view.status, view.names) == (None, None, (other.name,))
+    assert [past.name for past in view.past] == [other.name]
+    assert f"There is no batch {gone.name} any more" in view.problem
+    shutil.rmtree(other.root)
+    assert desk.view(gone.name).problem == "", "where there are none at all, that is what is said"
+
+
+def test_two_pages_follow_two_batches_without_opening_them_anew(
+    desk: BatchDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = make_batch(desk, "a", "running"), make_batch(desk, "b", "running")
+    for number, batch in enumerate(batches, start=1):
+        for item in range(number):
+            note(batch, item)
+    opened: list[Path] = []
+    follow = batch_desk.BatchFollower
+    monkeypatch.setattr(batch_desk, "BatchFollower", lambda ledgers: opened.append(ledgers) or follow(ledgers))
+    for _ in range(3):
+        assert [desk.view(batch.name).progress.num_done for batch in batches] == [1, 2]
+    assert opened == [batch.ledgers for batch in batches]
+
+
+@pytest.mark.parametrize("name", ["nothing", "a", ".."])
 def test_a_name_that_a_page_sends_is_never_a_path(desk: BatchDesk, name: str, tmp_path: Path) -> None:
     batch = make_batch(desk, "a")
-    with pytest.raises(BatchError, match="There is no batch"):
-        desk.choose(name)
-    with pytest.raises(BatchError, match="There is no batch"):
-        desk.choose(str(batch.root))
+    for sent in (name, str(batch.root)):
+        with pytest.raises(BatchError, match="There is no batch"):
+            desk.batch_named(sent)
+        assert desk.view(sent).batch is None
 
 
 def test_what_is_made_is_shown_with_captions_by_every_desk(desk: BatchDesk) -> None:
@@ -74,7 +103,7 @@ def test_what_is_made_is_shown_with_captions_by_every_desk(desk: BatchDesk) -> N
     memory = MemoryEvent(process_bytes=1, peak_process_bytes=1, system_available_bytes=1, system_total_bytes=2)
     EventWriter(batch.job.events).tell(memory)
     for one in (desk, BatchDesk(desk.user_data)):  # the second is that of a page that was started again
-        view = one.view
+        view = one.view()
         assert view.progress.num_done == 2
         assert {(picture.item, picture.caption) for picture in view.latest} == {(0, "black boots"), (2, "red boots")}
         assert view.history is not None
@@ -91,20 +120,20 @@ def test_a_batch_that_is_no_job_is_asked_through_its_folder(desk: BatchDesk) -> 
 def test_a_batch_in_the_queue_is_stopped_through_its_job(desk: BatchDesk) -> None:
     batch = make_batch(desk, "a")
     job = JobQueue(desk.user_data).add("batch", batch.root, batch.name)
-    assert desk.view.in_line
-    assert desk.view.active
+    assert desk.view().in_line
+    assert desk.view().active
     desk.ask(batch, "stop")
     assert JobQueue(desk.user_data).job(job.id).state == "stopped"
-    assert not desk.view.in_line
+    assert not desk.view().in_line
 
 
 def test_a_damaged_status_or_ledger_is_said_and_not_raised(desk: BatchDesk) -> None:
     batch = make_batch(desk, "a", "running")
     batch.ledgers.mkdir()
     (batch.ledgers / "process-000.db").write_bytes(b"no ledger" * 1000)
-    assert "cannot be read" in desk.view.problem
+    assert "cannot be read" in desk.view().problem
     batch.job.status.write_text("{", encoding="utf-8")
-    assert "cannot be read" in desk.view.problem
+    assert "cannot be read" in desk.view().problem
 
 
 def test_a_dataset_of_a_batch_is_trained_at_its_pictures_size(desk: BatchDesk) -> None:

@@ -1,5 +1,6 @@
 """The trainings as the page sees them, read from runs' folders and the queue alone."""
 
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -25,21 +26,33 @@ def desk(tmp_path: Path) -> TrainingDesk:
 
 
 def test_without_runs_there_is_nothing_and_nothing_to_follow(desk: TrainingDesk) -> None:
-    view = desk.view
+    view = desk.view()
     assert (view.names, view.run, view.active, view.problem) == ((), None, False, "")
 
 
-def test_it_looks_at_the_one_that_runs_else_at_the_newest_else_at_the_chosen(desk: TrainingDesk) -> None:
+def test_it_shows_the_named_run_else_the_one_that_runs_else_the_newest(desk: TrainingDesk) -> None:
     old = make_run(desk, "a", RunStatus(state="finished"))
     new = make_run(desk, "bb", RunStatus(state="stopped"))
-    assert desk.view.run == new
+    assert desk.view().run == new
     write_status(old, RunStatus(state="running", step=3, num_steps=9))
-    assert desk.view.run == old
-    assert desk.view.active
-    desk.choose(new.name)
-    assert desk.view.run == new
-    with pytest.raises(RunError, match="There is no run"):
-        desk.choose("nothing")
+    assert desk.view().run == old
+    assert desk.view().active
+    assert desk.view(new.name).run == new
+    assert desk.view(old.name).run == old
+    assert desk.view().run == old, "what one page was shown is nothing to the next"
+
+
+def test_a_run_that_is_gone_is_said_and_no_other_takes_its_place(desk: TrainingDesk) -> None:
+    gone, other = make_run(desk, "a", RunStatus(state="paused")), make_run(desk, "bb", RunStatus(state="running"))
+    shutil.rmtree(gone.root)
+    view = desk.view(gone.name)
+    assert (view.run, view.status, view.names) == (None, None, (other.name,))
+    assert f"There is no run {gone.name} any more" in view.problem
+    assert not view.active, "nothing is in the queue"
+    with pytest.raises(RunError, match="it was deleted or renamed"):
+        desk.run_named(gone.name)
+    shutil.rmtree(other.root)
+    assert desk.view(gone.name).problem == "", "where there are none at all, that is what is said"
 
 
 def test_a_runs_name_from_a_page_is_never_a_path(desk: TrainingDesk, tmp_path: Path) -> None:
@@ -47,9 +60,12 @@ def test_a_runs_name_from_a_page_is_never_a_path(desk: TrainingDesk, tmp_path: P
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "settings.json").write_text("{}", encoding="utf-8")
-    for name in (str(elsewhere), str(run.root), f"../runs/{run.name}", "a", ""):
+    for name in (str(elsewhere), str(run.root), f"../runs/{run.name}", "a"):
         with pytest.raises(RunError, match="There is no run"):
             desk.run_named(name)
+        assert desk.view(name).run is None
+    with pytest.raises(RunError, match="No run is chosen"):
+        desk.run_named("")
     assert desk.run_named(run.name) == run
 
 
@@ -57,7 +73,7 @@ def test_what_a_run_tells_is_followed_by_every_desk(desk: TrainingDesk) -> None:
     run = make_run(desk, "a", RunStatus(state="running"))
     EventWriter(run.events).tell(StepEvent(step=1, loss=0.5, learning_rate=1e-4, grad_norm=1, seconds=1))
     for one in (desk, TrainingDesk(desk.user_data)):  # the second is that of a page that was started again
-        history = one.view.history
+        history = one.view().history
         assert history is not None
         assert list(history.steps.loss) == [0.5]
 
@@ -72,4 +88,4 @@ def test_a_run_that_is_no_job_is_asked_through_its_folder(desk: TrainingDesk) ->
 def test_a_damaged_status_is_said_and_not_raised(desk: TrainingDesk) -> None:
     run = make_run(desk, "a", RunStatus(state="running"))
     run.status.write_text("{", encoding="utf-8")
-    assert "cannot be read" in desk.view.problem
+    assert "cannot be read" in desk.view().problem

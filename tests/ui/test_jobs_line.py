@@ -69,9 +69,8 @@ def test_it_stays_true_where_the_run_that_is_looked_at_cannot_be_read(user_data:
     damaged.root.mkdir()
     damaged.settings.write_text("{}", encoding="utf-8")
     write_status(damaged, RunStatus(state="new"))
-    desk.choose(damaged.name)
     damaged.status.write_text("{", encoding="utf-8")
-    view = desk.view
+    view = desk.view(damaged.name)
     assert "cannot be read" in view.problem
     assert view.active
     assert "training shoes-white 312/3,000" in jobs_words(view.jobs)

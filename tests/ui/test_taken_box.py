@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from studio.engine_process.messages import Generate, Smoke
@@ -32,7 +33,7 @@ def shown(view: EngineView, user_data: UserData, ahead: JobsAhead | None = None)
     box = parts.pop("taken-box")
     assert isinstance(box, dict)
     assert box["visible"] == bool(words)
-    seen = {name: part for name, part in parts.items() if isinstance(part, dict) and part["visible"]}
+    seen = {name: part for name, part in parts.items() if isinstance(part, dict) and part.get("visible")}
     return re.sub(r"<[^>]*>", "", words), {name: part.get("value", "") for name, part in seen.items()}
 
 
@@ -53,6 +54,16 @@ def test_the_training_is_named_with_its_step_and_time_left_and_can_be_waited_for
         "taken-stop": "Stop the training",
         "taken-question": "",
     }
+
+
+def test_its_buttons_are_about_the_jobs_that_it_tells_of(user_data: UserData) -> None:
+    ahead, first = JobsAhead(user_data), running_run(user_data, "shoes-white")
+    both = [first, queued_run(user_data, "second")]
+    assert render(WAITING, lines_of(user_data), ahead)["taken-jobs"] == gr.update(value=both)
+    ahead.pause(both)
+    JobQueue(user_data).settle(first, "paused", "")
+    queued_run(user_data, "third")
+    assert render(EngineView(phase="ready"), lines_of(user_data), ahead)["taken-jobs"] == gr.update(value=both)
 
 
 def test_jobs_behind_it_are_named_because_they_would_take_the_device_next(user_data: UserData) -> None:
@@ -91,7 +102,7 @@ def test_one_that_was_asked_is_not_asked_again(user_data: UserData) -> None:
 
 def test_after_a_pause_it_offers_to_resume(user_data: UserData) -> None:
     number, ahead = running_run(user_data, "shoes-white"), JobsAhead(user_data)
-    ahead.pause()
+    ahead.pause([number])
     JobQueue(user_data).settle(number, "paused", "")
     words, buttons = shown(EngineView(phase="ready"), user_data, ahead)
     assert words.startswith("Training shoes-white is paused at step 312 of 3,000. All is saved")

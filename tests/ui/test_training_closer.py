@@ -9,8 +9,8 @@ from studio.jobs.training_desk import TrainingView
 from studio.runs.events import AnyEvent
 from studio.runs.folder import RunFolder
 from studio.runs.follower import RunHistory
-from studio.ui.training_closer import checked_look, neighbour, render
-from studio.ui.training_page import Look
+from studio.ui.selection import SelectedImage
+from studio.ui.training_closer import checked_image, render
 from studio.ui.training_pictures import Thumbnails
 from tests.runs.told_runs import PROMPTS, make_run, sample_event
 from tests.ui.told_scores import near, score_event
@@ -42,7 +42,7 @@ def three_steps(run: RunFolder) -> TrainingView:
 def test_base_and_lora_of_the_same_prompt_stand_side_by_side_with_captions(
     run: RunFolder, thumbnails: Thumbnails
 ) -> None:
-    shown = render(Look("a", 500, 1), three_steps(run), thumbnails)
+    shown = render(SelectedImage(step=500, picture=1), three_steps(run), thumbnails)
     assert shown["closer-box"]["visible"] is True
     base, lora = shown["closer-slider"]["value"]
     assert base == str(run.root / "samples/base/1-seed43.png")
@@ -53,38 +53,39 @@ def test_base_and_lora_of_the_same_prompt_stand_side_by_side_with_captions(
     assert PROMPTS[1] in words
     assert "1.png" in words
     assert "distance 0.30" in words
+    assert shown["closer-known"]["value"] == [(500, 2), (1000, 2)]
     assert shown["closer-step"]["choices"] == [("500", 500), ("1,000", 1000)]
     assert [shown[f"closer-{name}"]["interactive"] for name in ("previous-step", "next-step")] == [False, True]
     assert [shown[f"closer-{name}"]["interactive"] for name in ("previous-picture", "next-picture")] == [True, False]
 
 
 def test_a_picture_that_is_missing_is_said_and_nothing_is_compared(run: RunFolder, thumbnails: Thumbnails) -> None:
-    shown = render(Look("a", 500, 1), view_of(run, sample_event(run.root, 500, lost=1)), thumbnails)
+    shown = render(SelectedImage(step=500, picture=1), view_of(run, sample_event(run.root, 500, lost=1)), thumbnails)
     assert shown["closer-slider"] == {"__type__": "update", "value": None, "visible": False}
     assert "not valid, or no longer in its folder" in shown["closer-words"]
     outside = sample_event(run.root, 500).model_copy(update={"base": ("../x.png", "../x.png")})
-    assert render(Look("a", 500, 1), view_of(run, outside), thumbnails)["closer-slider"]["value"] is None
+    assert (
+        render(SelectedImage(step=500, picture=1), view_of(run, outside), thumbnails)["closer-slider"]["value"] is None
+    )
 
 
-@pytest.mark.parametrize("look", [None, Look("another run", 500, 0), Look("a", 501, 0), Look("a", 500, 2)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        None,
+        SelectedImage(step=501, picture=0),
+        SelectedImage(step=500, picture=2),
+        SelectedImage(step=500, picture=-1),
+    ],
+)
 def test_it_is_closed_where_there_is_no_such_picture_any_more(
-    run: RunFolder, thumbnails: Thumbnails, look: Look | None
+    run: RunFolder, thumbnails: Thumbnails, image: SelectedImage | None
 ) -> None:
-    assert render(look, three_steps(run), thumbnails)["closer-box"]["visible"] is False
-
-
-def test_one_goes_on_to_the_next_step_and_prompt_and_stays_at_the_ends(run: RunFolder) -> None:
-    view, first = three_steps(run), Look("a", 500, 0)
-    assert neighbour(first, view, steps=1) == Look("a", 1000, 0)
-    assert neighbour(first, view, steps=-1) == first
-    assert neighbour(Look("a", 1000, 0), view, steps=1) == Look("a", 1000, 0)
-    assert neighbour(first, view, pictures=1) == Look("a", 500, 1)
-    assert neighbour(Look("a", 500, 1), view, pictures=1) == Look("a", 500, 1)
-    assert neighbour(first, view, pictures=-1) == first
+    assert render(image, three_steps(run), thumbnails)["closer-box"]["visible"] is False
 
 
 @pytest.mark.parametrize(("step", "picture"), [(501, 0), (500, 2), (500, -1), ("500", 0), (None, None), (500, "../x")])
 def test_what_a_page_names_is_checked(run: RunFolder, step: object, picture: object) -> None:
     with pytest.raises(RunError, match="There is no picture"):
-        checked_look(three_steps(run), step, picture)
-    assert checked_look(three_steps(run), 500, 1) == Look("a", 500, 1)
+        checked_image(three_steps(run), step, picture)
+    assert checked_image(three_steps(run), 500, 1) == SelectedImage(step=500, picture=1)

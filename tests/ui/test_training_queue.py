@@ -12,7 +12,7 @@ from studio.jobs.training_desk import TrainingDesk
 from studio.paths import UserData
 from studio.runs.folder import RunFolder, RunStatus, new_run_folder, write_status
 from studio.ui.training_page import TrainingPage
-from studio.ui.training_queue import act_on_job, queue_html
+from studio.ui.training_queue import act_on_job, queue_html, run_of_job
 from tests.ui.queued import job_line
 
 
@@ -55,10 +55,11 @@ def test_a_removed_job_leaves_its_run_and_the_words_say_so(page: TrainingPage) -
 
 
 def test_a_run_is_shown_by_its_row(page: TrainingPage) -> None:
-    act_on_job(page, "show", job_id(page, "one"))
-    run = page.desk.view.run
-    assert run is not None
-    assert run.name.endswith("-one")
+    assert run_of_job(page, job_id(page, "one")).endswith("-one")
+    with pytest.raises(RunError):
+        run_of_job(page, 99)
+    with pytest.raises(RunError):
+        run_of_job(page, "1")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,319 @@
+"""Two pages at once, each with a run and a batch of its own: what is pressed on one is about what that one shows."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from studio.batches.folder import BatchFolder
+from studio.jobs.batch_desk import BatchDesk
+from studio.jobs.job import JobState
+from studio.jobs.queue import JobQueue
+from studio.loras.library import shipped_loras
+from studio.paths import UserData
+from studio.runs.events import AnyEvent
+from studio.runs.folder import REQUESTS, RunFolder, RunState, RunStatus, pending_requests, take_requests, write_status
+from tests.browser.conftest import Profiles
+from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state
+from tests.browser.studio_process import RunningStudio, running_studio
+from tests.jobs.test_batch_desk import make_batch, note
+from tests.runs.told_runs import SETTINGS, make_run, sample_event, step_event
+
+RANKS = {"20261124-220000-first": 64, "20261125-220000-second": 4}
+LORA = "samples/step-{step:06}/lora.safetensors"
+NO_SCREEN = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}  # or “Open the folder” would open windows here
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A studio with two runs and two batches, and the pages of two browsers: the first shows the first of each."""
+
+    studio: RunningStudio
+    runs: tuple[RunFolder, RunFolder]
+    batches: tuple[BatchFolder, BatchFolder]
+    pages: tuple[Page, Page]
+
+    @property
+    def queue(self) -> JobQueue:
+        return JobQueue(self.studio.user_data)
+
+    def expect_jobs(self, **states: JobState) -> None:
+        """Wait for the states of the jobs of what the pages `one` and `two` show, and see that there are no others."""
+        names = {job.run.name for job in self.queue.jobs()}
+        shown = dict(zip(("one", "two"), self.runs if names & set(RANKS) else self.batches, strict=True))
+        told: dict[str, str] = {}
+        for _ in range(100):
+            told = {job.run.name: job.state for job in self.queue.jobs()}
+            if told == {shown[page].name: state for page, state in states.items()}:
+                return
+            self.pages[0].wait_for_timeout(50)
+        raise AssertionError(f"the queue has {told}, not {states}")
+
+
+def told_events(run: Path) -> list[AnyEvent]:
+    """Three hundred steps with pictures of three of them."""
+    events: list[AnyEvent] = [step_event(step) for step in range(1, 301)]
+    for step in (100, 200, 300):
+        events.append(sample_event(run, step))
+        shutil.copyfile(shipped_loras() / "white-ground.safetensors", run / LORA.format(step=step))
+    return events
+
+
+def two_batches(user_data: UserData) -> tuple[BatchFolder, BatchFolder]:
+    """The older one has a picture, the newer two."""
+    first, second = sorted((make_batch(BatchDesk(user_data), name) for name in ("one", "two")), key=lambda b: b.name)
+    for batch, number in ((first, 1), (second, 2)):
+        for item in range(number):
+            note(batch, item)
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    """A studio where nobody works on what is in the queue."""
+    user_data = UserData(tmp_path_factory.mktemp("two-pages") / "user_data")
+    for name, rank in RANKS.items():
+        run = user_data.runs / name
+        make_run(run, told_events(run), settings=SETTINGS.model_copy(update={"rank": rank}))
+    two_batches(user_data)
+    with FileLock(user_data.root / "worker.lock"), running_studio(user_data.root, environment=NO_SCREEN) as running:
+        yield running
+
+
+@pytest.fixture
+def prepared(studio: RunningStudio, profiles: Profiles) -> Iterator[Prepared]:
+    """With what is in the queue, and what was asked for, taken back afterwards."""
+    desk = BatchDesk(studio.user_data)
+    first, second = (desk.batch_named(name) for name in sorted(desk.view().names))
+    runs = tuple(RunFolder(studio.user_data.runs / name) for name in RANKS)
+    one, two = (profiles(1280, dark).new_page() for dark in (False, True))
+    yield Prepared(studio, (runs[0], runs[1]), (first, second), (one, two))
+    for page in (one, two):
+        page.close()
+    queue = JobQueue(studio.user_data)
+    for job in queue.jobs():
+        queue.remove(job.id)
+    for folder in (*runs, first.job, second.job):
+        take_requests(folder)
+
+
+def show_runs(prepared: Prepared, state: RunState) -> None:
+    """Both runs stand so; each page shows its own."""
+    for page, run in zip(prepared.pages, prepared.runs, strict=True):
+        write_status(run, RunStatus(state=state, step=300, num_steps=400))
+        page.goto(prepared.studio.url)
+        open_training(page)
+        choose(page, "training-run", run.name)
+        expect(page.locator("#training-files")).to_contain_text(run.name)
+
+
+def show_batches(prepared: Prepared, state: RunState) -> None:
+    """Likewise of the batches."""
+    for page, batch in zip(prepared.pages, prepared.batches, strict=True):
+        write_status(batch.job, RunStatus(state=state, step=1, num_steps=4))
+        page.goto(prepared.studio.url)
+        open_batch(page)
+        choose(page, "batch-run", batch.name)
+        expect(page.locator("#batch-files")).to_contain_text(batch.name)
+
+
+def press(page: Page, name: str) -> None:
+    button = page.locator(f"#{name}")
+    expect(button).to_be_enabled()
+    button.click()
+
+
+def expect_asked(page: Page, run: RunFolder, *requests: str) -> None:
+    """What was asked of a run, once the page's press has arrived."""
+    for _ in range(100):
+        if pending_requests(run) == set(requests):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{run.name} was asked for {sorted(pending_requests(run))}, not for {sorted(requests)}")
+
+
+def toast_after(page: Page, name: str) -> Locator:
+    press(page, name)
+    return toast(page)
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["older first", "newer first"])
+def test_a_run_is_asked_by_the_page_that_shows_it(prepared: Prepared, first: int) -> None:
+    show_runs(prepared, "running")
+    page, run, other = prepared.pages[first], prepared.runs[first], prepared.runs[1 - first]
+    for number in range(len(REQUESTS)):
+        press(page, f"training-{REQUESTS[number]}")
+        expect_asked(page, run, *REQUESTS[: number + 1])
+    assert pending_requests(other) == set()
+    press(prepared.pages[1 - first], "training-sample")
+    expect_asked(page, other, "sample")
+
+
+def test_a_run_is_resumed_by_the_page_that_shows_it(prepared: Prepared) -> None:
+    show_runs(prepared, "paused")
+    one, two = prepared.pages
+    press(one, "training-resume")
+    expect(training_state(one)).to_contain_text("In the queue, place 1.")
+    prepared.expect_jobs(one="queued")
+    press(two, "training-resume")
+    expect(training_state(two)).to_contain_text("In the queue, place 2.")
+    prepared.expect_jobs(one="queued", two="queued")
+    expect(training_state(one)).to_contain_text("In the queue, place 1.")
+
+
+@pytest.mark.parametrize(("button", "state"), [("pause", "paused"), ("stop", "stopped")])
+def test_the_job_of_the_run_that_is_shown_is_halted(prepared: Prepared, button: str, state: JobState) -> None:
+    for run in prepared.runs:
+        prepared.queue.add("train", run.root, run.name)
+    show_runs(prepared, "waiting")
+    one, two = prepared.pages
+    press(one, f"training-{button}")
+    prepared.expect_jobs(one=state, two="queued")
+    press(two, f"training-{button}")
+    prepared.expect_jobs(one=state, two=state)
+
+
+def test_what_comes_out_is_of_the_run_that_is_shown(prepared: Prepared) -> None:
+    show_runs(prepared, "finished")
+    for page, run in zip(prepared.pages, prepared.runs, strict=True):
+        expect(toast_after(page, "training-folder")).to_contain_text(str(run.root))
+        press(page, "training-duplicate")
+        expect(page.locator("#training-rank input")).to_have_value(str(RANKS[run.name]))
+        with page.expect_download() as download:
+            press(page, "training-report")
+        assert download.value.suggested_filename == f"{run.name}-report.html"
+
+
+def test_each_page_draws_and_compares_as_it_was_told_and_keeps_that_through_a_reload(prepared: Prepared) -> None:
+    show_runs(prepared, "finished")
+    one, two = prepared.pages
+    choose(one, "plot-window", "Last 200")
+    one.locator("#plot-log input").check()
+    field(one, "plot-overlay").click()
+    one.get_by_role("option", name=prepared.runs[1].name).click()
+    differences = one.locator("#training-differences table")
+    expect(differences.locator("td")).to_have_text(["Rank", "64", "4"])
+    for page, shown in ((one, ("Last 200", True, 1)), (two, ("All steps", False, 0))):
+        page.reload()
+        open_training(page)
+        expect(page.locator("#training-files")).to_contain_text(prepared.runs[prepared.pages.index(page)].name)
+        window, log, compared = shown
+        expect(field(page, "plot-window")).to_have_value(window)
+        expect(page.locator("#plot-log input")).to_be_checked(checked=log)
+        expect(page.locator("#training-differences table")).to_have_count(compared)
+
+
+def test_an_image_is_open_on_one_page_alone_and_every_press_moves_it(prepared: Prepared) -> None:
+    show_runs(prepared, "finished")
+    one, two = prepared.pages
+    one.locator(".samples .sample[data-step='100']").first.click()
+    closer = one.locator("#training-closer")
+    expect(closer).to_contain_text("LoRA at step 100 ▶")
+    one.evaluate(
+        "async () => { const next = document.querySelector('#closer-next-step'); next.click();"
+        "await new Promise((done) => setTimeout(done, 60)); next.click(); }"
+    )
+    expect(closer).to_contain_text("LoRA at step 300 ▶")
+    expect(one.locator("#closer-next-step")).to_be_disabled()
+    two.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # what a browser sends on coming back
+    expect(two.locator("#training-closer")).to_be_hidden()
+    one.reload()
+    open_training(one)
+    expect(closer).to_contain_text("LoRA at step 300 ▶")
+    expect(one.locator("#training-files")).to_contain_text(prepared.runs[0].name)
+    choose(one, "training-run", prepared.runs[1].name)
+    expect(closer).to_be_hidden()
+
+
+def test_a_run_that_is_gone_is_refused_and_no_other_takes_its_place(prepared: Prepared, tmp_path: Path) -> None:
+    show_runs(prepared, "paused")
+    page, (gone, other) = prepared.pages[0], prepared.runs
+    shutil.move(gone.root, tmp_path / "moved")
+    try:
+        expect(toast_after(page, "training-resume")).to_contain_text(f"There is no run {gone.name} any more")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        expect(page.locator("#training-state .problem")).to_contain_text("Choose another under “Run”")
+        expect(page.locator("#training-resume")).to_be_disabled()
+        prepared.expect_jobs()
+        choose(page, "training-run", other.name)
+        expect(page.locator("#training-files")).to_contain_text(other.name)
+    finally:
+        shutil.move(tmp_path / "moved", gone.root)
+
+
+def test_what_is_started_on_a_page_is_shown_there_and_a_row_of_the_queue_too(prepared: Prepared) -> None:
+    show_runs(prepared, "finished")
+    (one, two), (first, second) = prepared.pages, prepared.runs
+    press(one, "start-training")
+    expect(training_state(one)).to_contain_text("In the queue, place 1.")
+    (job,) = prepared.queue.jobs()
+    try:
+        expect(field(one, "training-run")).to_have_value(job.run.name)
+        two.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        show = two.get_by_role("button", name=f"Show {job.title}")
+        expect(show).to_be_visible()
+        expect(field(two, "training-run")).to_have_value(second.name)
+        show.click()
+        expect(field(two, "training-run")).to_have_value(job.run.name)
+        choose(one, "training-run", first.name)
+        expect(training_state(two)).to_contain_text("In the queue, place 1.")
+    finally:
+        shutil.rmtree(job.run_folder)
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["older first", "newer first"])
+def test_a_batch_is_asked_by_the_page_that_shows_it(prepared: Prepared, first: int) -> None:
+    show_batches(prepared, "running")
+    page, batch, other = prepared.pages[first], prepared.batches[first], prepared.batches[1 - first]
+    press(page, "batch-pause")
+    expect_asked(page, batch.job, "pause")
+    press(page, "batch-stop")
+    expect_asked(page, batch.job, "pause", "stop")
+    assert pending_requests(other.job) == set()
+    press(prepared.pages[1 - first], "batch-stop")
+    expect_asked(page, other.job, "stop")
+
+
+def test_a_batch_is_resumed_copied_and_opened_by_the_page_that_shows_it(prepared: Prepared) -> None:
+    show_batches(prepared, "stopped")
+    (one, two), (first, second) = prepared.pages, prepared.batches
+    for page, batch, number in ((one, first, 1), (two, second, 2)):
+        page.reload()
+        open_batch(page)
+        expect(page.locator("#batch-files")).to_contain_text(batch.name)
+        expect(page.locator("#batch-state")).to_contain_text(f"{number} of 4 pictures")
+        expect(toast_after(page, "batch-folder")).to_contain_text(str(batch.root))
+        press(page, "batch-duplicate")
+        expect(field(page, "batch-name")).to_have_value(batch.name.rpartition("-")[2])
+    press(one, "batch-resume")
+    expect(one.locator("#batch-state")).to_contain_text("In the queue.")
+    prepared.expect_jobs(one="queued")
+    press(one, "batch-as-dataset")
+    expect(one.locator("#dataset-summary")).to_contain_text("1 will be trained on")
+    press(two, "batch-resume")
+    expect(two.locator("#batch-state")).to_contain_text("In the queue.")
+    prepared.expect_jobs(one="queued", two="queued")
+
+
+def test_the_choice_outlives_the_studio(prepared: Prepared, tmp_path: Path) -> None:
+    user_data = UserData(tmp_path)
+    for name in RANKS:
+        make_run(user_data.runs / name, [])
+    page = prepared.pages[0]
+    with running_studio(user_data.root) as first:
+        page.goto(first.url)
+        open_training(page)
+        older, newer = RANKS
+        expect(page.locator("#training-files")).to_contain_text(newer)
+        choose(page, "training-run", older)
+        expect(page.locator("#training-files")).to_contain_text(older)
+        page.goto("about:blank")  # else Gradio reloads it at a moment of its own
+    with running_studio(user_data.root, port=first.port):
+        page.goto(first.url)
+        open_training(page)
+        expect(page.locator("#training-files")).to_contain_text(older)
+        expect(field(page, "training-run")).to_have_value(older)
