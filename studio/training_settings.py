@@ -237,11 +237,6 @@ class TrainingSettings(Settings):
             raise ValueError("prior_dataset must be other pictures than dataset")
         return self
 
-    @property
-    def micro_batches(self) -> int:
-        """How many batches the whole training computes."""
-        return self.max_train_steps * self.gradient_accumulation_steps
-
 
 class Preset(Settings):
     """A set of changes to the defaults, and what they are for."""

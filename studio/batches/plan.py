@@ -156,16 +156,6 @@ def make_plan(settings: BatchSettings, *, wildcards: Path) -> BatchPlan:
     return BatchPlan(parts, parts.digest())
 
 
-def store_plan(settings: BatchSettings, *, wildcards: Path, folder: Path) -> BatchPlan:
-    """Plan a batch and fix it in `folder`.
-
-    Raises:
-        BatchError, OSError: as `make_plan` and `BatchPlan.store`.
-    """
-    make_plan(settings, wildcards=wildcards).store(folder)
-    return open_plan(folder)
-
-
 def open_plan(folder: Path) -> BatchPlan:
     """Read a stored plan back.
 

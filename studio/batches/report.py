@@ -120,11 +120,6 @@ def _rejected(folder: BatchFolder, found: _Found) -> list[str]:
     return lines
 
 
-def _scores(found: _Found) -> list[str]:
-    sentences = summarise_scores(found.scores).sentences
-    return ["## Scores", "", *(f"- {words}" for words in sentences)] if found.scores else []
-
-
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     return lines + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]

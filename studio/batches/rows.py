@@ -1,6 +1,5 @@
 """The rows of a plan, however many: kept as JSON lines, found by number, never all in memory."""
 
-import io
 import json
 import threading
 from array import array
@@ -128,12 +127,6 @@ def open_rows(path: Path) -> Rows:
                 place = chunk.find(b"\n", place + 1)
             start += len(chunk)
     return Rows(path, offsets)
-
-
-def rows_in_memory(rows: Iterable[Row]) -> Rows:
-    """A few rows that need no file."""
-    file = io.BytesIO()
-    return Rows(file, write_rows(rows, file))
 
 
 def _row(line: bytes) -> Row:

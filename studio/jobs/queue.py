@@ -91,14 +91,6 @@ class JobQueue:
             _set_line(connection, line)
             return _job(connection, job_id)
 
-    def move_to_front(self, job_id: int) -> Job:
-        """Make a waiting job the next one to start.
-
-        Raises:
-            RunError: where it does not wait.
-        """
-        return self.move(job_id, 1)
-
     def pause(self, job_id: int) -> Job:
         """Pause a job: at once where it waits; where it runs, it saves after the step in work and then ends.
 

@@ -42,10 +42,6 @@ class BatchOrder:
             self._add_epoch()
         return self._batches[number]
 
-    def epoch_of(self, number: int) -> float:
-        """How many times the data were seen when that many batches are done."""
-        return number * self.batch_size / sum(item.repeats for item in self.items)
-
     def _add_epoch(self) -> None:
         rng = random.Random(seed_of("order", self.seed, self._epoch))
         by_bucket: dict[Bucket, list[int]] = {}

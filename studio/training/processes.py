@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import broadcast_object_list, gather, gather_object
+from accelerate.utils import gather, gather_object
 
 from studio.engine.device import pick_device
 from studio.training_settings import MixedPrecisionName
@@ -44,13 +44,6 @@ class Processes:
         """Until all are here."""
         if self.count > 1:
             self.accelerator.wait_for_everyone()
-
-    def agree(self, value: str) -> str:
-        """The first process's value, for all."""
-        if self.count == 1:
-            return value
-        values = broadcast_object_list([value])
-        return str(values[0])
 
     def all_of(self, values: torch.Tensor) -> torch.Tensor:
         """(processes × n) from (n,) of each."""

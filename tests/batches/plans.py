@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from studio.batch_settings import BatchSettings
-from studio.batches.plan import BatchPlan, make_plan
+from studio.batches.plan import BatchPlan, make_plan, open_plan
 from studio.settings import GenerationSettings, parse_settings
 
 
@@ -14,6 +14,12 @@ def settings_of(**values: object) -> BatchSettings:
 
 def plan_of(folder: Path = Path("no wildcards"), /, **values: object) -> BatchPlan:
     return make_plan(settings_of(**values), wildcards=folder)
+
+
+def store_plan(settings: BatchSettings, *, wildcards: Path, folder: Path) -> BatchPlan:
+    """Planned, fixed in `folder`, and read back."""
+    make_plan(settings, wildcards=wildcards).store(folder)
+    return open_plan(folder)
 
 
 def prompts_of(plan: BatchPlan) -> list[str]:

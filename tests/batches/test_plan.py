@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from studio.batches.plan import store_plan
 from studio.errors import BatchError
 from studio.settings import SEED_MAX, GenerationSettings, LoraChoice
-from tests.batches.plans import SHARED, counts_by_hand, plan_of, prompts_of, settings_of, wildcard_folder
+from tests.batches.plans import SHARED, counts_by_hand, plan_of, prompts_of, settings_of, store_plan, wildcard_folder
 
 SHOES = {"prompts": "a {colour} {type}", "attributes": "colour: black, brown, white\ntype: boot, sandal"}
 

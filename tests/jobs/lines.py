@@ -22,7 +22,7 @@ def running_run(user_data: UserData, name: str, status: RunStatus = RUNNING) -> 
     """A run that is the first of the queue and runs; its process is this one."""
     number = queued_run(user_data, name, status)
     queue = JobQueue(user_data)
-    queue.move_to_front(number)
+    queue.move(number, 1)
     assert queue.begin(number, pid=1, process_start_time=0) is not None
     return number
 

@@ -44,7 +44,7 @@ def test_an_empty_queue_says_so_and_makes_no_file(user_data: UserData) -> None:
 
 def test_the_list_shows_place_state_steps_time_left_and_message(user_data: UserData) -> None:
     shoes, _, failed = (add_job(user_data, name) for name in ("shoes", "a cat", "bags"))
-    JobQueue(user_data).move_to_front(failed.id)
+    JobQueue(user_data).move(failed.id, 1)
     begin(user_data, failed.id)
     JobQueue(user_data).settle(failed.id, "failed", "All 3 attempts ended. The end of its log:\nTraceback\nError")
     begin(user_data, shoes.id)

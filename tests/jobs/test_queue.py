@@ -31,7 +31,7 @@ def queue(user_data: UserData) -> JobQueue:
 
 
 def begin(queue: JobQueue, job: Job) -> Job:
-    queue.move_to_front(job.id)
+    queue.move(job.id, 1)
     begun = queue.begin(job.id, pid=1, process_start_time=1.5)
     assert begun is not None
     return begun
@@ -50,7 +50,7 @@ def test_looking_makes_no_file(user_data: UserData, queue: JobQueue) -> None:
 def test_jobs_stand_in_the_order_in_which_they_were_added_and_moved(user_data: UserData, queue: JobQueue) -> None:
     first, _, third = (add_job(user_data, name) for name in ("one", "two", "three"))
     assert titles(queue) == ["one", "two", "three"]
-    assert queue.move_to_front(third.id).position == 1
+    assert queue.move(third.id, 1).position == 1
     assert titles(queue) == ["three", "one", "two"]
     assert queue.move(first.id, 99).position == 3, "beyond the end means the end"
     assert queue.move(third.id, 2).position == 2
@@ -110,7 +110,7 @@ def test_resuming_gives_all_attempts_back_and_takes_back_what_was_asked(user_dat
     [
         ("running", JobQueue.resume, r"is running, so it cannot be resumed\. Pause or stop it first, or wait"),
         ("running", JobQueue.remove, r"is running, so it cannot be removed\. Pause or stop it first, or wait"),
-        ("running", JobQueue.move_to_front, r"is running, so it has no place in the line"),
+        ("running", lambda queue, job_id: queue.move(job_id, 1), r"is running, so it has no place in the line"),
         ("finished", JobQueue.resume, r"is finished, so it cannot be resumed\. Its results are in its run's folder"),
         ("finished", JobQueue.stop, r"is finished already, so it cannot be stopped"),
         ("stopped", JobQueue.stop, r"is stopped already, so it cannot be stopped\. .*jobs resume 1"),

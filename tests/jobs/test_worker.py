@@ -74,7 +74,7 @@ def running_pid(user_data: UserData, job: Job) -> int:
 def test_jobs_run_one_after_the_other_by_their_place(user_data: UserData, queue: JobQueue) -> None:
     busy = "flag = run.parent / 'busy'; flag.touch(exist_ok=False); time.sleep(0.05); flag.unlink();" + FINISHES
     jobs = [add_job(user_data, name, busy) for name in ("one", "two", "three")]
-    queue.move_to_front(jobs[2].id)
+    queue.move(jobs[2].id, 1)
     work_here(user_data)
     assert [name for name, _ in started(user_data)] == ["three", "one", "two"]
     assert all((job.state, job.message, job.pid) == ("finished", "All steps are done.", 0) for job in queue.jobs())

@@ -86,10 +86,6 @@ def test_regularisation_pictures_must_be_others() -> None:
         settings(prior_dataset="shoes")
 
 
-def test_the_whole_training_computes_steps_times_accumulation_batches() -> None:
-    assert settings(max_train_steps=7, gradient_accumulation_steps=3).micro_batches == 21
-
-
 def test_settings_come_back_from_their_json() -> None:
     for name in PRESETS:
         given = settings(**PRESETS[name].changes, name=name)

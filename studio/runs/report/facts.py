@@ -22,7 +22,7 @@ from studio.runs.events import (
     StepEvent,
     read_events,
 )
-from studio.runs.folder import BUSY_STATES, RunFolder, RunState, RunStatus, read_status
+from studio.runs.folder import RunFolder, RunState, RunStatus, read_status
 from studio.runs.plan import TrainingPlan, read_plan
 from studio.training_settings import TrainingSettings
 
@@ -80,10 +80,6 @@ class RunFacts:
     @property
     def name(self) -> str:
         return self.settings.name if self.settings else self.run.name
-
-    @property
-    def is_busy(self) -> bool:
-        return self.status.state in BUSY_STATES
 
     @property
     def step(self) -> int:
