@@ -68,6 +68,7 @@
     if (!document.querySelector("#dataset-detail")?.checkVisibility() || document.querySelector("dialog[open]")) return;
     const caption = document.querySelector("#dataset-caption textarea");
     if (event.target === caption) {
+      if (event.isComposing) return; // Enter and Escape choose among an input method's words
       if (event.key === "Escape" || (event.key === "Enter" && !event.shiftKey)) {
         event.preventDefault();
         caption.blur();
@@ -193,8 +194,9 @@
     svg.append(line);
   });
 
-  // Another tab of the browser may have started something meanwhile.
+  // Another tab or window of the browser may have started something meanwhile.
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") press("#wake");
   });
+  window.addEventListener("focus", () => press("#wake"));
 }

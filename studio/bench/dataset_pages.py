@@ -41,7 +41,7 @@ def measure(source: Path, user_data: UserData) -> PageTurns:
     seconds = []
     for query in QUERIES:
         start = time.perf_counter()
-        render_page(desk, query, selected="")
+        render_page(desk, query)
         seconds.append(time.perf_counter() - start)
     grown = process.memory_info().rss - before
     desk.close()

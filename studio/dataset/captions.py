@@ -75,6 +75,28 @@ def guess_caption(path: Path) -> tuple[str, str]:
     return " ".join(text.split()), encoding
 
 
+def check_typed(key: str, caption: str) -> str:
+    """A caption that was typed for an image, as it is.
+
+    Raises:
+        DatasetError: where it is too long, or no text.
+    """
+    try:
+        num_bytes = len(caption.encode())
+    except UnicodeEncodeError as error:
+        character = f"U+{ord(caption[error.start]):04X}"
+        raise DatasetError(
+            f"The caption of {key} cannot be saved: its character {error.start + 1} ({character}) is half of one. "
+            "Delete it and type it again."
+        ) from error
+    if num_bytes > MAX_CAPTION_BYTES:
+        raise DatasetError(
+            f"The caption of {key} must have at most {MAX_CAPTION_BYTES:,} bytes, got {num_bytes:,}. Shorten it: a "
+            "caption is a line or two."
+        )
+    return caption
+
+
 def _not_utf8(content: bytes, position: int) -> CaptionReading:
     sentence = f"Byte {position + 1} of the caption file, 0x{content[position]:02x}, is not UTF-8."
     return _recodable("caption not UTF-8", sentence, content)

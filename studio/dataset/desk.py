@@ -3,6 +3,7 @@
 import re
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,36 @@ from studio.dataset.intake import NOT_TAKEN, DroppedFile, common_folder, keep_no
 from studio.dataset.library import FILES, DatasetLibrary
 from studio.dataset.opened import CheckProgress, OpenedDataset
 from studio.dataset.recipe import DatasetRecipe
+from studio.dataset.row import DatasetRow
 from studio.dataset.rows import CountTokens
 from studio.errors import DatasetError, StudioError, system_error_sentence
 from studio.files import write_atomically
 from studio.paths import UserData
+from studio.results import Fact
 
 LAST_OPENED = "last-opened.txt"
 _REPEATS = re.compile(r"\d+_")  # a kohya folder counts only below the source
+
+Stamp = tuple[int, int]
+"""When a caption was read: which opening of a dataset, which change since. A later one is greater."""
+
+
+class TypedCaption(Fact):
+    """A caption as it was typed, and the image that it was typed for.
+
+    Attributes:
+        dataset: the dataset's name.
+        key: the image's key in it.
+        text: all that was in the box.
+        page: which page of a browser sends it.
+        number: greater in every text that the same page sends later.
+    """
+
+    dataset: str
+    key: str
+    text: str
+    page: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -51,8 +75,10 @@ class DatasetDesk:
         self._checker = PictureChecker(user_data.cache / "picture-checks.db", self.thumbnails)
         self._count_tokens = count_tokens
         self._lock = threading.RLock()
+        self._reading = threading.Lock()  # held while a source is read: a caption saved meanwhile would be missed
+        self._latest: dict[tuple[str, str], TypedCaption] = {}
         self._opened: OpenedDataset | None = None
-        self._num_opened = 0
+        self._num_opened = int(time.time())  # greater than that of any studio before, which open pages remember
         self._problem = ""
         self._stop = threading.Event()
         self._check: threading.Thread | None = None
@@ -83,6 +109,25 @@ class DatasetDesk:
         """Whether a dataset is open."""
         return self._opened is not None
 
+    @property
+    def stamp(self) -> Stamp:
+        """Take it before the captions that are sent with it: what is newer than its stamp does no harm."""
+        with self._lock:
+            return self._num_opened, self._opened.num_changes if self._opened else 0
+
+    def opened_as(self, name: str) -> OpenedDataset:
+        """The open dataset, where it is the one that a page acts on.
+
+        Raises:
+            DatasetError: where another was opened meanwhile.
+        """
+        if self.opened.name != name:
+            raise DatasetError(
+                f"Nothing was changed: this page shows the dataset {name}, and {self.opened.name} was opened "
+                f"meanwhile, perhaps in another tab. Open {name} again to change it."
+            )
+        return self.opened
+
     def restore(self) -> None:
         """Open what was open when the studio was last used; why it cannot be is in the view."""
         last = self.library.folder / LAST_OPENED
@@ -101,8 +146,9 @@ class DatasetDesk:
         Raises:
             DatasetError: where it or its pictures cannot be read; the one before stays open.
         """
-        opened = self.library.open(name, count_tokens=self._count_tokens)
-        self._put(opened)
+        with self._reading:
+            opened = self.library.open(name, count_tokens=self._count_tokens)
+            self._put(opened)
         return opened
 
     def open_folder(self, typed: str, *, resolution: int | None = None, name: str = "") -> OpenedDataset:
@@ -154,12 +200,41 @@ class DatasetDesk:
         Raises:
             DatasetError: where the source cannot be read so; the recipe stays as it was.
         """
-        before = self.opened
-        place = self.library.place(before.name)
-        opened = OpenedDataset(before.name, place, recipe, count_tokens=self._count_tokens)
-        self.library.save_recipe(before.name, recipe)
-        self._put(opened)
+        with self._reading:
+            before = self.opened
+            place = self.library.place(before.name)
+            opened = OpenedDataset(before.name, place, recipe, count_tokens=self._count_tokens)
+            self.library.save_recipe(before.name, recipe)
+            self._put(opened)
         return opened
+
+    def save_caption(self, typed: TypedCaption) -> tuple[DatasetRow, Stamp]:
+        """Save a caption in the dataset it was typed for, also where another is open by now.
+
+        A text that arrives after a later one of the same page changes nothing.
+
+        Returns:
+            The image as it stands then, and when that was.
+
+        Raises:
+            DatasetError: where the dataset or its image is gone, or the text is no caption; nothing is changed then.
+            OSError: where it cannot be saved; nothing is changed then.
+        """
+        with self._reading:
+            opened = self._opened
+            if opened is None or opened.name != typed.dataset:
+                opened = self.library.open(typed.dataset, count_tokens=self._count_tokens)
+            place = (typed.dataset, typed.key)
+            latest = self._latest.get(place)
+            if latest is None or latest.page != typed.page or latest.number < typed.number:
+                opened.set_caption(typed.key, typed.text)
+                self._latest[place] = typed
+            stamp = self._num_opened, opened.num_changes
+            return opened.row(typed.key), stamp
+
+    def count_tokens(self, caption: str) -> int:
+        """How many tokens a caption has."""
+        return self._count_tokens(caption)
 
     def check(self) -> None:
         """Look at whatever of the open dataset was not looked at yet, in the background."""

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from studio.dataset.buckets import Bucket, assign_bucket, buckets_for
-from studio.dataset.captions import guess_caption
+from studio.dataset.captions import check_typed, guess_caption
 from studio.dataset.checker import PictureChecker
 from studio.dataset.edits import Edit, EditLog, SwitchChange, TextChange
 from studio.dataset.intake import NOT_TAKEN, read_not_taken
@@ -86,6 +86,11 @@ class OpenedDataset:
     # What there is
 
     @property
+    def num_changes(self) -> int:
+        """How many changes were made since it was opened, steps of undo and redo among them."""
+        return self._num_changes
+
+    @property
     def version(self) -> str:
         """Another one after every change that a page would show; while pictures are checked, ten times in all."""
         progress = self.progress
@@ -133,13 +138,10 @@ class OpenedDataset:
         """All rows that the query lets through."""
         return find_rows(self.rows, query, bucket_of=self.bucket_words)
 
-    def neighbour(self, query: DatasetQuery, key: str, *, step: int) -> tuple[str, int]:
-        """The key `step` pictures on among those found, and the number of its page; it stops at the ends."""
+    def page_with(self, query: DatasetQuery, key: str) -> int:
+        """The number of the page of those found that has a picture; the query's own where none has."""
         keys = [row.key for row in self.found(query)]
-        if not keys:
-            return "", 1
-        index = min(max(keys.index(key) + step, 0), len(keys) - 1) if key in keys else 0
-        return keys[index], index // query.per_page + 1
+        return keys.index(key) // query.per_page + 1 if key in keys else query.page
 
     def page(self, query: DatasetQuery) -> RowPage:
         """One page of them."""
@@ -151,10 +153,6 @@ class OpenedDataset:
             return ""
         bucket = assign_bucket(row.facts.width, row.facts.height, self.buckets).bucket
         return f"{bucket.width} × {bucket.height}"
-
-    def count_tokens(self, caption: str) -> int:
-        """How many tokens a caption has."""
-        return self._count_tokens(caption)
 
     @property
     def next_undo(self) -> str:
@@ -204,11 +202,15 @@ class OpenedDataset:
 
         Returns:
             How many changed.
+
+        Raises:
+            DatasetError: where a picture is not there, or a text is no caption; nothing is changed then.
+            OSError: where they cannot be saved; nothing is changed then.
         """
         with self._lock:
             changes = {}
             for key, caption in captions.items():
-                row, wanted = self.row(key), " ".join(caption.split())
+                row, wanted = self.row(key), check_typed(key, " ".join(caption.split()))
                 if wanted != row.caption:
                     before = self._edits.captions.get(key)
                     changes[key] = TextChange(before=before, after=wanted)

@@ -49,12 +49,15 @@ class RowPage:
         number: which page this is, from 1; a number past the end gives the last one.
         num_pages: at least 1.
         num_rows: on all pages.
+        before, after: the rows next to these, on the pages before and after; None at the ends.
     """
 
     rows: tuple[DatasetRow, ...]
     number: int
     num_pages: int
     num_rows: int
+    before: DatasetRow | None = None
+    after: DatasetRow | None = None
 
 
 def find_rows(
@@ -84,7 +87,15 @@ def take_page(found: Sequence[DatasetRow], query: DatasetQuery) -> RowPage:
     num_pages = max(1, -(-len(found) // query.per_page))
     number = min(query.page, num_pages)
     start = (number - 1) * query.per_page
-    return RowPage(tuple(found[start : start + query.per_page]), number, num_pages, len(found))
+    end = start + query.per_page
+    return RowPage(
+        tuple(found[start:end]),
+        number,
+        num_pages,
+        len(found),
+        before=found[start - 1] if start else None,
+        after=found[end] if end < len(found) else None,
+    )
 
 
 def _has_state(row: DatasetRow, state: str) -> bool:

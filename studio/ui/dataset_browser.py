@@ -15,14 +15,10 @@ from studio.ui.dataset_html import grid
 MAX_VALUES = 200
 FIELDS = DatasetQuery.model_fields
 
-# Gradio's HTML takes clicks of its own; the key of the pressed thumbnail goes with ours.
-_CLICKS = """element.addEventListener("click", (event) => {
-  const thumb = event.target.closest("button.thumb");
-  if (!thumb) return;
-  element.querySelectorAll("[aria-current]").forEach((other) => other.removeAttribute("aria-current"));
-  thumb.setAttribute("aria-current", "true");
-  trigger("click", { key: thumb.dataset.key });
-});"""
+# The caption's script does the rest: it marks the chosen thumbnail and takes the presses.
+_DRAWN = """const drawn = () => document.dispatchEvent(new Event("studio:grid"));
+watch("value", drawn);
+drawn();"""
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def build_filters() -> dict[str, Any]:
 
 def build_grid() -> gr.HTML:
     """Lay out the grid."""
-    return gr.HTML(elem_id="dataset-grid", padding=False, js_on_load=_CLICKS)
+    return gr.HTML(elem_id="dataset-grid", padding=False, js_on_load=_DRAWN)
 
 
 def read_query(values: dict[str, Any]) -> DatasetQuery:
@@ -125,11 +121,11 @@ def read_query(values: dict[str, Any]) -> DatasetQuery:
     return parse_settings(DatasetQuery, known)
 
 
-def render_page(desk: DatasetDesk, query: DatasetQuery, *, selected: str) -> list[Any]:
+def render_page(desk: DatasetDesk, query: DatasetQuery) -> list[Any]:
     """The page of rows that the query asks for, and what can be asked for now."""
     if not desk.is_open:
         return [*[gr.skip()] * 7, "", ""]
-    dataset = desk.opened
+    stamp, dataset = desk.stamp, desk.opened
     rows = dataset.rows
     page = dataset.page(query)
     buckets = Counter(filter(None, map(dataset.bucket_words, rows)))
@@ -142,18 +138,15 @@ def render_page(desk: DatasetDesk, query: DatasetQuery, *, selected: str) -> lis
     words = f"<p class='quiet'>{page.num_rows:,}{of_all} pictures, {shown}.</p>"
     if page.num_rows == 0:
         words = f"<p class='quiet'>No picture of {len(rows):,} fits: loosen the search or the filters.</p>"
+    # Choices alone: what was chosen may be another one by the time that this arrives.
     return [
-        _choices([(state, state) for state in STATES] + codes, query.problem),
-        _choices([(ANY, ANY), *sizes], query.bucket),
-        _choices([(ANY, ANY), *((name, name) for name in dataset.reading.columns)], query.column),
-        _choices([(ANY, ANY), *named], query.value if query.column != ANY else ANY),
+        gr.update(choices=[(state, state) for state in STATES] + codes),
+        gr.update(choices=[(ANY, ANY), *sizes]),
+        gr.update(choices=[(ANY, ANY), *((name, name) for name in dataset.reading.columns)]),
+        gr.update(choices=[(ANY, ANY), *named], **({"value": ANY} if query.column == ANY else {})),
         page.number,
         gr.update(interactive=page.number > 1),
         gr.update(interactive=page.number < page.num_pages),
         words,
-        grid(desk, page.rows, selected=selected),
+        grid(desk, page, stamp),
     ]
-
-
-def _choices(choices: list[tuple[str, str]], value: str) -> Any:  # noqa: ANN401 - gradio's update
-    return gr.update(choices=choices, value=value)

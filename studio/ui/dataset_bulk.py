@@ -10,6 +10,7 @@ from studio.dataset.bulk import BulkChange, changed_captions, describe
 from studio.dataset.desk import DatasetDesk
 from studio.errors import DatasetError, StudioError
 from studio.settings import parse_settings
+from studio.ui.caption_box import SAVED, SAVED_WITH_SUBJECT, read_subject
 from studio.ui.dataset_browser import read_query
 from studio.ui.html import table, text
 from studio.ui.toasts import toasts
@@ -30,6 +31,7 @@ class BulkPanel:
     words: gr.HTML
     load: gr.Button
     table: gr.Dataframe
+    table_of: gr.State
     save: gr.Button
 
 
@@ -76,7 +78,7 @@ def build() -> BulkPanel:
             max_height=480,
             elem_id="dataset-bulk-table",
         )
-    return BulkPanel(change, preview, apply, words, load, grid, save)
+    return BulkPanel(change, preview, apply, words, load, grid, gr.State(""), save)
 
 
 def preview_words(desk: DatasetDesk, query: dict[str, Any], change: dict[str, Any]) -> str:
@@ -125,6 +127,7 @@ def wire(
     desk: DatasetDesk,
     *,
     query: dict[str, gr.components.Component],
+    subject: gr.JSON,
     then_refresh: Callable[[Any], None],
 ) -> None:
     """Connect the buttons."""
@@ -136,25 +139,30 @@ def wire(
     def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
         return preview_words(desk, *split(values))
 
-    def apply(**values: Any) -> str:  # noqa: ANN401
+    def apply(subject: object, **values: Any) -> str:  # noqa: ANN401
         with toasts():
+            desk.opened_as(read_subject(subject).dataset)
             number = apply_change(desk, *split(values))
         return f"<p class='good'>{counted(number, 'caption')} changed. Undo, beside the picture, takes it back.</p>"
 
     def show_table(**values: Any) -> list[Any]:  # noqa: ANN401
         with toasts():
-            rows = desk.opened.page(read_query(values)).rows
+            opened = desk.opened
+            rows = opened.page(read_query(values)).rows
         cells = [[row.key, row.caption] for row in rows]
-        return [gr.update(value=cells, visible=True), gr.update(interactive=True)]
+        return [gr.update(value=cells, visible=True), opened.name, gr.update(interactive=True)]
 
-    def save(cells: object) -> str:
+    def save(cells: object, table_of: str) -> str:
         with toasts():
+            desk.opened_as(table_of)
             number = save_table(desk, cells)
         return f"<p class='good'>{counted(number, 'caption')} of the table changed.</p>"
 
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
     both = {**query, **panel.change}
-    panel.preview.click(preview, inputs_kwargs=both, outputs=panel.words, **hidden)
-    then_refresh(panel.apply.click(apply, inputs_kwargs=both, outputs=panel.words, **hidden))
-    panel.load.click(show_table, inputs_kwargs=query, outputs=[panel.table, panel.save], **hidden)
-    then_refresh(panel.save.click(save, panel.table, panel.words, **hidden))
+    pressed = {"subject": subject, **both}
+    shown = [panel.table, panel.table_of, panel.save]
+    panel.preview.click(preview, inputs_kwargs=both, outputs=panel.words, js=SAVED, **hidden)
+    then_refresh(panel.apply.click(apply, inputs_kwargs=pressed, outputs=panel.words, js=SAVED_WITH_SUBJECT, **hidden))
+    panel.load.click(show_table, inputs_kwargs=query, outputs=shown, js=SAVED, **hidden)
+    then_refresh(panel.save.click(save, [panel.table, panel.table_of], panel.words, **hidden))

@@ -16,6 +16,7 @@ from studio.dataset.library import SNAPSHOT
 from studio.dataset.sidecars import write_sidecars
 from studio.dataset.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.errors import DatasetError
+from studio.ui.caption_box import SAVED
 from studio.ui.html import text
 from studio.ui.toasts import toasts
 from studio.words import counted
@@ -96,10 +97,15 @@ def wire(box: ExportBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
 
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
     box.export.click(
-        export, [box.format, box.folder], [box.words, box.file], api_visibility="private", show_progress_on=box.words
+        export,
+        [box.format, box.folder],
+        [box.words, box.file],
+        js=SAVED,
+        api_visibility="private",
+        show_progress_on=box.words,
     )
     box.sure.change(lambda sure: gr.update(interactive=sure), box.sure, box.sidecars, **hidden)
-    then_refresh(box.sidecars.click(write, None, [box.words, box.sure], **hidden))
+    then_refresh(box.sidecars.click(write, None, [box.words, box.sure], js=SAVED, **hidden))
 
 
 def downloadable(file: Path) -> str:

@@ -1,7 +1,7 @@
 """The Dataset tab's HTML: the grid of thumbnails, the summary, one picture with its crop. All texts are escaped."""
 
 import io
-from collections.abc import Sequence
+import json
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,9 +9,10 @@ from PIL import Image
 
 from studio.batches.lineage import read_lineage
 from studio.dataset.buckets import BucketFit
-from studio.dataset.desk import DatasetDesk, DeskView
+from studio.dataset.desk import DatasetDesk, DeskView, Stamp
 from studio.dataset.pictures import open_rgb
 from studio.dataset.problems import Problem
+from studio.dataset.query import RowPage
 from studio.dataset.row import DatasetRow
 from studio.dataset.thumbnails import thumbnail_path
 from studio.errors import PictureFileError
@@ -33,12 +34,23 @@ def thumbnail_url(desk: DatasetDesk, row: DatasetRow) -> str:
     return f"gradio_api/file={quote(str(path))}"
 
 
-def grid(desk: DatasetDesk, rows: Sequence[DatasetRow], *, selected: str) -> str:
-    """Thumbnails as buttons; the chosen one is marked."""
-    return f'<div class="thumbs">{"".join(_thumb(desk, row, chosen=row.key == selected) for row in rows)}</div>'
+def grid(desk: DatasetDesk, page: RowPage, stamp: Stamp) -> str:
+    """Thumbnails as buttons, with whole captions for the page's script, and the images next to them, not shown."""
+    before, after = (_beyond(desk, row) if row else "" for row in (page.before, page.after))
+    thumbs = "".join(_thumb(desk, row) for row in page.rows)
+    told = f'data-dataset="{text(desk.opened.name)}" data-stamp="{json.dumps(stamp)}"'
+    return f'<div class="thumbs" {told}>{before}{thumbs}{after}</div>'
 
 
-def _thumb(desk: DatasetDesk, row: DatasetRow, *, chosen: bool) -> str:
+def _told(row: DatasetRow) -> str:
+    return f'data-key="{text(row.key)}" data-caption="{text(row.caption)}"'
+
+
+def _beyond(desk: DatasetDesk, row: DatasetRow) -> str:
+    return f'<span class="beyond" hidden {_told(row)} data-thumbnail="{text(thumbnail_url(desk, row))}"></span>'
+
+
+def _thumb(desk: DatasetDesk, row: DatasetRow) -> str:
     url = thumbnail_url(desk, row)
     worst = worst_problem(row)
     picture = (
@@ -54,9 +66,8 @@ def _thumb(desk: DatasetDesk, row: DatasetRow, *, chosen: bool) -> str:
         badge = f'<span class="badge {worst.severity}">{sign} {text(worst.code)}</span>'
     words = f"{row.key}: {row.caption or 'no caption'}"
     kinds = "thumb" + (" out" if row.excluded else "")
-    current = ' aria-current="true"' if chosen else ""
     return (
-        f'<button type="button" class="{kinds}" data-key="{text(row.key)}" title="{text(words[:300])}"{current}>'
+        f'<button type="button" class="{kinds}" {_told(row)} title="{text(words[:300])}">'
         f'<span class="square">{picture}</span>{badge}'
         f'<span class="words">{text(row.caption[:90] or "no caption")}</span></button>'
     )

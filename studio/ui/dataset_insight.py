@@ -35,7 +35,7 @@ REMEDY_WORDS = {"exclude": "Exclude", "convert": "Convert a copy", "recode capti
 
 _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-remedy]");
-  if (button) trigger("click", { key: button.dataset.key, remedy: button.dataset.remedy });
+  if (button) trigger("click", { ...button.dataset, dataset: element.querySelector("[data-dataset]").dataset.dataset });
 });"""
 
 
@@ -86,7 +86,7 @@ def doctor_html(desk: DatasetDesk, report: DatasetReport) -> str:
             parts.append(_group(severity, findings))
     if report.duplicates:
         parts.append(_duplicates(desk, report.duplicates))
-    return "".join(parts)
+    return f'<div data-dataset="{text(desk.opened.name)}">{"".join(parts)}</div>'
 
 
 def _group(severity: Severity, findings: Sequence[Finding]) -> str:
@@ -207,6 +207,7 @@ def wire(panels: InsightPanels, desk: DatasetDesk, *, version: gr.Textbox, then_
 
     def click(event: gr.EventData) -> None:
         with toasts():
+            desk.opened_as(str(getattr(event, "dataset", "")))
             mend(desk, str(getattr(event, "key", "")), str(getattr(event, "remedy", "")))
 
     def exclude_all() -> None:

@@ -11,8 +11,9 @@ from studio.dataset.desk import DatasetDesk, DeskView
 from studio.dataset.recipe import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
 from studio.dataset.rows import take_rows
 from studio.dataset.template import check_template, fill_template
-from studio.errors import StudioError
+from studio.errors import DatasetError, StudioError
 from studio.settings import parse_settings
+from studio.ui.caption_box import SAVED
 from studio.ui.html import table, text
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
@@ -260,8 +261,10 @@ def wire(box: RecipeBox, desk: DatasetDesk, *, version: gr.Textbox, then_refresh
     def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
         return preview_words(desk, values)
 
-    def apply(**values: Any) -> None:  # noqa: ANN401 - the controls' values
+    def apply(filled: str, **values: Any) -> None:  # noqa: ANN401 - the controls' values
         with toasts():
+            if filled != desk.view.version.partition("-")[0]:
+                raise DatasetError("The dataset was opened anew meanwhile. Look at this form again, then apply it.")
             desk.change_recipe(read_recipe(desk, values))
 
     def fill_new(version: str, before: str) -> list[Any]:
@@ -280,4 +283,4 @@ def wire(box: RecipeBox, desk: DatasetDesk, *, version: gr.Textbox, then_refresh
     )
     for control in (box.template, box.row_values, box.row_column):
         control.change(preview, inputs_kwargs=box.form, outputs=box.preview, trigger_mode="always_last", **hidden)
-    then_refresh(box.apply.click(apply, inputs_kwargs=box.form, **hidden))
+    then_refresh(box.apply.click(apply, inputs_kwargs={"filled": filled, **box.form}, js=SAVED, **hidden))

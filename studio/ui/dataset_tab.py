@@ -7,7 +7,9 @@ from typing import Any
 import gradio as gr
 
 from studio.dataset.desk import DatasetDesk, DeskView
+from studio.errors import DatasetError
 from studio.ui import (
+    caption_box,
     dataset_browser,
     dataset_bulk,
     dataset_detail,
@@ -16,8 +18,9 @@ from studio.ui import (
     dataset_recipe_box,
     dataset_source,
 )
+from studio.ui.caption_box import SAVED_WITH_SUBJECT, WITH_SUBJECT, Subject, read_subject
 from studio.ui.dataset_browser import read_query, render_page
-from studio.ui.dataset_detail import find_row, render_buttons, render_row, renew_row
+from studio.ui.dataset_detail import find_row, render_row
 from studio.ui.dataset_html import summary
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
@@ -94,7 +97,7 @@ def wire(tab: DatasetTab, desk: DatasetDesk, *, then_refresh: Callable[[Any], No
     """Connect the tab's parts."""
     dataset_source.wire(tab.source, desk, then_refresh=then_refresh)
     dataset_recipe_box.wire(tab.recipe, desk, version=tab.version, then_refresh=then_refresh)
-    dataset_bulk.wire(tab.bulk, desk, query=tab.browser.query, then_refresh=then_refresh)
+    dataset_bulk.wire(tab.bulk, desk, query=tab.browser.query, subject=tab.detail.subject, then_refresh=then_refresh)
     dataset_insight.wire(tab.insight, desk, version=tab.version, then_refresh=then_refresh)
     dataset_export.wire(tab.export, desk, then_refresh=then_refresh)
     _wire_grid(tab, desk)
@@ -114,115 +117,88 @@ ORDERED: dict[str, Any] = {
 def _wire_grid(tab: DatasetTab, desk: DatasetDesk) -> None:
     """Connect search, filters, pages and pictures; all is drawn again when the dataset changed."""
     browser, detail = tab.browser, tab.detail
-    late = {**browser.query, "current": detail.current}
-    typed = {"selected": detail.selected, "caption": detail.caption, "base": detail.base}
 
-    def show_first(current: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
-        return _show(desk, current, {**values, "page": 1})
+    def show_first(**values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
+        return _show(desk, {**values, "page": 1})
 
-    def show_all(
-        current: str,
-        shown_file: str,
-        selected: str,
-        base: str,
-        caption: str,
-        **values: Any,  # noqa: ANN401
-    ) -> list[Any]:
-        renewed = renew_row(desk, current=current, shown_file=shown_file, selected=selected, base=base, caption=caption)
-        return [*_show(desk, current, values), *renewed]
+    def show_all(subject: object, shown_file: str, **values: Any) -> list[Any]:  # noqa: ANN401
+        return [*_show(desk, values), *render_row(desk, read_subject(subject), shown_file=shown_file)]
 
     def turn(step: int) -> Callable[..., list[Any]]:
-        def go(current: str, **values: Any) -> list[Any]:  # noqa: ANN401
-            return _show(desk, current, {**values, "page": max(1, int(values["page"] or 1) + step)})
+        def go(**values: Any) -> list[Any]:  # noqa: ANN401
+            return _show(desk, {**values, "page": max(1, int(values["page"] or 1) + step)})
 
         return go
 
-    def select(event: gr.EventData) -> list[Any]:
+    def select(subject: object, shown_file: str, **values: Any) -> list[Any]:  # noqa: ANN401
         with toasts():
-            return render_row(desk, str(getattr(event, "key", "")))
+            asked, page = read_subject(subject), [gr.skip()] * len(browser.rendered)
+            if asked.beyond and find_row(desk, asked):
+                query = read_query(values)
+                page = _show(desk, {**values, "page": desk.opened.page_with(query, asked.key)})
+            return [*page, *render_row(desk, asked, shown_file=shown_file)]
 
-    tab.version.change(
-        show_all,
-        inputs_kwargs={**late, **typed, "shown_file": detail.shown_file},
-        outputs=[*browser.rendered, *detail.rendered],
-        **ORDERED,
-    )
+    asked = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
+    both = [*browser.rendered, *detail.rendered]
+    tab.version.change(show_all, inputs_kwargs=asked, outputs=both, js=WITH_SUBJECT, **ORDERED)
+    # Of images gone through fast only the last is rendered: the script sees which one an answer is about.
+    latest = {**ORDERED, "trigger_mode": "always_last"}
+    detail.caption.select(select, inputs_kwargs=asked, outputs=both, js=WITH_SUBJECT, **latest)
     filters = (browser.problem, browser.bucket, browser.column, browser.value, browser.sort)
     for event in (browser.search.submit, *(control.input for control in filters)):
-        event(show_first, inputs_kwargs=late, outputs=browser.rendered, **ORDERED)
-    browser.previous.click(turn(-1), inputs_kwargs=late, outputs=browser.rendered, **ORDERED)
-    browser.following.click(turn(1), inputs_kwargs=late, outputs=browser.rendered, **ORDERED)
-    browser.grid.click(select, None, detail.rendered, **ORDERED)
+        event(show_first, inputs_kwargs=browser.query, outputs=browser.rendered, **ORDERED)
+    browser.previous.click(turn(-1), inputs_kwargs=browser.query, outputs=browser.rendered, **ORDERED)
+    browser.following.click(turn(1), inputs_kwargs=browser.query, outputs=browser.rendered, **ORDERED)
 
 
 def _wire_detail(tab: DatasetTab, desk: DatasetDesk, *, then_refresh: Callable[[Any], None]) -> None:
-    """Connect the caption, which is saved while one types, and the buttons of the chosen picture."""
+    """Connect the saving of captions and the buttons of the chosen picture."""
     browser, detail = tab.browser, tab.detail
-    both = [*browser.rendered, *detail.rendered]
 
-    def save(selected: str, caption: str, base: str) -> list[Any]:
-        # Nothing was typed: what another tab or a change of many did meanwhile is not taken back.
-        if caption == base or find_row(desk, selected) is None:
-            return [gr.skip()] * (len(detail.buttons) + 1)
-        with toasts():
-            desk.opened.set_caption(selected, caption)
-            return [caption, *render_buttons(desk, find_row(desk, selected), saved=" · saved")]
-
-    def stepping(step: int) -> Callable[..., list[Any]]:
-        def go(current: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
+    def doing(act: Callable[[Subject], object]) -> Callable[..., list[Any]]:
+        def do(subject: object, shown_file: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
+            asked = read_subject(subject)
             with toasts():
-                asked = read_query(values)
-                key, page = desk.opened.neighbour(asked, current, step=step)
-                shown = render_page(desk, asked.model_copy(update={"page": page}), selected=key)
-                return [*shown, *render_row(desk, key)]
-
-        return go
-
-    def doing(act: Callable[[str], object]) -> Callable[..., list[Any]]:
-        def do(selected: str, **values: Any) -> list[Any]:  # noqa: ANN401
-            with toasts():
-                act(selected)
-            return [*_show(desk, selected, values), *render_row(desk, selected)]
+                desk.opened_as(asked.dataset)
+                act(asked)
+            return [*_show(desk, values), *render_row(desk, asked, shown_file=shown_file)]
 
         return do
 
-    typed = {"selected": detail.selected, "caption": detail.caption, "base": detail.base}
-    saved = [detail.base, *detail.buttons]
-    detail.caption.input(save, inputs_kwargs=typed, outputs=saved, **{**ORDERED, "trigger_mode": "always_last"})
-    then_refresh(detail.caption.blur(save, inputs_kwargs=typed, outputs=saved, **ORDERED))
-    late = {**browser.query, "current": detail.current}
-    detail.previous.click(stepping(-1), inputs_kwargs=late, outputs=both, **ORDERED)
-    detail.following.click(stepping(1), inputs_kwargs=late, outputs=both, **ORDERED)
-    pressed = {**browser.query, "selected": detail.selected}
+    gr.api(caption_box.saver(desk), api_name="save_captions", queue=False, api_visibility="private")
+    pressed = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
+    both = [*browser.rendered, *detail.rendered]
     for button, act in _acts(detail, desk).items():
-        then_refresh(button.click(doing(act), inputs_kwargs=pressed, outputs=both, **ORDERED))
+        then_refresh(button.click(doing(act), inputs_kwargs=pressed, outputs=both, js=SAVED_WITH_SUBJECT, **ORDERED))
 
 
-def _acts(detail: dataset_detail.Detail, desk: DatasetDesk) -> dict[gr.Button, Callable[[str], object]]:
-    """What each button does to the picture of a key."""
+def _acts(detail: dataset_detail.Detail, desk: DatasetDesk) -> dict[gr.Button, Callable[[Subject], object]]:
+    """What each button does to the picture that the page shows."""
 
-    def toggle(key: str) -> None:
-        desk.opened.set_excluded([key], not desk.opened.row(key).excluded)
+    def toggle(asked: Subject) -> None:
+        if not asked.key:
+            raise DatasetError("Choose an image first.")
+        desk.opened.set_excluded([asked.key], not desk.opened.row(asked.key).excluded)
 
-    def undo(_key: str) -> None:
+    def undo(_asked: Subject) -> None:
         desk.opened.undo()
         desk.check()  # a picture may be read from another file now
 
-    def redo(_key: str) -> None:
+    def redo(_asked: Subject) -> None:
         desk.opened.redo()
         desk.check()
 
     return {
         detail.exclude: toggle,
-        detail.convert: desk.convert,
-        detail.recode: lambda key: desk.opened.recode_caption(key),
-        detail.reset: lambda key: desk.opened.reset_captions([key]),
+        detail.convert: lambda asked: desk.convert(asked.key),
+        detail.recode: lambda asked: desk.opened.recode_caption(asked.key),
+        detail.reset: lambda asked: desk.opened.reset_captions([asked.key]),
         detail.undo: undo,
         detail.redo: redo,
     }
 
 
-def _show(desk: DatasetDesk, current: str, values: dict[str, Any]) -> list[Any]:
+def _show(desk: DatasetDesk, values: dict[str, Any]) -> list[Any]:
     """The page of the grid that the controls ask for."""
     with toasts():
-        return render_page(desk, read_query(values), selected=current)
+        return render_page(desk, read_query(values))

@@ -84,13 +84,15 @@ def start_studio(browser: Browser, tmp_path: Path) -> Iterator[StartStudio]:
 
 @pytest.fixture
 def open_page(profiles: Profiles) -> Iterator[OpenPage]:
-    """Opens pages: `open_page(studio, dark=True)`; they are closed after the test."""
+    """Opens pages: `open_page(studio, dark=True)`, `at` another address of it; they are closed after the test."""
     with ExitStack() as stack:
 
-        def open_one(running: RunningStudio, *, ready: bool = True, width: int = 1280, dark: bool = False) -> Page:
+        def open_one(
+            running: RunningStudio, *, ready: bool = True, width: int = 1280, dark: bool = False, at: str = ""
+        ) -> Page:
             page = profiles(width, dark).new_page()
             stack.callback(page.close)
-            page.goto(running.url)
+            page.goto(at or running.url)
             if ready:
                 wait_until_ready(page)
             return page

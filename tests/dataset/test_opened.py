@@ -225,14 +225,20 @@ def test_columns_filter(tmp_path: Path) -> None:
     assert {row.attributes["articleType"] for row in page.rows} == {"Heels"}
 
 
-def test_next_and_previous_go_over_pages_and_stop_at_the_ends(tmp_path: Path) -> None:
+def test_a_page_knows_the_pictures_next_to_it_and_each_is_found_on_its_own(tmp_path: Path) -> None:
     dataset = open_dataset(SHOES, tmp_path / "own")
-    query = DatasetQuery(per_page=10)
-    assert dataset.neighbour(query, "images/10010.jpg", step=1) == ("images/10011.jpg", 2)
-    assert dataset.neighbour(query, "images/10011.jpg", step=-1) == ("images/10010.jpg", 1)
-    assert dataset.neighbour(query, "images/10001.jpg", step=-1) == ("images/10001.jpg", 1)
-    assert dataset.neighbour(query, "images/10060.jpg", step=1) == ("images/10060.jpg", 6)
-    assert dataset.neighbour(query, "", step=1) == ("images/10001.jpg", 1)
+
+    def around(page: int) -> tuple[str | None, str | None]:
+        shown = dataset.page(DatasetQuery(per_page=10, page=page))
+        return (shown.before and shown.before.key, shown.after and shown.after.key)
+
+    assert around(1) == (None, "images/10011.jpg")
+    assert around(2) == ("images/10010.jpg", "images/10021.jpg")
+    assert around(6) == ("images/10050.jpg", None)
+    query = DatasetQuery(per_page=10, page=3)
+    assert dataset.page_with(query, "images/10010.jpg") == 1
+    assert dataset.page_with(query, "images/10011.jpg") == 2
+    assert dataset.page_with(query, "gone.jpg") == 3
 
 
 def test_edits_of_many_threads_are_all_kept(tmp_path: Path) -> None:
