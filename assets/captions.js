@@ -4,7 +4,7 @@
 const SAVE_MILLISECONDS = 400; // after the first letter that is not saved
 const RETRY_MILLISECONDS = 3000; // the studio does not answer
 const ANSWER_MILLISECONDS = 30_000;
-const ROW_MILLISECONDS = 10_000; // then the image's details are asked for again
+const ROW_MILLISECONDS = 15_000; // then the image's details are asked for again
 const KEEPALIVE_CHARACTERS = 15_000; // browsers let 64 kB go on when their page is closed
 
 const area = element.querySelector("textarea");
@@ -56,6 +56,7 @@ const choose = (place) => {
   place.scrollIntoView({ block: "nearest" });
   ask();
 };
+// Gradio answers in the order of what it heard, which need not be that of what we asked; and sometimes not at all.
 let askTimer = 0;
 const ask = () => {
   clearTimeout(askTimer);
@@ -151,9 +152,9 @@ const send = async () => {
   }
   if (!isTouched()) show(box.shown);
 };
-const refuse = ({ dataset, key, sentence, again }) => {
+const refuse = ({ dataset, key, number, sentence, again }) => {
   const entry = box.typed.get(idOf({ dataset, key }));
-  if (entry) Object.assign(entry, { problem: sentence, again: Boolean(again) });
+  if (entry?.number === number) Object.assign(entry, { problem: sentence, again: Boolean(again) });
 };
 const post = async (batch) => {
   const captions = batch.map(({ dataset, key, text, number }) => ({ dataset, key, text, number, page: box.page }));
@@ -186,6 +187,7 @@ listen(area, "input", () => {
   saveIn(SAVE_MILLISECONDS);
 });
 listen(area, "blur", () => {
+  box.unheard = true; // another page may have changed this caption meanwhile
   if (box.typed.size > 0) save();
   else settle();
 });

@@ -86,7 +86,8 @@ def save_all(desk: DatasetDesk, typed: tuple[TypedCaption, ...]) -> Answer:
             row, stamp = desk.save_caption(caption)
         except (StudioError, OSError) as error:
             sentence = str(error) if isinstance(error, StudioError) else system_error_sentence(error)
-            refused.append({"dataset": caption.dataset, "key": caption.key, "sentence": sentence})
+            which = caption.model_dump(include={"dataset", "key", "number"})
+            refused.append({**which, "sentence": sentence})
         else:
             saved.append({**_known(desk, caption.dataset, row, stamp), "number": caption.number})
     return {"saved": saved, "refused": refused}

@@ -59,6 +59,7 @@ def open_path(page: Page, folder: Path, *, pictures: int, used: int) -> None:
     set_field(page, "dataset-path", folder)
     page.locator("#dataset-open").click()
     wait_until_checked(page, pictures=pictures, used=used)
+    expect(page.locator(f"#dataset-grid .thumbs[data-dataset='{folder.name}']")).to_be_visible()
 
 
 def wait_until_checked(page: Page, *, pictures: int, used: int) -> None:
