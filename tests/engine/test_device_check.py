@@ -1,5 +1,6 @@
 """The device check finds a device that computes wrongly; shown with a second model that was made wrong."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,29 @@ def test_without_any_right_way_the_device_is_refused() -> None:
     assert "--cpu" in check.sentence
 
 
+def without_memory(device: torch.device) -> Tensors:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+
+
+def test_memory_that_runs_out_says_nothing_of_how_a_device_computes() -> None:
+    """A game has the GPU for a moment: nothing that would be kept for ever may come of it."""
+
+    def some(plan: AttentionPlan, *, tokens: int, width: int) -> Compute:
+        return without_memory if plan in PLANS[1:] else attention_of(plan, tokens=tokens, width=width)
+
+    trials = try_attention(CPU, PLANS, tokens=64, compute=some)
+    assert plan_of(trials) == PLANS[0], "one that takes less is right"
+
+    def none(plan: AttentionPlan, *, tokens: int, width: int) -> Compute:
+        return without_memory if plan in PLANS else attention_of(plan, tokens=tokens, width=width)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        try_attention(CPU, PLANS, tokens=64, compute=none)
+    convolution = device_operations(side=16)[0]
+    with pytest.raises(torch.OutOfMemoryError):
+        check_operations(CPU, [replace(convolution, compute=without_memory, reference=convolution.compute)])
+
+
 def trial(seconds: float, *, scores: int, difference: float = 1e-6) -> AttentionTrial:
     return AttentionTrial(
         max_scores=scores, contiguous=True, head_width=None, difference=difference, limit=1e-3, seconds=seconds
@@ -313,6 +337,25 @@ def test_a_gpu_that_is_wrong_is_refused_and_no_model_is_loaded(gpu: Gpu, tiny_mo
     with pytest.raises(DeviceError, match=r"3 × 3 convolution differs by 1\.0e\+00.*--cpu"):
         manager.load(ModelSettings(model=str(tiny_model)))
     assert manager.facts is None
+
+
+def test_a_load_does_not_fail_with_a_check_that_has_no_memory_or_cannot_be_kept(
+    gpu: Gpu, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = check_device(CPU).model_copy(update={"differences": (good(),)})
+    settings = ModelSettings(model=str(tiny_model))
+    manager, _ = gpu(found)
+    with monkeypatch.context() as patch:
+        patch.setattr(device_policy, "check_device", lambda device, *, on_part: without_memory(device))
+        assert manager.load(settings).device_check is None
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "write_atomically", full)
+        assert manager.load(settings).device_check == found
+    assert not (tmp_path / "checks.json").exists(), "so the next load finds it out again"
 
 
 def test_upsampling_that_is_wrong_moves_to_the_cpu(gpu: Gpu, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
