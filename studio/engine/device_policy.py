@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 from diffusers.models.upsampling import Upsample2D
+from torch.nn import functional
 
 from studio.engine.attention import AttentionPlan, attention_plan, set_attention
-from studio.engine.device import compute_on_cpu, release_memory
+from studio.engine.device import release_memory
 from studio.engine.device_check import check_device, keep_check, kept_check, plan_of
 from studio.engine.device_operations import UPSAMPLING
 from studio.engine.models import Components
@@ -89,5 +90,23 @@ class DevicePolicy:
         if check is not None and check.is_wrong(UPSAMPLING):
             for module in (*components.unet.modules(), *components.vae.modules()):
                 if isinstance(module, Upsample2D):
-                    compute_on_cpu(module)
+                    upsample_on_cpu(module)
         return plan
+
+
+def upsample_on_cpu(layer: Upsample2D) -> None:
+    """Compute a layer's nearest upsampling on the CPU from now on, and nothing else of it.
+
+    Its convolution stays on the device: LoRAs act on it there, and parked weights come back to there.
+    """
+
+    def enlarge(
+        _layer: Upsample2D, inputs: tuple[torch.Tensor, list[int] | None]
+    ) -> tuple[torch.Tensor, list[int] | None]:
+        sample, size = inputs[0], inputs[1] if len(inputs) > 1 else None
+        factor = 2.0 if size is None else None
+        large = functional.interpolate(sample.cpu(), size=size, scale_factor=factor, mode="nearest")
+        return large.to(sample.device), size
+
+    layer.interpolate = False
+    layer.register_forward_pre_hook(enlarge)

@@ -1,5 +1,6 @@
 """The device check finds a device that computes wrongly; shown with a second model that was made wrong."""
 
+import copy
 import errno
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,6 @@ from torch import nn
 from studio.engine import device_check as checks
 from studio.engine import device_policy
 from studio.engine.attention import AttentionPlan
-from studio.engine.device import compute_on_cpu
 from studio.engine.device_check import (
     attention_candidates,
     check_device,
@@ -35,7 +35,7 @@ from studio.engine.device_operations import (
     attention_of,
     device_operations,
 )
-from studio.engine.device_policy import DevicePolicy
+from studio.engine.device_policy import DevicePolicy, upsample_on_cpu
 from studio.engine.models import Components, find_model, load_components
 from studio.engine.pipeline import PipelineManager
 from studio.errors import DeviceError
@@ -286,13 +286,16 @@ def test_on_a_mac_chunks_and_widened_heads_are_tried_all_of_them_contiguous_and_
     assert attention_candidates(torch.device("cuda")) == (AttentionPlan(),)
 
 
-def test_a_layer_on_the_cpu_gives_back_what_it_was_given_where_it_was(reference: Components) -> None:
-    layer = reference.unet.up_blocks[0].upsamplers[0]
+@pytest.mark.parametrize("size", [(), ([7, 9],)], ids=str)
+def test_a_layer_that_upsamples_on_the_cpu_computes_the_same(
+    reference: Components, size: tuple[list[int], ...]
+) -> None:
+    layer = copy.deepcopy(reference.unet.up_blocks[0].upsamplers[0])
     x = torch.randn(1, layer.channels, 4, 4, requires_grad=True)
-    expected = layer(x)
-    compute_on_cpu(layer)
-    assert torch.equal(layer(x), expected)
-    layer(x).sum().backward()
+    expected = layer(x, *size)
+    upsample_on_cpu(layer)
+    assert torch.equal(layer(x, *size), expected)
+    layer(x, *size).sum().backward()
     assert x.grad is not None
 
 
@@ -360,7 +363,7 @@ def test_a_load_does_not_fail_with_a_check_that_has_no_memory_or_cannot_be_kept(
 
 def test_upsampling_that_is_wrong_moves_to_the_cpu(gpu: Gpu, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[nn.Module] = []
-    monkeypatch.setattr(device_policy, "compute_on_cpu", moved.append)
+    monkeypatch.setattr(device_policy, "upsample_on_cpu", moved.append)
     wrong = DeviceDifference(part=UPSAMPLING, difference=1, limit=1e-3, consequence="it is computed on the CPU")
     manager, _ = gpu(check_device(CPU).model_copy(update={"differences": (good(), wrong)}))
     manager.load(ModelSettings(model=str(tiny_model)))

@@ -223,9 +223,7 @@ def test_a_step_in_half_precision_needs_half_the_room(bench: Bench, monkeypatch:
     def fits(total: int, dtype: torch.dtype) -> bool:
         monkeypatch.setattr(limits, "total_bytes", lambda device: total)
         try:
-            assert_room(
-                settings_of(train_batch_size=8), bench.components, resolution=512, device=CPU, dtype=dtype
-            )
+            assert_room(settings_of(train_batch_size=8), bench.components, resolution=512, device=CPU, dtype=dtype)
         except TrainingError:
             return False
         return True
