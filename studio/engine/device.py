@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import nn
 
 MPS_POOL_BYTES = 2**30  # so much may be kept for later, or half of what is in use
 
@@ -58,22 +57,6 @@ def prepare_device(device: torch.device) -> None:
     """
     if device.type == "mps":
         torch.mps.set_per_process_memory_fraction(1.0)
-
-
-def compute_on_cpu(module: nn.Module) -> None:
-    """Compute one layer on the CPU from now on, wherever its input comes from: for what its device does wrongly."""
-
-    def to_cpu(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
-        module.to("cpu")  # a part that left memory came back to its device
-        devices.append(next(value.device for value in inputs if isinstance(value, torch.Tensor)))
-        return tuple(value.cpu() if isinstance(value, torch.Tensor) else value for value in inputs)
-
-    def back(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
-        return output.to(devices.pop())
-
-    devices: list[torch.device] = []
-    module.register_forward_pre_hook(to_cpu)
-    module.register_forward_hook(back)
 
 
 def release_memory(device: torch.device) -> None:

@@ -23,6 +23,7 @@ from studio.engine.models import Components, find_model, load_components, move_c
 from studio.engine.precision import assert_precision, full_float32
 from studio.engine.schedulers import make_scheduler
 from studio.engine.text import encode_prompts
+from studio.errors import is_out_of_memory
 from studio.files import write_atomically
 from studio.machine import operating_system
 from studio.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
@@ -59,6 +60,7 @@ def check_device(device: torch.device, *, on_part: Told = lambda _part: None) ->
 
     Raises:
         ModelError: where the shipped model cannot be read.
+        RuntimeError, MemoryError: where there is not the memory for it.
     """
     return _result(device) if device.type == "cpu" else compare_device(device, side=LATENTS_SIDE, on_part=on_part)
 
@@ -97,12 +99,20 @@ def try_attention(
 
     Args:
         compute: gives the computation of a plan.
+
+    Raises:
+        RuntimeError: where there is not the memory for any that is right: what the device is, is not known then.
     """
     reference = compute(AttentionPlan(), tokens=tokens, width=40)(torch.device("cpu"))
-    trials = []
+    trials: list[AttentionTrial] = []
+    no_memory: RuntimeError | None = None
     for number, plan in enumerate(candidates, start=1):
         on_part(f"attention, way {number} of {len(candidates)}")
-        difference, seconds, num_bytes = _measured(device, compute(plan, tokens=tokens, width=40), reference)
+        try:
+            difference, seconds, num_bytes = _measured(device, compute(plan, tokens=tokens, width=40), reference)
+        except RuntimeError as error:  # another way may take less
+            no_memory, difference, seconds, num_bytes = error.with_traceback(None), float("inf"), float("inf"), None
+            release_memory(device)
         trials.append(
             AttentionTrial(
                 max_scores=plan.max_scores,
@@ -114,6 +124,8 @@ def try_attention(
                 memory_bytes=num_bytes,
             )
         )
+    if no_memory is not None and plan_of(trials) is None:
+        raise no_memory
     return tuple(trials)
 
 
@@ -157,7 +169,9 @@ def _measured(device: torch.device, compute: Compute, reference: Tensors) -> tup
             started = time.perf_counter()
             compute(device)
             synchronize(device)
-    except RuntimeError as error:  # the device has no such operation, or not the memory: as good as wrong
+    except RuntimeError as error:  # the device has no such operation: as good as wrong
+        if is_out_of_memory(error):  # says nothing of how it computes
+            raise
         logger.warning("The device check found an operation that fails on %s: %s", device, error)
         return float("inf"), float("inf"), None
     return difference, time.perf_counter() - started, meter.use.peak_accelerator_bytes

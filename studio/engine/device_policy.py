@@ -1,18 +1,22 @@
 """What follows from the device check: when it is made, and what a loaded model does differently because of it."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from diffusers.models.upsampling import Upsample2D
+from torch.nn import functional
 
 from studio.engine.attention import AttentionPlan, attention_plan, set_attention
-from studio.engine.device import compute_on_cpu
+from studio.engine.device import release_memory
 from studio.engine.device_check import check_device, keep_check, kept_check, plan_of
 from studio.engine.device_operations import UPSAMPLING
 from studio.engine.models import Components
-from studio.errors import DeviceError
+from studio.errors import DeviceError, is_out_of_memory
 from studio.results import DeviceCheck
+
+logger = logging.getLogger(__name__)
 
 
 class DevicePolicy:
@@ -32,6 +36,7 @@ class DevicePolicy:
         Raises:
             ModelError: where the shipped model cannot be read.
             OSError: where the result cannot be kept.
+            RuntimeError, MemoryError: where there is not the memory for it.
         """
         check = check_device(self._device, on_part=on_part)
         if self._kept is not None:
@@ -41,18 +46,37 @@ class DevicePolicy:
     def known(self, on_part: Callable[[str], None]) -> DeviceCheck | None:
         """What is known of the device: of a GPU of which nothing is yet, it is found out now.
 
+        Where memory is short just now, or the result cannot be kept, no model has to wait for that: it is found out
+        again before the next one.
+
         Raises:
             DeviceError: where it computes wrongly what the studio cannot do without.
-            ModelError, OSError: as `check`.
+            ModelError: where the shipped model cannot be read.
         """
         if self._kept is None:
             return None
         known = kept_check(self._kept, self._device)
         if known is None and self._needs_check:
-            known = self.check(on_part)
+            known = self._found_out(on_part, self._kept)
         if known is not None and not known.passed:
             raise DeviceError(known.sentence)
         return known
+
+    def _found_out(self, on_part: Callable[[str], None], kept: Path) -> DeviceCheck | None:
+        try:
+            check = check_device(self._device, on_part=on_part)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("There is not enough memory to check %s; it is used unchecked: %s", self._device, error)
+            check = None
+        release_memory(self._device)
+        if check is not None:
+            try:
+                keep_check(kept, check)
+            except OSError as error:
+                logger.warning("The device check cannot be kept, and is made again next time: %s", error)
+        return check
 
     @property
     def _needs_check(self) -> bool:
@@ -66,5 +90,23 @@ class DevicePolicy:
         if check is not None and check.is_wrong(UPSAMPLING):
             for module in (*components.unet.modules(), *components.vae.modules()):
                 if isinstance(module, Upsample2D):
-                    compute_on_cpu(module)
+                    upsample_on_cpu(module)
         return plan
+
+
+def upsample_on_cpu(layer: Upsample2D) -> None:
+    """Compute a layer's nearest upsampling on the CPU from now on, and nothing else of it.
+
+    Its convolution stays on the device: LoRAs act on it there, and parked weights come back to there.
+    """
+
+    def enlarge(
+        _layer: Upsample2D, inputs: tuple[torch.Tensor, list[int] | None]
+    ) -> tuple[torch.Tensor, list[int] | None]:
+        sample, size = inputs[0], inputs[1] if len(inputs) > 1 else None
+        factor = 2.0 if size is None else None
+        large = functional.interpolate(sample.cpu(), size=size, scale_factor=factor, mode="nearest")
+        return large.to(sample.device), size
+
+    layer.interpolate = False
+    layer.register_forward_pre_hook(enlarge)

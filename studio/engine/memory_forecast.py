@@ -176,7 +176,7 @@ def generation_bytes(components: Components, *, width: int, height: int, guided:
 
 def count_unet(unet: UNet2DConditionModel, *, width: int, height: int, batch: int, plan: AttentionPlan) -> MemoryCount:
     """A pass without gradients: of a guided step where `batch` is 2. `width` and `height` in pixels."""
-    empty = _empty_unet(unet, plan).eval()
+    empty = _empty_unet(unet, plan, unet.dtype).eval()
     count = MemoryCount()
     with torch.no_grad(), count:
         empty(*_inputs(empty, width=width, height=height, batch=batch))
@@ -184,10 +184,21 @@ def count_unet(unet: UNet2DConditionModel, *, width: int, height: int, batch: in
 
 
 def count_training_step(
-    unet: UNet2DConditionModel, *, width: int, height: int, batch: int, plan: AttentionPlan, checkpointing: bool
+    unet: UNet2DConditionModel,
+    *,
+    width: int,
+    height: int,
+    batch: int,
+    plan: AttentionPlan,
+    checkpointing: bool,
+    dtype: torch.dtype = torch.float32,
 ) -> MemoryCount:
-    """Forward and backward of a step whose layers that learn are in attention, without their own few megabytes."""
-    empty = _empty_unet(unet, plan).train()
+    """Forward and backward of a step whose layers that learn are in attention, without their own few megabytes.
+
+    Args:
+        dtype: what the passes are computed in.
+    """
+    empty = _empty_unet(unet, plan, dtype).train()
     for name, parameter in empty.named_parameters():
         parameter.requires_grad_(name.endswith(".to_q.weight"))
     if checkpointing:
@@ -203,21 +214,22 @@ def count_decoding(vae: AutoencoderKL, *, width: int, height: int, plan: Attenti
     tiled = is_tiled(width=width, height=height)
     tile_width, tile_height = (TILE_PIXELS, TILE_PIXELS) if tiled else (width, height)
     with torch.device("meta"):
-        empty: AutoencoderKL = AutoencoderKL.from_config(vae.config).eval()
+        empty: AutoencoderKL = AutoencoderKL.from_config(vae.config).to(vae.dtype).eval()
     empty.set_attn_processor(PlannedAttention(plan, _count_attention))
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     count = MemoryCount()
     with torch.no_grad(), count, torch.device("meta"):
-        tiles = torch.empty(TILED_COPIES if tiled else 0, 3, height, width)
-        empty.decode(torch.empty(1, vae.config.latent_channels, tile_height // scale, tile_width // scale))
+        tiles = torch.empty(TILED_COPIES if tiled else 0, 3, height, width, dtype=vae.dtype)
+        rows, columns = tile_height // scale, tile_width // scale
+        empty.decode(torch.empty(1, vae.config.latent_channels, rows, columns, dtype=vae.dtype))
         del tiles
     return count
 
 
-def _empty_unet(unet: UNet2DConditionModel, plan: AttentionPlan) -> UNet2DConditionModel:
-    """Of the same configuration, in float32, without weights."""
+def _empty_unet(unet: UNet2DConditionModel, plan: AttentionPlan, dtype: torch.dtype) -> UNet2DConditionModel:
+    """Of the same configuration, without weights."""
     with torch.device("meta"):
-        empty: UNet2DConditionModel = UNet2DConditionModel.from_config(unet.config)
+        empty: UNet2DConditionModel = UNet2DConditionModel.from_config(unet.config).to(dtype)
     empty.requires_grad_(False)
     empty.set_attn_processor(PlannedAttention(plan, _count_attention))
     return empty
@@ -227,6 +239,6 @@ def _inputs(
     unet: UNet2DConditionModel, *, width: int, height: int, batch: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     with torch.device("meta"):
-        sample = torch.empty(batch, unet.config.in_channels, height // 8, width // 8)
-        embeddings = torch.empty(batch, TOKENS, unet.config.cross_attention_dim)
+        sample = torch.empty(batch, unet.config.in_channels, height // 8, width // 8, dtype=unet.dtype)
+        embeddings = torch.empty(batch, TOKENS, unet.config.cross_attention_dim, dtype=unet.dtype)
         return sample, torch.empty((), dtype=torch.long), embeddings

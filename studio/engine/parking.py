@@ -49,17 +49,21 @@ class ParkedModule:
             if not self._holds_the_weights():
                 self._write()
             self._kept_sums = {name: bit_sum(weights) for name, weights in self._parameters.items()}
+        self._leave()
+        self._parked = True
+
+    def _leave(self) -> None:
         for parameter in self._parameters.values():
             dtype = self._stand_in
             parameter.data = torch.empty(0, dtype=parameter.dtype) if dtype is None else parameter.data.to(dtype)
         release_memory(self._device)
-        self._parked = True
 
     def bring_back(self) -> None:
         """Read the weights into memory, on the device where they were.
 
         Raises:
             ModelError: where the file is gone or damaged since; the module stays parked.
+            RuntimeError: where the device has not the memory; likewise, all of it.
         """
         if not self._parked:
             return
@@ -73,9 +77,13 @@ class ParkedModule:
                 f"The cache lost the weights of the {type(self._module).__name__} ({self._file}), which wait there "
                 "while they are not needed. Resume the run: they are written again."
             ) from error
-        for name, parameter in self._parameters.items():
-            parameter.data = weights[name].to(self._device)
-        self._parked = False
+        try:
+            for name, parameter in self._parameters.items():
+                parameter.data = weights[name].to(self._device)
+            self._parked = False
+        finally:
+            if self._parked:
+                self._leave()
 
     @contextmanager
     def present(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from studio.training.held_out import HeldOutLoss
 from studio.training.loop import TrainingLoop
 from studio.training.memory_watch import MemoryWatch
 from studio.training.metadata import file_metadata
-from studio.training.optimizers import RunningMean, make_optimizer, make_schedule
+from studio.training.optimizers import RunningMean, load_optimizer_state, make_optimizer, make_schedule
 from studio.training.patience import Patience
 from studio.training.preparation import Prepared
 from studio.training.processes import Processes
@@ -113,7 +113,7 @@ def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint
     schedule = make_schedule(optimizer, settings, warmup_from_zero=plan.warmup_from_zero)
     if checkpoint is not None:
         optimizer_state, schedule_state = restore(checkpoint, adapters, means, process=processes.index)
-        optimizer.load_state_dict(optimizer_state)
+        load_optimizer_state(optimizer, optimizer_state)
         schedule.load_state_dict(schedule_state)
         processes.set_scaler_state(scaler_state(checkpoint))
     return _State(position, optimizer, schedule, means, -1 if checkpoint is None else position.step)

@@ -59,8 +59,18 @@ def assert_fits(
         )
 
 
-def assert_room(settings: TrainingSettings, components: Components, *, resolution: int, device: torch.device) -> None:
+def assert_room(
+    settings: TrainingSettings,
+    components: Components,
+    *,
+    resolution: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """A step larger than usual has room on the device, were nothing else running: counted before anything is computed.
+
+    Args:
+        dtype: what the passes are computed in, and the U-Net is rounded to.
 
     Raises:
         TrainingError: it says what the step would take, and what to lower.
@@ -76,8 +86,9 @@ def assert_room(settings: TrainingSettings, components: Components, *, resolutio
         batch=settings.train_batch_size,
         plan=plan,
         checkpointing=settings.gradient_checkpointing != "off",
+        dtype=dtype,
     ).peak_bytes
-    weights = sum(parameter.nbytes for parameter in components.unet.parameters())
+    weights = dtype.itemsize * sum(parameter.numel() for parameter in components.unet.parameters())
     total = total_bytes(device)
     if needed + weights > total:
         raise TrainingError(

@@ -1,6 +1,7 @@
 """Optimizer and learning-rate schedule: torch's AdamW or prodigyopt's Prodigy, schedules as diffusers has them."""
 
 import math
+from typing import Any
 
 import torch
 from prodigyopt import Prodigy
@@ -30,6 +31,16 @@ def make_optimizer(adapters: Adapters, settings: TrainingSettings) -> Optimizer:
     # One kernel for all parameters where the device has one: on Apple's GPUs there is no other than one by one.
     fused = adapters.parameters()[0].device.type in ("cuda", "mps")
     return AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+
+
+def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Go on with the state of a checkpoint, in the way in which this device computes.
+
+    A checkpoint also tells whether one kernel computed its steps: of a run that began on a CPU, or before that was
+    done at all, none did. Taken over, fp16's scaler would still count on one, and the first step would fail.
+    """
+    how = {name: value for name, value in optimizer.defaults.items() if name == "fused"}  # Prodigy has none
+    optimizer.load_state_dict({**state, "param_groups": [{**group, **how} for group in state["param_groups"]]})
 
 
 def _with_one_rate(groups: list[dict[str, object]], settings: TrainingSettings) -> list[dict[str, object]]:

@@ -88,7 +88,8 @@ def prepare(
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
     assert_fits(settings, resolution=resolution, device=processes.device, check=facts.device_check)
-    assert_room(settings, components, resolution=resolution, device=processes.device)
+    dtype = processes.half_precision or torch.float32
+    assert_room(settings, components, resolution=resolution, device=processes.device, dtype=dtype)
     tagged = _tagged_loras(settings, manager, is_new=plan is None)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     digests = _digests(components)

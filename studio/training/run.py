@@ -62,7 +62,7 @@ def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False
         except BaseException as error:
             if is_main:
                 tell_failure(run, error, _words_of(error))
-                _report_failure(run)
+                _report(run)
             raise
 
 
@@ -81,12 +81,12 @@ def _train_to_the_end(
         ending = "stopped"
     finally:
         teller.close()
-    write_report(run)
+    _report(run)
     return ending
 
 
-def _report_failure(run: RunFolder) -> None:
-    """The report of a run that failed; where there can be none either, the failure itself is what counts."""
+def _report(run: RunFolder) -> None:
+    """Write the report; where that cannot be, how the run ended counts all the same, and is in its status already."""
     try:
         write_report(run)
     except (StudioError, OSError) as error:

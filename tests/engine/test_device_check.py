@@ -1,5 +1,7 @@
 """The device check finds a device that computes wrongly; shown with a second model that was made wrong."""
 
+import copy
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,6 @@ from torch import nn
 from studio.engine import device_check as checks
 from studio.engine import device_policy
 from studio.engine.attention import AttentionPlan
-from studio.engine.device import compute_on_cpu
 from studio.engine.device_check import (
     attention_candidates,
     check_device,
@@ -34,7 +35,7 @@ from studio.engine.device_operations import (
     attention_of,
     device_operations,
 )
-from studio.engine.device_policy import DevicePolicy
+from studio.engine.device_policy import DevicePolicy, upsample_on_cpu
 from studio.engine.models import Components, find_model, load_components
 from studio.engine.pipeline import PipelineManager
 from studio.errors import DeviceError
@@ -227,6 +228,29 @@ def test_without_any_right_way_the_device_is_refused() -> None:
     assert "--cpu" in check.sentence
 
 
+def without_memory(device: torch.device) -> Tensors:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+
+
+def test_memory_that_runs_out_says_nothing_of_how_a_device_computes() -> None:
+    """A game has the GPU for a moment: nothing that would be kept for ever may come of it."""
+
+    def some(plan: AttentionPlan, *, tokens: int, width: int) -> Compute:
+        return without_memory if plan in PLANS[1:] else attention_of(plan, tokens=tokens, width=width)
+
+    trials = try_attention(CPU, PLANS, tokens=64, compute=some)
+    assert plan_of(trials) == PLANS[0], "one that takes less is right"
+
+    def none(plan: AttentionPlan, *, tokens: int, width: int) -> Compute:
+        return without_memory if plan in PLANS else attention_of(plan, tokens=tokens, width=width)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        try_attention(CPU, PLANS, tokens=64, compute=none)
+    convolution = device_operations(side=16)[0]
+    with pytest.raises(torch.OutOfMemoryError):
+        check_operations(CPU, [replace(convolution, compute=without_memory, reference=convolution.compute)])
+
+
 def trial(seconds: float, *, scores: int, difference: float = 1e-6) -> AttentionTrial:
     return AttentionTrial(
         max_scores=scores, contiguous=True, head_width=None, difference=difference, limit=1e-3, seconds=seconds
@@ -262,13 +286,16 @@ def test_on_a_mac_chunks_and_widened_heads_are_tried_all_of_them_contiguous_and_
     assert attention_candidates(torch.device("cuda")) == (AttentionPlan(),)
 
 
-def test_a_layer_on_the_cpu_gives_back_what_it_was_given_where_it_was(reference: Components) -> None:
-    layer = reference.unet.up_blocks[0].upsamplers[0]
+@pytest.mark.parametrize("size", [(), ([7, 9],)], ids=str)
+def test_a_layer_that_upsamples_on_the_cpu_computes_the_same(
+    reference: Components, size: tuple[list[int], ...]
+) -> None:
+    layer = copy.deepcopy(reference.unet.up_blocks[0].upsamplers[0])
     x = torch.randn(1, layer.channels, 4, 4, requires_grad=True)
-    expected = layer(x)
-    compute_on_cpu(layer)
-    assert torch.equal(layer(x), expected)
-    layer(x).sum().backward()
+    expected = layer(x, *size)
+    upsample_on_cpu(layer)
+    assert torch.equal(layer(x, *size), expected)
+    layer(x, *size).sum().backward()
     assert x.grad is not None
 
 
@@ -315,9 +342,28 @@ def test_a_gpu_that_is_wrong_is_refused_and_no_model_is_loaded(gpu: Gpu, tiny_mo
     assert manager.facts is None
 
 
+def test_a_load_does_not_fail_with_a_check_that_has_no_memory_or_cannot_be_kept(
+    gpu: Gpu, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = check_device(CPU).model_copy(update={"differences": (good(),)})
+    settings = ModelSettings(model=str(tiny_model))
+    manager, _ = gpu(found)
+    with monkeypatch.context() as patch:
+        patch.setattr(device_policy, "check_device", lambda device, *, on_part: without_memory(device))
+        assert manager.load(settings).device_check is None
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "write_atomically", full)
+        assert manager.load(settings).device_check == found
+    assert not (tmp_path / "checks.json").exists(), "so the next load finds it out again"
+
+
 def test_upsampling_that_is_wrong_moves_to_the_cpu(gpu: Gpu, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[nn.Module] = []
-    monkeypatch.setattr(device_policy, "compute_on_cpu", moved.append)
+    monkeypatch.setattr(device_policy, "upsample_on_cpu", moved.append)
     wrong = DeviceDifference(part=UPSAMPLING, difference=1, limit=1e-3, consequence="it is computed on the CPU")
     manager, _ = gpu(check_device(CPU).model_copy(update={"differences": (good(), wrong)}))
     manager.load(ModelSettings(model=str(tiny_model)))

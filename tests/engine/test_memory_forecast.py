@@ -85,6 +85,21 @@ def test_what_is_counted_is_what_the_same_pass_makes_on_the_cpu(manager: Pipelin
     assert real.now_bytes == counted.now_bytes == 0, "all of it was given back"
 
 
+def test_half_precision_takes_half(manager: PipelineManager) -> None:
+    """On a CUDA device that was set to it; what would fit there is not refused."""
+
+    def counted(dtype: torch.dtype) -> tuple[int, int, int]:
+        with torch.device("meta"):
+            unet: UNet2DConditionModel = UNet2DConditionModel.from_config(manager.components.unet.config).to(dtype)
+            vae: AutoencoderKL = AutoencoderKL.from_config(manager.components.vae.config).to(dtype)
+        step = count_training_step(unet, width=64, height=64, batch=1, plan=FUSED, checkpointing=False, dtype=dtype)
+        generated = count_unet(unet, width=64, height=64, batch=2, plan=FUSED)
+        return step.peak_bytes, generated.peak_bytes, count_decoding(vae, width=64, height=64, plan=FUSED).peak_bytes
+
+    for half, whole in zip(counted(torch.float16), counted(torch.float32), strict=True):
+        assert half == pytest.approx(whole / 2, rel=0.02)
+
+
 def test_a_count_is_of_what_lives_at_one_moment() -> None:
     count = MemoryCount()
     with count:

@@ -217,3 +217,17 @@ def test_a_step_that_the_device_could_never_hold_is_refused_before_it_is_compute
     assert "A batch of 8 at 512 pixels takes about" in refused(GIB // 8, train_batch_size=8)
     assert "set gradient_checkpointing on" in refused(GIB // 8, train_batch_size=8, gradient_checkpointing="off")
     assert refused(64 * GIB, train_batch_size=8) == ""
+
+
+def test_a_step_in_half_precision_needs_half_the_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fits(total: int, dtype: torch.dtype) -> bool:
+        monkeypatch.setattr(limits, "total_bytes", lambda device: total)
+        try:
+            assert_room(settings_of(train_batch_size=8), bench.components, resolution=512, device=CPU, dtype=dtype)
+        except TrainingError:
+            return False
+        return True
+
+    totals = [GIB * n // 8 for n in range(1, 40)]
+    whole, half = (next(t for t in totals if fits(t, dtype)) for dtype in (torch.float32, torch.bfloat16))
+    assert half <= whole / 2 + GIB / 8

@@ -90,6 +90,31 @@ def test_a_part_that_is_rounded_comes_back_to_the_bit_beside_layers_that_came_in
     assert learns.weight.dtype == torch.float32
 
 
+def test_a_part_for_which_memory_runs_out_on_its_way_back_stays_away_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    before = state_of(module)
+    parked = ParkedModule(module, tmp_path / "weights", stand_in=torch.bfloat16)
+    parked.park()
+    moved: list[bool] = []
+    move = torch.Tensor.to
+
+    def full(tensor: torch.Tensor, where: torch.device | torch.dtype) -> torch.Tensor:
+        moved.append(isinstance(where, torch.device))
+        if moved[-1] and sum(moved) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return move(tensor, where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", full)
+        with pytest.raises(torch.OutOfMemoryError), parked.present():
+            pass
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
+    with parked.present():
+        assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(module).items())
+
+
 def test_a_whole_training_computes_in_half_and_its_images_in_full_precision(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

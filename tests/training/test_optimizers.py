@@ -20,6 +20,7 @@ from studio.training.between_steps import BetweenSteps
 from studio.training.loop import TrainingLoop
 from studio.training.optimizers import (
     RunningMean,
+    load_optimizer_state,
     make_optimizer,
     make_schedule,
     rate_factor,
@@ -454,3 +455,22 @@ def test_without_ema_the_loop_gives_its_last_weights(loop_of: MakeLoop) -> None:
     for path, layer in last.unet.items():
         assert torch.equal(given.unet[path].up, layer.up)
         assert torch.equal(given.unet[path].down, layer.down)
+
+
+@pytest.mark.parametrize("before", [True, False, None])
+def test_a_resumed_optimizer_computes_as_this_device_does_under_fp16s_scaler(before: bool | None) -> None:
+    """A GPU goes on with a checkpoint of a CPU's, and with one from before steps were one kernel."""
+    weight = nn.Parameter(torch.zeros(3))
+
+    def step(optimizer: AdamW, scaler: torch.amp.GradScaler) -> None:
+        scaler.scale((weight - 1).square().sum()).backward()
+        scaler.unscale_(optimizer)  # as clipping does
+        scaler.step(optimizer)
+        scaler.update()
+
+    step(first := AdamW([weight], lr=0.1, fused=before), torch.amp.GradScaler("cpu"))
+    resumed = AdamW([weight], lr=0.1, fused=True)
+    load_optimizer_state(resumed, first.state_dict())
+    step(resumed, torch.amp.GradScaler("cpu"))
+    assert resumed.param_groups[0]["fused"] is True
+    assert resumed.state[weight]["step"] == 2

@@ -1,5 +1,6 @@
 """A run from its folder: what it makes again after a stop or a kill, and what it does not tell twice."""
 
+import errno
 import json
 import os
 import shutil
@@ -365,6 +366,19 @@ def test_whatever_ends_a_training_is_in_its_status_and_goes_on_up(
     last = [event for event in read_events(run.events) if isinstance(event, StateEvent)][-1]
     assert (last.state, last.message) == (state, status.message)
     assert (run.root / "report.html").is_file()
+
+
+def test_a_run_that_finished_has_finished_though_its_report_cannot_be_written(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(run: RunFolder) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(run.root / "report.html"))
+
+    monkeypatch.setattr("studio.training.run.write_report", full)
+    run = place.begin(max_train_steps=1)
+    assert train_run(run, place.user_data) == "finished"
+    assert read_status(run).state == "finished"
+    assert "The report cannot be written: The disk is full" in capsys.readouterr().err
 
 
 def test_a_run_whose_settings_cannot_be_read_says_so(place: Place) -> None:
