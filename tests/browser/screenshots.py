@@ -380,7 +380,7 @@ def dataset_with_problems(stage: Stage) -> None:
 
 def loading(stage: Stage) -> None:
     with stage.paused_engine():
-        stage.studio.press("load", "shoes-demo", "float32", "auto")
+        stage.studio.press("load", "shoes-demo", "float32", "auto", False)
         stage.shoot("inference-loading", "Loading.")
 
 
