@@ -7,6 +7,7 @@ from pathlib import Path
 
 from studio.comparison import SavedComparison
 from studio.comparison_grid import comparison_grid
+from studio.core.text import gigabytes
 from studio.engine.compare import run_comparison
 from studio.engine.device import pick_device
 from studio.engine.hub_download import DownloadProgress, DownloadWatcher
@@ -19,7 +20,7 @@ from studio.files import write_atomically
 from studio.jobs.device_lock import DeviceLock
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData
-from studio.reports import MARKDOWN_NAME, gigabytes, to_markdown
+from studio.reports import MARKDOWN_NAME, to_markdown
 from studio.results import FailedImage, ImagesReport
 from studio.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
 

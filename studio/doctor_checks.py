@@ -12,12 +12,12 @@ from huggingface_hub import constants, get_session, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
+from studio.core.text import GIB, gigabytes
 from studio.doctor import Finding, note, ok, problem, release
 from studio.errors import ModelError, WeightsFileError
 from studio.hub_models import MOVED_MODELS, looks_like_hub_name, split_revision, unusable_proxy
 from studio.jobs.device_lock import DeviceLock, DeviceOwner
 from studio.paths import UserData, assets_folder
-from studio.reports import GIB, gigabytes
 from studio.results import DeviceCheck
 from studio.settings import SHIPPED_MODEL, ModelSettings
 from studio.weights_file import read_header

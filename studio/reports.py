@@ -7,6 +7,7 @@ from statistics import mean
 
 from pydantic import ValidationError
 
+from studio.core.text import gigabytes, markdown_table
 from studio.files import write_atomically
 from studio.results import InvalidPicture, MemorySample, SavedReport, SmokeReport, ValidPicture
 
@@ -14,8 +15,6 @@ logger = logging.getLogger(__name__)
 
 JSON_NAME = "report.json"
 MARKDOWN_NAME = "report.md"
-GIB = 2**30
-LITTLE = GIB // 20  # what `0.0 GB` would be said of
 
 
 def new_report_folder(outputs: Path, *, now: datetime) -> Path:
@@ -51,12 +50,12 @@ def to_markdown(report: SmokeReport) -> str:
         f"# Smoke test: {report.verdict}",
         f"{report.started_at:%Y-%m-%d %H:%M} · {facts.model} · {facts.device_name} · {facts.precision.precision}",
         _list("Notes", facts.notes),
-        "## Settings\n\n" + _table(("Setting", "Value"), settings_rows(report)),
+        "## Settings\n\n" + markdown_table(("Setting", "Value"), settings_rows(report)),
         "## Pictures\n\n" + _pictures_table(report),
         "## Checks\n\n" + _checks_table(report),
         "## Time\n\n" + _time_table(report),
         "## Memory\n\n" + _memory_table(report),
-        "## Versions\n\n" + _table(("What", "Version"), tuple(report.versions.items())),
+        "## Versions\n\n" + markdown_table(("What", "Version"), tuple(report.versions.items())),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -83,7 +82,7 @@ def _pictures_table(report: SmokeReport) -> str:
         else (p.prompt, *(value for _, value in picture_facts(p)), "PASS")
         for p in report.pictures
     ]
-    return _table(("Prompt", "Time", "Shape", "dtype", "Range", "Seed", "Result"), tuple(rows))
+    return markdown_table(("Prompt", "Time", "Shape", "dtype", "Range", "Seed", "Result"), tuple(rows))
 
 
 def picture_facts(picture: ValidPicture) -> tuple[tuple[str, str], ...]:
@@ -103,7 +102,7 @@ def _checks_table(report: SmokeReport) -> str:
         for picture in report.pictures
         for check in picture.checks
     ]
-    return _table(("Prompt", "Check", "Result", "What was seen"), tuple(rows))
+    return markdown_table(("Prompt", "Check", "Result", "What was seen"), tuple(rows))
 
 
 def time_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
@@ -131,7 +130,7 @@ def time_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
 
 
 def _time_table(report: SmokeReport) -> str:
-    return _table(("What", "Time"), time_rows(report))
+    return markdown_table(("What", "Time"), time_rows(report))
 
 
 MEMORY_HEAD = ("When", "Studio", "GPU", "Available")
@@ -156,7 +155,7 @@ def memory_rows(report: SmokeReport) -> tuple[tuple[str, ...], ...]:
 
 
 def _memory_table(report: SmokeReport) -> str:
-    return _table(MEMORY_HEAD, memory_rows(report))
+    return markdown_table(MEMORY_HEAD, memory_rows(report))
 
 
 def _memory_words(sample: MemorySample) -> tuple[str, str, str]:
@@ -167,19 +166,5 @@ def _memory_words(sample: MemorySample) -> tuple[str, str, str]:
     )
 
 
-def gigabytes(num_bytes: int | None) -> str:
-    """`3.1 GB`, in units of 2³⁰ bytes, as systems' own monitors count; `12 MB` of little; `–` for what is not there."""
-    if num_bytes is None:
-        return "–"
-    return f"{num_bytes / 2**20:.0f} MB" if 0 < num_bytes < LITTLE else f"{num_bytes / GIB:.1f} GB"
-
-
 def _list(title: str, lines: tuple[str, ...]) -> str:
     return f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
-
-
-def _table(head: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
-    )

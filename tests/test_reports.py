@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.reports import gigabytes
+from studio.core.text import gigabytes
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from studio.batches.folder import BatchFolder
 from studio.batches.item_facts import ItemFacts
 from studio.batches.ledger import ItemRow, read_items, read_rejections
 from studio.batches.plan import BatchPlan
+from studio.core.text import counted, duration, escape_markdown, markdown_table
 from studio.files import write_atomically
 from studio.scoring.picture import PictureScores
 from studio.scoring.summarise import summarise_scores
-from studio.words import counted, duration
 
 MOST_ROWS = 40
 MOST_SCORED = 20_000  # a mean of more says nothing new
@@ -114,18 +114,11 @@ def _rejected(folder: BatchFolder, found: _Found) -> list[str]:
         return ["## Rejected", "", "Nothing was rejected."]
     lines = ["## Rejected", ""]
     rows = [(f"{r.item:,}", str(r.attempt + 1), r.reason, r.file) for r in rejections[:MOST_ROWS]]
-    lines += _table(("item", "try", "why", "copy"), rows)
+    lines.append(_table(("item", "try", "why", "copy"), rows))
     if len(rejections) > MOST_ROWS:
         lines += ["", f"These are the first {MOST_ROWS}; the others are in `rejected/`."]
     return lines
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return lines + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
-
-
-def _cell(value: str) -> str:
-    """Text that ends no cell and begins no markup."""
-    plain = " ".join(value.split())
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|!" else letter for letter in plain)
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return markdown_table(head, [tuple(map(escape_markdown, row)) for row in rows])

@@ -11,8 +11,8 @@ from studio.batches.attributes import AttributeColumn
 from studio.batches.layout import Layout
 from studio.batches.plan_files import PlanParts
 from studio.batches.strides import Integers
+from studio.core.text import counted
 from studio.errors import BatchError
-from studio.words import counted
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from studio.bench.figures import Figure, measure_pairs, paired_figure, plain_fig
 from studio.bench.memory import measure_peak
 from studio.bench.real_size_model import REAL_SIZE_PIXELS, real_size_model
 from studio.bench.settings import BenchSettings
+from studio.core.text import GIB
 from studio.engine.device import pick_device, synchronize
 from studio.engine.pipeline import PipelineManager
 from studio.paths import UserData
-from studio.reports import GIB
 from studio.settings import SEED_REPORT_PROMPTS, SHIPPED_MODEL, GenerationSettings, LoraChoice, ModelSettings
 
 SWITCH_LIMIT_SECONDS = 0.3

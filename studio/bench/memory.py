@@ -10,11 +10,11 @@ from studio.bench.peak_memory import PeakMemory, Side
 from studio.bench.processes import started_python
 from studio.bench.real_size_model import REAL_SIZE_PIXELS, real_size_model
 from studio.bench.settings import BenchSettings
+from studio.core.text import GIB
 from studio.engine.device import pick_device
 from studio.engine.models import find_model
 from studio.errors import StudioError
 from studio.paths import UserData
-from studio.reports import GIB
 from studio.settings import SEED_REPORT_PROMPTS, SHIPPED_MODEL, GenerationSettings
 
 LIMIT = 1.05

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from studio.core.text import gigabytes
 from studio.errors import StudioError
 from studio.paths import assets_folder
-from studio.reports import gigabytes
 from studio.settings import SHIPPED_MODEL
 
 WEIGHTS_SEED = 0

@@ -10,9 +10,9 @@ import torch
 from studio.bench.figures import Figure, Spread
 from studio.bench.settings import BenchSettings
 from studio.bench.suite import BenchResult
+from studio.core.text import gigabytes, markdown_table
 from studio.engine.device import device_name, pick_device, processor_name
 from studio.machine import versions
-from studio.reports import gigabytes
 
 Rows = Sequence[tuple[str, ...]]
 
@@ -30,8 +30,10 @@ def to_markdown(
                 "both sides of a ratio were measured in turns in this one run, and the ratio is the median of the "
                 "pairs, with the least and the greatest in brackets.",
                 "## Figures\n\n"
-                + table(("Bench", "Figure", "Ours", "Peer", "Its figure", "Ratio", "Limit", "Reached"), figures),
-                "## Machine\n\n" + table(("What", "Value"), machine),
+                + markdown_table(
+                    ("Bench", "Figure", "Ours", "Peer", "Its figure", "Ratio", "Limit", "Reached"), figures
+                ),
+                "## Machine\n\n" + markdown_table(("What", "Value"), machine),
                 "## How it was measured\n\n" + "\n".join(_method_line(result) for result in results),
             ]
         )
@@ -72,9 +74,3 @@ def machine_rows(*, cpu_only: bool) -> Rows:
         ("Load before", f"{psutil.getloadavg()[0]:.2f} (mean number of waiting programs, one minute)"),
         *versions().items(),
     )
-
-
-def table(head: tuple[str, ...], rows: Rows) -> str:
-    """A Markdown table."""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -22,11 +22,11 @@ from studio.bench.training_peers import (
     run_plain,
     write_pictures,
 )
+from studio.core.text import GIB
 from studio.engine.device import pick_device, synchronize
 from studio.engine.pipeline import PipelineManager
 from studio.loras.library import LoraLibrary
 from studio.paths import UserData, assets_folder
-from studio.reports import GIB
 from studio.runs.begin import begin_run, settings_from
 from studio.runs.folder import RunFolder
 from studio.settings import GenerationSettings, LoraChoice, ModelSettings

@@ -1,11 +1,12 @@
 """Curves as SVG: thinned so that peaks stay, smoothed, with rounded ticks. No script, no outside request."""
 
-import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
+
+from studio.core.text import escape
 
 MOST_POINTS = 600
 MOST_MARKED_POINTS = 60  # more markers than these would run into each other
@@ -145,7 +146,7 @@ def tick_words(value: float, step: float) -> str:
 
 def chart_svg(chart: Chart) -> str:
     """The chart without its title and legend; "" where there is nothing to draw."""
-    label = html.escape(summary(chart)) if any(curve.points for curve in chart.curves) else ""
+    label = escape(summary(chart)) if any(curve.points for curve in chart.curves) else ""
     if chart.log:
         chart = replace(chart, curves=tuple(curve.in_powers_of_ten() for curve in chart.curves), from_zero=False)
     if not any(curve.points for curve in chart.curves):
@@ -162,7 +163,7 @@ def legend_html(chart: Chart) -> str:
     """What each curve is: a sample of its line and its name."""
     return "".join(
         f'<span class="legend"><svg class="key" viewBox="0 0 28 12" aria-hidden="true">{_sample(curve.style)}</svg>'
-        f"{html.escape(curve.name)}</span>"
+        f"{escape(curve.name)}</span>"
         for curve in chart.curves
         if curve.points
     )
@@ -253,8 +254,8 @@ def _grid(chart: Chart, axes: _Axes) -> str:
     return (
         f'{"".join(lines)}<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
         f'<text class="label" x="{(LEFT + right) / 2}" y="{chart.height - 8}" text-anchor="middle">'
-        f"{html.escape(chart.x_label)}</text>"
-        f'<text class="label" x="0" y="16">{html.escape(chart.y_label)}</text>'
+        f"{escape(chart.x_label)}</text>"
+        f'<text class="label" x="0" y="16">{escape(chart.y_label)}</text>'
     )
 
 
@@ -274,7 +275,7 @@ def _curve(curve: Curve, axes: _Axes) -> str:
         return line
     draw = marker or _circle
     marks = "".join(
-        f"<g><title>{html.escape(curve.name)}: {axes.value(y):.4g} at {x:,.4g}</title>{draw(place, curve.style)}</g>"
+        f"<g><title>{escape(curve.name)}: {axes.value(y):.4g} at {x:,.4g}</title>{draw(place, curve.style)}</g>"
         for (x, y), place in zip(points, places, strict=True)
     )
     return line + marks

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Literal
 
+from studio.core.text import counted
 from studio.results import Fact
-from studio.words import counted
 
 Likeness = Literal["as a copy", "close", "of its own"]
 

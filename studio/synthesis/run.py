@@ -21,6 +21,7 @@ from studio.batches.ledger import ItemRow, Ledger, RejectionRow, read_items
 from studio.batches.lineage import write_lineage
 from studio.batches.outputs import write_outputs
 from studio.batches.plan import BatchPlan, open_plan
+from studio.core.text import counted
 from studio.engine.device import pick_device, release_memory
 from studio.engine.pipeline import PipelineManager
 from studio.engine.watching import RunWatcher
@@ -41,7 +42,6 @@ from studio.synthesis.reconcile import compare_pictures, forget_rows, set_aside
 from studio.synthesis.share import Share
 from studio.synthesis.telling import BatchTeller
 from studio.training.memory_watch import MemoryWatch
-from studio.words import counted
 
 BatchEnding = Literal["finished", "stopped", "paused"]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -10,10 +10,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from studio.batches.folder import BatchFolder
+from studio.core.text import duration
 from studio.errors import system_error_sentence
 from studio.runs.events import AnyEvent, EventWriter, NoteEvent, StateEvent
 from studio.runs.folder import BUSY_STATES, RunState, RunStatus, write_status
-from studio.words import duration
 
 STATUS_EVERY_SECONDS = 0.5
 SPEED_PICTURES = 20  # the forecast follows the last few: a machine that does other things too is slower for a while

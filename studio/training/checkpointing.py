@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from studio.core.text import gigabytes
 from studio.engine.memory import free_bytes
-from studio.reports import gigabytes
 from studio.training.batches import TrainingBatch
 from studio.training.noise_loss import Denoiser
 from studio.training_settings import TrainingSettings

@@ -2,13 +2,13 @@
 
 import torch
 
+from studio.core.text import gigabytes
 from studio.engine.attention import attention_of_model
 from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.memory import total_bytes
 from studio.engine.memory_forecast import count_training_step, counted_plan
 from studio.engine.models import Components
 from studio.errors import TrainingError
-from studio.reports import gigabytes
 from studio.results import DeviceCheck
 from studio.training_settings import TrainingSettings
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from studio.core.text import duration, gigabytes
 from studio.dataset.snapshot import Snapshot
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, free_bytes, read_accelerator
 from studio.engine.parking import all_present
 from studio.paths import UserData
-from studio.reports import gigabytes
 from studio.runs.forecast import Offer, PassFacts, Preflight
 from studio.runs.snapshots import take_snapshot
 from studio.training.caches import variants_of
@@ -28,7 +28,6 @@ from studio.training.preparation import Prepared, RunData, prepare
 from studio.training.processes import Processes, precision_of_passes
 from studio.training.training_set import TrainingSet, make_training_set
 from studio.training_settings import TrainingSettings
-from studio.words import duration
 
 TIMED_PASSES = 2
 FEW_STEPS = 2

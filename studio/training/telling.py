@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from studio.core.text import duration
 from studio.files import write_atomically
 from studio.runs.events import (
     AnyEvent,
@@ -24,7 +25,6 @@ from studio.runs.events import (
 from studio.runs.folder import RunFolder, RunState, RunStatus
 from studio.training.between_steps import BetweenSteps
 from studio.training.boards import Board
-from studio.words import duration
 
 STATUS_EVERY_SECONDS = 0.5
 SPEED_STEPS = 20  # the forecast follows the last few steps: a machine that does other things too is slower for a while

@@ -3,9 +3,9 @@
 from pydantic import ValidationError
 
 from studio.batches.forecast import PlanFacts
+from studio.core.text import escape
 from studio.jobs.preflight_runner import PreflightState
 from studio.ui.batch_preview import COUNTED_UP_TO, counts_html
-from studio.ui.html import text
 
 
 def forecast_html(state: PreflightState) -> str:
@@ -13,12 +13,12 @@ def forecast_html(state: PreflightState) -> str:
     if state.running:
         return '<p class="quiet" role="status">A few real pictures are being made and measured; none is kept.</p>'
     if state.problem:
-        return f'<p class="problem" role="alert">{text(state.problem)}</p>'
+        return f'<p class="problem" role="alert">{escape(state.problem)}</p>'
     facts = read_facts(state)
     if facts is None:
         return '<p class="quiet">“Measure” makes a few real pictures and tells time, disk and when all are ready.</p>'
     counts = counts_html(facts.value_counts) if facts.num_items > COUNTED_UP_TO else ""
-    return f'<div class="verdict" role="status">{text(facts.sentence)}</div>{counts}'
+    return f'<div class="verdict" role="status">{escape(facts.sentence)}</div>{counts}'
 
 
 def read_facts(state: PreflightState) -> PlanFacts | None:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from studio.batch_settings import BatchSettings
 from studio.batches.forecast import Example, PlanFacts
+from studio.core.text import counted, escape
 from studio.paths import typed_path
-from studio.ui.html import text
-from studio.words import counted
 
 COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too long for something that follows typing
 READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
@@ -33,12 +32,12 @@ def is_too_large_to_follow(settings: BatchSettings) -> bool:
 
 def problem_html(sentence: str) -> str:
     """Why there is no plan."""
-    return f'<p class="problem" role="alert">{text(sentence)}</p>'
+    return f'<p class="problem" role="alert">{escape(sentence)}</p>'
 
 
 def preview_html(facts: PlanFacts) -> str:
     """The plan in short."""
-    notes = "".join(f'<p class="note">{text(note)}</p>' for note in facts.notes)
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in facts.notes)
     if facts.num_columns and not facts.value_counts:
         notes += '<p class="note">So many are counted by “Measure”, which also tells time and disk.</p>'
     return (
@@ -59,15 +58,15 @@ def _column_html(column: str, found: Mapping[str, int] | int) -> str:
         rows = f'<tr><td colspan="2">{found:,} different values</td></tr>'
     else:
         shown = list(found.items())[:MOST_VALUES]
-        rows = "".join(f'<tr><th scope="row">{text(value)}</th><td>{number:,}</td></tr>' for value, number in shown)
+        rows = "".join(f'<tr><th scope="row">{escape(value)}</th><td>{number:,}</td></tr>' for value, number in shown)
         if len(found) > MOST_VALUES:
             rows += f'<tr><td colspan="2">and {len(found) - MOST_VALUES:,} more</td></tr>'
-    return f"<table><caption>{text(column)}</caption><tbody>{rows}</tbody></table>"
+    return f"<table><caption>{escape(column)}</caption><tbody>{rows}</tbody></table>"
 
 
 def _examples_html(examples: tuple[Example, ...]) -> str:
     rows = "".join(
-        f"<tr><td>{example.index:,}</td><td>{example.seed}</td><td>{text(example.prompt)}</td></tr>"
+        f"<tr><td>{example.index:,}</td><td>{example.seed}</td><td>{escape(example.prompt)}</td></tr>"
         for example in examples
     )
     return (

@@ -18,13 +18,12 @@ from studio.loras.library import LoraLibrary
 from studio.runs.folder import RunRequest
 from studio.settings import parse_settings
 from studio.ui import batch_forecast, batch_form, batch_grid_box, batch_panel, batch_preview
+from studio.ui.events import QUIET
 from studio.ui.file_manager import show_folder
 from studio.ui.generation_controls import NO_LORA
 from studio.ui.parts import Update
 from studio.ui.selection import changed, read_selection, select
 from studio.ui.toasts import toasts
-
-HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,9 @@ def wire(
             page.forecast.start(settings_of(values, page).model_dump_json())
 
     with_selection = {"selection": selection, **named}
-    started = tab.start.click(start, inputs_kwargs=with_selection, outputs=[tab.preview_box, selection], **HIDDEN)
+    started = tab.start.click(start, inputs_kwargs=with_selection, outputs=[tab.preview_box, selection], **QUIET)
     then_refresh(started)
-    then_refresh(tab.measure.click(measure, inputs_kwargs=named, **HIDDEN))
+    then_refresh(tab.measure.click(measure, inputs_kwargs=named, **QUIET))
     _wire_preview(tab, page, selection)
     _wire_batch(tab.panel, page, selection, tabs, then_refresh=then_refresh)
 
@@ -150,7 +149,7 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML) -> None:
         return [*preview(values, page), gr.update(open=True)]
 
     def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
-        event.then(show, inputs_kwargs=named, outputs=previewed, queue=False, **HIDDEN)
+        event.then(show, inputs_kwargs=named, outputs=previewed, queue=False, **QUIET)
 
     def fill(settings: BatchSettings) -> list[Any]:
         values = batch_form.form_values(settings)
@@ -169,13 +168,13 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML) -> None:
             return [attributes, grid_x, grid_y, 1, 0, "every combination"]
 
     # While one answer is on its way only the last change is kept: a large plan is followed at its own pace.
-    last = {"trigger_mode": "always_last", "queue": False, **HIDDEN}
+    last = {"trigger_mode": "always_last", "queue": False, **QUIET}
     gr.on(form.changes(), show, inputs_kwargs=named, outputs=previewed, **last)
-    then_show(form.example.click(fill_example, None, controls, **HIDDEN))
-    then_show(tab.panel.duplicate.click(copy, selection, controls, **HIDDEN))
+    then_show(form.example.click(fill_example, None, controls, **QUIET))
+    then_show(tab.panel.duplicate.click(copy, selection, controls, **QUIET))
     filled = [form.fields[name] for name in ("attributes", "grid_x", "grid_y", "images_per_prompt", "total", "combine")]
     axes = {"seed": form.controls.seed, **form.grid.named()}
-    then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=filled, **HIDDEN))
+    then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=filled, **QUIET))
 
 
 def _wire_batch(
@@ -212,10 +211,10 @@ def _wire_batch(
         with toasts():
             show_folder(page.batch_of(selection).root, request)
 
-    panel.folder.click(open_it, selection, **HIDDEN)
+    panel.folder.click(open_it, selection, **QUIET)
     then_refresh(select(panel.batch.input, selection, panel.batch, change="batch: values[0] ?? now.batch"))
-    then_refresh(panel.past.click(choose_past, selection, selection, **HIDDEN))
+    then_refresh(panel.past.click(choose_past, selection, selection, **QUIET))
     for request, button in panel.buttons.items():
-        then_refresh(button.click(asking(request), selection, **HIDDEN))
-    then_refresh(panel.resume.click(resume, selection, **HIDDEN))
-    then_refresh(panel.as_dataset.click(open_dataset, selection, tabs, **HIDDEN))
+        then_refresh(button.click(asking(request), selection, **QUIET))
+    then_refresh(panel.resume.click(resume, selection, **QUIET))
+    then_refresh(panel.as_dataset.click(open_dataset, selection, tabs, **QUIET))

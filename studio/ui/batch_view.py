@@ -5,14 +5,13 @@ from datetime import datetime
 
 from studio.batches.folder import BatchFolder
 from studio.batches.follower import MOST_LATEST, BatchProgress
+from studio.core.text import counted, duration, escape
 from studio.jobs.batch_desk import BatchView, LatestPicture, PastBatch
 from studio.jobs.process import end_of_log
 from studio.runs.folder import RunStatus
 from studio.runs.follower import RunHistory
-from studio.ui.html import text
 from studio.ui.small_pictures import small_picture_url
 from studio.ui.training_view import LOG_LINES, STATE_WORDS, memory_html
-from studio.words import counted, duration
 
 LARGE_PIXELS = 1600
 MOST_NOTES = 8
@@ -21,7 +20,7 @@ MOST_NOTES = 8
 def state_html(view: BatchView) -> str:
     """The head of a batch: its state in a word, how far it is, how fast, when it is ready, and what it says."""
     if view.problem:
-        return f'<p class="problem" role="alert">{text(view.problem)}</p>'
+        return f'<p class="problem" role="alert">{escape(view.problem)}</p>'
     if view.batch is None or view.status is None:
         return (
             '<div class="verdict" role="status"><b>No batch was made yet.</b> <span>Press “Fill in an example” on the '
@@ -35,7 +34,7 @@ def state_html(view: BatchView) -> str:
     kind = {"finished": "pass", "failed": "fail"}.get(status.state, "") if not view.in_line else ""
     return (
         f'<div class="verdict run-state {kind}" role="status"><span aria-hidden="true">{sign}</span> <b>{word}</b> '
-        f"<span>{text(progress_words(view))}</span><br><span>{text(status.message or view.batch.name)}</span></div>"
+        f"<span>{escape(progress_words(view))}</span><br><span>{escape(status.message or view.batch.name)}</span></div>"
         + _bar(status, view.progress)
     )
 
@@ -92,10 +91,10 @@ def _picture(picture: LatestPicture) -> str:
     again = f" · try {picture.attempts}" if picture.attempts > 1 else ""
     told = f"{words} (seed {picture.seed}, {duration(picture.seconds)})"
     url = small_picture_url(picture.path)
-    shown = f'<img src="{url}" alt="{text(words)}">' if url else '<span class="quiet">gone</span>'
+    shown = f'<img src="{url}" alt="{escape(words)}">' if url else '<span class="quiet">gone</span>'
     return (
-        f'<figure title="{text(told)}"><button class="zoom" type="button" aria-label="Enlarge {text(words)}">{shown}'
-        f"</button><figcaption>#{picture.item:,}{text(again)}</figcaption></figure>"
+        f'<figure title="{escape(told)}"><button class="zoom" type="button" aria-label="Enlarge {escape(words)}">'
+        f"{shown}</button><figcaption>#{picture.item:,}{escape(again)}</figcaption></figure>"
     )
 
 
@@ -116,7 +115,7 @@ def sheet_html(view: BatchView) -> str:
         url = small_picture_url(path, pixels=LARGE_PIXELS)
         if url:
             return (
-                f'<figure class="batch-sheet"><figcaption>{words} <code class="path">{text(path)}</code></figcaption>'
+                f'<figure class="batch-sheet"><figcaption>{words} <code class="path">{escape(path)}</code></figcaption>'
                 f'<button class="zoom" type="button" aria-label="Enlarge the {words}"><img src="{url}" alt="{words}">'
                 "</button></figure>"
             )
@@ -137,9 +136,9 @@ def files_html(batch: BatchFolder | None, history: RunHistory | None) -> str:
         return ""
     notes = history.notes[-MOST_NOTES:] if history else []
     return (
-        f'<p class="quiet run-files">Folder: <code class="path">{text(batch.root)}</code> · its <code>dataset</code> '
+        f'<p class="quiet run-files">Folder: <code class="path">{escape(batch.root)}</code> · its <code>dataset</code> '
         "is an imagefolder: <code>metadata.jsonl</code> has each picture’s caption, columns and settings.</p>"
-        + "".join(f'<p class="note">{text(note.message)}</p>' for note in notes)
+        + "".join(f'<p class="note">{escape(note.message)}</p>' for note in notes)
     )
 
 
@@ -147,7 +146,7 @@ def log_html(batch: BatchFolder | None) -> str:
     """The end of the batch's log."""
     if batch is None or not batch.job.log.is_file():
         return '<p class="quiet">There is no log yet.</p>'
-    return f'<pre class="log" tabindex="0">{text(end_of_log(batch.job.log, num_lines=LOG_LINES))}</pre>'
+    return f'<pre class="log" tabindex="0">{escape(end_of_log(batch.job.log, num_lines=LOG_LINES))}</pre>'
 
 
 def past_html(view: BatchView) -> str:
@@ -171,8 +170,8 @@ def _past_row(past: PastBatch, *, chosen: bool) -> str:
     current = ' aria-current="true"' if chosen else ""
     begun = f"{past.begun_at:%d %B %Y, %H:%M}" if past.begun_at else "–"
     return (
-        f'<tr><td><button type="button" class="link-button past-batch" data-name="{text(past.name)}"{current}>'
-        f'{text(past.name)}</button></td><td>{begun}</td><td><span aria-hidden="true">{sign}</span> '
+        f'<tr><td><button type="button" class="link-button past-batch" data-name="{escape(past.name)}"{current}>'
+        f'{escape(past.name)}</button></td><td>{begun}</td><td><span aria-hidden="true">{sign}</span> '
         f"{word.rstrip('.').lower()}</td><td>{past.status.step:,} of {past.status.num_steps:,}</td>"
-        f"<td>{text(past.status.message)}</td></tr>"
+        f"<td>{escape(past.status.message)}</td></tr>"
     )

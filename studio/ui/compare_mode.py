@@ -8,16 +8,17 @@ import gradio as gr
 
 from studio.comparison import SavedComparison
 from studio.comparison_grid import comparison_grid
+from studio.core.text import counted
 from studio.engine_process.client import EngineClient
 from studio.engine_process.view import EngineView
 from studio.paths import UserData
 from studio.ui import compare_form, compare_view, vote_panel
 from studio.ui.compare_form import BASE, CompareForm
+from studio.ui.events import QUIET
 from studio.ui.generate_mode import state_box
 from studio.ui.html import data_url
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
-from studio.words import counted
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,8 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
         url = data_url(comparison_grid(saved), "image/png")
         return f'<a class="link-button" download="{name}" href="{url}">Save {name}</a>'
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form.named(), outputs=mode.grid_link, **hidden))
-    then_refresh(mode.cancel.click(engine.cancel, **hidden))
-    mode.pair.input(show_pair, mode.pair, [mode.slider, mode.side_by_side], **hidden)
-    mode.grid.click(make_grid, None, mode.grid_link, **hidden)
+    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form.named(), outputs=mode.grid_link, **QUIET))
+    then_refresh(mode.cancel.click(engine.cancel, **QUIET))
+    mode.pair.input(show_pair, mode.pair, [mode.slider, mode.side_by_side], **QUIET)
+    mode.grid.click(make_grid, None, mode.grid_link, **QUIET)
     vote_panel.wire(mode.vote, engine, user_data)

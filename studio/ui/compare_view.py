@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 
 from studio.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
+from studio.core.text import duration, escape
 from studio.engine_process.view import EngineView
-from studio.ui.html import data_url, text
+from studio.ui.html import data_url
 from studio.ui.picture_html import empty_frame, picture_frame, running_frame
-from studio.words import duration
 
 
 def pair_name(index: int, pair: ComparedPair) -> str:
@@ -44,7 +44,7 @@ def finished_pairs(saved: SavedComparison | None) -> int:
 def captions(report: CompareReport | None) -> str:
     """Under both ends of the slider."""
     left, right = (report.left_name, report.right_name) if report else ("base", "LoRA")
-    return f'<div class="ends"><span>◀ {text(left)}</span><span>{text(right)} ▶</span></div>'
+    return f'<div class="ends"><span>◀ {escape(left)}</span><span>{escape(right)} ▶</span></div>'
 
 
 def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) -> str:
@@ -55,10 +55,10 @@ def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) ->
     left = _figure(_frame(saved.folder, pair.left, "left picture"), _side_words(report.left_name, pair.left))
     if pair.right is None:
         frame = running_frame(view) if view.phase == "comparing" else empty_frame("·", "not made")
-        right = _figure(frame, text(report.right_name))
+        right = _figure(frame, escape(report.right_name))
     else:
         right = _figure(_frame(saved.folder, pair.right, "right picture"), _side_words(report.right_name, pair.right))
-    words = f"<p>{text(report.right_name)} {text(pair.difference.words)}.</p>" if pair.difference else ""
+    words = f"<p>{escape(report.right_name)} {escape(pair.difference.words)}.</p>" if pair.difference else ""
     return f'<div class="pair">{left}{right}</div>{words}'
 
 
@@ -67,7 +67,7 @@ def _pair_to_come(saved: SavedComparison | None, view: EngineView) -> str:
     if view.phase != "comparing":
         return ""
     left, right = (saved.report.left_name, saved.report.right_name) if saved else ("left", "right")
-    return _figure(running_frame(view), text(left)) + _figure(empty_frame("·", "not made yet"), text(right))
+    return _figure(running_frame(view), escape(left)) + _figure(empty_frame("·", "not made yet"), escape(right))
 
 
 def strip(saved: SavedComparison | None, view: EngineView) -> str:
@@ -100,8 +100,8 @@ def _frame(folder: Path, picture: ComparedPicture, name: str) -> str:
 
 
 def _side_words(name: str, picture: ComparedPicture) -> str:
-    error = f'<span class="bad">{text(picture.error)}</span>' if picture.error else ""
-    return f"<b>{text(name)}</b> {duration(picture.seconds) if picture.file else ''} {error}"
+    error = f'<span class="bad">{escape(picture.error)}</span>' if picture.error else ""
+    return f"<b>{escape(name)}</b> {duration(picture.seconds) if picture.file else ''} {error}"
 
 
 def _figure(frame: str, words: str) -> str:
@@ -112,7 +112,7 @@ def sentence(view: EngineView) -> str:
     """What the right side does; empty before the first finished pair."""
     if view.comparison is None or not finished_pairs(view.comparison):
         return ""
-    return f'<div class="verdict finding">{text(view.comparison.report.sentence)}</div>'
+    return f'<div class="verdict finding">{escape(view.comparison.report.sentence)}</div>'
 
 
 def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> str:
@@ -121,7 +121,7 @@ def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> str:
     assert pair.right is not None
     sides = [pair.right, pair.left] if swapped else [pair.left, pair.right]
     frames = [_figure(_bare_frame(saved.folder / side.file, i), f"<b>{i}</b>") for i, side in enumerate(sides, start=1)]
-    prompt = text(pair.left.settings.prompt)
+    prompt = escape(pair.left.settings.prompt)
     return f'<p class="quiet">Which is better for “{prompt}”?</p><div class="pair">{"".join(frames)}</div>'
 
 

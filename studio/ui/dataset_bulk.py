@@ -6,15 +6,16 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import counted, escape
 from studio.dataset.bulk import BulkChange, changed_captions, describe
 from studio.dataset.desk import DatasetDesk
 from studio.errors import DatasetError, StudioError
 from studio.settings import parse_settings
 from studio.ui.caption_box import SAVED, SAVED_WITH_SUBJECT, read_subject
 from studio.ui.dataset_browser import read_query
-from studio.ui.html import table, text
+from studio.ui.events import QUIET
+from studio.ui.html import table
 from studio.ui.toasts import toasts
-from studio.words import counted
 
 PREVIEWED = 20
 FIELDS = BulkChange.model_fields
@@ -87,7 +88,7 @@ def preview_words(desk: DatasetDesk, query: dict[str, Any], change: dict[str, An
         rows = desk.opened.found(read_query(query))
         changed = changed_captions(rows, parse_settings(BulkChange, change))
     except StudioError as error:
-        return f"<p class='bad'>{text(error)}</p>"
+        return f"<p class='bad'>{escape(error)}</p>"
     if not changed:
         return f"<p class='quiet'>None of {counted(len(rows), 'caption')} would change.</p>"
     shown = [(row.key, row.caption, changed[row.key]) for row in rows if row.key in changed][:PREVIEWED]
@@ -158,11 +159,10 @@ def wire(
             number = save_table(desk, cells)
         return f"<p class='good'>{counted(number, 'caption')} of the table changed.</p>"
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
     both = {**query, **panel.change}
     pressed = {"subject": subject, **both}
     shown = [panel.table, panel.table_of, panel.save]
-    panel.preview.click(preview, inputs_kwargs=both, outputs=panel.words, js=SAVED, **hidden)
-    then_refresh(panel.apply.click(apply, inputs_kwargs=pressed, outputs=panel.words, js=SAVED_WITH_SUBJECT, **hidden))
-    panel.load.click(show_table, inputs_kwargs=query, outputs=shown, js=SAVED, **hidden)
-    then_refresh(panel.save.click(save, [panel.table, panel.table_of], panel.words, **hidden))
+    panel.preview.click(preview, inputs_kwargs=both, outputs=panel.words, js=SAVED, **QUIET)
+    then_refresh(panel.apply.click(apply, inputs_kwargs=pressed, outputs=panel.words, js=SAVED_WITH_SUBJECT, **QUIET))
+    panel.load.click(show_table, inputs_kwargs=query, outputs=shown, js=SAVED, **QUIET)
+    then_refresh(panel.save.click(save, [panel.table, panel.table_of], panel.words, **QUIET))

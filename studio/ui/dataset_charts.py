@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from studio.core.text import escape
 from studio.dataset.statistics import NUM_BINS, Counts, DatasetStatistics
-from studio.ui.html import text
 
 NUM_LENGTH_BARS = 12
 
@@ -28,11 +28,11 @@ def bars(title: str, rows: Sequence[tuple[str, int]]) -> str:
     """One chart: names, bars, numbers. The longest bar is the greatest number."""
     most = max((number for _, number in rows), default=0) or 1
     body = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td class="stroke" aria-hidden="true">'
+        f'<tr><th scope="row">{escape(name)}</th><td class="stroke" aria-hidden="true">'
         f'<span style="width:{100 * number / most:.1f}%"></span></td><td class="number">{number:,}</td></tr>'
         for name, number in rows
     )
-    return f'<table class="chart"><caption>{text(title)}</caption><tbody>{body}</tbody></table>'
+    return f'<table class="chart"><caption>{escape(title)}</caption><tbody>{body}</tbody></table>'
 
 
 def _listed(counts: Counts, *, others: bool = True) -> list[tuple[str, int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import counted, escape
 from studio.dataset.desk import DatasetDesk
 from studio.dataset.export import export_imagefolder, export_kohya, export_zip
 from studio.dataset.library import SNAPSHOT
@@ -17,9 +18,8 @@ from studio.dataset.sidecars import write_sidecars
 from studio.dataset.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.errors import DatasetError
 from studio.ui.caption_box import SAVED
-from studio.ui.html import text
+from studio.ui.events import QUIET
 from studio.ui.toasts import toasts
-from studio.words import counted
 
 SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"
 FORMATS: dict[str, str] = {
@@ -80,7 +80,7 @@ def wire(box: ExportBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
                 progress=lambda done, total: progress((done, total), desc="Writing", unit="pictures"),
             )
             download = downloadable(place) if place.is_file() else None
-        words = f"<p class='good'>{counted(snapshot.header.num_pictures, 'picture')} exported to {text(place)}</p>"
+        words = f"<p class='good'>{counted(snapshot.header.num_pictures, 'picture')} exported to {escape(place)}</p>"
         return [words, gr.update(value=download, visible=download is not None)]
 
     def write() -> list[Any]:
@@ -91,11 +91,10 @@ def wire(box: ExportBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
             first = written.leftovers[0]
             words += (
                 f"<p class='bad'>{counted(len(written.leftovers), 'caption')} could not be written: "
-                f"{text(first.name)}: {text(first.problem.sentence)}</p>"
+                f"{escape(first.name)}: {escape(first.problem.sentence)}</p>"
             )
         return [words, False]
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
     box.export.click(
         export,
         [box.format, box.folder],
@@ -104,8 +103,8 @@ def wire(box: ExportBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
         api_visibility="private",
         show_progress_on=box.words,
     )
-    box.sure.change(lambda sure: gr.update(interactive=sure), box.sure, box.sidecars, **hidden)
-    then_refresh(box.sidecars.click(write, None, [box.words, box.sure], js=SAVED, **hidden))
+    box.sure.change(lambda sure: gr.update(interactive=sure), box.sure, box.sidecars, **QUIET)
+    then_refresh(box.sidecars.click(write, None, [box.words, box.sure], js=SAVED, **QUIET))
 
 
 def downloadable(file: Path) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from studio.batches.lineage import read_lineage
+from studio.core.text import counted, escape
 from studio.dataset.buckets import BucketFit
 from studio.dataset.desk import DatasetDesk, DeskView, Stamp
 from studio.dataset.pictures import open_rgb
@@ -16,8 +17,7 @@ from studio.dataset.query import RowPage
 from studio.dataset.row import DatasetRow
 from studio.dataset.thumbnails import thumbnail_path
 from studio.errors import PictureFileError
-from studio.ui.html import data_url, text
-from studio.words import counted
+from studio.ui.html import data_url
 
 SHOWN_SIDE = 1024
 """Longest side, in pixels, of the large picture on the page."""
@@ -38,23 +38,23 @@ def grid(desk: DatasetDesk, page: RowPage, stamp: Stamp) -> str:
     """Thumbnails as buttons, with whole captions for the page's script, and the images next to them, not shown."""
     before, after = (_beyond(desk, row) if row else "" for row in (page.before, page.after))
     thumbs = "".join(_thumb(desk, row) for row in page.rows)
-    told = f'data-dataset="{text(desk.opened.name)}" data-stamp="{json.dumps(stamp)}"'
+    told = f'data-dataset="{escape(desk.opened.name)}" data-stamp="{json.dumps(stamp)}"'
     return f'<div class="thumbs" {told}>{before}{thumbs}{after}</div>'
 
 
 def _told(row: DatasetRow) -> str:
-    return f'data-key="{text(row.key)}" data-caption="{text(row.caption)}"'
+    return f'data-key="{escape(row.key)}" data-caption="{escape(row.caption)}"'
 
 
 def _beyond(desk: DatasetDesk, row: DatasetRow) -> str:
-    return f'<span class="beyond" hidden {_told(row)} data-thumbnail="{text(thumbnail_url(desk, row))}"></span>'
+    return f'<span class="beyond" hidden {_told(row)} data-thumbnail="{escape(thumbnail_url(desk, row))}"></span>'
 
 
 def _thumb(desk: DatasetDesk, row: DatasetRow) -> str:
     url = thumbnail_url(desk, row)
     worst = worst_problem(row)
     picture = (
-        f'<img src="{text(url)}" alt="" loading="lazy" decoding="async">'
+        f'<img src="{escape(url)}" alt="" loading="lazy" decoding="async">'
         if url
         else f'<span class="sign" aria-hidden="true">{"…" if row.facts is None else "✗"}</span>'
     )
@@ -63,13 +63,13 @@ def _thumb(desk: DatasetDesk, row: DatasetRow) -> str:
         badge = '<span class="badge out">excluded</span>'
     elif worst is not None:
         sign = f'<span aria-hidden="true">{SIGNS[worst.severity]}</span>'
-        badge = f'<span class="badge {worst.severity}">{sign} {text(worst.code)}</span>'
+        badge = f'<span class="badge {worst.severity}">{sign} {escape(worst.code)}</span>'
     words = f"{row.key}: {row.caption or 'no caption'}"
     kinds = "thumb" + (" out" if row.excluded else "")
     return (
-        f'<button type="button" class="{kinds}" {_told(row)} title="{text(words[:300])}">'
+        f'<button type="button" class="{kinds}" {_told(row)} title="{escape(words[:300])}">'
         f'<span class="square">{picture}</span>{badge}'
-        f'<span class="words">{text(row.caption[:90] or "no caption")}</span></button>'
+        f'<span class="words">{escape(row.caption[:90] or "no caption")}</span></button>'
     )
 
 
@@ -111,9 +111,9 @@ def summary(desk: DatasetDesk, view: DeskView) -> str:
             f'<span style="width:{share:.0f}%"></span></div>'
         )
         parts.append(f"checking: {progress.num_checked:,} of {progress.num_pictures:,}")
-    problem = f'<p class="problem" role="alert">{text(progress.problem)}</p>' if progress and progress.problem else ""
+    problem = f'<p class="problem" role="alert">{escape(progress.problem)}</p>' if progress and progress.problem else ""
     lineage = read_lineage(Path(dataset.recipe.source))
-    origin = f'<p class="quiet origin">{text(lineage.sentence)}</p>' if lineage else ""
+    origin = f'<p class="quiet origin">{escape(lineage.sentence)}</p>' if lineage else ""
     return f'{problem}<p class="summary">{" · ".join(parts)}</p>{origin}{bar}'
 
 
@@ -126,7 +126,7 @@ def large_picture(desk: DatasetDesk, row: DatasetRow, fit: BucketFit | None) -> 
     try:
         image = open_rgb(row.path, background=desk.opened.recipe.background)
     except PictureFileError as error:
-        return f'<div class="shown"><span class="sign" aria-hidden="true">✗</span><span>{text(error)}</span></div>'
+        return f'<div class="shown"><span class="sign" aria-hidden="true">✗</span><span>{escape(error)}</span></div>'
     left, top, right, bottom = fit.crop
     width, height = row.facts.width, row.facts.height
     style = (
@@ -134,8 +134,8 @@ def large_picture(desk: DatasetDesk, row: DatasetRow, fit: BucketFit | None) -> 
         f"width:{100 * (right - left) / width:.2f}%;height:{100 * (bottom - top) / height:.2f}%"
     )
     return (
-        f'<div class="shown"><button class="zoom" type="button" aria-label="Enlarge {text(row.key)}">'
-        f'<img src="{_jpeg_url(image)}" alt="{text(row.caption or row.key)}">'
+        f'<div class="shown"><button class="zoom" type="button" aria-label="Enlarge {escape(row.key)}">'
+        f'<img src="{_jpeg_url(image)}" alt="{escape(row.caption or row.key)}">'
         f'<span class="crop" style="{style}" aria-hidden="true"></span></button></div>'
     )
 
@@ -151,8 +151,8 @@ def facts_line(row: DatasetRow, fit: BucketFit | None) -> str:
     """`600 × 800 → bucket 448 × 576 · JPEG · 84 kB`."""
     facts = row.facts
     if facts is None:
-        return f'<p class="facts"><b>{text(row.key)}</b></p>'
-    parts = [f"<b>{text(row.key)}</b>"]
+        return f'<p class="facts"><b>{escape(row.key)}</b></p>'
+    parts = [f"<b>{escape(row.key)}</b>"]
     if facts.width:
         size = f"{facts.width:,} × {facts.height:,}"
         parts.append(f"{size} → bucket {fit.bucket.width} × {fit.bucket.height}" if fit else size)
@@ -175,7 +175,7 @@ def problem_list(row: DatasetRow) -> str:
     order = {"reject": 0, "convert": 1, "note": 2}
     items = "".join(
         f'<li class="is-{problem.severity}"><span aria-hidden="true">{SIGNS[problem.severity]}</span> '
-        f"<span><b>{text(problem.code)}</b> ({SIGN_WORDS[problem.severity]}): {text(problem.sentence)}</span></li>"
+        f"<span><b>{escape(problem.code)}</b> ({SIGN_WORDS[problem.severity]}): {escape(problem.sentence)}</span></li>"
         for problem in sorted(row.problems, key=lambda problem: order[problem.severity])
     )
     return f'<ul class="problems">{items}</ul>'

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import counted, escape
 from studio.dataset.contact_sheet import make_contact_sheet
 from studio.dataset.desk import DatasetDesk
 from studio.dataset.problems import Severity
@@ -19,9 +20,8 @@ from studio.errors import DatasetError
 from studio.files import write_atomically
 from studio.ui.dataset_charts import statistics_html
 from studio.ui.dataset_html import SIGNS, thumbnail_url
-from studio.ui.html import text
+from studio.ui.events import QUIET
 from studio.ui.toasts import toasts
-from studio.words import counted
 
 MAX_FINDINGS = 200
 FOLDED_FROM = 8
@@ -78,15 +78,15 @@ def doctor_html(desk: DatasetDesk, report: DatasetReport) -> str:
     """The report as a page: the number and how it comes about, findings by how bad they are, duplicates."""
     kind = "fail" if report.must_be_mended else "pass"
     sign = "✗" if report.must_be_mended else "✓"
-    parts = [f'<div class="verdict {kind}"><span aria-hidden="true">{sign}</span> {text(report.how_many)}</div>']
-    parts += [f'<p class="note">{text(sentence)}</p>' for sentence in (*report.warnings, WHY_NO_FLIP)]
+    parts = [f'<div class="verdict {kind}"><span aria-hidden="true">{sign}</span> {escape(report.how_many)}</div>']
+    parts += [f'<p class="note">{escape(sentence)}</p>' for sentence in (*report.warnings, WHY_NO_FLIP)]
     for severity in TITLES:
         findings = [finding for finding in report.findings if finding.problem.severity == severity]
         if findings:
             parts.append(_group(severity, findings))
     if report.duplicates:
         parts.append(_duplicates(desk, report.duplicates))
-    return f'<div data-dataset="{text(desk.opened.name)}">{"".join(parts)}</div>'
+    return f'<div data-dataset="{escape(desk.opened.name)}">{"".join(parts)}</div>'
 
 
 def _group(severity: Severity, findings: Sequence[Finding]) -> str:
@@ -98,7 +98,7 @@ def _group(severity: Severity, findings: Sequence[Finding]) -> str:
     parts = [_findings_table(TITLES[severity], few)] if few else []
     for code, same in by_code.items():
         if len(same) > FOLDED_FROM:
-            summary = f"<summary><b>{text(code)}</b>: {len(same):,} files</summary>"
+            summary = f"<summary><b>{escape(code)}</b>: {len(same):,} files</summary>"
             parts.append(f'<details class="folded">{summary}{_findings_table(code, same)}</details>')
     sign = f'<span aria-hidden="true">{SIGNS[severity]}</span>'
     return f"<h3>{sign} {TITLES[severity]}: {len(findings):,}</h3>{''.join(parts)}"
@@ -109,7 +109,7 @@ def _findings_table(title: str, findings: Sequence[Finding]) -> str:
     rest = len(findings) - MAX_FINDINGS
     more = f"<p class='quiet'>{rest:,} more: the filter “State” above the pictures shows them.</p>" if rest > 0 else ""
     return (
-        f'<div class="table-frame" tabindex="0" role="group" aria-label="{text(title)}"><table class="findings">'
+        f'<div class="table-frame" tabindex="0" role="group" aria-label="{escape(title)}"><table class="findings">'
         '<thead><tr><th scope="col">File</th><th scope="col">What</th><th scope="col">Mend</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{more}"
     )
@@ -119,15 +119,15 @@ def _finding(finding: Finding) -> str:
     problem = finding.problem
     buttons = "excluded" if finding.excluded else "".join(map(_button(finding.name), problem.remedies))
     return (
-        f"<tr><td>{text(finding.name)}</td><td><b>{text(problem.code)}</b>: {text(problem.sentence)}</td>"
+        f"<tr><td>{escape(finding.name)}</td><td><b>{escape(problem.code)}</b>: {escape(problem.sentence)}</td>"
         f'<td class="mend">{buttons}</td></tr>'
     )
 
 
 def _button(key: str) -> Callable[[str], str]:
     return lambda remedy: (
-        f'<button type="button" class="link-button" data-key="{text(key)}" data-remedy="{text(remedy)}" '
-        f'aria-label="{text(REMEDY_WORDS[remedy])}: {text(key)}">{text(REMEDY_WORDS[remedy])}</button>'
+        f'<button type="button" class="link-button" data-key="{escape(key)}" data-remedy="{escape(remedy)}" '
+        f'aria-label="{escape(REMEDY_WORDS[remedy])}: {escape(key)}">{escape(REMEDY_WORDS[remedy])}</button>'
     )
 
 
@@ -137,7 +137,7 @@ def _duplicates(desk: DatasetDesk, pairs: Sequence[Duplicate]) -> str:
         pictures = "".join(_small(desk, key) for key in (pair.first, pair.second))
         how = "the same file" if pair.exact else "look alike"
         items.append(
-            f"<li>{pictures}<span>{text(pair.first)} and {text(pair.second)}: <b>{how}</b></span>"
+            f"<li>{pictures}<span>{escape(pair.first)} and {escape(pair.second)}: <b>{how}</b></span>"
             f"{_button(pair.second)('exclude')}</li>"
         )
     rest = len(pairs) - MAX_DUPLICATES
@@ -150,7 +150,7 @@ def _duplicates(desk: DatasetDesk, pairs: Sequence[Duplicate]) -> str:
 
 def _small(desk: DatasetDesk, key: str) -> str:
     url = thumbnail_url(desk, desk.opened.row(key))
-    return f'<img src="{text(url)}" alt="{text(key)}" loading="lazy">' if url else ""
+    return f'<img src="{escape(url)}" alt="{escape(key)}" loading="lazy">' if url else ""
 
 
 def mend(desk: DatasetDesk, key: str, remedy: str) -> None:
@@ -218,15 +218,14 @@ def wire(panels: InsightPanels, desk: DatasetDesk, *, version: gr.Textbox, then_
         with toasts():
             return str(contact_sheet(desk))
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
     doctor = [panels.doctor, panels.exclude_all]
     for box, is_open, show, shown in (
         (panels.statistics_box, panels.statistics_open, show_statistics, panels.statistics),
         (panels.doctor_box, panels.doctor_open, show_doctor, doctor),
     ):
-        box.expand(lambda: True, None, is_open, **hidden).then(show, is_open, shown, **hidden)
-        box.collapse(lambda: False, None, is_open, **hidden)
-        version.change(show, is_open, shown, trigger_mode="always_last", **hidden)
-    then_refresh(panels.doctor.click(click, None, None, **hidden))
-    then_refresh(panels.exclude_all.click(exclude_all, **hidden))
-    panels.sheet.click(make_sheet, None, panels.sheet, **hidden)
+        box.expand(lambda: True, None, is_open, **QUIET).then(show, is_open, shown, **QUIET)
+        box.collapse(lambda: False, None, is_open, **QUIET)
+        version.change(show, is_open, shown, trigger_mode="always_last", **QUIET)
+    then_refresh(panels.doctor.click(click, None, None, **QUIET))
+    then_refresh(panels.exclude_all.click(exclude_all, **QUIET))
+    panels.sheet.click(make_sheet, None, panels.sheet, **QUIET)

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import counted, escape
 from studio.dataset.desk import DatasetDesk, DeskView
 from studio.dataset.recipe import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
 from studio.dataset.rows import take_rows
@@ -14,10 +15,10 @@ from studio.dataset.template import check_template, fill_template
 from studio.errors import DatasetError, StudioError
 from studio.settings import parse_settings
 from studio.ui.caption_box import SAVED
-from studio.ui.html import table, text
+from studio.ui.events import QUIET
+from studio.ui.html import table
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
-from studio.words import counted
 
 RECOGNISED = "as recognised"
 NONE = "all rows"
@@ -152,16 +153,16 @@ def layout_words(desk: DatasetDesk) -> str:
     reading = dataset.reading
     captions = sum(picture.caption is not None for picture in reading.pictures)
     others = Counter(leftover.problem.code for leftover in dataset.leftovers)
-    left = ", ".join(f"{number:,} {text(code)}" for code, number in others.most_common()) or "nothing"
+    left = ", ".join(f"{number:,} {escape(code)}" for code, number in others.most_common()) or "nothing"
     lone = len(reading.pictures) - captions
     fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
-    choice = f" It could also be read as: {text('; '.join(fits))}." if fits else ""
-    from_table = f" from {text(reading.table)}" if reading.table else ""
+    choice = f" It could also be read as: {escape('; '.join(fits))}." if fits else ""
+    from_table = f" from {escape(reading.table)}" if reading.table else ""
     return (
-        f"<p class='quiet'><b>{text(LAYOUT_TITLES[reading.layout])}</b>{from_table}: "
+        f"<p class='quiet'><b>{escape(LAYOUT_TITLES[reading.layout])}</b>{from_table}: "
         f"{counted(len(reading.pictures), 'picture')}, {counted(captions, 'pair')} of picture and caption, "
         f"{lone:,} without a caption. Left over besides: {left}.{choice} "
-        f"Read from {text(dataset.recipe.source)}</p>"
+        f"Read from {escape(dataset.recipe.source)}</p>"
     )
 
 
@@ -242,7 +243,7 @@ def preview_words(desk: DatasetDesk, values: dict[str, Any]) -> str:
             for picture in taken[:PREVIEWED_ROWS]
         ]
     except StudioError as error:
-        return f"<p class='bad'>{text(error)}</p>"
+        return f"<p class='bad'>{escape(error)}</p>"
     caption = f"{counted(len(taken), 'picture')}; the first captions"
     return table(("Picture", "Caption"), rows, caption=caption)
 
@@ -272,15 +273,14 @@ def wire(box: RecipeBox, desk: DatasetDesk, *, version: gr.Textbox, then_refresh
         opened = version.partition("-")[0]
         return [gr.skip()] * 11 if opened == before else [*fill(desk), opened]
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
     filled = gr.Textbox(visible=False)
     form = list(box.form.values())
-    version.change(fill_new, [version, filled], [*form, filled], **hidden).then(
-        preview, inputs_kwargs=box.form, outputs=box.preview, **hidden
+    version.change(fill_new, [version, filled], [*form, filled], **QUIET).then(
+        preview, inputs_kwargs=box.form, outputs=box.preview, **QUIET
     )
     box.row_column.input(
-        lambda column: gr.update(choices=values_of(desk, column), value=[]), box.row_column, box.row_values, **hidden
+        lambda column: gr.update(choices=values_of(desk, column), value=[]), box.row_column, box.row_values, **QUIET
     )
     for control in (box.template, box.row_values, box.row_column):
-        control.change(preview, inputs_kwargs=box.form, outputs=box.preview, trigger_mode="always_last", **hidden)
-    then_refresh(box.apply.click(apply, inputs_kwargs={"filled": filled, **box.form}, js=SAVED, **hidden))
+        control.change(preview, inputs_kwargs=box.form, outputs=box.preview, trigger_mode="always_last", **QUIET)
+    then_refresh(box.apply.click(apply, inputs_kwargs={"filled": filled, **box.form}, js=SAVED, **QUIET))

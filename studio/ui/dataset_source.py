@@ -9,14 +9,14 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import counted, escape
 from studio.dataset.desk import DatasetDesk, DeskView
 from studio.dataset.intake import DroppedFile
 from studio.errors import DatasetError, StudioError, system_error_sentence
 from studio.paths import assets_folder
-from studio.ui.html import text
+from studio.ui.events import QUIET
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
-from studio.words import counted
 
 DEMO_DATASET = "casual-shoes"
 DEMO_RESOLUTION = 128  # of the model that ships with it
@@ -83,7 +83,7 @@ def build() -> SourceBox:
 
 def render(desk: DatasetDesk, view: DeskView) -> dict[str, Update]:
     """The list of datasets, and why one could not be opened."""
-    problem = f'<p class="problem" role="alert">{text(view.problem)}</p>' if view.problem else ""
+    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
     return {
         "dataset-names": gr.update(choices=desk.library.names(), value=view.name or None),
         "dataset-problem": gr.update(value=problem, visible=bool(problem)),
@@ -119,12 +119,11 @@ def wire(box: SourceBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
         with toasts():
             desk.open_folder(str(assets_folder() / DEMO_DATASET), resolution=DEMO_RESOLUTION)
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    then_refresh(box.drop.upload(take, None, box.drop, **hidden))
-    then_refresh(box.open.click(open_path, box.path, **hidden))
-    then_refresh(box.path.submit(open_path, box.path, **hidden))
-    then_refresh(box.names.input(open_name, box.names, **hidden))
-    then_refresh(box.demo.click(open_demo, **hidden))
+    then_refresh(box.drop.upload(take, None, box.drop, **QUIET))
+    then_refresh(box.open.click(open_path, box.path, **QUIET))
+    then_refresh(box.path.submit(open_path, box.path, **QUIET))
+    then_refresh(box.names.input(open_name, box.names, **QUIET))
+    then_refresh(box.demo.click(open_demo, **QUIET))
 
 
 def _outcome(words: str, kind: str) -> Any:  # noqa: ANN401 - gradio's update

@@ -22,6 +22,7 @@ from studio.ui.caption_box import SAVED_WITH_SUBJECT, WITH_SUBJECT, Subject, rea
 from studio.ui.dataset_browser import read_query, render_page
 from studio.ui.dataset_detail import find_row, render_row
 from studio.ui.dataset_html import summary
+from studio.ui.events import QUIET
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 
@@ -104,10 +105,9 @@ def wire(tab: DatasetTab, desk: DatasetDesk, *, then_refresh: Callable[[Any], No
     _wire_detail(tab, desk, then_refresh=then_refresh)
 
 
-HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # Clicks come faster than answers: each is taken, one after the other.
 ORDERED: dict[str, Any] = {
-    **HIDDEN,
+    **QUIET,
     "trigger_mode": "multiple",
     "concurrency_limit": 1,
     "concurrency_id": "dataset",

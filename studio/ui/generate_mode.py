@@ -6,20 +6,20 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import counted, escape
 from studio.engine_process.client import EngineClient
 from studio.engine_process.view import EngineView
 from studio.errors import SettingsError
 from studio.results import FailedImage, ImagesReport
 from studio.tokens import PART_TOKENS, TokenCounter
 from studio.ui import generate_form
+from studio.ui.events import QUIET
 from studio.ui.generate_form import GenerateForm
 from studio.ui.generation_controls import NO_LORA
-from studio.ui.html import text
 from studio.ui.parts import Update
 from studio.ui.picture_html import check_marks, empty_frame, picture_frame, record_line, running_frame
 from studio.ui.status_line import phase_words
 from studio.ui.toasts import toasts
-from studio.words import counted
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
 
 def state_box(view: EngineView, *, idle: str) -> str:
     """What went wrong, and what is going on; `idle` where nothing is."""
-    problem = f'<p class="problem" role="alert">{text(view.problem)}</p>' if view.problem else ""
+    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
     word, sentence = ("Ready.", idle) if view.phase == "ready" else phase_words(view)
-    box = f'<div class="verdict" role="status"><b>{text(word)}</b> <span>{text(sentence)}</span></div>'
+    box = f'<div class="verdict" role="status"><b>{escape(word)}</b> <span>{escape(sentence)}</span></div>'
     return problem + box
 
 
@@ -99,7 +99,7 @@ def _pictures(view: EngineView) -> str:
 
 def _card(index: int, image: Any) -> str:  # noqa: ANN401 - MadeImage | FailedImage
     if isinstance(image, FailedImage):
-        words = f'<p class="facts">{check_marks(image.checks)}</p><p class="bad">{text(image.error)}</p>'
+        words = f'<p class="facts">{check_marks(image.checks)}</p><p class="bad">{escape(image.error)}</p>'
         return _figure(empty_frame("✗", "not valid, and so not shown"), words)
     frame = picture_frame(image.path, name=f"picture {index + 1}", alt=image.record.settings.prompt)
     return _figure(frame, record_line(image.record, image.path))
@@ -122,12 +122,12 @@ def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> str:
     try:
         count = TokenCounter(file).count(prompt)
     except SettingsError as error:
-        return f'<p class="tokens bad">{text(error)}</p>'
+        return f'<p class="tokens bad">{escape(error)}</p>'
     if count.num_parts == 1:
         return f'<p class="tokens">{count.num_tokens} of {PART_TOKENS} tokens</p>'
     if long_prompt:
         return f'<p class="tokens">{count.num_tokens} tokens in {count.num_parts} parts of {PART_TOKENS}</p>'
-    lost = text(_shortened(count.cut_off))
+    lost = escape(_shortened(count.cut_off))
     words = f"{count.num_tokens} of {PART_TOKENS} tokens. Cut off: “{lost}” (or switch on “Long prompts”)"
     return f'<p class="tokens bad">{words}</p>'
 
@@ -150,8 +150,7 @@ def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh:
     def count_tokens(prompt: str, long_prompt: bool) -> str:
         return token_words(engine, prompt, long_prompt=long_prompt)
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    then_refresh(mode.run.click(generate, inputs_kwargs=form.named(), outputs=form.controls.seed, **hidden))
-    then_refresh(mode.cancel.click(engine.cancel, **hidden))
+    then_refresh(mode.run.click(generate, inputs_kwargs=form.named(), outputs=form.controls.seed, **QUIET))
+    then_refresh(mode.cancel.click(engine.cancel, **QUIET))
     for trigger in (tab.select, form.prompt.change, form.controls.long_prompt.change):
-        trigger(count_tokens, [form.prompt, form.controls.long_prompt], form.tokens, queue=False, **hidden)
+        trigger(count_tokens, [form.prompt, form.controls.long_prompt], form.tokens, queue=False, **QUIET)

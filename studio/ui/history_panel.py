@@ -7,18 +7,19 @@ from typing import Any
 import gradio as gr
 
 from studio.a1111 import PictureText
+from studio.core.text import counted, escape
 from studio.engine_process.view import EngineView
 from studio.errors import PictureFileError
 from studio.history import History, HistoryPage, thumbnail
 from studio.paths import UserData
 from studio.picture_files import read_picture_text
 from studio.results import MadeImage
+from studio.ui.events import QUIET
 from studio.ui.generate_form import GenerateForm
-from studio.ui.html import table, text
+from studio.ui.html import table
 from studio.ui.parts import Update
 from studio.ui.picture_html import picture_frame, record_line, record_rows
 from studio.ui.toasts import toasts
-from studio.words import counted
 
 PER_PAGE = 24
 
@@ -118,7 +119,7 @@ def render(view: EngineView) -> dict[str, Update]:
 def page_words(page: HistoryPage, search: str) -> str:
     """How many there are, which page this is, and which files could not be read."""
     if page.num_pictures == 0 and search.strip():
-        words = f"<p class='quiet'>No picture has all of these words: {text(search)}</p>"
+        words = f"<p class='quiet'>No picture has all of these words: {escape(search)}</p>"
     elif page.num_pictures == 0:
         words = "<p class='quiet'>No pictures here yet. Those you generate are kept in outputs, by day.</p>"
     else:
@@ -127,7 +128,7 @@ def page_words(page: HistoryPage, search: str) -> str:
             "Press one to see it large.</p>"
         )
     names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")
-    unreadable = f"<p class='bad'>{len(page.unreadable)} could not be read: {text(names)}</p>"
+    unreadable = f"<p class='bad'>{len(page.unreadable)} could not be read: {escape(names)}</p>"
     return words + (unreadable if page.unreadable else "")
 
 
@@ -150,9 +151,9 @@ def picture_detail(path: Path) -> str:
 
 def taken_words(name: str, taken: PictureText) -> str:
     """What a dropped picture brought, and what could not be taken over."""
-    skipped = "".join(f"<li>{text(sentence)}</li>" for sentence in taken.skipped)
-    model = f" It was made with {text(taken.model)}." if taken.model else ""
-    words = f"<p class='good'>The settings of {text(name)} ({taken.source}) are in the form.{model}</p>"
+    skipped = "".join(f"<li>{escape(sentence)}</li>" for sentence in taken.skipped)
+    model = f" It was made with {escape(taken.model)}." if taken.model else ""
+    words = f"<p class='good'>The settings of {escape(name)} ({taken.source}) are in the form.{model}</p>"
     return words + (f"<p>Not taken over:</p><ul>{skipped}</ul>" if skipped else "")
 
 
@@ -199,22 +200,21 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
             try:
                 taken = read_picture_text(Path(file))
             except PictureFileError as error:
-                return [*[gr.skip()] * len(filled), f"<p class='bad'>{text(error)}</p>", None]
+                return [*[gr.skip()] * len(filled), f"<p class='bad'>{escape(error)}</p>", None]
             return [*form.filled_by(taken.settings), taken_words(Path(file).name, taken), None]
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
     shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
-    panel.box.expand(show, [panel.page, panel.search], shown, **hidden)
-    panel.box.expand(lambda: True, None, panel.opened, **hidden)
-    panel.box.collapse(lambda: False, None, panel.opened, **hidden)
-    panel.newest.change(show_if_open, [panel.opened, panel.page, panel.search], shown, **hidden)
-    panel.refresh.click(show, [panel.page, panel.search], shown, **hidden)
-    panel.search.submit(lambda search: show(1, search), panel.search, shown, **hidden)
-    panel.newer.click(lambda number, search: show(number - 1, search), [panel.page, panel.search], shown, **hidden)
-    panel.older.click(lambda number, search: show(number + 1, search), [panel.page, panel.search], shown, **hidden)
-    panel.gallery.select(select, panel.shown_page, [panel.selected, panel.detail, panel.use], **hidden)
-    panel.use.click(use_selected, panel.selected, filled, **hidden)
-    panel.drop.upload(use_dropped, panel.drop, [*filled, panel.dropped_words, panel.drop], **hidden)
+    panel.box.expand(show, [panel.page, panel.search], shown, **QUIET)
+    panel.box.expand(lambda: True, None, panel.opened, **QUIET)
+    panel.box.collapse(lambda: False, None, panel.opened, **QUIET)
+    panel.newest.change(show_if_open, [panel.opened, panel.page, panel.search], shown, **QUIET)
+    panel.refresh.click(show, [panel.page, panel.search], shown, **QUIET)
+    panel.search.submit(lambda search: show(1, search), panel.search, shown, **QUIET)
+    panel.newer.click(lambda number, search: show(number - 1, search), [panel.page, panel.search], shown, **QUIET)
+    panel.older.click(lambda number, search: show(number + 1, search), [panel.page, panel.search], shown, **QUIET)
+    panel.gallery.select(select, panel.shown_page, [panel.selected, panel.detail, panel.use], **QUIET)
+    panel.use.click(use_selected, panel.selected, filled, **QUIET)
+    panel.drop.upload(use_dropped, panel.drop, [*filled, panel.dropped_words, panel.drop], **QUIET)
 
 
 def _own_path(user_data: UserData, path: str) -> Path:

@@ -14,6 +14,7 @@ from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import LoraLibrary
 from studio.paths import black_pictures_page
 from studio.ui import compare_mode, generate_mode, history_panel, lora_panel, model_box, smoke_mode, taken_box
+from studio.ui.events import QUIET
 from studio.ui.parts import Update
 
 
@@ -89,4 +90,4 @@ def wire(
     compare_mode.wire(tab.compare, engine, user_data, then_refresh=then_refresh)
     lora_panel.wire(tab.loras, engine, LoraLibrary(user_data.loras), then_refresh=then_refresh)
     model_box.wire(tab.model, engine, then_refresh=then_refresh)
-    then_refresh(tab.start.click(engine.start, api_visibility="private", show_progress="hidden"))
+    then_refresh(tab.start.click(engine.start, **QUIET))

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from studio.core.text import counted, duration, escape
 from studio.jobs.command import JobLine
-from studio.ui.html import text
-from studio.words import counted, duration
 
 KIND_WORDS: Mapping[str, str] = {"train": "training"}  # a kind that is not here is called by its own name
 KIND_UNITS: Mapping[str, str] = {"batch": "picture"}
@@ -22,9 +21,9 @@ def jobs_words(jobs: Sequence[JobLine]) -> str:
     first = running or waiting[0]
     tab = job_tab(first)
     return (
-        f'<a class="item activity busy" href="#{tab.lower()}" data-tab="{tab}" title="{text(first.message)}">'
+        f'<a class="item activity busy" href="#{tab.lower()}" data-tab="{tab}" title="{escape(first.message)}">'
         f'<span class="dot" aria-hidden="true"></span>'
-        f"{text(words + behind if words else counted(len(waiting), 'job') + ' waiting')}</a>"
+        f"{escape(words + behind if words else counted(len(waiting), 'job') + ' waiting')}</a>"
     )
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import escape
 from studio.engine_process.client import EngineClient
 from studio.engine_process.messages import LoraChecked
 from studio.engine_process.view import EngineView
 from studio.errors import StudioError
 from studio.loras.library import LoraLibrary
 from studio.results import LoraCard
-from studio.ui.html import text
+from studio.ui.events import QUIET
 from studio.ui.parts import Update
 
 
@@ -54,17 +55,17 @@ def render(view: EngineView, library: LoraLibrary) -> dict[str, Update]:
 
 def _card(card: LoraCard, checked: LoraChecked | None) -> str:
     empty = '<span class="sign" aria-hidden="true">◻</span>'
-    picture = f'<img src="{text(card.thumbnail)}" alt="">' if card.thumbnail else empty
+    picture = f'<img src="{escape(card.thumbnail)}" alt="">' if card.thumbnail else empty
     facts = [
         f"rank {card.rank}" if card.rank else "",
         f"{card.size_bytes / 2**20:.1f} MB",
         f"for {card.base_model}" if card.base_model else "",
     ]
-    trigger = f"<p>words: <b>{text(card.trigger)}</b></p>" if card.trigger else ""
-    description = f"<p>{text(card.description)}</p>" if card.description else ""
+    trigger = f"<p>words: <b>{escape(card.trigger)}</b></p>" if card.trigger else ""
+    description = f"<p>{escape(card.description)}</p>" if card.description else ""
     return (
-        f'<article class="lora-card"><div class="thumb">{picture}</div><div><h3>{text(card.name)}</h3>'
-        f"<p class='quiet'>{text(' · '.join(filter(None, facts)))}</p>{description}{trigger}"
+        f'<article class="lora-card"><div class="thumb">{picture}</div><div><h3>{escape(card.name)}</h3>'
+        f"<p class='quiet'>{escape(' · '.join(filter(None, facts)))}</p>{description}{trigger}"
         f"{_verdict(card, checked)}</div></article>"
     )
 
@@ -72,9 +73,11 @@ def _card(card: LoraCard, checked: LoraChecked | None) -> str:
 def _verdict(card: LoraCard, checked: LoraChecked | None) -> str:
     problem = card.problem or (checked.problem if checked else "")
     if problem:
-        return f'<p class="bad"><span aria-hidden="true">✗</span> {text(problem)}</p>'
+        return f'<p class="bad"><span aria-hidden="true">✗</span> {escape(problem)}</p>'
     if checked:
-        return "".join(f'<p class="good"><span aria-hidden="true">✓</span> {text(note)}</p>' for note in checked.notes)
+        return "".join(
+            f'<p class="good"><span aria-hidden="true">✓</span> {escape(note)}</p>' for note in checked.notes
+        )
     return ""
 
 
@@ -90,14 +93,13 @@ def wire(panel: LoraPanel, engine: EngineClient, library: LoraLibrary, *, then_r
         try:
             card = library.add(file)
         except StudioError as error:
-            return f'<p class="bad" role="alert">{text(error)}</p>'
+            return f'<p class="bad" role="alert">{escape(error)}</p>'
         engine.check_lora(card.name)
-        return f'<p class="good" role="status">{text(card.name)} was added to the library.</p>'
+        return f'<p class="good" role="status">{escape(card.name)} was added to the library.</p>'
 
     def check_all() -> None:
         for card in library.cards():
             engine.check_lora(card.name)
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    then_refresh(panel.drop.upload(add, panel.drop, [panel.words, panel.drop], **hidden))
-    then_refresh(panel.check.click(check_all, **hidden))
+    then_refresh(panel.drop.upload(add, panel.drop, [panel.words, panel.drop], **QUIET))
+    then_refresh(panel.check.click(check_all, **QUIET))

@@ -6,12 +6,13 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import escape, gigabytes
 from studio.engine_process.client import EngineClient
 from studio.engine_process.view import EngineView
-from studio.reports import gigabytes
 from studio.results import AttentionTrial, DeviceCheck, DeviceDifference
 from studio.settings import ModelSettings, parse_settings
-from studio.ui.html import table, text
+from studio.ui.events import QUIET
+from studio.ui.html import table
 from studio.ui.parts import Update
 from studio.ui.status_line import phase_words
 from studio.ui.toasts import toasts
@@ -83,8 +84,8 @@ def render(view: EngineView) -> dict[str, Update]:
 
 def _model_facts(view: EngineView) -> str:
     """The loaded model; before it what goes on, or what went wrong."""
-    problem = f'<p class="bad" role="alert">{text(view.problem)}</p>' if view.problem else ""
-    going_on = f"<p>{text(' '.join(phase_words(view)))}</p>" if view.phase == "loading" else ""
+    problem = f'<p class="bad" role="alert">{escape(view.problem)}</p>' if view.problem else ""
+    going_on = f"<p>{escape(' '.join(phase_words(view)))}</p>" if view.phase == "loading" else ""
     facts = view.facts
     if facts is None:
         return problem + going_on
@@ -96,7 +97,7 @@ def _model_facts(view: EngineView) -> str:
         ("Its own size", f"{facts.width} × {facts.height}"),
         ("Precision", facts.precision.reason),
     ]
-    notes = "".join(f'<p class="note">{text(note)}</p>' for note in facts.notes)
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in facts.notes)
     return problem + going_on + notes + table(("What", "Value"), rows, caption="Loaded model")
 
 
@@ -108,7 +109,7 @@ def _device_words(view: EngineView) -> str:
             "operations at their real sizes, then a few U-Net steps, a VAE decode and a backward pass.</p>"
         )
     kind = "good" if check.passed else "bad"
-    words = f'<p class="{kind}">{text(check.sentence)}</p><p class="quiet">checked on {check.checked_at:%d %B %Y}</p>'
+    words = f'<p class="{kind}">{escape(check.sentence)}</p><p class="quiet">checked on {check.checked_at:%d %B %Y}</p>'
     return words + _device_table(check)
 
 
@@ -152,7 +153,6 @@ def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], N
         "prediction_type": box.prediction_type,
         "tf32": box.tf32,
     }
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    then_refresh(box.load.click(load, inputs_kwargs=named, **hidden))
-    then_refresh(box.cancel.click(engine.cancel, **hidden))
-    then_refresh(box.check.click(check, **hidden))
+    then_refresh(box.load.click(load, inputs_kwargs=named, **QUIET))
+    then_refresh(box.cancel.click(engine.cancel, **QUIET))
+    then_refresh(box.check.click(check, **QUIET))

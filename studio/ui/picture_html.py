@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from studio.a1111 import scheduler_name
+from studio.core.text import duration, escape
 from studio.engine_process.view import EngineView
 from studio.results import Check, ImageRecord
-from studio.ui.html import data_url, download_link, text
-from studio.words import duration
+from studio.ui.html import data_url, download_link
 
 
 def picture_frame(path: Path, *, name: str, alt: str) -> str:
@@ -15,8 +15,8 @@ def picture_frame(path: Path, *, name: str, alt: str) -> str:
         return empty_frame("?", f"{path.name} is no longer in its folder")
     url = data_url(path.read_bytes(), "image/png")
     return (
-        f'<button class="frame zoom" type="button" aria-label="Enlarge {text(name)}">'
-        f'<img src="{url}" alt="{text(alt)}"></button>'
+        f'<button class="frame zoom" type="button" aria-label="Enlarge {escape(name)}">'
+        f'<img src="{url}" alt="{escape(alt)}"></button>'
     )
 
 
@@ -41,8 +41,8 @@ def running_frame(view: EngineView) -> str:
 def empty_frame(sign: str, words: str) -> str:
     """A place for a picture."""
     return (
-        f'<div class="frame empty"><span class="sign" aria-hidden="true">{text(sign)}</span>'
-        f"<span>{text(words)}</span></div>"
+        f'<div class="frame empty"><span class="sign" aria-hidden="true">{escape(sign)}</span>'
+        f"<span>{escape(words)}</span></div>"
     )
 
 
@@ -52,8 +52,8 @@ def check_marks(checks: tuple[Check, ...]) -> str:
     for check in checks:
         kind, sign, word = ("good", "✓", "passed") if check.passed else ("bad", "✗", "failed")
         marks.append(
-            f'<span class="{kind}" title="{text(check.finding)}"><span aria-label="{word}">{sign}</span> '
-            f"{text(check.name)}</span>"
+            f'<span class="{kind}" title="{escape(check.finding)}"><span aria-label="{word}">{sign}</span> '
+            f"{escape(check.name)}</span>"
         )
     return f'<span class="marks">{" ".join(marks)}</span>'
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
+from studio.ui.events import QUIET
 from studio.ui.live import follower
 from studio.ui.parts import Seen, Update, changed_parts, digest_of, digests_of
 from studio.ui.selection import RECALL, SEEN_AND_RECALL, Selection, read_selection, selection_box
 
 POLL_SECONDS = 0.5  # while this page's own processes work
 JOBS_POLL_SECONDS = 1.0  # while only jobs go on: the page shares the processor with them
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+UNQUEUED: dict[str, Any] = {"queue": False, **QUIET}
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,13 @@ class Polling:
     def wire(self, app: gr.Blocks, wake: gr.Button) -> None:
         """Refresh when the page is opened and when its script presses `wake`; answer the script."""
         # Named functions: they are the names of the page's own API.
-        app.load(self.open, self.selection, self._everything, js=RECALL, **QUIET)
-        wake.click(self.refresh, self._has, self._everything, js=SEEN_AND_RECALL, **QUIET)
+        app.load(self.open, self.selection, self._everything, js=RECALL, **UNQUEUED)
+        wake.click(self.refresh, self._has, self._everything, js=SEEN_AND_RECALL, **UNQUEUED)
         gr.api(self.live, api_name="live", queue=False, api_visibility="private")
 
     def then_refresh(self, event: Any) -> Any:  # noqa: ANN401 - gradio's Dependency
         """Refresh when what a person did is done; the script follows what comes of it."""
-        return event.then(self.refresh, self._has, self._everything, js=SEEN_AND_RECALL, **QUIET)
+        return event.then(self.refresh, self._has, self._everything, js=SEEN_AND_RECALL, **UNQUEUED)
 
     def open(self, selection: str, request: gr.Request) -> list[Any]:
         """All of the page, for one that was just opened, with what it had chosen before a reload."""

@@ -5,8 +5,8 @@ from typing import Any, Literal, get_args, get_origin
 import gradio as gr
 from pydantic.fields import FieldInfo
 
+from studio.core.text import escape
 from studio.settings import Settings, bounds
-from studio.ui.html import text
 
 
 def setting_control(
@@ -47,7 +47,7 @@ def _help(field: FieldInfo, zero: str) -> str:
 
 def help_html(words: str) -> str:
     """Help of its own, for words that gradio's would not show: what stands in `__` it takes for bold, also in code."""
-    parts = (f"<code>{text(part)}</code>" if i % 2 else text(part) for i, part in enumerate(words.split("`")))
+    parts = (f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(words.split("`")))
     return f'<p class="quiet">{"".join(parts)}</p>'
 
 

@@ -10,6 +10,7 @@ from studio.engine_process.client import EngineClient
 from studio.engine_process.view import EngineView
 from studio.settings import SmokeSettings, bounds, parse_settings
 from studio.ui import smoke_view
+from studio.ui.events import QUIET
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 
@@ -131,6 +132,5 @@ def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any],
         "guidance_scale": mode.guidance_scale,
         "seed": mode.seed,
     }
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    then_refresh(mode.run.click(run_smoke_test, inputs_kwargs=named, **hidden))
-    then_refresh(mode.cancel.click(engine.cancel, **hidden))
+    then_refresh(mode.run.click(run_smoke_test, inputs_kwargs=named, **QUIET))
+    then_refresh(mode.cancel.click(engine.cancel, **QUIET))

@@ -2,28 +2,29 @@
 
 from pathlib import Path
 
+from studio.core.text import escape
 from studio.engine_process.messages import Picture
 from studio.engine_process.view import EngineView
 from studio.reports import JSON_NAME, MARKDOWN_NAME, MEMORY_HEAD, memory_rows, picture_facts, settings_rows, time_rows
 from studio.results import InvalidPicture, SavedReport, SmokeReport
 from studio.settings import SEED_REPORT_PROMPTS
-from studio.ui.html import download_link, table, text
+from studio.ui.html import download_link, table
 from studio.ui.picture_html import empty_frame, picture_frame, running_frame
 from studio.ui.status_line import phase_words
 
 
 def verdict(view: EngineView) -> str:
     """On top: what went wrong, what is going on, and PASS or FAIL of the last test and why."""
-    problem = f'<p class="problem" role="alert">{text(view.problem)}</p>' if view.problem else ""
+    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
     boxes = [_box(*phase_words(view))] if view.phase != "ready" or view.report is None else []
     if view.report is not None and view.phase != "smoke test":
         boxes.append(_verdict_box(view.report.report))
-    notes = "".join(f'<p class="note">{text(note)}</p>' for note in _notes(view))
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(view))
     return problem + "".join(boxes) + notes
 
 
 def _box(title: str, words: str, *, kind: str = "") -> str:
-    return f'<div class="verdict {kind}" role="status"><b>{text(title)}</b> <span>{text(words)}</span></div>'
+    return f'<div class="verdict {kind}" role="status"><b>{escape(title)}</b> <span>{escape(words)}</span></div>'
 
 
 def _verdict_box(report: SmokeReport) -> str:
@@ -54,7 +55,9 @@ def card(view: EngineView, index: int) -> str:
         frame, under = running_frame(view), f"<p>step {view.step.step} of {view.step.num_steps}</p>"
     else:
         frame, under = empty_frame(str(index + 1), "not made yet"), ""
-    return f'<figure class="card">{frame}<figcaption><p class="prompt">{text(prompt)}</p>{under}</figcaption></figure>'
+    return (
+        f'<figure class="card">{frame}<figcaption><p class="prompt">{escape(prompt)}</p>{under}</figcaption></figure>'
+    )
 
 
 def _picture(view: EngineView, index: int) -> tuple[Picture | None, Path | None]:
@@ -75,18 +78,18 @@ def _prompt(view: EngineView, index: int) -> str:
 def _facts_table(picture: Picture) -> str:
     """The table of one picture: what it is, and what each check saw."""
     rows = [] if isinstance(picture, InvalidPicture) else [(name, value) for name, value in picture_facts(picture)]
-    cells = "".join(f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in rows)
+    cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     for check in picture.checks:
         kind, sign, word = ("good", "✓", "") if check.passed else ("bad", "✗", "FAIL: ")
         cells += (
             f'<tr class="{kind}"><th scope="row"><span aria-label="{"passed" if check.passed else "failed"}">{sign}'
-            f"</span> {text(check.name)}</th><td>{word}{text(check.finding)}</td></tr>"
+            f"</span> {escape(check.name)}</th><td>{word}{escape(check.finding)}</td></tr>"
         )
     return f"<table>{cells}</table>"
 
 
 def _picture_words(picture: Picture) -> str:
-    error = f'<p class="bad">{text(picture.error)}</p>' if isinstance(picture, InvalidPicture) else ""
+    error = f'<p class="bad">{escape(picture.error)}</p>' if isinstance(picture, InvalidPicture) else ""
     return error + _facts_table(picture)
 
 
@@ -113,5 +116,5 @@ def downloads(saved: SavedReport | None) -> str:
         '<div class="downloads">'
         + download_link(saved.folder / MARKDOWN_NAME, "Report (Markdown)", media_type="text/markdown")
         + download_link(saved.folder / JSON_NAME, "Report (JSON)", media_type="application/json")
-        + f'<span class="quiet">saved in {text(saved.folder)}</span></div>'
+        + f'<span class="quiet">saved in {escape(saved.folder)}</span></div>'
     )

@@ -2,10 +2,8 @@
 
 import psutil
 
+from studio.core.text import duration, escape, gigabytes
 from studio.engine_process.view import EngineView, Phase
-from studio.reports import gigabytes
-from studio.ui.html import text
-from studio.words import duration
 
 NEARLY_FULL = 0.9  # of all memory: from here on a Mac swaps, and training slows to a crawl
 
@@ -13,15 +11,15 @@ NEARLY_FULL = 0.9  # of all memory: from here on a Mac swaps, and training slows
 def model_words(view: EngineView) -> str:
     """The model, the device, the precision, and behind ⓘ why it is that precision."""
     if view.facts is None:
-        return f'<span class="item">model <b>{text(view.model)}</b></span>'
+        return f'<span class="item">model <b>{escape(view.model)}</b></span>'
     facts = view.facts
     precision = facts.precision.precision
-    revision = f" @ {text(facts.model_revision[:8])}" if facts.model_revision else ""
+    revision = f" @ {escape(facts.model_revision[:8])}" if facts.model_revision else ""
     return (
-        f'<span class="item">model <b>{text(facts.model)}</b>{revision}</span>'
-        f'<span class="item"><b>{text(facts.device_name)}</b> · <b>{text(precision)}</b>'
-        f'<details class="why"><summary aria-label="Why {text(precision)}?">i</summary>'
-        f"<p>{text(facts.precision.reason)} "
+        f'<span class="item">model <b>{escape(facts.model)}</b>{revision}</span>'
+        f'<span class="item"><b>{escape(facts.device_name)}</b> · <b>{escape(precision)}</b>'
+        f'<details class="why"><summary aria-label="Why {escape(precision)}?">i</summary>'
+        f"<p>{escape(facts.precision.reason)} "
         '<a href="#black-pictures" data-tab="Inference" data-open="black-pictures">The whole story</a></p>'
         "</details></span>"
     )
@@ -72,7 +70,7 @@ def activity_words(view: EngineView, *, owner_is_told: bool = False) -> str:
     kind = "busy" if view.active else "idle" if view.phase == "ready" else "wrong"
     return (
         f'<span role="status"><a class="item activity {kind}" href="#inference" data-tab="Inference"{mode}>'
-        f'<span class="dot" aria-hidden="true"></span>{text(words)}</a></span>'
+        f'<span class="dot" aria-hidden="true"></span>{escape(words)}</a></span>'
     )
 
 

@@ -6,19 +6,17 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import counted, duration, escape
 from studio.engine_process.client import EngineClient
 from studio.engine_process.messages import Compare, Generate, Run
 from studio.engine_process.view import EngineView
 from studio.jobs.ahead import JobsAhead, jobs_ahead
 from studio.jobs.command import JobLine
-from studio.ui.html import text
+from studio.ui.events import QUIET
 from studio.ui.jobs_line import job_name, job_tab, job_unit
 from studio.ui.live import live_html
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
-from studio.words import counted, duration
-
-HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def _capital(words: str) -> str:
 
 
 def _paragraph(bold: str, sentence: str) -> str:
-    return f'<p role="status"><b>{text(bold)}</b> {text(sentence.strip())}</p>'
+    return f'<p role="status"><b>{escape(bold)}</b> {escape(sentence.strip())}</p>'
 
 
 def question_words(ahead: Sequence[JobLine]) -> str:
@@ -231,10 +229,10 @@ def wire(
     def hide() -> Any:  # noqa: ANN401 - gradio's update
         return gr.update(visible=False)
 
-    then_refresh(box.go_on.click(keep_runs, **HIDDEN))
-    then_refresh(box.cancel.click(engine.forget_kept, **HIDDEN))
-    then_refresh(box.pause.click(pause, box.jobs, box.question, **HIDDEN))
-    then_refresh(box.resume.click(resume, box.jobs, **HIDDEN))
-    box.stop.click(ask, None, [box.question, box.question_words, box.about], **HIDDEN)
-    then_refresh(box.really.click(stop, box.about, box.question, **HIDDEN))
-    box.keep.click(hide, None, box.question, **HIDDEN)
+    then_refresh(box.go_on.click(keep_runs, **QUIET))
+    then_refresh(box.cancel.click(engine.forget_kept, **QUIET))
+    then_refresh(box.pause.click(pause, box.jobs, box.question, **QUIET))
+    then_refresh(box.resume.click(resume, box.jobs, **QUIET))
+    box.stop.click(ask, None, [box.question, box.question_words, box.about], **QUIET)
+    then_refresh(box.really.click(stop, box.about, box.question, **QUIET))
+    box.keep.click(hide, None, box.question, **QUIET)

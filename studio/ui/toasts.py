@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import gradio as gr
 
+from studio.core.text import escape
 from studio.errors import StudioError, system_error_sentence
-from studio.ui.html import text
 
 
 @contextmanager
@@ -15,6 +15,6 @@ def toasts() -> Iterator[None]:
     try:
         yield
     except StudioError as error:
-        raise gr.Error(text(error), duration=8, print_exception=False) from error
+        raise gr.Error(escape(error), duration=8, print_exception=False) from error
     except OSError as error:
-        raise gr.Error(text(system_error_sentence(error)), duration=8, print_exception=False) from error
+        raise gr.Error(escape(system_error_sentence(error)), duration=8, print_exception=False) from error

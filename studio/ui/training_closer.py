@@ -6,20 +6,20 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import escape
 from studio.errors import PictureFileError, RunError
 from studio.jobs.training_desk import TrainingView
 from studio.picture_files import read_picture_text
 from studio.runs.events import SampleEvent
 from studio.runs.folder import RunFolder
 from studio.runs.follower import RunHistory
-from studio.ui.html import text
+from studio.ui.events import QUIET
 from studio.ui.parts import Update
 from studio.ui.selection import SelectedImage, changed, read_selection, select
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
 from studio.ui.training_pictures import Thumbnails, looked_at_steps, training_picture_url
 
-HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # In the browser, so that each press counts while what the one before shows is still on its way. `known` has the number
 # of each step's pictures, by position.
 MOVED = """(image, known, steps, pictures) => {
@@ -156,7 +156,7 @@ def _words(
         if shown
         else '<p class="bad">One of the two pictures is not valid, or no longer in its folder.</p>'
     )
-    prompt = text(_prompts(event)[picture])
+    prompt = escape(_prompts(event)[picture])
     return f'{ends}<p class="closer-prompt">{prompt}{_seed_words(run, event, picture)}</p>' + _nearest_words(
         run, history, event.step, picture, thumbnails
     )
@@ -184,12 +184,12 @@ def _nearest_words(run: RunFolder, history: RunHistory, step: int, picture: int,
     if nearest is None:
         return ""
     url = training_picture_url(run, nearest.key, thumbnails)
-    image = f'<img src="{text(url)}" alt="{text(nearest.key)}">' if url else ""
+    image = f'<img src="{escape(url)}" alt="{escape(nearest.key)}">' if url else ""
     kind = "bad" if nearest.likeness == "as a copy" else "quiet"
     mirrored = ", seen in a mirror" if nearest.mirrored else ""
     return (
-        f'<div class="nearest-picture">{image}<p>Nearest training picture: <b>{text(nearest.key)}</b>{mirrored}<br>'
-        f'<span class="{kind}">{text(nearest.likeness)}, distance {nearest.distance:.2f} (0 is a copy, 1 are two '
+        f'<div class="nearest-picture">{image}<p>Nearest training picture: <b>{escape(nearest.key)}</b>{mirrored}<br>'
+        f'<span class="{kind}">{escape(nearest.likeness)}, distance {nearest.distance:.2f} (0 is a copy, 1 are two '
         "training pictures at random)</span></p></div>"
     )
 
@@ -227,7 +227,7 @@ def wire(
         then_refresh(select(control.input, selection, control, change=chosen))
 
     in_the_page = {"fn": None, "queue": False, "show_progress": "hidden"}
-    then_refresh(pictures.click(open_it, selection, selection, **HIDDEN)).then(js=TO_THE_BOX, **in_the_page)
+    then_refresh(pictures.click(open_it, selection, selection, **QUIET)).then(js=TO_THE_BOX, **in_the_page)
     move(box.previous_step, steps=-1)
     move(box.next_step, steps=1)
     move(box.previous_picture, pictures=-1)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from studio.core.text import escape
 from studio.errors import RunError, SettingsError
 from studio.runs.folder import RunFolder
 from studio.runs.run_settings import read_run_settings
 from studio.training_settings import TrainingSettings
-from studio.ui.html import table, text
+from studio.ui.html import table
 
 FIELDS = TrainingSettings.model_fields
 NOT_COMPARED = frozenset(("name",))  # it is the end of the run's own name
@@ -19,7 +20,7 @@ def differences_html(runs: Sequence[RunFolder]) -> str:
     try:
         settings = [read_run_settings(run) for run in runs]
     except (RunError, SettingsError) as error:
-        return f'<p class="note bad">The settings cannot be compared: {text(error)}</p>'
+        return f'<p class="note bad">The settings cannot be compared: {escape(error)}</p>'
     rows = [
         (FIELDS[name].title or name, *(value_words(getattr(one, name)) for one in settings))
         for name in differing(settings)

@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import escape
 from studio.paths import assets_folder
 from studio.training_settings import PRESETS, TrainingSettings
-from studio.ui.html import text
 from studio.ui.setting_controls import setting_control, whole_if_whole
 
 FIRST_FIELDS = ("max_train_steps", "rank", "learning_rate", "resolution", "train_batch_size", "trigger_word")
@@ -136,7 +136,7 @@ def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def purpose_words(key: str) -> str:
     """What a preset is for."""
-    return f'<p class="quiet">{text(PRESETS[key].purpose)}</p>'
+    return f'<p class="quiet">{escape(PRESETS[key].purpose)}</p>'
 
 
 def preset_values(key: str) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from studio.ui import (
     training_scores,
     training_view,
 )
+from studio.ui.events import QUIET
 from studio.ui.live import live_html
 from studio.ui.parts import Update
 from studio.ui.selection import Selection, select
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
 
-HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 REQUEST_WORDS: dict[RunRequest, str] = {
     "sample": "Sample now",
     "save": "Save now",
@@ -192,8 +192,8 @@ def wire(panel: RunPanel, page: TrainingPage, selection: gr.HTML, *, then_refres
     chosen = select(panel.run.input, selection, panel.run, change="run: values[0] ?? now.run, image: null")
     then_refresh(chosen)
     for request, button in panel.buttons.items():
-        then_refresh(button.click(asking(request), selection, **HIDDEN))
-    then_refresh(panel.resume.click(resume, selection, **HIDDEN))
+        then_refresh(button.click(asking(request), selection, **QUIET))
+    then_refresh(panel.resume.click(resume, selection, **QUIET))
     then_refresh(select(panel.window.input, selection, panel.window, change="window: values[0] ?? now.window"))
     then_refresh(select(panel.log_scale.input, selection, panel.log_scale, change="log: values[0]"))
     # Not `input`: Gradio does not tell of it when all are taken away at once.

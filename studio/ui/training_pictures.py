@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from studio.core.text import counted, escape
 from studio.dataset.snapshot import read_snapshot
 from studio.errors import DatasetError
 from studio.runs.events import NearestTold, SampleEvent
 from studio.runs.folder import RunFolder
 from studio.runs.follower import RunHistory
-from studio.ui.html import text
 from studio.ui.training_scores import NEAREST, SCORES, ScoreKind, by_step, title_html
 from studio.ui.training_thumbnails import run_thumbnail_url, training_thumbnail_url
-from studio.words import counted
 
 MOST_COLUMNS = 6
 MOST_NEAREST = 3
@@ -72,7 +71,7 @@ def _prompt_row(
     # The base's picture leads to the last step's, whose base it is.
     base = _picture(run, last.base[index], f"base: {prompt}", (last.step, index), thumbnails)
     cells = "".join(f"<td>{_sample(run, event, index, thumbnails)}</td>" for event in shown)
-    return f'<tr><th scope="row" class="prompt">{text(prompt)}</th><td>{base}</td>{cells}</tr>'
+    return f'<tr><th scope="row" class="prompt">{escape(prompt)}</th><td>{base}</td>{cells}</tr>'
 
 
 def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnails) -> str:
@@ -97,8 +96,8 @@ def _picture(run: RunFolder, file: str | None, words: str, place: tuple[int, int
     column = "base" if words.startswith("base") else step
     return (
         f'<button class="sample" type="button" data-step="{step}" data-picture="{picture}" '
-        f'data-focus="{picture} {column}" aria-label="Look closer at {text(words)}">'
-        f'<img src="{text(url)}" alt="" decoding="async"></button>'
+        f'data-focus="{picture} {column}" aria-label="Look closer at {escape(words)}">'
+        f'<img src="{escape(url)}" alt="" decoding="async"></button>'
     )
 
 
@@ -111,7 +110,7 @@ def _score_rows(run: RunFolder, shown: Sequence[SampleEvent], history: RunHistor
     for kind in SCORES:
         cells = "".join(f"<td>{_score(run, history, event.step, kind, thumbnails)}</td>" for event in shown)
         title = title_html(kind, history)
-        rows.append(f'<tr class="score"><th scope="row">{title}</th><td>{text(kind.words(base))}</td>{cells}</tr>')
+        rows.append(f'<tr class="score"><th scope="row">{title}</th><td>{escape(kind.words(base))}</td>{cells}</tr>')
     return "".join(rows)
 
 
@@ -120,7 +119,7 @@ def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thum
     told = history.scores.get(step)
     if told is None:
         return ""
-    words = text(kind.words(told.scores))
+    words = escape(kind.words(told.scores))
     found = [nearest for nearest in told.nearest if nearest is not None]
     if kind is not NEAREST or not found:
         return words
@@ -133,8 +132,8 @@ def _nearest(run: RunFolder, nearest: NearestTold, mean: str, thumbnails: Thumbn
     words = f"{nearest.key}: {nearest.likeness}{mirrored}, distance {nearest.distance:.2f}"
     url = training_picture_url(run, nearest.key, thumbnails)
     kind = " class='bad'" if nearest.likeness == "as a copy" else ""
-    picture = f'<img src="{text(url)}" alt="{text(words)}" title="{text(words)}">' if url else ""
-    return f'<span class="nearest">{mean} {picture}<span{kind}>{text(nearest.likeness)}</span></span>'
+    picture = f'<img src="{escape(url)}" alt="{escape(words)}" title="{escape(words)}">' if url else ""
+    return f'<span class="nearest">{mean} {picture}<span{kind}>{escape(nearest.likeness)}</span></span>'
 
 
 def nearest_of_last(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> str:
@@ -153,11 +152,11 @@ def nearest_of_last(run: RunFolder | None, history: RunHistory | None, thumbnail
 
 def _nearest_card(run: RunFolder, nearest: NearestTold, thumbnails: Thumbnails) -> str:
     url = training_picture_url(run, nearest.key, thumbnails)
-    picture = f'<img src="{text(url)}" alt="">' if url else ""
+    picture = f'<img src="{escape(url)}" alt="">' if url else ""
     kind = "bad" if nearest.likeness == "as a copy" else "quiet"
     return (
-        f'<p title="{text(nearest.key)}">{picture}<span>{nearest.distance:.2f}<br>'
-        f'<span class="{kind}">{text(nearest.likeness)}</span></span></p>'
+        f'<p title="{escape(nearest.key)}">{picture}<span>{nearest.distance:.2f}<br>'
+        f'<span class="{kind}">{escape(nearest.likeness)}</span></span></p>'
     )
 
 

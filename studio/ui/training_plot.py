@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from studio.core.text import escape
 from studio.runs.curves import Chart, Curve, CurveStyle, chart_svg, legend_html, smoothed
 from studio.runs.follower import RunHistory, StepColumns
-from studio.ui.html import text
 
 ALL_STEPS = "All steps"
 WINDOWS: Mapping[str, int] = {ALL_STEPS: 0, "Last 1,000": 1000, "Last 200": 200}
@@ -145,10 +145,10 @@ def figure_html(chart: Chart, size: str, *, legend: str = "", empty: str = "") -
         size: `large` or `small`.
         empty: said where there is nothing to draw.
     """
-    points = text(json.dumps([_hover_curve(curve) for curve in chart.curves if curve.points]))
-    drawn = chart_svg(chart) or f'<p class="quiet">{text(empty)}</p>'
+    points = escape(json.dumps([_hover_curve(curve) for curve in chart.curves if curve.points]))
+    drawn = chart_svg(chart) or f'<p class="quiet">{escape(empty)}</p>'
     return (
-        f'<figure class="chart-figure {size}" data-curves="{points}"><figcaption><b>{text(chart.title)}</b> {legend}'
+        f'<figure class="chart-figure {size}" data-curves="{points}"><figcaption><b>{escape(chart.title)}</b> {legend}'
         f'</figcaption>{drawn}<p class="chart-values" aria-hidden="true"></p></figure>'
     )
 

@@ -7,12 +7,11 @@ from typing import Any
 import gradio as gr
 from pydantic import ValidationError
 
+from studio.core.text import duration, escape, gigabytes
 from studio.jobs.preflight_runner import PreflightRunner, PreflightState
-from studio.reports import gigabytes
 from studio.runs.forecast import Offer, Preflight
-from studio.ui.html import text
+from studio.ui.events import QUIET
 from studio.ui.parts import Update
-from studio.words import duration
 
 MOST_OFFERS = 3
 
@@ -68,15 +67,16 @@ def _words(state: PreflightState, found: Preflight | None) -> str:
     if state.running:
         return '<p class="quiet" role="status">A few real steps are being measured; nothing is trained.</p>'
     if state.problem:
-        return f'<p class="problem" role="alert">{text(state.problem)}</p>'
+        return f'<p class="problem" role="alert">{escape(state.problem)}</p>'
     if found is None:
         return '<p class="quiet">“Preflight” measures a few real steps and tells time, memory and disk.</p>'
-    warnings = "".join(f'<p class="note bad">{text(warning)}</p>' for warning in found.warnings)
+    warnings = "".join(f'<p class="note bad">{escape(warning)}</p>' for warning in found.warnings)
     return (
         f'<div class="verdict" role="status"><b>{found.num_steps:,} steps ≈ {duration(found.total_seconds)}</b>, '
-        f"{text(gigabytes(found.peak_bytes))} of {text(gigabytes(found.limit_bytes))} memory, "
-        f"{text(gigabytes(found.disk_bytes))} of disk.<br><span class='quiet'>{found.num_pictures:,} pictures, each "
-        f"seen {found.epochs:.0f} times; a step takes {duration(found.step_seconds)}. {text(found.reason)}</span></div>"
+        f"{escape(gigabytes(found.peak_bytes))} of {escape(gigabytes(found.limit_bytes))} memory, "
+        f"{escape(gigabytes(found.disk_bytes))} of disk.<br><span class='quiet'>{found.num_pictures:,} pictures, each "
+        f"seen {found.epochs:.0f} times; a step takes {duration(found.step_seconds)}. {escape(found.reason)}</span>"
+        "</div>"
         f"{warnings}"
     )
 
@@ -94,12 +94,11 @@ def wire(
     then_refresh: Callable[[Any], None],
 ) -> None:
     """Begin it with what the form holds; an offer's button changes the form and measures again."""
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
 
     def begin(**values: Any) -> None:  # noqa: ANN401 - the form's values
         runner.start(settings_json(values))
 
-    then_refresh(box.check.click(begin, inputs_kwargs=named, **hidden))
+    then_refresh(box.check.click(begin, inputs_kwargs=named, **QUIET))
     fields = [name for name in named if name not in ("dataset", "name", "model")]
 
     def take(index: int) -> Callable[[], list[Any]]:
@@ -111,5 +110,5 @@ def wire(
         return act
 
     for index, button in enumerate(box.offers):
-        taken = button.click(take(index), None, [named[name] for name in fields], **hidden)
-        then_refresh(taken.then(begin, inputs_kwargs=named, **hidden))
+        taken = button.click(take(index), None, [named[name] for name in fields], **QUIET)
+        then_refresh(taken.then(begin, inputs_kwargs=named, **QUIET))

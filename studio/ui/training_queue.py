@@ -5,15 +5,15 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import counted, duration, escape
 from studio.errors import RunError
 from studio.jobs.command import JobLine
 from studio.jobs.job import JobState
-from studio.ui.html import text
+from studio.ui.events import QUIET
 from studio.ui.live import live_html
 from studio.ui.selection import changed, read_selection
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
-from studio.words import counted, duration
 
 SHOWN_STATES: tuple[JobState, ...] = ("running", "queued", "paused")
 STATE_SIGNS = {"running": "●", "queued": "◔", "paused": "❚❚"}
@@ -52,13 +52,13 @@ def _row(line: JobLine, num_waiting: int, shown: str) -> str:
     current = ' aria-current="true"' if job.run.name == shown else ""
     asked = f", asked to {job.asked}" if job.asked else ""
     cells = (
-        text(job.position or "–"),
+        escape(job.position or "–"),
         _button(line, "show", job.title, f"Show {job.title}", extra=f' class="queue-run"{current}')
         if job.kind == "train"
-        else f'{text(job.title)} <span class="quiet">on the Batch tab</span>',
-        f'<span aria-hidden="true">{STATE_SIGNS[job.state]}</span> {text(job.state + asked)}',
+        else f'{escape(job.title)} <span class="quiet">on the Batch tab</span>',
+        f'<span aria-hidden="true">{STATE_SIGNS[job.state]}</span> {escape(job.state + asked)}',
         f"{line.step:,} of {line.num_steps:,}" if line.num_steps else "",
-        text(duration(line.remaining_seconds)) if line.remaining_seconds is not None else "",
+        escape(duration(line.remaining_seconds)) if line.remaining_seconds is not None else "",
         _order_buttons(line, num_waiting),
     )
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
@@ -85,7 +85,7 @@ def _button(line: JobLine, act: str, words: str, label: str, *, disabled: bool =
     off = " disabled" if disabled else ""
     return (
         f'<button type="button" data-act="{act}" data-job="{job}" data-focus="{job} {act}" '
-        f'aria-label="{text(label)}"{kinds}{off}>{text(words)}</button>'
+        f'aria-label="{escape(label)}"{kinds}{off}>{escape(words)}</button>'
     )
 
 
@@ -99,11 +99,11 @@ def wire(queue: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh
                 return changed(read_selection(selection), run=run_of_job(page, job_id), image=None)
             said = act_on_job(page, wish, job_id)
             if said:
-                gr.Info(text(said))
+                gr.Info(escape(said))
         return gr.skip()
 
     # A press counts while the one before is still on its way: one moves a job up by pressing again and again.
-    every_press = {"trigger_mode": "multiple", "api_visibility": "private", "show_progress": "hidden"}
+    every_press = {"trigger_mode": "multiple", **QUIET}
     then_refresh(queue.click(act, selection, selection, **every_press))
 
 

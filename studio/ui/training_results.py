@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.text import escape
 from studio.errors import RunError
 from studio.jobs.training_desk import TrainingView
 from studio.loras.library import LoraLibrary
@@ -17,8 +18,9 @@ from studio.runs.report.standalone import standalone_html
 from studio.runs.run_settings import read_run_settings
 from studio.ui import training_form
 from studio.ui.compare_form import BASE, CompareForm
+from studio.ui.events import QUIET
 from studio.ui.file_manager import show_folder
-from studio.ui.html import data_url, text
+from studio.ui.html import data_url
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
@@ -100,7 +102,7 @@ def wire(
             run = page.run_of(selection)
             name = add_to_library(run, page.desk.history(run), LoraLibrary(page.desk.user_data.loras))
             names = LoraLibrary(page.desk.user_data.loras).names()
-            gr.Info(f"{text(name)} is in the library, and chosen here beside the base: press “Compare”.")
+            gr.Info(f"{escape(name)} is in the library, and chosen here beside the base: press “Compare”.")
             chosen = gr.update(choices=[BASE, *names], value=name)
             return [gr.update(choices=[BASE, *names], value=BASE), chosen, 1.0]
 
@@ -120,15 +122,14 @@ def wire(
             values = training_form.settings_values(settings)
             return [settings.dataset, settings.name, settings.model, *(values[name] for name in form.fields)]
 
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     in_the_page: dict[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
     sides = [compare.left.name, compare.right.name, compare.right.strength]
-    sent = buttons.send.click(send, selection, sides, **quiet)
+    sent = buttons.send.click(send, selection, sides, **QUIET)
     sent.success(js=TO_COMPARE, **in_the_page)
     then_refresh(sent)
-    buttons.report.click(report, selection, buttons.report_link, **quiet).success(js=SAVE_REPORT, **in_the_page)
-    buttons.folder.click(open_it, selection, **quiet)
-    buttons.copy.click(copy, selection, [form.dataset, form.name, form.model, *form.fields.values()], **quiet)
+    buttons.report.click(report, selection, buttons.report_link, **QUIET).success(js=SAVE_REPORT, **in_the_page)
+    buttons.folder.click(open_it, selection, **QUIET)
+    buttons.copy.click(copy, selection, [form.dataset, form.name, form.model, *form.fields.values()], **QUIET)
 
 
 def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) -> str:
@@ -156,4 +157,4 @@ def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) ->
 def report_link(run: RunFolder) -> str:
     """A link that saves the report, whole in one file: no folder is served for it."""
     url = data_url(standalone_html(run).encode(errors="replace"), "text/html")
-    return f'<a class="link-button" download="{text(run.name)}-report.html" href="{url}">Save the report</a>'
+    return f'<a class="link-button" download="{escape(run.name)}-report.html" href="{url}">Save the report</a>'

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from studio.core.text import escape
 from studio.runs.curves import Chart, Curve, legend_html
 from studio.runs.events import ScoreEvent
 from studio.runs.follower import RunHistory
 from studio.scoring.summary import ScoreSummary, Spread
-from studio.ui.html import text
 from studio.ui.training_plot import figure_html
 
 
@@ -98,7 +98,7 @@ def by_step(scores: Mapping[int, ScoreEvent]) -> Sequence[ScoreEvent]:
 
 def title_html(kind: ScoreKind, history: RunHistory) -> str:
     """A score's name, and below it what the dataset's own pictures have, which is what there is to be reached."""
-    title = text(kind.title)
+    title = escape(kind.title)
     if history.reference is None or kind.read(history.reference.scores) is None:
         return title
-    return f'{title}<span class="reached">dataset {text(kind.words(history.reference.scores))}</span>'
+    return f'{title}<span class="reached">dataset {escape(kind.words(history.reference.scores))}</span>'

@@ -12,12 +12,11 @@ from studio.settings import parse_settings
 from studio.training_settings import TrainingSettings
 from studio.ui import training_form, training_panel, training_preflight, training_results
 from studio.ui.compare_form import CompareForm
+from studio.ui.events import QUIET
 from studio.ui.parts import Update
 from studio.ui.selection import Selection, changed, read_selection
 from studio.ui.toasts import toasts
 from studio.ui.training_page import TrainingPage
-
-HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,11 @@ def wire(
         with toasts():
             return settings_of(values, page).model_dump_json()
 
-    form.preset.input(show_preset, form.preset, [form.purpose, *form.fields.values()], **HIDDEN)
+    form.preset.input(show_preset, form.preset, [form.purpose, *form.fields.values()], **QUIET)
     training_preflight.wire(
         tab.preflight, page.preflight, named, settings_json=settings_json, then_refresh=then_refresh
     )
-    started = tab.start.click(start, inputs_kwargs={"selection": selection, **named}, outputs=selection, **HIDDEN)
+    started = tab.start.click(start, inputs_kwargs={"selection": selection, **named}, outputs=selection, **QUIET)
     then_refresh(started)
     training_panel.wire(tab.panel, page, selection, then_refresh=then_refresh)
     training_results.wire(tab.panel.results, page, selection, form, compare, then_refresh=then_refresh)

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from studio.core.text import duration, escape, gigabytes
 from studio.jobs.process import end_of_log
 from studio.jobs.training_desk import TrainingView
-from studio.reports import gigabytes
 from studio.runs.events import MemoryEvent
 from studio.runs.folder import BUSY_STATES, RunFolder, RunState, RunStatus
 from studio.runs.follower import RunHistory
-from studio.ui.html import text
-from studio.words import duration
 
 LOG_LINES = 30
 NEARLY_FULL, FULL = 0.75, 0.9
@@ -36,7 +34,7 @@ STATE_WORDS: Mapping[RunState, tuple[str, str]] = {
 def state_html(view: TrainingView) -> str:
     """The head of a run: its state in a word, step, speed, time left, and what it says."""
     if view.problem:
-        return f'<p class="problem" role="alert">{text(view.problem)}</p>'
+        return f'<p class="problem" role="alert">{escape(view.problem)}</p>'
     if view.run is None or view.status is None:
         return (
             '<div class="verdict" role="status"><b>Nothing was trained yet.</b> <span>Choose a dataset on the left '
@@ -51,7 +49,7 @@ def state_html(view: TrainingView) -> str:
     kind = {"finished": "pass", "failed": "fail"}.get(status.state, "")
     return (
         f'<div class="verdict run-state {kind}" role="status"><span aria-hidden="true">{sign}</span> <b>{word}</b> '
-        f"<span>{text(_step_words(status))}</span><br><span>{text(status.message or view.run.name)}</span></div>"
+        f"<span>{escape(_step_words(status))}</span><br><span>{escape(status.message or view.run.name)}</span></div>"
         + _bar(status)
     )
 
@@ -93,9 +91,9 @@ def memory_html(history: RunHistory | None, *, working: bool = True) -> str:
     when = "Memory" if working else "Last memory"
     kind, word = ("full", "nearly full") if share > FULL else ("high", "high") if share > NEARLY_FULL else ("", "fine")
     return (
-        f'<div class="gauge {kind}"><div class="gauge-words"><b>{when}</b> {text(gigabytes(used))} of '
-        f"{text(gigabytes(limit))} {what}, {word} · process {text(gigabytes(last.process_bytes))}, peak "
-        f'{text(gigabytes(peak))}</div><div class="meter" role="meter" aria-label="Memory in use" aria-valuemin="0" '
+        f'<div class="gauge {kind}"><div class="gauge-words"><b>{when}</b> {escape(gigabytes(used))} of '
+        f"{escape(gigabytes(limit))} {what}, {word} · process {escape(gigabytes(last.process_bytes))}, peak "
+        f'{escape(gigabytes(peak))}</div><div class="meter" role="meter" aria-label="Memory in use" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}"><span style="width:{100 * share:.1f}%"></span></div>'
         f"{_memory_line(history.memory, limit)}</div>"
     )
@@ -132,7 +130,7 @@ def proposal_html(history: RunHistory | None) -> str:
     why = told.sentence.removeprefix(f"Step {told.step:,}: ")
     return (
         f'<div class="verdict proposal" role="status"><b>Step {told.step:,} is proposed:</b> '
-        f"<span>{text(why + sure)}</span></div>"
+        f"<span>{escape(why + sure)}</span></div>"
     )
 
 
@@ -140,9 +138,9 @@ def files_html(run: RunFolder | None, history: RunHistory | None) -> str:
     """Where everything of a run lies, and under which name the library has its LoRA."""
     if run is None:
         return ""
-    parts = [f'Folder: <code class="path">{text(run.root)}</code>']
+    parts = [f'Folder: <code class="path">{escape(run.root)}</code>']
     if history is not None and history.finished is not None and history.finished.library_name:
-        parts.append(f"In the library as <b>{text(history.finished.library_name)}</b>")
+        parts.append(f"In the library as <b>{escape(history.finished.library_name)}</b>")
     return f'<p class="quiet run-files">{" · ".join(parts)}</p>'
 
 
@@ -153,7 +151,7 @@ def effect_html(history: RunHistory | None) -> str:
     last = history.effects[-1]
     most = max(last.groups.values()) or 1.0
     rows = "".join(
-        f'<tr><th scope="row">{text(group)}</th><td>{100 * value:.3g} %</td><td class="effect-bar"><span '
+        f'<tr><th scope="row">{escape(group)}</th><td>{100 * value:.3g} %</td><td class="effect-bar"><span '
         f'style="width:{100 * value / most:.0f}%"></span></td></tr>'
         for group, value in sorted(last.groups.items(), key=lambda item: -item[1])
     )
@@ -167,8 +165,8 @@ def notes_html(history: RunHistory | None) -> str:
     """Problems first, then what was decided."""
     if history is None:
         return ""
-    problems = "".join(f'<p class="note bad">step {p.step:,}: {text(p.message)}</p>' for p in history.problems[-6:])
-    notes = "".join(f'<p class="note">{text(note.message)}</p>' for note in history.notes[-8:])
+    problems = "".join(f'<p class="note bad">step {p.step:,}: {escape(p.message)}</p>' for p in history.problems[-6:])
+    notes = "".join(f'<p class="note">{escape(note.message)}</p>' for note in history.notes[-8:])
     return problems + notes
 
 
@@ -176,4 +174,4 @@ def log_html(run: RunFolder | None) -> str:
     """The end of the run's log."""
     if run is None or not run.log.is_file():
         return '<p class="quiet">There is no log yet.</p>'
-    return f'<pre class="log" tabindex="0">{text(end_of_log(run.log, num_lines=LOG_LINES))}</pre>'
+    return f'<pre class="log" tabindex="0">{escape(end_of_log(run.log, num_lines=LOG_LINES))}</pre>'

@@ -8,12 +8,13 @@ from typing import Any
 import gradio as gr
 
 from studio.comparison import SavedComparison
+from studio.core.text import escape
 from studio.engine_process.client import EngineClient
 from studio.errors import LoraError
 from studio.loras.votes import Vote, Winner, add_vote, count_votes, read_votes
 from studio.paths import UserData
 from studio.ui import compare_view
-from studio.ui.html import text
+from studio.ui.events import QUIET
 from studio.ui.parts import Update
 from studio.ui.toasts import toasts
 
@@ -100,9 +101,9 @@ def wire(panel: VotePanel, engine: EngineClient, user_data: UserData) -> None:
         try:
             votes = read_votes(user_data.loras, voted_lora(saved))
         except LoraError as error:
-            return f'<p class="bad">{text(error)}</p>'
+            return f'<p class="bad">{escape(error)}</p>'
         count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
-        return f'<div class="verdict">{text(count.sentence)}</div>'
+        return f'<div class="verdict">{escape(count.sentence)}</div>'
 
     def begin() -> list[Any]:
         saved = engine.view.comparison
@@ -117,7 +118,6 @@ def wire(panel: VotePanel, engine: EngineClient, user_data: UserData) -> None:
             add_vote(user_data.loras, voted_lora(saved), make_vote(saved, index, swapped=swapped, answer=choice))
         return show(saved, ballots[1:])
 
-    hidden = {"api_visibility": "private", "show_progress": "hidden"}
-    panel.start.click(begin, None, outputs, **hidden)
+    panel.start.click(begin, None, outputs, **QUIET)
     for choice, button in enumerate(panel.answers):
-        button.click(lambda ballots, choice=choice: answer(ballots, choice), panel.ballots, outputs, **hidden)
+        button.click(lambda ballots, choice=choice: answer(ballots, choice), panel.ballots, outputs, **QUIET)

@@ -380,7 +380,7 @@ def dataset_with_problems(stage: Stage) -> None:
 
 def loading(stage: Stage) -> None:
     with stage.paused_engine():
-        stage.studio.press("load", "shoes-demo", "float32", "auto")
+        stage.studio.press("load", "shoes-demo", "float32", "auto", False)
         stage.shoot("inference-loading", "Loading.")
 
 
@@ -563,20 +563,20 @@ def engine_gone(stage: Stage) -> None:
 
 def no_model(stage: Stage) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        stage.studio.press("load", folder, "float32", "auto")
+        stage.studio.press("load", folder, "float32", "auto", False)
         stage.wait_until("no model loaded")
         stage.shoot("inference-no-model", "model_index.json")
 
 
 def offline(stage: Stage) -> None:
-    stage.studio.press("load", HUB_MODEL, "float32", "auto")
+    stage.studio.press("load", HUB_MODEL, "float32", "auto", False)
     stage.wait_until("could not be downloaded")
     stage.shoot("inference-offline", "could not be downloaded", act=lambda page: open_section(page, "Model"))
 
 
 def failed(stage: Stage) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        stage.studio.press("load", str(poisoned_model(Path(folder), channel=1)), "float32", "auto")
+        stage.studio.press("load", str(poisoned_model(Path(folder), channel=1)), "float32", "auto", False)
         stage.wait_until(" ready ")
         stage.run()
         stage.wait_until("pictures are not valid")

@@ -96,7 +96,7 @@ class RunningStudio:
             self.press("cancel")
         wait_for(lambda: re.search(r" ready | no model loaded ", self.shown()), what="the engine to be free")
         if not re.search(rf"model\s+{SHIPPED_MODEL} ", self.shown()) or " ready " not in self.shown():
-            self.press("load", SHIPPED_MODEL, "float32", "auto")
+            self.press("load", SHIPPED_MODEL, "float32", "auto", False)
             wait_for(lambda: " ready " in self.shown(), what="the shipped model")
 
     def end(self) -> int:

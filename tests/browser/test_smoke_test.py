@@ -55,7 +55,7 @@ def finished(shared_studio: RunningStudio, profiles: Profiles) -> Iterator[Finis
     """One short run, the first after loading, whose page several tests read; it stays as it is while others run."""
     with profiles(1280, False).new_page() as page:
         shared_studio.make_ready()
-        shared_studio.press("load", "shoes-demo", "float32", "auto")
+        shared_studio.press("load", "shoes-demo", "float32", "auto", False)
         page.goto(shared_studio.url)
         wait_until_ready(page)
         run_to_end(page, "PASS")

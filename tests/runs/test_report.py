@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from studio.core.text import escape_markdown
 from studio.runs.begin import settings_from
 from studio.runs.events import (
     AnyEvent,
@@ -24,7 +25,6 @@ from studio.runs.events import (
 from studio.runs.folder import RunFolder, RunStatus
 from studio.runs.report import write_report
 from studio.runs.report.facts import worked_seconds
-from studio.runs.report.markdown import plain
 from studio.runs.report.outcome import LossChange
 from studio.runs.report.sections import changed_settings, repeat_command, spread
 from studio.runs.report.standalone import standalone_html
@@ -78,7 +78,7 @@ def written(run: RunFolder) -> tuple[str, Page]:
 def assert_both_tell(run: RunFolder, *facts: str) -> None:
     markdown, page = written(run)
     for fact in facts:
-        assert plain(fact) in markdown, fact
+        assert escape_markdown(fact) in markdown, fact
         assert fact in page.text, fact
 
 
@@ -162,7 +162,7 @@ def test_settings_that_differ_stand_first_and_all_are_told(tmp_path: Path) -> No
     assert "| Noise offset | noise\\_offset | 0.1 | 0 |" in differing
     assert "learning\\_rate" not in differing
     for name in TrainingSettings.model_fields:
-        assert plain(name) in everything
+        assert escape_markdown(name) in everything
         assert name in page.text
     assert page.all("details")
 
@@ -276,11 +276,11 @@ def test_strangers_text_does_not_break_markdown_tables(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["- a", "1. a", "# a", "---", "===", "+ a", "> a", "12) a"])
 def test_text_begins_no_list_and_no_heading(text: str) -> None:
-    assert re.match(r"\d*\\", plain(text))
+    assert re.match(r"\d*\\", escape_markdown(text))
 
 
 def test_numbers_stay_readable_in_markdown() -> None:
-    assert plain("0.15 of 3,000 (−7.2 %)") == "0.15 of 3,000 (−7.2 %)"
+    assert escape_markdown("0.15 of 3,000 (−7.2 %)") == "0.15 of 3,000 (−7.2 %)"
 
 
 def test_half_a_pair_of_surrogates_is_written_as_a_question_mark(tmp_path: Path) -> None:

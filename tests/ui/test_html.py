@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from studio.ui.html import download_link, table, text
-from studio.words import duration
+from studio.core.text import duration, escape
+from studio.ui.html import download_link, table
 
 MARKUP = "<img src=x onerror=alert(1)>\"'"
 
 
 def test_markup_becomes_text() -> None:
-    assert text(MARKUP) == "&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;"
+    assert escape(MARKUP) == "&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;"
     assert "<img" not in table((MARKUP,), [(MARKUP,)], caption=MARKUP)
 
 

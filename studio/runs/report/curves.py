@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from studio.reports import GIB, gigabytes
+from studio.core.text import GIB, counted, gigabytes
 from studio.runs.curves import MOST_POINTS, Chart, Curve, num_above, smoothed
 from studio.runs.events import MemoryEvent, SampleEvent, StepEvent
 from studio.runs.report.facts import RunFacts, by_step
 from studio.runs.report.parts import Charts, Part, Picture, PictureGroup, Pictures, Section, Table, Words
 from studio.runs.report.sections import held_out_rows, spread
-from studio.words import counted
 
 MOST_COLUMNS = 8
 MOST_ROWS = 12

@@ -3,11 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from studio.reports import gigabytes
+from studio.core.text import duration, gigabytes
 from studio.runs.events import FinishedEvent, HeldOutEvent, ProposalEvent
 from studio.runs.folder import RunState
 from studio.runs.report.facts import RunFacts
-from studio.words import duration
 
 NO_CHANGE = 0.005  # pictures, timesteps and noise are fixed, so that half a percent is more than chance
 

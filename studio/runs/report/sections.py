@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
+from studio.core.text import counted, duration, gigabytes
 from studio.dataset.buckets import Bucket, assign_bucket, buckets_for
 from studio.dataset.recipe import LAYOUT_TITLES
 from studio.dataset.snapshot import Snapshot
-from studio.reports import gigabytes
 from studio.runs.events import (
     CheckpointEvent,
     EffectEvent,
@@ -23,7 +23,6 @@ from studio.runs.report.facts import RunFacts, by_step
 from studio.runs.report.outcome import duration_of_step
 from studio.runs.report.parts import Command, Items, Part, Section, Table, Words
 from studio.training_settings import TrainingSettings
-from studio.words import counted, duration
 
 NUM_CAPTIONS = 6
 NUM_BUCKETS = 16

@@ -1,0 +1,56 @@
+"""Numbers in words, Markdown and HTML pieces: the same on every page, in every report and on the command line."""
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+GIB = 2**30
+LITTLE_BYTES = GIB // 20  # below it gigabytes with one digit would say 0.0
+
+_MARKUP = re.compile(r"([\\`*_\[\]<>|~&#$])")
+_LIST_BEGINNING = re.compile(r"^(\d{0,9})([-+=.)])(?=[-+=\s]|$)")
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 05 s`, `1 h 12 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `1,991 images`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def gigabytes(num_bytes: int | None) -> str:
+    """`3.1 GB`, in units of 2³⁰ bytes, as systems' own monitors count; `12 MB` of little; `–` for what is not there."""
+    if num_bytes is None:
+        return "–"
+    return f"{num_bytes / 2**20:.0f} MB" if 0 < num_bytes < LITTLE_BYTES else f"{num_bytes / GIB:.1f} GB"
+
+
+def escape(value: object) -> str:
+    """A value as text that no browser takes for markup, in attributes too."""
+    return html.escape(str(value), quote=True)
+
+
+def escape_markdown(value: str) -> str:
+    """A value as one line of text that ends no cell of a table, and that no reader of Markdown takes for markup."""
+    line = " ".join(value.split())
+    return _LIST_BEGINNING.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already: a bar or a line break in one does not end it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(markdown: str) -> str:
+    """Bars that are not escaped yet are."""
+    one_line = markdown.replace("\n", " ")
+    return one_line.replace("\\|", "|").replace("|", "\\|")
