@@ -53,7 +53,6 @@ const choose = (place) => {
   show({ dataset: shownDataset(), key: place.dataset.key, beyond: place.matches(".beyond") });
   standFor(place);
   mark();
-  place.scrollIntoView({ block: "nearest" });
   ask();
 };
 // Gradio answers in the order of what it heard, which need not be that of what we asked; and sometimes not at all.
