@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from studio import doctor
 from studio import doctor_checks as checks
 from studio.__main__ import app
+from studio.core.text import GIB
 from studio.jobs.device_lock import DeviceLock
 from studio.paths import CHECKOUT_FOLDER, UserData, assets_folder
-from studio.core.text import GIB
 from studio.results import DeviceCheck, DeviceDifference
 from studio.settings import SHIPPED_MODEL, ModelSettings
 
