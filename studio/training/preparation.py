@@ -104,12 +104,7 @@ def prepare(
         tell=tell,
         cancelled=cancelled,
     )
-    prompts = plan.prompts if plan and not settings.validation_prompts else choose_prompts(settings, training_set)
-    generations = validation_generations(settings, prompts, resolution=resolution)
-    check = check_generation(settings, resolution=resolution)
-    for generation in generations[:1]:  # all have the same steps
-        assert_possible(components, generation)
-    manager.remember_prompts((*generations, check))
+    prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
     parked = _park(settings, components, digests, tagged, user_data=user_data, processes=processes)
     adapters, denoiser = _put_layers_in(components, settings, processes)
     maker = BatchMaker(
@@ -127,6 +122,24 @@ def prepare(
     _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
     give_back_free_memory()  # what encoding took
     return Prepared(settings, plan, training_set, manager, parked, adapters, denoiser, maker, generations, check)
+
+
+def _images(
+    settings: TrainingSettings,
+    manager: PipelineManager,
+    training_set: TrainingSet,
+    plan: TrainingPlan | None,
+    *,
+    resolution: int,
+) -> tuple[tuple[str, ...], tuple[GenerationSettings, ...], GenerationSettings]:
+    """(prompts, validation images, the image of the export's check), their texts encoded."""
+    prompts = plan.prompts if plan and not settings.validation_prompts else choose_prompts(settings, training_set)
+    generations = validation_generations(settings, prompts, resolution=resolution)
+    check = check_generation(settings, resolution=resolution)
+    for generation in generations[:1]:  # all have the same steps
+        assert_possible(manager.components, generation)
+    manager.remember_prompts((*generations, check))
+    return prompts, generations, check
 
 
 def _load(
