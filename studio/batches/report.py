@@ -94,7 +94,7 @@ def _values(found: _Found, plan: BatchPlan) -> list[str]:
             lines += ["", f"{column}: {len(found.values[column]):,} different values."]
             continue
         rows = [(value, f"{found.values[column][value]:,}", f"{number:,}") for value, number in counts.items()]
-        lines += ["", *_table((column, "made", "planned"), rows)]
+        lines += ["", _table((column, "made", "planned"), rows)]
     return lines
 
 
@@ -103,7 +103,7 @@ def _failed(found: _Found) -> list[str]:
     if not found.failed:
         return []
     rows = [(f"{row.item:,}", str(row.attempts), row.reason) for row in found.failed[:MOST_ROWS]]
-    lines = ["## Failed", "", *_table(("item", "rejected", "why"), rows)]
+    lines = ["## Failed", "", _table(("item", "rejected", "why"), rows)]
     more = len(found.failed) - MOST_ROWS
     return [*lines, "", f"{counted(more, 'more item')} failed."] if more > 0 else lines
 
