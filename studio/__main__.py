@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
+from bench.settings import BENCH_NAMES, BenchSettings
 from studio import __version__
-from studio.bench.settings import BENCH_NAMES, BenchSettings
-from studio.dataset.recipe import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
-from studio.errors import StudioError, system_error_sentence
-from studio.export_command import export
-from studio.jobs.command import jobs_app
-from studio.paths import locate_user_data
-from studio.scoring.command import score
-from studio.settings import (
+from studio.cli.batch import batch
+from studio.cli.export import export
+from studio.cli.jobs import jobs_app
+from studio.cli.score import score
+from studio.cli.train import train
+from studio.core.errors import StudioError, system_error_sentence
+from studio.core.paths import locate_user_data
+from studio.core.settings import (
     SCHEDULER_NAMES,
     SHIPPED_MODEL,
     CompareSettings,
@@ -26,9 +27,8 @@ from studio.settings import (
     SmokeSettings,
     parse_settings,
 )
-from studio.synthesis.command import batch
-from studio.threads import prepare_threads
-from studio.training.command import train
+from studio.core.system import prepare_threads
+from studio.datasets.recipe import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="LoRA Studio.")
 
@@ -61,7 +61,7 @@ def ui(
     user_data: UserDataOption = None,
 ) -> None:
     """Open the studio in the browser."""
-    from studio.ui.server import serve
+    from studio.ui.shell.server import serve
 
     settings = parse_settings(
         ServerSettings,
@@ -93,7 +93,7 @@ def smoke(
     """Make the three test pictures and check them; exit code 0 only when all are valid."""
     prepare_threads()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from studio.commands import run_smoke
+    from studio.cli.images import run_smoke
 
     model_settings = parse_settings(
         ModelSettings, {"model": model, "precision": precision, "attention_slicing": attention_slicing}
@@ -175,7 +175,7 @@ def generate(
         ModelSettings, {"model": model, "precision": precision, "prediction_type": prediction_type}
     )
     _prepare_engine()
-    from studio.commands import run_generate
+    from studio.cli.images import run_generate
 
     valid = run_generate(model_settings, settings, user_data=locate_user_data(user_data), cpu_only=cpu, as_json=json)
     raise typer.Exit(0 if valid else 1)
@@ -235,7 +235,7 @@ def compare(
     settings = parse_settings(CompareSettings, values)
     model_settings = parse_settings(ModelSettings, {"model": model, "precision": precision})
     _prepare_engine()
-    from studio.commands import run_compare
+    from studio.cli.images import run_compare
 
     valid = run_compare(model_settings, settings, user_data=locate_user_data(user_data), cpu_only=cpu, as_json=json)
     raise typer.Exit(0 if valid else 1)
@@ -284,7 +284,7 @@ def dataset_check(
     user_data: UserDataOption = None,
 ) -> None:
     """Look at every picture and caption of a folder; exit code 1 when something must be mended."""
-    from studio.dataset.command import check_dataset
+    from studio.cli.dataset import check_dataset
 
     recipe = parse_settings(
         DatasetRecipe,
@@ -315,7 +315,7 @@ def doctor(
 ) -> None:
     """Look for what would fail here, and say what to do; exit code 0 unless there is a problem."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from studio.doctor import examine, to_text
+    from studio.cli.doctor import examine, to_text
 
     model_settings = parse_settings(ModelSettings, {"model": model})
     diagnosis = examine(model_settings, user_data=locate_user_data(user_data), cpu_only=cpu)
@@ -348,7 +348,7 @@ def bench(
     """Measure the studio beside its peers; exit code 0 only when every limit is kept."""
     prepare_threads()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from studio.bench.command import run_bench
+    from bench.command import run_bench
 
     peers = {
         "diffusers": diffusers,

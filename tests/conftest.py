@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from studio.threads import prepare_threads
+from studio.core.system import prepare_threads
 
 prepare_threads()  # before anything imports torch
 
 import torch
 
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ModelSettings
 from studio.engine.pipeline import PipelineManager
-from studio.paths import assets_folder
-from studio.settings import SHIPPED_MODEL, GenerationSettings, ModelSettings
 
 
 @pytest.fixture(scope="session")

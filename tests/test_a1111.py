@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from studio import __version__
-from studio.a1111 import MAX_TEXT_LENGTH, parse_parameters, to_parameters
-from studio.errors import PictureFileError
-from studio.prompts import escape_prompt, plain_prompt
-from studio.results import ImageRecord, LoraUsed, Timings
-from studio.settings import SCHEDULER_NAMES, GenerationSettings, LoraChoice, SchedulerName
+from studio.core.errors import PictureFileError
+from studio.core.results import ImageRecord, LoraUsed, Timings
+from studio.core.settings import SCHEDULER_NAMES, GenerationSettings, LoraChoice, SchedulerName
+from studio.images.a1111 import MAX_TEXT_LENGTH, parse_parameters, to_parameters
+from studio.images.prompts import escape_prompt, plain_prompt
 from tests.captions import hostile_captions
 
 A1111_TEXT = """a (red:1.2) shoe, <lora:shoes:0.7>

@@ -2,9 +2,9 @@
 
 import pytest
 
-from studio.batch_settings import BatchSettings
-from studio.errors import SettingsError
-from studio.settings import parse_settings
+from studio.batches.settings import BatchSettings
+from studio.core.errors import SettingsError
+from studio.core.settings import parse_settings
 
 
 def test_every_setting_has_a_title_and_a_description() -> None:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from studio.comparison import SavedComparison
-from studio.paths import assets_folder
-from studio.picture_files import read_picture_text
-from studio.results import ImagesReport, MadeImage, SmokeReport
-from studio.settings import LoraChoice
+from studio.core.paths import assets_folder
+from studio.core.results import ImagesReport, MadeImage, SmokeReport
+from studio.core.settings import LoraChoice
+from studio.images.comparison import SavedComparison
+from studio.images.files import read_picture_text
 
 
 def studio(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]:

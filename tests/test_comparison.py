@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from studio.comparison import (
+from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
+from studio.images.comparison import (
     JSON_NAME,
     ComparedPair,
     ComparedPicture,
@@ -26,9 +27,7 @@ from studio.comparison import (
     save_comparison,
     side_name,
 )
-from studio.comparison_grid import comparison_grid
-from studio.picture_grid import CELL, LABEL_HEIGHT, MARGIN
-from studio.settings import CompareSettings, GenerationSettings, LoraChoice
+from studio.images.grids import CELL, LABEL_HEIGHT, MARGIN, comparison_grid
 
 ROW = 2 * LABEL_HEIGHT + CELL + MARGIN
 RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 150, 0)

@@ -10,7 +10,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from studio.paths import CHECKOUT_FOLDER
+from studio.core.paths import CHECKOUT_FOLDER
 
 LINES = (CHECKOUT_FOLDER / "constraints.txt").read_text(encoding="utf-8").splitlines()
 PINS = [Requirement(line) for line in LINES if not line.startswith("#")]

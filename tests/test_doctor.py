@@ -15,14 +15,14 @@ import huggingface_hub
 import pytest
 from typer.testing import CliRunner
 
-from studio import doctor
-from studio import doctor_checks as checks
 from studio.__main__ import app
+from studio.cli import doctor
+from studio.cli import doctor_checks as checks
+from studio.core.paths import CHECKOUT_FOLDER, UserData, assets_folder
+from studio.core.results import DeviceCheck, DeviceDifference
+from studio.core.settings import SHIPPED_MODEL, ModelSettings
 from studio.core.text import GIB
 from studio.jobs.device_lock import DeviceLock
-from studio.paths import CHECKOUT_FOLDER, UserData, assets_folder
-from studio.results import DeviceCheck, DeviceDifference
-from studio.settings import SHIPPED_MODEL, ModelSettings
 
 # What every model folder in diffusers' layout holds.
 MODEL_FILES = [
@@ -106,7 +106,7 @@ def test_the_doctor_itself_works_where_packages_are_missing(tmp_path: Path, monk
     diagnosis = doctor.examine(ModelSettings(), user_data=UserData(tmp_path), cpu_only=True)
     assert [finding.name for finding in diagnosis.findings] == ["System", "Python", *doctor.FLOORS]
     assert diagnosis.sentence == "1 problem: what is marked ✗ fails."
-    program = "import sys, studio.doctor; print(*{name.partition('.')[0] for name in sys.modules})"
+    program = "import sys, studio.cli.doctor; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {name.replace("-", "_") for name in doctor.FLOORS} & {*loaded}
 

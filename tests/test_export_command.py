@@ -9,15 +9,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from studio.cli.export import export, run_export
+from studio.core.errors import LoraError, ModelError, SettingsError, StudioError
+from studio.core.paths import CHECKOUT_FOLDER, UserData
+from studio.core.settings import ModelSettings
 from studio.engine.lora_export import largest_difference, read_weights, write_peft
 from studio.engine.models import find_model, load_components
 from studio.engine.pipeline import PipelineManager
-from studio.errors import LoraError, ModelError, SettingsError, StudioError
-from studio.export_command import export, run_export
-from studio.export_settings import EXPORT_FORMS, ExportSettings
+from studio.loras.export_settings import EXPORT_FORMS, ExportSettings
 from studio.loras.library import shipped_loras
-from studio.paths import CHECKOUT_FOLDER, UserData
-from studio.settings import ModelSettings
 from tests.engine.lora_updates import random_update
 
 WHITE_GROUND = shipped_loras() / "white-ground.safetensors"
@@ -118,5 +118,5 @@ def test_an_ending_that_no_program_reads_is_refused_before_anything_is_loaded(
 
 
 def test_the_command_line_starts_without_torch() -> None:
-    code = "import studio.export_command, sys; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    code = "import studio.cli.export, sys; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT_FOLDER, check=False).returncode == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.files import write_atomically
+from studio.core.files import write_atomically
 
 resource = pytest.importorskip("resource", reason="Windows has no limits on file sizes to fill a disk with")
 
@@ -41,7 +41,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     size = 2_000_000
     write_atomically(path, b"0" * size)
     code = (
-        "import sys; from pathlib import Path; from studio.files import write_atomically\n"
+        "import sys; from pathlib import Path; from studio.core.files import write_atomically\n"
         "for i in range(10000): write_atomically(Path(sys.argv[1]), str(i % 10).encode() * int(sys.argv[2]))"
     )
     for trial in range(8):

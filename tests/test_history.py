@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio import history, picture_files
-from studio.errors import PictureFileError
-from studio.history import History, new_picture_path, thumbnail
-from studio.picture_files import read_picture_text, save_picture
-from studio.results import ImageRecord, LoraUsed
-from studio.settings import GenerationSettings, LoraChoice
+from studio.core.errors import PictureFileError
+from studio.core.results import ImageRecord, LoraUsed
+from studio.core.settings import GenerationSettings, LoraChoice
+from studio.images import files as picture_files
+from studio.images import gallery as history
+from studio.images.files import read_picture_text, save_picture
+from studio.images.gallery import History, new_picture_path, thumbnail
 from tests.test_a1111 import A1111_TEXT, make_record
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 64, 3), dtype=np.uint8)

@@ -7,7 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from studio.paths import assets_folder, black_pictures_page, is_checkout, locate_user_data
+from studio.core.paths import assets_folder, black_pictures_page, is_checkout, locate_user_data
 
 
 def test_the_option_wins_over_the_environment(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_an_installed_package_finds_its_assets_and_keeps_user_data_in_the_platfo
         copy = shutil.copytree if (checkout / source).is_dir() else shutil.copy
         copy(checkout / source, site / target)
     code = (
-        "from studio.paths import *; print(assets_folder()); print(black_pictures_page().is_file());"
+        "from studio.core.paths import *; print(assets_folder()); print(black_pictures_page().is_file());"
         "print((assets_folder() / 'shoes-demo' / 'model_index.json').is_file()); print(locate_user_data().root)"
     )
     environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}

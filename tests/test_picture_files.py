@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from studio.errors import PictureFileError
-from studio.picture_files import RECORD_KEY, open_picture, read_picture_text, save_picture
-from studio.settings import GenerationSettings, LoraChoice
+from studio.core.errors import PictureFileError
+from studio.core.settings import GenerationSettings, LoraChoice
+from studio.images.files import RECORD_KEY, open_picture, read_picture_text, save_picture
 from tests.test_a1111 import A1111_TEXT, FULL, make_record
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from studio.errors import SettingsError
-from studio.prompts import WEIGHT_LIMIT, WeightedText, escape_prompt, parse_weights, plain_prompt, take_lora_tags
-from studio.settings import LoraChoice
+from studio.core.errors import SettingsError
+from studio.core.settings import LoraChoice
+from studio.images.prompts import WEIGHT_LIMIT, WeightedText, escape_prompt, parse_weights, plain_prompt, take_lora_tags
 from tests.captions import hostile_captions
 
 

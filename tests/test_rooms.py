@@ -38,8 +38,8 @@ FORBIDDEN = {
     "studio.scoring": ("studio.engine", "studio.engine_process", "studio.training", "studio.ui", "gradio"),
     "studio.ui": ("studio.engine", "studio.synthesis", "studio.training", "studio.bench"),
     "studio.engine_process": ("studio.ui", "studio.bench", "gradio"),
-    "studio.settings": ("studio.engine", "studio.ui", "studio.jobs"),
-    "studio.results": ("studio.engine", "studio.ui", "studio.jobs"),
+    "studio.core.settings": ("studio.engine", "studio.ui", "studio.jobs"),
+    "studio.core.results": ("studio.engine", "studio.ui", "studio.jobs"),
 }
 
 
@@ -66,7 +66,7 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
     paths = [path for path in STUDIO.rglob("*.py") if belongs(module_name(path), room)]
     assert paths
     for path in paths:
-        if module_name(path) == "studio.engine_process.main":
+        if module_name(path) == "studio.engine.process.worker":
             continue  # the engine process itself: it is what imports the engine
         wrong = {name for name in imported_names(path) for other in FORBIDDEN[room] if belongs(name, other)}
         assert not wrong, f"{module_name(path)} imports {sorted(wrong)}"
@@ -91,13 +91,13 @@ def loaded_modules(code: str) -> set[str]:
 
 
 def test_the_page_never_imports_torch() -> None:
-    modules = loaded_modules("import studio.ui.app, studio.ui.server, studio.__main__")
+    modules = loaded_modules("import studio.ui.shell.app, studio.ui.shell.server, studio.__main__")
     assert "gradio" in modules
     assert not modules & set(HEAVY)
 
 
 def test_planning_a_batch_loads_neither_torch_nor_a_parser_before_a_prompt_needs_one() -> None:
-    modules = loaded_modules("import studio.batches.plan, studio.batch_settings")
+    modules = loaded_modules("import studio.batches.plan, studio.batches.settings")
     assert "numpy" in modules
     assert not modules & {*HEAVY, "gradio", "dynamicprompts", "pyparsing"}
 
@@ -113,11 +113,11 @@ def test_the_engine_does_import_torch_so_the_test_above_can_fail() -> None:
 
 
 def test_starting_the_engine_process_is_heard_of_before_torch_is_loaded() -> None:
-    assert not loaded_modules("import studio.engine_process.main") & set(HEAVY)
+    assert not loaded_modules("import studio.engine.process.worker") & set(HEAVY)
 
 
 def test_importing_has_no_effects(tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
-    code = f"import os; os.chdir({str(tmp_path)!r}); import studio.ui.server, studio.engine_process.client"
+    code = f"import os; os.chdir({str(tmp_path)!r}); import studio.ui.shell.server, studio.engine.process.client"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(STUDIO.parent)})
     assert set(tmp_path.iterdir()) == before

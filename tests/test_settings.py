@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from studio.batch_settings import BatchSettings
-from studio.errors import SettingsError
-from studio.settings import (
+from studio.batches.settings import BatchSettings
+from studio.core.errors import SettingsError
+from studio.core.settings import (
     CompareSettings,
     GenerationSettings,
     ImagesSettings,

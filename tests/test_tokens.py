@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from studio.errors import SettingsError
-from studio.paths import assets_folder
-from studio.prompts import parse_weights
-from studio.settings import SHIPPED_MODEL
-from studio.tokens import PART_TOKENS, TokenCount, TokenCounter
+from studio.core.errors import SettingsError
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL
+from studio.images.prompts import PART_TOKENS, TokenCount, TokenCounter, parse_weights
 
 WORDS = [
     "red,",

@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from studio.errors import WeightsFileError
-from studio.paths import assets_folder
-from studio.weights_file import HEADER_LIMIT_BYTES, TENSORS_LIMIT, TensorInfo, read_header, sha256_of
+from studio.core.errors import WeightsFileError
+from studio.core.paths import assets_folder
+from studio.loras.weights_file import HEADER_LIMIT_BYTES, TENSORS_LIMIT, TensorInfo, read_header, sha256_of
 
 LORA = assets_folder() / "loras" / "white-ground.safetensors"
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

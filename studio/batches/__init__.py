@@ -1,1 +1,1 @@
-"""Batches: thousands of pictures from one plan."""
+"""Batches without PyTorch: settings, plan, prompts, ledger, report."""

@@ -4,17 +4,17 @@ import json
 from datetime import datetime
 from pathlib import Path
 
-from studio.batch_settings import BatchSettings
 from studio.batches.folder import BatchFolder
 from studio.batches.plan import BatchPlan, make_plan
-from studio.dataset.library import DatasetLibrary, safe_name
-from studio.errors import BatchError, LoraError
-from studio.files import write_atomically
+from studio.batches.settings import BatchSettings
+from studio.core.errors import BatchError, LoraError
+from studio.core.files import write_atomically
+from studio.core.paths import UserData, typed_path
+from studio.core.settings import SHIPPED_MODEL, parse_settings
+from studio.datasets.library import DatasetLibrary, safe_name
+from studio.images.prompts import take_lora_tags
 from studio.loras.library import LoraLibrary
-from studio.paths import UserData, typed_path
-from studio.prompts import take_lora_tags
-from studio.runs.folder import RunStatus, new_run_folder, write_status
-from studio.settings import SHIPPED_MODEL, parse_settings
+from studio.training.folder import RunStatus, new_run_folder, write_status
 
 MOST_LOOKED_AT = 5_000
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.errors import BatchError
-from studio.paths import typed_path
-from studio.runs.folder import RunFolder, list_runs
+from studio.core.errors import BatchError
+from studio.core.paths import typed_path
+from studio.training.folder import RunFolder, list_runs
 
 SETTINGS = "settings.json"
 

@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 
 from studio.batches.plan import BatchPlan
+from studio.core.results import Fact
 from studio.core.text import counted, duration
-from studio.results import Fact
 
 EXAMPLES = 10
 

@@ -1,4 +1,6 @@
-"""What was made of a batch: a row for each item that is done or failed, and for each picture that was rejected.
+"""What was seen of a batch's picture, as its row keeps it. Apart from the ledger: scores bring scipy along.
+
+What was made of a batch: a row for each item that is done or failed, and for each picture that was rejected.
 
 Each process writes a ledger of its own, so that processes and machines on a shared folder never wait for one another;
 whoever reads looks at all of them. The picture is on the disk before its row is: a row without its picture cannot be,
@@ -13,8 +15,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
-from studio.errors import BatchError
-from studio.results import Fact
+from studio.core.errors import BatchError
+from studio.core.results import Check, Fact
+from studio.images.scores.image import PictureScores
+
+
+class ItemFacts(Fact):
+    """A picture's checks, and its scores."""
+
+    checks: tuple[Check, ...] = ()
+    scores: PictureScores | None = None
+
 
 ItemState = Literal["done", "failed"]
 _BUSY_SECONDS = 30
@@ -60,7 +71,7 @@ class ItemRow(Fact):
         attempts: how often it was made. A failed item with tries left was ended by an error; it can be tried again.
         seconds: that its making took in all, rejected ones too.
         reason: why it failed.
-        facts: `studio.batches.item_facts.ItemFacts` as JSON: read by those who need scores, and not by the page.
+        facts: `studio.batches.ledger.ItemFacts` as JSON: read by those who need scores, and not by the page.
     """
 
     item: int

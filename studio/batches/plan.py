@@ -1,4 +1,7 @@
-"""Which pictures a batch makes: a function of the settings, the stored rows and an item's number alone."""
+"""One picture of a plan.
+
+Which pictures a batch makes: a function of the settings, the stored rows and an item's number alone.
+"""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,25 +12,39 @@ from random import Random
 
 import numpy as np
 
-from studio.batch_settings import BatchSettings
-from studio.batches.attributes import parse_attributes
-from studio.batches.chance import item_seed, uniform
-from studio.batches.checking import RowChecker
-from studio.batches.counting import count_attributes, count_cells
-from studio.batches.item import BatchItem
-from studio.batches.overrides import apply_overrides, check_columns, own_seed, setting_of, settings_in
-from studio.batches.plan_files import PLAN, PlanParts, read_parts, temporary_file, variants_of, write_parts
+from studio.batches.checking import RowChecker, count_attributes, count_cells
+from studio.batches.columns import apply_overrides, check_columns, own_seed, parse_attributes, setting_of, settings_in
+from studio.batches.layout import item_seed, uniform
+from studio.batches.plan_files import PLAN, PlanParts, plan_size, read_parts, temporary_file, variants_of, write_parts
+from studio.batches.prompt_files import find_sources
 from studio.batches.rows import Row, Rows, write_rows
-from studio.batches.size import plan_size
-from studio.batches.sources import find_sources
+from studio.batches.settings import BatchSettings
 from studio.batches.template import TemplateReader, columns_in, fill, is_plain
 from studio.batches.variants import Text
 from studio.batches.wildcards import Wildcards
-from studio.dataset.template import tidy
-from studio.errors import BatchError, StudioError
-from studio.paths import typed_path
-from studio.prompts import plain_prompt
-from studio.settings import SEED_MAX
+from studio.core.errors import BatchError, StudioError
+from studio.core.paths import typed_path
+from studio.core.results import Fact
+from studio.core.settings import SEED_MAX, GenerationSettings
+from studio.datasets.captions import tidy
+from studio.images.prompts import plain_prompt
+
+
+class BatchItem(Fact):
+    """One picture of a plan, before it is made.
+
+    Attributes:
+        index: its place in the plan, from 0.
+        generation: everything that draws it; LoRA tags and weights are still in its prompt.
+        caption: its prompt's words alone.
+        attributes: the value of every column, in the columns' order, as written.
+    """
+
+    index: int
+    generation: GenerationSettings
+    caption: str
+    attributes: dict[str, str]
+
 
 _MAX_NOTED_WORDS = 5
 

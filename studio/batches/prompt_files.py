@@ -1,22 +1,82 @@
-"""Files of prompts: text, CSV and JSON lines, read one row at a time, whatever their encoding."""
+"""One prompt a line, with sd-scripts' options at its end: `a red shoe --w 512 --h 512 --d 7 --n blurry`.
+
+Files of prompts: text, CSV and JSON lines, read one row at a time, whatever their encoding.
+Where the rows of a plan come from: the box of prompts, a file, or both.
+"""
 
 import codecs
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from studio.batches.attributes import PROMPT_COLUMNS
-from studio.batches.overrides import check_columns
-from studio.batches.prompt_lines import read_lines
+from studio.batches.columns import PROMPT_COLUMNS, check_columns
 from studio.batches.rows import Row
-from studio.dataset.tables import MAX_CELL_CHARACTERS, MAX_TABLE_BYTES, as_text, cell_problem
-from studio.dataset.text_encoding import guess_text
-from studio.errors import BatchError, DatasetError
+from studio.batches.settings import BatchSettings
+from studio.core.errors import BatchError, DatasetError
+from studio.core.paths import typed_path
+from studio.core.text_encoding import guess_text
+from studio.datasets.tables import MAX_CELL_CHARACTERS, MAX_TABLE_BYTES, as_text, cell_problem
+
+OPTIONS = {
+    "w": "width",
+    "h": "height",
+    "d": "seed",
+    "l": "guidance_scale",
+    "s": "num_inference_steps",
+    "n": "negative_prompt",
+}
+_OPTION_START = re.compile(r"(?:^|\s)--(?=[A-Za-z])")
+
+
+def read_lines(lines: Iterable[str], source: int, name: str) -> Iterator[Row]:
+    """The rows of a text; empty lines, and those with # at their start, are none.
+
+    Args:
+        source: the number of the text, kept in its rows.
+        name: of the text, in errors.
+
+    Raises:
+        BatchError: naming the line, where one is wrong.
+    """
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if len(text) > MAX_CELL_CHARACTERS or "\0" in text:
+            raise BatchError(
+                f"{name} line {number} is no prompt: it holds a zero byte, or over {MAX_CELL_CHARACTERS:,} characters."
+            )
+        if "--" not in text:
+            yield Row(source, number, text, {}, ())
+            continue
+        prompt, options = _split_options(text, f"{name} line {number}")
+        yield Row(source, number, prompt, options, ())
+
+
+def _split_options(text: str, place: str) -> tuple[str, dict[str, str]]:
+    prompt, *pieces = _OPTION_START.split(text)
+    options: dict[str, str] = {}
+    for piece in pieces:
+        name, _, value = piece.partition(" ")
+        if name not in OPTIONS:
+            known = ", ".join(f"--{option} ({setting})" for option, setting in OPTIONS.items())
+            raise BatchError(f"{place}: --{name} is no option here. There are: {known}. Change it, or leave it out.")
+        setting = OPTIONS[name]
+        if setting in options:
+            raise BatchError(f"{place} has --{name} twice. Keep one of them.")
+        if not value.strip():
+            raise BatchError(f"{place}: --{name} ({setting}) needs a value behind it, got nothing.")
+        options[setting] = value.strip()
+    if not prompt.strip():
+        raise BatchError(f"{place} has no prompt, only options. Write the prompt before --{pieces[0].split(' ')[0]}.")
+    return prompt.strip(), options
+
 
 ENDINGS = (".txt", ".csv", ".tsv", ".jsonl")
 _CHUNK_BYTES = 1 << 20
@@ -199,3 +259,60 @@ def _json_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...],
         if any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in (own, *cells)):
             raise BatchError(f"{name} line {number} has a zero byte, or over {MAX_CELL_CHARACTERS:,} characters.")
         yield Row(source, number, own, {}, tuple(cells))
+
+
+BOX = "prompts"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a plan is made of, before it is checked.
+
+    Attributes:
+        names: of the box and the file, by a row's `source`, for messages.
+        columns: of the file's table.
+        lines: rows with a prompt each; with the table's cells, where it has a column of prompts.
+        records: rows with cells alone, which every line is filled from; None where there are none.
+        notes: what was decided; reading the rows adds what was left out.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    lines: Iterator[Row]
+    records: Iterator[Row] | None
+    notes: list[str]
+
+
+def find_sources(settings: BatchSettings) -> Sources:
+    """Look into the box and the file.
+
+    Raises:
+        BatchError: where they do not go together, or one cannot be read.
+    """
+    box = list(read_lines(io.StringIO(settings.prompts, newline=None), 0, BOX))
+    if not settings.prompt_file.strip():
+        if not box:
+            raise BatchError("prompts holds no prompt, only comments. Write one, or choose a file of prompts.")
+        return Sources((BOX,), (), iter(box), None, [])
+    file = open_prompt_file(typed_path(settings.prompt_file.strip()))
+    names = (BOX, file.name)
+    if not file.is_table:
+        return Sources(names, (), _both(box, file), None, file.notes)
+    if not file.prompt_column:
+        if not box:
+            raise BatchError(
+                f"{file.name} has no column prompt, text or caption; it has: {', '.join(file.columns)}. Rename one, or "
+                f"write a prompt with its columns in prompts: a {{{file.columns[0]}}} shoe."
+            )
+        return Sources(names, file.columns, iter(box), file.rows(1), file.notes)
+    if box:
+        raise BatchError(
+            f"{file.name} has its own prompts, in the column {file.prompt_column}, and prompts has some too. Empty "
+            "prompts, or rename the column to use its rows in them."
+        )
+    return Sources(names, file.columns, file.rows(1), None, file.notes)
+
+
+def _both(box: list[Row], file: PromptFile) -> Iterator[Row]:
+    yield from box
+    yield from file.rows(1)

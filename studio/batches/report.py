@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from studio.batches.folder import BatchFolder
-from studio.batches.item_facts import ItemFacts
-from studio.batches.ledger import ItemRow, read_items, read_rejections
+from studio.batches.ledger import ItemFacts, ItemRow, read_items, read_rejections
 from studio.batches.plan import BatchPlan
+from studio.core.files import write_atomically
 from studio.core.text import counted, duration, escape_markdown, markdown_table
-from studio.files import write_atomically
-from studio.scoring.picture import PictureScores
-from studio.scoring.summarise import summarise_scores
+from studio.images.scores.image import PictureScores
+from studio.images.scores.summary import summarise_scores
 
 MOST_ROWS = 40
 MOST_SCORED = 20_000  # a mean of more says nothing new

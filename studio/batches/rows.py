@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from studio.errors import BatchError
+from studio.core.errors import BatchError
 
 _CHUNK_BYTES = 1 << 17
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from studio.batches.variants import Chain, Choice, Text, Variants
 from studio.batches.wildcards import Wildcards
-from studio.errors import BatchError
+from studio.core.errors import BatchError
 
 MAX_DEPTH = 12
 _COLUMN = "\ue000"  # stands before a column's number, which is one character too

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from studio.dataset.text_encoding import guess_text
-from studio.errors import BatchError, DatasetError
+from studio.core.errors import BatchError, DatasetError
+from studio.core.text_encoding import guess_text
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 _NAMES_SHOWN = 20

@@ -1,1 +1,1 @@
-"""What every room may use: numbers in words, tables, escaping. It imports none of them."""
+"""What every room uses: settings, results, errors, files, paths, text, system."""

@@ -1,1 +1,1 @@
-"""The room of torch: precision, memory, models, the pipeline and its validation."""
+"""PyTorch: precision, attention, models, pipeline, LoRA layers, validation."""

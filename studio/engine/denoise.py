@@ -1,4 +1,7 @@
-"""Noise to latents, latents to pixels: the algorithm, with no checks and no bookkeeping.
+"""Schedulers by the names that people know them by, made from the model's own noise schedule.
+
+Where the seconds of one picture go.
+Noise to latents, latents to pixels: the algorithm, with no checks and no bookkeeping.
 
 Shapes: B = 1 image, C = 4 latent channels, H and W an eighth of the picture's, N = 77 tokens or a multiple,
 D embedding width.
@@ -6,16 +9,104 @@ D embedding width.
 
 import inspect
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
 
+from studio.core.errors import SettingsError
+from studio.core.results import Timings
+from studio.core.settings import GenerationSettings, SchedulerName
 from studio.engine.models import Components
-from studio.engine.schedulers import make_scheduler
-from studio.errors import SettingsError
-from studio.settings import GenerationSettings
+
+# clip_sample: a config that lacks it gets the default True, which cuts latents off at 1 and ruins the picture.
+_NOT_CLIPPED = {"clip_sample": False}
+_SCHEDULERS: Mapping[SchedulerName, tuple[type[SchedulerMixin], Mapping[str, Any]]] = {
+    "DDIM": (DDIMScheduler, {**_NOT_CLIPPED, "set_alpha_to_one": False, "steps_offset": 1}),
+    "PNDM": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
+    "Euler": (EulerDiscreteScheduler, {"use_karras_sigmas": False}),
+    "Euler a": (EulerAncestralDiscreteScheduler, {}),
+    "DPM++ 2M": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}),
+    "DPM++ 2M Karras": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
+    "UniPC": (UniPCMultistepScheduler, {"use_karras_sigmas": False}),
+    "DDPM": (DDPMScheduler, {**_NOT_CLIPPED, "variance_type": "fixed_small"}),
+    "LCM": (LCMScheduler, _NOT_CLIPPED),
+}
+
+
+def make_scheduler(name: SchedulerName, own: SchedulerMixin) -> SchedulerMixin:
+    """A scheduler by its name, with the betas, the prediction type and the spacing of the model's own.
+
+    "model's own" is the class and the configuration that the model came with; a new one for each picture all the
+    same, because schedulers keep state.
+    """
+    if name == "model's own":
+        return type(own).from_config(own.config)
+    kind, options = _SCHEDULERS[name]
+    return kind.from_config(own.config, **options)
+
+
+@dataclass
+class Clock:
+    """The seconds of each part of one call, as they come in."""
+
+    started: float = field(default_factory=time.perf_counter)
+    text_seconds: float = 0.0
+    step_seconds: list[float] = field(default_factory=list)
+    vae_seconds: float = 0.0
+    _group_started: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    def timings(self, *, first_call: bool) -> Timings:
+        """All of it, at the end."""
+        return Timings(
+            text_seconds=self.text_seconds,
+            step_seconds=tuple(self.step_seconds),
+            vae_seconds=self.vae_seconds,
+            total_seconds=self.elapsed,
+            first_call=first_call,
+        )
+
+    def start_text(self) -> None:
+        """The LoRAs act; now come the prompts."""
+        self._group_started = self.elapsed
+
+    def end_text(self) -> None:
+        """The prompts are encoded."""
+        self.text_seconds = self.elapsed - self._group_started
+
+    def start_steps(self) -> None:
+        """A group of steps begins."""
+        self._group_started = self.elapsed
+
+    def end_steps(self, step: int) -> None:
+        """The group that ends with this step is done, and the device has caught up; the next one begins."""
+        num_steps = step - len(self.step_seconds)
+        self.step_seconds += [(self.elapsed - self._group_started) / num_steps] * num_steps
+        self.start_steps()
+
+    def leave_out(self, *, since: float) -> None:
+        """What was done since then is no part of the steps."""
+        self._group_started += self.elapsed - since
+
 
 TILED_ABOVE_PIXELS = 1024 * 1024
 TILE_PIXELS = 512  # a side

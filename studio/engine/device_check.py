@@ -14,20 +14,19 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from studio.core.errors import is_out_of_memory
+from studio.core.files import write_atomically
+from studio.core.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
+from studio.core.settings import SHIPPED_MODEL, GenerationSettings
+from studio.core.system import operating_system
 from studio.engine.attention import MPS_MAX_SCORES, MPS_SCORES, AttentionPlan, attention_plan, set_attention
-from studio.engine.denoise import decode, denoise, first_latents, set_timesteps
+from studio.engine.denoise import decode, denoise, first_latents, make_scheduler, set_timesteps
 from studio.engine.device import device_name, release_memory, synchronize
 from studio.engine.device_operations import Compute, DeviceOperation, Tensors, attention_of, device_operations
 from studio.engine.memory import MemoryMeter
 from studio.engine.models import Components, find_model, load_components, move_components
 from studio.engine.precision import assert_precision, full_float32
-from studio.engine.schedulers import make_scheduler
-from studio.engine.text import encode_prompts
-from studio.errors import is_out_of_memory
-from studio.files import write_atomically
-from studio.machine import operating_system
-from studio.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
-from studio.settings import SHIPPED_MODEL, GenerationSettings
+from studio.engine.prompt_encoding import encode_prompts
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from studio.engine.attention import AttentionPlan, attention
-from studio.engine.dropout import SeededDropout
+from studio.engine.lora_layers import SeededDropout
 
 Tensors = Sequence[torch.Tensor]
 Compute = Callable[[torch.device], Tensors]

@@ -8,13 +8,13 @@ import torch
 from diffusers.models.upsampling import Upsample2D
 from torch.nn import functional
 
+from studio.core.errors import DeviceError, is_out_of_memory
+from studio.core.results import DeviceCheck
 from studio.engine.attention import AttentionPlan, attention_plan, set_attention
 from studio.engine.device import release_memory
 from studio.engine.device_check import check_device, keep_check, kept_check, plan_of
 from studio.engine.device_operations import UPSAMPLING
 from studio.engine.models import Components
-from studio.errors import DeviceError, is_out_of_memory
-from studio.results import DeviceCheck
 
 logger = logging.getLogger(__name__)
 

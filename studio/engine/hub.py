@@ -13,6 +13,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, not re-exported by name
 
+from studio.core.errors import ModelError
+from studio.core.files import write_atomically
 from studio.engine.hub_download import (
     ANSWER_SECONDS,
     Download,
@@ -24,9 +26,14 @@ from studio.engine.hub_download import (
     hub_refusal,
     network_errors,
 )
-from studio.errors import ModelError
-from studio.files import write_atomically
-from studio.hub_models import MODEL_INDEX, MOVED_MODELS, is_complete, needed_files, split_revision, unusable_proxy
+from studio.engine.hub_models import (
+    MODEL_INDEX,
+    MOVED_MODELS,
+    is_complete,
+    needed_files,
+    split_revision,
+    unusable_proxy,
+)
 
 __all__ = ["DownloadProgress", "DownloadWatcher", "HubSnapshot", "find_hub_model"]
 

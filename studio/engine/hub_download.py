@@ -29,9 +29,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # both are pu
     hf_raise_for_status,
 )
 
-from studio.errors import DownloadCancelledError, ModelError
-from studio.hub_models import DEFAULT_REVISION
-from studio.settings import SHIPPED_MODEL
+from studio.core.errors import DownloadCancelledError, ModelError
+from studio.core.settings import SHIPPED_MODEL
+from studio.engine.hub_models import DEFAULT_REVISION
 
 logger = logging.getLogger(__name__)
 

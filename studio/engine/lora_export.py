@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from studio.engine.lora_file import read_weights
-from studio.engine.lora_weights import LayerWeights, LoraWeights
-from studio.errors import LoraError
-from studio.files import write_atomically
+from studio.core.errors import LoraError
+from studio.core.files import write_atomically
+from studio.engine.lora_file import LayerWeights, LoraWeights, read_weights
 from studio.loras.keys import Part, layer_name
 
 __all__ = ["kohya_state", "largest_difference", "peft_state", "read_weights", "write_kohya", "write_peft"]

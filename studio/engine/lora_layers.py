@@ -1,4 +1,6 @@
-"""Attaching LoRAs to a loaded model, and taking them off again: the base comes back to the bit, at once.
+"""LoRA dropout whose mask is drawn anew, and equal, where gradient checkpointing computes a pass again.
+
+Attaching LoRAs to a loaded model, and taking them off again: the base comes back to the bit, at once.
 
 The base's weights are never changed. On a large model one hook on each layer adds the sum of all LoRAs that act, so
 there is no second copy of anything. On a small one each layer gets a sum of its own in place of its weights, which
@@ -15,14 +17,37 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from studio.engine.lora_file import Lora, read_lora
-from studio.engine.lora_weights import LayerWeights
+from studio.core.errors import LoraError
+from studio.core.results import LoraUsed
+from studio.core.settings import LoraChoice
+from studio.engine.lora_file import LayerWeights, Lora, read_lora
 from studio.engine.memory import free_cuda_bytes
 from studio.engine.models import Components
-from studio.errors import LoraError
 from studio.loras.library import LoraLibrary
-from studio.results import LoraUsed
-from studio.settings import LoraChoice
+
+_SEEDS = 2**62
+
+
+class SeededDropout(nn.Module):
+    """Dropout (Srivastava et al., 2014) with a mask that is a function of a seed, drawn from the CPU's random state.
+
+    `torch.utils.checkpoint` brings the CPU's random state back for the recomputation, on every device; that of Apple's
+    GPUs it does not (pytorch #127676): there the recomputed pass would drop other numbers than the pass did. So no
+    device's own random state is used, and none has to be saved.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The same shape; in training a share of the numbers is 0, the others are larger by as much."""
+        if not self.training or self.probability == 0:
+            return x
+        generator = torch.Generator(x.device).manual_seed(int(torch.randint(_SEEDS, ())))
+        kept = torch.empty_like(x, requires_grad=False).bernoulli_(1 - self.probability, generator=generator)
+        return x * kept.div_(1 - self.probability)
+
 
 # A hook costs the same on every layer: nearly half of a small model's time, a few percent of a large one's. 64 MiB
 # is one percent of what Stable Diffusion 1.5 needs.

@@ -15,12 +15,12 @@ from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from studio.core.errors import NotEnoughMemoryError
 from studio.core.text import gigabytes
 from studio.engine.attention import AttentionPlan, PlannedAttention, attention, rows_of_chunk
 from studio.engine.denoise import TILE_PIXELS, is_tiled, native_size
 from studio.engine.memory import free_bytes, total_bytes
 from studio.engine.models import Components
-from studio.errors import NotEnoughMemoryError
 
 FUSED = AttentionPlan(max_scores=0)  # no scores are stored at all
 TOKENS = 77

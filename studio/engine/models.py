@@ -13,14 +13,14 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from studio.core.errors import ModelError
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL, PrecisionName, PredictionType
 from studio.engine.hub import DownloadWatcher, find_hub_model
+from studio.engine.hub_models import PICKLE_STEMS, half_precision_parts, looks_like_hub_name
 from studio.engine.precision import DTYPES
 from studio.engine.single_file import check_checkpoint, load_checkpoint, said_prediction_type, unread_weights
-from studio.errors import ModelError
-from studio.hub_models import PICKLE_STEMS, half_precision_parts, looks_like_hub_name
-from studio.paths import assets_folder
-from studio.settings import SHIPPED_MODEL, PrecisionName, PredictionType
-from studio.weights_file import PICKLE_ENDINGS
+from studio.loras.weights_file import PICKLE_ENDINGS
 
 SAFETENSORS = ".safetensors"
 

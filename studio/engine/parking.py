@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from studio.core.errors import ModelError
 from studio.engine.device import release_memory
-from studio.errors import ModelError
 
 
 class ParkedModule:

@@ -12,13 +12,18 @@ import numpy as np
 import torch
 from diffusers import SchedulerMixin
 
-from studio.engine.clock import Clock
+from studio.core.errors import GenerationCancelledError, InvalidImageError, ModelError
+from studio.core.results import Check, DeviceCheck, EngineFacts, ImageRecord, LoraUsed, MemoryUse, Timings
+from studio.core.settings import GenerationSettings, ModelSettings
+from studio.core.system import versions
 from studio.engine.denoise import (
+    Clock,
     DenoisingStep,
     decode,
     denoise,
     estimate_finished,
     first_latents,
+    make_scheduler,
     native_size,
     set_timesteps,
 )
@@ -36,17 +41,11 @@ from studio.engine.memory import MemoryMeter
 from studio.engine.memory_forecast import ImageRoom
 from studio.engine.models import Components, find_model, load_components, move_components
 from studio.engine.precision import assert_precision, decide_precision, set_tf32
-from studio.engine.preview import LatentPreview
-from studio.engine.rejected import keep_rejected
-from studio.engine.schedulers import make_scheduler
-from studio.engine.text import TextEncoding
-from studio.engine.validation import Fault, check_decoded, check_latents, check_picture, passed_checks
-from studio.errors import GenerationCancelledError, InvalidImageError, ModelError
+from studio.engine.progress import LatentPreview
+from studio.engine.prompt_encoding import TextEncoding
+from studio.engine.validation import Fault, check_decoded, check_latents, check_picture, keep_rejected, passed_checks
+from studio.images.prompts import take_lora_tags
 from studio.loras.library import LoraLibrary
-from studio.machine import versions
-from studio.prompts import take_lora_tags
-from studio.results import Check, DeviceCheck, EngineFacts, ImageRecord, LoraUsed, MemoryUse, Timings
-from studio.settings import GenerationSettings, ModelSettings
 
 # Steps between two looks at the latents: on MPS and CUDA each look waits for the device, so not at every one.
 # Previews are made at the same steps, so that nobody is shown latents that were not checked.

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from studio.errors import PrecisionError
-from studio.results import PrecisionDecision
-from studio.settings import PrecisionName
+from studio.core.errors import PrecisionError
+from studio.core.results import PrecisionDecision
+from studio.core.settings import PrecisionName
 
 DTYPES: dict[PrecisionName, torch.dtype] = {
     "float32": torch.float32,

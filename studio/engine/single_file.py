@@ -11,10 +11,10 @@ from safetensors import safe_open
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from studio.errors import ModelError, WeightsFileError
-from studio.paths import assets_folder
-from studio.settings import PredictionType
-from studio.weights_file import WeightsHeader, read_header
+from studio.core.errors import ModelError, WeightsFileError
+from studio.core.paths import assets_folder
+from studio.core.settings import PredictionType
+from studio.loras.weights_file import WeightsHeader, read_header
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."

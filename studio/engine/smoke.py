@@ -7,14 +7,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from studio.core.errors import GenerationCancelledError, InvalidImageError, ModelError
+from studio.core.files import write_atomically
+from studio.core.results import InvalidPicture, SavedReport, SmokeReport, ValidPicture
+from studio.core.settings import GenerationSettings, SmokeSettings
+from studio.core.system import versions
 from studio.engine.pipeline import PipelineManager, StepProgress, Watcher
 from studio.engine.validation import failed_checks
-from studio.errors import GenerationCancelledError, InvalidImageError, ModelError
-from studio.files import write_atomically
-from studio.machine import versions
-from studio.reports import new_report_folder, save_report
-from studio.results import InvalidPicture, SavedReport, SmokeReport, ValidPicture
-from studio.settings import GenerationSettings, SmokeSettings
+from studio.images.smoke_report import new_report_folder, save_report
 
 
 class SmokeWatcher:

@@ -2,15 +2,26 @@
 
 They stand where the fault can still be seen: NaN is gone once a picture is uint8 (the cast makes it 0, the black
 picture of the seed report), and inf is gone once the decoder's output is clamped.
+
+Copies of invalid images, kept for diagnosis and never among the good ones.
 """
 
+import io
+import json
+import logging
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from safetensors.torch import save
 
-from studio.errors import InvalidImageError
-from studio.results import Check
+from studio.core.errors import InvalidImageError
+from studio.core.files import write_atomically
+from studio.core.results import Check
+from studio.core.settings import GenerationSettings
 
 # The decoder is trained to give [-1, 1]. Real models overshoot by a few tenths (the shipped one to 1.24 at
 # guidance 30); at 5 it is far outside what it ever learned, and the clamp would hide it as plain white.
@@ -97,3 +108,52 @@ def failed_checks(error: InvalidImageError) -> tuple[Check, ...]:
         *(Check(name=name, passed=True, finding="passed") for name in reached),
         Check(name=error.check, passed=False, finding=error.finding),
     )
+
+
+logger = logging.getLogger(__name__)
+
+NOT_FINITE_COLOUR = (255, 0, 255)  # magenta: no channel's NaN can hide in it
+
+
+def keep_rejected(
+    folder: Path,
+    fault: Fault,
+    settings: GenerationSettings,
+    *,
+    latents_BCHW: torch.Tensor,
+    decoded_CHW: torch.Tensor | None = None,
+) -> Path | None:
+    """Write what is known of an invalid image: a `.json` with the reason, its latents, a picture where there is one.
+
+    Returns:
+        The `.json` file; None where the disk would not take it, which is logged: the image is invalid either way.
+    """
+    stem = f"{datetime.now():%Y%m%d-%H%M%S-%f}-{fault.check}-seed{settings.seed}"
+    record = {
+        "check": fault.check,
+        "finding": fault.finding,
+        "advice": fault.advice,
+        "settings": settings.model_dump(),
+    }
+    try:
+        write_atomically(folder / f"{stem}.safetensors", save({"latents": latents_BCHW.cpu().contiguous()}))
+        if decoded_CHW is not None:
+            write_atomically(folder / f"{stem}.png", _diagnosis_picture(decoded_CHW))
+        report = folder / f"{stem}.json"
+        write_atomically(report, json.dumps(record, indent=2).encode())
+    except OSError as error:
+        logger.warning("The copy of an invalid image could not be kept in %s: %s", folder, error)
+        return None
+    return report
+
+
+def _diagnosis_picture(decoded_CHW: torch.Tensor) -> bytes:
+    """The picture as it would have been, with every pixel that is not finite in magenta."""
+    decoded = decoded_CHW.float().cpu().numpy().transpose(1, 2, 0)
+    broken = ~np.isfinite(decoded).all(axis=2)
+    levels = (np.clip(np.nan_to_num(decoded), -1, 1) + 1) * 127.5
+    picture = levels.round().astype(np.uint8)
+    picture[broken] = NOT_FINITE_COLOUR
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,1 +1,1 @@
-"""Long work and who may use the device. No torch, no gradio."""
+"""Long work: queue, worker, launcher, device lock. Knows neither trainings nor batches."""

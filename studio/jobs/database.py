@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from studio.errors import RunError
+from studio.core.errors import RunError
 
 SCHEMA_VERSION = 1
 _BUSY_SECONDS = 30

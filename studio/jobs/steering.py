@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 
-from studio.jobs.command import JobLine
-from studio.jobs.job import Job, JobKind
-from studio.jobs.queue import JobQueue
+from studio.cli.jobs import JobLine
+from studio.core.paths import UserData
+from studio.jobs.queue import Job, JobKind, JobQueue
 from studio.jobs.worker import ensure_worker
-from studio.paths import UserData
-from studio.runs.folder import RunFolder, RunRequest, ask
+from studio.training.folder import RunFolder, RunRequest, ask
 
 JOB_REQUESTS: tuple[RunRequest, ...] = ("pause", "stop")
 

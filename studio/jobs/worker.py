@@ -16,13 +16,11 @@ from typing import IO, TypeVar
 import psutil
 from filelock import FileLock, Timeout
 
-from studio.errors import RunError, system_error_sentence
-from studio.jobs.ending import judge
-from studio.jobs.job import MAX_ATTEMPTS, Job
-from studio.jobs.process import HeldProcess, end_of_log, is_alive, kept_awake, start_detached
-from studio.jobs.queue import JobQueue
-from studio.paths import UserData
-from studio.runs.folder import BUSY_STATES, RunFolder, RunStatus, read_status, write_status
+from studio.core.errors import RunError, system_error_sentence
+from studio.core.paths import UserData
+from studio.jobs.launcher import HeldProcess, end_of_log, is_alive, judge, kept_awake, start_detached
+from studio.jobs.queue import MAX_ATTEMPTS, Job, JobQueue
+from studio.training.folder import BUSY_STATES, RunFolder, RunStatus, read_status, write_status
 
 logger = logging.getLogger(__name__)
 

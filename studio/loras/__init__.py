@@ -1,1 +1,1 @@
-"""LoRA files as files: their names, their metadata, the library. No torch."""
+"""LoRA files: names of tensors, the library, weights files, export settings, blind votes. No torch."""

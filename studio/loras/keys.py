@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from studio.errors import LoraError
-from studio.weights_file import TensorInfo, WeightsHeader
+from studio.core.errors import LoraError
+from studio.loras.weights_file import TensorInfo, WeightsHeader
 
 Part = Literal["unet", "text_encoder"]
 Role = Literal["down", "up", "alpha", "magnitude"]

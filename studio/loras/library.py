@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from studio.errors import LoraError, WeightsFileError
+from studio.core.errors import LoraError, WeightsFileError
+from studio.core.paths import assets_folder
+from studio.core.results import LoraCard
 from studio.loras.keys import foreign_kind, read_key, unknown_names
-from studio.paths import assets_folder
-from studio.results import LoraCard
-from studio.weights_file import WeightsHeader, read_header, sha256_of
+from studio.loras.weights_file import WeightsHeader, read_header, sha256_of
 
 ENDING = ".safetensors"
 THUMBNAIL = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]+")

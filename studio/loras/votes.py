@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from studio.errors import LoraError
-from studio.files import write_atomically
-from studio.results import Fact
+from studio.core.errors import LoraError
+from studio.core.files import write_atomically
+from studio.core.results import Fact
 
 Winner = Literal["left", "right", "neither"]
 CONFIDENCE_Z = 1.96  # 95 %

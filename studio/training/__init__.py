@@ -1,1 +1,1 @@
-"""Training LoRAs: caches, batches, loss, loop, checkpoints, pictures on the way, and what comes out."""
+"""Trainings without PyTorch: settings, run folder, events, history, report."""

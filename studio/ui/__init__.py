@@ -1,1 +1,1 @@
-"""The page: gradio lives here, torch never does."""
+"""The page: one folder a tab, and the shell around them. The one room that imports Gradio."""

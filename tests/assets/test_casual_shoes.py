@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.dataset.inspection import measure_border_whiteness
-from studio.paths import assets_folder
+from studio.core.paths import assets_folder
+from studio.datasets.inspection import measure_border_whiteness
 
 SHOES = assets_folder() / "casual-shoes"
 SCRIPT = assets_folder() / "shoes-demo-making" / "make_casual_shoes.py"

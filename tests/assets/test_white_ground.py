@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from studio.core.settings import GenerationSettings, LoraChoice
 from studio.engine.pipeline import PipelineManager
 from studio.loras.library import read_card, shipped_loras
-from studio.settings import GenerationSettings, LoraChoice
-from studio.training_settings import PRESETS
-from studio.weights_file import read_header
+from studio.loras.weights_file import read_header
+from studio.training.settings import PRESETS
 
 
 def border_whiteness(picture: np.ndarray) -> float:

@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-from studio.batch_settings import BatchSettings
 from studio.batches.plan import BatchPlan, make_plan, open_plan
-from studio.settings import GenerationSettings, parse_settings
+from studio.batches.settings import BatchSettings
+from studio.core.settings import GenerationSettings, parse_settings
 
 
 def settings_of(**values: object) -> BatchSettings:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from studio.batches.attributes import parse_attributes
-from studio.errors import BatchError
+from studio.batches.columns import parse_attributes
+from studio.core.errors import BatchError
 
 
 def test_values_are_separated_by_commas_and_trimmed() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import BatchError
+from studio.core.errors import BatchError
 from tests.batches.plans import plan_of
 
 TOO_MANY = "num_inference_steps must be at most 50 with the scheduler LCM, got 60"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.batches import known as known_module
-from studio.batches.known import KnownItems
+from studio.batches.torch import shard as known_module
+from studio.batches.torch.shard import KnownItems
 from tests.batches.test_follower import ledger, row
 
 

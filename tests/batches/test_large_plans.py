@@ -14,7 +14,7 @@ MEASURE = """
 import json, sys, time
 import psutil
 from studio.batches import checking, prompt_files  # loaded before the memory is measured
-from studio.batch_settings import BatchSettings
+from studio.batches.settings import BatchSettings
 from studio.batches.plan import make_plan
 from pathlib import Path
 process, settings = psutil.Process(), BatchSettings(**json.loads(sys.argv[1]))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from studio.batches.overrides import apply_overrides, own_seed, setting_of, settings_in
-from studio.errors import SettingsError
-from studio.settings import SEED_MAX, GenerationSettings, LoraChoice
+from studio.batches.columns import apply_overrides, own_seed, setting_of, settings_in
+from studio.core.errors import SettingsError
+from studio.core.settings import SEED_MAX, GenerationSettings, LoraChoice
 
 SHARED = GenerationSettings(prompt="", loras=(LoraChoice(name="ink", strength=0.5),))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import BatchError
-from studio.settings import SEED_MAX, GenerationSettings, LoraChoice
+from studio.core.errors import BatchError
+from studio.core.settings import SEED_MAX, GenerationSettings, LoraChoice
 from tests.batches.plans import SHARED, counts_by_hand, plan_of, prompts_of, settings_of, store_plan, wildcard_folder
 
 SHOES = {"prompts": "a {colour} {type}", "attributes": "colour: black, brown, white\ntype: boot, sandal"}

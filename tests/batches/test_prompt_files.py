@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from studio.batches.plan import BatchPlan
-from studio.errors import BatchError
+from studio.core.errors import BatchError
 from tests.batches.plans import plan_of, prompts_of
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from studio.batches.prompt_lines import read_lines
-from studio.errors import BatchError
+from studio.batches.prompt_files import read_lines
+from studio.core.errors import BatchError
 
 
 def only_line(text: str) -> tuple[str, dict[str, str]]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from studio.batch_settings import BatchSettings
 from studio.batches.plan import BatchPlan, make_plan, open_plan
 from studio.batches.plan_files import LINES, PLAN, RECORDS, VARIANTS, WILDCARDS
-from studio.errors import BatchError
+from studio.batches.settings import BatchSettings
+from studio.core.errors import BatchError
 from tests.batches.plans import prompts_of, settings_of, store_plan, wildcard_folder
 
 

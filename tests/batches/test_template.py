@@ -11,7 +11,7 @@ from dynamicprompts.wildcards import WildcardManager
 from studio.batches.template import TemplateReader, fill
 from studio.batches.variants import Chain, Choice, Text
 from studio.batches.wildcards import Wildcards
-from studio.errors import BatchError
+from studio.core.errors import BatchError
 from tests.batches.plans import wildcard_folder
 
 

@@ -15,24 +15,24 @@ import pytest
 import torch
 from diffusers import PNDMScheduler
 
-from studio.bench import suite
-from studio.bench.cold_start import picture_seconds
-from studio.bench.command import run_bench
-from studio.bench.figures import Figure, measure_pairs, paired_figure, plain_figure, spread
-from studio.bench.generation import PICTURE_LIMIT, Contest, compare, largest_difference, prepare_contest
-from studio.bench.memory import measure_peak
-from studio.bench.peak_memory import peak_process_bytes
-from studio.bench.processes import started_python
-from studio.bench.real_size_model import make_scheduler, make_text_encoder, make_unet, make_vae, real_size_model
-from studio.bench.report import figure_row, machine_rows, to_markdown
-from studio.bench.settings import BENCH_NAMES, BenchSettings
-from studio.bench.startup import import_seconds, page_seconds
-from studio.bench.suite import BENCHES, Bench, BenchResult, run_benches
-from studio.bench.validation_cost import validation_seconds
-from studio.errors import EngineError, SettingsError, StudioError
+from bench import suite
+from bench.cold_start import picture_seconds
+from bench.command import run_bench
+from bench.figures import Figure, measure_pairs, paired_figure, plain_figure, spread
+from bench.generation import PICTURE_LIMIT, Contest, compare, largest_difference, prepare_contest
+from bench.memory import measure_peak
+from bench.peak_memory import peak_process_bytes
+from bench.processes import started_python
+from bench.real_size_model import make_scheduler, make_text_encoder, make_unet, make_vae, real_size_model
+from bench.report import figure_row, machine_rows, to_markdown
+from bench.settings import BENCH_NAMES, BenchSettings
+from bench.startup import import_seconds, page_seconds
+from bench.suite import BENCHES, Bench, BenchResult, run_benches
+from bench.validation_cost import validation_seconds
+from studio.core.errors import EngineError, SettingsError, StudioError
+from studio.core.paths import UserData, assets_folder
+from studio.core.settings import SHIPPED_MODEL, GenerationSettings, SmokeSettings, parse_settings
 from studio.jobs.device_lock import DeviceLock
-from studio.paths import UserData, assets_folder
-from studio.settings import SHIPPED_MODEL, GenerationSettings, SmokeSettings, parse_settings
 
 MIB = 2**20
 
@@ -194,7 +194,7 @@ def test_the_real_size_has_stable_diffusion_1_5s_scheduler() -> None:
 
 
 def test_a_disk_without_room_for_the_real_size_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.bench.real_size_model.NEEDED_BYTES", 2**60)
+    monkeypatch.setattr("bench.real_size_model.NEEDED_BYTES", 2**60)
     with pytest.raises(StudioError, match="--no-real-size"), real_size_model(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -229,10 +229,10 @@ def test_validation_is_timed_with_every_check_that_generate_makes(
 ) -> None:
     calls: list[str] = []
     names = ("check_latents", "check_decoded", "check_picture", "passed_checks")
-    for module in ("studio.bench.validation_cost", "studio.engine.pipeline"):
+    for module in ("bench.validation_cost", "studio.engine.pipeline"):
         for name in names:
             count_calls(monkeypatch, f"{module}.{name}", calls)
-    monkeypatch.setattr("studio.bench.validation_cost.REPEATS", 1)
+    monkeypatch.setattr("bench.validation_cost.REPEATS", 1)
     assert validation_seconds(torch.device("cpu"), num_steps=7, width=128, height=128) > 0
     timed, calls[:] = calls[len(calls) // 2 :], []
     contest.manager.generate(contest.settings.model_copy(update={"num_inference_steps": 7}))
@@ -253,13 +253,13 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, target: str, calls: list[str]) 
 
 def test_a_childs_peak_is_not_its_parents() -> None:
     assert peak_process_bytes() > 250 * MIB, "torch is loaded here"
-    program = "from studio.bench.peak_memory import peak_process_bytes; print(peak_process_bytes())"
+    program = "from bench.peak_memory import peak_process_bytes; print(peak_process_bytes())"
     assert int(run_python(program)) < 150 * MIB
 
 
 def test_a_peak_outlasts_the_memory_itself() -> None:
     program = """
-from studio.bench.peak_memory import peak_process_bytes
+from bench.peak_memory import peak_process_bytes
 before = peak_process_bytes()
 ballast = bytearray(b"x") * 200_000_000
 del ballast

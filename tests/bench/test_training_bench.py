@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studio.bench.training import border_whiteness
-from studio.bench.training_peers import STEPS, Workplace, run_diffusers, run_ours, run_plain, write_pictures
-from studio.errors import StudioError
-from studio.paths import assets_folder
-from studio.settings import SHIPPED_MODEL
+from bench.training import border_whiteness
+from bench.training_peers import STEPS, Workplace, run_diffusers, run_ours, run_plain, write_pictures
+from studio.core.errors import StudioError
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL
 
 
 @pytest.fixture

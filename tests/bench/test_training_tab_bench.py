@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from studio.bench import browser as bench_browser
-from studio.bench import suite
-from studio.bench.browser import find_browser, opened_browser
-from studio.bench.long_run import LongRun, telling
-from studio.bench.report import to_markdown
-from studio.bench.settings import BenchSettings
-from studio.bench.suite import Bench, run_benches
-from studio.errors import SkippedError
-from studio.jobs.training_desk import TrainingDesk
-from studio.paths import UserData
+from bench import browser as bench_browser
+from bench import suite
+from bench.browser import find_browser, opened_browser
+from bench.long_run import LongRun, telling
+from bench.report import to_markdown
+from bench.settings import BenchSettings
+from bench.suite import Bench, run_benches
+from studio.core.errors import SkippedError
+from studio.core.paths import UserData
+from studio.training.session import TrainingDesk
 
 
 @pytest.fixture

@@ -49,13 +49,13 @@ from studio_process import (
 )
 
 from studio.batches.folder import list_batches
+from studio.core.paths import UserData
+from studio.core.settings import SEED_REPORT_PROMPTS
 from studio.jobs.queue import JobQueue
-from studio.jobs.training_desk import TrainingDesk
 from studio.loras.library import shipped_loras
-from studio.paths import UserData
-from studio.runs.begin import duplicate_run
-from studio.runs.folder import list_runs, read_status
-from studio.settings import SEED_REPORT_PROMPTS
+from studio.training.begin import duplicate_run
+from studio.training.folder import list_runs, read_status
+from studio.training.session import TrainingDesk
 from tests.dataset.bad_inputs import ACCEPTED, CONVERTED, REJECTED
 
 WIDTHS = (1280, 1600)

@@ -18,9 +18,9 @@ import numpy as np
 import psutil
 from safetensors.numpy import load_file, save_file
 
+from studio.core.paths import UserData, assets_folder
+from studio.core.settings import SHIPPED_MODEL
 from studio.jobs.device_lock import DeviceLock
-from studio.paths import UserData, assets_folder
-from studio.settings import SHIPPED_MODEL
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -62,7 +62,7 @@ class RunningStudio:
         """The engine process; None while there is none."""
         for child in psutil.Process(self.pid).children():
             try:
-                if "studio.engine_process.main" in child.cmdline():
+                if "studio.engine.process.worker" in child.cmdline():
                     return child
             except psutil.Error:  # it ended while we looked
                 continue

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from studio.paths import assets_folder
+from studio.core.paths import assets_folder
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose, drop_files, field, go_to_tab, open_section, set_field, toast
 from tests.browser.studio_process import RunningStudio

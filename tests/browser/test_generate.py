@@ -11,8 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page, expect
 from safetensors.numpy import load_file, save_file
 
+from studio.images.files import read_picture_text
 from studio.loras.library import shipped_loras
-from studio.picture_files import read_picture_text
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import (
     FEW_STEPS,

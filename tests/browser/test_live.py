@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from studio.runs.events import EventWriter
-from studio.runs.folder import RunFolder, RunStatus, write_status
+from studio.training.events import EventWriter
+from studio.training.folder import RunFolder, RunStatus, write_status
 from tests.browser.conftest import OpenPage, Profiles
 from tests.browser.page_actions import expect_nothing_asked, open_section, open_training
 from tests.browser.page_actions import training_state as state

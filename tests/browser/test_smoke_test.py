@@ -9,8 +9,8 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
-from studio.results import SmokeReport
-from studio.settings import SEED_REPORT_PROMPTS
+from studio.core.results import SmokeReport
+from studio.core.settings import SEED_REPORT_PROMPTS
 from tests.browser.conftest import OpenPage, Profiles, StartStudio
 from tests.browser.page_actions import (
     FEW_STEPS,

@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, Page, Response, expect
 
 from studio.jobs.queue import JobQueue
 from studio.loras.library import LoraLibrary, shipped_loras
-from studio.runs.events import AnyEvent, EventWriter, FinishedEvent, ProposalEvent
-from studio.runs.folder import RunFolder, RunStatus, write_status
+from studio.training.events import AnyEvent, EventWriter, FinishedEvent, ProposalEvent
+from studio.training.folder import RunFolder, RunStatus, write_status
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose, expect_nothing_asked, field, open_training, toast
 from tests.browser.page_actions import training_state as state

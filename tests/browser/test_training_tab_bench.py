@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from studio.bench.long_run import LongRun, telling
-from studio.bench.training_tab import watch
-from studio.paths import UserData
+from bench.long_run import LongRun, telling
+from bench.training_tab import watch
+from studio.core.paths import UserData
 
 
 @pytest.mark.slow

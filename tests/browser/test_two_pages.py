@@ -10,13 +10,20 @@ from filelock import FileLock
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from studio.batches.folder import BatchFolder
-from studio.jobs.batch_desk import BatchDesk
-from studio.jobs.job import JobState
-from studio.jobs.queue import JobQueue
+from studio.batches.session import BatchDesk
+from studio.core.paths import UserData
+from studio.jobs.queue import JobQueue, JobState
 from studio.loras.library import shipped_loras
-from studio.paths import UserData
-from studio.runs.events import AnyEvent
-from studio.runs.folder import REQUESTS, RunFolder, RunState, RunStatus, pending_requests, take_requests, write_status
+from studio.training.events import AnyEvent
+from studio.training.folder import (
+    REQUESTS,
+    RunFolder,
+    RunState,
+    RunStatus,
+    pending_requests,
+    take_requests,
+    write_status,
+)
 from tests.browser.conftest import Profiles
 from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state
 from tests.browser.studio_process import RunningStudio, running_studio

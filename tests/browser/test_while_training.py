@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from studio.jobs.job import Job
-from studio.jobs.queue import JobQueue
-from studio.paths import UserData
+from studio.core.paths import UserData
+from studio.jobs.queue import Job, JobQueue
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import (
     activity,

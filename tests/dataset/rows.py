@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from studio.dataset.picture_facts import PictureFacts
-from studio.dataset.problems import Problem
-from studio.dataset.row import DatasetRow
+from studio.datasets.inspection import PictureFacts
+from studio.datasets.source import DatasetRow, Problem
 
 REJECT = Problem(code="cut short", severity="reject", sentence="It is cut short.")
 

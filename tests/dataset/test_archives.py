@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.archives import ArchiveLimits, extract_zip
-from studio.errors import DatasetError
+from studio.core.errors import DatasetError
+from studio.datasets.upload import ArchiveLimits, extract_zip
 
 
 def make_zip(path: Path, members: dict[str, bytes], *, compression: int = zipfile.ZIP_DEFLATED) -> Path:

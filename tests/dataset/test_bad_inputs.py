@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studio.dataset.checker import PictureChecker
-from studio.dataset.inspection import inspect
-from studio.dataset.picture_facts import PictureFacts
-from studio.dataset.pictures import open_rgb
-from studio.errors import PictureFileError
+from studio.core.errors import PictureFileError
+from studio.datasets.checker import PictureChecker
+from studio.datasets.inspection import PictureFacts, inspect
+from studio.images.decoding import open_rgb
 from tests.dataset.bad_inputs import ACCEPTED, BAD_INPUTS, CONVERTED, REJECTED, BadInput, encoded, picture, turned
 
 WHITE, BLUE = "#ffffff", "#0000ff"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.captions import MAX_CAPTION_BYTES, decode_caption, guess_caption, read_caption
-from studio.errors import DatasetError
+from studio.core.errors import DatasetError
+from studio.datasets.captions import MAX_CAPTION_BYTES, decode_caption, guess_caption, read_caption
 
 
 def codes(content: bytes) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio.dataset import checker as checker_module
-from studio.dataset.checker import PictureChecker
-from studio.dataset.picture_facts import PictureFacts
+from studio.datasets import checker as checker_module
+from studio.datasets.checker import PictureChecker
+from studio.datasets.inspection import PictureFacts
 from tests.dataset.bad_inputs import encoded, picture
 
 WHITE = "#ffffff"
@@ -152,7 +152,7 @@ def test_a_worker_may_not_take_all_memory(tmp_path: Path) -> None:
 def test_workers_end_with_a_killed_studio(tmp_path: Path) -> None:
     make_pictures(tmp_path / "pictures", 4)
     code = (
-        "import sys, time; from pathlib import Path; from studio.dataset.checker import PictureChecker\n"
+        "import sys, time; from pathlib import Path; from studio.datasets.checker import PictureChecker\n"
         "if __name__ == '__main__':\n"
         "    folder = Path(sys.argv[1])\n"
         "    checker = PictureChecker(folder / 'c.db', folder / 't', num_workers=2)\n"

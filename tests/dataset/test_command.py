@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.command import check_dataset
-from studio.dataset.recipe import DatasetRecipe
-from studio.errors import DatasetError
-from studio.paths import UserData, assets_folder
+from studio.cli.dataset import check_dataset
+from studio.core.errors import DatasetError
+from studio.core.paths import UserData, assets_folder
+from studio.datasets.recipe import DatasetRecipe
 
 SHOES = assets_folder() / "casual-shoes"
 

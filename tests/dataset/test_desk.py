@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.desk import DatasetDesk, TypedCaption
-from studio.dataset.intake import DroppedFile
-from studio.dataset.recipe import DatasetRecipe
-from studio.errors import DatasetError
-from studio.paths import UserData
+from studio.core.errors import DatasetError
+from studio.core.paths import UserData
+from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.session import DatasetDesk, TypedCaption
+from studio.datasets.upload import DroppedFile
 from tests.dataset.bad_inputs import encoded, picture
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.dataset.duplicates import MAX_PAIRS, find_duplicates
-from studio.dataset.inspection import inspect
-from studio.paths import assets_folder
+from studio.core.paths import assets_folder
+from studio.datasets.inspection import inspect
+from studio.datasets.report import MAX_PAIRS, find_duplicates
 from tests.dataset.rows import make_facts, make_row
 
 SHOES = assets_folder() / "casual-shoes" / "images"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.edits import TYPING_PAUSE, Edit, EditLog, SwitchChange, TextChange
-from studio.errors import DatasetError
+from studio.core.errors import DatasetError
+from studio.datasets.edits import TYPING_PAUSE, Edit, EditLog, SwitchChange, TextChange
 
 
 def caption(after: str, *, before: str | None = None, key: str = "a.png", what: str = "caption of a.png") -> Edit:

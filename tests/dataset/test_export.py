@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.dataset.checker import PictureChecker
-from studio.dataset.export import export_imagefolder, export_kohya, export_zip
-from studio.dataset.opened import OpenedDataset
-from studio.dataset.reading import read_source
-from studio.dataset.recipe import DatasetRecipe, LayoutChoice
-from studio.dataset.snapshot import Snapshot, changed_since, make_snapshot, read_snapshot, write_snapshot
-from studio.errors import DatasetError
+from studio.core.errors import DatasetError
+from studio.datasets.checker import PictureChecker
+from studio.datasets.export import export_imagefolder, export_kohya, export_zip
+from studio.datasets.opened import OpenedDataset
+from studio.datasets.reading import read_source
+from studio.datasets.recipe import DatasetRecipe, LayoutChoice
+from studio.datasets.snapshot import Snapshot, changed_since, make_snapshot, read_snapshot, write_snapshot
 from tests.dataset.bad_inputs import encoded, picture
 
 WHITE = "#ffffff"

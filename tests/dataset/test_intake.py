@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.intake import DroppedFile, common_folder, take_files
-from studio.errors import DatasetError
+from studio.core.errors import DatasetError
+from studio.datasets.upload import DroppedFile, common_folder, take_files
 
 
 @pytest.fixture

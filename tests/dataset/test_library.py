@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.library import DatasetLibrary, safe_name
-from studio.dataset.recipe import DatasetRecipe
-from studio.errors import DatasetError
+from studio.core.errors import DatasetError
+from studio.datasets.library import DatasetLibrary, safe_name
+from studio.datasets.recipe import DatasetRecipe
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import features
 
-from studio.dataset.checker import PictureChecker
-from studio.dataset.picture_facts import PictureFacts
-from studio.dataset.pictures import open_rgb
-from studio.errors import PictureFileError
+from studio.core.errors import PictureFileError
+from studio.datasets.checker import PictureChecker
+from studio.datasets.inspection import PictureFacts
+from studio.images.decoding import open_rgb
 from tests.dataset.bad_inputs import encoded, picture
 
 NUM_FILES = int(os.environ.get("STUDIO_MUTATED_FILES", "400"))

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.checker import PictureChecker
-from studio.dataset.library import DatasetLibrary
-from studio.dataset.opened import OpenedDataset
-from studio.dataset.query import EDITED, EXCLUDED, MUST_BE_MENDED, NO_PROBLEM, DatasetQuery
-from studio.dataset.recipe import DatasetRecipe, RowChoice
-from studio.dataset.report import make_report
-from studio.dataset.sidecars import write_sidecars
-from studio.errors import DatasetError
-from studio.paths import assets_folder
+from studio.core.errors import DatasetError
+from studio.core.paths import assets_folder
+from studio.datasets.checker import PictureChecker
+from studio.datasets.export import write_sidecars
+from studio.datasets.library import DatasetLibrary
+from studio.datasets.opened import OpenedDataset
+from studio.datasets.query import EDITED, EXCLUDED, MUST_BE_MENDED, NO_PROBLEM, DatasetQuery
+from studio.datasets.recipe import DatasetRecipe, RowChoice
+from studio.datasets.report import make_report
 from tests.dataset.bad_inputs import encoded, picture
 
 SHOES = assets_folder() / "casual-shoes"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.reading import read_source
-from studio.dataset.recipe import LayoutChoice
-from studio.dataset.source import SourceReading
-from studio.errors import DatasetError
-from studio.paths import assets_folder
+from studio.core.errors import DatasetError
+from studio.core.paths import assets_folder
+from studio.datasets.reading import read_source
+from studio.datasets.recipe import LayoutChoice
+from studio.datasets.source import SourceReading
 
 AS_FOUND = LayoutChoice()
 

@@ -1,7 +1,7 @@
 """Statistics count what training will use, each thing once."""
 
-from studio.dataset.statistics import summarise
-from studio.ui.dataset_charts import bars, statistics_html
+from studio.datasets.report import summarise
+from studio.ui.datasets.insight import bars, statistics_html
 from tests.dataset.rows import REJECT, make_facts, make_row
 
 ROWS = [

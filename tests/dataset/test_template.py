@@ -2,8 +2,8 @@
 
 import pytest
 
-from studio.dataset.template import check_template, columns_of, fill_template
-from studio.errors import DatasetError
+from studio.core.errors import DatasetError
+from studio.datasets.captions import check_template, columns_of, fill_template
 
 ROW = {"colour": "red", "type": "Casual Shoes", "usage": "", "season": "NA", "odd": "{colour}", "a b": "x"}
 

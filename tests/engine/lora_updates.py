@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from studio.engine.lora_weights import LayerWeights, LoraWeights
+from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.models import Components
 
 UNET_LAYERS = ("to_q", "to_out.0", "ff.net.2", "proj_in", "conv1", "conv_in")

@@ -25,7 +25,7 @@ from studio.engine.attention import (
 )
 from studio.engine.denoise import first_latents
 from studio.engine.pipeline import PipelineManager
-from studio.engine.text import encode_prompts
+from studio.engine.prompt_encoding import encode_prompts
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

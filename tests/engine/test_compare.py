@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.comparison import SavedComparison, latest_comparison
-from studio.engine.compare import run_comparison
+from studio.core.errors import LoraError
+from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
+from studio.engine.generation import run_comparison
 from studio.engine.pipeline import PipelineManager
-from studio.engine.watching import RunWatcher
-from studio.errors import LoraError
-from studio.settings import CompareSettings, GenerationSettings, LoraChoice
+from studio.engine.progress import RunWatcher
+from studio.images.comparison import SavedComparison, latest_comparison
 
 WHITE = (LoraChoice(name="white-ground"),)
 

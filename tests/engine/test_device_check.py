@@ -11,6 +11,9 @@ import torch
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
+from studio.core.errors import DeviceError
+from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference
+from studio.core.settings import ModelSettings
 from studio.engine import device_check as checks
 from studio.engine import device_policy
 from studio.engine.attention import AttentionPlan
@@ -38,9 +41,6 @@ from studio.engine.device_operations import (
 from studio.engine.device_policy import DevicePolicy, upsample_on_cpu
 from studio.engine.models import Components, find_model, load_components
 from studio.engine.pipeline import PipelineManager
-from studio.errors import DeviceError
-from studio.results import AttentionTrial, DeviceCheck, DeviceDifference
-from studio.settings import ModelSettings
 from tests.faults import conftest as faults
 
 tiny_model = faults.tiny_model

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from studio.core.errors import LoraError
+from studio.core.settings import LoraChoice
 from studio.engine.lora_export import kohya_state, peft_state, read_weights, write_kohya, write_peft
+from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.lora_layers import LoraLayers, WeightSum, changed_weight
-from studio.engine.lora_weights import LayerWeights, LoraWeights
 from studio.engine.pipeline import PipelineManager
-from studio.errors import LoraError
 from studio.loras.library import LoraLibrary, read_card
-from studio.settings import LoraChoice
 from tests.engine.lora_updates import expected_weight, merge_expected, noise_prediction, random_update
 
 ALPHA, RANK = 6.0, 4

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from studio.engine.dropout import SeededDropout
+from studio.engine.lora_layers import SeededDropout
 
 
 def gradient(module: nn.Module, x: torch.Tensor, *, checkpointing: bool) -> torch.Tensor:

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from studio.engine import heap
+from studio.engine import device as heap
 from studio.engine.pipeline import PipelineManager
 
 

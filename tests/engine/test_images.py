@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.engine.images import make_images
+from studio.core.results import FailedImage, ImagesReport, MadeImage
+from studio.core.settings import GenerationSettings, ImagesSettings, LoraChoice
+from studio.engine.generation import make_images
 from studio.engine.pipeline import PipelineManager
-from studio.engine.watching import RunWatcher
-from studio.picture_files import read_picture_text
-from studio.results import FailedImage, ImagesReport, MadeImage
-from studio.settings import GenerationSettings, ImagesSettings, LoraChoice
+from studio.engine.progress import RunWatcher
+from studio.images.files import read_picture_text
 
 
 def test_pictures_are_saved_with_consecutive_seeds(

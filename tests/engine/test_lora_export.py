@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from safetensors.torch import load_file
 
+from studio.core.errors import LoraError
 from studio.engine.lora_export import (
     kohya_state,
     largest_difference,
@@ -21,10 +22,9 @@ from studio.engine.lora_export import (
     write_kohya,
     write_peft,
 )
-from studio.engine.lora_weights import LayerWeights, LoraWeights
+from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.pipeline import PipelineManager
-from studio.errors import LoraError
-from studio.weights_file import read_header
+from studio.loras.weights_file import read_header
 from tests.engine.lora_files import ALPHA, DIALECTS, known_update
 from tests.engine.lora_updates import merge_expected, noise_prediction, random_update
 

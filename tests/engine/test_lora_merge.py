@@ -11,19 +11,18 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from studio.core.errors import LoraError, ModelError
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL
 from studio.engine import lora_conversion
 from studio.engine.lora_conversion import at_strength, convert_lora, export_model
 from studio.engine.lora_export import largest_difference, read_weights
-from studio.engine.lora_merge import merge_loras, merged_tensors, write_checkpoint
-from studio.engine.lora_weights import LayerWeights, LoraWeights
+from studio.engine.lora_file import LayerWeights, LoraWeights
+from studio.engine.lora_merge import OriginalLayout, merge_loras, merged_tensors, write_checkpoint
 from studio.engine.models import Components, find_model, load_components
-from studio.engine.original_layout import OriginalLayout
 from studio.engine.pipeline import PipelineManager
 from studio.engine.single_file import check_checkpoint, configuration_folder, said_prediction_type
-from studio.errors import LoraError, ModelError
-from studio.paths import assets_folder
-from studio.settings import SHIPPED_MODEL
-from studio.weights_file import read_header
+from studio.loras.weights_file import read_header
 from tests.engine.lora_updates import expected_weight, random_update
 from tests.engine.test_single_file import original_checkpoint, original_unet, original_vae
 

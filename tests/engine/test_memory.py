@@ -7,9 +7,9 @@ import psutil
 import pytest
 import torch
 
+from studio.core.errors import says_no_memory, system_error_sentence
 from studio.engine.device import prepare_device, trim_memory
 from studio.engine.memory import free_bytes, total_bytes
-from studio.errors import says_no_memory, system_error_sentence
 
 GIB = 2**30
 CPU, MPS, CUDA = (torch.device(name) for name in ("cpu", "mps", "cuda"))

@@ -8,7 +8,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from studio.bench.real_size_model import make_unet, make_vae
+from bench.real_size_model import make_unet, make_vae
+from studio.core.errors import NotEnoughMemoryError
+from studio.core.settings import GenerationSettings
 from studio.engine.attention import MPS_MAX_SCORES, MPS_SCORES, AttentionPlan
 from studio.engine.memory_forecast import (
     FUSED,
@@ -21,8 +23,6 @@ from studio.engine.memory_forecast import (
     generation_bytes,
 )
 from studio.engine.pipeline import PipelineManager, Watcher
-from studio.errors import NotEnoughMemoryError
-from studio.settings import GenerationSettings
 
 GIB = 2**30
 LARGEST = AttentionPlan(max_scores=MPS_MAX_SCORES, contiguous=True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from studio.core.errors import ModelError
 from studio.engine.models import FoundModel, find_model, load_components
-from studio.errors import ModelError
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from studio.core.errors import ModelError
+from studio.core.settings import GenerationSettings
 from studio.engine import parking
 from studio.engine.parking import ParkedModule
 from studio.engine.pipeline import PipelineManager
-from studio.errors import ModelError
-from studio.settings import GenerationSettings
 
 
 def small_module() -> nn.Module:

@@ -13,11 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from studio.core.errors import GenerationCancelledError, InvalidImageError, ModelError, PrecisionError, StudioError
+from studio.core.settings import GenerationSettings, ModelSettings
 from studio.engine.attention import SLICED_MAX_SCORES, AttentionPlan
 from studio.engine.models import Components, find_model, load_components
 from studio.engine.pipeline import CHECK_EVERY, PipelineManager, StepProgress, Watcher
-from studio.errors import GenerationCancelledError, InvalidImageError, ModelError, PrecisionError, StudioError
-from studio.settings import GenerationSettings, ModelSettings
 
 
 def spoil_output(module: nn.Module, spoil: object, *, from_call: int = 1) -> list[int]:

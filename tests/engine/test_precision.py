@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from studio.core.errors import PrecisionError
+from studio.core.settings import PrecisionName
 from studio.engine.models import find_model, load_components
 from studio.engine.pipeline import PipelineManager
 from studio.engine.precision import assert_precision, decide_precision
-from studio.errors import PrecisionError
-from studio.settings import PrecisionName
 
 
 @pytest.mark.parametrize("requested", ["float32", "float16", "bfloat16"])

@@ -5,10 +5,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
-from studio.engine.denoise import guided_part
+from studio.core.settings import SCHEDULER_NAMES, GenerationSettings, SchedulerName
+from studio.engine.denoise import guided_part, make_scheduler
 from studio.engine.pipeline import PipelineManager
-from studio.engine.schedulers import make_scheduler
-from studio.settings import SCHEDULER_NAMES, GenerationSettings, SchedulerName
 
 RED = GenerationSettings(prompt="red canvas sneakers, on grass", seed=500, guidance_scale=4)
 

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from studio.bench.real_size_model import write_real_size_model
+from bench.real_size_model import write_real_size_model
+from studio.core.errors import ModelError
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL, PredictionType
 from studio.engine.models import Components, FoundModel, find_model, load_components
 from studio.engine.single_file import configuration_folder
-from studio.errors import ModelError
-from studio.paths import assets_folder
-from studio.settings import SHIPPED_MODEL, PredictionType
 
 Weights = dict[str, torch.Tensor]
 

@@ -2,10 +2,10 @@
 
 import torch
 
+from studio.core.settings import GenerationSettings
 from studio.engine.pipeline import PipelineManager
-from studio.engine.text import KEPT_PROMPTS, TextEncoding, encode_prompts
-from studio.prompts import escape_prompt
-from studio.settings import GenerationSettings
+from studio.engine.prompt_encoding import KEPT_PROMPTS, TextEncoding, encode_prompts
+from studio.images.prompts import escape_prompt
 from tests.captions import hostile_captions
 
 LONG = ", ".join(["red canvas sneakers on grass"] * 30)
@@ -29,7 +29,7 @@ def test_plain_prompts_are_encoded_as_diffusers_does_to_the_bit(manager: Pipelin
 
 
 def test_a_caption_as_a_prompt_has_the_captions_own_tokens_to_the_bit(manager: PipelineManager) -> None:
-    """What training reads of it, which knows neither weights nor tags (`studio.training.caches.token_ids`)."""
+    """What training reads of it, which knows neither weights nor tags (`studio.training.torch.caches.token_ids`)."""
     for caption in hostile_captions(200, seed=1):
         assert torch.equal(encode(manager, escape_prompt(caption)), diffusers_embeddings(manager, caption)), caption
 

@@ -10,14 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from studio.engine_process.client import EngineClient
-from studio.engine_process.messages import EVENTS, Cancel, Load, Smoke, to_line
-from studio.engine_process.view import EngineView
-from studio.errors import EngineError
-from studio.jobs.device_lock import DeviceLock
-from studio.paths import UserData
-from studio.results import MadeImage
-from studio.settings import (
+from studio.core.errors import EngineError
+from studio.core.paths import UserData
+from studio.core.results import MadeImage
+from studio.core.settings import (
     CompareSettings,
     GenerationSettings,
     ImagesSettings,
@@ -25,7 +21,11 @@ from studio.settings import (
     ModelSettings,
     SmokeSettings,
 )
-from studio.tokens import TokenCounter
+from studio.engine.process.client import EngineClient
+from studio.engine.process.messages import EVENTS, Cancel, Load, Smoke, to_line
+from studio.engine.process.view import EngineView
+from studio.images.prompts import TokenCounter
+from studio.jobs.device_lock import DeviceLock
 
 QUICK = SmokeSettings(num_inference_steps=6)
 SHOES = GenerationSettings(prompt="casual shoes", num_inference_steps=4)
@@ -220,7 +220,7 @@ def test_stop_ends_the_process(tmp_path: Path) -> None:
 
 def engine_alone(user_data: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "studio.engine_process.main", "--user-data", str(user_data), "--cpu"],
+        [sys.executable, "-m", "studio.engine.process.worker", "--user-data", str(user_data), "--cpu"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

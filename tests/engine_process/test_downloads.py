@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from studio.engine_process.client import EngineClient
-from studio.engine_process.view import EngineView
-from studio.paths import UserData, assets_folder
-from studio.settings import SHIPPED_MODEL, ModelSettings
+from studio.core.paths import UserData, assets_folder
+from studio.core.settings import SHIPPED_MODEL, ModelSettings
+from studio.engine.process.client import EngineClient
+from studio.engine.process.view import EngineView
 from tests.engine.hub_server import FakeHub, fake_hub, files_of
 from tests.engine_process.test_client import wait_for
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from studio.engine_process.client import EngineClient
-from studio.engine_process.messages import Generate, MakingRoom
-from studio.errors import EngineError
+from studio.core.errors import EngineError
+from studio.core.paths import UserData
+from studio.core.settings import GenerationSettings, ImagesSettings, ModelSettings, SmokeSettings
+from studio.engine.process.client import EngineClient
+from studio.engine.process.messages import Generate, MakingRoom
 from studio.jobs.device_lock import DeviceLock
-from studio.paths import UserData
-from studio.settings import GenerationSettings, ImagesSettings, ModelSettings, SmokeSettings
 from tests.engine_process.test_client import wait_for
 
 PICTURE = ImagesSettings(generation=GenerationSettings(prompt="casual shoes", num_inference_steps=3))

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from studio.batch_settings import BatchSettings
 from studio.batches.begin import begin_batch
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ledger_files, read_items
-from studio.settings import parse_settings
+from studio.batches.settings import BatchSettings
+from studio.core.settings import parse_settings
 from tests.faults.conftest import Place
 
 PLAN: dict[str, object] = {

@@ -20,11 +20,11 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from studio.paths import UserData, assets_folder
-from studio.runs.begin import begin_run, settings_from
-from studio.runs.folder import RunFolder
-from studio.settings import SHIPPED_MODEL
-from studio.training.run import train_run
+from studio.core.paths import UserData, assets_folder
+from studio.core.settings import SHIPPED_MODEL
+from studio.training.begin import begin_run, settings_from
+from studio.training.folder import RunFolder
+from studio.training.torch.run import train_run
 
 # Every part of a checkpoint matters to these: dropout draws, momentum, a rate that changes each step, an order.
 SETTINGS = {
@@ -132,7 +132,7 @@ def forks() -> Iterator[ForkServerContext]:
     before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "TRANSFORMERS_VERBOSITY")}
     os.environ.update({"OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"})
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["studio.training.run", "studio.synthesis.run"])
+    context.set_forkserver_preload(["studio.training.torch.run", "studio.batches.torch.run"])
     yield context
     for name, value in before.items():
         if value is None:

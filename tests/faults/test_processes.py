@@ -10,9 +10,9 @@ from multiprocessing.context import ForkServerProcess
 
 import pytest
 
-from studio.runs.events import CheckpointEvent, StepEvent, read_events
-from studio.runs.folder import RunFolder, read_status
-from studio.training.checkpoints import CheckpointStore
+from studio.training.events import CheckpointEvent, StepEvent, read_events
+from studio.training.folder import RunFolder, read_status
+from studio.training.torch.checkpoints import CheckpointStore
 from tests.faults.conftest import Place, finish
 
 Start = Callable[..., ForkServerProcess]

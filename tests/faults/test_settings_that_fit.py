@@ -9,10 +9,8 @@ import pytest
 import torch
 from diffusers import LCMScheduler, PNDMScheduler
 
-from studio.engine.denoise import assert_possible
-from studio.engine.pipeline import PipelineManager
-from studio.errors import InvalidImageError, SettingsError
-from studio.settings import (
+from studio.core.errors import InvalidImageError, SettingsError
+from studio.core.settings import (
     LCM_MAX_STEPS,
     SCHEDULER_NAMES,
     SEED_MAX,
@@ -22,6 +20,8 @@ from studio.settings import (
     SchedulerName,
     parse_settings,
 )
+from studio.engine.denoise import assert_possible
+from studio.engine.pipeline import PipelineManager
 
 QUICK: dict[str, object] = {"prompt": "boots", "width": 64, "height": 64, "guidance_scale": 1}
 FEW_STEPS = (1, 2, 3)

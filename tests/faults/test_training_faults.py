@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from torch.optim import Optimizer
 
+from studio.core.errors import RunError, TrainingError
+from studio.core.paths import UserData
+from studio.core.settings import ModelSettings
 from studio.engine.lora_file import read_lora
 from studio.engine.pipeline import PipelineManager
-from studio.errors import RunError, TrainingError
 from studio.jobs.device_lock import DeviceLock
-from studio.paths import UserData
-from studio.runs.events import (
+from studio.training.events import (
     FinishedEvent,
     HeldOutEvent,
     MemoryEvent,
@@ -29,16 +30,15 @@ from studio.runs.events import (
     StepEvent,
     read_events,
 )
-from studio.runs.folder import RunFolder, ask, read_status
-from studio.settings import ModelSettings
-from studio.training import assembly
-from studio.training.adapters import Adapters
-from studio.training.caches import LatentCache, Variant
-from studio.training.checkpoints import CheckpointStore
-from studio.training.optimizers import make_optimizer
-from studio.training.run import train_run
-from studio.training.training_set import TrainingItem
-from studio.training_settings import TrainingSettings
+from studio.training.folder import RunFolder, ask, read_status
+from studio.training.settings import TrainingSettings
+from studio.training.torch import assembly
+from studio.training.torch.adapters import Adapters
+from studio.training.torch.caches import LatentCache, Variant
+from studio.training.torch.checkpoints import CheckpointStore
+from studio.training.torch.data import TrainingItem
+from studio.training.torch.optimizers import make_optimizer
+from studio.training.torch.run import train_run
 from tests.faults.conftest import SETTINGS, Place, final_state, finish
 
 Start = Callable[..., ForkServerProcess]

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from studio.jobs.job import Job
-from studio.jobs.queue import JobQueue
-from studio.paths import UserData
-from studio.runs.folder import RunFolder
+from studio.core.paths import UserData
+from studio.jobs.queue import Job, JobQueue
+from studio.training.folder import RunFolder
 
 # What every job begins with: it notes its process, and can say where it stands and hear what it is asked.
 PRELUDE = """
@@ -47,7 +46,7 @@ WORKER = """
 import logging, sys
 from pathlib import Path
 from studio.jobs.worker import work
-from studio.paths import UserData
+from studio.core.paths import UserData
 logging.basicConfig(level=logging.INFO)
 def command(job):
     return [sys.executable, str(job.run_folder / "job.py"), str(job.run_folder)]
@@ -60,7 +59,7 @@ from pathlib import Path
 from filelock import FileLock
 from studio.jobs.queue import JobQueue
 from studio.jobs.worker import Worker
-from studio.paths import UserData
+from studio.core.paths import UserData
 user_data = UserData(Path(sys.argv[1]))
 def command(job):
     return [sys.executable, str(job.run_folder / "job.py"), str(job.run_folder)]
@@ -160,7 +159,7 @@ def told(run: RunFolder) -> str:
 # Has the device as a training has it: waits for it, trains until it is told to end, or asked to stop or to pause.
 TRAINS = """
 from studio.jobs.device_lock import DeviceLock
-from studio.runs.folder import RunFolder, RunStatus, write_status
+from studio.training.folder import RunFolder, RunStatus, write_status
 lock = DeviceLock(run.parent.parent / "device.lock")
 
 def tell(state, **more):

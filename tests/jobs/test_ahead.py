@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import RunError
-from studio.jobs import ahead as ahead_module
-from studio.jobs.ahead import JobsAhead, jobs_ahead
+from studio.core.errors import RunError
+from studio.core.paths import UserData
 from studio.jobs.queue import JobQueue
-from studio.paths import UserData
-from studio.runs.folder import take_requests
+from studio.training.folder import take_requests
+from studio.ui.shell import ahead as ahead_module
+from studio.ui.shell.ahead import JobsAhead, jobs_ahead
 from tests.jobs.lines import lines_of, queued_run, running_run
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.batch_settings import BatchSettings
+from studio.batches import session as batch_desk
 from studio.batches.begin import begin_batch
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemRow, Ledger
-from studio.errors import BatchError
-from studio.jobs import batch_desk
-from studio.jobs.batch_desk import BatchDesk, training_side
+from studio.batches.session import BatchDesk, training_side
+from studio.batches.settings import BatchSettings
+from studio.core.errors import BatchError
+from studio.core.paths import UserData
 from studio.jobs.queue import JobQueue
-from studio.paths import UserData
-from studio.runs.events import EventWriter, MemoryEvent
-from studio.runs.folder import RunState, RunStatus, take_requests, write_status
+from studio.training.events import EventWriter, MemoryEvent
+from studio.training.folder import RunState, RunStatus, take_requests, write_status
 
 
 def make_batch(desk: BatchDesk, name: str, state: RunState = "new") -> BatchFolder:

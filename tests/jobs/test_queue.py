@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from studio.errors import RunError
-from studio.jobs.job import Job
-from studio.jobs.queue import JobQueue
-from studio.paths import UserData
-from studio.runs.folder import ask, take_requests
+from studio.core.errors import RunError
+from studio.core.paths import UserData
+from studio.jobs.queue import Job, JobQueue
+from studio.training.folder import ask, take_requests
 from tests.jobs.scripted_jobs import add_job, make_run, new_user_data
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import RunError
-from studio.jobs.training_desk import TrainingDesk
-from studio.paths import UserData
-from studio.runs.events import EventWriter, StepEvent
-from studio.runs.folder import RunFolder, RunStatus, new_run_folder, take_requests, write_status
+from studio.core.errors import RunError
+from studio.core.paths import UserData
+from studio.training.events import EventWriter, StepEvent
+from studio.training.folder import RunFolder, RunStatus, new_run_folder, take_requests, write_status
+from studio.training.session import TrainingDesk
 
 
 def make_run(desk: TrainingDesk, name: str, status: RunStatus) -> RunFolder:

@@ -14,15 +14,13 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from studio.errors import RunError
+from studio.core.errors import RunError
+from studio.core.paths import UserData
 from studio.jobs import worker as worker_module
-from studio.jobs.ending import judge
-from studio.jobs.job import Job
-from studio.jobs.process import HeldProcess, awake_command, end_of_log, is_alive, kept_awake
-from studio.jobs.queue import JobQueue
+from studio.jobs.launcher import HeldProcess, awake_command, end_of_log, is_alive, judge, kept_awake
+from studio.jobs.queue import Job, JobQueue
 from studio.jobs.worker import ensure_worker, job_command, work, worker_runs
-from studio.paths import UserData
-from studio.runs.folder import RunStatus, read_status, write_status
+from studio.training.folder import RunStatus, read_status, write_status
 from tests.jobs.scripted_jobs import (
     FINISHES,
     KILLS_ITSELF,
@@ -248,7 +246,7 @@ def test_a_worker_that_is_killed_before_the_queue_knows_the_process_starts_nothi
     """The gate: the process that nobody noted ends by itself, and never becomes the job."""
     job = add_job(user_data, "one")
     hold = (
-        "import os, sys; from pathlib import Path; from studio.jobs.process import HeldProcess\n"
+        "import os, sys; from pathlib import Path; from studio.jobs.launcher import HeldProcess\n"
         "folder, log, *command = sys.argv[1:]\n"
         "print(HeldProcess(command, cwd=Path(folder), log=Path(log), attempt='1').pid, flush=True)\n"
         "os.kill(os.getpid(), 9)"
@@ -386,7 +384,7 @@ def test_the_page_may_be_killed_while_its_job_runs(user_data: UserData, queue: J
     job = add_job(user_data, "one", LONG)
     page = (
         "import sys, time; from pathlib import Path; from studio.jobs.worker import ensure_worker\n"
-        "from studio.paths import UserData\n"
+        "from studio.core.paths import UserData\n"
         "ensure_worker(UserData(Path(sys.argv[1])), worker_command=sys.argv[2:]); time.sleep(60)"
     )
     command = [sys.executable, "-c", page, str(user_data.root), *worker_process(user_data)]

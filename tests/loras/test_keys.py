@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import LoraError
+from studio.core.errors import LoraError
 from studio.loras.keys import LoraKey, Part, Role, ScaleRule, foreign_kind, read_key, scale_rules, unknown_names
-from studio.weights_file import TensorInfo, WeightsHeader
+from studio.loras.weights_file import TensorInfo, WeightsHeader
 
 TO_Q = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 TO_OUT = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from studio.errors import LoraError, WeightsFileError
+from studio.core.errors import LoraError, WeightsFileError
 from studio.loras.library import THUMBNAIL_LIMIT, LoraLibrary, check_kind, read_card, shipped_loras
-from studio.weights_file import read_header
+from studio.loras.weights_file import read_header
 
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 JPEG = "data:image/jpeg;base64,/9j/4AAQSkZJRg=="

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import LoraError
+from studio.core.errors import LoraError
 from studio.loras.votes import CONFIDENCE_Z, Vote, VoteCount, Winner, add_vote, count_votes, read_votes, votes_file
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from studio.training.run import open_loop
+from studio.training.torch.run import open_loop
 from tests.faults.conftest import Place
 from tests.mac import test_training as trainings
 from tests.mac.simulated_mac import simulated_mac

@@ -8,9 +8,18 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from studio.core.paths import UserData
+from studio.core.results import MadeImage
+from studio.core.settings import (
+    CompareSettings,
+    GenerationSettings,
+    ImagesSettings,
+    LoraChoice,
+    ModelSettings,
+    SmokeSettings,
+)
 from studio.engine.pipeline import PipelineManager
-from studio.engine_process.main import EngineProcess, Mailbox
-from studio.engine_process.messages import (
+from studio.engine.process.messages import (
     EVENTS,
     CheckDevice,
     CheckLora,
@@ -31,17 +40,8 @@ from studio.engine_process.messages import (
     Step,
     to_line,
 )
+from studio.engine.process.worker import EngineProcess, Mailbox
 from studio.jobs.device_lock import DeviceLock
-from studio.paths import UserData
-from studio.results import MadeImage
-from studio.settings import (
-    CompareSettings,
-    GenerationSettings,
-    ImagesSettings,
-    LoraChoice,
-    ModelSettings,
-    SmokeSettings,
-)
 from tests.mac.simulated_mac import MEMORY_LIMIT, NAME, simulated_mac
 
 SMALL = GenerationSettings(prompt="black casual shoes", num_inference_steps=4, width=64, height=64, seed=7)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from studio.engine.device import device_name, pick_device
-from studio.training.processes import Processes
+from studio.training.torch.processes import Processes
 from tests.mac.device import MPS
 from tests.mac.simulated_mac import simulated_mac
 

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from studio.paths import UserData
-from studio.runs.events import FinishedEvent, HeldOutEvent, SampleEvent, read_events
-from studio.runs.folder import RunFolder
-from studio.runs.plan import read_plan
-from studio.training.run import train_run
+from studio.core.paths import UserData
+from studio.training.events import FinishedEvent, HeldOutEvent, SampleEvent, read_events
+from studio.training.folder import RunFolder
+from studio.training.plan import read_plan
+from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 from tests.mac.simulated_mac import NAME, simulated_mac

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from studio.runs.curves import (
+from studio.training.curves import (
     MOST_POINTS,
     Chart,
     Curve,

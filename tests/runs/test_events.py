@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from studio.runs.events import (
+from studio.training.events import (
     EVENTS,
     CheckpointEvent,
     EventWriter,

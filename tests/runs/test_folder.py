@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import RunError
-from studio.runs.folder import (
+from studio.core.errors import RunError
+from studio.training.folder import (
     REQUESTS,
     RunFolder,
     RunStatus,

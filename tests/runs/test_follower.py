@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from studio.runs.events import AnyEvent, HeldOutEvent, MemoryEvent, ProblemEvent, ResumedEvent, StepEvent
-from studio.runs.follower import MOST_MEMORY_EVENTS, RunFollower
+from studio.training.events import AnyEvent, HeldOutEvent, MemoryEvent, ProblemEvent, ResumedEvent, StepEvent
+from studio.training.follower import MOST_MEMORY_EVENTS, RunFollower
 from tests.ui.told_scores import score_event
 
 

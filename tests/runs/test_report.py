@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from studio.core.text import escape_markdown
-from studio.runs.begin import settings_from
-from studio.runs.events import (
+from studio.training.begin import settings_from
+from studio.training.events import (
     AnyEvent,
     CheckpointEvent,
     EffectEvent,
@@ -22,14 +22,14 @@ from studio.runs.events import (
     StateEvent,
     StepEvent,
 )
-from studio.runs.folder import RunFolder, RunStatus
-from studio.runs.report import write_report
-from studio.runs.report.facts import worked_seconds
-from studio.runs.report.outcome import LossChange
-from studio.runs.report.sections import changed_settings, repeat_command, spread
-from studio.runs.report.standalone import standalone_html
-from studio.runs.report.style import STYLE
-from studio.training_settings import TrainingSettings
+from studio.training.folder import RunFolder, RunStatus
+from studio.training.report import write_report
+from studio.training.report.facts import worked_seconds
+from studio.training.report.html import STYLE
+from studio.training.report.outcome import LossChange
+from studio.training.report.sections import changed_settings, repeat_command, spread
+from studio.training.report.standalone import standalone_html
+from studio.training.settings import TrainingSettings
 from tests.runs.told_runs import (
     GIB,
     SETTINGS,

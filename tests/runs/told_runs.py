@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio.dataset.recipe import DatasetRecipe
-from studio.dataset.snapshot import make_snapshot, write_snapshot
-from studio.files import write_atomically
-from studio.runs.events import (
+from studio.core.files import write_atomically
+from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.snapshot import make_snapshot, write_snapshot
+from studio.training.events import (
     AnyEvent,
     CheckpointEvent,
     EffectEvent,
@@ -25,9 +25,9 @@ from studio.runs.events import (
     StateEvent,
     StepEvent,
 )
-from studio.runs.folder import RunFolder, RunStatus, write_status
-from studio.runs.plan import TrainingPlan, write_plan
-from studio.training_settings import TrainingSettings
+from studio.training.folder import RunFolder, RunStatus, write_status
+from studio.training.plan import TrainingPlan, write_plan
+from studio.training.settings import TrainingSettings
 from tests.dataset.rows import make_facts, make_row
 
 BEGAN = datetime(2026, 3, 1, 22, 0, 0, tzinfo=UTC)

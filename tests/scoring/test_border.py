@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studio.scoring.border import border_width, measure_border
+from studio.images.scores.subject import border_width, measure_border
 from tests.scoring.drawn import draw, ground
 
 

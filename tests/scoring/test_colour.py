@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.paths import assets_folder
-from studio.scoring.colour import ColourScore
-from studio.scoring.colour_words import BASIC, rgb_of, rivals_of
-from studio.scoring.picture import NO_COLOUR_WORD, score_picture
+from studio.core.paths import assets_folder
+from studio.images.scores.colour import BASIC, ColourScore, rgb_of, rivals_of
+from studio.images.scores.image import NO_COLOUR_WORD, score_picture
 from tests.scoring.drawn import Picture, draw, enlarged
 
 SHOES = assets_folder() / "casual-shoes"

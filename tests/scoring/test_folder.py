@@ -9,13 +9,12 @@ import typer
 from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
-from studio.errors import DatasetError
-from studio.paths import assets_folder
-from studio.scoring.command import score, scores_text
-from studio.scoring.folder import FolderScores, prompt_of, score_folder
-from studio.scoring.picture import score_picture
-from studio.scoring.summarise import summarise_scores
-from studio.scoring.summary import ScoreSummary
+from studio.cli.score import score, scores_text
+from studio.core.errors import DatasetError
+from studio.core.paths import assets_folder
+from studio.datasets.scores import FolderScores, prompt_of, score_folder
+from studio.images.scores.image import score_picture
+from studio.images.scores.summary import ScoreSummary, summarise_scores
 from tests.scoring.drawn import draw
 
 DATASET = assets_folder() / "casual-shoes"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studio.scoring.lab import SHADED, ciede2000, rgb_to_lab
+from studio.images.scores.colour import SHADED, ciede2000, rgb_to_lab
 
 # Of the test data of Sharma et al. (2005): pairs at the seams of the formula, and ordinary ones.
 PAIRS = [

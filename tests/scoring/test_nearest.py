@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from studio.errors import DatasetError
-from studio.paths import assets_folder
-from studio.scoring.descriptors import describe
-from studio.scoring.nearest import COPY_CEILING, COPY_FLOOR, NearestIndex, NearestPicture
-from studio.scoring.subject import find_subject
-from studio.scoring.working import make_working
+from studio.core.errors import DatasetError
+from studio.core.paths import assets_folder
+from studio.images.scores.likeness import COPY_CEILING, COPY_FLOOR, NearestIndex, NearestPicture, describe
+from studio.images.scores.subject import find_subject, make_working
 from tests.scoring.drawn import draw
 
 SHOES = sorted((assets_folder() / "casual-shoes" / "images").iterdir())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.paths import assets_folder
-from studio.scoring.nearest import NearestIndex
-from studio.scoring.picture import PictureScores, score_picture
+from studio.core.paths import assets_folder
+from studio.images.scores.image import PictureScores, score_picture
+from studio.images.scores.likeness import NearestIndex
 from tests.scoring.drawn import draw, enlarged
 
 SHOES = sorted((assets_folder() / "casual-shoes" / "images").iterdir())

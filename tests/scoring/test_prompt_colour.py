@@ -2,8 +2,8 @@
 
 import pytest
 
-from studio.scoring.colour_words import rgb_of
-from studio.scoring.prompt_colour import asked_colours
+from studio.images.scores.colour import rgb_of
+from studio.images.scores.image import asked_colours
 
 
 @pytest.mark.parametrize(

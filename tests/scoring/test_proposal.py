@@ -2,9 +2,9 @@
 
 import pytest
 
-from studio.errors import RunError
-from studio.scoring.proposal import CheckpointPoint, Proposal, propose_checkpoint
-from studio.scoring.summary import ScoreSummary, Spread
+from studio.core.errors import RunError
+from studio.images.scores.summary import ScoreSummary, Spread
+from studio.training.proposal import CheckpointPoint, Proposal, propose_checkpoint
 
 
 def spread(value: float, count: int = 8) -> Spread:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from studio.scoring.sharpness import measure_sharpness
+from studio.images.scores.subject import measure_sharpness
 from tests.scoring.drawn import GROUNDS, draw
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.paths import assets_folder
-from studio.scoring.subject import find_subject, measure_centring
-from studio.scoring.working import make_working
+from studio.core.paths import assets_folder
+from studio.images.scores.subject import find_subject, make_working, measure_centring
 from tests.scoring.drawn import GROUNDS, Picture, draw, ground
 
 RED, BLUE, BLACK = (190, 36, 40), (40, 90, 190), (25, 25, 28)

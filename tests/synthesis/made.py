@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from studio.batch_settings import BatchSettings
 from studio.batches.begin import begin_batch
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemRow, RejectionRow, read_items, read_rejections
-from studio.paths import UserData
-from studio.settings import parse_settings
-from studio.synthesis.run import run_batch
+from studio.batches.settings import BatchSettings
+from studio.batches.torch.run import run_batch
+from studio.core.paths import UserData
+from studio.core.settings import parse_settings
 
 GENERATION: dict[str, object] = {"prompt": "", "num_inference_steps": 2, "width": 64, "height": 64, "seed": 7}
 

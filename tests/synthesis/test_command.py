@@ -10,11 +10,11 @@ from typer.testing import CliRunner, Result
 from studio.__main__ import app
 from studio.batches.begin import read_batch_settings
 from studio.batches.folder import BatchFolder, list_batches
-from studio.errors import BatchError, SettingsError
+from studio.core.errors import BatchError, SettingsError
+from studio.core.paths import UserData
 from studio.jobs import worker
 from studio.jobs.queue import JobQueue
-from studio.paths import UserData
-from studio.runs.folder import read_status
+from studio.training.folder import read_status
 from tests.synthesis.made import begun, made, rows
 
 SMALL = ("--steps", "2", "--set", "width=64", "--set", "height=64", "--cpu")

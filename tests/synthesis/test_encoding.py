@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.engine import text
+from studio.engine import prompt_encoding as text
 from tests.synthesis.made import made
 
 

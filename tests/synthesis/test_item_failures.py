@@ -7,13 +7,13 @@ import pytest
 
 from studio.batches.folder import BatchFolder
 from studio.batches.plan import BatchPlan
+from studio.batches.torch.run import run_batch
+from studio.core.errors import BatchError, LoraError
+from studio.core.paths import UserData
+from studio.core.settings import GenerationSettings
 from studio.engine.pipeline import GeneratedImage, PipelineManager
-from studio.errors import BatchError, LoraError
-from studio.paths import UserData
-from studio.runs.events import NoteEvent, StateEvent, read_events
-from studio.runs.folder import read_status
-from studio.settings import GenerationSettings
-from studio.synthesis.run import run_batch
+from studio.training.events import NoteEvent, StateEvent, read_events
+from studio.training.folder import read_status
 from tests.synthesis.made import begun, lines, rows
 
 Generate = Callable[..., GeneratedImage]
@@ -157,7 +157,7 @@ def test_whatever_ends_a_batch_is_in_its_status_and_goes_on_up(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("studio.synthesis.run.write_outputs", fail)
+    monkeypatch.setattr("studio.batches.torch.run.write_outputs", fail)
     with pytest.raises(type(error)):
         run(folder, tmp_path)
     status = read_status(folder.job)

@@ -11,14 +11,14 @@ from datasets import load_dataset
 from PIL import Image
 
 from studio.batches.folder import BatchFolder
-from studio.batches.lineage import read_lineage
+from studio.batches.outputs import write_shards
 from studio.batches.plan import open_plan
-from studio.batches.shards import write_shards
-from studio.dataset.reading import read_source
-from studio.dataset.recipe import LayoutChoice
-from studio.picture_files import read_picture_text
-from studio.settings import LoraChoice
-from studio.synthesis.picture import BATCH_KEY
+from studio.batches.provenance import read_lineage
+from studio.batches.torch.image import BATCH_KEY
+from studio.core.settings import LoraChoice
+from studio.datasets.reading import read_source
+from studio.datasets.recipe import LayoutChoice
+from studio.images.files import read_picture_text
 from tests.synthesis.made import lines, made, rows
 
 LORA = {"loras": [{"name": "white-ground", "strength": 0.5}]}

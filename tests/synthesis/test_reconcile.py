@@ -8,13 +8,13 @@ import pytest
 
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import Ledger
-from studio.errors import BatchError, CancelledError
-from studio.paths import UserData
-from studio.runs.events import NoteEvent, read_events
-from studio.runs.folder import ask, read_status
-from studio.synthesis import run as run_module
-from studio.synthesis.reconcile import compare_pictures
-from studio.synthesis.run import run_batch
+from studio.batches.torch import run as run_module
+from studio.batches.torch.reconcile import compare_pictures
+from studio.batches.torch.run import run_batch
+from studio.core.errors import BatchError, CancelledError
+from studio.core.paths import UserData
+from studio.training.events import NoteEvent, read_events
+from studio.training.folder import ask, read_status
 from tests.synthesis.made import begun, lines, made, rows
 
 

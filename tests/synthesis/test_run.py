@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from studio.batches.folder import BatchFolder
+from studio.batches.torch.image import derived_seed
+from studio.batches.torch.run import run_batch
+from studio.core.errors import BatchError, ModelError
+from studio.core.paths import UserData
 from studio.engine import pipeline
-from studio.errors import BatchError, ModelError
-from studio.paths import UserData
-from studio.runs.folder import read_status
-from studio.synthesis.picture import derived_seed
-from studio.synthesis.run import run_batch
+from studio.training.folder import read_status
 from tests.synthesis.made import begun, lines, made, rejections, rows
 
 

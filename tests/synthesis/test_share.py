@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from studio.batches.folder import BatchFolder
-from studio.errors import BatchError
-from studio.paths import UserData
-from studio.runs.folder import read_status
-from studio.synthesis import run as run_module
-from studio.synthesis.run import run_batch
-from studio.synthesis.share import Share
+from studio.batches.torch import run as run_module
+from studio.batches.torch.run import run_batch
+from studio.batches.torch.shard import Share
+from studio.core.errors import BatchError
+from studio.core.paths import UserData
+from studio.training.folder import read_status
 from tests.synthesis.made import begun
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio.dataset.snapshot import Snapshot
+from studio.core.paths import UserData
+from studio.core.settings import ModelSettings
+from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
-from studio.paths import UserData
-from studio.runs.snapshots import take_snapshot
-from studio.settings import ModelSettings
-from studio.training.processes import Processes
+from studio.training.begin import take_snapshot
+from studio.training.torch.processes import Processes
 from tests.training.parts import save_pictures
 
 SIZES = ((80, 80), (100, 60)) * 4  # two buckets, four pictures of each

@@ -10,23 +10,21 @@ from diffusers import DDPMScheduler
 from PIL import Image, ImageDraw
 from torch import nn
 
-from studio.dataset.recipe import DatasetRecipe
-from studio.dataset.snapshot import Snapshot, make_snapshot, sha256_of
+from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.snapshot import Snapshot, make_snapshot, sha256_of
+from studio.engine.memory import MemoryWatch
 from studio.engine.models import Components
-from studio.runs.folder import RunFolder
-from studio.training.adapters import Adapters
-from studio.training.batches import BatchMaker
-from studio.training.caches import LatentCache, TextCache, digest_of
-from studio.training.checkpoints import CheckpointStore
-from studio.training.held_out import HeldOutLoss
-from studio.training.loop import TrainingLoop
-from studio.training.memory_watch import MemoryWatch
-from studio.training.noise_loss import Denoiser
-from studio.training.optimizers import RunningMean, make_optimizer, make_schedule
-from studio.training.processes import Processes
-from studio.training.state import Position
-from studio.training.training_set import TrainingItem, TrainingSet, make_training_set
-from studio.training_settings import TrainingSettings
+from studio.training.folder import RunFolder
+from studio.training.settings import TrainingSettings
+from studio.training.torch.adapters import Adapters
+from studio.training.torch.batches import BatchMaker
+from studio.training.torch.caches import LatentCache, TextCache, digest_of
+from studio.training.torch.checkpoints import CheckpointStore, Position
+from studio.training.torch.data import TrainingItem, TrainingSet, make_training_set
+from studio.training.torch.loop import TrainingLoop
+from studio.training.torch.loss import Denoiser, HeldOutLoss
+from studio.training.torch.optimizers import RunningMean, make_optimizer, make_schedule
+from studio.training.torch.processes import Processes
 from tests.dataset.rows import make_facts, make_row
 
 RESOLUTION = 64

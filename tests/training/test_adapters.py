@@ -10,20 +10,20 @@ import pytest
 import torch
 from torch import nn
 
-from studio.bench.real_size_model import make_text_encoder, make_unet
-from studio.dataset.snapshot import Snapshot
+from bench.real_size_model import make_text_encoder, make_unet
+from studio.core.errors import TrainingError
+from studio.core.settings import LoraChoice
+from studio.datasets.snapshot import Snapshot
 from studio.engine.lora_export import write_kohya, write_peft
+from studio.engine.lora_file import LoraWeights
 from studio.engine.lora_layers import LoraLayers
-from studio.engine.lora_weights import LoraWeights
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
-from studio.errors import TrainingError
 from studio.loras.library import LoraLibrary
-from studio.settings import LoraChoice
-from studio.training.adapters import Adapters
-from studio.training.batches import TrainingBatch
-from studio.training.noise_loss import Denoiser, losses_of
-from studio.training_settings import TARGET_NAMES
+from studio.training.settings import TARGET_NAMES
+from studio.training.torch.adapters import Adapters
+from studio.training.torch.batches import TrainingBatch
+from studio.training.torch.loss import Denoiser, losses_of
 from tests.training.parts import (
     give_effect,
     make_adapters,

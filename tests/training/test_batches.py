@@ -7,17 +7,17 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from studio.dataset.snapshot import Snapshot
+from studio.core.errors import TrainingError
+from studio.core.paths import UserData
+from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
-from studio.errors import TrainingError
-from studio.paths import UserData
-from studio.training.batches import TrainingBatch
-from studio.training.caches import Variant
-from studio.training.noise_loss import losses_of
-from studio.training.order import Draw, draw
-from studio.training.preparation import RunData, prepare
-from studio.training.processes import Processes
+from studio.training.torch.batches import TrainingBatch
+from studio.training.torch.caches import Variant
+from studio.training.torch.data import Draw, draw
+from studio.training.torch.loss import losses_of
+from studio.training.torch.preparation import RunData, prepare
+from studio.training.torch.processes import Processes
 from tests.training.parts import Bench, make_bench, save_picture, save_pictures, settings_of, snapshot_of
 
 NUM_BATCHES = 8

@@ -12,12 +12,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from studio.dataset.snapshot import Snapshot
+from studio.core.errors import TrainingError
+from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
-from studio.errors import TrainingError
-from studio.training.caches import LatentCache, TextCache, Variant, digest_of, fingerprint_of, variants_of
-from studio.training.training_set import TrainingItem
+from studio.training.torch.caches import LatentCache, TextCache, Variant, digest_of, fingerprint_of, variants_of
+from studio.training.torch.data import TrainingItem
 from tests.training.parts import items_of, save_picture, snapshot_of
 
 

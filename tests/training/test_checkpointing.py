@@ -6,23 +6,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio.dataset.snapshot import Snapshot
+from studio.core.errors import TrainingError
+from studio.core.results import DeviceCheck, DeviceDifference
+from studio.datasets.snapshot import Snapshot
 from studio.engine.device_check import check_device
 from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.models import Components
-from studio.errors import TrainingError
-from studio.results import DeviceCheck, DeviceDifference
-from studio.training import checkpointing, limits
-from studio.training.batches import TrainingBatch
-from studio.training.checkpointing import (
+from studio.training.settings import CheckpointingChoice
+from studio.training.torch import memory as checkpointing
+from studio.training.torch import memory as limits
+from studio.training.torch.batches import TrainingBatch
+from studio.training.torch.loss import Denoiser, losses_of
+from studio.training.torch.memory import (
     BACKWARD_FACTOR,
+    MPS_MAX_ROWS,
     SHARE_OF_FREE,
+    assert_fits,
+    assert_room,
     decide_checkpointing,
     kept_bytes_of,
+    largest_batch,
 )
-from studio.training.limits import MPS_MAX_ROWS, assert_fits, assert_room, largest_batch
-from studio.training.noise_loss import Denoiser, losses_of
-from studio.training_settings import CheckpointingChoice
 from tests.training.parts import CPU, Bench, give_effect, make_adapters, make_bench, settings_of
 
 GIB = 2**30

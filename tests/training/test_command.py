@@ -9,13 +9,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from studio.__main__ import app
-from studio.errors import DatasetError, RunError, SettingsError
+from studio.core.errors import DatasetError, RunError, SettingsError
 from studio.jobs import worker
 from studio.jobs.queue import JobQueue
-from studio.runs.begin import duplicate_run, parse_assignments, settings_from
-from studio.runs.folder import RunFolder, find_run, list_runs, read_status, write_status
-from studio.runs.run_settings import read_run_settings
-from studio.training_settings import PRESETS, TrainingSettings
+from studio.training.begin import duplicate_run, parse_assignments, read_run_settings, settings_from
+from studio.training.folder import RunFolder, find_run, list_runs, read_status, write_status
+from studio.training.settings import PRESETS, TrainingSettings
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 

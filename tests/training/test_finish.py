@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from studio.engine.lora_weights import LayerWeights, LoraWeights
-from studio.errors import InvalidImageError
-from studio.runs.events import FinishedEvent, NoteEvent, ProblemEvent, read_events
-from studio.runs.folder import RunFolder, read_status
-from studio.training import finish as finish_module
-from studio.training.loop import TrainingLoop
-from studio.training.run import train_run
+from studio.core.errors import InvalidImageError
+from studio.engine.lora_file import LayerWeights, LoraWeights
+from studio.training.events import FinishedEvent, NoteEvent, ProblemEvent, read_events
+from studio.training.folder import RunFolder, read_status
+from studio.training.torch import finish as finish_module
+from studio.training.torch.loop import TrainingLoop
+from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 

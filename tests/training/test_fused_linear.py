@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from studio.training.fused_linear import fuse
+from studio.training.torch.adapters import fuse
 
 
 class Model(nn.Module):

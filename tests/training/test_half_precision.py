@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from studio.dataset.snapshot import Snapshot
+from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.engine.parking import ParkedModule, all_present
-from studio.picture_files import read_picture_text
-from studio.runs.events import SampleEvent, read_events
-from studio.training import run as run_module
-from studio.training.checkpointing import kept_bytes_of
-from studio.training.noise_loss import Denoiser, losses_of
-from studio.training.preparation import Prepared, prepare
-from studio.training.processes import Processes
-from studio.training.run import train_run
+from studio.images.files import read_picture_text
+from studio.training.events import SampleEvent, read_events
+from studio.training.torch import run as run_module
+from studio.training.torch.loss import Denoiser, losses_of
+from studio.training.torch.memory import kept_bytes_of
+from studio.training.torch.preparation import Prepared, prepare
+from studio.training.torch.processes import Processes
+from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 from tests.training.parts import give_effect, make_adapters, make_bench, settings_of, state_of

@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from studio.dataset.snapshot import Snapshot
+from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
-from studio.training.batches import BatchMaker, TrainingBatch
-from studio.training.caches import Variant
-from studio.training.held_out import NUM_TRIPLES, HeldOutLoss, Triple, choose_triples
-from studio.training.noise_loss import Denoiser
-from studio.training.processes import Processes
+from studio.training.torch.batches import BatchMaker, TrainingBatch
+from studio.training.torch.caches import Variant
+from studio.training.torch.loss import NUM_TRIPLES, Denoiser, HeldOutLoss, Triple, choose_triples
+from studio.training.torch.processes import Processes
 from tests.training.parts import (
     Bench,
     give_effect,

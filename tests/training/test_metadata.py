@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 from studio import __version__
-from studio.dataset.snapshot import Snapshot
+from studio.core.paths import UserData
+from studio.datasets.snapshot import Snapshot
 from studio.loras.library import THUMBNAIL, THUMBNAIL_LIMIT, read_card
-from studio.paths import UserData
-from studio.runs.begin import begin_run, settings_from
-from studio.runs.folder import RunFolder
-from studio.training.metadata import file_metadata, with_thumbnail
-from studio.training.run import train_run
-from studio.training.training_set import make_training_set
-from studio.training_settings import TrainingSettings
-from studio.weights_file import WeightsHeader, read_header
+from studio.loras.weights_file import WeightsHeader, read_header
+from studio.training.begin import begin_run, settings_from
+from studio.training.folder import RunFolder
+from studio.training.settings import TrainingSettings
+from studio.training.torch.data import make_training_set
+from studio.training.torch.finish import file_metadata, with_thumbnail
+from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.runs.told_runs import make_plan
 from tests.training.parts import CAPTIONS, save_picture, settings_of

@@ -11,16 +11,16 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from studio.dataset.snapshot import Snapshot
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL
+from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
-from studio.paths import assets_folder
-from studio.settings import SHIPPED_MODEL
-from studio.training.adapters import Adapters
-from studio.training.batches import TrainingBatch
-from studio.training.noise_loss import Denoiser, losses_of, snr_weights
-from studio.training.order import draw
-from studio.training.processes import Processes
+from studio.training.torch.adapters import Adapters
+from studio.training.torch.batches import TrainingBatch
+from studio.training.torch.data import draw
+from studio.training.torch.loss import Denoiser, losses_of, snr_weights
+from studio.training.torch.processes import Processes
 from tests.training.parts import (
     Bench,
     give_effect,

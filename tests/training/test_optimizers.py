@@ -12,13 +12,13 @@ from diffusers.optimization import get_scheduler
 from torch import nn
 from torch.optim import AdamW
 
-from studio.dataset.snapshot import Snapshot
+from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
-from studio.runs.events import StepEvent, read_events
-from studio.training.adapters import Adapters
-from studio.training.between_steps import BetweenSteps
-from studio.training.loop import TrainingLoop
-from studio.training.optimizers import (
+from studio.training.events import StepEvent, read_events
+from studio.training.settings import LrSchedulerName
+from studio.training.torch.adapters import Adapters
+from studio.training.torch.loop import TrainingLoop
+from studio.training.torch.optimizers import (
     RunningMean,
     load_optimizer_state,
     make_optimizer,
@@ -27,9 +27,8 @@ from studio.training.optimizers import (
     rate_in_use,
     schedule_notes,
 )
-from studio.training.processes import Processes
-from studio.training.telling import Teller
-from studio.training_settings import LrSchedulerName
+from studio.training.torch.processes import Processes
+from studio.training.torch.reporter import BetweenSteps, Teller
 from tests.training.parts import (
     give_effect,
     make_adapters,

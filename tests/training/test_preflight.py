@@ -11,15 +11,15 @@ import psutil
 import pytest
 import torch
 
-from studio.errors import DatasetError, ModelError
-from studio.paths import UserData
-from studio.settings import parse_settings
-from studio.training import preflight
-from studio.training.held_out import NUM_TRIPLES
-from studio.training.preflight import PassFacts, Preflight, preflight_text, run_preflight
-from studio.training.preparation import Prepared, prepare
-from studio.training.processes import Processes
-from studio.training_settings import TrainingSettings
+from studio.core.errors import DatasetError, ModelError
+from studio.core.paths import UserData
+from studio.core.settings import parse_settings
+from studio.training.settings import TrainingSettings
+from studio.training.torch import preflight
+from studio.training.torch.loss import NUM_TRIPLES
+from studio.training.torch.preflight import PassFacts, Preflight, preflight_text, run_preflight
+from studio.training.torch.preparation import Prepared, prepare
+from studio.training.torch.processes import Processes
 from tests.faults import conftest as faults
 from tests.training.parts import save_pictures
 

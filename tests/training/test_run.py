@@ -17,11 +17,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from studio.core.errors import SettingsError, StudioError
+from studio.core.settings import GenerationSettings, LoraChoice, ModelSettings
 from studio.engine.pipeline import PipelineManager
-from studio.errors import SettingsError, StudioError
+from studio.images.files import read_picture_text
 from studio.loras.library import LoraLibrary
-from studio.picture_files import read_picture_text
-from studio.runs.events import (
+from studio.training.events import (
     EffectEvent,
     HeldOutEvent,
     NoteEvent,
@@ -34,13 +35,12 @@ from studio.runs.events import (
     StepEvent,
     read_events,
 )
-from studio.runs.folder import RunFolder, ask, read_status
-from studio.settings import GenerationSettings, LoraChoice, ModelSettings
-from studio.training import loop as loop_module
-from studio.training.checkpoints import CheckpointStore
-from studio.training.run import train_run
-from studio.training.run_scores import RunScores
-from studio.training.samples import Sampler, _is_made
+from studio.training.folder import RunFolder, ask, read_status
+from studio.training.torch import loop as loop_module
+from studio.training.torch.checkpoints import CheckpointStore
+from studio.training.torch.run import train_run
+from studio.training.torch.scores import RunScores
+from studio.training.torch.validation import Sampler, _is_made
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place, finish
 from tests.training.parts import save_pictures
@@ -356,7 +356,7 @@ def test_whatever_ends_a_training_is_in_its_status_and_goes_on_up(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("studio.training.run.prepare", fail)
+    monkeypatch.setattr("studio.training.torch.run.prepare", fail)
     run = place.begin()
     with pytest.raises(type(error)):
         train_run(run, place.user_data)
@@ -374,7 +374,7 @@ def test_a_run_that_finished_has_finished_though_its_report_cannot_be_written(
     def full(run: RunFolder) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(run.root / "report.html"))
 
-    monkeypatch.setattr("studio.training.run.write_report", full)
+    monkeypatch.setattr("studio.training.torch.run.write_report", full)
     run = place.begin(max_train_steps=1)
     assert train_run(run, place.user_data) == "finished"
     assert read_status(run).state == "finished"

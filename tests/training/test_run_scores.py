@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from studio.dataset.snapshot import Snapshot
-from studio.runs.events import SampleEvent
-from studio.training.run_scores import RunScores
-from studio.training.training_set import make_training_set
-from studio.training_settings import TrainingSettings
+from studio.datasets.snapshot import Snapshot
+from studio.training.events import SampleEvent
+from studio.training.settings import TrainingSettings
+from studio.training.torch.data import make_training_set
+from studio.training.torch.scores import RunScores
 
 
 def make_scores(tmp_path: Path, snapshot: Snapshot) -> RunScores:

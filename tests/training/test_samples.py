@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import SettingsError, TrainingError
+from studio.core.errors import SettingsError, TrainingError
+from studio.core.results import ImageRecord
+from studio.images.files import read_picture_text
+from studio.images.prompts import escape_prompt
 from studio.loras.library import shipped_loras
-from studio.picture_files import read_picture_text
-from studio.prompts import escape_prompt
-from studio.results import ImageRecord
-from studio.runs.events import FinishedEvent, ProblemEvent, SampleEvent, StepEvent, read_events
-from studio.runs.folder import RunFolder, read_status
-from studio.training import run as run_module
-from studio.training.run import train_run
+from studio.training.events import FinishedEvent, ProblemEvent, SampleEvent, StepEvent, read_events
+from studio.training.folder import RunFolder, read_status
+from studio.training.torch import run as run_module
+from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio.dataset.snapshot import Snapshot
+from studio.core.errors import TrainingError
+from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
-from studio.errors import TrainingError
-from studio.training.checkpoints import Checkpoint, CheckpointStore
-from studio.training.loop import TrainingLoop
-from studio.training.processes import Processes
-from studio.training.state import SCALER, pack, random_state, scaler_state
+from studio.training.torch.checkpoints import SCALER, Checkpoint, CheckpointStore, pack, random_state, scaler_state
+from studio.training.torch.loop import TrainingLoop
+from studio.training.torch.processes import Processes
 from tests.training.parts import make_adapters, make_bench, make_loop, parameters_of, settings_of
 
 Scaled = Callable[[float], TrainingLoop]

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studio.files import write_atomically
-from studio.runs.events import HeldOutEvent, ProblemEvent, StateEvent, StepEvent, read_events
-from studio.runs.folder import RunFolder, RunState, read_status
-from studio.training import telling
-from studio.training.between_steps import BetweenSteps
-from studio.training.telling import SPEED_STEPS, Teller
+from studio.core.files import write_atomically
+from studio.training.events import HeldOutEvent, ProblemEvent, StateEvent, StepEvent, read_events
+from studio.training.folder import RunFolder, RunState, read_status
+from studio.training.torch import reporter as telling
+from studio.training.torch.reporter import SPEED_STEPS, BetweenSteps, Teller
 
 
 class Board:

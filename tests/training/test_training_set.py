@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.dataset.buckets import Bucket
-from studio.dataset.snapshot import Snapshot, SnapshotEntry
-from studio.errors import TrainingError
-from studio.training.training_set import CROP_VARIANTS, TrainingSet, make_training_set
+from studio.core.errors import TrainingError
+from studio.datasets.buckets import Bucket
+from studio.datasets.snapshot import Snapshot, SnapshotEntry
+from studio.training.torch.data import CROP_VARIANTS, TrainingSet, make_training_set
 from tests.training.parts import settings_of, snapshot_of_sizes
 
 SQUARE, WIDE, TALL = (80, 80), (200, 100), (100, 200)

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from studio.jobs.command import JobLine
-from studio.jobs.job import Job, JobKind, JobState
-from studio.runs.folder import RunFolder, RunState
+from studio.cli.jobs import JobLine
+from studio.jobs.queue import Job, JobKind, JobState
+from studio.training.folder import RunFolder, RunState
 
 
 def job_line(

@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from studio.dataset.desk import DatasetDesk
-from studio.engine_process.client import EngineClient
-from studio.jobs.ahead import JobsAhead
-from studio.jobs.batch_desk import BatchDesk
-from studio.jobs.preflight_runner import BATCH, PreflightRunner
-from studio.jobs.training_desk import TrainingDesk
+from studio.batches.session import BatchDesk
+from studio.core.paths import UserData
+from studio.core.settings import ModelSettings
+from studio.datasets.session import DatasetDesk
+from studio.engine.process.client import EngineClient
 from studio.loras.library import LoraLibrary
-from studio.paths import UserData
-from studio.runs.folder import RunFolder, RunStatus, write_status
-from studio.settings import ModelSettings
-from studio.ui import training_plot
-from studio.ui.app import Desks
-from studio.ui.batch_tab import BatchPage
-from studio.ui.selection import Selection
-from studio.ui.training_page import TrainingPage
+from studio.training.folder import RunFolder, RunStatus, write_status
+from studio.training.session import TrainingDesk
+from studio.ui.batches.tab import BatchPage
+from studio.ui.shell.ahead import JobsAhead
+from studio.ui.shell.app import Desks
+from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
+from studio.ui.shell.selection import Selection
+from studio.ui.training import plot as training_plot
+from studio.ui.training.page import TrainingPage
 from tests.jobs.test_batch_desk import make_batch
 from tests.runs.told_runs import make_run, step_event
 

@@ -6,15 +6,18 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from studio.batch_settings import BatchSettings
 from studio.batches.begin import plan_of
 from studio.batches.forecast import PlanFacts
-from studio.errors import SettingsError
-from studio.jobs.preflight_runner import PreflightState
-from studio.paths import UserData
-from studio.settings import GenerationSettings, parse_settings
-from studio.ui import batch_forecast, batch_form, batch_grid_box, batch_preview
-from studio.ui.setting_controls import help_html
+from studio.batches.settings import BatchSettings
+from studio.core.errors import SettingsError
+from studio.core.paths import UserData
+from studio.core.settings import GenerationSettings, parse_settings
+from studio.ui.batches import form as batch_form
+from studio.ui.batches import grid_box as batch_grid_box
+from studio.ui.batches import preview as batch_forecast
+from studio.ui.batches import preview as batch_preview
+from studio.ui.forms import help_html
+from studio.ui.shell.preflight_runner import PreflightState
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from PIL import Image
 
 from studio.batches.folder import BatchFolder
 from studio.batches.follower import BatchProgress
-from studio.jobs.batch_desk import BatchView, LatestPicture, PastBatch
-from studio.runs.folder import RunState, RunStatus
-from studio.ui import batch_view
-from studio.ui.small_pictures import small_picture_url
+from studio.batches.session import BatchView, LatestPicture, PastBatch
+from studio.training.folder import RunState, RunStatus
+from studio.ui.batches import view as batch_view
+from studio.ui.shell.images import small_picture_url
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from studio.dataset.desk import DatasetDesk
-from studio.dataset.query import DatasetQuery
-from studio.paths import UserData
-from studio.ui.caption_box import Subject, read_subject, saver
-from studio.ui.dataset_browser import render_page
-from studio.ui.dataset_detail import render_row
+from studio.core.paths import UserData
+from studio.datasets.query import DatasetQuery
+from studio.datasets.session import DatasetDesk
+from studio.ui.datasets.browser import render_page
+from studio.ui.datasets.caption_box import Subject, read_subject, saver
+from studio.ui.datasets.detail import render_row
 from tests.dataset.bad_inputs import encoded, picture
 
 HOSTILE = "\"'><img src=x onerror=alert(1)> &amp;"

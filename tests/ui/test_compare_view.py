@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from studio.comparison import ComparedPair, ComparedPicture, CompareReport, Difference, SavedComparison
-from studio.engine_process.view import EngineView
-from studio.settings import CompareSettings, GenerationSettings, LoraChoice
-from studio.ui import compare_mode, compare_view, vote_panel
+from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
+from studio.engine.process.view import EngineView
+from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, Difference, SavedComparison
+from studio.ui.inference import compare as compare_mode
+from studio.ui.inference import compare_view
+from studio.ui.inference import votes as vote_panel
 
 LEFT, RIGHT = (10, 20, 30), (200, 210, 220)
 

@@ -6,10 +6,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from studio.errors import SettingsError
-from studio.settings import GenerationSettings, LoraChoice
-from studio.ui import compare_form, generate_form
-from studio.ui.generation_controls import OWN_SIZE, size_values, size_words
+from studio.core.errors import SettingsError
+from studio.core.settings import GenerationSettings, LoraChoice
+from studio.ui.forms import OWN_SIZE, size_values, size_words
+from studio.ui.inference import compare_form, generate_form
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from studio.core.text import duration, escape
-from studio.ui.html import download_link, table
+from studio.ui.shell.parts import download_link, table
 
 MARKUP = "<img src=x onerror=alert(1)>\"'"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from studio.core.paths import UserData
 from studio.jobs.queue import JobQueue
-from studio.jobs.training_desk import TrainingDesk
-from studio.paths import UserData
-from studio.runs.folder import RunFolder, RunState, RunStatus, write_status
-from studio.ui.jobs_line import jobs_words
+from studio.training.folder import RunFolder, RunState, RunStatus, write_status
+from studio.training.session import TrainingDesk
+from studio.ui.shell.status import jobs_words
 from tests.jobs.lines import RUNNING, lines_of, queued_run, running_run
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from gradio.routes import App
 
-from studio.ui.lean_server import look_less_often, server_built_at_launch
+from studio.ui.shell.lean_server import look_less_often, server_built_at_launch
 
 
 @pytest.fixture

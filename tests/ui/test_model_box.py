@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from studio.engine_process.view import EngineView
-from studio.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
-from studio.ui.model_box import render
-from studio.ui.status_line import phase_words
+from studio.core.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
+from studio.engine.process.view import EngineView
+from studio.ui.inference.model import render
+from studio.ui.shell.status import phase_words
 
 
 def trial(seconds: float, *, scores: int, difference: float = 1e-6) -> AttentionTrial:

@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from studio.paths import CHECKOUT_FOLDER
-from studio.ui.server import allowed_hosts
+from studio.core.paths import CHECKOUT_FOLDER
+from studio.ui.shell.server import allowed_hosts
 from tests.browser.studio_process import RunningStudio, running_studio, studio_command, studio_environment, wait_for
 
 SECRET = "only the owner of this machine may read this"

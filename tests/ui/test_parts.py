@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from studio.ui.parts import changed_parts
+from studio.ui.shell.parts import changed_parts
 
 
 def test_a_new_page_gets_everything() -> None:

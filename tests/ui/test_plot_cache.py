@@ -2,10 +2,10 @@
 
 import pytest
 
-from studio.runs.events import HeldOutEvent, ResumedEvent, StepEvent
-from studio.runs.follower import RunHistory
-from studio.ui import training_plot
-from studio.ui.training_plot import PlotCache, PlotOptions
+from studio.training.events import HeldOutEvent, ResumedEvent, StepEvent
+from studio.training.follower import RunHistory
+from studio.ui.training import plot as training_plot
+from studio.ui.training.plot import PlotCache, PlotOptions
 
 
 @pytest.fixture

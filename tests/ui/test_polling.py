@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import gradio as gr
 import pytest
 
-from studio.ui.parts import Update
-from studio.ui.polling import PageNow, Polling
-from studio.ui.selection import Selection, read_selection
+from studio.ui.shell.parts import Update
+from studio.ui.shell.polling import PageNow, Polling
+from studio.ui.shell.selection import Selection, read_selection
 
 Parts = dict[str, Update]
 REQUEST = gr.Request(session_hash="abc")

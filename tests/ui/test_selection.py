@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.ui.selection import SelectedImage, Selection, changed, read_selection
+from studio.ui.shell.selection import SelectedImage, Selection, changed, read_selection
 
 
 def test_it_comes_back_as_it_was_sent() -> None:

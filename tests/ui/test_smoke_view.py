@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from studio.core.results import MemorySample, SavedReport
+from studio.core.settings import SmokeSettings
 from studio.engine.pipeline import PipelineManager
+from studio.engine.process.view import EngineView, Phase
 from studio.engine.smoke import run_smoke_test
-from studio.engine_process.view import EngineView, Phase
-from studio.results import MemorySample, SavedReport
-from studio.settings import SmokeSettings
-from studio.ui.smoke_view import card, details, verdict
-from studio.ui.status_line import activity_words, memory_words, model_words
+from studio.ui.inference.smoke_view import card, details, verdict
+from studio.ui.shell.status import activity_words, memory_words, model_words
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from studio.engine_process.messages import Generate, Smoke
-from studio.engine_process.view import EngineView
-from studio.jobs.ahead import JobsAhead
+from studio.core.paths import UserData
+from studio.core.settings import GenerationSettings, ImagesSettings, SmokeSettings
+from studio.engine.process.messages import Generate, Smoke
+from studio.engine.process.view import EngineView
 from studio.jobs.queue import JobQueue
-from studio.paths import UserData
-from studio.runs.folder import RunStatus
-from studio.settings import GenerationSettings, ImagesSettings, SmokeSettings
-from studio.ui.taken_box import question_words, render
+from studio.training.folder import RunStatus
+from studio.ui.shell.ahead import JobsAhead
+from studio.ui.shell.taken_box import question_words, render
 from tests.jobs.lines import lines_of, queued_run, running_run
 
 WAITING = EngineView(phase="waiting", owner="training shoes (process 7)")

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import RunError
-from studio.jobs.training_desk import TrainingView
-from studio.runs.events import AnyEvent
-from studio.runs.folder import RunFolder
-from studio.runs.follower import RunHistory
-from studio.ui.selection import SelectedImage
-from studio.ui.training_closer import checked_image, render
-from studio.ui.training_pictures import Thumbnails
+from studio.core.errors import RunError
+from studio.training.events import AnyEvent
+from studio.training.folder import RunFolder
+from studio.training.follower import RunHistory
+from studio.training.session import TrainingView
+from studio.ui.shell.selection import SelectedImage
+from studio.ui.training.closer import checked_image, render
+from studio.ui.training.images import Thumbnails
 from tests.runs.told_runs import PROMPTS, make_run, sample_event
 from tests.ui.told_scores import near, score_event
 

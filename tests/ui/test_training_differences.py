@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from studio.runs.folder import RunFolder
-from studio.training_settings import TrainingSettings
-from studio.ui.training_differences import differences_html, differing, value_words
+from studio.training.folder import RunFolder
+from studio.training.settings import TrainingSettings
+from studio.ui.training.view import differences_html, differing, value_words
 from tests.runs.told_runs import SETTINGS, make_run
 
 

@@ -2,9 +2,9 @@
 
 import gradio as gr
 
-from studio.settings import parse_settings
-from studio.training_settings import PRESETS, TrainingSettings
-from studio.ui import training_form
+from studio.core.settings import parse_settings
+from studio.training.settings import PRESETS, TrainingSettings
+from studio.ui.training import form as training_form
 
 
 def build() -> training_form.TrainingForm:

@@ -7,12 +7,12 @@ from typing import cast
 
 import pytest
 
-from studio.errors import RunError
-from studio.jobs.training_desk import TrainingDesk
-from studio.paths import UserData
-from studio.runs.folder import RunFolder, RunStatus, new_run_folder, write_status
-from studio.ui.training_page import TrainingPage
-from studio.ui.training_queue import act_on_job, queue_html, run_of_job
+from studio.core.errors import RunError
+from studio.core.paths import UserData
+from studio.training.folder import RunFolder, RunStatus, new_run_folder, write_status
+from studio.training.session import TrainingDesk
+from studio.ui.training.page import TrainingPage
+from studio.ui.training.queue import act_on_job, queue_html, run_of_job
 from tests.ui.queued import job_line
 
 

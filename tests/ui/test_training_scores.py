@@ -1,7 +1,7 @@
 """Scores as curves over the steps, beside the level of the base and of the dataset."""
 
-from studio.runs.follower import RunHistory
-from studio.ui.training_scores import SCORES, chart_of, charts_html
+from studio.training.follower import RunHistory
+from studio.ui.training.plot import SCORES, chart_of, charts_html
 from tests.ui.told_scores import reference_event, score_event
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.jobs.training_desk import TrainingView
-from studio.runs.events import (
+from studio.training.events import (
     AnyEvent,
     EffectEvent,
     HeldOutEvent,
@@ -15,10 +14,11 @@ from studio.runs.events import (
     ProposalEvent,
     StepEvent,
 )
-from studio.runs.folder import RunFolder, RunState, RunStatus
-from studio.runs.follower import RunHistory
-from studio.ui import training_view
-from studio.ui.training_plot import PlotOptions, plot_html
+from studio.training.folder import RunFolder, RunState, RunStatus
+from studio.training.follower import RunHistory
+from studio.training.session import TrainingView
+from studio.ui.training import view as training_view
+from studio.ui.training.plot import PlotOptions, plot_html
 from tests.ui.queued import job_line
 
 GIB = 2**30

@@ -1,7 +1,7 @@
 """Scores as a run tells them."""
 
-from studio.runs.events import NearestTold, ReferenceEvent, ScoreEvent
-from studio.scoring.summary import Likeness, ScoreSummary, Spread
+from studio.images.scores.summary import Likeness, ScoreSummary, Spread
+from studio.training.events import NearestTold, ReferenceEvent, ScoreEvent
 
 
 def spread(mean: float) -> Spread:

@@ -1,0 +1,68 @@
+"""Where a batch's pictures come from: kept beside them, so that nobody takes them for photographs."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from studio import __version__
+from studio.core.files import write_atomically
+from studio.core.results import Fact
+
+LINEAGE = "lineage.json"
+
+
+class LoraOrigin(Fact):
+    """A LoRA that drew: its name and file, and what that tells of its training; "" where it tells nothing."""
+
+    name: str
+    strength: float
+    sha256: str
+    steps: str = ""
+    dataset_sha256: str = ""
+
+
+class Lineage(Fact):
+    """What made a batch's pictures.
+
+    Attributes:
+        model_revision: of a model from the Hub; "" of others.
+        loras: that all pictures share; those of single prompts are in the pictures' own files.
+        plan_sha256: of everything that decides the items.
+    """
+
+    synthetic: bool = True
+    batch: str
+    model: str
+    model_revision: str
+    precision: str
+    loras: tuple[LoraOrigin, ...]
+    plan_sha256: str
+    studio_version: str = __version__
+
+    @property
+    def sentence(self) -> str:
+        """What made them, in a sentence."""
+        loras = " and ".join(
+            f"the LoRA {lora.name} at {lora.strength:g}"
+            + (f" (step {lora.steps}" + (f", dataset {lora.dataset_sha256[:8]}" if lora.dataset_sha256 else "") + ")")
+            * bool(lora.steps)
+            for lora in self.loras
+        )
+        return f"Synthetic: drawn by {self.model}{f' with {loras}' if loras else ''} in the batch {self.batch}."
+
+
+def write_lineage(path: Path, lineage: Lineage) -> None:
+    """Keep it.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    write_atomically(path, lineage.model_dump_json(indent=2).encode() + b"\n")
+
+
+def read_lineage(dataset: Path) -> Lineage | None:
+    """Of a dataset's folder, where a batch made it; None of any other."""
+    try:
+        return Lineage.model_validate_json((dataset.parent / LINEAGE).read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,175 @@
+"""Every setting of a batch: what is made, how often, what is kept and how it is stored."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+from pydantic import Field, model_validator
+
+from studio.core.errors import SettingsError
+from studio.core.settings import SHIPPED_MODEL, GenerationSettings, PictureFormatName, PrecisionName, Settings
+
+CombineName = Literal["every combination", "random"]
+MAX_ITEMS = 10_000_000
+
+
+class BatchSettings(Settings):
+    """One batch: prompts, columns, and how they become pictures."""
+
+    name: str = Field(
+        "batch",
+        title="Name",
+        pattern=r"^[\w][\w .()+-]{0,79}$",
+        description="What its folder is called: letters, digits, spaces and . ( ) + - _.",
+    )
+    model: str = Field(
+        SHIPPED_MODEL, title="Model", min_length=1, description="What draws the pictures, as in Generate's model box."
+    )
+    precision: PrecisionName = Field(
+        "float32",
+        title="Precision",
+        description="float16 and bfloat16 are used on CUDA only; elsewhere they are raised to float32.",
+    )
+    cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
+
+    # What is made
+
+    prompts: str = Field(
+        "",
+        title="Prompts",
+        description="One prompt a line; a line with # at its start is a comment. `{column}` is a column's value, "
+        "`{red|blue}` one of these, `__colour__` a line of the wildcard file colour.txt.",
+    )
+    prompt_file: str = Field(
+        "",
+        title="Prompt file",
+        description="A .txt file with a prompt a line, or a .csv or .jsonl file with a column prompt and any others.",
+    )
+    attributes: str = Field(
+        "",
+        title="Attributes",
+        description="One column a line: `colour: black, 2::brown, white`. `2::` counts twice in a random plan; "
+        "`black = 200` makes exactly 200 pictures of it.",
+    )
+    wildcards: str = Field(
+        "",
+        title="Wildcards",
+        description="A folder of .txt files, one value a line. Empty: user_data/wildcards.",
+    )
+    combine: CombineName = Field(
+        "every combination",
+        title="Combine",
+        description="every combination: each prompt with each value of each column and each variant. random: every "
+        "picture draws its own.",
+    )
+    total: Annotated[int, Ge(1), Le(MAX_ITEMS)] | None = Field(
+        None, title="Pictures in all", description="Exactly how many pictures are planned. Empty: as many as it takes."
+    )
+    images_per_prompt: Annotated[int, Ge(1), Le(10_000)] = Field(
+        1, title="Pictures of each prompt", description="How often each prompt is drawn, each time with another seed."
+    )
+    generation: GenerationSettings = Field(
+        GenerationSettings(prompt=""),
+        title="Shared settings",
+        description="What all pictures share. Its prompt is not used; its seed is the first picture's; its LoRAs act "
+        "on all.",
+    )
+
+    # What is kept
+
+    max_retries: Annotated[int, Ge(0), Le(20)] = Field(
+        3,
+        title="Retries",
+        description="How often a picture that fails a check is made again with another seed before it is given up.",
+    )
+    reject_copies: bool = Field(
+        False, title="Reject copies", description="A picture that is equal to an earlier one is made again."
+    )
+    near_duplicate_bits: Annotated[int, Ge(0), Le(32)] = Field(
+        0,
+        title="Near-duplicate bits",
+        description="A picture fails when at most this many of the 64 bits of its perceptual hash differ from an "
+        "earlier one's. 0: off.",
+    )
+    least_whiteness: Annotated[float, Ge(0), Le(1)] | None = Field(
+        None,
+        title="Least whiteness of the ground",
+        description="Share of the picture's border that must be white. Empty: any.",
+    )
+    most_offset: Annotated[float, Ge(0), Le(1)] | None = Field(
+        None,
+        title="Most offset from the centre",
+        description="How far the subject's middle may lie from the picture's, as a share of the shorter side. "
+        "Empty: any.",
+    )
+    most_colour_difference: Annotated[float, Ge(0), Le(200)] | None = Field(
+        None,
+        title="Most colour difference",
+        description="How far the subject's colour may be from the one its prompt names, as ΔE. Empty: any.",
+    )
+    least_sharpness: Annotated[float, Ge(0), Le(1)] | None = Field(
+        None, title="Least sharpness", description="From 0, blurred beyond recognition, to 1. Empty: any."
+    )
+    least_distance: Annotated[float, Ge(0), Le(10)] | None = Field(
+        None,
+        title="Least distance to training pictures",
+        description="A picture nearer than this to a training picture fails, as it may be a copy: 0 is the "
+        "very same, 1 as far as two of them usually are. Empty: any.",
+    )
+    nearest_to: str = Field(
+        "",
+        title="Training pictures",
+        description="A dataset of the Dataset tab by its name, or a folder: what the distance is measured to.",
+    )
+
+    # How it is stored
+
+    picture_format: PictureFormatName = Field(
+        "png", title="File format", description="png keeps every pixel; jpeg and webp are smaller and lose some."
+    )
+    quality: Annotated[int, Ge(1), Le(100)] = Field(
+        95, title="Quality", description="Of jpeg and webp: 100 is the best and the largest."
+    )
+    text_sidecars: bool = Field(
+        False, title="Text files", description="A .txt file with the caption beside each picture, as kohya reads it."
+    )
+    pictures_per_shard: Annotated[int, Ge(0), Le(1_000_000)] = Field(
+        0, title="Pictures per shard", description="Also write WebDataset .tar files of this many pictures. 0: none."
+    )
+    grid_x: str = Field(
+        "", title="Grid, across", description="The column whose values stand side by side in an X/Y grid. Empty: none."
+    )
+    grid_y: str = Field(
+        "", title="Grid, down", description="The column whose values stand below each other. Empty: none."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "BatchSettings":
+        if not self.prompts.strip() and not self.prompt_file.strip():
+            raise ValueError("prompts and prompt_file are both empty: write a prompt, or choose a file of prompts")
+        if self.least_distance is not None and not self.nearest_to.strip():
+            raise ValueError("least_distance needs nearest_to: the training pictures that it is measured to")
+        if self.grid_y and not self.grid_x:
+            raise ValueError("grid_y needs grid_x: choose the column whose values stand side by side first")
+        if self.grid_x and self.grid_x == self.grid_y:
+            raise ValueError(f"grid_x and grid_y must be two columns, got {self.grid_x!r} for both")
+        return self
+
+
+def parse_assignments(assignments: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
+    """`name=value` of the batch's own settings, and of those that all pictures share; `none` is no value.
+
+    Raises:
+        SettingsError: where one is not of this form, or names no setting.
+    """
+    own: dict[str, object] = {}
+    shared: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        fields = {**GenerationSettings.model_fields, **BatchSettings.model_fields}
+        if not equals or name not in fields or name in ("generation", "prompt", "loras"):
+            known = ", ".join(name for name in fields if name not in ("generation", "prompt", "loras"))
+            raise SettingsError(f"--set takes name=value, got {assignment!r}. Names: {known}.")
+        values = own if name in BatchSettings.model_fields else shared
+        values[name] = None if text == "none" else text
+    return own, shared

@@ -1,0 +1,1 @@
+"""Batches with PyTorch: the images of a plan, made, checked and noted one by one."""

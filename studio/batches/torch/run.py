@@ -1,0 +1,346 @@
+"""One batch from its folder: every item that is not made yet, then what comes out. `python -m studio batch` is this."""
+
+import errno
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from studio.batches.begin import read_batch_settings
+from studio.batches.folder import BatchFolder
+from studio.batches.ledger import ItemRow, Ledger, RejectionRow, read_items
+from studio.batches.outputs import write_outputs
+from studio.batches.plan import BatchItem, BatchPlan, open_plan
+from studio.batches.provenance import write_lineage
+from studio.batches.settings import BatchSettings
+from studio.batches.torch.image import PictureMaker, failed_row, remake_copies
+from studio.batches.torch.provenance import lineage_of
+from studio.batches.torch.reconcile import compare_pictures, forget_rows, set_aside
+from studio.batches.torch.reporter import BatchTeller
+from studio.batches.torch.shard import KnownItems, Share
+from studio.core.errors import BatchError, CancelledError, StudioError, error_sentence, is_out_of_memory
+from studio.core.files import write_atomically
+from studio.core.paths import UserData
+from studio.core.settings import ModelSettings
+from studio.core.text import counted
+from studio.datasets.scores import nearest_index
+from studio.engine.device import pick_device, release_memory
+from studio.engine.memory import MemoryWatch
+from studio.engine.pipeline import PipelineManager
+from studio.engine.progress import RunWatcher
+from studio.jobs.device_lock import device_turn
+from studio.jobs.stop_signal import StopSignal
+from studio.loras.library import LoraLibrary
+from studio.training.failure import tell_failure
+from studio.training.folder import RunRequest, RunState, take_requests
+
+BatchEnding = Literal["finished", "stopped", "paused"]
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+LOOK_FOR_ROOM_SECONDS = 2.0
+MAX_ERRORS_IN_A_ROW = 3
+MAX_LOOKS_FOR_DAMAGE = 3
+
+
+@dataclass
+class Wishes:
+    """What this process was asked: by a signal, through the batch's folder, or by another process of the launch."""
+
+    share: Share
+    signal: StopSignal
+    asked: set[RunRequest] = field(default_factory=set)
+
+    def to_end(self) -> bool:
+        """Whether it is to end now."""
+        if self.signal() and "stop" not in self.asked:
+            self.asked.add("stop")
+        if self.share.is_first:
+            self.asked |= take_requests(self.share.folder.job)
+        if self.share.is_halted():
+            self.asked.add("stop")
+        return bool(self.asked & {"stop", "pause"})
+
+    @property
+    def ending(self) -> BatchEnding:
+        return "paused" if "pause" in self.asked and "stop" not in self.asked else "stopped"
+
+
+def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnding:
+    """Make a batch from where it stands to its end, or to a stop. All processes of a launch call this.
+
+    This is the boundary of a batch's process: whatever ends it, of any kind, is in the batch's status, and goes on up.
+
+    Raises:
+        StudioError: what the user can act on.
+        OSError, MemoryError, RuntimeError: likewise, of the system and of the device.
+    """
+    stop = StopSignal()
+    with Share(folder) as share, stop.listening():
+        try:
+            batch = _open(folder, user_data, share, stop)
+            try:
+                with batch.device():
+                    return batch.work()
+            except CancelledError:
+                return batch.end_early()
+        except BaseException as error:
+            share.halt(error_sentence(error))
+            if share.is_first:
+                tell_failure(folder.job, error, error_sentence(error))
+            raise
+
+
+def _open(folder: BatchFolder, user_data: UserData, share: Share, stop: StopSignal) -> "BatchRun":
+    settings, plan = read_batch_settings(folder), open_plan(folder.plan)
+    teller = BatchTeller(folder, plan.num_items, share.count) if share.is_first else None
+    if share.is_first:
+        take_requests(folder.job)  # those of an earlier process were for that one
+    return BatchRun(folder, settings, plan, user_data, share, Wishes(share, stop), teller)
+
+
+@dataclass
+class BatchRun:
+    """One process's work on a batch."""
+
+    folder: BatchFolder
+    settings: BatchSettings
+    plan: BatchPlan
+    user_data: UserData
+    share: Share
+    wishes: Wishes
+    teller: BatchTeller | None
+    known: KnownItems = field(init=False)
+    _errors_in_a_row: list[Exception] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.known = KnownItems(self.folder.ledgers, self.plan.num_items)
+
+    @contextmanager
+    def device(self) -> Iterator[None]:
+        """The device of this machine: asked for by its first process, for those beside it too."""
+        if not self.share.holds_device:
+            yield
+            return
+
+        def waiting(owner: str) -> None:
+            self._state("waiting", f"The device is in use by {owner}. The batch begins when it is free.")
+
+        with device_turn(self.user_data, f"the batch {self.folder.name}", waiting=waiting, given_up=self.wishes.to_end):
+            yield
+
+    def work(self) -> BatchEnding:
+        """Make what is this process's, and where that was the last, what comes out of the batch."""
+        self._state("preparing", "Looking at what is made already.")
+        ledger = Ledger(self.share.ledger)
+        try:
+            self._reconcile()
+            manager = self._load()
+            maker = self._maker(manager, ledger)
+            watch = MemoryWatch(manager.device, self.teller.tell if self.teller else _say_nothing)
+            with watch:
+                self._state("running")
+                for index in self.share.own(self.known.flags):
+                    if self.wishes.to_end():
+                        return self.end_early()
+                    self._make(maker, ledger, index)
+                    if len(self._errors_in_a_row) >= MAX_ERRORS_IN_A_ROW:
+                        raise self._errors_in_a_row[-1]
+                    watch.read_accelerator()
+                return self._finish(maker, ledger)
+        finally:
+            ledger.close()
+
+    def end_early(self) -> BatchEnding:
+        """Leave the folder as a dataset of what is made, and say how far it came.
+
+        Raises:
+            BatchError: where the error of another process ended this one.
+        """
+        if reason := self.share.halted_because():
+            raise BatchError(reason)
+        self.share.halt()
+        ending = self.wishes.ending
+        if self.teller:
+            write_outputs(self.folder, self.settings, self.plan, finished=False)
+            self.teller.num_known = self.known.look()
+            words = f"{self.teller.num_known:,} of {self.plan.num_items:,} pictures are made; resume to go on."
+            self._state(ending, words)
+        return ending
+
+    def _load(self) -> PipelineManager:
+        self._state("preparing", f"Loading {self.settings.model}.")
+        device = pick_device(cpu_only=self.settings.cpu)
+        if device.type == "cuda":
+            device = torch.device("cuda", self.share.local_index % torch.cuda.device_count())
+        library = LoraLibrary(self.user_data.loras)
+        manager = PipelineManager(
+            device,
+            rejected_folder=self.folder.rejected,
+            library=library,
+            device_checks=self.user_data.device_checks,
+        )
+        facts = manager.load(
+            ModelSettings(model=self.settings.model, precision=self.settings.precision),
+            on_check=lambda part: self._state("preparing", f"Checking the device: {part}."),
+        )
+        if self.share.is_first:
+            write_lineage(self.folder.lineage, lineage_of(self.plan, self.folder.name, facts, library, self.settings))
+        return manager
+
+    def _maker(self, manager: PipelineManager, ledger: Ledger) -> PictureMaker:
+        nearest = None
+        if self.settings.nearest_to:
+            nearest = nearest_index(self.settings.nearest_to, self.user_data, tell=self._note)
+
+        def write(path: Path, content: bytes) -> None:
+            self._with_room(lambda: write_atomically(path, content))
+
+        def reject(row: RejectionRow) -> None:
+            self._with_room(lambda: ledger.reject(row))
+
+        watcher = RunWatcher(cancelled=self.wishes.to_end)
+        return PictureMaker(manager, self.settings, self.folder, nearest, write, reject, self._item_error, watcher)
+
+    def _make(self, maker: PictureMaker, ledger: Ledger, index: int, *, first_attempt: int = 0) -> None:
+        errors_before = len(self._errors_in_a_row)
+        try:
+            item = self.plan.item(index)
+        except StudioError as error:  # what was too much to be looked at when the plan was made
+            row = failed_row(index, 0, str(error), attempts=first_attempt)
+        else:
+            row = maker.make(item, first_attempt=first_attempt)
+        self._add(ledger, row)
+        if len(self._errors_in_a_row) == errors_before:
+            self._errors_in_a_row.clear()
+        if row.state == "failed" and row.attempts <= self.settings.max_retries:
+            release_memory(maker.manager.device)  # what an error left there
+            self._note(f"Item {index:,} failed: {row.reason}")
+        if self.teller:
+            self.teller.finished_item(self.known.look(), row.seconds)
+
+    def _item_error(self, item: BatchItem, error: Exception) -> None:
+        """An error that is no answer to an item's settings may be the device's: several in a row end the batch."""
+        if isinstance(error, StudioError | ValueError) or is_out_of_memory(error):
+            return
+        print(f"\rItem {item.index:,}:", file=sys.stderr)
+        traceback.print_exception(error)
+        self._errors_in_a_row.append(error.with_traceback(None))  # its frames would keep the tensors
+
+    def _add(self, ledger: Ledger, row: ItemRow) -> None:
+        self._with_room(lambda: ledger.add(row))
+
+    def _reconcile(self, *, last: bool = False) -> Sequence[int]:
+        """See what needs no making; items whose picture is gone or is not what was written are taken back.
+
+        Args:
+            last: all processes have made theirs, so that this one may look after the others' items too.
+        """
+        self.known.look()
+        found = compare_pictures(self.folder, progress=self._compared, cancelled=self.wishes.to_end)
+        own = [item for item in found.lost if last or self.share.is_own(item)]
+        aside = sum(set_aside(self.folder, self.folder.picture(i, self.settings.picture_format)) for i in own)
+        forget_rows(found.stale, mine=lambda path: last or self.share.owns_ledger(path))
+        self.known.forget(found.lost)
+        if found.lost:
+            kept = f" Damaged files are kept in {self.folder.rejected.name}, as damaged-…" if aside else ""
+            self._note(f"{counted(len(found.lost), 'image')} missing or damaged on the disk: made again.{kept}")
+        return found.lost
+
+    def _compared(self, number: int) -> None:
+        if self.teller:
+            self.teller.progress(f"Comparing what is made with its record: {number:,} images.")
+
+    def _finish(self, maker: PictureMaker, ledger: Ledger) -> BatchEnding:
+        """The first process waits until all have made theirs, and writes what comes out."""
+        while self.share.is_first and self.known.look() < self.plan.num_items:
+            self._state("running", "The other processes are still at work.")
+            time.sleep(LOOK_FOR_ROOM_SECONDS)
+            if self.wishes.to_end():
+                return self.end_early()
+        if not self.share.is_first:
+            return "finished"
+        self._retry(maker, ledger)
+        self._state("preparing", "Looking for copies and for damage, and writing what comes out.")
+        self._settle_pictures(maker, ledger)
+        write_outputs(self.folder, self.settings, self.plan, finished=True)
+        self._state("finished", self._words_at_the_end())
+        return "finished"
+
+    def _retry(self, maker: PictureMaker, ledger: Ledger) -> None:
+        """Items that an error ended are tried once more in each run, when all others are made: they hold up none."""
+        failed = [row for row in read_items(self.folder.ledgers) if self._can_be_tried(row)]
+        for row in failed:
+            if self.wishes.to_end():
+                raise CancelledError("Stopped while failed items were tried again.")
+            self._make(maker, ledger, row.item, first_attempt=row.attempts)
+
+    def _can_be_tried(self, row: ItemRow) -> bool:
+        return row.state == "failed" and row.attempts <= self.settings.max_retries
+
+    def _settle_pictures(self, maker: PictureMaker, ledger: Ledger) -> None:
+        """No copies, and every file what was written; what is made again for the one is looked at for the other.
+
+        Raises:
+            BatchError: where pictures are damaged again and again.
+        """
+        for _ in range(MAX_LOOKS_FOR_DAMAGE):
+            remake_copies(self.folder, self.settings, self.plan, maker, lambda row: self._add(ledger, row))
+            lost = self._reconcile(last=True)
+            if not lost:
+                return
+            for index in lost:
+                self._make(maker, ledger, index)
+        raise BatchError(
+            f"Images of this batch do not stay as they are written (item {lost[0]:,} and others). Check the disk of "
+            f"{self.folder.root}, then resume."
+        )
+
+    def _words_at_the_end(self) -> str:
+        failed = [row for row in read_items(self.folder.ledgers) if row.state == "failed"]
+        made = f"{self.plan.num_items - len(failed):,} pictures are made"
+        if not failed:
+            return f"{made}."
+        again = sum(map(self._can_be_tried, failed))
+        words = f"{made}; {len(failed):,} failed, and the report says why."
+        return f"{words} `python -m studio batch {self.folder.name}` tries {again:,} of them again." if again else words
+
+    def _with_room(self, act: Callable[[], None]) -> None:
+        """Do it; where the disk is full, say so, and wait for room."""
+        waiting = False
+        while True:
+            try:
+                act()
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+            else:
+                if waiting:
+                    self._state("running", "There is room again; the batch goes on.")
+                return
+            if not waiting:
+                waiting = True
+                self._state(
+                    "waiting",
+                    "The disk is full: the picture in work cannot be saved. Free some space; the batch waits and goes "
+                    "on by itself. Nothing is lost while it waits.",
+                )
+            time.sleep(LOOK_FOR_ROOM_SECONDS)
+            if self.wishes.to_end():
+                raise CancelledError("Stopped while the disk was full.")
+
+    def _state(self, state: RunState, message: str = "") -> None:
+        if self.teller:
+            self.teller.state(state, message)
+
+    def _note(self, message: str) -> None:
+        if self.teller:
+            self.teller.note(message)
+
+
+def _say_nothing(_: object) -> None:
+    """Only the first process tells."""

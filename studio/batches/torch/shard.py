@@ -1,0 +1,126 @@
+"""Which items of a batch need nothing more, kept up to date from what all its processes note.
+
+A process's share of a batch: which items are its own, and how it hears that all are to end.
+
+Processes and machines share a folder and nothing else: item i belongs to process i mod their number, each writes a
+ledger of its own, and the first one writes what comes out when all is made.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from studio.batches.folder import BatchFolder
+from studio.batches.ledger import ledger_files, states_since
+from studio.core.errors import BatchError
+
+
+@dataclass
+class KnownItems:
+    """The items that are done or failed. Each look reads only what was noted since the one before.
+
+    Attributes:
+        flags: (num_items,) 1 for each of them.
+    """
+
+    folder: Path
+    num_items: int
+    flags: bytearray = field(init=False)
+    _seqs: dict[Path, int] = field(default_factory=dict)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.flags = bytearray(self.num_items)
+
+    def look(self) -> int:
+        """How many there are now.
+
+        Raises:
+            BatchError: where a ledger cannot be read.
+        """
+        for path in ledger_files(self.folder):
+            for seq, item, _ in states_since(path, self._seqs.get(path, 0)):
+                self._count += not self.flags[item]
+                self.flags[item] = 1
+                self._seqs[path] = seq
+        return self._count
+
+    def forget(self, items: Sequence[int]) -> None:
+        """These are to be made again; a row that is written later makes them known again."""
+        for item in items:
+            self._count -= self.flags[item]
+            self.flags[item] = 0
+
+
+@dataclass
+class Share:
+    """This process among those that `accelerate launch` started; one alone where none did."""
+
+    folder: BatchFolder
+    index: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
+    count: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
+    local_index: int = field(default_factory=lambda: int(os.environ.get("LOCAL_RANK", "0")))
+
+    def __post_init__(self) -> None:
+        self.folder.ledgers.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.folder.ledgers / f"process-{self.index}.lock")
+        self._halt = self.folder.ledgers / "halt"
+        self._begun = self.folder.ledgers / f"process-{self.index}.begun"
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0
+
+    @property
+    def holds_device(self) -> bool:
+        """Whether it is the one that asks for its machine's device, for those beside it too."""
+        return self.local_index == 0
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder.ledgers / f"process-{self.index}.db"
+
+    def __enter__(self) -> "Share":
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise BatchError(f"{self.folder.name} is being made already. Stop that one first.") from error
+        self._begun.write_bytes(b"")  # the folder's own clock tells what came before: machines' clocks differ
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def is_own(self, item: int) -> bool:
+        """Whether an item is this process's to make."""
+        return item % self.count == self.index
+
+    def own(self, known: bytearray) -> Iterator[int]:
+        """Its items that are not known yet, in order."""
+        return (index for index in range(self.index, len(known), self.count) if not known[index])
+
+    def owns_ledger(self, path: Path) -> bool:
+        """Whether this process may write to a ledger: its own, and for the first one those that no process has now."""
+        number = path.stem.removeprefix("process-")
+        return path == self.ledger or (self.is_first and number.isdecimal() and int(number) >= self.count)
+
+    def halt(self, reason: str = "") -> None:
+        """Ask the other processes to end; with the reason where an error ended this one."""
+        if self.count > 1 and not self.halted_because():
+            self._halt.write_text(reason, encoding="utf-8")
+
+    def halted_because(self) -> str:
+        """The error by which another process ended; "" where none did since this one began."""
+        return self._halt.read_text(encoding="utf-8") if self.is_halted() else ""
+
+    def is_halted(self) -> bool:
+        """Whether another process asked all to end since this one began."""
+        if self.count == 1:
+            return False
+        try:
+            return self._halt.stat().st_mtime_ns > self._begun.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,183 @@
+"""What `python -m studio batch` does: begin a batch, go on with one, queue it, or only tell what it would make."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from studio.core.errors import BatchError, SettingsError, StudioError
+from studio.core.paths import UserData, locate_user_data, typed_path
+from studio.core.settings import LoraChoice, parse_settings
+from studio.core.system import prepare_threads
+from studio.jobs.device_lock import device_turn
+
+if TYPE_CHECKING:
+    from studio.batches.folder import BatchFolder
+    from studio.batches.settings import BatchSettings
+
+
+def batch(
+    plan: Annotated[
+        str,
+        typer.Argument(
+            help="A file of prompts (.txt, .csv, .jsonl), the settings.json of another batch, or a batch to go on "
+            "with: its folder, or its name."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The batch's folder: new or empty.", show_default="user_data/batches")
+    ] = None,
+    total: Annotated[int | None, typer.Option(help="How many pictures in all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first picture's seed.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:STRENGTH]", help="A LoRA that acts in all pictures; may be given more often."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as images_per_prompt=4."),
+    ] = None,
+    list_settings: Annotated[bool, typer.Option("--list-settings", help="Tell every setting, and do nothing.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Tell what would be made, and make nothing.")] = False,
+    forecast: Annotated[
+        bool, typer.Option("--forecast", help="Make a few pictures, tell time and disk of all, and keep none.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print what --show or --forecast finds as JSON.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Do not use a GPU, even where there is one.")] = False,
+    job: Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")] = False,
+    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
+) -> None:
+    """Make many pictures from a plan, as a dataset; Ctrl+C ends it well, and `batch FOLDER` goes on."""
+    from studio.batches.begin import begin_batch, read_batch_settings
+
+    if list_settings:
+        typer.echo(describe_settings())
+        return
+    place = locate_user_data(user_data)
+    shared = {"seed": seed, "num_inference_steps": steps, "loras": [_lora(text) for text in lora or ()] or None}
+    changes = {"total": total, "cpu": cpu or None}
+    given = _given(shared), _given(changes), assignments or ()
+    folder = _existing(plan, place)
+    if folder is not None and not job:
+        _assert_unchanged(folder, changed=any(given) or out is not None)
+    if show or forecast:
+        settings = read_batch_settings(folder) if folder else _settings(plan, *given)
+        _tell(settings, place, measured=forecast, as_json=json)
+        return
+    if folder is None:
+        folder = begin_batch(_settings(plan, *given), place, out=out)
+    if queue:
+        _queue(folder, place)
+        return
+    _run(folder, place, as_job=job)
+
+
+def _assert_unchanged(folder: "BatchFolder", *, changed: bool) -> None:
+    if changed:
+        raise SettingsError(
+            f"A batch keeps its settings; {folder.name} cannot be changed. Begin another from its settings: "
+            f"python -m studio batch {folder.settings} --set name=value."
+        )
+
+
+def describe_settings() -> str:
+    """Every setting of a batch with its default and its help."""
+    from studio.batches.settings import BatchSettings
+
+    return "\n".join(
+        f"{name} = {field.default!r}\n    {field.description}" for name, field in BatchSettings.model_fields.items()
+    )
+
+
+def _given(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _lora(text: str) -> LoraChoice:
+    name, colon, strength = text.rpartition(":")
+    return parse_settings(LoraChoice, {"name": name, "strength": strength} if colon else {"name": text})
+
+
+def _existing(plan: str, place: UserData) -> "BatchFolder | None":
+    """The batch that is meant; None where a file to begin from is."""
+    from studio.batches.folder import find_batch
+
+    path = typed_path(plan)
+    if path.is_file():
+        return None
+    if path.suffix.lower() in (".txt", ".csv", ".jsonl", ".json"):
+        raise BatchError(f"There is no file {plan}. Give a .txt, .csv or .jsonl file of prompts, or a batch.")
+    return find_batch(plan, place.batches)
+
+
+def _settings(
+    plan: str, shared: dict[str, object], changes: dict[str, object], assignments: "list[str] | tuple[str, ...]"
+) -> "BatchSettings":
+    from studio.batches.begin import read_settings_file
+    from studio.batches.settings import BatchSettings, parse_assignments
+
+    path = typed_path(plan)
+    if path.suffix.lower() == ".json":
+        values = read_settings_file(path).model_dump()
+    else:
+        values = {"prompt_file": str(path.resolve()), "name": path.stem}
+    own, for_all = parse_assignments(assignments)
+    generation = {"prompt": "", **values.get("generation", {}), **for_all, **shared}
+    return parse_settings(BatchSettings, {**values, **own, **changes, "generation": generation})
+
+
+def _tell(settings: "BatchSettings", place: UserData, *, measured: bool, as_json: bool) -> None:
+    from studio.batches.begin import plan_of
+    from studio.batches.forecast import PlanFacts
+
+    plan = plan_of(settings, place)
+    if measured:
+        prepare_threads()
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+        def waiting(owner: str) -> None:
+            print(f"The device is in use by {owner}. The forecast begins when it is free.", file=sys.stderr)
+
+        with device_turn(place, "a batch's forecast", waiting=waiting, given_up=lambda: False):
+            from studio.batches.torch.forecast import measure
+
+            facts = measure(settings, plan, place)
+    else:
+        facts = PlanFacts.of(plan)
+    print(facts.model_dump_json() if as_json else facts.words)
+
+
+def _queue(folder: "BatchFolder", place: UserData) -> None:
+    from studio.jobs.queue import JobQueue
+    from studio.jobs.worker import ensure_worker
+
+    job = JobQueue(place).add("batch", folder.root, folder.name)
+    ensure_worker(place)
+    print(f"Queued as job {job.id}: {folder.root}. `python -m studio jobs` shows the queue.")
+
+
+def _run(folder: "BatchFolder", place: UserData, *, as_job: bool) -> None:
+    prepare_threads()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from studio.batches.torch.run import run_batch
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    if first and not as_job:
+        print(f"Batch: {folder.root}", file=sys.stderr)
+    try:
+        ending = run_batch(folder, place)
+    except (StudioError, OSError, MemoryError) as error:
+        if as_job:  # it is in the batch's status too, where the queue reads it; other endings are tried again
+            print(error, file=sys.stderr)
+            raise typer.Exit(1) from error
+        raise
+    if first:
+        words = (
+            f"Report: {folder.report}" if ending == "finished" else f"Go on with: python -m studio batch {folder.root}"
+        )
+        print(f"\n{words}", file=sys.stderr)

@@ -1,0 +1,53 @@
+"""`python -m studio score DIR`: the scores of a folder of pictures."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from studio.datasets.scores import FolderScores
+
+
+def score(
+    folder: Annotated[Path, typer.Argument(help="The folder of the pictures; nothing in it is changed.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="The training pictures, to see whether any was memorised: a folder or a dataset's name."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
+) -> None:
+    """Score pictures: ground, place, colour, sharpness, nearness to training; exit code 1 where one is unreadable."""
+    from studio.core.paths import locate_user_data
+    from studio.datasets.scores import nearest_index, score_folder
+
+    def tell(words: str) -> None:
+        print(words, file=sys.stderr, flush=True)
+
+    index = None if dataset is None else nearest_index(dataset, locate_user_data(user_data), tell=tell)
+    scores = score_folder(folder.expanduser().resolve(), nearest=index)
+    print(scores.model_dump_json(indent=2) if json else scores_text(scores))
+    raise typer.Exit(1 if scores.unreadable or not scores.pictures else 0)
+
+
+def scores_text(scores: "FolderScores") -> str:
+    """The scores for a terminal: a line a picture, the unreadable ones, the sentences."""
+    lines = [str(scores.folder), ""]
+    for picture in scores.pictures:
+        found = picture.scores
+        parts = [f"white {found.border.whiteness:.2f}"]
+        parts.append(f"offset {found.centring.offset:.3f}" if found.centring else "no subject")
+        if found.colour:
+            name = "" if found.colour.is_named_right else f", rather {found.colour.nearest_word}"
+            parts.append(f"{found.colour.asked} ΔE {found.colour.difference:.1f}{name}")
+        if found.sharpness is not None:
+            parts.append(f"sharpness {found.sharpness:.2f}")
+        if found.nearest:
+            parts.append(f"{found.nearest.likeness} ({found.nearest.distance:.2f} from {found.nearest.path.name})")
+        lines.append(f"  {picture.name}: {' · '.join(parts)}")
+    if scores.unreadable:
+        lines += ["", f"Could not be read ({len(scores.unreadable):,})"]
+        lines += [f"  {file.name}: {file.reason}" for file in scores.unreadable]
+    return "\n".join([*lines, "", *scores.summary.sentences])

@@ -1,0 +1,184 @@
+"""What `python -m studio train` does: begin a run, go on with one, queue it, or only tell what it would take."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from json import loads
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studio.cli.jobs import jobs_app
+from studio.core.errors import SettingsError, StudioError
+from studio.core.paths import UserData, locate_user_data
+from studio.core.settings import parse_settings
+from studio.core.system import prepare_threads
+from studio.jobs.device_lock import device_turn
+from studio.training.begin import read_run_settings
+from studio.training.folder import RunFolder, find_run
+from studio.training.settings import PRESETS, TrainingSettings
+
+
+def _help(name: str) -> str:
+    return str(TrainingSettings.model_fields[name].description)
+
+
+def train(
+    run: Annotated[str | None, typer.Argument(help="A run to go on with: its folder, or its name.")] = None,
+    dataset: Annotated[str | None, typer.Option(help=_help("dataset"))] = None,
+    model: Annotated[str | None, typer.Option(help=_help("model"))] = None,
+    name: Annotated[str | None, typer.Option(help=_help("name"))] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="; ".join(f"{key}: {p.purpose}" for key, p in PRESETS.items()))
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other setting, such as rank=16; may be given more often."
+        ),
+    ] = None,
+    list_settings: Annotated[bool, typer.Option("--list-settings", help="Tell every setting, and do nothing.")] = False,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="Begin with the settings of another run: its settings.json.")
+    ] = None,
+    preflight: Annotated[
+        bool, typer.Option("--preflight", help="Measure a few steps and tell time, memory and disk; train nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the preflight as JSON.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")] = False,
+    use_snapshot: Annotated[
+        bool, typer.Option("--use-snapshot", help="Go on although picture files changed, with the cached pictures.")
+    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help=_help("cpu"))] = False,
+    job: Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")] = False,
+    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
+) -> None:
+    """Train a LoRA; Ctrl+C saves and ends, and `train RUN` goes on."""
+    # Here, not above: what reads datasets takes a while to import, and every command would wait for it.
+    from studio.training.begin import begin_run, settings_from
+
+    if list_settings:
+        typer.echo(describe_settings())
+        return
+    place = locate_user_data(user_data)
+    given = {"dataset": dataset, "model": model, "name": name, "cpu": cpu or None}
+    values = {key: value for key, value in given.items() if value is not None}
+    if job:
+        values.pop("cpu", None)  # of the queue's worker, which passes it on: a run has its own
+    if settings_file is not None:
+        values = {**read_settings_file(settings_file).model_dump(), **values}
+    _assert_possible(run, preset, values, assignments or ())
+    if queue and use_snapshot:
+        raise SettingsError("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out.")
+    found = find_run(run, place.runs) if run is not None else None
+    if preflight:
+        wanted = read_run_settings(found) if found else settings_from(preset, values, assignments or ())
+        _preflight(wanted, place, as_json=json)
+        return
+    folder = found or begin_run(settings_from(preset, values, assignments or ()), place)
+    if queue:
+        _queue(folder, place)
+        return
+    _train(folder, place, use_snapshot=use_snapshot, as_job=job)
+
+
+def _assert_possible(
+    run: str | None, preset: str | None, values: Mapping[str, object], assignments: Sequence[str]
+) -> None:
+    """A run that is gone on with takes no settings, a new one needs a dataset."""
+    if run is not None and (preset or assignments or values):
+        raise SettingsError(
+            f"A run keeps its settings; {run} cannot be changed. Duplicate it: "
+            f"python -m studio jobs duplicate {run} --set name=value."
+        )
+    sets_dataset = any(assignment.partition("=")[0].strip() == "dataset" for assignment in assignments)
+    if run is None and "dataset" not in values and not sets_dataset:
+        raise SettingsError("Give --dataset (a folder or a dataset's name) to begin a run, or a run to go on with.")
+
+
+def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bool) -> None:
+    prepare_threads()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from studio.training.torch.run import train_run
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    if first and not as_job:
+        print(f"Run: {folder.root}", file=sys.stderr)
+    try:
+        ending = train_run(folder, place, use_snapshot=use_snapshot)
+    except (StudioError, OSError, MemoryError) as error:
+        if as_job:  # it is in the run's status too, where the queue reads it; other endings are tried again
+            print(error, file=sys.stderr)
+            raise typer.Exit(1) from error
+        raise
+    if first:
+        words = {
+            "finished": f"Report: {folder.root / 'report.html'}",
+            "stopped": f"Go on with: python -m studio train {folder.root}",
+            "paused": f"Go on with: python -m studio train {folder.root}",
+        }
+        print(f"\n{words[ending]}", file=sys.stderr)
+
+
+def _queue(folder: RunFolder, place: UserData) -> None:
+    from studio.jobs.queue import JobQueue
+    from studio.jobs.worker import ensure_worker
+
+    job = JobQueue(place).add("train", folder.root, folder.name)
+    ensure_worker(place)
+    print(f"Queued as job {job.id}: {folder.root}. `python -m studio jobs` shows the queue.")
+
+
+def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) -> None:
+    prepare_threads()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+    def waiting(owner: str) -> None:
+        print(f"The device is in use by {owner}. The preflight begins when it is free.", file=sys.stderr)
+
+    with device_turn(place, "a training's preflight", waiting=waiting, given_up=lambda: False):
+        from studio.training.torch.preflight import preflight_text, run_preflight
+
+        found = run_preflight(settings, place)
+    print(found.model_dump_json() if as_json else preflight_text(found))
+
+
+def read_settings_file(file: Path) -> TrainingSettings:
+    """The settings in a run's settings.json.
+
+    Raises:
+        SettingsError: where the file cannot be read, or breaks a rule.
+    """
+    try:
+        values = loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--settings must be a run's settings.json, got {file} ({error}).") from error
+    return parse_settings(TrainingSettings, values)
+
+
+def describe_settings() -> str:
+    """Every setting with its default and its help, and every preset with what it is for."""
+    fields = TrainingSettings.model_fields.items()
+    lines = [
+        f"{name} = {'(required)' if field.is_required() else repr(field.default)}\n    {field.description}"
+        for name, field in fields
+    ]
+    presets = [f"--preset {key}: {p.purpose}\n    {p.changes or 'the defaults'}" for key, p in PRESETS.items()]
+    return "\n".join([*lines, "", *presets])
+
+
+@jobs_app.command("duplicate")
+def duplicate(
+    run: Annotated[str, typer.Argument(help="The run whose settings are taken: its folder, or its name.")],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="What is different; may be given more often."),
+    ] = None,
+    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
+) -> None:
+    """Queue a new run with another's settings and some changes; the other stays as it is."""
+    from studio.training.begin import duplicate_run
+
+    place = locate_user_data(user_data)
+    _queue(duplicate_run(find_run(run, place.runs), place, assignments or ()), place)

@@ -1,0 +1,344 @@
+"""What the engine tells the rest of the studio: plain facts, no torch, the same on disk and between processes."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from studio.core.settings import GenerationSettings, ImagesSettings, PrecisionName, SmokeSettings
+
+
+class Fact(BaseModel):
+    """Frozen, and strict about names, so that a report from another version is refused and not misread."""
+
+    # A difference can be infinite, and JSON's null would lose that.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class MemorySample(Fact):
+    """Memory at one moment, in bytes. `accelerator_*` are None on a CPU."""
+
+    process_bytes: int
+    system_available_bytes: int
+    system_total_bytes: int
+    accelerator_allocated_bytes: int | None = None
+    accelerator_limit_bytes: int | None = None
+
+
+class MemoryUse(Fact):
+    """Memory before and after a piece of work, and the extremes in between (sampled every 50 ms)."""
+
+    before: MemorySample
+    after: MemorySample
+    peak_process_bytes: int
+    least_available_bytes: int
+    peak_accelerator_bytes: int | None = None
+
+
+class PrecisionDecision(Fact):
+    """What `studio.engine.precision.decide_precision` decided, and why, in a sentence for the user."""
+
+    precision: PrecisionName
+    requested: PrecisionName
+    reason: str
+    tf32: bool = False
+
+    @property
+    def raised(self) -> bool:
+        """True where the user asked for less than what is used."""
+        return self.precision != self.requested
+
+
+class Timings(Fact):
+    """Seconds of one `generate()` call. `first_call` marks the warm-up after loading.
+
+    Steps are timed in groups of a few, between two looks at the latents (a GPU works ahead of the clock in
+    between), and each has its group's mean. Previews and what a watcher does are not in them.
+    """
+
+    text_seconds: float
+    step_seconds: tuple[float, ...]
+    vae_seconds: float
+    total_seconds: float
+    first_call: bool
+
+
+class Check(Fact):
+    """One check that an image passed or failed: its name, and what was seen."""
+
+    name: str
+    passed: bool
+    finding: str
+
+
+class DeviceDifference(Fact):
+    """One part of the device check: the largest difference to the CPU, relative to the largest CPU value.
+
+    `consequence` is what the studio does where the part is wrong; empty where it cannot do without it.
+    """
+
+    part: str
+    difference: float
+    limit: float
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    consequence: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.limit
+
+
+class AttentionTrial(Fact):
+    """One way to compute attention, tried on a device at its real size; fields as `AttentionPlan`'s."""
+
+    max_scores: int | None
+    contiguous: bool
+    head_width: int | None
+    difference: float
+    limit: float
+    seconds: float
+    memory_bytes: int | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.limit
+
+    @property
+    def label(self) -> str:
+        """`chunks of 64 MiB`, `whole, heads widened to 64`."""
+        size = "whole" if self.max_scores is None else f"chunks of {self.max_scores * 4 // 2**20} MiB"
+        return size if self.head_width is None else f"{size}, heads widened to {self.head_width}"
+
+
+CHECK_FORMAT = 2  # of a device check; an older one is made anew
+# A smaller chunk that is nearly as fast is better: it takes less memory.
+NEARLY_AS_FAST = 1.05
+
+
+class DeviceCheck(Fact):
+    """The device compared with the CPU in float32. `differences` is empty on the CPU itself."""
+
+    device: str
+    device_name: str
+    operating_system: str
+    torch_version: str
+    checked_at: datetime
+    differences: tuple[DeviceDifference, ...] = ()
+    attention: tuple[AttentionTrial, ...] = ()
+    format: int = 1
+
+    @staticmethod
+    def chosen_of(trials: Sequence[AttentionTrial]) -> AttentionTrial | None:
+        """The fastest way to compute attention that is right, the first one that is nearly so; None where none is."""
+        right = [trial for trial in trials if trial.passed]
+        fastest = min((trial.seconds for trial in right), default=0.0)
+        return next((trial for trial in right if trial.seconds <= NEARLY_AS_FAST * fastest), None)
+
+    @property
+    def chosen_attention(self) -> AttentionTrial | None:
+        return self.chosen_of(self.attention)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all that the studio cannot do without is right."""
+        wrong = any(not difference.passed and not difference.consequence for difference in self.differences)
+        return not wrong and (not self.attention or self.chosen_attention is not None)
+
+    def is_wrong(self, part: str) -> bool:
+        """Whether a part was compared and found wrong."""
+        return any(not difference.passed for difference in self.differences if difference.part == part)
+
+    @property
+    def avoided(self) -> tuple[DeviceDifference, ...]:
+        """What is wrong, and the studio does without."""
+        return tuple(d for d in self.differences if not d.passed and d.consequence)
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        if not self.differences and not self.attention:
+            return f"The studio runs on the {self.device_name}: there is no other device to compare it with."
+        if not self.passed:
+            return (
+                f"{self.device_name} does not compute what the CPU computes: {self._worst}. Start the studio with "
+                f"--cpu, and update the operating system and torch ({self.torch_version})."
+            )
+        right = [difference for difference in self.differences if difference.passed]
+        worst = max(right, key=lambda d: d.difference / d.limit)
+        chosen = self.chosen_attention
+        return " ".join(
+            (
+                f"{self.device_name} computes what the CPU computes: the largest difference is "
+                f"{worst.difference:.1e} ({worst.part}), {worst.limit:.0e} is allowed.",
+                *((f"Attention: {chosen.label}, the fastest that is right.",) if chosen else ()),
+                *(f"Wrong here: {avoided.part}; {avoided.consequence}." for avoided in self.avoided),
+            )
+        )
+
+    @property
+    def _worst(self) -> str:
+        if self.attention and self.chosen_attention is None:
+            return f"no way to compute attention is right, of {len(self.attention)} that were tried"
+        needed = (difference for difference in self.differences if not difference.consequence)
+        worst = max(needed, key=lambda d: d.difference / d.limit)
+        return f"{worst.part} differs by {worst.difference:.1e}, {worst.limit:.0e} is allowed"
+
+
+class EngineFacts(Fact):
+    """The device, and what is loaded on it. `device_check` is None where it was not made, as on a CPU."""
+
+    device: str
+    device_name: str
+    precision: PrecisionDecision
+    model: str
+    model_folder: str
+    model_revision: str = ""
+    parameters: int
+    width: int
+    height: int
+    load_seconds: float
+    load_memory: MemoryUse
+    notes: tuple[str, ...] = ()
+    device_check: DeviceCheck | None = None
+
+
+class ValidPicture(Fact):
+    """A picture of the smoke test that passed every check; `file` is relative to the report."""
+
+    prompt: str
+    seed: int
+    file: str
+    shape: tuple[int, int, int]
+    dtype: str
+    low: int
+    high: int
+    checks: tuple[Check, ...]
+    timings: Timings
+    memory: MemoryUse
+    valid: Literal[True] = True
+
+
+class InvalidPicture(Fact):
+    """A picture of the smoke test that failed a check: which, why, what to try, and where its copy lies."""
+
+    prompt: str
+    seed: int
+    checks: tuple[Check, ...]
+    error: str
+    valid: Literal[False] = False
+
+
+PictureRecord = Annotated[ValidPicture | InvalidPicture, Field(discriminator="valid")]
+
+
+class LoraUsed(Fact):
+    """A LoRA that acted in a picture. `sha256` is of its whole file, so that the very same one can be found again."""
+
+    name: str
+    strength: float
+    sha256: str
+
+
+class LoraCard(Fact):
+    """A LoRA of the library as its file tells of itself. `problem` says why it cannot be used; empty where it can."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    title: str = ""
+    description: str = ""
+    trigger: str = ""
+    base_model: str = ""
+    rank: int | None = None
+    thumbnail: str = ""
+    problem: str = ""
+
+
+class ImageRecord(Fact):
+    """All that is needed to make a picture again, and what its checks saw. It is kept inside the picture's file."""
+
+    settings: GenerationSettings
+    width: int
+    height: int
+    model: str
+    model_revision: str
+    scheduler: str
+    loras: tuple[LoraUsed, ...]
+    device: str
+    precision: PrecisionName
+    checks: tuple[Check, ...]
+    timings: Timings
+    made_at: datetime
+    versions: dict[str, str]
+
+
+class MadeImage(Fact):
+    """A picture of the Generate mode that passed every check, and its file."""
+
+    path: Path
+    record: ImageRecord
+    valid: Literal[True] = True
+
+
+class FailedImage(Fact):
+    """A picture that failed a check: which, and what to try."""
+
+    settings: GenerationSettings
+    checks: tuple[Check, ...]
+    error: str
+    valid: Literal[False] = False
+
+
+class ImagesReport(Fact):
+    """The pictures of one press of Generate, as far as they are made."""
+
+    settings: ImagesSettings
+    images: tuple[Annotated[MadeImage | FailedImage, Field(discriminator="valid")], ...] = ()
+    finished: bool = False
+    cancelled: bool = False
+
+
+class SmokeReport(Fact):
+    """The whole smoke test: what `report.json` holds."""
+
+    started_at: datetime
+    settings: SmokeSettings
+    engine: EngineFacts
+    pictures: tuple[PictureRecord, ...]
+    versions: dict[str, str]
+    cancelled: bool = False
+
+    @property
+    def valid_pictures(self) -> tuple[ValidPicture, ...]:
+        return tuple(picture for picture in self.pictures if isinstance(picture, ValidPicture))
+
+    @property
+    def passed(self) -> bool:
+        """True only when every prompt has its picture, and every picture is valid."""
+        return len(self.valid_pictures) == len(self.settings.prompts)
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Seconds of each valid picture, in order."""
+        return tuple(picture.timings.total_seconds for picture in self.valid_pictures)
+
+    @property
+    def verdict(self) -> str:
+        """PASS or FAIL, and why, in words; STOPPED where it was cancelled."""
+        total, valid = len(self.settings.prompts), len(self.valid_pictures)
+        if self.passed:
+            return f"PASS: {valid} of {total} pictures are valid."
+        if self.cancelled:
+            return f"STOPPED: cancelled after {len(self.pictures)} of {total} pictures, so there is no verdict."
+        reasons = " ".join(f"{p.prompt}: {p.error}" for p in self.pictures if isinstance(p, InvalidPicture))
+        return f"FAIL: {total - valid} of {total} pictures are not valid. {reasons}"
+
+
+class SavedReport(Fact):
+    """A report and the folder it was saved in, with its pictures."""
+
+    folder: Path
+    report: SmokeReport

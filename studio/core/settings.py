@@ -1,0 +1,318 @@
+"""Every setting of the studio: the only home of defaults, bounds, labels and help texts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar, get_args
+
+from annotated_types import Ge, Le, MultipleOf
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from studio.core.errors import SettingsError
+
+PrecisionName = Literal["float32", "float16", "bfloat16"]
+PredictionType = Literal["auto", "epsilon", "v_prediction"]
+PictureFormatName = Literal["png", "jpeg", "webp"]
+SchedulerName = Literal[
+    "model's own",
+    "DDIM",
+    "PNDM",
+    "Euler",
+    "Euler a",
+    "DPM++ 2M",
+    "DPM++ 2M Karras",
+    "UniPC",
+    "DDPM",
+    "LCM",
+]
+SCHEDULER_NAMES: tuple[SchedulerName, ...] = get_args(SchedulerName)
+
+SHIPPED_MODEL = "shoes-demo"
+SEED_MAX = 2**63 - 1
+LCM_MAX_STEPS = 50
+"""diffusers' LCMScheduler picks its steps among the 50 of `original_inference_steps`."""
+RELATED_SETTINGS = ("scheduler", "num_inference_steps")
+"""Generation settings whose values must fit each other: `GenerationSettings` checks them together."""
+
+
+def _whole_characters(text: str) -> str:
+    """Half a character (a lone surrogate), as damaged JSON may hold one: no tokenizer and no file takes it."""
+    if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError("must hold whole characters (write the text anew)")
+    return text
+
+
+PromptText = Annotated[str, AfterValidator(_whole_characters)]
+
+
+class Settings(BaseModel):
+    """Frozen, and a name it does not know is an error, not silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Settings):
+    """Which model to load, and how."""
+
+    model: str = Field(
+        SHIPPED_MODEL,
+        title="Model",
+        min_length=1,
+        description="The shipped model (shoes-demo), a folder in diffusers' layout, a single .safetensors checkpoint "
+        "of Stable Diffusion 1.x, or a Hugging Face id (owner/name, or owner/name@revision).",
+    )
+    precision: PrecisionName = Field(
+        "float32",
+        title="Precision",
+        description="float16 and bfloat16 are used on CUDA only; elsewhere they are raised to float32.",
+    )
+    tf32: bool = Field(
+        False,
+        title="TF32",
+        description="Computes float32 faster on NVIDIA GPUs from Ampere on, by rounding the inputs of products to ten "
+        "bits. No effect elsewhere.",
+    )
+    attention_slicing: bool = Field(
+        False,
+        title="Attention slicing",
+        description="Saves memory by computing attention in small parts: the same images, a little slower. On a "
+        "Mac attention is computed in parts anyway.",
+    )
+    prediction_type: PredictionType = Field(
+        "auto",
+        title="Prediction",
+        description="What the U-Net predicts. auto: as the model says. Choose v_prediction for a single-file "
+        "checkpoint that was trained so and does not say it (its pictures are brown noise otherwise).",
+    )
+
+
+class LoraChoice(Settings):
+    """A LoRA of the library, and how strongly it acts."""
+
+    name: str = Field(min_length=1, title="LoRA", description="Its name in the library: the file's, without ending.")
+    strength: Annotated[float, Ge(-4), Le(4)] = Field(
+        1.0, title="Strength", description="1 as it was trained, 0 without effect; below 0 it does the opposite."
+    )
+
+
+class GenerationSettings(Settings):
+    """One image: one call of `PipelineManager.generate()`. Names are diffusers'."""
+
+    prompt: PromptText = Field(title="Prompt", description="What the picture shows, in words.")
+    negative_prompt: PromptText = Field("", title="Negative prompt", description="What to keep out of the picture.")
+    num_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
+        25, title="Steps", description="Denoising steps. 20 to 30 is usual; time grows in proportion."
+    )
+    guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
+        7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
+    )
+    guidance_start: Annotated[float, Ge(0), Le(1)] = Field(
+        0.0,
+        title="Guidance from",
+        description="Share of the steps after which guidance begins. Guiding fewer steps saves their time and "
+        "changes the picture.",
+    )
+    guidance_end: Annotated[float, Ge(0), Le(1)] = Field(
+        1.0, title="Guidance until", description="Share of the steps after which guidance ends."
+    )
+    scheduler: SchedulerName = Field(
+        "model's own",
+        title="Scheduler",
+        description="How noise becomes a picture. LCM needs an LCM LoRA and 4 to 8 steps, at most 50.",
+    )
+    width: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
+        None, title="Width", description="In pixels, a multiple of 8. Empty: the model's own size."
+    )
+    height: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
+        None, title="Height", description="In pixels, a multiple of 8. Empty: the model's own size."
+    )
+    seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
+        42, title="Seed", description="The same seed and settings give the same picture, on every machine."
+    )
+    long_prompt: bool = Field(
+        False,
+        title="Long prompts",
+        description="Encode what is past 75 tokens in further parts, instead of cutting it off.",
+    )
+    loras: tuple[LoraChoice, ...] = Field(
+        (),
+        title="LoRAs",
+        max_length=8,
+        description="Which LoRAs act, and how strongly. <lora:name:0.8> in the prompt adds one.",
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "GenerationSettings":
+        if self.scheduler == "LCM" and self.num_inference_steps > LCM_MAX_STEPS:
+            raise ValueError(
+                f"num_inference_steps must be at most {LCM_MAX_STEPS} with the scheduler LCM, got "
+                f"{self.num_inference_steps}: lower the steps (4 to 8 are usual for LCM), or choose another scheduler"
+            )
+        return self
+
+
+class ImagesSettings(Settings):
+    """Some images: one press of Generate. Image i has seed + i."""
+
+    generation: GenerationSettings
+    num_images: Annotated[int, Ge(1), Le(64)] = Field(
+        1, title="Images", description="How many pictures to make; each has the seed after the one before."
+    )
+
+    def generations(self) -> tuple[GenerationSettings, ...]:
+        """One `GenerationSettings` for each image, in order."""
+        first = self.generation
+        return tuple(
+            first.model_copy(update={"seed": (first.seed + i) % (SEED_MAX + 1)}) for i in range(self.num_images)
+        )
+
+
+class CompareSettings(Settings):
+    """Left against right: every prompt with every seed, both sides from the same noise."""
+
+    prompts: tuple[PromptText, ...] = Field(
+        min_length=1, max_length=8, title="Prompts", description="One to a line, at most eight."
+    )
+    num_seeds: Annotated[int, Ge(1), Le(8)] = Field(
+        1, title="Seeds", description="How many seeds for each prompt, from the first one on."
+    )
+    generation: GenerationSettings = Field(description="What both sides share; its prompt and LoRAs are not used.")
+    left: tuple[LoraChoice, ...] = Field((), title="Left", description="LoRAs of the left side. None: the base model.")
+    right: tuple[LoraChoice, ...] = Field((), title="Right", description="LoRAs of the right side.")
+    strip: tuple[Annotated[float, Ge(-4), Le(4)], ...] = Field(
+        (),
+        max_length=9,
+        title="Strength strip",
+        description="Strengths at which the right side is drawn once more, for the first prompt and seed.",
+    )
+
+    def pairs(self) -> tuple[tuple[GenerationSettings, GenerationSettings], ...]:
+        """(left, right) of every prompt and seed, prompts first."""
+        return tuple(
+            (self._side(prompt, i, self.left), self._side(prompt, i, self.right))
+            for prompt in self.prompts
+            for i in range(self.num_seeds)
+        )
+
+    def strip_generations(self) -> tuple[GenerationSettings, ...]:
+        """The right side at each strength of the strip; with several LoRAs all are scaled alike."""
+        return tuple(self._side(self.prompts[0], 0, _scaled(self.right, factor)) for factor in self.strip)
+
+    @property
+    def num_pictures(self) -> int:
+        """How many pictures it takes: what is asked for twice is made once."""
+        return len({settings for pair in self.pairs() for settings in pair} | {*self.strip_generations()})
+
+    def _side(self, prompt: str, index: int, loras: tuple[LoraChoice, ...]) -> GenerationSettings:
+        seed = (self.generation.seed + index) % (SEED_MAX + 1)
+        return self.generation.model_copy(update={"prompt": prompt, "seed": seed, "loras": loras})
+
+
+def _scaled(loras: tuple[LoraChoice, ...], factor: float) -> tuple[LoraChoice, ...]:
+    """Each strength times the factor, kept in its bounds; none at factor 0."""
+    if factor == 0:
+        return ()
+    return tuple(LoraChoice(name=lora.name, strength=min(4, max(-4, lora.strength * factor))) for lora in loras)
+
+
+SEED_REPORT_PROMPTS = (
+    "professional product photo of black casual shoes, white background",
+    "professional product photo of brown leather shoes, white background",
+    "professional product photo of white sneakers, white background",
+)
+
+
+class SmokeSettings(Settings):
+    """The smoke test: the seed report's three prompts with its settings."""
+
+    prompts: tuple[str, str, str] = Field(
+        SEED_REPORT_PROMPTS, title="Prompts", description="One picture is made for each."
+    )
+    num_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
+        25, title="Steps", description="Denoising steps for each picture."
+    )
+    guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
+        7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
+    )
+    seed: Annotated[int, Ge(0), Le(SEED_MAX - 2)] = Field(
+        42, title="Seed", description="The three pictures have this seed and the next two."
+    )
+
+    def generations(self) -> tuple[GenerationSettings, ...]:
+        """One `GenerationSettings` for each prompt, in order."""
+        return tuple(
+            GenerationSettings(
+                prompt=prompt,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+                seed=self.seed + i,
+            )
+            for i, prompt in enumerate(self.prompts)
+        )
+
+
+class ServerSettings(Settings):
+    """How the studio's page is served."""
+
+    port: Annotated[int, Ge(1), Le(65535)] | None = Field(
+        None, title="Port", description="The port to serve on. Empty: the first free one from 7860."
+    )
+    open_browser: bool = Field(True, title="Open browser", description="Open the page in the browser.")
+    listen: bool = Field(False, title="Listen", description="Serve to other machines too. Needs a file with passwords.")
+    auth_file: Path | None = Field(
+        None, title="Auth file", description="A text file with one user:password on each line."
+    )
+    cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def parse_settings(kind: type[SettingsT], values: Mapping[str, object]) -> SettingsT:
+    """Make settings from what a person typed.
+
+    Raises:
+        SettingsError: one sentence for each rule that is broken, naming the setting, the rule and the value.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        sentences = []
+        for problem in error.errors():
+            name = str(problem["loc"][0]) if problem["loc"] else ""
+            if not name or (isinstance(problem["input"], Mapping | Settings) and problem["type"] == "value_error"):
+                # A rule between settings, of these or of some inside them: its own words name them.
+                sentences.append(f"{problem['msg'].removeprefix('Value error, ')}.")
+                continue
+            rule = _rule(kind.model_fields.get(name), problem["msg"])
+            place = " ".join(str(step + 1 if isinstance(step, int) else step) for step in problem["loc"])
+            sentences.append(f"{place} {rule}, got {problem['input']!r}.")
+        raise SettingsError(" ".join(dict.fromkeys(sentences))) from error
+
+
+def bounds(kind: type[Settings], name: str) -> tuple[float | None, float | None]:
+    """The least and the greatest value of a number setting; None where there is no bound."""
+    return _bounds(kind.model_fields[name])
+
+
+def _bounds(field: FieldInfo) -> tuple[float | None, float | None]:
+    rules = [*field.metadata]
+    for option in getattr(field.annotation, "__args__", ()):
+        rules += getattr(option, "__metadata__", ())
+    low = next((rule.ge for rule in rules if isinstance(rule, Ge)), None)
+    high = next((rule.le for rule in rules if isinstance(rule, Le)), None)
+    return (
+        low if isinstance(low, int | float) else None,
+        high if isinstance(high, int | float) else None,
+    )
+
+
+def _rule(field: FieldInfo | None, message: str) -> str:
+    """The rule in words: with both bounds where the setting has them, else pydantic's own words."""
+    if field is None:
+        return "is not a setting"
+    low, high = _bounds(field)
+    if low is not None and high is not None and ("than or equal" in message or "less than" in message):
+        return f"must be between {low:g} and {high:g}" if high < 1e6 else f"must be at least {low:g}"
+    rule = message.removeprefix("Input ").removeprefix("Value error, ")
+    return rule[0].lower() + rule[1:]

@@ -1,0 +1,1 @@
+"""Datasets: layouts, reading, checks, edits, export. No torch."""

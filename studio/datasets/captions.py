@@ -1,0 +1,205 @@
+"""Caption files: strict UTF-8, one line each; what is not is named with its byte, and can be read by a guess.
+
+Captions from the columns of a table: `{baseColour} {articleType}`.
+
+The substitution is our own: `str.format` would let a template reach into objects.
+"""
+
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.core.errors import DatasetError
+from studio.core.text_encoding import guess_text
+from studio.datasets.source import Problem
+
+MAX_CAPTION_BYTES = 64 * 1024
+_UTF8_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class CaptionReading:
+    """A caption file's text, on one line; None where it cannot be read, and `problems` says why."""
+
+    text: str | None
+    problems: tuple[Problem, ...] = ()
+
+
+def read_caption(path: Path) -> CaptionReading:
+    """Read a caption file. Never raises for what it holds, nor for what it is."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
+            return _rejected("caption not a file", "The caption's name belongs to something that is no file.")
+        if status.st_size > MAX_CAPTION_BYTES:
+            return _rejected(
+                "caption too large",
+                f"The caption file has {status.st_size:,} bytes, and a caption is a line or two. Look what it is.",
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        return _rejected("caption unreadable", f"The caption file cannot be read ({error.strerror}).")
+    return decode_caption(content)
+
+
+def decode_caption(content: bytes) -> CaptionReading:
+    """The text of a caption file's bytes."""
+    problems = []
+    whole = content
+    if content.startswith(_UTF8_MARK):
+        content = content[len(_UTF8_MARK) :]
+        problems.append(_note("caption with BOM", "The caption file begins with a byte order mark, which is left out."))
+    try:
+        decoded = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return _not_utf8(whole, error.start + len(whole) - len(content))
+    if "\0" in decoded:
+        return _with_nul(whole)
+    lines = [" ".join(line.split()) for line in decoded.splitlines()]
+    filled = [line for line in lines if line]
+    if not filled:
+        problems.append(_note("caption empty", "The caption file is empty, so the picture is learned for no prompt."))
+    if len(filled) > 1:
+        sentence = f"The caption file has {len(filled)} lines, which are joined to one."
+        problems.append(_note("caption of several lines", sentence))
+    return CaptionReading(" ".join(filled), tuple(problems))
+
+
+def guess_caption(path: Path) -> tuple[str, str]:
+    """Read a caption that is not UTF-8 in the encoding that fits it best: (text, encoding).
+
+    A guess: short texts fit many encodings, so whoever asked must look at the result.
+
+    Raises:
+        DatasetError: where no encoding fits, or it is no caption file.
+        OSError: where it cannot be read.
+    """
+    if not path.is_file() or path.stat().st_size > MAX_CAPTION_BYTES:
+        raise DatasetError(f"{path.name} is no caption file.")
+    text, encoding = guess_text(path.read_bytes())
+    return " ".join(text.split()), encoding
+
+
+def check_typed(key: str, caption: str) -> str:
+    """A caption that was typed for an image, as it is.
+
+    Raises:
+        DatasetError: where it is too long, or no text.
+    """
+    try:
+        num_bytes = len(caption.encode())
+    except UnicodeEncodeError as error:
+        character = f"U+{ord(caption[error.start]):04X}"
+        raise DatasetError(
+            f"The caption of {key} cannot be saved: its character {error.start + 1} ({character}) is half of one. "
+            "Delete it and type it again."
+        ) from error
+    if num_bytes > MAX_CAPTION_BYTES:
+        raise DatasetError(
+            f"The caption of {key} must have at most {MAX_CAPTION_BYTES:,} bytes, got {num_bytes:,}. Shorten it: a "
+            "caption is a line or two."
+        )
+    return caption
+
+
+def _not_utf8(content: bytes, position: int) -> CaptionReading:
+    sentence = f"Byte {position + 1} of the caption file, 0x{content[position]:02x}, is not UTF-8."
+    return _recodable("caption not UTF-8", sentence, content)
+
+
+def _with_nul(content: bytes) -> CaptionReading:
+    """A zero byte is valid UTF-8, and yet no text; UTF-16 without its mark is full of them."""
+    sentence = f"Byte {content.index(0) + 1} of the caption file is zero, so it is no plain text."
+    return _recodable("caption with NUL", sentence, content)
+
+
+def _recodable(code: str, sentence: str, content: bytes) -> CaptionReading:
+    try:
+        text, encoding = guess_text(content)
+    except DatasetError:
+        return _rejected(code, f"{sentence} Write the caption anew, as UTF-8.")
+    shown = " ".join(text.split())[:80]
+    problem = Problem(
+        code=code,
+        severity="reject",
+        sentence=f"{sentence} It could be {encoding}: “{shown}”. Re-encode the caption if that reads right.",
+        remedies=("recode caption", "exclude"),
+    )
+    return CaptionReading(None, (problem,))
+
+
+def _rejected(code: str, sentence: str) -> CaptionReading:
+    return CaptionReading(None, (Problem(code=code, severity="reject", sentence=sentence, remedies=("exclude",)),))
+
+
+def _note(code: str, sentence: str) -> Problem:
+    return Problem(code=code, severity="note", sentence=sentence)
+
+
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
+_OPEN, _CLOSE = "\ue000", "\ue001"  # stand for braces meant literally, and for those in values
+
+
+def columns_of(template: str) -> tuple[str, ...]:
+    """The columns that a template names, in its order.
+
+    Raises:
+        DatasetError: where a brace is not closed, or stands for nothing.
+    """
+    names = []
+    for match in _PIECE.finditer(template):
+        if match.group() in ("{", "}"):
+            raise DatasetError(
+                f"template has a single {match.group()} at character {match.start() + 1}. Write {{column}} for a "
+                f"column, or {match.group() * 2} for the brace itself."
+            )
+        if match.group(1) is not None:
+            names.append(match.group(1).strip())
+    return tuple(dict.fromkeys(names))
+
+
+def check_template(template: str, columns: Sequence[str]) -> None:
+    """See that every column of the template is there.
+
+    Raises:
+        DatasetError: naming the first that is not, and those that are.
+    """
+    for name in columns_of(template):
+        if name not in columns:
+            there = ", ".join(columns)
+            raise DatasetError(f"template names the column {name!r}, which is not there. There are: {there}.")
+
+
+def fill_template(template: str, attributes: Mapping[str, str]) -> str:
+    """The caption of one row. What is missing leaves no gap: no double space, no stray comma, no empty brackets.
+
+    Raises:
+        DatasetError: where the template is wrong, or names a column that the row does not have.
+    """
+    check_template(template, tuple(attributes))
+
+    def fill(match: re.Match[str]) -> str:
+        if match.group() == "{{":
+            return _OPEN
+        if match.group() == "}}":
+            return _CLOSE
+        value = attributes[match.group(1).strip()].strip()
+        value = "" if value.lower() in _MISSING else value
+        return value.replace("{", _OPEN).replace("}", _CLOSE)
+
+    return tidy(_PIECE.sub(fill, template)).replace(_OPEN, "{").replace(_CLOSE, "}")
+
+
+def tidy(caption: str) -> str:
+    """Close the gaps that missing values leave."""
+    text = re.sub(r"\(\s*[,;\s]*\)|\[\s*[,;\s]*\]", " ", caption)
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+([,;:.!?)\]])", r"\1", text)
+    text = re.sub(r"([(\[])\s+", r"\1", text)
+    text = re.sub(r"([(\[])[,;]+\s*", r"\1", text)
+    text = re.sub(r"([,;])(?:\s*[,;])+", r"\1", text)
+    text = re.sub(r"[,;]([)\]])", r"\1", text)
+    return text.strip(" ,;")

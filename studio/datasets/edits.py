@@ -1,0 +1,299 @@
+"""What the user changed in a dataset: captions, exclusions, converted copies. A change is on the disk when it is done.
+
+The log is a file of JSON lines that is only ever appended to, so that a kill loses nothing that was said to be saved,
+and undo still works after a restart.
+
+Captions changed many at once: find and replace, words before and after, repeated words taken out.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from studio.core.errors import DatasetError
+from studio.core.results import Fact
+from studio.core.settings import Settings
+from studio.datasets.captions import tidy
+from studio.datasets.source import DatasetRow, Leftover, Problem
+
+TYPING_PAUSE = timedelta(seconds=10)
+"""Captions typed into one picture with no longer pause than this are undone together."""
+
+
+class TextChange(Fact):
+    """Before and after; None: as the source has it."""
+
+    before: str | None
+    after: str | None
+
+
+class SwitchChange(Fact):
+    """Before and after."""
+
+    before: bool
+    after: bool
+
+
+class Edit(Fact):
+    """One change, of one picture or of thousands, that is undone as one.
+
+    Attributes:
+        what: in words, for the undo button: `caption of a.png`, `replaced "shoe" in 12 captions`.
+        made_at: when, in UTC.
+        captions, excluded, converted: what changed, by the picture's key. `converted` holds names of files in the
+            dataset's own folder that are read in place of the source's.
+    """
+
+    what: str
+    made_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    captions: Mapping[str, TextChange] = {}
+    excluded: Mapping[str, SwitchChange] = {}
+    converted: Mapping[str, TextChange] = {}
+
+
+class _Line(Fact):
+    """One line of the log: a new edit, one that goes on from the last, or a step back or forth among them."""
+
+    act: Literal["do", "amend", "undo", "redo"]
+    edit: Edit | None = None
+
+
+class EditLog:
+    """All edits of one dataset, and what they come to. Not safe for threads: its owner holds a lock.
+
+    Attributes:
+        captions: by key, where the user's differs from the source's.
+        excluded: keys that the user took out.
+        converted: by key, the name of the copy that is read instead.
+        damaged: lines of the file that could not be understood; they are left in the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the log, if there is one.
+
+        Raises:
+            OSError: where it cannot be read.
+        """
+        self._path = path
+        self._done: list[Edit] = []
+        self._undone: list[Edit] = []
+        self.captions: dict[str, str] = {}
+        self.excluded: set[str] = set()
+        self.converted: dict[str, str] = {}
+        self.damaged: list[Leftover] = []
+        self._ends_whole = True
+        if path.is_file():
+            self._replay(path.read_bytes())
+
+    def apply(self, edit: Edit) -> None:
+        """Make a change and write it down.
+
+        Raises:
+            OSError: where it cannot be written; nothing is changed then.
+        """
+        amends = self._is_typed_on(edit)
+        self._append(_Line(act="amend" if amends else "do", edit=edit))
+        self._take(_Line(act="amend" if amends else "do", edit=edit))
+
+    @property
+    def next_undo(self) -> str:
+        """What undo would take back, in words; "" where there is nothing."""
+        return self._done[-1].what if self._done else ""
+
+    @property
+    def next_redo(self) -> str:
+        """What redo would do again, in words; "" where there is nothing."""
+        return self._undone[-1].what if self._undone else ""
+
+    def undo(self) -> Edit:
+        """Take the last change back.
+
+        Raises:
+            DatasetError: where there is none.
+            OSError: where it cannot be written; nothing is changed then.
+        """
+        if not self._done:
+            raise DatasetError("There is nothing to undo.")
+        edit = self._done[-1]
+        self._append(_Line(act="undo"))
+        self._take(_Line(act="undo"))
+        return edit
+
+    def redo(self) -> Edit:
+        """Do the change again that was taken back last.
+
+        Raises:
+            DatasetError: where there is none.
+            OSError: where it cannot be written; nothing is changed then.
+        """
+        if not self._undone:
+            raise DatasetError("There is nothing to do again.")
+        edit = self._undone[-1]
+        self._append(_Line(act="redo"))
+        self._take(_Line(act="redo"))
+        return edit
+
+    def _is_typed_on(self, edit: Edit) -> bool:
+        """Whether it goes on with typing into the caption that the last edit typed into."""
+        if not self._done or self._undone or edit.excluded or edit.converted or len(edit.captions) != 1:
+            return False
+        last = self._done[-1]
+        same = not (last.excluded or last.converted) and last.captions.keys() == edit.captions.keys()
+        return same and last.what == edit.what and edit.made_at - last.made_at <= TYPING_PAUSE
+
+    def _append(self, line: _Line) -> None:
+        """Write one line, all of it or none: a write that fails half-way is cut off again."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        content = line.model_dump_json(exclude_defaults=False).encode() + b"\n"
+        with self._path.open("ab") as file:
+            end = file.tell()
+            try:
+                file.write((b"" if self._ends_whole else b"\n") + content)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self._path, end)
+                raise
+        self._ends_whole = True
+
+    def _replay(self, content: bytes) -> None:
+        *lines, rest = content.split(b"\n")
+        for number, line in enumerate([*lines, *([rest] if rest else [])], start=1):
+            try:
+                self._take(_Line.model_validate_json(line))
+            except (ValidationError, DatasetError):
+                self.damaged.append(Leftover(name=f"{self._path.name} line {number}", problem=_DAMAGED_LINE))
+        self._ends_whole = not rest
+
+    def _take(self, line: _Line) -> None:
+        """Do what a line says, without writing it."""
+        if line.act in ("do", "amend") and line.edit is not None:
+            self._perform(line.edit)
+            before = self._done.pop() if line.act == "amend" and self._done else None
+            self._done.append(_joined(before, line.edit) if before else line.edit)
+            self._undone.clear()
+        elif line.act == "undo" and self._done:
+            edit = self._done.pop()
+            self._perform(_inverse(edit))
+            self._undone.append(edit)
+        elif line.act == "redo" and self._undone:
+            edit = self._undone.pop()
+            self._perform(edit)
+            self._done.append(edit)
+        else:
+            raise DatasetError(f"The line says {line.act}, but there is nothing to {line.act}.")
+
+    def _perform(self, edit: Edit) -> None:
+        _change_texts(self.captions, edit.captions)
+        _change_texts(self.converted, edit.converted)
+        self.excluded |= {key for key, change in edit.excluded.items() if change.after}
+        self.excluded -= {key for key, change in edit.excluded.items() if not change.after}
+
+
+_DAMAGED_LINE = Problem(
+    code="edit unreadable",
+    severity="note",
+    sentence="This line of the dataset's edits cannot be read, so what it changed is not in effect. Look whether a "
+    "caption or an exclusion is missing.",
+)
+
+
+def _change_texts(texts: dict[str, str], changes: Mapping[str, TextChange]) -> None:
+    for key, change in changes.items():
+        if change.after is None:
+            texts.pop(key, None)
+        else:
+            texts[key] = change.after
+
+
+def _inverse(edit: Edit) -> Edit:
+    return Edit(
+        what=edit.what,
+        captions={key: TextChange(before=c.after, after=c.before) for key, c in edit.captions.items()},
+        excluded={key: SwitchChange(before=c.after, after=c.before) for key, c in edit.excluded.items()},
+        converted={key: TextChange(before=c.after, after=c.before) for key, c in edit.converted.items()},
+    )
+
+
+def _joined(first: Edit, second: Edit) -> Edit:
+    """Two edits of one caption as one: before as the first found it, after as the second left it."""
+    ((key, change),) = second.captions.items()
+    whole = TextChange(before=first.captions[key].before, after=change.after)
+    return second.model_copy(update={"captions": {key: whole}})
+
+
+class BulkChange(Settings):
+    """What to do to each caption, in this order."""
+
+    find: str = Field("", title="Find", max_length=500, description="Text to look for in each caption.")
+    replace: str = Field("", title="Replace with", max_length=500, description="Empty: the text found is taken out.")
+    match_case: bool = Field(False, title="Match case", description="Tell capitals from small letters.")
+    whole_words: bool = Field(True, title="Whole words", description="“shoe” is then not found in “shoes”.")
+    remove_repeats: bool = Field(
+        False,
+        title="Remove repeated words",
+        description="Of equal parts between commas the first stays; a word doubled by mistake is said once.",
+    )
+    prefix: str = Field(
+        "", title="Words before", max_length=500, description="Such as a trigger word. Not added where it is already."
+    )
+    suffix: str = Field("", title="Words after", max_length=500, description="Not added where they are already.")
+
+
+def changed_captions(rows: Sequence[DatasetRow], change: BulkChange) -> dict[str, str]:
+    """The captions that the change would make other than they are, by key."""
+    changed = {row.key: change_caption(row.caption, change) for row in rows}
+    return {row.key: changed[row.key] for row in rows if changed[row.key] != row.caption}
+
+
+def change_caption(caption: str, change: BulkChange) -> str:
+    """One caption, changed."""
+    text = caption
+    if change.find:
+        pattern = re.escape(change.find)
+        if change.whole_words:
+            pattern = rf"(?<!\w){pattern}(?!\w)"
+        text = re.sub(pattern, lambda _: change.replace, text, flags=0 if change.match_case else re.IGNORECASE)
+        text = text if text == caption else tidy(text)
+    if change.remove_repeats:
+        text = _without_repeats(text)
+    prefix, suffix = change.prefix.strip(), change.suffix.strip()
+    if prefix and not _starts_with(text, prefix):
+        text = _glued(prefix, text)
+    if suffix and not _starts_with(text[::-1], suffix[::-1]):
+        text = _glued(text, suffix)
+    return " ".join(text.split())
+
+
+def describe(change: BulkChange, num_captions: int) -> str:
+    """What was done, for the undo button."""
+    parts = [f"“{change.find}” → “{change.replace}”"] if change.find else []
+    parts += ["repeats removed"] if change.remove_repeats else []
+    parts += [f"“{change.prefix.strip()}” before"] if change.prefix.strip() else []
+    parts += [f"“{change.suffix.strip()}” after"] if change.suffix.strip() else []
+    return f"{', '.join(parts)} in {num_captions:,} captions"
+
+
+def _starts_with(text: str, words: str) -> bool:
+    """Whether the words stand there as words, and not as the beginning of longer ones."""
+    rest = text.strip()[len(words) : len(words) + 1]
+    return text.strip().casefold().startswith(words.casefold()) and not (rest.isalnum() and words[-1:].isalnum())
+
+
+def _glued(first: str, second: str) -> str:
+    gap = "" if second.startswith((",", ";")) else " "
+    return f"{first.rstrip()}{gap}{second.lstrip()}".strip()
+
+
+def _without_repeats(caption: str) -> str:
+    text = re.sub(r"\b(\w+)(\s+\1\b)+", r"\1", caption, flags=re.IGNORECASE)
+    parts = [part.strip() for part in text.split(",")]
+    first: dict[str, str] = {}
+    for part in parts:
+        first.setdefault(part.casefold(), part)
+    return ", ".join(part for part in first.values() if part) if len(parts) > 1 else text

@@ -1,0 +1,247 @@
+"""A contact sheet: all pictures small on one, each with its name and caption.
+
+Captions written beside the pictures: only when the user says so, and never without keeping what was there.
+A dataset in other tools' layouts: imagefolder, kohya's folders, a zip. Every file is checked while it is copied.
+"""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import textwrap
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, ImageDraw, ImageFont
+
+from studio.core.errors import DatasetError, PictureFileError
+from studio.core.files import write_atomically
+from studio.datasets.opened import OpenedDataset
+from studio.datasets.snapshot import Snapshot, SnapshotEntry
+from studio.datasets.source import DatasetRow, Leftover, Problem
+from studio.images.decoding import open_rgb
+
+COLUMNS = 8
+CELL = 176
+PICTURE = 160
+TEXT_HEIGHT = 48
+MAX_PICTURES = 400
+_INK, _PALE, _PAPER = "#1f2430", "#55606f", "#ffffff"
+
+
+def make_contact_sheet(
+    rows: Sequence[DatasetRow], *, title: str, thumbnail_of: Callable[[DatasetRow], Path | None]
+) -> bytes:
+    """A JPEG of the first 400 rows.
+
+    Raises:
+        DatasetError: where there is no row.
+    """
+    if not rows:
+        raise DatasetError("There is no picture for a contact sheet.")
+    shown = rows[:MAX_PICTURES]
+    height = 40 + -(-len(shown) // COLUMNS) * (CELL + TEXT_HEIGHT)
+    sheet = Image.new("RGB", (COLUMNS * CELL + 16, height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    number = f"first {len(shown):,} of {len(rows):,}" if len(rows) > len(shown) else f"{len(rows):,} pictures"
+    _write(pen, (16, 10), f"{title}: {number}", size=16, ink=_INK)
+    for index, row in enumerate(shown):
+        x = 8 + index % COLUMNS * CELL
+        y = 40 + index // COLUMNS * (CELL + TEXT_HEIGHT)
+        _paste(sheet, thumbnail_of(row), x + 8, y)
+        _write(pen, (x + 8, y + PICTURE + 4), Path(row.key).name[-26:], size=11, ink=_INK)
+        for line, words in enumerate(textwrap.wrap(row.caption, 30)[:2]):
+            _write(pen, (x + 8, y + PICTURE + 19 + 14 * line), words, size=11, ink=_PALE)
+    content = io.BytesIO()
+    sheet.save(content, format="JPEG", quality=88)
+    return content.getvalue()
+
+
+def _paste(sheet: Image.Image, thumbnail: Path | None, x: int, y: int) -> None:
+    if thumbnail is None or not thumbnail.is_file():
+        ImageDraw.Draw(sheet).rectangle((x, y, x + PICTURE - 1, y + PICTURE - 1), outline=_PALE)
+        return
+    with Image.open(thumbnail, formats=("JPEG",)) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((PICTURE, PICTURE))
+    sheet.paste(small, (x + (PICTURE - small.width) // 2, y + (PICTURE - small.height) // 2))
+
+
+def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], words: str, *, size: int, ink: str) -> None:
+    """Letters that Pillow's own font lacks become boxes; none stops the sheet."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in words)
+    pen.text(place, printable, fill=ink, font=ImageFont.load_default(size))
+
+
+REPLACED = "replaced-captions"
+
+
+@dataclass(frozen=True)
+class SidecarsWritten:
+    """What was written; `kept` is the folder with what was there before, below the dataset's own."""
+
+    num_written: int
+    kept: Path
+    leftovers: tuple[Leftover, ...]
+
+
+def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
+    """Write each caption that the user edited to a .txt file beside its picture.
+
+    Raises:
+        DatasetError: where the dataset's captions come from a table, or none was edited.
+    """
+    if dataset.reading.layout not in ("sidecar", "kohya"):
+        raise DatasetError(
+            "This dataset's captions come from a table, which is not changed. Export it as an imagefolder or "
+            "as kohya's folders to take the captions along."
+        )
+    edited = [row for row in dataset.rows if row.caption_from == "your edit"]
+    if not edited:
+        raise DatasetError("No caption was edited, so there is nothing to write.")
+    kept = dataset.folder / REPLACED / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+    leftovers = []
+    for row in edited:
+        target = (Path(dataset.recipe.source) / row.key).with_suffix(".txt")
+        try:
+            if target.is_file():
+                copy = (kept / row.key).with_suffix(".txt")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(target, copy)
+            write_atomically(target, f"{row.caption}\n".encode())
+        except OSError as error:
+            sentence = f"Its caption could not be written ({error.strerror}). It stays in the dataset's recipe."
+            problem = Problem(code="not written", severity="note", sentence=sentence)
+            leftovers.append(Leftover(name=row.key, problem=problem))
+    return SidecarsWritten(len(edited) - len(leftovers), kept, tuple(leftovers))
+
+
+Progress = Callable[[int, int], None]
+
+# What `datasets` reads as a picture, and every trainer does.
+_KEPT_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
+_UNSAFE = re.compile(r"[^\w.()+-]+")
+_OWN_COLUMNS = ("file_name", "text")
+
+
+def export_imagefolder(snapshot: Snapshot, folder: Path, *, background: str, progress: Progress) -> None:
+    """Pictures with a metadata.jsonl, as `datasets.load_dataset("imagefolder", data_dir=…)` reads it.
+
+    Repeats are not in this layout: a column says them.
+
+    Raises:
+        DatasetError: where the folder is not empty, or a file changed since it was checked.
+        OSError: where the disk is full; the folder is then as it was.
+    """
+    with _new_folder(folder) as partial:
+        lines = []
+        for entry, name, content in _files(snapshot, background=background, progress=progress):
+            (partial / name).write_bytes(content)
+            lines.append(json.dumps(_metadata(entry, name), ensure_ascii=False))
+        (partial / "metadata.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def export_kohya(snapshot: Snapshot, folder: Path, *, background: str, progress: Progress) -> None:
+    """Folders `N_name` with N repeats, and a .txt caption beside each picture.
+
+    Raises:
+        DatasetError, OSError: as `export_imagefolder` does.
+    """
+    words = _UNSAFE.sub("-", snapshot.header.name).strip("-") or "pictures"
+    with _new_folder(folder) as partial:
+        for entry, name, content in _files(snapshot, background=background, progress=progress):
+            place = partial / f"{entry.repeats}_{words}" / name
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(content)
+            place.with_suffix(".txt").write_text(entry.caption + "\n", encoding="utf-8")
+
+
+def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Progress) -> None:
+    """An imagefolder in one file.
+
+    Raises:
+        DatasetError: where the file is there already, or a picture changed since it was checked.
+        OSError: where the disk is full; nothing is left behind.
+    """
+    if file.exists():
+        raise DatasetError(f"{file} is there already. Choose another name.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.part")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:  # pictures are packed already
+            lines = []
+            for entry, name, content in _files(snapshot, background=background, progress=progress):
+                archive.writestr(name, content)
+                lines.append(json.dumps(_metadata(entry, name), ensure_ascii=False))
+            archive.writestr("metadata.jsonl", "".join(f"{line}\n" for line in lines))
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _files(snapshot: Snapshot, *, background: str, progress: Progress) -> Iterator[tuple[SnapshotEntry, str, bytes]]:
+    """Each entry with a name that is its own, and what the file shall hold."""
+    taken: set[str] = set()
+    for number, entry in enumerate(snapshot.entries):
+        progress(number, len(snapshot.entries))
+        keep = not entry.needs_conversion and PurePosixPath(entry.key).suffix.lower() in _KEPT_SUFFIXES
+        name = _free_name(entry, taken, suffix=PurePosixPath(entry.key).suffix.lower() if keep else ".png")
+        yield entry, name, _content(entry, keep=keep, background=background)
+    progress(len(snapshot.entries), len(snapshot.entries))
+
+
+def _content(entry: SnapshotEntry, *, keep: bool, background: str) -> bytes:
+    path = Path(entry.path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{entry.key} can no longer be read ({error.strerror}). Open the dataset again.") from error
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise DatasetError(f"{entry.key} was changed since it was checked. Open the dataset again, then export.")
+    if keep:
+        return content
+    try:
+        image = open_rgb(path, background=background)
+    except PictureFileError as error:
+        raise DatasetError(f"{entry.key} cannot be converted: {error}") from error
+    png = io.BytesIO()
+    image.save(png, format="PNG")
+    return png.getvalue()
+
+
+def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
+    """The key on one level, safe on every system and unlike all others, their captions' names included."""
+    stem = _UNSAFE.sub("-", str(PurePosixPath(entry.key).with_suffix("")).replace("/", "__"))[:120].strip(".-") or "x"
+    name, number = stem, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.casefold())
+    return name + suffix
+
+
+def _metadata(entry: SnapshotEntry, name: str) -> dict[str, object]:
+    attributes = {f"source_{k}" if k in (*_OWN_COLUMNS, "repeats") else k: v for k, v in entry.attributes.items()}
+    return {"file_name": name, "text": entry.caption, "repeats": entry.repeats, **attributes}
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside the wanted one, which takes its place when all went well."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DatasetError(f"{folder} is not empty. Choose a new folder, so that nothing in it is lost.")
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.is_dir():
+            folder.rmdir()
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

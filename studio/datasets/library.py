@@ -1,0 +1,101 @@
+"""The datasets of `user_data/datasets/`: each a folder with its recipe, its edits, and what was dropped in."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+from natsort import natsorted
+from pydantic import ValidationError
+
+from studio.core.errors import DatasetError
+from studio.core.files import write_atomically
+from studio.datasets.opened import OpenedDataset
+from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.rows import CountTokens
+
+RECIPE = "recipe.json"
+FILES = "files"
+SNAPSHOT = "snapshot.jsonl"
+MAX_NAME_LENGTH = 80
+
+_NOT_IN_NAMES = re.compile(r"[^\w .()+-]+")
+
+
+class DatasetLibrary:
+    """The datasets of one folder. It keeps nothing in memory: what counts is on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        """Every dataset with a recipe, in natural order."""
+        if not self.folder.is_dir():
+            return []
+        return natsorted(entry.name for entry in self.folder.iterdir() if (entry / RECIPE).is_file())
+
+    def place(self, name: str) -> Path:
+        """The folder of a dataset, there or not.
+
+        Raises:
+            DatasetError: where the name is not one that the library gives.
+        """
+        if not name or name != safe_name(name):
+            raise DatasetError(f"name must be letters, digits, spaces and . ( ) + - _, got {name!r}.")
+        return self.folder / name
+
+    def free_name(self, wanted: str) -> str:
+        """The wanted name made safe, with a number where it is taken."""
+        name, number = safe_name(wanted), 1
+        while (self.folder / name).exists():
+            number += 1
+            name = f"{safe_name(wanted)[: MAX_NAME_LENGTH - 6]} {number}"
+        return name
+
+    def name_of_source(self, source: Path) -> str | None:
+        """The dataset that reads this folder; None where there is none."""
+        return next((name for name in self.names() if self._reads(name, source)), None)
+
+    def recipe(self, name: str) -> DatasetRecipe:
+        """The recipe of a dataset.
+
+        Raises:
+            DatasetError: where there is no such dataset, or its recipe is damaged.
+        """
+        path = self.place(name) / RECIPE
+        try:
+            return DatasetRecipe.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise DatasetError(f"There is no dataset {name} any more. Open its folder again.") from error
+        except ValidationError as error:
+            raise DatasetError(
+                f"The recipe of {name} cannot be read ({path}: {error.error_count()} mistakes). Open the folder of its "
+                "pictures again under another name; the edits are in edits.jsonl beside the recipe."
+            ) from error
+
+    def save_recipe(self, name: str, recipe: DatasetRecipe) -> None:
+        """Keep a recipe, new or changed.
+
+        Raises:
+            OSError: where it cannot be written; the old one is untouched.
+        """
+        write_atomically(self.place(name) / RECIPE, recipe.model_dump_json(indent=2).encode() + b"\n")
+
+    def open(self, name: str, *, count_tokens: CountTokens) -> OpenedDataset:
+        """Open a dataset; its pictures are not checked yet.
+
+        Raises:
+            DatasetError: where it or its source cannot be read.
+        """
+        return OpenedDataset(name, self.place(name), self.recipe(name), count_tokens=count_tokens)
+
+    def _reads(self, name: str, source: Path) -> bool:
+        try:
+            return Path(self.recipe(name).source) == source
+        except DatasetError:  # said when that dataset is opened
+            return False
+
+
+def safe_name(wanted: str) -> str:
+    """A name that is a folder's on every system, as like the wanted one as can be."""
+    name = _NOT_IN_NAMES.sub("-", unicodedata.normalize("NFC", wanted)).strip(" .-")[:MAX_NAME_LENGTH].strip(" .-")
+    return name or "dataset"

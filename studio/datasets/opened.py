@@ -1,0 +1,331 @@
+"""An open dataset: its rows as they stand, checked in the background, changed by edits that are saved at once."""
+
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from studio.core.errors import DatasetError, PictureFileError, system_error_sentence
+from studio.core.files import write_atomically
+from studio.datasets.buckets import Bucket, assign_bucket, buckets_for
+from studio.datasets.captions import check_typed, guess_caption
+from studio.datasets.checker import PictureChecker
+from studio.datasets.edits import Edit, EditLog, SwitchChange, TextChange
+from studio.datasets.inspection import PictureFacts
+from studio.datasets.query import DatasetQuery, RowPage, find_rows, take_page
+from studio.datasets.reading import read_source
+from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.rows import CountTokens, make_row, take_rows
+from studio.datasets.source import DatasetRow, Leftover, SourcePicture, SourceReading
+from studio.datasets.upload import NOT_TAKEN, read_not_taken
+from studio.images.decoding import open_rgb
+
+CONVERTED = "converted"
+EDITS = "edits.jsonl"
+VERSIONS_WHILE_CHECKING = 10
+
+
+@dataclass(frozen=True)
+class CheckProgress:
+    """How far the check is; `problem` says why it ended early, "" where it did not."""
+
+    num_checked: int
+    num_pictures: int
+    running: bool
+    problem: str = ""
+
+
+class OpenedDataset:
+    """One dataset in memory. Any thread may ask and change; changes are on the disk when the call returns.
+
+    Attributes:
+        name: of the dataset.
+        folder: what the studio keeps of it: recipe, edits, converted copies.
+        recipe: how it is read.
+        reading: what was found in its source.
+        not_taken: what was dropped on the page with it, but not taken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        recipe: DatasetRecipe,
+        *,
+        count_tokens: CountTokens,
+    ) -> None:
+        """Read the source folder; no picture is opened yet.
+
+        Raises:
+            DatasetError: where it cannot be read so.
+            OSError: where the edits cannot be read.
+        """
+        self.name = name
+        self.folder = folder
+        self.recipe = recipe
+        self.reading: SourceReading = read_source(Path(recipe.source), recipe.layout)
+        self.pictures = take_rows(self.reading.pictures, recipe)
+        self.buckets: tuple[Bucket, ...] = buckets_for(recipe.resolution)
+        self._count_tokens = count_tokens
+        self._by_key = {picture.key: picture for picture in self.pictures}
+        self.not_taken = read_not_taken(folder / NOT_TAKEN)
+        self._edits = EditLog(folder / EDITS)
+        self._lock = threading.RLock()
+        self._facts: dict[Path, PictureFacts] = {}
+        self._rows: dict[str, DatasetRow] = {}
+        self._stale: set[str] = set(self._by_key)
+        self._num_changes = 0
+        self._running = False
+        self._check_problem = ""
+
+    # What there is
+
+    @property
+    def num_changes(self) -> int:
+        """How many changes were made since it was opened, steps of undo and redo among them."""
+        return self._num_changes
+
+    @property
+    def version(self) -> str:
+        """Another one after every change that a page would show; while pictures are checked, ten times in all."""
+        progress = self.progress
+        steps = VERSIONS_WHILE_CHECKING * progress.num_checked // max(1, progress.num_pictures)
+        return f"{self._num_changes}-{steps}-{progress.running}"
+
+    @property
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """What became no picture, edits that cannot be read, and what of the drop was not taken."""
+        return (*self.reading.leftovers, *self._edits.damaged, *self.not_taken)
+
+    @property
+    def progress(self) -> CheckProgress:
+        """How far the check is."""
+        with self._lock:
+            checked = sum(self._path_of(picture) in self._facts for picture in self.pictures)
+            return CheckProgress(checked, len(self.pictures), self._running, self._check_problem)
+
+    @property
+    def rows(self) -> list[DatasetRow]:
+        """Every row, in the natural order of keys."""
+        with self._lock:
+            for key in self._stale:
+                self._rows[key] = self._make_row(self._by_key[key])
+            self._stale.clear()
+            return [self._rows[picture.key] for picture in self.pictures]
+
+    def has(self, key: str) -> bool:
+        """Whether a picture has that key."""
+        return key in self._by_key
+
+    def row(self, key: str) -> DatasetRow:
+        """One row.
+
+        Raises:
+            DatasetError: where no picture has that key.
+        """
+        with self._lock:
+            if key in self._stale or key not in self._rows:
+                self._rows[key] = self._make_row(self._picture(key))
+                self._stale.discard(key)
+            return self._rows[key]
+
+    def found(self, query: DatasetQuery) -> list[DatasetRow]:
+        """All rows that the query lets through."""
+        return find_rows(self.rows, query, bucket_of=self.bucket_words)
+
+    def page_with(self, query: DatasetQuery, key: str) -> int:
+        """The number of the page of those found that has a picture; the query's own where none has."""
+        keys = [row.key for row in self.found(query)]
+        return keys.index(key) // query.per_page + 1 if key in keys else query.page
+
+    def page(self, query: DatasetQuery) -> RowPage:
+        """One page of them."""
+        return take_page(self.found(query), query)
+
+    def bucket_words(self, row: DatasetRow) -> str:
+        """`512 × 640`; "" for a picture that cannot be read."""
+        if row.facts is None or not row.facts.is_usable:
+            return ""
+        bucket = assign_bucket(row.facts.width, row.facts.height, self.buckets).bucket
+        return f"{bucket.width} × {bucket.height}"
+
+    @property
+    def next_undo(self) -> str:
+        """What undo would take back, in words."""
+        return self._edits.next_undo
+
+    @property
+    def next_redo(self) -> str:
+        """What redo would do again, in words."""
+        return self._edits.next_redo
+
+    # The check
+
+    def check(self, checker: PictureChecker, *, stop: threading.Event | None = None) -> None:
+        """Look at every picture that was not looked at yet. Blocks; rows tell of each as soon as it is checked."""
+        with self._lock:
+            self._running, self._check_problem = True, ""
+            paths = {self._path_of(picture): picture.key for picture in self.pictures}
+            missing = [path for path in paths if path not in self._facts]
+
+        def take(path: Path, facts: PictureFacts) -> None:
+            with self._lock:
+                self._facts[path] = facts
+                self._stale.add(paths[path])
+
+        try:
+            checker.check(missing, background=self.recipe.background, on_checked=take, stop=stop)
+        except OSError as error:
+            self._check_problem = system_error_sentence(error)
+        finally:
+            with self._lock:
+                self._running = False
+
+    # Changes
+
+    def set_caption(self, key: str, caption: str) -> None:
+        """Type a caption; the source's file stays as it is.
+
+        Raises:
+            DatasetError: where no picture has that key.
+            OSError: where it cannot be saved; nothing is changed then.
+        """
+        self.set_captions({key: caption}, what=f"caption of {key}")
+
+    def set_captions(self, captions: Mapping[str, str], *, what: str) -> int:
+        """Change many captions at once, undone as one; those that stay the same are left out.
+
+        Returns:
+            How many changed.
+
+        Raises:
+            DatasetError: where a picture is not there, or a text is no caption; nothing is changed then.
+            OSError: where they cannot be saved; nothing is changed then.
+        """
+        with self._lock:
+            changes = {}
+            for key, caption in captions.items():
+                row, wanted = self.row(key), check_typed(key, " ".join(caption.split()))
+                if wanted != row.caption:
+                    before = self._edits.captions.get(key)
+                    changes[key] = TextChange(before=before, after=wanted)
+            if changes:
+                self._apply(Edit(what=what, captions=changes))
+            return len(changes)
+
+    def reset_captions(self, keys: Sequence[str]) -> int:
+        """Give pictures the caption of their source again; how many changed."""
+        with self._lock:
+            edited = {key: self._edits.captions[key] for key in keys if key in self._edits.captions}
+            if edited:
+                changes = {key: TextChange(before=before, after=None) for key, before in edited.items()}
+                self._apply(Edit(what=f"back to the source's caption in {len(edited):,}", captions=changes))
+            return len(edited)
+
+    def set_excluded(self, keys: Sequence[str], excluded: bool) -> int:
+        """Take pictures out of training, or back in; how many changed."""
+        with self._lock:
+            changes = {
+                key: SwitchChange(before=not excluded, after=excluded)
+                for key in keys
+                if self._picture(key) and (key in self._edits.excluded) != excluded
+            }
+            if changes:
+                word = "excluded" if excluded else "took back"
+                which = next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} pictures"
+                self._apply(Edit(what=f"{word} {which}", excluded=changes))
+            return len(changes)
+
+    def recode_caption(self, key: str) -> str:
+        """Read a caption that is not UTF-8 in the encoding that fits it best, and keep it as an edit.
+
+        Returns:
+            The encoding.
+
+        Raises:
+            DatasetError: where no encoding fits, or the picture has no caption file.
+        """
+        file = Path(self.recipe.source) / self._picture(key).caption_from
+        if not self._picture(key).caption_from or not file.is_file():
+            raise DatasetError(f"{key} has no caption file to read again.")
+        caption, encoding = guess_caption(file)
+        self.set_captions({key: caption}, what=f"caption of {key} read as {encoding}")
+        return encoding
+
+    def convert(self, key: str, checker: PictureChecker) -> Path:
+        """Keep an upright RGB copy of a picture and use that from now on; the source's file stays as it is.
+
+        Raises:
+            DatasetError: where the picture cannot be read.
+            OSError: where the copy cannot be written.
+        """
+        picture = self._picture(key)
+        try:
+            image = open_rgb(picture.path, background=self.recipe.background)
+        except PictureFileError as error:
+            raise DatasetError(f"{key} cannot be converted: {error}") from error
+        copy = self.folder / CONVERTED / _copy_name(key)
+        write_atomically(copy, _png(image))
+        with self._lock:
+            change = TextChange(before=self._edits.converted.get(key), after=copy.name)
+            self._apply(Edit(what=f"converted a copy of {key}", converted={key: change}))
+        self.check(checker)
+        return copy
+
+    def undo(self) -> str:
+        """Take the last change back; what it was, in words."""
+        return self._step(self._edits.undo)
+
+    def redo(self) -> str:
+        """Do again what was taken back last; what it was, in words."""
+        return self._step(self._edits.redo)
+
+    def _step(self, act: Callable[[], Edit]) -> str:
+        with self._lock:
+            edit = act()
+            self._touch((*edit.captions, *edit.excluded, *edit.converted))
+            return edit.what
+
+    def _apply(self, edit: Edit) -> None:
+        self._edits.apply(edit)
+        self._touch((*edit.captions, *edit.excluded, *edit.converted))
+
+    def _touch(self, keys: Sequence[str]) -> None:
+        self._stale.update(key for key in keys if key in self._by_key)
+        self._num_changes += 1
+
+    def _picture(self, key: str) -> SourcePicture:
+        if key not in self._by_key:
+            raise DatasetError(f"The dataset {self.name} has no picture {key}. Open it again to see what there is.")
+        return self._by_key[key]
+
+    def _path_of(self, picture: SourcePicture) -> Path:
+        copy = self._edits.converted.get(picture.key)
+        return self.folder / CONVERTED / copy if copy else picture.path
+
+    def _make_row(self, picture: SourcePicture) -> DatasetRow:
+        path = self._path_of(picture)
+        return make_row(
+            picture,
+            path=path,
+            recipe=self.recipe,
+            edits=self._edits,
+            facts=self._facts.get(path),
+            buckets=self.buckets,
+            count_tokens=self._count_tokens,
+        )
+
+
+def _copy_name(key: str) -> str:
+    """Short enough for any file system, readable, and another one for every key."""
+    return f"{PurePosixPath(key).stem[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.png"
+
+
+def _png(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    return content.getvalue()

@@ -1,0 +1,140 @@
+"""Which rows are shown: searched, filtered, sorted, a page at a time."""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from annotated_types import Ge, Le
+from natsort import natsort_keygen
+from pydantic import Field
+
+from studio.core.settings import Settings
+from studio.datasets.source import DatasetRow
+
+SortName = Literal[
+    "name", "caption", "longest caption", "shortest caption", "largest", "smallest", "least white border"
+]
+SORT_NAMES: tuple[SortName, ...] = get_args(SortName)
+
+ANY = "any"
+ANY_PROBLEM = "something to see"
+NO_PROBLEM = "nothing wrong"
+MUST_BE_MENDED = "must be mended"
+EXCLUDED = "excluded"
+EDITED = "edited caption"
+NOT_CHECKED = "not checked yet"
+STATES = (ANY, MUST_BE_MENDED, ANY_PROBLEM, NO_PROBLEM, EXCLUDED, EDITED, NOT_CHECKED)
+"""Filters besides the problems' own codes."""
+
+
+class DatasetQuery(Settings):
+    """What the user asked to see."""
+
+    search: str = Field("", title="Search", description="Words of the caption or the file's name; all must be there.")
+    problem: str = Field(ANY, title="State", description="A state, or a problem by its name.")
+    bucket: str = Field(ANY, title="Bucket", description="The size that training gives the picture.")
+    column: str = Field(ANY, title="Column", description="A column of the table.")
+    value: str = Field(ANY, title="Value", description="A value of that column.")
+    sort: SortName = Field("name", title="Order", description="What comes first.")
+    page: Annotated[int, Ge(1)] = Field(1, title="Page", description="From 1.")
+    per_page: Annotated[int, Ge(1), Le(500)] = Field(60, title="Pictures a page", description="At most 500.")
+
+
+@dataclass(frozen=True)
+class RowPage:
+    """Some rows, and where they stand among those that were found.
+
+    Attributes:
+        number: which page this is, from 1; a number past the end gives the last one.
+        num_pages: at least 1.
+        num_rows: on all pages.
+        before, after: the rows next to these, on the pages before and after; None at the ends.
+    """
+
+    rows: tuple[DatasetRow, ...]
+    number: int
+    num_pages: int
+    num_rows: int
+    before: DatasetRow | None = None
+    after: DatasetRow | None = None
+
+
+def find_rows(
+    rows: Sequence[DatasetRow], query: DatasetQuery, *, bucket_of: Callable[[DatasetRow], str]
+) -> list[DatasetRow]:
+    """All rows that the query lets through, in its order.
+
+    Args:
+        bucket_of: a row's bucket in words (`512 × 640`); "" where it has none.
+    """
+    words = _folded(query.search).split()
+    found = [
+        row
+        for row in rows
+        if _has_state(row, query.problem)
+        and (query.bucket == ANY or bucket_of(row) == query.bucket)
+        and (ANY in (query.column, query.value) or row.attributes.get(query.column, "") == query.value)
+        and (not words or _has_words(row, words))
+    ]
+    if query.sort != "name":  # they come in the order of their names
+        found.sort(key=_SORT_KEYS[query.sort])
+    return found
+
+
+def take_page(found: Sequence[DatasetRow], query: DatasetQuery) -> RowPage:
+    """One page of them."""
+    num_pages = max(1, -(-len(found) // query.per_page))
+    number = min(query.page, num_pages)
+    start = (number - 1) * query.per_page
+    end = start + query.per_page
+    return RowPage(
+        tuple(found[start:end]),
+        number,
+        num_pages,
+        len(found),
+        before=found[start - 1] if start else None,
+        after=found[end] if end < len(found) else None,
+    )
+
+
+def _has_state(row: DatasetRow, state: str) -> bool:
+    if state == ANY:
+        return True
+    if state == EXCLUDED:
+        return row.excluded
+    if state == MUST_BE_MENDED:
+        return row.is_rejected and not row.excluded
+    if state == ANY_PROBLEM:
+        return bool(row.problems)
+    if state == NO_PROBLEM:
+        return row.facts is not None and not row.problems
+    if state == EDITED:
+        return row.caption_from == "your edit"
+    if state == NOT_CHECKED:
+        return row.facts is None
+    return any(problem.code == state for problem in row.problems)
+
+
+def _has_words(row: DatasetRow, words: Sequence[str]) -> bool:
+    text = _folded(f"{row.caption} {row.key}")
+    return all(word in text for word in words)
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _pixels(row: DatasetRow) -> int:
+    return row.facts.width * row.facts.height if row.facts else 0
+
+
+_by_nature = natsort_keygen()
+_SORT_KEYS: dict[SortName, Callable[[DatasetRow], Any]] = {
+    "caption": lambda row: (not row.caption, _by_nature(row.caption.casefold())),
+    "longest caption": lambda row: -len(row.caption),
+    "shortest caption": lambda row: len(row.caption),
+    "largest": lambda row: -_pixels(row),
+    "smallest": _pixels,
+    "least white border": lambda row: row.facts.border_whiteness if row.facts else 1.0,
+}

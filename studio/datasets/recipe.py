@@ -1,0 +1,72 @@
+"""A dataset's recipe: where its pictures lie and how they become training data. Saved, so that it can be rebuilt."""
+
+from typing import Annotated, Literal, get_args
+
+from annotated_types import Ge, Le, MultipleOf
+from pydantic import Field
+
+from studio.core.settings import Settings
+
+LayoutName = Literal["sidecar", "kohya", "imagefolder", "table", "fashion"]
+LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
+LAYOUT_TITLES: dict[LayoutName, str] = {
+    "sidecar": "Caption files beside the pictures",
+    "kohya": "kohya folders with repeats (10_shoe)",
+    "imagefolder": "Hugging Face imagefolder (metadata.jsonl or .csv)",
+    "table": "A table with a column of files (CSV or JSONL)",
+    "fashion": "Fashion products (styles.csv and images/)",
+}
+
+HexColour = Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
+
+
+class LayoutChoice(Settings):
+    """How the source folder is to be read."""
+
+    layout: LayoutName | None = Field(
+        None, title="Layout", description="How captions belong to pictures. Empty: recognised from what lies there."
+    )
+    table: str | None = Field(
+        None, title="Table", description="The CSV or JSONL file, below the folder. Empty: the one that was found."
+    )
+    image_column: str | None = Field(
+        None, title="Picture column", description="The table's column that names the picture. Empty: recognised."
+    )
+    caption_column: str | None = Field(
+        None, title="Caption column", description="The table's column that holds the caption. Empty: recognised."
+    )
+
+
+class RowChoice(Settings):
+    """Keep only rows whose column has one of these values."""
+
+    column: str = Field(min_length=1, title="Column", description="A column of the table.")
+    values: tuple[str, ...] = Field(min_length=1, title="Values", description="Rows with one of these are kept.")
+
+
+class DatasetRecipe(Settings):
+    """All that is needed to read the dataset again from the same files; edits are kept beside it."""
+
+    source: str = Field(min_length=1, title="Source", description="The folder of the pictures. It is never changed.")
+    layout: LayoutChoice = Field(default=LayoutChoice(), description="How the folder is to be read.")
+    rows: tuple[RowChoice, ...] = Field(
+        (), title="Rows", description="Only rows that satisfy every one of these are taken."
+    )
+    template: str | None = Field(
+        None,
+        title="Caption template",
+        max_length=2000,
+        description="Columns in braces become the caption: {baseColour} {articleType}. Empty: the captions found.",
+    )
+    background: HexColour = Field(
+        "#ffffff", title="Background", description="What transparent pictures are laid on. A LoRA learns it."
+    )
+    resolution: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] = Field(
+        512,
+        title="Resolution",
+        description="Training size: the side of a square with the area of every bucket. 512 for Stable Diffusion "
+        "1.5, 128 for the model inside.",
+    )
+    default_caption: str = Field(
+        "", title="Caption where there is none", max_length=2000, description="Used for pictures without a caption."
+    )

@@ -1,0 +1,284 @@
+"""Pictures that are there twice: the same file, or one that looks the same.
+
+What is in a dataset, in numbers: sizes, captions, words, brightness, values of its columns.
+The doctor's report: what must be mended, what is worth knowing, and how many pictures training will use.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from studio.core.results import Fact
+from studio.datasets.inspection import PictureFacts
+from studio.datasets.opened import OpenedDataset
+from studio.datasets.recipe import LAYOUT_TITLES
+from studio.datasets.rows import captions_all_alike
+from studio.datasets.source import DatasetRow, Problem, Severity
+
+MAX_DISTANCE = 6
+"""Of 64 bits of the difference hash: as far as re-encoded and resized copies of pictures on white get."""
+MAX_TINY_DIFFERENCE = 1.0
+"""Mean difference of 8 × 8 RGB pixels, of 255. Such copies get to 0.93; other colours of one shape start at 6."""
+MAX_ASPECT_DIFFERENCE = 0.05
+MAX_PAIRS = 500
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class DuplicatePair:
+    """Two pictures; the first stands before the second in the dataset. `distance` is in bits of 64."""
+
+    first_key: str
+    second_key: str
+    exact: bool
+    distance: int
+
+
+@dataclass(frozen=True)
+class DuplicateSearch:
+    """The pairs, exact ones first, then the nearest; `num_left_out` are beyond the number that is kept."""
+
+    pairs: tuple[DuplicatePair, ...]
+    num_left_out: int
+
+
+def find_duplicates(rows: Sequence[DatasetRow], *, max_distance: int = MAX_DISTANCE) -> DuplicateSearch:
+    """Every copy beside the first of its kind, and pairs that look alike.
+
+    Pictures without any difference between neighbouring places (one flat colour) look like nothing, and are compared
+    by their bytes only.
+    """
+    usable = [row for row in rows if row.facts is not None and row.facts.is_usable]
+    firsts: list[DatasetRow] = []
+    exact = []
+    by_content: dict[str, list[DatasetRow]] = defaultdict(list)
+    for row in usable:
+        same = by_content[_facts(row).sha256]
+        if same:
+            exact.append(DuplicatePair(same[0].key, row.key, exact=True, distance=0))
+        else:
+            firsts.append(row)
+        same.append(row)
+    near = _near_pairs([row for row in firsts if int(_facts(row).perceptual_hash, 16)], max_distance)
+    pairs = [*exact, *sorted(near, key=lambda pair: pair.distance)]
+    return DuplicateSearch(tuple(pairs[:MAX_PAIRS]), max(0, len(pairs) - MAX_PAIRS))
+
+
+def _near_pairs(rows: Sequence[DatasetRow], max_distance: int) -> list[DuplicatePair]:
+    """All pairs within the distances and of nearly one shape, in blocks that keep memory small."""
+    hashes_N = np.array([int(_facts(row).perceptual_hash, 16) for row in rows], dtype=np.uint64)
+    tiny_NC = np.array([list(bytes.fromhex(_facts(row).tiny)) for row in rows], dtype=np.int16)
+    aspects_N = np.array([_facts(row).width / _facts(row).height for row in rows])
+    pairs = []
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        distances_BN = np.bitwise_count(hashes_N[block, None] ^ hashes_N[None, start:])
+        for i, j in np.argwhere(distances_BN <= max_distance):
+            first, second = start + int(i), start + int(j)
+            if first >= second or abs(aspects_N[first] / aspects_N[second] - 1) > MAX_ASPECT_DIFFERENCE:
+                continue
+            if np.abs(tiny_NC[first] - tiny_NC[second]).mean() <= MAX_TINY_DIFFERENCE:
+                distance = int(distances_BN[i, j])
+                pairs.append(DuplicatePair(rows[first].key, rows[second].key, exact=False, distance=distance))
+    return pairs
+
+
+def _facts(row: DatasetRow) -> PictureFacts:
+    assert row.facts is not None
+    return row.facts
+
+
+NUM_SIZES = 12
+NUM_WORDS = 30
+NUM_VALUES = 12
+NUM_BINS = 10
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Names with how often each occurs, most first; `num_others` occurrences of names that are not listed."""
+
+    items: tuple[tuple[str, int], ...]
+    num_others: int = 0
+
+
+@dataclass(frozen=True)
+class DatasetStatistics:
+    """Of the pictures that training will use.
+
+    Attributes:
+        num_pictures: how many those are.
+        caption_words: (words of a caption, captions with so many), fewest words first.
+        brightness, border_whiteness: pictures in ten equal parts of 0 to 1.
+        columns: the values of each column of the table.
+    """
+
+    num_pictures: int
+    sizes: Counts
+    buckets: Counts
+    caption_words: tuple[tuple[int, int], ...]
+    words: Counts
+    brightness: tuple[int, ...]
+    border_whiteness: tuple[int, ...]
+    columns: dict[str, Counts]
+
+
+def summarise(rows: Sequence[DatasetRow], *, bucket_of: Callable[[DatasetRow], str]) -> DatasetStatistics:
+    """Count everything once.
+
+    Args:
+        bucket_of: a row's bucket in words; "" where it has none.
+    """
+    used = [(row, row.facts) for row in rows if row.is_used and row.facts is not None]
+    words_of = [[word.casefold() for word in _WORD.findall(row.caption)] for row, _ in used]
+    columns = dict.fromkeys(column for row, _ in used for column in row.attributes)
+    return DatasetStatistics(
+        num_pictures=len(used),
+        sizes=_counts((f"{facts.width} × {facts.height}" for _, facts in used), NUM_SIZES),
+        buckets=_counts((bucket_of(row) for row, _ in used), NUM_SIZES * 2),
+        caption_words=tuple(sorted(Counter(map(len, words_of)).items())),
+        words=_counts((word for words in words_of for word in set(words)), NUM_WORDS),
+        brightness=_bins([facts.brightness for _, facts in used]),
+        border_whiteness=_bins([facts.border_whiteness for _, facts in used]),
+        columns={
+            column: _counts((row.attributes.get(column) or "(empty)" for row, _ in used), NUM_VALUES)
+            for column in columns
+            if column.lower() not in ("id", "file_name")  # a name each: nothing to count
+        },
+    )
+
+
+def _counts(names: Iterable[str], num_listed: int) -> Counts:
+    counts = Counter(names)
+    listed = counts.most_common(num_listed)
+    return Counts(tuple(listed), counts.total() - sum(number for _, number in listed))
+
+
+def _bins(shares: Sequence[float]) -> tuple[int, ...]:
+    counts = Counter(min(NUM_BINS - 1, int(share * NUM_BINS)) for share in shares)
+    return tuple(counts[i] for i in range(NUM_BINS))
+
+
+WHY_NO_FLIP = (
+    "Mirroring pictures (flip augmentation) is off, and should stay so where left and right matter: lettering, logos, "
+    "the side from which a product is shown. It can be switched on for a training."
+)
+
+
+class Finding(Fact):
+    """A problem of one file."""
+
+    name: str
+    problem: Problem
+    excluded: bool = False
+
+
+class Duplicate(Fact):
+    """Two pictures that are the same, or nearly."""
+
+    first: str
+    second: str
+    exact: bool
+    distance: int
+
+
+class DatasetReport(Fact):
+    """A dataset as the check left it.
+
+    Attributes:
+        num_found: pictures in the source; `num_taken` of them pass the recipe's choice of rows.
+        num_used: how many training will use; `num_shown` counts each as often as it is repeated in an epoch.
+        findings: of pictures, worst first; leftovers too.
+        warnings: what is only seen in the whole, a sentence each.
+    """
+
+    source: str
+    layout: str
+    other_layouts: tuple[str, ...]
+    num_found: int
+    num_taken: int
+    num_unchecked: int
+    num_rejected: int
+    num_excluded: int
+    num_used: int
+    num_shown: int
+    num_with_caption: int
+    num_leftovers: int
+    findings: tuple[Finding, ...]
+    duplicates: tuple[Duplicate, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def must_be_mended(self) -> bool:
+        """Whether a file is lost to training that the user did not take out, or nothing is left to train on."""
+        lost = any(finding.problem.severity == "reject" and not finding.excluded for finding in self.findings)
+        return lost or self.num_used == 0
+
+    @property
+    def how_many(self) -> str:
+        """How the number that training will use comes about, in a sentence."""
+        steps = [f"{self.num_found:,} found"]
+        if self.num_taken != self.num_found:
+            steps.append(f"{self.num_found - self.num_taken:,} not among the chosen rows")
+        for number, why in (
+            (self.num_rejected, "that must be mended first"),
+            (self.num_excluded, "excluded by you"),
+            (self.num_unchecked, "not checked yet"),
+        ):
+            if number:
+                steps.append(f"{number:,} {why}")
+        total = f"{self.num_used:,} will be trained on"
+        if self.num_shown != self.num_used:
+            total += f", shown {self.num_shown:,} times an epoch with their repeats"
+        return " − ".join(steps) + f" = {total}."
+
+
+def make_report(dataset: OpenedDataset) -> DatasetReport:
+    """Put together all that is known of a dataset now; duplicates are looked for anew."""
+    rows = dataset.rows
+    used = [row for row in rows if row.is_used]
+    search = find_duplicates([row for row in rows if not row.excluded])
+    left_out = (
+        f"{search.num_left_out:,} more pairs look alike than are listed: exclude some, then look again."
+        if search.num_left_out
+        else ""
+    )
+    warnings = [sentence for sentence in (captions_all_alike(rows), dataset.progress.problem, left_out) if sentence]
+    return DatasetReport(
+        source=dataset.recipe.source,
+        layout=LAYOUT_TITLES[dataset.reading.layout],
+        other_layouts=tuple(LAYOUT_TITLES[n] for n in dataset.reading.recognised if n != dataset.reading.layout),
+        num_found=len(dataset.reading.pictures),
+        num_taken=len(rows),
+        num_unchecked=sum(row.facts is None and not row.excluded and not row.is_rejected for row in rows),
+        num_rejected=sum(row.is_rejected and not row.excluded for row in rows),
+        num_excluded=sum(row.excluded for row in rows),
+        num_used=len(used),
+        num_shown=sum(row.repeats for row in used),
+        num_with_caption=sum(bool(row.caption) for row in rows),
+        num_leftovers=len(dataset.leftovers),
+        findings=_findings(dataset, rows),
+        duplicates=tuple(
+            Duplicate(first=p.first_key, second=p.second_key, exact=p.exact, distance=p.distance) for p in search.pairs
+        ),
+        warnings=tuple(warnings),
+    )
+
+
+def count_problems(rows: Sequence[DatasetRow]) -> dict[str, int]:
+    """How many pictures have each problem, by its code, most first."""
+    counts = Counter(code for row in rows for code in {problem.code for problem in row.problems})
+    return dict(counts.most_common())
+
+
+_ORDER: dict[Severity, int] = {"reject": 0, "convert": 1, "note": 2}
+
+
+def _findings(dataset: OpenedDataset, rows: Sequence[DatasetRow]) -> tuple[Finding, ...]:
+    of_pictures = [Finding(name=r.key, problem=p, excluded=r.excluded) for r in rows for p in r.problems]
+    of_others = [Finding(name=leftover.name, problem=leftover.problem) for leftover in dataset.leftovers]
+    return tuple(sorted([*of_pictures, *of_others], key=lambda finding: _ORDER[finding.problem.severity]))

@@ -1,0 +1,138 @@
+"""From what was found, edited and checked to rows: which caption counts, and what is wrong with each."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from studio.datasets.buckets import Bucket, assign_bucket
+from studio.datasets.captions import fill_template
+from studio.datasets.edits import EditLog
+from studio.datasets.inspection import PictureFacts
+from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.source import DatasetRow, Problem, SourcePicture
+
+MAX_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
+EXTREME_ASPECT = 2.5  # of the longer side to the shorter: the centre crop then loses most of the picture
+
+CountTokens = Callable[[str], int]
+
+
+def take_rows(pictures: Sequence[SourcePicture], recipe: DatasetRecipe) -> list[SourcePicture]:
+    """Those that every row choice of the recipe keeps."""
+    wanted = [(choice.column, frozenset(choice.values)) for choice in recipe.rows]
+    return [p for p in pictures if all(p.attributes.get(column, "") in values for column, values in wanted)]
+
+
+def caption_of(picture: SourcePicture, recipe: DatasetRecipe, edits: EditLog) -> tuple[str, str]:
+    """The caption that counts, and who said it: the user, else the template, else the source, else the recipe."""
+    if picture.key in edits.captions:
+        return edits.captions[picture.key], "your edit"
+    if recipe.template and picture.attributes:
+        return fill_template(recipe.template, picture.attributes), "the template"
+    if picture.caption:
+        return picture.caption, picture.caption_from
+    if recipe.default_caption:
+        return recipe.default_caption, "the caption for pictures without one"
+    return picture.caption or "", picture.caption_from
+
+
+def make_row(
+    picture: SourcePicture,
+    *,
+    path: Path,
+    recipe: DatasetRecipe,
+    edits: EditLog,
+    facts: PictureFacts | None,
+    buckets: Sequence[Bucket],
+    count_tokens: CountTokens,
+) -> DatasetRow:
+    """One row, with the problems that can be seen in it alone."""
+    caption, caption_from = caption_of(picture, recipe, edits)
+    # A caption that could not be read no longer matters once another one counts.
+    mended = caption_from != picture.caption_from
+    of_source = tuple(p for p in picture.problems if not (mended and p.code.startswith("caption")))
+    found = [*(facts.problems if facts else ()), *of_source]
+    if caption:
+        found += _length_problems(caption, count_tokens)
+    elif not any(problem.code.startswith("caption") for problem in of_source):
+        found.append(_MISSING if picture.caption is None and not mended else _EMPTY)
+    if facts is not None and facts.is_usable:
+        found += _size_problems(facts, recipe, buckets)
+    return DatasetRow(
+        key=picture.key,
+        path=path,
+        caption=caption,
+        caption_from=caption_from,
+        repeats=picture.repeats,
+        attributes=picture.attributes,
+        facts=facts,
+        problems=tuple(found),
+        excluded=picture.key in edits.excluded,
+    )
+
+
+def _length_problems(caption: str, count_tokens: CountTokens) -> list[Problem]:
+    # A token has at least one character, so short captions need no counting.
+    if len(caption) > MAX_TOKENS and (tokens := count_tokens(caption)) > MAX_TOKENS:
+        sentence = (
+            f"The caption has {tokens} tokens, and the text encoder reads {MAX_TOKENS} at a time: what is past them is "
+            "not learned. Shorten it, with the most important words first."
+        )
+        return [Problem(code="caption too long", severity="note", sentence=sentence)]
+    return []
+
+
+def _size_problems(facts: PictureFacts, recipe: DatasetRecipe, buckets: Sequence[Bucket]) -> list[Problem]:
+    """Of a picture that can be read: smaller than training wants it, or so long that cropping loses most of it."""
+    fit = assign_bucket(facts.width, facts.height, buckets)
+    problems = []
+    if fit.too_small:
+        problems.append(
+            Problem(
+                code="too small",
+                severity="note",
+                sentence=f"{facts.width} × {facts.height} pixels are fewer than training at {recipe.resolution} wants, "
+                "so little can be learned from it. Use a larger copy, or a smaller resolution.",
+                remedies=("exclude",),
+            )
+        )
+    longer, shorter = max(facts.width, facts.height), min(facts.width, facts.height)
+    if longer > EXTREME_ASPECT * shorter:
+        left, top, right, bottom = fit.crop
+        kept = (right - left) * (bottom - top) / (facts.width * facts.height)
+        problems.append(
+            Problem(
+                code="extreme shape",
+                severity="note",
+                sentence=f"It is {longer / shorter:.1f} times as long as wide; its bucket keeps {kept:.0%} of it. Cut "
+                "it to what matters, or leave it out.",
+                remedies=("exclude",),
+            )
+        )
+    return problems
+
+
+def captions_all_alike(rows: Sequence[DatasetRow]) -> str:
+    """A sentence where (nearly) all used captions are one and the same; "" otherwise."""
+    used = [row.caption for row in rows if row.is_used]
+    if len(used) < 2:
+        return ""
+    caption, count = Counter(used).most_common(1)[0]
+    if count < 0.95 * len(used) or not caption:
+        return ""
+    return (
+        f"{count:,} of {len(used):,} captions are the same: “{caption[:80]}”. Nothing but that text is learned then; "
+        "say in each what differs from picture to picture."
+    )
+
+
+_MISSING = Problem(
+    code="caption missing",
+    severity="note",
+    sentence="It has no caption, so it is learned for empty prompts. Type one, or set a caption for all without one.",
+)
+_EMPTY = Problem(
+    code="caption empty",
+    severity="note",
+    sentence="Its caption is empty, so it is learned for empty prompts. Type one, or set one for all that have none.",
+)

@@ -1,0 +1,125 @@
+"""The pictures of a dataset as training takes them, to be searched for the nearest.
+
+The scores of a folder of pictures; each file that cannot be read is named.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from studio.core.errors import DatasetError, PictureFileError
+from studio.core.paths import UserData, typed_path
+from studio.core.results import Fact
+from studio.datasets.library import DatasetLibrary
+from studio.datasets.reading import read_source
+from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.rows import take_rows
+from studio.datasets.walk import walk_folder
+from studio.images.decoding import open_rgb
+from studio.images.files import read_picture_text
+from studio.images.scores.image import PictureScores, score_picture
+from studio.images.scores.likeness import NearestIndex, Unreadable
+from studio.images.scores.summary import ScoreSummary, summarise_scores
+
+
+def nearest_index(dataset: str, user_data: UserData, *, tell: Callable[[str], None]) -> NearestIndex:
+    """The index of a dataset, by its name or its folder.
+
+    Args:
+        tell: told in sentences how many pictures are looked at, and which are left out.
+
+    Raises:
+        DatasetError: where it cannot be found or read.
+    """
+    recipe = _recipe_of(dataset, user_data)
+    pictures = take_rows(read_source(Path(recipe.source), recipe.layout).pictures, recipe)
+    tell(f"Looking at {len(pictures):,} training pictures …")
+    index = NearestIndex.build([picture.path for picture in pictures], background=recipe.background)
+    for file in index.unreadable:
+        tell(f"{file.name} of the dataset is left out: {file.reason}")
+    return index
+
+
+def _recipe_of(dataset: str, user_data: UserData) -> DatasetRecipe:
+    folder = typed_path(dataset)
+    if folder.is_dir():
+        return DatasetRecipe(source=str(folder.resolve()))
+    library = DatasetLibrary(user_data.datasets)
+    if dataset not in library.names():
+        known = ", ".join(library.names()) or "none yet"
+        raise DatasetError(f"dataset must be a folder or the name of a dataset ({known}), got {dataset!r}.")
+    return library.recipe(dataset)
+
+
+_MAX_PROMPT_BYTES = 100_000
+
+
+class ScoredPicture(Fact):
+    """A picture by its path below the folder, the prompt that it was compared with, and its scores."""
+
+    name: str
+    prompt: str
+    scores: PictureScores
+
+
+class FolderScores(Fact):
+    """All pictures of a folder, in natural order, and what of it could not be read."""
+
+    folder: Path
+    pictures: tuple[ScoredPicture, ...]
+    unreadable: tuple[Unreadable, ...]
+    summary: ScoreSummary
+
+
+def score_folder(
+    folder: Path,
+    *,
+    nearest: NearestIndex | None = None,
+    background: str = "#ffffff",
+    on_picture: Callable[[int, int], None] = lambda number, total: None,
+) -> FolderScores:
+    """Score every picture of a folder and below it.
+
+    Args:
+        background: `#rrggbb`, what transparency is laid on.
+        on_picture: told how many were looked at, and of how many.
+
+    Raises:
+        DatasetError: where it is no folder, or cannot be read.
+    """
+    walk = walk_folder(folder)
+    pictures: list[ScoredPicture] = []
+    unreadable = [
+        Unreadable(name=left.name, reason=left.problem.sentence)
+        for left in walk.leftovers
+        if left.problem.severity == "reject"
+    ]
+    for number, name in enumerate(walk.pictures, start=1):
+        path = walk.path(name)
+        try:
+            picture = np.asarray(open_rgb(path, background=background))
+        except PictureFileError as error:
+            unreadable.append(Unreadable(name=name, reason=str(error)))
+        else:
+            prompt = prompt_of(path)
+            scores = score_picture(picture, prompt=prompt, nearest=nearest)
+            pictures.append(ScoredPicture(name=name, prompt=prompt, scores=scores))
+        on_picture(number, len(walk.pictures))
+    summary = summarise_scores([picture.scores for picture in pictures])
+    return FolderScores(folder=folder, pictures=tuple(pictures), unreadable=tuple(unreadable), summary=summary)
+
+
+def prompt_of(path: Path) -> str:
+    """The prompt inside a picture's file, else the text of the .txt beside it; "" where there is neither."""
+    try:
+        return read_picture_text(path).settings.prompt
+    except PictureFileError:
+        beside = path.with_suffix(".txt")
+    try:
+        if not beside.is_file():
+            return ""
+        with beside.open("rb") as file:
+            return file.read(_MAX_PROMPT_BYTES).decode("utf-8-sig", "replace").strip()
+    except OSError:
+        return ""

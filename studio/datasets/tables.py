@@ -1,0 +1,174 @@
+"""Tables of pictures: CSV and JSON lines, with what is wrong in them named by row."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.core.errors import DatasetError
+from studio.core.text_encoding import guess_text
+from studio.datasets.source import Leftover, Problem
+
+MAX_TABLE_BYTES = 512 * 1024 * 1024
+MAX_CELL_CHARACTERS = 64 * 1024
+_DELIMITERS = ",;\t"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row: its number as an editor counts lines of records (the head is 1), and its cells by column."""
+
+    number: int
+    cells: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that was read, and the rows of it that could not be."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    leftovers: tuple[Leftover, ...]
+
+
+def read_table(path: Path, name: str, *, last_takes_rest: bool = False) -> Table:
+    """Read a CSV, TSV, JSON or JSON lines file.
+
+    Args:
+        name: what to call it in findings.
+        last_takes_rest: the last column takes what stands behind too many commas, as in fashion-product tables.
+
+    Raises:
+        DatasetError: where it is no table at all.
+    """
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_TABLE_BYTES:
+            raise DatasetError(f"{name} is no table that can be read: no file, or over 512 MB.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{name} cannot be read ({error.strerror}).") from error
+    text, notes = _decode(content, name)
+    if path.suffix.lower() in (".jsonl", ".json"):
+        return _read_json(text, name, notes, lines=path.suffix.lower() == ".jsonl")
+    return _read_csv(text, name, notes, last_takes_rest=last_takes_rest)
+
+
+def _decode(content: bytes, name: str) -> tuple[str, list[Leftover]]:
+    try:
+        return content.decode("utf-8-sig"), []
+    except UnicodeDecodeError as error:
+        text, encoding = guess_text(content)
+        sentence = (
+            f"Byte {error.start + 1}, 0x{content[error.start]:02x}, is not UTF-8: it is read as {encoding}. Look "
+            "whether its letters are right; if not, save it as UTF-8."
+        )
+        return text, [_left(name, "table not UTF-8", sentence, lost=False)]
+
+
+def _read_csv(text: str, name: str, leftovers: list[Leftover], *, last_takes_rest: bool) -> Table:
+    head = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))  # ours is checked for each row, by name
+    numbered = _numbered(reader, name, leftovers)
+    try:
+        _, first = next(numbered)
+    except StopIteration:
+        raise DatasetError(f"{name} is empty.") from None
+    columns = tuple(column.strip() for column in first)
+    if len(set(columns)) != len(columns):
+        raise DatasetError(f"{name} names a column twice: {', '.join(columns)}. Rename one of them.")
+    rows = []
+    for number, cells in numbered:
+        if not any(cells):
+            continue  # an empty line is no row
+        if len(cells) > len(columns) and last_takes_rest:
+            cells = [*cells[: len(columns) - 1], delimiter.join(cells[len(columns) - 1 :])]
+        if problem := cell_problem(cells, columns):
+            leftovers.append(_left(f"{name} row {number}", "row unreadable", problem))
+        else:
+            rows.append(TableRow(number, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
+    return Table(name, columns, tuple(rows), tuple(leftovers))
+
+
+def _numbered(reader: "Iterator[list[str]]", name: str, leftovers: list[Leftover]) -> Iterator[tuple[int, list[str]]]:
+    """Each record with its number; a record that csv cannot read is a leftover."""
+    number = 0
+    while True:
+        number += 1
+        try:
+            yield number, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            leftovers.append(_left(f"{name} row {number}", "row unreadable", f"The row cannot be read ({error})."))
+
+
+def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
+    """What is wrong with a row, in a sentence; empty where nothing is."""
+    if len(cells) < len(columns):
+        return f"The row has {len(cells)} cells for {len(columns)} columns, so it is not known which is missing."
+    if len(cells) > len(columns):
+        return f"The row has {len(cells)} cells for {len(columns)} columns. Put texts with commas in quotes."
+    if any("\0" in cell for cell in cells):
+        return "The row holds a zero byte, so it is no plain text."
+    if any(len(cell) > MAX_CELL_CHARACTERS for cell in cells):
+        return (
+            f"A cell has over {MAX_CELL_CHARACTERS:,} characters, which is no caption. Perhaps a quote is not closed."
+        )
+    return ""
+
+
+def _read_json(text: str, name: str, leftovers: list[Leftover], *, lines: bool) -> Table:
+    records: list[tuple[int, object]] = []
+    if lines:
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                records.append((number, json.loads(line)))
+            except (ValueError, RecursionError) as error:
+                leftovers.append(_left(f"{name} row {number}", "row unreadable", f"The line is not JSON ({error})."))
+    else:
+        try:
+            whole = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"{name} is not JSON ({error}).") from error
+        if not isinstance(whole, list):
+            raise DatasetError(f"{name} holds no list of rows.")
+        records = list(enumerate(whole, start=1))
+    rows, columns = [], dict[str, None]()
+    for number, record in records:
+        cells = _json_cells(record)
+        problem = "The line holds no row of columns." if cells is None else ""
+        if cells is not None and any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in cells.values()):
+            problem = f"A cell holds a zero byte, or over {MAX_CELL_CHARACTERS:,} characters."
+        if cells is None or problem:
+            leftovers.append(_left(f"{name} row {number}", "row unreadable", problem))
+            continue
+        columns.update(dict.fromkeys(cells))
+        rows.append(TableRow(number, cells))
+    filled = tuple(TableRow(row.number, {column: row.cells.get(column, "") for column in columns}) for row in rows)
+    return Table(name, tuple(columns), filled, tuple(leftovers))
+
+
+def _json_cells(record: object) -> dict[str, str] | None:
+    if not isinstance(record, dict) or not record:
+        return None
+    return {key: as_text(value) for key, value in record.items()}
+
+
+def as_text(value: object) -> str:
+    """As a cell of a CSV would say it; a list is its items with commas between."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(as_text(item) for item in value)
+    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
+
+
+def _left(name: str, code: str, sentence: str, *, lost: bool = True) -> Leftover:
+    return Leftover(name=name, problem=Problem(code=code, severity="reject" if lost else "note", sentence=sentence))

@@ -1,0 +1,247 @@
+"""Unpacking a zip that a stranger may have made: inside the folder, within limits, all of it or none.
+
+What is dropped on the page becomes a source folder: files with their sub-folders, zips unpacked.
+"""
+
+import errno
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pydantic import TypeAdapter, ValidationError
+
+from studio.core.errors import DatasetError
+from studio.core.files import write_atomically
+from studio.datasets.source import Leftover, Problem, Severity
+
+GB = 1000**3
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """What a zip may hold."""
+
+    num_files: int = 100_000
+    total_bytes: int = 50 * GB
+    ratio: int = 200
+    ratio_counts_from_bytes: int = 100 * 1000**2
+
+
+DEFAULT_LIMITS = ArchiveLimits()
+
+
+def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_LIMITS) -> tuple[Leftover, ...]:
+    """Unpack a zip into a new folder, which is there only when all that can be unpacked is in it.
+
+    Returns:
+        The members that were not unpacked, and why.
+
+    Raises:
+        DatasetError: where it is no zip, is damaged, encrypted, or declares or holds more than the limits.
+        OSError: where the disk is full.
+    """
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        leftovers = _extract(archive, partial, limits)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(folder)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise DatasetError(f"The zip cannot be unpacked ({error}). Pack it again, or drop its folder.") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise DatasetError("The zip is damaged: it names places outside of itself. Pack it again.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return leftovers
+
+
+def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[Leftover, ...]:
+    folder.mkdir(parents=True)
+    leftovers: list[Leftover] = []
+    with zipfile.ZipFile(archive) as opened:
+        members = [member for member in opened.infolist() if not member.is_dir()]
+        _check_limits(members, limits)
+        for member in members:
+            problem = _member_problem(member)
+            place = folder.joinpath(*PurePosixPath(member.filename).parts) if problem is None else None
+            if place is not None and (place.exists() or any(parent.is_file() for parent in place.parents)):
+                problem = _problem("name twice", "reject", "Another file of the zip has its name.")
+            if problem is not None:
+                leftovers.append(Leftover(name=_escaped(member.filename)[:200], problem=problem))
+            elif place is not None:
+                _write(opened, member, place)
+        if len(leftovers) == len(members):
+            raise DatasetError("There is no file in the zip that can be unpacked.")
+    return _with_one_mac_note(leftovers)
+
+
+def _check_limits(members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
+    if len(members) > limits.num_files:
+        raise DatasetError(f"The zip holds {len(members):,} files; up to {limits.num_files:,} are unpacked.")
+    total = sum(member.file_size for member in members)
+    if total > limits.total_bytes:
+        raise DatasetError(f"The zip unpacks to {total / GB:,.1f} GB; up to {limits.total_bytes / GB:g} GB are taken.")
+    packed = sum(member.compress_size for member in members)
+    if total > limits.ratio_counts_from_bytes and total > limits.ratio * max(1, packed):
+        raise DatasetError("The zip unpacks to over 200 times its size, as files made to fill a disk do.")
+    if any(member.flag_bits & 0x1 for member in members):
+        raise DatasetError("The zip is encrypted. Unpack it yourself and drop the folder.")
+
+
+def _member_problem(member: zipfile.ZipInfo) -> Problem | None:
+    name = member.filename
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if "__MACOSX" in parts:
+        return _problem("Mac's notes", "note", "What a Mac keeps beside files (__MACOSX) is not unpacked.")
+    if not parts or parts[0].startswith("/") or ".." in parts or any(":" in part or "\0" in part for part in parts):
+        return _problem("name leads out", "reject", "Its name leads out of the zip, so it is not unpacked.")
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+        return _problem("not a file", "reject", "It is a link or a device, not a file, so it is not unpacked.")
+    return None
+
+
+def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
+    """Write one member, and never more than it declares."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    try:
+        with opened.open(member) as packed, place.open("wb") as file:
+            while chunk := packed.read(_CHUNK):
+                written += len(chunk)
+                if written > member.file_size:
+                    raise DatasetError("The zip holds more than it declares, as files made to fill a disk do.")
+                file.write(chunk)
+    except (zlib.error, EOFError) as error:
+        raise DatasetError(
+            f"{_escaped(member.filename)[:200]} in the zip is damaged ({error}). Pack it again."
+        ) from error
+
+
+def _with_one_mac_note(leftovers: list[Leftover]) -> tuple[Leftover, ...]:
+    notes = [leftover for leftover in leftovers if leftover.problem.code == "Mac's notes"]
+    others = [leftover for leftover in leftovers if leftover.problem.code != "Mac's notes"]
+    return (*others, *([Leftover(name="__MACOSX", problem=notes[0].problem)] if notes else ()))
+
+
+def _problem(code: str, severity: Severity, sentence: str) -> Problem:
+    return Problem(code=code, severity=severity, sentence=sentence)
+
+
+def _escaped(name: str) -> str:
+    """With escapes for halves of letters, which no file system and no JSON takes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+MAX_PATH_LENGTH = 1000
+NOT_TAKEN = "not-taken.json"
+_LEFTOVERS = TypeAdapter(tuple[Leftover, ...])
+
+
+@dataclass(frozen=True)
+class DroppedFile:
+    """A file as the page sent it: where it lay below what was dropped, and where it lies now. Both are hostile."""
+
+    relative: str
+    uploaded: Path
+
+
+def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> tuple[Leftover, ...]:
+    """Move dropped files into `folder`, below the names they had; a zip is unpacked into a folder of its name.
+
+    Args:
+        folder: new; it is there only when all of it is.
+        uploads: where the page's uploads lie; nothing else is taken.
+
+    Returns:
+        What was not taken, and why.
+
+    Raises:
+        DatasetError: where nothing could be taken.
+        OSError: where the disk is full; `folder` is not there then.
+    """
+    leftovers: list[Leftover] = []
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        num_taken = 0
+        for file in files:
+            place = _place(file, partial, uploads)
+            if isinstance(place, Leftover):
+                leftovers.append(place)
+            elif place.suffix.lower() == ".zip":
+                leftovers += extract_zip(file.uploaded, place.with_suffix(""))
+                num_taken += 1
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(file.uploaded, place)
+                num_taken += 1
+        if num_taken == 0:
+            reasons = " ".join(leftover.problem.sentence for leftover in leftovers[:1])
+            raise DatasetError(f"Nothing of what was dropped can be used. {reasons}".strip())
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return tuple(leftovers)
+
+
+def keep_not_taken(file: Path, leftovers: Sequence[Leftover]) -> None:
+    """Remember what was not taken, for as long as the dataset is there.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    if leftovers:
+        write_atomically(file, _LEFTOVERS.dump_json(tuple(leftovers), indent=2))
+
+
+def read_not_taken(file: Path) -> tuple[Leftover, ...]:
+    """What `keep_not_taken` wrote; () where it wrote nothing."""
+    if not file.is_file():
+        return ()
+    try:
+        return _LEFTOVERS.validate_json(file.read_bytes())
+    except ValidationError:
+        sentence = f"What was not taken of the drop can no longer be told: {file} is damaged."
+        return (Leftover(name=file.name, problem=Problem(code="list damaged", severity="note", sentence=sentence)),)
+
+
+def common_folder(files: Sequence[DroppedFile]) -> str:
+    """The name for the dataset: the folder that was dropped, the zip's or the file's stem."""
+    tops = {PurePosixPath(file.relative).parts[0] for file in files if PurePosixPath(file.relative).parts}
+    return PurePosixPath(tops.pop()).stem if len(tops) == 1 else "dropped pictures"
+
+
+def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | Leftover:
+    """Where a file goes, or why it is not taken."""
+    parts = PurePosixPath(file.relative.replace("\\", "/")).parts
+    if (
+        not parts
+        or len(file.relative) > MAX_PATH_LENGTH
+        or "\0" in file.relative
+        or any(part in ("..", "/") or ":" in part for part in parts)
+        or _escaped(file.relative) != file.relative
+    ):
+        return _refused(file, "its name leads out of the dropped folder, or is no text")
+    uploaded = file.uploaded.resolve()
+    if not uploaded.is_relative_to(uploads.resolve()) or not uploaded.is_file():
+        return _refused(file, "it did not arrive")
+    place = folder.joinpath(*parts)
+    if place.exists() or any(parent.is_file() for parent in place.parents):
+        return _refused(file, "another file of that name was dropped too")
+    return place
+
+
+def _refused(file: DroppedFile, reason: str) -> Leftover:
+    sentence = f"It was not taken: {reason}. Rename it, or drop it by itself."
+    return Leftover(
+        name=_escaped(file.relative)[:200], problem=Problem(code="not taken", severity="reject", sentence=sentence)
+    )

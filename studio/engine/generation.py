@@ -1,0 +1,195 @@
+"""Generate: some pictures, each checked, each saved with all that is needed to make it again.
+
+Compare: the same prompts and seeds with the LoRAs of the left and of the right, and how far they are apart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from studio.core.errors import GenerationCancelledError, InvalidImageError, ModelError
+from studio.core.results import FailedImage, ImagesReport, MadeImage
+from studio.core.settings import CompareSettings, GenerationSettings, ImagesSettings
+from studio.engine.pipeline import GeneratedImage, PipelineManager
+from studio.engine.progress import RunWatcher
+from studio.engine.validation import failed_checks
+from studio.images.comparison import (
+    NOTICEABLE,
+    ComparedPair,
+    ComparedPicture,
+    CompareReport,
+    Difference,
+    SavedComparison,
+    StripPicture,
+    new_comparison_folder,
+    save_comparison,
+)
+from studio.images.files import save_picture
+from studio.images.gallery import new_picture_path
+
+OnImage = Callable[[ImagesReport], None]
+
+
+def make_images(
+    manager: PipelineManager,
+    settings: ImagesSettings,
+    *,
+    outputs: Path,
+    watcher: RunWatcher | None = None,
+    on_image: OnImage = lambda _report: None,
+) -> ImagesReport:
+    """Make the pictures one after the other; an invalid one is reported and does not end the run.
+
+    `on_image` is told the report so far after each picture.
+
+    Raises:
+        ModelError: where no model is loaded.
+        LoraError: where a LoRA cannot be used.
+        OSError: where a picture cannot be written; those before it are saved.
+    """
+    watcher = watcher or RunWatcher()
+    report = ImagesReport(settings=settings)
+    for index, generation in enumerate(settings.generations()):
+        try:
+            image = _make_image(manager, generation, index=index, outputs=outputs, watcher=watcher)
+        except GenerationCancelledError:
+            return report.model_copy(update={"cancelled": True, "finished": True})
+        report = report.model_copy(
+            update={"images": (*report.images, image), "finished": index + 1 == settings.num_images}
+        )
+        on_image(report)
+    return report
+
+
+def _make_image(
+    manager: PipelineManager, generation: GenerationSettings, *, index: int, outputs: Path, watcher: RunWatcher
+) -> MadeImage | FailedImage:
+    try:
+        made = manager.generate(generation, watcher=watcher.of_picture(index))
+    except InvalidImageError as error:
+        return FailedImage(settings=generation, checks=failed_checks(error), error=str(error))
+    path = new_picture_path(outputs, now=datetime.now(), seed=generation.seed)
+    save_picture(path, made.picture, made.record)
+    return MadeImage(path=path, record=made.record)
+
+
+OnComparison = Callable[[SavedComparison], None]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A picture of this comparison, and its pixels and latents for the differences; None where it is not valid."""
+
+    picture: ComparedPicture
+    image: GeneratedImage | None
+
+
+@dataclass
+class _Comparison:
+    """One comparison in the making. A picture whose settings were met before is not made again."""
+
+    manager: PipelineManager
+    folder: Path
+    report: CompareReport
+    watcher: RunWatcher
+    tell: OnComparison
+    _made: dict[GenerationSettings, _Made] = field(default_factory=dict)
+
+    def make(self, settings: GenerationSettings) -> _Made:
+        if settings not in self._made:
+            self._made[settings] = self._generate(settings)
+        return self._made[settings]
+
+    def change(self, **changes: object) -> SavedComparison:
+        """Save and tell what there is now."""
+        self.report = self.report.model_copy(update=changes)
+        saved = SavedComparison(folder=self.folder, report=self.report)
+        save_comparison(saved)
+        self.tell(saved)
+        return saved
+
+    def add_pair(self, left_settings: GenerationSettings, right_settings: GenerationSettings) -> None:
+        before = self.report.pairs
+        left = self.make(left_settings)
+        self.change(pairs=(*before, ComparedPair(left=left.picture)))
+        right = self.make(right_settings)
+        pair = ComparedPair(left=left.picture, right=right.picture, difference=_difference(left, right))
+        self.change(pairs=(*before, pair))
+
+    def add_strip_picture(self, strength: float, settings: GenerationSettings) -> None:
+        made, left = self.make(settings), self.make(self.report.settings.pairs()[0][0])
+        picture = StripPicture(strength=strength, picture=made.picture, difference=_difference(left, made))
+        self.change(strip=(*self.report.strip, picture))
+
+    def _generate(self, settings: GenerationSettings) -> _Made:
+        index = len(self._made)
+        try:
+            image = self.manager.generate(settings, watcher=self.watcher.of_picture(index))
+        except InvalidImageError as error:
+            return _Made(ComparedPicture(settings=settings, error=str(error)), None)
+        file = f"{index + 1:02d}.png"
+        save_picture(self.folder / file, image.picture, image.record)
+        return _Made(
+            ComparedPicture(settings=settings, file=file, seconds=image.timings.total_seconds),
+            image,
+        )
+
+
+def run_comparison(
+    manager: PipelineManager,
+    settings: CompareSettings,
+    *,
+    outputs: Path,
+    watcher: RunWatcher | None = None,
+    on_change: OnComparison = lambda _saved: None,
+) -> SavedComparison:
+    """Make every pair, then the strength strip. An invalid picture is reported and does not end the comparison.
+
+    `on_change` is told what there is after each picture.
+
+    Raises:
+        ModelError: where no model is loaded.
+        LoraError: where a LoRA cannot be used.
+        OSError: where a picture cannot be written.
+    """
+    if manager.facts is None:
+        raise ModelError("No model is loaded. Choose one first.")
+    for choice in (*settings.left, *settings.right):  # before anything is written
+        manager.loras.read(choice.name)
+    started_at = datetime.now().astimezone()
+    comparison = _Comparison(
+        manager,
+        new_comparison_folder(outputs, now=started_at),
+        CompareReport(started_at=started_at, settings=settings, model=manager.facts.model),
+        watcher or RunWatcher(),
+        on_change,
+    )
+    try:
+        for left, right in settings.pairs():
+            comparison.add_pair(left, right)
+        for strength, generation in zip(settings.strip, settings.strip_generations(), strict=True):
+            comparison.add_strip_picture(strength, generation)
+    except GenerationCancelledError:
+        return comparison.change(finished=True, cancelled=True)
+    return comparison.change(finished=True)
+
+
+def _difference(left: _Made, right: _Made) -> Difference | None:
+    if left.image is None or right.image is None:
+        return None
+    return difference(left.image, right.image)
+
+
+def difference(left: GeneratedImage, right: GeneratedImage) -> Difference:
+    """How far two valid pictures of one size are apart."""
+    pixels = np.abs(left.picture.astype(np.int16) - right.picture.astype(np.int16))
+    latents = torch.mean(torch.abs(left.latents_CHW - right.latents_CHW))
+    return Difference(
+        pixels=float(pixels.mean()),
+        changed_share=float((pixels.max(axis=2) >= NOTICEABLE).mean()),
+        latents=float(latents),
+    )

@@ -1,0 +1,352 @@
+"""EngineClient: the page's side of the engine process. It starts it, asks, listens, and notices when it is gone."""
+
+import logging
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from studio.core.errors import EngineError
+from studio.core.paths import UserData
+from studio.core.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
+from studio.engine.process.messages import (
+    EVENTS,
+    Cancel,
+    CheckDevice,
+    CheckingDevice,
+    CheckLora,
+    Compare,
+    ComparisonChanged,
+    DeviceChecked,
+    Downloading,
+    Event,
+    Failed,
+    Generate,
+    ImagesChanged,
+    Load,
+    Loaded,
+    Loading,
+    LoraChecked,
+    MakingRoom,
+    PictureDone,
+    Request,
+    Run,
+    RunNote,
+    Smoke,
+    SmokeDone,
+    Starting,
+    Step,
+    Waiting,
+    to_line,
+)
+from studio.engine.process.start import start_engine_process
+from studio.engine.process.view import (
+    CANCELLABLE_PHASES,
+    PHASE_WORDS,
+    RUN_PHASES,
+    RUN_PURPOSES,
+    RUNNING_PHASES,
+    EngineView,
+    last_words,
+    nothing_yet,
+)
+from studio.images.comparison import latest_comparison
+from studio.images.smoke_report import latest_report
+
+logger = logging.getLogger(__name__)
+
+MAX_DEATHS = 3  # an engine that dies so often without carrying anything out is not started again by itself
+
+
+class EngineClient:
+    """Owns the engine process. All methods may be called from any thread, and return at once."""
+
+    def __init__(self, user_data: UserData, *, model: ModelSettings, cpu_only: bool) -> None:
+        self._user_data = user_data
+        self._model = model  # the last one that was loaded; at first the one that will be
+        self._requested = model
+        self._cpu_only = cpu_only
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deaths = 0  # since the last request that was carried out
+        self._makes_room = False  # the engine said that it ends for another process
+        self._begun: Run | None = None  # the run that was sent last
+        self._view = EngineView(model=model.model, report=latest_report(user_data.outputs))
+        self._change(comparison=latest_comparison(user_data.outputs))
+
+    @property
+    def view(self) -> EngineView:
+        """The state now; a frozen copy."""
+        with self._lock:
+            return self._view
+
+    def start(self) -> None:
+        """Start the engine and load the model, where it is not running yet."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            self._process = start_engine_process(self._user_data, cpu_only=self._cpu_only)
+            self._change(
+                phase="starting", pid=self._process.pid, facts=None, cancelling=False, download=None, lora_checks={}
+            )
+            listener = threading.Thread(target=self._listen, args=(self._process,), name="engine-events", daemon=True)
+            listener.start()
+            self._send(Load(settings=self._model))
+
+    def load(self, model: ModelSettings) -> None:
+        """Load a model in place of the one before, starting the engine where it is gone.
+
+        Raises:
+            EngineError: where the engine is busy.
+        """
+        with self._lock:
+            phase = self._view.phase
+            if phase not in ("ready", "no model", "off", "gone"):
+                raise EngineError(f"The studio cannot load a model now: {PHASE_WORDS[phase]}")
+            self._requested = model
+            if phase in ("off", "gone"):
+                self._model = model
+                self._change(model=model.model, problem="")
+                self.start()
+                return
+            self._change(phase="loading", model=model.model, problem="", download=None, cancelling=False)
+            self._send(Load(settings=model))
+
+    def run_smoke_test(self, settings: SmokeSettings) -> None:
+        """Start the smoke test, or keep it as `keep_runs` says.
+
+        Raises:
+            EngineError: where the engine is not ready for it.
+        """
+        self._begin_or_keep(Smoke(settings=settings))
+
+    def generate(self, settings: ImagesSettings) -> None:
+        """Start making pictures, or keep that as `keep_runs` says.
+
+        Raises:
+            EngineError: where the engine is not ready for it.
+        """
+        self._begin_or_keep(Generate(settings=settings))
+
+    def compare(self, settings: CompareSettings) -> None:
+        """Start a comparison, or keep it as `keep_runs` says.
+
+        Raises:
+            EngineError: where the engine is not ready for it.
+        """
+        self._begin_or_keep(Compare(settings=settings))
+
+    def keep_runs(self) -> None:
+        """While another process has the device: keep the next run that is asked for, and begin it when it is free.
+
+        Raises:
+            EngineError: where the engine does not wait for the device.
+        """
+        with self._lock:
+            if self._view.phase != "waiting":
+                raise EngineError(f"Nothing has to wait for the device now: {PHASE_WORDS[self._view.phase]}")
+            self._change(keeps_runs=True)
+
+    def forget_kept(self) -> None:
+        """Keep no run, and forget the one that is kept."""
+        self._change(keeps_runs=False, kept=None)
+
+    def check_lora(self, name: str) -> None:
+        """Have a LoRA checked against the loaded model, where the engine is free; else it is when it is used."""
+        with self._lock:
+            if self._view.phase == "ready":
+                self._change(loras_in_check=self._view.loras_in_check | {name})
+                self._send(CheckLora(name=name))
+
+    def check_device(self) -> None:
+        """Start the device check.
+
+        Raises:
+            EngineError: where the engine is not ready for it.
+        """
+        with self._lock:
+            self._require_ready("check the device")
+            self._change(phase="device check", problem="")
+            self._send(CheckDevice())
+
+    def cancel(self) -> None:
+        """Ask what runs to stop: pictures after their current step, a download at once."""
+        with self._lock:
+            if self._view.phase in CANCELLABLE_PHASES and not self._view.cancelling:
+                self._change(cancelling=True)
+                self._send(Cancel())
+
+    def stop(self) -> None:
+        """End the engine process and wait for it."""
+        with self._lock:
+            process, self._process = self._process, None
+            self._change(phase="off", pid=None)
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
+
+    def _begin_or_keep(self, run: Run) -> None:
+        with self._lock:
+            if self._view.phase == "ready":
+                self._begin(run)
+            elif self._view.takes_runs:
+                self._change(kept=run)
+            else:
+                self._require_ready(RUN_PURPOSES[type(run)])
+
+    def _begin(self, run: Run) -> None:
+        self._begun = run
+        self._change(
+            phase=RUN_PHASES[type(run)],
+            step=None,
+            preview_png=None,
+            problem="",
+            run_note="",
+            cancelling=False,
+            keeps_runs=False,
+            kept=None,
+            **nothing_yet(run),
+        )
+        self._send(run)
+
+    def _require_ready(self, purpose: str) -> None:
+        view = self._view
+        if view.kept is not None:
+            waits = RUN_PURPOSES[type(view.kept)]
+            raise EngineError(
+                f"The studio cannot {purpose} now: it waits for the device, to {waits}. Cancel that first."
+            )
+        if view.phase != "ready":
+            raise EngineError(f"The studio cannot {purpose} now: {PHASE_WORDS[view.phase]}")
+
+    def _send(self, request: Request) -> None:
+        process = self._process
+        assert process is not None and process.stdin is not None
+        try:
+            process.stdin.write(to_line(request))
+            process.stdin.flush()
+        except OSError as error:  # it has just died: its listener tells the user
+            logger.info("The engine did not take %s: %s", request.kind, error)
+
+    def _change(self, **changes: object) -> None:
+        with self._lock:
+            self._view = replace(self._view, **changes)  # type: ignore[arg-type]
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Take in events until the engine's output ends, then say how it ended."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line.endswith(b"\n"):
+                break  # killed while it wrote
+            with self._lock:
+                if process is self._process:
+                    self._take_in(EVENTS.validate_json(line))
+        process.wait()
+        with self._lock:
+            if process is not self._process:
+                return
+            self._process = None
+            view = self._view
+            if self._makes_room:  # a new engine waits until the device is free again
+                self._makes_room = False
+                owner = self._view.owner
+                self._change(step=None, preview_png=None, loras_in_check=frozenset())
+                self.start()
+                self._change(phase="waiting", owner=owner)  # so it will say itself in a moment
+                return
+            problem = last_words(process.returncode, view.phase)
+            self._change(
+                phase="gone",
+                keeps_runs=False,
+                pid=None,
+                facts=None,
+                step=None,
+                preview_png=None,
+                loras_in_check=frozenset(),
+                problem=problem,
+            )
+            self._deaths += 1
+            if view.facts is not None and self._deaths < MAX_DEATHS:  # it had started well, so it will again
+                self.start()
+
+    def _take_in(self, event: Event) -> None:
+        takers: dict[type[Event], Callable[..., None]] = {
+            Starting: lambda e: self._change(phase="starting", owner=""),
+            Waiting: lambda e: self._change(phase="waiting", owner=e.owner),
+            Loading: lambda e: self._change(phase="loading", model=e.model),
+            Downloading: lambda e: self._change(download=e),
+            Loaded: self._take_model,
+            Step: lambda e: self._change(step=e, memory=e.memory, preview_png=e.preview_png or self._preview_for(e)),
+            RunNote: lambda e: self._change(run_note=e.message),
+            PictureDone: lambda e: self._change(pictures=(*self._view.pictures, e), preview_png=None, step=None),
+            SmokeDone: lambda e: self._take_result(report=e.saved),
+            ImagesChanged: lambda e: self._take_part(e.report.finished, images=e.report),
+            ComparisonChanged: lambda e: self._take_part(e.saved.report.finished, comparison=e.saved),
+            LoraChecked: self._take_check,
+            CheckingDevice: lambda e: self._change(device_part=e.part),
+            DeviceChecked: lambda e: self._take_result(device_check=e.check, device_part=""),
+            MakingRoom: self._take_leave,
+            Failed: self._take_failure,
+        }
+        takers[type(event)](event)
+
+    def _take_model(self, event: Loaded) -> None:
+        self._model = self._requested
+        self._change(
+            phase="ready",
+            facts=event.facts,
+            model=event.facts.model,
+            device_check=event.facts.device_check,
+            device_part="",
+            tokenizer_file=event.tokenizer_file,
+            memory=event.facts.load_memory.after,
+            lora_checks={},
+            download=None,
+            cancelling=False,
+            keeps_runs=False,
+        )
+        if self._view.kept is not None:
+            self._begin(self._view.kept)
+
+    def _take_leave(self, event: MakingRoom) -> None:
+        self._makes_room = True
+        if self._view.phase in RUNNING_PHASES:  # asked for in the moment in which the engine left: it was not heard
+            self._change(kept=None if self._view.cancelling else self._begun)
+        self._change(phase="waiting", owner=event.owner)
+
+    def _take_check(self, event: LoraChecked) -> None:
+        self._change(
+            lora_checks={**self._view.lora_checks, event.name: event},
+            loras_in_check=self._view.loras_in_check - {event.name},
+        )
+
+    def _take_part(self, finished: bool, **changes: object) -> None:
+        """A picture of a run is done; with the last one the run is."""
+        if finished:
+            self._take_result(**changes)
+        else:
+            self._change(step=None, preview_png=None, **changes)
+
+    def _take_result(self, **changes: object) -> None:
+        """A request was carried out."""
+        self._deaths = 0
+        self._change(phase="ready", step=None, preview_png=None, cancelling=False, **changes)
+
+    def _preview_for(self, step: Step) -> str | None:
+        """The preview before, as long as it is of the same picture."""
+        before = self._view.step
+        return self._view.preview_png if before and before.picture == step.picture else None
+
+    def _take_failure(self, event: Failed) -> None:
+        self._change(
+            phase="ready" if event.facts else "no model",
+            facts=event.facts,
+            model=event.facts.model if event.facts else self._view.model,
+            problem=event.message,
+            device_part="",
+            step=None,
+            preview_png=None,
+            download=None,
+            cancelling=False,
+            keeps_runs=False,
+        )

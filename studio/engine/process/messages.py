@@ -1,0 +1,231 @@
+"""What the page and the engine process say to one another: JSON, one message a line.
+
+JSON lines over pipes survive a restart of either side, are checked by pydantic at both ends, and can be replayed.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from studio.core.results import (
+    DeviceCheck,
+    EngineFacts,
+    Fact,
+    ImagesReport,
+    InvalidPicture,
+    MemorySample,
+    PictureRecord,
+    SavedReport,
+    ValidPicture,
+)
+from studio.core.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
+from studio.images.comparison import SavedComparison
+
+Picture = ValidPicture | InvalidPicture
+
+
+class Load(Fact):
+    """Load a model, in place of the one before."""
+
+    kind: Literal["load"] = "load"
+    settings: ModelSettings
+
+
+class Smoke(Fact):
+    """Run the smoke test."""
+
+    kind: Literal["smoke"] = "smoke"
+    settings: SmokeSettings
+
+
+class CheckDevice(Fact):
+    """Compare the device with the CPU."""
+
+    kind: Literal["check_device"] = "check_device"
+
+
+class Generate(Fact):
+    """Make some pictures."""
+
+    kind: Literal["generate"] = "generate"
+    settings: ImagesSettings
+
+
+class Compare(Fact):
+    """Make pictures with the LoRAs of two sides."""
+
+    kind: Literal["compare"] = "compare"
+    settings: CompareSettings
+
+
+class CheckLora(Fact):
+    """Read a LoRA of the library against the loaded model, without attaching it."""
+
+    kind: Literal["check_lora"] = "check_lora"
+    name: str
+
+
+class Cancel(Fact):
+    """Stop the running task at its next step."""
+
+    kind: Literal["cancel"] = "cancel"
+
+
+class Starting(Fact):
+    """The process has the device, and loads torch."""
+
+    kind: Literal["starting"] = "starting"
+
+
+class Waiting(Fact):
+    """Another process has the device."""
+
+    kind: Literal["waiting"] = "waiting"
+    owner: str
+
+
+class Loading(Fact):
+    """A model is being loaded."""
+
+    kind: Literal["loading"] = "loading"
+    model: str
+
+
+class Downloading(Fact):
+    """A model is on its way: bytes of all its files together."""
+
+    kind: Literal["downloading"] = "downloading"
+    file: str
+    done_bytes: int
+    total_bytes: int
+    elapsed_seconds: float
+
+
+class Loaded(Fact):
+    """A model is loaded.
+
+    `tokenizer_file` is the model's tokenizer as one JSON file, so that the page can count tokens without torch.
+    """
+
+    kind: Literal["loaded"] = "loaded"
+    facts: EngineFacts
+    tokenizer_file: Path
+
+
+class Step(Fact):
+    """A step of picture `picture` (from 0) is done; `preview_png` is base64, there every few steps."""
+
+    kind: Literal["step"] = "step"
+    picture: int
+    num_pictures: int
+    step: int
+    num_steps: int
+    elapsed_seconds: float
+    memory: MemorySample
+    preview_png: str | None = None
+
+
+class RunNote(Fact):
+    """What the user should know of the run before it goes on: the memory that a large image takes."""
+
+    kind: Literal["run_note"] = "run_note"
+    message: str
+
+
+class PictureDone(Fact):
+    """A picture is done, valid or not; `folder` is where its file lies."""
+
+    kind: Literal["picture_done"] = "picture_done"
+    picture: int
+    folder: Path
+    record: PictureRecord
+
+
+class SmokeDone(Fact):
+    """The smoke test is over: passed, failed or cancelled, as the report says."""
+
+    kind: Literal["smoke_done"] = "smoke_done"
+    saved: SavedReport
+
+
+class ImagesChanged(Fact):
+    """A picture of Generate is done, or the run is over, as the report says."""
+
+    kind: Literal["images_changed"] = "images_changed"
+    report: ImagesReport
+
+
+class ComparisonChanged(Fact):
+    """A picture of a comparison is done, or it is over, as the report says."""
+
+    kind: Literal["comparison_changed"] = "comparison_changed"
+    saved: SavedComparison
+
+
+class LoraChecked(Fact):
+    """Whether a LoRA fits the loaded model: `notes` say how much of it it changes, `problem` why it does not."""
+
+    kind: Literal["lora_checked"] = "lora_checked"
+    name: str
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class CheckingDevice(Fact):
+    """The device check has come to a part of its own; a load makes it first where it was not made yet."""
+
+    kind: Literal["checking_device"] = "checking_device"
+    part: str
+
+
+class DeviceChecked(Fact):
+    """The device check is done."""
+
+    kind: Literal["device_checked"] = "device_checked"
+    check: DeviceCheck
+
+
+class MakingRoom(Fact):
+    """The engine ends, because another process waits for the device; a new one may wait in its turn."""
+
+    kind: Literal["making_room"] = "making_room"
+    owner: str
+
+
+class Failed(Fact):
+    """A request could not be carried out; `message` is for the user, `facts` are of the model that is still loaded."""
+
+    kind: Literal["failed"] = "failed"
+    message: str
+    facts: EngineFacts | None
+
+
+Run = Smoke | Generate | Compare
+Request = Load | Smoke | Generate | Compare | CheckLora | CheckDevice | Cancel
+Event = (
+    Starting
+    | Waiting
+    | Loading
+    | Downloading
+    | Loaded
+    | Step
+    | RunNote
+    | PictureDone
+    | SmokeDone
+    | ImagesChanged
+    | ComparisonChanged
+    | LoraChecked
+    | CheckingDevice
+    | DeviceChecked
+    | MakingRoom
+    | Failed
+)
+
+REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def to_line(message: Request | Event) -> bytes:
+    """One message as one line of JSON."""
+    return message.model_dump_json().encode() + b"\n"

@@ -1,0 +1,143 @@
+"""What the page's process knows of the engine, and how it says it."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from studio.core.results import DeviceCheck, EngineFacts, ImagesReport, MemorySample, SavedReport
+from studio.core.settings import SmokeSettings
+from studio.engine.process.messages import (
+    Compare,
+    Downloading,
+    Generate,
+    LoraChecked,
+    PictureDone,
+    Run,
+    Smoke,
+    Step,
+)
+from studio.images.comparison import SavedComparison
+
+Phase = Literal[
+    "off",
+    "starting",
+    "waiting",
+    "loading",
+    "ready",
+    "smoke test",
+    "generating",
+    "comparing",
+    "device check",
+    "no model",
+    "gone",
+]
+RUNNING_PHASES: tuple[Phase, ...] = ("smoke test", "generating", "comparing")
+CANCELLABLE_PHASES: tuple[Phase, ...] = (*RUNNING_PHASES, "loading")
+ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", "device check", *RUNNING_PHASES)
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """All that the page shows of the engine, at one moment.
+
+    Attributes:
+        run_note: what the user should know of the run that is going on.
+        device_part: what of the device is being checked; empty where nothing is.
+        keeps_runs: whether the next run that is asked for is kept until the device is free.
+        kept: the run that is; it begins by itself.
+    """
+
+    phase: Phase = "off"
+    pid: int | None = None
+    model: str = ""
+    owner: str = ""
+    facts: EngineFacts | None = None
+    smoke_settings: SmokeSettings | None = None
+    step: Step | None = None
+    preview_png: str | None = None
+    pictures: tuple[PictureDone, ...] = ()
+    report: SavedReport | None = None
+    images: ImagesReport | None = None
+    comparison: SavedComparison | None = None
+    download: Downloading | None = None
+    loras_in_check: frozenset[str] = frozenset()
+    lora_checks: Mapping[str, LoraChecked] = field(default_factory=dict)
+    tokenizer_file: Path | None = None
+    memory: MemorySample | None = None
+    device_check: DeviceCheck | None = None
+    device_part: str = ""
+    run_note: str = ""
+    cancelling: bool = False
+    keeps_runs: bool = False
+    kept: Run | None = None
+    problem: str = ""
+
+    @property
+    def active(self) -> bool:
+        """True while something happens that the page must follow."""
+        return self.phase in ACTIVE_PHASES or bool(self.loras_in_check)
+
+    @property
+    def takes_runs(self) -> bool:
+        """Whether a run may be asked for: it begins at once, or is kept until the device is free."""
+        return self.phase == "ready" or (self.keeps_runs and self.kept is None)
+
+    @property
+    def finished_pictures(self) -> int:
+        """How many pictures of the running task are done."""
+        comparison = self.comparison.report if self.comparison else None
+        return {
+            "smoke test": len(self.pictures),
+            "generating": len(self.images.images) if self.images else 0,
+            "comparing": comparison.num_finished if comparison else 0,
+        }.get(self.phase, 0)
+
+
+PHASE_WORDS: dict[Phase, str] = {
+    "off": "the engine is not running.",
+    "starting": "the engine is starting.",
+    "waiting": "another program has the device.",
+    "loading": "the model is being loaded.",
+    "ready": "it is ready.",
+    "smoke test": "the smoke test is running.",
+    "generating": "pictures are being made.",
+    "comparing": "a comparison is running.",
+    "device check": "the device check is running.",
+    "no model": "no model is loaded.",
+    "gone": "the engine is gone; start it again first.",
+}
+
+RUN_PURPOSES: dict[type[Run], str] = {Smoke: "run the smoke test", Generate: "generate", Compare: "compare"}
+RUN_PHASES: dict[type[Run], Phase] = {Smoke: "smoke test", Generate: "generating", Compare: "comparing"}
+
+
+def nothing_yet(run: Run) -> dict[str, object]:
+    """What the page shows of a run that has just begun."""
+    if isinstance(run, Smoke):
+        return {"smoke_settings": run.settings, "pictures": (), "report": None}
+    if isinstance(run, Generate):
+        return {"images": ImagesReport(settings=run.settings)}
+    return {"comparison": None}
+
+
+_DURING: dict[Phase, str] = {
+    "smoke test": " during the smoke test",
+    "device check": " during the device check",
+    "generating": " while it made pictures",
+    "comparing": " during the comparison",
+}
+SIGKILL = 9  # by number: Windows has no such name
+
+
+def last_words(return_code: int, doing: Phase) -> str:
+    """Why the engine process ended, for the user."""
+    during = _DURING.get(doing, "")
+    if return_code == -SIGKILL:
+        why = "it was killed, most often by the system because memory ran out. Close other programs before a retry."
+    elif return_code < 0:
+        why = f"it crashed ({signal.Signals(-return_code).name})."
+    else:
+        why = f"it ended with code {return_code}."
+    return f"The engine stopped{during}: {why} Finished pictures are saved; the log is logs/engine.log."

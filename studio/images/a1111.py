@@ -1,0 +1,272 @@
+"""Settings as text in AUTOMATIC1111's grammar, which most programs and sites read: written, and read back."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Literal
+
+from studio import __version__
+from studio.core.errors import PictureFileError, SettingsError
+from studio.core.results import ImageRecord
+from studio.core.settings import GenerationSettings, LoraChoice, SchedulerName, parse_settings
+from studio.images.prompts import lora_choice, split_lora_tags
+
+# Ours to A1111's sampler and schedule type. A1111's "Automatic" is Karras for DPM++ 2M, so that is said in full.
+_SAMPLERS: Mapping[str, tuple[str, str]] = {
+    "DDIM": ("DDIM", "Automatic"),
+    "PNDM": ("PLMS", "Automatic"),
+    "Euler": ("Euler", "Automatic"),
+    "Euler a": ("Euler a", "Automatic"),
+    "DPM++ 2M": ("DPM++ 2M", "Uniform"),
+    "DPM++ 2M Karras": ("DPM++ 2M", "Karras"),
+    "UniPC": ("UniPC", "Automatic"),
+    "DDPM": ("DDPM", "Automatic"),
+    "LCM": ("LCM", "Automatic"),
+}
+_SCHEDULERS_OF_CLASSES = {
+    "DDIMScheduler": "DDIM",
+    "PNDMScheduler": "PNDM",
+    "EulerDiscreteScheduler": "Euler",
+    "EulerAncestralDiscreteScheduler": "Euler a",
+    "DPMSolverMultistepScheduler": "DPM++ 2M",
+    "UniPCMultistepScheduler": "UniPC",
+    "DDPMScheduler": "DDPM",
+    "LCMScheduler": "LCM",
+}
+_SCHEDULERS_OF_SAMPLERS: Mapping[str, SchedulerName] = {
+    "ddim": "DDIM",
+    "plms": "PNDM",
+    "pndm": "PNDM",
+    "euler": "Euler",
+    "euler a": "Euler a",
+    "dpm++ 2m": "DPM++ 2M",
+    "dpm++ 2m karras": "DPM++ 2M Karras",  # as one name, before version 1.9
+    "unipc": "UniPC",
+    "ddpm": "DDPM",
+    "lcm": "LCM",
+}
+_ORDINARY_SCHEDULE_TYPES = ("", "automatic", "uniform")
+
+_STEPS = "Steps: "
+_NEGATIVE = "Negative prompt:"
+# A key's length is bounded, or a line of a million letters would take hours.
+_SETTING = re.compile(r'(\w[\w \-/]{0,80}):[ \t]*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
+# What says nothing about how the picture is made, or is used elsewhere in this module.
+_KNOWN_KEYS = frozenset(
+    {"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Model hash", "Lora hashes", "Version"}
+)
+# With these values they say nothing: they are what happens here anyway.
+_ORDINARY_VALUES = {"RNG": "CPU", "Clip skip": "1"}
+
+MAX_TEXT_LENGTH = 1_000_000
+_MAX_SKIPPED = 20
+_MAX_LORAS = 8
+
+
+@dataclass(frozen=True)
+class PictureText:
+    """What a picture tells of how it was made.
+
+    Attributes:
+        record: the full record; None where the picture is another program's or another version's.
+        model: the name of the model as the picture has it; empty where it has none.
+        skipped: what could not be taken over, a sentence each.
+    """
+
+    settings: GenerationSettings
+    record: ImageRecord | None
+    source: Literal["LoRA Studio", "A1111"]
+    model: str
+    skipped: tuple[str, ...]
+
+
+def to_parameters(record: ImageRecord) -> str:
+    """The text that A1111 writes into a picture's `parameters`, so that it and its readers understand ours.
+
+    LoRAs that are not in the prompt are added to it as tags; one whose name no tag can hold is only in the hashes.
+    Not in this text: from where to where guidance acts, and long prompts.
+    """
+    settings = record.settings
+    lines = [_with_tags(settings.prompt, settings.loras)]
+    if settings.negative_prompt:
+        lines.append(f"{_NEGATIVE} {settings.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in _setting_values(record)))
+    return "\n".join(lines).replace("\0", "")  # NUL ends a PNG's text
+
+
+def _with_tags(prompt: str, loras: Iterable[LoraChoice]) -> str:
+    tagged = {tag[len("<lora:") : -1].partition(":")[0].strip() for tag in split_lora_tags(prompt)[1]}
+    missing = [lora for lora in loras if lora.name not in tagged and not set(lora.name) & set("<>:\n")]
+    return " ".join(filter(None, [prompt, *(f"<lora:{lora.name}:{_number(lora.strength)}>" for lora in missing)]))
+
+
+def scheduler_name(record: ImageRecord) -> str:
+    """The scheduler by the name that people know; the class's own name where there is none."""
+    if record.settings.scheduler != "model's own":
+        return record.settings.scheduler
+    return _SCHEDULERS_OF_CLASSES.get(record.scheduler, record.scheduler)
+
+
+def _setting_values(record: ImageRecord) -> list[tuple[str, str]]:
+    settings = record.settings
+    scheduler = scheduler_name(record)
+    sampler, schedule_type = _SAMPLERS.get(scheduler, (scheduler, "Automatic"))
+    values = [
+        ("Steps", str(settings.num_inference_steps)),
+        ("Sampler", sampler),
+        ("Schedule type", schedule_type),
+        ("CFG scale", _number(settings.guidance_scale)),
+        ("Seed", str(settings.seed)),
+        ("Size", f"{record.width}x{record.height}"),
+        ("Model", _model_name(record.model)),
+        ("RNG", "CPU"),
+        ("Lora hashes", ", ".join(f"{lora.name}: {lora.sha256[:12]}" for lora in record.loras)),
+        ("Version", f"lora-studio {__version__}"),
+    ]
+    return [(key, value) for key, value in values if value]
+
+
+def _number(value: float) -> str:
+    """The shortest text that is read back as the same number: 7 for 7.0."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def _model_name(model: str) -> str:
+    """A file's or a folder's name without its path, which tells of its owner's home; a Hugging Face id as it is."""
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(model).is_absolute():
+            return kind(model).name.removesuffix(".safetensors")
+    return model
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n]|^"', value) else value
+
+
+def _unquoted(value: str) -> str:
+    if len(value) < 2 or not (value.startswith('"') and value.endswith('"')):
+        return value.strip()
+    try:
+        return str(json.loads(value, strict=False))
+    except ValueError:
+        return value
+
+
+def parse_parameters(text: str) -> PictureText:
+    """Read A1111's text. What is unknown here or breaks a rule is left at its default and named in `skipped`.
+
+    A text without a line of settings is a prompt.
+
+    Raises:
+        PictureFileError: an empty text, or one of over a million characters.
+    """
+    if len(text) > MAX_TEXT_LENGTH:
+        raise PictureFileError(f"The settings are {len(text):,} characters long, {MAX_TEXT_LENGTH:,} are allowed.")
+    if not text.strip():
+        raise PictureFileError("There are no settings in an empty text. Paste a prompt, or A1111's parameters.")
+    prompt, negative_prompt, line, skipped = _split(text)
+    written = {key: _unquoted(value) for key, value in _SETTING.findall(line)}
+    prompt, loras = _take_known_loras(prompt, skipped)
+    values = _fitting({**_checked_numbers(written, skipped), **_scheduler(written, skipped)}, skipped)
+    skipped += _unknown(written)
+    settings = GenerationSettings.model_validate(
+        {**values, "prompt": prompt, "negative_prompt": negative_prompt, "loras": loras}
+    )
+    return PictureText(settings, None, "A1111", written.get("Model", ""), _shortened(skipped))
+
+
+def _split(text: str) -> tuple[str, str, str, list[str]]:
+    """Prompt, negative prompt, the line of settings, and what was skipped."""
+    # A lone surrogate cannot be stored or shown, so pydantic refuses it; a pasted text can have one.
+    lines = text.encode("utf-8", "replace").decode().replace("\r\n", "\n").strip().split("\n")
+    starts = [place for place, line in enumerate(lines) if line.lstrip().startswith(_STEPS)]
+    end = starts[-1] if starts else len(lines)
+    skipped = []
+    if not starts:
+        skipped.append("There is no line that begins with Steps, so the text was taken for a prompt alone.")
+    elif any(line.strip() for line in lines[end + 1 :]):
+        skipped.append("What comes after the line of settings is not known here.")
+    negative = next((place for place in range(end) if lines[place].lstrip().startswith(_NEGATIVE)), end)
+    prompt = "\n".join(lines[:negative]).strip()
+    negative_prompt = "\n".join(lines[negative:end]).lstrip().removeprefix(_NEGATIVE).strip()
+    return prompt, negative_prompt, lines[end] if starts else "", skipped
+
+
+def _take_known_loras(prompt: str, skipped: list[str]) -> tuple[str, tuple[LoraChoice, ...]]:
+    rest, tags = split_lora_tags(prompt)
+    loras = []
+    for tag in tags:
+        try:
+            loras.append(lora_choice(tag))
+        except SettingsError as error:
+            skipped.append(_short(str(error)))
+    skipped += [f"The LoRA {_short(lora.name)} is one too many: {_MAX_LORAS} may act." for lora in loras[_MAX_LORAS:]]
+    return rest, tuple(loras[:_MAX_LORAS])
+
+
+def _checked_numbers(written: Mapping[str, str], skipped: list[str]) -> dict[str, object]:
+    """Those numbers that keep their rules, under our names."""
+    width, _, height = written.get("Size", "").partition("x")
+    candidates = {
+        "num_inference_steps": written.get("Steps"),
+        "guidance_scale": written.get("CFG scale"),
+        "seed": written.get("Seed"),
+        "width": width if "Size" in written else None,
+        "height": height if "Size" in written else None,
+    }
+    values: dict[str, object] = {}
+    for name, value in candidates.items():
+        if value is None:
+            continue
+        try:
+            values[name] = getattr(parse_settings(GenerationSettings, {"prompt": "", name: value[:40]}), name)
+        except SettingsError as error:
+            skipped.append(_short(f"This was not taken over: {error}"))
+    return values
+
+
+def _fitting(values: dict[str, object], skipped: list[str]) -> dict[str, object]:
+    """Values that also fit each other: A1111 takes any number of steps with any sampler."""
+    try:
+        parse_settings(GenerationSettings, {"prompt": "", **values})
+    except SettingsError as error:
+        skipped.append(_short(f"This was not taken over: {error}"))
+        return {name: value for name, value in values.items() if name != "num_inference_steps"}
+    return values
+
+
+def _scheduler(written: Mapping[str, str], skipped: list[str]) -> dict[str, object]:
+    sampler, schedule_type = written.get("Sampler", ""), written.get("Schedule type", "")
+    if not sampler:
+        return {}
+    scheduler = _SCHEDULERS_OF_SAMPLERS.get(sampler.casefold())
+    if scheduler is None:
+        skipped.append(f"The sampler {_short(sampler)} is not known here; the scheduler stays the model's own.")
+        return {}
+    if scheduler == "DPM++ 2M" and schedule_type.casefold() in ("karras", "automatic"):
+        scheduler = "DPM++ 2M Karras"
+    elif schedule_type.casefold() not in _ORDINARY_SCHEDULE_TYPES:
+        skipped.append(f"The schedule type {_short(schedule_type)} is not known here for {scheduler}.")
+    return {"scheduler": scheduler}
+
+
+def _unknown(written: Mapping[str, str]) -> list[str]:
+    """What acts on the picture there and has no counterpart here."""
+    return [
+        "Its noise was not drawn on the CPU, so the seed makes another picture here."
+        if key == "RNG"
+        else f"{_short(key)} is not known here, got {_short(value)!r}."
+        for key, value in written.items()
+        if key not in _KNOWN_KEYS and _ORDINARY_VALUES.get(key) != value
+    ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _shortened(skipped: list[str]) -> tuple[str, ...]:
+    more = len(skipped) - _MAX_SKIPPED
+    return (*skipped[:_MAX_SKIPPED], f"{more} more were left out.") if more > 0 else tuple(skipped)

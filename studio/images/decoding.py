@@ -1,0 +1,304 @@
+"""The one way in which a picture file becomes RGB: for training, thumbnails and export alike.
+
+Only formats that are named here are tried (Pillow would start Ghostscript for a PostScript file that is called .png),
+every file is decoded whole, and whatever a plain `convert("RGB")` gets silently wrong is converted rightly.
+"""
+
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from studio.core.errors import PictureFileError
+from studio.datasets.source import Problem, Severity
+from studio.images.file_bytes import FORMAT_WORDS, FORMATS, end_of, foreign_kind, is_cut_webp
+
+MAX_FILE_BYTES = 1024**3
+MAX_PIXELS = 50_000_000
+MIN_SIDE = 16
+MAX_ASPECT = 20
+
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "DIB": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm",),
+    "AVIF": (".avif",),
+}
+_PLAIN_MODES = frozenset(("RGB", "L", "P", "1", "YCbCr"))
+_ALPHA_MODES = frozenset(("RGBA", "LA", "PA", "RGBa", "La"))
+
+# What Pillow raises for damaged files, besides its own errors.
+DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    NotImplementedError,
+    AttributeError,
+    RuntimeError,
+    ZeroDivisionError,
+    Image.DecompressionBombError,
+    ImageCms.PyCMSError,
+)
+
+
+@dataclass
+class ReadPicture:
+    """A picture file as it was read.
+
+    Attributes:
+        image: RGB, upright; None where a problem of severity `reject` says why there is none.
+        format, mode: Pillow's names, before conversion; None where it is no picture.
+        width, height: upright, in pixels; 0 where not known.
+        problems: all that was seen.
+    """
+
+    image: Image.Image | None = None
+    format: str | None = None
+    mode: str | None = None
+    width: int = 0
+    height: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, code: str, severity: Severity, sentence: str) -> None:
+        """Note a finding, with what one click can do about one of its severity."""
+        remedies = {"reject": ("exclude",), "convert": ("convert", "exclude"), "note": ()}[severity]
+        self.problems.append(
+            Problem.model_validate({"code": code, "severity": severity, "sentence": sentence, "remedies": remedies})
+        )
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether it cannot be trained on."""
+        return any(problem.severity == "reject" for problem in self.problems)
+
+
+def open_rgb(path: Path, *, background: str = "#ffffff") -> Image.Image:
+    """A picture as training reads it: RGB, 8 bits, upright, whole; transparency laid on the background.
+
+    Raises:
+        PictureFileError: where it cannot be trained on; the sentence says why.
+    """
+    content, problem = read_bytes(path)
+    if problem is not None:
+        raise PictureFileError(problem.sentence)
+    read = read_picture(content, path.name, background=background)
+    if read.image is None or read.is_rejected:
+        raise PictureFileError(next(p.sentence for p in read.problems if p.severity == "reject"))
+    return read.image
+
+
+def read_bytes(path: Path) -> tuple[bytes, Problem | None]:
+    """A picture file's bytes, or why there are none. Nothing but a regular file is opened."""
+    read = ReadPicture()
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            read.add("folder", "reject", "It is a folder with the name of a picture. Rename it.")
+        elif not stat.S_ISREG(status.st_mode):
+            read.add("not a file", "reject", "It is a pipe, socket or device with the name of a picture.")
+        elif path.name.startswith("._"):
+            sentence = "It is what a Mac keeps beside a file on a foreign disk (AppleDouble), not the picture itself."
+            read.add("not a picture", "reject", f"{sentence} Delete it, or exclude it.")
+        elif status.st_size == 0:
+            read.add("empty file", "reject", "The file is empty. Copy it again from where it came from.")
+        elif status.st_size > MAX_FILE_BYTES:
+            read.add("file too large", "reject", f"The file has {status.st_size / 1e9:.1f} GB; up to 1 GB is read.")
+        else:
+            return path.read_bytes(), None
+    except OSError as error:
+        link = path.is_symlink()
+        what = "The link leads nowhere" if link else "The file cannot be read"
+        read.add("broken link" if link else "unreadable", "reject", f"{what} ({os.strerror(error.errno or 0)}).")
+    return b"", read.problems[0]
+
+
+def read_picture(content: bytes, name: str, *, background: str) -> ReadPicture:
+    """Decode a picture file whole. Never raises for what it holds, except for want of memory.
+
+    Args:
+        content: the file's bytes.
+        name: its name; the ending tells what it says it is.
+        background: `#rrggbb`, what transparency is laid on.
+    """
+    read = ReadPicture()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what matters of them is checked here, and said of the file
+        try:
+            _read(read, content, name, background)
+        except DECODER_ERRORS as error:
+            if not read.is_rejected:
+                _say_broken(read, content, error)
+    if read.is_rejected:
+        read.image = None
+    return read
+
+
+def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None:
+    foreign = foreign_kind(content)
+    if foreign:
+        read.add("not a picture", "reject", foreign)
+        return
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        read.format, read.mode = image.format, image.mode
+        read.width, read.height = image.size
+        _check_size(read)
+        _check_end(read, content)
+        if read.is_rejected:
+            return
+        image.load()
+        _check_name(read, name)
+        num_frames = getattr(image, "n_frames", 1)
+        if num_frames > 1 and read.format != "MPO":
+            read.add("several frames", "convert", f"It has {num_frames} frames; the first is used.")
+        upright = _turned_upright(read, image)
+        read.width, read.height = upright.size
+        read.image = _to_rgb(read, upright, background)
+
+
+def _check_size(read: ReadPicture) -> None:
+    width, height = read.width, read.height
+    if width * height > MAX_PIXELS:
+        sentence = f"{width:,} × {height:,} pixels are over the limit of 50 million. Save a smaller copy."
+        read.add("too many pixels", "reject", sentence)
+    elif min(width, height) < MIN_SIDE:
+        read.add("too small", "reject", f"{width} × {height} pixels are too few to learn from.")
+    elif max(width, height) > MAX_ASPECT * min(width, height):
+        read.add("extreme shape", "reject", f"{width} × {height} pixels: no crop of it shows a subject. Cut it.")
+
+
+def _check_end(read: ReadPicture, content: bytes) -> None:
+    """JPEG, PNG and WebP say where they end: a file cut by two bytes decodes without a word."""
+    end = end_of(read.format, content)
+    if end is None:
+        return
+    if end < 0 or end > len(content):
+        sentence = "The file is cut short: its end is missing, and a part of the picture with it. Copy it again."
+        read.add("cut short", "reject", sentence)
+    elif content[end:].strip(b"\0\r\n ") and read.format != "MPO":
+        read.add("bytes after the end", "note", f"{len(content) - end:,} bytes follow the end of the picture.")
+
+
+def _check_name(read: ReadPicture, name: str) -> None:
+    suffix = Path(name).suffix.lower()
+    if read.format in _SUFFIXES and suffix not in _SUFFIXES[read.format]:
+        read.add("wrong ending", "note", f"It is a {read.format} file, though its name ends in {suffix or 'nothing'}.")
+    if read.format in ("AVIF", "BMP", "DIB"):
+        read.add(f"{read.format} file", "note", f"It is {read.format}, which is read here, but not by every tool.")
+
+
+def _turned_upright(read: ReadPicture, image: Image.Image) -> Image.Image:
+    try:
+        exif = image.getexif()
+        orientation = exif.get(0x0112, 1)
+        is_damaged = not exif and len(image.info.get("exif", b"")) > len(b"Exif\0\0")
+    except DECODER_ERRORS:
+        is_damaged, orientation = True, 1
+    if is_damaged:
+        read.add("damaged EXIF", "note", "What the camera noted (EXIF) is damaged, so it is not known which way is up.")
+    if orientation in (2, 3, 4, 5, 6, 7, 8):
+        read.add("turned", "convert", "The camera was turned (EXIF): the picture is turned upright.")
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def _to_rgb(read: ReadPicture, image: Image.Image, background: str) -> Image.Image | None:
+    """RGB by the way that each mode needs."""
+    mode = image.mode
+    if mode in _ALPHA_MODES or "transparency" in image.info:
+        return _laid_on(read, image, background)
+    if mode.startswith("I") or mode == "F":
+        return _scaled(read, image)
+    if mode == "CMYK":
+        read.add("CMYK", "convert", "It is CMYK, for printing: its colours are converted, and may look paler.")
+        return _by_profile(image) or image.convert("RGB")
+    if mode == "LAB":
+        read.add("LAB", "convert", "It is LAB: its colours are converted to RGB.")
+        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        return ImageCms.applyTransform(image, transform)
+    if mode == "1":
+        read.add("1-bit", "note", "It has two colours only, black and white.")
+    elif mode not in _PLAIN_MODES:
+        read.add("rare mode", "convert", f"Its colours ({mode}) are converted to RGB.")
+    if image.info.get("icc_profile") and not _is_profile(image.info["icc_profile"]):
+        read.add("damaged profile", "note", "Its colour profile (ICC) is damaged and is left out.")
+    # A file of several frames would read on where its picture is changed: it is copied.
+    return image if mode == "RGB" and getattr(image, "n_frames", 1) == 1 else image.convert("RGB")
+
+
+def _laid_on(read: ReadPicture, image: Image.Image, background: str) -> Image.Image:
+    rgba = image.convert("RGBA")
+    low, _ = rgba.getchannel("A").getextrema()
+    if isinstance(low, int | float) and low < 255:
+        sentence = f"It is transparent: it is laid on {background}, the dataset's background."
+        read.add("transparent", "convert", sentence)
+    ground = Image.new("RGBA", rgba.size, background)
+    return Image.alpha_composite(ground, rgba).convert("RGB")
+
+
+def _scaled(read: ReadPicture, image: Image.Image) -> Image.Image | None:
+    """16 bits to 8 by their highest value; 32 bits and floats by what they hold. `convert("RGB")` clips all at 255."""
+    pixels_HW = np.asarray(image).astype(np.float64)
+    if not np.isfinite(pixels_HW).all():
+        read.add("not finite", "reject", "Some of its pixels are no numbers (NaN or infinity). Export it again.")
+        return None
+    if image.mode.startswith("I;16") or (image.mode == "I" and 255 < pixels_HW.max() <= 65535 and pixels_HW.min() >= 0):
+        read.add("16-bit", "convert", "It has 16 bits a pixel, which are scaled to 8.")
+        low, high = 0.0, 65535.0
+    else:
+        low, high = float(pixels_HW.min()), float(pixels_HW.max())
+        sentence = f"Its pixels are numbers from {low:g} to {high:g}, which are scaled to 0 to 255."
+        read.add("32-bit", "convert", sentence)
+    span = (high - low) or 1.0
+    levels_HW = np.rint((pixels_HW - low) / span * 255).astype(np.uint8)
+    return Image.fromarray(levels_HW).convert("RGB")
+
+
+def _by_profile(image: Image.Image) -> Image.Image | None:
+    """Through the profile that the file carries, where that is one; None where not."""
+    profile = image.info.get("icc_profile")
+    if not profile or not _is_profile(profile):
+        return None
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+
+
+def _is_profile(profile: bytes) -> bool:
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except (OSError, TypeError, ValueError, ImageCms.PyCMSError):
+        return False
+    return True
+
+
+def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
+    """An error of the decoder as a finding."""
+    words = str(error).lower()
+    if isinstance(error, Image.DecompressionBombError):
+        read.add("too many pixels", "reject", "It says it has more pixels than memory would hold. Save a smaller copy.")
+    elif isinstance(error, UnidentifiedImageError):
+        is_text = b"\0" not in content[:512] and content[:512].isascii()
+        what = "It is text with the name of a picture." if is_text else "It is no picture that is known here."
+        read.add("not a picture", "reject", f"{what} Only {FORMAT_WORDS} are read.")
+    elif "text chunk" in words or "text_chunk" in words:
+        read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as files made to do harm have.")
+    elif is_cut_webp(content) or "truncated" in words or "premature" in words or isinstance(error, EOFError):
+        read.add("cut short", "reject", "The file is cut short: a part of the picture is missing. Copy it again.")
+    else:
+        sentence = f"The file is damaged and cannot be decoded ({type(error).__name__}: {str(error)[:120]})."
+        read.add("damaged", "reject", f"{sentence} Copy it again from where it came from.")

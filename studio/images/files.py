@@ -1,0 +1,247 @@
+"""Picture files with the settings that made them inside: saved so, and read without decoding a pixel."""
+
+import io
+import os
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL.ImageFile import ImageFile
+from pydantic import ValidationError
+
+from studio.core.errors import PictureFileError
+from studio.core.files import write_atomically
+from studio.core.results import ImageRecord
+from studio.core.settings import PictureFormatName
+from studio.images.a1111 import MAX_TEXT_LENGTH, PictureText, parse_parameters, to_parameters
+
+PARAMETERS_KEY = "parameters"
+RECORD_KEY = "lora-studio"
+
+_EXIF_FOLDER, _USER_COMMENT, _MAKER_NOTE = 0x8769, 0x9286, 0x927C
+_MAX_FILE_BYTES = 512 * 2**20
+# All that Pillow raises of files that are broken or mean harm.
+PILLOW_ERRORS = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    struct.error,
+)
+
+
+def save_picture(path: Path, picture: np.ndarray, record: ImageRecord) -> None:
+    """Save a (h, w, 3) uint8 picture as PNG with `parameters` for A1111's readers and the whole record as JSON.
+
+    Raises:
+        OSError: where the disk is full or the folder cannot be written.
+    """
+    texts = {PARAMETERS_KEY: to_parameters(record), RECORD_KEY: record.model_dump_json()}
+    write_atomically(path, encode_picture(picture, texts))
+
+
+def encode_picture(
+    picture_HWC: np.ndarray, texts: Mapping[str, str], *, picture_format: PictureFormatName = "png", quality: int = 95
+) -> bytes:
+    """A (h, w, 3) uint8 picture as a file's bytes, always the same for the same picture and texts.
+
+    Args:
+        texts: a PNG keeps each as a text chunk. A JPEG or WebP keeps `parameters` in EXIF's UserComment, where
+            A1111's readers look, and the first other one in its MakerNote.
+        quality: of JPEG and WebP, 1 to 100.
+    """
+    assert picture_HWC.dtype == np.uint8
+    assert picture_HWC.ndim == 3
+    picture, buffer = Image.fromarray(picture_HWC), io.BytesIO()
+    if picture_format == "png":
+        chunks = PngImagePlugin.PngInfo()
+        for key, content in texts.items():
+            chunks.add_text(key, content)
+        picture.save(buffer, format="PNG", pnginfo=chunks)
+        return buffer.getvalue()
+    exif = Image.Exif()
+    folder = exif.get_ifd(_EXIF_FOLDER)
+    for key, content in texts.items():
+        if key == PARAMETERS_KEY:
+            folder[_USER_COMMENT] = b"UNICODE\0" + content.encode("utf-16-be")
+        else:
+            folder[_MAKER_NOTE] = content.encode()
+    picture.save(buffer, format=picture_format.upper(), quality=quality, exif=exif)
+    return buffer.getvalue()
+
+
+def read_picture_text(path: Path) -> PictureText:
+    """The settings inside a PNG, JPEG or WebP file: ours, else A1111's. No pixel is decoded, so size does not matter.
+
+    Only text before the pixels is read, which is where every known program puts it.
+
+    Raises:
+        PictureFileError: not such a picture, cut short, no settings inside, or text without measure.
+    """
+    with open_picture(path) as picture:
+        try:
+            own = picture.info.get(RECORD_KEY)
+            parameters = picture.info.get(PARAMETERS_KEY) or _user_comment(picture.info.get("exif"))
+        except PILLOW_ERRORS as error:
+            raise PictureFileError(f"{shown_name(path)} has broken EXIF data: {_reason(error)}.") from error
+    return _understand(path, own, parameters)
+
+
+def _understand(path: Path, own: object, parameters: object) -> PictureText:
+    skipped: tuple[str, ...] = ()
+    if isinstance(own, str):
+        if record := _read_record(own):
+            return PictureText(record.settings, record, "LoRA Studio", record.model, ())
+        skipped = ("Its full record is broken or of another version, so its settings were read from its text.",)
+    if not isinstance(parameters, str) or not parameters.strip():
+        found = "its record is broken or of another version" if skipped else "it has no settings inside"
+        raise PictureFileError(
+            f"{shown_name(path)} cannot tell how it was made: {found}. Pictures of LoRA Studio, of AUTOMATIC1111 and "
+            "of programs that write its parameters have them, unless they were saved anew."
+        )
+    text = parse_parameters(parameters)
+    return PictureText(text.settings, None, text.source, text.model, (*skipped, *text.skipped))
+
+
+def _read_record(text: str) -> ImageRecord | None:
+    if len(text) > MAX_TEXT_LENGTH:  # none of ours is; pydantic would list millions of errors
+        return None
+    try:
+        return ImageRecord.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator[ImageFile]:
+    """A PNG, JPEG or WebP file with its header read and its end found, and no pixel decoded.
+
+    Unlike `Image.open` it takes any declared size: look at `size` before decoding.
+
+    Raises:
+        PictureFileError: not a file, not such a picture, broken or cut short.
+    """
+    with _open_file(path) as file:
+        try:
+            picture = _open_header(path, file)
+            whole = _is_whole(picture, file)
+        except PILLOW_ERRORS as error:
+            raise PictureFileError(
+                f"{shown_name(path)} cannot be read as a picture: {_reason(error)}. Choose another file."
+            ) from error
+        if not whole:
+            raise PictureFileError(f"{shown_name(path)} is cut short: its end is missing. Copy or download it again.")
+        yield picture
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a PNG is what was written: all of it is there, and its own checksums hold."""
+    try:
+        with open_picture(path) as picture:
+            if not isinstance(picture, PngImagePlugin.PngImageFile):
+                return False
+            picture.verify()
+    except (PictureFileError, *PILLOW_ERRORS):
+        return False
+    return True
+
+
+@contextmanager
+def _open_file(path: Path) -> Iterator[BinaryIO]:
+    try:
+        found = path.stat()  # before opening: opening a FIFO waits for ever
+        if not stat.S_ISREG(found.st_mode):
+            raise PictureFileError(f"{shown_name(path)} is not a file. Choose a PNG, JPEG or WebP picture.")
+        if found.st_size > _MAX_FILE_BYTES:
+            raise PictureFileError(f"{shown_name(path)} is larger than {_MAX_FILE_BYTES // 2**20} MiB. Choose another.")
+        file = path.open("rb")
+    except (OSError, ValueError) as error:
+        raise PictureFileError(f"{shown_name(path)} cannot be opened: {_reason(error)}.") from error
+    with file:
+        yield file
+
+
+def _open_header(path: Path, file: BinaryIO) -> ImageFile:
+    start = file.read(12)
+    file.seek(0)
+    # The three classes themselves: `Image.open` refuses or warns of sizes that do not matter before decoding.
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImagePlugin.PngImageFile(file)
+    if start.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.JpegImageFile(file)
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile(file)
+    raise PictureFileError(f"{shown_name(path)} is not a PNG, JPEG or WebP picture. Choose one that is.")
+
+
+def _is_whole(picture: ImageFile, file: BinaryIO) -> bool:
+    """Whether the file goes on to its end mark; the place in the file is as before. Bytes after the end are fine."""
+    place = file.tell()
+    if isinstance(picture, PngImagePlugin.PngImageFile):
+        whole = _has_png_end(file)
+    elif isinstance(picture, JpegImagePlugin.JpegImageFile):
+        whole = b"\xff\xd9" in file.read()  # after the header: a preview inside EXIF has an end mark too
+    else:
+        file.seek(4)
+        whole = os.fstat(file.fileno()).st_size >= int.from_bytes(file.read(4), "little") + 8
+    file.seek(place)
+    return whole
+
+
+def _has_png_end(file: BinaryIO) -> bool:
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == b"IEND":
+            return len(file.read(length + 4)) == length + 4
+        file.seek(length + 4, os.SEEK_CUR)
+    return False
+
+
+def _user_comment(exif_bytes: object) -> str | None:
+    """The text of EXIF's UserComment, where A1111 keeps its parameters in JPEG and WebP."""
+    if not isinstance(exif_bytes, bytes):
+        return None
+    exif = Image.Exif()
+    exif.load(exif_bytes)
+    comment = exif.get_ifd(_EXIF_FOLDER).get(_USER_COMMENT)
+    if isinstance(comment, str):
+        return comment
+    return _decode_comment(comment) if isinstance(comment, bytes) else None
+
+
+def _decode_comment(comment: bytes) -> str:
+    encoding, content = comment[:8], comment[8:]
+    if encoding == b"UNICODE\0":
+        return _decode_utf16(content)
+    if encoding in (b"ASCII\0\0\0", b"JIS\0\0\0\0\0", bytes(8)):
+        return content.decode("utf-8", "replace").rstrip("\0")
+    return comment.decode("utf-8", "replace").rstrip("\0")
+
+
+def _decode_utf16(content: bytes) -> str:
+    """Either byte order: the standard leaves it open, and programs disagree."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", "replace").rstrip("\0")
+    texts = [content.decode(order, "replace").rstrip("\0") for order in ("utf-16-be", "utf-16-le")]
+    # In the wrong order "Steps" and every other ASCII letter becomes something far from ASCII.
+    return max(texts, key=lambda text: sum(character.isascii() for character in text))
+
+
+def shown_name(path: Path) -> str:
+    """The file's name, in characters that can be shown and stored."""
+    return path.name.encode("utf-8", "replace").decode()
+
+
+def _reason(error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (reason or type(error).__name__).rstrip(".")

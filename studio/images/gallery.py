@@ -1,0 +1,222 @@
+"""Past pictures, read from the files themselves: there is no index that could be wrong."""
+
+import hashlib
+import io
+import os
+import re
+import threading
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from studio.core.errors import PictureFileError
+from studio.core.files import write_atomically
+from studio.core.results import ImageRecord
+from studio.images.files import PILLOW_ERRORS, open_picture, read_picture_text, shown_name
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_PICTURE = re.compile(r"(?P<time>\d{6}-\d{6})-seed(?P<seed>\d+)(?:-(?P<copy>\d{1,9}))?\.png", re.ASCII)
+_MAX_THUMBNAIL_PIXELS = 50_000_000
+_MAX_CACHED = 50_000
+
+_FileKey = tuple[Path, int, int]
+
+
+@dataclass(frozen=True)
+class PastPicture:
+    """A picture that was made, and its record."""
+
+    path: Path
+    record: ImageRecord
+
+
+@dataclass(frozen=True)
+class HistoryPage:
+    """Some past pictures, newest first.
+
+    Attributes:
+        number: which page this is, from 1.
+        num_pages: at least 1.
+        num_pictures: how many there are on all pages, with those of this page that cannot be read.
+        unreadable: why a picture is not shown, a sentence for each: of this page, or of all that were searched.
+    """
+
+    pictures: tuple[PastPicture, ...]
+    number: int
+    num_pages: int
+    num_pictures: int
+    unreadable: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """What a search needs to know of a file; `problem` says why it cannot be read."""
+
+    words: str = ""
+    seed: str = ""
+    problem: str = ""
+
+
+class History:
+    """The pictures in the outputs folder. Any thread may ask."""
+
+    def __init__(self, outputs: Path) -> None:
+        self._outputs = outputs
+        self._lock = threading.Lock()
+        self._searched: dict[_FileKey, _Searched] = {}
+
+    def page(self, number: int, *, per_page: int = 24, search: str = "") -> HistoryPage:
+        """One page of pictures, newest first; a number past either end gives the page there.
+
+        Without a search only the files of that page are opened. A search reads every file that it has not read
+        before; it finds pictures where each of its words is part of the prompts, the model, a LoRA's name or the
+        scheduler, or is the seed. Never raises for a file or a folder that cannot be read.
+        """
+        assert per_page > 0
+        words = _normal(search).split()
+        paths = _newest_first(self._outputs)
+        unreadable: list[str] = []
+        if words:
+            paths, unreadable = self._find(paths, words)
+        num_pages = max(1, -(-len(paths) // per_page))
+        number = min(max(number, 1), num_pages)
+        pictures: list[PastPicture] = []
+        for path in paths[(number - 1) * per_page : number * per_page]:
+            try:
+                pictures.append(PastPicture(path, _read_record(path)))
+            except PictureFileError as error:
+                unreadable.append(_problem(path, error))
+        return HistoryPage(tuple(pictures), number, num_pages, len(paths), tuple(unreadable))
+
+    def _find(self, paths: list[Path], words: list[str]) -> tuple[list[Path], list[str]]:
+        """The pictures that have all the words, and why others could not be searched."""
+        found: list[Path] = []
+        problems: list[str] = []
+        for path, searched in self._search_all(paths):
+            if searched.problem:
+                problems.append(searched.problem)
+            elif all(word in searched.words or word == searched.seed for word in words):
+                found.append(path)
+        return found, problems
+
+    def _search_all(self, paths: list[Path]) -> list[tuple[Path, _Searched]]:
+        with self._lock:  # two searches at once would read every file twice
+            cached, self._searched = self._searched, {}
+            results: list[tuple[Path, _Searched]] = []
+            for path in paths:
+                key = _file_key(path)
+                searched = cached.get(key) if key else None
+                searched = searched or _search_file(path)
+                results.append((path, searched))
+                # Made anew at each search: so files that are gone leave it.
+                if key and len(self._searched) < _MAX_CACHED:
+                    self._searched[key] = searched
+            return results
+
+
+def _file_key(path: Path) -> _FileKey | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return path, found.st_mtime_ns, found.st_size
+
+
+def _read_record(path: Path) -> ImageRecord:
+    text = read_picture_text(path)
+    if text.record is None:
+        raise PictureFileError(f"{shown_name(path)} has no record of this version of LoRA Studio.")
+    return text.record
+
+
+def _search_file(path: Path) -> _Searched:
+    try:
+        record = _read_record(path)
+    except PictureFileError as error:
+        return _Searched(problem=_problem(path, error))
+    settings = record.settings
+    loras = [lora.name for lora in settings.loras] + [lora.name for lora in record.loras]
+    texts = [settings.prompt, settings.negative_prompt, record.model, *loras, settings.scheduler, record.scheduler]
+    return _Searched(words=_normal("\n".join(texts)), seed=str(settings.seed))
+
+
+def _problem(path: Path, error: PictureFileError) -> str:
+    return f"{path.parent.name}: {error}"
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _newest_first(outputs: Path) -> list[Path]:
+    """The files that are named as `new_picture_path` names them; nothing is opened."""
+    found = [
+        ((day, match["time"], int(match["copy"] or 1), name), Path(outputs, day, name))
+        for day in _names(outputs)
+        if _DAY.fullmatch(day)
+        for name in _names(outputs / day)
+        if (match := _PICTURE.fullmatch(name))
+    ]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _names(folder: Path) -> Iterator[str]:
+    try:
+        yield from os.listdir(folder)  # noqa: PTH208 - ten thousand paths cost ten times their names
+    except OSError:
+        return
+
+
+def new_picture_path(outputs: Path, *, now: datetime, seed: int) -> Path:
+    """Where a picture made now is saved: `outputs/<yyyy-mm-dd>/<hhmmss-ffffff>-seed<seed>.png`, a name not yet taken.
+
+    Nothing is made. Two processes that ask at the same microsecond get the same name.
+    """
+    folder, stem = outputs / f"{now:%Y-%m-%d}", f"{now:%H%M%S-%f}-seed{seed}"
+    path, copy = folder / f"{stem}.png", 1
+    while os.path.lexists(path):
+        copy += 1
+        path = folder / f"{stem}-{copy}.png"
+    return path
+
+
+def thumbnail(path: Path, *, size: int = 256, cache: Path) -> Path:
+    """A small JPEG of a picture, at most `size` pixels wide and high, made once and kept in the folder `cache`.
+
+    A picture that was changed (another time or length) gets a new one. Transparency becomes white.
+
+    Raises:
+        PictureFileError: not a picture, broken, or over 50 megapixels.
+        OSError: where the cache cannot be written.
+    """
+    key = _file_key(path)
+    if key is None:
+        raise PictureFileError(f"{shown_name(path)} cannot be opened. It may have been moved or deleted.")
+    identity = os.fsencode(path.absolute()) + f"\0{key[1]}\0{key[2]}\0{size}".encode()
+    kept = cache / f"{hashlib.sha256(identity).hexdigest()[:32]}.jpg"
+    if not kept.is_file():
+        write_atomically(kept, _small_jpeg(path, size))
+    return kept
+
+
+def _small_jpeg(path: Path, size: int) -> bytes:
+    with open_picture(path) as picture:
+        if picture.width * picture.height > _MAX_THUMBNAIL_PIXELS:
+            raise PictureFileError(
+                f"{shown_name(path)} has {picture.width} × {picture.height} pixels: it is too large."
+            )
+        try:
+            picture.draft("RGB", (size, size))  # a JPEG is decoded small at once
+            small = picture.convert("RGBA")
+            small.thumbnail((size, size))
+            upright = ImageOps.exif_transpose(small)
+        except PILLOW_ERRORS as error:
+            raise PictureFileError(f"{shown_name(path)} is broken: {error}.") from error
+    white = Image.new("RGBA", upright.size, "white")
+    buffer = io.BytesIO()
+    Image.alpha_composite(white, upright).convert("RGB").save(buffer, format="JPEG", quality=85)
+    return buffer.getvalue()

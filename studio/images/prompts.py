@@ -1,0 +1,233 @@
+"""The grammar of prompts, as AUTOMATIC1111's web UI has it: weights in brackets, and LoRA tags.
+
+Counting a prompt's tokens as the model will, without torch: the page shows what fits and what is cut off.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from studio.core.errors import SettingsError
+from studio.core.settings import LoraChoice, bounds
+
+ROUND_FACTOR = 1.1
+SQUARE_FACTOR = 1 / 1.1
+# 97 nested brackets reach this; further ones would end in infinity, and infinity in a picture of NaN.
+WEIGHT_LIMIT = 10_000.0
+
+# A longer number than these is text: so that every weight is finite.
+_TOKEN = re.compile(
+    r"\\[()\[\]\\]|\\|[(\[\])]|:\s*[+-]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})\s*\)|:|[^\\()\[\]:]+", re.ASCII
+)
+_LORA_TAG = re.compile(r"<lora:([^<>]*)>")
+# Brackets and backslashes; A1111's tags, ours among them; the line at which the prompt ends in A1111's text.
+_COMMAND = re.compile(r"[\\()\[\]]|(?<=<)(?=\w+:)|^(?=[^\S\n]*Negative prompt:)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class WeightedText:
+    """A part of a prompt, and how strongly it counts; 1 is as written."""
+
+    text: str
+    weight: float
+
+
+def parse_weights(prompt: str) -> tuple[WeightedText, ...]:
+    r"""Split a prompt at its weights: `(x)` is 1.1, `[x]` 1/1.1, `(x:1.3)` 1.3, and brackets inside brackets multiply.
+
+    `\(` and the like are the bracket itself; a lone backslash is dropped, as in A1111. A bracket that is never
+    closed counts to the end, one that was never opened is text. Round and square brackets may cross. Adjacent
+    parts of the same weight are one. Weights lie within ±`WEIGHT_LIMIT`. An empty prompt is one empty part.
+    A1111's BREAK and its prompt editing are text.
+    """
+    tokens = _TOKEN.findall(prompt)
+    parts: list[WeightedText] = []
+    for text, weight in _weighted_tokens(tokens, _opening_factors(tokens)):
+        if parts and parts[-1].weight == weight:
+            parts[-1] = WeightedText(parts[-1].text + text, weight)
+        elif text:
+            parts.append(WeightedText(text, weight))
+    return tuple(parts) or (WeightedText("", 1.0),)
+
+
+def _opening_factors(tokens: list[str]) -> dict[int, float]:
+    """What each opening bracket multiplies by, by its place; known only once its end was read."""
+    factors: dict[int, float] = {}
+    open_rounds: list[int] = []
+    for place, token in enumerate(tokens):
+        if token == "(":
+            open_rounds.append(place)
+            factors[place] = ROUND_FACTOR
+        elif token == "[":
+            factors[place] = SQUARE_FACTOR
+        elif _closes_round(token) and open_rounds:
+            factors[open_rounds.pop()] = _written_weight(token)
+    return factors
+
+
+def _closes_round(token: str) -> bool:
+    return token.endswith(")") and token != r"\)"
+
+
+def _written_weight(token: str) -> float:
+    return float(token[1:-1]) if len(token) > 1 else ROUND_FACTOR
+
+
+def _weighted_tokens(tokens: list[str], factors: dict[int, float]) -> Iterator[tuple[str, float]]:
+    # A stack for each kind, as A1111 has it: so `([)]` is legal, and every prompt takes linear time.
+    rounds, squares = [1.0], [1.0]
+    for place, token in enumerate(tokens):
+        if token in ("(", "["):
+            stack = rounds if token == "(" else squares
+            stack.append(_limited(stack[-1] * factors[place]))
+        elif _closes_round(token) and len(rounds) > 1:
+            rounds.pop()
+        elif token == "]" and len(squares) > 1:
+            squares.pop()
+        else:
+            yield token[1:] if token.startswith("\\") else token, _limited(rounds[-1] * squares[-1])
+
+
+def _limited(weight: float) -> float:
+    return min(WEIGHT_LIMIT, max(-WEIGHT_LIMIT, weight))
+
+
+def take_lora_tags(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
+    """The prompt without its `<lora:name:0.8>` tags, and what they choose, in order; without a number it is 1.
+
+    Raises:
+        SettingsError: a tag without a name, with more than one number, or with a strength out of bounds.
+    """
+    rest, tags = split_lora_tags(prompt)
+    return rest, tuple(lora_choice(tag) for tag in tags)
+
+
+def split_lora_tags(prompt: str) -> tuple[str, tuple[str, ...]]:
+    """The prompt without its LoRA tags, and the tags as they were written; nothing is checked.
+
+    The comma or the space that a tag leaves over goes with it.
+    """
+    tags = tuple(match.group() for match in _LORA_TAG.finditer(prompt))
+    rest, *others = _LORA_TAG.split(prompt)[::2]
+    for other in others:
+        rest = _join(rest, other)
+    return rest, tags
+
+
+def _join(left: str, right: str) -> str:
+    """What stood left and right of a tag, with one separator between them."""
+    before, after = left.rstrip(), right.lstrip()
+    if not before:
+        return after.removeprefix(",").lstrip()
+    if not after:
+        return before.removesuffix(",").rstrip()
+    if after[0] == "," and before[-1] == ",":
+        return before + after[1:]
+    if after[0] in ",)]:" or before[-1] in "([":
+        return before + after
+    gap = left[len(before) :] + right[: len(right) - len(after)]
+    return before + ("\n" if "\n" in gap else " " if gap else "") + after
+
+
+def lora_choice(tag: str) -> LoraChoice:
+    """What one tag chooses.
+
+    Raises:
+        SettingsError: as `take_lora_tags`.
+    """
+    match = _LORA_TAG.fullmatch(tag)
+    name, *numbers = match.group(1).split(":") if match else ("",)
+    if not name.strip():
+        raise SettingsError(f"{tag} names no LoRA. Write <lora:name:0.8>.")
+    if len(numbers) > 1:
+        raise SettingsError(
+            f"{tag} has more than one number, and a LoRA has one strength here, for the U-Net and the text encoder "
+            f"alike. Write <lora:{name}:{numbers[0]}>."
+        )
+    return LoraChoice(name=name.strip(), strength=_strength(tag, numbers[0]) if numbers else 1.0)
+
+
+def _strength(tag: str, written: str) -> float:
+    low, high = bounds(LoraChoice, "strength")
+    assert low is not None
+    assert high is not None
+    try:
+        strength = float(written)
+    except ValueError:
+        strength = math.nan
+    if not low <= strength <= high:
+        raise SettingsError(
+            f"The strength in {tag} must be a number between {low:g} and {high:g}, got {written!r}. "
+            "Change it, or remove the tag."
+        )
+    return strength
+
+
+def plain_prompt(prompt: str) -> str:
+    """The words alone, for captions: without LoRA tags, weights and brackets. Never raises."""
+    rest, _ = split_lora_tags(prompt)
+    return "".join(part.text for part in parse_weights(rest)).strip()
+
+
+def escape_prompt(text: str) -> str:
+    r"""The prompt that means exactly this text, every weight 1 and no LoRA: for what was not written as a prompt.
+
+    `plain_prompt` gives the text back, without space around it. A backslash before a bracket is the bracket itself;
+    elsewhere it is dropped (`parse_weights`), so that one inside `<\lora:` and `\Negative prompt:` hides them from
+    their readers and leaves no trace in the words.
+    """
+    return _COMMAND.sub(r"\\\g<0>", text)
+
+
+PART_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """How many tokens a prompt has, how many parts of 75 it fills, and its text past the first part."""
+
+    num_tokens: int
+    num_parts: int
+    cut_off: str
+
+
+@lru_cache(maxsize=1)
+def _read_tokenizer(file: Path, _modified_ns: int) -> Tokenizer:
+    """Read it once: Stable Diffusion 1.5's has three megabytes, and every key that is pressed asks for it."""
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()  # the file keeps what the engine set: 77 tokens, whatever the prompt
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+class TokenCounter:
+    """Counts with one model's tokenizer, from the JSON file that the engine writes when it loads a model."""
+
+    def __init__(self, file: Path) -> None:
+        self._tokenizer = _read_tokenizer(file, file.stat().st_mtime_ns)
+
+    def count_plain(self, caption: str) -> int:
+        """How many tokens a caption has, every character of it a word's: training knows no tags and no weights."""
+        return len(self._tokenizer.encode(caption, add_special_tokens=False))
+
+    def count(self, prompt: str) -> TokenCount:
+        """Count a prompt; LoRA tags and weights are not words.
+
+        Raises:
+            SettingsError: where a LoRA tag in it is wrong.
+        """
+        total, cut_off = 0, ""
+        for piece in parse_weights(take_lora_tags(prompt)[0]):
+            encoding = self._tokenizer.encode(piece.text, add_special_tokens=False)
+            room = PART_TOKENS - total
+            if cut_off:
+                cut_off += piece.text  # with the spaces at its beginning, which are no tokens
+            elif len(encoding.ids) > room:
+                cut_off = piece.text[encoding.offsets[room][0] :]
+            total += len(encoding.ids)
+        return TokenCount(total, max(1, -(-total // PART_TOKENS)), cut_off)

@@ -1,0 +1,1 @@
+"""Images measured: background, position, colour, sharpness, likeness. No torch."""

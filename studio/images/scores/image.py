@@ -1,0 +1,178 @@
+"""Which colour a prompt asks of its subject: not the ground's, not the laces'.
+
+All scores of one picture.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from studio.core.results import Fact
+from studio.images.scores.colour import MAX_WORDS, ColourScore, plain_name, rgb_of, score_colour, subject_colour
+from studio.images.scores.likeness import NearestIndex, NearestPicture, describe
+from studio.images.scores.subject import (
+    Border,
+    Centring,
+    Subject,
+    WorkingPicture,
+    find_subject,
+    make_working,
+    measure_border,
+    measure_centring,
+    measure_sharpness,
+)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_TAG = re.compile(r"<[^<>]*>")  # <lora:white-ground:0.8>
+_TOKEN = re.compile(r"[a-z]+|[,.;:|!?\n]")
+_GROUNDS = _words(
+    "background backgrounds backdrop backdrops ground grounds wall walls floor floors surface surfaces table desk "
+    "paper seamless sky grass carpet rug sand snow street asphalt concrete cyclorama"
+)
+_GROUNDS_WHERE_PLACED = _words("studio room scene canvas wood light sheet cloth fabric")
+"""Grounds after `on a white` or `in a white` only: canvas is what a shoe is made of, too."""
+_PARTS = _words(
+    "sole soles outsole outsoles midsole midsoles laces shoelaces stripe stripes straps buckle buckles trim trims logo "
+    "logos detail details accent accents lining stitching stitches tongue swoosh zip zipper buttons dots shadow "
+    "shadows"
+)
+_MADE_OF = _words("rubber gum leather canvas suede plastic metal contrast thick thin")
+_ON = _words("on onto against over before upon atop")
+_BETWEEN = _words(
+    "a an the plain pure solid clean bright soft simple smooth empty blank uniform all textured studio photo seamless "
+    "very completely isolated wooden brick marble concrete stone tiled neutral gradient blurred blurry"
+)
+_JOINED = frozenset(("and", "or"))
+
+
+def asked_colours(prompt: str) -> tuple[str, ...]:
+    """The colour words of the subject: the first that is neither a ground's nor a part's, and those joined to it.
+
+    `red and white sneakers with black laces, white background` gives red and white; `()` where none is asked for.
+    """
+    tokens = _TOKEN.findall(_TAG.sub(" ", prompt.lower()).replace("\\n", " "))
+    found: list[str] = []
+    position, expected = 0, -1
+    while position < len(tokens):
+        length = _colour_length(tokens, position)
+        if not length:
+            position += 1
+            continue
+        end = position + length
+        if not _is_ground(tokens, position, end) and not _is_part(tokens, end):
+            if found and position != expected:
+                break
+            found.append(plain_name(" ".join(tokens[position:end])))
+            expected = end + 1 if end < len(tokens) and tokens[end] in _JOINED else -1
+        position = end
+    return tuple(dict.fromkeys(found))
+
+
+def _colour_length(tokens: Sequence[str], start: int) -> int:
+    """How many tokens from here name a colour; the longest name counts."""
+    for length in range(MAX_WORDS, 0, -1):
+        phrase = tokens[start : start + length]
+        if len(phrase) == length and rgb_of(" ".join(phrase)) is not None:
+            return length
+    return 0
+
+
+def _is_ground(tokens: Sequence[str], start: int, end: int) -> bool:
+    """`white studio background`, `on pure white`, `against a grey wall`; not `on white soles`."""
+    position = _before(tokens, start)
+    is_on = position >= 0 and (
+        tokens[position] in _ON or tokens[max(0, position - 1) : position + 1] == ["front", "of"]
+    )
+    is_placed = is_on or (position >= 0 and tokens[position] == "in")
+    for token in tokens[end:]:
+        if token in _GROUNDS or (is_placed and token in _GROUNDS_WHERE_PLACED):
+            return True
+        if token not in _BETWEEN and token not in _JOINED and rgb_of(token) is None:
+            break
+    return is_on and not _is_part(tokens, end)
+
+
+def _before(tokens: Sequence[str], start: int) -> int:
+    """Where the word stands that a colour follows, over words such as `a plain` and over other colours; -1: none."""
+    position = start - 1
+    while position >= 0 and (tokens[position] in _BETWEEN or tokens[position] in _JOINED or rgb_of(tokens[position])):
+        position -= 1
+    return position
+
+
+def _is_part(tokens: Sequence[str], end: int) -> bool:
+    """`white soles`, `white rubber soles`."""
+    after = [token for token in tokens[end : end + 3] if token not in _MADE_OF]
+    return bool(after) and after[0] in _PARTS
+
+
+NO_COLOUR_WORD = "The prompt names no colour for its subject."
+MIN_SIDE = 16
+
+
+class PictureScores(Fact):
+    """What was measured of a picture; docs/scores.md says how, and within which bounds it can be trusted.
+
+    Attributes:
+        border: how white the ground is at the border.
+        centring: where the subject stands; None where there is none, and `no_subject` says why.
+        subject_share: of the picture's pixels; None without a subject.
+        colour: the subject's beside the prompt's; None where there is none, and `no_colour` says why.
+        sharpness: 0 to 1, to be compared between pictures of one size; None for one flat colour.
+        nearest: the nearest training picture; None where none were given.
+    """
+
+    border: Border
+    centring: Centring | None
+    subject_share: Annotated[float, Field(ge=0, le=1)] | None
+    no_subject: str
+    colour: ColourScore | None
+    no_colour: str
+    sharpness: Annotated[float, Field(ge=0, le=1)] | None
+    nearest: NearestPicture | None
+
+
+def score_picture(
+    picture_HWC: NDArray[np.uint8], *, prompt: str = "", nearest: NearestIndex | None = None
+) -> PictureScores:
+    """Measure a uint8 RGB picture, at least 16 pixels high and wide.
+
+    Args:
+        prompt: what it was asked to show; its subject's colour word is compared, if it has one.
+        nearest: the training pictures, where memorising is to be seen.
+    """
+    assert picture_HWC.dtype == np.uint8
+    assert picture_HWC.ndim == 3
+    assert picture_HWC.shape[2] == 3
+    assert min(picture_HWC.shape[:2]) >= MIN_SIDE
+    working = make_working(picture_HWC)
+    subject = find_subject(working)
+    mask_HW = subject.mask_HW
+    colour, no_colour = _colour(working, subject, prompt)
+    return PictureScores(
+        border=measure_border(picture_HWC),
+        centring=None if mask_HW is None else measure_centring(mask_HW),
+        subject_share=None if mask_HW is None else float(mask_HW.mean()),
+        no_subject=subject.reason,
+        colour=colour,
+        no_colour=no_colour,
+        sharpness=measure_sharpness(picture_HWC),
+        nearest=None if nearest is None else nearest.find(describe(working, subject)),
+    )
+
+
+def _colour(working: WorkingPicture, subject: Subject, prompt: str) -> tuple[ColourScore | None, str]:
+    asked = asked_colours(prompt)
+    if not asked:
+        return None, NO_COLOUR_WORD
+    if subject.material_HW is None:
+        return None, subject.reason
+    return score_colour(subject_colour(working.lab_HWC, subject.material_HW), asked), ""

@@ -1,0 +1,142 @@
+"""The scores of many pictures in a few numbers and sentences. Light: the page reads them.
+
+From the scores of single pictures to those of a set.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from studio.core.results import Fact
+from studio.core.text import counted
+from studio.images.scores.image import PictureScores
+
+Likeness = Literal["as a copy", "close", "of its own"]
+
+WHITE_SHARE = 0.95
+"""Of the border: from here on a ground is white."""
+CENTRED_OFFSET = 0.1
+"""Of the shorter side: up to here a subject stands in the middle, by its centroid or by its bounding box."""
+
+
+class Spread(Fact):
+    """Numbers in short; `count` of them, at least one."""
+
+    mean: float
+    median: float
+    low: float
+    high: float
+    count: int
+
+
+class ScoreSummary(Fact):
+    """The scores of a set of pictures.
+
+    Attributes:
+        whiteness: share of white border pixels; `num_white` pictures have at least 0.95.
+        offset: of the subject's centroid, as a share of the shorter side; `num_centred` have at most 0.1,
+            of the centroid or of the bounding box.
+        num_without_subject: where no subject can be told from the ground.
+        colour_difference: CIEDE2000 (2:1:1) to the word; `num_named_right` subjects are nearest to the asked word.
+        sharpness: 0 to 1.
+        nearest: distance to the nearest training picture; how many are `as a copy` and `close`.
+    """
+
+    num_pictures: int
+    whiteness: Spread | None
+    num_white: int
+    offset: Spread | None
+    num_centred: int
+    num_without_subject: int
+    colour_difference: Spread | None
+    num_named_right: int
+    sharpness: Spread | None
+    nearest: Spread | None
+    num_copies: int
+    num_close: int
+
+    @property
+    def named_right(self) -> float | None:
+        """The share of the subjects with a colour word whose colour has the right name."""
+        return None if self.colour_difference is None else self.num_named_right / self.colour_difference.count
+
+    @property
+    def copies(self) -> float | None:
+        """The share of pictures that are as a copy of a training picture; None where that was not looked for."""
+        return None if self.nearest is None else self.num_copies / self.nearest.count
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What was found, a sentence for each score."""
+        if not self.num_pictures:
+            return ("There is no picture to score.",)
+        return tuple(filter(None, (self._of_ground(), *self._of_place(), self._of_colour(), *self._of_rest())))
+
+    def _of_ground(self) -> str:
+        assert self.whiteness is not None
+        return (
+            f"White grounds: {self.num_white:,} of {counted(self.num_pictures, 'picture')}; "
+            f"{self.whiteness.mean:.0%} of the border is white on average."
+        )
+
+    def _of_place(self) -> Iterable[str]:
+        if self.offset is not None:
+            yield (
+                f"In the middle: {self.num_centred:,} of {counted(self.offset.count, 'subject')}; the median centroid "
+                f"is {self.offset.median:.1%} of the shorter side away from it."
+            )
+        if self.num_without_subject:
+            yield f"No subject can be told from the ground in {counted(self.num_without_subject, 'picture')}."
+
+    def _of_colour(self) -> str:
+        if self.colour_difference is None:
+            return "No prompt names a colour for its subject, or no subject was found: colours were not compared."
+        return (
+            f"The asked colour: {self.num_named_right:,} of {counted(self.colour_difference.count, 'subject')} are "
+            f"nearest to it; the median difference is {self.colour_difference.median:.1f} ΔE."
+        )
+
+    def _of_rest(self) -> Iterable[str]:
+        if self.sharpness is not None:
+            yield f"Sharpness: {self.sharpness.median:.2f} (median)."
+        if self.nearest is not None:
+            yield (
+                f"Training pictures: {self.num_copies:,} as a copy, {self.num_close:,} close, "
+                f"{self.nearest.count - self.num_copies - self.num_close:,} of their own; the median distance is "
+                f"{self.nearest.median:.2f} (0 is a copy, 1 are two pictures at random)."
+            )
+
+
+def summarise_scores(scores: Sequence[PictureScores]) -> ScoreSummary:
+    """Means, medians and counts; all zero and None of no pictures."""
+    places = [score.centring for score in scores if score.centring is not None]
+    offsets = [place.offset for place in places]
+    colours = [score.colour for score in scores if score.colour is not None]
+    nearest = [score.nearest for score in scores if score.nearest is not None]
+    return ScoreSummary(
+        num_pictures=len(scores),
+        whiteness=_spread([score.border.whiteness for score in scores]),
+        num_white=sum(score.border.whiteness >= WHITE_SHARE for score in scores),
+        offset=_spread(offsets),
+        num_centred=sum(min(place.offset, place.box_offset) <= CENTRED_OFFSET for place in places),
+        num_without_subject=len(scores) - len(offsets),
+        colour_difference=_spread([colour.difference for colour in colours]),
+        num_named_right=sum(colour.is_named_right for colour in colours),
+        sharpness=_spread([score.sharpness for score in scores if score.sharpness is not None]),
+        nearest=_spread([near.distance for near in nearest]),
+        num_copies=sum(near.likeness == "as a copy" for near in nearest),
+        num_close=sum(near.likeness == "close" for near in nearest),
+    )
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    if not values:
+        return None
+    return Spread(
+        mean=float(np.mean(values)),
+        median=float(np.median(values)),
+        low=min(values),
+        high=max(values),
+        count=len(values),
+    )

@@ -1,0 +1,176 @@
+"""What a `.safetensors` file says of itself: names, shapes and metadata, read without its weights and without torch."""
+
+import hashlib
+import itertools
+import json
+import math
+import stat
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.core.errors import WeightsFileError
+
+HEADER_LIMIT_BYTES = 10 * 2**20
+TENSORS_LIMIT = 20_000
+DIMENSIONS_LIMIT = 64  # torch has no more
+NUMBER_LIMIT = 2**63  # lengths and offsets of a real file are far below; sums and products of larger ones take forever
+PICKLE_ENDINGS = (".ckpt", ".pt", ".pth", ".bin")
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+DTYPE_BYTES = {
+    **{"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2},
+    **{"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1},
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a file, by safetensors' words: `F16`, `F32`, …"""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WeightsHeader:
+    """The head of a file: every tensor by its name, and the metadata, which is text by text."""
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    size_bytes: int
+
+
+def read_header(path: Path) -> WeightsHeader:
+    """Read a file's head, and make sure that the file is whole.
+
+    Raises:
+        WeightsFileError: for a pickle, a web page, a Git LFS pointer, a file cut short, and anything else that is not
+            safetensors.
+    """
+    _refuse_by_name(path)
+    try:
+        size = _regular_file_size(path)
+        with path.open("rb") as file:
+            length = _header_length(path, file.read(72))
+            file.seek(8)
+            raw = file.read(length)
+    except OSError as error:
+        raise WeightsFileError(f"{path} cannot be read: {error.strerror or error}.") from error
+    tensors, metadata, data_bytes = _parse(path, raw)
+    if 8 + length + data_bytes != size:
+        raise WeightsFileError(
+            f"{path.name} is damaged: it has {size:,} bytes where {8 + length + data_bytes:,} belong. "
+            "It was cut short or changed on the way; copy or download it again."
+        )
+    return WeightsHeader(path, tensors, metadata, size)
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_by_name(path: Path) -> None:
+    if path.suffix.lower() in PICKLE_ENDINGS:
+        raise WeightsFileError(
+            f"{path.name} is a pickle: opening one can run any program that is hidden in it, so the studio never does. "
+            "Get the same file as .safetensors; nearly every page that offers one has both."
+        )
+
+
+def _regular_file_size(path: Path) -> int:
+    """Looks before anything is opened: opening a pipe would wait forever."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, ValueError) as error:  # ValueError: the path has a NUL
+        raise WeightsFileError(f"There is no file {path}.") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise WeightsFileError(f"{path} is not a file. Choose a .safetensors file.")
+    return found.st_size
+
+
+def _header_length(path: Path, head: bytes) -> int:
+    """How long the header is, from the file's first bytes; what only bears the name is said to be what it is.
+
+    A length alone may look like the beginning of anything: what has a header after it is not judged by it.
+    """
+    if len(head) < 8:
+        raise WeightsFileError(f"{path.name} is empty or cut short. Copy or download it again.")
+    length: int = struct.unpack("<Q", head[:8])[0]
+    if length > HEADER_LIMIT_BYTES or head[8:9] != b"{":
+        _refuse_by_content(path, head)
+    if length > HEADER_LIMIT_BYTES:
+        raise WeightsFileError(f"{path.name} is not a .safetensors file: its header would be {length:,} bytes.")
+    return length
+
+
+def _refuse_by_content(path: Path, head: bytes) -> None:
+    """Name what a download that failed often leaves."""
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsFileError(
+            f"{path.name} is a Git LFS pointer, not the weights themselves: fetch them with `git lfs pull`."
+        )
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
+        raise WeightsFileError(f"{path.name} is a web page saved under this name. Download the file itself again.")
+    if head.startswith(PICKLE_STARTS):
+        raise WeightsFileError(
+            f"{path.name} is a pickle under another name, and could run any program that is hidden in it. "
+            "Get a real .safetensors file."
+        )
+
+
+def _parse(path: Path, raw: bytes) -> tuple[dict[str, TensorInfo], dict[str, str], int]:
+    """Tensors, metadata, and how many bytes of weights the header promises."""
+    try:
+        entries = json.loads(raw.decode())
+        metadata = {_text(k): _text(v) for k, v in entries.pop("__metadata__", {}).items()}
+        if len(entries) > TENSORS_LIMIT:
+            raise WeightsFileError(f"{path.name} names {len(entries):,} tensors; over {TENSORS_LIMIT:,} are refused.")
+        tensors = {_text(name): TensorInfo(_text(e["dtype"]), _shape(e["shape"])) for name, e in entries.items()}
+        places = {name: _offsets(e["data_offsets"]) for name, e in entries.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise WeightsFileError(
+            f"{path.name} is not a .safetensors file, or its header is damaged. Copy or download it again."
+        ) from error
+    for name, info in tensors.items():
+        size, (begin, end) = DTYPE_BYTES.get(info.dtype), places[name]
+        if size is not None and end - begin != size * math.prod(info.shape):
+            raise WeightsFileError(f"{path.name} is damaged: {name} has {end - begin} bytes for shape {info.shape}.")
+    ordered = [(0, 0), *sorted(places.values())]
+    if any(end != begin for (_, end), (begin, _) in itertools.pairwise(ordered)):
+        raise WeightsFileError(
+            f"{path.name} is damaged: its tensors overlap or leave gaps between them. Copy or download it again."
+        )
+    return tensors, metadata, ordered[-1][1]
+
+
+def _text(value: object) -> str:
+    """A name or a word of the metadata; half a surrogate pair could neither be shown nor saved."""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where text belongs")
+    value.encode()
+    return value
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > DIMENSIONS_LIMIT:
+        raise ValueError("no shape")
+    return tuple(map(_number, value))
+
+
+def _offsets(value: object) -> tuple[int, int]:
+    if not isinstance(value, list):
+        raise ValueError("no begin and end")
+    begin, end = map(_number, value)
+    if end < begin:
+        raise ValueError("an end before its begin")
+    return begin, end
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < NUMBER_LIMIT:
+        raise ValueError("no length and no offset")
+    return value

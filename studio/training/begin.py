@@ -1,0 +1,200 @@
+"""From a dataset's name or a folder to a snapshot: exactly what is trained on, and what is not, with reasons.
+
+The settings that a run began with, from its folder. No torch: the page reads them too.
+Beginning a run: settings from a preset and changes, a snapshot of the dataset, a folder. Nothing is computed yet.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from studio.core.errors import DatasetError, LoraError, RunError, SettingsError
+from studio.core.files import write_atomically
+from studio.core.paths import UserData, assets_folder, typed_path
+from studio.core.settings import SHIPPED_MODEL, parse_settings
+from studio.datasets.checker import PictureChecker
+from studio.datasets.library import DatasetLibrary, safe_name
+from studio.datasets.opened import OpenedDataset
+from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
+from studio.images.prompts import TokenCounter, take_lora_tags
+from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
+from studio.training.folder import RunFolder, RunStatus, new_run_folder, write_status
+from studio.training.settings import PRESETS, TrainingSettings
+
+
+@dataclass(frozen=True)
+class TakenSnapshot:
+    """A snapshot, and a sentence for every picture of the dataset that is not in it."""
+
+    snapshot: Snapshot
+    left_out: tuple[str, ...]
+
+
+def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
+    """Look at every picture of a dataset and keep which are good, with sha256 and caption.
+
+    Args:
+        name: of a dataset of the Dataset tab, else the path of a folder.
+
+    Raises:
+        DatasetError: where there is neither, or nothing in it can be trained on.
+        OSError: where the cache of checks cannot be written.
+    """
+    dataset = _open(name, user_data)
+    checker = PictureChecker(user_data.cache / "picture-checks.db", user_data.cache / "dataset-thumbnails")
+    try:
+        dataset.check(checker)
+    finally:
+        checker.close()
+    if dataset.progress.problem:
+        raise DatasetError(f"{name} could not be checked: {dataset.progress.problem}")
+    rows = dataset.rows
+    left_out = [f"{row.key} is left out: you excluded it." for row in rows if row.excluded]
+    for row in rows:
+        if row.is_rejected and not row.excluded:
+            reason = next(problem.sentence for problem in row.problems if problem.severity == "reject")
+            left_out.append(f"{row.key} is left out: {reason}")
+    return TakenSnapshot(make_snapshot(dataset.name, dataset.recipe, rows), tuple(left_out))
+
+
+def _open(name: str, user_data: UserData) -> OpenedDataset:
+    count_tokens = TokenCounter(assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json").count_plain
+    library = DatasetLibrary(user_data.datasets)
+    if name in library.names():
+        return library.open(name, count_tokens=count_tokens)
+    folder = typed_path(name)
+    if not folder.is_dir():
+        known = ", ".join(library.names()) or "none yet"
+        raise DatasetError(
+            f"There is no dataset and no folder {name}. Datasets: {known}. Give one of these or the path of a folder."
+        )
+    source = folder.resolve()
+    if known_name := library.name_of_source(source):  # with the edits that were made on the Dataset tab
+        return library.open(known_name, count_tokens=count_tokens)
+    nowhere = user_data.cache / "no-edits"
+    return OpenedDataset(source.name, nowhere, DatasetRecipe(source=str(source)), count_tokens=count_tokens)
+
+
+def read_run_settings(run: RunFolder) -> TrainingSettings:
+    """The settings of a run.
+
+    Raises:
+        RunError: where they cannot be read.
+        SettingsError: where one breaks its rule.
+    """
+    try:
+        values = json.loads(run.settings.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run.settings} cannot be read ({error}). Begin a new run.") from error
+    return parse_settings(TrainingSettings, values)
+
+
+DIFFUSERS_STEM = "pytorch_lora_weights"
+
+
+def settings_from(preset: str | None, values: Mapping[str, object], assignments: Sequence[str]) -> TrainingSettings:
+    """A preset's settings, changed by options and by `name=value`.
+
+    Raises:
+        SettingsError: where there is no such preset or setting, or a value breaks its rule.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise SettingsError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
+    changes = PRESETS[preset].changes if preset else {}
+    return parse_settings(TrainingSettings, {**changes, **values, **parse_assignments(assignments)})
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
+    """`rank=16` as a value; `none` is no value, and several prompts are separated by ` | `.
+
+    Raises:
+        SettingsError: where one is not of this form, or names no setting.
+    """
+    values: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip()
+        if not equals or name not in TrainingSettings.model_fields:
+            known = ", ".join(TrainingSettings.model_fields)
+            raise SettingsError(f"--set takes name=value, got {assignment!r}. Names: {known}.")
+        value: object = text.strip()
+        if name == "validation_prompts":
+            value = () if value == "none" else tuple(part.strip() for part in text.split(" | ") if part.strip())
+        elif value == "none":
+            value = None
+        values[name] = value
+    return values
+
+
+def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
+    """Make a run's folder with its settings and its snapshot; nothing is computed yet.
+
+    Raises:
+        SettingsError: where no file can have the LoRA's name, a validation prompt has a tag that cannot be followed,
+            or the regularisation pictures are the dataset itself.
+        DatasetError: where the dataset cannot be read, or nothing of it can be trained on.
+        OSError: where the folder cannot be written.
+    """
+    _assert_name_is_free(settings.name)
+    _assert_prompts(settings.validation_prompts, LoraLibrary(user_data.loras))
+    settings = _with_whole_paths(settings, datasets=user_data.datasets)
+    taken = take_snapshot(settings.dataset, user_data)
+    prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
+    run = new_run_folder(user_data.runs, safe_name(settings.name), now=datetime.now())
+    write_snapshot(run.dataset, taken.snapshot)
+    if prior is not None:
+        write_snapshot(run.prior_dataset, prior.snapshot)
+    for sentence in (*taken.left_out, *(prior.left_out if prior else ())):
+        print(sentence, file=sys.stderr)
+    write_status(run, RunStatus(state="new", num_steps=settings.max_train_steps))
+    # Last: a folder without settings is no run.
+    write_atomically(run.settings, settings.model_dump_json(indent=2).encode() + b"\n")
+    return run
+
+
+def _assert_name_is_free(name: str) -> None:
+    """The file beside it, and the temporary one that is written first, have names too."""
+    num_bytes = len(name.encode())
+    if num_bytes > NAME_LIMIT_BYTES:
+        raise SettingsError(
+            f"name must be at most {NAME_LIMIT_BYTES} bytes long as a file's name, got {name!r} with {num_bytes}."
+        )
+    if name.casefold() == DIFFUSERS_STEM:
+        raise SettingsError(f"name must not be {DIFFUSERS_STEM}: diffusers' file beside it is called so, got {name!r}.")
+
+
+def _assert_prompts(prompts: Sequence[str], library: LoraLibrary) -> None:
+    """Every LoRA tag can be followed; whether the LoRA fits the model is seen when that is loaded."""
+    for prompt in prompts:
+        try:
+            for choice in take_lora_tags(prompt)[1]:
+                library.find(choice.name)
+        except (SettingsError, LoraError) as error:
+            raise SettingsError(f"validation_prompts: {prompt!r} cannot be used. {error}") from error
+
+
+def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> TrainingSettings:
+    """A relative path is meant from here; the queue, and whoever resumes the run, work elsewhere."""
+    names = {"model": {SHIPPED_MODEL}, "dataset": DatasetLibrary(datasets).names()}
+    known = {**names, "prior_dataset": names["dataset"], "mask_folder": ()}
+    given = {name: str(getattr(settings, name)) for name in known}
+    places = {name: typed_path(value) for name, value in given.items() if value and value not in known[name]}
+    whole = settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
+    if whole.prior_dataset and whole.prior_dataset == whole.dataset:
+        raise SettingsError(f"prior_dataset must be other pictures than dataset, got {settings.prior_dataset!r}.")
+    return whole
+
+
+def duplicate_run(run: RunFolder, user_data: UserData, assignments: Sequence[str]) -> RunFolder:
+    """A new run with the settings of another and some changes; its dataset is read anew.
+
+    Raises:
+        SettingsError, DatasetError: where a change breaks its rule, or the dataset cannot be read.
+        RunError: where the other's settings cannot be read.
+    """
+    before = read_run_settings(run).model_dump()
+    return begin_run(parse_settings(TrainingSettings, {**before, **parse_assignments(assignments)}), user_data)

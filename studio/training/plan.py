@@ -1,0 +1,119 @@
+"""What a run decided before its first step, kept beside its settings: a resumed run decides nothing anew.
+
+What a training would take, as the preflight measured it.
+"""
+
+from studio.core.errors import RunError
+from studio.core.files import write_atomically
+from studio.core.results import Fact
+from studio.core.settings import PrecisionName
+from studio.training.folder import RunFolder
+from studio.training.settings import MixedPrecisionName
+
+
+class TrainingPlan(Fact):
+    """The decisions of one run.
+
+    Attributes:
+        resolution: in pixels, of a square with the area of each picture.
+        gradient_checkpointing: whether activations are computed twice; `checkpointing_reason` says why.
+        precision: of the base's weights; what learns is float32 always.
+        mixed_precision: what passes are computed in; `no` but on CUDA.
+        prompts: of the validation pictures.
+        num_parameters: that learn; in `num_layers` layers.
+        num_pictures, num_held_out: of the dataset.
+        dataset_digest: of the snapshot; prior_digest of that of regularisation pictures, "" without.
+        warmup_from_zero: whether the warm-up's first step has rate 0, as it had in runs of before this was told.
+        model_digests: of U-Net, VAE and text encoder: a resumed run must find the same.
+        notes: what the user should know, in sentences.
+    """
+
+    resolution: int
+    gradient_checkpointing: bool
+    checkpointing_reason: str
+    precision: PrecisionName
+    mixed_precision: MixedPrecisionName
+    prompts: tuple[str, ...]
+    num_parameters: int
+    num_layers: int
+    num_pictures: int
+    num_held_out: int
+    dataset_digest: str
+    prior_digest: str = ""
+    model: str
+    model_revision: str = ""
+    model_digests: dict[str, str]
+    device: str
+    device_name: str
+    versions: dict[str, str]
+    warmup_from_zero: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def write_plan(run: RunFolder, plan: TrainingPlan) -> None:
+    """Keep it.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    write_atomically(run.plan, plan.model_dump_json(indent=2).encode() + b"\n")
+
+
+def read_plan(run: RunFolder) -> TrainingPlan | None:
+    """The plan of a run that began; None of one that did not.
+
+    Raises:
+        RunError: where it is damaged.
+    """
+    if not run.plan.is_file():
+        return None
+    try:
+        return TrainingPlan.model_validate_json(run.plan.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{run.plan} is damaged ({type(error).__name__}). Duplicate the run to begin it anew."
+        ) from error
+
+
+class PassFacts(Fact):
+    """A forward and backward pass of one batch: seconds, and the most memory in use meanwhile, in bytes."""
+
+    seconds: float
+    peak_bytes: int
+
+
+class Offer(Fact):
+    """A change of settings, and what it would do, in words."""
+
+    changes: dict[str, object]
+    effect: str
+
+
+class Preflight(Fact):
+    """What a training would take. Times in seconds, memory and disk in bytes.
+
+    Attributes:
+        step_seconds: of one optimizer step: all its batches.
+        total_seconds: all of it: encoding, steps, held-out losses, pictures.
+        limit_bytes: memory that there is for it.
+        disk_bytes: what the run and its caches will need; free_disk_bytes: what is free.
+        warnings: what would go wrong, in sentences.
+    """
+
+    num_steps: int
+    batches_per_step: int
+    num_pictures: int
+    epochs: float
+    gradient_checkpointing: bool
+    reason: str
+    step_seconds: float
+    encoding_seconds: float
+    pictures_seconds: float
+    held_out_seconds: float
+    total_seconds: float
+    peak_bytes: int
+    limit_bytes: int
+    disk_bytes: int
+    free_disk_bytes: int
+    offers: tuple[Offer, ...]
+    warnings: tuple[str, ...]

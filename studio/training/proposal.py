@@ -1,0 +1,236 @@
+"""Which checkpoint to take, and why: rules that a person can follow (docs/scores.md has them in full)."""
+
+import math
+from collections.abc import Sequence
+
+from studio.core.errors import RunError
+from studio.core.results import Fact
+from studio.images.scores.summary import ScoreSummary
+
+TIE = 0.02
+"""Of the merit, 0 to 1: points so near to the best are as good, and the earliest of them is taken."""
+LOSS_TIE = 0.01
+"""Relative: held-out losses within this are as good."""
+MAX_OVERFIT = 0.10
+"""Relative to the lowest held-out loss: a point above that is no longer proposed."""
+MAX_COPIES = 0.10
+"""Share of pictures as a copy, beyond what the base has: a point above that is no longer proposed."""
+MAX_WHITENESS_LOSS = 0.05
+"""Below the base's mean whiteness: a point under that is no longer proposed."""
+
+WEIGHTS = {"ground": 3.0, "colour": 2.0, "own": 2.0, "loss": 2.0, "place": 1.0, "sharpness": 0.5}
+_WORST_OFFSET = 0.25
+_WORST_DIFFERENCE = 30.0
+
+
+class CheckpointPoint(Fact):
+    """What is known of a run at one step.
+
+    Attributes:
+        held_out_loss, trained_loss: of fixed pictures and noise; None where not measured.
+        scores: of its validation pictures; None where there are none.
+        base: the same of the model without the LoRA.
+    """
+
+    step: int
+    held_out_loss: float | None = None
+    trained_loss: float | None = None
+    scores: ScoreSummary | None = None
+    base: ScoreSummary | None = None
+
+
+class Verdict(Fact):
+    """What speaks for a point and against it.
+
+    Attributes:
+        merit: 0 to 1; None where there are no scores and no held-out loss to judge by.
+        objections: why it is not proposed, a phrase each.
+    """
+
+    step: int
+    merit: float | None
+    objections: tuple[str, ...]
+
+
+class Proposal(Fact):
+    """The step that is proposed.
+
+    Attributes:
+        sentence: which and why, for people.
+        is_sure: False where there was little to judge by, or something speaks against every point.
+        verdicts: of all points, in order of steps.
+    """
+
+    step: int
+    sentence: str
+    is_sure: bool
+    verdicts: tuple[Verdict, ...]
+
+
+def propose_checkpoint(points: Sequence[CheckpointPoint], *, white_ground: bool = True) -> Proposal:
+    """Choose a step. Of a step that is there twice the last one counts; losses that are no numbers count as missing.
+
+    Args:
+        white_ground: whether white grounds are wanted; where not, the ground is not judged.
+
+    Raises:
+        RunError: where there is no point.
+    """
+    if not points:
+        raise RunError("The run has no checkpoint to choose among. Train until its first one.")
+    by_step = {point.step: point for point in points}
+    ordered = [by_step[step] for step in sorted(by_step)]
+    losses = [loss for point in ordered if (loss := _loss(point)) is not None]
+    lowest = min(losses, default=None)
+    judged = _judged(ordered)
+    used = _used_parts(judged, lowest, white_ground=white_ground)
+    verdicts = tuple(
+        Verdict(
+            step=point.step,
+            merit=_merit(point, lowest, used) if point in judged and used else None,
+            objections=_objections(point, lowest, white_ground=white_ground),
+        )
+        for point in ordered
+    )
+    chosen, is_sure = _choose(verdicts, ordered, judged_by_scores=bool(used - {"loss"}))
+    why = _why(chosen, verdicts, by_step, lowest, used)
+    return Proposal(step=chosen.step, sentence=why, is_sure=is_sure, verdicts=verdicts)
+
+
+def _loss(point: CheckpointPoint) -> float | None:
+    loss = point.held_out_loss
+    return loss if loss is not None and math.isfinite(loss) else None
+
+
+def _judged(points: Sequence[CheckpointPoint]) -> list[CheckpointPoint]:
+    """Points with scores, where any has them: the others' pictures were not looked at. Else those with a loss."""
+    scored = [point for point in points if point.scores is not None and point.scores.num_pictures]
+    return scored or [point for point in points if _loss(point) is not None]
+
+
+def _used_parts(points: Sequence[CheckpointPoint], lowest: float | None, *, white_ground: bool) -> set[str]:
+    """What all judged points have: a merit of other parts could not be compared."""
+    parts = set.intersection(*(set(_parts(point, lowest)) for point in points)) if points else set()
+    return parts if white_ground else parts - {"ground"}
+
+
+def _merit(point: CheckpointPoint, lowest: float | None, used: set[str]) -> float:
+    parts = _parts(point, lowest)
+    return sum(WEIGHTS[name] * parts[name] for name in used) / sum(WEIGHTS[name] for name in used)
+
+
+def _parts(point: CheckpointPoint, lowest: float | None) -> dict[str, float]:
+    """Each from 0 to 1, 1 is best."""
+    parts: dict[str, float] = {}
+    if (loss := _loss(point)) is not None and lowest is not None:
+        parts["loss"] = max(0.0, 1 - _excess(loss, lowest) / MAX_OVERFIT)
+    scores = point.scores
+    if scores is None:
+        return parts
+    if scores.whiteness is not None:
+        parts["ground"] = scores.whiteness.mean
+    if scores.colour_difference is not None and scores.named_right is not None:
+        near = max(0.0, 1 - scores.colour_difference.median / _WORST_DIFFERENCE)
+        parts["colour"] = (scores.named_right + near) / 2
+    if scores.nearest is not None:
+        parts["own"] = 1 - (scores.num_copies + 0.25 * scores.num_close) / scores.nearest.count
+    if scores.num_pictures:
+        # A picture without a subject is not in the middle.
+        place = 0.0 if scores.offset is None else max(0.0, 1 - scores.offset.median / _WORST_OFFSET)
+        parts["place"] = place * (scores.num_pictures - scores.num_without_subject) / scores.num_pictures
+    if scores.sharpness is not None:
+        parts["sharpness"] = scores.sharpness.median
+    return parts
+
+
+def _excess(loss: float, lowest: float) -> float:
+    return (loss - lowest) / lowest if lowest > 0 else 0.0
+
+
+def _objections(point: CheckpointPoint, lowest: float | None, *, white_ground: bool) -> tuple[str, ...]:
+    found = []
+    if (loss := _loss(point)) is not None and lowest is not None and _excess(loss, lowest) > MAX_OVERFIT:
+        found.append(f"its held-out loss is {_excess(loss, lowest):.0%} above the lowest")
+    scores, base = point.scores, point.base
+    if scores is not None and scores.copies is not None:
+        allowed = MAX_COPIES + ((base.copies if base is not None else None) or 0.0)
+        if scores.copies > allowed:
+            found.append(f"{scores.num_copies:,} of {scores.nearest.count if scores.nearest else 0:,} are copies")
+    if white_ground and scores is not None and base is not None and scores.whiteness and base.whiteness:
+        ours, theirs = scores.whiteness.mean, base.whiteness.mean
+        if ours < theirs - MAX_WHITENESS_LOSS:
+            found.append(f"its grounds are less white than the base's ({ours:.2f} against {theirs:.2f})")
+    return tuple(found)
+
+
+def _choose(
+    verdicts: Sequence[Verdict], points: Sequence[CheckpointPoint], *, judged_by_scores: bool
+) -> tuple[Verdict, bool]:
+    """The earliest of the best without objections; where all have some, the best of those with the fewest."""
+    rated = [verdict for verdict in verdicts if verdict.merit is not None]
+    if not rated:
+        return verdicts[-1], False
+    fewest = min(len(verdict.objections) for verdict in rated)
+    left = [verdict for verdict in rated if len(verdict.objections) == fewest]
+    best = max(verdict.merit for verdict in left if verdict.merit is not None)
+    # With nothing but the loss, a merit of 0.1 is a hundredth of the loss.
+    tie = TIE if judged_by_scores else LOSS_TIE / MAX_OVERFIT
+    chosen = next(verdict for verdict in left if verdict.merit is not None and verdict.merit >= best - tie - 1e-9)
+    return chosen, fewest == 0 and judged_by_scores and len(points) > 1
+
+
+def _why(
+    chosen: Verdict,
+    verdicts: Sequence[Verdict],
+    by_step: dict[int, CheckpointPoint],
+    lowest: float | None,
+    used: set[str],
+) -> str:
+    point = by_step[chosen.step]
+    said = list(_praise(point, lowest, used))
+    if chosen.merit is None:
+        said = ["no pictures were scored and nothing was held out, so this is only the last checkpoint"]
+    elif not used - {"loss"}:
+        said.append("no pictures were scored, so look at them before you take it")
+    if chosen.objections:
+        said.append(f"but {' and '.join(chosen.objections)}, and no other step is better")
+    if len(verdicts) == 1:
+        said.append("it is the only checkpoint")
+    sentence = f"Step {chosen.step:,}: {', '.join(said)}"
+    later = _of_later_steps(chosen, verdicts, by_step)
+    return f"{sentence}; {later}." if later else f"{sentence}."
+
+
+def _praise(point: CheckpointPoint, lowest: float | None, used: set[str]) -> list[str]:
+    said = []
+    scores, base = point.scores, point.base
+    if scores is not None and "ground" in used and scores.whiteness is not None:
+        against = f" (base {base.whiteness.mean:.2f})" if base is not None and base.whiteness is not None else ""
+        said.append(f"white grounds {scores.whiteness.mean:.2f}{against}")
+    if (loss := _loss(point)) is not None and lowest is not None:
+        tied = _excess(loss, lowest) <= LOSS_TIE
+        said.append("held-out loss lowest" if tied else f"held-out loss {_excess(loss, lowest):.0%} above the lowest")
+    if scores is not None and "colour" in used and scores.colour_difference is not None:
+        said.append(f"{scores.num_named_right:,} of {scores.colour_difference.count:,} colours as asked")
+    if scores is not None and "own" in used and scores.nearest is not None and not scores.num_copies:
+        said.append("no picture is a copy")
+    if scores is not None and not said:
+        said.append("its pictures score best")
+    return said
+
+
+def _of_later_steps(chosen: Verdict, verdicts: Sequence[Verdict], by_step: dict[int, CheckpointPoint]) -> str:
+    """What is worse about going on, if anything is known of it."""
+    later = [verdict for verdict in verdicts if verdict.step > chosen.step and verdict.merit is not None]
+    if not later or chosen.merit is None:
+        return ""
+    ours = by_step[chosen.step].scores
+    theirs = [by_step[verdict.step].scores for verdict in later]
+    distances = [scores.nearest.median for scores in theirs if scores is not None and scores.nearest is not None]
+    if ours is not None and ours.nearest is not None and distances and min(distances) < 0.9 * ours.nearest.median:
+        return "later steps get closer to the training pictures"
+    if all(verdict.objections for verdict in later):
+        return f"of later steps, {later[0].objections[0]} (step {later[0].step:,})"
+    if all(verdict.merit is not None and verdict.merit < chosen.merit - TIE for verdict in later):
+        return "later steps are worse"
+    return "later steps are no better"

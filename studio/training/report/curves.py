@@ -1,0 +1,270 @@
+"""What a report is made of. One tree of parts is shown as HTML and as Markdown, so that both tell the same.
+
+The sections of a training's report that are seen: curves, and validation pictures by step.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from studio.core.text import GIB, counted, gigabytes
+from studio.training.curves import MOST_POINTS, Chart, Curve, num_above, smoothed
+from studio.training.events import MemoryEvent, SampleEvent, StepEvent
+from studio.training.report.facts import RunFacts, by_step
+from studio.training.report.sections import held_out_rows, spread
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph of plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of sentences."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Plain text in rows; every row is as long as the head.
+
+    Attributes:
+        folded: shown only when asked for, where that can be.
+        shares: from 0 to 1, a bar beside each row; empty without bars.
+    """
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: bool = False
+    shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Curves that are seen; a table beside them has their numbers in words."""
+
+    charts: tuple[Chart, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by its path below the run's folder; `file` is "" where it is not there, and `words` say why.
+
+    `inside` is a URL that holds its content, for a report that is not beside it.
+    """
+
+    file: str
+    words: str
+    inside: str = ""
+
+
+@dataclass(frozen=True)
+class PictureGroup:
+    """The pictures of one prompt: rows by their name, one picture a column. None: as in the column before."""
+
+    prompt: str
+    rows: tuple[tuple[str, tuple[Picture | None, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Validation pictures by step."""
+
+    columns: tuple[str, ...]
+    groups: tuple[PictureGroup, ...]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line for a terminal."""
+
+    text: str
+
+
+Part = Words | Items | Table | Charts | Pictures | Command
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report.
+
+    Attributes:
+        state: of the run, in one word.
+        first: the sentences that say what came out.
+        figures: the few numbers that are looked for first, by name.
+        written: when and from what, in a sentence.
+    """
+
+    title: str
+    state: str
+    first: tuple[str, ...]
+    figures: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+    written: str
+
+
+MOST_COLUMNS = 8
+MOST_ROWS = 12
+MOST_SMOOTHING = 0.98  # of the past: a mean over about fifty steps
+
+
+def curves_section(facts: RunFacts) -> Section:
+    """Loss, held-out loss, learning rate, gradient and memory: drawn, and in numbers."""
+    charts = [*_step_charts(facts), *_memory_chart(facts)]
+    parts: list[Part] = [Charts(tuple(charts))] if charts else [Words("No step and no memory was told yet.")]
+    if facts.held_out:
+        head = ("Step", "Held-out loss", "Trained loss")
+        caption = "Loss of fixed pictures" + _thinned_words(len(facts.held_out), MOST_ROWS, "look")
+        parts.append(Table(caption, head, held_out_rows(facts.held_out, MOST_ROWS), folded=True))
+    if facts.steps:
+        rows = _numbers(facts.steps)
+        columns = ("What", "First tenth, mean", "Last tenth, mean", "Least", "Most")
+        parts.append(Table("Steps in numbers", columns, rows, folded=True))
+    return Section("Curves", tuple(parts))
+
+
+def _thinned_words(number: int, most: int, noun: str) -> str:
+    return f" ({most} of {counted(number, noun)}, evenly)" if number > most else ""
+
+
+def _step_charts(facts: RunFacts) -> list[Chart]:
+    charts = []
+    looks = facts.held_out
+    at = [look.step for look in looks]
+    held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
+    fixed = (
+        Curve("held-out pictures", at, held_out, "second"),
+        Curve("trained pictures", at, [look.trained_loss for look in looks], "third"),
+    )
+    if facts.steps:
+        losses = _dotted(facts.steps, "loss", [event.loss for event in facts.steps])
+        charts.append(_noted(Chart("Training loss", "step", "loss", (*losses, *fixed))))
+    if looks:
+        note = "The same pictures, timesteps and noise at each look: small changes count."
+        charts.append(Chart("Loss of fixed pictures", "step", "loss", fixed, note))
+    if facts.steps:
+        steps = [event.step for event in facts.steps]
+        rates = Curve("learning rate of the U-Net", steps, [event.learning_rate for event in facts.steps])
+        charts.append(Chart("Learning rate", "step", "rate", (rates,), from_zero=True))
+        norms = _dotted(facts.steps, "norm", [event.grad_norm for event in facts.steps])
+        charts.append(_noted(Chart("Gradient norm, before clipping", "step", "norm", norms, from_zero=True)))
+        seconds = _dotted(facts.steps, "time", [event.seconds for event in facts.steps])
+        charts.append(_noted(Chart("Time of a step", "step", "seconds", seconds, from_zero=True)))
+    return charts
+
+
+def _dotted(steps: Sequence[StepEvent], what: str, values: Sequence[float]) -> tuple[Curve, Curve]:
+    """Single values as dots, and their running mean."""
+    at = [event.step for event in steps]
+    weight = min(MOST_SMOOTHING, max(0.0, 1 - 20 / len(steps)))
+    drawn = f" ({MOST_POINTS} of {len(steps):,} drawn)" if len(steps) > MOST_POINTS else ""
+    return (
+        Curve(f"{what} of a step{drawn}", at, values, "dots"),
+        Curve(f"{what}, smoothed", at, smoothed(values, weight), "main"),
+    )
+
+
+def _noted(chart: Chart) -> Chart:
+    """With what is not drawn, said."""
+    dots = next(curve for curve in chart.curves if curve.style == "dots")
+    sentences = []
+    if lost := len(dots.xs) - len(dots.points):
+        sentences.append(f"{counted(lost, 'step')} had no finite value.")
+    if above := num_above(chart):
+        sentences.append(f"{counted(above, 'step')} above the upper end not drawn.")
+    return replace(chart, note=" ".join(sentences))
+
+
+def _memory_chart(facts: RunFacts) -> list[Chart]:
+    told = [(at, e) for at, e in zip(facts.worked_at, facts.events, strict=True) if isinstance(e, MemoryEvent)]
+    if not told:
+        return []
+    unit, seconds = next(
+        (unit for unit in (("hours", 3600), ("minutes", 60)) if told[-1][0] >= 2 * unit[1]), ("seconds", 1)
+    )
+    times = [at / seconds for at, _ in told]
+    curves = [Curve("process", times, [event.process_bytes / GIB for _, event in told])]
+    on_accelerator = [(t, e.accelerator_bytes) for t, (_, e) in zip(times, told, strict=True) if e.accelerator_bytes]
+    if on_accelerator:
+        values = [number / GIB for _, number in on_accelerator]
+        curves.append(Curve("accelerator", [at for at, _ in on_accelerator], values, "second"))
+    note = f"Peak: {gigabytes(facts.peak_process_bytes)} of the process"
+    if facts.peak_accelerator_bytes is not None:
+        note += f", {gigabytes(facts.peak_accelerator_bytes)} on the accelerator"
+    return [Chart("Memory", f"{unit} of work", "GB", tuple(curves), f"{note}.", from_zero=True)]
+
+
+def _numbers(steps: Sequence[StepEvent]) -> tuple[tuple[str, ...], ...]:
+    columns = (
+        ("Training loss", [event.loss for event in steps], ".4f"),
+        ("Gradient norm", [event.grad_norm for event in steps], ".4g"),
+        ("Learning rate", [event.learning_rate for event in steps], ".4g"),
+        ("Seconds of a step", [event.seconds for event in steps], ".4g"),
+    )
+    rows = []
+    for name, values, form in columns:
+        finite = [value for value in values if math.isfinite(value)]
+        tenth = max(1, len(finite) // 10)
+        if finite:
+            ends = (statistics.fmean(finite[:tenth]), statistics.fmean(finite[-tenth:]), min(finite), max(finite))
+            rows.append((name, *(f"{value:{form}}" for value in ends)))
+    return tuple(rows)
+
+
+def pictures_section(facts: RunFacts) -> Section:
+    """The base's picture and the LoRA's of each prompt, one column a step."""
+    told = by_step(facts.told(SampleEvent))
+    title = "Validation pictures"
+    if not told:
+        return Section(title, (Words("None were made."),))
+    shown = [told[index] for index in spread(len(told), MOST_COLUMNS)]
+    groups = tuple(_group(facts.run.root, shown, index) for index in range(max(len(e.pictures) for e in shown)))
+    parts: list[Part] = [Pictures(tuple(f"Step {event.step:,}" for event in shown), groups)]
+    if len(shown) < len(told):
+        left_out = (
+            f"{len(shown)} of {len(told):,} steps with pictures are shown, evenly; all are in the folder samples."
+        )
+        parts.insert(0, Words(left_out))
+    files = tuple((f"{event.step:,}", event.lora) for event in told if event.lora)
+    parts.append(Table("The LoRA that acted", ("Step", "File"), files, folded=True))
+    return Section(title, tuple(parts))
+
+
+def _group(root: Path, shown: Sequence[SampleEvent], index: int) -> PictureGroup:
+    prompts = [event.prompts[index] for event in shown if index < len(event.prompts)]
+    prompt = prompts[-1] if prompts else "(prompt not told)"
+    rows = []
+    for name, files in (("Base", [event.base for event in shown]), ("LoRA", [event.pictures for event in shown])):
+        cells: list[Picture | None] = []
+        before: str | None = ""
+        for event, row in zip(shown, files, strict=True):
+            file = row[index] if index < len(row) else None
+            same = name == "Base" and file == before
+            cells.append(None if same else _picture(root, file, f"{name} at step {event.step:,}: {prompt}"))
+            before = file
+        rows.append((name, tuple(cells)))
+    return PictureGroup(f"{index + 1}. {prompt}", tuple(rows))
+
+
+def _picture(root: Path, file: str | None, words: str) -> Picture:
+    if file is None:
+        return Picture("", "not made: see the problems")
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts or "\\" in file or not (root / path).is_file():
+        return Picture("", "no longer in the folder")
+    return Picture(path.as_posix(), words)

@@ -1,0 +1,162 @@
+"""What came out of a run, in sentences: how far it got, and what its losses say."""
+
+import math
+from dataclasses import dataclass
+
+from studio.core.text import duration, gigabytes
+from studio.training.events import FinishedEvent, HeldOutEvent, ProposalEvent
+from studio.training.folder import RunState
+from studio.training.report.facts import RunFacts
+
+NO_CHANGE = 0.005  # pictures, timesteps and noise are fixed, so that half a percent is more than chance
+
+_BEGINNINGS: dict[RunState, str] = {
+    "finished": "Finished",
+    "stopped": "Stopped early",
+    "paused": "Paused",
+    "failed": "Failed",
+    "waiting": "Waiting to begin or to go on",
+    "preparing": "In preparation when this was written",
+    "running": "Still running when this was written",
+    "sampling": "Still running when this was written",
+}
+
+
+@dataclass(frozen=True)
+class LossChange:
+    """A loss at its first and its last look; `share` is the change as a share of the first."""
+
+    first: float
+    last: float
+
+    @property
+    def share(self) -> float:
+        return (self.last - self.first) / self.first if self.first else math.nan
+
+    @property
+    def fell(self) -> bool:
+        return self.share < -NO_CHANGE
+
+    @property
+    def rose(self) -> bool:
+        return not self.share <= NO_CHANGE  # a loss that is no number is no better one
+
+    @property
+    def words(self) -> str:
+        return f"from {self.first:.4f} to {self.last:.4f} ({percent(self.share)})"
+
+
+def percent(share: float) -> str:
+    """`−7.2 %`; `no number` where it is none."""
+    return f"{100 * share:+.1f} %".replace("-", "−") if math.isfinite(share) else "no number"
+
+
+def first_sentences(facts: RunFacts) -> tuple[str, ...]:
+    """State, steps and time; what is wrong with the files; which step is proposed; what the losses mean."""
+    problems = facts.told(FinishedEvent)[-1].problems if facts.told(FinishedEvent) else ()
+    proposed = [event.sentence for event in facts.told(ProposalEvent)[-1:]]
+    return tuple(sentence for sentence in (how_far(facts), *problems, *proposed, *loss_sentences(facts)) if sentence)
+
+
+def how_far(facts: RunFacts) -> str:
+    """State, steps, time, and why a run ended early."""
+    status = facts.status
+    of_all = f" of {facts.num_steps:,}" if facts.num_steps else ""
+    if status.state == "new":
+        return f"Not begun: no step{of_all} is done."
+    sentence = f"{_BEGINNINGS[status.state]}: {facts.step:,}{of_all} steps are done, in {duration(facts.seconds)}."
+    if status.message and status.state != "finished":
+        sentence += f" The run says: {status.message}"
+    return sentence
+
+
+def loss_sentences(facts: RunFacts) -> tuple[str, ...]:
+    """How held-out and trained loss changed, what that means, and whether an earlier step was better."""
+    looks = facts.held_out
+    if not looks:
+        return ("The loss of fixed pictures was not measured: whether the run learned is not known.",)
+    if len(looks) == 1:
+        return (f"The loss of fixed pictures was measured once, at step {looks[0].step:,}: a change needs two looks.",)
+    trained, held_out = trained_change(looks), held_out_change(looks)
+    between = f"From step {looks[0].step:,} to step {looks[-1].step:,}"
+    if held_out is None:
+        measured = f"{between} the loss of trained pictures went {trained.words}; nothing was held out."
+        return (f"{measured} {_meaning_without(trained)}",)
+    measured = f"{between} the loss of held-out pictures went {held_out.words}, that of trained ones {trained.words}."
+    return (measured, _meaning(held_out, trained), *_better_before(facts))
+
+
+def trained_change(looks: list[HeldOutEvent]) -> LossChange:
+    """Of pictures that are trained on."""
+    return LossChange(looks[0].trained_loss, looks[-1].trained_loss)
+
+
+def held_out_change(looks: list[HeldOutEvent]) -> LossChange | None:
+    """Of pictures that are kept out; None where none were."""
+    values = [look.held_out_loss for look in looks if look.held_out_loss is not None]
+    return LossChange(values[0], values[-1]) if len(values) > 1 else None
+
+
+def _meaning(held_out: LossChange, trained: LossChange) -> str:
+    if not (math.isfinite(held_out.last) and math.isfinite(trained.last)):
+        return "A loss is no number any more: the run diverged. Try a lower learning rate."
+    if held_out.rose and trained.rose:
+        return "Both got worse: the run forgets more than it learns. Try a lower learning rate."
+    if held_out.fell and trained.fell:
+        return "Both got better: what was learned holds for pictures that were never seen."
+    if trained.fell:
+        worse = " and new ones got worse" if held_out.rose else ""
+        advice = "Fewer steps, a lower rank or more pictures help."
+        return f"Only the trained ones got better{worse}: it is memorising. {advice}"
+    if held_out.fell:
+        return "Only the held-out ones got better, which is unusual: they may be easier than the trained ones."
+    if held_out.rose or trained.rose:
+        return "Nothing got better, and one side got worse. Try a lower learning rate."
+    return "Neither changed by more than 0.5 %: so far nothing was learned. Try more steps or a higher learning rate."
+
+
+def _meaning_without(trained: LossChange) -> str:
+    if trained.rose:
+        return "It got worse: try a lower learning rate."
+    if trained.fell:
+        return "It got better; whether pictures that were never seen did too is not known."
+    return "It did not change by more than 0.5 %: so far nothing was learned."
+
+
+def _better_before(facts: RunFacts) -> tuple[str, ...]:
+    looks = [(look.held_out_loss, look.step) for look in facts.held_out if look.held_out_loss is not None]
+    if not math.isfinite(looks[-1][0]):
+        return ()
+    lowest, step = min(look for look in looks if math.isfinite(look[0]))
+    since = LossChange(lowest, looks[-1][0])
+    if not since.rose or step == looks[0][1]:
+        return ()
+    kept = [c.step for c in facts.checkpoints if (facts.run.root / c.folder).is_dir()]
+    nearest = min(kept, key=lambda other: abs(other - step), default=None)
+    advice = f" The nearest checkpoint on the disk is that of step {nearest:,}." if nearest is not None else ""
+    return (
+        f"The held-out loss was lowest at step {step:,} ({lowest:.4f}), {percent(since.share)} since then.{advice}",
+    )
+
+
+def key_figures(facts: RunFacts) -> tuple[tuple[str, str], ...]:
+    """The numbers that are looked for first."""
+    looks, median = facts.held_out, facts.median_step_seconds
+    held_out = held_out_change(looks) if looks else None
+    peak = facts.peak_accelerator_bytes
+    figures = [
+        ("Steps", f"{facts.step:,}" + ("" if facts.num_steps in (None, facts.step) else f" of {facts.num_steps:,}")),
+        ("Time of work", duration(facts.seconds)),
+        ("A step, median", duration_of_step(median)),
+        ("Held-out loss", percent(held_out.share) if held_out else "–"),
+        ("Trained loss", percent(trained_change(looks).share) if len(looks) > 1 else "–"),
+        ("Peak memory", gigabytes(facts.peak_process_bytes)),
+    ]
+    return (*figures, ("Accelerator, peak", gigabytes(peak))) if peak is not None else tuple(figures)
+
+
+def duration_of_step(seconds: float | None) -> str:
+    """Short times with their digits: `0.042 s`, `8.1 s`."""
+    if seconds is None:
+        return "–"
+    return f"{seconds:.3g} s" if seconds < 10 else duration(seconds)

@@ -1,0 +1,325 @@
+"""The sections of a training's report that are tables and sentences."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+from studio.core.text import counted, duration, gigabytes
+from studio.datasets.buckets import Bucket, assign_bucket, buckets_for
+from studio.datasets.recipe import LAYOUT_TITLES
+from studio.datasets.snapshot import Snapshot
+from studio.training.events import (
+    CheckpointEvent,
+    EffectEvent,
+    FinishedEvent,
+    HeldOutEvent,
+    NoteEvent,
+    ProblemEvent,
+    ResumedEvent,
+    SampleEvent,
+)
+from studio.training.report.curves import Command, Items, Part, Section, Table, Words
+from studio.training.report.facts import RunFacts, by_step
+from studio.training.report.outcome import duration_of_step
+from studio.training.settings import TrainingSettings
+
+NUM_CAPTIONS = 6
+NUM_BUCKETS = 16
+SEEDS = ("seed", "validation_seed")  # copied, not read: without separators
+MEGABYTE = 2**20
+PROMPT_SEPARATOR = " | "  # of `--set validation_prompts=`
+
+
+def settings_section(facts: RunFacts) -> Section:
+    """What differs from the defaults; all, folded."""
+    settings = facts.settings
+    if settings is None:
+        return Section("Settings", (Words("They are missing."),))
+    changed = changed_settings(settings)
+    differing = tuple(
+        (title_of(name), name, setting_words(name, getattr(settings, name)), _default_words(name)) for name in changed
+    )
+    everything = tuple(
+        (title_of(name), name, setting_words(name, getattr(settings, name)), field.description or "")
+        for name, field in TrainingSettings.model_fields.items()
+    )
+    return Section(
+        "Settings",
+        (
+            Table("Settings that differ from the defaults", ("Setting", "Name", "Value", "Default"), differing),
+            Table("All settings", ("Setting", "Name", "Value", "What it does"), everything, folded=True),
+        ),
+    )
+
+
+def changed_settings(settings: TrainingSettings) -> tuple[str, ...]:
+    """Names of the fields that are not as they would be by themselves; those without a default always."""
+    fields = TrainingSettings.model_fields.items()  # a missing default equals no value
+    return tuple(name for name, field in fields if getattr(settings, name) != field.default)
+
+
+def title_of(name: str) -> str:
+    """A setting's label."""
+    return TrainingSettings.model_fields[name].title or name
+
+
+def setting_words(name: str, value: object) -> str:
+    """A value to be read: `yes`, `3,000`, `0.0001`, `none`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value) if name in SEEDS else f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return " · ".join(map(str, value)) or "none"
+    return "not set" if value is None else str(value) or "none"
+
+
+def _default_words(name: str) -> str:
+    field = TrainingSettings.model_fields[name]
+    return "–" if field.is_required() else setting_words(name, field.default)
+
+
+def dataset_section(facts: RunFacts) -> Section:
+    """Which pictures, in which sizes, with which captions."""
+    if facts.snapshot is None:
+        return Section("Dataset", (Words("Its snapshot is missing."),))
+    parts: list[Part] = [_dataset_table("The dataset", facts.snapshot)]
+    if facts.plan:
+        kept = facts.plan.num_pictures - facts.plan.num_held_out
+        parts.append(
+            Words(f"Trained on: {counted(kept, 'picture')}. Held out, to measure: {facts.plan.num_held_out:,}.")
+        )
+    parts.append(_buckets_table(facts, facts.snapshot))
+    entries = facts.snapshot.entries
+    examples = tuple((entries[i].key, entries[i].caption or "(none)") for i in spread(len(entries), NUM_CAPTIONS))
+    parts.append(Table("Captions, a few evenly over the dataset", ("Picture", "Caption"), examples))
+    if facts.prior:
+        parts.append(_dataset_table("Regularisation pictures", facts.prior))
+    return Section("Dataset", tuple(parts))
+
+
+def _dataset_table(caption: str, snapshot: Snapshot) -> Table:
+    header, entries = snapshot.header, snapshot.entries
+    captions = {entry.caption for entry in entries if entry.caption}
+    layout = header.recipe.layout.layout
+    return Table(
+        caption,
+        ("What", "Value"),
+        (
+            ("Name", header.name),
+            ("Pictures", f"{len(entries):,}"),
+            ("Shown in an epoch, with repeats", f"{sum(entry.repeats for entry in entries):,}"),
+            ("Different captions", f"{len(captions):,}"),
+            ("Pictures without a caption", f"{sum(not entry.caption for entry in entries):,}"),
+            ("Source", header.recipe.source),
+            ("Layout", LAYOUT_TITLES[layout] if layout else "recognised from what lies there"),
+            ("Bytes of all pictures", size_words(sum(entry.num_bytes for entry in entries))),
+            ("Snapshot made", moment(header.made_at)),
+            ("Digest (sha256 of all entries)", header.digest),
+        ),
+    )
+
+
+def _buckets_table(facts: RunFacts, snapshot: Snapshot) -> Table:
+    resolution = (
+        (facts.plan.resolution if facts.plan else None)
+        or (facts.settings.resolution if facts.settings else None)
+        or snapshot.header.recipe.resolution
+    )
+    square = facts.settings is not None and not facts.settings.use_buckets
+    buckets = (Bucket(resolution, resolution),) if square else buckets_for(resolution)
+    found = Counter(assign_bucket(entry.width, entry.height, buckets).bucket for entry in snapshot.entries)
+    most = found.most_common(NUM_BUCKETS)
+    rows = [(f"{bucket.width:,} × {bucket.height:,} pixels", f"{number:,}") for bucket, number in most]
+    numbers = [number for _, number in most]
+    if len(found) > len(most):
+        numbers.append(len(snapshot.entries) - sum(numbers))
+        rows.append((f"{len(found) - len(most):,} other sizes", f"{numbers[-1]:,}"))
+    shares = tuple(number / max(numbers) for number in numbers)
+    return Table("Sizes at which pictures are trained on", ("Size", "Pictures"), tuple(rows), shares=shares)
+
+
+def spread(number: int, most: int) -> list[int]:
+    """At most so many of the indices below `number`, evenly, the first and the last among them."""
+    if number <= most:
+        return list(range(number))
+    return [round(i * (number - 1) / (most - 1)) for i in range(most)]
+
+
+def effect_section(facts: RunFacts) -> Section:
+    """How far each group of layers moved, at the last look."""
+    told = by_step(facts.told(EffectEvent))
+    if not told or not told[-1].groups:
+        return Section("Effect by group of layers", (Words("It was not measured."),))
+    first, last = told[0], told[-1]
+    groups = sorted(last.groups.items(), key=lambda item: -item[1])
+    most = max(last.groups.values()) or 1.0
+    looks = (last,) if first is last else (first, last)
+    head = ("Layers", *(f"At step {look.step:,}" for look in looks))
+    rows = [(group, *(_share(look.groups.get(group)) for look in looks)) for group, _ in groups]
+    words = f"{groups[0][0]} changed most: what was added has {_share(groups[0][1])} of the length of its weights."
+    caption = "Length of what was added, as a share of the weights' (‖ΔW‖ / ‖W‖)"
+    table = Table(caption, head, tuple(rows), shares=tuple(value / most for _, value in groups))
+    return Section("Effect by group of layers", (Words(words[0].upper() + words[1:]), table))
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.3g} %"
+
+
+def files_section(facts: RunFacts) -> Section:
+    """What came out, and the checkpoints."""
+    finished = facts.told(FinishedEvent)
+    parts: list[Part] = []
+    if finished:
+        rows = tuple((file, _size_of(facts, file)) for file in finished[-1].files)
+        name = finished[-1].library_name
+        parts.append(Words(f"In the library of LoRAs it is called {name}." if name else "It is not in the library."))
+        parts.append(Table("What came out", ("File", "Size"), rows))
+    else:
+        parts.append(Words("No finished LoRA came out yet; a checkpoint holds its weights too."))
+    checkpoints = facts.checkpoints
+    if not checkpoints:
+        return Section("Files", (*parts, Words("No checkpoint was saved.")))
+    lines = tuple(
+        (f"{c.step:,}", c.folder, size_words(c.num_bytes), duration_of_step(c.seconds), _is_kept(facts, c))
+        for c in checkpoints
+    )
+    head = ("Step", "Folder", "Size", "Saved in", "On the disk")
+    parts.append(Table("Checkpoints", head, lines, folded=len(lines) > 12))
+    return Section("Files", tuple(parts))
+
+
+def _is_kept(facts: RunFacts, checkpoint: CheckpointEvent) -> str:
+    return "yes" if (facts.run.root / checkpoint.folder).is_dir() else "no longer"
+
+
+def _size_of(facts: RunFacts, file: str) -> str:
+    try:
+        return size_words((facts.run.root / file).stat().st_size)
+    except OSError:
+        return "not there"
+
+
+def size_words(num_bytes: int) -> str:
+    """`812 bytes`, `3.2 MB`, `1.4 GB`, in powers of 1024 as `studio.images.smoke_report.gigabytes`."""
+    if num_bytes < MEGABYTE / 10:
+        return f"{num_bytes:,} bytes"
+    return f"{num_bytes / MEGABYTE:,.1f} MB" if num_bytes < 1000 * MEGABYTE else gigabytes(num_bytes)
+
+
+def told_section(facts: RunFacts) -> Section:
+    """Problems and notes, in full."""
+    parts: list[Part] = []
+    problems = tuple((f"{p.step:,}", moment(p.at), p.message) for p in facts.told(ProblemEvent))
+    if problems:
+        parts.append(Table("Problems", ("Step", "When", "What"), problems))
+    else:
+        parts.append(Words("No problem was told."))
+    planned = facts.plan.notes if facts.plan else ()
+    notes = dict.fromkeys((*planned, *(note.message for note in facts.told(NoteEvent))))
+    resumes = [f"Resumed at step {r.step:,} ({moment(r.at)})." for r in facts.told(ResumedEvent)]
+    if notes or resumes:
+        parts.append(Items((*notes, *resumes)))
+    return Section("Problems and notes", tuple(parts))
+
+
+def cost_section(facts: RunFacts) -> Section:
+    """Time and memory."""
+    median, seconds = facts.median_step_seconds, [event.seconds for event in facts.steps]
+    events, looks = facts.events, facts.memory
+    rows = [
+        ("Began", moment(events[0].at) if events else "–"),
+        ("Last told", moment(events[-1].at) if events else "–"),
+        ("Time of work, pauses left out", duration(facts.seconds)),
+        ("A step, median", duration_of_step(median)),
+        ("A step, slowest", duration_of_step(max(seconds, default=None))),
+        ("All steps that count", duration(sum(seconds))),
+        ("Pictures learned in a second", _speed(facts)),
+        ("Validation pictures", duration(sum(event.seconds for event in facts.told(SampleEvent)))),
+        ("Checkpoints", duration(sum(event.seconds for event in facts.told(CheckpointEvent)))),
+    ]
+    least = min((event.system_available_bytes for event in looks), default=None)
+    limits = [event.accelerator_limit_bytes for event in looks if event.accelerator_limit_bytes]
+    memory = (
+        ("Most of the process", gigabytes(facts.peak_process_bytes)),
+        ("Most on the accelerator", gigabytes(facts.peak_accelerator_bytes)),
+        ("The accelerator's limit", gigabytes(limits[-1] if limits else None)),
+        ("Least that the system had left", gigabytes(least)),
+        ("Memory of the system", gigabytes(looks[-1].system_total_bytes if looks else None)),
+    )
+    tables = (Table("Time", ("What", "Time"), tuple(rows)), Table("Memory", ("What", "Memory"), memory))
+    return Section("Time and memory", tables)
+
+
+def _speed(facts: RunFacts) -> str:
+    median, settings = facts.median_step_seconds, facts.settings
+    if not median or settings is None:
+        return "–"
+    return f"{settings.train_batch_size * settings.gradient_accumulation_steps / median:,.3g}"
+
+
+def machine_section(facts: RunFacts) -> Section:
+    """Device, model and versions."""
+    plan = facts.plan
+    if plan is None:
+        return Section("Machine and versions", (Words("They are missing: the run decided nothing yet."),))
+    checkpointing = "on" if plan.gradient_checkpointing else "off"
+    rows = (
+        ("Device", f"{plan.device_name} ({plan.device})"),
+        ("Model", plan.model + (f"@{plan.model_revision}" if plan.model_revision else "")),
+        ("Precision of the base", plan.precision),
+        ("Mixed precision", plan.mixed_precision),
+        ("Resolution", f"{plan.resolution:,} pixels"),
+        ("Gradient checkpointing", f"{checkpointing}: {plan.checkpointing_reason}"),
+        ("What learns", f"{plan.num_parameters:,} parameters in {counted(plan.num_layers, 'layer')}"),
+        *((f"Digest of {part}", digest) for part, digest in plan.model_digests.items()),
+    )
+    versions = Table("Versions", ("What", "Version"), tuple(plan.versions.items()))
+    return Section("Machine and versions", (Table("Machine and model", ("What", "Value"), rows), versions))
+
+
+def command_section(facts: RunFacts) -> Section:
+    """The line that begins the same run again."""
+    if facts.settings is None:
+        return Section("Do it again", (Words("The settings are missing."),))
+    sentence = "The same pictures, settings and versions on the same device give the same run."
+    if any(PROMPT_SEPARATOR.strip() in prompt for prompt in facts.settings.validation_prompts):
+        sentence += " A prompt has a | in it, which parts prompts here: duplicate the run to keep that prompt whole."
+    return Section("Do it again", (Words(sentence), Command(repeat_command(facts.settings))))
+
+
+def repeat_command(settings: TrainingSettings) -> str:
+    """What `studio.cli.train` reads as these settings; quoted for a POSIX shell."""
+    words = ["python", "-m", "studio", "train", "--dataset", settings.dataset]
+    for name in changed_settings(settings):
+        value = getattr(settings, name)
+        if name != "dataset":
+            words += ["--set", f"{name}={_typed(value)}"]
+    return shlex.join(words)
+
+
+def _typed(value: object) -> str:
+    """A value as it is typed after `--set name=`."""
+    if isinstance(value, tuple):
+        return PROMPT_SEPARATOR.join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+def held_out_rows(looks: Sequence[HeldOutEvent], most: int) -> tuple[tuple[str, ...], ...]:
+    """Losses of fixed pictures by step, evenly thinned."""
+    rows = []
+    for index in spread(len(looks), most):
+        look = looks[index]
+        held_out = "–" if look.held_out_loss is None else f"{look.held_out_loss:.4f}"
+        rows.append((f"{look.step:,}", held_out, f"{look.trained_loss:.4f}"))
+    return tuple(rows)
+
+
+def moment(at: datetime) -> str:
+    """`2026-03-01 14:05:09 UTC+01:00`, as it was told."""
+    text = at.isoformat(sep=" ", timespec="seconds")
+    return f"{text[:19]} UTC{text[19:]}" if at.tzinfo else text

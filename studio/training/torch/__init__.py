@@ -1,0 +1,1 @@
+"""Trainings with PyTorch: data, adapters, loss, loop, checkpoints, validation, run."""

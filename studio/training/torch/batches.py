@@ -1,0 +1,185 @@
+"""From the number of a batch to the tensors of its step.
+
+Shapes: B pictures, C latent channels, H and W an eighth of the picture's, N = 77 tokens, D embedding width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDPMScheduler
+
+from studio.engine.denoise import vae_scale_factor
+from studio.engine.models import Components
+from studio.training.settings import TrainingSettings
+from studio.training.torch.caches import LatentCache, TextCache, Variant, encode_captions, mask_weights, token_ids
+from studio.training.torch.data import BatchOrder, Draw, TrainingItem, TrainingSet, draw, shuffled_caption
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """What one pass needs, on the device.
+
+    Attributes:
+        keys: the pictures, for messages.
+        text_BND: embeddings, or (B, N) token ids where the text encoder learns.
+        weights_B: of each picture's loss.
+        mask_B1HW: of each latent's loss; None where no picture has a mask.
+    """
+
+    keys: tuple[str, ...]
+    noisy_BCHW: torch.Tensor
+    target_BCHW: torch.Tensor
+    timesteps_B: torch.Tensor
+    text_BND: torch.Tensor
+    weights_B: torch.Tensor
+    mask_B1HW: torch.Tensor | None
+
+
+class BatchMaker:
+    """Makes batches from caches. The same number gives the same batch, in any process."""
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        settings: TrainingSettings,
+        *,
+        components: Components,
+        noise_scheduler: DDPMScheduler,
+        latents: LatentCache,
+        texts: TextCache,
+        device: torch.device,
+    ) -> None:
+        self.order = BatchOrder(data.items, settings.train_batch_size, settings.seed)
+        self.noise_scheduler = noise_scheduler
+        self.device = device
+        self._data = data
+        self._settings = settings
+        self._components = components
+        self._latents = latents
+        self._texts = texts
+        self._masks: dict[tuple[str, Variant], torch.Tensor] = {}
+        self._vae_scale = vae_scale_factor(components)
+        self._scaling_factor = float(components.vae.config.scaling_factor)
+        self._channels = int(components.vae.config.latent_channels)
+
+    def batch(self, number: int) -> TrainingBatch:
+        """Batch `number`, from 0.
+
+        Raises:
+            TrainingError: where a cached file is gone or damaged.
+        """
+        items = [self._data.items[index] for index in self.order.batch(number)]
+        height, width = items[0].bucket.height // self._vae_scale, items[0].bucket.width // self._vae_scale
+        num_timesteps = int(self.noise_scheduler.config.num_train_timesteps)
+        draws = [
+            draw(
+                self._settings.seed,
+                number,
+                slot,
+                shape_CHW=(self._channels, height, width),
+                num_train_timesteps=num_timesteps,
+            )
+            for slot in range(len(items))
+        ]
+        variants = [self._variant(item, chance) for item, chance in zip(items, draws, strict=True)]
+        captions = [self._caption(item, chance) for item, chance in zip(items, draws, strict=True)]
+        latents = torch.stack(
+            [self._latent(item, v, d.posterior_CHW) for item, v, d in zip(items, variants, draws, strict=True)]
+        )
+        offset = self._settings.noise_offset
+        noise = torch.stack([d.noise_CHW + offset * d.offset_C11 if offset else d.noise_CHW for d in draws])
+        timesteps = torch.tensor([d.timestep for d in draws])
+        mask = self._mask(items, variants)
+        return self.noised(
+            [item.key for item in items],
+            latents,
+            noise,
+            timesteps,
+            text=self._text(captions),
+            weights=torch.tensor([item.weight for item in items]),
+            mask=mask,
+        )
+
+    def noised(
+        self,
+        keys: Sequence[str],
+        latents_BCHW: torch.Tensor,
+        noise_BCHW: torch.Tensor,
+        timesteps_B: torch.Tensor,
+        *,
+        text: torch.Tensor,
+        weights: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> TrainingBatch:
+        """Noise the latents and choose the target: the noise, or v (arXiv 2202.00512)."""
+        scheduler = self.noise_scheduler
+        noisy = scheduler.add_noise(latents_BCHW, noise_BCHW, timesteps_B)
+        is_v = scheduler.config.prediction_type == "v_prediction"
+        target = scheduler.get_velocity(latents_BCHW, noise_BCHW, timesteps_B) if is_v else noise_BCHW
+        return TrainingBatch(
+            keys=tuple(keys),
+            noisy_BCHW=noisy.to(self.device),
+            target_BCHW=target.to(self.device),
+            timesteps_B=timesteps_B.to(self.device),
+            text_BND=text.to(self.device),
+            weights_B=weights.to(self.device),
+            mask_B1HW=None if mask is None else mask.to(self.device),
+        )
+
+    def mean_latent(self, item: TrainingItem) -> torch.Tensor:
+        """(C, H, W) the middle of the posterior of the first variant, scaled: what held-out losses are taken at."""
+        mean, _ = self._latents.moments(item, Variant(item.crops[0], False))
+        latent: torch.Tensor = mean * self._scaling_factor
+        return latent
+
+    def text(self, captions: Sequence[str]) -> torch.Tensor:
+        """(B, N, D) embeddings or (B, N) token ids of captions as they are."""
+        return self._text(captions)
+
+    def _variant(self, item: TrainingItem, chance: Draw) -> Variant:
+        flip = self._settings.horizontal_flip and chance.flip < 0.5
+        return Variant(item.crops[int(chance.crop * len(item.crops))], flip)
+
+    def _caption(self, item: TrainingItem, chance: Draw) -> str:
+        if chance.drop_caption < self._settings.caption_dropout:
+            return ""
+        if self._settings.shuffle_caption:
+            trigger = "" if item.is_prior else self._settings.trigger_word
+            in_front = sum(bool(part.strip()) for part in trigger.split(","))
+            kept = in_front + self._settings.keep_tokens
+            return shuffled_caption(item.caption, keep_tokens=kept, rng=chance.caption_rng)
+        return item.caption
+
+    def _latent(self, item: TrainingItem, variant: Variant, posterior_CHW: torch.Tensor) -> torch.Tensor:
+        mean, deviation = self._latents.moments(item, variant)
+        latent: torch.Tensor = (mean + deviation * posterior_CHW) * self._scaling_factor
+        return latent
+
+    def _text(self, captions: Sequence[str]) -> torch.Tensor:
+        if self._settings.train_text_encoder:
+            return token_ids(self._components, captions)
+        if self._settings.shuffle_caption:  # too many orders to keep: the text encoder stays for them
+            with torch.no_grad():
+                return torch.cat([encode_captions(self._components, [c]).float().cpu() for c in captions])
+        return torch.stack([self._texts.embedding(caption) for caption in captions])
+
+    def _mask(self, items: Sequence[TrainingItem], variants: Sequence[Variant]) -> torch.Tensor | None:
+        if all(item.mask is None for item in items):
+            return None
+        return torch.stack([self._item_mask(item, v) for item, v in zip(items, variants, strict=True)])
+
+    def _item_mask(self, item: TrainingItem, variant: Variant) -> torch.Tensor:
+        if item.mask is None:
+            return torch.ones(1, item.bucket.height // self._vae_scale, item.bucket.width // self._vae_scale)
+        key = (item.key, variant)
+        if key not in self._masks:
+            self._masks[key] = mask_weights(
+                item.mask,
+                item,
+                variant.crop,
+                flip=variant.flip,
+                vae_scale=self._vae_scale,
+                unmasked_weight=self._settings.unmasked_weight,
+            )
+        return self._masks[key]

@@ -1,0 +1,325 @@
+"""Checkpoints on the disk: whole or not there. Files first, their sha256 in a manifest last, then one rename.
+
+A file of the right size with flipped bits loads without complaint, so every file is compared with the manifest before
+it is believed; a damaged checkpoint is set aside under another name, and the one before it is taken.
+
+All that a resumed run needs to go on to the bit: weights, optimizer, schedule, random state, position.
+
+What batches hold and what is drawn for them are functions of the seed and of the position (see `data`);
+the random state is that of the CPU's generator, which LoRA dropout draws from on every device, one for each process.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+
+from studio.core.errors import TrainingError
+from studio.core.files import sync_folder
+from studio.core.results import Fact
+from studio.engine.lora_export import kohya_state
+from studio.engine.lora_file import LayerWeights, LoraWeights
+from studio.loras.keys import layer_name
+from studio.training.settings import TrainingSettings
+from studio.training.torch.adapters import Adapters
+from studio.training.torch.optimizers import RunningMean
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that is whole: its step, and its files as they were saved."""
+
+    step: int
+    folder: Path
+    files: Mapping[str, bytes]
+
+
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def steps(self) -> list[int]:
+        """Steps of all that are there, oldest first; whether they are whole is not known before they are read."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(m.group(1)) for entry in self._folder.iterdir() if (m := _NAME.fullmatch(entry.name)))
+
+    def place(self, step: int) -> Path:
+        """The folder of a step, there or not."""
+        return self._folder / f"step-{step:06}"
+
+    def save(self, step: int, files: Mapping[str, bytes]) -> Path:
+        """Write a checkpoint; the same step saved again is replaced.
+
+        Raises:
+            OSError: where it cannot be written; nothing that was there is touched.
+        """
+        part = self._folder / f".step-{step:06}.part"
+        if part.exists():
+            shutil.rmtree(part)  # of a kill, or of a full disk
+        part.mkdir(parents=True)
+        try:
+            for name, content in files.items():
+                _write_synced(part / name, content)
+            sums = {name: {"sha256": _sha256(c), "num_bytes": len(c)} for name, c in files.items()}
+            _write_synced(part / MANIFEST, json.dumps({"step": step, "files": sums}, indent=1).encode())
+            sync_folder(part)
+            final = self.place(step)
+            if final.exists():
+                shutil.rmtree(final)
+            part.rename(final)
+            sync_folder(self._folder)
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)  # room for what can be saved later
+            raise
+        return final
+
+    def newest(self, *, tell: Callable[[str], None]) -> Checkpoint | None:
+        """The newest that is whole; None where there is none.
+
+        Args:
+            tell: told of every damaged one, which is set aside.
+
+        Raises:
+            TrainingError: where checkpoints are there, but none is whole: starting over in silence would hide it.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self._read(step)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                aside = self._set_aside(step)
+                tell(
+                    f"The checkpoint of step {step:,} is damaged ({error}); it was set aside as {aside.name}, and the "
+                    "one before it is used."
+                )
+        if steps:
+            raise TrainingError(
+                f"None of the {len(steps)} checkpoints in {self._folder} is whole. Duplicate the run to begin again, "
+                "or copy a good checkpoint back."
+            )
+        return None
+
+    def prune(self, *, keep_last: int, keep_every: int | None) -> None:
+        """Delete all but the last few and those at multiples of `keep_every`."""
+        steps = self.steps()
+        for step in steps[:-keep_last]:
+            if keep_every is None or step % keep_every:
+                shutil.rmtree(self.place(step))
+
+    def _read(self, step: int) -> Checkpoint:
+        folder = self.place(step)
+        if not (folder / MANIFEST).is_file():
+            raise ValueError("it has no manifest")
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        files = {name: (folder / name).read_bytes() for name in manifest["files"]}
+        for name, expected in manifest["files"].items():
+            if _sha256(files[name]) != expected["sha256"]:
+                raise ValueError(f"{name} is not as it was saved")
+        return Checkpoint(int(manifest["step"]), folder, files)
+
+    def _set_aside(self, step: int) -> Path:
+        number, aside = 1, self._folder / f"damaged-step-{step:06}"
+        while aside.exists():
+            number += 1
+            aside = self._folder / f"damaged-step-{step:06}-{number}"
+        return self.place(step).rename(aside)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+WEIGHTS, MEANS = "lora.safetensors", "ema.safetensors"
+OPTIMIZER, SCHEDULE, RANDOM, POSITION = "optimizer.pt", "schedule.pt", "random.pt", "position.json"
+SCALER = "scaler.pt"  # with fp16 alone
+
+# Settings that change only what is watched and kept: a run may be resumed with others.
+WATCHING_SETTINGS = frozenset(
+    (
+        "cpu",
+        "validation_steps",
+        "num_validation_images",
+        "validation_prompts",
+        "validation_seed",
+        "validation_inference_steps",
+        "validation_guidance_scale",
+        "held_out_steps",
+        "checkpointing_steps",
+        "keep_checkpoints",
+        "keep_every_steps",
+        "save_dtype",
+        "wandb",
+    )
+)
+
+
+class Position(Fact):
+    """Where a checkpoint stands, and what it belongs to."""
+
+    step: int
+    batches_done: int
+    dataset_digest: str
+    prior_digest: str = ""
+    num_processes: int
+    settings: TrainingSettings
+
+
+def pack(
+    position: Position,
+    adapters: Adapters,
+    means: RunningMean | None,
+    *,
+    optimizer: Mapping[str, object],
+    schedule: Mapping[str, object],
+    random_states: torch.Tensor,
+    metadata: Mapping[str, str],
+    scaler: Mapping[str, object] | None = None,
+) -> dict[str, bytes]:
+    """The files of a checkpoint. Its weights are a LoRA in kohya's form, in float32: any program can try it.
+
+    Args:
+        random_states: (processes, bytes) uint8.
+        scaler: by how much fp16 scales the loss; None without fp16.
+    """
+    weights = adapters.weights()
+    files = {
+        WEIGHTS: _lora_bytes(weights, metadata),
+        OPTIMIZER: _torch_bytes(optimizer),
+        SCHEDULE: _torch_bytes(schedule),
+        RANDOM: _torch_bytes({"states": random_states}),
+        POSITION: position.model_dump_json(indent=1).encode(),
+    }
+    if scaler is not None:
+        files[SCALER] = _torch_bytes(scaler)
+    if means is not None:
+        names = [name for name, _ in adapters.named_parameters()]
+        files[MEANS] = save(dict(zip(names, (m.cpu() for m in means.means), strict=True)))
+    return files
+
+
+def read_position(checkpoint: Checkpoint) -> Position:
+    """Where it stands."""
+    return Position.model_validate_json(checkpoint.files[POSITION])
+
+
+def assert_same_run(
+    position: Position, settings: TrainingSettings, *, dataset_digest: str, prior_digest: str, num_processes: int
+) -> None:
+    """Refuse to go on with other settings or other data.
+
+    Raises:
+        TrainingError: it names what is different.
+    """
+    before, now = position.settings.model_dump(), settings.model_dump()
+    changed = [
+        f"{name} was {before[name]!r}, is {now[name]!r}"
+        for name in before
+        if before[name] != now[name] and name not in WATCHING_SETTINGS
+    ]
+    if position.dataset_digest != dataset_digest or position.prior_digest != prior_digest:
+        changed.append("the dataset's snapshot is another one")
+    if num_processes != position.num_processes and settings.lora_dropout > 0:
+        changed.append(
+            f"it ran in {position.num_processes} processes, now in {num_processes}: with LoRA dropout each process has "
+            "a random state of its own"
+        )
+    if changed:
+        raise TrainingError(
+            f"The run stands at step {position.step:,} and cannot go on, because it was changed: {'; '.join(changed)}. "
+            "Change it back, or duplicate the run to begin a new one."
+        )
+
+
+def restore(
+    checkpoint: Checkpoint, adapters: Adapters, means: RunningMean | None, *, process: int
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Put weights, means and random state back; (optimizer, schedule) states are for their owners.
+
+    Raises:
+        TrainingError: where the checkpoint has other layers.
+    """
+    adapters.put(_weights_like(adapters.weights(), load(checkpoint.files[WEIGHTS])))
+    if means is not None and MEANS in checkpoint.files:
+        stored = load(checkpoint.files[MEANS])
+        means.put([stored[name] for name, _ in adapters.named_parameters()])
+    states = _from_torch_bytes(checkpoint.files[RANDOM])["states"]
+    assert isinstance(states, torch.Tensor)
+    set_random_state(states[process % len(states)])
+    return _from_torch_bytes(checkpoint.files[OPTIMIZER]), _from_torch_bytes(checkpoint.files[SCHEDULE])
+
+
+def scaler_state(checkpoint: Checkpoint) -> dict[str, object] | None:
+    """By how much fp16 scaled the loss; None where it did not, or the checkpoint is of before this was kept.
+
+    Begun anew, the scale would overflow again, and the run would skip steps that one without a stop does not.
+    """
+    return _from_torch_bytes(checkpoint.files[SCALER]) if SCALER in checkpoint.files else None
+
+
+def random_state() -> torch.Tensor:
+    """The state of torch's own generator as bytes: the CPU's, from which all is drawn whatever the device."""
+    return torch.get_rng_state()
+
+
+def set_random_state(state: torch.Tensor) -> None:
+    """Set what `random_state` gave; behind it older checkpoints have a device's, which nothing draws from."""
+    torch.set_rng_state(state[: len(torch.get_rng_state())])
+
+
+def _lora_bytes(weights: LoraWeights, metadata: Mapping[str, str]) -> bytes:
+    return save(kohya_state(weights, torch.float32), metadata=dict(metadata))
+
+
+def _weights_like(like: LoraWeights, stored: Mapping[str, torch.Tensor]) -> LoraWeights:
+    """What kohya's names hold, for the layers of `like`."""
+    unet = {path: _layer(f"lora_unet_{layer_name(path)}", layer, stored) for path, layer in like.unet.items()}
+    text = {
+        path: _layer(f"lora_te_text_model_{layer_name(path)}", layer, stored)
+        for path, layer in like.text_encoder.items()
+    }
+    return LoraWeights(unet, text)
+
+
+def _layer(name: str, like: LayerWeights, stored: Mapping[str, torch.Tensor]) -> LayerWeights:
+    try:
+        magnitude = None if like.magnitude is None else stored[f"{name}.dora_scale"]
+        return LayerWeights(
+            down=stored[f"{name}.lora_down.weight"],
+            up=stored[f"{name}.lora_up.weight"],
+            alpha=like.alpha,
+            magnitude=magnitude,
+        )
+    except KeyError as error:
+        raise TrainingError(f"The checkpoint has no {error.args[0]}: it is of a run with other settings.") from error
+
+
+def _torch_bytes(state: Mapping[str, object]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def _from_torch_bytes(content: bytes) -> dict[str, object]:
+    state: dict[str, object] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    return state

@@ -1,0 +1,278 @@
+"""Which pictures stand in batch m, and what is drawn for each: pure functions of the seed and of m.
+
+Nothing here keeps a state that a kill could lose, and nothing depends on how many processes share the work: process r
+of P takes batches r, r + P, … of each optimizer step.
+
+What is trained on, picture by picture: its size, its crops, its caption, its weight; and what is held out.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from studio.core.errors import TrainingError
+from studio.core.paths import typed_path
+from studio.datasets.buckets import Bucket, assign_bucket, buckets_for
+from studio.datasets.snapshot import Snapshot, SnapshotEntry
+from studio.training.settings import TrainingSettings
+
+CROP_VARIANTS = 4  # places of a random crop; each is encoded once, so that latents can still be cached
+MASK_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+Box = tuple[int, int, int, int]  # left, top, right, bottom in the upright picture's pixels
+
+
+@dataclass(frozen=True)
+class TrainingItem:
+    """A picture as training sees it.
+
+    Attributes:
+        key, path, sha256: of the file.
+        width, height: of the upright picture, in pixels.
+        caption: with the trigger word.
+        bucket: the size in pixels to which each crop is scaled.
+        crops: one, or with random crops a few.
+        repeats: how often an epoch shows it.
+        weight: of its loss; another one for regularisation pictures.
+        is_prior: it is one of those.
+        mask: a grey picture; None where the whole picture is learned.
+        background: what transparency is laid on.
+    """
+
+    key: str
+    path: Path
+    sha256: str
+    width: int
+    height: int
+    caption: str
+    bucket: Bucket
+    crops: tuple[Box, ...]
+    repeats: int = 1
+    weight: float = 1.0
+    is_prior: bool = False
+    mask: Path | None = None
+    background: str = "#ffffff"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What is trained on and what is held out, and what the user should know of it."""
+
+    items: tuple[TrainingItem, ...]
+    held_out: tuple[TrainingItem, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def pictures_per_epoch(self) -> int:
+        return sum(item.repeats for item in self.items)
+
+
+def make_training_set(
+    snapshot: Snapshot, settings: TrainingSettings, *, resolution: int, prior: Snapshot | None = None
+) -> TrainingSet:
+    """Choose crops, masks and what is held out. The same snapshot and settings give the same set.
+
+    Raises:
+        TrainingError: where the mask folder is none, or no picture would be left.
+    """
+    background = snapshot.header.recipe.background
+    masks = _masks(settings.mask_folder)
+    items = [
+        _item(entry, settings, resolution=resolution, background=background, mask=_mask_of(entry.key, masks))
+        for entry in snapshot.entries
+    ]
+    held_out = _held_out(items, settings)
+    out = {item.sha256 for item in held_out}
+    kept = [item for item in items if item.sha256 not in out]
+    notes = [f"{len(kept):,} pictures are trained on, {len(held_out):,} are held out."]
+    if masks:
+        lacking = sum(item.mask is None for item in kept)
+        notes.append(f"{len(kept) - lacking:,} have a mask; {lacking:,} have none and are learned whole.")
+    if prior is not None:
+        mixed_in = _prior_items(prior, kept, settings, resolution)
+        kept += mixed_in
+        unused = len(prior.entries) - len(mixed_in)
+        rest = f" {unused:,} more are not used: one is shown for each of ours." if unused else ""
+        notes.append(f"{len(mixed_in):,} regularisation pictures are mixed in, each with its weight.{rest}")
+    return TrainingSet(tuple(kept), held_out, tuple(notes))
+
+
+def _item(
+    entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str, mask: Path | None = None
+) -> TrainingItem:
+    buckets = buckets_for(resolution) if settings.use_buckets else (Bucket(resolution, resolution),)
+    fit = assign_bucket(entry.width, entry.height, buckets)
+    crops = (fit.crop,) if settings.crop == "centre" else _random_crops(entry, fit.crop)
+    caption = ", ".join(part for part in (settings.trigger_word.strip(), entry.caption) if part)
+    return TrainingItem(
+        key=entry.key,
+        path=Path(entry.path),
+        sha256=entry.sha256,
+        width=entry.width,
+        height=entry.height,
+        caption=caption,
+        bucket=fit.bucket,
+        crops=crops,
+        repeats=entry.repeats,
+        mask=mask,
+        background=background,
+    )
+
+
+def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:
+    """A few places for a crop of the centre crop's size, drawn from the picture's own bytes."""
+    left, top, right, bottom = centre
+    width, height = right - left, bottom - top
+    rng = random.Random(f"crop {entry.sha256}")
+    boxes = []
+    for _ in range(CROP_VARIANTS):
+        x, y = rng.randint(0, entry.width - width), rng.randint(0, entry.height - height)
+        boxes.append((x, y, x + width, y + height))
+    return tuple(dict.fromkeys(boxes))
+
+
+def _held_out(items: Sequence[TrainingItem], settings: TrainingSettings) -> tuple[TrainingItem, ...]:
+    """Chosen by the hash of their bytes, so that adding a few pictures to a dataset moves few others."""
+    number = round(len(items) * settings.held_out_percent / 100)
+    if settings.held_out_percent > 0 and len(items) >= 10:
+        number = max(1, number)
+    number = min(number, len(items) - 1)
+    if number <= 0:
+        return ()
+    order = sorted(items, key=lambda item: hashlib.sha256(f"held out {item.sha256}".encode()).digest())
+    chosen = {item.sha256 for item in order[:number]}
+    # Copies of one picture stay on one side: a held-out picture that is trained on under another name says nothing.
+    held_out = tuple(item for item in items if item.sha256 in chosen)
+    return held_out if len(held_out) < len(items) else ()
+
+
+def _prior_items(
+    prior: Snapshot, ours: Sequence[TrainingItem], settings: TrainingSettings, resolution: int
+) -> list[TrainingItem]:
+    """Repeated until there are as many as of ours, as kohya's trainer does."""
+    background = prior.header.recipe.background
+    plain = settings.model_copy(update={"trigger_word": ""})
+    items = [_item(entry, plain, resolution=resolution, background=background) for entry in prior.entries]
+    wanted = sum(item.repeats for item in ours)
+    whole, rest = divmod(wanted, len(items))
+    repeated = []
+    for index, item in enumerate(items):
+        repeats = whole + (index < rest)
+        if repeats:
+            repeated.append(replace(item, repeats=repeats, weight=settings.prior_loss_weight, is_prior=True))
+    return repeated
+
+
+def _masks(folder: str) -> dict[str, Path]:
+    """Masks by the key of their picture, without ending."""
+    if not folder:
+        return {}
+    root = typed_path(folder)
+    if not root.is_dir():
+        raise TrainingError(f"mask_folder must be a folder, got {folder!r}. Leave it empty to learn whole pictures.")
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in MASK_ENDINGS and path.is_file())
+    if not found:
+        raise TrainingError(f"mask_folder {folder} holds no picture ({', '.join(MASK_ENDINGS)}).")
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
+
+
+def _mask_of(key: str, masks: dict[str, Path]) -> Path | None:
+    stem = PurePosixPath(key).with_suffix("")
+    return masks.get(stem.as_posix()) or masks.get(stem.name)
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from words and numbers."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass
+class BatchOrder:
+    """The endless sequence of batches. All pictures of a batch have one size.
+
+    In each epoch every bucket's pictures are shuffled; what does not fill a batch is carried into the next epoch, so
+    that every batch is full and every picture is seen as often as any other.
+    """
+
+    items: Sequence[TrainingItem]
+    batch_size: int
+    seed: int
+    _batches: list[tuple[int, ...]] = field(default_factory=list)
+    _carried: dict[Bucket, list[int]] = field(default_factory=dict)
+    _epoch: int = 0
+
+    def batch(self, number: int) -> tuple[int, ...]:
+        """The indices of the pictures of batch `number`, from 0."""
+        while number >= len(self._batches):
+            self._add_epoch()
+        return self._batches[number]
+
+    def _add_epoch(self) -> None:
+        rng = random.Random(seed_of("order", self.seed, self._epoch))
+        by_bucket: dict[Bucket, list[int]] = {}
+        for index, item in enumerate(self.items):
+            by_bucket.setdefault(item.bucket, []).extend([index] * item.repeats)
+        batches = []
+        for bucket, indices in by_bucket.items():
+            rng.shuffle(indices)
+            queue = self._carried.get(bucket, []) + indices
+            full = len(queue) // self.batch_size * self.batch_size
+            batches += [tuple(queue[i : i + self.batch_size]) for i in range(0, full, self.batch_size)]
+            self._carried[bucket] = queue[full:]
+        rng.shuffle(batches)
+        self._batches += batches
+        self._epoch += 1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What chance decides for one picture of one batch. Everything is drawn, used or not: so an option that is
+    switched on does not move what others draw.
+
+    Attributes:
+        flip, crop, drop_caption: numbers in [0, 1).
+        posterior_CHW: which latent of the VAE's posterior.
+        noise_CHW: standard normal.
+        offset_C11: the noise offset's, standard normal.
+        timestep: from 0.
+        caption_rng: for the order of the caption's parts.
+    """
+
+    flip: float
+    crop: float
+    drop_caption: float
+    posterior_CHW: torch.Tensor
+    noise_CHW: torch.Tensor
+    offset_C11: torch.Tensor
+    timestep: int
+    caption_rng: random.Random
+
+
+def draw(seed: int, batch: int, slot: int, *, shape_CHW: Sequence[int], num_train_timesteps: int) -> Draw:
+    """Draw for picture `slot` of batch `batch`; on the CPU, so that every machine draws the same."""
+    own_seed = seed_of("draw", seed, batch, slot)
+    generator = torch.Generator().manual_seed(own_seed)
+    flip, crop, drop_caption = torch.rand(3, generator=generator).tolist()
+    timestep = int(torch.randint(0, num_train_timesteps, (1,), generator=generator))
+    return Draw(
+        flip=flip,
+        crop=crop,
+        drop_caption=drop_caption,
+        posterior_CHW=torch.randn(*shape_CHW, generator=generator),
+        noise_CHW=torch.randn(*shape_CHW, generator=generator),
+        offset_C11=torch.randn(shape_CHW[0], 1, 1, generator=generator),
+        timestep=timestep,
+        caption_rng=random.Random(own_seed),
+    )
+
+
+def shuffled_caption(caption: str, *, keep_tokens: int, rng: random.Random) -> str:
+    """The comma-separated parts in another order, the first `keep_tokens` where they are."""
+    parts = [part.strip() for part in caption.split(",") if part.strip()]
+    kept, moved = parts[:keep_tokens], parts[keep_tokens:]
+    rng.shuffle(moved)
+    return ", ".join([*kept, *moved])

@@ -1,0 +1,166 @@
+"""Whether activations are kept or computed twice: measured on the model at hand, decided by the memory at hand.
+
+What a device cannot do: batches that it computes wrongly, and steps for which it has no memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from studio.core.errors import TrainingError
+from studio.core.results import DeviceCheck
+from studio.core.text import gigabytes
+from studio.engine.attention import attention_of_model
+from studio.engine.device_operations import DROPOUT, LINEAR
+from studio.engine.memory import free_bytes, total_bytes
+from studio.engine.memory_forecast import count_training_step, counted_plan
+from studio.engine.models import Components
+from studio.training.settings import TrainingSettings
+from studio.training.torch.batches import TrainingBatch
+from studio.training.torch.loss import Denoiser
+
+# Of what is free, so much may be planned with: allocators keep gaps, and the desktop wants to live.
+SHARE_OF_FREE = 0.8
+# Besides what is kept for backward, backward itself needs room for gradients of activations.
+BACKWARD_FACTOR = 1.25
+LEAST_FREE_TO_MEASURE = 3 * 2**30
+
+
+@dataclass(frozen=True)
+class CheckpointingDecision:
+    """On or off, and why."""
+
+    on: bool
+    reason: str
+
+
+def decide_checkpointing(
+    settings: TrainingSettings,
+    *,
+    device: torch.device,
+    kept_bytes_per_picture: Callable[[], int],
+    num_processes: int,
+) -> CheckpointingDecision:
+    """The user's choice; with `auto` off where everything fits into memory.
+
+    Args:
+        kept_bytes_per_picture: measures what one picture's forward pass keeps for its backward pass.
+    """
+    if settings.gradient_checkpointing != "auto":
+        on = settings.gradient_checkpointing == "on"
+        return CheckpointingDecision(on, f"Gradient checkpointing is {'on' if on else 'off'}, as you chose.")
+    free = free_bytes(device) // num_processes
+    if free < LEAST_FREE_TO_MEASURE:
+        return CheckpointingDecision(True, f"Gradient checkpointing is on: only {gigabytes(free)} are free.")
+    needed = int(kept_bytes_per_picture() * settings.train_batch_size * BACKWARD_FACTOR)
+    fits = needed <= free * SHARE_OF_FREE
+    words = f"a batch of {settings.train_batch_size} keeps about {gigabytes(needed)}, {gigabytes(free)} are free"
+    if fits:
+        return CheckpointingDecision(False, f"Gradient checkpointing is off, which is faster: {words}.")
+    return CheckpointingDecision(True, f"Gradient checkpointing is on, about a quarter slower: {words}.")
+
+
+def kept_bytes_of(denoiser: Denoiser, batch: TrainingBatch) -> int:
+    """Bytes that a forward pass of the batch's first picture keeps for backward, without the model's own weights."""
+    weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage  # held, so that no other tensor gets its place while we count
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        prediction = denoiser(batch.noisy_BCHW[:1], batch.timesteps_B[:1], batch.text_BND[:1])
+        num_bytes = sum(storage.nbytes() for storage in kept.values())
+    del prediction
+    return num_bytes
+
+
+# Gradients were wrong on MPS where a batch has more rows (latents), after a change of shape (pytorch #177116).
+MPS_MAX_ROWS = 32_768
+# Where the device check finds fewer wrong: so many are two images of 512 × 512.
+CHECKED_MAX_ROWS = 8_192
+UNCOUNTED_ROWS = 8_192  # up to here the memory of a step is not counted beforehand
+
+
+def largest_batch(device_type: str, resolution: int, *, max_rows: int = MPS_MAX_ROWS) -> int | None:
+    """The most images a batch may have on a device; None where there is no limit but memory.
+
+    Args:
+        max_rows: of a linear layer's input, which has one for each latent: more are computed wrongly.
+    """
+    if device_type != "mps" and max_rows == MPS_MAX_ROWS:
+        return None
+    return max(1, max_rows // (resolution // 8) ** 2)
+
+
+def assert_fits(
+    settings: TrainingSettings, *, resolution: int, device: torch.device, check: DeviceCheck | None
+) -> None:
+    """What the device computes wrongly is not asked of it.
+
+    Raises:
+        TrainingError: it names the setting to change.
+    """
+    wrong_rows = check is not None and check.is_wrong(LINEAR)
+    most = largest_batch(device.type, resolution, max_rows=CHECKED_MAX_ROWS if wrong_rows else MPS_MAX_ROWS)
+    if most is not None and settings.train_batch_size > most:
+        why = "as the device check found" if wrong_rows else "pytorch #177116"
+        raise TrainingError(
+            f"train_batch_size must be at most {most} at {resolution} pixels on this GPU, whose gradients are wrong "
+            f"beyond ({why}), got {settings.train_batch_size}. Raise gradient_accumulation_steps instead."
+        )
+    if (
+        check is not None
+        and check.is_wrong(DROPOUT)
+        and settings.lora_dropout
+        and settings.gradient_checkpointing != "off"
+    ):
+        raise TrainingError(
+            f"lora_dropout must be 0 or gradient_checkpointing off on this GPU, which drops other numbers where a "
+            f"pass is computed again (device check), got {settings.lora_dropout:g} and "
+            f"{settings.gradient_checkpointing}."
+        )
+
+
+def assert_room(
+    settings: TrainingSettings,
+    components: Components,
+    *,
+    resolution: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """A step larger than usual has room on the device, were nothing else running: counted before anything is computed.
+
+    Args:
+        dtype: what the passes are computed in, and the U-Net is rounded to.
+
+    Raises:
+        TrainingError: it says what the step would take, and what to lower.
+    """
+    rows = settings.train_batch_size * (resolution // 8) ** 2
+    if rows <= UNCOUNTED_ROWS:
+        return
+    plan = counted_plan(device, attention_of_model(components.unet))
+    needed = count_training_step(
+        components.unet,
+        width=resolution,
+        height=resolution,
+        batch=settings.train_batch_size,
+        plan=plan,
+        checkpointing=settings.gradient_checkpointing != "off",
+        dtype=dtype,
+    ).peak_bytes
+    weights = dtype.itemsize * sum(parameter.numel() for parameter in components.unet.parameters())
+    total = total_bytes(device)
+    if needed + weights > total:
+        raise TrainingError(
+            f"A batch of {settings.train_batch_size} at {resolution} pixels takes about {gigabytes(needed)} beside the "
+            f"U-Net's {gigabytes(weights)}, and this device has {gigabytes(total)} in all. Lower train_batch_size "
+            "(raise gradient_accumulation_steps instead) or resolution"
+            + (", or set gradient_checkpointing on." if settings.gradient_checkpointing == "off" else ".")
+        )

@@ -1,0 +1,275 @@
+"""Before a training: a few real passes on real pictures, and from them time, memory, disk, and what would change them.
+
+Nothing is trained: no optimizer step is made, and the LoRA layers are thrown away with the process or the model.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from studio.core.paths import UserData
+from studio.core.text import duration, gigabytes
+from studio.datasets.snapshot import Snapshot
+from studio.engine.device import pick_device, synchronize
+from studio.engine.memory import MemoryMeter, free_bytes, read_accelerator
+from studio.engine.parking import all_present
+from studio.training.begin import take_snapshot
+from studio.training.plan import Offer, PassFacts, Preflight
+from studio.training.settings import TrainingSettings
+from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
+from studio.training.torch.data import TrainingSet, make_training_set
+from studio.training.torch.loss import NUM_TRIPLES, losses_of
+from studio.training.torch.memory import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
+from studio.training.torch.optimizers import schedule_notes
+from studio.training.torch.preparation import Prepared, RunData, prepare
+from studio.training.torch.processes import Processes, precision_of_passes
+
+TIMED_PASSES = 2
+FEW_STEPS = 2
+FEWER_STEPS_FROM = 100
+
+
+def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
+    """Measure on the pictures of one batch; other pictures are not even opened after the dataset's check.
+
+    Raises:
+        StudioError: what would stop the training too: model, dataset, settings.
+        OSError: where the caches cannot be written.
+    """
+    data = take_snapshot(settings.dataset, user_data).snapshot
+    prior = take_snapshot(settings.prior_dataset, user_data).snapshot if settings.prior_dataset else None
+    device = pick_device(cpu_only=settings.cpu)
+    mixed_precision, _ = precision_of_passes(device, settings.mixed_precision)
+    processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
+    # Of a few pictures, nothing can be held out.
+    of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
+    prepared = prepare(of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, tell=_no_words)
+    whole = make_training_set(data, settings, resolution=prepared.plan.resolution, prior=prior)
+    return _forecast(prepared, settings, whole, _measure(prepared), user_data)
+
+
+def _few(data: Snapshot, settings: TrainingSettings) -> Snapshot:
+    """As many pictures as a batch needs, spread over the dataset."""
+    number = min(len(data.entries), settings.train_batch_size)
+    every = len(data.entries) // number
+    return Snapshot(data.header, data.entries[::every][:number])
+
+
+def _no_words(_: str) -> None:
+    """A preflight tells its result alone."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Of the few pictures: both ways of one batch, a picture's encoding, a validation picture.
+
+    `with_checkpointing` or `without` is None where it was not tried, because memory would not do.
+    """
+
+    with_checkpointing: PassFacts
+    without: PassFacts | None
+    encoding_seconds: float
+    picture_seconds: float
+
+
+def _measure(prepared: Prepared) -> _Measured:
+    device = prepared.manager.device
+    with_checkpointing = _passes(prepared, on=True)
+    without = None
+    kept = kept_bytes_of(prepared.denoiser, prepared.maker.batch(0)) if free_bytes(device) > 3 * 2**30 else None
+    needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
+    if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
+        without = _passes(prepared, on=False)
+    return _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
+
+
+def _passes(prepared: Prepared, *, on: bool) -> PassFacts:
+    """The least time of a few passes after a first one; nothing is learned."""
+    unet, device = prepared.denoiser.unet, prepared.manager.device
+    (unet.enable_gradient_checkpointing if on else unet.disable_gradient_checkpointing)()
+    prepared.denoiser.train()
+    seconds = []
+    with torch.random.fork_rng(devices=[]), MemoryMeter(device) as meter:
+        for number in range(1 + TIMED_PASSES):
+            started = time.perf_counter()
+            batch = prepared.maker.batch(number)
+            prediction = prepared.denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
+            scheduler, gamma = prepared.maker.noise_scheduler, prepared.settings.snr_gamma
+            losses = losses_of(prediction, batch, noise_scheduler=scheduler, snr_gamma=gamma)
+            torch.autograd.backward(losses.mean())
+            synchronize(device)
+            meter.sample_accelerator()
+            seconds.append(time.perf_counter() - started)
+    for parameter in prepared.adapters.parameters():
+        parameter.grad = None
+    peak = meter.use.peak_accelerator_bytes
+    return PassFacts(seconds=min(seconds[1:]), peak_bytes=peak or meter.use.peak_process_bytes)
+
+
+def _encoding_seconds(prepared: Prepared) -> float:
+    """Of one variant of one picture through the VAE."""
+    item, components = prepared.data.items[0], prepared.manager.components
+    pixels = crop_to_pixels(read_item(item), item.crops[0], item.bucket, flip=False)
+    with all_present(prepared.parked), torch.inference_mode():
+        started = time.perf_counter()
+        components.vae.encode(pixels.to(components.vae.device, components.vae.dtype))
+        synchronize(prepared.manager.device)
+        return time.perf_counter() - started
+
+
+def _picture_seconds(prepared: Prepared) -> float:
+    """Of one validation picture, from one with a few steps: its steps take the same time each."""
+    if not prepared.generations:
+        return 0.0
+    wanted = prepared.generations[0]
+    with all_present(prepared.parked), prepared.adapters.taken_out():
+        timings = prepared.manager.generate(wanted.model_copy(update={"num_inference_steps": FEW_STEPS})).timings
+    a_step = min(timings.step_seconds)
+    return timings.text_seconds + timings.vae_seconds + a_step * wanted.num_inference_steps
+
+
+def _forecast(
+    prepared: Prepared, settings: TrainingSettings, whole: TrainingSet, measured: _Measured, user_data: UserData
+) -> Preflight:
+    """From what one batch took to what all of them will."""
+    on = prepared.plan.gradient_checkpointing or measured.without is None
+    chosen = measured.with_checkpointing if on or measured.without is None else measured.without
+    steps, batches = settings.max_train_steps, settings.gradient_accumulation_steps
+    step_seconds = chosen.seconds * batches
+    items = (*whole.items, *whole.held_out)
+    num_variants = sum(len(variants_of(item, horizontal_flip=settings.horizontal_flip)) for item in items)
+    num_samples = (steps // settings.validation_steps + 2) * settings.num_validation_images
+    num_looks = steps // settings.held_out_steps + 1
+    sides = 2 if whole.held_out else 1
+    # A forward pass is a third of forward and backward.
+    held_out = num_looks * sides * NUM_TRIPLES / settings.train_batch_size * chosen.seconds / 3
+    encoding = num_variants * measured.encoding_seconds
+    pictures = num_samples * measured.picture_seconds
+    disk = _disk_bytes(prepared, settings, num_variants=num_variants, num_captions=len({i.caption for i in items}))
+    user_data.root.mkdir(parents=True, exist_ok=True)
+    free_disk = shutil.disk_usage(user_data.root).free
+    _, limit = read_accelerator(prepared.manager.device)
+    limit = limit or psutil.virtual_memory().total
+    return Preflight(
+        num_steps=steps,
+        batches_per_step=batches,
+        num_pictures=sum(not item.is_prior for item in whole.items),
+        epochs=steps * batches * settings.train_batch_size / whole.pictures_per_epoch,
+        gradient_checkpointing=on,
+        reason=prepared.plan.checkpointing_reason,
+        step_seconds=step_seconds,
+        encoding_seconds=encoding,
+        pictures_seconds=pictures,
+        held_out_seconds=held_out,
+        total_seconds=encoding + steps * step_seconds + held_out + pictures,
+        peak_bytes=chosen.peak_bytes,
+        limit_bytes=limit,
+        disk_bytes=disk,
+        free_disk_bytes=free_disk,
+        offers=_offers(settings, measured, chosen, on=on, step_seconds=step_seconds),
+        warnings=(*_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk), *schedule_notes(settings)),
+    )
+
+
+def _disk_bytes(prepared: Prepared, settings: TrainingSettings, *, num_variants: int, num_captions: int) -> int:
+    """Caches, checkpoints that are kept, validation pictures, LoRA files, parked parts."""
+    area = prepared.plan.resolution**2
+    components = prepared.manager.components
+    latent = 2 * 4 * int(components.vae.config.latent_channels) * area // 64
+    embedding = 4 * 77 * int(components.unet.config.cross_attention_dim)
+    facts = prepared.manager.facts
+    assert facts is not None, "prepare loads a model"
+    # What is parked has no parameters now: all that were loaded, without the U-Net's own.
+    own = sum(p.numel() for p in components.unet.parameters()) - prepared.plan.num_parameters
+    parked = 4 * (facts.parameters - int(own))
+    weights = 4 * prepared.plan.num_parameters
+    a_checkpoint = weights * (4 if settings.use_ema else 3)  # the optimizer keeps two numbers for each weight
+    every = settings.keep_every_steps
+    num_checkpoints = settings.keep_checkpoints + (settings.max_train_steps // every if every else 0)
+    num_samples = settings.max_train_steps // settings.validation_steps + 1
+    a_sample = weights // 2 + settings.num_validation_images * 2 * area
+    return (
+        num_variants * latent
+        + num_captions * embedding
+        + parked
+        + num_checkpoints * a_checkpoint
+        + num_samples * a_sample
+        + 2 * weights
+    )
+
+
+def _offers(
+    settings: TrainingSettings, measured: _Measured, chosen: PassFacts, *, on: bool, step_seconds: float
+) -> tuple[Offer, ...]:
+    """Changes that a person may want, each with what it does to time and memory."""
+    offers = []
+    other = measured.without if on else measured.with_checkpointing
+    if other is not None:
+        change = _percent(other.seconds / chosen.seconds)
+        offers.append(
+            Offer(
+                changes={"gradient_checkpointing": "off" if on else "on"},
+                effect=f"checkpointing {'off' if on else 'on'}: "
+                f"{_memory_change(other.peak_bytes - chosen.peak_bytes)}, {change} time (measured)",
+            )
+        )
+    if settings.train_batch_size > 1:
+        batch = settings.train_batch_size
+        half = max(size for size in range(1, batch // 2 + 1) if batch % size == 0)  # a step has the same pictures
+        accumulation = settings.gradient_accumulation_steps * batch // half
+        offers.append(
+            Offer(
+                changes={"train_batch_size": half, "gradient_accumulation_steps": accumulation},
+                effect=f"batches of {half}, {accumulation} to a step: the same steps in less memory, a little slower",
+            )
+        )
+    if settings.max_train_steps > FEWER_STEPS_FROM:
+        fewer = settings.max_train_steps // 2
+        saved = duration((settings.max_train_steps - fewer) * step_seconds)
+        offers.append(Offer(changes={"max_train_steps": fewer}, effect=f"{fewer:,} steps: {saved} less"))
+    return tuple(offers)
+
+
+def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
+    warnings = []
+    if chosen.peak_bytes > limit * 0.9:
+        warnings.append(
+            f"It needs {gigabytes(chosen.peak_bytes)} of {gigabytes(limit)}: the machine would swap or end it. Take "
+            "one of the offers."
+        )
+    if disk > free_disk * 0.9:
+        warnings.append(f"It needs {gigabytes(disk)} of disk, {gigabytes(free_disk)} are free. Free some first.")
+    return tuple(warnings)
+
+
+def preflight_text(found: Preflight) -> str:
+    """The forecast for a terminal."""
+    lines = [
+        f"{found.num_steps:,} steps ≈ {duration(found.total_seconds)}, {gigabytes(found.peak_bytes)} of "
+        f"{gigabytes(found.limit_bytes)} memory, {gigabytes(found.disk_bytes)} of disk.",
+        f"A step is {_batches(found.batches_per_step)}, {duration(found.step_seconds)}. {found.num_pictures:,} "
+        f"pictures, each seen about {found.epochs:.1f} times.",
+        f"Besides the steps: encoding {duration(found.encoding_seconds)}, pictures {duration(found.pictures_seconds)}, "
+        f"held-out losses {duration(found.held_out_seconds)}.",
+        found.reason,
+        *(f"! {warning}" for warning in found.warnings),
+    ]
+    for offer in found.offers:
+        words = " ".join(f"--set {name}={value}" for name, value in offer.changes.items())
+        lines.append(f"- {offer.effect}: {words}")
+    return "\n".join(lines)
+
+
+def _memory_change(num_bytes: int) -> str:
+    return f"{'−' if num_bytes < 0 else '+'}{gigabytes(abs(num_bytes))}"
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
+
+
+def _batches(number: int) -> str:
+    return "one batch" if number == 1 else f"{number:,} batches"

@@ -1,0 +1,348 @@
+"""Everything before the first step: model, pictures, caches, layers that learn, and what was decided."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDPMScheduler
+from torch import nn
+
+from studio.core.errors import CancelledError, LoraError, SettingsError, TrainingError, WeightsFileError
+from studio.core.paths import UserData
+from studio.core.results import EngineFacts
+from studio.core.settings import GenerationSettings, ModelSettings
+from studio.core.system import versions
+from studio.datasets.snapshot import Snapshot
+from studio.engine.denoise import assert_possible
+from studio.engine.device import give_back_between_blocks, give_back_free_memory
+from studio.engine.hub_download import DownloadWatcher
+from studio.engine.lora_file import Lora
+from studio.engine.models import Components
+from studio.engine.parking import ParkedModule
+from studio.engine.pipeline import PipelineManager
+from studio.images.prompts import take_lora_tags
+from studio.loras.library import LoraLibrary
+from studio.training.plan import TrainingPlan
+from studio.training.settings import TrainingSettings
+from studio.training.torch.adapters import Adapters
+from studio.training.torch.batches import BatchMaker
+from studio.training.torch.caches import LatentCache, TextCache, digest_of, fingerprint_of
+from studio.training.torch.data import TrainingSet, make_training_set, seed_of
+from studio.training.torch.loss import Denoiser
+from studio.training.torch.memory import (
+    CheckpointingDecision,
+    assert_fits,
+    assert_room,
+    decide_checkpointing,
+    kept_bytes_of,
+)
+from studio.training.torch.optimizers import schedule_notes
+from studio.training.torch.processes import Processes, precision_of_passes
+from studio.training.torch.validation import check_generation, choose_prompts, validation_generations
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run is trained on, as it was when the run began."""
+
+    snapshot: Snapshot
+    prior: Snapshot | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All parts of a training, before its first step. `parked` are to be present where images are made."""
+
+    settings: TrainingSettings
+    plan: TrainingPlan
+    data: TrainingSet
+    manager: PipelineManager
+    parked: tuple[ParkedModule, ...]
+    adapters: Adapters
+    denoiser: Denoiser
+    maker: BatchMaker
+    generations: tuple[GenerationSettings, ...]
+    check: GenerationSettings
+
+
+def prepare(
+    settings: TrainingSettings,
+    data: RunData,
+    *,
+    user_data: UserData,
+    processes: Processes,
+    plan: TrainingPlan | None = None,
+    tell: Callable[[str], None],
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Prepared:
+    """Load, encode what is not in the cache yet, put the layers in, decide.
+
+    Args:
+        plan: what a run that is resumed decided when it began.
+        tell: told what is being done, and how far it is.
+        cancelled: asked between pictures whether to stop.
+
+    Raises:
+        TrainingError: where pictures or the model changed, or a setting or a prompt's LoRA does not fit the model.
+        ModelError, DatasetError, OSError: where model or pictures cannot be read, or the caches cannot be written.
+        SettingsError: where the model's scheduler cannot take the steps of validation pictures.
+    """
+    manager, facts = _load(settings, processes.device, user_data, tell=tell, cancelled=cancelled)
+    components = manager.components
+    resolution = plan.resolution if plan else settings.resolution or facts.width
+    assert_fits(settings, resolution=resolution, device=processes.device, check=facts.device_check)
+    dtype = processes.half_precision or torch.float32
+    assert_room(settings, components, resolution=resolution, device=processes.device, dtype=dtype)
+    tagged = _tagged_loras(settings, manager, is_new=plan is None)
+    training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
+    digests = _digests(components)
+    _assert_same_model(settings, plan, digests)
+    latents, texts = _fill_caches(
+        settings,
+        training_set,
+        components,
+        digests,
+        user_data=user_data,
+        processes=processes,
+        tell=tell,
+        cancelled=cancelled,
+    )
+    prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
+    parked = _park(settings, components, digests, tagged, user_data=user_data, processes=processes)
+    adapters, denoiser = _put_layers_in(components, settings, processes)
+    maker = BatchMaker(
+        training_set,
+        settings,
+        components=components,
+        noise_scheduler=DDPMScheduler.from_config(components.pipeline.scheduler.config),
+        latents=latents,
+        texts=texts,
+        device=processes.device,
+    )
+    if plan is None:
+        decision = _decide(settings, denoiser, maker, processes)
+        plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
+    _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
+    give_back_free_memory()  # what encoding took
+    return Prepared(settings, plan, training_set, manager, parked, adapters, denoiser, maker, generations, check)
+
+
+def _images(
+    settings: TrainingSettings,
+    manager: PipelineManager,
+    training_set: TrainingSet,
+    plan: TrainingPlan | None,
+    *,
+    resolution: int,
+) -> tuple[tuple[str, ...], tuple[GenerationSettings, ...], GenerationSettings]:
+    """(prompts, validation images, the image of the export's check), their texts encoded."""
+    prompts = plan.prompts if plan and not settings.validation_prompts else choose_prompts(settings, training_set)
+    generations = validation_generations(settings, prompts, resolution=resolution)
+    check = check_generation(settings, resolution=resolution)
+    for generation in generations[:1]:  # all have the same steps
+        assert_possible(manager.components, generation)
+    manager.remember_prompts((*generations, check))
+    return prompts, generations, check
+
+
+def _load(
+    settings: TrainingSettings,
+    device: torch.device,
+    user_data: UserData,
+    *,
+    tell: Callable[[str], None],
+    cancelled: Callable[[], bool],
+) -> tuple[PipelineManager, EngineFacts]:
+    tell("Loading the model.")
+    manager = PipelineManager(
+        device,
+        rejected_folder=user_data.rejected,
+        library=LoraLibrary(user_data.loras),
+        device_checks=user_data.device_checks,
+    )
+    facts = manager.load(
+        ModelSettings(model=settings.model, prediction_type=settings.prediction_type, tf32=settings.tf32),
+        progress=DownloadWatcher(lambda p: tell(f"Downloading {p.file}: {p.done_bytes:,} bytes."), cancelled),
+        on_check=lambda part: tell(f"Checking the device: {part}."),
+    )
+    return manager, facts
+
+
+def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_new: bool) -> tuple[Lora, ...]:
+    """The LoRAs that the user's validation prompts name, each read whole and checked against the model.
+
+    A run that goes on does so without one that is gone since: its pictures are told as missing when they are due.
+
+    Raises:
+        TrainingError: where a prompt of a new run cannot be followed.
+    """
+    found = []
+    for prompt in settings.validation_prompts:
+        try:
+            _, choices = take_lora_tags(prompt)
+            found += [manager.loras.read(choice.name) for choice in choices]
+        except (SettingsError, LoraError, WeightsFileError) as error:
+            if is_new:
+                raise TrainingError(f"validation_prompts: {prompt!r} cannot be used. {error}") from error
+    return tuple(found)
+
+
+def _put_layers_in(
+    components: Components, settings: TrainingSettings, processes: Processes
+) -> tuple[Adapters, Denoiser]:
+    """Their weights are the same in every process; what dropout draws is not."""
+    torch.manual_seed(seed_of("weights", settings.seed))
+    adapters = Adapters(components, settings)
+    torch.manual_seed(seed_of("dropout", settings.seed, processes.index))
+    return adapters, Denoiser(components, train_text_encoder=settings.train_text_encoder)
+
+
+def _checkpoint(components: Components, device: torch.device, *, wanted: bool) -> None:
+    """Compute passes again in place of keeping them, where that is wanted."""
+    if not wanted:
+        return
+    components.unet.enable_gradient_checkpointing()
+    if device.type == "cpu":
+        give_back_between_blocks(components.unet)
+
+
+def _assert_same_model(settings: TrainingSettings, plan: TrainingPlan | None, digests: Mapping[str, str]) -> None:
+    if plan is not None and plan.model_digests != digests:
+        raise TrainingError(
+            f"The model {settings.model} is another one than when the run began. Put the old one back, or duplicate "
+            "the run to train on this one."
+        )
+
+
+def _digests(components: Components) -> dict[str, str]:
+    return {
+        "unet": fingerprint_of(components.unet),
+        "vae": digest_of(components.vae),
+        "text_encoder": digest_of(components.text_encoder),
+    }
+
+
+def _fill_caches(
+    settings: TrainingSettings,
+    data: TrainingSet,
+    components: Components,
+    digests: Mapping[str, str],
+    *,
+    user_data: UserData,
+    processes: Processes,
+    tell: Callable[[str], None],
+    cancelled: Callable[[], bool],
+) -> tuple[LatentCache, TextCache]:
+    """Encode what no run before has encoded; every process its share."""
+    latents = LatentCache(user_data.cache / "latents", digests["vae"], processes.device.type)
+    tokenizer = hashlib.sha256(components.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}", processes.device.type)
+    items = (*data.items, *data.held_out)
+    missing = latents.missing(items, horizontal_flip=settings.horizontal_flip)
+    for index, item in enumerate(missing):
+        if index % processes.count == processes.index:
+            latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
+            tell(f"Encoding pictures: {index + 1:,} of {len(missing):,}.")
+        _stop_if(cancelled)
+    if not (settings.train_text_encoder or settings.shuffle_caption):
+        captions = texts.missing(["", *(item.caption for item in items)])
+        for index, caption in enumerate(captions):
+            if index % processes.count == processes.index:
+                texts.encode(caption, components)
+                tell(f"Encoding captions: {index + 1:,} of {len(captions):,}.")
+            _stop_if(cancelled)
+    processes.wait()
+    return latents, texts
+
+
+def _stop_if(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise CancelledError("Stopped before the first step. What was encoded is kept; resume to go on.")
+
+
+def _park(
+    settings: TrainingSettings,
+    components: Components,
+    digests: Mapping[str, str],
+    tagged: Sequence[Lora],
+    *,
+    user_data: UserData,
+    processes: Processes,
+) -> tuple[ParkedModule, ...]:
+    """The VAE leaves memory, and the text encoder where all texts are encoded: not where a prompt's LoRA changes it.
+
+    What learns from passes in half precision is rounded to it. Returned is what images need.
+    """
+    half = processes.half_precision
+
+    def parked(part: nn.Module, name: str, stand_in: torch.dtype | None = None) -> ParkedModule:
+        file = user_data.cache / "parked" / f"{digests[name]}.safetensors"
+        module = ParkedModule(part, file, stand_in=stand_in)
+        module.park()
+        return module
+
+    needed = [parked(components.vae, "vae")]
+    if half is not None:
+        needed.append(parked(components.unet, "unet", half))
+    is_changed = settings.train_text_encoder or any(lora.text_encoder for lora in tagged)
+    if not (is_changed or settings.shuffle_caption):
+        parked(components.text_encoder, "text_encoder")
+    elif half is not None and settings.train_text_encoder:
+        needed.append(parked(components.text_encoder, "text_encoder", half))
+    return tuple(needed)
+
+
+def _decide(
+    settings: TrainingSettings, denoiser: Denoiser, maker: BatchMaker, processes: Processes
+) -> CheckpointingDecision:
+    denoiser.train()
+    with torch.random.fork_rng(devices=[]):
+        return decide_checkpointing(
+            settings,
+            device=processes.device,
+            kept_bytes_per_picture=lambda: kept_bytes_of(denoiser, maker.batch(0)),
+            num_processes=processes.count,
+        )
+
+
+def _plan(
+    settings: TrainingSettings,
+    data: RunData,
+    training_set: TrainingSet,
+    facts: EngineFacts,
+    decision: CheckpointingDecision,
+    processes: Processes,
+    digests: Mapping[str, str],
+    adapters: Adapters,
+    prompts: tuple[str, ...],
+    resolution: int,
+) -> TrainingPlan:
+    mixed_precision, precision_note = precision_of_passes(processes.device, settings.mixed_precision)
+    checked = facts.device_check.sentence if facts.device_check else ""
+    notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
+    if settings.num_validation_images and not prompts:
+        notes.append("No validation pictures are made: no picture has a caption. Give validation_prompts to see some.")
+    notes += schedule_notes(settings)
+    return TrainingPlan(
+        resolution=resolution,
+        gradient_checkpointing=decision.on,
+        checkpointing_reason=decision.reason,
+        precision=facts.precision.precision,
+        mixed_precision=mixed_precision,
+        prompts=prompts,
+        num_parameters=adapters.num_parameters,
+        num_layers=adapters.num_layers,
+        num_pictures=len(training_set.items),
+        num_held_out=len(training_set.held_out),
+        dataset_digest=data.snapshot.header.digest,
+        prior_digest=data.prior.header.digest if data.prior else "",
+        model=facts.model,
+        model_revision=facts.model_revision,
+        model_digests=dict(digests),
+        device=facts.device,
+        device_name=facts.device_name,
+        versions=versions(),
+        warmup_from_zero=False,
+        notes=tuple(note for note in notes if note),
+    )

@@ -1,0 +1,293 @@
+"""One run from its folder: preparation, the loop, what comes out. `python -m studio train RUN` is this.
+
+States are told in the run's folder, so that a page, a terminal or a report can follow; a failure is told there too.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from filelock import FileLock, Timeout
+
+from studio.core.errors import (
+    CancelledError,
+    RunError,
+    StudioError,
+    TrainingError,
+    error_sentence,
+    system_error_sentence,
+)
+from studio.core.paths import UserData
+from studio.datasets.snapshot import changed_since, read_snapshot
+from studio.engine.device import pick_device
+from studio.engine.memory import MemoryWatch
+from studio.engine.parking import all_present
+from studio.jobs.device_lock import device_turn
+from studio.jobs.stop_signal import StopSignal
+from studio.loras.library import LoraLibrary
+from studio.training.begin import read_run_settings
+from studio.training.events import FinishedEvent, SampleEvent, read_events
+from studio.training.failure import tell_failure
+from studio.training.folder import RunFolder, read_status, take_requests
+from studio.training.plan import read_plan, write_plan
+from studio.training.report import write_report
+from studio.training.settings import MixedPrecisionName, TrainingSettings
+from studio.training.torch.assembly import make_loop
+from studio.training.torch.finish import check_picture, finish
+from studio.training.torch.loop import TrainingLoop
+from studio.training.torch.preparation import Prepared, RunData, prepare
+from studio.training.torch.processes import Processes, precision_of_passes
+from studio.training.torch.reporter import BetweenSteps, Teller
+
+RunEnding = Literal["finished", "stopped", "paused"]
+NO_MEMORY = "There is not enough memory"
+
+
+def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False) -> RunEnding:
+    """Train a run from where it stands to its end, or to a stop. All processes of a launch call this.
+
+    This is the boundary of a training's process: whatever ends it, of any kind, is in the run's status and in its
+    report, and goes on up.
+
+    Args:
+        use_snapshot: go on although picture files changed, with the pictures as the cache has them.
+
+    Raises:
+        StudioError: what the user can act on; it is in the run's status too.
+        OSError, MemoryError: likewise, of the system.
+    """
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    stop = StopSignal()
+    with _run_alone(run, is_main), stop.listening():
+        try:
+            return _train_to_the_end(run, user_data, is_main=is_main, stop=stop, use_snapshot=use_snapshot)
+        except BaseException as error:
+            if is_main:
+                tell_failure(run, error, _words_of(error))
+                _report(run)
+            raise
+
+
+def _train_to_the_end(
+    run: RunFolder, user_data: UserData, *, is_main: bool, stop: StopSignal, use_snapshot: bool
+) -> RunEnding:
+    settings = read_run_settings(run)
+    if not is_main:
+        return _train(run, settings, user_data, teller=None, stop=stop, use_snapshot=use_snapshot)
+    teller = Teller(run, BetweenSteps.of(settings), os.getpid())
+    try:
+        with _device(user_data, run, teller, stop):
+            ending = _train(run, settings, user_data, teller=teller, stop=stop, use_snapshot=use_snapshot)
+    except CancelledError as error:
+        teller.state("stopped", str(error))
+        ending = "stopped"
+    finally:
+        teller.close()
+    _report(run)
+    return ending
+
+
+def _report(run: RunFolder) -> None:
+    """Write the report; where that cannot be, how the run ended counts all the same, and is in its status already."""
+    try:
+        write_report(run)
+    except (StudioError, OSError) as error:
+        print(f"The report cannot be written: {error_sentence(error)}", file=sys.stderr, flush=True)
+
+
+def _train(
+    run: RunFolder,
+    settings: TrainingSettings,
+    user_data: UserData,
+    *,
+    teller: Teller | None,
+    stop: StopSignal,
+    use_snapshot: bool,
+) -> RunEnding:
+    prepared, loop = _open(run, settings, user_data, teller=teller, stop=stop, use_snapshot=use_snapshot)
+    if teller is None:
+        return loop.train()
+    with loop.memory:
+        teller.state("running", step=loop.position.step)
+        ending = loop.train()
+        if ending == "finished":
+            problems = _finish(run, prepared, loop, teller, user_data)
+            teller.state("finished", " ".join((f"The LoRA {settings.name} is finished.", *problems)))
+        else:
+            words = "It was saved" if loop.position.step else "Nothing was trained yet"
+            teller.state(ending, f"{words} at step {loop.position.step:,}; resume to go on.")
+    return ending
+
+
+@contextmanager
+def open_loop(run: RunFolder, user_data: UserData) -> Iterator[TrainingLoop]:
+    """A run's loop before its next step, for whoever takes the steps one by one: the bench.
+
+    Raises:
+        StudioError: as `train_run`.
+    """
+    settings = read_run_settings(run)
+    teller = Teller(run, BetweenSteps.of(settings), os.getpid())
+    _, loop = _open(run, settings, user_data, teller=teller, stop=StopSignal(), use_snapshot=False)
+    with loop.memory:
+        yield loop
+    teller.close()
+
+
+def _open(
+    run: RunFolder,
+    settings: TrainingSettings,
+    user_data: UserData,
+    *,
+    teller: Teller | None,
+    stop: StopSignal,
+    use_snapshot: bool,
+) -> tuple[Prepared, TrainingLoop]:
+    """Everything up to the next step."""
+    processes = Processes(cpu_only=settings.cpu, mixed_precision=_mixed_precision(settings))
+    _assert_shareable(settings, processes)
+    tell = teller.progress if teller else _say_nothing
+    if teller:
+        teller.state("preparing", "Reading the dataset.")
+    data = _read_data(run, use_snapshot=use_snapshot)
+    plan = read_plan(run)
+    prepared = prepare(settings, data, user_data=user_data, processes=processes, plan=plan, tell=tell, cancelled=stop)
+    if plan is None and teller:
+        write_plan(run, prepared.plan)
+        for note in prepared.plan.notes:
+            teller.note(note)
+    memory = MemoryWatch(processes.device, teller.tell if teller else _say_nothing)
+    return prepared, make_loop(run, prepared, processes, teller=teller, stop=stop, memory=memory)
+
+
+def _finish(
+    run: RunFolder, prepared: Prepared, loop: TrainingLoop, teller: Teller, user_data: UserData
+) -> tuple[str, ...]:
+    """Write, keep and check what was trained; what is wrong with it, in sentences."""
+    teller.progress("Writing the LoRA and reading it back.")
+    library = LoraLibrary(user_data.loras)
+
+    def in_memory() -> torch.Tensor:
+        prepared.denoiser.eval()
+        if prepared.settings.train_text_encoder:
+            prepared.manager.forget_prompts()  # those of the base
+        with all_present(prepared.parked):
+            return check_picture(prepared, lora=None)
+
+    files = finish(
+        prepared,
+        loop.weights(),
+        run,
+        loop.metadata(loop.position.step),
+        library=library,
+        last_picture=_last_picture(run),
+        in_memory=None if loop.means is not None else in_memory,
+    )
+    names = tuple(path.relative_to(run.root).as_posix() for path in files.files)
+    teller.tell(FinishedEvent(files=names, library_name=files.library_name, problems=files.problems))
+    for problem in files.problems:
+        teller.problem(problem)
+    for note in files.notes:
+        teller.note(note)
+    if files.library_name:
+        teller.note(f"The LoRA is in the library as {files.library_name}: choose it on the Inference tab.")
+    if not files.problems:
+        return ()
+    again = f"The checkpoint has what was trained: python -m studio train {run.name} writes and checks the files again."
+    return (*files.problems, again)
+
+
+@contextmanager
+def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
+    """One training of a run at a time, whoever starts it; its peers in a launch do not count."""
+    if not is_main:
+        yield
+        return
+    lock = FileLock(run.lock)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        pid = read_status(run).pid
+        raise RunError(f"{run.name} is being trained already (process {pid}). Stop that one first.") from error
+    try:
+        take_requests(run)  # those of an earlier process were for that one
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _device(user_data: UserData, run: RunFolder, teller: Teller, stop: StopSignal) -> Iterator[None]:
+    """The device for this process, waiting for whoever has it."""
+
+    def waiting(owner: str) -> None:
+        teller.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
+
+    def given_up() -> bool:
+        return stop() or bool(take_requests(run) & {"stop", "pause"})
+
+    with device_turn(user_data, f"training {run.name}", waiting=waiting, given_up=given_up):
+        yield
+
+
+def _read_data(run: RunFolder, *, use_snapshot: bool) -> RunData:
+    """The run's snapshots, if the files are still what they were.
+
+    Raises:
+        TrainingError: where files changed, with their names.
+        DatasetError: where a snapshot is damaged.
+    """
+    data = RunData(
+        read_snapshot(run.dataset), read_snapshot(run.prior_dataset) if run.prior_dataset.is_file() else None
+    )
+    changed = [s for snapshot in (data.snapshot, data.prior) if snapshot is not None for s in changed_since(snapshot)]
+    if changed and not use_snapshot:
+        more = f" and {len(changed) - 5:,} more" if len(changed) > 5 else ""
+        raise TrainingError(
+            f"The dataset was changed since the run began: {' '.join(changed[:5])}{more} Put the files back, or "
+            "duplicate the run to train on them as they are now, or give --use-snapshot to go on with the pictures as "
+            "they were, where the cache still has them."
+        )
+    return data
+
+
+def _mixed_precision(settings: TrainingSettings) -> MixedPrecisionName:
+    return precision_of_passes(pick_device(cpu_only=settings.cpu), settings.mixed_precision)[0]
+
+
+def _assert_shareable(settings: TrainingSettings, processes: Processes) -> None:
+    accumulation = settings.gradient_accumulation_steps
+    if accumulation % processes.count:
+        raise TrainingError(
+            f"gradient_accumulation_steps must be a multiple of the number of processes ({processes.count}), which "
+            f"share the batches of a step, got {accumulation}."
+        )
+
+
+def _last_picture(run: RunFolder) -> Path | None:
+    """The newest that was not deleted; None where there is none."""
+    events = [event for event in read_events(run.events) if isinstance(event, SampleEvent)]
+    pictures = (run.root / picture for event in reversed(events) for picture in event.pictures if picture is not None)
+    return next((picture for picture in pictures if picture.is_file()), None)
+
+
+def _words_of(error: BaseException) -> str:
+    """Of our errors their own sentence; running out of memory is said with what to lower."""
+    if isinstance(error, StudioError):
+        return str(error)
+    sentence = system_error_sentence(error)
+    if sentence.startswith(NO_MEMORY):
+        return (
+            "There is not enough memory for this training; the last checkpoint is whole. Set gradient_checkpointing "
+            "on, lower train_batch_size (raise gradient_accumulation_steps instead) or resolution, and resume a "
+            "duplicate; or close other programs and resume this one."
+        )
+    return sentence
+
+
+def _say_nothing(_: object) -> None:
+    """Only the first process tells."""

@@ -1,0 +1,307 @@
+"""Validation pictures: the same prompts and seeds at every step, base beside LoRA, through PipelineManager.
+
+The LoRA acts as it will act for others: from a file that was just written, attached to the bare model.
+
+Validation pictures between steps: made, told, scored. What a stop left undone is done when the run goes on.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from studio.core.errors import (
+    CancelledError,
+    DatasetError,
+    GenerationCancelledError,
+    InvalidImageError,
+    LoraError,
+    PictureFileError,
+    StudioError,
+    error_sentence,
+)
+from studio.core.settings import SEED_MAX, GenerationSettings, LoraChoice
+from studio.engine.device import release_memory
+from studio.engine.lora_export import write_kohya
+from studio.engine.lora_file import LoraWeights
+from studio.engine.parking import ParkedModule, all_present
+from studio.engine.pipeline import GeneratedImage, PipelineManager, Watcher
+from studio.images.files import is_whole_png, read_picture_text, save_picture
+from studio.images.prompts import escape_prompt, plain_prompt
+from studio.training.events import ReferenceEvent, SampleEvent, ScoreEvent
+from studio.training.folder import RunFolder
+from studio.training.settings import TrainingSettings
+from studio.training.torch.adapters import Adapters
+from studio.training.torch.data import TrainingSet
+from studio.training.torch.patience import Patience
+from studio.training.torch.reporter import Teller
+from studio.training.torch.scores import RunScores
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+CHECK_STEPS = 4
+CHECK_PROMPT = "a photo"  # of nobody's writing: whatever captions hold, files can be compared
+STEP_LORA = "lora.safetensors"
+Pictures = tuple[str | None, ...]
+"""Files below the run's folder; None where a picture was not valid."""
+
+
+def choose_prompts(settings: TrainingSettings, data: TrainingSet) -> tuple[str, ...]:
+    """The user's, else captions of held-out pictures, else of trained ones: as many as there are pictures."""
+    if settings.validation_prompts:
+        return settings.validation_prompts
+    captions = dict.fromkeys(item.caption for item in (*data.held_out, *data.items) if item.caption)
+    return tuple(captions)[: settings.num_validation_images]
+
+
+def validation_generations(
+    settings: TrainingSettings, prompts: Sequence[str], *, resolution: int
+) -> tuple[GenerationSettings, ...]:
+    """One for each picture: prompts in turn, each picture with a seed of its own.
+
+    Tags and weights act in prompts of the settings alone. Captions are the text that training reads.
+    """
+    if not prompts:
+        return ()
+    texts = prompts if settings.validation_prompts else [escape_prompt(caption) for caption in prompts]
+    return tuple(
+        GenerationSettings(
+            prompt=texts[i % len(texts)],
+            num_inference_steps=settings.validation_inference_steps,
+            guidance_scale=settings.validation_guidance_scale,
+            width=resolution,
+            height=resolution,
+            seed=(settings.validation_seed + i) % (SEED_MAX + 1),
+        )
+        for i in range(settings.num_validation_images)
+    )
+
+
+def check_generation(settings: TrainingSettings, *, resolution: int) -> GenerationSettings:
+    """The small picture by which a finished file is compared with the layers in memory.
+
+    Of half the side: decoding a whole one would take more memory than the training did.
+    """
+    half = max(64, resolution // 16 * 8)
+    return GenerationSettings(
+        prompt=CHECK_PROMPT,
+        num_inference_steps=CHECK_STEPS,
+        guidance_scale=1,
+        width=half,
+        height=half,
+        seed=settings.validation_seed,
+    )
+
+
+@dataclass
+class Sampler:
+    """Makes validation pictures of one run.
+
+    Attributes:
+        tell_problem: told of every picture that failed a check or could not be made; the run goes on.
+        on_picture: given each picture as (name, (height, width, 3) uint8), for TensorBoard.
+    """
+
+    manager: PipelineManager
+    adapters: Adapters
+    parked: tuple[ParkedModule, ...]
+    run: RunFolder
+    settings: TrainingSettings
+    generations: tuple[GenerationSettings, ...]
+    tell_problem: Callable[[str], None]
+    on_picture: Callable[[int, str, np.ndarray], None]
+    cancelled: Callable[[], bool] = lambda: False
+    _base: Pictures | None = field(default=None)
+
+    def sample_base(self) -> SampleEvent:
+        """Pictures of the base alone: those of step 0, whose LoRA changes nothing.
+
+        Raises:
+            GenerationCancelledError: where `cancelled` said so.
+            OSError: where they cannot be written.
+        """
+        started = time.perf_counter()
+        with self._bare_model():
+            base = self._base_pictures()
+        return self._event(0, base, base, lora="", started=started)
+
+    def sample(self, step: int, weights: LoraWeights, metadata: Mapping[str, str]) -> SampleEvent:
+        """Pictures of the LoRA as it is now, and of the base where they are not made yet.
+
+        Raises:
+            GenerationCancelledError, OSError: as `sample_base`.
+        """
+        started = time.perf_counter()
+        folder = self.run.samples / f"step-{step:06}"
+        file = folder / STEP_LORA
+        try:
+            write_kohya(file, weights, metadata, dtype=DTYPES[self.settings.save_dtype])
+        except LoraError:  # a number that only float32 holds; the finished file is stored in it then, and says so
+            write_kohya(file, weights, metadata, dtype=torch.float32)
+        with self._bare_model():
+            base, pictures = self._base_pictures(), self._pictures(step, folder, lora=file)
+        return self._event(step, base, pictures, lora=self._relative(file), started=started)
+
+    @contextmanager
+    def _bare_model(self) -> Iterator[None]:
+        """The model without the layers that learn; what is drawn by chance here changes nothing of the training."""
+        with torch.random.fork_rng(devices=[]), all_present(self.parked), self.adapters.taken_out():
+            try:
+                yield
+            finally:
+                self.manager.loras.use(())  # before the layers that learn come back
+
+    def _base_pictures(self) -> Pictures:
+        if self._base is None:
+            self._base = self._pictures(0, self.run.samples / "base", lora=None)
+        return self._base
+
+    def _event(self, step: int, base: Pictures, pictures: Pictures, *, lora: str, started: float) -> SampleEvent:
+        return SampleEvent(
+            step=step,
+            prompts=tuple(self._shown_prompt(generation) for generation in self.generations),
+            base=base,
+            pictures=pictures,
+            lora=lora,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _shown_prompt(self, generation: GenerationSettings) -> str:
+        """As it was written: by the user, or as a caption."""
+        return generation.prompt if self.settings.validation_prompts else plain_prompt(generation.prompt)
+
+    def _pictures(self, step: int, folder: Path, *, lora: Path | None) -> Pictures:
+        loras = () if lora is None else (LoraChoice(name=str(lora.resolve())),)
+        files: list[str | None] = []
+        for index, generation in enumerate(self.generations):
+            wanted = generation.model_copy(update={"loras": loras})
+            file = folder / f"{index}-seed{generation.seed}.png"
+            if lora is None and _is_made(file, wanted):  # before the run was resumed
+                files.append(self._relative(file))
+                continue
+            made = self._make(wanted, f"The image {self._shown_prompt(generation)!r} of step {step:,}")
+            if made is None:
+                files.append(None)
+                continue
+            save_picture(file, made.picture, made.record)
+            self.on_picture(step, f"{'base' if lora is None else 'lora'}/{index}", made.picture)
+            files.append(self._relative(file))
+        return tuple(files)
+
+    def _make(self, wanted: GenerationSettings, name: str) -> GeneratedImage | None:
+        """A picture; None, and said, where there is none: no picture is worth a training."""
+        try:
+            return self.manager.generate(wanted, watcher=Watcher(cancelled=self.cancelled))
+        except InvalidImageError as error:
+            words = f"{name} is not valid. {error}"
+        except CancelledError:
+            raise
+        except (StudioError, ValueError, MemoryError, RuntimeError) as error:
+            words = f"{name} cannot be made. {error_sentence(error)}"
+        release_memory(self.manager.device)
+        self.tell_problem(words)
+        return None
+
+    def _relative(self, file: Path) -> str:
+        return file.relative_to(self.run.root).as_posix()
+
+
+def _is_made(file: Path, wanted: GenerationSettings) -> bool:
+    """Whether this very picture is on the disk already, and whole."""
+    if not is_whole_png(file):
+        return False
+    try:
+        return read_picture_text(file).settings == wanted
+    except PictureFileError:  # another program's
+        return False
+
+
+@dataclass
+class ValidationPictures:
+    """The pictures of one run; only the first process of a launch has them.
+
+    Attributes:
+        scores: None where they are not scored any longer.
+        made: the steps whose pictures were told, those of before a resume too.
+    """
+
+    sampler: Sampler
+    scores: RunScores | None
+    teller: Teller
+    patience: Patience
+    made: set[int]
+
+    def make_base(self, *, at: int) -> None:
+        """The base's pictures, which are those of step 0, at whatever step they are made.
+
+        Raises:
+            OSError: where they cannot be written, but for a full disk, which is waited for.
+        """
+        self._make(0, self.sampler.sample_base, "Making the pictures of the base model.", at=at)
+
+    def make(self, step: int, weights: LoraWeights, metadata: Mapping[str, str]) -> None:
+        """The pictures of a step.
+
+        Raises:
+            OSError: as `make_base`.
+        """
+        words = f"Making the pictures of step {step:,}."
+        self._make(step, lambda: self.sampler.sample(step, weights, metadata), words, at=step)
+
+    def score_the_rest(self, *, at: int) -> None:
+        """Score what a stop or a kill left without scores."""
+        unscored = self.scores.unscored() if self.scores is not None else []
+        if not unscored:
+            return
+        self.teller.state("sampling", "Scoring pictures that were made before.", step=at)
+        with suppress(GenerationCancelledError):  # a stop again
+            for event in unscored:
+                self._score(event)
+        self.teller.state("running", step=at)
+
+    def is_whole(self, step: int) -> bool:
+        """Whether a step's pictures are made, and scored where any are."""
+        return step in self.made and (self.scores is None or self.scores.has_scored(step))
+
+    def _make(self, step: int, sample: Callable[[], SampleEvent], words: str, *, at: int) -> None:
+        self.teller.state("sampling", words, step=at)
+        try:
+            event = self.patience.do(sample, step=at)
+            self.made.add(step)
+            self.teller.tell(event)
+            # The LoRA's pictures will take as long as the base's.
+            self.teller.between_steps.took("pictures", event.seconds + self._score(event))
+        except GenerationCancelledError:
+            pass  # a stop: pictures or scores are made when the run is resumed
+        self.teller.state("running", step=at)
+
+    def _score(self, event: SampleEvent) -> float:
+        """Measure the pictures, and say which step is proposed so far; the seconds that this will take each time.
+
+        Raises:
+            GenerationCancelledError: where a stop came meanwhile.
+        """
+        if self.scores is None:
+            return 0.0
+        self.scores.take_in(event)
+        try:
+            if not self.scores.knows_reference:
+                self._tell(self.scores, self.scores.reference())
+            self.scores.look_at_training_pictures()
+            started = time.perf_counter()
+            self._tell(self.scores, self.scores.score(event))
+        except DatasetError as error:  # the files are gone, as they may be with --use-snapshot
+            self.scores = None
+            self.teller.problem(f"Pictures are not scored any longer: {error}")
+            return 0.0
+        proposal = self.scores.proposal()
+        if proposal is not None:
+            self.teller.tell(proposal)
+        return time.perf_counter() - started
+
+    def _tell(self, scores: RunScores, event: ReferenceEvent | ScoreEvent) -> None:
+        scores.take_in(event)
+        self.teller.tell(event)

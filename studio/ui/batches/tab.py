@@ -1,0 +1,221 @@
+"""The Batch tab: the plan with its preview on the left, the batch that runs on the right, past ones below it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.batches.begin import begin_batch, plan_of, read_batch_settings
+from studio.batches.folder import BatchFolder
+from studio.batches.forecast import PlanFacts
+from studio.batches.session import BatchDesk, BatchView, training_side
+from studio.batches.settings import BatchSettings
+from studio.core.errors import StudioError, system_error_sentence
+from studio.core.settings import parse_settings
+from studio.datasets.session import DatasetDesk
+from studio.loras.library import LoraLibrary
+from studio.training.folder import RunRequest
+from studio.ui.batches import form as batch_form
+from studio.ui.batches import grid_box as batch_grid_box
+from studio.ui.batches import panel as batch_panel
+from studio.ui.batches import preview as batch_preview
+from studio.ui.forms import NO_LORA
+from studio.ui.shell.file_manager import show_folder
+from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.preflight_runner import PreflightRunner
+from studio.ui.shell.selection import changed, read_selection, select
+
+
+@dataclass(frozen=True)
+class BatchTab:
+    """The tab's parts."""
+
+    start: gr.Button
+    measure: gr.Button
+    forecast: gr.HTML
+    form: batch_form.BatchForm
+    preview: gr.HTML
+    preview_box: gr.Accordion
+    panel: batch_panel.BatchPanel
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        """Every part that a refresh keeps true, by its name."""
+        return {"batch-forecast": self.forecast, **self.form.shown, **self.panel.shown}
+
+
+@dataclass(frozen=True)
+class BatchPage:
+    """What the tab of every page is made from; what one page has chosen to show of it is its `Selection`."""
+
+    desk: BatchDesk
+    datasets: DatasetDesk
+    library: LoraLibrary
+    forecast: PreflightRunner
+    cpu_only: bool = False
+
+    def batch_of(self, selection: str) -> BatchFolder:
+        """The batch that a page shows, which a press on it is about.
+
+        Raises:
+            BatchError: where there is none, or it is gone.
+        """
+        return self.desk.batch_named(read_selection(selection).batch)
+
+
+def build() -> BatchTab:
+    """Lay the tab out."""
+    with gr.Row(elem_classes="workbench"):
+        with gr.Column(elem_classes="controls", min_width=320):
+            with gr.Row(elem_classes="actions"):
+                start = gr.Button("Start", variant="primary", elem_id="start-batch")
+                measure = gr.Button("Measure", elem_id="measure-batch")
+            forecast = gr.HTML(elem_id="batch-forecast", padding=False)
+            form = batch_form.build()
+        with gr.Column(elem_classes="canvas", min_width=480):
+            with gr.Accordion("What would be made", open=True, elem_id="batch-preview-box") as preview_box:
+                preview = gr.HTML(batch_preview.EMPTY, elem_id="batch-preview", padding=False)
+            panel = batch_panel.build()
+    return BatchTab(start, measure, forecast, form, preview, preview_box, panel)
+
+
+def render(page: BatchPage, view: BatchView) -> dict[str, Update]:
+    """What every shown part of the tab should be now."""
+    choices = gr.update(choices=[NO_LORA, *page.library.names()])
+    return {
+        "batch-forecast": batch_preview.forecast_html(page.forecast.state),
+        **{f"batch-lora-{i}": choices for i in range(batch_form.LORA_ROWS)},
+        **batch_panel.render(view),
+    }
+
+
+def wire(
+    tab: BatchTab, page: BatchPage, selection: gr.HTML, *, tabs: gr.Tabs, then_refresh: Callable[[Any], Any]
+) -> None:
+    """Connect the form with its preview, and the batch's buttons."""
+    named = tab.form.named()
+
+    def start(selection: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the form's values
+        with toasts():
+            batch = begin_batch(settings_of(values, page), page.desk.user_data)
+            page.desk.queue_batch(batch)
+        # What is made is looked at now, no longer what would be.
+        return [gr.update(open=False), changed(read_selection(selection), batch=batch.name)]
+
+    def measure(**values: Any) -> None:  # noqa: ANN401
+        with toasts():
+            page.forecast.start(settings_of(values, page).model_dump_json())
+
+    with_selection = {"selection": selection, **named}
+    started = tab.start.click(start, inputs_kwargs=with_selection, outputs=[tab.preview_box, selection], **QUIET)
+    then_refresh(started)
+    then_refresh(tab.measure.click(measure, inputs_kwargs=named, **QUIET))
+    _wire_preview(tab, page, selection)
+    _wire_batch(tab.panel, page, selection, tabs, then_refresh=then_refresh)
+
+
+def settings_of(values: dict[str, Any], page: BatchPage) -> BatchSettings:
+    """The settings that the form's values are; a studio that was started with --cpu makes batches so too.
+
+    Raises:
+        SettingsError: where one breaks its rule.
+    """
+    return parse_settings(BatchSettings, {**batch_form.read_form(values), "cpu": page.cpu_only})
+
+
+def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, str]:
+    """(what the form's plan would make, why there is none), one of both."""
+    if not values["prompts"].strip() and not values["prompt_file"].strip():
+        return batch_preview.EMPTY, ""
+    try:
+        settings = settings_of(values, page)
+        if batch_preview.is_too_large_to_follow(settings):
+            return batch_preview.LARGE, ""
+        plan = plan_of(settings, page.desk.user_data)
+        facts = PlanFacts.of(plan, counted=plan.num_items <= batch_preview.COUNTED_UP_TO)
+    except StudioError as error:
+        return batch_preview.NO_PLAN, batch_preview.problem_html(str(error))
+    except OSError as error:
+        return batch_preview.NO_PLAN, batch_preview.problem_html(system_error_sentence(error))
+    return batch_preview.preview_html(facts), ""
+
+
+def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML) -> None:
+    form = tab.form
+    named = form.named()
+    controls, previewed = list(named.values()), [tab.preview, form.problem, tab.preview_box]
+
+    def show(**values: Any) -> list[Any]:  # noqa: ANN401 - the form's values
+        return [*preview(values, page), gr.update(open=True)]
+
+    def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
+        event.then(show, inputs_kwargs=named, outputs=previewed, queue=False, **QUIET)
+
+    def fill(settings: BatchSettings) -> list[Any]:
+        values = batch_form.form_values(settings)
+        return [values[name] for name in named]
+
+    def fill_example() -> list[Any]:
+        return fill(parse_settings(BatchSettings, batch_form.EXAMPLE))
+
+    def copy(selection: str) -> list[Any]:
+        with toasts():
+            return fill(read_batch_settings(page.batch_of(selection)))
+
+    def make_grid(seed: float, **axes: str) -> list[Any]:
+        with toasts():
+            attributes, grid_x, grid_y = batch_grid_box.grid_columns(**axes, seed=int(seed))
+            return [attributes, grid_x, grid_y, 1, 0, "every combination"]
+
+    # While one answer is on its way only the last change is kept: a large plan is followed at its own pace.
+    last = {"trigger_mode": "always_last", "queue": False, **QUIET}
+    gr.on(form.changes(), show, inputs_kwargs=named, outputs=previewed, **last)
+    then_show(form.example.click(fill_example, None, controls, **QUIET))
+    then_show(tab.panel.duplicate.click(copy, selection, controls, **QUIET))
+    filled = [form.fields[name] for name in ("attributes", "grid_x", "grid_y", "images_per_prompt", "total", "combine")]
+    axes = {"seed": form.controls.seed, **form.grid.named()}
+    then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=filled, **QUIET))
+
+
+def _wire_batch(
+    panel: batch_panel.BatchPanel,
+    page: BatchPage,
+    selection: gr.HTML,
+    tabs: gr.Tabs,
+    *,
+    then_refresh: Callable[[Any], Any],
+) -> None:
+    def choose_past(selection: str, event: gr.EventData) -> str:
+        with toasts():
+            batch = page.desk.batch_named(str(getattr(event, "name", "")))
+            return changed(read_selection(selection), batch=batch.name)
+
+    def asking(request: RunRequest) -> Callable[[str], None]:
+        def act(selection: str) -> None:
+            with toasts():
+                page.desk.ask(page.batch_of(selection), request)
+
+        return act
+
+    def resume(selection: str) -> None:
+        with toasts():
+            page.desk.resume(page.batch_of(selection))
+
+    def open_dataset(selection: str) -> Any:  # noqa: ANN401 - gradio's update
+        with toasts():
+            batch = page.batch_of(selection)
+            page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=training_side(batch))
+        return gr.update(selected="dataset")
+
+    def open_it(selection: str, request: gr.Request) -> None:
+        with toasts():
+            show_folder(page.batch_of(selection).root, request)
+
+    panel.folder.click(open_it, selection, **QUIET)
+    then_refresh(select(panel.batch.input, selection, panel.batch, change="batch: values[0] ?? now.batch"))
+    then_refresh(panel.past.click(choose_past, selection, selection, **QUIET))
+    for request, button in panel.buttons.items():
+        then_refresh(button.click(asking(request), selection, **QUIET))
+    then_refresh(panel.resume.click(resume, selection, **QUIET))
+    then_refresh(panel.as_dataset.click(open_dataset, selection, tabs, **QUIET))

@@ -1,0 +1,152 @@
+"""The grid of thumbnails: searched, filtered, sorted, a page at a time."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.core.settings import parse_settings
+from studio.datasets.query import ANY, SORT_NAMES, STATES, DatasetQuery
+from studio.datasets.report import count_problems
+from studio.datasets.session import DatasetDesk
+from studio.ui.datasets.html import grid
+
+MAX_VALUES = 200
+FIELDS = DatasetQuery.model_fields
+
+# The caption's script does the rest: it marks the chosen thumbnail and takes the presses.
+_DRAWN = """const drawn = () => document.dispatchEvent(new Event("studio:grid"));
+watch("value", drawn);
+drawn();"""
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Its components, by what they are for."""
+
+    search: gr.Textbox
+    problem: gr.Dropdown
+    bucket: gr.Dropdown
+    column: gr.Dropdown
+    value: gr.Dropdown
+    sort: gr.Dropdown
+    page: gr.State
+    previous: gr.Button
+    following: gr.Button
+    words: gr.HTML
+    grid: gr.HTML
+
+    @property
+    def query(self) -> dict[str, gr.components.Component]:
+        """What makes a `DatasetQuery`, by its names."""
+        names = ("search", "problem", "bucket", "column", "value", "sort", "page")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def rendered(self) -> list[gr.components.Component]:
+        """What `render_page` fills, in its order."""
+        return [
+            self.problem,
+            self.bucket,
+            self.column,
+            self.value,
+            self.page,
+            self.previous,
+            self.following,
+            self.words,
+            self.grid,
+        ]
+
+
+def build_filters() -> dict[str, Any]:
+    """Lay out the search, the filters and the pager, above the grid."""
+    with gr.Row(elem_classes="dataset-filters"):
+        search = gr.Textbox(
+            label=FIELDS["search"].title,
+            placeholder="words",
+            elem_id="dataset-search",
+            min_width=180,
+        )
+        problem, bucket, column, value, sort = (
+            gr.Dropdown(
+                list(choices),
+                value=choices[0],
+                label=FIELDS[name].title,
+                elem_id=f"dataset-{name}",
+                allow_custom_value=True,
+                interactive=True,
+                min_width=120,
+            )
+            for name, choices in (
+                ("problem", STATES),
+                ("bucket", (ANY,)),
+                ("column", (ANY,)),
+                ("value", (ANY,)),
+                ("sort", SORT_NAMES),
+            )
+        )
+    with gr.Row(elem_classes="pager"):
+        words = gr.HTML(elem_id="dataset-words", padding=False)
+        previous = gr.Button("‹ Page back", elem_id="dataset-previous-page", min_width=120, size="sm")
+        following = gr.Button("Next page ›", elem_id="dataset-next-page", min_width=120, size="sm")
+    page = gr.State(1)  # read when a handler runs: what draws the grid anew must not turn the page back
+    return {
+        "search": search,
+        "problem": problem,
+        "bucket": bucket,
+        "column": column,
+        "value": value,
+        "sort": sort,
+        "page": page,
+        "previous": previous,
+        "following": following,
+        "words": words,
+    }
+
+
+def build_grid() -> gr.HTML:
+    """Lay out the grid."""
+    return gr.HTML(elem_id="dataset-grid", padding=False, js_on_load=_DRAWN)
+
+
+def read_query(values: dict[str, Any]) -> DatasetQuery:
+    """The controls' values as a query; what is not filled in is its default.
+
+    Raises:
+        SettingsError: where one breaks its rule.
+    """
+    known = {name: value for name, value in values.items() if name in FIELDS and value not in (None, "")}
+    known["page"] = max(1, int(known.get("page", 1)))
+    return parse_settings(DatasetQuery, known)
+
+
+def render_page(desk: DatasetDesk, query: DatasetQuery) -> list[Any]:
+    """The page of rows that the query asks for, and what can be asked for now."""
+    if not desk.is_open:
+        return [*[gr.skip()] * 7, "", ""]
+    stamp, dataset = desk.stamp, desk.opened
+    rows = dataset.rows
+    page = dataset.page(query)
+    buckets = Counter(filter(None, map(dataset.bucket_words, rows)))
+    values = Counter(row.attributes.get(query.column, "") for row in rows) if query.column != ANY else Counter()
+    codes = [(f"{code} ({number:,})", code) for code, number in count_problems(rows).items()]
+    sizes = [(f"{words} ({number:,})", words) for words, number in buckets.most_common()]
+    named = [(f"{value or 'empty'} ({number:,})", value) for value, number in values.most_common(MAX_VALUES)]
+    shown = f"page {page.number} of {page.num_pages}" if page.num_pages > 1 else "all on this page"
+    of_all = f" of {len(rows):,}" if page.num_rows != len(rows) else ""
+    words = f"<p class='quiet'>{page.num_rows:,}{of_all} pictures, {shown}.</p>"
+    if page.num_rows == 0:
+        words = f"<p class='quiet'>No picture of {len(rows):,} fits: loosen the search or the filters.</p>"
+    # Choices alone: what was chosen may be another one by the time that this arrives.
+    return [
+        gr.update(choices=[(state, state) for state in STATES] + codes),
+        gr.update(choices=[(ANY, ANY), *sizes]),
+        gr.update(choices=[(ANY, ANY), *((name, name) for name in dataset.reading.columns)]),
+        gr.update(choices=[(ANY, ANY), *named], **({"value": ANY} if query.column == ANY else {})),
+        page.number,
+        gr.update(interactive=page.number > 1),
+        gr.update(interactive=page.number < page.num_pages),
+        words,
+        grid(desk, page, stamp),
+    ]

@@ -1,0 +1,166 @@
+"""Captions in bulk: one change for all pictures that the filter shows, with a preview; and a table to type in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.core.errors import DatasetError, StudioError
+from studio.core.settings import parse_settings
+from studio.core.text import counted, escape
+from studio.datasets.edits import BulkChange, changed_captions, describe
+from studio.datasets.session import DatasetDesk
+from studio.ui.datasets.browser import read_query
+from studio.ui.datasets.caption_box import SAVED, SAVED_WITH_SUBJECT, read_subject
+from studio.ui.shell.parts import QUIET, table, toasts
+
+PREVIEWED = 20
+FIELDS = BulkChange.model_fields
+TABLE_HEAD = ["Picture", "Caption"]
+
+
+@dataclass(frozen=True)
+class BulkPanel:
+    """Its components, by what they are for."""
+
+    change: dict[str, gr.components.Component]
+    preview: gr.Button
+    apply: gr.Button
+    words: gr.HTML
+    load: gr.Button
+    table: gr.Dataframe
+    table_of: gr.State
+    save: gr.Button
+
+
+def build() -> BulkPanel:
+    """Lay it out, folded."""
+    with gr.Accordion("Captions in bulk", open=False, elem_id="dataset-bulk-box"):
+        gr.HTML("<p class='quiet'>Acts on all pictures that search and filters show now, on every page.</p>")
+        change: dict[str, gr.components.Component] = {}
+        for names in (("find", "replace"), ("prefix", "suffix")):
+            with gr.Row(elem_classes="fields"):
+                for name in names:
+                    change[name] = gr.Textbox(
+                        label=FIELDS[name].title,
+                        info=FIELDS[name].description,
+                        elem_id=f"dataset-bulk-{name}",
+                        interactive=True,
+                    )
+        with gr.Row(elem_classes="fields"):
+            for name in ("match_case", "whole_words", "remove_repeats"):
+                change[name] = gr.Checkbox(
+                    FIELDS[name].default,
+                    label=FIELDS[name].title,
+                    info=FIELDS[name].description,
+                    elem_id=f"dataset-bulk-{name.replace('_', '-')}",
+                    interactive=True,
+                )
+        with gr.Row(elem_classes="actions"):
+            preview = gr.Button("Preview", elem_id="dataset-bulk-preview")
+            apply = gr.Button("Change the captions", elem_id="dataset-bulk-apply", variant="primary")
+        words = gr.HTML(elem_id="dataset-bulk-words", padding=False)
+        with gr.Row(elem_classes="actions"):
+            load = gr.Button("Show this page's captions as a table", elem_id="dataset-bulk-load")
+            save = gr.Button("Save the table", elem_id="dataset-bulk-save", interactive=False)
+        grid = gr.Dataframe(
+            headers=TABLE_HEAD,
+            datatype=["str", "str"],
+            type="array",
+            column_count=2,
+            static_columns=[0],
+            wrap=True,
+            show_label=False,
+            visible=False,
+            interactive=True,
+            max_height=480,
+            elem_id="dataset-bulk-table",
+        )
+    return BulkPanel(change, preview, apply, words, load, grid, gr.State(""), save)
+
+
+def preview_words(desk: DatasetDesk, query: dict[str, Any], change: dict[str, Any]) -> str:
+    """What the change would do: how many captions, and the first of them before and after."""
+    try:
+        rows = desk.opened.found(read_query(query))
+        changed = changed_captions(rows, parse_settings(BulkChange, change))
+    except StudioError as error:
+        return f"<p class='bad'>{escape(error)}</p>"
+    if not changed:
+        return f"<p class='quiet'>None of {counted(len(rows), 'caption')} would change.</p>"
+    shown = [(row.key, row.caption, changed[row.key]) for row in rows if row.key in changed][:PREVIEWED]
+    rest = f" The first {PREVIEWED}:" if len(changed) > PREVIEWED else ""
+    caption = f"{len(changed):,} of {counted(len(rows), 'caption')} would change.{rest}"
+    return table(("Picture", "Before", "After"), shown, caption=caption)
+
+
+def apply_change(desk: DatasetDesk, query: dict[str, Any], change: dict[str, Any]) -> int:
+    """Change the captions, undone as one; how many.
+
+    Raises:
+        DatasetError: where none would change.
+        SettingsError: where a field breaks its rule.
+    """
+    asked = parse_settings(BulkChange, change)
+    changed = changed_captions(desk.opened.found(read_query(query)), asked)
+    if not changed:
+        raise DatasetError("None of the captions would change: nothing was done.")
+    return desk.opened.set_captions(changed, what=describe(asked, len(changed)))
+
+
+def save_table(desk: DatasetDesk, cells: object) -> int:
+    """Take over the table's captions, undone as one; how many changed.
+
+    Raises:
+        DatasetError: where it is no table of pictures and captions.
+    """
+    if not isinstance(cells, list) or not all(isinstance(row, list) and len(row) == 2 for row in cells):
+        raise DatasetError("The table must have two columns, picture and caption. Show it again.")
+    captions = {str(key): "" if caption is None else str(caption) for key, caption in cells if key}
+    return desk.opened.set_captions(captions, what=f"the table of {len(captions):,} captions")
+
+
+def wire(
+    panel: BulkPanel,
+    desk: DatasetDesk,
+    *,
+    query: dict[str, gr.components.Component],
+    subject: gr.JSON,
+    then_refresh: Callable[[Any], None],
+) -> None:
+    """Connect the buttons."""
+
+    def split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        change = {name: values[name] for name in panel.change}
+        return {name: values[name] for name in query}, change
+
+    def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
+        return preview_words(desk, *split(values))
+
+    def apply(subject: object, **values: Any) -> str:  # noqa: ANN401
+        with toasts():
+            desk.opened_as(read_subject(subject).dataset)
+            number = apply_change(desk, *split(values))
+        return f"<p class='good'>{counted(number, 'caption')} changed. Undo, beside the picture, takes it back.</p>"
+
+    def show_table(**values: Any) -> list[Any]:  # noqa: ANN401
+        with toasts():
+            opened = desk.opened
+            rows = opened.page(read_query(values)).rows
+        cells = [[row.key, row.caption] for row in rows]
+        return [gr.update(value=cells, visible=True), opened.name, gr.update(interactive=True)]
+
+    def save(cells: object, table_of: str) -> str:
+        with toasts():
+            desk.opened_as(table_of)
+            number = save_table(desk, cells)
+        return f"<p class='good'>{counted(number, 'caption')} of the table changed.</p>"
+
+    both = {**query, **panel.change}
+    pressed = {"subject": subject, **both}
+    shown = [panel.table, panel.table_of, panel.save]
+    panel.preview.click(preview, inputs_kwargs=both, outputs=panel.words, js=SAVED, **QUIET)
+    then_refresh(panel.apply.click(apply, inputs_kwargs=pressed, outputs=panel.words, js=SAVED_WITH_SUBJECT, **QUIET))
+    panel.load.click(show_table, inputs_kwargs=query, outputs=shown, js=SAVED, **QUIET)
+    then_refresh(panel.save.click(save, [panel.table, panel.table_of], panel.words, **QUIET))

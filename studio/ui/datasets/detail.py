@@ -1,0 +1,157 @@
+"""One picture: large, with its crop; its caption; its problems, and what one click mends."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.datasets.buckets import BucketFit, assign_bucket
+from studio.datasets.session import DatasetDesk
+from studio.datasets.source import DatasetRow
+from studio.ui.datasets import caption_box
+from studio.ui.datasets.caption_box import Subject, show_row
+from studio.ui.datasets.html import facts_line, large_picture, problem_list
+
+_NOTHING = '<div class="shown"><span>Press a picture to see it large, with its caption.</span></div>'
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Its components, by what they are for.
+
+    Attributes:
+        subject: an input in whose place the page's script puts the image that it shows when something is pressed.
+        shown_file: which file the large picture is of, to see when it must be drawn again.
+        caption: the box, with its words below.
+    """
+
+    subject: gr.JSON
+    shown_file: gr.State
+    picture: gr.HTML
+    facts: gr.HTML
+    caption: gr.HTML
+    previous: gr.Button
+    following: gr.Button
+    exclude: gr.Button
+    convert: gr.Button
+    recode: gr.Button
+    reset: gr.Button
+    undo: gr.Button
+    redo: gr.Button
+    problems: gr.HTML
+
+    @property
+    def rendered(self) -> list[gr.components.Component]:
+        """What `render_row` fills, in its order."""
+        return [
+            self.caption,
+            self.shown_file,
+            self.picture,
+            self.facts,
+            self.problems,
+            self.exclude,
+            self.convert,
+            self.recode,
+            self.reset,
+            self.undo,
+            self.redo,
+        ]
+
+
+def build() -> Detail:
+    """Lay it out, right of the grid."""
+    subject, shown_file = gr.JSON(visible=False), gr.State("")
+    with gr.Column(elem_id="dataset-detail", elem_classes="dataset-detail", min_width=320):
+        picture = gr.HTML(_NOTHING, elem_id="dataset-picture", padding=False)
+        facts = gr.HTML(elem_id="dataset-facts", padding=False)
+        caption = caption_box.build()
+        with gr.Row(elem_classes="small-buttons"):
+            previous = gr.Button("‹ Previous", elem_id="dataset-previous", size="sm", min_width=80)
+            following = gr.Button("Next ›", elem_id="dataset-next", size="sm", min_width=80)
+            exclude = gr.Button("Exclude", elem_id="dataset-exclude", size="sm", min_width=80)
+        with gr.Row(elem_classes="small-buttons"):
+            undo = gr.Button("Undo", elem_id="dataset-undo", size="sm", min_width=80)
+            redo = gr.Button("Redo", elem_id="dataset-redo", size="sm", min_width=80)
+        with gr.Row(elem_classes="small-buttons"):
+            convert = gr.Button("Convert a copy", elem_id="dataset-convert", size="sm", visible=False)
+            recode = gr.Button("Re-encode the caption", elem_id="dataset-recode", size="sm", visible=False)
+            reset = gr.Button("Back to the found caption", elem_id="dataset-reset", size="sm", visible=False)
+        problems = gr.HTML(elem_id="dataset-problems", padding=False)
+        gr.HTML(
+            "<p class='quiet'>Keys: ← → previous, next · X exclude · Ctrl+Z undo · Enter to the caption, Esc back · "
+            "captions are saved as you type</p>",
+            padding=False,
+        )
+    return Detail(
+        subject=subject,
+        shown_file=shown_file,
+        picture=picture,
+        facts=facts,
+        caption=caption,
+        previous=previous,
+        following=following,
+        exclude=exclude,
+        convert=convert,
+        recode=recode,
+        reset=reset,
+        undo=undo,
+        redo=redo,
+        problems=problems,
+    )
+
+
+def render_row(desk: DatasetDesk, asked: Subject, *, shown_file: str) -> list[Any]:
+    """Everything of the image that the page shows; of none where it is not there, or not in the open dataset.
+
+    Args:
+        shown_file: what the page's large picture is of; it is not sent again where that is the same.
+    """
+    stamp = desk.stamp
+    row = find_row(desk, asked)
+    told = show_row(desk, asked, row, stamp)
+    if row is None:
+        return [told, "", _NOTHING, "", *_render_buttons(desk, None)]
+    fit = fit_of(desk, row)
+    file = _file_of(desk, row)
+    picture = gr.skip() if file == shown_file else large_picture(desk, row, fit)
+    return [told, file, picture, facts_line(row, fit), *_render_buttons(desk, row)]
+
+
+def _file_of(desk: DatasetDesk, row: DatasetRow) -> str:
+    """Which file, in which state and cut how, a large picture is of."""
+    recipe = desk.opened.recipe
+    checked = row.facts.sha256 if row.facts else "not checked"
+    return f"{row.path} {checked} {recipe.resolution} {recipe.background}"
+
+
+def _render_buttons(desk: DatasetDesk, row: DatasetRow | None) -> list[Any]:
+    """Problems, and what can be done now. What has a key of its own is always offered: the page may be ahead of us."""
+    remedies = {remedy for problem in row.problems for remedy in problem.remedies} if row else set()
+    undo, redo = (desk.opened.next_undo, desk.opened.next_redo) if desk.is_open else ("", "")
+    return [
+        problem_list(row) if row else "",
+        "Take back in" if row and row.excluded else "Exclude",
+        gr.update(visible="convert" in remedies),
+        gr.update(visible="recode caption" in remedies),
+        gr.update(visible=row is not None and row.caption_from == "your edit"),
+        _step_words("Undo", undo),
+        _step_words("Redo", redo),
+    ]
+
+
+def _step_words(word: str, what: str) -> str:
+    return f"{word}: {what[:28]}{'…' * (len(what) > 28)}" if what else word
+
+
+def fit_of(desk: DatasetDesk, row: DatasetRow) -> BucketFit | None:
+    """The bucket of a picture that can be read."""
+    if row.facts is None or not row.facts.is_usable:
+        return None
+    return assign_bucket(row.facts.width, row.facts.height, desk.opened.buckets)
+
+
+def find_row(desk: DatasetDesk, asked: Subject) -> DatasetRow | None:
+    """The row that a page asks for; None where there is none, or another dataset is open."""
+    if not asked.key or not desk.is_open or desk.opened.name != asked.dataset or not desk.opened.has(asked.key):
+        return None
+    return desk.opened.row(asked.key)

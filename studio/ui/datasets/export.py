@@ -1,0 +1,146 @@
+"""Taking a dataset away: a snapshot, an imagefolder, kohya's folders, a zip; captions beside the pictures."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.core.errors import DatasetError
+from studio.core.text import counted, escape
+from studio.datasets.export import export_imagefolder, export_kohya, export_zip, write_sidecars
+from studio.datasets.library import SNAPSHOT
+from studio.datasets.session import DatasetDesk
+from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
+from studio.ui.datasets.caption_box import SAVED
+from studio.ui.shell.parts import QUIET, toasts
+
+SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"
+FORMATS: dict[str, str] = {
+    SNAPSHOT_TITLE: "snapshot",
+    "imagefolder: pictures and metadata.jsonl (datasets.load_dataset)": "imagefolder",
+    "kohya: folders with repeats and .txt captions": "kohya",
+    "zip: an imagefolder in one file": "zip",
+}
+
+
+@dataclass(frozen=True)
+class ExportBox:
+    """Its components, by what they are for."""
+
+    format: gr.Radio
+    folder: gr.Textbox
+    export: gr.Button
+    words: gr.HTML
+    file: gr.File
+    sure: gr.Checkbox
+    sidecars: gr.Button
+
+
+def build() -> ExportBox:
+    """Lay it out, folded."""
+    with gr.Accordion("Export", open=False, elem_id="dataset-export-box"):
+        choice = gr.Radio(list(FORMATS), value=SNAPSHOT_TITLE, label="As", elem_id="dataset-format", interactive=True)
+        folder = gr.Textbox(
+            label="Into",
+            info="A new or empty folder. Empty: exports, in the dataset's own folder.",
+            elem_id="dataset-export-folder",
+            interactive=True,
+        )
+        export = gr.Button("Export", elem_id="dataset-export", variant="primary")
+        words = gr.HTML(elem_id="dataset-export-words", padding=False)
+        file = gr.File(label="Download", visible=False, elem_id="dataset-export-file", interactive=False)
+        with gr.Row(elem_classes="toolbar"):
+            sure = gr.Checkbox(
+                False,
+                label="Write my captions beside the original pictures",
+                info="Replaces their .txt files; those that were there are kept in the dataset's folder.",
+                elem_id="dataset-sidecars-sure",
+                interactive=True,
+            )
+            sidecars = gr.Button("Write the captions", elem_id="dataset-sidecars", interactive=False, min_width=160)
+    return ExportBox(choice, folder, export, words, file, sure, sidecars)
+
+
+def wire(box: ExportBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the buttons."""
+
+    def export(title: str, folder: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008 - gradio's way
+        with toasts():
+            place, snapshot = export_dataset(
+                desk,
+                FORMATS.get(title, "snapshot"),
+                folder.strip(),
+                progress=lambda done, total: progress((done, total), desc="Writing", unit="pictures"),
+            )
+            download = downloadable(place) if place.is_file() else None
+        words = f"<p class='good'>{counted(snapshot.header.num_pictures, 'picture')} exported to {escape(place)}</p>"
+        return [words, gr.update(value=download, visible=download is not None)]
+
+    def write() -> list[Any]:
+        with toasts():
+            written = write_sidecars(desk.opened)
+        words = f"<p class='good'>{counted(written.num_written, 'caption')} written beside the pictures.</p>"
+        if written.leftovers:
+            first = written.leftovers[0]
+            words += (
+                f"<p class='bad'>{counted(len(written.leftovers), 'caption')} could not be written: "
+                f"{escape(first.name)}: {escape(first.problem.sentence)}</p>"
+            )
+        return [words, False]
+
+    box.export.click(
+        export,
+        [box.format, box.folder],
+        [box.words, box.file],
+        js=SAVED,
+        api_visibility="private",
+        show_progress_on=box.words,
+    )
+    box.sure.change(lambda sure: gr.update(interactive=sure), box.sure, box.sidecars, **QUIET)
+    then_refresh(box.sidecars.click(write, None, [box.words, box.sure], js=SAVED, **QUIET))
+
+
+def downloadable(file: Path) -> str:
+    """The file in the page's own cache, the working folder: from nowhere else may Gradio serve it."""
+    copy = Path(tempfile.mkdtemp(dir=Path.cwd())) / file.name
+    try:
+        copy.hardlink_to(file)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(file, copy)
+    return str(copy)
+
+
+def export_dataset(
+    desk: DatasetDesk, kind: str, folder: str, *, progress: Callable[[int, int], None]
+) -> tuple[Path, Snapshot]:
+    """Write the open dataset in one format; where it lies now, and what is in it.
+
+    Raises:
+        DatasetError: where it is still being checked, has no picture to train on, or the folder is not empty.
+        OSError: where the disk is full.
+    """
+    dataset = desk.opened
+    if dataset.progress.running:
+        raise DatasetError("The pictures are still being checked. Export when that is done.")
+    snapshot = make_snapshot(dataset.name, dataset.recipe, dataset.rows)
+    background = dataset.recipe.background
+    write_snapshot(dataset.folder / SNAPSHOT, snapshot)
+    if kind == "snapshot":
+        return dataset.folder / SNAPSHOT, snapshot
+    default = dataset.folder / "exports" / f"{datetime.now():%Y%m%d-%H%M%S}-{kind}"
+    target = Path(folder).expanduser() if folder else default
+    if not target.is_absolute():
+        raise DatasetError(f"folder must be a whole path, got {folder!r}.")
+    if kind == "zip":
+        target = target if target.suffix == ".zip" else target / f"{dataset.name}.zip"
+        export_zip(snapshot, target, background=background, progress=progress)
+    elif kind == "kohya":
+        export_kohya(snapshot, target, background=background, progress=progress)
+    else:
+        export_imagefolder(snapshot, target, background=background, progress=progress)
+    return target, snapshot

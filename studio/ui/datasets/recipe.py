@@ -1,0 +1,283 @@
+"""How the folder is read: layout, rows, caption template with a live preview, background, resolution."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.core.errors import DatasetError, StudioError
+from studio.core.settings import parse_settings
+from studio.core.text import counted, escape
+from studio.datasets.captions import check_template, fill_template
+from studio.datasets.recipe import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
+from studio.datasets.rows import take_rows
+from studio.datasets.session import DatasetDesk, DeskView
+from studio.ui.datasets.caption_box import SAVED
+from studio.ui.shell.parts import QUIET, Update, table, toasts
+
+RECOGNISED = "as recognised"
+NONE = "all rows"
+PREVIEWED_ROWS = 6
+MAX_VALUES = 500
+
+
+@dataclass(frozen=True)
+class RecipeBox:
+    """Its components, by what they are for."""
+
+    box: gr.Accordion
+    words: gr.HTML
+    layout: gr.Dropdown
+    table: gr.Dropdown
+    image_column: gr.Dropdown
+    caption_column: gr.Dropdown
+    row_column: gr.Dropdown
+    row_values: gr.Dropdown
+    template: gr.Textbox
+    preview: gr.HTML
+    default_caption: gr.Textbox
+    background: gr.ColorPicker
+    resolution: gr.Number
+    apply: gr.Button
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        """What a refresh keeps true."""
+        return {"dataset-layout-words": self.words}
+
+    @property
+    def form(self) -> dict[str, gr.components.Component]:
+        """What makes a recipe, by its names."""
+        names = (
+            "layout",
+            "table",
+            "image_column",
+            "caption_column",
+            "row_column",
+            "row_values",
+            "template",
+            "default_caption",
+            "background",
+            "resolution",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+def build(words: gr.HTML) -> RecipeBox:
+    """Lay it out, folded; its words stand above, where they are always seen."""
+    fields = DatasetRecipe.model_fields
+    with gr.Accordion("Layout and captions", open=False, elem_id="dataset-recipe-box") as box:
+        layout = _build_layout()
+        template = gr.Textbox(
+            label=fields["template"].title,
+            info=fields["template"].description,
+            placeholder="{baseColour} {articleType}, white background",
+            elem_id="dataset-template",
+            interactive=True,
+        )
+        preview = gr.HTML(elem_id="dataset-template-preview", padding=False)
+        rest = _build_rest()
+        apply = gr.Button("Apply to the dataset", elem_id="dataset-apply-recipe", variant="primary")
+    return RecipeBox(box=box, words=words, template=template, preview=preview, apply=apply, **layout, **rest)
+
+
+def _build_layout() -> dict[str, Any]:
+    """Which layout, table, columns and rows."""
+    fields = LayoutChoice.model_fields
+    layouts = [(RECOGNISED, RECOGNISED), *((LAYOUT_TITLES[name], name) for name in LAYOUT_NAMES)]
+    with gr.Row(elem_classes="fields"):
+        chosen: dict[str, Any] = {"layout": _dropdown("layout", layouts, RECOGNISED, fields["layout"])}
+        for name in ("table", "image_column", "caption_column"):
+            recognised = [(RECOGNISED, RECOGNISED)]
+            chosen[name] = _dropdown(name.replace("_", "-"), recognised, RECOGNISED, fields[name])
+    of_rows = RowChoice.model_fields
+    with gr.Row(elem_classes="fields"):
+        chosen["row_column"] = _dropdown(
+            "row-column", [(NONE, NONE)], NONE, of_rows["column"], label="Only rows whose column"
+        )
+        chosen["row_values"] = gr.Dropdown(
+            [],
+            value=[],
+            multiselect=True,
+            label="… is one of",
+            info=of_rows["values"].description,
+            elem_id="dataset-row-values",
+            interactive=True,
+            allow_custom_value=True,
+        )
+    return chosen
+
+
+def _build_rest() -> dict[str, Any]:
+    """A caption for pictures without one, the background, the resolution."""
+    fields = DatasetRecipe.model_fields
+
+    def words(name: str) -> dict[str, Any]:
+        elem_id = f"dataset-{name.replace('_', '-')}"
+        field = fields[name]
+        return {"label": field.title, "info": field.description, "elem_id": elem_id, "interactive": True}
+
+    with gr.Row(elem_classes="fields"):
+        return {
+            "default_caption": gr.Textbox(**words("default_caption")),
+            "background": gr.ColorPicker(fields["background"].default, **words("background")),
+            "resolution": gr.Number(fields["resolution"].default, precision=0, **words("resolution")),
+        }
+
+
+def _dropdown(name: str, choices: list[tuple[str, str]], value: str, field: Any, *, label: str = "") -> gr.Dropdown:  # noqa: ANN401 - pydantic's FieldInfo
+    return gr.Dropdown(
+        choices,
+        value=value,
+        label=label or field.title,
+        info=field.description,
+        elem_id=f"dataset-{name}",
+        allow_custom_value=True,
+        interactive=True,
+    )
+
+
+def render(desk: DatasetDesk, view: DeskView) -> dict[str, Update]:
+    """Which layout was recognised, and what was counted in it."""
+    return {"dataset-layout-words": layout_words(desk) if view.name else ""}
+
+
+def layout_words(desk: DatasetDesk) -> str:
+    """`Fashion products: 60 pictures, 60 captions, 60 pairs; left over: nothing.`"""
+    dataset = desk.opened
+    reading = dataset.reading
+    captions = sum(picture.caption is not None for picture in reading.pictures)
+    others = Counter(leftover.problem.code for leftover in dataset.leftovers)
+    left = ", ".join(f"{number:,} {escape(code)}" for code, number in others.most_common()) or "nothing"
+    lone = len(reading.pictures) - captions
+    fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
+    choice = f" It could also be read as: {escape('; '.join(fits))}." if fits else ""
+    from_table = f" from {escape(reading.table)}" if reading.table else ""
+    return (
+        f"<p class='quiet'><b>{escape(LAYOUT_TITLES[reading.layout])}</b>{from_table}: "
+        f"{counted(len(reading.pictures), 'picture')}, {counted(captions, 'pair')} of picture and caption, "
+        f"{lone:,} without a caption. Left over besides: {left}.{choice} "
+        f"Read from {escape(dataset.recipe.source)}</p>"
+    )
+
+
+def fill(desk: DatasetDesk) -> list[Any]:
+    """The open dataset's recipe in the form, with the choices that it has; in the order of `RecipeBox.form`."""
+    if not desk.is_open:
+        return [gr.skip()] * 10
+    recipe, reading = desk.opened.recipe, desk.opened.reading
+    columns = [(name, name) for name in reading.columns]
+    first = recipe.rows[0] if recipe.rows else None
+    layout = recipe.layout
+    return [
+        layout.layout or RECOGNISED,
+        gr.update(choices=[RECOGNISED, *reading.tables], value=layout.table or RECOGNISED),
+        gr.update(choices=[(RECOGNISED, RECOGNISED), *columns], value=layout.image_column or RECOGNISED),
+        gr.update(choices=[(RECOGNISED, RECOGNISED), *columns], value=layout.caption_column or RECOGNISED),
+        gr.update(choices=[(NONE, NONE), *columns], value=first.column if first else NONE),
+        gr.update(choices=values_of(desk, first.column if first else NONE), value=list(first.values) if first else []),
+        recipe.template or "",
+        recipe.default_caption,
+        recipe.background,
+        recipe.resolution,
+    ]
+
+
+def values_of(desk: DatasetDesk, column: str) -> list[tuple[str, str]]:
+    """The values of a column with how often each occurs, most first."""
+    if not desk.is_open or column not in desk.opened.reading.columns:
+        return []
+    counts = Counter(picture.attributes.get(column, "") for picture in desk.opened.reading.pictures)
+    return [(f"{value or 'empty'} ({number:,})", value) for value, number in counts.most_common(MAX_VALUES)]
+
+
+def read_recipe(desk: DatasetDesk, values: dict[str, Any]) -> DatasetRecipe:
+    """The form as a recipe of the open dataset.
+
+    Raises:
+        SettingsError: where a value breaks its rule.
+        DatasetError: where the template names a column that there is not.
+    """
+    chosen = {
+        name: value
+        for name in ("layout", "table", "image_column", "caption_column")
+        if (value := values[name]) not in (None, "", RECOGNISED)
+    }
+    rows: tuple[dict[str, object], ...] = ()
+    if values["row_column"] not in (None, "", NONE) and values["row_values"]:
+        rows = ({"column": values["row_column"], "values": tuple(values["row_values"])},)
+    template = str(values["template"] or "").strip() or None
+    if template and desk.opened.reading.columns:
+        check_template(template, desk.opened.reading.columns)
+    return parse_settings(
+        DatasetRecipe,
+        {
+            "source": desk.opened.recipe.source,
+            "layout": parse_settings(LayoutChoice, chosen),
+            "rows": tuple(parse_settings(RowChoice, row) for row in rows),
+            "template": template,
+            "default_caption": str(values["default_caption"] or "").strip(),
+            "background": _hex(str(values["background"])),
+            "resolution": values["resolution"],
+        },
+    )
+
+
+def preview_words(desk: DatasetDesk, values: dict[str, Any]) -> str:
+    """What the form would make of the first rows."""
+    if not desk.is_open:
+        return ""
+    try:
+        recipe = read_recipe(desk, values)
+        taken = take_rows(desk.opened.reading.pictures, recipe)
+        rows = [
+            (
+                picture.key,
+                fill_template(recipe.template, picture.attributes) if recipe.template else picture.caption or "",
+            )
+            for picture in taken[:PREVIEWED_ROWS]
+        ]
+    except StudioError as error:
+        return f"<p class='bad'>{escape(error)}</p>"
+    caption = f"{counted(len(taken), 'picture')}; the first captions"
+    return table(("Picture", "Caption"), rows, caption=caption)
+
+
+def _hex(colour: str) -> str:
+    """The picker gives `rgba(255, 0, 0, 1)` where one has dragged in it."""
+    if colour.startswith("rgb"):
+        parts = colour.partition("(")[2].rstrip(")").split(",")[:3]
+        return "#" + "".join(f"{min(255, max(0, round(float(part)))):02x}" for part in parts)
+    return colour.lower()
+
+
+def wire(box: RecipeBox, desk: DatasetDesk, *, version: gr.Textbox, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the form."""
+
+    def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
+        return preview_words(desk, values)
+
+    def apply(filled: str, **values: Any) -> None:  # noqa: ANN401 - the controls' values
+        with toasts():
+            if filled != desk.view.version.partition("-")[0]:
+                raise DatasetError("The dataset was opened anew meanwhile. Look at this form again, then apply it.")
+            desk.change_recipe(read_recipe(desk, values))
+
+    def fill_new(version: str, before: str) -> list[Any]:
+        """Where another dataset, or the same in another way, was opened: the number before the dash says so."""
+        opened = version.partition("-")[0]
+        return [gr.skip()] * 11 if opened == before else [*fill(desk), opened]
+
+    filled = gr.Textbox(visible=False)
+    form = list(box.form.values())
+    version.change(fill_new, [version, filled], [*form, filled], **QUIET).then(
+        preview, inputs_kwargs=box.form, outputs=box.preview, **QUIET
+    )
+    box.row_column.input(
+        lambda column: gr.update(choices=values_of(desk, column), value=[]), box.row_column, box.row_values, **QUIET
+    )
+    for control in (box.template, box.row_values, box.row_column):
+        control.change(preview, inputs_kwargs=box.form, outputs=box.preview, trigger_mode="always_last", **QUIET)
+    then_refresh(box.apply.click(apply, inputs_kwargs={"filled": filled, **box.form}, js=SAVED, **QUIET))

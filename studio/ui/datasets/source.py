@@ -1,0 +1,146 @@
+"""Where a dataset comes from: a drop zone for folders, files and zips; a path; the datasets there are."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.core.errors import DatasetError, StudioError, system_error_sentence
+from studio.core.paths import assets_folder
+from studio.core.text import counted, escape
+from studio.datasets.session import DatasetDesk, DeskView
+from studio.datasets.upload import DroppedFile
+from studio.ui.shell.parts import QUIET, Update, toasts
+
+DEMO_DATASET = "casual-shoes"
+DEMO_RESOLUTION = 128  # of the model that ships with it
+MAX_FILES = 100_000
+
+_DROPZONE = """<div class="dropzone">
+<p><b>Drop a folder, pictures or a zip here</b></p>
+<p class="quiet">Sub-folders are kept. Files are copied into the studio; originals are never touched.</p>
+<p class="drop-buttons"><button type="button" class="link-button choose-folder">Choose a folder</button>
+<button type="button" class="link-button choose-files">Choose files</button></p>
+<p><span class="drop-status" role="status"></span>
+<button type="button" class="link-button drop-cancel" hidden>Cancel</button></p>
+</div>"""
+
+
+@dataclass(frozen=True)
+class SourceBox:
+    """Its components, by what they are for."""
+
+    drop: gr.HTML
+    path: gr.Textbox
+    open: gr.Button
+    names: gr.Dropdown
+    demo: gr.Button
+    problem: gr.HTML
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        """What a refresh keeps true."""
+        return {"dataset-names": self.names, "dataset-problem": self.problem}
+
+
+def build() -> SourceBox:
+    """Lay it out."""
+    with gr.Row(elem_id="dataset-source", equal_height=True):
+        drop = gr.HTML(
+            elem_id="dataset-drop",
+            html_template=_DROPZONE,
+            js_on_load=(assets_folder() / "dropzone.js").read_text(encoding="utf-8"),
+            outcome=None,
+        )
+        with gr.Column(elem_classes="source-fields"):
+            with gr.Row(elem_classes="toolbar"):
+                path = gr.Textbox(
+                    label="Or open a folder where it is",
+                    placeholder="/Users/you/Pictures/casual_shoes",
+                    elem_id="dataset-path",
+                    interactive=True,
+                )
+                opener = gr.Button("Open", elem_id="dataset-open", min_width=88)
+            with gr.Row(elem_classes="toolbar"):
+                names = gr.Dropdown(
+                    [],
+                    value=None,
+                    label="Your datasets",
+                    elem_id="dataset-names",
+                    interactive=True,
+                    allow_custom_value=True,
+                )
+                demo = gr.Button("Demo shoes", elem_id="dataset-demo", min_width=176)
+    problem = gr.HTML(elem_id="dataset-problem", padding=False, visible=False)
+    return SourceBox(drop, path, opener, names, demo, problem)
+
+
+def render(desk: DatasetDesk, view: DeskView) -> dict[str, Update]:
+    """The list of datasets, and why one could not be opened."""
+    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
+    return {
+        "dataset-names": gr.update(choices=desk.library.names(), value=view.name or None),
+        "dataset-problem": gr.update(value=problem, visible=bool(problem)),
+    }
+
+
+def wire(box: SourceBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect every way to open a dataset."""
+
+    def take(event: gr.EventData) -> Any:  # noqa: ANN401 - gradio's update
+        try:
+            files = dropped_files(event._data)
+            opened = desk.open_dropped(files, uploads=Path(os.environ["GRADIO_TEMP_DIR"]))
+        except StudioError as error:
+            return _outcome(str(error), "bad")
+        except OSError as error:
+            return _outcome(system_error_sentence(error), "bad")
+        words = f"{counted(len(opened.reading.pictures), 'picture')} in the dataset {opened.name}."
+        if opened.not_taken:
+            words += f" {counted(len(opened.not_taken), 'file')} not taken: the doctor names them."
+        return _outcome(words, "good")
+
+    def open_path(path: str) -> None:
+        with toasts():
+            desk.open_folder(path)
+
+    def open_name(name: str | None) -> None:
+        with toasts():
+            if name and not (desk.is_open and name == desk.opened.name):
+                desk.open_name(name)
+
+    def open_demo() -> None:
+        with toasts():
+            desk.open_folder(str(assets_folder() / DEMO_DATASET), resolution=DEMO_RESOLUTION)
+
+    then_refresh(box.drop.upload(take, None, box.drop, **QUIET))
+    then_refresh(box.open.click(open_path, box.path, **QUIET))
+    then_refresh(box.path.submit(open_path, box.path, **QUIET))
+    then_refresh(box.names.input(open_name, box.names, **QUIET))
+    then_refresh(box.demo.click(open_demo, **QUIET))
+
+
+def _outcome(words: str, kind: str) -> Any:  # noqa: ANN401 - gradio's update
+    """What the drop zone says; the time makes it another value, so that the same words are said again."""
+    return gr.update(outcome={"words": words, "kind": kind, "at": time.monotonic_ns()})
+
+
+def dropped_files(data: object) -> list[DroppedFile]:
+    """What the drop zone sent, which anyone could have sent.
+
+    Raises:
+        DatasetError: where it is not a list of files.
+    """
+    files = data.get("files") if isinstance(data, dict) else None
+    if not isinstance(files, list) or len(files) > MAX_FILES:
+        raise DatasetError(f"A drop must be a list of at most {MAX_FILES:,} files. Type the folder's path instead.")
+    taken = []
+    for file in files:
+        if not isinstance(file, dict) or not isinstance(file.get("rel"), str) or not isinstance(file.get("path"), str):
+            raise DatasetError("The drop names no files. Drop them again, or type the folder's path.")
+        taken.append(DroppedFile(file["rel"], Path(file["path"])))
+    return taken

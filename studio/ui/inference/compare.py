@@ -1,0 +1,152 @@
+"""The Compare mode: base against LoRA, or LoRA against LoRA, from the same noise."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.core.paths import UserData
+from studio.core.text import counted
+from studio.engine.process.client import EngineClient
+from studio.engine.process.view import EngineView
+from studio.images.comparison import SavedComparison
+from studio.images.grids import comparison_grid
+from studio.ui.inference import compare_form, compare_view
+from studio.ui.inference import votes as vote_panel
+from studio.ui.inference.compare_form import BASE, CompareForm
+from studio.ui.inference.generate import state_box
+from studio.ui.shell.parts import QUIET, Update, data_url, toasts
+
+
+@dataclass(frozen=True)
+class CompareMode:
+    """The mode's components, by what they are for."""
+
+    form: CompareForm
+    run: gr.Button
+    cancel: gr.Button
+    pair: gr.Radio
+    slider: gr.ImageSlider
+    side_by_side: gr.HTML
+    grid: gr.Button
+    grid_link: gr.HTML
+    vote: vote_panel.VotePanel
+    shown: dict[str, gr.components.Component]
+
+
+def build() -> CompareMode:
+    """Lay the mode out: the form on the left, what was found on the right."""
+    with gr.Row(elem_classes="workbench"):
+        with gr.Column(elem_classes="controls", min_width=320):
+            with gr.Row(elem_classes="actions"):
+                run = gr.Button("Compare", variant="primary", elem_id="run-compare", interactive=False)
+                cancel = gr.Button("Cancel", elem_id="cancel-compare", interactive=False)
+            form = compare_form.build()
+        with gr.Column(elem_classes="canvas", min_width=480):
+            state = gr.HTML(elem_id="compare-state", padding=False)
+            finding = gr.HTML(elem_id="compare-finding", padding=False)
+            pair = gr.Radio([], label="Pair", elem_id="compare-pair", visible=False, interactive=True)
+            slider = _build_slider()
+            ends = gr.HTML(elem_id="compare-ends", padding=False, visible=False)
+            side_by_side = gr.HTML(elem_id="compare-pair-pictures", padding=False)
+            strip = gr.HTML(elem_id="compare-strip-pictures", padding=False)
+            with gr.Row(elem_classes="actions", visible=False) as after:
+                grid = gr.Button("Make a labelled grid", elem_id="make-grid")
+                grid_link = gr.HTML(elem_id="grid-link", padding=False)
+            vote = vote_panel.build()
+    shown: dict[str, gr.components.Component] = {
+        "compare-state": state,
+        "compare-finding": finding,
+        "compare-pair": pair,
+        "compare-slider": slider,
+        "compare-ends": ends,
+        "compare-side-by-side": side_by_side,
+        "compare-strip": strip,
+        "compare-after": after,
+        "compare-left": form.left.name,
+        "compare-right": form.right.name,
+        "run-compare": run,
+        "cancel-compare": cancel,
+        **vote.shown,
+    }
+    return CompareMode(form, run, cancel, pair, slider, side_by_side, grid, grid_link, vote, shown)
+
+
+def _build_slider() -> gr.ImageSlider:
+    return gr.ImageSlider(
+        interactive=False,
+        format="png",  # its default loses detail
+        show_label=False,
+        elem_id="compare-slider",
+        height=560,
+        slider_position=50,
+        visible=False,
+        buttons=["fullscreen"],
+    )
+
+
+def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
+    """What every shown part of the mode should be now: the newest pair of the running or the last comparison."""
+    saved, running = view.comparison, view.phase == "comparing"
+    count = compare_view.finished_pairs(saved)
+    newest = max(0, count - 1)
+    # While one is made, the small pictures show the pair in work; the slider keeps the last finished one.
+    to_come = saved is not None and running and count < len(saved.report.settings.pairs())
+    small = count if to_come else newest
+    files = compare_view.pair_files(saved, newest)
+    finished = saved is not None and saved.report.finished and count > 0
+    choices = gr.update(choices=[BASE, *lora_names])
+    ends = compare_view.captions(saved.report if saved else None)
+    return {
+        "compare-state": state_box(view, idle=_idle_words(saved)),
+        "compare-finding": compare_view.sentence(view),
+        "compare-pair": gr.update(choices=compare_view.pair_choices(saved), value=newest, visible=count > 1),
+        "compare-slider": gr.update(value=files, visible=files is not None),
+        "compare-ends": gr.update(value=ends, visible=files is not None),
+        "compare-side-by-side": compare_view.side_by_side(saved, small, view),
+        "compare-strip": compare_view.strip(saved, view),
+        "compare-after": gr.update(visible=finished),
+        "compare-left": choices,
+        "compare-right": choices,
+        "run-compare": gr.update(interactive=view.takes_runs),
+        "cancel-compare": gr.update(interactive=running and not view.cancelling),
+        **vote_panel.render(finished=finished),
+    }
+
+
+def _idle_words(saved: SavedComparison | None) -> str:
+    if saved is None or not saved.report.finished:
+        return "The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter."
+    end = "was cancelled" if saved.report.cancelled else "is finished"
+    pairs = counted(compare_view.finished_pairs(saved), "pair")
+    return f"The comparison of {saved.report.started_at:%d %B, %H:%M} {end}: {pairs}."
+
+
+def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the buttons, the choice of a pair, the grid and the vote."""
+
+    def compare(**values: Any) -> str:  # noqa: ANN401 - the form's values, checked by to_settings
+        with toasts():
+            engine.compare(compare_form.to_settings(values))
+        return ""  # the link to the grid of the comparison before
+
+    def show_pair(index: int) -> list[Any]:
+        view = engine.view
+        files = compare_view.pair_files(view.comparison, index)
+        pictures = compare_view.side_by_side(view.comparison, index, view)
+        return [gr.update(value=files) if files else gr.skip(), pictures]
+
+    def make_grid() -> str:
+        saved = engine.view.comparison
+        if saved is None:
+            return ""
+        name = f"{saved.folder.name}.png"
+        url = data_url(comparison_grid(saved), "image/png")
+        return f'<a class="link-button" download="{name}" href="{url}">Save {name}</a>'
+
+    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form.named(), outputs=mode.grid_link, **QUIET))
+    then_refresh(mode.cancel.click(engine.cancel, **QUIET))
+    mode.pair.input(show_pair, mode.pair, [mode.slider, mode.side_by_side], **QUIET)
+    mode.grid.click(make_grid, None, mode.grid_link, **QUIET)
+    vote_panel.wire(mode.vote, engine, user_data)

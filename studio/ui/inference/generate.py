@@ -1,0 +1,154 @@
+"""The Generate mode: the form on the left, the pictures of the last press on the right."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.core.errors import SettingsError
+from studio.core.results import FailedImage, ImagesReport
+from studio.core.text import counted, escape
+from studio.engine.process.client import EngineClient
+from studio.engine.process.view import EngineView
+from studio.images.prompts import PART_TOKENS, TokenCounter
+from studio.ui.forms import NO_LORA
+from studio.ui.inference import generate_form
+from studio.ui.inference.generate_form import GenerateForm
+from studio.ui.shell.images import check_marks, empty_frame, picture_frame, record_line, running_frame
+from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.status import phase_words
+
+
+@dataclass(frozen=True)
+class GenerateMode:
+    """The mode's components, by what they are for."""
+
+    form: GenerateForm
+    run: gr.Button
+    cancel: gr.Button
+    shown: dict[str, gr.components.Component]
+
+
+def build() -> GenerateMode:
+    """Lay the mode out."""
+    with gr.Row(elem_classes="workbench"):
+        with gr.Column(elem_classes="controls", min_width=320):
+            with gr.Row(elem_classes="actions"):
+                run = gr.Button("Generate", variant="primary", elem_id="run-generate", interactive=False)
+                cancel = gr.Button("Cancel", elem_id="cancel-generate", interactive=False)
+            form = generate_form.build()
+        with gr.Column(elem_classes="canvas", min_width=480):
+            state = gr.HTML(elem_id="generate-state", padding=False)
+            pictures = gr.HTML(elem_id="generate-pictures", padding=False)
+    shown: dict[str, gr.components.Component] = {
+        "generate-state": state,
+        "generate-pictures": pictures,
+        "run-generate": run,
+        "cancel-generate": cancel,
+        **{f"generate-lora-{i}": row.name for i, row in enumerate(form.loras)},
+    }
+    return GenerateMode(form, run, cancel, shown)
+
+
+def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
+    """What every shown part of the mode should be now."""
+    choices = gr.update(choices=[NO_LORA, *lora_names])
+    return {
+        "generate-state": state_box(view, idle=_idle_words(view.images)),
+        "generate-pictures": _pictures(view),
+        "run-generate": gr.update(interactive=view.takes_runs),
+        "cancel-generate": gr.update(interactive=view.phase == "generating" and not view.cancelling),
+        **{f"generate-lora-{i}": choices for i in range(generate_form.LORA_ROWS)},
+    }
+
+
+def state_box(view: EngineView, *, idle: str) -> str:
+    """What went wrong, and what is going on; `idle` where nothing is."""
+    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
+    word, sentence = ("Ready.", idle) if view.phase == "ready" else phase_words(view)
+    box = f'<div class="verdict" role="status"><b>{escape(word)}</b> <span>{escape(sentence)}</span></div>'
+    return problem + box
+
+
+def _idle_words(report: ImagesReport | None) -> str:
+    if report is None:
+        return "Describe a picture and press “Generate”, or Ctrl+Enter."
+    failed = sum(isinstance(image, FailedImage) for image in report.images)
+    made = len(report.images) - failed
+    words = f"{made} of {counted(report.settings.num_images, 'picture')} made, checked and saved."
+    words += f" {failed} not valid." if failed else ""
+    return words + (" Cancelled." if report.cancelled else "")
+
+
+def _pictures(view: EngineView) -> str:
+    """The pictures of the last press: one large, several as a sheet; places are kept for those to come."""
+    report = view.images
+    if report is None:
+        return f'<div class="sheet one">{_figure(empty_frame("◻", "your picture will be here"), "")}</div>'
+    cards = [_card(i, image) for i, image in enumerate(report.images)]
+    if view.phase == "generating":
+        cards.append(_figure(running_frame(view), _step_words(view)))
+    to_come = report.settings.num_images - len(cards) if not report.finished else 0
+    cards += [_figure(empty_frame(str(len(cards) + i + 1), "not made yet"), "") for i in range(to_come)]
+    kind = "one" if len(cards) == 1 else "many"
+    return f'<div class="sheet {kind}">{"".join(cards)}</div>'
+
+
+def _card(index: int, image: Any) -> str:  # noqa: ANN401 - MadeImage | FailedImage
+    if isinstance(image, FailedImage):
+        words = f'<p class="facts">{check_marks(image.checks)}</p><p class="bad">{escape(image.error)}</p>'
+        return _figure(empty_frame("✗", "not valid, and so not shown"), words)
+    frame = picture_frame(image.path, name=f"picture {index + 1}", alt=image.record.settings.prompt)
+    return _figure(frame, record_line(image.record, image.path))
+
+
+def _figure(frame: str, words: str) -> str:
+    return f'<figure class="card">{frame}<figcaption>{words}</figcaption></figure>'
+
+
+def _step_words(view: EngineView) -> str:
+    step = view.step
+    return f'<p class="facts">step {step.step} of {step.num_steps}</p>' if step else '<p class="facts">…</p>'
+
+
+def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> str:
+    """`12 of 75 tokens`, and what is cut off; empty until a model is loaded."""
+    file = engine.view.tokenizer_file
+    if file is None or not file.is_file():
+        return ""
+    try:
+        count = TokenCounter(file).count(prompt)
+    except SettingsError as error:
+        return f'<p class="tokens bad">{escape(error)}</p>'
+    if count.num_parts == 1:
+        return f'<p class="tokens">{count.num_tokens} of {PART_TOKENS} tokens</p>'
+    if long_prompt:
+        return f'<p class="tokens">{count.num_tokens} tokens in {count.num_parts} parts of {PART_TOKENS}</p>'
+    lost = escape(_shortened(count.cut_off))
+    words = f"{count.num_tokens} of {PART_TOKENS} tokens. Cut off: “{lost}” (or switch on “Long prompts”)"
+    return f'<p class="tokens bad">{words}</p>'
+
+
+def _shortened(words: str, *, limit: int = 90) -> str:
+    words = " ".join(words.split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the buttons and the token count."""
+    form = mode.form
+
+    def generate(**values: Any) -> int:  # noqa: ANN401 - the form's values, checked by to_settings
+        with toasts():
+            settings = generate_form.to_settings(values)
+            engine.generate(settings)
+            return settings.generation.seed
+
+    def count_tokens(prompt: str, long_prompt: bool) -> str:
+        return token_words(engine, prompt, long_prompt=long_prompt)
+
+    then_refresh(mode.run.click(generate, inputs_kwargs=form.named(), outputs=form.controls.seed, **QUIET))
+    then_refresh(mode.cancel.click(engine.cancel, **QUIET))
+    for trigger in (tab.select, form.prompt.change, form.controls.long_prompt.change):
+        trigger(count_tokens, [form.prompt, form.controls.long_prompt], form.tokens, queue=False, **QUIET)

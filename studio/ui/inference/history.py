@@ -1,0 +1,226 @@
+"""Past pictures from disk, paged and searched; their settings, and those of a dropped picture, used again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.core.errors import PictureFileError
+from studio.core.paths import UserData
+from studio.core.results import MadeImage
+from studio.core.text import counted, escape
+from studio.engine.process.view import EngineView
+from studio.images.a1111 import PictureText
+from studio.images.files import read_picture_text
+from studio.images.gallery import History, HistoryPage, thumbnail
+from studio.ui.inference.generate_form import GenerateForm
+from studio.ui.shell.images import picture_frame, record_line, record_rows
+from studio.ui.shell.parts import QUIET, Update, table, toasts
+
+PER_PAGE = 24
+
+
+@dataclass(frozen=True)
+class HistoryPanel:
+    """Its components, by what they are for."""
+
+    drop: gr.File
+    dropped_words: gr.HTML
+    box: gr.Accordion
+    opened: gr.State
+    newest: gr.Textbox
+    search: gr.Textbox
+    page: gr.Number
+    refresh: gr.Button
+    newer: gr.Button
+    older: gr.Button
+    words: gr.HTML
+    gallery: gr.Gallery
+    shown_page: gr.JSON
+    selected: gr.Textbox
+    detail: gr.HTML
+    use: gr.Button
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        """What a refresh keeps true."""
+        return {"history-newest": self.newest}
+
+
+def build() -> HistoryPanel:
+    """Lay the panel out, below the form and its pictures."""
+    with gr.Accordion("Use the settings of a picture", open=False, elem_id="drop-box"):
+        drop = gr.File(
+            label="Drop a PNG, JPEG or WebP made by LoRA Studio, A1111 or Forge",
+            file_types=[".png", ".jpg", ".jpeg", ".webp"],
+            height=120,
+            elem_id="drop-picture",
+            interactive=True,
+        )
+        dropped_words = gr.HTML(elem_id="dropped-words", padding=False)
+    newest = gr.Textbox(visible="hidden", elem_id="history-newest", label="Newest picture")
+    with gr.Accordion("Past pictures", open=False, elem_id="history-box") as box:
+        with gr.Row(elem_classes="toolbar"):
+            search = gr.Textbox(
+                label="Search", placeholder="words of the prompt, a model, a LoRA, a seed", elem_id="history-search"
+            )
+            refresh = gr.Button("Refresh", elem_id="history-refresh", min_width=96)
+            newer = gr.Button("‹ Newer", elem_id="history-newer", min_width=96, interactive=False)
+            older = gr.Button("Older ›", elem_id="history-older", min_width=96, interactive=False)
+        page = gr.Number(1, visible=False, precision=0)
+        opened = gr.State(False)
+        words = gr.HTML(elem_id="history-words", padding=False)
+        gallery = gr.Gallery(
+            columns=8,
+            height="auto",
+            allow_preview=False,
+            object_fit="cover",
+            label="Past pictures",
+            show_label=False,
+            elem_id="history-gallery",
+            interactive=False,
+            buttons=[],
+        )
+        shown_page = gr.JSON(visible=False)
+        selected = gr.Textbox(visible=False)
+        detail = gr.HTML(elem_id="history-detail", padding=False)
+        use = gr.Button("Use these settings again", elem_id="use-settings", visible=False)
+    return HistoryPanel(
+        drop=drop,
+        dropped_words=dropped_words,
+        box=box,
+        opened=opened,
+        newest=newest,
+        search=search,
+        page=page,
+        refresh=refresh,
+        newer=newer,
+        older=older,
+        words=words,
+        gallery=gallery,
+        shown_page=shown_page,
+        selected=selected,
+        detail=detail,
+        use=use,
+    )
+
+
+def render(view: EngineView) -> dict[str, Update]:
+    """The newest picture's file once a run is over: where it changes, an open history shows its page anew."""
+    images = view.images.images if view.images and view.images.finished else ()
+    paths = [str(image.path) for image in images if isinstance(image, MadeImage)]
+    return {"history-newest": gr.update(value=paths[-1] if paths else "")}
+
+
+def page_words(page: HistoryPage, search: str) -> str:
+    """How many there are, which page this is, and which files could not be read."""
+    if page.num_pictures == 0 and search.strip():
+        words = f"<p class='quiet'>No picture has all of these words: {escape(search)}</p>"
+    elif page.num_pictures == 0:
+        words = "<p class='quiet'>No pictures here yet. Those you generate are kept in outputs, by day.</p>"
+    else:
+        words = (
+            f"<p class='quiet'>{counted(page.num_pictures, 'picture')}, page {page.number} of {page.num_pages}. "
+            "Press one to see it large.</p>"
+        )
+    names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")
+    unreadable = f"<p class='bad'>{len(page.unreadable)} could not be read: {escape(names)}</p>"
+    return words + (unreadable if page.unreadable else "")
+
+
+def picture_detail(path: Path) -> str:
+    """A past picture, large, with all that it was made with.
+
+    Raises:
+        PictureFileError: where it cannot be read.
+    """
+    record = read_picture_text(path).record
+    if record is None:
+        raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
+    rows = table(("What", "Value"), record_rows(record), caption=record.settings.prompt)
+    frame = picture_frame(path, name="past picture", alt=record.settings.prompt)
+    return (
+        f'<div class="detail"><figure class="card">{frame}<figcaption>{record_line(record, path)}</figcaption></figure>'
+        f"{rows}</div>"
+    )
+
+
+def taken_words(name: str, taken: PictureText) -> str:
+    """What a dropped picture brought, and what could not be taken over."""
+    skipped = "".join(f"<li>{escape(sentence)}</li>" for sentence in taken.skipped)
+    model = f" It was made with {escape(taken.model)}." if taken.model else ""
+    words = f"<p class='good'>The settings of {escape(name)} ({taken.source}) are in the form.{model}</p>"
+    return words + (f"<p>Not taken over:</p><ul>{skipped}</ul>" if skipped else "")
+
+
+def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> None:
+    """Connect search, pages, the gallery and both ways to use settings again."""
+    history = History(user_data.outputs)
+    filled = list(form.named().values())
+
+    def show(number: float, search: str) -> list[Any]:
+        with toasts():
+            page = history.page(max(1, int(number or 1)), per_page=PER_PAGE, search=search or "")
+            thumbnails = [
+                (str(thumbnail(past.path, cache=user_data.cache / "thumbnails")), past.record.settings.prompt[:60])
+                for past in page.pictures
+            ]
+        return [
+            page.number,
+            page_words(page, search or ""),
+            gr.update(value=thumbnails, selected_index=None),
+            [str(past.path) for past in page.pictures],
+            gr.update(interactive=page.number > 1),
+            gr.update(interactive=page.number < page.num_pages),
+        ]
+
+    def show_if_open(opened: bool, number: float, search: str) -> list[Any]:
+        return show(number, search) if opened else [gr.skip()] * 6
+
+    def select(paths: list[str] | None, event: gr.SelectData) -> list[Any]:
+        index = event.index if isinstance(event.index, int) else -1
+        if not paths or not 0 <= index < len(paths):
+            return [gr.skip()] * 3
+        with toasts():
+            path = _own_path(user_data, paths[index])
+            return [str(path), picture_detail(path), gr.update(visible=True)]
+
+    def use_selected(selected: str) -> list[Any]:
+        with toasts():
+            return form.filled_by(read_picture_text(_own_path(user_data, selected)).settings)
+
+    def use_dropped(file: str | None) -> list[Any]:
+        if file is None:
+            return [gr.skip()] * (len(filled) + 2)
+        with toasts():
+            try:
+                taken = read_picture_text(Path(file))
+            except PictureFileError as error:
+                return [*[gr.skip()] * len(filled), f"<p class='bad'>{escape(error)}</p>", None]
+            return [*form.filled_by(taken.settings), taken_words(Path(file).name, taken), None]
+
+    shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
+    panel.box.expand(show, [panel.page, panel.search], shown, **QUIET)
+    panel.box.expand(lambda: True, None, panel.opened, **QUIET)
+    panel.box.collapse(lambda: False, None, panel.opened, **QUIET)
+    panel.newest.change(show_if_open, [panel.opened, panel.page, panel.search], shown, **QUIET)
+    panel.refresh.click(show, [panel.page, panel.search], shown, **QUIET)
+    panel.search.submit(lambda search: show(1, search), panel.search, shown, **QUIET)
+    panel.newer.click(lambda number, search: show(number - 1, search), [panel.page, panel.search], shown, **QUIET)
+    panel.older.click(lambda number, search: show(number + 1, search), [panel.page, panel.search], shown, **QUIET)
+    panel.gallery.select(select, panel.shown_page, [panel.selected, panel.detail, panel.use], **QUIET)
+    panel.use.click(use_selected, panel.selected, filled, **QUIET)
+    panel.drop.upload(use_dropped, panel.drop, [*filled, panel.dropped_words, panel.drop], **QUIET)
+
+
+def _own_path(user_data: UserData, path: str) -> Path:
+    """A path that came from the page: only pictures of ours are read back.
+
+    Raises:
+        PictureFileError: for any other.
+    """
+    resolved = Path(path).resolve()
+    if not resolved.is_relative_to(user_data.outputs.resolve()) or resolved.suffix != ".png":
+        raise PictureFileError("That is not one of the studio's pictures.")
+    return resolved

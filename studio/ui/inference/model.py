@@ -1,0 +1,155 @@
+"""Which model, on which device: choosing, loading, and checking the device. Below all modes of the Inference tab."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference
+from studio.core.settings import ModelSettings, parse_settings
+from studio.core.text import escape, gigabytes
+from studio.engine.process.client import EngineClient
+from studio.engine.process.view import EngineView
+from studio.ui.shell.parts import QUIET, Update, table, toasts
+from studio.ui.shell.status import phase_words
+
+
+@dataclass(frozen=True)
+class ModelBox:
+    """Its components, by what they are for."""
+
+    model: gr.Textbox
+    precision: gr.Dropdown
+    prediction_type: gr.Dropdown
+    tf32: gr.Checkbox
+    load: gr.Button
+    cancel: gr.Button
+    check: gr.Button
+    shown: dict[str, gr.components.Component]
+
+
+def build() -> ModelBox:
+    """Lay both sections out."""
+    defaults, fields = ModelSettings(), ModelSettings.model_fields
+    with gr.Accordion("Model", open=False, elem_id="model-box"):
+        model = gr.Textbox(
+            defaults.model, label=fields["model"].title, info=fields["model"].description, interactive=True
+        )
+        with gr.Row(elem_classes="fields"):
+            precision, prediction = (
+                gr.Dropdown(
+                    choices,
+                    value=choices[0],
+                    label=fields[name].title,
+                    info=fields[name].description,
+                    interactive=True,
+                )
+                for name, choices in (
+                    ("precision", ["float32", "float16", "bfloat16"]),
+                    ("prediction_type", ["auto", "epsilon", "v_prediction"]),
+                )
+            )
+        tf32 = gr.Checkbox(defaults.tf32, label=fields["tf32"].title, info=fields["tf32"].description, interactive=True)
+        with gr.Row(elem_classes="actions"):
+            load = gr.Button("Load", elem_id="load-model", interactive=False)
+            cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
+        facts = gr.HTML(elem_id="model-facts", padding=False)
+    with gr.Accordion("Device check", open=False, elem_id="device-box"):
+        words = gr.HTML(elem_id="device-words")
+        check = gr.Button("Compare the device with the CPU", elem_id="check-device", interactive=False)
+    shown: dict[str, gr.components.Component] = {
+        "device": words,
+        "model-facts": facts,
+        "load": load,
+        "cancel-load": cancel,
+        "check": check,
+    }
+    return ModelBox(model, precision, prediction, tf32, load, cancel, check, shown)
+
+
+def render(view: EngineView) -> dict[str, Update]:
+    """What every shown part should be now."""
+    return {
+        "device": _device_words(view),
+        "model-facts": _model_facts(view),
+        "load": gr.update(interactive=view.phase in ("ready", "no model")),
+        "cancel-load": gr.update(interactive=view.phase == "loading" and not view.cancelling),
+        "check": gr.update(interactive=view.phase == "ready"),
+    }
+
+
+def _model_facts(view: EngineView) -> str:
+    """The loaded model; before it what goes on, or what went wrong."""
+    problem = f'<p class="bad" role="alert">{escape(view.problem)}</p>' if view.problem else ""
+    going_on = f"<p>{escape(' '.join(phase_words(view)))}</p>" if view.phase == "loading" else ""
+    facts = view.facts
+    if facts is None:
+        return problem + going_on
+    rows = [
+        ("Loaded", facts.model),
+        ("Revision", facts.model_revision or "–"),
+        ("From", facts.model_folder),
+        ("Parameters", f"{facts.parameters / 1e6:,.1f} million"),
+        ("Its own size", f"{facts.width} × {facts.height}"),
+        ("Precision", facts.precision.reason),
+    ]
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in facts.notes)
+    return problem + going_on + notes + table(("What", "Value"), rows, caption="Loaded model")
+
+
+def _device_words(view: EngineView) -> str:
+    check = view.device_check
+    if check is None:
+        return (
+            "<p>Not checked on this machine yet. A GPU is checked by itself when a model is first loaded on it: "
+            "operations at their real sizes, then a few U-Net steps, a VAE decode and a backward pass.</p>"
+        )
+    kind = "good" if check.passed else "bad"
+    words = f'<p class="{kind}">{escape(check.sentence)}</p><p class="quiet">checked on {check.checked_at:%d %B %Y}</p>'
+    return words + _device_table(check)
+
+
+def _device_table(check: DeviceCheck) -> str:
+    """Each part: how far from the CPU, what is allowed, the verdict, time and memory."""
+    chosen = check.chosen_attention
+    named: list[tuple[str, AttentionTrial | DeviceDifference, str]] = [
+        *((f"attention: {trial.label}", trial, "used" if trial is chosen else "") for trial in check.attention),
+        *((difference.part, difference, difference.consequence) for difference in check.differences),
+    ]
+    rows = [
+        (
+            name,
+            f"{part.difference:.1e}",
+            f"{part.limit:.0e}",
+            (f"right{', used' if note == 'used' else ''}" if part.passed else f"wrong{f': {note}' if note else ''}"),
+            "–" if part.seconds is None else f"{1000 * part.seconds:,.0f} ms",
+            "–" if part.memory_bytes is None else gigabytes(part.memory_bytes),
+        )
+        for name, part, note in named
+    ]
+    heads = ("Part", "Difference", "Allowed", "Verdict", "Time", "Memory")
+    return table(heads, rows, caption="Device beside CPU") if rows else ""
+
+
+def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the buttons."""
+
+    def load(model: str, precision: str, prediction_type: str, tf32: bool) -> None:
+        values = {"model": model.strip(), "precision": precision, "prediction_type": prediction_type, "tf32": tf32}
+        with toasts():
+            engine.load(parse_settings(ModelSettings, values))
+
+    def check() -> None:
+        with toasts():
+            engine.check_device()
+
+    named = {
+        "model": box.model,
+        "precision": box.precision,
+        "prediction_type": box.prediction_type,
+        "tf32": box.tf32,
+    }
+    then_refresh(box.load.click(load, inputs_kwargs=named, **QUIET))
+    then_refresh(box.cancel.click(engine.cancel, **QUIET))
+    then_refresh(box.check.click(check, **QUIET))

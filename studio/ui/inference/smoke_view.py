@@ -1,0 +1,128 @@
+"""What the smoke test shows: a verdict, three picture cards, tables. From facts to HTML, no gradio."""
+
+from pathlib import Path
+
+from studio.core.results import InvalidPicture, SavedReport, SmokeReport
+from studio.core.settings import SEED_REPORT_PROMPTS
+from studio.core.text import escape
+from studio.engine.process.messages import Picture
+from studio.engine.process.view import EngineView
+from studio.images.smoke_report import (
+    JSON_NAME,
+    MARKDOWN_NAME,
+    MEMORY_HEAD,
+    memory_rows,
+    picture_facts,
+    settings_rows,
+    time_rows,
+)
+from studio.ui.shell.images import empty_frame, picture_frame, running_frame
+from studio.ui.shell.parts import download_link, table
+from studio.ui.shell.status import phase_words
+
+
+def verdict(view: EngineView) -> str:
+    """On top: what went wrong, what is going on, and PASS or FAIL of the last test and why."""
+    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
+    boxes = [_box(*phase_words(view))] if view.phase != "ready" or view.report is None else []
+    if view.report is not None and view.phase != "smoke test":
+        boxes.append(_verdict_box(view.report.report))
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(view))
+    return problem + "".join(boxes) + notes
+
+
+def _box(title: str, words: str, *, kind: str = "") -> str:
+    return f'<div class="verdict {kind}" role="status"><b>{escape(title)}</b> <span>{escape(words)}</span></div>'
+
+
+def _verdict_box(report: SmokeReport) -> str:
+    word, _, words = report.verdict.partition(": ")
+    when = f"{report.started_at:%d %B %Y, %H:%M}"
+    kind = "" if report.cancelled else "pass" if report.passed else "fail"
+    return _box(f"{word}:", f"{words} ({report.engine.model}, {when})", kind=kind)
+
+
+def _notes(view: EngineView) -> tuple[str, ...]:
+    """What the user should know of the loaded model: a precision that was raised, how the model was found."""
+    if view.facts is None:
+        return ()
+    raised = (view.facts.precision.reason,) if view.facts.precision.raised else ()
+    return (*raised, *view.facts.notes)
+
+
+def card(view: EngineView, index: int) -> str:
+    """Picture `index`: finished, in the making with its preview, or still to come. Its frame never changes size."""
+    picture, folder = _picture(view, index)
+    prompt = picture.prompt if picture else _prompt(view, index)
+    if isinstance(picture, InvalidPicture):
+        frame, under = empty_frame("✗", "not valid, and so not shown"), _picture_words(picture)
+    elif picture and folder:
+        frame = picture_frame(folder / picture.file, name=f"picture {index + 1}", alt=prompt)
+        under = _picture_words(picture)
+    elif view.phase == "smoke test" and view.step and view.step.picture == index:
+        frame, under = running_frame(view), f"<p>step {view.step.step} of {view.step.num_steps}</p>"
+    else:
+        frame, under = empty_frame(str(index + 1), "not made yet"), ""
+    return (
+        f'<figure class="card">{frame}<figcaption><p class="prompt">{escape(prompt)}</p>{under}</figcaption></figure>'
+    )
+
+
+def _picture(view: EngineView, index: int) -> tuple[Picture | None, Path | None]:
+    """The finished picture and its folder: of the running test, else of the last report."""
+    if view.report is not None:
+        pictures = view.report.report.pictures
+        return (pictures[index], view.report.folder) if index < len(pictures) else (None, None)
+    done = next((event for event in view.pictures if event.picture == index), None)
+    return (done.record, done.folder) if done else (None, None)
+
+
+def _prompt(view: EngineView, index: int) -> str:
+    if view.report is not None:
+        return view.report.report.settings.prompts[index]
+    return view.smoke_settings.prompts[index] if view.smoke_settings else SEED_REPORT_PROMPTS[index]
+
+
+def _facts_table(picture: Picture) -> str:
+    """The table of one picture: what it is, and what each check saw."""
+    rows = [] if isinstance(picture, InvalidPicture) else [(name, value) for name, value in picture_facts(picture)]
+    cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
+    for check in picture.checks:
+        kind, sign, word = ("good", "✓", "") if check.passed else ("bad", "✗", "FAIL: ")
+        cells += (
+            f'<tr class="{kind}"><th scope="row"><span aria-label="{"passed" if check.passed else "failed"}">{sign}'
+            f"</span> {escape(check.name)}</th><td>{word}{escape(check.finding)}</td></tr>"
+        )
+    return f"<table>{cells}</table>"
+
+
+def _picture_words(picture: Picture) -> str:
+    error = f'<p class="bad">{escape(picture.error)}</p>' if isinstance(picture, InvalidPicture) else ""
+    return error + _facts_table(picture)
+
+
+def details(saved: SavedReport | None) -> str:
+    """The tables of the whole report; empty before the first one."""
+    if saved is None:
+        return ""
+    report = saved.report
+    return (
+        '<div class="tables">'
+        + table(("What", "Time"), time_rows(report), caption="Time")
+        + table(MEMORY_HEAD, memory_rows(report), caption="Memory")
+        + table(("What", "Value"), settings_rows(report), caption="Settings")
+        + table(("What", "Version"), list(report.versions.items()), caption="Versions")
+        + "</div>"
+    )
+
+
+def downloads(saved: SavedReport | None) -> str:
+    """Links that save the report; empty before the first one."""
+    if saved is None:
+        return ""
+    return (
+        '<div class="downloads">'
+        + download_link(saved.folder / MARKDOWN_NAME, "Report (Markdown)", media_type="text/markdown")
+        + download_link(saved.folder / JSON_NAME, "Report (JSON)", media_type="application/json")
+        + f'<span class="quiet">saved in {escape(saved.folder)}</span></div>'
+    )

@@ -1,0 +1,98 @@
+"""The Inference tab: three modes (Smoke test, Generate, Compare), and below them the model, the device, the story."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.cli.jobs import JobLine
+from studio.core.paths import black_pictures_page
+from studio.engine.process.client import EngineClient
+from studio.engine.process.view import EngineView
+from studio.loras.library import LoraLibrary
+from studio.training.session import TrainingDesk
+from studio.ui.inference import compare as compare_mode
+from studio.ui.inference import generate as generate_mode
+from studio.ui.inference import history as history_panel
+from studio.ui.inference import loras as lora_panel
+from studio.ui.inference import model as model_box
+from studio.ui.inference import smoke as smoke_mode
+from studio.ui.shell import taken_box
+from studio.ui.shell.ahead import JobsAhead
+from studio.ui.shell.parts import QUIET, Update
+
+
+@dataclass(frozen=True)
+class InferenceTab:
+    """The tab's modes and sections."""
+
+    taken: taken_box.TakenBox
+    smoke: smoke_mode.SmokeMode
+    generate: generate_mode.GenerateMode
+    generate_tab: gr.Tab
+    history: history_panel.HistoryPanel
+    compare: compare_mode.CompareMode
+    loras: lora_panel.LoraPanel
+    model: model_box.ModelBox
+    start: gr.Button
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        """Every part that a refresh keeps true, by its name."""
+        parts = (self.taken, self.smoke, self.generate, self.history, self.compare, self.loras, self.model)
+        return {name: part for group in parts for name, part in group.shown.items()} | {"start": self.start}
+
+
+def build() -> InferenceTab:
+    """Lay the tab out."""
+    start = gr.Button("Start the engine", elem_id="start-engine", visible=False, variant="primary")
+    taken = taken_box.build()
+    with gr.Tabs(elem_id="modes"):
+        with gr.Tab("Smoke test", id="smoke-test"):
+            smoke = smoke_mode.build()
+        with gr.Tab("Generate", id="generate") as generate_tab:
+            generate = generate_mode.build()
+            history = history_panel.build()
+        with gr.Tab("Compare", id="compare"):
+            compare = compare_mode.build()
+    loras = lora_panel.build()
+    model = model_box.build()
+    with gr.Accordion("Why float32? The story of the black pictures", open=False, elem_id="black-pictures"):
+        gr.Markdown(black_pictures_page().read_text(encoding="utf-8"))
+    return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, model, start)
+
+
+def render(view: EngineView, library: LoraLibrary, jobs: Sequence[JobLine], ahead: JobsAhead) -> dict[str, Update]:
+    """What every shown part of the tab should be now."""
+    names = library.names()
+    return {
+        **taken_box.render(view, jobs, ahead),
+        **smoke_mode.render(view),
+        **generate_mode.render(view, names),
+        **history_panel.render(view),
+        **compare_mode.render(view, names),
+        **lora_panel.render(view, library),
+        **model_box.render(view),
+        "start": gr.update(visible=view.phase in ("gone", "off")),
+    }
+
+
+def wire(
+    tab: InferenceTab,
+    engine: EngineClient,
+    trainings: TrainingDesk,
+    ahead: JobsAhead,
+    *,
+    then_refresh: Callable[[Any], None],
+) -> None:
+    """Connect every mode and section."""
+    user_data = trainings.user_data
+    taken_box.wire(tab.taken, engine, ahead, trainings.jobs, then_refresh=then_refresh)
+    smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
+    generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
+    history_panel.wire(tab.history, user_data, form=tab.generate.form)
+    compare_mode.wire(tab.compare, engine, user_data, then_refresh=then_refresh)
+    lora_panel.wire(tab.loras, engine, LoraLibrary(user_data.loras), then_refresh=then_refresh)
+    model_box.wire(tab.model, engine, then_refresh=then_refresh)
+    then_refresh(tab.start.click(engine.start, **QUIET))

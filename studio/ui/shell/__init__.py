@@ -1,0 +1,1 @@
+"""What all tabs share: server, header, refresh, parts."""

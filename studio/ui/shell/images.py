@@ -1,0 +1,154 @@
+"""Pictures that we made ourselves, small enough to be sent with the page: nothing on the disk is served for them.
+
+Small copies of a run's pictures in a folder that the page may serve: what is sent is their addresses alone.
+Pictures as HTML: finished, in the making, not valid, still to come. Their frames never change size.
+"""
+
+import hashlib
+import io
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import quote
+
+from PIL import Image
+
+from studio.core.results import Check, ImageRecord
+from studio.core.text import duration, escape
+from studio.datasets.inspection import save_thumbnail, thumbnail_path
+from studio.engine.process.view import EngineView
+from studio.images.a1111 import scheduler_name
+from studio.ui.shell.parts import data_url, download_link
+
+THUMBNAIL_PIXELS = 192
+
+
+def small_picture_url(path: Path, *, pixels: int = THUMBNAIL_PIXELS) -> str:
+    """A picture with its longer side made that small, as a URL; "" where it is gone, or too large to be opened."""
+    try:
+        return _small(path, path.stat().st_mtime_ns, pixels)
+    except (OSError, Image.DecompressionBombError):
+        return ""
+
+
+@lru_cache(maxsize=128)
+def _small(path: Path, _modified_ns: int, pixels: int) -> str:
+    with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
+        image.draft("RGB", (pixels, pixels))
+        small = image.convert("RGB")
+    small.thumbnail((pixels, pixels))
+    content = io.BytesIO()
+    small.save(content, format="JPEG", quality=88)
+    return data_url(content.getvalue(), "image/jpeg")
+
+
+TRAINING_THUMBNAIL_PIXELS = 256
+
+
+def run_thumbnail_url(picture: Path, folder: Path) -> str:
+    """Where the page finds a small copy of a picture that we made; it is made when it is first asked for.
+
+    Raises:
+        OSError: where the picture cannot be read, or there is no room for the copy.
+    """
+    # A resumed run makes a picture again under its old name.
+    known_by = f"{picture} {picture.stat().st_mtime_ns}"
+    name = hashlib.blake2b(known_by.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    small = folder / name[:2] / f"{name}.jpg"
+    if not small.is_file():
+        with Image.open(picture, formats=["PNG"]) as image:
+            copy = image.convert("RGB")
+        copy.thumbnail((TRAINING_THUMBNAIL_PIXELS, TRAINING_THUMBNAIL_PIXELS))
+        save_thumbnail(copy, small)
+    return _address(small)
+
+
+def training_thumbnail_url(sha256: str, background: str, folder: Path) -> str:
+    """Where the page finds the small copy of a training picture that its check left; "" where it is gone.
+
+    A stranger's picture is never decoded here.
+    """
+    small = thumbnail_path(folder, sha256, background)
+    return _address(small) if small.is_file() else ""
+
+
+def _address(path: Path) -> str:
+    return f"gradio_api/file={quote(str(path))}"
+
+
+def picture_frame(path: Path, *, name: str, alt: str) -> str:
+    """A finished picture that opens large."""
+    if not path.is_file():
+        return empty_frame("?", f"{path.name} is no longer in its folder")
+    url = data_url(path.read_bytes(), "image/png")
+    return (
+        f'<button class="frame zoom" type="button" aria-label="Enlarge {escape(name)}">'
+        f'<img src="{url}" alt="{escape(alt)}"></button>'
+    )
+
+
+def running_frame(view: EngineView) -> str:
+    """The picture in the making: its last preview, and a bar."""
+    step = view.step
+    if step is None:
+        return empty_frame("…", "about to begin")
+    share = 100 * step.step / step.num_steps
+    preview = (
+        f'<img class="preview" src="data:image/png;base64,{view.preview_png}" alt="Preview">'
+        if view.preview_png
+        else '<span class="sign">…</span>'
+    )
+    return (
+        f'<div class="frame">{preview}<div class="bar" role="progressbar" aria-label="Steps" aria-valuemin="0" '
+        f'aria-valuemax="{step.num_steps}" aria-valuenow="{step.step}"><span style="width:{share:.0f}%"></span>'
+        "</div></div>"
+    )
+
+
+def empty_frame(sign: str, words: str) -> str:
+    """A place for a picture."""
+    return (
+        f'<div class="frame empty"><span class="sign" aria-hidden="true">{escape(sign)}</span>'
+        f"<span>{escape(words)}</span></div>"
+    )
+
+
+def check_marks(checks: tuple[Check, ...]) -> str:
+    """`✓ latents ✓ decoded ✓ picture`, each with what was seen."""
+    marks = []
+    for check in checks:
+        kind, sign, word = ("good", "✓", "passed") if check.passed else ("bad", "✗", "failed")
+        marks.append(
+            f'<span class="{kind}" title="{escape(check.finding)}"><span aria-label="{word}">{sign}</span> '
+            f"{escape(check.name)}</span>"
+        )
+    return f'<span class="marks">{" ".join(marks)}</span>'
+
+
+def record_line(record: ImageRecord, path: Path) -> str:
+    """Under a picture: its checks, its time, its seed, and a link that saves it."""
+    return (
+        f'<p class="facts">{check_marks(record.checks)} <span>{duration(record.timings.total_seconds)}</span> '
+        f"<span>seed {record.settings.seed}</span> "
+        f"{download_link(path, 'Save', media_type='image/png')}</p>"
+    )
+
+
+def record_rows(record: ImageRecord) -> list[tuple[str, str]]:
+    """All that a picture was made with, as rows of a table."""
+    settings = record.settings
+    loras = ", ".join(f"{lora.name} {lora.strength:g}" for lora in record.loras) or "none"
+    guidance = f"{settings.guidance_scale:g}"
+    if (settings.guidance_start, settings.guidance_end) != (0, 1):
+        guidance += f", from {settings.guidance_start:.0%} to {settings.guidance_end:.0%} of the steps"
+    return [
+        ("Negative prompt", settings.negative_prompt or "none"),
+        ("Seed", str(settings.seed)),
+        ("Size", f"{record.width} × {record.height}"),
+        ("Steps", str(settings.num_inference_steps)),
+        ("Guidance", guidance),
+        ("Scheduler", scheduler_name(record)),
+        ("LoRAs", loras),
+        ("Model", record.model + (f" @ {record.model_revision[:8]}" if record.model_revision else "")),
+        ("Time", f"{duration(record.timings.total_seconds)} on {record.device}, {record.precision}"),
+        ("Made", f"{record.made_at:%d %B %Y, %H:%M}"),
+    ]

@@ -1,0 +1,137 @@
+"""How events of the page are wired where nobody outside is to call them.
+
+Parts of the page that change while something runs: its own script writes them, from one small request.
+
+Of every component that an event of Gradio's is about, changed or not, Gradio makes a new one on the server and looks
+for it in the whole page: at one look a second that costs a training a tenth of its pace.
+Small pieces of HTML. Every text that a user or a file supplies goes through `escape()`.
+What went wrong with what a person just did, as a toast.
+Sending the page only what changed: each part of it carries a digest, and the page says which ones it has.
+Colours and type of the page: one accent, two weights, the system's own fonts (nothing is fetched).
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+
+from studio.core.errors import StudioError, system_error_sentence
+from studio.core.paths import assets_folder
+from studio.core.text import escape
+
+# No entry in the page's API, and no spinner over what it changes: for Gradio's event listeners, as `**QUIET`.
+QUIET: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden"}
+
+_MOUNTED = 'document.dispatchEvent(new Event("studio:live-part"));'
+
+
+def live_html(name: str, *, js_on_load: str = "", min_width: int | None = None) -> gr.HTML:
+    """A place that the page's script keeps true, known by `name` to `Polling` and as an id to everything else."""
+    place = f'<div class="live" data-live="{name}"></div>'
+    return gr.HTML(place, elem_id=name, padding=False, min_width=min_width, js_on_load=js_on_load + _MOUNTED)
+
+
+def follower(elem_id: str) -> gr.HTML:
+    """The script itself, in a hidden component: Gradio gives it what each refresh brought."""
+    script = (assets_folder() / "live.js").read_text(encoding="utf-8")
+    return gr.HTML(elem_id=elem_id, visible="hidden", padding=False, js_on_load=script)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> str:
+    """A table with a caption for those who cannot see it; `PASS` and `FAIL` cells get their colour."""
+    head_cells = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="table-frame" tabindex="0" role="group" aria-label="{escape(caption)}"><table>'
+        f"<caption>{escape(caption)}</caption><thead><tr>{head_cells}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(value: str) -> str:
+    word = value.partition(":")[0].upper()
+    kind = {"PASS": ' class="good"', "FAIL": ' class="bad"'}.get(word, "")
+    return f"<td{kind}>{escape(value)}</td>"
+
+
+def data_url(content: bytes, media_type: str) -> str:
+    """The bytes as a URL that needs no route of its own, so nothing on the disk is ever served."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def download_link(path: Path, label: str, *, media_type: str) -> str:
+    """A link that saves a file which we made; empty where it is no longer there."""
+    if not path.is_file():
+        return ""
+    url = data_url(path.read_bytes(), media_type)
+    return f'<a class="link-button" download="{escape(path.name)}" href="{url}">{escape(label)}</a>'
+
+
+@contextmanager
+def toasts() -> Iterator[None]:
+    """Turn an error of ours, or of the disk, into a toast; toasts render markup, so the text is escaped."""
+    try:
+        yield
+    except StudioError as error:
+        raise gr.Error(escape(error), duration=8, print_exception=False) from error
+    except OSError as error:
+        raise gr.Error(escape(system_error_sentence(error)), duration=8, print_exception=False) from error
+
+
+# A part's new value or properties, as a gradio event listener returns them: never a component, whose `repr`
+# does not show its properties.
+Update = str | dict[str, Any]
+Seen = dict[str, str]
+
+
+def changed_parts(parts: Mapping[str, Update], seen: Seen | None) -> tuple[list[Update], Seen]:
+    """Replace every part that the page already shows by `gr.skip()`; also return what it will have seen then."""
+    now = digests_of(parts)
+    before = seen or {}
+    updates = [gr.skip() if before.get(name) == now[name] else update for name, update in parts.items()]
+    return updates, now
+
+
+def digests_of(parts: Mapping[str, Update]) -> Seen:
+    """A digest of each part, by its name."""
+    return {name: digest_of(update if isinstance(update, str) else repr(update)) for name, update in parts.items()}
+
+
+def digest_of(words: str) -> str:
+    """Sixteen hexadecimal digits."""
+    return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+SYSTEM_FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+
+
+def make_theme() -> gr.themes.Base:
+    """Gradio's base theme in our colours; `assets/studio.css` does the rest."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        font=SYSTEM_FONT,
+        font_mono=SYSTEM_MONO,
+        spacing_size=gr.themes.sizes.spacing_md,
+        radius_size=gr.themes.sizes.radius_md,
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+        button_primary_text_color="white",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+    )

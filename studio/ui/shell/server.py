@@ -1,0 +1,277 @@
+"""Refuses what plain Gradio takes: what another site's page sends, and a URL where a file is meant.
+
+Serving the page: private by default, no word to anyone outside, and away cleanly when told to stop.
+"""
+
+import os
+import re
+import signal
+import socket
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from studio.core.errors import SettingsError
+from studio.core.paths import UserData, assets_folder
+from studio.core.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
+from studio.datasets.session import DatasetDesk
+from studio.engine.process.client import EngineClient
+from studio.images.prompts import TokenCounter
+from studio.jobs.worker import ensure_worker
+from studio.training.session import TrainingDesk
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+# Gradio's file routes take URLs too, and look their hosts up at a name server on the net. Our page has none.
+URL_AS_FILE = re.compile(r"/(file[=/]|proxy=)[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+
+
+class OriginGuard:
+    """Answers 403 to a request that changes something and comes from another origin, or that names a URL as a file.
+
+    Browsers name the origin on every request that changes something; programs that are not browsers name none
+    and pass.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _is_refused(scope):
+            refusal = PlainTextResponse("LoRA Studio only takes requests from its own page.", status_code=403)
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _is_refused(scope: Scope) -> bool:
+    if URL_AS_FILE.search(scope["path"]):
+        return True
+    return scope["method"] not in SAFE_METHODS and _is_foreign(Headers(scope=scope))
+
+
+def _is_foreign(headers: Headers) -> bool:
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return True
+    origin = headers.get("origin")
+    # Compared as text, so that a malformed origin is simply a foreign one. Host alone cannot tell the scheme.
+    return origin is not None and origin not in (f"http://{headers.get('host')}", f"https://{headers.get('host')}")
+
+
+FIRST_PORT, LAST_PORT = 7860, 7959
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
+
+
+def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData) -> None:
+    """Serve until SIGTERM or Ctrl+C; then end the engine too.
+
+    Raises:
+        SettingsError: where the port is taken, or `listen` has no passwords.
+    """
+    logins = read_logins(settings)
+    address = "0.0.0.0" if settings.listen else "127.0.0.1"
+    port = choose_port(address, settings.port)
+    cache = _prepare_environment(user_data)
+    engine = EngineClient(user_data, model=model, cpu_only=settings.cpu)
+    desk = DatasetDesk(user_data, count_tokens=_token_counter(engine))
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with _past_all_proxies():
+        _launch(engine, desk, user_data, address=address, port=port, logins=logins, cpu_only=settings.cpu)
+    url = f"http://127.0.0.1:{port}"
+    others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
+    print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
+    ensure_worker(user_data)  # jobs that waited when the machine was switched off go on
+    engine.start()
+    desk.restore()
+    if settings.open_browser:
+        webbrowser.open(url)
+    try:
+        while not stopping.wait(1.0):  # in slices: Windows hears Ctrl+C only between them
+            pass
+    finally:
+        print("Stopping.", flush=True)
+        desk.close()
+        engine.stop()
+        cache.cleanup()
+
+
+def read_logins(settings: ServerSettings) -> list[tuple[str, str]] | None:
+    """The user:password lines of the auth file; None where there is no file.
+
+    Raises:
+        SettingsError: where `listen` is asked for without a file, or the file holds no login.
+    """
+    if settings.auth_file is None:
+        if settings.listen:
+            raise SettingsError(
+                "listen opens the studio to other machines, so it needs auth_file, got none. Write a text file "
+                "with one user:password on each line and start again with --listen --auth-file FILE."
+            )
+        return None
+    try:
+        lines = settings.auth_file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"auth_file must be a readable text file, got {settings.auth_file} ({error}).") from error
+    logins = []
+    for number, line in enumerate(lines, start=1):
+        user, _, password = line.strip().partition(":")
+        if line.strip() and not (user and password):
+            raise SettingsError(f"auth_file must hold user:password lines, got none in line {number} of it.")
+        if line.strip():
+            logins.append((user, password))
+    if not logins:
+        raise SettingsError(f"auth_file must hold at least one user:password line, got {settings.auth_file} without.")
+    return logins
+
+
+def choose_port(address: str, wanted: int | None) -> int:
+    """The wanted port, or the first free one from 7860.
+
+    Raises:
+        SettingsError: where it is taken, or all are.
+    """
+    if wanted is not None:
+        if not _is_free(address, wanted):
+            raise SettingsError(
+                f"port must be free, got {wanted}, which another program uses (perhaps another studio). "
+                "Choose another with --port, or leave it out to take the next free one."
+            )
+        return wanted
+    for port in range(FIRST_PORT, LAST_PORT + 1):
+        if _is_free(address, port):
+            return port
+    raise SettingsError(
+        f"port must be free, but all from {FIRST_PORT} to {LAST_PORT} are used. Choose one with --port."
+    )
+
+
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if os.name != "nt":  # there it would let us share the port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
+def allowed_hosts(listen: bool) -> list[str]:
+    """The Host names we answer to. Any other may be a foreign site whose name was pointed at this machine."""
+    hosts = list(LOOPBACK_HOSTS)
+    if listen:
+        name = socket.gethostname()
+        hosts += [name, f"{name}.local", socket.getfqdn()]
+        hosts += [a.address for group in psutil.net_if_addrs().values() for a in group if a.family == socket.AF_INET]
+    return list(dict.fromkeys(hosts))
+
+
+def _prepare_environment(user_data: UserData) -> tempfile.TemporaryDirectory[str]:
+    """What gradio reads when it is imported: no analytics, its files in our cache."""
+    folder = user_data.cache / "page"
+    folder.mkdir(parents=True, exist_ok=True)
+    _purge(folder)
+    cache = tempfile.TemporaryDirectory(dir=folder, prefix=f"{os.getpid()}-", ignore_cleanup_errors=True)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = cache.name
+    os.chdir(cache.name)  # gradio serves files below the working folder
+    return cache
+
+
+@contextmanager
+def _past_all_proxies() -> Iterator[None]:
+    """While it is imported and launched, gradio fails on a proxy of a kind that it does not know, and asks its own
+    server for a sign of life through any other. The engine and the jobs, which download, find the proxies again.
+    """
+    names = ("NO_PROXY", "no_proxy")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ.update(dict.fromkeys(names, "*"))
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+def _purge(folder: Path) -> None:
+    """Remove what studios that no longer run left in the cache (a killed one cannot clean up)."""
+    for leftover in folder.iterdir():
+        pid = leftover.name.partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            for path in sorted(leftover.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+            leftover.rmdir()
+
+
+def _token_counter(engine: EngineClient) -> Callable[[str], int]:
+    """Counts a caption's tokens as the loaded model would; with the shipped model's tokenizer before one is loaded."""
+    shipped = assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json"
+    return lambda caption: TokenCounter(engine.view.tokenizer_file or shipped).count_plain(caption)
+
+
+def _launch(
+    engine: EngineClient,
+    desk: DatasetDesk,
+    user_data: UserData,
+    *,
+    address: str,
+    port: int,
+    logins: list[tuple[str, str]] | None,
+    cpu_only: bool,
+) -> None:
+    """Build the page and serve it from a thread."""
+    # Imported here: gradio reads its environment, set above, when it is imported.
+    import gradio
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from studio.ui.shell.app import build_app
+    from studio.ui.shell.lean_server import begin_page_with, look_less_often, server_built_at_launch
+    from studio.ui.shell.parts import make_theme
+    from studio.ui.shell.server import OriginGuard
+
+    trainings = TrainingDesk(user_data)
+    served = [desk.thumbnails, trainings.thumbnails]  # pictures that we encoded ourselves, and nothing else
+    for folder in served:
+        folder.mkdir(parents=True, exist_ok=True)
+    gradio.set_static_paths(served)
+    with server_built_at_launch():
+        app = build_app(engine, desk, trainings, user_data, cpu_only=cpu_only)
+        app.queue(default_concurrency_limit=4, max_size=32)
+    look_less_often(app)
+    begin_page_with((assets_folder() / "lean_page.js").read_text(encoding="utf-8"))
+    app.launch(
+        server_name=address,
+        server_port=port,
+        auth=logins,
+        share=False,
+        theme=make_theme(),
+        css_paths=[assets_folder() / "studio.css"],
+        js=(assets_folder() / "studio.js").read_text(encoding="utf-8"),
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        max_file_size="8gb",
+        show_error=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        inbrowser=False,
+        footer_links=["settings"],
+        app_kwargs={
+            "middleware": [
+                Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(address != "127.0.0.1")),
+                Middleware(OriginGuard),
+            ]
+        },
+    )

@@ -1,0 +1,185 @@
+"""The queue in the line at the top: which job has its turn, how far it is, and how many wait behind it.
+
+The line at the top: what is loaded, on what, how much memory, what is running.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import psutil
+
+from studio.cli.jobs import JobLine
+from studio.core.text import counted, duration, escape, gigabytes
+from studio.engine.process.view import EngineView, Phase
+
+KIND_WORDS: Mapping[str, str] = {"train": "training"}  # a kind that is not here is called by its own name
+KIND_UNITS: Mapping[str, str] = {"batch": "picture"}
+KIND_TABS: Mapping[str, str] = {"train": "Training", "batch": "Batch"}
+
+
+def jobs_words(jobs: Sequence[JobLine]) -> str:
+    """`● training shoes-white 312/3,000 · 1 h 12 min left + 2 waiting`, a link to its tab; empty without work."""
+    running = next((line for line in jobs if line.job.state == "running"), None)
+    waiting = [line for line in jobs if line.job.state == "queued"]
+    if running is None and not waiting:
+        return ""
+    words = "" if running is None else f"{job_name(running)} {_progress(running)}"
+    behind = f" + {len(waiting)} waiting" if waiting else ""
+    first = running or waiting[0]
+    tab = job_tab(first)
+    return (
+        f'<a class="item activity busy" href="#{tab.lower()}" data-tab="{tab}" title="{escape(first.message)}">'
+        f'<span class="dot" aria-hidden="true"></span>'
+        f"{escape(words + behind if words else counted(len(waiting), 'job') + ' waiting')}</a>"
+    )
+
+
+def job_name(line: JobLine) -> str:
+    """`training shoes-white`."""
+    return f"{KIND_WORDS.get(line.job.kind, line.job.kind)} {line.job.short_title}"
+
+
+def job_tab(line: JobLine) -> str:
+    """The tab that tells more of it."""
+    return KIND_TABS.get(line.job.kind, "Training")
+
+
+def job_unit(line: JobLine) -> str:
+    """What it counts: `step`, `picture`."""
+    return KIND_UNITS.get(line.job.kind, "step")
+
+
+def _progress(line: JobLine) -> str:
+    if line.job.asked:
+        return f"is asked to {line.job.asked}"
+    if line.run_state in ("new", "waiting"):
+        return "waits for its turn"
+    if line.run_state == "preparing":
+        return "is being prepared"
+    left = f" · {duration(line.remaining_seconds)} left" if line.remaining_seconds is not None else ""
+    return f"{line.step:,}/{line.num_steps:,}{left}"
+
+
+NEARLY_FULL = 0.9  # of all memory: from here on a Mac swaps, and training slows to a crawl
+
+
+def model_words(view: EngineView) -> str:
+    """The model, the device, the precision, and behind ⓘ why it is that precision."""
+    if view.facts is None:
+        return f'<span class="item">model <b>{escape(view.model)}</b></span>'
+    facts = view.facts
+    precision = facts.precision.precision
+    revision = f" @ {escape(facts.model_revision[:8])}" if facts.model_revision else ""
+    return (
+        f'<span class="item">model <b>{escape(facts.model)}</b>{revision}</span>'
+        f'<span class="item"><b>{escape(facts.device_name)}</b> · <b>{escape(precision)}</b>'
+        f'<details class="why"><summary aria-label="Why {escape(precision)}?">i</summary>'
+        f"<p>{escape(facts.precision.reason)} "
+        '<a href="#black-pictures" data-tab="Inference" data-open="black-pictures">The whole story</a></p>'
+        "</details></span>"
+    )
+
+
+def memory_words(view: EngineView) -> str:
+    """Memory in use on the whole machine, as a meter and in words; that of a GPU of its own beside it."""
+    system = psutil.virtual_memory()
+    used, total = system.total - system.available, system.total
+    share = used / total
+    kind = "full" if share > NEARLY_FULL else "fine"
+    warning = " · nearly full" if share > NEARLY_FULL else ""
+    return (
+        f'<span class="item memory {kind}">memory <span class="meter" role="meter" aria-label="Memory in use" '
+        f'aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{used}" '
+        f'aria-valuetext="{gigabytes(used)} of {gigabytes(total)}"><span style="width:{100 * share:.0f}%"></span>'
+        f"</span><b>{used / 2**30:.1f} of {gigabytes(total)}</b>{warning}{_accelerator_words(view)}</span>"
+    )
+
+
+def _accelerator_words(view: EngineView) -> str:
+    """A GPU's memory as the engine last told it; empty on a CPU, and once the engine is gone."""
+    memory = view.memory
+    if view.facts is None or memory is None or memory.accelerator_allocated_bytes is None:
+        return ""
+    limit = memory.accelerator_limit_bytes
+    of = f" of {gigabytes(limit)}" if limit else ""
+    return f" · GPU <b>{memory.accelerator_allocated_bytes / 2**30:.1f}{of}</b>"
+
+
+def activity_words(view: EngineView, *, owner_is_told: bool = False) -> str:
+    """What the engine does, as a link to its tab; in words for people who do not see the dot.
+
+    `owner_is_told`: the job that has the device stands beside it already.
+    """
+    waiting = "engine waits" if owner_is_told else f"waiting for the device: {view.owner} has it"
+    words = {
+        "off": "engine off",
+        "starting": "engine is starting (about 10 s)",
+        "waiting": waiting,
+        "loading": f"loading {view.model}{download_words(view)}",
+        "ready": "ready",
+        "device check": "checking the device",
+        "no model": "no model loaded",
+        "gone": "engine stopped",
+    }.get(view.phase) or progress_words(view)
+    mode = f' data-mode="{MODES[view.phase]}"' if view.phase in MODES else ""
+    kind = "busy" if view.active else "idle" if view.phase == "ready" else "wrong"
+    return (
+        f'<span role="status"><a class="item activity {kind}" href="#inference" data-tab="Inference"{mode}>'
+        f'<span class="dot" aria-hidden="true"></span>{escape(words)}</a></span>'
+    )
+
+
+MODES: dict[Phase, str] = {"smoke test": "Smoke test", "generating": "Generate", "comparing": "Compare"}
+RUN_NAMES: dict[Phase, str] = {"smoke test": "smoke test", "generating": "generating", "comparing": "comparing"}
+
+
+def progress_words(view: EngineView) -> str:
+    """`smoke test: picture 2 of 3, step 12 of 25, 4.1 s left`."""
+    name, step = RUN_NAMES[view.phase], view.step
+    if view.cancelling:
+        return f"{name}: stopping after this step"
+    if step is None:
+        return f"{name}: on to the next picture" if view.finished_pictures else f"{name}: on to the first picture"
+    left = f", {duration(seconds_left(view))} left" if step.step > 1 else ""
+    return f"{name}: picture {step.picture + 1} of {step.num_pictures}, step {step.step} of {step.num_steps}{left}"
+
+
+def seconds_left(view: EngineView) -> float:
+    """A forecast from the running picture's own pace: its steps, and those of the pictures after it."""
+    step = view.step
+    if step is None:
+        return 0.0
+    steps_left = step.num_steps - step.step + (step.num_pictures - 1 - step.picture) * step.num_steps
+    return steps_left * step.elapsed_seconds / step.step
+
+
+def download_words(view: EngineView) -> str:
+    """`: 1.2 of 4.3 GB, 3 min 05 s left` while a model is downloaded; else empty."""
+    download = view.download
+    if download is None or download.total_bytes == 0:
+        return ""
+    if view.cancelling:
+        return ": stopping"
+    share = download.done_bytes / download.total_bytes
+    left = f", {duration(download.elapsed_seconds * (1 - share) / share)} left" if share > 0.01 else ""
+    return f": {gigabytes(download.done_bytes)} of {gigabytes(download.total_bytes)}{left}"
+
+
+def phase_words(view: EngineView) -> tuple[str, str]:
+    """What the engine is doing: a bold word, and a sentence."""
+    if view.phase in RUN_NAMES:
+        progress = progress_words(view).partition(": ")[2].capitalize() + "."
+        return "Running.", f"{progress} {view.run_note}".strip()
+    if view.download:
+        return "Downloading.", f"{view.model}{download_words(view)}. What has arrived is kept if you cancel."
+    if view.device_part:
+        return "Checking.", f"The device is being compared with the CPU, once: {view.device_part}."
+    return {
+        "off": ("Not running.", "Press “Start the engine”."),
+        "starting": ("Starting.", "The engine loads PyTorch in the background; this takes about ten seconds."),
+        "waiting": ("Waiting.", f"The device is in use by {view.owner}. This page goes on as soon as it is free."),
+        "loading": ("Loading.", f"{view.model} is being loaded, and its precision checked."),
+        "ready": ("Ready.", "Press “Run the smoke test”: three pictures, each checked, in a few seconds."),
+        "device check": ("Checking.", "The device is being compared with the CPU."),
+        "no model": ("No model.", "Choose a model under “Model” and press “Load”."),
+        "gone": ("Stopped.", "Press “Start the engine”."),
+    }[view.phase]

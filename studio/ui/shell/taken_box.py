@@ -1,0 +1,235 @@
+"""The box on the Inference tab while the device is another's: who has it, how long, and what can be done about it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.cli.jobs import JobLine
+from studio.core.text import counted, duration, escape
+from studio.engine.process.client import EngineClient
+from studio.engine.process.messages import Compare, Generate, Run
+from studio.engine.process.view import EngineView
+from studio.ui.shell.ahead import JobsAhead, jobs_ahead
+from studio.ui.shell.parts import QUIET, Update, live_html, toasts
+from studio.ui.shell.status import job_name, job_tab, job_unit
+
+
+@dataclass(frozen=True)
+class TakenBox:
+    """The box: what it says, what it offers, and the question before a stop.
+
+    Attributes:
+        jobs, about: the numbers of the jobs that its buttons are about, and those of the question.
+    """
+
+    jobs: gr.JSON
+    go_on: gr.Button
+    pause: gr.Button
+    stop: gr.Button
+    resume: gr.Button
+    cancel: gr.Button
+    question: gr.Row
+    question_words: gr.HTML
+    about: gr.JSON
+    really: gr.Button
+    keep: gr.Button
+    shown: dict[str, gr.components.Component]
+
+
+def build() -> TakenBox:
+    """Lay the box out; all of it is hidden until there is something to say."""
+    with gr.Column(elem_id="taken-box", visible=False) as box:
+        jobs = gr.JSON(visible=False)
+        live_html("taken-words")
+        with gr.Row(elem_classes="taken-offers"):
+            go_on = _button("Go on when it is free", "taken-go-on")
+            pause = _button("Pause the training", "taken-pause")
+            stop = _button("Stop the training", "taken-stop")
+            resume = _button("Resume the training", "taken-resume")
+            cancel = _button("Cancel what waits", "taken-cancel")
+        # The question belongs to the one browser tab in which it was asked, so a refresh leaves it alone.
+        with gr.Column(visible=False) as frame, gr.Row(visible=False, elem_id="taken-question") as question:
+            question_words = gr.HTML(elem_id="taken-question-words", padding=False)
+            about = gr.JSON(visible=False)
+            really = gr.Button("Stop", elem_id="taken-stop-really", size="sm", variant="stop", min_width=96)
+            keep = gr.Button("Let it go on", elem_id="taken-stop-not", size="sm", min_width=96)
+    shown: dict[str, gr.components.Component] = {
+        "taken-box": box,
+        "taken-jobs": jobs,
+        "taken-go-on": go_on,
+        "taken-pause": pause,
+        "taken-stop": stop,
+        "taken-resume": resume,
+        "taken-cancel": cancel,
+        "taken-question": frame,
+    }
+    return TakenBox(jobs, go_on, pause, stop, resume, cancel, question, question_words, about, really, keep, shown)
+
+
+def _button(words: str, elem_id: str) -> gr.Button:
+    return gr.Button(words, elem_id=elem_id, size="sm", min_width=160, visible=False)
+
+
+def render(view: EngineView, jobs: Sequence[JobLine], ahead: JobsAhead) -> dict[str, Update]:
+    """What every shown part of the box should be now."""
+    before_us = jobs_ahead(jobs) if view.phase == "waiting" else ()
+    paused = () if before_us else ahead.paused(jobs)
+    asked = any(line.job.asked for line in before_us)
+    keeps = view.keeps_runs or view.kept is not None
+    words = [_owner_words(view, before_us), _kept_words(view), _paused_words(paused)]
+    can_halt = bool(before_us) and not asked
+    return {
+        "taken-box": gr.update(visible=any(words)),
+        "taken-jobs": gr.update(value=[line.job.id for line in before_us or paused]),
+        "taken-words": "".join(words),
+        "taken-go-on": gr.update(visible=view.phase == "waiting" and not keeps),
+        "taken-pause": gr.update(visible=can_halt, value=f"Pause {_all_of(before_us)}"),
+        "taken-stop": gr.update(visible=can_halt, value=f"Stop {_all_of(before_us)}"),
+        "taken-resume": gr.update(visible=bool(paused), value=f"Resume {_all_of(paused)}"),
+        "taken-cancel": gr.update(visible=keeps, value="Cancel what waits" if view.kept else "Let nothing wait"),
+        "taken-question": gr.update(visible=can_halt),
+    }
+
+
+def _owner_words(view: EngineView, ahead: Sequence[JobLine]) -> str:
+    """`Training shoes-white has the device: step 312 of 3,000, 1 h 12 min left.`"""
+    if view.phase != "waiting":
+        return ""
+    if not ahead:
+        return _paragraph("The device is in use", f"by {view.owner}. What you ask for here can wait for it.")
+    first, *others = ahead
+    name = _capital(job_name(first))
+    behind = f" Behind it {_waits(len(others))}: {_names(others)}." if others else ""
+    if first.job.asked:
+        sentence = f"to {first.job.asked}: it saves after the step in work, then the device is free."
+        return _paragraph(f"{name} was asked", sentence + behind)
+    if first.job.state == "queued":
+        return _paragraph(f"{name} is about to begin", f"and has the device then.{behind}")
+    advice = "" if view.keeps_runs or view.kept else " What you ask for here can wait for it."
+    return _paragraph(f"{name} has the device:", f"{_how_far(first)}.{behind}{advice}")
+
+
+def _how_far(line: JobLine) -> str:
+    if not line.num_steps or line.run_state in ("new", "waiting", "preparing"):
+        return "it is being prepared"
+    left = f", {duration(line.remaining_seconds)} left" if line.remaining_seconds is not None else ""
+    return f"{job_unit(line)} {line.step:,} of {line.num_steps:,}{left}"
+
+
+def _waits(number: int) -> str:
+    return "1 more waits" if number == 1 else f"{number:,} more wait"
+
+
+def _kept_words(view: EngineView) -> str:
+    """What waits here, or how something can be made to."""
+    if view.kept is not None:
+        when = "as soon as the device is free" if view.phase == "waiting" else "when the engine is ready"
+        sentence = f"It begins by itself {when}, as long as this studio runs. You may close the page meanwhile."
+        return _paragraph("Waiting here:", f"{_run_words(view.kept)}. {sentence}")
+    if view.keeps_runs:
+        return _paragraph(
+            "Ask now:",
+            "press “Generate”, “Compare” or “Run the smoke test”. It waits here, and begins when the device is free.",
+        )
+    return ""
+
+
+def _run_words(run: Run) -> str:
+    if isinstance(run, Generate):
+        return f"{counted(run.settings.num_images, 'picture')} to make"
+    if isinstance(run, Compare):
+        return f"a comparison of {counted(run.settings.num_pictures, 'picture')}"
+    return "the smoke test"
+
+
+def _paused_words(paused: Sequence[JobLine]) -> str:
+    if not paused:
+        return ""
+    first = paused[0]
+    where = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
+    others = f", and so is {_names(paused[1:])}" if paused[1:] else ""
+    sentence = f"{where}{others}. All is saved; resume when you are done here."
+    return _paragraph(f"{_capital(job_name(first))} is paused", sentence)
+
+
+def _all_of(jobs: Sequence[JobLine]) -> str:
+    """What a button is about: `the training`, or `all 3 jobs`."""
+    if len(jobs) > 1:
+        return f"all {len(jobs):,} jobs"
+    return "the " + job_name(jobs[0]).partition(" ")[0] if jobs else "the job"
+
+
+def _names(jobs: Sequence[JobLine]) -> str:
+    return ", ".join(line.job.short_title for line in jobs)
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def _paragraph(bold: str, sentence: str) -> str:
+    return f'<p role="status"><b>{escape(bold)}</b> {escape(sentence.strip())}</p>'
+
+
+def question_words(ahead: Sequence[JobLine]) -> str:
+    """What a stop would end, and that nothing of it is lost."""
+    if not ahead:
+        return _paragraph("Nothing is left to stop.", "The device is free in a moment.")
+    first, *others = ahead
+    at = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
+    behind = f" What waits behind it would not begin either: {_names(others)}." if others else ""
+    return _paragraph(
+        f"Stop {job_name(first)}{at}?",
+        f"It saves first, so nothing is lost: it can be resumed on its tab, {job_tab(first)}.{behind}",
+    )
+
+
+def _numbers(sent: object) -> list[int]:
+    """The jobs that a page names."""
+    return [number for number in sent if isinstance(number, int)] if isinstance(sent, list) else []
+
+
+def wire(
+    box: TakenBox,
+    engine: EngineClient,
+    ahead: JobsAhead,
+    jobs: Callable[[], Sequence[JobLine]],
+    *,
+    then_refresh: Callable[[Any], None],
+) -> None:
+    """Connect the buttons, each to the jobs that the page tells of: it may be old."""
+
+    def keep_runs() -> None:
+        with toasts():
+            engine.keep_runs()
+
+    def pause(named: object) -> Any:  # noqa: ANN401 - gradio's update
+        with toasts():
+            ahead.pause(_numbers(named))
+        return hide()
+
+    def stop(about: object) -> Any:  # noqa: ANN401 - gradio's update
+        with toasts():
+            ahead.stop(_numbers(about))
+        return hide()
+
+    def resume(named: object) -> None:
+        with toasts():
+            ahead.resume(_numbers(named))
+
+    def ask() -> list[Any]:
+        now = jobs_ahead(jobs())
+        return [gr.update(visible=True), question_words(now), [line.job.id for line in now]]
+
+    def hide() -> Any:  # noqa: ANN401 - gradio's update
+        return gr.update(visible=False)
+
+    then_refresh(box.go_on.click(keep_runs, **QUIET))
+    then_refresh(box.cancel.click(engine.forget_kept, **QUIET))
+    then_refresh(box.pause.click(pause, box.jobs, box.question, **QUIET))
+    then_refresh(box.resume.click(resume, box.jobs, **QUIET))
+    box.stop.click(ask, None, [box.question, box.question_words, box.about], **QUIET)
+    then_refresh(box.really.click(stop, box.about, box.question, **QUIET))
+    box.keep.click(hide, None, box.question, **QUIET)

@@ -1,0 +1,237 @@
+"""“Look closer”: one validation picture large, in a slider with the base's of the same prompt and seed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.core.errors import PictureFileError, RunError
+from studio.core.text import escape
+from studio.images.files import read_picture_text
+from studio.training.events import SampleEvent
+from studio.training.folder import RunFolder
+from studio.training.follower import RunHistory
+from studio.training.session import TrainingView
+from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.selection import SelectedImage, changed, read_selection, select
+from studio.ui.training.images import Thumbnails, looked_at_steps, training_picture_url
+from studio.ui.training.page import TrainingPage
+
+# In the browser, so that each press counts while what the one before shows is still on its way. `known` has the number
+# of each step's pictures, by position.
+MOVED = """(image, known, steps, pictures) => {
+  const from = known?.findIndex(([step]) => step === image?.step) ?? -1;
+  if (from < 0) return image ?? null;
+  const [step, number] = known[Math.min(Math.max(from + steps, 0), known.length - 1)];
+  return { step, picture: Math.min(Math.max(image.picture + pictures, 0), number - 1) };
+}"""
+SHOWN = (
+    "box",
+    "known",
+    "step",
+    "picture",
+    "slider",
+    "words",
+    "previous-step",
+    "next-step",
+    "previous-picture",
+    "next-picture",
+)
+TO_THE_BOX = """() => requestAnimationFrame(() => requestAnimationFrame(() => {
+  const box = document.getElementById("training-closer");
+  box?.scrollIntoView({ block: "nearest" });
+  document.querySelector("#closer-close")?.focus({ preventScroll: true });
+}))"""
+BACK_TO_THE_PICTURE = """(step, picture) => {
+  const pressed = document.querySelector(`.samples .sample[data-focus="${picture} ${step}"]`);
+  (pressed ?? document.querySelector(".samples-frame"))?.focus();
+}"""
+
+
+@dataclass(frozen=True)
+class CloserBox:
+    """Its components; `known` has what one can go to: each step, with the number of its pictures."""
+
+    box: gr.Column
+    known: gr.JSON
+    step: gr.Dropdown
+    picture: gr.Dropdown
+    previous_step: gr.Button
+    next_step: gr.Button
+    previous_picture: gr.Button
+    next_picture: gr.Button
+    close: gr.Button
+    slider: gr.ImageSlider
+    words: gr.HTML
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        """The parts that a refresh keeps true, by their names."""
+        return {f"closer-{name}": getattr(self, name.replace("-", "_")) for name in SHOWN}
+
+
+def build() -> CloserBox:
+    """Lay it out below the pictures, so that nothing moves when it opens."""
+    with gr.Column(visible=False, elem_id="training-closer") as box:
+        known = gr.JSON(visible=False)
+        with gr.Row(elem_classes="closer-head"):
+            step = gr.Dropdown([], label="Step", elem_id="closer-step", interactive=True, min_width=96)
+            picture = gr.Dropdown(
+                [], label="Prompt", elem_id="closer-picture", interactive=True, min_width=160, scale=3
+            )
+            previous_step = gr.Button("‹ Step", size="sm", min_width=64, elem_id="closer-previous-step")
+            next_step = gr.Button("Step ›", size="sm", min_width=64, elem_id="closer-next-step")
+            previous_picture = gr.Button("‹ Prompt", size="sm", min_width=76, elem_id="closer-previous-picture")
+            next_picture = gr.Button("Prompt ›", size="sm", min_width=76, elem_id="closer-next-picture")
+            close = gr.Button("Close", size="sm", min_width=64, elem_id="closer-close")
+        slider = gr.ImageSlider(
+            interactive=False,
+            format="png",  # its default loses detail
+            show_label=False,
+            elem_id="closer-slider",
+            height=560,
+            slider_position=50,
+            buttons=["fullscreen"],
+        )
+        words = gr.HTML(elem_id="closer-words", padding=False)
+    moves = (previous_step, next_step, previous_picture, next_picture)
+    return CloserBox(box, known, step, picture, *moves, close, slider, words)
+
+
+def render(image: SelectedImage | None, view: TrainingView, thumbnails: Thumbnails) -> dict[str, Update]:
+    """What the box shows now; it is away where no picture is selected, or one that the run does not have."""
+    event = _event_of(image, view)
+    if image is None or event is None or view.run is None or view.history is None:
+        return {**{f"closer-{name}": gr.update() for name in SHOWN}, "closer-box": gr.update(visible=False)}
+    known = [(event.step, len(event.pictures)) for event in looked_at_steps(view.history)]
+    steps = [step for step, _ in known]
+    place, last = steps.index(image.step), len(event.pictures) - 1
+    files = _files(view.run, event, image.picture)
+    prompts = [(f"{number + 1} · {prompt}", number) for number, prompt in enumerate(_prompts(event))]
+    return {
+        "closer-box": gr.update(visible=True),
+        "closer-known": gr.update(value=known),
+        "closer-step": gr.update(choices=[(f"{step:,}", step) for step in steps], value=image.step),
+        "closer-picture": gr.update(choices=prompts, value=image.picture),
+        "closer-previous-step": gr.update(interactive=place > 0),
+        "closer-next-step": gr.update(interactive=place < len(steps) - 1),
+        "closer-previous-picture": gr.update(interactive=image.picture > 0),
+        "closer-next-picture": gr.update(interactive=image.picture < last),
+        "closer-slider": gr.update(value=files, visible=files is not None),
+        "closer-words": _words(view.run, view.history, event, image.picture, thumbnails, shown=files is not None),
+    }
+
+
+def _event_of(image: SelectedImage | None, view: TrainingView) -> SampleEvent | None:
+    """The pictures of the step of the selected one; None where the run has no such, or they no longer count."""
+    if image is None or view.run is None or view.history is None:
+        return None
+    events = [event for event in looked_at_steps(view.history) if event.step == image.step]
+    return events[0] if events and 0 <= image.picture < len(events[0].pictures) else None
+
+
+def _prompts(event: SampleEvent) -> list[str]:
+    return [event.prompts[number % len(event.prompts)] for number in range(len(event.pictures))]
+
+
+def _files(run: RunFolder, event: SampleEvent, picture: int) -> tuple[str, str] | None:
+    """The base's picture and the LoRA's; None where one is not valid or gone."""
+    told = (event.base[picture] if picture < len(event.base) else None, event.pictures[picture])
+    try:
+        files = [run.file(name) for name in told if name is not None]
+    except FileNotFoundError:
+        return None
+    return (str(files[0]), str(files[1])) if len(files) == 2 and all(file.is_file() for file in files) else None
+
+
+def _words(
+    run: RunFolder, history: RunHistory, event: SampleEvent, picture: int, thumbnails: Thumbnails, *, shown: bool
+) -> str:
+    """Captions under both ends, the prompt with its seed, and the training picture that comes nearest."""
+    ends = (
+        f'<div class="ends"><span>◀ base</span><span>LoRA at step {event.step:,} ▶</span></div>'
+        if shown
+        else '<p class="bad">One of the two pictures is not valid, or no longer in its folder.</p>'
+    )
+    prompt = escape(_prompts(event)[picture])
+    return f'{ends}<p class="closer-prompt">{prompt}{_seed_words(run, event, picture)}</p>' + _nearest_words(
+        run, history, event.step, picture, thumbnails
+    )
+
+
+def _seed_words(run: RunFolder, event: SampleEvent, picture: int) -> str:
+    """What the picture's own file says that it was made with."""
+    file = event.pictures[picture]
+    try:
+        settings = read_picture_text(run.file(file)).settings if file else None
+    except (OSError, PictureFileError):
+        settings = None
+    if settings is None:
+        return ""
+    return (
+        f' <span class="quiet">seed {settings.seed} · {settings.num_inference_steps:,} steps · guidance '
+        f"{settings.guidance_scale:g}</span>"
+    )
+
+
+def _nearest_words(run: RunFolder, history: RunHistory, step: int, picture: int, thumbnails: Thumbnails) -> str:
+    """The training picture that comes nearest to this one, and how near."""
+    told = history.scores.get(step)
+    nearest = told.nearest[picture] if told and picture < len(told.nearest) else None
+    if nearest is None:
+        return ""
+    url = training_picture_url(run, nearest.key, thumbnails)
+    image = f'<img src="{escape(url)}" alt="{escape(nearest.key)}">' if url else ""
+    kind = "bad" if nearest.likeness == "as a copy" else "quiet"
+    mirrored = ", seen in a mirror" if nearest.mirrored else ""
+    return (
+        f'<div class="nearest-picture">{image}<p>Nearest training picture: <b>{escape(nearest.key)}</b>{mirrored}<br>'
+        f'<span class="{kind}">{escape(nearest.likeness)}, distance {nearest.distance:.2f} (0 is a copy, 1 are two '
+        "training pictures at random)</span></p></div>"
+    )
+
+
+def checked_image(view: TrainingView, step: object, picture: object) -> SelectedImage:
+    """A picture that a page named.
+
+    Raises:
+        RunError: where there is no such picture.
+    """
+    if isinstance(step, int) and isinstance(picture, int):
+        image = SelectedImage(step=step, picture=picture)
+        if _event_of(image, view) is not None:
+            return image
+    raise RunError(f"There is no picture {picture} of step {step}.")
+
+
+def wire(
+    box: CloserBox, pictures: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]
+) -> None:
+    """Open it by a press on a picture, go through steps and prompts, close it."""
+
+    def open_it(selection: str, event: gr.EventData) -> str:
+        chosen = read_selection(selection)
+        step, picture = getattr(event, "step", None), getattr(event, "picture", None)
+        with toasts():
+            return changed(chosen, image=checked_image(page.desk.view(chosen.run), step, picture))
+
+    def move(button: gr.Button, *, steps: int = 0, pictures: int = 0) -> None:
+        moved = f"image: ({MOVED})(now.image, values[0], {steps}, {pictures})"
+        then_refresh(select(button.click, selection, box.known, change=moved))
+
+    def choose(control: gr.Dropdown, field: str) -> None:
+        chosen = f"image: now.image && {{ ...now.image, {field}: values[0] ?? now.image.{field} }}"
+        then_refresh(select(control.input, selection, control, change=chosen))
+
+    in_the_page = {"fn": None, "queue": False, "show_progress": "hidden"}
+    then_refresh(pictures.click(open_it, selection, selection, **QUIET)).then(js=TO_THE_BOX, **in_the_page)
+    move(box.previous_step, steps=-1)
+    move(box.next_step, steps=1)
+    move(box.previous_picture, pictures=-1)
+    move(box.next_picture, pictures=1)
+    choose(box.step, "step")
+    choose(box.picture, "picture")
+    then_refresh(select(box.close.click, selection, change="image: null")).then(
+        inputs=[box.step, box.picture], js=BACK_TO_THE_PICTURE, **in_the_page
+    )

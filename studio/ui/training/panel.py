@@ -1,0 +1,195 @@
+"""The right side of the Training tab: which run, what it is asked for, and everything that it told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.training.folder import BUSY_STATES, RunRequest
+from studio.training.session import TrainingView
+from studio.ui.shell.parts import QUIET, Update, live_html, toasts
+from studio.ui.shell.selection import Selection, select
+from studio.ui.training import closer as training_closer
+from studio.ui.training import images as training_pictures
+from studio.ui.training import plot as training_plot
+from studio.ui.training import queue as training_queue
+from studio.ui.training import results as training_results
+from studio.ui.training import view as training_view
+from studio.ui.training.page import TrainingPage
+
+REQUEST_WORDS: dict[RunRequest, str] = {
+    "sample": "Sample now",
+    "save": "Save now",
+    "pause": "Pause",
+    "stop": "Stop",
+}
+# Where nothing was trained yet, or a run failed before its first step, these would be empty frames.
+BOXES_OF_ANY_RUN = ("head", "log-box")
+PARTS_OF_A_TOLD_RUN = ("memory", "plot", "samples")
+BOXES_OF_A_TOLD_RUN = ("plot-options", "effect-box")
+
+
+@dataclass(frozen=True)
+class RunPanel:
+    """Its components, by what they are for; `shown` has those that a refresh keeps true."""
+
+    run: gr.Dropdown
+    buttons: dict[RunRequest, gr.Button]
+    resume: gr.Button
+    results: training_results.ResultButtons
+    window: gr.Dropdown
+    log_scale: gr.Checkbox
+    overlay: gr.Dropdown
+    samples: gr.HTML
+    closer: training_closer.CloserBox
+    queue: gr.HTML
+    shown: dict[str, gr.components.Component]
+
+
+def build() -> RunPanel:
+    """Lay it out, from what one looks for first to what one looks up."""
+    shown: dict[str, Any] = {}
+    with gr.Row(elem_classes="run-head") as shown["training-head"]:
+        run = gr.Dropdown([], label="Run", elem_id="training-run", interactive=True, scale=2, min_width=200)
+        buttons = {
+            request: gr.Button(words, elem_id=f"training-{request}", size="sm", min_width=72)
+            for request, words in REQUEST_WORDS.items()
+        }
+        resume = gr.Button("Resume", elem_id="training-resume", size="sm", min_width=72)
+    for name in ("state", "proposal"):
+        live_html(f"training-{name}")
+    results = training_results.build()
+    for name in ("files", "memory"):
+        live_html(f"training-{name}")
+    with gr.Row(elem_classes="plot-options") as shown["training-plot-options"]:
+        window, log_scale, overlay = _build_plot_options()
+    for name in ("plot", "differences"):
+        live_html(f"training-{name}")
+    samples = live_html("training-samples", js_on_load=training_pictures.PICTURE_CLICKS)
+    closer = training_closer.build()
+    for name in ("scores", "notes"):
+        live_html(f"training-{name}")
+    for name, title in (("effect", "Effect per layer"), ("log", "Log")):
+        with gr.Accordion(title, open=False) as shown[f"training-{name}-box"]:
+            live_html(f"training-{name}")
+    queue = training_queue.build()
+    shown |= {
+        "training-run": run,
+        "training-overlay": overlay,
+        "training-window": window,
+        "training-log-scale": log_scale,
+        **{f"training-{request}": button for request, button in buttons.items()},
+        "training-resume": resume,
+        **results.shown,
+        **closer.shown,
+    }
+    return RunPanel(run, buttons, resume, results, window, log_scale, overlay, samples, closer, queue, shown)
+
+
+def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox, gr.Dropdown]:
+    window = gr.Dropdown(
+        list(training_plot.WINDOWS),
+        value=training_plot.ALL_STEPS,
+        label="Shown",
+        elem_id="plot-window",
+        interactive=True,
+        min_width=140,
+    )
+    overlay = gr.Dropdown(
+        [],
+        multiselect=True,
+        max_choices=len(training_plot.OVERLAY_STYLES),
+        label="Lay other runs over",
+        elem_id="plot-overlay",
+        interactive=True,
+        min_width=240,
+    )
+    log_scale = gr.Checkbox(False, label="Log scale", elem_id="plot-log", interactive=True, min_width=96)
+    return window, log_scale, overlay
+
+
+def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Update]:
+    """What every shown part of it should be now."""
+    history, run, thumbnails = view.history, view.run, page.thumbnails
+    others = page.compared_runs(selection, view)
+    named = {other.name: told for other, told in others.items()}
+    options = training_plot.PlotOptions(selection.window, selection.log)
+    plot = page.plot_of(run.name if run else "", options, tuple(named))
+    closer = training_closer.render(selection.image, view, thumbnails)
+    working = view.status is not None and view.status.state in BUSY_STATES
+    parts: dict[str, Update] = {
+        "run": gr.update(choices=list(view.names), value=run.name if run else None),
+        "state": training_view.state_html(view),
+        "proposal": training_view.proposal_html(history),
+        "files": training_view.files_html(run, history),
+        "memory": training_view.memory_html(history, working=working),
+        "window": gr.update(value=options.window),
+        "log-scale": gr.update(value=options.log),
+        "overlay": gr.update(choices=[n for n in view.names if run is None or n != run.name], value=list(named)),
+        "plot": plot.html(history, options, named, running=working),
+        "differences": training_view.differences_html([run, *others] if run and others else []),
+        "samples": training_pictures.samples_html(run, history, thumbnails),
+        "scores": training_plot.charts_html(history, training_pictures.nearest_of_last(run, history, thumbnails)),
+        "notes": training_view.notes_html(history),
+        "effect": training_view.effect_html(history),
+        "log": training_view.log_html(run),
+        "queue": training_queue.queue_html(view.jobs, run.name if run else ""),
+        **_button_states(view),
+    }
+    tells = _tells(view)
+    parts |= {name: "" for name in PARTS_OF_A_TOLD_RUN if not tells}
+    parts |= {name: gr.update(visible=tells) for name in BOXES_OF_A_TOLD_RUN}
+    parts |= {name: gr.update(visible=bool(view.names)) for name in BOXES_OF_ANY_RUN}
+    return {**{f"training-{name}": part for name, part in parts.items()}, **closer, **training_results.render(view)}
+
+
+def _tells(view: TrainingView) -> bool:
+    """Whether there is something to see of the run, or will be."""
+    if view.status is None or view.history is None:
+        return False
+    return view.status.state in (*BUSY_STATES, "new") or bool(view.history.samples or len(view.history.steps))
+
+
+def _button_states(view: TrainingView) -> dict[str, Update]:
+    state = view.status.state if view.status else None
+    working, waiting = state in ("running", "sampling"), state in BUSY_STATES
+    # The run says that it ended a moment before the queue knows; until then there is nothing to resume.
+    in_queue = any(
+        view.run and line.job.run == view.run and line.job.state in ("queued", "running") for line in view.jobs
+    )
+    can_resume = state in ("paused", "stopped", "failed", "new") and not in_queue
+    return {
+        "sample": gr.update(interactive=working),
+        "save": gr.update(interactive=working),
+        "pause": gr.update(interactive=waiting),
+        "stop": gr.update(interactive=waiting),
+        "resume": gr.update(interactive=can_resume),
+    }
+
+
+def wire(panel: RunPanel, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]) -> None:
+    """Connect the choice of a run, its buttons, the plot's options, the pictures and the queue."""
+
+    def asking(request: RunRequest) -> Callable[[str], None]:
+        def act(selection: str) -> None:
+            with toasts():
+                page.desk.ask(page.run_of(selection), request)
+
+        return act
+
+    def resume(selection: str) -> None:
+        with toasts():
+            page.desk.resume(page.run_of(selection))
+
+    chosen = select(panel.run.input, selection, panel.run, change="run: values[0] ?? now.run, image: null")
+    then_refresh(chosen)
+    for request, button in panel.buttons.items():
+        then_refresh(button.click(asking(request), selection, **QUIET))
+    then_refresh(panel.resume.click(resume, selection, **QUIET))
+    then_refresh(select(panel.window.input, selection, panel.window, change="window: values[0] ?? now.window"))
+    then_refresh(select(panel.log_scale.input, selection, panel.log_scale, change="log: values[0]"))
+    # Not `input`: Gradio does not tell of it when all are taken away at once.
+    then_refresh(select(panel.overlay.change, selection, panel.overlay, change="compared: values[0] ?? []"))
+    training_closer.wire(panel.closer, panel.samples, page, selection, then_refresh=then_refresh)
+    training_queue.wire(panel.queue, page, selection, then_refresh=then_refresh)

@@ -1,0 +1,257 @@
+"""The live plot: loss large, rate and gradient small; drawn on the server from at most 600 points a curve.
+
+Scores of validation pictures: what each is called and read from, as rows of a table and as curves over the steps.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from studio.core.text import escape
+from studio.images.scores.summary import ScoreSummary, Spread
+from studio.training.curves import Chart, Curve, CurveStyle, chart_svg, legend_html, smoothed
+from studio.training.events import ScoreEvent
+from studio.training.follower import RunHistory, StepColumns
+
+ALL_STEPS = "All steps"
+WINDOWS: Mapping[str, int] = {ALL_STEPS: 0, "Last 1,000": 1000, "Last 200": 200}
+SMOOTHING_STEPS = 20
+MOST_SMOOTHING = 0.98
+DRAWN_POINTS = 600
+HOVER_POINTS = 300
+SMALL_SIZE = (260, 172)
+OVERLAY_STYLES: tuple[CurveStyle, ...] = ("fourth", "fifth")
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """What of the curves is shown, and how."""
+
+    window: str = ALL_STEPS
+    log: bool = False
+
+
+@dataclass
+class PlotCache:
+    """The plot that was drawn last, which stands until something of it would move by the width of a drawn point.
+
+    Of 20,000 steps one more changes nothing that can be seen; drawing it costs the page and the browser all the same.
+    """
+
+    _key: object = None
+    _history: RunHistory | None = None
+    _html: str = ""
+
+    def html(
+        self, history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory], *, running: bool
+    ) -> str:
+        """As `plot_html`; what does not run is drawn to its last step."""
+        if history is None:
+            return plot_html(history, options, others)
+        lines = tuple((name, _drawn_up_to(other.steps, options)) for name, other in others.items())
+        end = _drawn_up_to(history.steps, options) if running else (len(history.steps), "ended")
+        key = (end, len(history.held_out), options, lines)
+        if history is not self._history or key != self._key:
+            self._html = plot_html(history, options, others)
+            self._history, self._key = history, key
+        return self._html
+
+
+def _drawn_up_to(steps: StepColumns, options: PlotOptions) -> int:
+    """The number of steps, rounded down to what makes a difference in the picture."""
+    number = len(steps)
+    shown = min(number, WINDOWS.get(options.window, 0) or number)
+    grain = max(1, shown // DRAWN_POINTS)
+    return number - number % grain
+
+
+def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory]) -> str:
+    """The charts of a run, the smoothed losses of others laid over; words where there is nothing yet."""
+    if history is None or not len(history.steps):
+        return '<p class="quiet plot-empty">Loss, rate and gradient are drawn here from the first step on.</p>'
+    first = _first_step(history.steps, options)
+    columns = _columns(history.steps, first)
+    loss = Chart("Loss", "step", "loss", tuple(_loss_curves(history, columns, first, others)), log=options.log)
+    rate = _small("Learning rate", "rate", columns["step"], columns["learning_rate"], log=options.log)
+    norm = _small("Gradient norm", "norm, before clipping", columns["step"], columns["grad_norm"], log=options.log)
+    small = figure_html(rate, "small") + figure_html(norm, "small")
+    return f'<div class="live-plot">{figure_html(loss, "large", legend=legend_html(loss))}{small}</div>'
+
+
+def _first_step(steps: StepColumns, options: PlotOptions) -> float:
+    last = WINDOWS.get(options.window, 0)
+    return steps.step[-1] - last if last else -math.inf
+
+
+def _columns(steps: StepColumns, first: float) -> dict[str, np.ndarray]:
+    """Arrays of the steps that are shown."""
+    number = len(steps)  # another thread may add more meanwhile
+    names = ("step", "loss", "learning_rate", "grad_norm")
+    # Copied at once: an array that is looked into cannot grow, and the follower adds to it.
+    columns = {name: np.frombuffer(getattr(steps, name).tobytes())[:number] for name in names}
+    begin = int(np.searchsorted(columns["step"], first, side="right"))
+    return {name: column[begin:] for name, column in columns.items()}
+
+
+def _loss_curves(
+    history: RunHistory, columns: Mapping[str, np.ndarray], first: float, others: Mapping[str, RunHistory]
+) -> list[Curve]:
+    """Single losses as dots, smoothed, held out and trained; then those of other runs."""
+    step, loss = columns["step"], columns["loss"]
+    looks = [look for look in history.held_out if look.step > first]
+    at = [look.step for look in looks]
+    held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
+    curves = [
+        Curve("loss of a step", *_binned(step, loss), "dots"),
+        Curve("smoothed", *_binned(step, smoothed_losses(loss)), "main"),
+        Curve("held-out pictures", at, held_out, "second"),
+        Curve("trained pictures", at, [look.trained_loss for look in looks], "third"),
+    ]
+    for (name, other), style in zip(others.items(), OVERLAY_STYLES, strict=False):
+        if len(other.steps):
+            theirs = _columns(other.steps, first)
+            curves.append(Curve(name, *_binned(theirs["step"], smoothed_losses(theirs["loss"])), style))
+    return curves
+
+
+def smoothed_losses(values: np.ndarray) -> np.ndarray:
+    """Mean over about twenty steps, more of long runs."""
+    weight = min(MOST_SMOOTHING, max(0.0, 1 - SMOOTHING_STEPS / max(1, len(values))))
+    return np.array(smoothed(values.tolist(), weight))
+
+
+def _binned(xs: np.ndarray, ys: np.ndarray) -> tuple[list[float], list[float]]:
+    """At most 600 points: of each of equal parts the lowest and the highest, in their order."""
+    if len(xs) <= DRAWN_POINTS:
+        return xs.tolist(), ys.tolist()
+    parts = DRAWN_POINTS // 2
+    edges = np.linspace(0, len(xs), parts + 1).astype(int)
+    kept: list[int] = []
+    for begin, end in itertools.pairwise(edges):
+        part = ys[begin:end]
+        kept += sorted({begin + int(np.argmin(part)), begin + int(np.argmax(part))})
+    return xs[kept].tolist(), ys[kept].tolist()
+
+
+def _small(title: str, label: str, xs: np.ndarray, ys: np.ndarray, *, log: bool) -> Chart:
+    curve = Curve(title.lower(), *_binned(xs, ys), "main")
+    width, height = SMALL_SIZE
+    return Chart(title, "step", label, (curve,), log=log, width=width, height=height)
+
+
+def figure_html(chart: Chart, size: str, *, legend: str = "", empty: str = "") -> str:
+    """A chart with its title, its legend, and its points for the script that shows values under the pointer.
+
+    Args:
+        size: `large` or `small`.
+        empty: said where there is nothing to draw.
+    """
+    points = escape(json.dumps([_hover_curve(curve) for curve in chart.curves if curve.points]))
+    drawn = chart_svg(chart) or f'<p class="quiet">{escape(empty)}</p>'
+    return (
+        f'<figure class="chart-figure {size}" data-curves="{points}"><figcaption><b>{escape(chart.title)}</b> {legend}'
+        f'</figcaption>{drawn}<p class="chart-values" aria-hidden="true"></p></figure>'
+    )
+
+
+def _hover_curve(curve: Curve) -> dict[str, object]:
+    points = curve.points
+    kept: Sequence[tuple[float, float]] = [*points[:-1][:: max(1, len(points) // HOVER_POINTS)], points[-1]]
+    return {"name": curve.name, "xs": [x for x, _ in kept], "ys": [float(f"{y:.4g}") for _, y in kept]}
+
+
+@dataclass(frozen=True)
+class ScoreKind:
+    """One score.
+
+    Attributes:
+        title: its name.
+        axis: what it counts, and which end means what.
+        read: finds it in a summary; None where it was not measured.
+        form: how its numbers are written.
+        missing: said where no picture has it.
+    """
+
+    title: str
+    axis: str
+    read: Callable[[ScoreSummary], Spread | None]
+    form: str = ".2f"
+    missing: str = "Nothing was measured."
+
+    def words(self, summary: ScoreSummary) -> str:
+        """Its mean, as a cell of a table."""
+        spread = self.read(summary)
+        return "–" if spread is None else f"{spread.mean:{self.form}}"
+
+    def mean(self, summary: ScoreSummary) -> float:
+        """As a point of a curve; nan where it was not measured."""
+        spread = self.read(summary)
+        return float("nan") if spread is None else spread.mean
+
+
+CHART_SIZE = (320, 190)
+NO_SUBJECT = "No subject can be told from its ground."
+NEAREST = ScoreKind("nearest training picture", "distance; 0 is a copy", lambda s: s.nearest)
+SCORES: tuple[ScoreKind, ...] = (
+    ScoreKind("white border", "share of the border", lambda s: s.whiteness),
+    ScoreKind("off centre", "share of the side; 0 is centred", lambda s: s.offset, missing=NO_SUBJECT),
+    ScoreKind(
+        "colour ΔE",
+        "ΔE; 0 is the prompt's colour",
+        lambda s: s.colour_difference,
+        form=".0f",
+        missing="No prompt names a colour, or no subject can be told from its ground.",
+    ),
+    ScoreKind("sharpness", "0 to 1", lambda s: s.sharpness),
+    NEAREST,
+)
+
+
+def charts_html(history: RunHistory | None, beside: str = "") -> str:
+    """One small chart a score: the LoRA's over the steps, base and dataset as level lines.
+
+    Args:
+        beside: HTML that takes the place of a further chart.
+    """
+    if history is None or len(history.scores) < 2:
+        return ""
+    charts = [chart_of(kind, history) for kind in SCORES]
+    figures = [figure_html(chart, "small", empty=kind.missing) for chart, kind in zip(charts, SCORES, strict=True)]
+    legend = legend_html(max(charts, key=lambda chart: sum(bool(curve.points) for curve in chart.curves)))
+    return (
+        f'<h3 class="chart-figure-legend">Scores over the steps {legend}</h3>'
+        f'<div class="score-charts">{"".join(figures)}{beside}</div>'
+    )
+
+
+def chart_of(kind: ScoreKind, history: RunHistory) -> Chart:
+    """One score's chart; without curves where no picture has it."""
+    events = by_step(history.scores)
+    steps = [float(event.step) for event in events]
+    ends = [steps[0], steps[-1]]
+    lora = Curve("LoRA", steps, [kind.mean(event.scores) for event in events], "main")
+    levels = [Curve("base", ends, [kind.mean(events[-1].base)] * 2, "second")]
+    if history.reference is not None:
+        levels.append(Curve("dataset", ends, [kind.mean(history.reference.scores)] * 2, "third"))
+    title = kind.title[0].upper() + kind.title[1:]
+    width, height = CHART_SIZE
+    curves = (lora, *levels) if lora.points else ()  # the dataset's level alone says nothing of the LoRA
+    return Chart(title, "step", kind.axis, curves, width=width, height=height)
+
+
+def by_step(scores: Mapping[int, ScoreEvent]) -> Sequence[ScoreEvent]:
+    """In the order of their steps: another thread may add more meanwhile."""
+    known = dict(scores)
+    return [known[step] for step in sorted(known)]
+
+
+def title_html(kind: ScoreKind, history: RunHistory) -> str:
+    """A score's name, and below it what the dataset's own pictures have, which is what there is to be reached."""
+    title = escape(kind.title)
+    if history.reference is None or kind.read(history.reference.scores) is None:
+        return title
+    return f'{title}<span class="reached">dataset {escape(kind.words(history.reference.scores))}</span>'

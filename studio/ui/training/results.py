@@ -1,0 +1,157 @@
+"""What comes out of a run, as buttons: its LoRA to Inference, its report, its folder, its settings to the form."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.core.errors import RunError
+from studio.core.text import escape
+from studio.loras.library import LoraLibrary
+from studio.training.begin import read_run_settings
+from studio.training.folder import RunFolder
+from studio.training.follower import RunHistory
+from studio.training.report import write_report
+from studio.training.report.standalone import standalone_html
+from studio.training.session import TrainingView
+from studio.ui.inference.compare_form import BASE, CompareForm
+from studio.ui.shell.file_manager import show_folder
+from studio.ui.shell.parts import QUIET, Update, data_url, toasts
+from studio.ui.training import form as training_form
+from studio.ui.training.page import TrainingPage
+
+CHECKPOINT_LORA = "lora.safetensors"
+TO_COMPARE = """() => {
+  const link = document.createElement("a");
+  Object.assign(link.dataset, { tab: "Inference", mode: "Compare" });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}"""
+SAVE_REPORT = '() => document.querySelector("#training-report-link a")?.click()'
+
+
+@dataclass(frozen=True)
+class ResultButtons:
+    """Its components."""
+
+    row: gr.Row
+    send: gr.Button
+    report: gr.Button
+    report_link: gr.HTML
+    folder: gr.Button
+    copy: gr.Button
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        return {"training-results": self.row, "training-send": self.send}
+
+
+def build() -> ResultButtons:
+    """Lay them out in a row."""
+    with gr.Row(elem_classes="run-results") as row:
+        send = gr.Button("Send to Inference", elem_id="training-send", size="sm", min_width=136)
+        report = gr.Button("Save the report", elem_id="training-report", size="sm", min_width=112)
+        folder = gr.Button("Open the folder", elem_id="training-folder", size="sm", min_width=112)
+        copy = gr.Button("Copy to the form", elem_id="training-duplicate", size="sm", min_width=112)
+    report_link = gr.HTML(elem_id="training-report-link", visible="hidden", padding=False)
+    return ResultButtons(row, send, report, report_link, folder, copy)
+
+
+def render(view: TrainingView) -> dict[str, Update]:
+    """Which of them can be pressed."""
+    found = view.history is not None and lora_to_send(view.history) is not None
+    return {
+        "training-results": gr.update(visible=view.run is not None),
+        "training-send": gr.update(interactive=found),
+    }
+
+
+def lora_to_send(history: RunHistory) -> tuple[int, str] | None:
+    """Step and file of the LoRA that speaks for itself most: the proposed one, else the last one there is."""
+    proposal = history.proposal
+    if proposal is not None and proposal.lora:
+        return proposal.step, proposal.lora
+    trained = [event for event in history.samples if event.step > 0]
+    if trained:
+        return trained[-1].step, trained[-1].lora
+    if history.checkpoints:
+        last = history.checkpoints[-1]
+        return last.step, f"{last.folder}/{CHECKPOINT_LORA}"
+    return None
+
+
+def wire(
+    buttons: ResultButtons,
+    page: TrainingPage,
+    selection: gr.HTML,
+    form: training_form.TrainingForm,
+    compare: CompareForm,
+    *,
+    then_refresh: Callable[[Any], Any],
+) -> None:
+    """Connect the buttons, each to the run that the page shows."""
+
+    def send(selection: str) -> list[Any]:
+        with toasts():
+            run = page.run_of(selection)
+            name = add_to_library(run, page.desk.history(run), LoraLibrary(page.desk.user_data.loras))
+            names = LoraLibrary(page.desk.user_data.loras).names()
+            gr.Info(f"{escape(name)} is in the library, and chosen here beside the base: press “Compare”.")
+            chosen = gr.update(choices=[BASE, *names], value=name)
+            return [gr.update(choices=[BASE, *names], value=BASE), chosen, 1.0]
+
+    def report(selection: str) -> str:
+        with toasts():
+            run = page.run_of(selection)
+            write_report(run)
+            return report_link(run)
+
+    def open_it(selection: str, request: gr.Request) -> None:
+        with toasts():
+            show_folder(page.run_of(selection).root, request)
+
+    def copy(selection: str) -> list[Any]:
+        with toasts():
+            settings = read_run_settings(page.run_of(selection))
+            values = training_form.settings_values(settings)
+            return [settings.dataset, settings.name, settings.model, *(values[name] for name in form.fields)]
+
+    in_the_page: dict[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
+    sides = [compare.left.name, compare.right.name, compare.right.strength]
+    sent = buttons.send.click(send, selection, sides, **QUIET)
+    sent.success(js=TO_COMPARE, **in_the_page)
+    then_refresh(sent)
+    buttons.report.click(report, selection, buttons.report_link, **QUIET).success(js=SAVE_REPORT, **in_the_page)
+    buttons.folder.click(open_it, selection, **QUIET)
+    buttons.copy.click(copy, selection, [form.dataset, form.name, form.model, *form.fields.values()], **QUIET)
+
+
+def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) -> str:
+    """Put a run's best LoRA into the library, where it is not there already; its name there.
+
+    Raises:
+        RunError: where the run has none yet, or its file is gone.
+        LoraError, WeightsFileError: where the file is damaged.
+        OSError: where the library cannot be written.
+    """
+    found = lora_to_send(history)
+    if found is None:
+        raise RunError("There is no LoRA yet: wait for the first pictures, or press “Sample now”.")
+    step, told = found
+    try:
+        file: Path = run.file(told)
+    except FileNotFoundError:
+        file = run.root / "not in the folder"
+    if not file.is_file():
+        raise RunError(f"The LoRA of step {step:,} is no longer in {run.root}: {told} is gone.")
+    known = library.name_of_copy(file)
+    return known or library.add(file, name=f"{read_run_settings(run).name} step {step}").name
+
+
+def report_link(run: RunFolder) -> str:
+    """A link that saves the report, whole in one file: no folder is served for it."""
+    url = data_url(standalone_html(run).encode(errors="replace"), "text/html")
+    return f'<a class="link-button" download="{escape(run.name)}-report.html" href="{url}">Save the report</a>'
