@@ -14,7 +14,8 @@ from studio.batches.settings import BatchSettings
 from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings
 from studio.core.system import prepare_threads
-from studio.training.events import MemoryEvent, read_events
+from studio.jobs.events import MemoryEvent
+from studio.training.events import read_events
 
 MILLION = 1_000_000
 QUICK = GenerationSettings(prompt="", num_inference_steps=1, width=64, height=64)

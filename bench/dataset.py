@@ -21,7 +21,7 @@ from bench.settings import BenchSettings
 from studio.core.errors import StudioError
 from studio.core.paths import UserData
 from studio.datasets.checker import PictureChecker
-from studio.datasets.inspection import PictureFacts
+from studio.images.records import PictureFacts
 
 NUM_PICTURES = 2000
 SIDE = 768

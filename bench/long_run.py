@@ -12,18 +12,9 @@ import psutil
 from PIL import Image
 
 from studio.core.paths import UserData
-from studio.training.events import (
-    AnyEvent,
-    CheckpointEvent,
-    EffectEvent,
-    EventWriter,
-    HeldOutEvent,
-    MemoryEvent,
-    SampleEvent,
-    StateEvent,
-    StepEvent,
-)
-from studio.training.folder import RunFolder, RunStatus, new_run_folder, write_status
+from studio.jobs.events import EventWriter, MemoryEvent, StateEvent
+from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, write_status
+from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, HeldOutEvent, SampleEvent, StepEvent
 from studio.training.settings import TrainingSettings
 
 NUM_STEPS = 40_000

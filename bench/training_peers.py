@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.real_size_model import REAL_SIZE_PIXELS
 from studio.core.errors import StudioError
-from studio.core.paths import assets_folder
+from studio.core.paths import CHECKOUT_FOLDER, assets_folder
 from studio.training.settings import TargetName
 
 BATCH, RANK = 2, 8
@@ -89,7 +89,7 @@ def run_ours(place: Workplace, *, targets: TargetName, checkpointing: str) -> St
         arguments = ["train", "--dataset", str(place.pictures), "--model", str(place.model), "--user-data", user_data]
         arguments += [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
         arguments += ["--cpu"] if place.device_type == "cpu" else []
-        return _timed([sys.executable], Path(__file__).parent.parent / "__main__.py", arguments, place)
+        return _timed([sys.executable], CHECKOUT_FOLDER / "studio" / "__main__.py", arguments, place)
 
 
 def run_plain(place: Workplace, *, targets: TargetName, checkpointing: bool, cached: bool) -> StepFacts:

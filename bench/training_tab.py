@@ -15,10 +15,10 @@ from bench.long_run import LongRun, telling
 from bench.settings import BenchSettings
 from studio.core.errors import StudioError
 from studio.core.paths import UserData, assets_folder
+from studio.jobs.folder import RunFolder, list_runs, read_status
 from studio.jobs.queue import JobQueue
 from studio.training.begin import begin_run, settings_from
 from studio.training.events import AnyEvent, CheckpointEvent, StepEvent, read_events
-from studio.training.folder import RunFolder, list_runs, read_status
 from studio.training.session import TrainingDesk
 
 if TYPE_CHECKING:

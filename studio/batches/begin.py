@@ -13,8 +13,8 @@ from studio.core.paths import UserData, typed_path
 from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.library import DatasetLibrary, safe_name
 from studio.images.prompts import take_lora_tags
+from studio.jobs.folder import RunStatus, new_run_folder, write_status
 from studio.loras.library import LoraLibrary
-from studio.training.folder import RunStatus, new_run_folder, write_status
 
 MOST_LOOKED_AT = 5_000
 

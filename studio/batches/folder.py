@@ -5,7 +5,7 @@ from pathlib import Path
 
 from studio.core.errors import BatchError
 from studio.core.paths import typed_path
-from studio.training.folder import RunFolder, list_runs
+from studio.jobs.folder import RunFolder, list_runs
 
 SETTINGS = "settings.json"
 

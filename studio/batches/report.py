@@ -10,8 +10,7 @@ from studio.batches.ledger import ItemFacts, ItemRow, read_items, read_rejection
 from studio.batches.plan import BatchPlan
 from studio.core.files import write_atomically
 from studio.core.text import counted, duration, escape_markdown, markdown_table
-from studio.images.scores.image import PictureScores
-from studio.images.scores.summary import summarise_scores
+from studio.images.scores.image import PictureScores, summarise_scores
 
 MOST_ROWS = 40
 MOST_SCORED = 20_000  # a mean of more says nothing new

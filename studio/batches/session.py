@@ -16,12 +16,12 @@ from PIL import Image
 from studio.batches.folder import BatchFolder, list_batches
 from studio.batches.follower import BatchFollower, BatchProgress
 from studio.batches.plan import BatchPlan, open_plan
-from studio.cli.jobs import JobLine, job_lines
 from studio.core.errors import BatchError, RunError
 from studio.core.paths import UserData
+from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, read_status
+from studio.jobs.listing import JobLine, job_lines
 from studio.jobs.queue import JobQueue
 from studio.jobs.steering import Steering, has_work, is_in_line
-from studio.training.folder import BUSY_STATES, RunRequest, RunStatus, read_status
 from studio.training.follower import RunFollower, RunHistory
 
 MOST_PAST = 30

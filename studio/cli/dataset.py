@@ -9,8 +9,8 @@ from studio.datasets.checker import PictureChecker
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.report import DatasetReport, Finding, make_report
-from studio.datasets.source import Severity
 from studio.images.prompts import TokenCounter
+from studio.images.records import Severity
 
 GROUPS: dict[Severity, str] = {
     "reject": "Must be mended",

@@ -14,8 +14,8 @@ from studio.core.text import gigabytes
 from studio.engine.device import pick_device
 from studio.engine.generation import make_images, run_comparison
 from studio.engine.hub_download import DownloadProgress, DownloadWatcher
-from studio.engine.pipeline import PipelineManager, StepProgress
-from studio.engine.progress import RunWatcher
+from studio.engine.pipeline import PipelineManager
+from studio.engine.progress import RunWatcher, StepProgress
 from studio.engine.smoke import SmokeWatcher, run_smoke_test
 from studio.images.comparison import SavedComparison
 from studio.images.grids import comparison_grid

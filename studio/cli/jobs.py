@@ -8,35 +8,14 @@ import typer
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData, locate_user_data
-from studio.core.results import Fact
 from studio.core.settings import ServerSettings
 from studio.jobs.launcher import end_of_log
+from studio.jobs.listing import JobLine, job_lines
 from studio.jobs.queue import Job, JobQueue
 from studio.jobs.worker import ensure_worker, worker_runs
-from studio.training.folder import RunState, RunStatus, read_status
 
 _LOG_LINES = 40
 _HEADINGS = ("place", "job", "title", "state", "steps", "time left", "message")
-
-
-class JobLine(Fact):
-    """A job with how far its run is: what one line of the list shows."""
-
-    job: Job
-    run_state: RunState
-    step: int
-    num_steps: int
-    remaining_seconds: float | None
-    message: str
-
-
-def job_lines(queue: JobQueue) -> tuple[JobLine, ...]:
-    """All jobs in the queue's order, each with where its run stands.
-
-    Raises:
-        RunError: where the queue cannot be read.
-    """
-    return tuple(_line(job) for job in queue.jobs())
 
 
 def list_jobs(user_data: UserData, *, as_json: bool) -> None:
@@ -153,22 +132,6 @@ def log_of_job(user_data: UserData, job_id: int) -> str:
     if not text:
         raise RunError(f"{job} has no log yet. It is {job.state}; its log will be {job.run.log}.")
     return text
-
-
-def _line(job: Job) -> JobLine:
-    try:
-        status = read_status(job.run)
-    except RunError as error:
-        status = RunStatus(state="new", message=str(error))
-    runs = job.state == "running"
-    return JobLine(
-        job=job,
-        run_state=status.state,
-        step=status.step,
-        num_steps=status.num_steps,
-        remaining_seconds=status.remaining_seconds if runs else None,
-        message=status.message if runs else job.message,
-    )
 
 
 def _cells(line: JobLine) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import parse_settings
 from studio.core.system import prepare_threads
 from studio.jobs.device_lock import device_turn
+from studio.jobs.folder import RunFolder, find_run
 from studio.training.begin import read_run_settings
-from studio.training.folder import RunFolder, find_run
 from studio.training.settings import PRESETS, TrainingSettings
 
 

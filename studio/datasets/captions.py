@@ -13,7 +13,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError
 from studio.core.text_encoding import guess_text
-from studio.datasets.source import Problem
+from studio.images.records import Problem
 
 MAX_CAPTION_BYTES = 64 * 1024
 _UTF8_MARK = b"\xef\xbb\xbf"

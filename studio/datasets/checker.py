@@ -20,7 +20,8 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from pydantic import ValidationError
 
 from studio.core.errors import system_error_sentence
-from studio.datasets.inspection import PictureFacts, inspect, rejected, thumbnail_path
+from studio.datasets.inspection import inspect, rejected, thumbnail_path
+from studio.images.records import PictureFacts
 
 CHECK_VERSION = 2
 """Raise it whenever the same file would be judged otherwise."""

@@ -19,7 +19,8 @@ from studio.core.errors import DatasetError
 from studio.core.results import Fact
 from studio.core.settings import Settings
 from studio.datasets.captions import tidy
-from studio.datasets.source import DatasetRow, Leftover, Problem
+from studio.datasets.source import DatasetRow, Leftover
+from studio.images.records import Problem
 
 TYPING_PAUSE = timedelta(seconds=10)
 """Captions typed into one picture with no longer pause than this are undone together."""

@@ -23,8 +23,9 @@ from studio.core.errors import DatasetError, PictureFileError
 from studio.core.files import write_atomically
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
-from studio.datasets.source import DatasetRow, Leftover, Problem
+from studio.datasets.source import DatasetRow, Leftover
 from studio.images.decoding import open_rgb
+from studio.images.records import Problem
 
 COLUMNS = 8
 CELL = 176

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from studio.datasets.captions import read_caption
 from studio.datasets.recipe import LayoutChoice, LayoutName
-from studio.datasets.source import Leftover, Problem, SourcePicture, SourceReading
+from studio.datasets.source import Leftover, SourcePicture, SourceReading
 from studio.datasets.table_layout import fits, read_by_table
 from studio.datasets.walk import Walk, walk_folder
+from studio.images.records import Problem
 
 _REPEATS = re.compile(r"(\d{1,5})_(.*)")
 REGULARISATION = frozenset(("reg", "regularization", "regularisation"))

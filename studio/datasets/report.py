@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from studio.core.results import Fact
-from studio.datasets.inspection import PictureFacts
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.recipe import LAYOUT_TITLES
 from studio.datasets.rows import captions_all_alike
-from studio.datasets.source import DatasetRow, Problem, Severity
+from studio.datasets.source import DatasetRow
+from studio.images.records import PictureFacts, Problem, Severity
 
 MAX_DISTANCE = 6
 """Of 64 bits of the difference hash: as far as re-encoded and resized copies of pictures on white get."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from studio.datasets.buckets import Bucket, assign_bucket
 from studio.datasets.captions import fill_template
 from studio.datasets.edits import EditLog
-from studio.datasets.inspection import PictureFacts
 from studio.datasets.recipe import DatasetRecipe
-from studio.datasets.source import DatasetRow, Problem, SourcePicture
+from studio.datasets.source import DatasetRow, SourcePicture
+from studio.images.records import PictureFacts, Problem
 
 MAX_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
 EXTREME_ASPECT = 2.5  # of the longer side to the shorter: the centre crop then loses most of the picture

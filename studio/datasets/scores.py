@@ -18,9 +18,9 @@ from studio.datasets.rows import take_rows
 from studio.datasets.walk import walk_folder
 from studio.images.decoding import open_rgb
 from studio.images.files import read_picture_text
-from studio.images.scores.image import PictureScores, score_picture
+from studio.images.scores.image import PictureScores, score_picture, summarise_scores
 from studio.images.scores.likeness import NearestIndex, Unreadable
-from studio.images.scores.summary import ScoreSummary, summarise_scores
+from studio.images.scores.summary import ScoreSummary
 
 
 def nearest_index(dataset: str, user_data: UserData, *, tell: Callable[[str], None]) -> NearestIndex:

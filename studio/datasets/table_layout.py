@@ -7,9 +7,10 @@ from pathlib import PurePosixPath
 
 from studio.core.errors import DatasetError
 from studio.datasets.recipe import LayoutChoice, LayoutName
-from studio.datasets.source import Leftover, Problem, SourcePicture, SourceReading
+from studio.datasets.source import Leftover, SourcePicture, SourceReading
 from studio.datasets.tables import Table, TableRow, read_table
 from studio.datasets.walk import Walk
+from studio.images.records import Problem
 
 FASHION_TABLE, FASHION_FOLDER = "styles.csv", "images"
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")

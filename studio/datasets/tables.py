@@ -9,7 +9,8 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError
 from studio.core.text_encoding import guess_text
-from studio.datasets.source import Leftover, Problem
+from studio.datasets.source import Leftover
+from studio.images.records import Problem
 
 MAX_TABLE_BYTES = 512 * 1024 * 1024
 MAX_CELL_CHARACTERS = 64 * 1024

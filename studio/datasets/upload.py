@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
-from studio.datasets.source import Leftover, Problem, Severity
+from studio.datasets.source import Leftover
+from studio.images.records import Problem, Severity
 
 GB = 1000**3
 _CHUNK = 1024 * 1024

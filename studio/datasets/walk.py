@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from natsort import natsorted
 
 from studio.core.errors import DatasetError
-from studio.datasets.source import Leftover, Problem
+from studio.datasets.source import Leftover
+from studio.images.records import Problem
 
 PICTURE_SUFFIXES = frozenset(
     (

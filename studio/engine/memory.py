@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from studio.core.results import MemorySample, MemoryUse
-from studio.training.events import MemoryEvent
+from studio.jobs.events import MemoryEvent
 
 SAMPLE_SECONDS = 0.05
 

@@ -41,7 +41,7 @@ from studio.engine.memory import MemoryMeter
 from studio.engine.memory_forecast import ImageRoom
 from studio.engine.models import Components, find_model, load_components, move_components
 from studio.engine.precision import assert_precision, decide_precision, set_tf32
-from studio.engine.progress import LatentPreview
+from studio.engine.progress import LatentPreview, StepProgress, Watcher
 from studio.engine.prompt_encoding import TextEncoding
 from studio.engine.validation import Fault, check_decoded, check_latents, check_picture, keep_rejected, passed_checks
 from studio.images.prompts import take_lora_tags
@@ -50,30 +50,6 @@ from studio.loras.library import LoraLibrary
 # Steps between two looks at the latents: on MPS and CUDA each look waits for the device, so not at every one.
 # Previews are made at the same steps, so that nobody is shown latents that were not checked.
 CHECK_EVERY = 3
-
-
-@dataclass(frozen=True)
-class StepProgress:
-    """After step `step` (1-based) of `num_steps`; every few steps with a (h, w, 3) uint8 preview."""
-
-    step: int
-    num_steps: int
-    elapsed_seconds: float
-    preview: np.ndarray | None = None
-
-
-class Watcher:
-    """Watches a `generate()` call: told of every step and what a large image takes, asked whether to stop."""
-
-    def __init__(
-        self,
-        on_step: Callable[[StepProgress], None] | None = None,
-        cancelled: Callable[[], bool] = lambda: False,
-        on_note: Callable[[str], None] = lambda _note: None,
-    ) -> None:
-        self.on_step = on_step
-        self.cancelled = cancelled
-        self.on_note = on_note
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,29 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from studio.engine.pipeline import StepProgress, Watcher
+
+@dataclass(frozen=True)
+class StepProgress:
+    """After step `step` (1-based) of `num_steps`; every few steps with a (h, w, 3) uint8 preview."""
+
+    step: int
+    num_steps: int
+    elapsed_seconds: float
+    preview: np.ndarray | None = None
+
+
+class Watcher:
+    """Watches a `generate()` call: told of every step and what a large image takes, asked whether to stop."""
+
+    def __init__(
+        self,
+        on_step: Callable[[StepProgress], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_note: Callable[[str], None] = lambda _note: None,
+    ) -> None:
+        self.on_step = on_step
+        self.cancelled = cancelled
+        self.on_note = on_note
 
 
 @dataclass(frozen=True)

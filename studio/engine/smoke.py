@@ -12,7 +12,8 @@ from studio.core.files import write_atomically
 from studio.core.results import InvalidPicture, SavedReport, SmokeReport, ValidPicture
 from studio.core.settings import GenerationSettings, SmokeSettings
 from studio.core.system import versions
-from studio.engine.pipeline import PipelineManager, StepProgress, Watcher
+from studio.engine.pipeline import PipelineManager
+from studio.engine.progress import StepProgress, Watcher
 from studio.engine.validation import failed_checks
 from studio.images.smoke_report import new_report_folder, save_report
 

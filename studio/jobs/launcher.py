@@ -19,8 +19,8 @@ import psutil
 
 from studio.core.errors import says_no_memory
 from studio.jobs import gate
+from studio.jobs.folder import RunState, RunStatus
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobState
-from studio.training.folder import RunState, RunStatus
 
 # A job's exit codes. Every other ending was not its own choice.
 DONE = 0

@@ -17,7 +17,7 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.core.results import Fact
 from studio.jobs.database import changing, reading
-from studio.training.folder import RunFolder, RunRequest, ask
+from studio.jobs.folder import RunFolder, RunRequest, ask
 
 JobKind = Literal["train", "batch"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from studio.cli.jobs import JobLine
 from studio.core.paths import UserData
+from studio.jobs.folder import RunFolder, RunRequest, ask
+from studio.jobs.listing import JobLine
 from studio.jobs.queue import Job, JobKind, JobQueue
 from studio.jobs.worker import ensure_worker
-from studio.training.folder import RunFolder, RunRequest, ask
 
 JOB_REQUESTS: tuple[RunRequest, ...] = ("pause", "stop")
 

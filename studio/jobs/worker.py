@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 
 from studio.core.errors import RunError, system_error_sentence
 from studio.core.paths import UserData
+from studio.jobs.folder import BUSY_STATES, RunFolder, RunStatus, read_status, write_status
 from studio.jobs.launcher import HeldProcess, end_of_log, is_alive, judge, kept_awake, start_detached
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobQueue
-from studio.training.folder import BUSY_STATES, RunFolder, RunStatus, read_status, write_status
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from studio.datasets.opened import OpenedDataset
 from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.images.prompts import TokenCounter, take_lora_tags
+from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, write_status
 from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
-from studio.training.folder import RunFolder, RunStatus, new_run_folder, write_status
 from studio.training.settings import PRESETS, TrainingSettings
 
 

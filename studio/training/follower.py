@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from studio.jobs.events import MemoryEvent, NoteEvent, ProblemEvent, ResumedEvent
 from studio.training.events import (
     EVENTS,
     AnyEvent,
@@ -18,12 +19,8 @@ from studio.training.events import (
     EffectEvent,
     FinishedEvent,
     HeldOutEvent,
-    MemoryEvent,
-    NoteEvent,
-    ProblemEvent,
     ProposalEvent,
     ReferenceEvent,
-    ResumedEvent,
     SampleEvent,
     ScoreEvent,
     StepEvent,

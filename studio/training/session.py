@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from studio.cli.jobs import JobLine, job_lines
 from studio.core.errors import RunError
 from studio.core.paths import UserData
+from studio.jobs.folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, list_runs, read_status
+from studio.jobs.listing import JobLine, job_lines
 from studio.jobs.queue import JobQueue
 from studio.jobs.steering import Steering, has_work
-from studio.training.folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, list_runs, read_status
 from studio.training.follower import RunFollower, RunHistory
 
 KEPT_FOLLOWERS = 16  # a page follows its run and those that it compares with it

@@ -51,12 +51,12 @@ from studio_process import (
 from studio.batches.folder import list_batches
 from studio.core.paths import UserData
 from studio.core.settings import SEED_REPORT_PROMPTS
+from studio.jobs.folder import list_runs, read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import shipped_loras
 from studio.training.begin import duplicate_run
-from studio.training.folder import list_runs, read_status
 from studio.training.session import TrainingDesk
-from tests.dataset.bad_inputs import ACCEPTED, CONVERTED, REJECTED
+from tests.datasets.bad_inputs import ACCEPTED, CONVERTED, REJECTED
 
 WIDTHS = (1280, 1600)
 SCHEMES = ("light", "dark")

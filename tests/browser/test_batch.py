@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 from studio.batches.folder import list_batches
 from studio.batches.ledger import read_items
 from studio.core.paths import UserData
-from studio.training.folder import read_status
+from studio.jobs.folder import read_status
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import (
     expect_nothing_asked,

@@ -13,7 +13,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import go_to_tab, open_section, set_field, toast
 from tests.browser.slow_link import SlowLink, slow_link
 from tests.browser.studio_process import RunningStudio, wait_for
-from tests.dataset.bad_inputs import encoded, picture
+from tests.datasets.bad_inputs import encoded, picture
 
 LATE_SECONDS = 1.5  # of an answer; Gradio needs several round trips for each of its own
 EVENTUALLY = 60_000

@@ -12,7 +12,7 @@ from studio.core.paths import assets_folder
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose, drop_files, field, go_to_tab, open_section, set_field, toast
 from tests.browser.studio_process import RunningStudio
-from tests.dataset.bad_inputs import encoded, picture
+from tests.datasets.bad_inputs import encoded, picture
 
 SHOES = assets_folder() / "casual-shoes"
 WAIT_MILLISECONDS = 30_000

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from studio.training.events import EventWriter
-from studio.training.folder import RunFolder, RunStatus, write_status
+from studio.jobs.events import EventWriter
+from studio.jobs.folder import RunFolder, RunStatus, write_status
 from tests.browser.conftest import OpenPage, Profiles
 from tests.browser.page_actions import expect_nothing_asked, open_section, open_training
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
-from tests.runs.told_runs import make_run, step_event
+from tests.training.told_runs import make_run, step_event
 
 LINES_OF_A_STEP = 30
 

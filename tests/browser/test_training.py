@@ -12,9 +12,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.core.paths import UserData
+from studio.jobs.folder import list_runs, read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import LoraLibrary
-from studio.training.folder import list_runs, read_status
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose_quick_try, fill, open_section, open_training
 from tests.browser.page_actions import training_state as state

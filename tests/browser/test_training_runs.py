@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Response, expect
 
+from studio.jobs.events import EventWriter
+from studio.jobs.folder import RunFolder, RunStatus, write_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import LoraLibrary, shipped_loras
-from studio.training.events import AnyEvent, EventWriter, FinishedEvent, ProposalEvent
-from studio.training.folder import RunFolder, RunStatus, write_status
+from studio.training.events import AnyEvent, FinishedEvent, ProposalEvent
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose, expect_nothing_asked, field, open_training, toast
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.browser.test_accessibility import light_and_dark, serious_faults
-from tests.runs.told_runs import PROMPTS, SETTINGS, make_run, sample_event, step_event
+from tests.training.told_runs import PROMPTS, SETTINGS, make_run, sample_event, step_event
 from tests.ui.told_scores import near, reference_event, score_event
 
 NEWEST, OTHER = "20261125-220000-white-shoes", "20261124-220000-white-shoes"

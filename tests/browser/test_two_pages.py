@@ -12,10 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchDesk
 from studio.core.paths import UserData
-from studio.jobs.queue import JobQueue, JobState
-from studio.loras.library import shipped_loras
-from studio.training.events import AnyEvent
-from studio.training.folder import (
+from studio.jobs.folder import (
     REQUESTS,
     RunFolder,
     RunState,
@@ -24,11 +21,14 @@ from studio.training.folder import (
     take_requests,
     write_status,
 )
+from studio.jobs.queue import JobQueue, JobState
+from studio.loras.library import shipped_loras
+from studio.training.events import AnyEvent
 from tests.browser.conftest import Profiles
 from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.jobs.test_batch_desk import make_batch, note
-from tests.runs.told_runs import SETTINGS, make_run, sample_event, step_event
+from tests.training.told_runs import SETTINGS, make_run, sample_event, step_event
 
 RANKS = {"20261124-220000-first": 64, "20261125-220000-second": 4}
 LORA = "samples/step-{step:06}/lora.safetensors"

@@ -22,7 +22,8 @@ from studio.engine.memory_forecast import (
     counted_plan,
     generation_bytes,
 )
-from studio.engine.pipeline import PipelineManager, Watcher
+from studio.engine.pipeline import PipelineManager
+from studio.engine.progress import Watcher
 
 GIB = 2**30
 LARGEST = AttentionPlan(max_scores=MPS_MAX_SCORES, contiguous=True)

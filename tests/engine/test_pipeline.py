@@ -17,7 +17,8 @@ from studio.core.errors import GenerationCancelledError, InvalidImageError, Mode
 from studio.core.settings import GenerationSettings, ModelSettings
 from studio.engine.attention import SLICED_MAX_SCORES, AttentionPlan
 from studio.engine.models import Components, find_model, load_components
-from studio.engine.pipeline import CHECK_EVERY, PipelineManager, StepProgress, Watcher
+from studio.engine.pipeline import CHECK_EVERY, PipelineManager
+from studio.engine.progress import StepProgress, Watcher
 
 
 def spoil_output(module: nn.Module, spoil: object, *, from_call: int = 1) -> list[int]:

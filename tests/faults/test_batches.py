@@ -15,8 +15,8 @@ import pytest
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import read_items
 from studio.batches.torch.run import run_batch
+from studio.jobs.folder import ask, read_status
 from studio.training.events import read_events
-from studio.training.folder import ask, read_status
 from tests.faults.batches import (
     NUM_ITEMS,
     assert_exactly_as_planned,

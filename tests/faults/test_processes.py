@@ -10,8 +10,8 @@ from multiprocessing.context import ForkServerProcess
 
 import pytest
 
+from studio.jobs.folder import RunFolder, read_status
 from studio.training.events import CheckpointEvent, StepEvent, read_events
-from studio.training.folder import RunFolder, read_status
 from studio.training.torch.checkpoints import CheckpointStore
 from tests.faults.conftest import Place, finish
 

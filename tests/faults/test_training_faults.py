@@ -21,16 +21,9 @@ from studio.core.settings import ModelSettings
 from studio.engine.lora_file import read_lora
 from studio.engine.pipeline import PipelineManager
 from studio.jobs.device_lock import DeviceLock
-from studio.training.events import (
-    FinishedEvent,
-    HeldOutEvent,
-    MemoryEvent,
-    ProblemEvent,
-    SampleEvent,
-    StepEvent,
-    read_events,
-)
-from studio.training.folder import RunFolder, ask, read_status
+from studio.jobs.events import MemoryEvent, ProblemEvent
+from studio.jobs.folder import RunFolder, ask, read_status
+from studio.training.events import FinishedEvent, HeldOutEvent, SampleEvent, StepEvent, read_events
 from studio.training.settings import TrainingSettings
 from studio.training.torch import assembly
 from studio.training.torch.adapters import Adapters

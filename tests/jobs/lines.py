@@ -1,10 +1,10 @@
 """Lines of the queue as the page is given them, made of a real queue and runs' folders."""
 
-from studio.cli.jobs import JobLine, job_lines
 from studio.core.paths import UserData
+from studio.jobs.folder import RunStatus, new_run_folder, write_status
+from studio.jobs.listing import JobLine, job_lines
 from studio.jobs.queue import JobQueue
-from studio.training.folder import RunStatus, new_run_folder, write_status
-from tests.runs.told_runs import BEGAN
+from tests.training.told_runs import BEGAN
 
 RUNNING = RunStatus(state="running", step=312, num_steps=3000, remaining_seconds=4320, message="All is well.")
 

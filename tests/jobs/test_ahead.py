@@ -6,8 +6,8 @@ import pytest
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
+from studio.jobs.folder import take_requests
 from studio.jobs.queue import JobQueue
-from studio.training.folder import take_requests
 from studio.ui.shell import ahead as ahead_module
 from studio.ui.shell.ahead import JobsAhead, jobs_ahead
 from tests.jobs.lines import lines_of, queued_run, running_run

@@ -14,9 +14,9 @@ from studio.batches.session import BatchDesk, training_side
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError
 from studio.core.paths import UserData
+from studio.jobs.events import EventWriter, MemoryEvent
+from studio.jobs.folder import RunState, RunStatus, take_requests, write_status
 from studio.jobs.queue import JobQueue
-from studio.training.events import EventWriter, MemoryEvent
-from studio.training.folder import RunState, RunStatus, take_requests, write_status
 
 
 def make_batch(desk: BatchDesk, name: str, state: RunState = "new") -> BatchFolder:

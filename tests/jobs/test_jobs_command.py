@@ -12,8 +12,8 @@ from studio.cli import jobs as command
 from studio.cli.jobs import jobs_app, list_jobs, log_of_job, resume_job, start_work, time_left
 from studio.core.errors import RunError
 from studio.core.paths import UserData
+from studio.jobs.folder import RunStatus, take_requests, write_status
 from studio.jobs.queue import JobQueue
-from studio.training.folder import RunStatus, take_requests, write_status
 from tests.jobs.scripted_jobs import add_job, new_user_data, wait_until, workers_of
 
 

@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
+from studio.jobs.folder import ask, take_requests
 from studio.jobs.queue import Job, JobQueue
-from studio.training.folder import ask, take_requests
 from tests.jobs.scripted_jobs import add_job, make_run, new_user_data
 
 

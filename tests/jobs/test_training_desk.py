@@ -8,8 +8,9 @@ import pytest
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
-from studio.training.events import EventWriter, StepEvent
-from studio.training.folder import RunFolder, RunStatus, new_run_folder, take_requests, write_status
+from studio.jobs.events import EventWriter
+from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, take_requests, write_status
+from studio.training.events import StepEvent
 from studio.training.session import TrainingDesk
 
 

@@ -17,10 +17,10 @@ from filelock import FileLock
 from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs import worker as worker_module
+from studio.jobs.folder import RunStatus, read_status, write_status
 from studio.jobs.launcher import HeldProcess, awake_command, end_of_log, is_alive, judge, kept_awake
 from studio.jobs.queue import Job, JobQueue
 from studio.jobs.worker import ensure_worker, job_command, work, worker_runs
-from studio.training.folder import RunStatus, read_status, write_status
 from tests.jobs.scripted_jobs import (
     FINISHES,
     KILLS_ITSELF,

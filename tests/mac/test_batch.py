@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from studio.batches.folder import BatchFolder
+from tests.batches.torch.made import lines, made, rows
 from tests.mac.simulated_mac import simulated_mac
-from tests.synthesis.made import lines, made, rows
 
 CHANGES = {"attributes": "colour: red, brown\ntype: boots", "reject_copies": True}
 

@@ -7,7 +7,7 @@ from tests.faults.conftest import Place
 from tests.mac import test_training as trainings
 from tests.mac.simulated_mac import simulated_mac
 from tests.mac.test_training import assert_learned_the_same, trained
-from tests.training.parts import give_effect
+from tests.training.torch.parts import give_effect
 
 tiny_model, shared = trainings.tiny_model, trainings.shared
 DROPOUT = {"lora_dropout": 0.5}

@@ -10,7 +10,8 @@ import torch
 from studio.core.settings import SCHEDULER_NAMES, GenerationSettings, LoraChoice, ModelSettings
 from studio.engine.device import pick_device
 from studio.engine.device_check import compare_device
-from studio.engine.pipeline import GeneratedImage, PipelineManager, StepProgress, Watcher
+from studio.engine.pipeline import GeneratedImage, PipelineManager
+from studio.engine.progress import StepProgress, Watcher
 from tests.mac.rules import BrokenRulesError, Rule
 from tests.mac.simulated_mac import NAME, simulated_mac
 

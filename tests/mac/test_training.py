@@ -8,14 +8,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from studio.core.paths import UserData
+from studio.jobs.folder import RunFolder
 from studio.training.events import FinishedEvent, HeldOutEvent, SampleEvent, read_events
-from studio.training.folder import RunFolder
 from studio.training.plan import read_plan
 from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 from tests.mac.simulated_mac import NAME, simulated_mac
-from tests.training.parts import save_pictures
+from tests.training.torch.parts import save_pictures
 
 tiny_model = faults.tiny_model
 SIZES = ((72, 64), (64, 72)) * 2

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from studio.cli.jobs import JobLine
+from studio.jobs.folder import RunFolder, RunState
+from studio.jobs.listing import JobLine
 from studio.jobs.queue import Job, JobKind, JobState
-from studio.training.folder import RunFolder, RunState
 
 
 def job_line(

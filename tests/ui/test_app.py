@@ -10,8 +10,8 @@ from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.datasets.session import DatasetDesk
 from studio.engine.process.client import EngineClient
+from studio.jobs.folder import RunFolder, RunStatus, write_status
 from studio.loras.library import LoraLibrary
-from studio.training.folder import RunFolder, RunStatus, write_status
 from studio.training.session import TrainingDesk
 from studio.ui.batches.tab import BatchPage
 from studio.ui.shell.ahead import JobsAhead
@@ -21,7 +21,7 @@ from studio.ui.shell.selection import Selection
 from studio.ui.training import plot as training_plot
 from studio.ui.training.page import TrainingPage
 from tests.jobs.test_batch_desk import make_batch
-from tests.runs.told_runs import make_run, step_event
+from tests.training.told_runs import make_run, step_event
 
 OLD, NEW = "20261124-220000-old", "20261125-220000-new"
 

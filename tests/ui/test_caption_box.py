@@ -13,7 +13,7 @@ from studio.datasets.session import DatasetDesk
 from studio.ui.datasets.browser import render_page
 from studio.ui.datasets.caption_box import Subject, read_subject, saver
 from studio.ui.datasets.detail import render_row
-from tests.dataset.bad_inputs import encoded, picture
+from tests.datasets.bad_inputs import encoded, picture
 
 HOSTILE = "\"'><img src=x onerror=alert(1)> &amp;"
 

@@ -10,8 +10,8 @@ from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings, ImagesSettings, SmokeSettings
 from studio.engine.process.messages import Generate, Smoke
 from studio.engine.process.view import EngineView
+from studio.jobs.folder import RunStatus
 from studio.jobs.queue import JobQueue
-from studio.training.folder import RunStatus
 from studio.ui.shell.ahead import JobsAhead
 from studio.ui.shell.taken_box import question_words, render
 from tests.jobs.lines import lines_of, queued_run, running_run

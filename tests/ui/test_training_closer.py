@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from studio.core.errors import RunError
+from studio.jobs.folder import RunFolder
 from studio.training.events import AnyEvent
-from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingView
 from studio.ui.shell.selection import SelectedImage
 from studio.ui.training.closer import checked_image, render
 from studio.ui.training.images import Thumbnails
-from tests.runs.told_runs import PROMPTS, make_run, sample_event
+from tests.training.told_runs import PROMPTS, make_run, sample_event
 from tests.ui.told_scores import near, score_event
 
 

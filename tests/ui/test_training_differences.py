@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from studio.training.folder import RunFolder
+from studio.jobs.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.ui.training.view import differences_html, differing, value_words
-from tests.runs.told_runs import SETTINGS, make_run
+from tests.training.told_runs import SETTINGS, make_run
 
 
 def with_changes(folder: Path, **changes: object) -> RunFolder:

@@ -9,7 +9,7 @@ import pytest
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
-from studio.training.folder import RunFolder, RunStatus, new_run_folder, write_status
+from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, write_status
 from studio.training.session import TrainingDesk
 from studio.ui.training.page import TrainingPage
 from studio.ui.training.queue import act_on_job, queue_html, run_of_job

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from studio.batches.folder import BatchFolder
 from studio.core.errors import system_error_sentence
 from studio.core.text import duration
-from studio.training.events import AnyEvent, EventWriter, NoteEvent, StateEvent
-from studio.training.folder import BUSY_STATES, RunState, RunStatus, write_status
+from studio.jobs.events import EventWriter, NoteEvent, StateEvent
+from studio.jobs.folder import BUSY_STATES, RunState, RunStatus, write_status
+from studio.training.events import AnyEvent
 
 STATUS_EVERY_SECONDS = 0.5
 SPEED_PICTURES = 20  # the forecast follows the last few: a machine that does other things too is slower for a while

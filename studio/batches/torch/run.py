@@ -35,10 +35,10 @@ from studio.engine.memory import MemoryWatch
 from studio.engine.pipeline import PipelineManager
 from studio.engine.progress import RunWatcher
 from studio.jobs.device_lock import device_turn
+from studio.jobs.failure import tell_failure
+from studio.jobs.folder import RunRequest, RunState, take_requests
 from studio.jobs.stop_signal import StopSignal
 from studio.loras.library import LoraLibrary
-from studio.training.failure import tell_failure
-from studio.training.folder import RunRequest, RunState, take_requests
 
 BatchEnding = Literal["finished", "stopped", "paused"]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -231,8 +231,7 @@ class EngineProcess:
 
     def _run_watcher(self, *, num_pictures: int) -> "RunWatcher":
         from studio.engine.memory import read_memory
-        from studio.engine.pipeline import StepProgress
-        from studio.engine.progress import RunWatcher
+        from studio.engine.progress import RunWatcher, StepProgress
 
         def on_step(picture: int, progress: StepProgress) -> None:
             self._tell(

@@ -3,14 +3,11 @@
 From the scores of single pictures to those of a set.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
-
-import numpy as np
 
 from studio.core.results import Fact
 from studio.core.text import counted
-from studio.images.scores.image import PictureScores
 
 Likeness = Literal["as a copy", "close", "of its own"]
 
@@ -106,37 +103,3 @@ class ScoreSummary(Fact):
                 f"{self.nearest.count - self.num_copies - self.num_close:,} of their own; the median distance is "
                 f"{self.nearest.median:.2f} (0 is a copy, 1 are two pictures at random)."
             )
-
-
-def summarise_scores(scores: Sequence[PictureScores]) -> ScoreSummary:
-    """Means, medians and counts; all zero and None of no pictures."""
-    places = [score.centring for score in scores if score.centring is not None]
-    offsets = [place.offset for place in places]
-    colours = [score.colour for score in scores if score.colour is not None]
-    nearest = [score.nearest for score in scores if score.nearest is not None]
-    return ScoreSummary(
-        num_pictures=len(scores),
-        whiteness=_spread([score.border.whiteness for score in scores]),
-        num_white=sum(score.border.whiteness >= WHITE_SHARE for score in scores),
-        offset=_spread(offsets),
-        num_centred=sum(min(place.offset, place.box_offset) <= CENTRED_OFFSET for place in places),
-        num_without_subject=len(scores) - len(offsets),
-        colour_difference=_spread([colour.difference for colour in colours]),
-        num_named_right=sum(colour.is_named_right for colour in colours),
-        sharpness=_spread([score.sharpness for score in scores if score.sharpness is not None]),
-        nearest=_spread([near.distance for near in nearest]),
-        num_copies=sum(near.likeness == "as a copy" for near in nearest),
-        num_close=sum(near.likeness == "close" for near in nearest),
-    )
-
-
-def _spread(values: Sequence[float]) -> Spread | None:
-    if not values:
-        return None
-    return Spread(
-        mean=float(np.mean(values)),
-        median=float(np.median(values)),
-        low=min(values),
-        high=max(values),
-        count=len(values),
-    )

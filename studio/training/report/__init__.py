@@ -4,12 +4,13 @@ from datetime import datetime
 from pathlib import Path
 
 from studio.core.files import write_atomically
-from studio.training.folder import RunFolder
-from studio.training.report.curves import Items, Report, Section, curves_section, pictures_section
+from studio.jobs.folder import RunFolder
+from studio.training.report.curves import curves_section, pictures_section
 from studio.training.report.facts import RunFacts, read_facts
 from studio.training.report.html import to_html
 from studio.training.report.markdown import to_markdown
 from studio.training.report.outcome import first_sentences, key_figures
+from studio.training.report.parts import Items, Report, Section
 from studio.training.report.sections import (
     command_section,
     cost_section,

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from studio.core.text import escape
 from studio.training.curves import Chart, chart_svg, legend_html
-from studio.training.report.curves import (
+from studio.training.report.parts import (
     Charts,
     Command,
     Items,

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from studio.core.text import escape_markdown, markdown_table
 from studio.training.curves import summary
-from studio.training.report.curves import (
+from studio.training.report.parts import (
     Charts,
     Command,
     Items,

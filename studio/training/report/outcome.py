@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from studio.core.text import duration, gigabytes
+from studio.jobs.folder import RunState
 from studio.training.events import FinishedEvent, HeldOutEvent, ProposalEvent
-from studio.training.folder import RunState
 from studio.training.report.facts import RunFacts
 
 NO_CHANGE = 0.005  # pictures, timesteps and noise are fixed, so that half a percent is more than chance

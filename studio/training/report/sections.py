@@ -9,19 +9,11 @@ from studio.core.text import counted, duration, gigabytes
 from studio.datasets.buckets import Bucket, assign_bucket, buckets_for
 from studio.datasets.recipe import LAYOUT_TITLES
 from studio.datasets.snapshot import Snapshot
-from studio.training.events import (
-    CheckpointEvent,
-    EffectEvent,
-    FinishedEvent,
-    HeldOutEvent,
-    NoteEvent,
-    ProblemEvent,
-    ResumedEvent,
-    SampleEvent,
-)
-from studio.training.report.curves import Command, Items, Part, Section, Table, Words
+from studio.jobs.events import NoteEvent, ProblemEvent, ResumedEvent
+from studio.training.events import CheckpointEvent, EffectEvent, FinishedEvent, HeldOutEvent, SampleEvent
 from studio.training.report.facts import RunFacts, by_step
 from studio.training.report.outcome import duration_of_step
+from studio.training.report.parts import Command, Items, Part, Section, Table, Words
 from studio.training.settings import TrainingSettings
 
 NUM_CAPTIONS = 6

@@ -8,11 +8,11 @@ from datetime import datetime
 
 from PIL import Image
 
-from studio.training.folder import RunFolder
+from studio.jobs.folder import RunFolder
 from studio.training.report import make_report
-from studio.training.report.curves import Part, Picture, PictureGroup, Pictures, Report
 from studio.training.report.facts import read_facts
 from studio.training.report.html import to_html
+from studio.training.report.parts import Part, Picture, PictureGroup, Pictures, Report
 
 INSIDE_PIXELS = 320  # twice the width at which they are shown
 INSIDE_QUALITY = 85

@@ -8,8 +8,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from studio.engine.memory import MemoryWatch
-from studio.training.events import AnyEvent, HeldOutEvent, ResumedEvent, SampleEvent, StepEvent, read_events
-from studio.training.folder import RunFolder, pending_requests
+from studio.jobs.events import ResumedEvent
+from studio.jobs.folder import RunFolder, pending_requests
+from studio.training.events import AnyEvent, HeldOutEvent, SampleEvent, StepEvent, read_events
 from studio.training.torch.checkpoints import (
     Checkpoint,
     CheckpointStore,

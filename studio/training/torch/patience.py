@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from studio.core.errors import TrainingError
-from studio.training.folder import RunFolder, take_requests
+from studio.jobs.folder import RunFolder, take_requests
 from studio.training.torch.reporter import Teller
 
 T = TypeVar("T")

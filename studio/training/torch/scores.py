@@ -10,9 +10,9 @@ from PIL import Image
 from studio.core.errors import GenerationCancelledError, PictureFileError
 from studio.images.decoding import open_rgb
 from studio.images.files import is_whole_png
-from studio.images.scores.image import PictureScores, score_picture
+from studio.images.scores.image import PictureScores, score_picture, summarise_scores
 from studio.images.scores.likeness import NearestIndex
-from studio.images.scores.summary import ScoreSummary, summarise_scores
+from studio.images.scores.summary import ScoreSummary
 from studio.training.events import (
     AnyEvent,
     HeldOutEvent,

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from studio.batches.session import BatchView
-from studio.training.folder import RunRequest
+from studio.jobs.folder import RunRequest
 from studio.ui.batches import view as batch_view
 from studio.ui.shell.parts import Update, live_html
 

@@ -14,8 +14,8 @@ from studio.batches.settings import BatchSettings
 from studio.core.errors import StudioError, system_error_sentence
 from studio.core.settings import parse_settings
 from studio.datasets.session import DatasetDesk
+from studio.jobs.folder import RunRequest
 from studio.loras.library import LoraLibrary
-from studio.training.folder import RunRequest
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import grid_box as batch_grid_box
 from studio.ui.batches import panel as batch_panel

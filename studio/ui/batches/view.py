@@ -7,8 +7,8 @@ from studio.batches.folder import BatchFolder
 from studio.batches.follower import MOST_LATEST, BatchProgress
 from studio.batches.session import BatchView, LatestPicture, PastBatch
 from studio.core.text import counted, duration, escape
+from studio.jobs.folder import RunStatus
 from studio.jobs.launcher import end_of_log
-from studio.training.folder import RunStatus
 from studio.training.follower import RunHistory
 from studio.ui.shell.images import small_picture_url
 from studio.ui.training.view import LOG_LINES, STATE_WORDS, memory_html

@@ -14,8 +14,9 @@ from studio.datasets.buckets import BucketFit
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.query import RowPage
 from studio.datasets.session import DatasetDesk, DeskView, Stamp
-from studio.datasets.source import DatasetRow, Problem
+from studio.datasets.source import DatasetRow
 from studio.images.decoding import open_rgb
+from studio.images.records import Problem
 from studio.ui.shell.parts import data_url
 
 SHOWN_SIDE = 1024

@@ -28,7 +28,8 @@ from studio.datasets.report import (
     summarise,
 )
 from studio.datasets.session import DatasetDesk
-from studio.datasets.source import DatasetRow, Severity
+from studio.datasets.source import DatasetRow
+from studio.images.records import Severity
 from studio.ui.datasets.html import SIGNS, thumbnail_url
 from studio.ui.shell.parts import QUIET, toasts
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from studio.cli.jobs import JobLine
 from studio.core.paths import black_pictures_page
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
+from studio.jobs.listing import JobLine
 from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingDesk
 from studio.ui.inference import compare as compare_mode

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Collection, Sequence
 
-from studio.cli.jobs import JobLine, job_lines
 from studio.core.errors import RunError
 from studio.core.paths import UserData
+from studio.jobs.listing import JobLine, job_lines
 from studio.jobs.queue import JobQueue
 from studio.jobs.worker import ensure_worker
 

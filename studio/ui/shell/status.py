@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import psutil
 
-from studio.cli.jobs import JobLine
 from studio.core.text import counted, duration, escape, gigabytes
 from studio.engine.process.view import EngineView, Phase
+from studio.jobs.listing import JobLine
 
 KIND_WORDS: Mapping[str, str] = {"train": "training"}  # a kind that is not here is called by its own name
 KIND_UNITS: Mapping[str, str] = {"batch": "picture"}

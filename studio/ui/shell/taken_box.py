@@ -6,11 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from studio.cli.jobs import JobLine
 from studio.core.text import counted, duration, escape
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Compare, Generate, Run
 from studio.engine.process.view import EngineView
+from studio.jobs.listing import JobLine
 from studio.ui.shell.ahead import JobsAhead, jobs_ahead
 from studio.ui.shell.parts import QUIET, Update, live_html, toasts
 from studio.ui.shell.status import job_name, job_tab, job_unit

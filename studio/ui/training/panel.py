@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.training.folder import BUSY_STATES, RunRequest
+from studio.jobs.folder import BUSY_STATES, RunRequest
 from studio.training.session import TrainingView
 from studio.ui.shell.parts import QUIET, Update, live_html, toasts
 from studio.ui.shell.selection import Selection, select

@@ -5,9 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-from studio.cli.jobs import JobLine
 from studio.core.errors import RunError
 from studio.core.text import counted, duration, escape
+from studio.jobs.listing import JobLine
 from studio.jobs.queue import JobState
 from studio.ui.shell.parts import QUIET, live_html, toasts
 from studio.ui.shell.selection import changed, read_selection

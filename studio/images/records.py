@@ -1,0 +1,64 @@
+"""What one look at an image file found: its figures, what is wrong with it, how bad that is, what one click can do."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.core.results import Fact
+
+Severity = Literal["reject", "convert", "note"]
+
+
+Remedy = Literal["exclude", "convert", "recode caption"]
+
+
+class Problem(Fact):
+    """One finding about one file.
+
+    Attributes:
+        code: what it is, in a few words that a filter can show: `cut short`, `transparent`, `caption missing`.
+        severity: `reject`: the picture is not trained on until this is mended. `convert`: it is read rightly, but
+            only because we convert it, and how is said. `note`: it is trained on as it is; worth knowing.
+        sentence: what was seen, what it means and what to do. It does not name the file: whoever shows it does.
+        remedies: what one click can do.
+    """
+
+    code: str
+    severity: Severity
+    sentence: str
+    remedies: tuple[Remedy, ...] = ()
+
+
+class PictureFacts(Fact):
+    """One picture file, fully decoded once.
+
+    Attributes:
+        sha256: of the file's bytes, in hexadecimal; "" where it could not be read.
+        num_bytes: the file's size.
+        format: Pillow's name for it (`JPEG`); None where it is no picture.
+        mode: Pillow's mode before conversion (`RGBA`).
+        width, height: in pixels, upright (EXIF rotation applied); 0 where it could not be decoded.
+        perceptual_hash: 64 bits of the difference hash, as 16 hexadecimal digits; "" where not decoded.
+        tiny: 8 × 8 pixels of RGB, row by row, as 384 hexadecimal digits; "" where not decoded. Tells lookalikes in
+            other colours apart, which the hash of grey levels cannot.
+        brightness: mean luminance, 0 to 1, on the dataset's background.
+        border_whiteness: share of border pixels (2 % of the shorter side, at least 1 px) whose channels are all ≥ 245.
+        problems: of the file and the picture.
+    """
+
+    sha256: str = ""
+    num_bytes: int = 0
+    format: str | None = None
+    mode: str | None = None
+    width: int = 0
+    height: int = 0
+    perceptual_hash: str = ""
+    tiny: str = ""
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    border_whiteness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can be trained on as it is read."""
+        return not any(problem.severity == "reject" for problem in self.problems)

@@ -1,0 +1,180 @@
+"""One item that cannot be made ends no batch; whatever ends a batch is in its status."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from studio.batches.folder import BatchFolder
+from studio.batches.plan import BatchPlan
+from studio.batches.torch.run import run_batch
+from studio.core.errors import BatchError, LoraError
+from studio.core.paths import UserData
+from studio.core.settings import GenerationSettings
+from studio.engine.pipeline import GeneratedImage, PipelineManager
+from studio.jobs.events import NoteEvent, StateEvent
+from studio.jobs.folder import read_status
+from studio.training.events import read_events
+from tests.batches.torch.made import begun, lines, rows
+
+Generate = Callable[..., GeneratedImage]
+
+
+def failing(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, is_bad: Callable[[GenerationSettings], bool]
+) -> list[int]:
+    """Every `generate()` of settings of the caller's choice raises; returns the seeds it was asked for."""
+    generate, asked = PipelineManager.generate, []
+
+    def failing_generate(self: PipelineManager, settings: GenerationSettings, **options: object) -> GeneratedImage:
+        asked.append(settings.seed)
+        if is_bad(settings):
+            raise error
+        made: GeneratedImage = generate(self, settings, **options)  # type: ignore[arg-type]
+        return made
+
+    monkeypatch.setattr(PipelineManager, "generate", failing_generate)
+    return asked
+
+
+def run(folder: BatchFolder, tmp_path: Path) -> str:
+    return run_batch(folder, UserData(tmp_path))
+
+
+def states(folder: BatchFolder) -> list[str]:
+    return [row.state for row in rows(folder)]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("60 steps are too many"), "ValueError: 60 steps are too many"),
+        (LoraError("There is no LoRA named x."), "There is no LoRA named x."),
+        (MemoryError(), "There is not enough memory"),
+        (RuntimeError("MPS backend out of memory"), "There is not enough memory"),
+        (TypeError("no such argument"), "TypeError: no such argument"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_an_error_over_an_item_is_that_items_and_the_batch_goes_on(
+    error: Exception, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(tmp_path)
+    asked = failing(monkeypatch, error, lambda settings: settings.seed == 9)
+    assert run(folder, tmp_path) == "finished"
+    assert states(folder) == ["done", "done", "failed", "done", "done", "done"]
+    assert words in rows(folder)[2].reason
+    assert asked == [7, 8, 9, 10, 11, 12, 9], "tried once more when all others are made"
+    assert len(lines(folder)) == 5
+    assert words in folder.report.read_text(encoding="utf-8").replace("\\", "")
+    assert any(words in event.message for event in read_events(folder.job.events) if isinstance(event, NoteEvent))
+    status = read_status(folder.job)
+    assert status.message == (
+        "5 pictures are made; 1 failed, and the report says why. "
+        f"`python -m studio batch {folder.name}` tries 1 of them again."
+    )
+
+
+def test_a_failed_item_is_made_by_a_resume_and_by_the_end_of_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(tmp_path)
+    with monkeypatch.context() as patch:
+        failing(patch, ValueError("not yet"), lambda settings: settings.seed == 9)
+        run(folder, tmp_path)
+    with monkeypatch.context() as patch:
+        asked = failing(patch, ValueError(), lambda settings: False)
+        assert run(folder, tmp_path) == "finished"
+        assert asked == [9]
+    assert states(folder) == ["done"] * 6
+    assert read_status(folder.job).message == "6 pictures are made."
+
+
+def test_an_item_that_was_rejected_until_no_try_was_left_is_not_tried_again(tmp_path: Path) -> None:
+    folder = begun(tmp_path, least_whiteness=1.0, max_retries=0, total=1)
+    run(folder, tmp_path)
+    before = rows(folder)
+    run(folder, tmp_path)
+    assert rows(folder) == before
+    assert "tries" not in read_status(folder.job).message
+
+
+def test_errors_in_a_row_that_no_settings_explain_end_the_batch_and_a_resume_goes_on_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(tmp_path)
+    asked = failing(monkeypatch, RuntimeError("the device is lost"), lambda _: True)
+    for first in (7, 10):
+        with pytest.raises(RuntimeError, match="the device is lost"):
+            run(folder, tmp_path)
+        assert asked == [first, first + 1, first + 2]
+        status = read_status(folder.job)
+        assert (status.state, status.pid) == ("failed", 0)
+        assert "the device is lost" in status.message
+        asked.clear()
+    assert run(folder, tmp_path) == "finished"
+    assert asked == [7, 8, 9, 10, 11, 12]
+    assert states(folder) == ["failed"] * 6
+
+
+def test_any_number_of_impossible_items_in_a_row_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = begun(tmp_path)
+    failing(monkeypatch, ValueError("impossible"), lambda settings: settings.seed < 12)
+    assert run(folder, tmp_path) == "finished"
+    assert states(folder) == ["failed"] * 5 + ["done"]
+
+
+def test_an_item_that_only_the_plan_can_refuse_is_that_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = BatchPlan.item
+    folder = begun(tmp_path)
+
+    def refusing(self: BatchPlan, index: int) -> object:
+        if index == 1:
+            raise BatchError("prompts line 1, item 1: no such value")
+        return item(self, index)
+
+    monkeypatch.setattr(BatchPlan, "item", refusing)
+    assert run(folder, tmp_path) == "finished"
+    assert states(folder) == ["done", "failed", "done", "done", "done", "done"]
+    assert rows(folder)[1].reason == "prompts line 1, item 1: no such value"
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "words"),
+    [
+        (ZeroDivisionError("of ours"), "failed", "ZeroDivisionError: of ours"),
+        (AssertionError("a bug"), "failed", "AssertionError: a bug"),
+        (SystemExit(3), "failed", "SystemExit: 3"),
+        (BatchError("A sentence."), "failed", "A sentence."),
+        (PermissionError(13, "Permission denied", "dataset"), "failed", "dataset may not be written"),
+        (KeyboardInterrupt(), "stopped", "It was interrupted; resume to go on."),
+    ],
+)
+def test_whatever_ends_a_batch_is_in_its_status_and_goes_on_up(
+    error: BaseException, state: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(tmp_path, total=1)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("studio.batches.torch.run.write_outputs", fail)
+    with pytest.raises(type(error)):
+        run(folder, tmp_path)
+    status = read_status(folder.job)
+    assert (status.state, status.pid, status.remaining_seconds) == (state, 0, None)
+    assert words in status.message
+    last = [event for event in read_events(folder.job.events) if isinstance(event, StateEvent)][-1]
+    assert (last.state, last.message) == (state, status.message)
+
+
+@pytest.mark.parametrize("broken", ["settings", "plan"])
+def test_a_batch_that_cannot_even_be_read_says_so(broken: str, tmp_path: Path) -> None:
+    folder = begun(tmp_path, total=1)
+    file = folder.settings if broken == "settings" else next(folder.plan.iterdir())
+    file.write_bytes(b"{")
+    with pytest.raises(BatchError):
+        run(folder, tmp_path)
+    status = read_status(folder.job)
+    assert status.state == "failed"
+    assert status.message

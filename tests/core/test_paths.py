@@ -1,0 +1,55 @@
+"""The option wins over the variable, the variable over the checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from studio.core.paths import assets_folder, black_pictures_page, is_checkout, locate_user_data
+
+
+def test_the_option_wins_over_the_environment(tmp_path: Path) -> None:
+    environment = {"STUDIO_USER_DATA": str(tmp_path / "variable")}
+    assert locate_user_data(tmp_path / "option", environment=environment).root == tmp_path / "option"
+    assert locate_user_data(environment=environment).root == tmp_path / "variable"
+
+
+def test_a_checkout_keeps_its_user_data_beside_the_code() -> None:
+    assert is_checkout()
+    assert locate_user_data(environment={}).root == Path(__file__).resolve().parents[2] / "user_data"
+
+
+def test_naming_a_place_makes_no_folder(tmp_path: Path) -> None:
+    user_data = locate_user_data(tmp_path / "new", environment={})
+    assert not user_data.outputs.exists()
+    assert not user_data.root.exists()
+
+
+def test_the_assets_are_where_the_code_looks_for_them() -> None:
+    assert (assets_folder() / "shoes-demo" / "model_index.json").is_file()
+    assert (assets_folder() / "studio.css").is_file()
+    assert "black" in black_pictures_page().read_text(encoding="utf-8")
+
+
+def test_an_installed_package_finds_its_assets_and_keeps_user_data_in_the_platforms_folder(tmp_path: Path) -> None:
+    checkout = Path(__file__).resolve().parents[2]
+    wheel = tomllib.loads((checkout / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    site = tmp_path / "site"
+    shutil.copytree(checkout / "studio", site / "studio", ignore=shutil.ignore_patterns("__pycache__"))
+    for source, target in wheel["force-include"].items():
+        copy = shutil.copytree if (checkout / source).is_dir() else shutil.copy
+        copy(checkout / source, site / target)
+    code = (
+        "from studio.core.paths import *; print(assets_folder()); print(black_pictures_page().is_file());"
+        "print((assets_folder() / 'shoes-demo' / 'model_index.json').is_file()); print(locate_user_data().root)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    environment.pop("STUDIO_USER_DATA", None)
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert output[:3] == [str(site / "studio" / "assets"), "True", "True"]
+    assert output[3].startswith(str(tmp_path))
+    assert "LoRA Studio" in output[3]

@@ -1,0 +1,44 @@
+"""Bulk changes do what they say to each caption, and nothing else."""
+
+import pytest
+
+from studio.datasets.edits import BulkChange, change_caption, changed_captions, describe
+from tests.datasets.rows import make_row
+
+
+@pytest.mark.parametrize(
+    ("caption", "change", "wanted"),
+    [
+        ("a shoe on shoes", {"find": "shoe", "replace": "boot"}, "a boot on shoes"),
+        ("a shoe on shoes", {"find": "shoe", "replace": "boot", "whole_words": False}, "a boot on boots"),
+        ("A Shoe", {"find": "shoe", "replace": "boot"}, "A boot"),
+        ("A Shoe", {"find": "shoe", "replace": "boot", "match_case": True}, "A Shoe"),
+        ("red, shoe, new", {"find": "shoe"}, "red, new"),
+        ("a.b", {"find": ".", "replace": "!", "whole_words": False}, "a!b"),
+        ("cost", {"find": "cost", "replace": r"\1 $5"}, r"\1 $5"),
+        ("shoe", {"prefix": "sks"}, "sks shoe"),
+        ("sks shoe", {"prefix": "sks"}, "sks shoe"),
+        ("SKS shoe", {"prefix": "sks"}, "SKS shoe"),
+        ("sksy shoe", {"prefix": "sks"}, "sks sksy shoe"),
+        ("shoe", {"prefix": "sks,"}, "sks, shoe"),
+        ("shoe", {"suffix": ", white background"}, "shoe, white background"),
+        ("shoe, white background", {"suffix": ", white background"}, "shoe, white background"),
+        ("", {"prefix": "sks"}, "sks"),
+        ("red, shoe, Red, shoe", {"remove_repeats": True}, "red, shoe"),
+        ("a red red shoe", {"remove_repeats": True}, "a red shoe"),
+        ("that that had", {}, "that that had"),
+    ],
+)
+def test_a_caption_becomes_what_is_asked(caption: str, change: dict[str, object], wanted: str) -> None:
+    assert change_caption(caption, BulkChange.model_validate(change)) == wanted
+
+
+def test_only_what_changes_is_named() -> None:
+    rows = [make_row("a", "a shoe"), make_row("b", "a boot")]
+    assert changed_captions(rows, BulkChange(find="shoe", replace="boot")) == {"a": "a boot"}
+
+
+def test_the_undo_button_says_what_was_done() -> None:
+    assert (
+        describe(BulkChange(find="a", replace="b", prefix="sks"), 1200) == "“a” → “b”, “sks” before in 1,200 captions"
+    )

@@ -1,0 +1,165 @@
+"""What is exported, `datasets` and our own reader read back with equal captions; and nothing is written by halves."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studio.core.errors import DatasetError
+from studio.datasets.checker import PictureChecker
+from studio.datasets.export import export_imagefolder, export_kohya, export_zip
+from studio.datasets.opened import OpenedDataset
+from studio.datasets.reading import read_source
+from studio.datasets.recipe import DatasetRecipe, LayoutChoice
+from studio.datasets.snapshot import Snapshot, changed_since, make_snapshot, read_snapshot, write_snapshot
+from tests.datasets.bad_inputs import encoded, picture
+
+WHITE = "#ffffff"
+CAPTIONS = {
+    "a.png": 'a "quoted" shoe, red; new',
+    "a.jpg": "Größe 42 – café",
+    "sub/a.png": "-leading dash",
+    "sub/übung, 2.webp": "🥾 boot, {braces} $(x)",
+    "10_shoe/b.png": "ten times",
+    "clear.png": "transparent",
+    "plain.bmp": "",
+}
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    folder = tmp_path_factory.mktemp("source")
+    for number, key in enumerate(CAPTIONS):
+        path = folder / "pictures" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = picture(64 + number, 80, "RGBA" if key == "clear.png" else "RGB")
+        if key == "clear.png":
+            image.putalpha(0)
+        path.write_bytes(encoded(image, Image.registered_extensions()[path.suffix]))
+    recipe = DatasetRecipe(source=str(folder / "pictures"), layout=LayoutChoice(layout="sidecar"))
+    dataset = OpenedDataset("my shoes", folder / "own", recipe, count_tokens=len)
+    checker = PictureChecker(folder / "checks.db", folder / "thumbnails", num_workers=1)
+    dataset.check(checker)
+    checker.close()
+    dataset.set_captions(CAPTIONS, what="all")
+    return make_snapshot("my shoes", recipe, dataset.rows)
+
+
+def quiet(done: int, total: int) -> None:
+    assert 0 <= done <= total
+
+
+def texts(snapshot: Snapshot) -> list[str]:
+    return sorted(entry.caption for entry in snapshot.entries)
+
+
+def test_a_snapshot_comes_back_as_it_was(snapshot: Snapshot, tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "s.jsonl", snapshot)
+    assert read_snapshot(tmp_path / "s.jsonl") == snapshot
+    assert snapshot.header.num_pictures == len(CAPTIONS)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "gone"])
+def test_a_damaged_snapshot_is_said(damage: str, snapshot: Snapshot, tmp_path: Path) -> None:
+    file = tmp_path / "s.jsonl"
+    write_snapshot(file, snapshot)
+    content = file.read_bytes()
+    file.write_bytes({"cut": content[:-40], "changed": content.replace(b"ten", b"six"), "empty": b""}.get(damage, b""))
+    if damage == "gone":
+        file.unlink()
+    with pytest.raises(DatasetError, match="snapshot"):
+        read_snapshot(file)
+
+
+def test_an_imagefolder_is_read_back_by_datasets(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    import datasets
+
+    export_imagefolder(snapshot, tmp_path / "out", background=WHITE, progress=quiet)
+    loaded = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    # An empty text is read as none.
+    assert sorted(row["text"] or "" for row in loaded) == texts(snapshot)
+    sizes = sorted(row["image"].size for row in loaded)
+    assert sizes == sorted((entry.width, entry.height) for entry in snapshot.entries)
+
+
+def test_an_imagefolder_is_read_back_by_our_own_reader(snapshot: Snapshot, tmp_path: Path) -> None:
+    export_imagefolder(snapshot, tmp_path / "out", background=WHITE, progress=quiet)
+    reading = read_source(tmp_path / "out", LayoutChoice())
+    assert reading.layout == "imagefolder"
+    assert sorted(picture.caption or "" for picture in reading.pictures) == texts(snapshot)
+    assert reading.leftovers == ()
+
+
+def test_kohya_folders_are_read_back_with_their_repeats(snapshot: Snapshot, tmp_path: Path) -> None:
+    entries = tuple(e.model_copy(update={"repeats": 10 if e.key.startswith("10_") else 1}) for e in snapshot.entries)
+    export_kohya(Snapshot(snapshot.header, entries), tmp_path / "out", background=WHITE, progress=quiet)
+    reading = read_source(tmp_path / "out", LayoutChoice())
+    assert reading.layout == "kohya"
+    assert sorted(picture.caption or "" for picture in reading.pictures) == texts(snapshot)
+    assert {picture.repeats for picture in reading.pictures if picture.caption == "ten times"} == {10}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"1_my-shoes", "10_my-shoes"}
+
+
+def test_a_zip_holds_an_imagefolder(snapshot: Snapshot, tmp_path: Path) -> None:
+    export_zip(snapshot, tmp_path / "out.zip", background=WHITE, progress=quiet)
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert archive.testzip() is None
+        archive.extractall(tmp_path / "out")
+    reading = read_source(tmp_path / "out", LayoutChoice())
+    assert sorted(picture.caption or "" for picture in reading.pictures) == texts(snapshot)
+
+
+def test_files_are_copied_to_the_byte_unless_they_need_conversion(snapshot: Snapshot, tmp_path: Path) -> None:
+    export_imagefolder(snapshot, tmp_path / "out", background="#0000ff", progress=quiet)
+    source = {Path(entry.path).name: Path(entry.path) for entry in snapshot.entries}
+    assert (tmp_path / "out/a.jpg").read_bytes() == source["a.jpg"].read_bytes()
+    with Image.open(tmp_path / "out/clear.png") as clear:
+        assert clear.mode == "RGB"
+        assert clear.getpixel((0, 0)) == (0, 0, 255)
+    assert (tmp_path / "out/plain.png").is_file()
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(snapshot: Snapshot, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(DatasetError, match="not empty"):
+        export_imagefolder(snapshot, tmp_path / "out", background=WHITE, progress=quiet)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_changed_picture_stops_the_export_and_nothing_is_left(snapshot: Snapshot, tmp_path: Path) -> None:
+    entry = snapshot.entries[-1].model_copy(update={"sha256": "0" * 64})
+    changed = Snapshot(snapshot.header, (*snapshot.entries[:-1], entry))
+    for export, target in ((export_imagefolder, "out"), (export_kohya, "out"), (export_zip, "out.zip")):
+        with pytest.raises(DatasetError, match="was changed"):
+            export(changed, tmp_path / target, background=WHITE, progress=quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_change_since_the_snapshot_is_noticed(snapshot: Snapshot, tmp_path: Path) -> None:
+    assert changed_since(snapshot) == ()
+    entry = snapshot.entries[0]
+    copy = tmp_path / "a.png"
+    copy.write_bytes(Path(entry.path).read_bytes())
+    moved = Snapshot(snapshot.header, (entry.model_copy(update={"path": str(copy)}),))
+    assert changed_since(moved) == ()
+    content = bytearray(copy.read_bytes())
+    content[-20] ^= 1
+    stamp = copy.stat()
+    copy.write_bytes(content)
+    os.utime(copy, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert len(changed_since(moved)) == 1
+    copy.unlink()
+    assert len(changed_since(moved)) == 1
+
+
+def test_an_empty_dataset_cannot_be_exported() -> None:
+    with pytest.raises(DatasetError, match="can be trained on"):
+        make_snapshot("x", DatasetRecipe(source="/x"), [])

@@ -1,0 +1,263 @@
+"""What is trained on: sizes, crops, captions, masks, regularisation pictures, and what is held out."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studio.core.errors import TrainingError
+from studio.datasets.buckets import Bucket
+from studio.datasets.snapshot import Snapshot, SnapshotEntry
+from studio.training.torch.data import CROP_VARIANTS, TrainingSet, make_training_set
+from tests.training.torch.parts import settings_of, snapshot_of_sizes
+
+SQUARE, WIDE, TALL = (80, 80), (200, 100), (100, 200)
+
+
+def make_set(
+    snapshot: Snapshot, *, resolution: int = 64, prior: Snapshot | None = None, **changes: object
+) -> TrainingSet:
+    return make_training_set(snapshot, settings_of(**changes), resolution=resolution, prior=prior)
+
+
+def with_entries(snapshot: Snapshot, entries: list[SnapshotEntry]) -> Snapshot:
+    return Snapshot(snapshot.header, tuple(entries))
+
+
+def captions(snapshot: Snapshot, **changes: object) -> list[str]:
+    return [item.caption for item in make_set(snapshot, **changes).items]
+
+
+def white_mask(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8), 255).save(path)
+    return path
+
+
+def test_with_buckets_pictures_keep_their_shape() -> None:
+    square, wide, tall = make_set(snapshot_of_sizes([SQUARE, WIDE, TALL])).items
+    assert square.bucket == Bucket(64, 64)
+    assert wide.bucket.width > wide.bucket.height
+    assert tall.bucket == Bucket(wide.bucket.height, wide.bucket.width)
+    for item in (square, wide, tall):
+        assert 0.6 * 64**2 < item.bucket.width * item.bucket.height <= 64**2
+
+
+def test_without_buckets_every_picture_is_cut_square() -> None:
+    for item in make_set(snapshot_of_sizes([SQUARE, WIDE, TALL]), use_buckets=False).items:
+        assert item.bucket == Bucket(64, 64)
+        ((left, top, right, bottom),) = item.crops
+        assert right - left == bottom - top == min(item.width, item.height)
+
+
+@pytest.mark.parametrize("resolution", [64, 128, 256])
+def test_resolution_is_the_side_of_a_square(resolution: int) -> None:
+    (item,) = make_set(snapshot_of_sizes([(1000, 1000)]), resolution=resolution).items
+    assert item.bucket == Bucket(resolution, resolution)
+
+
+def test_a_centre_crop_leaves_as_much_on_either_side() -> None:
+    (item,) = make_set(snapshot_of_sizes([WIDE]), use_buckets=False).items
+    assert item.crops == ((50, 0, 150, 100),)
+
+
+def test_random_crops_are_several_windows_inside_the_picture() -> None:
+    for item in make_set(snapshot_of_sizes([WIDE, TALL]), crop="random", use_buckets=False).items:
+        assert len(item.crops) == CROP_VARIANTS
+        assert len(set(item.crops)) == CROP_VARIANTS
+        for left, top, right, bottom in item.crops:
+            assert 0 <= left < right <= item.width
+            assert 0 <= top < bottom <= item.height
+            assert (right - left, bottom - top) == (100, 100)
+
+
+def test_a_random_crop_has_the_shape_of_its_bucket() -> None:
+    (item,) = make_set(snapshot_of_sizes([(230, 100)]), crop="random").items
+    for left, top, right, bottom in item.crops:
+        assert (right - left) / (bottom - top) == pytest.approx(item.bucket.width / item.bucket.height, rel=0.02)
+
+
+def test_a_picture_that_is_not_cut_has_one_crop_alone() -> None:
+    (item,) = make_set(snapshot_of_sizes([SQUARE]), crop="random").items
+    assert item.crops == ((0, 0, 80, 80),)
+
+
+def test_random_crops_are_the_same_in_every_run_and_others_for_other_pictures() -> None:
+    first, other = make_set(snapshot_of_sizes([WIDE, WIDE]), crop="random", use_buckets=False).items
+    again, _ = make_set(snapshot_of_sizes([WIDE, WIDE]), crop="random", use_buckets=False, seed=7).items
+    assert first.crops == again.crops
+    assert first.crops != other.crops
+
+
+def test_the_trigger_word_stands_before_every_caption() -> None:
+    snapshot = snapshot_of_sizes([SQUARE, SQUARE])
+    assert captions(snapshot) == ["caption 0", "caption 1"]
+    assert captions(snapshot, trigger_word=" sks ") == ["sks, caption 0", "sks, caption 1"]
+
+
+def test_a_picture_without_a_caption_has_the_trigger_word_alone() -> None:
+    snapshot = snapshot_of_sizes([SQUARE])
+    bare = with_entries(snapshot, [snapshot.entries[0].model_copy(update={"caption": ""})])
+    assert captions(bare, trigger_word="sks") == ["sks"]
+    assert captions(bare) == [""]
+
+
+def test_repeats_count_in_an_epoch() -> None:
+    data = make_set(snapshot_of_sizes([SQUARE, SQUARE], repeats=(1, 4)))
+    assert [item.repeats for item in data.items] == [1, 4]
+    assert data.pictures_per_epoch == 5
+
+
+def test_what_transparency_is_laid_on_comes_from_the_recipe() -> None:
+    snapshot = snapshot_of_sizes([SQUARE])
+    recipe = snapshot.header.recipe.model_copy(update={"background": "#102030"})
+    grey = Snapshot(snapshot.header.model_copy(update={"recipe": recipe}), snapshot.entries)
+    assert make_set(grey).items[0].background == "#102030"
+
+
+# What is held out
+
+
+def keys(data: TrainingSet) -> tuple[set[str], set[str]]:
+    return {item.key for item in data.items}, {item.key for item in data.held_out}
+
+
+@pytest.mark.parametrize(
+    ("pictures", "percent", "number"),
+    [(100, 5, 5), (100, 0, 0), (40, 50, 20), (10, 1, 1), (9, 1, 0), (9, 10, 1), (2, 50, 1), (1, 50, 0)],
+)
+def test_so_many_are_held_out(pictures: int, percent: float, number: int) -> None:
+    data = make_set(snapshot_of_sizes([SQUARE] * pictures), held_out_percent=percent)
+    trained, held_out = keys(data)
+    assert len(held_out) == number
+    assert len(trained) == pictures - number
+    assert not trained & held_out
+
+
+def test_the_seed_does_not_choose_what_is_held_out() -> None:
+    snapshot = snapshot_of_sizes([SQUARE] * 50)
+    assert keys(make_set(snapshot, held_out_percent=20)) == keys(make_set(snapshot, held_out_percent=20, seed=3))
+
+
+def test_more_percent_hold_out_the_same_and_others() -> None:
+    snapshot = snapshot_of_sizes([SQUARE] * 50)
+    assert keys(make_set(snapshot, held_out_percent=10))[1] < keys(make_set(snapshot, held_out_percent=20))[1]
+
+
+def test_the_order_of_a_dataset_does_not_choose_what_is_held_out() -> None:
+    snapshot = snapshot_of_sizes([SQUARE] * 50)
+    turned = with_entries(snapshot, [*reversed(snapshot.entries)])
+    assert keys(make_set(turned, held_out_percent=20)) == keys(make_set(snapshot, held_out_percent=20))
+
+
+def test_new_pictures_move_few_of_the_old_ones() -> None:
+    """Old pictures keep their turn: what is held out of them grows or shrinks by its last ones, by chance alone."""
+    whole = snapshot_of_sizes([SQUARE] * 400)
+    before = keys(make_set(with_entries(whole, [*whole.entries[:200]]), held_out_percent=10))[1]
+    for number in range(201, 400, 20):
+        grown = make_set(with_entries(whole, [*whole.entries[:number]]), held_out_percent=10)
+        after = {key for key in keys(grown)[1] if int(key[:4]) < 200}
+        assert after <= before or before <= after
+        assert len(after ^ before) <= 5
+
+
+def test_copies_of_a_picture_stay_on_one_side() -> None:
+    snapshot = snapshot_of_sizes([SQUARE] * 20)
+    copies = [
+        entry.model_copy(update={"key": f"copy of {entry.key}", "caption": "another caption"})
+        for entry in snapshot.entries
+    ]
+    doubled = with_entries(snapshot, [*snapshot.entries, *copies])
+    for percent in (3, 10, 25, 50):
+        data = make_set(doubled, held_out_percent=percent)
+        assert data.held_out
+        assert not {item.sha256 for item in data.items} & {item.sha256 for item in data.held_out}
+        assert len(data.items) + len(data.held_out) == 40
+
+
+def test_where_all_pictures_are_copies_of_one_none_is_held_out() -> None:
+    snapshot = snapshot_of_sizes([SQUARE])
+    copies = [snapshot.entries[0].model_copy(update={"key": f"{i}.png"}) for i in range(12)]
+    data = make_set(with_entries(snapshot, copies), held_out_percent=10)
+    assert (len(data.items), data.held_out) == (12, ())
+
+
+def test_the_notes_say_how_many_are_on_either_side() -> None:
+    data = make_set(snapshot_of_sizes([SQUARE] * 20), held_out_percent=10)
+    assert data.notes == ("18 pictures are trained on, 2 are held out.",)
+
+
+# Regularisation pictures
+
+
+def prior_of(number: int) -> Snapshot:
+    """With other bytes than `snapshot_of_sizes` gives otherwise."""
+    snapshot = snapshot_of_sizes([SQUARE] * number)
+    return with_entries(
+        snapshot,
+        [
+            entry.model_copy(
+                update={"key": f"prior {entry.key}", "sha256": hashlib.sha256(entry.key.encode()).hexdigest()}
+            )
+            for entry in snapshot.entries
+        ],
+    )
+
+
+@pytest.mark.parametrize("number", [1, 3, 7, 8, 20])
+def test_one_regularisation_picture_is_mixed_in_for_each_of_ours(number: int) -> None:
+    snapshot = snapshot_of_sizes([SQUARE] * 4, repeats=(1, 1, 2, 3))
+    data = make_set(snapshot, prior=prior_of(number), prior_loss_weight=0.3)
+    own = [item for item in data.items if not item.is_prior]
+    mixed = [item for item in data.items if item.is_prior]
+    assert sum(item.repeats for item in own) == sum(item.repeats for item in mixed) == 7
+    assert max(item.repeats for item in mixed) - min(item.repeats for item in mixed) <= 1
+    assert {item.weight for item in own} == {1.0}
+    assert {item.weight for item in mixed} == {0.3}
+
+
+def test_regularisation_pictures_have_no_trigger_word_and_are_not_held_out() -> None:
+    data = make_set(
+        snapshot_of_sizes([SQUARE] * 20), prior=prior_of(20), trigger_word="sks", held_out_percent=10, dataset="d"
+    )
+    assert {item.caption.startswith("sks, ") for item in data.items if not item.is_prior} == {True}
+    assert {item.caption.startswith("sks") for item in data.items if item.is_prior} == {False}
+    assert not any(item.is_prior for item in data.held_out)
+    assert sum(item.is_prior for item in data.items) == 18
+
+
+def test_with_a_weight_of_one_they_are_still_told_apart() -> None:
+    data = make_set(snapshot_of_sizes([SQUARE] * 3), prior=prior_of(3))
+    assert [item.is_prior for item in data.items] == [False] * 3 + [True] * 3
+
+
+# Masks
+
+
+def test_a_mask_belongs_to_the_picture_of_its_name(tmp_path: Path) -> None:
+    first = white_mask(tmp_path, "0000.png")
+    third = white_mask(tmp_path, "0002.jpg")
+    data = make_set(snapshot_of_sizes([SQUARE] * 4), mask_folder=str(tmp_path))
+    assert [item.mask for item in data.items] == [first, None, third, None]
+    assert "2 have a mask; 2 have none and are learned whole." in data.notes
+
+
+def test_a_mask_in_a_folder_of_the_same_name_is_preferred(tmp_path: Path) -> None:
+    snapshot = snapshot_of_sizes([SQUARE] * 2)
+    below = with_entries(snapshot, [e.model_copy(update={"key": f"a/{e.key}"}) for e in snapshot.entries])
+    own, flat = white_mask(tmp_path, "a/0000.png"), white_mask(tmp_path, "0001.png")
+    white_mask(tmp_path, "0000.png")
+    assert [item.mask for item in make_set(below, mask_folder=str(tmp_path)).items] == [own, flat]
+
+
+def test_a_mask_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"mask_folder must be a folder, got '.*nowhere'"):
+        make_set(snapshot_of_sizes([SQUARE]), mask_folder=str(tmp_path / "nowhere"))
+
+
+def test_a_mask_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "0000.txt").write_text("no picture")
+    with pytest.raises(TrainingError, match="holds no picture"):
+        make_set(snapshot_of_sizes([SQUARE]), mask_folder=str(tmp_path))
