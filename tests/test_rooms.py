@@ -96,16 +96,10 @@ def test_the_page_never_imports_torch() -> None:
     assert not modules & set(HEAVY)
 
 
-def test_planning_a_batch_loads_neither_torch_nor_a_parser_before_a_prompt_needs_one() -> None:
+def test_planning_a_batch_loads_neither_torch_nor_gradio() -> None:
     modules = loaded_modules("import studio.batches.plan, studio.batch_settings")
     assert "numpy" in modules
-    assert not modules & {*HEAVY, "gradio", "dynamicprompts", "pyparsing"}
-
-
-def test_the_parser_of_prompts_loads_no_torch() -> None:
-    modules = loaded_modules("import dynamicprompts.parser.parse")
-    assert "pyparsing" in modules
-    assert not modules & set(HEAVY)
+    assert not modules & {*HEAVY, "gradio"}
 
 
 def test_the_engine_does_import_torch_so_the_test_above_can_fail() -> None:
