@@ -1,8 +1,7 @@
-"""A prompt with columns and variants in it, read by dynamicprompts' parser.
+"""A prompt with columns and variants in it.
 
-`{colour}` is the column colour, where there is one of that name; every other pair of braces is dynamicprompts'. Only
-what stands in braces goes through its parser, so that #, $, % and // in a prompt are themselves: dynamicprompts takes
-them for comments and variables. A value of a column is never looked into.
+`{colour}` is the column colour, where there is one of that name; every other pair of braces is a group (`grammar`).
+A value of a column is never looked into.
 """
 
 import re
@@ -10,18 +9,15 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 
+from studio.batches.grammar import WILDCARD, GrammarError, Group, WildcardName, parse_group
 from studio.batches.variants import Chain, Choice, Text, Variants
 from studio.batches.wildcards import Wildcards
 from studio.core.errors import BatchError
 
 MAX_DEPTH = 12
 _COLUMN = "\ue000"  # stands before a column's number, which is one character too
+_MAX_EXCERPT = 40
 _FIRST_NUMBER = 0xE100
-_KEPT = {"#": "\ue001", "%": "\ue002", "$": "\ue003", "/": "\ue004", "\t": "\ue005"}
-_KEPT_BACK = str.maketrans({stand_in: sign for sign, stand_in in _KEPT.items()})
-_STAND_IN = re.compile("[\ue000-\ue005]")
-_SPECIAL = re.compile(r"\$\$|#|%|\$|/(?=[/*])|\t")
-_WILDCARD = re.compile(r"__((?:(?!__)[^{}|$#])+)__")
 _NAME = re.compile(r"\{\s*([^{}|]+?)\s*\}")
 _PLACED = re.compile(f"{_COLUMN}(.)", re.DOTALL)
 _VARIABLE = re.compile(r"[$%]\{")
@@ -54,8 +50,8 @@ class TemplateReader:
         Raises:
             BatchError: where braces do not match, or a wildcard is not there. It does not name the prompt.
         """
-        if sign := _STAND_IN.search(prompt):
-            raise BatchError(f"the sign U+{ord(sign.group()):04X} stands for something else in templates. Remove it.")
+        if _COLUMN in prompt:
+            raise BatchError(f"the sign U+{ord(_COLUMN):04X} stands for something else in templates. Remove it.")
         if is_plain(prompt):
             return Text(prompt)
         if variable := _VARIABLE.search(prompt):
@@ -68,12 +64,40 @@ class TemplateReader:
 
     def _read_pieces(self, prompt: str) -> Variants:
         parts: list[Variants] = []
-        for piece in _pieces(_NAME.sub(self._place_column, prompt)):
+        for piece in self._pieces(_NAME.sub(self._place_column, prompt)):
             if piece.startswith("{"):
                 parts.append(self._read_group(piece))
             else:
                 parts += self._literal(piece)
         return parts[0] if len(parts) == 1 else Chain(tuple(parts))
+
+    def _pieces(self, text: str) -> list[str]:
+        """Groups in braces, and what stands between them; a closing brace without its opening one is text."""
+        flat = _FLAT_GROUP.split(text)
+        between = "".join(flat[::2])
+        if "{" not in between and "}" not in between:  # as a rule no group stands in another
+            return [piece for piece in flat if piece] or [""]
+        pieces, start, depth = [], 0, 0
+        for match in re.finditer("[{}]", text):
+            if match.group() == "{":
+                if depth == 0:
+                    pieces.append(text[start : match.start()])
+                    start = match.start()
+                depth += 1
+                if depth > MAX_DEPTH:
+                    deepest = self._excerpt(text[match.start() :])
+                    raise BatchError(
+                        f"braces may stand in each other up to {MAX_DEPTH} deep, not {deepest}. Make it simpler."
+                    )
+            elif depth:
+                depth -= 1
+                if depth == 0:
+                    pieces.append(text[start : match.end()])
+                    start = match.end()
+        if depth:
+            raise BatchError(f"a {{ has no }} behind it: {self._excerpt(text[start:])}. Close it, or remove it.")
+        pieces.append(text[start:])
+        return [piece for piece in pieces if piece] or [""]
 
     def _place_column(self, match: re.Match[str]) -> str:
         index = self._columns.get(match.group(1))
@@ -88,7 +112,7 @@ class TemplateReader:
         if "__" not in text:
             return [Text(text)] if text else []
         parts: list[Variants] = []
-        for place, piece in enumerate(_WILDCARD.split(text)):
+        for place, piece in enumerate(WILDCARD.split(text)):
             if place % 2:
                 parts.append(self._read_wildcard(piece))
             elif piece:
@@ -96,39 +120,30 @@ class TemplateReader:
         return parts
 
     def _group(self, text: str) -> Variants:
-        from dynamicprompts.parser.parse import parse  # slow to import; most prompts need no parser
-        from pyparsing import ParseBaseException
-
-        kept = _SPECIAL.sub(lambda match: _KEPT.get(match.group(), match.group()), text)
         try:
-            return self._understand(parse(kept))
-        except (ParseBaseException, ValueError) as error:
+            return self._understand(parse_group(text))
+        except GrammarError as error:
+            number = len(self.written(text[: error.position])) + 1
+            rest = self._excerpt(text[error.position :])
             raise BatchError(
-                f"{self.written(text)} is not understood. Write {{red|blue}}, {{2::red|blue}} or "
-                "{2$$ and $$red|blue|green}, and end each wildcard with two underscores: __colour__."
+                f"{self.written(text)} is not understood from character {number} on, at {rest}: {error}"
             ) from error
 
-    def _understand(self, command: object) -> Variants:
-        from dynamicprompts.commands import LiteralCommand, SequenceCommand, VariantCommand, WildcardCommand
+    def _understand(self, part: str | WildcardName | Group) -> Variants:
+        if isinstance(part, str):
+            return Text(part)
+        if isinstance(part, WildcardName):
+            return self._read_wildcard(part.name)
+        options = [(self._sequence(option.parts), option.weight) for option in part.options]
+        first = part.options[0].parts
+        if len(options) == len(first) == 1 and isinstance(first[0], WildcardName) and isinstance(options[0][0], Choice):
+            # {2$$__colour__}: two of the wildcard's lines
+            options = list(zip(options[0][0].options, options[0][0].weights, strict=True))
+        return _choice(options, part.least, part.most, part.separator)
 
-        if isinstance(command, LiteralCommand):
-            return Text(command.literal.translate(_KEPT_BACK))
-        if isinstance(command, SequenceCommand):
-            parts = tuple(self._understand(token) for token in command.tokens)
-            return parts[0] if len(parts) == 1 else Chain(parts)
-        if isinstance(command, WildcardCommand) and isinstance(command.wildcard, str) and not command.variables:
-            return self._read_wildcard(command.wildcard)
-        if isinstance(command, VariantCommand) and command.sampling_method is None:
-            options = [(self._understand(variant.value), variant.weight) for variant in command.variants]
-            first = command.variants[0].value
-            if len(options) == 1 and isinstance(first, WildcardCommand) and isinstance(options[0][0], Choice):
-                # {2$$__colour__}: two of the wildcard's lines
-                options = list(zip(options[0][0].options, options[0][0].weights, strict=True))
-            return _choice(options, command.min_bound, command.max_bound, command.separator.translate(_KEPT_BACK))
-        raise BatchError(
-            "signs that say how to draw (~ ! @), and names of wildcards that are put together, are not understood. "
-            "Leave them out: the plan's own setting combine says how to draw."
-        )
+    def _sequence(self, parts: Sequence[str | WildcardName | Group]) -> Variants:
+        variants = tuple(self._understand(part) for part in parts)
+        return variants[0] if len(variants) == 1 else Chain(variants)
 
     def _wildcard_values(self, name: str) -> Variants:
         if _COLUMN in name:
@@ -155,6 +170,10 @@ class TemplateReader:
         names = list(self._columns)
         return _PLACED.sub(lambda match: f"{{{names[ord(match.group(1)) - _FIRST_NUMBER]}}}", text)
 
+    def _excerpt(self, text: str) -> str:
+        written = self.written(text)
+        return written if len(written) <= _MAX_EXCERPT else written[: _MAX_EXCERPT - 1] + "…"
+
 
 def fill(text: str, values: Sequence[str]) -> str:
     """A variant with the columns' values in their places."""
@@ -166,32 +185,6 @@ def fill(text: str, values: Sequence[str]) -> str:
 def columns_in(text: str) -> set[int]:
     """The numbers of the columns that a variant names."""
     return {ord(sign) - _FIRST_NUMBER for sign in _PLACED.findall(text)}
-
-
-def _pieces(text: str) -> list[str]:
-    """Groups in braces, and what stands between them; a closing brace without its opening one is text."""
-    flat = _FLAT_GROUP.split(text)
-    between = "".join(flat[::2])
-    if "{" not in between and "}" not in between:  # as a rule no group stands in another
-        return [piece for piece in flat if piece] or [""]
-    pieces, start, depth = [], 0, 0
-    for match in re.finditer("[{}]", text):
-        if match.group() == "{":
-            if depth == 0:
-                pieces.append(text[start : match.start()])
-                start = match.start()
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise BatchError(f"braces may stand in each other up to {MAX_DEPTH} deep. Make it simpler.")
-        elif depth:
-            depth -= 1
-            if depth == 0:
-                pieces.append(text[start : match.end()])
-                start = match.end()
-    if depth:
-        raise BatchError("a { has no } behind it. Close it, or remove it.")
-    pieces.append(text[start:])
-    return [piece for piece in pieces if piece] or [""]
 
 
 def _choice(options: Sequence[tuple[Variants, float]], least: int, most: int, separator: str) -> Variants:

@@ -1,7 +1,7 @@
 """What a part of a prompt can become: how many variants there are, the one of a number, and one drawn by chance.
 
-dynamicprompts has the same three kinds, but only walks through their variants from the first on; a plan of a million
-pictures asks for the variant of a number. Order and number are dynamicprompts' own (tests compare them).
+A plan of a million images asks for the variant of a number, so variants are counted, not walked through. Their order
+and number are those of dynamicprompts' combinatorial generator.
 """
 
 import itertools
