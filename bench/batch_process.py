@@ -49,8 +49,8 @@ def growth(user_data: UserData, *, cpu: bool) -> dict[str, float]:
 
     folder = begin_batch(BatchSettings(prompts="a shoe", total=1000, generation=QUICK, cpu=cpu), user_data)
     run_batch(folder, user_data)
-    told = [event.process_bytes for event in read_events(folder.job.events) if isinstance(event, MemoryEvent)]
-    return {"num_bytes": told[-1] - told[len(told) // 10]}
+    reported = [event.process_bytes for event in read_events(folder.job.events) if isinstance(event, MemoryEvent)]
+    return {"num_bytes": reported[-1] - reported[len(reported) // 10]}
 
 
 FIGURES: Mapping[str, Callable[..., dict[str, float]]] = {"million": million, "growth": growth}

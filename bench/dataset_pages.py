@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 
 from studio.core.paths import UserData
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.datasets.query import DatasetQuery
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 
 QUERIES = (
     DatasetQuery(page=1),
@@ -21,7 +21,7 @@ QUERIES = (
 )
 
 
-class PageTurns(Fact):
+class PageTurns(Record):
     """Seconds of each page, and the bytes by which the process grew since before the dataset was opened."""
 
     seconds: tuple[float, ...]
@@ -34,17 +34,17 @@ def measure(source: Path, user_data: UserData) -> PageTurns:
 
     process = psutil.Process()
     before = process.memory_info().rss
-    desk = DatasetDesk(user_data, count_tokens=lambda caption: len(caption.split()))
-    dataset = desk.open_folder(str(source))
-    while desk.view.active or dataset.progress.num_checked < len(dataset.pictures):
+    session = DatasetSession(user_data, count_tokens=lambda caption: len(caption.split()))
+    dataset = session.open_folder(str(source))
+    while session.view.active or dataset.progress.num_checked < len(dataset.pictures):
         time.sleep(0.2)
     seconds = []
     for query in QUERIES:
         start = time.perf_counter()
-        render_page(desk, query)
+        render_page(session, query)
         seconds.append(time.perf_counter() - start)
     grown = process.memory_info().rss - before
-    desk.close()
+    session.close()
     return PageTurns(seconds=tuple(seconds), grown_bytes=grown)
 
 

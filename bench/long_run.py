@@ -41,19 +41,19 @@ class LongRun:
         with self.folder.events.open("w", encoding="utf-8") as file:
             file.writelines(f"{event.model_dump_json()}\n" for event in lines)
         self._writer = EventWriter(self.folder.events)
-        self._tell_status()
+        self._report_status()
 
-    def tell_step(self) -> None:
+    def report_step(self) -> None:
         """One more step, as a training tells it."""
         for event in self._next_step():
-            self._writer.tell(event)
-        self._tell_status()
+            self._writer.report(event)
+        self._report_status()
 
     def end(self) -> None:
         """Say that it is stopped, so that no page follows it any more."""
         write_status(self.folder, RunStatus(state="stopped", step=self.step, num_steps=NUM_STEPS))
 
-    def _tell_status(self) -> None:
+    def _report_status(self) -> None:
         left = (NUM_STEPS - self.step) * STEP_SECONDS
         status = RunStatus(
             state="running",
@@ -114,15 +114,15 @@ def telling(run: LongRun) -> Iterator[RunFolder]:
     """Tell a step every half a second during the `with` block."""
     over = threading.Event()
 
-    def tell() -> None:
+    def report() -> None:
         while not over.wait(STEP_SECONDS):
-            run.tell_step()
+            run.report_step()
 
-    teller = threading.Thread(target=tell, name="long-run", daemon=True)
-    teller.start()
+    reporter = threading.Thread(target=report, name="long-run", daemon=True)
+    reporter.start()
     try:
         yield run.folder
     finally:
         over.set()
-        teller.join()
+        reporter.join()
         run.end()

@@ -13,7 +13,7 @@ from studio.core.settings import SHIPPED_MODEL
 from studio.engine.attention import MPS_SCORES, AttentionPlan
 from studio.engine.memory_forecast import count_unet
 from studio.engine.models import Components, find_model, load_components
-from studio.engine.parking import ParkedModule
+from studio.engine.offload import OffloadedModule
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import TrainingBatch
@@ -57,7 +57,7 @@ def bench_passes(settings: BenchSettings, user_data: UserData) -> tuple[Figure, 
 def _kept_bytes(folder: Path, *, mixed: bool) -> int:
     components = load_components(find_model(SHIPPED_MODEL), "float32")
     if mixed:
-        ParkedModule(components.unet, folder / "unet", stand_in=torch.bfloat16).park()
+        OffloadedModule(components.unet, folder / "unet", stand_in=torch.bfloat16).offload()
     Adapters(components, TrainingSettings(dataset="none"))
     if not mixed:
         components.unet.to(torch.bfloat16)

@@ -19,7 +19,7 @@ from studio.jobs.folder import RunFolder, list_runs, read_status
 from studio.jobs.queue import JobQueue
 from studio.training.begin import begin_run, settings_from
 from studio.training.events import AnyEvent, CheckpointEvent, StepEvent, read_events
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -31,7 +31,7 @@ FIRST_STEP_LIMIT_SECONDS, SAVED_LIMIT_SECONDS = 20.0, 2.0
 TOLD_STEPS = 20_000
 WATCHED_SECONDS, SETTLING_SECONDS = 30.0, 6.0
 BLOCK_SECONDS, NUM_BLOCK_PAIRS = 20.0, 5  # with the tab and without, in turns
-LEAST_STEPS = 4  # of a block, for a median
+MIN_STEPS = 4  # of a block, for a median
 PATIENCE_SECONDS = 180.0
 
 Found = TypeVar("Found")
@@ -147,7 +147,7 @@ def _slowed(browser: "Browser", settings: BenchSettings, user_data: UserData) ->
             "checkpointing_steps": 100_000,
         }
         run = begin_run(settings_from("quick-try", values, ()), folder)
-        TrainingDesk(folder).queue_run(run)
+        TrainingSession(folder).queue_run(run)
         _wait_for(lambda: _first_event(run, StepEvent, after=0), "the first step")
         with_tab: list[float] = []
         without: list[float] = []
@@ -166,7 +166,7 @@ def _step_seconds(browser: "Browser", url: str, run: RunFolder, *, tab: bool) ->
     page.wait_for_timeout(1000 * BLOCK_SECONDS)
     page.context.close()
     steps = [e.seconds for e in read_events(run.events) if isinstance(e, StepEvent) and e.at.timestamp() > begin]
-    if len(steps) < LEAST_STEPS:
+    if len(steps) < MIN_STEPS:
         raise StudioError(f"Only {len(steps)} steps were trained in {BLOCK_SECONDS:g} s; the bench needs more.")
     return median(steps)
 

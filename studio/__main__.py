@@ -14,7 +14,7 @@ from studio.cli.export import export
 from studio.cli.jobs import jobs_app
 from studio.cli.score import score
 from studio.cli.train import train
-from studio.core.errors import StudioError, system_error_sentence
+from studio.core.errors import StudioError, system_error_message
 from studio.core.paths import locate_user_data
 from studio.core.settings import (
     SCHEDULER_NAMES,
@@ -378,7 +378,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except (OSError, MemoryError) as error:
-        print(system_error_sentence(error), file=sys.stderr)
+        print(system_error_message(error), file=sys.stderr)
         sys.exit(2)
 
 

@@ -722,11 +722,11 @@ def test_the_most_telling_failure_is_shown_and_all_are_in_the_log(ready: Project
         (["NOT_PERMITTED"], 0),
     ],
 )
-def test_a_failure_that_was_to_be_expected_tells_least(causes: list[str], told: int) -> None:
+def test_a_failure_that_was_to_be_expected_tells_least(causes: list[str], reported: int) -> None:
     attempts = launch_pip.torch_attempts("2.13.0", "linux", cpu_torch=True)
     errors = [launch_pip.SetupError(cause, getattr(launch_pip, cause) if cause else "") for cause in causes]
     failures = list(zip(attempts, errors, strict=False))
-    assert launch_pip.most_telling(failures) is errors[told]
+    assert launch_pip.most_telling(failures) is errors[reported]
 
 
 def test_a_full_disk_ends_the_attempts(real_pip: launch_pip.Pip, capsys: pytest.CaptureFixture[str]) -> None:

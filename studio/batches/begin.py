@@ -16,7 +16,7 @@ from studio.images.prompts import take_lora_tags
 from studio.jobs.folder import RunStatus, new_run_folder, write_status
 from studio.loras.library import LoraLibrary
 
-MOST_LOOKED_AT = 5_000
+MAX_LOOKED_AT = 5_000
 
 
 def plan_of(settings: BatchSettings, user_data: UserData) -> BatchPlan:
@@ -81,7 +81,7 @@ def assert_loras(plan: BatchPlan, library: LoraLibrary) -> None:
         BatchError: naming the item and the LoRA.
     """
     found: set[str] = set()
-    for index in range(0, plan.num_items, max(1, plan.num_items // MOST_LOOKED_AT)):
+    for index in range(0, plan.num_items, max(1, plan.num_items // MAX_LOOKED_AT)):
         generation = plan.item(index).generation
         _, tagged = take_lora_tags(generation.prompt)
         for choice in (*generation.loras, *tagged):

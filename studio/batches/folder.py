@@ -57,7 +57,7 @@ class BatchFolder:
         return self.root / "shards"
 
     @property
-    def lineage(self) -> Path:
+    def provenance(self) -> Path:
         return self.root / "lineage.json"
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from studio.batches.ledger import ItemRow, count_rows_rejected, ledger_files, rows_since, states_since
 
-MOST_LATEST = 12
+MAX_LATEST = 12
 _RATE_SECONDS = 60.0  # what came before says little of how fast it goes now
 _STATE_NUMBERS = {"done": 1, "failed": 2}
 
@@ -71,7 +71,7 @@ class BatchFollower:
                 num_failed=failed,
                 num_rejected=sum(one.num_rejected for one in self._followed.values()),
                 pictures_per_second=self._pace(done + failed, running=running),
-                latest=tuple(reversed(rows[-MOST_LATEST:])),
+                latest=tuple(reversed(rows[-MAX_LATEST:])),
             )
 
     def _read(self, path: Path, followed: _Followed) -> None:
@@ -83,8 +83,8 @@ class BatchFollower:
                 self._states.extend(bytes(item + 1 - len(self._states)))
             self._states[item] = _STATE_NUMBERS[state]
             followed.seq = seq
-        rows = rows_since(path, followed.seq - 2 * MOST_LATEST)
-        followed.latest = [row for _, row in rows if row.state == "done"][-MOST_LATEST:]
+        rows = rows_since(path, followed.seq - 2 * MAX_LATEST)
+        followed.latest = [row for _, row in rows if row.state == "done"][-MAX_LATEST:]
         followed.num_rejected = count_rows_rejected(path)
         followed.stamp = stat.st_mtime_ns, stat.st_size  # as it was before: what came meanwhile is read the next time
 

@@ -3,13 +3,13 @@
 from datetime import datetime, timedelta
 
 from studio.batches.plan import BatchPlan
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.core.text import counted, duration
 
 EXAMPLES = 10
 
 
-class Example(Fact):
+class Example(Record):
     """One planned picture."""
 
     index: int
@@ -18,7 +18,7 @@ class Example(Fact):
     seed: int
 
 
-class PlanFacts(Fact):
+class PlanFacts(Record):
     """A plan in short.
 
     Attributes:
@@ -92,9 +92,9 @@ class PlanFacts(Fact):
         """All of it for a terminal."""
         lines = [self.sentence, ""]
         for column, counts in self.value_counts.items():
-            told = (
+            reported = (
                 f"{counts:,} values" if isinstance(counts, int) else ", ".join(f"{v} {n:,}" for v, n in counts.items())
             )
-            lines.append(f"{column}: {told}")
+            lines.append(f"{column}: {reported}")
         lines += ["", *(f"{e.index:>7,}  seed {e.seed}  {e.prompt}" for e in self.examples), "", *self.notes]
         return "\n".join(lines).rstrip()

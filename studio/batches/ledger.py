@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from studio.core.errors import BatchError
-from studio.core.results import Check, Fact
+from studio.core.results import Check, Record
 from studio.images.scores.image import PictureScores
 
 
-class ItemFacts(Fact):
+class ItemFacts(Record):
     """A picture's checks, and its scores."""
 
     checks: tuple[Check, ...] = ()
@@ -60,7 +60,7 @@ create table rejections (
 _VERSION = 1
 
 
-class ItemRow(Fact):
+class ItemRow(Record):
     """One item that needs nothing more.
 
     Attributes:
@@ -88,7 +88,7 @@ class ItemRow(Fact):
     facts: str = "{}"
 
 
-class RejectionRow(Fact):
+class RejectionRow(Record):
     """One picture that was made and not taken; the item was tried again with another seed."""
 
     item: int

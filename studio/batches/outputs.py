@@ -17,7 +17,7 @@ from PIL import Image
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemRow, read_items
 from studio.batches.plan import BatchItem, BatchPlan
-from studio.batches.provenance import read_lineage
+from studio.batches.provenance import read_provenance
 from studio.batches.report import write_report
 from studio.batches.settings import BatchSettings
 from studio.core.files import replacing, write_atomically
@@ -180,12 +180,12 @@ def write_card(folder: BatchFolder, plan: BatchPlan) -> None:
     Raises:
         OSError: where it cannot be written.
     """
-    lineage = read_lineage(folder.dataset)
+    provenance = read_provenance(folder.dataset)
     lines = [
         *("---", "tags:", "- synthetic", "task_categories:", "- text-to-image", "---"),
         f"# {folder.name}",
         "",
-        lineage.sentence if lineage else "Synthetic: drawn by LoRA Studio.",
+        provenance.sentence if provenance else "Synthetic: drawn by LoRA Studio.",
         "",
         f"{plan.num_items:,} pictures were planned; `metadata.jsonl` has a line for each that is made, with its "
         "caption (`text`), its columns and what drew it.",

@@ -24,13 +24,13 @@ from studio.batches.variants import Text
 from studio.batches.wildcards import Wildcards
 from studio.core.errors import BatchError, StudioError
 from studio.core.paths import typed_path
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.core.settings import SEED_MAX, GenerationSettings
 from studio.datasets.captions import tidy
 from studio.images.prompts import plain_prompt
 
 
-class BatchItem(Fact):
+class BatchItem(Record):
     """One picture of a plan, before it is made.
 
     Attributes:

@@ -21,7 +21,7 @@ from studio.batches.rows import Rows, open_rows
 from studio.batches.settings import MAX_ITEMS, BatchSettings
 from studio.core.errors import BatchError
 from studio.core.files import replacing, write_atomically
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.core.text import counted
 
 PLAN = "plan.json"
@@ -35,7 +35,7 @@ _DECIDING = ("attributes", "combine", "total", "images_per_prompt", "generation"
 _SPOOL_BYTES = 16 * 1024 * 1024
 
 
-class PlanFacts(Fact):
+class PlanFacts(Record):
     """What a plan's folder says of it, beside the rows."""
 
     format: Literal[1]

@@ -6,12 +6,12 @@ from pydantic import ValidationError
 
 from studio import __version__
 from studio.core.files import write_atomically
-from studio.core.results import Fact
+from studio.core.results import Record
 
 LINEAGE = "lineage.json"
 
 
-class LoraOrigin(Fact):
+class LoraOrigin(Record):
     """A LoRA that drew: its name and file, and what that tells of its training; "" where it tells nothing."""
 
     name: str
@@ -21,7 +21,7 @@ class LoraOrigin(Fact):
     dataset_sha256: str = ""
 
 
-class Lineage(Fact):
+class Provenance(Record):
     """What made a batch's pictures.
 
     Attributes:
@@ -51,18 +51,18 @@ class Lineage(Fact):
         return f"Synthetic: drawn by {self.model}{f' with {loras}' if loras else ''} in the batch {self.batch}."
 
 
-def write_lineage(path: Path, lineage: Lineage) -> None:
+def write_provenance(path: Path, provenance: Provenance) -> None:
     """Keep it.
 
     Raises:
         OSError: where it cannot be written.
     """
-    write_atomically(path, lineage.model_dump_json(indent=2).encode() + b"\n")
+    write_atomically(path, provenance.model_dump_json(indent=2).encode() + b"\n")
 
 
-def read_lineage(dataset: Path) -> Lineage | None:
+def read_provenance(dataset: Path) -> Provenance | None:
     """Of a dataset's folder, where a batch made it; None of any other."""
     try:
-        return Lineage.model_validate_json((dataset.parent / LINEAGE).read_bytes())
+        return Provenance.model_validate_json((dataset.parent / LINEAGE).read_bytes())
     except (OSError, ValidationError):
         return None

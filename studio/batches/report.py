@@ -12,8 +12,8 @@ from studio.core.files import write_atomically
 from studio.core.text import counted, duration, escape_markdown, markdown_table
 from studio.images.scores.image import PictureScores, summarise_scores
 
-MOST_ROWS = 40
-MOST_SCORED = 20_000  # a mean of more says nothing new
+MAX_ROWS = 40
+MAX_SCORED = 20_000  # a mean of more says nothing new
 
 
 @dataclass
@@ -61,20 +61,20 @@ def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:
         found.num_bytes += row.num_bytes
         for column, value in plan.item(row.item).attributes.items():
             found.values[column][value] += 1
-        if len(found.scores) < MOST_SCORED:
+        if len(found.scores) < MAX_SCORED:
             scores = ItemFacts.model_validate_json(row.facts).scores
             found.scores += [scores] if scores else []
     return found
 
 
 def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
-    lineage = f"{found.num_done:,} of {plan.num_items:,} pictures are made and valid"
+    provenance = f"{found.num_done:,} of {plan.num_items:,} pictures are made and valid"
     failed = f"; {len(found.failed):,} failed" if found.failed else ""
     left = plan.num_items - found.num_done - len(found.failed)
     not_yet = "" if finished else f"; {left:,} are still to be made"
     each = found.seconds / max(1, found.num_done + len(found.failed))
     return [
-        f"**{lineage}{failed}{not_yet}.**",
+        f"**{provenance}{failed}{not_yet}.**",
         "",
         f"- Time in pictures: {duration(found.seconds)}, {each:.2f} s each.",
         f"- Made again with another seed: {counted(found.num_tried_again, 'item')}.",
@@ -100,21 +100,21 @@ def _failed(found: _Found) -> list[str]:
     """The items of which there is no picture: rejected until no try was left, or ended by an error."""
     if not found.failed:
         return []
-    rows = [(f"{row.item:,}", str(row.attempts), row.reason) for row in found.failed[:MOST_ROWS]]
+    rows = [(f"{row.item:,}", str(row.attempts), row.reason) for row in found.failed[:MAX_ROWS]]
     lines = ["## Failed", "", _table(("item", "rejected", "why"), rows)]
-    more = len(found.failed) - MOST_ROWS
+    more = len(found.failed) - MAX_ROWS
     return [*lines, "", f"{counted(more, 'more item')} failed."] if more > 0 else lines
 
 
 def _rejected(folder: BatchFolder, found: _Found) -> list[str]:
-    rejections = list(islice(read_rejections(folder.ledgers), MOST_ROWS + 1))
+    rejections = list(islice(read_rejections(folder.ledgers), MAX_ROWS + 1))
     if not rejections:
         return ["## Rejected", "", "Nothing was rejected."]
     lines = ["## Rejected", ""]
-    rows = [(f"{r.item:,}", str(r.attempt + 1), r.reason, r.file) for r in rejections[:MOST_ROWS]]
+    rows = [(f"{r.item:,}", str(r.attempt + 1), r.reason, r.file) for r in rejections[:MAX_ROWS]]
     lines.append(_table(("item", "try", "why", "copy"), rows))
-    if len(rejections) > MOST_ROWS:
-        lines += ["", f"These are the first {MOST_ROWS}; the others are in `rejected/`."]
+    if len(rejections) > MAX_ROWS:
+        lines += ["", f"These are the first {MAX_ROWS}; the others are in `rejected/`."]
     return lines
 
 

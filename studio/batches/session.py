@@ -24,7 +24,7 @@ from studio.jobs.queue import JobQueue
 from studio.jobs.steering import Steering, has_work, is_in_line
 from studio.training.follower import RunFollower, RunHistory
 
-MOST_PAST = 30
+MAX_PAST = 30
 KEPT_BATCHES = 8
 
 
@@ -99,7 +99,7 @@ class BatchView:
         return datetime.now() + timedelta(seconds=self.status.remaining_seconds)
 
 
-class BatchDesk:
+class BatchSession:
     """Looks at batches, and steers their jobs. Any thread may ask."""
 
     def __init__(self, user_data: UserData) -> None:
@@ -115,7 +115,7 @@ class BatchDesk:
         """
         batches = list_batches(self.user_data.batches)
         names = tuple(batch.name for batch in batches)
-        past = tuple(_past(batch) for batch in batches[:MOST_PAST])
+        past = tuple(_past(batch) for batch in batches[:MAX_PAST])
         jobs: tuple[JobLine, ...] = ()
         batch = None
         try:

@@ -67,7 +67,7 @@ def batch(
         _assert_unchanged(folder, changed=any(given) or out is not None)
     if show or forecast:
         settings = read_batch_settings(folder) if folder else _settings(plan, *given)
-        _tell(settings, place, measured=forecast, as_json=json)
+        _report(settings, place, measured=forecast, as_json=json)
         return
     if folder is None:
         folder = begin_batch(_settings(plan, *given), place, out=out)
@@ -131,7 +131,7 @@ def _settings(
     return parse_settings(BatchSettings, {**values, **own, **changes, "generation": generation})
 
 
-def _tell(settings: "BatchSettings", place: UserData, *, measured: bool, as_json: bool) -> None:
+def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_json: bool) -> None:
     from studio.batches.begin import plan_of
     from studio.batches.forecast import PlanFacts
 

@@ -40,7 +40,7 @@ def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) 
         checker.close()
     report = make_report(dataset)
     print(report.model_dump_json(indent=2) if as_json else report_text(report))
-    return not report.must_be_mended
+    return not report.needs_fixing
 
 
 def report_text(report: DatasetReport) -> str:
@@ -57,7 +57,7 @@ def report_text(report: DatasetReport) -> str:
             f"  {pair.first!r} and {pair.second!r}: {'the same' if pair.exact else f'{pair.distance} of 64 bits apart'}"
             for pair in report.duplicates
         ]
-    verdict = "Something must be mended." if report.must_be_mended else "Nothing must be mended."
+    verdict = "Something must be mended." if report.needs_fixing else "Nothing must be mended."
     return "\n".join([*lines, "", verdict])
 
 

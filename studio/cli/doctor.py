@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from studio.core.paths import UserData
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.core.settings import ModelSettings
 from studio.core.system import operating_system
 
@@ -31,7 +31,7 @@ FLOORS = {
 }
 
 
-class Finding(Fact):
+class Finding(Record):
     """One thing that was looked at: what was seen there and, unless it is well, what to do."""
 
     name: str
@@ -55,7 +55,7 @@ def problem(name: str, seen: str, advice: str) -> Finding:
     return Finding(name=name, state="problem", seen=seen, advice=advice)
 
 
-class Diagnosis(Fact):
+class Diagnosis(Record):
     """All findings, in the order in which they are shown."""
 
     findings: tuple[Finding, ...]

@@ -23,10 +23,10 @@ def score(
     from studio.core.paths import locate_user_data
     from studio.datasets.scores import nearest_index, score_folder
 
-    def tell(words: str) -> None:
+    def report(words: str) -> None:
         print(words, file=sys.stderr, flush=True)
 
-    index = None if dataset is None else nearest_index(dataset, locate_user_data(user_data), tell=tell)
+    index = None if dataset is None else nearest_index(dataset, locate_user_data(user_data), report=report)
     scores = score_folder(folder.expanduser().resolve(), nearest=index)
     print(scores.model_dump_json(indent=2) if json else scores_text(scores))
     raise typer.Exit(1 if scores.unreadable or not scores.pictures else 0)

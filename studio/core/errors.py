@@ -127,9 +127,9 @@ def says_no_memory(words: str) -> bool:
     return any(said in words.lower() for said in _NO_MEMORY_WORDS)
 
 
-def error_sentence(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """What the user reads of any error: of ours its own words, else `system_error_sentence`."""
-    return str(error) if isinstance(error, StudioError) else system_error_sentence(error)
+    return str(error) if isinstance(error, StudioError) else system_error_message(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -137,7 +137,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or says_no_memory(str(error))
 
 
-def system_error_sentence(error: BaseException) -> str:
+def system_error_message(error: BaseException) -> str:
     """What the user reads of an error that is not ours: memory, disk and permission said as such."""
     if is_out_of_memory(error):
         return (

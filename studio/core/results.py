@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from studio.core.settings import GenerationSettings, ImagesSettings, PrecisionName, SmokeSettings
 
 
-class Fact(BaseModel):
+class Record(BaseModel):
     """Frozen, and strict about names, so that a report from another version is refused and not misread."""
 
     # A difference can be infinite, and JSON's null would lose that.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
-class MemorySample(Fact):
+class MemorySample(Record):
     """Memory at one moment, in bytes. `accelerator_*` are None on a CPU."""
 
     process_bytes: int
@@ -27,7 +27,7 @@ class MemorySample(Fact):
     accelerator_limit_bytes: int | None = None
 
 
-class MemoryUse(Fact):
+class MemoryUse(Record):
     """Memory before and after a piece of work, and the extremes in between (sampled every 50 ms)."""
 
     before: MemorySample
@@ -37,7 +37,7 @@ class MemoryUse(Fact):
     peak_accelerator_bytes: int | None = None
 
 
-class PrecisionDecision(Fact):
+class PrecisionDecision(Record):
     """What `studio.engine.precision.decide_precision` decided, and why, in a sentence for the user."""
 
     precision: PrecisionName
@@ -51,7 +51,7 @@ class PrecisionDecision(Fact):
         return self.precision != self.requested
 
 
-class Timings(Fact):
+class Timings(Record):
     """Seconds of one `generate()` call. `first_call` marks the warm-up after loading.
 
     Steps are timed in groups of a few, between two looks at the latents (a GPU works ahead of the clock in
@@ -65,7 +65,7 @@ class Timings(Fact):
     first_call: bool
 
 
-class Check(Fact):
+class Check(Record):
     """One check that an image passed or failed: its name, and what was seen."""
 
     name: str
@@ -73,7 +73,7 @@ class Check(Fact):
     finding: str
 
 
-class DeviceDifference(Fact):
+class DeviceDifference(Record):
     """One part of the device check: the largest difference to the CPU, relative to the largest CPU value.
 
     `consequence` is what the studio does where the part is wrong; empty where it cannot do without it.
@@ -91,7 +91,7 @@ class DeviceDifference(Fact):
         return self.difference <= self.limit
 
 
-class AttentionTrial(Fact):
+class AttentionTrial(Record):
     """One way to compute attention, tried on a device at its real size; fields as `AttentionPlan`'s."""
 
     max_scores: int | None
@@ -118,7 +118,7 @@ CHECK_FORMAT = 2  # of a device check; an older one is made anew
 NEARLY_AS_FAST = 1.05
 
 
-class DeviceCheck(Fact):
+class DeviceCheck(Record):
     """The device compared with the CPU in float32. `differences` is empty on the CPU itself."""
 
     device: str
@@ -187,7 +187,7 @@ class DeviceCheck(Fact):
         return f"{worst.part} differs by {worst.difference:.1e}, {worst.limit:.0e} is allowed"
 
 
-class EngineFacts(Fact):
+class EngineFacts(Record):
     """The device, and what is loaded on it. `device_check` is None where it was not made, as on a CPU."""
 
     device: str
@@ -205,7 +205,7 @@ class EngineFacts(Fact):
     device_check: DeviceCheck | None = None
 
 
-class ValidPicture(Fact):
+class ValidPicture(Record):
     """A picture of the smoke test that passed every check; `file` is relative to the report."""
 
     prompt: str
@@ -221,7 +221,7 @@ class ValidPicture(Fact):
     valid: Literal[True] = True
 
 
-class InvalidPicture(Fact):
+class InvalidPicture(Record):
     """A picture of the smoke test that failed a check: which, why, what to try, and where its copy lies."""
 
     prompt: str
@@ -234,7 +234,7 @@ class InvalidPicture(Fact):
 PictureRecord = Annotated[ValidPicture | InvalidPicture, Field(discriminator="valid")]
 
 
-class LoraUsed(Fact):
+class LoraUsed(Record):
     """A LoRA that acted in a picture. `sha256` is of its whole file, so that the very same one can be found again."""
 
     name: str
@@ -242,7 +242,7 @@ class LoraUsed(Fact):
     sha256: str
 
 
-class LoraCard(Fact):
+class LoraCard(Record):
     """A LoRA of the library as its file tells of itself. `problem` says why it cannot be used; empty where it can."""
 
     name: str
@@ -257,7 +257,7 @@ class LoraCard(Fact):
     problem: str = ""
 
 
-class ImageRecord(Fact):
+class ImageRecord(Record):
     """All that is needed to make a picture again, and what its checks saw. It is kept inside the picture's file."""
 
     settings: GenerationSettings
@@ -275,7 +275,7 @@ class ImageRecord(Fact):
     versions: dict[str, str]
 
 
-class MadeImage(Fact):
+class MadeImage(Record):
     """A picture of the Generate mode that passed every check, and its file."""
 
     path: Path
@@ -283,7 +283,7 @@ class MadeImage(Fact):
     valid: Literal[True] = True
 
 
-class FailedImage(Fact):
+class FailedImage(Record):
     """A picture that failed a check: which, and what to try."""
 
     settings: GenerationSettings
@@ -292,7 +292,7 @@ class FailedImage(Fact):
     valid: Literal[False] = False
 
 
-class ImagesReport(Fact):
+class ImagesReport(Record):
     """The pictures of one press of Generate, as far as they are made."""
 
     settings: ImagesSettings
@@ -301,7 +301,7 @@ class ImagesReport(Fact):
     cancelled: bool = False
 
 
-class SmokeReport(Fact):
+class SmokeReport(Record):
     """The whole smoke test: what `report.json` holds."""
 
     started_at: datetime
@@ -337,7 +337,7 @@ class SmokeReport(Fact):
         return f"FAIL: {total - valid} of {total} pictures are not valid. {reasons}"
 
 
-class SavedReport(Fact):
+class SavedReport(Record):
     """A report and the folder it was saved in, with its pictures."""
 
     folder: Path

@@ -19,7 +19,7 @@ from pathlib import Path
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from pydantic import ValidationError
 
-from studio.core.errors import system_error_sentence
+from studio.core.errors import system_error_message
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
 from studio.images.records import PictureFacts
 
@@ -278,7 +278,7 @@ def _inspect_one(path: Path, background: str, thumbnails: Path) -> PictureFacts:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - decoders of foreign files raise anything, and none may be lost
-        return rejected("damaged", f"It cannot be decoded ({system_error_sentence(error)}).")
+        return rejected("damaged", f"It cannot be decoded ({system_error_message(error)}).")
 
 
 def _start_worker(parent: int, memory_bytes: int) -> None:

@@ -16,31 +16,31 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from studio.core.errors import DatasetError
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.core.settings import Settings
 from studio.datasets.captions import tidy
-from studio.datasets.source import DatasetRow, Leftover
+from studio.datasets.source import DatasetRow, SkippedFile
 from studio.images.records import Problem
 
 TYPING_PAUSE = timedelta(seconds=10)
 """Captions typed into one picture with no longer pause than this are undone together."""
 
 
-class TextChange(Fact):
+class TextChange(Record):
     """Before and after; None: as the source has it."""
 
     before: str | None
     after: str | None
 
 
-class SwitchChange(Fact):
+class SwitchChange(Record):
     """Before and after."""
 
     before: bool
     after: bool
 
 
-class Edit(Fact):
+class Edit(Record):
     """One change, of one picture or of thousands, that is undone as one.
 
     Attributes:
@@ -57,7 +57,7 @@ class Edit(Fact):
     converted: Mapping[str, TextChange] = {}
 
 
-class _Line(Fact):
+class _Line(Record):
     """One line of the log: a new edit, one that goes on from the last, or a step back or forth among them."""
 
     act: Literal["do", "amend", "undo", "redo"]
@@ -86,7 +86,7 @@ class EditLog:
         self.captions: dict[str, str] = {}
         self.excluded: set[str] = set()
         self.converted: dict[str, str] = {}
-        self.damaged: list[Leftover] = []
+        self.damaged: list[SkippedFile] = []
         self._ends_whole = True
         if path.is_file():
             self._replay(path.read_bytes())
@@ -168,7 +168,7 @@ class EditLog:
             try:
                 self._take(_Line.model_validate_json(line))
             except (ValidationError, DatasetError):
-                self.damaged.append(Leftover(name=f"{self._path.name} line {number}", problem=_DAMAGED_LINE))
+                self.damaged.append(SkippedFile(name=f"{self._path.name} line {number}", problem=_DAMAGED_LINE))
         self._ends_whole = not rest
 
     def _take(self, line: _Line) -> None:

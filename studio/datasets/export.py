@@ -23,7 +23,7 @@ from studio.core.errors import DatasetError, PictureFileError
 from studio.core.files import write_atomically
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
-from studio.datasets.source import DatasetRow, Leftover
+from studio.datasets.source import DatasetRow, SkippedFile
 from studio.images.decoding import open_rgb
 from studio.images.records import Problem
 
@@ -88,7 +88,7 @@ class SidecarsWritten:
 
     num_written: int
     kept: Path
-    leftovers: tuple[Leftover, ...]
+    skipped_files: tuple[SkippedFile, ...]
 
 
 def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
@@ -106,7 +106,7 @@ def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
     if not edited:
         raise DatasetError("No caption was edited, so there is nothing to write.")
     kept = dataset.folder / REPLACED / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-    leftovers = []
+    skipped_files = []
     for row in edited:
         target = (Path(dataset.recipe.source) / row.key).with_suffix(".txt")
         try:
@@ -118,8 +118,8 @@ def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
         except OSError as error:
             sentence = f"Its caption could not be written ({error.strerror}). It stays in the dataset's recipe."
             problem = Problem(code="not written", severity="note", sentence=sentence)
-            leftovers.append(Leftover(name=row.key, problem=problem))
-    return SidecarsWritten(len(edited) - len(leftovers), kept, tuple(leftovers))
+            skipped_files.append(SkippedFile(name=row.key, problem=problem))
+    return SidecarsWritten(len(edited) - len(skipped_files), kept, tuple(skipped_files))
 
 
 Progress = Callable[[int, int], None]

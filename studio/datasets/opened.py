@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from studio.core.errors import DatasetError, PictureFileError, system_error_sentence
+from studio.core.errors import DatasetError, PictureFileError, system_error_message
 from studio.core.files import write_atomically
 from studio.datasets.buckets import Bucket, assign_bucket, buckets_for
 from studio.datasets.captions import check_typed, guess_caption
@@ -19,7 +19,7 @@ from studio.datasets.query import DatasetQuery, RowPage, find_rows, take_page
 from studio.datasets.reading import read_source
 from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.rows import CountTokens, make_row, take_rows
-from studio.datasets.source import DatasetRow, Leftover, SourcePicture, SourceReading
+from studio.datasets.source import DatasetRow, SkippedFile, SourcePicture, SourceReading
 from studio.datasets.upload import NOT_TAKEN, read_not_taken
 from studio.images.decoding import open_rgb
 from studio.images.records import PictureFacts
@@ -97,9 +97,9 @@ class OpenedDataset:
         return f"{self._num_changes}-{steps}-{progress.running}"
 
     @property
-    def leftovers(self) -> tuple[Leftover, ...]:
+    def skipped_files(self) -> tuple[SkippedFile, ...]:
         """What became no picture, edits that cannot be read, and what of the drop was not taken."""
-        return (*self.reading.leftovers, *self._edits.damaged, *self.not_taken)
+        return (*self.reading.skipped_files, *self._edits.damaged, *self.not_taken)
 
     @property
     def progress(self) -> CheckProgress:
@@ -180,7 +180,7 @@ class OpenedDataset:
         try:
             checker.check(missing, background=self.recipe.background, on_checked=take, stop=stop)
         except OSError as error:
-            self._check_problem = system_error_sentence(error)
+            self._check_problem = system_error_message(error)
         finally:
             with self._lock:
                 self._running = False

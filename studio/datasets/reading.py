@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from studio.datasets.captions import read_caption
 from studio.datasets.recipe import LayoutChoice, LayoutName
-from studio.datasets.source import Leftover, SourcePicture, SourceReading
+from studio.datasets.source import SkippedFile, SourcePicture, SourceReading
 from studio.datasets.table_layout import fits, read_by_table
 from studio.datasets.walk import Walk, walk_folder
 from studio.images.records import Problem
@@ -19,7 +19,7 @@ _REPEATS = re.compile(r"(\d{1,5})_(.*)")
 REGULARISATION = frozenset(("reg", "regularization", "regularisation"))
 
 
-def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[Leftover]]:
+def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
     """Every picture with the caption file of its name, and captions without a picture."""
     captions = _by_stem(walk.captions)
     pictures_by_stem = _by_stem(walk.pictures)
@@ -44,24 +44,24 @@ def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[Leftover]]:
         )
     lone = [file for stem, files in captions.items() if stem not in pictures_by_stem for file in files]
     sentence = "No picture has this caption's name, so it is not used."
-    return pictures, [Leftover(name=file, problem=_note("caption without a picture", sentence)) for file in lone]
+    return pictures, [SkippedFile(name=file, problem=_note("caption without a picture", sentence)) for file in lone]
 
 
-def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[Leftover]]:
+def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
     """The pictures of `N_words/` folders, each N times; the words are the caption where there is no file."""
-    pictures, leftovers = read_sidecars(walk)
+    pictures, skipped_files = read_sidecars(walk)
     taken: list[SourcePicture] = []
     for picture in pictures:
         top = PurePosixPath(picture.key).parts[0]
         if top.lower() in REGULARISATION:
             sentence = "A regularisation picture (it keeps what the model knew): not part of the dataset itself."
-            leftovers.append(Leftover(name=picture.key, problem=_note("regularisation", sentence)))
+            skipped_files.append(SkippedFile(name=picture.key, problem=_note("regularisation", sentence)))
             continue
         match = _REPEATS.fullmatch(top) if "/" in picture.key else None
         if match is None:
             sentence = "It lies in no folder with a number (10_shoe), so it would not be trained on. Move it into one."
             problem = Problem(code="outside of repeats", severity="reject", sentence=sentence)
-            leftovers.append(Leftover(name=picture.key, problem=problem))
+            skipped_files.append(SkippedFile(name=picture.key, problem=problem))
             continue
         words = match[2].strip()
         own = picture.caption is not None or any(p.severity == "reject" for p in picture.problems)
@@ -75,7 +75,7 @@ def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[Leftover]]:
                 problems=(*picture.problems, *(_NO_REPEATS if int(match[1]) == 0 else ())),
             )
         )
-    return taken, leftovers
+    return taken, skipped_files
 
 
 def has_kohya_folders(walk: Walk) -> bool:
@@ -119,18 +119,18 @@ def read_source(folder: Path, choice: LayoutChoice) -> SourceReading:
     recognised = recognise(walk)
     layout = choice.layout or ("table" if choice.table and recognised[0] == "sidecar" else recognised[0])
     if layout in ("sidecar", "kohya"):
-        pictures, leftovers = (read_kohya if layout == "kohya" else read_sidecars)(walk)
+        pictures, skipped_files = (read_kohya if layout == "kohya" else read_sidecars)(walk)
         reading = SourceReading(
             layout=layout,
             recognised=recognised,
             pictures=tuple(pictures),
             tables=tuple(walk.tables),
-            leftovers=(*leftovers, *_unused(walk.tables, "table not used", "The layout reads no table.")),
+            skipped_files=(*skipped_files, *_unused(walk.tables, "table not used", "The layout reads no table.")),
         )
     else:
         reading = read_by_table(walk, layout, choice, recognised)
     others = _unused(walk.others, "other file", "It is neither a picture nor a caption, so it is not used.")
-    return SourceReading(**{**vars(reading), "leftovers": (*walk.leftovers, *reading.leftovers, *others)})
+    return SourceReading(**{**vars(reading), "leftovers": (*walk.skipped_files, *reading.skipped_files, *others)})
 
 
 def recognise(walk: Walk) -> tuple[LayoutName, ...]:
@@ -144,5 +144,5 @@ def recognise(walk: Walk) -> tuple[LayoutName, ...]:
     return (*(name for name, does in tests if does), "sidecar")
 
 
-def _unused(names: list[str], code: str, sentence: str) -> list[Leftover]:
-    return [Leftover(name=name, problem=Problem(code=code, severity="note", sentence=sentence)) for name in names]
+def _unused(names: list[str], code: str, sentence: str) -> list[SkippedFile]:
+    return [SkippedFile(name=name, problem=Problem(code=code, severity="note", sentence=sentence)) for name in names]

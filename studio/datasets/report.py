@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.recipe import LAYOUT_TITLES
 from studio.datasets.rows import captions_all_alike
@@ -169,7 +169,7 @@ WHY_NO_FLIP = (
 )
 
 
-class Finding(Fact):
+class Finding(Record):
     """A problem of one file."""
 
     name: str
@@ -177,7 +177,7 @@ class Finding(Fact):
     excluded: bool = False
 
 
-class Duplicate(Fact):
+class Duplicate(Record):
     """Two pictures that are the same, or nearly."""
 
     first: str
@@ -186,7 +186,7 @@ class Duplicate(Fact):
     distance: int
 
 
-class DatasetReport(Fact):
+class DatasetReport(Record):
     """A dataset as the check left it.
 
     Attributes:
@@ -207,13 +207,13 @@ class DatasetReport(Fact):
     num_used: int
     num_shown: int
     num_with_caption: int
-    num_leftovers: int
+    num_skipped_files: int
     findings: tuple[Finding, ...]
     duplicates: tuple[Duplicate, ...]
     warnings: tuple[str, ...]
 
     @property
-    def must_be_mended(self) -> bool:
+    def needs_fixing(self) -> bool:
         """Whether a file is lost to training that the user did not take out, or nothing is left to train on."""
         lost = any(finding.problem.severity == "reject" and not finding.excluded for finding in self.findings)
         return lost or self.num_used == 0
@@ -260,7 +260,7 @@ def make_report(dataset: OpenedDataset) -> DatasetReport:
         num_used=len(used),
         num_shown=sum(row.repeats for row in used),
         num_with_caption=sum(bool(row.caption) for row in rows),
-        num_leftovers=len(dataset.leftovers),
+        num_skipped_files=len(dataset.skipped_files),
         findings=_findings(dataset, rows),
         duplicates=tuple(
             Duplicate(first=p.first_key, second=p.second_key, exact=p.exact, distance=p.distance) for p in search.pairs
@@ -280,5 +280,7 @@ _ORDER: dict[Severity, int] = {"reject": 0, "convert": 1, "note": 2}
 
 def _findings(dataset: OpenedDataset, rows: Sequence[DatasetRow]) -> tuple[Finding, ...]:
     of_pictures = [Finding(name=r.key, problem=p, excluded=r.excluded) for r in rows for p in r.problems]
-    of_others = [Finding(name=leftover.name, problem=leftover.problem) for leftover in dataset.leftovers]
+    of_others = [
+        Finding(name=skipped_file.name, problem=skipped_file.problem) for skipped_file in dataset.skipped_files
+    ]
     return tuple(sorted([*of_pictures, *of_others], key=lambda finding: _ORDER[finding.problem.severity]))

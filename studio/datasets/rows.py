@@ -49,13 +49,13 @@ def make_row(
     """One row, with the problems that can be seen in it alone."""
     caption, caption_from = caption_of(picture, recipe, edits)
     # A caption that could not be read no longer matters once another one counts.
-    mended = caption_from != picture.caption_from
-    of_source = tuple(p for p in picture.problems if not (mended and p.code.startswith("caption")))
+    fixed = caption_from != picture.caption_from
+    of_source = tuple(p for p in picture.problems if not (fixed and p.code.startswith("caption")))
     found = [*(facts.problems if facts else ()), *of_source]
     if caption:
         found += _length_problems(caption, count_tokens)
     elif not any(problem.code.startswith("caption") for problem in of_source):
-        found.append(_MISSING if picture.caption is None and not mended else _EMPTY)
+        found.append(_MISSING if picture.caption is None and not fixed else _EMPTY)
     if facts is not None and facts.is_usable:
         found += _size_problems(facts, recipe, buckets)
     return DatasetRow(

@@ -10,7 +10,7 @@ import numpy as np
 
 from studio.core.errors import DatasetError, PictureFileError
 from studio.core.paths import UserData, typed_path
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.datasets.library import DatasetLibrary
 from studio.datasets.reading import read_source
 from studio.datasets.recipe import DatasetRecipe
@@ -23,7 +23,7 @@ from studio.images.scores.likeness import NearestIndex, Unreadable
 from studio.images.scores.summary import ScoreSummary
 
 
-def nearest_index(dataset: str, user_data: UserData, *, tell: Callable[[str], None]) -> NearestIndex:
+def nearest_index(dataset: str, user_data: UserData, *, report: Callable[[str], None]) -> NearestIndex:
     """The index of a dataset, by its name or its folder.
 
     Args:
@@ -34,10 +34,10 @@ def nearest_index(dataset: str, user_data: UserData, *, tell: Callable[[str], No
     """
     recipe = _recipe_of(dataset, user_data)
     pictures = take_rows(read_source(Path(recipe.source), recipe.layout).pictures, recipe)
-    tell(f"Looking at {len(pictures):,} training pictures …")
+    report(f"Looking at {len(pictures):,} training pictures …")
     index = NearestIndex.build([picture.path for picture in pictures], background=recipe.background)
     for file in index.unreadable:
-        tell(f"{file.name} of the dataset is left out: {file.reason}")
+        report(f"{file.name} of the dataset is left out: {file.reason}")
     return index
 
 
@@ -55,7 +55,7 @@ def _recipe_of(dataset: str, user_data: UserData) -> DatasetRecipe:
 _MAX_PROMPT_BYTES = 100_000
 
 
-class ScoredPicture(Fact):
+class ScoredPicture(Record):
     """A picture by its path below the folder, the prompt that it was compared with, and its scores."""
 
     name: str
@@ -63,7 +63,7 @@ class ScoredPicture(Fact):
     scores: PictureScores
 
 
-class FolderScores(Fact):
+class FolderScores(Record):
     """All pictures of a folder, in natural order, and what of it could not be read."""
 
     folder: Path
@@ -92,7 +92,7 @@ def score_folder(
     pictures: list[ScoredPicture] = []
     unreadable = [
         Unreadable(name=left.name, reason=left.problem.sentence)
-        for left in walk.leftovers
+        for left in walk.skipped_files
         if left.problem.severity == "reject"
     ]
     for number, name in enumerate(walk.pictures, start=1):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.core.errors import DatasetError, StudioError, system_error_sentence
+from studio.core.errors import DatasetError, StudioError, system_error_message
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary
 from studio.datasets.opened import CheckProgress, OpenedDataset
@@ -27,7 +27,7 @@ Stamp = tuple[int, int]
 """When a caption was read: which opening of a dataset, which change since. A later one is greater."""
 
 
-class TypedCaption(Fact):
+class TypedCaption(Record):
     """A caption as it was typed, and the image that it was typed for.
 
     Attributes:
@@ -46,7 +46,7 @@ class TypedCaption(Fact):
 
 
 @dataclass(frozen=True)
-class DeskView:
+class SessionView:
     """All that the page must follow, at one moment.
 
     Attributes:
@@ -66,7 +66,7 @@ class DeskView:
         return self.progress is not None and self.progress.running
 
 
-class DatasetDesk:
+class DatasetSession:
     """Opens datasets one at a time. Any thread may ask."""
 
     def __init__(self, user_data: UserData, *, count_tokens: CountTokens) -> None:
@@ -84,14 +84,14 @@ class DatasetDesk:
         self._check: threading.Thread | None = None
 
     @property
-    def view(self) -> DeskView:
+    def view(self) -> SessionView:
         """What the page must follow."""
         with self._lock:
             opened = self._opened
             if opened is None:
-                return DeskView(problem=self._problem, version=f"none-{self._num_opened}")
+                return SessionView(problem=self._problem, version=f"none-{self._num_opened}")
             version = f"{self._num_opened}-{opened.version}"
-            return DeskView(opened.name, version, opened.progress, self._problem)
+            return SessionView(opened.name, version, opened.progress, self._problem)
 
     @property
     def opened(self) -> OpenedDataset:
@@ -138,7 +138,7 @@ class DatasetDesk:
         except StudioError as error:
             self._problem = str(error)
         except (OSError, UnicodeDecodeError) as error:
-            self._problem = system_error_sentence(error)
+            self._problem = system_error_message(error)
 
     def open_name(self, name: str) -> OpenedDataset:
         """Open a dataset of the library and begin to check it.
@@ -260,7 +260,7 @@ class DatasetDesk:
         reading = OpenedDataset(name, self.library.place(name), recipe, count_tokens=self._count_tokens).reading
         if not reading.pictures:
             raise DatasetError(
-                f"There is no picture in {recipe.source} ({len(reading.leftovers):,} other files). Choose a folder "
+                f"There is no picture in {recipe.source} ({len(reading.skipped_files):,} other files). Choose a folder "
                 "with PNG, JPEG or WebP files in it."
             )
         self.library.save_recipe(name, recipe)

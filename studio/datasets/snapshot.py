@@ -10,12 +10,12 @@ from pydantic import Field, ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.source import DatasetRow
 
 
-class SnapshotEntry(Fact):
+class SnapshotEntry(Record):
     """One picture as it is trained on. Sizes are in bytes and upright pixels."""
 
     key: str
@@ -30,7 +30,7 @@ class SnapshotEntry(Fact):
     needs_conversion: bool = False
 
 
-class SnapshotHeader(Fact):
+class SnapshotHeader(Record):
     """What the entries come from; `digest` is the sha256 over all their lines."""
 
     name: str

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.datasets.recipe import LayoutName
 from studio.images.records import PictureFacts, Problem
 
@@ -74,7 +74,7 @@ class SourcePicture:
     problems: tuple[Problem, ...] = ()
 
 
-class Leftover(Fact):
+class SkippedFile(Record):
     """A file or a row that became no picture of the dataset, and why, in a sentence."""
 
     name: str
@@ -104,4 +104,4 @@ class SourceReading:
     table: str | None = None
     image_column: str | None = None
     caption_column: str | None = None
-    leftovers: tuple[Leftover, ...] = ()
+    skipped_files: tuple[SkippedFile, ...] = ()

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from studio.core.errors import DatasetError
 from studio.datasets.recipe import LayoutChoice, LayoutName
-from studio.datasets.source import Leftover, SourcePicture, SourceReading
+from studio.datasets.source import SkippedFile, SourcePicture, SourceReading
 from studio.datasets.tables import Table, TableRow, read_table
 from studio.datasets.walk import Walk
 from studio.images.records import Problem
@@ -83,14 +83,14 @@ def read_by_table(
     best = max(matches, key=lambda match: match.num_hits)
     used = matches if layout == "imagefolder" and not choice.table else [best]
     pictures: dict[str, SourcePicture] = {}
-    leftovers: list[Leftover] = []
+    skipped_files: list[SkippedFile] = []
     for match in used:
-        leftovers += match.table.leftovers
+        skipped_files += match.table.skipped_files
         for row, key in match.pictures:
-            _take_row(walk, match, row, key, pictures, leftovers)
+            _take_row(walk, match, row, key, pictures, skipped_files)
     sentence = "No row of the table names this picture, so it is not part of the dataset."
-    leftovers += [
-        Leftover(name=key, problem=Problem(code="picture without a row", severity="note", sentence=sentence))
+    skipped_files += [
+        SkippedFile(name=key, problem=Problem(code="picture without a row", severity="note", sentence=sentence))
         for key in walk.pictures
         if key not in pictures
     ]
@@ -103,7 +103,7 @@ def read_by_table(
         table=best.table.name,
         image_column=best.image_column,
         caption_column=best.caption_column,
-        leftovers=tuple(leftovers),
+        skipped_files=tuple(skipped_files),
     )
 
 
@@ -123,16 +123,18 @@ def _take_row(
     row: TableRow,
     key: str | None,
     pictures: dict[str, SourcePicture],
-    leftovers: list[Leftover],
+    skipped_files: list[SkippedFile],
 ) -> None:
     where = f"{match.table.name} row {row.number}"
     named = row.cells[match.image_column]
     if key is None:
-        leftovers.append(Leftover(name=where, problem=_lost_row(named)))
+        skipped_files.append(SkippedFile(name=where, problem=_lost_row(named)))
         return
     if key in pictures:
         sentence = f"{key} is named a second time; its first row counts."
-        leftovers.append(Leftover(name=where, problem=Problem(code="row twice", severity="note", sentence=sentence)))
+        skipped_files.append(
+            SkippedFile(name=where, problem=Problem(code="row twice", severity="note", sentence=sentence))
+        )
         return
     caption = " ".join(row.cells[match.caption_column].split()) if match.caption_column else ""
     pictures[key] = SourcePicture(

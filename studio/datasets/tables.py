@@ -9,7 +9,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError
 from studio.core.text_encoding import guess_text
-from studio.datasets.source import Leftover
+from studio.datasets.source import SkippedFile
 from studio.images.records import Problem
 
 MAX_TABLE_BYTES = 512 * 1024 * 1024
@@ -32,7 +32,7 @@ class Table:
     name: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
-    leftovers: tuple[Leftover, ...]
+    skipped_files: tuple[SkippedFile, ...]
 
 
 def read_table(path: Path, name: str, *, last_takes_rest: bool = False) -> Table:
@@ -57,7 +57,7 @@ def read_table(path: Path, name: str, *, last_takes_rest: bool = False) -> Table
     return _read_csv(text, name, notes, last_takes_rest=last_takes_rest)
 
 
-def _decode(content: bytes, name: str) -> tuple[str, list[Leftover]]:
+def _decode(content: bytes, name: str) -> tuple[str, list[SkippedFile]]:
     try:
         return content.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
@@ -69,12 +69,12 @@ def _decode(content: bytes, name: str) -> tuple[str, list[Leftover]]:
         return text, [_left(name, "table not UTF-8", sentence, lost=False)]
 
 
-def _read_csv(text: str, name: str, leftovers: list[Leftover], *, last_takes_rest: bool) -> Table:
+def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_takes_rest: bool) -> Table:
     head = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))  # ours is checked for each row, by name
-    numbered = _numbered(reader, name, leftovers)
+    numbered = _numbered(reader, name, skipped_files)
     try:
         _, first = next(numbered)
     except StopIteration:
@@ -89,13 +89,15 @@ def _read_csv(text: str, name: str, leftovers: list[Leftover], *, last_takes_res
         if len(cells) > len(columns) and last_takes_rest:
             cells = [*cells[: len(columns) - 1], delimiter.join(cells[len(columns) - 1 :])]
         if problem := cell_problem(cells, columns):
-            leftovers.append(_left(f"{name} row {number}", "row unreadable", problem))
+            skipped_files.append(_left(f"{name} row {number}", "row unreadable", problem))
         else:
             rows.append(TableRow(number, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
-    return Table(name, columns, tuple(rows), tuple(leftovers))
+    return Table(name, columns, tuple(rows), tuple(skipped_files))
 
 
-def _numbered(reader: "Iterator[list[str]]", name: str, leftovers: list[Leftover]) -> Iterator[tuple[int, list[str]]]:
+def _numbered(
+    reader: "Iterator[list[str]]", name: str, skipped_files: list[SkippedFile]
+) -> Iterator[tuple[int, list[str]]]:
     """Each record with its number; a record that csv cannot read is a leftover."""
     number = 0
     while True:
@@ -105,7 +107,7 @@ def _numbered(reader: "Iterator[list[str]]", name: str, leftovers: list[Leftover
         except StopIteration:
             return
         except csv.Error as error:
-            leftovers.append(_left(f"{name} row {number}", "row unreadable", f"The row cannot be read ({error})."))
+            skipped_files.append(_left(f"{name} row {number}", "row unreadable", f"The row cannot be read ({error})."))
 
 
 def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
@@ -123,7 +125,7 @@ def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
     return ""
 
 
-def _read_json(text: str, name: str, leftovers: list[Leftover], *, lines: bool) -> Table:
+def _read_json(text: str, name: str, skipped_files: list[SkippedFile], *, lines: bool) -> Table:
     records: list[tuple[int, object]] = []
     if lines:
         for number, line in enumerate(text.splitlines(), start=1):
@@ -132,7 +134,9 @@ def _read_json(text: str, name: str, leftovers: list[Leftover], *, lines: bool) 
             try:
                 records.append((number, json.loads(line)))
             except (ValueError, RecursionError) as error:
-                leftovers.append(_left(f"{name} row {number}", "row unreadable", f"The line is not JSON ({error})."))
+                skipped_files.append(
+                    _left(f"{name} row {number}", "row unreadable", f"The line is not JSON ({error}).")
+                )
     else:
         try:
             whole = json.loads(text)
@@ -148,12 +152,12 @@ def _read_json(text: str, name: str, leftovers: list[Leftover], *, lines: bool) 
         if cells is not None and any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in cells.values()):
             problem = f"A cell holds a zero byte, or over {MAX_CELL_CHARACTERS:,} characters."
         if cells is None or problem:
-            leftovers.append(_left(f"{name} row {number}", "row unreadable", problem))
+            skipped_files.append(_left(f"{name} row {number}", "row unreadable", problem))
             continue
         columns.update(dict.fromkeys(cells))
         rows.append(TableRow(number, cells))
     filled = tuple(TableRow(row.number, {column: row.cells.get(column, "") for column in columns}) for row in rows)
-    return Table(name, tuple(columns), filled, tuple(leftovers))
+    return Table(name, tuple(columns), filled, tuple(skipped_files))
 
 
 def _json_cells(record: object) -> dict[str, str] | None:
@@ -171,5 +175,5 @@ def as_text(value: object) -> str:
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
 
 
-def _left(name: str, code: str, sentence: str, *, lost: bool = True) -> Leftover:
-    return Leftover(name=name, problem=Problem(code=code, severity="reject" if lost else "note", sentence=sentence))
+def _left(name: str, code: str, sentence: str, *, lost: bool = True) -> SkippedFile:
+    return SkippedFile(name=name, problem=Problem(code=code, severity="reject" if lost else "note", sentence=sentence))

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
-from studio.datasets.source import Leftover
+from studio.datasets.source import SkippedFile
 from studio.images.records import Problem, Severity
 
 GB = 1000**3
@@ -36,7 +36,7 @@ class ArchiveLimits:
 DEFAULT_LIMITS = ArchiveLimits()
 
 
-def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_LIMITS) -> tuple[Leftover, ...]:
+def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_LIMITS) -> tuple[SkippedFile, ...]:
     """Unpack a zip into a new folder, which is there only when all that can be unpacked is in it.
 
     Returns:
@@ -49,7 +49,7 @@ def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        leftovers = _extract(archive, partial, limits)
+        skipped_files = _extract(archive, partial, limits)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
@@ -60,12 +60,12 @@ def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_
         raise DatasetError("The zip is damaged: it names places outside of itself. Pack it again.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return leftovers
+    return skipped_files
 
 
-def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[Leftover, ...]:
+def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[SkippedFile, ...]:
     folder.mkdir(parents=True)
-    leftovers: list[Leftover] = []
+    skipped_files: list[SkippedFile] = []
     with zipfile.ZipFile(archive) as opened:
         members = [member for member in opened.infolist() if not member.is_dir()]
         _check_limits(members, limits)
@@ -75,12 +75,12 @@ def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[Leftov
             if place is not None and (place.exists() or any(parent.is_file() for parent in place.parents)):
                 problem = _problem("name twice", "reject", "Another file of the zip has its name.")
             if problem is not None:
-                leftovers.append(Leftover(name=_escaped(member.filename)[:200], problem=problem))
+                skipped_files.append(SkippedFile(name=_escaped(member.filename)[:200], problem=problem))
             elif place is not None:
                 _write(opened, member, place)
-        if len(leftovers) == len(members):
+        if len(skipped_files) == len(members):
             raise DatasetError("There is no file in the zip that can be unpacked.")
-    return _with_one_mac_note(leftovers)
+    return _with_one_mac_note(skipped_files)
 
 
 def _check_limits(members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
@@ -125,10 +125,10 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> Non
         ) from error
 
 
-def _with_one_mac_note(leftovers: list[Leftover]) -> tuple[Leftover, ...]:
-    notes = [leftover for leftover in leftovers if leftover.problem.code == "Mac's notes"]
-    others = [leftover for leftover in leftovers if leftover.problem.code != "Mac's notes"]
-    return (*others, *([Leftover(name="__MACOSX", problem=notes[0].problem)] if notes else ()))
+def _with_one_mac_note(skipped_files: list[SkippedFile]) -> tuple[SkippedFile, ...]:
+    notes = [skipped_file for skipped_file in skipped_files if skipped_file.problem.code == "Mac's notes"]
+    others = [skipped_file for skipped_file in skipped_files if skipped_file.problem.code != "Mac's notes"]
+    return (*others, *([SkippedFile(name="__MACOSX", problem=notes[0].problem)] if notes else ()))
 
 
 def _problem(code: str, severity: Severity, sentence: str) -> Problem:
@@ -142,7 +142,7 @@ def _escaped(name: str) -> str:
 
 MAX_PATH_LENGTH = 1000
 NOT_TAKEN = "not-taken.json"
-_LEFTOVERS = TypeAdapter(tuple[Leftover, ...])
+_LEFTOVERS = TypeAdapter(tuple[SkippedFile, ...])
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class DroppedFile:
     uploaded: Path
 
 
-def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> tuple[Leftover, ...]:
+def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> tuple[SkippedFile, ...]:
     """Move dropped files into `folder`, below the names they had; a zip is unpacked into a folder of its name.
 
     Args:
@@ -167,7 +167,7 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
         DatasetError: where nothing could be taken.
         OSError: where the disk is full; `folder` is not there then.
     """
-    leftovers: list[Leftover] = []
+    skipped_files: list[SkippedFile] = []
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -175,36 +175,36 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
         num_taken = 0
         for file in files:
             place = _place(file, partial, uploads)
-            if isinstance(place, Leftover):
-                leftovers.append(place)
+            if isinstance(place, SkippedFile):
+                skipped_files.append(place)
             elif place.suffix.lower() == ".zip":
-                leftovers += extract_zip(file.uploaded, place.with_suffix(""))
+                skipped_files += extract_zip(file.uploaded, place.with_suffix(""))
                 num_taken += 1
             else:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(file.uploaded, place)
                 num_taken += 1
         if num_taken == 0:
-            reasons = " ".join(leftover.problem.sentence for leftover in leftovers[:1])
+            reasons = " ".join(skipped_file.problem.sentence for skipped_file in skipped_files[:1])
             raise DatasetError(f"Nothing of what was dropped can be used. {reasons}".strip())
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return tuple(leftovers)
+    return tuple(skipped_files)
 
 
-def keep_not_taken(file: Path, leftovers: Sequence[Leftover]) -> None:
+def keep_not_taken(file: Path, skipped_files: Sequence[SkippedFile]) -> None:
     """Remember what was not taken, for as long as the dataset is there.
 
     Raises:
         OSError: where it cannot be written.
     """
-    if leftovers:
-        write_atomically(file, _LEFTOVERS.dump_json(tuple(leftovers), indent=2))
+    if skipped_files:
+        write_atomically(file, _LEFTOVERS.dump_json(tuple(skipped_files), indent=2))
 
 
-def read_not_taken(file: Path) -> tuple[Leftover, ...]:
+def read_not_taken(file: Path) -> tuple[SkippedFile, ...]:
     """What `keep_not_taken` wrote; () where it wrote nothing."""
     if not file.is_file():
         return ()
@@ -212,7 +212,7 @@ def read_not_taken(file: Path) -> tuple[Leftover, ...]:
         return _LEFTOVERS.validate_json(file.read_bytes())
     except ValidationError:
         sentence = f"What was not taken of the drop can no longer be told: {file} is damaged."
-        return (Leftover(name=file.name, problem=Problem(code="list damaged", severity="note", sentence=sentence)),)
+        return (SkippedFile(name=file.name, problem=Problem(code="list damaged", severity="note", sentence=sentence)),)
 
 
 def common_folder(files: Sequence[DroppedFile]) -> str:
@@ -221,7 +221,7 @@ def common_folder(files: Sequence[DroppedFile]) -> str:
     return PurePosixPath(tops.pop()).stem if len(tops) == 1 else "dropped pictures"
 
 
-def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | Leftover:
+def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | SkippedFile:
     """Where a file goes, or why it is not taken."""
     parts = PurePosixPath(file.relative.replace("\\", "/")).parts
     if (
@@ -241,8 +241,8 @@ def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | Leftover:
     return place
 
 
-def _refused(file: DroppedFile, reason: str) -> Leftover:
+def _refused(file: DroppedFile, reason: str) -> SkippedFile:
     sentence = f"It was not taken: {reason}. Rename it, or drop it by itself."
-    return Leftover(
+    return SkippedFile(
         name=_escaped(file.relative)[:200], problem=Problem(code="not taken", severity="reject", sentence=sentence)
     )

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from natsort import natsorted
 
 from studio.core.errors import DatasetError
-from studio.datasets.source import Leftover
+from studio.datasets.source import SkippedFile
 from studio.images.records import Problem
 
 PICTURE_SUFFIXES = frozenset(
@@ -36,7 +36,7 @@ class Walk:
     captions: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    leftovers: list[Leftover] = field(default_factory=list)
+    skipped_files: list[SkippedFile] = field(default_factory=list)
 
     def path(self, key: str) -> Path:
         """Where a file of the walk lies."""
@@ -72,7 +72,7 @@ def _walk(found: Walk, below: PurePosixPath, *, above: tuple[tuple[int, int], ..
         for entry in entries:
             key = (below / entry.name).as_posix()
             if not _is_unicode(key):
-                found.leftovers.append(_left(key, "name not UTF-8", "reject", _NOT_UNICODE))
+                found.skipped_files.append(_left(key, "name not UTF-8", "reject", _NOT_UNICODE))
             elif _is_folder(entry):
                 _enter(found, entry, below / entry.name, above=above)
                 if _suffix(key) in PICTURE_SUFFIXES:
@@ -85,18 +85,18 @@ def _enter(found: Walk, entry: "os.DirEntry[str]", below: PurePosixPath, *, abov
     """Go into a folder, unless it is hidden, shut, or leads back up."""
     name = below.as_posix()
     if entry.name.startswith(".") or entry.name == "__MACOSX":
-        found.leftovers.append(_left(name, "hidden folder", "note", "A hidden folder: it is not looked into."))
+        found.skipped_files.append(_left(name, "hidden folder", "note", "A hidden folder: it is not looked into."))
         return
     try:
         status = entry.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in above:
-            found.leftovers.append(_left(name, "looping link", "note", "A link to a folder that it lies in."))
+            found.skipped_files.append(_left(name, "looping link", "note", "A link to a folder that it lies in."))
             return
         _walk(found, below, above=(*above, identity))
     except OSError as error:
         sentence = f"The folder cannot be read ({error.strerror}), so its pictures are missing. Change its permissions."
-        found.leftovers.append(_left(name, "unreadable folder", "reject", sentence))
+        found.skipped_files.append(_left(name, "unreadable folder", "reject", sentence))
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -133,8 +133,8 @@ def _is_unicode(name: str) -> bool:
 _NOT_UNICODE = "Its name is not UTF-8, so it can be neither shown nor saved in a dataset. Rename it."
 
 
-def _left(name: str, code: str, severity: str, sentence: str) -> Leftover:
+def _left(name: str, code: str, severity: str, sentence: str) -> SkippedFile:
     shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return Leftover(
+    return SkippedFile(
         name=shown, problem=Problem.model_validate({"code": code, "severity": severity, "sentence": sentence})
     )

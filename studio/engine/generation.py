@@ -96,7 +96,7 @@ class _Comparison:
     folder: Path
     report: CompareReport
     watcher: RunWatcher
-    tell: OnComparison
+    on_change: OnComparison
     _made: dict[GenerationSettings, _Made] = field(default_factory=dict)
 
     def make(self, settings: GenerationSettings) -> _Made:
@@ -109,7 +109,7 @@ class _Comparison:
         self.report = self.report.model_copy(update=changes)
         saved = SavedComparison(folder=self.folder, report=self.report)
         save_comparison(saved)
-        self.tell(saved)
+        self.on_change(saved)
         return saved
 
     def add_pair(self, left_settings: GenerationSettings, right_settings: GenerationSettings) -> None:

@@ -129,9 +129,9 @@ EVERY_SECONDS = 1.0
 class MemoryWatch:
     """A thread during the `with` block. The accelerator is read by the computing thread alone: two crash MPS."""
 
-    def __init__(self, device: torch.device, tell: Callable[[MemoryEvent], None]) -> None:
+    def __init__(self, device: torch.device, report: Callable[[MemoryEvent], None]) -> None:
         self._device = device
-        self._tell = tell
+        self._report = report
         self._process = psutil.Process()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory-watch", daemon=True)
@@ -174,6 +174,6 @@ class MemoryWatch:
 
     def _watch(self) -> None:
         while True:
-            self._tell(self.sample())
+            self._report(self.sample())
             if self._done.wait(EVERY_SECONDS):
                 return

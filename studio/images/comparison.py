@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from studio.core.files import write_atomically
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ NOTICEABLE = 16  # of 255, in any channel: about where an eye that flips between
 HARDLY_SHARE = 0.01
 
 
-class Difference(Fact):
+class Difference(Record):
     """How far two pictures of the same seed are apart.
 
     `pixels` is the mean of |left - right| in 0 to 255, `changed_share` the share of pixels that differ by 16 or more
@@ -40,7 +40,7 @@ class Difference(Fact):
         return f"changes {100 * self.changed_share:.0f} % of the pixels noticeably"
 
 
-class ComparedPicture(Fact):
+class ComparedPicture(Record):
     """One side: its file within the comparison's folder, or why there is none."""
 
     settings: GenerationSettings
@@ -49,7 +49,7 @@ class ComparedPicture(Fact):
     error: str = ""
 
 
-class ComparedPair(Fact):
+class ComparedPair(Record):
     """Left and right of one prompt and seed. `difference` is there when both are."""
 
     left: ComparedPicture
@@ -57,7 +57,7 @@ class ComparedPair(Fact):
     difference: Difference | None = None
 
 
-class StripPicture(Fact):
+class StripPicture(Record):
     """The right side at one strength, and how far it is from the left side."""
 
     strength: float
@@ -65,7 +65,7 @@ class StripPicture(Fact):
     difference: Difference | None = None
 
 
-class CompareReport(Fact):
+class CompareReport(Record):
     """All of it, finished or not."""
 
     started_at: datetime
@@ -108,7 +108,7 @@ class CompareReport(Fact):
         )
 
 
-class SavedComparison(Fact):
+class SavedComparison(Record):
     """A report and the folder it lies in, with its pictures."""
 
     folder: Path

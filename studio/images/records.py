@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.core.results import Fact
+from studio.core.results import Record
 
 Severity = Literal["reject", "convert", "note"]
 
@@ -12,7 +12,7 @@ Severity = Literal["reject", "convert", "note"]
 Remedy = Literal["exclude", "convert", "recode caption"]
 
 
-class Problem(Fact):
+class Problem(Record):
     """One finding about one file.
 
     Attributes:
@@ -29,7 +29,7 @@ class Problem(Fact):
     remedies: tuple[Remedy, ...] = ()
 
 
-class PictureFacts(Fact):
+class PictureFacts(Record):
     """One picture file, fully decoded once.
 
     Attributes:

@@ -103,14 +103,14 @@ def device_turn(
     Raises:
         CancelledError: where it was given up.
     """
-    lock, told = DeviceLock(user_data.device_lock), ""
+    lock, reported = DeviceLock(user_data.device_lock), ""
     try:
         while not lock.acquire(purpose):
             lock.ask_for(purpose)  # the page's engine makes room
             owner = str(lock.owner())
-            if owner != told:
+            if owner != reported:
                 waiting(owner)
-                told = owner
+                reported = owner
             time.sleep(LOOK_FOR_DEVICE_SECONDS)
             if given_up():
                 raise CancelledError("Stopped while it waited for the device.")

@@ -10,11 +10,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.jobs.folder import RunState
 
 
-class RunEvent(Fact):
+class RunEvent(Record):
     """When something was told."""
 
     at: datetime = Field(default_factory=lambda: datetime.now().astimezone())
@@ -76,7 +76,7 @@ class EventWriter:
         self._cut = _ends_in_mid_line(path)
         self.seconds = 0.0  # that telling took, for the bench
 
-    def tell(self, event: RunEvent) -> None:
+    def report(self, event: RunEvent) -> None:
         """Write one line."""
         started = time.perf_counter()
         with self._lock:

@@ -2,14 +2,14 @@
 
 import sys
 
-from studio.core.errors import RunError, system_error_sentence
+from studio.core.errors import RunError, system_error_message
 from studio.jobs.events import EventWriter, StateEvent
 from studio.jobs.folder import RunFolder, RunState, RunStatus, read_status, write_status
 
 _INTERRUPTED = "It was interrupted; resume to go on."
 
 
-def tell_failure(run: RunFolder, error: BaseException, message: str) -> None:
+def report_failure(run: RunFolder, error: BaseException, message: str) -> None:
     """Write that a run has failed, and why, as its event and its status. For the process that works on the run alone.
 
     An interrupt is no failure: the run is stopped then. Where the disk is full the terminal is told.
@@ -22,9 +22,9 @@ def tell_failure(run: RunFolder, error: BaseException, message: str) -> None:
     except RunError:
         status = RunStatus(state=state)
     closed = {"state": state, "message": message, "pid": 0, "remaining_seconds": None}
-    EventWriter(run.events).tell(StateEvent(state=state, message=message))
+    EventWriter(run.events).report(StateEvent(state=state, message=message))
     print(f"\r{state}: {message}", file=sys.stderr, flush=True)
     try:
         write_status(run, status.model_copy(update=closed))
     except OSError as problem:
-        print(f"The status cannot be written: {system_error_sentence(problem)}", file=sys.stderr, flush=True)
+        print(f"The status cannot be written: {system_error_message(problem)}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from studio.core.errors import RunError
 from studio.core.files import write_atomically
 from studio.core.paths import typed_path
-from studio.core.results import Fact
+from studio.core.results import Record
 
 RunState = Literal["new", "waiting", "preparing", "running", "sampling", "paused", "stopped", "finished", "failed"]
 BUSY_STATES: tuple[RunState, ...] = ("waiting", "preparing", "running", "sampling")
@@ -20,7 +20,7 @@ RunRequest = Literal["stop", "pause", "save", "sample"]
 REQUESTS: tuple[RunRequest, ...] = ("stop", "pause", "save", "sample")
 
 
-class RunStatus(Fact):
+class RunStatus(Record):
     """Where a run stands; small, and replaced whole.
 
     Attributes:
@@ -100,15 +100,15 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.root / "tensorboard"
 
-    def file(self, told: str) -> Path:
+    def file(self, reported: str) -> Path:
         """The file that an event names by its path below this folder.
 
         Raises:
             FileNotFoundError: where the name leads out of the folder.
         """
-        path = PurePosixPath(told)
-        if path.is_absolute() or ".." in path.parts or "\\" in told:
-            raise FileNotFoundError(told)
+        path = PurePosixPath(reported)
+        if path.is_absolute() or ".." in path.parts or "\\" in reported:
+            raise FileNotFoundError(reported)
         return self.root / path
 
 

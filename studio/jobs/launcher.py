@@ -32,14 +32,14 @@ _LOWER = "lower the batch size or the resolution, or turn gradient checkpointing
 
 
 @dataclass(frozen=True)
-class Ending:
+class ExitOutcome:
     """What becomes of a job; `queued` is its next attempt."""
 
     state: JobState
     message: str
 
 
-def judge(job: Job, *, exit_code: int | None, status: RunStatus, log_end: str) -> Ending:
+def classify_exit(job: Job, *, exit_code: int | None, status: RunStatus, log_end: str) -> ExitOutcome:
     """What becomes of a job whose process has ended.
 
     Args:
@@ -50,23 +50,27 @@ def judge(job: Job, *, exit_code: int | None, status: RunStatus, log_end: str) -
     """
     if exit_code == DONE:
         if status.state in _SAID_WHEN_DONE:
-            return Ending(cast(JobState, status.state), status.message)
-        return Ending("failed", f"Its process ended as if all went well, but its run is {status.state}.{_log(log_end)}")
+            return ExitOutcome(cast(JobState, status.state), status.message)
+        return ExitOutcome(
+            "failed", f"Its process ended as if all went well, but its run is {status.state}.{_log(log_end)}"
+        )
     if exit_code == REFUSED and status.state == "failed":
-        return Ending("failed", status.message or f"It did not say why.{_log(log_end)}")
+        return ExitOutcome("failed", status.message or f"It did not say why.{_log(log_end)}")
     if exit_code is None and status.state in _SAID_AT_THE_END:
-        return Ending(cast(JobState, status.state), status.message)
+        return ExitOutcome(cast(JobState, status.state), status.message)
     return _judge_accident(job, _cause(exit_code, log_end), log_end)
 
 
-def _judge_accident(job: Job, cause: str, log_end: str) -> Ending:
+def _judge_accident(job: Job, cause: str, log_end: str) -> ExitOutcome:
     if job.asked:
         state: JobState = "stopped" if job.asked == "stop" else "paused"
         asked = f"It had been asked to {job.asked}; resumed, it goes on from its last checkpoint."
-        return Ending(state, f"It ended too early: {cause} {asked}")
+        return ExitOutcome(state, f"It ended too early: {cause} {asked}")
     if job.attempts < MAX_ATTEMPTS:
-        return Ending("queued", f"Attempt {job.attempts} of {MAX_ATTEMPTS} ended too early: {cause} It is tried again.")
-    return Ending("failed", f"All {MAX_ATTEMPTS} attempts ended too early: {cause}{_log(log_end)}")
+        return ExitOutcome(
+            "queued", f"Attempt {job.attempts} of {MAX_ATTEMPTS} ended too early: {cause} It is tried again."
+        )
+    return ExitOutcome("failed", f"All {MAX_ATTEMPTS} attempts ended too early: {cause}{_log(log_end)}")
 
 
 def _cause(exit_code: int | None, log_end: str) -> str:
@@ -119,7 +123,7 @@ def start_detached(
     )
 
 
-class HeldProcess:
+class PendingProcess:
     """A job's process that waits at the gate: it is there, and does nothing before `let_go`."""
 
     def __init__(self, command: Sequence[str], *, cwd: Path, log: Path, attempt: str) -> None:
@@ -137,11 +141,11 @@ class HeldProcess:
         self.pid = self._process.pid
         self.start_time = psutil.Process(self.pid).create_time()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Let it become the job."""
         self._close(gate.GO)
 
-    def call_off(self) -> None:
+    def abort(self) -> None:
         """End it before it has begun."""
         self._close(b"")
         self._process.wait()

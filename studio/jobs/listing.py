@@ -1,12 +1,12 @@
 """The jobs of the queue, each with how far its run is."""
 
 from studio.core.errors import RunError
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.jobs.folder import RunState, RunStatus, read_status
 from studio.jobs.queue import Job, JobQueue
 
 
-class JobLine(Fact):
+class JobLine(Record):
     """A job with how far its run is: what one line of the list shows."""
 
     job: Job

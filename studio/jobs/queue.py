@@ -15,7 +15,7 @@ from typing import Literal
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.jobs.database import changing, reading
 from studio.jobs.folder import RunFolder, RunRequest, ask
 
@@ -26,7 +26,7 @@ _MOMENT = re.compile(r"^\d{8}-\d{6}-")
 MAX_ATTEMPTS = 3  # a job that kills its own process every time must not hold up the others for ever
 
 
-class Job(Fact):
+class Job(Record):
     """One job, a copy of its row.
 
     Attributes:
@@ -242,7 +242,7 @@ class JobQueue:
             _set_line(connection, line[1:])
             return _job(connection, job_id)
 
-    def settle(self, job_id: int, state: JobState, message: str) -> None:
+    def finish_job(self, job_id: int, state: JobState, message: str) -> None:
         """Note how a job ended; `queued` puts it at the front of the line, for its next attempt.
 
         Raises:

@@ -16,10 +16,10 @@ from typing import IO, TypeVar
 import psutil
 from filelock import FileLock, Timeout
 
-from studio.core.errors import RunError, system_error_sentence
+from studio.core.errors import RunError, system_error_message
 from studio.core.paths import UserData
 from studio.jobs.folder import BUSY_STATES, RunFolder, RunStatus, read_status, write_status
-from studio.jobs.launcher import HeldProcess, end_of_log, is_alive, judge, kept_awake, start_detached
+from studio.jobs.launcher import PendingProcess, classify_exit, end_of_log, is_alive, kept_awake, start_detached
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobQueue
 
 logger = logging.getLogger(__name__)
@@ -104,9 +104,9 @@ class Worker:
 
     def work_through(self) -> None:
         """Wait for what runs already, then start what waits, until nothing does."""
-        for left_over in _insist(self._queue.running):
+        for left_over in _retry(self._queue.running):
             self._wait_for(left_over)
-        while (job := _insist(self._queue.next_job)) is not None:
+        while (job := _retry(self._queue.next_job)) is not None:
             self._carry_out(job)
 
     def _wait_for(self, job: Job) -> None:
@@ -115,43 +115,43 @@ class Worker:
         with kept_awake(job.pid):
             while is_alive(job):
                 time.sleep(_POLL_SECONDS)
-        self._settle(job.id, None)
+        self._finish_job(job.id, None)
 
     def _carry_out(self, job: Job) -> None:
         if not job.run_folder.is_dir():
             message = f"The run's folder {job.run_folder} is gone. Remove the job from the queue."
-            _insist(lambda: self._queue.settle(job.id, "failed", message))
+            _retry(lambda: self._queue.finish_job(job.id, "failed", message))
             return
         attempt = f"{job.attempts + 1} of {MAX_ATTEMPTS}"
         try:
-            held = HeldProcess(self._command(job), cwd=self._user_data.root, log=job.run.log, attempt=attempt)
+            held = PendingProcess(self._command(job), cwd=self._user_data.root, log=job.run.log, attempt=attempt)
         except OSError as error:
-            message = f"It cannot be started: {system_error_sentence(error)}"
-            _insist(lambda: self._queue.settle(job.id, "failed", message))
+            message = f"It cannot be started: {system_error_message(error)}"
+            _retry(lambda: self._queue.finish_job(job.id, "failed", message))
             return
-        begun = _insist(lambda: self._queue.begin(job.id, pid=held.pid, process_start_time=held.start_time))
+        begun = _retry(lambda: self._queue.begin(job.id, pid=held.pid, process_start_time=held.start_time))
         if begun is None:
-            held.call_off()
+            held.abort()
             return
         _say_that_it_starts(begun)
-        held.let_go()
+        held.release()
         logger.info("%s: attempt %s, process %d.", begun, attempt, held.pid)
         with kept_awake(held.pid):
             exit_code = held.wait()
-        self._settle(job.id, exit_code)
+        self._finish_job(job.id, exit_code)
 
-    def _settle(self, job_id: int, exit_code: int | None) -> None:
+    def _finish_job(self, job_id: int, exit_code: int | None) -> None:
         # Read again: it may have been asked something meanwhile.
-        job = next((job for job in _insist(self._queue.running) if job.id == job_id), None)
+        job = next((job for job in _retry(self._queue.running) if job.id == job_id), None)
         if job is None:
             return  # somebody deleted the database
         status = _status(job.run)
         log_end = end_of_log(job.run.log, num_lines=_LOG_LINES, of_last_attempt=True)
-        ending = judge(job, exit_code=exit_code, status=status, log_end=log_end)
+        ending = classify_exit(job, exit_code=exit_code, status=status, log_end=log_end)
         if ending.state != "queued" and status.state in BUSY_STATES and not _is_of_another(status, job):
             closed = {"state": ending.state, "message": ending.message, "pid": 0, "remaining_seconds": None}
             _try_to_write(job.run, status.model_copy(update=closed))
-        _insist(lambda: self._queue.settle(job_id, ending.state, ending.message))
+        _retry(lambda: self._queue.finish_job(job_id, ending.state, ending.message))
         logger.info("%s ended with code %s: %s. %s", job, exit_code, ending.state, ending.message)
 
 
@@ -180,10 +180,10 @@ def _try_to_write(run: RunFolder, status: RunStatus) -> None:
     try:
         write_status(run, status)
     except OSError as error:
-        logger.warning("%s cannot be written: %s", run.status, system_error_sentence(error))
+        logger.warning("%s cannot be written: %s", run.status, system_error_message(error))
 
 
-def _insist(action: Callable[[], Answer]) -> Answer:
+def _retry(action: Callable[[], Answer]) -> Answer:
     """Do something with the queue, as often as it takes: a full disk must not cost a job's ending."""
     said = ""
     while True:

@@ -11,13 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import LoraError
 from studio.core.files import write_atomically
-from studio.core.results import Fact
+from studio.core.results import Record
 
 Winner = Literal["left", "right", "neither"]
 CONFIDENCE_Z = 1.96  # 95 %
 
 
-class Vote(Fact):
+class Vote(Record):
     """One look at one pair. `left` and `right` are the sides' names in the comparison, as `white-ground 0.8`."""
 
     left: str
@@ -31,7 +31,7 @@ class Vote(Fact):
 _VOTES: TypeAdapter[tuple[Vote, ...]] = TypeAdapter(tuple[Vote, ...])
 
 
-class VoteCount(Fact):
+class VoteCount(Record):
     """How the votes between two sides stand."""
 
     left: str

@@ -8,8 +8,8 @@ from typing import Literal
 
 from studio.core.text import escape
 
-MOST_POINTS = 600
-MOST_MARKED_POINTS = 60  # more markers than these would run into each other
+MAX_POINTS = 600
+MAX_MARKED_POINTS = 60  # more markers than these would run into each other
 WIDTH, HEIGHT = 540, 280
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 32, 50
 DOTS_SHARE = 0.995  # a few dots far above all others do not flatten the rest: they are counted and not drawn
@@ -88,7 +88,7 @@ def smoothed(values: Sequence[float], weight: float) -> list[float]:
     return means
 
 
-def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+def thinned(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
     """At most so many points: of each of equal parts the lowest and the highest, in their order, so that peaks stay.
 
     Args:
@@ -106,7 +106,7 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     return kept
 
 
-def sampled(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+def sampled(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
     """At most so many points, to be seen as dots: most of them evenly, as single values lie; the rest are peaks.
 
     Lowest and highest alone, as `thinned` keeps them, would leave a gap in the middle that is none.
@@ -271,7 +271,7 @@ def _curve(curve: Curve, axes: _Axes) -> str:
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     line = f'<path class="line {curve.style}" d="{path}"/>'
     marker = _MARKERS.get(curve.style)
-    if (marker is None and len(places) > 1) or len(places) > MOST_MARKED_POINTS:
+    if (marker is None and len(places) > 1) or len(places) > MAX_MARKED_POINTS:
         return line
     draw = marker or _circle
     marks = "".join(

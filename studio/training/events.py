@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.images.scores.summary import Likeness, ScoreSummary
 from studio.jobs.events import MemoryEvent, NoteEvent, ProblemEvent, ResumedEvent, RunEvent, StateEvent
 
@@ -47,7 +47,7 @@ class SampleEvent(RunEvent):
     seconds: float
 
 
-class NearestTold(Fact):
+class NearestReported(Record):
     """The training picture that is nearest to a validation picture, by its key in the run's snapshot."""
 
     key: str
@@ -66,7 +66,7 @@ class ScoreEvent(RunEvent):
     step: int
     scores: ScoreSummary
     base: ScoreSummary
-    nearest: tuple[NearestTold | None, ...] = ()
+    nearest: tuple[NearestReported | None, ...] = ()
 
 
 class ReferenceEvent(RunEvent):

@@ -27,7 +27,7 @@ from studio.training.events import (
 )
 
 Stepped = HeldOutEvent | SampleEvent | CheckpointEvent | EffectEvent
-MOST_MEMORY_EVENTS = 600
+MAX_MEMORY_EVENTS = 600
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
 
 
@@ -76,15 +76,15 @@ class RunHistory:
     problems: list[ProblemEvent] = field(default_factory=list)
     notes: list[NoteEvent] = field(default_factory=list)
     finished: FinishedEvent | None = None
-    num_told: int = 0
+    num_reported: int = 0
 
     def take_in(self, event: AnyEvent) -> None:
         """Sort one event in; a resume takes back what was told of later steps."""
-        self.num_told += 1
+        self.num_reported += 1
         if isinstance(event, ResumedEvent):
             self.steps.drop_after(event.step)
-            for told in (self.held_out, self.samples, self.checkpoints, self.effects):
-                _drop_after(told, event.step)
+            for reported in (self.held_out, self.samples, self.checkpoints, self.effects):
+                _drop_after(reported, event.step)
             self.scores = {step: score for step, score in self.scores.items() if step <= event.step}
         elif isinstance(event, StepEvent):
             self.steps.add(event)
@@ -92,7 +92,7 @@ class RunHistory:
             self.held_out.append(event)
         elif isinstance(event, MemoryEvent):
             self.memory.append(event)
-            if len(self.memory) > 2 * MOST_MEMORY_EVENTS:
+            if len(self.memory) > 2 * MAX_MEMORY_EVENTS:
                 del self.memory[1:-1:2]
         elif isinstance(event, SampleEvent):
             self.samples.append(event)
@@ -114,10 +114,10 @@ class RunHistory:
             self.finished = event
 
 
-def _drop_after(told: Sequence[Stepped], step: int) -> None:
-    assert isinstance(told, list)
-    while told and told[-1].step > step:
-        told.pop()
+def _drop_after(reported: Sequence[Stepped], step: int) -> None:
+    assert isinstance(reported, list)
+    while reported and reported[-1].step > step:
+        reported.pop()
 
 
 class RunFollower:

@@ -5,13 +5,13 @@ What a training would take, as the preflight measured it.
 
 from studio.core.errors import RunError
 from studio.core.files import write_atomically
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.core.settings import PrecisionName
 from studio.jobs.folder import RunFolder
 from studio.training.settings import MixedPrecisionName
 
 
-class TrainingPlan(Fact):
+class TrainingPlan(Record):
     """The decisions of one run.
 
     Attributes:
@@ -75,21 +75,21 @@ def read_plan(run: RunFolder) -> TrainingPlan | None:
         ) from error
 
 
-class PassFacts(Fact):
+class PassFacts(Record):
     """A forward and backward pass of one batch: seconds, and the most memory in use meanwhile, in bytes."""
 
     seconds: float
     peak_bytes: int
 
 
-class Offer(Fact):
+class Offer(Record):
     """A change of settings, and what it would do, in words."""
 
     changes: dict[str, object]
     effect: str
 
 
-class Preflight(Fact):
+class Preflight(Record):
     """What a training would take. Times in seconds, memory and disk in bytes.
 
     Attributes:

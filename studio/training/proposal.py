@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from studio.core.errors import RunError
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.images.scores.summary import ScoreSummary
 
 TIE = 0.02
@@ -23,7 +23,7 @@ _WORST_OFFSET = 0.25
 _WORST_DIFFERENCE = 30.0
 
 
-class CheckpointPoint(Fact):
+class CheckpointPoint(Record):
     """What is known of a run at one step.
 
     Attributes:
@@ -39,7 +39,7 @@ class CheckpointPoint(Fact):
     base: ScoreSummary | None = None
 
 
-class Verdict(Fact):
+class Verdict(Record):
     """What speaks for a point and against it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Verdict(Fact):
     objections: tuple[str, ...]
 
 
-class Proposal(Fact):
+class Proposal(Record):
     """The step that is proposed.
 
     Attributes:

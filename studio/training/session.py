@@ -42,7 +42,7 @@ class TrainingView:
     problem: str = ""
 
 
-class TrainingDesk:
+class TrainingSession:
     """Looks at runs, and steers jobs. Any thread may ask."""
 
     def __init__(self, user_data: UserData) -> None:

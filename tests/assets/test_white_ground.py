@@ -26,10 +26,10 @@ def test_it_takes_the_ground_from_grey_to_white(prompt: str, manager: PipelineMa
 
 def test_the_studio_s_own_trainer_made_it_with_the_preset_that_the_readme_names(manager: PipelineManager) -> None:
     file = shipped_loras() / "white-ground.safetensors"
-    told, preset = read_header(file).metadata, PRESETS["quick-try"].changes
-    assert told["lora_studio.version"]
-    assert told["ss_steps"] == str(preset["max_train_steps"])
-    assert float(told["ss_noise_offset"]) == preset["noise_offset"]
+    reported, preset = read_header(file).metadata, PRESETS["quick-try"].changes
+    assert reported["lora_studio.version"]
+    assert reported["ss_steps"] == str(preset["max_train_steps"])
+    assert float(reported["ss_noise_offset"]) == preset["noise_offset"]
     card = read_card("white-ground", file)
     assert (card.problem, card.rank, card.trigger) == ("", 8, "")
     assert card.thumbnail.startswith("data:image/jpeg")

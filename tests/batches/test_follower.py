@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from studio.batches.follower import MOST_LATEST, BatchFollower
+from studio.batches.follower import MAX_LATEST, BatchFollower
 from studio.batches.ledger import ItemRow, ItemState, Ledger, RejectionRow
 
 
@@ -32,7 +32,7 @@ def test_done_failed_and_rejected_are_counted_over_all_ledgers_and_the_newest_co
     first.reject(RejectionRow(item=20, attempt=0, seed=1, reason="grey", made_at=""))
     progress = follower.look(running=True)
     assert (progress.num_done, progress.num_failed, progress.num_rejected) == (20, 1, 1)
-    assert [one.item for one in progress.latest] == list(range(19, 19 - MOST_LATEST, -1))
+    assert [one.item for one in progress.latest] == list(range(19, 19 - MAX_LATEST, -1))
     second.add(row(21))
     assert follower.look(running=True).latest[0].item == 21
 

@@ -16,7 +16,7 @@ from bench.settings import BenchSettings
 from bench.suite import Bench, run_benches
 from studio.core.errors import SkippedError
 from studio.core.paths import UserData
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 
 
 @pytest.fixture
@@ -26,17 +26,17 @@ def user_data(tmp_path: Path) -> UserData:
 
 def test_the_long_run_reads_as_a_training_and_goes_on(user_data: UserData) -> None:
     run = LongRun(user_data, told_steps=1000)
-    desk = TrainingDesk(user_data)
-    history = desk.view().history
+    session = TrainingSession(user_data)
+    history = session.view().history
     assert history is not None
     assert len(history.steps) == 1000
     assert (len(history.held_out), len(history.memory), len(history.samples)) == (10, 500, 2)
     assert all((run.folder.root / picture).is_file() for picture in history.samples[-1].pictures if picture)
-    assert desk.view().active
+    assert session.view().active
     with telling(run):
         time.sleep(1.2)
-        assert desk.view().active
-    view = desk.view()
+        assert session.view().active
+    view = session.view()
     assert view.history is not None
     assert view.status is not None
     assert len(view.history.steps) == view.status.step > 1000

@@ -55,7 +55,7 @@ from studio.jobs.folder import list_runs, read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import shipped_loras
 from studio.training.begin import duplicate_run
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 from tests.datasets.bad_inputs import ACCEPTED, CONVERTED, REJECTED
 
 WIDTHS = (1280, 1600)
@@ -192,7 +192,7 @@ def training_run(stage: Stage) -> None:
     page.locator("#training-resume").click()
     wait_for(lambda: read_status(run).state == "finished", what="the end", seconds=300)
     stage.shoot("training-finished", "LoRA Studio", act=see_pictures)
-    stage.shoot("training-closer", "LoRA Studio", act=look_closer)
+    stage.shoot("training-closer", "LoRA Studio", act=open_image_viewer)
 
 
 def see_pictures(page: Page) -> None:
@@ -204,7 +204,7 @@ def see_pictures(page: Page) -> None:
     )
 
 
-def look_closer(page: Page) -> None:
+def open_image_viewer(page: Page) -> None:
     """Open the last step's picture beside the base's."""
     see_pictures(page)
     page.locator("#training-samples tbody tr").first.locator(".sample").last.click()
@@ -218,7 +218,7 @@ def training_runs(stage: Stage) -> None:
     failing = duplicate_run(finished, stage.studio.user_data, ["max_train_steps=40", "rank=16", "name=moved"])
     lines = failing.dataset.read_text(encoding="utf-8").splitlines(keepends=True)
     failing.dataset.write_text("".join(lines[:-1]), encoding="utf-8")  # as an editor would that lost the last line
-    TrainingDesk(stage.studio.user_data).queue_run(failing)
+    TrainingSession(stage.studio.user_data).queue_run(failing)
     wait_for(lambda: read_status(failing).state == "failed", what="the failure", seconds=300)
     wait_for(lambda: not JobQueue(stage.studio.user_data).has_work(), what="the queue")
 
@@ -229,7 +229,7 @@ def training_runs(stage: Stage) -> None:
 
     stage.shoot("training-failed", "LoRA Studio", act=see_the_failure)
     other = duplicate_run(finished, stage.studio.user_data, ["rank=2", "learning_rate=0.001", "name=narrow"])
-    TrainingDesk(stage.studio.user_data).queue_run(other)
+    TrainingSession(stage.studio.user_data).queue_run(other)
     wait_for(lambda: read_status(other).state == "finished", what="the other run", seconds=600)
 
     def lay_over(page: Page) -> None:

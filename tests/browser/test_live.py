@@ -21,7 +21,7 @@ LINES_OF_A_STEP = 30
 def run(tmp_path: Path) -> RunFolder:
     """A run that goes on, though nobody trains it."""
     folder = make_run(tmp_path / "runs" / "20261231-000000-live", [])
-    tell(folder, 1)
+    report(folder, 1)
     return folder
 
 
@@ -31,9 +31,9 @@ def studio(run: RunFolder) -> Iterator[RunningStudio]:
         yield running
 
 
-def tell(run: RunFolder, step: int, *, state: str = "running") -> None:
+def report(run: RunFolder, step: int, *, state: str = "running") -> None:
     """One more step."""
-    EventWriter(run.events).tell(step_event(step))
+    EventWriter(run.events).report(step_event(step))
     with run.log.open("a", encoding="utf-8") as log:
         log.writelines(f"step {step}, line {line}\n" for line in range(LINES_OF_A_STEP))
     write_status(run, RunStatus.model_validate({"state": state, "step": step, "num_steps": 100}))
@@ -48,11 +48,11 @@ def test_who_reads_is_left_in_place_while_more_is_told(
     log = page.locator("#training-log pre")
     expect(log).to_contain_text("step 1, line 29")
     log.evaluate("log => { log.scrollTop = 40; log.focus(); }")
-    tell(run, 2)
+    report(run, 2)
     expect(log).to_contain_text("step 2, line 29")
     assert log.evaluate("log => log.scrollTop") == 40
     expect(log).to_be_focused()
-    tell(run, 3, state="finished")
+    report(run, 3, state="finished")
     expect(state(page)).to_contain_text("Finished.")
     expect(page.locator("#training-stop")).to_be_disabled()
     expect_nothing_asked(page)
@@ -66,10 +66,10 @@ def test_the_page_goes_on_by_itself_on_its_tab_when_its_studio_is_started_again(
     expect(state(page)).to_contain_text("step 1 of 100")
     studio.process.kill()
     studio.process.wait()
-    tell(run, 2)
+    report(run, 2)
     with running_studio(run.root.parent.parent, port=studio.port):
         expect(state(page)).to_contain_text("step 2 of 100")
-        tell(run, 3)
+        report(run, 3)
         expect(state(page)).to_contain_text("step 3 of 100")
 
 

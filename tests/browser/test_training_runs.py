@@ -77,27 +77,27 @@ def slider_sizes(page: Page) -> list[int]:
 
 
 def test_a_picture_opens_large_beside_the_bases_and_one_goes_on_by_keyboard(training: Page) -> None:
-    page, closer = training, training.locator("#training-closer")
-    expect(closer).to_be_hidden()
+    page, image_viewer = training, training.locator("#training-closer")
+    expect(image_viewer).to_be_hidden()
     page.get_by_role("button", name=f"Look closer at step 200: {PROMPTS[1]}").focus()
     page.keyboard.press("Enter")
-    expect(closer).to_be_visible()
-    expect(closer).to_be_in_viewport()
+    expect(image_viewer).to_be_visible()
+    expect(image_viewer).to_be_in_viewport()
     assert slider_sizes(page) == [64, 64], "the pictures themselves, not their small copies"
-    expect(closer).to_contain_text("LoRA at step 200 ▶")
-    expect(closer).to_contain_text("Nearest training picture: 1.png")
+    expect(image_viewer).to_contain_text("LoRA at step 200 ▶")
+    expect(image_viewer).to_contain_text("Nearest training picture: 1.png")
     expect(page.locator("#closer-close")).to_be_focused()
     page.keyboard.press("ArrowRight")
-    expect(closer).to_contain_text("LoRA at step 300 ▶")
+    expect(image_viewer).to_contain_text("LoRA at step 300 ▶")
     page.locator("#closer-previous-picture").click()
-    expect(closer).to_contain_text(PROMPTS[0])
-    expect(closer).to_contain_text("as a copy, distance 0.10")
+    expect(image_viewer).to_contain_text(PROMPTS[0])
+    expect(image_viewer).to_contain_text("as a copy, distance 0.10")
     expect(page.locator("#closer-previous-picture")).to_be_disabled()
     choose(page, "closer-step", "400")
-    expect(closer).to_contain_text("LoRA at step 400 ▶")
+    expect(image_viewer).to_contain_text("LoRA at step 400 ▶")
     page.locator("#closer-close").focus()
     page.keyboard.press("Escape")
-    expect(closer).to_be_hidden()
+    expect(image_viewer).to_be_hidden()
     expect(page.get_by_role("button", name=f"Look closer at step 400: {PROMPTS[0]}")).to_be_focused()
 
 
@@ -225,13 +225,13 @@ def test_two_tabs_follow_a_run_within_two_seconds_and_ask_nothing_when_it_ended(
 def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
     writer = EventWriter(run.events)
 
-    def tell(step: int, *more: AnyEvent, ended: bool = False) -> None:
-        writer.tell(step_event(step))
+    def report(step: int, *more: AnyEvent, ended: bool = False) -> None:
+        writer.report(step_event(step))
         for event in more:
-            writer.tell(event)
+            writer.report(event)
         write_status(run, RunStatus(state="finished" if ended else "running", step=step, num_steps=100))
 
-    tell(1, sample_event(run.root, 0), sample_event(run.root, 1))
+    report(1, sample_event(run.root, 0), sample_event(run.root, 1))
     pages = [open_page(studio, ready=False) for _ in range(2)]
     answers: list[str] = []
     for page in pages:
@@ -240,11 +240,11 @@ def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
     pages[1].on("response", lambda response: answers.append(_body(response)))
     delays = []
     for step in (2, 3, 4):
-        tell(step)
-        told_at = time.monotonic()
+        report(step)
+        reported_at = time.monotonic()
         for page in pages:
             expect(state(page)).to_contain_text(f"step {step} of 100")
-        delays.append(time.monotonic() - told_at)
+        delays.append(time.monotonic() - reported_at)
     began = time.monotonic()
     studio.shown()
     busy = 20 * (time.monotonic() - began)  # a machine that computes other things answers later too
@@ -255,7 +255,7 @@ def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
         pages[1].wait_for_timeout(50)
     assert not [answer for answer in answers if "data-picture" in answer], "no picture came anew"
     assert max(map(len, answers)) < 40_000
-    tell(5, ended=True)
+    report(5, ended=True)
     for page in pages:
         expect(state(page)).to_contain_text("Finished.")
     expect_nothing_asked(*pages)

@@ -10,7 +10,7 @@ from filelock import FileLock
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from studio.batches.folder import BatchFolder
-from studio.batches.session import BatchDesk
+from studio.batches.session import BatchSession
 from studio.core.paths import UserData
 from studio.jobs.folder import (
     REQUESTS,
@@ -52,13 +52,13 @@ class Prepared:
         """Wait for the states of the jobs of what the pages `one` and `two` show, and see that there are no others."""
         names = {job.run.name for job in self.queue.jobs()}
         shown = dict(zip(("one", "two"), self.runs if names & set(RANKS) else self.batches, strict=True))
-        told: dict[str, str] = {}
+        reported: dict[str, str] = {}
         for _ in range(100):
-            told = {job.run.name: job.state for job in self.queue.jobs()}
-            if told == {shown[page].name: state for page, state in states.items()}:
+            reported = {job.run.name: job.state for job in self.queue.jobs()}
+            if reported == {shown[page].name: state for page, state in states.items()}:
                 return
             self.pages[0].wait_for_timeout(50)
-        raise AssertionError(f"the queue has {told}, not {states}")
+        raise AssertionError(f"the queue has {reported}, not {states}")
 
 
 def told_events(run: Path) -> list[AnyEvent]:
@@ -72,7 +72,7 @@ def told_events(run: Path) -> list[AnyEvent]:
 
 def two_batches(user_data: UserData) -> tuple[BatchFolder, BatchFolder]:
     """The older one has a picture, the newer two."""
-    first, second = sorted((make_batch(BatchDesk(user_data), name) for name in ("one", "two")), key=lambda b: b.name)
+    first, second = sorted((make_batch(BatchSession(user_data), name) for name in ("one", "two")), key=lambda b: b.name)
     for batch, number in ((first, 1), (second, 2)):
         for item in range(number):
             note(batch, item)
@@ -94,8 +94,8 @@ def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def prepared(studio: RunningStudio, profiles: Profiles) -> Iterator[Prepared]:
     """With what is in the queue, and what was asked for, taken back afterwards."""
-    desk = BatchDesk(studio.user_data)
-    first, second = (desk.batch_named(name) for name in sorted(desk.view().names))
+    session = BatchSession(studio.user_data)
+    first, second = (session.batch_named(name) for name in sorted(session.view().names))
     runs = tuple(RunFolder(studio.user_data.runs / name) for name in RANKS)
     one, two = (profiles(1280, dark).new_page() for dark in (False, True))
     yield Prepared(studio, (runs[0], runs[1]), (first, second), (one, two))
@@ -218,22 +218,22 @@ def test_an_image_is_open_on_one_page_alone_and_every_press_moves_it(prepared: P
     show_runs(prepared, "finished")
     one, two = prepared.pages
     one.locator(".samples .sample[data-step='100']").first.click()
-    closer = one.locator("#training-closer")
-    expect(closer).to_contain_text("LoRA at step 100 ▶")
+    image_viewer = one.locator("#training-closer")
+    expect(image_viewer).to_contain_text("LoRA at step 100 ▶")
     one.evaluate(
         "async () => { const next = document.querySelector('#closer-next-step'); next.click();"
         "await new Promise((done) => setTimeout(done, 60)); next.click(); }"
     )
-    expect(closer).to_contain_text("LoRA at step 300 ▶")
+    expect(image_viewer).to_contain_text("LoRA at step 300 ▶")
     expect(one.locator("#closer-next-step")).to_be_disabled()
     two.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # what a browser sends on coming back
     expect(two.locator("#training-closer")).to_be_hidden()
     one.reload()
     open_training(one)
-    expect(closer).to_contain_text("LoRA at step 300 ▶")
+    expect(image_viewer).to_contain_text("LoRA at step 300 ▶")
     expect(one.locator("#training-files")).to_contain_text(prepared.runs[0].name)
     choose(one, "training-run", prepared.runs[1].name)
-    expect(closer).to_be_hidden()
+    expect(image_viewer).to_be_hidden()
 
 
 def test_a_run_that_is_gone_is_refused_and_no_other_takes_its_place(prepared: Prepared, tmp_path: Path) -> None:

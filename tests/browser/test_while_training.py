@@ -63,13 +63,13 @@ def test_the_line_at_the_top_tells_of_the_queue_on_every_tab_and_leads_to_it(
     expect(jobs_line(page)).to_have_text("")
     first, second, third = train(user_data, "shoes-white", "second", "third")
     page.reload()  # as coming back to the page does, it asks once; from then on it follows
-    told = "training shoes-white 312/3,000 · 1 h 12 min left + 2 waiting"
-    expect(jobs_line(page)).to_have_text(told, timeout=SOON_MILLISECONDS)
+    reported = "training shoes-white 312/3,000 · 1 h 12 min left + 2 waiting"
+    expect(jobs_line(page)).to_have_text(reported, timeout=SOON_MILLISECONDS)
     for tab in ("Dataset", "Training", "Batch", "Inference"):
         go_to_tab(page, tab)
-        expect(jobs_line(page)).to_have_text(told)
+        expect(jobs_line(page)).to_have_text(reported)
     page.reload()
-    expect(jobs_line(page)).to_have_text(told)
+    expect(jobs_line(page)).to_have_text(reported)
     expect(activity(page)).to_have_text("engine waits")
     jobs_line(page).get_by_role("link").click()
     expect(page.get_by_role("tab", name="Training", exact=True)).to_have_attribute("aria-selected", "true")

@@ -32,8 +32,8 @@ def test_sub_folders_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/x.png", "C:/x.png", "a\\..\\..\\x.png"])
 def test_names_that_lead_out_are_refused_and_said(name: str, tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "a.zip", {"good.png": b"1", name: b"2"})
-    (leftover,) = extract_zip(archive, tmp_path / "out")
-    assert leftover.problem.severity == "reject"
+    (skipped_file,) = extract_zip(archive, tmp_path / "out")
+    assert skipped_file.problem.severity == "reject"
     assert unpacked(tmp_path / "out") == {"good.png": b"1"}
     assert not (tmp_path / "x.png").exists()
 
@@ -44,14 +44,14 @@ def test_links_are_not_made(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("good.png", b"1")
         archive.writestr(link, b"/etc/passwd")
-    (leftover,) = extract_zip(tmp_path / "a.zip", tmp_path / "out")
-    assert leftover.name == "link.png"
+    (skipped_file,) = extract_zip(tmp_path / "a.zip", tmp_path / "out")
+    assert skipped_file.name == "link.png"
     assert not (tmp_path / "out/link.png").is_symlink()
 
 
 def test_what_a_mac_adds_is_said_once(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "a.zip", {"a.png": b"1", "__MACOSX/._a.png": b"x", "__MACOSX/._b.png": b"x"})
-    assert [leftover.name for leftover in extract_zip(archive, tmp_path / "out")] == ["__MACOSX"]
+    assert [skipped_file.name for skipped_file in extract_zip(archive, tmp_path / "out")] == ["__MACOSX"]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -60,8 +60,8 @@ def test_a_name_twice_is_said_and_the_first_stays(tmp_path: Path) -> None:
         archive.writestr("a.png", b"1")
         archive.writestr("a.png", b"2")
         archive.writestr("a.png/b.png", b"3")
-    leftovers = extract_zip(tmp_path / "a.zip", tmp_path / "out")
-    assert [leftover.problem.code for leftover in leftovers] == ["name twice", "name twice"]
+    skipped_files = extract_zip(tmp_path / "a.zip", tmp_path / "out")
+    assert [skipped_file.problem.code for skipped_file in skipped_files] == ["name twice", "name twice"]
     assert unpacked(tmp_path / "out") == {"a.png": b"1"}
 
 

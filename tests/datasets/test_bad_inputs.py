@@ -24,7 +24,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judge(bad: BadInput, facts: PictureFacts) -> None:
+def classify_exit(bad: BadInput, facts: PictureFacts) -> None:
     found = {(problem.severity, problem.code) for problem in facts.problems}
     if bad.severity is None:
         assert not found, bad.name
@@ -43,7 +43,7 @@ def test_the_list_is_as_long_as_it_was_promised_to_be() -> None:
 
 @pytest.mark.parametrize("bad", BAD_INPUTS, ids=lambda bad: repr(bad.name))
 def test_each_comes_out_as_the_list_says(bad: BadInput, corpus: Path, tmp_path: Path) -> None:
-    judge(bad, inspect(corpus / bad.name, background=WHITE, thumbnails=tmp_path))
+    classify_exit(bad, inspect(corpus / bad.name, background=WHITE, thumbnails=tmp_path))
 
 
 def test_all_at_once_in_workers_come_out_the_same(corpus: Path, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_all_at_once_in_workers_come_out_the_same(corpus: Path, tmp_path: Path) 
         checker.close()
     assert len(found) == len(BAD_INPUTS)
     for bad in BAD_INPUTS:
-        judge(bad, found[corpus / bad.name])
+        classify_exit(bad, found[corpus / bad.name])
 
 
 @pytest.mark.parametrize("bad", REJECTED, ids=lambda bad: bad.name)

@@ -42,9 +42,9 @@ def check(checker: PictureChecker, paths: list[Path]) -> dict[Path, PictureFacts
 
 def test_every_picture_is_told_of_once(checker: PictureChecker, tmp_path: Path) -> None:
     paths = make_pictures(tmp_path / "pictures", 30)
-    told: list[Path] = []
-    checker.check(paths, background=WHITE, on_checked=lambda path, _: told.append(path))
-    assert sorted(told) == paths
+    reported: list[Path] = []
+    checker.check(paths, background=WHITE, on_checked=lambda path, _: reported.append(path))
+    assert sorted(reported) == paths
 
 
 def test_what_is_known_needs_no_worker(checker: PictureChecker, tmp_path: Path) -> None:
@@ -84,14 +84,14 @@ def test_a_damaged_cache_is_set_aside(checker: PictureChecker, tmp_path: Path) -
 def test_a_stop_is_heard(checker: PictureChecker, tmp_path: Path) -> None:
     paths = make_pictures(tmp_path / "pictures", 200)
     stop = threading.Event()
-    told: list[Path] = []
+    reported: list[Path] = []
 
     def take(path: Path, _: PictureFacts) -> None:
-        told.append(path)
+        reported.append(path)
         stop.set()
 
     checker.check(paths, background=WHITE, on_checked=take, stop=stop)
-    assert 0 < len(told) < 200
+    assert 0 < len(reported) < 200
 
 
 # What stands in for a decoder that goes wrong: the real ones cannot be made to, which is why workers exist.

@@ -89,7 +89,7 @@ def test_a_torn_last_line_costs_only_itself_and_is_said(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
     torn = EditLog(file)
     assert torn.captions == {"a.png": "red"}
-    assert [leftover.name for leftover in torn.damaged] == ["edits.jsonl line 2"]
+    assert [skipped_file.name for skipped_file in torn.damaged] == ["edits.jsonl line 2"]
     torn.apply(caption("green", key="c.png", what="caption of c.png"))
     assert EditLog(file).captions == {"a.png": "red", "c.png": "green"}
 

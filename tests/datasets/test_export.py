@@ -94,7 +94,7 @@ def test_an_imagefolder_is_read_back_by_our_own_reader(snapshot: Snapshot, tmp_p
     reading = read_source(tmp_path / "out", LayoutChoice())
     assert reading.layout == "imagefolder"
     assert sorted(picture.caption or "" for picture in reading.pictures) == texts(snapshot)
-    assert reading.leftovers == ()
+    assert reading.skipped_files == ()
 
 
 def test_kohya_folders_are_read_back_with_their_repeats(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ def test_sub_folders_are_kept(uploads: Path, tmp_path: Path) -> None:
 )
 def test_a_name_that_leads_out_is_refused_and_said(uploads: Path, tmp_path: Path, relative: str) -> None:
     files = [dropped(uploads, "good.png"), dropped(uploads, relative)]
-    (leftover,) = take_files(files, tmp_path / "new", uploads=uploads)
-    assert "leads out" in leftover.problem.sentence
+    (skipped_file,) = take_files(files, tmp_path / "new", uploads=uploads)
+    assert "leads out" in skipped_file.problem.sentence
     assert [path.name for path in (tmp_path / "new").rglob("*")] == ["good.png"]
     assert not (tmp_path / "x.png").exists()
 
@@ -59,15 +59,15 @@ def test_a_link_among_the_uploads_leads_nowhere(uploads: Path, tmp_path: Path) -
 
 def test_two_files_of_one_name_are_not_mixed_up(uploads: Path, tmp_path: Path) -> None:
     files = [dropped(uploads, "x.png", b"1"), dropped(uploads, "x.png", b"2")]
-    (leftover,) = take_files(files, tmp_path / "new", uploads=uploads)
-    assert leftover.name == "x.png"
+    (skipped_file,) = take_files(files, tmp_path / "new", uploads=uploads)
+    assert skipped_file.name == "x.png"
     assert (tmp_path / "new/x.png").read_bytes() == b"1"
 
 
 def test_a_file_and_a_folder_of_one_name_do_not_clash(uploads: Path, tmp_path: Path) -> None:
     files = [dropped(uploads, "a", b"1"), dropped(uploads, "a/b.png", b"2")]
-    (leftover,) = take_files(files, tmp_path / "new", uploads=uploads)
-    assert leftover.name == "a/b.png"
+    (skipped_file,) = take_files(files, tmp_path / "new", uploads=uploads)
+    assert skipped_file.name == "a/b.png"
 
 
 def test_a_zip_is_unpacked_into_a_folder_of_its_name(uploads: Path, tmp_path: Path) -> None:

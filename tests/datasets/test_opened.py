@@ -74,7 +74,7 @@ def test_after_the_check_every_picture_is_counted(source: Path, tmp_path: Path, 
     report = make_report(open_dataset(source, tmp_path / "own", checker))
     assert (report.num_found, report.num_used, report.num_rejected) == (4, 2, 2)
     assert report.how_many == "4 found − 2 that must be mended first = 2 will be trained on."
-    assert report.must_be_mended
+    assert report.needs_fixing
 
 
 def test_originals_are_never_changed(source: Path, tmp_path: Path, checker: PictureChecker) -> None:
@@ -190,7 +190,7 @@ def test_rows_and_template_make_the_captions(tmp_path: Path, checker: PictureChe
     assert (report.num_found, report.num_taken, report.num_used) == (60, 48, 48)
     assert report.how_many == "60 found − 12 not among the chosen rows = 48 will be trained on."
     assert dataset.row("images/10001.jpg").caption == "Black Casual Shoes, white background"
-    assert not report.must_be_mended
+    assert not report.needs_fixing
     dataset.set_caption("images/10001.jpg", "mine")
     assert dataset.row("images/10001.jpg").caption == "mine"
 

@@ -33,7 +33,7 @@ def captions(reading: SourceReading) -> dict[str, str | None]:
 
 
 def left(reading: SourceReading) -> dict[str, str]:
-    return {leftover.name: leftover.problem.code for leftover in reading.leftovers}
+    return {skipped_file.name: skipped_file.problem.code for skipped_file in reading.skipped_files}
 
 
 # Captions beside the pictures

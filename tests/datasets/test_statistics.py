@@ -1,7 +1,7 @@
 """Statistics count what training will use, each thing once."""
 
 from studio.datasets.report import summarise
-from studio.ui.datasets.insight import bars, statistics_html
+from studio.ui.datasets.statistics import bars, statistics_html
 from tests.datasets.rows import REJECT, make_facts, make_row
 
 ROWS = [

@@ -406,9 +406,9 @@ def test_a_proxy_of_an_unknown_kind_is_named_without_its_password(
     monkeypatch.setenv(variable, "socks://me:secret@127.0.0.1:9/")
     with pytest.raises(
         ModelError, match=f"the proxy in {variable.upper()} must begin with one of .*, got socks://. "
-    ) as told:
+    ) as reported:
         find(NAME)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(reported.value)
     assert hub.requests == []
 
 

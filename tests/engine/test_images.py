@@ -18,12 +18,12 @@ from studio.images.files import read_picture_text
 def test_pictures_are_saved_with_consecutive_seeds(
     manager: PipelineManager, quick: GenerationSettings, tmp_path: Path
 ) -> None:
-    told: list[ImagesReport] = []
+    reported: list[ImagesReport] = []
     report = make_images(
-        manager, ImagesSettings(generation=quick, num_images=3), outputs=tmp_path, on_image=told.append
+        manager, ImagesSettings(generation=quick, num_images=3), outputs=tmp_path, on_image=reported.append
     )
-    assert [len(r.images) for r in told] == [1, 2, 3]
-    assert [r.finished for r in told] == [False, False, True]
+    assert [len(r.images) for r in reported] == [1, 2, 3]
+    assert [r.finished for r in reported] == [False, False, True]
     assert [image.record.settings.seed for image in report.images if isinstance(image, MadeImage)] == [7, 8, 9]
     assert len(list(tmp_path.glob("*/*.png"))) == 3
 

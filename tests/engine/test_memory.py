@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from studio.core.errors import says_no_memory, system_error_sentence
+from studio.core.errors import says_no_memory, system_error_message
 from studio.engine.device import prepare_device, trim_memory
 from studio.engine.memory import free_bytes, total_bytes
 
@@ -19,7 +19,7 @@ CPU, MPS, CUDA = (torch.device(name) for name in ("cpu", "mps", "cuda"))
 def mac(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Sets what Metal tells, and gives the list of what it is asked to do."""
 
-    def tells(*, in_use: int, pool: int, limit: int = 16 * GIB, available: int = 5 * GIB) -> list[str]:
+    def reports(*, in_use: int, pool: int, limit: int = 16 * GIB, available: int = 5 * GIB) -> list[str]:
         done: list[str] = []
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available, total=32 * GIB))
         monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: in_use)
@@ -29,7 +29,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         monkeypatch.setattr(torch.mps, "set_per_process_memory_fraction", lambda share: done.append(f"limit {share}"))
         return done
 
-    return tells
+    return reports
 
 
 def test_on_a_cpu_what_is_free_is_what_the_system_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,5 +101,5 @@ def test_a_mac_fails_with_an_error_before_it_swaps(mac: Callable[..., list[str]]
 )
 def test_every_devices_words_for_too_much_lead_to_what_to_lower(words: str) -> None:
     assert says_no_memory(words)
-    assert "Choose a smaller image size" in system_error_sentence(RuntimeError(words))
-    assert "Choose a smaller image size" not in system_error_sentence(RuntimeError("invalid shape"))
+    assert "Choose a smaller image size" in system_error_message(RuntimeError(words))
+    assert "Choose a smaller image size" not in system_error_message(RuntimeError("invalid shape"))

@@ -13,8 +13,8 @@ from torch import nn
 
 from studio.core.errors import ModelError
 from studio.core.settings import GenerationSettings
-from studio.engine import parking
-from studio.engine.parking import ParkedModule
+from studio.engine import offload
+from studio.engine.offload import OffloadedModule
 from studio.engine.pipeline import PipelineManager
 
 
@@ -37,19 +37,19 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 def test_a_parked_module_holds_no_weights_and_comes_back_to_the_bit(tmp_path: Path) -> None:
     module = small_module()
     before, identities = state_of(module), [id(p) for p in module.parameters()]
-    parked = ParkedModule(module, tmp_path / "parked" / "a.safetensors")
-    parked.park()
+    offloaded = OffloadedModule(module, tmp_path / "parked" / "a.safetensors")
+    offloaded.offload()
     assert sum(p.untyped_storage().nbytes() for p in module.parameters()) == 0
-    parked.bring_back()
+    offloaded.bring_back()
     assert_same(state_of(module), before)
     assert [id(p) for p in module.parameters()] == identities  # whoever holds a parameter still holds it
 
 
 def test_parking_gives_the_memory_back_to_the_system(tmp_path: Path) -> None:
     module, process = nn.Linear(8192, 4096, bias=False), psutil.Process()
-    parked = ParkedModule(module, tmp_path / "large.safetensors")
+    offloaded = OffloadedModule(module, tmp_path / "large.safetensors")
     present = process.memory_info().rss
-    parked.park()
+    offloaded.offload()
     assert present - process.memory_info().rss > 100e6  # of 134 MB
 
 
@@ -58,35 +58,35 @@ def test_a_not_a_number_comes_back_as_the_very_one_it_was(tmp_path: Path) -> Non
     with torch.no_grad():
         next(module.parameters()).view(torch.int32)[0, 0] = 0x7FC01234
     before = next(module.parameters()).detach().view(torch.int32).clone()
-    parked = ParkedModule(module, tmp_path / "a.safetensors")
-    parked.park()
-    parked.bring_back()
+    offloaded = OffloadedModule(module, tmp_path / "a.safetensors")
+    offloaded.offload()
+    offloaded.bring_back()
     assert torch.equal(next(module.parameters()).detach().view(torch.int32), before)
     written = (tmp_path / "a.safetensors").stat().st_ino
-    ParkedModule(module, tmp_path / "a.safetensors").park()
+    OffloadedModule(module, tmp_path / "a.safetensors").offload()
     assert (tmp_path / "a.safetensors").stat().st_ino == written  # it was seen to be the same
 
 
 def test_weights_that_changed_in_their_file_do_not_come_back(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
-    parked = ParkedModule(small_module(), file)
-    parked.park()
+    offloaded = OffloadedModule(small_module(), file)
+    offloaded.offload()
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
     file.write_bytes(content)
     with pytest.raises(ModelError, match="Resume the run: they are written again"):
-        parked.bring_back()
+        offloaded.bring_back()
 
 
 def test_present_only_while_it_is_needed(tmp_path: Path) -> None:
     module = small_module()
     before = state_of(module)
-    parked = ParkedModule(module, tmp_path / "a.safetensors")
-    with parked.present():  # it never left
+    offloaded = OffloadedModule(module, tmp_path / "a.safetensors")
+    with offloaded.present():  # it never left
         pass
     assert next(module.parameters()).numel() == 600
-    parked.park()
-    with pytest.raises(ValueError, match="in between"), parked.present():
+    offloaded.offload()
+    with pytest.raises(ValueError, match="in between"), offloaded.present():
         assert_same(state_of(module), before)
         raise ValueError("in between")
     assert next(module.parameters()).numel() == 0
@@ -94,12 +94,12 @@ def test_present_only_while_it_is_needed(tmp_path: Path) -> None:
 
 def test_a_later_run_finds_the_file_and_writes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.safetensors"
-    ParkedModule(small_module(), file).park()
-    monkeypatch.setattr(parking, "save_file", lambda *_: pytest.fail("it is there already"))
+    OffloadedModule(small_module(), file).offload()
+    monkeypatch.setattr(offload, "save_file", lambda *_: pytest.fail("it is there already"))
     module = small_module()
     before = state_of(module)
-    again = ParkedModule(module, file)
-    again.park()
+    again = OffloadedModule(module, file)
+    again.offload()
     again.bring_back()
     assert_same(state_of(module), before)
 
@@ -122,12 +122,12 @@ def other_shape(file: Path) -> None:
 def test_a_damaged_file_is_not_believed_but_written_anew(damage: object, tmp_path: Path) -> None:
     assert callable(damage)
     file = tmp_path / "a.safetensors"
-    ParkedModule(small_module(), file).park()
+    OffloadedModule(small_module(), file).offload()
     damage(file)
     module = small_module()
     before = state_of(module)
-    again = ParkedModule(module, file)
-    again.park()
+    again = OffloadedModule(module, file)
+    again.offload()
     again.bring_back()
     assert_same(state_of(module), before)
 
@@ -142,14 +142,14 @@ def test_half_a_file_that_a_kill_left_is_not_taken_for_a_whole_one(tmp_path: Pat
             part.write_bytes(b"half of it")
             os.kill(os.getpid(), 9)
 
-        parking.save_file = killed_in_the_middle
-        ParkedModule(module, file).park()
+        offload.save_file = killed_in_the_middle
+        OffloadedModule(module, file).offload()
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
     assert [path.name[:9] for path in tmp_path.iterdir()] == [".parking-"]
-    parked = ParkedModule(module, file)
-    parked.park()
-    parked.bring_back()
+    offloaded = OffloadedModule(module, file)
+    offloaded.offload()
+    offloaded.bring_back()
     assert_same(state_of(module), before)
 
 
@@ -157,11 +157,11 @@ def test_half_a_file_that_a_kill_left_is_not_taken_for_a_whole_one(tmp_path: Pat
 def test_a_file_that_went_meanwhile_is_said_with_what_to_do(damage: object, tmp_path: Path) -> None:
     assert callable(damage)
     file = tmp_path / "a.safetensors"
-    parked = ParkedModule(small_module(), file)
-    parked.park()
+    offloaded = OffloadedModule(small_module(), file)
+    offloaded.offload()
     damage(file)
     with pytest.raises(ModelError, match=r"lost the weights of the Sequential .*Resume the run"):
-        parked.bring_back()
+        offloaded.bring_back()
 
 
 def test_where_the_file_cannot_be_written_the_weights_stay(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_where_the_file_cannot_be_written_the_weights_stay(tmp_path: Path) -> No
     module = small_module()
     before = state_of(module)
     with pytest.raises(OSError, match="file"):
-        ParkedModule(module, tmp_path / "file" / "a.safetensors").park()
+        OffloadedModule(module, tmp_path / "file" / "a.safetensors").offload()
     assert_same(state_of(module), before)
 
 
@@ -179,10 +179,10 @@ def test_a_picture_is_the_same_to_the_byte_after_the_vae_was_away(
     before = manager.generate(quick).picture
     vae = manager.components.vae
     weights = copy.deepcopy(vae.state_dict())
-    parked = ParkedModule(vae, tmp_path / "vae.safetensors")
-    parked.park()
-    with parked.present():
+    offloaded = OffloadedModule(vae, tmp_path / "vae.safetensors")
+    offloaded.offload()
+    with offloaded.present():
         after = manager.generate(quick).picture
-    parked.bring_back()
+    offloaded.bring_back()
     assert np.array_equal(before, after)
     assert_same(dict(vae.state_dict()), dict(weights))

@@ -183,11 +183,11 @@ def test_cancel_stops_after_the_step_and_the_next_picture_is_good(
 
 
 def test_progress_tells_every_step_and_its_last_preview_resembles_the_picture(manager: PipelineManager) -> None:
-    told: list[StepProgress] = []
+    reported: list[StepProgress] = []
     settings = GenerationSettings(prompt="white sneakers on grass", seed=5)
-    picture = manager.generate(settings, watcher=Watcher(told.append)).picture
-    assert [p.step for p in told] == list(range(1, 26))
-    previews = [p.preview for p in told if p.preview is not None]
+    picture = manager.generate(settings, watcher=Watcher(reported.append)).picture
+    assert [p.step for p in reported] == list(range(1, 26))
+    previews = [p.preview for p in reported if p.preview is not None]
     assert len(previews) == 8
     small = np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BOX)).astype(float)
     assert np.corrcoef(previews[-1].ravel(), small.ravel())[0, 1] > 0.75
@@ -307,9 +307,9 @@ def test_a_scheduler_that_warms_up_is_followed_and_checked_to_its_last_step(
     """PNDM, Stable Diffusion 1.5's own, takes one step more than it was asked for."""
     components = fresh_manager.components
     components.pipeline.scheduler = PNDMScheduler.from_config(components.pipeline.scheduler.config, skip_prk_steps=True)
-    told: list[tuple[int, int]] = []
-    image = fresh_manager.generate(quick, watcher=Watcher(lambda p: told.append((p.step, p.num_steps))))
-    assert told == [(step, 9) for step in range(1, 10)]
+    reported: list[tuple[int, int]] = []
+    image = fresh_manager.generate(quick, watcher=Watcher(lambda p: reported.append((p.step, p.num_steps))))
+    assert reported == [(step, 9) for step in range(1, 10)]
     assert image.checks[0].finding == "finite through all 9 steps"
     spoil_output(components.unet.conv_out, lambda out: out * float("nan"), from_call=9)
     with pytest.raises(InvalidImageError) as caught:
@@ -322,9 +322,9 @@ def test_a_vae_that_cannot_encode_costs_the_previews_and_not_the_picture(
 ) -> None:
     with torch.no_grad():
         fresh_manager.components.vae.encoder.conv_in.bias[0] = float("nan")
-    told: list[StepProgress] = []
-    assert fresh_manager.generate(quick, watcher=Watcher(told.append)).checks
-    assert all(progress.preview is None for progress in told)
+    reported: list[StepProgress] = []
+    assert fresh_manager.generate(quick, watcher=Watcher(reported.append)).checks
+    assert all(progress.preview is None for progress in reported)
 
 
 def test_what_a_watcher_does_is_not_in_the_steps_times(manager: PipelineManager, quick: GenerationSettings) -> None:

@@ -52,7 +52,7 @@ def make(forks: ForkServerContext, place: Place) -> Iterator[Make]:
         process.join()
 
 
-def told(folder: BatchFolder) -> list[str]:
+def reported(folder: BatchFolder) -> list[str]:
     return [str(getattr(event, "message", "")) for event in read_events(folder.job.events)]
 
 
@@ -166,7 +166,7 @@ def test_on_a_full_disk_it_waits_says_so_and_goes_on_with_nothing_lost(
     filling.unlink()
     process.join(120)
     assert process.exitcode == 0
-    assert any("There is room again" in words for words in told(moved))
+    assert any("There is room again" in words for words in reported(moved))
     assert pictures(moved) == pictures(whole)
 
 
@@ -192,8 +192,8 @@ def test_two_processes_one_of_them_killed_then_three_make_the_same_bytes_as_one(
     assert 6 <= num_made(shared) < 90
     assert read_status(shared.job).state != "finished"
     again = launch(shared, place, num_processes=3)
-    told, _ = again.communicate(timeout=240)
-    assert again.returncode == 0, told.decode()[-3000:]
+    reported, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, reported.decode()[-3000:]
     assert_exactly_as_planned(shared, 90)
     assert pictures(shared) == pictures(one)
     ledgers = {row.item % 3 for row in read_items(shared.ledgers)}

@@ -22,7 +22,7 @@ LAST = int(str(SETTINGS["max_train_steps"]))
 Start = Callable[[RunFolder], ForkServerProcess]
 
 
-def told(run: RunFolder) -> list[tuple[int, float, float]]:
+def reported(run: RunFolder) -> list[tuple[int, float, float]]:
     return [(e.step, e.loss, e.learning_rate) for e in read_events(run.events) if isinstance(e, StepEvent)]
 
 
@@ -55,7 +55,7 @@ def test_killed_at_random_moments_it_ends_equal_to_the_bit(
         if read_status(run).state != "finished":
             assert finish(start, run) == 0
         assert final_state(run, LAST) == final_state(whole, LAST)
-        assert told(run) == told(whole)
+        assert reported(run) == reported(whole)
         assert (run.root / "killed.safetensors").stat().st_size > 0
 
 
@@ -63,7 +63,7 @@ def stopped_in_the_middle(place: Place, start: Start) -> RunFolder:
     """A run that was asked to stop, and did so before its last step."""
     run = place.begin(name="stopped", max_train_steps=LAST)
     process = start(run)
-    while not told(run):
+    while not reported(run):
         time.sleep(0.005)
     ask(run, "stop")
     process.join(60)

@@ -137,12 +137,12 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(
     damage(store.place(2) / name)
     if damage is flip and name == "manifest.json":  # a flip may leave a manifest that reads the same
         (store.place(2) / name).write_bytes(b"{")
-    told: list[str] = []
-    newest = store.newest(tell=told.append)
+    reported: list[str] = []
+    newest = store.newest(report=reported.append)
     assert newest is not None
     assert newest.step == 1
     assert newest.files["optimizer.pt"] == b"\1" * 99
-    assert "damaged" in told[0]
+    assert "damaged" in reported[0]
     assert (tmp_path / "checkpoints" / "damaged-step-000002").is_dir()
     assert store.steps() == [1]
 
@@ -166,7 +166,7 @@ def test_when_no_checkpoint_is_whole_it_does_not_begin_again_in_silence(tmp_path
     store = CheckpointStore(tmp_path)
     zero(store.save(1, {"a": b"b"}) / "a")
     with pytest.raises(TrainingError, match="None of the 1 checkpoints"):
-        store.newest(tell=lambda _: None)
+        store.newest(report=lambda _: None)
 
 
 def test_checkpoints_are_kept_as_the_settings_say(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_nan_in_a_gradient_stops_before_it_is_learned(
     with pytest.raises(TrainingError, match="The gradient of step 3 is not finite"):
         train_run(run, place.user_data)
     assert read_status(run).state == "failed"
-    newest = CheckpointStore(run.checkpoints).newest(tell=lambda _: None)
+    newest = CheckpointStore(run.checkpoints).newest(report=lambda _: None)
     assert newest is not None
     assert newest.step == 2
 

@@ -151,7 +151,7 @@ def new_user_data(folder: Path) -> Iterator[UserData]:
                 continue
 
 
-def told(run: RunFolder) -> str:
+def reported(run: RunFolder) -> str:
     """The run's state as it stands on disk, "" where it has none."""
     return str(json.loads(run.status.read_bytes())["state"]) if run.status.exists() else ""
 

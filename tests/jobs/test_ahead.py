@@ -8,8 +8,8 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs.folder import take_requests
 from studio.jobs.queue import JobQueue
-from studio.ui.shell import ahead as ahead_module
-from studio.ui.shell.ahead import JobsAhead, jobs_ahead
+from studio.ui.shell import blocking_jobs as ahead_module
+from studio.ui.shell.blocking_jobs import BlockingJobs, list_blocking_jobs
 from tests.jobs.lines import lines_of, queued_run, running_run
 
 
@@ -27,18 +27,18 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[UserData]:
 
 
 def names(user_data: UserData) -> list[str]:
-    return [line.job.short_title for line in jobs_ahead(lines_of(user_data))]
+    return [line.job.short_title for line in list_blocking_jobs(lines_of(user_data))]
 
 
 def numbers(user_data: UserData) -> list[int]:
-    return [line.job.id for line in jobs_ahead(lines_of(user_data))]
+    return [line.job.id for line in list_blocking_jobs(lines_of(user_data))]
 
 
 def test_pausing_asks_the_one_that_runs_and_takes_the_others_out_of_the_line(user_data: UserData) -> None:
     first = running_run(user_data, "first")
     queued_run(user_data, "second")
     assert names(user_data) == ["first", "second"]
-    JobsAhead(user_data).pause(numbers(user_data))
+    BlockingJobs(user_data).pause(numbers(user_data))
     queue = JobQueue(user_data)
     assert queue.job(first).asked == "pause"
     assert take_requests(queue.job(first).run) == {"pause"}
@@ -46,56 +46,56 @@ def test_pausing_asks_the_one_that_runs_and_takes_the_others_out_of_the_line(use
 
 
 def test_those_that_were_paused_here_are_resumed_in_their_order(user_data: UserData, started: list[UserData]) -> None:
-    ahead, queue = JobsAhead(user_data), JobQueue(user_data)
+    blocking_jobs, queue = BlockingJobs(user_data), JobQueue(user_data)
     other = queued_run(user_data, "other")
     queue.pause(other)
     first = running_run(user_data, "first")
     queued_run(user_data, "second")
     named = numbers(user_data)
-    ahead.pause(named)
-    queue.settle(first, "paused", "It was saved at step 313.")
-    assert [line.job.short_title for line in ahead.paused(lines_of(user_data))] == ["first", "second"]
+    blocking_jobs.pause(named)
+    queue.finish_job(first, "paused", "It was saved at step 313.")
+    assert [line.job.short_title for line in blocking_jobs.paused(lines_of(user_data))] == ["first", "second"]
     with pytest.raises(RunError, match="No job that was paused here"):
-        ahead.resume([other])
-    ahead.resume(named)
+        blocking_jobs.resume([other])
+    blocking_jobs.resume(named)
     assert names(user_data) == ["first", "second"]
     assert started == [user_data]
     assert queue.job(other).state == "paused", "somebody paused that one elsewhere"
-    assert ahead.paused(lines_of(user_data)) == ()
+    assert blocking_jobs.paused(lines_of(user_data)) == ()
     with pytest.raises(RunError, match="No job that was paused here"):
-        ahead.resume(named)
+        blocking_jobs.resume(named)
 
 
 def test_what_somebody_resumed_meanwhile_is_no_longer_offered(user_data: UserData) -> None:
-    ahead = JobsAhead(user_data)
+    blocking_jobs = BlockingJobs(user_data)
     number = queued_run(user_data, "first")
-    ahead.pause([number])
+    blocking_jobs.pause([number])
     JobQueue(user_data).resume(number)
-    assert ahead.paused(lines_of(user_data)) == ()
+    assert blocking_jobs.paused(lines_of(user_data)) == ()
 
 
 def test_only_what_was_named_is_paused(user_data: UserData) -> None:
     first = running_run(user_data, "first")
     second = queued_run(user_data, "second")
-    ahead = JobsAhead(user_data)
-    ahead.pause([second])
+    blocking_jobs = BlockingJobs(user_data)
+    blocking_jobs.pause([second])
     assert JobQueue(user_data).job(first).asked == ""
     assert names(user_data) == ["first"]
     with pytest.raises(RunError, match="has ended meanwhile"):
-        ahead.pause([second])
+        blocking_jobs.pause([second])
 
 
 def test_only_what_was_named_is_stopped(user_data: UserData) -> None:
     first = running_run(user_data, "first")
     queued_run(user_data, "second")
-    ahead = JobsAhead(user_data)
-    ahead.stop([first])
+    blocking_jobs = BlockingJobs(user_data)
+    blocking_jobs.stop([first])
     assert JobQueue(user_data).job(first).asked == "stop"
     assert names(user_data) == ["first", "second"]
     with pytest.raises(RunError, match="has ended meanwhile"):
-        ahead.stop([99])
+        blocking_jobs.stop([99])
 
 
 def test_where_none_is_ahead_it_says_so(user_data: UserData) -> None:
     with pytest.raises(RunError, match="No job has the device any more"):
-        JobsAhead(user_data).pause([1])
+        BlockingJobs(user_data).pause([1])

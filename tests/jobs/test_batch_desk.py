@@ -10,7 +10,7 @@ from studio.batches import session as batch_desk
 from studio.batches.begin import begin_batch
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemRow, Ledger
-from studio.batches.session import BatchDesk, training_side
+from studio.batches.session import BatchSession, training_side
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError
 from studio.core.paths import UserData
@@ -19,9 +19,9 @@ from studio.jobs.folder import RunState, RunStatus, take_requests, write_status
 from studio.jobs.queue import JobQueue
 
 
-def make_batch(desk: BatchDesk, name: str, state: RunState = "new") -> BatchFolder:
+def make_batch(session: BatchSession, name: str, state: RunState = "new") -> BatchFolder:
     settings = BatchSettings(name=name, prompts="{colour} boots", attributes="colour: black, red", images_per_prompt=2)
-    batch = begin_batch(settings, desk.user_data)
+    batch = begin_batch(settings, session.user_data)
     write_status(batch.job, RunStatus(state=state, num_steps=4, remaining_seconds=60))
     return batch
 
@@ -37,45 +37,45 @@ def note(batch: BatchFolder, item: int) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> BatchDesk:
-    return BatchDesk(UserData(tmp_path))
+def session(tmp_path: Path) -> BatchSession:
+    return BatchSession(UserData(tmp_path))
 
 
-def test_without_batches_there_is_nothing_and_nothing_to_follow(desk: BatchDesk) -> None:
-    view = desk.view()
+def test_without_batches_there_is_nothing_and_nothing_to_follow(session: BatchSession) -> None:
+    view = session.view()
     assert (view.names, view.batch, view.active, view.problem) == ((), None, False, "")
     with pytest.raises(BatchError, match="No batch is chosen"):
-        desk.batch_named("")
+        session.batch_named("")
 
 
-def test_it_shows_the_named_batch_else_the_one_that_runs_else_the_newest(desk: BatchDesk) -> None:
-    first, second = make_batch(desk, "a", "finished"), make_batch(desk, "b", "stopped")
+def test_it_shows_the_named_batch_else_the_one_that_runs_else_the_newest(session: BatchSession) -> None:
+    first, second = make_batch(session, "a", "finished"), make_batch(session, "b", "stopped")
     newest, other = sorted((first, second), key=lambda batch: batch.name, reverse=True)
-    assert desk.view().batch == newest
+    assert session.view().batch == newest
     write_status(other.job, RunStatus(state="running", step=1, num_steps=4))
-    assert desk.view().batch == other
-    assert desk.view().active
-    assert desk.view(newest.name).batch == newest
-    assert desk.view(other.name).batch == other
-    assert desk.view().batch == other, "what one page was shown is nothing to the next"
-    assert [past.name for past in desk.view().past] == [newest.name, other.name]
+    assert session.view().batch == other
+    assert session.view().active
+    assert session.view(newest.name).batch == newest
+    assert session.view(other.name).batch == other
+    assert session.view().batch == other, "what one page was shown is nothing to the next"
+    assert [past.name for past in session.view().past] == [newest.name, other.name]
 
 
-def test_a_batch_that_is_gone_is_said_and_no_other_takes_its_place(desk: BatchDesk) -> None:
-    gone, other = make_batch(desk, "a", "paused"), make_batch(desk, "b", "running")
+def test_a_batch_that_is_gone_is_said_and_no_other_takes_its_place(session: BatchSession) -> None:
+    gone, other = make_batch(session, "a", "paused"), make_batch(session, "b", "running")
     shutil.rmtree(gone.root)
-    view = desk.view(gone.name)
+    view = session.view(gone.name)
     assert (view.batch, view.status, view.names) == (None, None, (other.name,))
     assert [past.name for past in view.past] == [other.name]
     assert f"There is no batch {gone.name} any more" in view.problem
     shutil.rmtree(other.root)
-    assert desk.view(gone.name).problem == "", "where there are none at all, that is what is said"
+    assert session.view(gone.name).problem == "", "where there are none at all, that is what is said"
 
 
 def test_two_pages_follow_two_batches_without_opening_them_anew(
-    desk: BatchDesk, monkeypatch: pytest.MonkeyPatch
+    session: BatchSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = make_batch(desk, "a", "running"), make_batch(desk, "b", "running")
+    batches = make_batch(session, "a", "running"), make_batch(session, "b", "running")
     for number, batch in enumerate(batches, start=1):
         for item in range(number):
             note(batch, item)
@@ -83,26 +83,26 @@ def test_two_pages_follow_two_batches_without_opening_them_anew(
     follow = batch_desk.BatchFollower
     monkeypatch.setattr(batch_desk, "BatchFollower", lambda ledgers: opened.append(ledgers) or follow(ledgers))
     for _ in range(3):
-        assert [desk.view(batch.name).progress.num_done for batch in batches] == [1, 2]
+        assert [session.view(batch.name).progress.num_done for batch in batches] == [1, 2]
     assert opened == [batch.ledgers for batch in batches]
 
 
 @pytest.mark.parametrize("name", ["nothing", "a", ".."])
-def test_a_name_that_a_page_sends_is_never_a_path(desk: BatchDesk, name: str, tmp_path: Path) -> None:
-    batch = make_batch(desk, "a")
+def test_a_name_that_a_page_sends_is_never_a_path(session: BatchSession, name: str, tmp_path: Path) -> None:
+    batch = make_batch(session, "a")
     for sent in (name, str(batch.root)):
         with pytest.raises(BatchError, match="There is no batch"):
-            desk.batch_named(sent)
-        assert desk.view(sent).batch is None
+            session.batch_named(sent)
+        assert session.view(sent).batch is None
 
 
-def test_what_is_made_is_shown_with_captions_by_every_desk(desk: BatchDesk) -> None:
-    batch = make_batch(desk, "a", "running")
+def test_what_is_made_is_shown_with_captions_by_every_desk(session: BatchSession) -> None:
+    batch = make_batch(session, "a", "running")
     note(batch, 0)
     note(batch, 2)
     memory = MemoryEvent(process_bytes=1, peak_process_bytes=1, system_available_bytes=1, system_total_bytes=2)
-    EventWriter(batch.job.events).tell(memory)
-    for one in (desk, BatchDesk(desk.user_data)):  # the second is that of a page that was started again
+    EventWriter(batch.job.events).report(memory)
+    for one in (session, BatchSession(session.user_data)):  # the second is that of a page that was started again
         view = one.view()
         assert view.progress.num_done == 2
         assert {(picture.item, picture.caption) for picture in view.latest} == {(0, "black boots"), (2, "red boots")}
@@ -111,33 +111,33 @@ def test_what_is_made_is_shown_with_captions_by_every_desk(desk: BatchDesk) -> N
         assert view.ready_at is not None
 
 
-def test_a_batch_that_is_no_job_is_asked_through_its_folder(desk: BatchDesk) -> None:
-    batch = make_batch(desk, "a", "running")
-    desk.ask(batch, "pause")
+def test_a_batch_that_is_no_job_is_asked_through_its_folder(session: BatchSession) -> None:
+    batch = make_batch(session, "a", "running")
+    session.ask(batch, "pause")
     assert take_requests(batch.job) == {"pause"}
 
 
-def test_a_batch_in_the_queue_is_stopped_through_its_job(desk: BatchDesk) -> None:
-    batch = make_batch(desk, "a")
-    job = JobQueue(desk.user_data).add("batch", batch.root, batch.name)
-    assert desk.view().in_line
-    assert desk.view().active
-    desk.ask(batch, "stop")
-    assert JobQueue(desk.user_data).job(job.id).state == "stopped"
-    assert not desk.view().in_line
+def test_a_batch_in_the_queue_is_stopped_through_its_job(session: BatchSession) -> None:
+    batch = make_batch(session, "a")
+    job = JobQueue(session.user_data).add("batch", batch.root, batch.name)
+    assert session.view().in_line
+    assert session.view().active
+    session.ask(batch, "stop")
+    assert JobQueue(session.user_data).job(job.id).state == "stopped"
+    assert not session.view().in_line
 
 
-def test_a_damaged_status_or_ledger_is_said_and_not_raised(desk: BatchDesk) -> None:
-    batch = make_batch(desk, "a", "running")
+def test_a_damaged_status_or_ledger_is_said_and_not_raised(session: BatchSession) -> None:
+    batch = make_batch(session, "a", "running")
     batch.ledgers.mkdir()
     (batch.ledgers / "process-000.db").write_bytes(b"no ledger" * 1000)
-    assert "cannot be read" in desk.view().problem
+    assert "cannot be read" in session.view().problem
     batch.job.status.write_text("{", encoding="utf-8")
-    assert "cannot be read" in desk.view().problem
+    assert "cannot be read" in session.view().problem
 
 
-def test_a_dataset_of_a_batch_is_trained_at_its_pictures_size(desk: BatchDesk) -> None:
-    batch = make_batch(desk, "a")
+def test_a_dataset_of_a_batch_is_trained_at_its_pictures_size(session: BatchSession) -> None:
+    batch = make_batch(session, "a")
     assert training_side(batch) is None
     note(batch, 0)
     assert training_side(batch) == 120  # the side of a square of 96 x 160, in eights

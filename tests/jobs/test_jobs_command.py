@@ -46,7 +46,7 @@ def test_the_list_shows_place_state_steps_time_left_and_message(user_data: UserD
     shoes, _, failed = (add_job(user_data, name) for name in ("shoes", "a cat", "bags"))
     JobQueue(user_data).move(failed.id, 1)
     begin(user_data, failed.id)
-    JobQueue(user_data).settle(failed.id, "failed", "All 3 attempts ended. The end of its log:\nTraceback\nError")
+    JobQueue(user_data).finish_job(failed.id, "failed", "All 3 attempts ended. The end of its log:\nTraceback\nError")
     begin(user_data, shoes.id)
     JobQueue(user_data).pause(shoes.id)
     status = RunStatus(state="running", step=1200, num_steps=2000, remaining_seconds=4320, message="Step 1200.")

@@ -96,7 +96,7 @@ def test_resuming_gives_all_attempts_back_and_takes_back_what_was_asked(user_dat
     job = begin(queue, add_job(user_data, "one"))
     queue.stop(job.id)
     ask(job.run, "sample")
-    queue.settle(job.id, "failed", "It crashed.")
+    queue.finish_job(job.id, "failed", "It crashed.")
     assert queue.job(job.id).attempts == 1
     resumed = queue.resume(job.id)
     assert (resumed.state, resumed.attempts, resumed.message, resumed.ended_at) == ("queued", 0, "", None)
@@ -122,7 +122,7 @@ def test_refusals_say_what_is_wrong_and_what_to_do(
 ) -> None:
     job = begin(queue, add_job(user_data, "one"))
     if state != "running":
-        queue.settle(job.id, state, "")  # type: ignore[arg-type]
+        queue.finish_job(job.id, state, "")  # type: ignore[arg-type]
     before = queue.job(job.id)
     with pytest.raises(RunError, match=rf"Job 1 \(one\) {sentence}"):
         act(queue, job.id)
@@ -138,13 +138,13 @@ def test_a_run_has_one_job_until_it_is_finished(user_data: UserData, queue: JobQ
     job = begin(queue, add_job(user_data, "one"))
     with pytest.raises(RunError, match="in the queue already as job 1, which is running"):
         queue.add("train", job.run_folder, "again")
-    queue.settle(job.id, "failed", "")
+    queue.finish_job(job.id, "failed", "")
     with pytest.raises(RunError, match=r"as job 1, which is failed.*jobs resume 1"):
         queue.add("train", job.run_folder, "again")
     queue.resume(job.id)
     begin(queue, job)
     queue.stop(job.id)
-    queue.settle(job.id, "finished", "It had finished before it heard.")
+    queue.finish_job(job.id, "finished", "It had finished before it heard.")
     assert queue.add("train", job.run_folder, "again").state == "queued"
     assert not take_requests(job.run), "what the first was asked is not for the second"
 
@@ -175,7 +175,7 @@ def test_only_the_first_in_the_line_begins(user_data: UserData, queue: JobQueue)
 def test_a_job_that_is_tried_again_is_the_next(user_data: UserData, queue: JobQueue) -> None:
     first, second = add_job(user_data, "one"), add_job(user_data, "two")
     begin(queue, first)
-    queue.settle(first.id, "queued", "Attempt 1 ended.")
+    queue.finish_job(first.id, "queued", "Attempt 1 ended.")
     assert titles(queue) == ["one", "two"]
     assert queue.job(second.id).position == 2
 
@@ -183,7 +183,7 @@ def test_a_job_that_is_tried_again_is_the_next(user_data: UserData, queue: JobQu
 def test_what_the_user_did_with_a_waiting_job_is_not_overwritten(user_data: UserData, queue: JobQueue) -> None:
     job = add_job(user_data, "one")
     queue.pause(job.id)
-    queue.settle(job.id, "failed", "It cannot be started.")
+    queue.finish_job(job.id, "failed", "It cannot be started.")
     assert queue.job(job.id).state == "paused"
 
 

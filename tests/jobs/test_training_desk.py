@@ -11,82 +11,82 @@ from studio.core.paths import UserData
 from studio.jobs.events import EventWriter
 from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, take_requests, write_status
 from studio.training.events import StepEvent
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 
 
-def make_run(desk: TrainingDesk, name: str, status: RunStatus) -> RunFolder:
-    run = new_run_folder(desk.user_data.runs, name, now=datetime(2026, 11, 25, 12, 0, len(name)))
+def make_run(session: TrainingSession, name: str, status: RunStatus) -> RunFolder:
+    run = new_run_folder(session.user_data.runs, name, now=datetime(2026, 11, 25, 12, 0, len(name)))
     run.settings.write_text("{}", encoding="utf-8")
     write_status(run, status)
     return run
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> TrainingDesk:
-    return TrainingDesk(UserData(tmp_path))
+def session(tmp_path: Path) -> TrainingSession:
+    return TrainingSession(UserData(tmp_path))
 
 
-def test_without_runs_there_is_nothing_and_nothing_to_follow(desk: TrainingDesk) -> None:
-    view = desk.view()
+def test_without_runs_there_is_nothing_and_nothing_to_follow(session: TrainingSession) -> None:
+    view = session.view()
     assert (view.names, view.run, view.active, view.problem) == ((), None, False, "")
 
 
-def test_it_shows_the_named_run_else_the_one_that_runs_else_the_newest(desk: TrainingDesk) -> None:
-    old = make_run(desk, "a", RunStatus(state="finished"))
-    new = make_run(desk, "bb", RunStatus(state="stopped"))
-    assert desk.view().run == new
+def test_it_shows_the_named_run_else_the_one_that_runs_else_the_newest(session: TrainingSession) -> None:
+    old = make_run(session, "a", RunStatus(state="finished"))
+    new = make_run(session, "bb", RunStatus(state="stopped"))
+    assert session.view().run == new
     write_status(old, RunStatus(state="running", step=3, num_steps=9))
-    assert desk.view().run == old
-    assert desk.view().active
-    assert desk.view(new.name).run == new
-    assert desk.view(old.name).run == old
-    assert desk.view().run == old, "what one page was shown is nothing to the next"
+    assert session.view().run == old
+    assert session.view().active
+    assert session.view(new.name).run == new
+    assert session.view(old.name).run == old
+    assert session.view().run == old, "what one page was shown is nothing to the next"
 
 
-def test_a_run_that_is_gone_is_said_and_no_other_takes_its_place(desk: TrainingDesk) -> None:
-    gone, other = make_run(desk, "a", RunStatus(state="paused")), make_run(desk, "bb", RunStatus(state="running"))
+def test_a_run_that_is_gone_is_said_and_no_other_takes_its_place(session: TrainingSession) -> None:
+    gone, other = make_run(session, "a", RunStatus(state="paused")), make_run(session, "bb", RunStatus(state="running"))
     shutil.rmtree(gone.root)
-    view = desk.view(gone.name)
+    view = session.view(gone.name)
     assert (view.run, view.status, view.names) == (None, None, (other.name,))
     assert f"There is no run {gone.name} any more" in view.problem
     assert not view.active, "nothing is in the queue"
     with pytest.raises(RunError, match="it was deleted or renamed"):
-        desk.run_named(gone.name)
+        session.run_named(gone.name)
     shutil.rmtree(other.root)
-    assert desk.view(gone.name).problem == "", "where there are none at all, that is what is said"
+    assert session.view(gone.name).problem == "", "where there are none at all, that is what is said"
 
 
-def test_a_runs_name_from_a_page_is_never_a_path(desk: TrainingDesk, tmp_path: Path) -> None:
-    run = make_run(desk, "a", RunStatus(state="finished"))
+def test_a_runs_name_from_a_page_is_never_a_path(session: TrainingSession, tmp_path: Path) -> None:
+    run = make_run(session, "a", RunStatus(state="finished"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "settings.json").write_text("{}", encoding="utf-8")
     for name in (str(elsewhere), str(run.root), f"../runs/{run.name}", "a"):
         with pytest.raises(RunError, match="There is no run"):
-            desk.run_named(name)
-        assert desk.view(name).run is None
+            session.run_named(name)
+        assert session.view(name).run is None
     with pytest.raises(RunError, match="No run is chosen"):
-        desk.run_named("")
-    assert desk.run_named(run.name) == run
+        session.run_named("")
+    assert session.run_named(run.name) == run
 
 
-def test_what_a_run_tells_is_followed_by_every_desk(desk: TrainingDesk) -> None:
-    run = make_run(desk, "a", RunStatus(state="running"))
-    EventWriter(run.events).tell(StepEvent(step=1, loss=0.5, learning_rate=1e-4, grad_norm=1, seconds=1))
-    for one in (desk, TrainingDesk(desk.user_data)):  # the second is that of a page that was started again
+def test_what_a_run_tells_is_followed_by_every_desk(session: TrainingSession) -> None:
+    run = make_run(session, "a", RunStatus(state="running"))
+    EventWriter(run.events).report(StepEvent(step=1, loss=0.5, learning_rate=1e-4, grad_norm=1, seconds=1))
+    for one in (session, TrainingSession(session.user_data)):  # the second is that of a page that was started again
         history = one.view().history
         assert history is not None
         assert list(history.steps.loss) == [0.5]
 
 
-def test_a_run_that_is_no_job_is_asked_through_its_folder(desk: TrainingDesk) -> None:
-    run = make_run(desk, "a", RunStatus(state="running"))
-    desk.ask(run, "sample")
-    desk.ask(run, "stop")
+def test_a_run_that_is_no_job_is_asked_through_its_folder(session: TrainingSession) -> None:
+    run = make_run(session, "a", RunStatus(state="running"))
+    session.ask(run, "sample")
+    session.ask(run, "stop")
     assert take_requests(run) == {"sample", "stop"}
 
 
-def test_a_damaged_status_is_said_and_not_raised(desk: TrainingDesk) -> None:
-    run = make_run(desk, "a", RunStatus(state="running"))
+def test_a_damaged_status_is_said_and_not_raised(session: TrainingSession) -> None:
+    run = make_run(session, "a", RunStatus(state="running"))
     run.status.write_text("{", encoding="utf-8")
-    assert "cannot be read" in desk.view().problem
+    assert "cannot be read" in session.view().problem

@@ -18,7 +18,7 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs import worker as worker_module
 from studio.jobs.folder import RunStatus, read_status, write_status
-from studio.jobs.launcher import HeldProcess, awake_command, end_of_log, is_alive, judge, kept_awake
+from studio.jobs.launcher import PendingProcess, awake_command, classify_exit, end_of_log, is_alive, kept_awake
 from studio.jobs.queue import Job, JobQueue
 from studio.jobs.worker import ensure_worker, job_command, work, worker_runs
 from tests.jobs.scripted_jobs import (
@@ -29,8 +29,8 @@ from tests.jobs.scripted_jobs import (
     job_process,
     new_user_data,
     processes_of,
+    reported,
     started,
-    told,
     wait_until,
     worker_process,
     workers_of,
@@ -65,7 +65,7 @@ def tell_to_end(job: Job) -> None:
 
 def running_pid(user_data: UserData, job: Job) -> int:
     """The process of a job that runs `LONG`, when it is in its loop."""
-    wait_until(lambda: told(job.run) == "running")
+    wait_until(lambda: reported(job.run) == "running")
     return JobQueue(user_data).job(job.id).pid
 
 
@@ -126,7 +126,7 @@ def test_a_job_that_kills_itself_has_three_attempts_and_the_next_one_runs(user_d
         "lower the batch size or the resolution, or turn gradient checkpointing on. The end of its log:\nabout to go"
     )
     assert queue.job(good.id).state == "finished"
-    assert told(bad.run) == "failed", "the run does not claim to be running"
+    assert reported(bad.run) == "failed", "the run does not claim to be running"
 
 
 def test_a_job_that_recovers_is_finished(user_data: UserData, queue: JobQueue) -> None:
@@ -237,7 +237,7 @@ def test_a_job_that_ended_while_nobody_watched_is_as_its_run_says(user_data: Use
     first.kill()
     first.wait()
     tell_to_end(job)
-    wait_until(lambda: told(job.run) == "finished")
+    wait_until(lambda: reported(job.run) == "finished")
     work_here(user_data)
     assert (queue.job(job.id).state, len(started(user_data))) == ("finished", 1)
 
@@ -246,9 +246,9 @@ def test_a_worker_that_is_killed_before_the_queue_knows_the_process_starts_nothi
     """The gate: the process that nobody noted ends by itself, and never becomes the job."""
     job = add_job(user_data, "one")
     hold = (
-        "import os, sys; from pathlib import Path; from studio.jobs.launcher import HeldProcess\n"
+        "import os, sys; from pathlib import Path; from studio.jobs.launcher import PendingProcess\n"
         "folder, log, *command = sys.argv[1:]\n"
-        "print(HeldProcess(command, cwd=Path(folder), log=Path(log), attempt='1').pid, flush=True)\n"
+        "print(PendingProcess(command, cwd=Path(folder), log=Path(log), attempt='1').pid, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
     arguments = [str(user_data.root), str(job.run.log), *job_process(job)]
@@ -260,8 +260,8 @@ def test_a_worker_that_is_killed_before_the_queue_knows_the_process_starts_nothi
 
 def test_a_process_that_is_called_off_never_begins(user_data: UserData) -> None:
     job = add_job(user_data, "one")
-    held = HeldProcess(job_process(job), cwd=user_data.root, log=job.run.log, attempt="1")
-    held.call_off()
+    held = PendingProcess(job_process(job), cwd=user_data.root, log=job.run.log, attempt="1")
+    held.abort()
     assert held.wait() == 0
     assert started(user_data) == []
 
@@ -300,9 +300,9 @@ def test_another_process_with_the_same_number_is_not_the_job(user_data: UserData
 
 def test_a_moved_clock_does_not_hide_a_job(user_data: UserData, queue: JobQueue) -> None:
     job = add_job(user_data, "one", LONG)
-    held = HeldProcess(job_process(job), cwd=user_data.root, log=job.run.log, attempt="1")
-    held.let_go()
-    wait_until(lambda: told(job.run) == "running")
+    held = PendingProcess(job_process(job), cwd=user_data.root, log=job.run.log, attempt="1")
+    held.release()
+    wait_until(lambda: reported(job.run) == "running")
     begun = queue.begin(job.id, pid=held.pid, process_start_time=held.start_time - 3600)
     assert begun is not None
     assert is_alive(begun), "its start time moved with the clock, its command line did not"
@@ -404,15 +404,15 @@ def test_a_full_disk_does_not_cost_a_job_its_ending(
 ) -> None:
     job = add_job(user_data, "one", FINISHES)
     monkeypatch.setattr(worker_module, "_DATABASE_RETRY_SECONDS", 0.01)
-    settle, tries = JobQueue.settle, []
+    finish_job, tries = JobQueue.finish_job, []
 
     def settle_later(self: JobQueue, job_id: int, state: str, message: str) -> None:
         tries.append(state)
         if len(tries) < 3:
             raise RunError("The queue of jobs cannot be used now: database or disk is full.")
-        settle(self, job_id, state, message)  # type: ignore[arg-type]
+        finish_job(self, job_id, state, message)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(JobQueue, "settle", settle_later)
+    monkeypatch.setattr(JobQueue, "finish_job", settle_later)
     work_here(user_data)
     assert (queue.job(job.id).state, len(tries), len(started(user_data))) == ("finished", 3, 1)
 
@@ -460,7 +460,7 @@ ACCIDENTS = (
 @pytest.mark.parametrize("case", ACCIDENTS, ids=lambda case: f"{case.exit_code} {case.asked}")
 def test_accidents_are_told_and_tried_again_unless_the_user_wanted_an_end(user_data: UserData, case: Case) -> None:
     job = add_job(user_data, "one").model_copy(update={"asked": case.asked, "attempts": case.attempts})
-    ending = judge(job, exit_code=case.exit_code, status=RunStatus(state="running"), log_end=case.log_end)
+    ending = classify_exit(job, exit_code=case.exit_code, status=RunStatus(state="running"), log_end=case.log_end)
     assert ending.state == case.state
     assert case.words in ending.message
 

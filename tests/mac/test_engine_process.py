@@ -77,26 +77,26 @@ def test_what_the_page_asks_for_is_done_on_a_mac(manager: PipelineManager, tmp_p
             CheckDevice(),
         )
 
-    def told(kind: type[Kind]) -> list[Kind]:
+    def reported(kind: type[Kind]) -> list[Kind]:
         return [event for event in events if isinstance(event, kind)]
 
-    assert not told(Failed)
+    assert not reported(Failed)
     assert isinstance(events[-1], MakingRoom)
-    (loaded,) = told(Loaded)
+    (loaded,) = reported(Loaded)
     assert (loaded.facts.device, loaded.facts.device_name) == ("mps", NAME)
-    memory = told(Step)[-1].memory
+    memory = reported(Step)[-1].memory
     assert memory.accelerator_allocated_bytes is not None
     assert 4 * loaded.facts.parameters < memory.accelerator_allocated_bytes < MEMORY_LIMIT
     assert memory.accelerator_limit_bytes == MEMORY_LIMIT
-    assert any(step.preview_png for step in told(Step))
-    images = told(ImagesChanged)[-1].report
+    assert any(step.preview_png for step in reported(Step))
+    images = reported(ImagesChanged)[-1].report
     assert images.finished
     for image, settings in zip(images.images, images.settings.generations(), strict=True):
         assert isinstance(image, MadeImage)
         with Image.open(image.path) as picture:
             difference = np.asarray(picture).astype(int) - manager.generate(settings).picture
         assert int(np.abs(difference).max()) <= 1
-    assert told(ComparisonChanged)[-1].saved.report.finished
-    assert not told(LoraChecked)[-1].problem
-    assert len(told(SmokeDone)[-1].saved.report.valid_pictures) == 3
-    assert told(DeviceChecked)[-1].check.device_name == NAME
+    assert reported(ComparisonChanged)[-1].saved.report.finished
+    assert not reported(LoraChecked)[-1].problem
+    assert len(reported(SmokeDone)[-1].saved.report.valid_pictures) == 3
+    assert reported(DeviceChecked)[-1].check.device_name == NAME

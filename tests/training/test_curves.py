@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from studio.training.curves import (
-    MOST_POINTS,
+    MAX_POINTS,
     Chart,
     Curve,
     chart_svg,
@@ -61,13 +61,13 @@ def test_thinning_keeps_peaks_and_order() -> None:
     points = [(float(i), 0.1) for i in range(20_000)]
     points[12_345], points[777] = (12_345.0, 9.0), (777.0, -9.0)
     few = thinned(points)
-    assert len(few) <= MOST_POINTS
+    assert len(few) <= MAX_POINTS
     assert {points[12_345], points[777]} <= set(few)
     assert few == sorted(few)
 
 
 def test_few_points_are_all_kept() -> None:
-    points = [(float(i), 0.0) for i in range(MOST_POINTS)]
+    points = [(float(i), 0.0) for i in range(MAX_POINTS)]
     assert thinned(points) == points == sampled(points)
 
 
@@ -76,11 +76,11 @@ def test_sampled_dots_lie_as_all_do_and_have_the_peak() -> None:
     points = [(float(i), rng.random()) for i in range(20_000)]
     points[5_000] = (5_000.0, 3.0)
     few = sampled(points)
-    assert len(few) <= MOST_POINTS
+    assert len(few) <= MAX_POINTS
     assert points[5_000] in few
     middle = sum(0.25 < y < 0.75 for _, y in few) / len(few)
     assert 0.3 < middle < 0.6  # half of all; lowest and highest alone would have next to none
-    assert sum(0.25 < y < 0.75 for _, y in thinned(points)) < 0.1 * MOST_POINTS
+    assert sum(0.25 < y < 0.75 for _, y in thinned(points)) < 0.1 * MAX_POINTS
 
 
 @pytest.mark.parametrize(

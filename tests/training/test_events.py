@@ -36,7 +36,7 @@ def steps(path: Path) -> list[int]:
 
 def test_events_come_back_as_they_were_told_one_json_object_a_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    told = [
+    reported = [
         StateEvent(state="running", message="line\nbreak, “quotes” and 中文"),
         step(1),
         HeldOutEvent(step=1, held_out_loss=None, trained_loss=0.2),
@@ -45,24 +45,24 @@ def test_events_come_back_as_they_were_told_one_json_object_a_line(tmp_path: Pat
         FinishedEvent(files=("a.safetensors",), library_name="a"),
     ]
     writer = EventWriter(path)
-    for event in told:
-        writer.tell(event)
-    assert read_events(path) == told
+    for event in reported:
+        writer.report(event)
+    assert read_events(path) == reported
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["kind"] for line in lines] == [event.kind for event in told]
+    assert [json.loads(line)["kind"] for line in lines] == [event.kind for event in reported]
 
 
 def test_after_a_resume_what_was_told_of_later_steps_no_longer_counts(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
     for number in range(1, 6):
-        writer.tell(step(number, loss=1))
-        writer.tell(HeldOutEvent(step=number, held_out_loss=1, trained_loss=1))
-    writer.tell(CheckpointEvent(step=5, folder="checkpoints/step-000005", num_bytes=1, seconds=0))
-    writer.tell(ProblemEvent(step=5, message="the checkpoint of step 5 is damaged"))
-    writer.tell(NoteEvent(message="a note"))
-    writer.tell(ResumedEvent(step=3))
-    writer.tell(step(4, loss=2))
+        writer.report(step(number, loss=1))
+        writer.report(HeldOutEvent(step=number, held_out_loss=1, trained_loss=1))
+    writer.report(CheckpointEvent(step=5, folder="checkpoints/step-000005", num_bytes=1, seconds=0))
+    writer.report(ProblemEvent(step=5, message="the checkpoint of step 5 is damaged"))
+    writer.report(NoteEvent(message="a note"))
+    writer.report(ResumedEvent(step=3))
+    writer.report(step(4, loss=2))
     events = read_events(path)
     assert [(e.step, e.loss) for e in events if isinstance(e, StepEvent)] == [(1, 1), (2, 1), (3, 1), (4, 2)]
     assert [e.step for e in events if isinstance(e, HeldOutEvent)] == [1, 2, 3]
@@ -77,37 +77,37 @@ def test_a_run_may_be_resumed_any_number_of_times(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
     for resumed_at in (0, 2, 1, 2):
-        writer.tell(ResumedEvent(step=resumed_at))
+        writer.report(ResumedEvent(step=resumed_at))
         for number in range(resumed_at + 1, resumed_at + 4):
-            writer.tell(step(number))
+            writer.report(step(number))
     assert steps(path) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("length", [1, 7, 40])
 def test_a_last_line_that_a_kill_cut_off_is_passed_over_and_the_next_stands_alone(length: int, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    EventWriter(path).tell(step(1))
+    EventWriter(path).report(step(1))
     with path.open("a", encoding="utf-8") as file:
         file.write(step(2).model_dump_json()[:length])
     assert steps(path) == [1]
-    EventWriter(path).tell(step(3))
+    EventWriter(path).report(step(3))
     assert steps(path) == [1, 3]
 
 
 def test_bytes_that_are_no_text_and_kinds_of_a_later_studio_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    EventWriter(path).tell(step(1))
+    EventWriter(path).report(step(1))
     with path.open("ab") as file:
         file.write(b"\xff\xfe\x00\n[]\n17\n" + b'{"kind": "not yet invented", "step": 9}\n\n')
-    EventWriter(path).tell(step(2))
+    EventWriter(path).report(step(2))
     assert steps(path) == [1, 2]
 
 
 def test_what_is_not_finite_is_told_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
-    writer.tell(step(1).model_copy(update={"grad_norm": math.inf}))
-    writer.tell(HeldOutEvent(step=1, held_out_loss=math.nan, trained_loss=math.nan))
+    writer.report(step(1).model_copy(update={"grad_norm": math.inf}))
+    writer.report(HeldOutEvent(step=1, held_out_loss=math.nan, trained_loss=math.nan))
     first, second = read_events(path)
     assert isinstance(first, StepEvent)
     assert first.grad_norm == math.inf
@@ -160,13 +160,13 @@ def test_on_a_full_disk_lines_wait_and_each_is_told_once(
 ) -> None:
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
-    writer.tell(step(1))
+    writer.report(step(1))
     disk = FullDisk(monkeypatch, room=room)
     for number in range(2, 6):
-        writer.tell(step(number))
+        writer.report(step(number))
     assert steps(path) == [1]
     disk.room = None
-    writer.tell(step(6))
+    writer.report(step(6))
     assert steps(path) == [1, 2, 3, 4, 5, 6]
     assert len(path.read_text(encoding="utf-8").splitlines()) == 6
 
@@ -176,16 +176,16 @@ def test_after_a_cut_line_a_full_disk_loses_nothing_either(tmp_path: Path, monke
     path.write_text('{"kind": "st', encoding="utf-8")
     writer = EventWriter(path)
     disk = FullDisk(monkeypatch, room=30)
-    writer.tell(step(1))
+    writer.report(step(1))
     disk.room = None
-    writer.tell(step(2))
+    writer.report(step(2))
     assert steps(path) == [1, 2]
 
 
 def test_lines_of_two_threads_are_not_mixed(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
-    threads = [threading.Thread(target=lambda: [writer.tell(memory()) for _ in range(100)]) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: [writer.report(memory()) for _ in range(100)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -195,7 +195,7 @@ def test_lines_of_two_threads_are_not_mixed(tmp_path: Path) -> None:
 
 def test_the_time_that_telling_took_is_counted(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path / "events.jsonl")
-    writer.tell(step(1))
+    writer.report(step(1))
     assert 0 < writer.seconds < 1
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from studio.jobs.events import MemoryEvent, ProblemEvent, ResumedEvent
 from studio.training.events import AnyEvent, HeldOutEvent, StepEvent
-from studio.training.follower import MOST_MEMORY_EVENTS, RunFollower
+from studio.training.follower import MAX_MEMORY_EVENTS, RunFollower
 from tests.ui.told_scores import score_event
 
 
@@ -54,7 +54,7 @@ def test_a_resume_takes_back_later_steps_and_losses(tmp_path: Path) -> None:
 
 def test_of_hours_of_memory_readings_a_few_hundred_are_kept_with_the_last(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    number = 3 * MOST_MEMORY_EVENTS
+    number = 3 * MAX_MEMORY_EVENTS
     append(
         path,
         *(
@@ -63,7 +63,7 @@ def test_of_hours_of_memory_readings_a_few_hundred_are_kept_with_the_last(tmp_pa
         ),
     )
     memory = RunFollower(path).look().memory
-    assert len(memory) <= 2 * MOST_MEMORY_EVENTS
+    assert len(memory) <= 2 * MAX_MEMORY_EVENTS
     assert (memory[0].process_bytes, memory[-1].process_bytes) == (0, number - 1)
 
 

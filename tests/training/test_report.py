@@ -337,7 +337,7 @@ def test_steps_told_before_a_resume_at_an_earlier_step_do_not_count(tmp_path: Pa
     before = [step_event(i, loss=9.0 if i > 2 else 1.0) for i in range(1, 6)]
     after: list[AnyEvent] = [
         ResumedEvent(at=at(1000), step=2),
-        *(step_event(i, loss=2.0, told_at=1000 + 8 * i) for i in (3, 4)),
+        *(step_event(i, loss=2.0, reported_at=1000 + 8 * i) for i in (3, 4)),
     ]
     run = make_run(tmp_path / "run", begun(*before, *after), status=RunStatus(state="paused", step=4, num_steps=400))
     markdown, page = written(run)
@@ -350,18 +350,18 @@ def test_time_between_sessions_is_no_work() -> None:
     def seconds(*events: AnyEvent) -> float:
         return worked_seconds(events)[-1]
 
-    first = begun(step_event(1, told_at=10), step_event(2, told_at=20))
+    first = begun(step_event(1, reported_at=10), step_event(2, reported_at=20))
     again: list[AnyEvent] = [
         StateEvent(at=at(5000), state="preparing"),
         ResumedEvent(at=at(5003), step=2),
-        step_event(3, told_at=5010),
+        step_event(3, reported_at=5010),
     ]
     assert seconds(*first, StateEvent(at=at(25), state="paused"), *again) == 25 + 10
     assert seconds(*first, *again) == 20 + 10  # killed: nobody told of an end
     assert seconds(*first, *again[1:]) == 20 + 7
     waiting = [StateEvent(at=at(30), state="waiting"), StateEvent(at=at(900), state="running")]
-    assert seconds(*first, *waiting, step_event(3, told_at=910)) == 30 + 10
-    assert seconds(step_event(1, told_at=0), step_event(2, told_at=8)) == 8  # its first line was lost
+    assert seconds(*first, *waiting, step_event(3, reported_at=910)) == 30 + 10
+    assert seconds(step_event(1, reported_at=0), step_event(2, reported_at=8)) == 8  # its first line was lost
     naive = StepEvent(at=datetime(2026, 3, 2), step=3, loss=1, learning_rate=1, grad_norm=1, seconds=1)
     assert seconds(*first, naive) >= 0
 
@@ -452,7 +452,7 @@ def test_a_long_run_has_a_small_report_soon(tmp_path: Path) -> None:
 def test_an_older_report_is_replaced_whole(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", begun(step_event(1)))
     written(run)
-    EventWriter(run.events).tell(step_event(2))
+    EventWriter(run.events).report(step_event(2))
     assert_both_tell(run, "2 of 400")
     assert not list(run.root.glob(".report*"))
 

@@ -37,9 +37,9 @@ def at(seconds: float) -> datetime:
     return BEGAN + timedelta(seconds=seconds)
 
 
-def step_event(step: int, *, loss: float = 0.15, seconds: float = 8.0, told_at: float | None = None) -> StepEvent:
+def step_event(step: int, *, loss: float = 0.15, seconds: float = 8.0, reported_at: float | None = None) -> StepEvent:
     """A step of 8 s, told when it was done."""
-    moment = at(8.0 * step if told_at is None else told_at)
+    moment = at(8.0 * step if reported_at is None else reported_at)
     return StepEvent(at=moment, step=step, loss=loss, learning_rate=1e-4, grad_norm=0.5, seconds=seconds)
 
 
@@ -81,7 +81,7 @@ def make_run(
     write_status(run, status or RunStatus(state="finished", step=400, num_steps=settings.max_train_steps))
     writer = EventWriter(run.events)
     for event in events:
-        writer.tell(event)
+        writer.report(event)
     return run
 
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from studio.batches.session import BatchDesk
+from studio.batches.session import BatchSession
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.jobs.folder import RunFolder, RunStatus, write_status
 from studio.loras.library import LoraLibrary
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
-from studio.ui.shell.ahead import JobsAhead
-from studio.ui.shell.app import Desks
+from studio.ui.shell.app import Sessions
+from studio.ui.shell.blocking_jobs import BlockingJobs
 from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
 from studio.ui.shell.selection import Selection
 from studio.ui.training import plot as training_plot
@@ -27,30 +27,30 @@ OLD, NEW = "20261124-220000-old", "20261125-220000-new"
 
 
 @pytest.fixture
-def desks(tmp_path: Path) -> Desks:
+def sessions(tmp_path: Path) -> Sessions:
     user_data = UserData(tmp_path)
     for name, num_steps in ((OLD, 5), (NEW, 7)):
         make_run(user_data.runs / name, [step_event(step) for step in range(1, num_steps + 1)])
-    datasets, library = DatasetDesk(user_data, count_tokens=len), LoraLibrary(user_data.loras)
-    return Desks(
+    datasets, library = DatasetSession(user_data, count_tokens=len), LoraLibrary(user_data.loras)
+    return Sessions(
         engine=EngineClient(user_data, model=ModelSettings(), cpu_only=True),
         datasets=datasets,
-        training=TrainingPage(TrainingDesk(user_data), datasets, PreflightRunner(user_data)),
-        batches=BatchPage(BatchDesk(user_data), datasets, library, PreflightRunner(user_data, BATCH)),
+        training=TrainingPage(TrainingSession(user_data), datasets, PreflightRunner(user_data)),
+        batches=BatchPage(BatchSession(user_data), datasets, library, PreflightRunner(user_data, BATCH)),
         library=library,
-        ahead=JobsAhead(user_data),
+        blocking_jobs=BlockingJobs(user_data),
     )
 
 
-def run_of(desks: Desks, name: str) -> RunFolder:
-    return RunFolder(desks.training.desk.user_data.runs / name)
+def run_of(sessions: Sessions, name: str) -> RunFolder:
+    return RunFolder(sessions.training.session.user_data.runs / name)
 
 
-def test_each_page_shows_the_run_and_the_batch_that_it_chose(desks: Desks) -> None:
-    first, second = (make_batch(desks.batches.desk, name).name for name in ("a", "b"))
+def test_each_page_shows_the_run_and_the_batch_that_it_chose(sessions: Sessions) -> None:
+    first, second = (make_batch(sessions.batches.session, name).name for name in ("a", "b"))
     for run, batch in ((OLD, first), (NEW, second), (OLD, second)):
         chosen = Selection(run=run, batch=batch)
-        page = desks.now(chosen)
+        page = sessions.now(chosen)
         assert page.selection == chosen
         shown = {name: part["value"] for name, part in page.parts.items() if name in ("training-run", "batch-run")}
         assert shown == {"training-run": run, "batch-run": batch}
@@ -58,26 +58,26 @@ def test_each_page_shows_the_run_and_the_batch_that_it_chose(desks: Desks) -> No
         assert batch in str(page.parts["batch-files"])
 
 
-def test_a_page_that_was_shown_the_newest_stays_there_when_another_runs(desks: Desks) -> None:
-    shown = desks.now(Selection()).selection
+def test_a_page_that_was_shown_the_newest_stays_there_when_another_runs(sessions: Sessions) -> None:
+    shown = sessions.now(Selection()).selection
     assert shown.run == NEW
-    write_status(run_of(desks, OLD), RunStatus(state="running", step=3, num_steps=9))
-    assert desks.now(shown).selection.run == NEW
-    assert desks.now(Selection()).selection.run == OLD, "a page that is opened now"
+    write_status(run_of(sessions, OLD), RunStatus(state="running", step=3, num_steps=9))
+    assert sessions.now(shown).selection.run == NEW
+    assert sessions.now(Selection()).selection.run == OLD, "a page that is opened now"
 
 
-def test_a_page_whose_run_is_gone_says_so_and_shows_no_other(desks: Desks) -> None:
-    shutil.rmtree(run_of(desks, OLD).root)
-    page = desks.now(Selection(run=OLD))
+def test_a_page_whose_run_is_gone_says_so_and_shows_no_other(sessions: Sessions) -> None:
+    shutil.rmtree(run_of(sessions, OLD).root)
+    page = sessions.now(Selection(run=OLD))
     assert page.selection.run == OLD
     assert f"There is no run {OLD} any more" in str(page.parts["training-state"])
     assert page.parts["training-run"]["value"] is None
-    shutil.rmtree(run_of(desks, NEW).root)
-    assert desks.now(Selection(run=OLD)).selection.run == "", "the next that is made will be shown"
+    shutil.rmtree(run_of(sessions, NEW).root)
+    assert sessions.now(Selection(run=OLD)).selection.run == "", "the next that is made will be shown"
 
 
 def test_curves_are_drawn_as_each_page_was_told_and_once_for_each(
-    desks: Desks, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[training_plot.PlotOptions] = []
     draw = training_plot.plot_html
@@ -88,6 +88,6 @@ def test_curves_are_drawn_as_each_page_was_told_and_once_for_each(
     )
     pages = (Selection(run=OLD), Selection(run=OLD, log=True), Selection(run=NEW, compared=(OLD, NEW, "gone")))
     for _ in range(3):
-        plots = [desks.now(page).parts["training-plot"] for page in pages]
+        plots = [sessions.now(page).parts["training-plot"] for page in pages]
         assert [OLD in str(plot) for plot in plots] == [False, False, True]
     assert [options.log for options in drawn] == [False, True, False]

@@ -8,7 +8,7 @@ import pytest
 from studio.core.paths import UserData
 from studio.jobs.folder import RunFolder, RunState, RunStatus, write_status
 from studio.jobs.queue import JobQueue
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 from studio.ui.shell.status import jobs_words
 from tests.jobs.lines import RUNNING, lines_of, queued_run, running_run
 
@@ -64,13 +64,13 @@ def test_markup_of_a_run_stays_text(user_data: UserData) -> None:
 
 def test_it_stays_true_where_the_run_that_is_looked_at_cannot_be_read(user_data: UserData) -> None:
     running_run(user_data, "shoes-white")
-    desk = TrainingDesk(user_data)
+    session = TrainingSession(user_data)
     damaged = RunFolder(user_data.runs / "29990101-000000-damaged")
     damaged.root.mkdir()
     damaged.settings.write_text("{}", encoding="utf-8")
     write_status(damaged, RunStatus(state="new"))
     damaged.status.write_text("{", encoding="utf-8")
-    view = desk.view(damaged.name)
+    view = session.view(damaged.name)
     assert "cannot be read" in view.problem
     assert view.active
     assert "training shoes-white 312/3,000" in jobs_words(view.jobs)

@@ -24,11 +24,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def history_of(number: int) -> RunHistory:
     history = RunHistory()
-    tell(history, number)
+    report(history, number)
     return history
 
 
-def tell(history: RunHistory, number: int) -> None:
+def report(history: RunHistory, number: int) -> None:
     for _ in range(number):
         step = len(history.steps) + 1
         history.take_in(StepEvent(step=step, loss=1 / step, learning_rate=1e-4, grad_norm=1, seconds=0.5))
@@ -42,7 +42,7 @@ def test_of_few_steps_each_is_drawn(drawn: list[int]) -> None:
     history, cache = history_of(50), PlotCache()
     for _ in range(3):
         look(cache, history)
-        tell(history, 1)
+        report(history, 1)
     assert drawn == [50, 51, 52]
 
 
@@ -50,14 +50,14 @@ def test_of_many_steps_a_point_s_worth_is_waited_for(drawn: list[int]) -> None:
     history, cache = history_of(6000), PlotCache()
     for _ in range(30):
         look(cache, history)
-        tell(history, 1)
+        report(history, 1)
     assert drawn == [6000, 6010, 6020]
 
 
 def test_what_has_ended_is_drawn_to_its_last_step(drawn: list[int]) -> None:
     history, cache = history_of(6000), PlotCache()
     look(cache, history)
-    tell(history, 3)
+    report(history, 3)
     assert look(cache, history) == "6000 steps"
     assert look(cache, history, running=False) == "6003 steps"
 
@@ -68,7 +68,7 @@ def test_a_short_window_a_look_at_held_out_pictures_another_run_and_a_resume_are
     history, cache = history_of(6000), PlotCache()
     look(cache, history)
     look(cache, history, window="Last 200")
-    tell(history, 1)
+    report(history, 1)
     look(cache, history, window="Last 200")
     history.take_in(HeldOutEvent(step=6001, held_out_loss=0.1, trained_loss=0.1))
     look(cache, history, window="Last 200")

@@ -12,8 +12,8 @@ from studio.engine.process.messages import Generate, Smoke
 from studio.engine.process.view import EngineView
 from studio.jobs.folder import RunStatus
 from studio.jobs.queue import JobQueue
-from studio.ui.shell.ahead import JobsAhead
-from studio.ui.shell.taken_box import question_words, render
+from studio.ui.shell.blocking_jobs import BlockingJobs
+from studio.ui.shell.device_busy_box import question_words, render
 from tests.jobs.lines import lines_of, queued_run, running_run
 
 WAITING = EngineView(phase="waiting", owner="training shoes (process 7)")
@@ -25,9 +25,11 @@ def user_data(tmp_path: Path) -> UserData:
     return UserData(tmp_path)
 
 
-def shown(view: EngineView, user_data: UserData, ahead: JobsAhead | None = None) -> tuple[str, dict[str, str]]:
+def shown(
+    view: EngineView, user_data: UserData, blocking_jobs: BlockingJobs | None = None
+) -> tuple[str, dict[str, str]]:
     """The words, and what each button that can be seen says."""
-    parts = render(view, lines_of(user_data), ahead or JobsAhead(user_data))
+    parts = render(view, lines_of(user_data), blocking_jobs or BlockingJobs(user_data))
     words = parts.pop("taken-words")
     assert isinstance(words, str)
     box = parts.pop("taken-box")
@@ -57,13 +59,13 @@ def test_the_training_is_named_with_its_step_and_time_left_and_can_be_waited_for
 
 
 def test_its_buttons_are_about_the_jobs_that_it_tells_of(user_data: UserData) -> None:
-    ahead, first = JobsAhead(user_data), running_run(user_data, "shoes-white")
+    blocking_jobs, first = BlockingJobs(user_data), running_run(user_data, "shoes-white")
     both = [first, queued_run(user_data, "second")]
-    assert render(WAITING, lines_of(user_data), ahead)["taken-jobs"] == gr.update(value=both)
-    ahead.pause(both)
-    JobQueue(user_data).settle(first, "paused", "")
+    assert render(WAITING, lines_of(user_data), blocking_jobs)["taken-jobs"] == gr.update(value=both)
+    blocking_jobs.pause(both)
+    JobQueue(user_data).finish_job(first, "paused", "")
     queued_run(user_data, "third")
-    assert render(EngineView(phase="ready"), lines_of(user_data), ahead)["taken-jobs"] == gr.update(value=both)
+    assert render(EngineView(phase="ready"), lines_of(user_data), blocking_jobs)["taken-jobs"] == gr.update(value=both)
 
 
 def test_jobs_behind_it_are_named_because_they_would_take_the_device_next(user_data: UserData) -> None:
@@ -101,10 +103,10 @@ def test_one_that_was_asked_is_not_asked_again(user_data: UserData) -> None:
 
 
 def test_after_a_pause_it_offers_to_resume(user_data: UserData) -> None:
-    number, ahead = running_run(user_data, "shoes-white"), JobsAhead(user_data)
-    ahead.pause([number])
-    JobQueue(user_data).settle(number, "paused", "")
-    words, buttons = shown(EngineView(phase="ready"), user_data, ahead)
+    number, blocking_jobs = running_run(user_data, "shoes-white"), BlockingJobs(user_data)
+    blocking_jobs.pause([number])
+    JobQueue(user_data).finish_job(number, "paused", "")
+    words, buttons = shown(EngineView(phase="ready"), user_data, blocking_jobs)
     assert words.startswith("Training shoes-white is paused at step 312 of 3,000. All is saved")
     assert buttons == {"taken-resume": "Resume the training"}
 

@@ -10,7 +10,7 @@ from studio.training.events import AnyEvent
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingView
 from studio.ui.shell.selection import SelectedImage
-from studio.ui.training.closer import checked_image, render
+from studio.ui.training.image_viewer import checked_image, render
 from studio.ui.training.images import Thumbnails
 from tests.training.told_runs import PROMPTS, make_run, sample_event
 from tests.ui.told_scores import near, score_event

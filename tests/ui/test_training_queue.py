@@ -10,7 +10,7 @@ import pytest
 from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, write_status
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 from studio.ui.training.page import TrainingPage
 from studio.ui.training.queue import act_on_job, queue_html, run_of_job
 from tests.ui.queued import job_line
@@ -20,21 +20,21 @@ from tests.ui.queued import job_line
 def page(tmp_path: Path) -> TrainingPage:
     """With three runs that wait, and nobody who works on them."""
     user_data = UserData(tmp_path)
-    desk = TrainingDesk(user_data)
+    session = TrainingSession(user_data)
     for second, name in enumerate(("one", "two", "three")):
         run = new_run_folder(user_data.runs, name, now=datetime(2026, 11, 25, 12, 0, second))
         run.settings.write_text("{}", encoding="utf-8")
         write_status(run, RunStatus(state="new", num_steps=10))
-        desk.queue.add("train", run.root, name)
-    return cast(TrainingPage, SimpleNamespace(desk=desk))
+        session.queue.add("train", run.root, name)
+    return cast(TrainingPage, SimpleNamespace(session=session))
 
 
 def titles(page: TrainingPage) -> list[str]:
-    return [job.title for job in page.desk.queue.jobs()]
+    return [job.title for job in page.session.queue.jobs()]
 
 
 def job_id(page: TrainingPage, title: str) -> int:
-    return next(job.id for job in page.desk.queue.jobs() if job.title == title)
+    return next(job.id for job in page.session.queue.jobs() if job.title == title)
 
 
 def test_jobs_are_moved_up_and_down_one_place_at_a_time(page: TrainingPage) -> None:
@@ -48,7 +48,7 @@ def test_jobs_are_moved_up_and_down_one_place_at_a_time(page: TrainingPage) -> N
 
 
 def test_a_removed_job_leaves_its_run_and_the_words_say_so(page: TrainingPage) -> None:
-    run = page.desk.queue.job(job_id(page, "two")).run
+    run = page.session.queue.job(job_id(page, "two")).run
     assert "press “Resume” to put it back" in act_on_job(page, "remove", job_id(page, "two"))
     assert titles(page) == ["one", "three"]
     assert run.root.is_dir()
@@ -73,7 +73,7 @@ def test_what_a_page_wishes_is_checked(page: TrainingPage, act: object, job: obj
 
 def test_a_job_that_runs_meanwhile_is_not_moved(page: TrainingPage) -> None:
     first = job_id(page, "one")
-    page.desk.queue.begin(first, pid=1, process_start_time=1.5)
+    page.session.queue.begin(first, pid=1, process_start_time=1.5)
     with pytest.raises(RunError, match="has no place in the line"):
         act_on_job(page, "down", first)
     with pytest.raises(RunError, match="cannot be removed"):

@@ -5,7 +5,7 @@ from studio.ui.training.plot import SCORES, chart_of, charts_html
 from tests.ui.told_scores import reference_event, score_event
 
 
-def told(*, colour: float | None = 12.0) -> RunHistory:
+def reported(*, colour: float | None = 12.0) -> RunHistory:
     history = RunHistory()
     for event in (reference_event(0.98), *(score_event(s, s / 100, colour=colour) for s in (0, 50, 100))):
         history.take_in(event)
@@ -13,12 +13,12 @@ def told(*, colour: float | None = 12.0) -> RunHistory:
 
 
 def test_each_score_has_a_line_over_the_steps_and_level_lines_for_base_and_dataset() -> None:
-    chart = chart_of(SCORES[0], told())
+    chart = chart_of(SCORES[0], reported())
     lora, base, dataset = chart.curves
     assert (lora.xs, lora.ys) == ([0, 50, 100], [0, 0.5, 1])
     assert (list(base.xs), list(base.ys)) == ([0, 100], [0.1, 0.1])
     assert list(dataset.ys) == [0.98, 0.98]
-    html = charts_html(told())
+    html = charts_html(reported())
     assert html.count('<svg class="chart"') == len(SCORES)
     for name in ("LoRA", "base", "dataset"):
         assert name in html.split("</h3>")[0]
@@ -26,7 +26,7 @@ def test_each_score_has_a_line_over_the_steps_and_level_lines_for_base_and_datas
 
 
 def test_a_score_that_was_not_measured_says_why() -> None:
-    html = charts_html(told(colour=None))
+    html = charts_html(reported(colour=None))
     assert html.count('<svg class="chart"') == len(SCORES) - 1
     assert "No prompt names a colour" in html
 

@@ -91,8 +91,8 @@ def test_effects_are_sorted_and_notes_and_proposal_are_text() -> None:
 
 
 def test_a_proposal_does_not_say_its_step_twice() -> None:
-    told = ProposalEvent(step=1300, sentence="Step 1,300: white grounds.", sure=False, lora="l")
-    html = training_view.proposal_html(history_of(told))
+    reported = ProposalEvent(step=1300, sentence="Step 1,300: white grounds.", sure=False, lora="l")
+    html = training_view.proposal_html(history_of(reported))
     assert "<b>Step 1,300 is proposed:</b> <span>white grounds. Little speaks for it yet." in html
 
 

@@ -1,7 +1,7 @@
 """Scores as a run tells them."""
 
 from studio.images.scores.summary import Likeness, ScoreSummary, Spread
-from studio.training.events import NearestTold, ReferenceEvent, ScoreEvent
+from studio.training.events import NearestReported, ReferenceEvent, ScoreEvent
 
 
 def spread(mean: float) -> Spread:
@@ -26,7 +26,7 @@ def summary(white: float, *, colour: float | None = 12.0, nearest: float | None 
     )
 
 
-def score_event(step: int, white: float, *nearest: NearestTold | None, colour: float | None = 12.0) -> ScoreEvent:
+def score_event(step: int, white: float, *nearest: NearestReported | None, colour: float | None = 12.0) -> ScoreEvent:
     return ScoreEvent(
         step=step, scores=summary(white, colour=colour), base=summary(0.1, colour=colour), nearest=nearest
     )
@@ -36,5 +36,5 @@ def reference_event(white: float) -> ReferenceEvent:
     return ReferenceEvent(scores=summary(white, nearest=None))
 
 
-def near(key: str, distance: float, *, likeness: Likeness = "of its own", mirrored: bool = False) -> NearestTold:
-    return NearestTold(key=key, distance=distance, likeness=likeness, mirrored=mirrored)
+def near(key: str, distance: float, *, likeness: Likeness = "of its own", mirrored: bool = False) -> NearestReported:
+    return NearestReported(key=key, distance=distance, likeness=likeness, mirrored=mirrored)

@@ -21,7 +21,7 @@ from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemFacts, ItemRow, RejectionRow, read_items
 from studio.batches.plan import BatchItem, BatchPlan
 from studio.batches.settings import BatchSettings
-from studio.core.errors import CancelledError, InvalidImageError, error_sentence
+from studio.core.errors import CancelledError, InvalidImageError, error_message
 from studio.core.results import ImageRecord
 from studio.core.settings import SEED_MAX
 from studio.engine.pipeline import GeneratedImage, PipelineManager
@@ -124,7 +124,7 @@ class PictureMaker:
                 self.item_error(item, error)
                 spent = time.perf_counter() - started
                 return failed_row(
-                    item.index, item.generation.seed, error_sentence(error), attempts=attempt, seconds=spent
+                    item.index, item.generation.seed, error_message(error), attempts=attempt, seconds=spent
                 )
             reason = refusal(scores, self.settings) or also_refused(content)
             if not reason:
@@ -187,13 +187,13 @@ class PictureMaker:
 
     def _texts(self, item: BatchItem, record: ImageRecord) -> dict[str, str]:
         """What the file tells. No time and no duration: the same item is the same file, whenever it is made."""
-        told = {
+        reported = {
             "item": item.index,
             "caption": item.caption,
             "attributes": item.attributes,
             **record.model_dump(mode="json", exclude={"timings", "made_at"}),
         }
-        return {PARAMETERS_KEY: to_parameters(record), BATCH_KEY: json.dumps(told, ensure_ascii=False)}
+        return {PARAMETERS_KEY: to_parameters(record), BATCH_KEY: json.dumps(reported, ensure_ascii=False)}
 
     def _note(self, item: BatchItem, attempt: int, *, seed: int, reason: str, file: str) -> None:
         self.reject(RejectionRow(item=item.index, attempt=attempt, seed=seed, reason=reason, file=file, made_at=_now()))

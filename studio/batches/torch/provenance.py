@@ -1,7 +1,7 @@
 """What a loaded model and its LoRAs tell of where a batch's pictures come from."""
 
 from studio.batches.plan import BatchPlan
-from studio.batches.provenance import Lineage, LoraOrigin
+from studio.batches.provenance import LoraOrigin, Provenance
 from studio.batches.settings import BatchSettings
 from studio.core.results import EngineFacts
 from studio.core.settings import LoraChoice
@@ -9,15 +9,15 @@ from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header, sha256_of
 
 
-def lineage_of(
+def provenance_of(
     plan: BatchPlan, batch: str, facts: EngineFacts, library: LoraLibrary, settings: BatchSettings
-) -> Lineage:
+) -> Provenance:
     """The lineage of a batch's pictures.
 
     Raises:
         LoraError, WeightsFileError: where a shared LoRA cannot be found or read.
     """
-    return Lineage(
+    return Provenance(
         batch=batch,
         model=facts.model,
         model_revision=facts.model_revision,

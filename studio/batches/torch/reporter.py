@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from studio.batches.folder import BatchFolder
-from studio.core.errors import system_error_sentence
+from studio.core.errors import system_error_message
 from studio.core.text import duration
 from studio.jobs.events import EventWriter, NoteEvent, StateEvent
 from studio.jobs.folder import BUSY_STATES, RunState, RunStatus, write_status
@@ -21,7 +21,7 @@ SPEED_PICTURES = 20  # the forecast follows the last few: a machine that does ot
 
 
 @dataclass
-class BatchTeller:
+class BatchReporter:
     """Tells of one batch. Any thread may tell of memory; all else comes from the thread that computes."""
 
     folder: BatchFolder
@@ -42,7 +42,7 @@ class BatchTeller:
         if (state, message) == (self._state, self._message):
             return
         self._state, self._message = state, message
-        self.tell(StateEvent(state=state, message=message))
+        self.report(StateEvent(state=state, message=message))
         self._write_status()
         print(f"\r{state}: {message}" if message else f"\r{state}", file=sys.stderr, flush=True)
 
@@ -52,13 +52,13 @@ class BatchTeller:
         if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:
             self._write_status()
 
-    def tell(self, event: AnyEvent) -> None:
+    def report(self, event: AnyEvent) -> None:
         """Write an event."""
-        self._events.tell(event)
+        self._events.report(event)
 
     def note(self, message: str) -> None:
         """Something that the user should know; the batch goes on."""
-        self.tell(NoteEvent(message=message))
+        self.report(NoteEvent(message=message))
         print(f"\r{message}", file=sys.stderr, flush=True)
 
     def finished_item(self, num_known: int, seconds: float) -> None:
@@ -99,4 +99,4 @@ class BatchTeller:
         try:
             write_status(self.folder.job, status)
         except OSError as error:  # a full disk: what must not be lost is a picture, and that waits for room
-            print(f"\nThe status cannot be written: {system_error_sentence(error)}", file=sys.stderr, flush=True)
+            print(f"\nThe status cannot be written: {system_error_message(error)}", file=sys.stderr, flush=True)

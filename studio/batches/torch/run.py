@@ -17,14 +17,14 @@ from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemRow, Ledger, RejectionRow, read_items
 from studio.batches.outputs import write_outputs
 from studio.batches.plan import BatchItem, BatchPlan, open_plan
-from studio.batches.provenance import write_lineage
+from studio.batches.provenance import write_provenance
 from studio.batches.settings import BatchSettings
 from studio.batches.torch.image import PictureMaker, failed_row, remake_copies
-from studio.batches.torch.provenance import lineage_of
+from studio.batches.torch.provenance import provenance_of
 from studio.batches.torch.reconcile import compare_pictures, forget_rows, set_aside
-from studio.batches.torch.reporter import BatchTeller
+from studio.batches.torch.reporter import BatchReporter
 from studio.batches.torch.shard import KnownItems, Share
-from studio.core.errors import BatchError, CancelledError, StudioError, error_sentence, is_out_of_memory
+from studio.core.errors import BatchError, CancelledError, StudioError, error_message, is_out_of_memory
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
@@ -35,12 +35,12 @@ from studio.engine.memory import MemoryWatch
 from studio.engine.pipeline import PipelineManager
 from studio.engine.progress import RunWatcher
 from studio.jobs.device_lock import device_turn
-from studio.jobs.failure import tell_failure
+from studio.jobs.failure import report_failure
 from studio.jobs.folder import RunRequest, RunState, take_requests
 from studio.jobs.stop_signal import StopSignal
 from studio.loras.library import LoraLibrary
 
-BatchEnding = Literal["finished", "stopped", "paused"]
+BatchEnd = Literal["finished", "stopped", "paused"]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LOOK_FOR_ROOM_SECONDS = 2.0
 MAX_ERRORS_IN_A_ROW = 3
@@ -66,11 +66,11 @@ class Wishes:
         return bool(self.asked & {"stop", "pause"})
 
     @property
-    def ending(self) -> BatchEnding:
+    def ending(self) -> BatchEnd:
         return "paused" if "pause" in self.asked and "stop" not in self.asked else "stopped"
 
 
-def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnding:
+def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnd:
     """Make a batch from where it stands to its end, or to a stop. All processes of a launch call this.
 
     This is the boundary of a batch's process: whatever ends it, of any kind, is in the batch's status, and goes on up.
@@ -89,18 +89,18 @@ def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnding:
             except CancelledError:
                 return batch.end_early()
         except BaseException as error:
-            share.halt(error_sentence(error))
+            share.halt(error_message(error))
             if share.is_first:
-                tell_failure(folder.job, error, error_sentence(error))
+                report_failure(folder.job, error, error_message(error))
             raise
 
 
 def _open(folder: BatchFolder, user_data: UserData, share: Share, stop: StopSignal) -> "BatchRun":
     settings, plan = read_batch_settings(folder), open_plan(folder.plan)
-    teller = BatchTeller(folder, plan.num_items, share.count) if share.is_first else None
+    reporter = BatchReporter(folder, plan.num_items, share.count) if share.is_first else None
     if share.is_first:
         take_requests(folder.job)  # those of an earlier process were for that one
-    return BatchRun(folder, settings, plan, user_data, share, Wishes(share, stop), teller)
+    return BatchRun(folder, settings, plan, user_data, share, Wishes(share, stop), reporter)
 
 
 @dataclass
@@ -113,7 +113,7 @@ class BatchRun:
     user_data: UserData
     share: Share
     wishes: Wishes
-    teller: BatchTeller | None
+    reporter: BatchReporter | None
     known: KnownItems = field(init=False)
     _errors_in_a_row: list[Exception] = field(default_factory=list)
 
@@ -133,7 +133,7 @@ class BatchRun:
         with device_turn(self.user_data, f"the batch {self.folder.name}", waiting=waiting, given_up=self.wishes.to_end):
             yield
 
-    def work(self) -> BatchEnding:
+    def work(self) -> BatchEnd:
         """Make what is this process's, and where that was the last, what comes out of the batch."""
         self._state("preparing", "Looking at what is made already.")
         ledger = Ledger(self.share.ledger)
@@ -141,7 +141,7 @@ class BatchRun:
             self._reconcile()
             manager = self._load()
             maker = self._maker(manager, ledger)
-            watch = MemoryWatch(manager.device, self.teller.tell if self.teller else _say_nothing)
+            watch = MemoryWatch(manager.device, self.reporter.report if self.reporter else _say_nothing)
             with watch:
                 self._state("running")
                 for index in self.share.own(self.known.flags):
@@ -155,7 +155,7 @@ class BatchRun:
         finally:
             ledger.close()
 
-    def end_early(self) -> BatchEnding:
+    def end_early(self) -> BatchEnd:
         """Leave the folder as a dataset of what is made, and say how far it came.
 
         Raises:
@@ -165,10 +165,10 @@ class BatchRun:
             raise BatchError(reason)
         self.share.halt()
         ending = self.wishes.ending
-        if self.teller:
+        if self.reporter:
             write_outputs(self.folder, self.settings, self.plan, finished=False)
-            self.teller.num_known = self.known.look()
-            words = f"{self.teller.num_known:,} of {self.plan.num_items:,} pictures are made; resume to go on."
+            self.reporter.num_known = self.known.look()
+            words = f"{self.reporter.num_known:,} of {self.plan.num_items:,} pictures are made; resume to go on."
             self._state(ending, words)
         return ending
 
@@ -189,13 +189,15 @@ class BatchRun:
             on_check=lambda part: self._state("preparing", f"Checking the device: {part}."),
         )
         if self.share.is_first:
-            write_lineage(self.folder.lineage, lineage_of(self.plan, self.folder.name, facts, library, self.settings))
+            write_provenance(
+                self.folder.provenance, provenance_of(self.plan, self.folder.name, facts, library, self.settings)
+            )
         return manager
 
     def _maker(self, manager: PipelineManager, ledger: Ledger) -> PictureMaker:
         nearest = None
         if self.settings.nearest_to:
-            nearest = nearest_index(self.settings.nearest_to, self.user_data, tell=self._note)
+            nearest = nearest_index(self.settings.nearest_to, self.user_data, report=self._note)
 
         def write(path: Path, content: bytes) -> None:
             self._with_room(lambda: write_atomically(path, content))
@@ -220,8 +222,8 @@ class BatchRun:
         if row.state == "failed" and row.attempts <= self.settings.max_retries:
             release_memory(maker.manager.device)  # what an error left there
             self._note(f"Item {index:,} failed: {row.reason}")
-        if self.teller:
-            self.teller.finished_item(self.known.look(), row.seconds)
+        if self.reporter:
+            self.reporter.finished_item(self.known.look(), row.seconds)
 
     def _item_error(self, item: BatchItem, error: Exception) -> None:
         """An error that is no answer to an item's settings may be the device's: several in a row end the batch."""
@@ -252,10 +254,10 @@ class BatchRun:
         return found.lost
 
     def _compared(self, number: int) -> None:
-        if self.teller:
-            self.teller.progress(f"Comparing what is made with its record: {number:,} images.")
+        if self.reporter:
+            self.reporter.progress(f"Comparing what is made with its record: {number:,} images.")
 
-    def _finish(self, maker: PictureMaker, ledger: Ledger) -> BatchEnding:
+    def _finish(self, maker: PictureMaker, ledger: Ledger) -> BatchEnd:
         """The first process waits until all have made theirs, and writes what comes out."""
         while self.share.is_first and self.known.look() < self.plan.num_items:
             self._state("running", "The other processes are still at work.")
@@ -334,12 +336,12 @@ class BatchRun:
                 raise CancelledError("Stopped while the disk was full.")
 
     def _state(self, state: RunState, message: str = "") -> None:
-        if self.teller:
-            self.teller.state(state, message)
+        if self.reporter:
+            self.reporter.state(state, message)
 
     def _note(self, message: str) -> None:
-        if self.teller:
-            self.teller.note(message)
+        if self.reporter:
+            self.reporter.note(message)
 
 
 def _say_nothing(_: object) -> None:

@@ -11,11 +11,11 @@ from pydantic import Field, TypeAdapter
 from studio.core.results import (
     DeviceCheck,
     EngineFacts,
-    Fact,
     ImagesReport,
     InvalidPicture,
     MemorySample,
     PictureRecord,
+    Record,
     SavedReport,
     ValidPicture,
 )
@@ -25,74 +25,74 @@ from studio.images.comparison import SavedComparison
 Picture = ValidPicture | InvalidPicture
 
 
-class Load(Fact):
+class Load(Record):
     """Load a model, in place of the one before."""
 
     kind: Literal["load"] = "load"
     settings: ModelSettings
 
 
-class Smoke(Fact):
+class Smoke(Record):
     """Run the smoke test."""
 
     kind: Literal["smoke"] = "smoke"
     settings: SmokeSettings
 
 
-class CheckDevice(Fact):
+class CheckDevice(Record):
     """Compare the device with the CPU."""
 
     kind: Literal["check_device"] = "check_device"
 
 
-class Generate(Fact):
+class Generate(Record):
     """Make some pictures."""
 
     kind: Literal["generate"] = "generate"
     settings: ImagesSettings
 
 
-class Compare(Fact):
+class Compare(Record):
     """Make pictures with the LoRAs of two sides."""
 
     kind: Literal["compare"] = "compare"
     settings: CompareSettings
 
 
-class CheckLora(Fact):
+class CheckLora(Record):
     """Read a LoRA of the library against the loaded model, without attaching it."""
 
     kind: Literal["check_lora"] = "check_lora"
     name: str
 
 
-class Cancel(Fact):
+class Cancel(Record):
     """Stop the running task at its next step."""
 
     kind: Literal["cancel"] = "cancel"
 
 
-class Starting(Fact):
+class Starting(Record):
     """The process has the device, and loads torch."""
 
     kind: Literal["starting"] = "starting"
 
 
-class Waiting(Fact):
+class Waiting(Record):
     """Another process has the device."""
 
     kind: Literal["waiting"] = "waiting"
     owner: str
 
 
-class Loading(Fact):
+class Loading(Record):
     """A model is being loaded."""
 
     kind: Literal["loading"] = "loading"
     model: str
 
 
-class Downloading(Fact):
+class Downloading(Record):
     """A model is on its way: bytes of all its files together."""
 
     kind: Literal["downloading"] = "downloading"
@@ -102,7 +102,7 @@ class Downloading(Fact):
     elapsed_seconds: float
 
 
-class Loaded(Fact):
+class Loaded(Record):
     """A model is loaded.
 
     `tokenizer_file` is the model's tokenizer as one JSON file, so that the page can count tokens without torch.
@@ -113,7 +113,7 @@ class Loaded(Fact):
     tokenizer_file: Path
 
 
-class Step(Fact):
+class Step(Record):
     """A step of picture `picture` (from 0) is done; `preview_png` is base64, there every few steps."""
 
     kind: Literal["step"] = "step"
@@ -126,14 +126,14 @@ class Step(Fact):
     preview_png: str | None = None
 
 
-class RunNote(Fact):
+class RunNote(Record):
     """What the user should know of the run before it goes on: the memory that a large image takes."""
 
     kind: Literal["run_note"] = "run_note"
     message: str
 
 
-class PictureDone(Fact):
+class PictureDone(Record):
     """A picture is done, valid or not; `folder` is where its file lies."""
 
     kind: Literal["picture_done"] = "picture_done"
@@ -142,28 +142,28 @@ class PictureDone(Fact):
     record: PictureRecord
 
 
-class SmokeDone(Fact):
+class SmokeDone(Record):
     """The smoke test is over: passed, failed or cancelled, as the report says."""
 
     kind: Literal["smoke_done"] = "smoke_done"
     saved: SavedReport
 
 
-class ImagesChanged(Fact):
+class ImagesChanged(Record):
     """A picture of Generate is done, or the run is over, as the report says."""
 
     kind: Literal["images_changed"] = "images_changed"
     report: ImagesReport
 
 
-class ComparisonChanged(Fact):
+class ComparisonChanged(Record):
     """A picture of a comparison is done, or it is over, as the report says."""
 
     kind: Literal["comparison_changed"] = "comparison_changed"
     saved: SavedComparison
 
 
-class LoraChecked(Fact):
+class LoraChecked(Record):
     """Whether a LoRA fits the loaded model: `notes` say how much of it it changes, `problem` why it does not."""
 
     kind: Literal["lora_checked"] = "lora_checked"
@@ -172,28 +172,28 @@ class LoraChecked(Fact):
     problem: str = ""
 
 
-class CheckingDevice(Fact):
+class CheckingDevice(Record):
     """The device check has come to a part of its own; a load makes it first where it was not made yet."""
 
     kind: Literal["checking_device"] = "checking_device"
     part: str
 
 
-class DeviceChecked(Fact):
+class DeviceChecked(Record):
     """The device check is done."""
 
     kind: Literal["device_checked"] = "device_checked"
     check: DeviceCheck
 
 
-class MakingRoom(Fact):
+class MakingRoom(Record):
     """The engine ends, because another process waits for the device; a new one may wait in its turn."""
 
     kind: Literal["making_room"] = "making_room"
     owner: str
 
 
-class Failed(Fact):
+class Failed(Record):
     """A request could not be carried out; `message` is for the user, `facts` are of the model that is still loaded."""
 
     kind: Literal["failed"] = "failed"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image
 
-from studio.core.errors import RunError, StudioError, system_error_sentence
+from studio.core.errors import RunError, StudioError, system_error_message
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
 from studio.core.results import InvalidPicture, ValidPicture
@@ -131,7 +131,7 @@ class EngineProcess:
                 request = self._mailbox.next(timeout=LOOK_FOR_OTHERS_SECONDS)
             except queue.Empty:
                 if other := self._lock.waited_for_by():
-                    self._tell(MakingRoom(owner=str(other)))
+                    self._report(MakingRoom(owner=str(other)))
                     return
                 continue
             if request is None:
@@ -139,10 +139,10 @@ class EngineProcess:
             try:
                 self._carry_out(request)
             except StudioError as error:
-                self._tell(Failed(message=str(error), facts=self._manager.facts))
+                self._report(Failed(message=str(error), facts=self._manager.facts))
             except Exception as error:  # the one boundary of this process: told, logged, and it lives on
                 logging.exception("A request failed")
-                self._tell(Failed(message=system_error_sentence(error), facts=self._manager.facts))
+                self._report(Failed(message=system_error_message(error), facts=self._manager.facts))
 
     def _carry_out(self, request: Request) -> None:
         if isinstance(request, Load):
@@ -162,7 +162,7 @@ class EngineProcess:
         from studio.engine.hub_download import DownloadProgress, DownloadWatcher
 
         def on_progress(progress: DownloadProgress) -> None:
-            self._tell(
+            self._report(
                 Downloading(
                     file=progress.file,
                     done_bytes=progress.done_bytes,
@@ -171,13 +171,13 @@ class EngineProcess:
                 )
             )
 
-        self._tell(Loading(model=request.settings.model))
+        self._report(Loading(model=request.settings.model))
         facts = self._manager.load(
             request.settings,
             progress=DownloadWatcher(on_progress, self._mailbox.cancelled),
-            on_check=lambda part: self._tell(CheckingDevice(part=part)),
+            on_check=lambda part: self._report(CheckingDevice(part=part)),
         )
-        self._tell(Loaded(facts=facts, tokenizer_file=self._keep_tokenizer()))
+        self._report(Loaded(facts=facts, tokenizer_file=self._keep_tokenizer()))
 
     def _keep_tokenizer(self) -> Path:
         file = self._user_data.cache / "tokenizer.json"
@@ -188,12 +188,12 @@ class EngineProcess:
         from studio.engine.smoke import SmokeWatcher, run_smoke_test
 
         def on_picture(picture: int, record: ValidPicture | InvalidPicture, folder: Path) -> None:
-            self._tell(PictureDone(picture=picture, record=record, folder=folder))
+            self._report(PictureDone(picture=picture, record=record, folder=folder))
 
         run = self._run_watcher(num_pictures=len(request.settings.prompts))
         watcher = SmokeWatcher(run.on_step, on_picture, run.cancelled)
         saved = run_smoke_test(self._manager, request.settings, outputs=self._user_data.outputs, watcher=watcher)
-        self._tell(SmokeDone(saved=saved))
+        self._report(SmokeDone(saved=saved))
 
     def _generate(self, request: Generate) -> None:
         from studio.engine.generation import make_images
@@ -204,10 +204,10 @@ class EngineProcess:
             settings,
             outputs=self._user_data.outputs,
             watcher=self._run_watcher(num_pictures=settings.num_images),
-            on_image=lambda report: self._tell(ImagesChanged(report=report)),
+            on_image=lambda report: self._report(ImagesChanged(report=report)),
         )
         if report.cancelled:
-            self._tell(ImagesChanged(report=report))
+            self._report(ImagesChanged(report=report))
 
     def _compare(self, request: Compare) -> None:
         from studio.engine.generation import run_comparison
@@ -218,23 +218,23 @@ class EngineProcess:
             settings,
             outputs=self._user_data.outputs,
             watcher=self._run_watcher(num_pictures=settings.num_pictures),
-            on_change=lambda saved: self._tell(ComparisonChanged(saved=saved)),
+            on_change=lambda saved: self._report(ComparisonChanged(saved=saved)),
         )
 
     def _check_lora(self, request: CheckLora) -> None:
         try:
             lora = self._manager.loras.read(request.name)
         except StudioError as error:
-            self._tell(LoraChecked(name=request.name, problem=str(error)))
+            self._report(LoraChecked(name=request.name, problem=str(error)))
         else:
-            self._tell(LoraChecked(name=request.name, notes=lora.notes))
+            self._report(LoraChecked(name=request.name, notes=lora.notes))
 
     def _run_watcher(self, *, num_pictures: int) -> "RunWatcher":
         from studio.engine.memory import read_memory
         from studio.engine.progress import RunWatcher, StepProgress
 
         def on_step(picture: int, progress: StepProgress) -> None:
-            self._tell(
+            self._report(
                 Step(
                     picture=picture,
                     num_pictures=num_pictures,
@@ -246,14 +246,14 @@ class EngineProcess:
                 )
             )
 
-        return RunWatcher(on_step, self._mailbox.cancelled, lambda note: self._tell(RunNote(message=note)))
+        return RunWatcher(on_step, self._mailbox.cancelled, lambda note: self._report(RunNote(message=note)))
 
     def _check_device(self) -> None:
-        check = self._manager.check_device(lambda part: self._tell(CheckingDevice(part=part)))
-        self._tell(DeviceChecked(check=check))
+        check = self._manager.check_device(lambda part: self._report(CheckingDevice(part=part)))
+        self._report(DeviceChecked(check=check))
 
-    def _tell(self, event: Event) -> None:
-        _tell(self._output, event)
+    def _report(self, event: Event) -> None:
+        _report(self._output, event)
 
 
 def _base64_png(image: Image.Image) -> str:
@@ -262,24 +262,24 @@ def _base64_png(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _tell(output: BinaryIO, event: Event) -> None:
+def _report(output: BinaryIO, event: Event) -> None:
     output.write(to_line(event))
     output.flush()
 
 
 def _take_device(lock: DeviceLock, user_data: UserData, output: BinaryIO) -> None:
     """Wait until no other process has the device or waits for it, and the queue is empty; say which one has it."""
-    told = ""
+    reported = ""
     while True:
         other = lock.waited_for_by()
         if other is None and not _queue_goes_on(user_data) and lock.acquire("LoRA Studio's page"):
             break
         owner = str(other or lock.owner())
-        if owner != told:
-            _tell(output, Waiting(owner=owner))
-            told = owner
+        if owner != reported:
+            _report(output, Waiting(owner=owner))
+            reported = owner
         time.sleep(0.5)
-    _tell(output, Starting())
+    _report(output, Starting())
 
 
 def _queue_goes_on(user_data: UserData) -> bool:

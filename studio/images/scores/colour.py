@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from studio.core.results import Fact
+from studio.core.results import Record
 
 _LEVELS = np.arange(256) / 255
 _LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
@@ -206,7 +206,7 @@ _MAX_PIXELS = 500
 _LIGHTNESS_WEIGHT = np.array([1 / SHADED, 1, 1], np.float32)
 
 
-class ColourScore(Fact):
+class ColourScore(Record):
     """The subject's colour beside the word's.
 
     Attributes:

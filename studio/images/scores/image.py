@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.images.scores.colour import MAX_WORDS, ColourScore, plain_name, rgb_of, score_colour, subject_colour
 from studio.images.scores.likeness import NearestIndex, NearestPicture, describe
 from studio.images.scores.subject import (
@@ -119,7 +119,7 @@ NO_COLOUR_WORD = "The prompt names no colour for its subject."
 MIN_SIDE = 16
 
 
-class PictureScores(Fact):
+class PictureScores(Record):
     """What was measured of a picture; docs/scores.md says how, and within which bounds it can be trusted.
 
     Attributes:

@@ -18,7 +18,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from studio.core.errors import DatasetError, PictureFileError
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.images.decoding import open_rgb
 from studio.images.scores.colour import rgb_to_lab
 from studio.images.scores.subject import Subject, WorkingPicture, find_subject, make_working
@@ -126,14 +126,14 @@ _DEFAULT_SCALES = (25.0, 0.5)
 _NUM_CANDIDATES = 8
 
 
-class Unreadable(Fact):
+class Unreadable(Record):
     """A file that could not be read, and why."""
 
     name: str
     reason: str
 
 
-class NearestPicture(Fact):
+class NearestPicture(Record):
     """The training picture that is nearest to a picture.
 
     Attributes:
@@ -150,7 +150,7 @@ class NearestPicture(Fact):
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class _Index:
     """One view of all pictures: (n, d), scaled so that two at random are about 1 apart; rows without one are inf."""
 
     rows_ND: Floats
@@ -184,8 +184,8 @@ class NearestIndex:
     copy_limit: float
     close_limit: float
     typical: float | None
-    _whole: _Shelf
-    _subject: _Shelf
+    _whole: _Index
+    _subject: _Index
 
     @classmethod
     def build(
@@ -235,13 +235,13 @@ class NearestIndex:
 def _index(
     paths: tuple[Path, ...], unreadable: tuple[Unreadable, ...], descriptors: Sequence[Descriptor]
 ) -> NearestIndex:
-    whole = _shelf([descriptor.whole for descriptor in descriptors])
-    subject = _shelf([descriptor.subject for descriptor in descriptors])
+    whole = _index_of([descriptor.whole for descriptor in descriptors])
+    subject = _index_of([descriptor.subject for descriptor in descriptors])
     copy_limit, close_limit, typical = _calibrate(whole, subject, descriptors)
     return NearestIndex(paths, unreadable, copy_limit, close_limit, typical, whole, subject)
 
 
-def _calibrate(whole: _Shelf, subject: _Shelf, descriptors: Sequence[Descriptor]) -> tuple[float, float, float | None]:
+def _calibrate(whole: _Index, subject: _Index, descriptors: Sequence[Descriptor]) -> tuple[float, float, float | None]:
     """The limits, by how near the training pictures come to each other (leave one out, 400 of them)."""
     if len(descriptors) < 2:
         return COPY_FLOOR, COPY_CEILING, None
@@ -253,7 +253,7 @@ def _calibrate(whole: _Shelf, subject: _Shelf, descriptors: Sequence[Descriptor]
 
 
 def _search(
-    whole: _Shelf, subject: _Shelf, descriptor: Descriptor, *, leave_out: int | None = None
+    whole: _Index, subject: _Index, descriptor: Descriptor, *, leave_out: int | None = None
 ) -> tuple[float, int, bool]:
     best = (float("inf"), 0, False)
     for shelf, view in ((whole, descriptor.whole), (subject, descriptor.subject)):
@@ -271,11 +271,11 @@ def _search(
     return best
 
 
-def _shelf(views: Sequence[View | None]) -> _Shelf:
+def _index_of(views: Sequence[View | None]) -> _Index:
     scales = _measure_scales([view for view in views if view is not None])
     missing_D = np.full(COLOUR_LENGTH + EDGES_LENGTH, np.inf, np.float32)
     rows_ND = np.stack([missing_D if view is None else _row(view, scales) for view in views])
-    return _Shelf(rows_ND, np.einsum("nd,nd->n", rows_ND, rows_ND), scales)
+    return _Index(rows_ND, np.einsum("nd,nd->n", rows_ND, rows_ND), scales)
 
 
 def _row(view: View, scales: tuple[float, float]) -> Floats:

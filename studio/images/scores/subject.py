@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import Field
 from scipy import ndimage
 
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.images.scores.colour import rgb_to_lab
 
 BORDER_SHARE = 6 / 128
@@ -30,7 +30,7 @@ BORDER_SHARE = 6 / 128
 WHITE_LEVEL = 245
 
 
-class Border(Fact):
+class Border(Record):
     """The border of a picture, 4.7 % of its shorter side wide, at least a pixel.
 
     Attributes:
@@ -241,7 +241,7 @@ class Subject:
     reason: str = ""
 
 
-class Centring(Fact):
+class Centring(Record):
     """Where the subject's centroid is from the picture's middle, as shares of the shorter side.
 
     Attributes:
@@ -264,17 +264,17 @@ def find_subject(working: WorkingPicture) -> Subject:
     """
     smooth_HWC = ndimage.gaussian_filter(working.lab_HWC, (_SMOOTHING, _SMOOTHING, 0))
     border_HW = border_mask(*smooth_HWC.shape[:2])
-    far_HW, mask_HW = _tell(smooth_HWC, border_HW, noise=1.0)
+    far_HW, mask_HW = _report(smooth_HWC, border_HW, noise=1.0)
     is_flat = float(smooth_HWC[border_HW].std(axis=0).max()) < FLAT_GROUND
     if is_flat and mask_HW.mean() < MIN_SUBJECT_SHARE:
-        far_HW, mask_HW = _tell(smooth_HWC, border_HW, noise=FLAT_NOISE)
+        far_HW, mask_HW = _report(smooth_HWC, border_HW, noise=FLAT_NOISE)
     if reason := _why_none(mask_HW, border_HW):
         return Subject(None, reason=reason)
     material_HW = mask_HW & far_HW
     return Subject(mask_HW, material_HW if material_HW.sum() >= MIN_MATERIAL * mask_HW.sum() else mask_HW)
 
 
-def _tell(smooth_HWC: NDArray[np.float32], border_HW: Mask, *, noise: float) -> tuple[Mask, Mask]:
+def _report(smooth_HWC: NDArray[np.float32], border_HW: Mask, *, noise: float) -> tuple[Mask, Mask]:
     """(what differs from the ground, the subject): learned from the border, then from all but the subject."""
     far_HW = distance_from_ground(smooth_HWC, border_HW, noise=noise) > MIN_DISTANCE
     mask_HW = _largest_parts(far_HW)

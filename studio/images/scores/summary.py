@@ -6,7 +6,7 @@ From the scores of single pictures to those of a set.
 from collections.abc import Iterable
 from typing import Literal
 
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.core.text import counted
 
 Likeness = Literal["as a copy", "close", "of its own"]
@@ -17,7 +17,7 @@ CENTRED_OFFSET = 0.1
 """Of the shorter side: up to here a subject stands in the middle, by its centroid or by its bounding box."""
 
 
-class Spread(Fact):
+class Spread(Record):
     """Numbers in short; `count` of them, at least one."""
 
     mean: float
@@ -27,7 +27,7 @@ class Spread(Fact):
     count: int
 
 
-class ScoreSummary(Fact):
+class ScoreSummary(Record):
     """The scores of a set of pictures.
 
     Attributes:

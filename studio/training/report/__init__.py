@@ -19,8 +19,8 @@ from studio.training.report.sections import (
     files_section,
     machine_section,
     moment,
+    report_section,
     settings_section,
-    told_section,
 )
 
 MARKDOWN_NAME = "report.md"
@@ -47,7 +47,7 @@ def make_report(facts: RunFacts) -> Report:
         curves_section(facts),
         pictures_section(facts),
         effect_section(facts),
-        told_section(facts),
+        report_section(facts),
         files_section(facts),
         settings_section(facts),
         dataset_section(facts),

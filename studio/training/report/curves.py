@@ -8,15 +8,15 @@ from pathlib import Path, PurePosixPath
 
 from studio.core.text import GIB, counted, gigabytes
 from studio.jobs.events import MemoryEvent
-from studio.training.curves import MOST_POINTS, Chart, Curve, num_above, smoothed
+from studio.training.curves import MAX_POINTS, Chart, Curve, num_above, smoothed
 from studio.training.events import SampleEvent, StepEvent
 from studio.training.report.facts import RunFacts, by_step
 from studio.training.report.parts import Charts, Part, Picture, PictureGroup, Pictures, Section, Table, Words
 from studio.training.report.sections import held_out_rows, spread
 
-MOST_COLUMNS = 8
-MOST_ROWS = 12
-MOST_SMOOTHING = 0.98  # of the past: a mean over about fifty steps
+MAX_COLUMNS = 8
+MAX_ROWS = 12
+MAX_SMOOTHING = 0.98  # of the past: a mean over about fifty steps
 
 
 def curves_section(facts: RunFacts) -> Section:
@@ -25,8 +25,8 @@ def curves_section(facts: RunFacts) -> Section:
     parts: list[Part] = [Charts(tuple(charts))] if charts else [Words("No step and no memory was told yet.")]
     if facts.held_out:
         head = ("Step", "Held-out loss", "Trained loss")
-        caption = "Loss of fixed pictures" + _thinned_words(len(facts.held_out), MOST_ROWS, "look")
-        parts.append(Table(caption, head, held_out_rows(facts.held_out, MOST_ROWS), folded=True))
+        caption = "Loss of fixed pictures" + _thinned_words(len(facts.held_out), MAX_ROWS, "look")
+        parts.append(Table(caption, head, held_out_rows(facts.held_out, MAX_ROWS), folded=True))
     if facts.steps:
         rows = _numbers(facts.steps)
         columns = ("What", "First tenth, mean", "Last tenth, mean", "Least", "Most")
@@ -67,8 +67,8 @@ def _step_charts(facts: RunFacts) -> list[Chart]:
 def _dotted(steps: Sequence[StepEvent], what: str, values: Sequence[float]) -> tuple[Curve, Curve]:
     """Single values as dots, and their running mean."""
     at = [event.step for event in steps]
-    weight = min(MOST_SMOOTHING, max(0.0, 1 - 20 / len(steps)))
-    drawn = f" ({MOST_POINTS} of {len(steps):,} drawn)" if len(steps) > MOST_POINTS else ""
+    weight = min(MAX_SMOOTHING, max(0.0, 1 - 20 / len(steps)))
+    drawn = f" ({MAX_POINTS} of {len(steps):,} drawn)" if len(steps) > MAX_POINTS else ""
     return (
         Curve(f"{what} of a step{drawn}", at, values, "dots"),
         Curve(f"{what}, smoothed", at, smoothed(values, weight), "main"),
@@ -87,15 +87,17 @@ def _noted(chart: Chart) -> Chart:
 
 
 def _memory_chart(facts: RunFacts) -> list[Chart]:
-    told = [(at, e) for at, e in zip(facts.worked_at, facts.events, strict=True) if isinstance(e, MemoryEvent)]
-    if not told:
+    reported = [(at, e) for at, e in zip(facts.worked_at, facts.events, strict=True) if isinstance(e, MemoryEvent)]
+    if not reported:
         return []
     unit, seconds = next(
-        (unit for unit in (("hours", 3600), ("minutes", 60)) if told[-1][0] >= 2 * unit[1]), ("seconds", 1)
+        (unit for unit in (("hours", 3600), ("minutes", 60)) if reported[-1][0] >= 2 * unit[1]), ("seconds", 1)
     )
-    times = [at / seconds for at, _ in told]
-    curves = [Curve("process", times, [event.process_bytes / GIB for _, event in told])]
-    on_accelerator = [(t, e.accelerator_bytes) for t, (_, e) in zip(times, told, strict=True) if e.accelerator_bytes]
+    times = [at / seconds for at, _ in reported]
+    curves = [Curve("process", times, [event.process_bytes / GIB for _, event in reported])]
+    on_accelerator = [
+        (t, e.accelerator_bytes) for t, (_, e) in zip(times, reported, strict=True) if e.accelerator_bytes
+    ]
     if on_accelerator:
         values = [number / GIB for _, number in on_accelerator]
         curves.append(Curve("accelerator", [at for at, _ in on_accelerator], values, "second"))
@@ -124,19 +126,19 @@ def _numbers(steps: Sequence[StepEvent]) -> tuple[tuple[str, ...], ...]:
 
 def pictures_section(facts: RunFacts) -> Section:
     """The base's picture and the LoRA's of each prompt, one column a step."""
-    told = by_step(facts.told(SampleEvent))
+    reported = by_step(facts.reported(SampleEvent))
     title = "Validation pictures"
-    if not told:
+    if not reported:
         return Section(title, (Words("None were made."),))
-    shown = [told[index] for index in spread(len(told), MOST_COLUMNS)]
+    shown = [reported[index] for index in spread(len(reported), MAX_COLUMNS)]
     groups = tuple(_group(facts.run.root, shown, index) for index in range(max(len(e.pictures) for e in shown)))
     parts: list[Part] = [Pictures(tuple(f"Step {event.step:,}" for event in shown), groups)]
-    if len(shown) < len(told):
+    if len(shown) < len(reported):
         left_out = (
-            f"{len(shown)} of {len(told):,} steps with pictures are shown, evenly; all are in the folder samples."
+            f"{len(shown)} of {len(reported):,} steps with pictures are shown, evenly; all are in the folder samples."
         )
         parts.insert(0, Words(left_out))
-    files = tuple((f"{event.step:,}", event.lora) for event in told if event.lora)
+    files = tuple((f"{event.step:,}", event.lora) for event in reported if event.lora)
     parts.append(Table("The LoRA that acted", ("Step", "File"), files, folded=True))
     return Section(title, tuple(parts))
 

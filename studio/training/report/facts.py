@@ -48,25 +48,25 @@ class RunFacts:
     missing: tuple[str, ...]
     read_at: datetime
 
-    def told(self, kind: type[EventT]) -> list[EventT]:
+    def reported(self, kind: type[EventT]) -> list[EventT]:
         """The events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
     @cached_property
     def steps(self) -> list[StepEvent]:
-        return by_step(self.told(StepEvent))
+        return by_step(self.reported(StepEvent))
 
     @cached_property
     def held_out(self) -> list[HeldOutEvent]:
-        return by_step(self.told(HeldOutEvent))
+        return by_step(self.reported(HeldOutEvent))
 
     @cached_property
     def checkpoints(self) -> list[CheckpointEvent]:
-        return by_step(self.told(CheckpointEvent))
+        return by_step(self.reported(CheckpointEvent))
 
     @cached_property
     def memory(self) -> list[MemoryEvent]:
-        return self.told(MemoryEvent)
+        return self.reported(MemoryEvent)
 
     @property
     def name(self) -> str:
@@ -172,10 +172,12 @@ def _settings(run: RunFolder, missing: list[str]) -> TrainingSettings | None:
 
 
 def _status(run: RunFolder, events: Sequence[AnyEvent], missing: list[str]) -> RunStatus:
-    told = [event for event in events if isinstance(event, StateEvent)]
-    from_events = RunStatus(state=told[-1].state, message=told[-1].message) if told else RunStatus(state="new")
+    reported = [event for event in events if isinstance(event, StateEvent)]
+    from_events = (
+        RunStatus(state=reported[-1].state, message=reported[-1].message) if reported else RunStatus(state="new")
+    )
     if not run.status.is_file():
-        if told:
+        if reported:
             missing.append("status.json is not there: the state is the one that was told last.")
         return from_events
     try:

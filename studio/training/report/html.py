@@ -129,7 +129,7 @@ ul { margin: 0 0 12px; padding-left: 20px; }
 _POLICY = (
     "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
-MOST_WIDE_COLUMNS = 6  # more of 160 pixels would not fit into a window of 1,280
+MAX_WIDE_COLUMNS = 6  # more of 160 pixels would not fit into a window of 1,280
 _SIGNS = {"finished": "✓", "failed": "✕", "stopped": "■", "paused": "‖"}
 
 
@@ -221,7 +221,7 @@ def _frame(content: str, label: str) -> str:
 def _pictures(pictures: Pictures) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in pictures.columns)
     groups = "".join(_group(group, len(pictures.columns)) for group in pictures.groups)
-    many = " many" if len(pictures.columns) > MOST_WIDE_COLUMNS else ""
+    many = " many" if len(pictures.columns) > MAX_WIDE_COLUMNS else ""
     table = (
         f'<table class="pictures{many}"><caption>The same prompts and seeds at every step</caption>'
         f"<thead><tr><td></td>{head}</tr></thead>{groups}</table>"

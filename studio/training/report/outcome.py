@@ -53,8 +53,8 @@ def percent(share: float) -> str:
 
 def first_sentences(facts: RunFacts) -> tuple[str, ...]:
     """State, steps and time; what is wrong with the files; which step is proposed; what the losses mean."""
-    problems = facts.told(FinishedEvent)[-1].problems if facts.told(FinishedEvent) else ()
-    proposed = [event.sentence for event in facts.told(ProposalEvent)[-1:]]
+    problems = facts.reported(FinishedEvent)[-1].problems if facts.reported(FinishedEvent) else ()
+    proposed = [event.sentence for event in facts.reported(ProposalEvent)[-1:]]
     return tuple(sentence for sentence in (how_far(facts), *problems, *proposed, *loss_sentences(facts)) if sentence)
 
 

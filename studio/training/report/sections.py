@@ -143,10 +143,10 @@ def spread(number: int, most: int) -> list[int]:
 
 def effect_section(facts: RunFacts) -> Section:
     """How far each group of layers moved, at the last look."""
-    told = by_step(facts.told(EffectEvent))
-    if not told or not told[-1].groups:
+    reported = by_step(facts.reported(EffectEvent))
+    if not reported or not reported[-1].groups:
         return Section("Effect by group of layers", (Words("It was not measured."),))
-    first, last = told[0], told[-1]
+    first, last = reported[0], reported[-1]
     groups = sorted(last.groups.items(), key=lambda item: -item[1])
     most = max(last.groups.values()) or 1.0
     looks = (last,) if first is last else (first, last)
@@ -164,7 +164,7 @@ def _share(value: float | None) -> str:
 
 def files_section(facts: RunFacts) -> Section:
     """What came out, and the checkpoints."""
-    finished = facts.told(FinishedEvent)
+    finished = facts.reported(FinishedEvent)
     parts: list[Part] = []
     if finished:
         rows = tuple((file, _size_of(facts, file)) for file in finished[-1].files)
@@ -203,17 +203,17 @@ def size_words(num_bytes: int) -> str:
     return f"{num_bytes / MEGABYTE:,.1f} MB" if num_bytes < 1000 * MEGABYTE else gigabytes(num_bytes)
 
 
-def told_section(facts: RunFacts) -> Section:
+def report_section(facts: RunFacts) -> Section:
     """Problems and notes, in full."""
     parts: list[Part] = []
-    problems = tuple((f"{p.step:,}", moment(p.at), p.message) for p in facts.told(ProblemEvent))
+    problems = tuple((f"{p.step:,}", moment(p.at), p.message) for p in facts.reported(ProblemEvent))
     if problems:
         parts.append(Table("Problems", ("Step", "When", "What"), problems))
     else:
         parts.append(Words("No problem was told."))
     planned = facts.plan.notes if facts.plan else ()
-    notes = dict.fromkeys((*planned, *(note.message for note in facts.told(NoteEvent))))
-    resumes = [f"Resumed at step {r.step:,} ({moment(r.at)})." for r in facts.told(ResumedEvent)]
+    notes = dict.fromkeys((*planned, *(note.message for note in facts.reported(NoteEvent))))
+    resumes = [f"Resumed at step {r.step:,} ({moment(r.at)})." for r in facts.reported(ResumedEvent)]
     if notes or resumes:
         parts.append(Items((*notes, *resumes)))
     return Section("Problems and notes", tuple(parts))
@@ -231,8 +231,8 @@ def cost_section(facts: RunFacts) -> Section:
         ("A step, slowest", duration_of_step(max(seconds, default=None))),
         ("All steps that count", duration(sum(seconds))),
         ("Pictures learned in a second", _speed(facts)),
-        ("Validation pictures", duration(sum(event.seconds for event in facts.told(SampleEvent)))),
-        ("Checkpoints", duration(sum(event.seconds for event in facts.told(CheckpointEvent)))),
+        ("Validation pictures", duration(sum(event.seconds for event in facts.reported(SampleEvent)))),
+        ("Checkpoints", duration(sum(event.seconds for event in facts.reported(CheckpointEvent)))),
     ]
     least = min((event.system_available_bytes for event in looks), default=None)
     limits = [event.accelerator_limit_bytes for event in looks if event.accelerator_limit_bytes]

@@ -27,7 +27,7 @@ from studio.training.torch.optimizers import RunningMean, load_optimizer_state, 
 from studio.training.torch.patience import Patience
 from studio.training.torch.preparation import Prepared
 from studio.training.torch.processes import Processes
-from studio.training.torch.reporter import Teller, open_boards
+from studio.training.torch.reporter import Reporter, open_boards
 from studio.training.torch.scores import RunScores
 from studio.training.torch.validation import Sampler, ValidationPictures
 
@@ -48,7 +48,7 @@ def make_loop(
     prepared: Prepared,
     processes: Processes,
     *,
-    teller: Teller | None,
+    reporter: Reporter | None,
     stop: Callable[[], bool],
     memory: MemoryWatch,
 ) -> TrainingLoop:
@@ -60,14 +60,14 @@ def make_loop(
     """
     settings = prepared.settings
     store = CheckpointStore(run.checkpoints)
-    state = _make_state(prepared, processes, store.newest(tell=teller.problem if teller else _say_nothing))
+    state = _make_state(prepared, processes, store.newest(report=reporter.problem if reporter else _say_nothing))
     # The optimizer's state is where it belongs already. Moved, AdamW's counts of steps would lie on the GPU, and be
     # fetched from there one by one in each step of a resumed run.
     model, optimizer = processes.accelerator.prepare(prepared.denoiser, state.optimizer, device_placement=[True, False])
-    if teller is not None:
-        _begin_telling(run, prepared, teller, state, read_events(run.events))
-    told = read_events(run.events)  # without what the resume took back
-    patience = Patience(run, teller, stop) if teller is not None else None
+    if reporter is not None:
+        _begin_reporting(run, prepared, reporter, state, read_events(run.events))
+    reported = read_events(run.events)  # without what the resume took back
+    patience = Patience(run, reporter, stop) if reporter is not None else None
     return TrainingLoop(
         run=run,
         settings=settings,
@@ -82,13 +82,13 @@ def make_loop(
         held_out=HeldOutLoss(prepared.data, prepared.maker, batch_size=settings.train_batch_size),
         store=store,
         processes=processes,
-        teller=teller,
+        reporter=reporter,
         memory=memory,
-        metadata=_metadata_of(prepared, told),
-        validation=_make_validation(run, prepared, patience, told) if patience and prepared.generations else None,
+        metadata=_metadata_of(prepared, reported),
+        validation=_make_validation(run, prepared, patience, reported) if patience and prepared.generations else None,
         patience=patience,
         stop_signal=stop,
-        measured_steps={event.step for event in told if isinstance(event, HeldOutEvent)},
+        measured_steps={event.step for event in reported if isinstance(event, HeldOutEvent)},
         saved_step=state.saved_step,
     )
 
@@ -125,18 +125,20 @@ def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint
     return _State(position, optimizer, schedule, means, -1 if checkpoint is None else position.step)
 
 
-def _begin_telling(run: RunFolder, prepared: Prepared, teller: Teller, state: _State, told: list[AnyEvent]) -> None:
+def _begin_reporting(
+    run: RunFolder, prepared: Prepared, reporter: Reporter, state: _State, reported: list[AnyEvent]
+) -> None:
     """Say from where the run goes on: without a checkpoint too, where a kill came before the first one."""
-    goes_on = state.saved_step >= 0 or any(isinstance(event, StepEvent) for event in told)
+    goes_on = state.saved_step >= 0 or any(isinstance(event, StepEvent) for event in reported)
     resumed_from = state.position.step if goes_on else None
     if resumed_from is not None:
-        teller.tell(ResumedEvent(step=resumed_from))
-    teller.boards = open_boards(run.root, run.tensorboard, prepared.settings, resumed_from=resumed_from)
+        reporter.report(ResumedEvent(step=resumed_from))
+    reporter.boards = open_boards(run.root, run.tensorboard, prepared.settings, resumed_from=resumed_from)
 
 
-def _metadata_of(prepared: Prepared, told: list[AnyEvent]) -> Callable[[int], Mapping[str, str]]:
+def _metadata_of(prepared: Prepared, reported: list[AnyEvent]) -> Callable[[int], Mapping[str, str]]:
     """The header of a file at a step; the run began when it first told something."""
-    started_at = told[0].at if told else datetime.now().astimezone()
+    started_at = reported[0].at if reported else datetime.now().astimezone()
 
     def metadata(step: int) -> Mapping[str, str]:
         return file_metadata(
@@ -152,10 +154,10 @@ def _metadata_of(prepared: Prepared, told: list[AnyEvent]) -> Callable[[int], Ma
 
 
 def _make_validation(
-    run: RunFolder, prepared: Prepared, patience: Patience, told: list[AnyEvent]
+    run: RunFolder, prepared: Prepared, patience: Patience, reported: list[AnyEvent]
 ) -> ValidationPictures:
     """What makes and scores pictures, with what was told before a resume."""
-    teller = patience.teller
+    reporter = patience.reporter
 
     def to_end() -> bool:  # neither a signal nor the page's Stop waits for pictures
         return patience.stop_signal() or bool(pending_requests(run) & {"stop", "pause"})
@@ -163,20 +165,20 @@ def _make_validation(
     sampler = Sampler(
         manager=prepared.manager,
         adapters=prepared.adapters,
-        parked=prepared.parked,
+        offloaded=prepared.offloaded,
         run=run,
         settings=prepared.settings,
         generations=prepared.generations,
-        tell_problem=teller.problem,
-        on_picture=teller.picture,
+        report_problem=reporter.problem,
+        on_picture=reporter.picture,
         cancelled=to_end,
     )
     items = [item for item in prepared.data.items if not item.is_prior]
-    scores = RunScores(run.root, items, tell=teller.progress, cancelled=to_end)
-    for event in told:
+    scores = RunScores(run.root, items, report=reporter.progress, cancelled=to_end)
+    for event in reported:
         scores.take_in(event)
-    made = {event.step for event in told if isinstance(event, SampleEvent)}
-    return ValidationPictures(sampler, scores, teller, patience, made)
+    made = {event.step for event in reported if isinstance(event, SampleEvent)}
+    return ValidationPictures(sampler, scores, reporter, patience, made)
 
 
 def _say_nothing(_: object) -> None:

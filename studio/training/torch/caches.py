@@ -23,7 +23,7 @@ from studio.core.files import write_atomically
 from studio.datasets.buckets import Bucket
 from studio.engine.denoise import set_tiling
 from studio.engine.models import Components
-from studio.engine.parking import bit_sum
+from studio.engine.offload import bit_sum
 from studio.images.decoding import open_rgb, read_bytes, read_picture
 from studio.training.torch.data import Box, TrainingItem
 

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 
 from studio.core.errors import TrainingError
 from studio.core.files import sync_folder
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.engine.lora_export import kohya_state
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.loras.keys import layer_name
@@ -87,7 +87,7 @@ class CheckpointStore:
             raise
         return final
 
-    def newest(self, *, tell: Callable[[str], None]) -> Checkpoint | None:
+    def newest(self, *, report: Callable[[str], None]) -> Checkpoint | None:
         """The newest that is whole; None where there is none.
 
         Args:
@@ -102,7 +102,7 @@ class CheckpointStore:
                 return self._read(step)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 aside = self._set_aside(step)
-                tell(
+                report(
                     f"The checkpoint of step {step:,} is damaged ({error}); it was set aside as {aside.name}, and the "
                     "one before it is used."
                 )
@@ -174,7 +174,7 @@ WATCHING_SETTINGS = frozenset(
 )
 
 
-class Position(Fact):
+class Position(Record):
     """Where a checkpoint stands, and what it belongs to."""
 
     step: int

@@ -22,13 +22,13 @@ from studio.core.errors import (
     StudioError,
     TrainingError,
     WeightsFileError,
-    system_error_sentence,
+    system_error_message,
 )
 from studio.core.settings import LoraChoice
 from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
 from studio.engine.lora_file import LoraWeights
 from studio.engine.models import Components
-from studio.engine.parking import all_present
+from studio.engine.offload import all_present
 from studio.images.decoding import open_rgb
 from studio.jobs.folder import RunFolder
 from studio.loras.library import LoraLibrary
@@ -40,7 +40,7 @@ from studio.training.torch.preparation import Prepared
 from studio.training.torch.validation import DTYPES
 
 THUMBNAIL_PIXELS = 256
-MOST_TAGS = 200
+MAX_TAGS = 200
 
 
 def file_metadata(
@@ -145,7 +145,7 @@ def _tags(data: TrainingSet) -> dict[str, int]:
     for item in data.items:
         if not item.is_prior:
             counts.update(part.strip() for part in item.caption.split(",") if part.strip())
-    return dict(counts.most_common(MOST_TAGS))
+    return dict(counts.most_common(MAX_TAGS))
 
 
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"  # no LoRA may be called so: `studio.cli.train`
@@ -264,13 +264,13 @@ def _check_pictures(
     """Which files do not act as the layers in memory do. Where that cannot be seen, why."""
     try:
         reference = in_memory()
-        with prepared.adapters.taken_out(), all_present(prepared.parked):
+        with prepared.adapters.taken_out(), all_present(prepared.offloaded):
             try:
                 found = [_picture_problem(file, reference, prepared, dtype) for file in files]
             finally:
                 prepared.manager.loras.use(())
     except (StudioError, OSError, MemoryError, RuntimeError) as error:  # as at a run's end: memory, mostly
-        sentence = str(error) if isinstance(error, StudioError) else system_error_sentence(error)
+        sentence = str(error) if isinstance(error, StudioError) else system_error_message(error)
         return (f"Whether the files act as the trained layers do could not be checked. {sentence}",)
     return tuple(filter(None, found))
 

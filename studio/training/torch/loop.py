@@ -25,10 +25,10 @@ from studio.training.torch.loss import Denoiser, HeldOutLoss, losses_of
 from studio.training.torch.optimizers import RunningMean, rate_in_use
 from studio.training.torch.patience import Patience
 from studio.training.torch.processes import Processes
-from studio.training.torch.reporter import Teller
+from studio.training.torch.reporter import Reporter
 from studio.training.torch.validation import ValidationPictures
 
-Ending = Literal["finished", "stopped", "paused"]
+ExitOutcome = Literal["finished", "stopped", "paused"]
 EFFECT_STEPS = 50
 DIVERGED = 2.0  # times the loss at the beginning
 NO_EFFECT = 1e-6  # of the weights' length: below it a picture does not change
@@ -55,7 +55,7 @@ class TrainingLoop:
     held_out: HeldOutLoss
     store: CheckpointStore
     processes: Processes
-    teller: Teller | None
+    reporter: Reporter | None
     memory: MemoryWatch
     metadata: Callable[[int], Mapping[str, str]]
     validation: ValidationPictures | None
@@ -66,7 +66,7 @@ class TrainingLoop:
     first_trained_loss: float | None = None
     told_worse: bool = False
 
-    def train(self) -> Ending:
+    def train(self) -> ExitOutcome:
         """Go on from `position` until the last step, or until a stop or a pause is asked for; then save.
 
         A stop while the last pictures are being made is one too: they are made when the run is resumed.
@@ -119,8 +119,8 @@ class TrainingLoop:
             self.means.update(step)
         self.position = self.position.model_copy(update={"step": step, "batches_done": first + accumulation})
         self.memory.read_accelerator()
-        if self.teller is not None:
-            self.teller.tell(
+        if self.reporter is not None:
+            self.reporter.report(
                 StepEvent(
                     step=step,
                     loss=loss,
@@ -205,12 +205,12 @@ class TrainingLoop:
 
     def _measure_held_out(self) -> None:
         step = self.position.step
-        if self.teller is not None and step not in self.measured_steps:
+        if self.reporter is not None and step not in self.measured_steps:
             started = time.perf_counter()
             held_out, trained = self.held_out.measure(self.denoiser)
-            self.teller.between_steps.took("held-out losses", time.perf_counter() - started)
+            self.reporter.between_steps.took("held-out losses", time.perf_counter() - started)
             event = HeldOutEvent(step=step, held_out_loss=held_out, trained_loss=trained)
-            self.teller.tell(event)
+            self.reporter.report(event)
             self.measured_steps.add(step)
             if self.validation is not None and self.validation.scores is not None:
                 self.validation.scores.take_in(event)
@@ -221,20 +221,20 @@ class TrainingLoop:
         """A finite loss that only grows is not learning either: said once."""
         if self.first_trained_loss is None:
             self.first_trained_loss = trained_loss
-        elif trained_loss > DIVERGED * self.first_trained_loss and not self.told_worse and self.teller is not None:
+        elif trained_loss > DIVERGED * self.first_trained_loss and not self.told_worse and self.reporter is not None:
             self.told_worse = True
-            self.teller.problem(
+            self.reporter.problem(
                 f"At step {self.position.step:,} the loss of fixed pictures is {trained_loss:.3g}, where it was "
                 f"{self.first_trained_loss:.3g} before the first step: it unlearns. Lower the learning rate, or alpha."
             )
 
     def _measure_effect(self) -> None:
-        if self.teller is None:
+        if self.reporter is None:
             return
         groups = self.adapters.effects()
-        self.teller.tell(EffectEvent(step=self.position.step, groups=groups))
+        self.reporter.report(EffectEvent(step=self.position.step, groups=groups))
         if max(groups.values()) < NO_EFFECT:
-            self.teller.problem(
+            self.reporter.problem(
                 f"The LoRA has no effect yet at step {self.position.step:,}: it changes the weights by less than "
                 f"{NO_EFFECT:g} of their length. Raise the learning rate."
             )
@@ -255,7 +255,7 @@ class TrainingLoop:
         if self.position.step == self.saved_step:
             return
         states = self.processes.random_states(random_state())
-        if self.teller is not None and self.patience is not None:
+        if self.reporter is not None and self.patience is not None:
             started = time.perf_counter()
             files = pack(
                 self.position,
@@ -270,8 +270,8 @@ class TrainingLoop:
             folder = self.patience.do(lambda: self.store.save(self.position.step, files), step=self.position.step)
             self.store.prune(keep_last=self.settings.keep_checkpoints, keep_every=self.settings.keep_every_steps)
             seconds = time.perf_counter() - started
-            self.teller.between_steps.took("checkpoint", seconds)
-            self.teller.tell(
+            self.reporter.between_steps.took("checkpoint", seconds)
+            self.reporter.report(
                 CheckpointEvent(
                     step=self.position.step,
                     folder=folder.relative_to(self.run.root).as_posix(),
@@ -282,7 +282,7 @@ class TrainingLoop:
         self.saved_step = self.position.step
         self.processes.wait()
 
-    def answer_requests(self) -> Ending | None:
+    def answer_requests(self) -> ExitOutcome | None:
         """Save or sample now where it was asked for; stop or pause where that was. All processes do the same."""
         asked: set[RunRequest] = {"stop"} if self.stop_signal() else set()
         if self.processes.is_main:
@@ -292,8 +292,8 @@ class TrainingLoop:
         if "save" in asked:
             self.save()
         if "sample" in asked:
-            if self.teller is not None and self.validation is None:
-                self.teller.problem("No pictures are made: num_validation_images is 0, or no picture has a caption.")
+            if self.reporter is not None and self.validation is None:
+                self.reporter.problem("No pictures are made: num_validation_images is 0, or no picture has a caption.")
             self._sample(self.position.step)
         if "stop" in asked:
             return "stopped"

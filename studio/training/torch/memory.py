@@ -24,7 +24,7 @@ from studio.training.torch.loss import Denoiser
 SHARE_OF_FREE = 0.8
 # Besides what is kept for backward, backward itself needs room for gradients of activations.
 BACKWARD_FACTOR = 1.25
-LEAST_FREE_TO_MEASURE = 3 * 2**30
+MIN_FREE_TO_MEASURE = 3 * 2**30
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def decide_checkpointing(
         on = settings.gradient_checkpointing == "on"
         return CheckpointingDecision(on, f"Gradient checkpointing is {'on' if on else 'off'}, as you chose.")
     free = free_bytes(device) // num_processes
-    if free < LEAST_FREE_TO_MEASURE:
+    if free < MIN_FREE_TO_MEASURE:
         return CheckpointingDecision(True, f"Gradient checkpointing is on: only {gigabytes(free)} are free.")
     needed = int(kept_bytes_per_picture() * settings.train_batch_size * BACKWARD_FACTOR)
     fits = needed <= free * SHARE_OF_FREE

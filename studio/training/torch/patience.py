@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from studio.core.errors import TrainingError
 from studio.jobs.folder import RunFolder, take_requests
-from studio.training.torch.reporter import Teller
+from studio.training.torch.reporter import Reporter
 
 T = TypeVar("T")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -20,7 +20,7 @@ class Patience:
     """Waits for room on the disk for one run, and says so."""
 
     run: RunFolder
-    teller: Teller
+    reporter: Reporter
     stop_signal: Callable[[], bool]
 
     def do(self, act: Callable[[], T], *, step: int) -> T:
@@ -39,11 +39,11 @@ class Patience:
                     raise
             else:
                 if waiting:
-                    self.teller.state("running", "There is room again; the training goes on.")
+                    self.reporter.state("running", "There is room again; the training goes on.")
                 return result
             if not waiting:
                 waiting = True
-                self.teller.state(
+                self.reporter.state(
                     "waiting",
                     f"The disk is full: step {step:,} cannot be saved. Free some space; the training waits and goes on "
                     "by itself. Nothing is lost while it waits.",

@@ -15,7 +15,7 @@ from studio.core.text import duration, gigabytes
 from studio.datasets.snapshot import Snapshot
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, free_bytes, read_accelerator
-from studio.engine.parking import all_present
+from studio.engine.offload import all_present
 from studio.training.begin import take_snapshot
 from studio.training.plan import Offer, PassFacts, Preflight
 from studio.training.settings import TrainingSettings
@@ -46,7 +46,9 @@ def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
     processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
     # Of a few pictures, nothing can be held out.
     of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
-    prepared = prepare(of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, tell=_no_words)
+    prepared = prepare(
+        of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, report=_no_words
+    )
     whole = make_training_set(data, settings, resolution=prepared.plan.resolution, prior=prior)
     return _forecast(prepared, settings, whole, _measure(prepared), user_data)
 
@@ -113,7 +115,7 @@ def _encoding_seconds(prepared: Prepared) -> float:
     """Of one variant of one picture through the VAE."""
     item, components = prepared.data.items[0], prepared.manager.components
     pixels = crop_to_pixels(read_item(item), item.crops[0], item.bucket, flip=False)
-    with all_present(prepared.parked), torch.inference_mode():
+    with all_present(prepared.offloaded), torch.inference_mode():
         started = time.perf_counter()
         components.vae.encode(pixels.to(components.vae.device, components.vae.dtype))
         synchronize(prepared.manager.device)
@@ -125,7 +127,7 @@ def _picture_seconds(prepared: Prepared) -> float:
     if not prepared.generations:
         return 0.0
     wanted = prepared.generations[0]
-    with all_present(prepared.parked), prepared.adapters.taken_out():
+    with all_present(prepared.offloaded), prepared.adapters.taken_out():
         timings = prepared.manager.generate(wanted.model_copy(update={"num_inference_steps": FEW_STEPS})).timings
     a_step = min(timings.step_seconds)
     return timings.text_seconds + timings.vae_seconds + a_step * wanted.num_inference_steps
@@ -184,7 +186,7 @@ def _disk_bytes(prepared: Prepared, settings: TrainingSettings, *, num_variants:
     assert facts is not None, "prepare loads a model"
     # What is parked has no parameters now: all that were loaded, without the U-Net's own.
     own = sum(p.numel() for p in components.unet.parameters()) - prepared.plan.num_parameters
-    parked = 4 * (facts.parameters - int(own))
+    offloaded = 4 * (facts.parameters - int(own))
     weights = 4 * prepared.plan.num_parameters
     a_checkpoint = weights * (4 if settings.use_ema else 3)  # the optimizer keeps two numbers for each weight
     every = settings.keep_every_steps
@@ -194,7 +196,7 @@ def _disk_bytes(prepared: Prepared, settings: TrainingSettings, *, num_variants:
     return (
         num_variants * latent
         + num_captions * embedding
-        + parked
+        + offloaded
         + num_checkpoints * a_checkpoint
         + num_samples * a_sample
         + 2 * weights

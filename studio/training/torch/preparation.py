@@ -19,7 +19,7 @@ from studio.engine.device import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.lora_file import Lora
 from studio.engine.models import Components
-from studio.engine.parking import ParkedModule
+from studio.engine.offload import OffloadedModule
 from studio.engine.pipeline import PipelineManager
 from studio.images.prompts import take_lora_tags
 from studio.loras.library import LoraLibrary
@@ -58,7 +58,7 @@ class Prepared:
     plan: TrainingPlan
     data: TrainingSet
     manager: PipelineManager
-    parked: tuple[ParkedModule, ...]
+    offloaded: tuple[OffloadedModule, ...]
     adapters: Adapters
     denoiser: Denoiser
     maker: BatchMaker
@@ -73,7 +73,7 @@ def prepare(
     user_data: UserData,
     processes: Processes,
     plan: TrainingPlan | None = None,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Prepared:
     """Load, encode what is not in the cache yet, put the layers in, decide.
@@ -88,7 +88,7 @@ def prepare(
         ModelError, DatasetError, OSError: where model or pictures cannot be read, or the caches cannot be written.
         SettingsError: where the model's scheduler cannot take the steps of validation pictures.
     """
-    manager, facts = _load(settings, processes.device, user_data, tell=tell, cancelled=cancelled)
+    manager, facts = _load(settings, processes.device, user_data, report=report, cancelled=cancelled)
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
     assert_fits(settings, resolution=resolution, device=processes.device, check=facts.device_check)
@@ -105,11 +105,11 @@ def prepare(
         digests,
         user_data=user_data,
         processes=processes,
-        tell=tell,
+        report=report,
         cancelled=cancelled,
     )
     prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
-    parked = _park(settings, components, digests, tagged, user_data=user_data, processes=processes)
+    offloaded = _offload(settings, components, digests, tagged, user_data=user_data, processes=processes)
     adapters, denoiser = _put_layers_in(components, settings, processes)
     maker = BatchMaker(
         training_set,
@@ -125,7 +125,7 @@ def prepare(
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
     _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
     give_back_free_memory()  # what encoding took
-    return Prepared(settings, plan, training_set, manager, parked, adapters, denoiser, maker, generations, check)
+    return Prepared(settings, plan, training_set, manager, offloaded, adapters, denoiser, maker, generations, check)
 
 
 def _images(
@@ -151,10 +151,10 @@ def _load(
     device: torch.device,
     user_data: UserData,
     *,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     cancelled: Callable[[], bool],
 ) -> tuple[PipelineManager, EngineFacts]:
-    tell("Loading the model.")
+    report("Loading the model.")
     manager = PipelineManager(
         device,
         rejected_folder=user_data.rejected,
@@ -163,8 +163,8 @@ def _load(
     )
     facts = manager.load(
         ModelSettings(model=settings.model, prediction_type=settings.prediction_type, tf32=settings.tf32),
-        progress=DownloadWatcher(lambda p: tell(f"Downloading {p.file}: {p.done_bytes:,} bytes."), cancelled),
-        on_check=lambda part: tell(f"Checking the device: {part}."),
+        progress=DownloadWatcher(lambda p: report(f"Downloading {p.file}: {p.done_bytes:,} bytes."), cancelled),
+        on_check=lambda part: report(f"Checking the device: {part}."),
     )
     return manager, facts
 
@@ -231,7 +231,7 @@ def _fill_caches(
     *,
     user_data: UserData,
     processes: Processes,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     cancelled: Callable[[], bool],
 ) -> tuple[LatentCache, TextCache]:
     """Encode what no run before has encoded; every process its share."""
@@ -243,14 +243,14 @@ def _fill_caches(
     for index, item in enumerate(missing):
         if index % processes.count == processes.index:
             latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
-            tell(f"Encoding pictures: {index + 1:,} of {len(missing):,}.")
+            report(f"Encoding pictures: {index + 1:,} of {len(missing):,}.")
         _stop_if(cancelled)
     if not (settings.train_text_encoder or settings.shuffle_caption):
         captions = texts.missing(["", *(item.caption for item in items)])
         for index, caption in enumerate(captions):
             if index % processes.count == processes.index:
                 texts.encode(caption, components)
-                tell(f"Encoding captions: {index + 1:,} of {len(captions):,}.")
+                report(f"Encoding captions: {index + 1:,} of {len(captions):,}.")
             _stop_if(cancelled)
     processes.wait()
     return latents, texts
@@ -261,7 +261,7 @@ def _stop_if(cancelled: Callable[[], bool]) -> None:
         raise CancelledError("Stopped before the first step. What was encoded is kept; resume to go on.")
 
 
-def _park(
+def _offload(
     settings: TrainingSettings,
     components: Components,
     digests: Mapping[str, str],
@@ -269,27 +269,27 @@ def _park(
     *,
     user_data: UserData,
     processes: Processes,
-) -> tuple[ParkedModule, ...]:
+) -> tuple[OffloadedModule, ...]:
     """The VAE leaves memory, and the text encoder where all texts are encoded: not where a prompt's LoRA changes it.
 
     What learns from passes in half precision is rounded to it. Returned is what images need.
     """
     half = processes.half_precision
 
-    def parked(part: nn.Module, name: str, stand_in: torch.dtype | None = None) -> ParkedModule:
+    def offloaded(part: nn.Module, name: str, stand_in: torch.dtype | None = None) -> OffloadedModule:
         file = user_data.cache / "parked" / f"{digests[name]}.safetensors"
-        module = ParkedModule(part, file, stand_in=stand_in)
-        module.park()
+        module = OffloadedModule(part, file, stand_in=stand_in)
+        module.offload()
         return module
 
-    needed = [parked(components.vae, "vae")]
+    needed = [offloaded(components.vae, "vae")]
     if half is not None:
-        needed.append(parked(components.unet, "unet", half))
+        needed.append(offloaded(components.unet, "unet", half))
     is_changed = settings.train_text_encoder or any(lora.text_encoder for lora in tagged)
     if not (is_changed or settings.shuffle_caption):
-        parked(components.text_encoder, "text_encoder")
+        offloaded(components.text_encoder, "text_encoder")
     elif half is not None and settings.train_text_encoder:
-        needed.append(parked(components.text_encoder, "text_encoder", half))
+        needed.append(offloaded(components.text_encoder, "text_encoder", half))
     return tuple(needed)
 
 

@@ -142,7 +142,7 @@ SPEED_STEPS = 20  # the forecast follows the last few steps: a machine that does
 
 
 @dataclass
-class Teller:
+class Reporter:
     """Tells of one run. Any thread may tell of memory; all else comes from the thread that computes."""
 
     run: RunFolder
@@ -164,14 +164,14 @@ class Teller:
         """The run's state from now on; on the disk when this returns, where the disk has room."""
         self._state, self._message = state, message
         self._step = self._step if step is None else step
-        self.tell(StateEvent(state=state, message=message))
+        self.report(StateEvent(state=state, message=message))
         self._write_status()
         print(f"{state}: {message}" if message else state, file=sys.stderr, flush=True)
 
-    def tell(self, event: AnyEvent) -> None:
+    def report(self, event: AnyEvent) -> None:
         """Write an event; numbers go to the boards too."""
         started = time.perf_counter()
-        self._events.tell(event)
+        self._events.report(event)
         if isinstance(event, StepEvent):
             self._step = event.step
             self._seconds = [*self._seconds[-SPEED_STEPS + 1 :], event.seconds]
@@ -183,12 +183,12 @@ class Teller:
 
     def problem(self, message: str) -> None:
         """Something the user should know; the run goes on."""
-        self.tell(ProblemEvent(step=self._step, message=message))
+        self.report(ProblemEvent(step=self._step, message=message))
         print(message, file=sys.stderr, flush=True)
 
     def note(self, message: str) -> None:
         """Something that was decided or done."""
-        self.tell(NoteEvent(message=message))
+        self.report(NoteEvent(message=message))
         print(message, file=sys.stderr, flush=True)
 
     def progress(self, message: str) -> None:

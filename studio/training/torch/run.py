@@ -18,16 +18,16 @@ from studio.core.errors import (
     RunError,
     StudioError,
     TrainingError,
-    error_sentence,
-    system_error_sentence,
+    error_message,
+    system_error_message,
 )
 from studio.core.paths import UserData
 from studio.datasets.snapshot import changed_since, read_snapshot
 from studio.engine.device import pick_device
 from studio.engine.memory import MemoryWatch
-from studio.engine.parking import all_present
+from studio.engine.offload import all_present
 from studio.jobs.device_lock import device_turn
-from studio.jobs.failure import tell_failure
+from studio.jobs.failure import report_failure
 from studio.jobs.folder import RunFolder, read_status, take_requests
 from studio.jobs.stop_signal import StopSignal
 from studio.loras.library import LoraLibrary
@@ -41,13 +41,13 @@ from studio.training.torch.finish import check_picture, finish
 from studio.training.torch.loop import TrainingLoop
 from studio.training.torch.preparation import Prepared, RunData, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
-from studio.training.torch.reporter import BetweenSteps, Teller
+from studio.training.torch.reporter import BetweenSteps, Reporter
 
-RunEnding = Literal["finished", "stopped", "paused"]
+RunEnd = Literal["finished", "stopped", "paused"]
 NO_MEMORY = "There is not enough memory"
 
 
-def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False) -> RunEnding:
+def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False) -> RunEnd:
     """Train a run from where it stands to its end, or to a stop. All processes of a launch call this.
 
     This is the boundary of a training's process: whatever ends it, of any kind, is in the run's status and in its
@@ -67,26 +67,26 @@ def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False
             return _train_to_the_end(run, user_data, is_main=is_main, stop=stop, use_snapshot=use_snapshot)
         except BaseException as error:
             if is_main:
-                tell_failure(run, error, _words_of(error))
+                report_failure(run, error, _words_of(error))
                 _report(run)
             raise
 
 
 def _train_to_the_end(
     run: RunFolder, user_data: UserData, *, is_main: bool, stop: StopSignal, use_snapshot: bool
-) -> RunEnding:
+) -> RunEnd:
     settings = read_run_settings(run)
     if not is_main:
-        return _train(run, settings, user_data, teller=None, stop=stop, use_snapshot=use_snapshot)
-    teller = Teller(run, BetweenSteps.of(settings), os.getpid())
+        return _train(run, settings, user_data, reporter=None, stop=stop, use_snapshot=use_snapshot)
+    reporter = Reporter(run, BetweenSteps.of(settings), os.getpid())
     try:
-        with _device(user_data, run, teller, stop):
-            ending = _train(run, settings, user_data, teller=teller, stop=stop, use_snapshot=use_snapshot)
+        with _device(user_data, run, reporter, stop):
+            ending = _train(run, settings, user_data, reporter=reporter, stop=stop, use_snapshot=use_snapshot)
     except CancelledError as error:
-        teller.state("stopped", str(error))
+        reporter.state("stopped", str(error))
         ending = "stopped"
     finally:
-        teller.close()
+        reporter.close()
     _report(run)
     return ending
 
@@ -96,7 +96,7 @@ def _report(run: RunFolder) -> None:
     try:
         write_report(run)
     except (StudioError, OSError) as error:
-        print(f"The report cannot be written: {error_sentence(error)}", file=sys.stderr, flush=True)
+        print(f"The report cannot be written: {error_message(error)}", file=sys.stderr, flush=True)
 
 
 def _train(
@@ -104,22 +104,22 @@ def _train(
     settings: TrainingSettings,
     user_data: UserData,
     *,
-    teller: Teller | None,
+    reporter: Reporter | None,
     stop: StopSignal,
     use_snapshot: bool,
-) -> RunEnding:
-    prepared, loop = _open(run, settings, user_data, teller=teller, stop=stop, use_snapshot=use_snapshot)
-    if teller is None:
+) -> RunEnd:
+    prepared, loop = _open(run, settings, user_data, reporter=reporter, stop=stop, use_snapshot=use_snapshot)
+    if reporter is None:
         return loop.train()
     with loop.memory:
-        teller.state("running", step=loop.position.step)
+        reporter.state("running", step=loop.position.step)
         ending = loop.train()
         if ending == "finished":
-            problems = _finish(run, prepared, loop, teller, user_data)
-            teller.state("finished", " ".join((f"The LoRA {settings.name} is finished.", *problems)))
+            problems = _finish(run, prepared, loop, reporter, user_data)
+            reporter.state("finished", " ".join((f"The LoRA {settings.name} is finished.", *problems)))
         else:
             words = "It was saved" if loop.position.step else "Nothing was trained yet"
-            teller.state(ending, f"{words} at step {loop.position.step:,}; resume to go on.")
+            reporter.state(ending, f"{words} at step {loop.position.step:,}; resume to go on.")
     return ending
 
 
@@ -131,11 +131,11 @@ def open_loop(run: RunFolder, user_data: UserData) -> Iterator[TrainingLoop]:
         StudioError: as `train_run`.
     """
     settings = read_run_settings(run)
-    teller = Teller(run, BetweenSteps.of(settings), os.getpid())
-    _, loop = _open(run, settings, user_data, teller=teller, stop=StopSignal(), use_snapshot=False)
+    reporter = Reporter(run, BetweenSteps.of(settings), os.getpid())
+    _, loop = _open(run, settings, user_data, reporter=reporter, stop=StopSignal(), use_snapshot=False)
     with loop.memory:
         yield loop
-    teller.close()
+    reporter.close()
 
 
 def _open(
@@ -143,39 +143,41 @@ def _open(
     settings: TrainingSettings,
     user_data: UserData,
     *,
-    teller: Teller | None,
+    reporter: Reporter | None,
     stop: StopSignal,
     use_snapshot: bool,
 ) -> tuple[Prepared, TrainingLoop]:
     """Everything up to the next step."""
     processes = Processes(cpu_only=settings.cpu, mixed_precision=_mixed_precision(settings))
     _assert_shareable(settings, processes)
-    tell = teller.progress if teller else _say_nothing
-    if teller:
-        teller.state("preparing", "Reading the dataset.")
+    report = reporter.progress if reporter else _say_nothing
+    if reporter:
+        reporter.state("preparing", "Reading the dataset.")
     data = _read_data(run, use_snapshot=use_snapshot)
     plan = read_plan(run)
-    prepared = prepare(settings, data, user_data=user_data, processes=processes, plan=plan, tell=tell, cancelled=stop)
-    if plan is None and teller:
+    prepared = prepare(
+        settings, data, user_data=user_data, processes=processes, plan=plan, report=report, cancelled=stop
+    )
+    if plan is None and reporter:
         write_plan(run, prepared.plan)
         for note in prepared.plan.notes:
-            teller.note(note)
-    memory = MemoryWatch(processes.device, teller.tell if teller else _say_nothing)
-    return prepared, make_loop(run, prepared, processes, teller=teller, stop=stop, memory=memory)
+            reporter.note(note)
+    memory = MemoryWatch(processes.device, reporter.report if reporter else _say_nothing)
+    return prepared, make_loop(run, prepared, processes, reporter=reporter, stop=stop, memory=memory)
 
 
 def _finish(
-    run: RunFolder, prepared: Prepared, loop: TrainingLoop, teller: Teller, user_data: UserData
+    run: RunFolder, prepared: Prepared, loop: TrainingLoop, reporter: Reporter, user_data: UserData
 ) -> tuple[str, ...]:
     """Write, keep and check what was trained; what is wrong with it, in sentences."""
-    teller.progress("Writing the LoRA and reading it back.")
+    reporter.progress("Writing the LoRA and reading it back.")
     library = LoraLibrary(user_data.loras)
 
     def in_memory() -> torch.Tensor:
         prepared.denoiser.eval()
         if prepared.settings.train_text_encoder:
             prepared.manager.forget_prompts()  # those of the base
-        with all_present(prepared.parked):
+        with all_present(prepared.offloaded):
             return check_picture(prepared, lora=None)
 
     files = finish(
@@ -188,13 +190,13 @@ def _finish(
         in_memory=None if loop.means is not None else in_memory,
     )
     names = tuple(path.relative_to(run.root).as_posix() for path in files.files)
-    teller.tell(FinishedEvent(files=names, library_name=files.library_name, problems=files.problems))
+    reporter.report(FinishedEvent(files=names, library_name=files.library_name, problems=files.problems))
     for problem in files.problems:
-        teller.problem(problem)
+        reporter.problem(problem)
     for note in files.notes:
-        teller.note(note)
+        reporter.note(note)
     if files.library_name:
-        teller.note(f"The LoRA is in the library as {files.library_name}: choose it on the Inference tab.")
+        reporter.note(f"The LoRA is in the library as {files.library_name}: choose it on the Inference tab.")
     if not files.problems:
         return ()
     again = f"The checkpoint has what was trained: python -m studio train {run.name} writes and checks the files again."
@@ -221,11 +223,11 @@ def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _device(user_data: UserData, run: RunFolder, teller: Teller, stop: StopSignal) -> Iterator[None]:
+def _device(user_data: UserData, run: RunFolder, reporter: Reporter, stop: StopSignal) -> Iterator[None]:
     """The device for this process, waiting for whoever has it."""
 
     def waiting(owner: str) -> None:
-        teller.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
+        reporter.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
 
     def given_up() -> bool:
         return stop() or bool(take_requests(run) & {"stop", "pause"})
@@ -279,7 +281,7 @@ def _words_of(error: BaseException) -> str:
     """Of our errors their own sentence; running out of memory is said with what to lower."""
     if isinstance(error, StudioError):
         return str(error)
-    sentence = system_error_sentence(error)
+    sentence = system_error_message(error)
     if sentence.startswith(NO_MEMORY):
         return (
             "There is not enough memory for this training; the last checkpoint is whole. Set gradient_checkpointing "

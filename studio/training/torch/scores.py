@@ -16,7 +16,7 @@ from studio.images.scores.summary import ScoreSummary
 from studio.training.events import (
     AnyEvent,
     HeldOutEvent,
-    NearestTold,
+    NearestReported,
     ProposalEvent,
     ReferenceEvent,
     SampleEvent,
@@ -26,7 +26,7 @@ from studio.training.proposal import CheckpointPoint, propose_checkpoint
 from studio.training.torch.data import TrainingItem
 
 WHITE_SHARE = 0.5  # of a dataset's borders: from there on white grounds are what it teaches
-MOST_REFERENCES = 64  # pictures of the dataset that are scored beside those that were made
+MAX_REFERENCES = 64  # pictures of the dataset that are scored beside those that were made
 
 
 @dataclass
@@ -44,7 +44,7 @@ class RunScores:
 
     root: Path
     items: Sequence[TrainingItem]
-    tell: Callable[[str], None] = lambda words: None
+    report: Callable[[str], None] = lambda words: None
     cancelled: Callable[[], bool] = lambda: False
     points: dict[int, CheckpointPoint] = field(default_factory=dict)
     files: dict[int, str] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class RunScores:
             step=event.step,
             scores=summarise_scores(list(filter(None, scores))),
             base=self._base,
-            nearest=tuple(map(self._nearest_told, scores)),
+            nearest=tuple(map(self._nearest_reported, scores)),
         )
 
     def reference(self) -> ReferenceEvent:
@@ -120,7 +120,7 @@ class RunScores:
         Raises:
             GenerationCancelledError: where `cancelled` said so.
         """
-        chosen = self.items[:: max(1, len(self.items) // MOST_REFERENCES)][:MOST_REFERENCES]
+        chosen = self.items[:: max(1, len(self.items) // MAX_REFERENCES)][:MAX_REFERENCES]
         scores: list[PictureScores] = []
         for number, item in enumerate(chosen):
             self._go_on(f"Scoring the dataset's own pictures: {number:,} of {len(chosen):,}.")
@@ -144,12 +144,12 @@ class RunScores:
             scores.append(score_picture(picture, prompt=prompt, nearest=self._nearest()))
         return scores
 
-    def _nearest_told(self, scores: PictureScores | None) -> NearestTold | None:
+    def _nearest_reported(self, scores: PictureScores | None) -> NearestReported | None:
         nearest = scores.nearest if scores else None
         if nearest is None:
             return None
         key = next(item.key for item in self.items if item.path == nearest.path)
-        return NearestTold(key=key, distance=nearest.distance, likeness=nearest.likeness, mirrored=nearest.mirrored)
+        return NearestReported(key=key, distance=nearest.distance, likeness=nearest.likeness, mirrored=nearest.mirrored)
 
     def look_at_training_pictures(self) -> None:
         """Build the index of them, once: about 25 ms each.
@@ -173,4 +173,4 @@ class RunScores:
     def _go_on(self, words: str) -> None:
         if self.cancelled():
             raise GenerationCancelledError("Stopped while pictures were scored.")
-        self.tell(words)
+        self.report(words)

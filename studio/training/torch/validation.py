@@ -22,13 +22,13 @@ from studio.core.errors import (
     LoraError,
     PictureFileError,
     StudioError,
-    error_sentence,
+    error_message,
 )
 from studio.core.settings import SEED_MAX, GenerationSettings, LoraChoice
 from studio.engine.device import release_memory
 from studio.engine.lora_export import write_kohya
 from studio.engine.lora_file import LoraWeights
-from studio.engine.parking import ParkedModule, all_present
+from studio.engine.offload import OffloadedModule, all_present
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.engine.progress import Watcher
 from studio.images.files import is_whole_png, read_picture_text, save_picture
@@ -39,7 +39,7 @@ from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.data import TrainingSet
 from studio.training.torch.patience import Patience
-from studio.training.torch.reporter import Teller
+from studio.training.torch.reporter import Reporter
 from studio.training.torch.scores import RunScores
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -108,11 +108,11 @@ class Sampler:
 
     manager: PipelineManager
     adapters: Adapters
-    parked: tuple[ParkedModule, ...]
+    offloaded: tuple[OffloadedModule, ...]
     run: RunFolder
     settings: TrainingSettings
     generations: tuple[GenerationSettings, ...]
-    tell_problem: Callable[[str], None]
+    report_problem: Callable[[str], None]
     on_picture: Callable[[int, str, np.ndarray], None]
     cancelled: Callable[[], bool] = lambda: False
     _base: Pictures | None = field(default=None)
@@ -149,7 +149,7 @@ class Sampler:
     @contextmanager
     def _bare_model(self) -> Iterator[None]:
         """The model without the layers that learn; what is drawn by chance here changes nothing of the training."""
-        with torch.random.fork_rng(devices=[]), all_present(self.parked), self.adapters.taken_out():
+        with torch.random.fork_rng(devices=[]), all_present(self.offloaded), self.adapters.taken_out():
             try:
                 yield
             finally:
@@ -201,9 +201,9 @@ class Sampler:
         except CancelledError:
             raise
         except (StudioError, ValueError, MemoryError, RuntimeError) as error:
-            words = f"{name} cannot be made. {error_sentence(error)}"
+            words = f"{name} cannot be made. {error_message(error)}"
         release_memory(self.manager.device)
-        self.tell_problem(words)
+        self.report_problem(words)
         return None
 
     def _relative(self, file: Path) -> str:
@@ -231,7 +231,7 @@ class ValidationPictures:
 
     sampler: Sampler
     scores: RunScores | None
-    teller: Teller
+    reporter: Reporter
     patience: Patience
     made: set[int]
 
@@ -257,27 +257,27 @@ class ValidationPictures:
         unscored = self.scores.unscored() if self.scores is not None else []
         if not unscored:
             return
-        self.teller.state("sampling", "Scoring pictures that were made before.", step=at)
+        self.reporter.state("sampling", "Scoring pictures that were made before.", step=at)
         with suppress(GenerationCancelledError):  # a stop again
             for event in unscored:
                 self._score(event)
-        self.teller.state("running", step=at)
+        self.reporter.state("running", step=at)
 
     def is_whole(self, step: int) -> bool:
         """Whether a step's pictures are made, and scored where any are."""
         return step in self.made and (self.scores is None or self.scores.has_scored(step))
 
     def _make(self, step: int, sample: Callable[[], SampleEvent], words: str, *, at: int) -> None:
-        self.teller.state("sampling", words, step=at)
+        self.reporter.state("sampling", words, step=at)
         try:
             event = self.patience.do(sample, step=at)
             self.made.add(step)
-            self.teller.tell(event)
+            self.reporter.report(event)
             # The LoRA's pictures will take as long as the base's.
-            self.teller.between_steps.took("pictures", event.seconds + self._score(event))
+            self.reporter.between_steps.took("pictures", event.seconds + self._score(event))
         except GenerationCancelledError:
             pass  # a stop: pictures or scores are made when the run is resumed
-        self.teller.state("running", step=at)
+        self.reporter.state("running", step=at)
 
     def _score(self, event: SampleEvent) -> float:
         """Measure the pictures, and say which step is proposed so far; the seconds that this will take each time.
@@ -290,19 +290,19 @@ class ValidationPictures:
         self.scores.take_in(event)
         try:
             if not self.scores.knows_reference:
-                self._tell(self.scores, self.scores.reference())
+                self._report(self.scores, self.scores.reference())
             self.scores.look_at_training_pictures()
             started = time.perf_counter()
-            self._tell(self.scores, self.scores.score(event))
+            self._report(self.scores, self.scores.score(event))
         except DatasetError as error:  # the files are gone, as they may be with --use-snapshot
             self.scores = None
-            self.teller.problem(f"Pictures are not scored any longer: {error}")
+            self.reporter.problem(f"Pictures are not scored any longer: {error}")
             return 0.0
         proposal = self.scores.proposal()
         if proposal is not None:
-            self.teller.tell(proposal)
+            self.reporter.report(proposal)
         return time.perf_counter() - started
 
-    def _tell(self, scores: RunScores, event: ReferenceEvent | ScoreEvent) -> None:
+    def _report(self, scores: RunScores, event: ReferenceEvent | ScoreEvent) -> None:
         scores.take_in(event)
-        self.teller.tell(event)
+        self.reporter.report(event)

@@ -15,7 +15,7 @@ from studio.ui.shell.preflight_runner import PreflightState
 
 COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too long for something that follows typing
 READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
-MOST_VALUES = 12
+MAX_VALUES = 12
 
 NO_PLAN = '<p class="quiet">There is no plan yet: what is missing is said below the attributes.</p>'
 EMPTY = (
@@ -63,10 +63,10 @@ def _column_html(column: str, found: Mapping[str, int] | int) -> str:
     if isinstance(found, int):
         rows = f'<tr><td colspan="2">{found:,} different values</td></tr>'
     else:
-        shown = list(found.items())[:MOST_VALUES]
+        shown = list(found.items())[:MAX_VALUES]
         rows = "".join(f'<tr><th scope="row">{escape(value)}</th><td>{number:,}</td></tr>' for value, number in shown)
-        if len(found) > MOST_VALUES:
-            rows += f'<tr><td colspan="2">and {len(found) - MOST_VALUES:,} more</td></tr>'
+        if len(found) > MAX_VALUES:
+            rows += f'<tr><td colspan="2">and {len(found) - MAX_VALUES:,} more</td></tr>'
     return f"<table><caption>{escape(column)}</caption><tbody>{rows}</tbody></table>"
 
 

@@ -9,11 +9,11 @@ import gradio as gr
 from studio.batches.begin import begin_batch, plan_of, read_batch_settings
 from studio.batches.folder import BatchFolder
 from studio.batches.forecast import PlanFacts
-from studio.batches.session import BatchDesk, BatchView, training_side
+from studio.batches.session import BatchSession, BatchView, training_side
 from studio.batches.settings import BatchSettings
-from studio.core.errors import StudioError, system_error_sentence
+from studio.core.errors import StudioError, system_error_message
 from studio.core.settings import parse_settings
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunRequest
 from studio.loras.library import LoraLibrary
 from studio.ui.batches import form as batch_form
@@ -49,8 +49,8 @@ class BatchTab:
 class BatchPage:
     """What the tab of every page is made from; what one page has chosen to show of it is its `Selection`."""
 
-    desk: BatchDesk
-    datasets: DatasetDesk
+    session: BatchSession
+    datasets: DatasetSession
     library: LoraLibrary
     forecast: PreflightRunner
     cpu_only: bool = False
@@ -61,7 +61,7 @@ class BatchPage:
         Raises:
             BatchError: where there is none, or it is gone.
         """
-        return self.desk.batch_named(read_selection(selection).batch)
+        return self.session.batch_named(read_selection(selection).batch)
 
 
 def build() -> BatchTab:
@@ -98,8 +98,8 @@ def wire(
 
     def start(selection: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the form's values
         with toasts():
-            batch = begin_batch(settings_of(values, page), page.desk.user_data)
-            page.desk.queue_batch(batch)
+            batch = begin_batch(settings_of(values, page), page.session.user_data)
+            page.session.queue_batch(batch)
         # What is made is looked at now, no longer what would be.
         return [gr.update(open=False), changed(read_selection(selection), batch=batch.name)]
 
@@ -132,12 +132,12 @@ def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, str]:
         settings = settings_of(values, page)
         if batch_preview.is_too_large_to_follow(settings):
             return batch_preview.LARGE, ""
-        plan = plan_of(settings, page.desk.user_data)
+        plan = plan_of(settings, page.session.user_data)
         facts = PlanFacts.of(plan, counted=plan.num_items <= batch_preview.COUNTED_UP_TO)
     except StudioError as error:
         return batch_preview.NO_PLAN, batch_preview.problem_html(str(error))
     except OSError as error:
-        return batch_preview.NO_PLAN, batch_preview.problem_html(system_error_sentence(error))
+        return batch_preview.NO_PLAN, batch_preview.problem_html(system_error_message(error))
     return batch_preview.preview_html(facts), ""
 
 
@@ -188,19 +188,19 @@ def _wire_batch(
 ) -> None:
     def choose_past(selection: str, event: gr.EventData) -> str:
         with toasts():
-            batch = page.desk.batch_named(str(getattr(event, "name", "")))
+            batch = page.session.batch_named(str(getattr(event, "name", "")))
             return changed(read_selection(selection), batch=batch.name)
 
     def asking(request: RunRequest) -> Callable[[str], None]:
         def act(selection: str) -> None:
             with toasts():
-                page.desk.ask(page.batch_of(selection), request)
+                page.session.ask(page.batch_of(selection), request)
 
         return act
 
     def resume(selection: str) -> None:
         with toasts():
-            page.desk.resume(page.batch_of(selection))
+            page.session.resume(page.batch_of(selection))
 
     def open_dataset(selection: str) -> Any:  # noqa: ANN401 - gradio's update
         with toasts():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from studio.batches.folder import BatchFolder
-from studio.batches.follower import MOST_LATEST, BatchProgress
+from studio.batches.follower import MAX_LATEST, BatchProgress
 from studio.batches.session import BatchView, LatestPicture, PastBatch
 from studio.core.text import counted, duration, escape
 from studio.jobs.folder import RunStatus
@@ -14,7 +14,7 @@ from studio.ui.shell.images import small_picture_url
 from studio.ui.training.view import LOG_LINES, STATE_WORDS, memory_html
 
 LARGE_PIXELS = 1600
-MOST_NOTES = 8
+MAX_NOTES = 8
 
 
 def state_html(view: BatchView) -> str:
@@ -82,18 +82,18 @@ def _bar(status: RunStatus, progress: BatchProgress) -> str:
 def latest_html(pictures: Sequence[LatestPicture], *, more_to_come: bool) -> str:
     """The last pictures, newest first; each tells its item and caption, and opens large. Places are kept for more."""
     places = '<figure aria-hidden="true"><div class="zoom"></div><figcaption>–</figcaption></figure>'
-    shown = "".join(map(_picture, pictures)) + places * ((MOST_LATEST - len(pictures)) * more_to_come)
+    shown = "".join(map(_picture, pictures)) + places * ((MAX_LATEST - len(pictures)) * more_to_come)
     return f'<div class="latest">{shown}</div>'
 
 
 def _picture(picture: LatestPicture) -> str:
     words = f"#{picture.item:,}: {picture.caption}"
     again = f" · try {picture.attempts}" if picture.attempts > 1 else ""
-    told = f"{words} (seed {picture.seed}, {duration(picture.seconds)})"
+    reported = f"{words} (seed {picture.seed}, {duration(picture.seconds)})"
     url = small_picture_url(picture.path)
     shown = f'<img src="{url}" alt="{escape(words)}">' if url else '<span class="quiet">gone</span>'
     return (
-        f'<figure title="{escape(told)}"><button class="zoom" type="button" aria-label="Enlarge {escape(words)}">'
+        f'<figure title="{escape(reported)}"><button class="zoom" type="button" aria-label="Enlarge {escape(words)}">'
         f"{shown}</button><figcaption>#{picture.item:,}{escape(again)}</figcaption></figure>"
     )
 
@@ -134,7 +134,7 @@ def files_html(batch: BatchFolder | None, history: RunHistory | None) -> str:
     """Where everything of a batch lies, and what was said of it besides its state."""
     if batch is None:
         return ""
-    notes = history.notes[-MOST_NOTES:] if history else []
+    notes = history.notes[-MAX_NOTES:] if history else []
     return (
         f'<p class="quiet run-files">Folder: <code class="path">{escape(batch.root)}</code> · its <code>dataset</code> '
         "is an imagefolder: <code>metadata.jsonl</code> has each picture’s caption, columns and settings.</p>"

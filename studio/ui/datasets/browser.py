@@ -9,7 +9,7 @@ import gradio as gr
 from studio.core.settings import parse_settings
 from studio.datasets.query import ANY, SORT_NAMES, STATES, DatasetQuery
 from studio.datasets.report import count_problems
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.ui.datasets.html import grid
 
 MAX_VALUES = 200
@@ -121,11 +121,11 @@ def read_query(values: dict[str, Any]) -> DatasetQuery:
     return parse_settings(DatasetQuery, known)
 
 
-def render_page(desk: DatasetDesk, query: DatasetQuery) -> list[Any]:
+def render_page(session: DatasetSession, query: DatasetQuery) -> list[Any]:
     """The page of rows that the query asks for, and what can be asked for now."""
-    if not desk.is_open:
+    if not session.is_open:
         return [*[gr.skip()] * 7, "", ""]
-    stamp, dataset = desk.stamp, desk.opened
+    stamp, dataset = session.stamp, session.opened
     rows = dataset.rows
     page = dataset.page(query)
     buckets = Counter(filter(None, map(dataset.bucket_words, rows)))
@@ -148,5 +148,5 @@ def render_page(desk: DatasetDesk, query: DatasetQuery) -> list[Any]:
         gr.update(interactive=page.number > 1),
         gr.update(interactive=page.number < page.num_pages),
         words,
-        grid(desk, page, stamp),
+        grid(session, page, stamp),
     ]

@@ -10,7 +10,7 @@ from studio.core.errors import DatasetError, StudioError
 from studio.core.settings import parse_settings
 from studio.core.text import counted, escape
 from studio.datasets.edits import BulkChange, changed_captions, describe
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import read_query
 from studio.ui.datasets.caption_box import SAVED, SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, table, toasts
@@ -80,10 +80,10 @@ def build() -> BulkPanel:
     return BulkPanel(change, preview, apply, words, load, grid, gr.State(""), save)
 
 
-def preview_words(desk: DatasetDesk, query: dict[str, Any], change: dict[str, Any]) -> str:
+def preview_words(session: DatasetSession, query: dict[str, Any], change: dict[str, Any]) -> str:
     """What the change would do: how many captions, and the first of them before and after."""
     try:
-        rows = desk.opened.found(read_query(query))
+        rows = session.opened.found(read_query(query))
         changed = changed_captions(rows, parse_settings(BulkChange, change))
     except StudioError as error:
         return f"<p class='bad'>{escape(error)}</p>"
@@ -95,7 +95,7 @@ def preview_words(desk: DatasetDesk, query: dict[str, Any], change: dict[str, An
     return table(("Picture", "Before", "After"), shown, caption=caption)
 
 
-def apply_change(desk: DatasetDesk, query: dict[str, Any], change: dict[str, Any]) -> int:
+def apply_change(session: DatasetSession, query: dict[str, Any], change: dict[str, Any]) -> int:
     """Change the captions, undone as one; how many.
 
     Raises:
@@ -103,13 +103,13 @@ def apply_change(desk: DatasetDesk, query: dict[str, Any], change: dict[str, Any
         SettingsError: where a field breaks its rule.
     """
     asked = parse_settings(BulkChange, change)
-    changed = changed_captions(desk.opened.found(read_query(query)), asked)
+    changed = changed_captions(session.opened.found(read_query(query)), asked)
     if not changed:
         raise DatasetError("None of the captions would change: nothing was done.")
-    return desk.opened.set_captions(changed, what=describe(asked, len(changed)))
+    return session.opened.set_captions(changed, what=describe(asked, len(changed)))
 
 
-def save_table(desk: DatasetDesk, cells: object) -> int:
+def save_table(session: DatasetSession, cells: object) -> int:
     """Take over the table's captions, undone as one; how many changed.
 
     Raises:
@@ -118,12 +118,12 @@ def save_table(desk: DatasetDesk, cells: object) -> int:
     if not isinstance(cells, list) or not all(isinstance(row, list) and len(row) == 2 for row in cells):
         raise DatasetError("The table must have two columns, picture and caption. Show it again.")
     captions = {str(key): "" if caption is None else str(caption) for key, caption in cells if key}
-    return desk.opened.set_captions(captions, what=f"the table of {len(captions):,} captions")
+    return session.opened.set_captions(captions, what=f"the table of {len(captions):,} captions")
 
 
 def wire(
     panel: BulkPanel,
-    desk: DatasetDesk,
+    session: DatasetSession,
     *,
     query: dict[str, gr.components.Component],
     subject: gr.JSON,
@@ -136,25 +136,25 @@ def wire(
         return {name: values[name] for name in query}, change
 
     def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
-        return preview_words(desk, *split(values))
+        return preview_words(session, *split(values))
 
     def apply(subject: object, **values: Any) -> str:  # noqa: ANN401
         with toasts():
-            desk.opened_as(read_subject(subject).dataset)
-            number = apply_change(desk, *split(values))
+            session.opened_as(read_subject(subject).dataset)
+            number = apply_change(session, *split(values))
         return f"<p class='good'>{counted(number, 'caption')} changed. Undo, beside the picture, takes it back.</p>"
 
     def show_table(**values: Any) -> list[Any]:  # noqa: ANN401
         with toasts():
-            opened = desk.opened
+            opened = session.opened
             rows = opened.page(read_query(values)).rows
         cells = [[row.key, row.caption] for row in rows]
         return [gr.update(value=cells, visible=True), opened.name, gr.update(interactive=True)]
 
     def save(cells: object, table_of: str) -> str:
         with toasts():
-            desk.opened_as(table_of)
-            number = save_table(desk, cells)
+            session.opened_as(table_of)
+            number = save_table(session, cells)
         return f"<p class='good'>{counted(number, 'caption')} of the table changed.</p>"
 
     both = {**query, **panel.change}

@@ -11,10 +11,10 @@ from typing import Any
 import gradio as gr
 from pydantic import TypeAdapter
 
-from studio.core.errors import StudioError, system_error_sentence
+from studio.core.errors import StudioError, system_error_message
 from studio.core.paths import assets_folder
 from studio.datasets.rows import MAX_TOKENS
-from studio.datasets.session import DatasetDesk, Stamp, TypedCaption
+from studio.datasets.session import DatasetSession, Stamp, TypedCaption
 from studio.datasets.source import DatasetRow
 
 # Before a handler of Gradio's runs: the image that the page shows at that moment takes the place of its first input …
@@ -72,30 +72,30 @@ def read_subject(value: object) -> Subject:
     return Subject(str(value.get("dataset", "")), str(value.get("key", "")), value.get("beyond") is True)
 
 
-def show_row(desk: DatasetDesk, asked: Subject, row: DatasetRow | None, stamp: Stamp) -> Any:  # noqa: ANN401 - gradio's update
+def show_row(session: DatasetSession, asked: Subject, row: DatasetRow | None, stamp: Stamp) -> Any:  # noqa: ANN401 - gradio's update
     """Tell the script what was rendered; the time makes it another value, so that it hears of each."""
-    known = _known(desk, asked.dataset, row, stamp) if row else {"dataset": asked.dataset, "key": asked.key}
+    known = _known(session, asked.dataset, row, stamp) if row else {"dataset": asked.dataset, "key": asked.key}
     return gr.update(row={**known, "gone": row is None, "at": time.monotonic_ns()})
 
 
-def save_all(desk: DatasetDesk, typed: tuple[TypedCaption, ...]) -> Answer:
+def save_all(session: DatasetSession, typed: tuple[TypedCaption, ...]) -> Answer:
     """Save captions one by one; each is either saved or refused with a sentence."""
     saved, refused = [], []
     for caption in typed:
         try:
-            row, stamp = desk.save_caption(caption)
+            row, stamp = session.save_caption(caption)
         except (StudioError, OSError) as error:
-            sentence = str(error) if isinstance(error, StudioError) else system_error_sentence(error)
+            sentence = str(error) if isinstance(error, StudioError) else system_error_message(error)
             which = caption.model_dump(include={"dataset", "key", "number"})
             refused.append({**which, "sentence": sentence})
         else:
-            saved.append({**_known(desk, caption.dataset, row, stamp), "number": caption.number})
+            saved.append({**_known(session, caption.dataset, row, stamp), "number": caption.number})
     return {"saved": saved, "refused": refused}
 
 
-def _known(desk: DatasetDesk, dataset: str, row: DatasetRow, stamp: Stamp) -> Answer:
+def _known(session: DatasetSession, dataset: str, row: DatasetRow, stamp: Stamp) -> Answer:
     """An image's caption, and the words below it: `14 of 75 tokens · from styles.csv row 3`."""
-    tokens = desk.count_tokens(row.caption)
+    tokens = session.count_tokens(row.caption)
     over = f", the last {tokens - MAX_TOKENS} are not read" if tokens > MAX_TOKENS else ""
     origin = f" · from {row.caption_from}" if row.caption_from else ""
     return {
@@ -108,10 +108,10 @@ def _known(desk: DatasetDesk, dataset: str, row: DatasetRow, stamp: Stamp) -> An
     }
 
 
-def saver(desk: DatasetDesk) -> Callable[[list[dict[str, Any]]], Answer]:
+def saver(session: DatasetSession) -> Callable[[list[dict[str, Any]]], Answer]:
     """What the script asks to have captions saved."""
 
     def save_captions(captions: list[dict[str, Any]]) -> Answer:
-        return save_all(desk, _TYPED.validate_python(captions))
+        return save_all(session, _TYPED.validate_python(captions))
 
     return save_captions

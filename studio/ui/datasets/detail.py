@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from studio.datasets.buckets import BucketFit, assign_bucket
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.datasets.source import DatasetRow
 from studio.ui.datasets import caption_box
 from studio.ui.datasets.caption_box import Subject, show_row
@@ -100,34 +100,34 @@ def build() -> Detail:
     )
 
 
-def render_row(desk: DatasetDesk, asked: Subject, *, shown_file: str) -> list[Any]:
+def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> list[Any]:
     """Everything of the image that the page shows; of none where it is not there, or not in the open dataset.
 
     Args:
         shown_file: what the page's large picture is of; it is not sent again where that is the same.
     """
-    stamp = desk.stamp
-    row = find_row(desk, asked)
-    told = show_row(desk, asked, row, stamp)
+    stamp = session.stamp
+    row = find_row(session, asked)
+    reported = show_row(session, asked, row, stamp)
     if row is None:
-        return [told, "", _NOTHING, "", *_render_buttons(desk, None)]
-    fit = fit_of(desk, row)
-    file = _file_of(desk, row)
-    picture = gr.skip() if file == shown_file else large_picture(desk, row, fit)
-    return [told, file, picture, facts_line(row, fit), *_render_buttons(desk, row)]
+        return [reported, "", _NOTHING, "", *_render_buttons(session, None)]
+    fit = fit_of(session, row)
+    file = _file_of(session, row)
+    picture = gr.skip() if file == shown_file else large_picture(session, row, fit)
+    return [reported, file, picture, facts_line(row, fit), *_render_buttons(session, row)]
 
 
-def _file_of(desk: DatasetDesk, row: DatasetRow) -> str:
+def _file_of(session: DatasetSession, row: DatasetRow) -> str:
     """Which file, in which state and cut how, a large picture is of."""
-    recipe = desk.opened.recipe
+    recipe = session.opened.recipe
     checked = row.facts.sha256 if row.facts else "not checked"
     return f"{row.path} {checked} {recipe.resolution} {recipe.background}"
 
 
-def _render_buttons(desk: DatasetDesk, row: DatasetRow | None) -> list[Any]:
+def _render_buttons(session: DatasetSession, row: DatasetRow | None) -> list[Any]:
     """Problems, and what can be done now. What has a key of its own is always offered: the page may be ahead of us."""
     remedies = {remedy for problem in row.problems for remedy in problem.remedies} if row else set()
-    undo, redo = (desk.opened.next_undo, desk.opened.next_redo) if desk.is_open else ("", "")
+    undo, redo = (session.opened.next_undo, session.opened.next_redo) if session.is_open else ("", "")
     return [
         problem_list(row) if row else "",
         "Take back in" if row and row.excluded else "Exclude",
@@ -143,15 +143,20 @@ def _step_words(word: str, what: str) -> str:
     return f"{word}: {what[:28]}{'…' * (len(what) > 28)}" if what else word
 
 
-def fit_of(desk: DatasetDesk, row: DatasetRow) -> BucketFit | None:
+def fit_of(session: DatasetSession, row: DatasetRow) -> BucketFit | None:
     """The bucket of a picture that can be read."""
     if row.facts is None or not row.facts.is_usable:
         return None
-    return assign_bucket(row.facts.width, row.facts.height, desk.opened.buckets)
+    return assign_bucket(row.facts.width, row.facts.height, session.opened.buckets)
 
 
-def find_row(desk: DatasetDesk, asked: Subject) -> DatasetRow | None:
+def find_row(session: DatasetSession, asked: Subject) -> DatasetRow | None:
     """The row that a page asks for; None where there is none, or another dataset is open."""
-    if not asked.key or not desk.is_open or desk.opened.name != asked.dataset or not desk.opened.has(asked.key):
+    if (
+        not asked.key
+        or not session.is_open
+        or session.opened.name != asked.dataset
+        or not session.opened.has(asked.key)
+    ):
         return None
-    return desk.opened.row(asked.key)
+    return session.opened.row(asked.key)

@@ -14,7 +14,7 @@ from studio.core.errors import DatasetError
 from studio.core.text import counted, escape
 from studio.datasets.export import export_imagefolder, export_kohya, export_zip, write_sidecars
 from studio.datasets.library import SNAPSHOT
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.ui.datasets.caption_box import SAVED
 from studio.ui.shell.parts import QUIET, toasts
@@ -66,13 +66,13 @@ def build() -> ExportBox:
     return ExportBox(choice, folder, export, words, file, sure, sidecars)
 
 
-def wire(box: ExportBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], None]) -> None:
+def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons."""
 
     def export(title: str, folder: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008 - gradio's way
         with toasts():
             place, snapshot = export_dataset(
-                desk,
+                session,
                 FORMATS.get(title, "snapshot"),
                 folder.strip(),
                 progress=lambda done, total: progress((done, total), desc="Writing", unit="pictures"),
@@ -83,12 +83,12 @@ def wire(box: ExportBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
 
     def write() -> list[Any]:
         with toasts():
-            written = write_sidecars(desk.opened)
+            written = write_sidecars(session.opened)
         words = f"<p class='good'>{counted(written.num_written, 'caption')} written beside the pictures.</p>"
-        if written.leftovers:
-            first = written.leftovers[0]
+        if written.skipped_files:
+            first = written.skipped_files[0]
             words += (
-                f"<p class='bad'>{counted(len(written.leftovers), 'caption')} could not be written: "
+                f"<p class='bad'>{counted(len(written.skipped_files), 'caption')} could not be written: "
                 f"{escape(first.name)}: {escape(first.problem.sentence)}</p>"
             )
         return [words, False]
@@ -116,7 +116,7 @@ def downloadable(file: Path) -> str:
 
 
 def export_dataset(
-    desk: DatasetDesk, kind: str, folder: str, *, progress: Callable[[int, int], None]
+    session: DatasetSession, kind: str, folder: str, *, progress: Callable[[int, int], None]
 ) -> tuple[Path, Snapshot]:
     """Write the open dataset in one format; where it lies now, and what is in it.
 
@@ -124,7 +124,7 @@ def export_dataset(
         DatasetError: where it is still being checked, has no picture to train on, or the folder is not empty.
         OSError: where the disk is full.
     """
-    dataset = desk.opened
+    dataset = session.opened
     if dataset.progress.running:
         raise DatasetError("The pictures are still being checked. Export when that is done.")
     snapshot = make_snapshot(dataset.name, dataset.recipe, dataset.rows)

@@ -7,13 +7,13 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from studio.batches.provenance import read_lineage
+from studio.batches.provenance import read_provenance
 from studio.core.errors import PictureFileError
 from studio.core.text import counted, escape
 from studio.datasets.buckets import BucketFit
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.query import RowPage
-from studio.datasets.session import DatasetDesk, DeskView, Stamp
+from studio.datasets.session import DatasetSession, SessionView, Stamp
 from studio.datasets.source import DatasetRow
 from studio.images.decoding import open_rgb
 from studio.images.records import Problem
@@ -26,32 +26,34 @@ SIGNS = {"reject": "✗", "convert": "↻", "note": "!"}
 SIGN_WORDS = {"reject": "must be mended", "convert": "read with a conversion", "note": "worth knowing"}
 
 
-def thumbnail_url(desk: DatasetDesk, row: DatasetRow) -> str:
+def thumbnail_url(session: DatasetSession, row: DatasetRow) -> str:
     """Where the page finds a row's thumbnail; "" where there is none (not checked yet, or not a picture)."""
     if row.facts is None or not row.facts.is_usable:
         return ""
-    path = thumbnail_path(desk.thumbnails, row.facts.sha256, desk.opened.recipe.background)
+    path = thumbnail_path(session.thumbnails, row.facts.sha256, session.opened.recipe.background)
     return f"gradio_api/file={quote(str(path))}"
 
 
-def grid(desk: DatasetDesk, page: RowPage, stamp: Stamp) -> str:
+def grid(session: DatasetSession, page: RowPage, stamp: Stamp) -> str:
     """Thumbnails as buttons, with whole captions for the page's script, and the images next to them, not shown."""
-    before, after = (_beyond(desk, row) if row else "" for row in (page.before, page.after))
-    thumbs = "".join(_thumb(desk, row) for row in page.rows)
-    told = f'data-dataset="{escape(desk.opened.name)}" data-stamp="{json.dumps(stamp)}"'
-    return f'<div class="thumbs" {told}>{before}{thumbs}{after}</div>'
+    before, after = (_beyond(session, row) if row else "" for row in (page.before, page.after))
+    thumbs = "".join(_thumb(session, row) for row in page.rows)
+    reported = f'data-dataset="{escape(session.opened.name)}" data-stamp="{json.dumps(stamp)}"'
+    return f'<div class="thumbs" {reported}>{before}{thumbs}{after}</div>'
 
 
-def _told(row: DatasetRow) -> str:
+def _reported(row: DatasetRow) -> str:
     return f'data-key="{escape(row.key)}" data-caption="{escape(row.caption)}"'
 
 
-def _beyond(desk: DatasetDesk, row: DatasetRow) -> str:
-    return f'<span class="beyond" hidden {_told(row)} data-thumbnail="{escape(thumbnail_url(desk, row))}"></span>'
+def _beyond(session: DatasetSession, row: DatasetRow) -> str:
+    return (
+        f'<span class="beyond" hidden {_reported(row)} data-thumbnail="{escape(thumbnail_url(session, row))}"></span>'
+    )
 
 
-def _thumb(desk: DatasetDesk, row: DatasetRow) -> str:
-    url = thumbnail_url(desk, row)
+def _thumb(session: DatasetSession, row: DatasetRow) -> str:
+    url = thumbnail_url(session, row)
     worst = worst_problem(row)
     picture = (
         f'<img src="{escape(url)}" alt="" loading="lazy" decoding="async">'
@@ -67,7 +69,7 @@ def _thumb(desk: DatasetDesk, row: DatasetRow) -> str:
     words = f"{row.key}: {row.caption or 'no caption'}"
     kinds = "thumb" + (" out" if row.excluded else "")
     return (
-        f'<button type="button" class="{kinds}" {_told(row)} title="{escape(words[:300])}">'
+        f'<button type="button" class="{kinds}" {_reported(row)} title="{escape(words[:300])}">'
         f'<span class="square">{picture}</span>{badge}'
         f'<span class="words">{escape(row.caption[:90] or "no caption")}</span></button>'
     )
@@ -79,17 +81,17 @@ def worst_problem(row: DatasetRow) -> Problem | None:
     return min(row.problems, key=lambda problem: order[problem.severity], default=None)
 
 
-def summary(desk: DatasetDesk, view: DeskView) -> str:
+def summary(session: DatasetSession, view: SessionView) -> str:
     """One line: how many there are, will be trained on, need attention; a bar while they are being checked."""
     if not view.name:
         return ""
-    dataset = desk.opened
+    dataset = session.opened
     rows = dataset.rows
     used = sum(row.is_used for row in rows)
     broken = sum(row.is_rejected and not row.excluded for row in rows)
     excluded = sum(row.excluded for row in rows)
     captions = sum(bool(row.caption) for row in rows)
-    lost = sum(leftover.problem.severity == "reject" for leftover in dataset.leftovers)
+    lost = sum(skipped_file.problem.severity == "reject" for skipped_file in dataset.skipped_files)
     parts = [
         f"<b>{counted(len(rows), 'picture')}</b>",
         counted(captions, "caption"),
@@ -112,19 +114,19 @@ def summary(desk: DatasetDesk, view: DeskView) -> str:
         )
         parts.append(f"checking: {progress.num_checked:,} of {progress.num_pictures:,}")
     problem = f'<p class="problem" role="alert">{escape(progress.problem)}</p>' if progress and progress.problem else ""
-    lineage = read_lineage(Path(dataset.recipe.source))
-    origin = f'<p class="quiet origin">{escape(lineage.sentence)}</p>' if lineage else ""
+    provenance = read_provenance(Path(dataset.recipe.source))
+    origin = f'<p class="quiet origin">{escape(provenance.sentence)}</p>' if provenance else ""
     return f'{problem}<p class="summary">{" · ".join(parts)}</p>{origin}{bar}'
 
 
-def large_picture(desk: DatasetDesk, row: DatasetRow, fit: BucketFit | None) -> str:
+def large_picture(session: DatasetSession, row: DatasetRow, fit: BucketFit | None) -> str:
     """The picture as training reads it, with the part that its bucket keeps; it opens larger when pressed."""
     if row.facts is None:
         return '<div class="shown"><span class="sign" aria-hidden="true">…</span><span>not checked yet</span></div>'
     if not row.facts.is_usable or fit is None:
         return '<div class="shown"><span class="sign" aria-hidden="true">✗</span><span>cannot be shown</span></div>'
     try:
-        image = open_rgb(row.path, background=desk.opened.recipe.background)
+        image = open_rgb(row.path, background=session.opened.recipe.background)
     except PictureFileError as error:
         return f'<div class="shown"><span class="sign" aria-hidden="true">✗</span><span>{escape(error)}</span></div>'
     left, top, right, bottom = fit.crop

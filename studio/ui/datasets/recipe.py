@@ -13,7 +13,7 @@ from studio.core.text import counted, escape
 from studio.datasets.captions import check_template, fill_template
 from studio.datasets.recipe import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
 from studio.datasets.rows import take_rows
-from studio.datasets.session import DatasetDesk, DeskView
+from studio.datasets.session import DatasetSession, SessionView
 from studio.ui.datasets.caption_box import SAVED
 from studio.ui.shell.parts import QUIET, Update, table, toasts
 
@@ -139,17 +139,17 @@ def _dropdown(name: str, choices: list[tuple[str, str]], value: str, field: Any,
     )
 
 
-def render(desk: DatasetDesk, view: DeskView) -> dict[str, Update]:
+def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
     """Which layout was recognised, and what was counted in it."""
-    return {"dataset-layout-words": layout_words(desk) if view.name else ""}
+    return {"dataset-layout-words": layout_words(session) if view.name else ""}
 
 
-def layout_words(desk: DatasetDesk) -> str:
+def layout_words(session: DatasetSession) -> str:
     """`Fashion products: 60 pictures, 60 captions, 60 pairs; left over: nothing.`"""
-    dataset = desk.opened
+    dataset = session.opened
     reading = dataset.reading
     captions = sum(picture.caption is not None for picture in reading.pictures)
-    others = Counter(leftover.problem.code for leftover in dataset.leftovers)
+    others = Counter(skipped_file.problem.code for skipped_file in dataset.skipped_files)
     left = ", ".join(f"{number:,} {escape(code)}" for code, number in others.most_common()) or "nothing"
     lone = len(reading.pictures) - captions
     fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
@@ -163,11 +163,11 @@ def layout_words(desk: DatasetDesk) -> str:
     )
 
 
-def fill(desk: DatasetDesk) -> list[Any]:
+def fill(session: DatasetSession) -> list[Any]:
     """The open dataset's recipe in the form, with the choices that it has; in the order of `RecipeBox.form`."""
-    if not desk.is_open:
+    if not session.is_open:
         return [gr.skip()] * 10
-    recipe, reading = desk.opened.recipe, desk.opened.reading
+    recipe, reading = session.opened.recipe, session.opened.reading
     columns = [(name, name) for name in reading.columns]
     first = recipe.rows[0] if recipe.rows else None
     layout = recipe.layout
@@ -177,7 +177,9 @@ def fill(desk: DatasetDesk) -> list[Any]:
         gr.update(choices=[(RECOGNISED, RECOGNISED), *columns], value=layout.image_column or RECOGNISED),
         gr.update(choices=[(RECOGNISED, RECOGNISED), *columns], value=layout.caption_column or RECOGNISED),
         gr.update(choices=[(NONE, NONE), *columns], value=first.column if first else NONE),
-        gr.update(choices=values_of(desk, first.column if first else NONE), value=list(first.values) if first else []),
+        gr.update(
+            choices=values_of(session, first.column if first else NONE), value=list(first.values) if first else []
+        ),
         recipe.template or "",
         recipe.default_caption,
         recipe.background,
@@ -185,15 +187,15 @@ def fill(desk: DatasetDesk) -> list[Any]:
     ]
 
 
-def values_of(desk: DatasetDesk, column: str) -> list[tuple[str, str]]:
+def values_of(session: DatasetSession, column: str) -> list[tuple[str, str]]:
     """The values of a column with how often each occurs, most first."""
-    if not desk.is_open or column not in desk.opened.reading.columns:
+    if not session.is_open or column not in session.opened.reading.columns:
         return []
-    counts = Counter(picture.attributes.get(column, "") for picture in desk.opened.reading.pictures)
+    counts = Counter(picture.attributes.get(column, "") for picture in session.opened.reading.pictures)
     return [(f"{value or 'empty'} ({number:,})", value) for value, number in counts.most_common(MAX_VALUES)]
 
 
-def read_recipe(desk: DatasetDesk, values: dict[str, Any]) -> DatasetRecipe:
+def read_recipe(session: DatasetSession, values: dict[str, Any]) -> DatasetRecipe:
     """The form as a recipe of the open dataset.
 
     Raises:
@@ -209,12 +211,12 @@ def read_recipe(desk: DatasetDesk, values: dict[str, Any]) -> DatasetRecipe:
     if values["row_column"] not in (None, "", NONE) and values["row_values"]:
         rows = ({"column": values["row_column"], "values": tuple(values["row_values"])},)
     template = str(values["template"] or "").strip() or None
-    if template and desk.opened.reading.columns:
-        check_template(template, desk.opened.reading.columns)
+    if template and session.opened.reading.columns:
+        check_template(template, session.opened.reading.columns)
     return parse_settings(
         DatasetRecipe,
         {
-            "source": desk.opened.recipe.source,
+            "source": session.opened.recipe.source,
             "layout": parse_settings(LayoutChoice, chosen),
             "rows": tuple(parse_settings(RowChoice, row) for row in rows),
             "template": template,
@@ -225,13 +227,13 @@ def read_recipe(desk: DatasetDesk, values: dict[str, Any]) -> DatasetRecipe:
     )
 
 
-def preview_words(desk: DatasetDesk, values: dict[str, Any]) -> str:
+def preview_words(session: DatasetSession, values: dict[str, Any]) -> str:
     """What the form would make of the first rows."""
-    if not desk.is_open:
+    if not session.is_open:
         return ""
     try:
-        recipe = read_recipe(desk, values)
-        taken = take_rows(desk.opened.reading.pictures, recipe)
+        recipe = read_recipe(session, values)
+        taken = take_rows(session.opened.reading.pictures, recipe)
         rows = [
             (
                 picture.key,
@@ -253,22 +255,22 @@ def _hex(colour: str) -> str:
     return colour.lower()
 
 
-def wire(box: RecipeBox, desk: DatasetDesk, *, version: gr.Textbox, then_refresh: Callable[[Any], None]) -> None:
+def wire(box: RecipeBox, session: DatasetSession, *, version: gr.Textbox, then_refresh: Callable[[Any], None]) -> None:
     """Connect the form."""
 
     def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
-        return preview_words(desk, values)
+        return preview_words(session, values)
 
     def apply(filled: str, **values: Any) -> None:  # noqa: ANN401 - the controls' values
         with toasts():
-            if filled != desk.view.version.partition("-")[0]:
+            if filled != session.view.version.partition("-")[0]:
                 raise DatasetError("The dataset was opened anew meanwhile. Look at this form again, then apply it.")
-            desk.change_recipe(read_recipe(desk, values))
+            session.change_recipe(read_recipe(session, values))
 
     def fill_new(version: str, before: str) -> list[Any]:
         """Where another dataset, or the same in another way, was opened: the number before the dash says so."""
         opened = version.partition("-")[0]
-        return [gr.skip()] * 11 if opened == before else [*fill(desk), opened]
+        return [gr.skip()] * 11 if opened == before else [*fill(session), opened]
 
     filled = gr.Textbox(visible=False)
     form = list(box.form.values())
@@ -276,7 +278,7 @@ def wire(box: RecipeBox, desk: DatasetDesk, *, version: gr.Textbox, then_refresh
         preview, inputs_kwargs=box.form, outputs=box.preview, **QUIET
     )
     box.row_column.input(
-        lambda column: gr.update(choices=values_of(desk, column), value=[]), box.row_column, box.row_values, **QUIET
+        lambda column: gr.update(choices=values_of(session, column), value=[]), box.row_column, box.row_values, **QUIET
     )
     for control in (box.template, box.row_values, box.row_column):
         control.change(preview, inputs_kwargs=box.form, outputs=box.preview, trigger_mode="always_last", **QUIET)

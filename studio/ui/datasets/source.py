@@ -9,10 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.errors import DatasetError, StudioError, system_error_sentence
+from studio.core.errors import DatasetError, StudioError, system_error_message
 from studio.core.paths import assets_folder
 from studio.core.text import counted, escape
-from studio.datasets.session import DatasetDesk, DeskView
+from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.upload import DroppedFile
 from studio.ui.shell.parts import QUIET, Update, toasts
 
@@ -79,26 +79,26 @@ def build() -> SourceBox:
     return SourceBox(drop, path, opener, names, demo, problem)
 
 
-def render(desk: DatasetDesk, view: DeskView) -> dict[str, Update]:
+def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
     """The list of datasets, and why one could not be opened."""
     problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
     return {
-        "dataset-names": gr.update(choices=desk.library.names(), value=view.name or None),
+        "dataset-names": gr.update(choices=session.library.names(), value=view.name or None),
         "dataset-problem": gr.update(value=problem, visible=bool(problem)),
     }
 
 
-def wire(box: SourceBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], None]) -> None:
+def wire(box: SourceBox, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect every way to open a dataset."""
 
     def take(event: gr.EventData) -> Any:  # noqa: ANN401 - gradio's update
         try:
             files = dropped_files(event._data)
-            opened = desk.open_dropped(files, uploads=Path(os.environ["GRADIO_TEMP_DIR"]))
+            opened = session.open_dropped(files, uploads=Path(os.environ["GRADIO_TEMP_DIR"]))
         except StudioError as error:
             return _outcome(str(error), "bad")
         except OSError as error:
-            return _outcome(system_error_sentence(error), "bad")
+            return _outcome(system_error_message(error), "bad")
         words = f"{counted(len(opened.reading.pictures), 'picture')} in the dataset {opened.name}."
         if opened.not_taken:
             words += f" {counted(len(opened.not_taken), 'file')} not taken: the doctor names them."
@@ -106,16 +106,16 @@ def wire(box: SourceBox, desk: DatasetDesk, *, then_refresh: Callable[[Any], Non
 
     def open_path(path: str) -> None:
         with toasts():
-            desk.open_folder(path)
+            session.open_folder(path)
 
     def open_name(name: str | None) -> None:
         with toasts():
-            if name and not (desk.is_open and name == desk.opened.name):
-                desk.open_name(name)
+            if name and not (session.is_open and name == session.opened.name):
+                session.open_name(name)
 
     def open_demo() -> None:
         with toasts():
-            desk.open_folder(str(assets_folder() / DEMO_DATASET), resolution=DEMO_RESOLUTION)
+            session.open_folder(str(assets_folder() / DEMO_DATASET), resolution=DEMO_RESOLUTION)
 
     then_refresh(box.drop.upload(take, None, box.drop, **QUIET))
     then_refresh(box.open.click(open_path, box.path, **QUIET))

@@ -11,15 +11,15 @@ from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.jobs.listing import JobLine
 from studio.loras.library import LoraLibrary
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 from studio.ui.inference import compare as compare_mode
 from studio.ui.inference import generate as generate_mode
 from studio.ui.inference import history as history_panel
 from studio.ui.inference import loras as lora_panel
 from studio.ui.inference import model as model_box
 from studio.ui.inference import smoke as smoke_mode
-from studio.ui.shell import taken_box
-from studio.ui.shell.ahead import JobsAhead
+from studio.ui.shell import device_busy_box
+from studio.ui.shell.blocking_jobs import BlockingJobs
 from studio.ui.shell.parts import QUIET, Update
 
 
@@ -27,7 +27,7 @@ from studio.ui.shell.parts import QUIET, Update
 class InferenceTab:
     """The tab's modes and sections."""
 
-    taken: taken_box.TakenBox
+    taken: device_busy_box.DeviceBusyBox
     smoke: smoke_mode.SmokeMode
     generate: generate_mode.GenerateMode
     generate_tab: gr.Tab
@@ -47,7 +47,7 @@ class InferenceTab:
 def build() -> InferenceTab:
     """Lay the tab out."""
     start = gr.Button("Start the engine", elem_id="start-engine", visible=False, variant="primary")
-    taken = taken_box.build()
+    taken = device_busy_box.build()
     with gr.Tabs(elem_id="modes"):
         with gr.Tab("Smoke test", id="smoke-test"):
             smoke = smoke_mode.build()
@@ -63,11 +63,13 @@ def build() -> InferenceTab:
     return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, model, start)
 
 
-def render(view: EngineView, library: LoraLibrary, jobs: Sequence[JobLine], ahead: JobsAhead) -> dict[str, Update]:
+def render(
+    view: EngineView, library: LoraLibrary, jobs: Sequence[JobLine], blocking_jobs: BlockingJobs
+) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
     names = library.names()
     return {
-        **taken_box.render(view, jobs, ahead),
+        **device_busy_box.render(view, jobs, blocking_jobs),
         **smoke_mode.render(view),
         **generate_mode.render(view, names),
         **history_panel.render(view),
@@ -81,14 +83,14 @@ def render(view: EngineView, library: LoraLibrary, jobs: Sequence[JobLine], ahea
 def wire(
     tab: InferenceTab,
     engine: EngineClient,
-    trainings: TrainingDesk,
-    ahead: JobsAhead,
+    trainings: TrainingSession,
+    blocking_jobs: BlockingJobs,
     *,
     then_refresh: Callable[[Any], None],
 ) -> None:
     """Connect every mode and section."""
     user_data = trainings.user_data
-    taken_box.wire(tab.taken, engine, ahead, trainings.jobs, then_refresh=then_refresh)
+    device_busy_box.wire(tab.taken, engine, blocking_jobs, trainings.jobs, then_refresh=then_refresh)
     smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
     generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
     history_panel.wire(tab.history, user_data, form=tab.generate.form)

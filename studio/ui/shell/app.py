@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.batches.folder import BatchFolder
-from studio.batches.session import BatchDesk
+from studio.batches.session import BatchSession
 from studio.core.paths import UserData
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.jobs.folder import RunFolder
 from studio.loras.library import LoraLibrary
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 from studio.ui.batches import tab as batch_tab
 from studio.ui.datasets import tab as dataset_tab
 from studio.ui.inference import tab as inference_tab
-from studio.ui.shell.ahead import JobsAhead
+from studio.ui.shell.blocking_jobs import BlockingJobs
 from studio.ui.shell.parts import live_html
 from studio.ui.shell.polling import JOBS_POLL_SECONDS, POLL_SECONDS, PageNow, Polling
 from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
@@ -27,20 +27,20 @@ from studio.ui.training.page import TrainingPage
 
 
 @dataclass(frozen=True)
-class Desks:
+class Sessions:
     """What the page shows, and what it asks."""
 
     engine: EngineClient
-    datasets: DatasetDesk
+    datasets: DatasetSession
     training: TrainingPage
     batches: batch_tab.BatchPage
     library: LoraLibrary
-    ahead: JobsAhead
+    blocking_jobs: BlockingJobs
 
     def now(self, selection: Selection) -> PageNow:
         """Every part of a page of that selection as it should be now, and when it will be another."""
         view = self.engine.view
-        runs, made = self.training.desk.view(selection.run), self.batches.desk.view(selection.batch)
+        runs, made = self.training.session.view(selection.run), self.batches.session.view(selection.batch)
         shown = selection.model_copy(
             update={
                 "run": _shown(selection.run, runs.run, runs.names),
@@ -60,7 +60,7 @@ class Desks:
             "status-memory": memory_words(view),
             "status-jobs": jobs_words(runs.jobs),
             "status-activity": activity_words(view, owner_is_told=job_runs),
-            **inference_tab.render(view, self.library, runs.jobs, self.ahead),
+            **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs),
             **dataset_tab.render(self.datasets),
             **training_tab.render(self.training, runs, shown),
             **batch_tab.render(self.batches, made),
@@ -74,13 +74,15 @@ def _shown(chosen: str, found: RunFolder | BatchFolder | None, names: Sequence[s
 
 
 def build_app(
-    engine: EngineClient, desk: DatasetDesk, trainings: TrainingDesk, user_data: UserData, *, cpu_only: bool
+    engine: EngineClient, session: DatasetSession, trainings: TrainingSession, user_data: UserData, *, cpu_only: bool
 ) -> gr.Blocks:
     """Lay out the page and wire it to the engine, the open dataset, trainings and batches. Nothing is started by it."""
-    library, ahead = LoraLibrary(user_data.loras), JobsAhead(user_data)
-    training = TrainingPage(trainings, desk, PreflightRunner(user_data), cpu_only)
-    batches = batch_tab.BatchPage(BatchDesk(user_data), desk, library, PreflightRunner(user_data, BATCH), cpu_only)
-    desks = Desks(engine, desk, training, batches, library, ahead)
+    library, blocking_jobs = LoraLibrary(user_data.loras), BlockingJobs(user_data)
+    training = TrainingPage(trainings, session, PreflightRunner(user_data), cpu_only)
+    batches = batch_tab.BatchPage(
+        BatchSession(user_data), session, library, PreflightRunner(user_data, BATCH), cpu_only
+    )
+    sessions = Sessions(engine, session, training, batches, library, blocking_jobs)
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
         status = _build_status_line()
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -94,10 +96,10 @@ def build_app(
                 batch_parts = batch_tab.build()
         wake = gr.Button("Refresh", elem_id="wake", visible="hidden")
         shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, **batch_parts.shown}
-        polling = Polling(desks.now, shown)
+        polling = Polling(sessions.now, shown)
         then_refresh = polling.then_refresh
-        inference_tab.wire(tab, engine, trainings, ahead, then_refresh=then_refresh)
-        dataset_tab.wire(datasets, desk, then_refresh=then_refresh)
+        inference_tab.wire(tab, engine, trainings, blocking_jobs, then_refresh=then_refresh)
+        dataset_tab.wire(datasets, session, then_refresh=then_refresh)
         selection = polling.selection
         training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import gradio as gr
 
-from studio.core.errors import StudioError, system_error_sentence
+from studio.core.errors import StudioError, system_error_message
 from studio.core.paths import assets_folder
 from studio.core.text import escape
 
@@ -78,7 +78,7 @@ def toasts() -> Iterator[None]:
     except StudioError as error:
         raise gr.Error(escape(error), duration=8, print_exception=False) from error
     except OSError as error:
-        raise gr.Error(escape(system_error_sentence(error)), duration=8, print_exception=False) from error
+        raise gr.Error(escape(system_error_message(error)), duration=8, print_exception=False) from error
 
 
 # A part's new value or properties, as a gradio event listener returns them: never a component, whose `repr`

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from pydantic import ValidationError
 
-from studio.core.results import Fact
+from studio.core.results import Record
 from studio.ui.training.plot import ALL_STEPS
 
 # The browser's tab keeps it, so that it outlives a reload and a restart of the studio; live.js sends it from there.
@@ -20,14 +20,14 @@ RECALL = f"() => {_KEPT}"
 SEEN_AND_RECALL = f"(seen, selection) => [seen, selection || ({_KEPT})]"
 
 
-class SelectedImage(Fact):
+class SelectedImage(Record):
     """A validation picture of the run that is shown: of which step, and its number among those of the step."""
 
     step: int
     picture: int
 
 
-class Selection(Fact):
+class Selection(Record):
     """The choices of one page.
 
     Attributes:

@@ -22,11 +22,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from studio.core.errors import SettingsError
 from studio.core.paths import UserData, assets_folder
 from studio.core.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.images.prompts import TokenCounter
 from studio.jobs.worker import ensure_worker
-from studio.training.session import TrainingDesk
+from studio.training.session import TrainingSession
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -81,18 +81,18 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     port = choose_port(address, settings.port)
     cache = _prepare_environment(user_data)
     engine = EngineClient(user_data, model=model, cpu_only=settings.cpu)
-    desk = DatasetDesk(user_data, count_tokens=_token_counter(engine))
+    session = DatasetSession(user_data, count_tokens=_token_counter(engine))
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with _past_all_proxies():
-        _launch(engine, desk, user_data, address=address, port=port, logins=logins, cpu_only=settings.cpu)
+        _launch(engine, session, user_data, address=address, port=port, logins=logins, cpu_only=settings.cpu)
     url = f"http://127.0.0.1:{port}"
     others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
     print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
     ensure_worker(user_data)  # jobs that waited when the machine was switched off go on
     engine.start()
-    desk.restore()
+    session.restore()
     if settings.open_browser:
         webbrowser.open(url)
     try:
@@ -100,7 +100,7 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
             pass
     finally:
         print("Stopping.", flush=True)
-        desk.close()
+        session.close()
         engine.stop()
         cache.cleanup()
 
@@ -206,12 +206,12 @@ def _past_all_proxies() -> Iterator[None]:
 
 def _purge(folder: Path) -> None:
     """Remove what studios that no longer run left in the cache (a killed one cannot clean up)."""
-    for leftover in folder.iterdir():
-        pid = leftover.name.partition("-")[0]
+    for skipped_file in folder.iterdir():
+        pid = skipped_file.name.partition("-")[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            for path in sorted(leftover.rglob("*"), reverse=True):
+            for path in sorted(skipped_file.rglob("*"), reverse=True):
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-            leftover.rmdir()
+            skipped_file.rmdir()
 
 
 def _token_counter(engine: EngineClient) -> Callable[[str], int]:
@@ -222,7 +222,7 @@ def _token_counter(engine: EngineClient) -> Callable[[str], int]:
 
 def _launch(
     engine: EngineClient,
-    desk: DatasetDesk,
+    session: DatasetSession,
     user_data: UserData,
     *,
     address: str,
@@ -241,13 +241,13 @@ def _launch(
     from studio.ui.shell.parts import make_theme
     from studio.ui.shell.server import OriginGuard
 
-    trainings = TrainingDesk(user_data)
-    served = [desk.thumbnails, trainings.thumbnails]  # pictures that we encoded ourselves, and nothing else
+    trainings = TrainingSession(user_data)
+    served = [session.thumbnails, trainings.thumbnails]  # pictures that we encoded ourselves, and nothing else
     for folder in served:
         folder.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths(served)
     with server_built_at_launch():
-        app = build_app(engine, desk, trainings, user_data, cpu_only=cpu_only)
+        app = build_app(engine, session, trainings, user_data, cpu_only=cpu_only)
         app.queue(default_concurrency_limit=4, max_size=32)
     look_less_often(app)
     begin_page_with((assets_folder() / "lean_page.js").read_text(encoding="utf-8"))

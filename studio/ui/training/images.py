@@ -9,13 +9,13 @@ from studio.core.errors import DatasetError
 from studio.core.text import counted, escape
 from studio.datasets.snapshot import read_snapshot
 from studio.jobs.folder import RunFolder
-from studio.training.events import NearestTold, SampleEvent
+from studio.training.events import NearestReported, SampleEvent
 from studio.training.follower import RunHistory
 from studio.ui.shell.images import run_thumbnail_url, training_thumbnail_url
 from studio.ui.training.plot import NEAREST, SCORES, ScoreKind, by_step, title_html
 
-MOST_COLUMNS = 6
-MOST_NEAREST = 3
+MAX_COLUMNS = 6
+MAX_NEAREST = 3
 
 # Gradio's HTML takes clicks of its own; which picture was pressed goes with ours.
 PICTURE_CLICKS = """element.addEventListener("click", (event) => {
@@ -43,7 +43,7 @@ def samples_html(run: RunFolder | None, history: RunHistory | None, thumbnails: 
     if run is None or history is None or not history.samples:
         return '<p class="quiet">Pictures of the same prompts and seeds appear here step by step, beside the base.</p>'
     trained = [event for event in looked_at_steps(history) if event.step > 0]
-    shown = spread_out(trained, MOST_COLUMNS)
+    shown = spread_out(trained, MAX_COLUMNS)
     head = "".join(f'<th scope="col">step {event.step:,}</th>' for event in shown)
     last = history.samples[-1]
     rows = "".join(_prompt_row(run, last, shown, index, thumbnails) for index in range(len(last.base)))
@@ -116,17 +116,17 @@ def _score_rows(run: RunFolder, shown: Sequence[SampleEvent], history: RunHistor
 
 def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thumbnails: Thumbnails) -> str:
     """A score of a step; of the likeness to training pictures also which one comes nearest."""
-    told = history.scores.get(step)
-    if told is None:
+    reported = history.scores.get(step)
+    if reported is None:
         return ""
-    words = escape(kind.words(told.scores))
-    found = [nearest for nearest in told.nearest if nearest is not None]
+    words = escape(kind.words(reported.scores))
+    found = [nearest for nearest in reported.nearest if nearest is not None]
     if kind is not NEAREST or not found:
         return words
     return _nearest(run, min(found, key=lambda near: near.distance), words, thumbnails)
 
 
-def _nearest(run: RunFolder, nearest: NearestTold, mean: str, thumbnails: Thumbnails) -> str:
+def _nearest(run: RunFolder, nearest: NearestReported, mean: str, thumbnails: Thumbnails) -> str:
     """The mean distance, and the training picture that comes nearest, small, with its likeness in a word."""
     mirrored = ", mirrored" if nearest.mirrored else ""
     words = f"{nearest.key}: {nearest.likeness}{mirrored}, distance {nearest.distance:.2f}"
@@ -138,19 +138,19 @@ def _nearest(run: RunFolder, nearest: NearestTold, mean: str, thumbnails: Thumbn
 
 def nearest_of_last(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> str:
     """The training pictures that come nearest to those of the last step, which tell whether it learns by heart."""
-    told = [event for event in by_step(history.scores) if event.step > 0] if history else []
-    found = [nearest for nearest in told[-1].nearest if nearest is not None] if told else []
+    reported = [event for event in by_step(history.scores) if event.step > 0] if history else []
+    found = [nearest for nearest in reported[-1].nearest if nearest is not None] if reported else []
     if run is None or not found:
         return ""
-    near = sorted(found, key=lambda nearest: nearest.distance)[:MOST_NEAREST]
+    near = sorted(found, key=lambda nearest: nearest.distance)[:MAX_NEAREST]
     return (
         f'<figure class="chart-figure nearest-figure"><figcaption><b>Nearest training pictures</b> '
-        f'<span class="quiet">at step {told[-1].step:,}</span></figcaption><div>'
+        f'<span class="quiet">at step {reported[-1].step:,}</span></figcaption><div>'
         f"{''.join(_nearest_card(run, nearest, thumbnails) for nearest in near)}</div></figure>"
     )
 
 
-def _nearest_card(run: RunFolder, nearest: NearestTold, thumbnails: Thumbnails) -> str:
+def _nearest_card(run: RunFolder, nearest: NearestReported, thumbnails: Thumbnails) -> str:
     url = training_picture_url(run, nearest.key, thumbnails)
     picture = f'<img src="{escape(url)}" alt="">' if url else ""
     kind = "bad" if nearest.likeness == "as a copy" else "quiet"

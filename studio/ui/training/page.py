@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunFolder
 from studio.training.follower import RunHistory
-from studio.training.session import TrainingDesk, TrainingView
+from studio.training.session import TrainingSession, TrainingView
 from studio.ui.shell.preflight_runner import PreflightRunner
 from studio.ui.shell.selection import Selection, read_selection
 from studio.ui.training.images import Thumbnails
@@ -31,15 +31,15 @@ class TrainingPage:
         plot_of: the plot of a run, so drawn, with those of other runs over it, as it was drawn last.
     """
 
-    desk: TrainingDesk
-    datasets: DatasetDesk
+    session: TrainingSession
+    datasets: DatasetSession
     preflight: PreflightRunner
     cpu_only: bool = False
     plot_of: PlotOf = field(default_factory=_kept_plots)
 
     @property
     def thumbnails(self) -> Thumbnails:
-        return Thumbnails(self.desk.thumbnails, self.datasets.thumbnails)
+        return Thumbnails(self.session.thumbnails, self.datasets.thumbnails)
 
     def run_of(self, selection: str) -> RunFolder:
         """The run that a page shows, which a press on it is about.
@@ -47,11 +47,11 @@ class TrainingPage:
         Raises:
             RunError: where there is none, or it is gone.
         """
-        return self.desk.run_named(read_selection(selection).run)
+        return self.session.run_named(read_selection(selection).run)
 
     def compared_runs(self, selection: Selection, view: TrainingView) -> dict[RunFolder, RunHistory]:
         """The runs to be compared with what they told, but those that are gone or the one that is shown itself."""
         shown = view.run.name if view.run else ""
         names = [name for name in selection.compared if name in view.names and name != shown]
-        runs = [RunFolder(self.desk.user_data.runs / name) for name in names[: len(OVERLAY_STYLES)]]
-        return {run: self.desk.history(run) for run in runs}
+        runs = [RunFolder(self.session.user_data.runs / name) for name in names[: len(OVERLAY_STYLES)]]
+        return {run: self.session.history(run) for run in runs}

@@ -10,7 +10,7 @@ from studio.jobs.folder import BUSY_STATES, RunRequest
 from studio.training.session import TrainingView
 from studio.ui.shell.parts import QUIET, Update, live_html, toasts
 from studio.ui.shell.selection import Selection, select
-from studio.ui.training import closer as training_closer
+from studio.ui.training import image_viewer as training_image_viewer
 from studio.ui.training import images as training_pictures
 from studio.ui.training import plot as training_plot
 from studio.ui.training import queue as training_queue
@@ -42,7 +42,7 @@ class RunPanel:
     log_scale: gr.Checkbox
     overlay: gr.Dropdown
     samples: gr.HTML
-    closer: training_closer.CloserBox
+    image_viewer: training_image_viewer.ImageViewer
     queue: gr.HTML
     shown: dict[str, gr.components.Component]
 
@@ -67,7 +67,7 @@ def build() -> RunPanel:
     for name in ("plot", "differences"):
         live_html(f"training-{name}")
     samples = live_html("training-samples", js_on_load=training_pictures.PICTURE_CLICKS)
-    closer = training_closer.build()
+    image_viewer = training_image_viewer.build()
     for name in ("scores", "notes"):
         live_html(f"training-{name}")
     for name, title in (("effect", "Effect per layer"), ("log", "Log")):
@@ -82,9 +82,9 @@ def build() -> RunPanel:
         **{f"training-{request}": button for request, button in buttons.items()},
         "training-resume": resume,
         **results.shown,
-        **closer.shown,
+        **image_viewer.shown,
     }
-    return RunPanel(run, buttons, resume, results, window, log_scale, overlay, samples, closer, queue, shown)
+    return RunPanel(run, buttons, resume, results, window, log_scale, overlay, samples, image_viewer, queue, shown)
 
 
 def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox, gr.Dropdown]:
@@ -113,10 +113,10 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
     """What every shown part of it should be now."""
     history, run, thumbnails = view.history, view.run, page.thumbnails
     others = page.compared_runs(selection, view)
-    named = {other.name: told for other, told in others.items()}
+    named = {other.name: reported for other, reported in others.items()}
     options = training_plot.PlotOptions(selection.window, selection.log)
     plot = page.plot_of(run.name if run else "", options, tuple(named))
-    closer = training_closer.render(selection.image, view, thumbnails)
+    image_viewer = training_image_viewer.render(selection.image, view, thumbnails)
     working = view.status is not None and view.status.state in BUSY_STATES
     parts: dict[str, Update] = {
         "run": gr.update(choices=list(view.names), value=run.name if run else None),
@@ -137,11 +137,15 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
         "queue": training_queue.queue_html(view.jobs, run.name if run else ""),
         **_button_states(view),
     }
-    tells = _tells(view)
-    parts |= {name: "" for name in PARTS_OF_A_TOLD_RUN if not tells}
-    parts |= {name: gr.update(visible=tells) for name in BOXES_OF_A_TOLD_RUN}
+    reports = _tells(view)
+    parts |= {name: "" for name in PARTS_OF_A_TOLD_RUN if not reports}
+    parts |= {name: gr.update(visible=reports) for name in BOXES_OF_A_TOLD_RUN}
     parts |= {name: gr.update(visible=bool(view.names)) for name in BOXES_OF_ANY_RUN}
-    return {**{f"training-{name}": part for name, part in parts.items()}, **closer, **training_results.render(view)}
+    return {
+        **{f"training-{name}": part for name, part in parts.items()},
+        **image_viewer,
+        **training_results.render(view),
+    }
 
 
 def _tells(view: TrainingView) -> bool:
@@ -174,13 +178,13 @@ def wire(panel: RunPanel, page: TrainingPage, selection: gr.HTML, *, then_refres
     def asking(request: RunRequest) -> Callable[[str], None]:
         def act(selection: str) -> None:
             with toasts():
-                page.desk.ask(page.run_of(selection), request)
+                page.session.ask(page.run_of(selection), request)
 
         return act
 
     def resume(selection: str) -> None:
         with toasts():
-            page.desk.resume(page.run_of(selection))
+            page.session.resume(page.run_of(selection))
 
     chosen = select(panel.run.input, selection, panel.run, change="run: values[0] ?? now.run, image: null")
     then_refresh(chosen)
@@ -191,5 +195,5 @@ def wire(panel: RunPanel, page: TrainingPage, selection: gr.HTML, *, then_refres
     then_refresh(select(panel.log_scale.input, selection, panel.log_scale, change="log: values[0]"))
     # Not `input`: Gradio does not tell of it when all are taken away at once.
     then_refresh(select(panel.overlay.change, selection, panel.overlay, change="compared: values[0] ?? []"))
-    training_closer.wire(panel.closer, panel.samples, page, selection, then_refresh=then_refresh)
+    training_image_viewer.wire(panel.image_viewer, panel.samples, page, selection, then_refresh=then_refresh)
     training_queue.wire(panel.queue, page, selection, then_refresh=then_refresh)

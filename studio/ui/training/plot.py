@@ -20,7 +20,7 @@ from studio.training.follower import RunHistory, StepColumns
 ALL_STEPS = "All steps"
 WINDOWS: Mapping[str, int] = {ALL_STEPS: 0, "Last 1,000": 1000, "Last 200": 200}
 SMOOTHING_STEPS = 20
-MOST_SMOOTHING = 0.98
+MAX_SMOOTHING = 0.98
 DRAWN_POINTS = 600
 HOVER_POINTS = 300
 SMALL_SIZE = (260, 172)
@@ -120,7 +120,7 @@ def _loss_curves(
 
 def smoothed_losses(values: np.ndarray) -> np.ndarray:
     """Mean over about twenty steps, more of long runs."""
-    weight = min(MOST_SMOOTHING, max(0.0, 1 - SMOOTHING_STEPS / max(1, len(values))))
+    weight = min(MAX_SMOOTHING, max(0.0, 1 - SMOOTHING_STEPS / max(1, len(values))))
     return np.array(smoothed(values.tolist(), weight))
 
 

@@ -12,7 +12,7 @@ from studio.training.plan import Offer, Preflight
 from studio.ui.shell.parts import QUIET, Update
 from studio.ui.shell.preflight_runner import PreflightRunner, PreflightState
 
-MOST_OFFERS = 3
+MAX_OFFERS = 3
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def build(check: gr.Button) -> PreflightBox:
     words = gr.HTML(elem_id="preflight-words", padding=False)
     with gr.Column(elem_classes="offers"):
         offers = tuple(
-            gr.Button("", visible=False, size="sm", elem_id=f"preflight-offer-{i}") for i in range(MOST_OFFERS)
+            gr.Button("", visible=False, size="sm", elem_id=f"preflight-offer-{i}") for i in range(MAX_OFFERS)
         )
     return PreflightBox(check, words, offers)
 
@@ -44,9 +44,9 @@ def build(check: gr.Button) -> PreflightBox:
 def render(state: PreflightState) -> dict[str, Update]:
     """What the box shows now."""
     found = read_preflight(state)
-    offers = found.offers[:MOST_OFFERS] if found else ()
+    offers = found.offers[:MAX_OFFERS] if found else ()
     buttons: dict[str, Update] = {}
-    for i in range(MOST_OFFERS):
+    for i in range(MAX_OFFERS):
         shown = i < len(offers)
         buttons[f"preflight-offer-{i}"] = gr.update(visible=shown, value=_offer_words(offers[i]) if shown else "")
     return {"preflight-words": _words(state, found), **buttons}

@@ -113,7 +113,7 @@ def run_of_job(page: TrainingPage, job_id: object) -> str:
     """
     if not isinstance(job_id, int):
         raise RunError(f"There is no job {job_id} in the queue.")
-    return page.desk.queue.job(job_id).run.name
+    return page.session.queue.job(job_id).run.name
 
 
 def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
@@ -125,9 +125,9 @@ def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
     if not isinstance(job_id, int):
         raise RunError(f"There is no job {job_id} in the queue.")
     if act in ("up", "down"):
-        page.desk.move_job(job_id, by=-1 if act == "up" else 1)
+        page.session.move_job(job_id, by=-1 if act == "up" else 1)
     elif act == "remove":
-        job = page.desk.queue.remove(job_id)
+        job = page.session.queue.remove(job_id)
         place = "above" if job.kind == "train" else "on the Batch tab"
         return f"{job.title} is out of the queue. Its run is kept: choose it {place} and press “Resume” to put it back."
     else:

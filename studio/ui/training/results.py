@@ -97,8 +97,8 @@ def wire(
     def send(selection: str) -> list[Any]:
         with toasts():
             run = page.run_of(selection)
-            name = add_to_library(run, page.desk.history(run), LoraLibrary(page.desk.user_data.loras))
-            names = LoraLibrary(page.desk.user_data.loras).names()
+            name = add_to_library(run, page.session.history(run), LoraLibrary(page.session.user_data.loras))
+            names = LoraLibrary(page.session.user_data.loras).names()
             gr.Info(f"{escape(name)} is in the library, and chosen here beside the base: press “Compare”.")
             chosen = gr.update(choices=[BASE, *names], value=name)
             return [gr.update(choices=[BASE, *names], value=BASE), chosen, 1.0]
@@ -140,13 +140,13 @@ def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) ->
     found = lora_to_send(history)
     if found is None:
         raise RunError("There is no LoRA yet: wait for the first pictures, or press “Sample now”.")
-    step, told = found
+    step, reported = found
     try:
-        file: Path = run.file(told)
+        file: Path = run.file(reported)
     except FileNotFoundError:
         file = run.root / "not in the folder"
     if not file.is_file():
-        raise RunError(f"The LoRA of step {step:,} is no longer in {run.root}: {told} is gone.")
+        raise RunError(f"The LoRA of step {step:,} is no longer in {run.root}: {reported} is gone.")
     known = library.name_of_copy(file)
     return known or library.add(file, name=f"{read_run_settings(run).name} step {step}").name
 

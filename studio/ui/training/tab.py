@@ -76,8 +76,8 @@ def wire(
 
     def start(selection: str, **values: Any) -> str:  # noqa: ANN401 - the form's values
         with toasts():
-            run = begin_run(settings_of(values, page), page.desk.user_data)
-            page.desk.queue_run(run)
+            run = begin_run(settings_of(values, page), page.session.user_data)
+            page.session.queue_run(run)
             return changed(read_selection(selection), run=run.name, image=None)
 
     def settings_json(values: dict[str, Any]) -> str:

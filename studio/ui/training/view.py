@@ -179,11 +179,11 @@ def proposal_html(history: RunHistory | None) -> str:
     """Which step is proposed, and why."""
     if history is None or history.proposal is None:
         return ""
-    told = history.proposal
-    sure = "" if told.sure else " Little speaks for it yet."
-    why = told.sentence.removeprefix(f"Step {told.step:,}: ")
+    reported = history.proposal
+    sure = "" if reported.sure else " Little speaks for it yet."
+    why = reported.sentence.removeprefix(f"Step {reported.step:,}: ")
     return (
-        f'<div class="verdict proposal" role="status"><b>Step {told.step:,} is proposed:</b> '
+        f'<div class="verdict proposal" role="status"><b>Step {reported.step:,} is proposed:</b> '
         f"<span>{escape(why + sure)}</span></div>"
     )
 

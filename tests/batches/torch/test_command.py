@@ -150,6 +150,6 @@ def test_what_cannot_be_is_refused_in_a_sentence(
 
 
 def test_every_setting_is_told_with_its_help(tmp_path: Path) -> None:
-    told = batch(tmp_path, "any", "--list-settings").stdout
-    assert "least_whiteness = None" in told
-    assert "Share of the picture's border" in told
+    reported = batch(tmp_path, "any", "--list-settings").stdout
+    assert "least_whiteness = None" in reported
+    assert "Share of the picture's border" in reported

@@ -13,7 +13,7 @@ from PIL import Image
 from studio.batches.folder import BatchFolder
 from studio.batches.outputs import write_shards
 from studio.batches.plan import open_plan
-from studio.batches.provenance import read_lineage
+from studio.batches.provenance import read_provenance
 from studio.batches.torch.image import BATCH_KEY
 from studio.core.settings import LoraChoice
 from studio.datasets.reading import read_source
@@ -62,10 +62,10 @@ def test_a_file_carries_what_is_needed_to_make_it_again(batch: BatchFolder) -> N
     assert text.settings.num_inference_steps == 2
     assert text.settings.loras == (LoraChoice(name="white-ground", strength=0.5),)
     with Image.open(batch.picture(1, "png")) as picture:
-        told = json.loads(picture.info[BATCH_KEY])
-    assert told["attributes"] == {"colour": "red", "type": "sneakers"}
-    assert {check["name"] for check in told["checks"]} == {"latents", "decoded", "picture"}
-    assert not {"made_at", "timings"} & set(told)
+        reported = json.loads(picture.info[BATCH_KEY])
+    assert reported["attributes"] == {"colour": "red", "type": "sneakers"}
+    assert {check["name"] for check in reported["checks"]} == {"latents", "decoded", "picture"}
+    assert not {"made_at", "timings"} & set(reported)
 
 
 @pytest.mark.parametrize("picture_format", ["jpeg", "webp"])
@@ -111,10 +111,10 @@ def test_the_grid_has_a_cell_for_every_pair_of_values(batch: BatchFolder) -> Non
 
 
 def test_the_lineage_says_what_drew_it(batch: BatchFolder) -> None:
-    lineage = read_lineage(batch.dataset)
-    assert lineage is not None
-    assert lineage.sentence.startswith("Synthetic: drawn by shoes-demo with the LoRA white-ground at 0.5 (step 400")
-    assert lineage.plan_sha256 == open_plan(batch.plan).digest
+    provenance = read_provenance(batch.dataset)
+    assert provenance is not None
+    assert provenance.sentence.startswith("Synthetic: drawn by shoes-demo with the LoRA white-ground at 0.5 (step 400")
+    assert provenance.plan_sha256 == open_plan(batch.plan).digest
     assert "synthetic" in (batch.dataset / "README.md").read_text(encoding="utf-8")
 
 

@@ -91,11 +91,11 @@ def test_a_disk_that_keeps_nothing_ends_the_batch_with_a_sentence(
 
 
 def test_comparing_tells_how_far_it_is_and_can_be_stopped(whole: BatchFolder) -> None:
-    told: list[int] = []
-    found = compare_pictures(whole, progress=told.append, cancelled=lambda: False)
-    assert (told, found.lost) == ([1, 2, 3], [])
+    reported: list[int] = []
+    found = compare_pictures(whole, progress=reported.append, cancelled=lambda: False)
+    assert (reported, found.lost) == ([1, 2, 3], [])
     with pytest.raises(CancelledError):
-        compare_pictures(whole, progress=told.append, cancelled=lambda: len(told) == 4)
+        compare_pictures(whole, progress=reported.append, cancelled=lambda: len(reported) == 4)
 
 
 def test_a_stop_while_pictures_are_compared_is_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,10 +36,10 @@ def client(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def test_a_download_is_told_and_loaded_with_its_revision(client: EngineClient) -> None:
-    told: list[EngineView] = []
+    reported: list[EngineView] = []
 
     def loaded(view: EngineView) -> bool:
-        told.append(view)
+        reported.append(view)
         return view.phase == "ready"
 
     client.load(ModelSettings(model=NAME))
@@ -48,7 +48,7 @@ def test_a_download_is_told_and_loaded_with_its_revision(client: EngineClient) -
     assert view.facts is not None
     assert view.facts.model == NAME
     assert len(view.facts.model_revision) == 40
-    assert any(v.download and v.download.total_bytes > 10_000_000 for v in told)
+    assert any(v.download and v.download.total_bytes > 10_000_000 for v in reported)
 
 
 def test_a_name_that_is_not_on_the_hub_leaves_the_model_before_loaded(client: EngineClient) -> None:

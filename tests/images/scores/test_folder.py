@@ -43,12 +43,12 @@ def test_prompts_come_from_the_picture_else_from_the_text_beside(folder: Path) -
 
 
 def test_a_folder_is_scored_and_what_is_broken_is_named(folder: Path) -> None:
-    told = []
-    scores = score_folder(folder, on_picture=lambda number, total: told.append((number, total)))
+    reported = []
+    scores = score_folder(folder, on_picture=lambda number, total: reported.append((number, total)))
     assert [picture.name for picture in scores.pictures] == ["below/blue.png", "red.png", "white.jpg"]
     assert [file.name for file in scores.unreadable] == ["broken.png"]
     assert scores.unreadable[0].reason
-    assert told == [(n, 4) for n in (1, 2, 3, 4)]
+    assert reported == [(n, 4) for n in (1, 2, 3, 4)]
     summary = scores.summary
     assert (summary.num_pictures, summary.num_white, summary.num_without_subject) == (3, 2, 1)
     assert (summary.num_centred, summary.num_named_right, summary.named_right) == (1, 1, 0.5)

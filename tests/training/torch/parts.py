@@ -205,7 +205,7 @@ def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Pa
         held_out=HeldOutLoss(bench.data, bench.maker, batch_size=settings.train_batch_size),
         store=CheckpointStore(folder / "checkpoints"),
         processes=processes,
-        teller=None,
+        reporter=None,
         memory=MemoryWatch(CPU, lambda event: None),
         metadata=lambda step: {},
         validation=None,

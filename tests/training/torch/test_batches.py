@@ -267,7 +267,7 @@ def test_the_prediction_that_is_asked_for_is_trained(
 ) -> None:
     settings = settings_of(prediction_type=asked, targets="attention", resolution=None)
     prepared = prepare(
-        settings, RunData(snapshot), user_data=UserData(tmp_path), processes=processes, tell=lambda words: None
+        settings, RunData(snapshot), user_data=UserData(tmp_path), processes=processes, report=lambda words: None
     )
     assert prepared.maker.noise_scheduler.config.prediction_type == found
     batch = prepared.maker.batch(0)

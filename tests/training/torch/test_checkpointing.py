@@ -126,7 +126,7 @@ def test_a_bigger_batch_needs_more_and_may_turn_it_on(bench: Bench, monkeypatch:
     make_adapters(bench)
     per_picture = kept(bench, side=16)
     free = int(per_picture * BACKWARD_FACTOR / SHARE_OF_FREE * 4)
-    monkeypatch.setattr(checkpointing, "LEAST_FREE_TO_MEASURE", 0)
+    monkeypatch.setattr(checkpointing, "MIN_FREE_TO_MEASURE", 0)
     assert not decide(monkeypatch, free=free + 64, per_picture=per_picture, train_batch_size=4).on
     assert decide(monkeypatch, free=free + 64, per_picture=per_picture, train_batch_size=5).on
 

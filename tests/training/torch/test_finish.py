@@ -23,7 +23,7 @@ tiny_model, place = faults.tiny_model, faults.place
 PICTURES = {"num_validation_images": 1, "validation_inference_steps": 2}
 
 
-def told(run: RunFolder, kind: type[NoteEvent | ProblemEvent]) -> str:
+def reported(run: RunFolder, kind: type[NoteEvent | ProblemEvent]) -> str:
     return " ".join(event.message for event in read_events(run.events) if isinstance(event, kind))
 
 
@@ -41,7 +41,7 @@ def assert_finished_with(words: str, run: RunFolder, place: Place) -> FinishedEv
     assert all((run.root / file).is_file() for file in finished.files)
     assert (place.user_data.loras / f"{finished.library_name}.safetensors").is_file()
     assert words in " ".join(finished.problems)
-    assert words in told(run, ProblemEvent)
+    assert words in reported(run, ProblemEvent)
     status = read_status(run)
     assert status.state == "finished"
     assert words in status.message
@@ -121,7 +121,9 @@ def test_weights_that_float16_cannot_hold_are_stored_in_float32(place: Place, mo
     weights = TrainingLoop.weights
     monkeypatch.setattr(TrainingLoop, "weights", lambda loop: scaled(weights(loop), 1e8))
     assert train_run(run, place.user_data) == "finished"
-    assert "The files are stored in float32. In float16: lora.safetensors does not hold what" in told(run, NoteEvent)
+    assert "The files are stored in float32. In float16: lora.safetensors does not hold what" in reported(
+        run, NoteEvent
+    )
     stored = load_file(run.root / "lora.safetensors")
     assert max(float(tensor.abs().max()) for tensor in stored.values()) > 65504
 
@@ -132,7 +134,7 @@ def test_a_damaged_validation_picture_costs_the_thumbnail_and_nothing_else(place
     for picture in run.samples.rglob("*.png"):
         picture.write_bytes(picture.read_bytes()[:200])
     assert_finishes_without_a_problem(run, place)
-    assert "The file has no thumbnail" in told(run, NoteEvent)
+    assert "The file has no thumbnail" in reported(run, NoteEvent)
 
 
 def test_what_the_library_cannot_take_is_in_the_runs_folder_and_told(

@@ -12,7 +12,7 @@ from torch import nn
 
 from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
-from studio.engine.parking import ParkedModule, all_present
+from studio.engine.offload import OffloadedModule, all_present
 from studio.images.files import read_picture_text
 from studio.training.events import SampleEvent, read_events
 from studio.training.torch import run as run_module
@@ -55,14 +55,14 @@ def test_gradients_are_float32_and_those_of_float32_passes_up_to_rounding(
     components: Components, snapshot: Snapshot, cache: Path, tmp_path: Path
 ) -> None:
     bench = make_bench(snapshot, settings_of(), components, cache)
-    unet = ParkedModule(components.unet, tmp_path / "unet", stand_in=torch.bfloat16)
+    unet = OffloadedModule(components.unet, tmp_path / "unet", stand_in=torch.bfloat16)
     adapters = make_adapters(bench)
     give_effect(adapters)
     denoiser = Denoiser(components, train_text_encoder=False).train()
     batch, gradients = bench.maker.batch(0), []
     for half in (False, True):
         if half:
-            unet.park()
+            unet.offload()
         prediction = denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
         assert prediction.dtype == torch.float32
         losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None).mean().backward()
@@ -78,12 +78,12 @@ def test_gradients_are_float32_and_those_of_float32_passes_up_to_rounding(
 def test_a_part_that_is_rounded_comes_back_to_the_bit_beside_layers_that_came_in_between(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     before = state_of(module)
-    parked = ParkedModule(module, tmp_path / "weights", stand_in=torch.bfloat16)
-    parked.park()
+    offloaded = OffloadedModule(module, tmp_path / "weights", stand_in=torch.bfloat16)
+    offloaded.offload()
     assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
     learns = nn.Linear(8, 8)
     module.append(learns)
-    with all_present((parked,)):
+    with all_present((offloaded,)):
         now = state_of(module)
         assert all(torch.equal(now[name], before[name]) for name in before)
     assert module[0].weight.dtype == torch.bfloat16
@@ -95,8 +95,8 @@ def test_a_part_for_which_memory_runs_out_on_its_way_back_stays_away_whole(
 ) -> None:
     module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     before = state_of(module)
-    parked = ParkedModule(module, tmp_path / "weights", stand_in=torch.bfloat16)
-    parked.park()
+    offloaded = OffloadedModule(module, tmp_path / "weights", stand_in=torch.bfloat16)
+    offloaded.offload()
     moved: list[bool] = []
     move = torch.Tensor.to
 
@@ -108,10 +108,10 @@ def test_a_part_for_which_memory_runs_out_on_its_way_back_stays_away_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "to", full)
-        with pytest.raises(torch.OutOfMemoryError), parked.present():
+        with pytest.raises(torch.OutOfMemoryError), offloaded.present():
             pass
     assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
-    with parked.present():
+    with offloaded.present():
         assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(module).items())
 
 

@@ -145,7 +145,7 @@ def test_a_checkpoint_tells_its_step(finished: Finished) -> None:
     assert read_header(finished.run.checkpoints / "step-000001" / "lora.safetensors").metadata["ss_steps"] == "1"
 
 
-def told(
+def reported(
     snapshot: Snapshot,
     settings: TrainingSettings,
     *,
@@ -160,7 +160,7 @@ def told(
 
 
 def test_what_is_counted_is_counted_with_repeats_and_regularisation_pictures_apart(snapshot: Snapshot) -> None:
-    said = told(snapshot, settings_of(), prior=snapshot)
+    said = reported(snapshot, settings_of(), prior=snapshot)
     assert (said["ss_num_train_images"], said["ss_num_reg_images"]) == ("8", "8")
     tags = json.loads(said["ss_tag_frequency"])["dataset"]
     expected = [part.strip() for caption in CAPTIONS for part in caption.split(",")]
@@ -168,7 +168,7 @@ def test_what_is_counted_is_counted_with_repeats_and_regularisation_pictures_apa
 
 
 def test_captions_that_are_not_ascii_are_readable_in_the_header(snapshot: Snapshot) -> None:
-    said = told(snapshot, settings_of(trigger_word="Schühchen 鞋"))
+    said = reported(snapshot, settings_of(trigger_word="Schühchen 鞋"))
     assert '"Schühchen 鞋": 8' in said["ss_tag_frequency"]
 
 
@@ -176,13 +176,13 @@ def test_captions_that_are_not_ascii_are_readable_in_the_header(snapshot: Snapsh
 def test_what_the_model_predicts_is_told_also_where_settings_leave_it_to_the_model(
     prediction_type: str, word: str, snapshot: Snapshot
 ) -> None:
-    said = told(snapshot, settings_of(prediction_type="auto"), prediction_type=prediction_type)
+    said = reported(snapshot, settings_of(prediction_type="auto"), prediction_type=prediction_type)
     assert said["modelspec.prediction_type"] == word
 
 
 def test_the_same_run_tells_the_same_on_any_day_and_in_any_place(snapshot: Snapshot) -> None:
-    there = told(snapshot, settings_of(), started_at=BEGAN.astimezone(timezone(timedelta(hours=9))))
-    assert told(snapshot, settings_of()) == there
+    there = reported(snapshot, settings_of(), started_at=BEGAN.astimezone(timezone(timedelta(hours=9))))
+    assert reported(snapshot, settings_of()) == there
     assert there["modelspec.date"] == "2026-03-01"
 
 
@@ -196,11 +196,11 @@ def test_the_same_run_tells_the_same_on_any_day_and_in_any_place(snapshot: Snaps
     ],
 )
 def test_where_a_model_lay_is_not_told_to_others(model: str, name: str, snapshot: Snapshot) -> None:
-    assert told(snapshot, settings_of(), model=model)["ss_sd_model_name"] == name
+    assert reported(snapshot, settings_of(), model=model)["ss_sd_model_name"] == name
 
 
 def test_layers_without_convolutions_have_no_arguments_of_theirs(snapshot: Snapshot) -> None:
-    said = told(snapshot, settings_of(targets="attention + feed-forward"))
+    said = reported(snapshot, settings_of(targets="attention + feed-forward"))
     assert json.loads(said["ss_network_args"]) == {}
     assert (said["ss_text_encoder_lr"], said["ss_min_snr_gamma"], said["ss_noise_offset"]) == ("None", "None", "None")
 

@@ -28,7 +28,7 @@ from studio.training.torch.optimizers import (
     schedule_notes,
 )
 from studio.training.torch.processes import Processes
-from studio.training.torch.reporter import BetweenSteps, Teller
+from studio.training.torch.reporter import BetweenSteps, Reporter
 from tests.training.torch.parts import (
     give_effect,
     make_adapters,
@@ -146,9 +146,9 @@ def test_no_step_of_a_training_learns_nothing() -> None:
 @pytest.mark.parametrize(("warmup", "notes"), [(0, ()), (40, ()), (50, ("80% of 0.002",))])
 def test_a_warm_up_that_is_longer_than_the_run_is_told(warmup: int, notes: tuple[str, ...]) -> None:
     settings = settings_of(lr_warmup_steps=warmup, max_train_steps=STEPS, learning_rate=2e-3)
-    told = schedule_notes(settings)
-    assert len(told) == len(notes)
-    assert all(note in sentence for note, sentence in zip(notes, told, strict=True))
+    reported = schedule_notes(settings)
+    assert len(reported) == len(notes)
+    assert all(note in sentence for note, sentence in zip(notes, reported, strict=True))
     assert max(rate_factor(settings, step) for step in range(STEPS)) == (0.8 if notes else 1)
 
 
@@ -162,21 +162,21 @@ def test_the_rate_that_is_told_with_a_step_is_the_steps_own(accumulation: int, l
         learning_rate=6e-3,
         lr_warmup_steps=2,
     )
-    told, used = rates_told_and_used(loop)
-    assert told == used
-    assert told == pytest.approx([3e-3, 6e-3, 6e-3, 4.5e-3, 3e-3, 1.5e-3])
+    reported, used = rates_told_and_used(loop)
+    assert reported == used
+    assert reported == pytest.approx([3e-3, 6e-3, 6e-3, 4.5e-3, 3e-3, 1.5e-3])
 
 
 def rates_told_and_used(loop: TrainingLoop) -> tuple[list[float], list[float]]:
     """Train; the rates of the run's events, and those that the optimizer had before each step."""
     loop.run.root.mkdir(parents=True, exist_ok=True)
-    loop.teller = Teller(loop.run, BetweenSteps.of(loop.settings), os.getpid())
+    loop.reporter = Reporter(loop.run, BetweenSteps.of(loop.settings), os.getpid())
     used = []
     while loop.position.step < loop.settings.max_train_steps:
         used.append(rate_in_use(loop.optimizer))
         loop.step()
-    told = [event.learning_rate for event in read_events(loop.run.events) if isinstance(event, StepEvent)]
-    return told, used
+    reported = [event.learning_rate for event in read_events(loop.run.events) if isinstance(event, StepEvent)]
+    return reported, used
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])

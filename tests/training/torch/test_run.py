@@ -54,7 +54,7 @@ def wait_until(seen: Callable[[], bool], *, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def told(run: RunFolder, kind: type[StepEvent | HeldOutEvent | SampleEvent | ScoreEvent]) -> list[int]:
+def reported(run: RunFolder, kind: type[StepEvent | HeldOutEvent | SampleEvent | ScoreEvent]) -> list[int]:
     return [event.step for event in read_events(run.events) if isinstance(event, kind)]
 
 
@@ -65,14 +65,14 @@ def problems(run: RunFolder) -> str:
 def test_a_kill_before_the_first_checkpoint_leaves_each_step_told_once(place: Place, start: Start) -> None:
     run = place.begin(max_train_steps=40, checkpointing_steps=100, held_out_steps=20, **PICTURES)
     process = start(run)
-    wait_until(lambda: len(told(run, StepEvent)) > 3)
+    wait_until(lambda: len(reported(run, StepEvent)) > 3)
     process.kill()
     process.join()
     assert CheckpointStore(run.checkpoints).steps() == []
     assert finish(start, run) == 0
-    assert told(run, StepEvent) == [*range(1, 41)]
-    assert told(run, HeldOutEvent) == [0, 20, 40]
-    assert told(run, SampleEvent) == [0, 40]
+    assert reported(run, StepEvent) == [*range(1, 41)]
+    assert reported(run, HeldOutEvent) == [0, 20, 40]
+    assert reported(run, SampleEvent) == [0, 40]
     assert [e.step for e in read_events(run.events) if isinstance(e, ResumedEvent)] == [0]
 
 
@@ -94,7 +94,7 @@ def test_a_run_that_was_stopped_at_the_pictures_of_the_base_measures_nothing_twi
 ) -> None:
     run = place.begin(max_train_steps=2, held_out_steps=1, validation_inference_steps=150, num_validation_images=4)
     process = start(run)
-    wait_until(lambda: told(run, StepEvent) == [1])
+    wait_until(lambda: reported(run, StepEvent) == [1])
     assert process.pid is not None
     if how == "signal":
         os.kill(process.pid, signal.SIGINT)
@@ -103,14 +103,14 @@ def test_a_run_that_was_stopped_at_the_pictures_of_the_base_measures_nothing_twi
     process.join(60)
     status = read_status(run)
     assert (process.exitcode, status.state, status.step) == (0, state, 1)
-    assert told(run, SampleEvent) == []
+    assert reported(run, SampleEvent) == []
     text = run.settings.read_text(encoding="utf-8")
     run.settings.write_text(
         text.replace('"validation_inference_steps": 150', '"validation_inference_steps": 2'), "utf-8"
     )
     assert finish(start, run) == 0
-    assert told(run, HeldOutEvent) == [0, 1, 2]
-    assert told(run, SampleEvent) == [0, 2]
+    assert reported(run, HeldOutEvent) == [0, 1, 2]
+    assert reported(run, SampleEvent) == [0, 2]
 
 
 def test_a_stop_while_the_last_pictures_are_made_is_a_stop_and_they_are_made_later(
@@ -130,8 +130,8 @@ def test_a_stop_while_the_last_pictures_are_made_is_a_stop_and_they_are_made_lat
     assert (read_status(run).state, read_status(run).step) == ("stopped", 2)
     assert not (run.root / "lora.safetensors").exists()
     assert train_run(run, place.user_data) == "finished"
-    assert told(run, SampleEvent) == [0, 2]
-    assert told(run, StepEvent) == [1, 2]
+    assert reported(run, SampleEvent) == [0, 2]
+    assert reported(run, StepEvent) == [1, 2]
     assert (run.root / "lora.safetensors").is_file()
 
 
@@ -148,9 +148,9 @@ def test_a_stop_while_pictures_are_scored_is_a_stop_and_they_are_scored_later(
     with monkeypatch.context() as patched:
         patched.setattr(RunScores, "look_at_training_pictures", stopped)
         assert train_run(run, place.user_data) == "stopped"
-    assert (told(run, StepEvent), told(run, SampleEvent), told(run, ScoreEvent)) == ([1], [0], [])
+    assert (reported(run, StepEvent), reported(run, SampleEvent), reported(run, ScoreEvent)) == ([1], [0], [])
     assert train_run(run, place.user_data) == "finished"
-    assert (told(run, StepEvent), told(run, SampleEvent), told(run, ScoreEvent)) == ([1, 2], [0, 2], [0, 2])
+    assert (reported(run, StepEvent), reported(run, SampleEvent), reported(run, ScoreEvent)) == ([1, 2], [0, 2], [0, 2])
     assert sum(isinstance(event, ReferenceEvent) for event in read_events(run.events)) == 1
     states = [event for event in read_events(run.events) if isinstance(event, StateEvent)]
     at = [event.message for event in states].index("Scoring pictures that were made before.")
@@ -165,7 +165,7 @@ def test_a_finished_run_that_is_resumed_trains_nothing_and_gives_the_library_not
     weights = load_file(run.root / "lora.safetensors")
     assert finish(start, run) == 0
     assert read_status(run).state == "finished"
-    assert told(run, StepEvent) == [1, 2]
+    assert reported(run, StepEvent) == [1, 2]
     again = load_file(run.root / "lora.safetensors")
     assert again.keys() == weights.keys()
     assert all(torch.equal(again[name], weights[name]) for name in weights)
@@ -192,7 +192,7 @@ def test_a_cache_that_was_deleted_between_stop_and_resume_is_made_again(place: P
     whole, run = place.begin(name="whole", **PICTURES), place.begin(name="run", max_train_steps=8, **PICTURES)
     assert finish(start, whole) == 0
     process = start(run)
-    wait_until(lambda: len(told(run, StepEvent)) > 1)
+    wait_until(lambda: len(reported(run, StepEvent)) > 1)
     ask(run, "stop")
     process.join(60)
     shutil.rmtree(place.user_data.cache)
@@ -205,7 +205,7 @@ def test_means_and_all_go_on_to_the_bit_after_a_stop(place: Place, start: Start)
     whole, run = place.begin(name="whole", **changes), place.begin(name="stopped", **changes)
     assert finish(start, whole) == 0
     process = start(run)
-    wait_until(lambda: len(told(run, StepEvent)) > 1)
+    wait_until(lambda: len(reported(run, StepEvent)) > 1)
     ask(run, "stop")
     process.join(60)
     assert finish(start, run) == 0
@@ -249,7 +249,7 @@ def test_a_lora_with_effect_is_not_complained_of(place: Place) -> None:
 def test_asked_for_pictures_that_it_does_not_make_it_says_so(place: Place, start: Start) -> None:
     run = place.begin(max_train_steps=500)
     start(run)
-    wait_until(lambda: len(told(run, StepEvent)) > 1)
+    wait_until(lambda: len(reported(run, StepEvent)) > 1)
     ask(run, "sample")
     wait_until(lambda: "No pictures are made" in problems(run))
 
@@ -261,7 +261,7 @@ def test_without_captions_it_says_why_there_are_no_pictures(place: Place) -> Non
     assert train_run(run, place.user_data) == "finished"
     notes = " ".join(event.message for event in read_events(run.events) if isinstance(event, NoteEvent))
     assert "No validation pictures are made: no picture has a caption." in notes
-    assert told(run, SampleEvent) == []
+    assert reported(run, SampleEvent) == []
 
 
 def test_more_regularisation_pictures_than_are_used_are_told(place: Place, tmp_path: Path) -> None:
@@ -397,4 +397,4 @@ def test_validation_steps_that_the_models_scheduler_refuses_are_said_before_the_
     run = place.begin(model=str(model), num_validation_images=1, validation_inference_steps=51)
     with pytest.raises(SettingsError, match="num_inference_steps cannot be 51 with the scheduler model's own"):
         train_run(run, place.user_data)
-    assert told(run, StepEvent) == []
+    assert reported(run, StepEvent) == []

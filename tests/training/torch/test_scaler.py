@@ -91,7 +91,7 @@ def test_a_checkpoint_holds_the_scale_and_a_resume_goes_on_with_it(
     assert loop.train() == "finished"
     store = CheckpointStore(tmp_path / "kept")
     store.save(3, packed(loop))
-    checkpoint = store.newest(tell=pytest.fail)
+    checkpoint = store.newest(report=pytest.fail)
     assert checkpoint is not None
     resumed = torch.amp.GradScaler("cpu")
     monkeypatch.setattr(loop.processes.accelerator, "scaler", resumed)

@@ -11,21 +11,21 @@ from studio.jobs.events import ProblemEvent, StateEvent
 from studio.jobs.folder import RunFolder, RunState, read_status
 from studio.training.events import HeldOutEvent, StepEvent, read_events
 from studio.training.torch import reporter as telling
-from studio.training.torch.reporter import SPEED_STEPS, BetweenSteps, Teller
+from studio.training.torch.reporter import SPEED_STEPS, BetweenSteps, Reporter
 
 
 class Board:
     """Notes what it is given; it fails once its disk is full."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, dict[str, float]]] = []
+        self.reported: list[tuple[int, dict[str, float]]] = []
         self.pictures: list[str] = []
         self.closed = self.full = False
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
-        self.told.append((step, values))
+        self.reported.append((step, values))
 
     def picture(self, step: int, name: str, picture_HWC: np.ndarray) -> None:
         self.pictures.append(f"{step} {name} {picture_HWC.shape}")
@@ -66,8 +66,8 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 @pytest.fixture
-def teller(tmp_path: Path) -> Teller:
-    return Teller(RunFolder(tmp_path), BetweenSteps(100, {"pictures": 40, "held-out losses": 50}), 4711)
+def reporter(tmp_path: Path) -> Reporter:
+    return Reporter(RunFolder(tmp_path), BetweenSteps(100, {"pictures": 40, "held-out losses": 50}), 4711)
 
 
 def step(number: int, *, seconds: float = 2.0) -> StepEvent:
@@ -75,40 +75,40 @@ def step(number: int, *, seconds: float = 2.0) -> StepEvent:
 
 
 def test_the_status_is_written_twice_a_second_at_most_whatever_the_number_of_steps(
-    teller: Teller, clock: Clock, writes: list[Path]
+    reporter: Reporter, clock: Clock, writes: list[Path]
 ) -> None:
     for number in range(1, 101):
         clock.now += 0.125
-        teller.tell(step(number))
+        reporter.report(step(number))
     assert len(writes) == 25
-    assert read_status(teller.run).step >= 95
+    assert read_status(reporter.run).step >= 95
 
 
 @pytest.mark.parametrize("state", ["finished", "failed", "stopped", "paused"])
 def test_the_last_word_is_always_written_and_no_process_works_then(
-    state: RunState, teller: Teller, clock: Clock
+    state: RunState, reporter: Reporter, clock: Clock
 ) -> None:
-    teller.state("running", step=6)
-    teller.tell(step(7))
-    teller.state(state, "That is all.")
-    status = read_status(teller.run)
+    reporter.state("running", step=6)
+    reporter.report(step(7))
+    reporter.state(state, "That is all.")
+    status = read_status(reporter.run)
     assert (status.state, status.step, status.message, status.pid) == (state, 7, "That is all.", 0)
-    assert [e.state for e in read_events(teller.run.events) if isinstance(e, StateEvent)] == ["running", state]
+    assert [e.state for e in read_events(reporter.run.events) if isinstance(e, StateEvent)] == ["running", state]
 
 
 @pytest.mark.parametrize("state", ["waiting", "preparing", "running", "sampling"])
-def test_while_it_works_the_status_names_the_process(state: RunState, teller: Teller) -> None:
-    teller.state(state)
-    assert read_status(teller.run).pid == 4711
+def test_while_it_works_the_status_names_the_process(state: RunState, reporter: Reporter) -> None:
+    reporter.state(state)
+    assert read_status(reporter.run).pid == 4711
 
 
-def test_what_is_left_follows_the_last_steps_and_what_comes_between(teller: Teller, clock: Clock) -> None:
-    assert read_status(teller.run).remaining_seconds is None
+def test_what_is_left_follows_the_last_steps_and_what_comes_between(reporter: Reporter, clock: Clock) -> None:
+    assert read_status(reporter.run).remaining_seconds is None
     for number in range(1, 31):
-        teller.tell(step(number, seconds=50.0 if number <= 30 - SPEED_STEPS else 2.0))
-    teller.between_steps.took("pictures", 30.0)  # due at 40, 80 and 100
-    teller.state("running")
-    status = read_status(teller.run)
+        reporter.report(step(number, seconds=50.0 if number <= 30 - SPEED_STEPS else 2.0))
+    reporter.between_steps.took("pictures", 30.0)  # due at 40, 80 and 100
+    reporter.state("running")
+    status = read_status(reporter.run)
     assert status.seconds_per_step == pytest.approx(2.0)
     assert status.remaining_seconds == pytest.approx(70 * 2.0 + 3 * 30.0)
 
@@ -128,65 +128,67 @@ def test_what_is_due_at_the_last_step_anyway_is_not_counted_twice() -> None:
     assert [between.seconds_left(step) for step in (0, 50, 99, 100)] == [2.0, 1.0, 1.0, 0.0]
 
 
-def test_progress_of_the_preparation_is_in_the_status_alone(teller: Teller, clock: Clock, writes: list[Path]) -> None:
+def test_progress_of_the_preparation_is_in_the_status_alone(
+    reporter: Reporter, clock: Clock, writes: list[Path]
+) -> None:
     for number in range(1, 201):
         clock.now += 0.01
-        teller.progress(f"Encoding pictures: {number} of 200.")
+        reporter.progress(f"Encoding pictures: {number} of 200.")
     assert len(writes) <= 6
-    assert "Encoding pictures" in read_status(teller.run).message
-    assert read_events(teller.run.events) == []
+    assert "Encoding pictures" in read_status(reporter.run).message
+    assert read_events(reporter.run.events) == []
 
 
-def test_a_problem_has_the_step_at_which_it_was_seen(teller: Teller, capsys: pytest.CaptureFixture[str]) -> None:
-    teller.tell(step(12))
-    teller.problem("The picture is not valid.")
-    problem = read_events(teller.run.events)[-1]
+def test_a_problem_has_the_step_at_which_it_was_seen(reporter: Reporter, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter.report(step(12))
+    reporter.problem("The picture is not valid.")
+    problem = read_events(reporter.run.events)[-1]
     assert isinstance(problem, ProblemEvent)
     assert (problem.step, problem.message) == (12, "The picture is not valid.")
     assert "The picture is not valid." in capsys.readouterr().err
 
 
-def test_boards_are_told_the_numbers_and_a_board_that_fails_ends_nothing(teller: Teller) -> None:
+def test_boards_are_told_the_numbers_and_a_board_that_fails_ends_nothing(reporter: Reporter) -> None:
     board = Board()
-    teller.boards = (board,)
-    teller.tell(step(1))
-    teller.tell(HeldOutEvent(step=1, held_out_loss=None, trained_loss=0.25))
-    teller.picture(1, "lora/0", np.zeros((8, 8, 3), np.uint8))
-    assert board.told == [
+    reporter.boards = (board,)
+    reporter.report(step(1))
+    reporter.report(HeldOutEvent(step=1, held_out_loss=None, trained_loss=0.25))
+    reporter.picture(1, "lora/0", np.zeros((8, 8, 3), np.uint8))
+    assert board.reported == [
         (1, {"loss": 0.5, "learning rate": 1e-4, "gradient norm": 1.0}),
         (1, {"loss/trained": 0.25}),
     ]
     assert board.pictures == ["1 lora/0 (8, 8, 3)"]
     board.full = True
-    teller.tell(step(2))
-    teller.tell(step(3))
-    problems = [event.message for event in read_events(teller.run.events) if isinstance(event, ProblemEvent)]
+    reporter.report(step(2))
+    reporter.report(step(3))
+    problems = [event.message for event in read_events(reporter.run.events) if isinstance(event, ProblemEvent)]
     assert len(problems) == 1
     assert "TensorBoard's files can no longer be written" in problems[0]
-    assert [e.step for e in read_events(teller.run.events) if isinstance(e, StepEvent)] == [1, 2, 3]
+    assert [e.step for e in read_events(reporter.run.events) if isinstance(e, StepEvent)] == [1, 2, 3]
 
 
-def test_boards_are_closed_at_the_end(teller: Teller) -> None:
+def test_boards_are_closed_at_the_end(reporter: Reporter) -> None:
     board = Board()
-    teller.boards = (board,)
-    teller.close()
+    reporter.boards = (board,)
+    reporter.close()
     assert board.closed
 
 
 def test_a_status_that_cannot_be_written_is_said_and_ends_nothing(
-    teller: Teller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    reporter: Reporter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(telling, "write_atomically", full)
-    teller.state("running")
+    reporter.state("running")
     assert "The status cannot be written" in capsys.readouterr().err
-    assert [e.state for e in read_events(teller.run.events) if isinstance(e, StateEvent)] == ["running"]
+    assert [e.state for e in read_events(reporter.run.events) if isinstance(e, StateEvent)] == ["running"]
 
 
 def test_the_terminal_tells_step_loss_speed_and_what_is_left(
-    teller: Teller, capsys: pytest.CaptureFixture[str]
+    reporter: Reporter, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    teller.tell(step(40))
+    reporter.report(step(40))
     assert "step 40 of 100  loss 0.5000  2.00 s/step  2 min 00 s left" in capsys.readouterr().err

@@ -10,12 +10,12 @@ from studio.jobs.queue import JobQueue
 from studio.jobs.worker import ensure_worker
 
 
-def jobs_ahead(jobs: Sequence[JobLine]) -> tuple[JobLine, ...]:
+def list_blocking_jobs(jobs: Sequence[JobLine]) -> tuple[JobLine, ...]:
     """The job that runs, then those that wait, in the order in which the queue goes through them."""
     return tuple(line for line in jobs if line.job.state in ("running", "queued"))
 
 
-class JobsAhead:
+class BlockingJobs:
     """Pauses, stops and resumes them, and remembers which ones it paused. Any thread may ask."""
 
     def __init__(self, user_data: UserData) -> None:
@@ -41,10 +41,10 @@ class JobsAhead:
             OSError: where a run's folder cannot be written.
         """
         with self._lock:
-            ahead = self._ahead(named)
-            for line in reversed(ahead):  # the last first: no other begins when the one that runs ends
+            blocking_jobs = self._blocking_jobs(named)
+            for line in reversed(blocking_jobs):  # the last first: no other begins when the one that runs ends
                 self._queue.pause(line.job.id)
-            self._paused = tuple(line.job.id for line in ahead)
+            self._paused = tuple(line.job.id for line in blocking_jobs)
 
     def stop(self, named: Collection[int]) -> None:
         """Stop those of them that are named, in the same way.
@@ -54,7 +54,7 @@ class JobsAhead:
             OSError: where a run's folder cannot be written.
         """
         with self._lock:
-            for line in reversed(self._ahead(named)):
+            for line in reversed(self._blocking_jobs(named)):
                 self._queue.stop(line.job.id)
 
     def resume(self, named: Collection[int]) -> None:
@@ -73,11 +73,11 @@ class JobsAhead:
             self._paused = ()
         ensure_worker(self._user_data)
 
-    def _ahead(self, named: Collection[int]) -> list[JobLine]:
-        ahead = jobs_ahead(job_lines(self._queue))
-        if not ahead:
+    def _blocking_jobs(self, named: Collection[int]) -> list[JobLine]:
+        blocking_jobs = list_blocking_jobs(job_lines(self._queue))
+        if not blocking_jobs:
             raise RunError("No job has the device any more.")
-        found = [line for line in ahead if line.job.id in named]
+        found = [line for line in blocking_jobs if line.job.id in named]
         if not found:
             raise RunError("What this button was about has ended meanwhile. Another job has the device now.")
         return found

@@ -11,13 +11,13 @@ from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Compare, Generate, Run
 from studio.engine.process.view import EngineView
 from studio.jobs.listing import JobLine
-from studio.ui.shell.ahead import JobsAhead, jobs_ahead
+from studio.ui.shell.blocking_jobs import BlockingJobs, list_blocking_jobs
 from studio.ui.shell.parts import QUIET, Update, live_html, toasts
 from studio.ui.shell.status import job_name, job_tab, job_unit
 
 
 @dataclass(frozen=True)
-class TakenBox:
+class DeviceBusyBox:
     """The box: what it says, what it offers, and the question before a stop.
 
     Attributes:
@@ -38,7 +38,7 @@ class TakenBox:
     shown: dict[str, gr.components.Component]
 
 
-def build() -> TakenBox:
+def build() -> DeviceBusyBox:
     """Lay the box out; all of it is hidden until there is something to say."""
     with gr.Column(elem_id="taken-box", visible=False) as box:
         jobs = gr.JSON(visible=False)
@@ -65,17 +65,17 @@ def build() -> TakenBox:
         "taken-cancel": cancel,
         "taken-question": frame,
     }
-    return TakenBox(jobs, go_on, pause, stop, resume, cancel, question, question_words, about, really, keep, shown)
+    return DeviceBusyBox(jobs, go_on, pause, stop, resume, cancel, question, question_words, about, really, keep, shown)
 
 
 def _button(words: str, elem_id: str) -> gr.Button:
     return gr.Button(words, elem_id=elem_id, size="sm", min_width=160, visible=False)
 
 
-def render(view: EngineView, jobs: Sequence[JobLine], ahead: JobsAhead) -> dict[str, Update]:
+def render(view: EngineView, jobs: Sequence[JobLine], blocking_jobs: BlockingJobs) -> dict[str, Update]:
     """What every shown part of the box should be now."""
-    before_us = jobs_ahead(jobs) if view.phase == "waiting" else ()
-    paused = () if before_us else ahead.paused(jobs)
+    before_us = list_blocking_jobs(jobs) if view.phase == "waiting" else ()
+    paused = () if before_us else blocking_jobs.paused(jobs)
     asked = any(line.job.asked for line in before_us)
     keeps = view.keeps_runs or view.kept is not None
     words = [_owner_words(view, before_us), _kept_words(view), _paused_words(paused)]
@@ -93,13 +93,13 @@ def render(view: EngineView, jobs: Sequence[JobLine], ahead: JobsAhead) -> dict[
     }
 
 
-def _owner_words(view: EngineView, ahead: Sequence[JobLine]) -> str:
+def _owner_words(view: EngineView, blocking_jobs: Sequence[JobLine]) -> str:
     """`Training shoes-white has the device: step 312 of 3,000, 1 h 12 min left.`"""
     if view.phase != "waiting":
         return ""
-    if not ahead:
+    if not blocking_jobs:
         return _paragraph("The device is in use", f"by {view.owner}. What you ask for here can wait for it.")
-    first, *others = ahead
+    first, *others = blocking_jobs
     name = _capital(job_name(first))
     behind = f" Behind it {_waits(len(others))}: {_names(others)}." if others else ""
     if first.job.asked:
@@ -173,11 +173,11 @@ def _paragraph(bold: str, sentence: str) -> str:
     return f'<p role="status"><b>{escape(bold)}</b> {escape(sentence.strip())}</p>'
 
 
-def question_words(ahead: Sequence[JobLine]) -> str:
+def question_words(blocking_jobs: Sequence[JobLine]) -> str:
     """What a stop would end, and that nothing of it is lost."""
-    if not ahead:
+    if not blocking_jobs:
         return _paragraph("Nothing is left to stop.", "The device is free in a moment.")
-    first, *others = ahead
+    first, *others = blocking_jobs
     at = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
     behind = f" What waits behind it would not begin either: {_names(others)}." if others else ""
     return _paragraph(
@@ -192,9 +192,9 @@ def _numbers(sent: object) -> list[int]:
 
 
 def wire(
-    box: TakenBox,
+    box: DeviceBusyBox,
     engine: EngineClient,
-    ahead: JobsAhead,
+    blocking_jobs: BlockingJobs,
     jobs: Callable[[], Sequence[JobLine]],
     *,
     then_refresh: Callable[[Any], None],
@@ -207,20 +207,20 @@ def wire(
 
     def pause(named: object) -> Any:  # noqa: ANN401 - gradio's update
         with toasts():
-            ahead.pause(_numbers(named))
+            blocking_jobs.pause(_numbers(named))
         return hide()
 
     def stop(about: object) -> Any:  # noqa: ANN401 - gradio's update
         with toasts():
-            ahead.stop(_numbers(about))
+            blocking_jobs.stop(_numbers(about))
         return hide()
 
     def resume(named: object) -> None:
         with toasts():
-            ahead.resume(_numbers(named))
+            blocking_jobs.resume(_numbers(named))
 
     def ask() -> list[Any]:
-        now = jobs_ahead(jobs())
+        now = list_blocking_jobs(jobs())
         return [gr.update(visible=True), question_words(now), [line.job.id for line in now]]
 
     def hide() -> Any:  # noqa: ANN401 - gradio's update

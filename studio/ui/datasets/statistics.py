@@ -27,7 +27,7 @@ from studio.datasets.report import (
     make_report,
     summarise,
 )
-from studio.datasets.session import DatasetDesk
+from studio.datasets.session import DatasetSession
 from studio.datasets.source import DatasetRow
 from studio.images.records import Severity
 from studio.ui.datasets.html import SIGNS, thumbnail_url
@@ -102,7 +102,7 @@ _CLICKS = """element.addEventListener("click", (event) => {
 
 
 @dataclass(frozen=True)
-class InsightPanels:
+class StatisticsPanels:
     """Their components, by what they are for."""
 
     statistics_box: gr.Accordion
@@ -115,7 +115,7 @@ class InsightPanels:
     doctor_open: gr.State
 
 
-def build() -> InsightPanels:
+def build() -> StatisticsPanels:
     """Lay both out, folded."""
     statistics_open, doctor_open = gr.State(False), gr.State(False)
     with gr.Accordion("Doctor", open=False, elem_id="dataset-doctor-box") as doctor_box:
@@ -124,7 +124,7 @@ def build() -> InsightPanels:
     with gr.Accordion("Statistics", open=False, elem_id="dataset-statistics-box") as statistics_box:
         statistics = gr.HTML(elem_id="dataset-statistics", padding=False)
         sheet = gr.DownloadButton("Contact sheet", elem_id="dataset-sheet", size="sm")
-    return InsightPanels(
+    return StatisticsPanels(
         statistics_box=statistics_box,
         statistics=statistics,
         sheet=sheet,
@@ -136,10 +136,10 @@ def build() -> InsightPanels:
     )
 
 
-def doctor_html(desk: DatasetDesk, report: DatasetReport) -> str:
+def doctor_html(session: DatasetSession, report: DatasetReport) -> str:
     """The report as a page: the number and how it comes about, findings by how bad they are, duplicates."""
-    kind = "fail" if report.must_be_mended else "pass"
-    sign = "✗" if report.must_be_mended else "✓"
+    kind = "fail" if report.needs_fixing else "pass"
+    sign = "✗" if report.needs_fixing else "✓"
     parts = [f'<div class="verdict {kind}"><span aria-hidden="true">{sign}</span> {escape(report.how_many)}</div>']
     parts += [f'<p class="note">{escape(sentence)}</p>' for sentence in (*report.warnings, WHY_NO_FLIP)]
     for severity in TITLES:
@@ -147,8 +147,8 @@ def doctor_html(desk: DatasetDesk, report: DatasetReport) -> str:
         if findings:
             parts.append(_group(severity, findings))
     if report.duplicates:
-        parts.append(_duplicates(desk, report.duplicates))
-    return f'<div data-dataset="{escape(desk.opened.name)}">{"".join(parts)}</div>'
+        parts.append(_duplicates(session, report.duplicates))
+    return f'<div data-dataset="{escape(session.opened.name)}">{"".join(parts)}</div>'
 
 
 def _group(severity: Severity, findings: Sequence[Finding]) -> str:
@@ -193,10 +193,10 @@ def _button(key: str) -> Callable[[str], str]:
     )
 
 
-def _duplicates(desk: DatasetDesk, pairs: Sequence[Duplicate]) -> str:
+def _duplicates(session: DatasetSession, pairs: Sequence[Duplicate]) -> str:
     items = []
     for pair in pairs[:MAX_DUPLICATES]:
-        pictures = "".join(_small(desk, key) for key in (pair.first, pair.second))
+        pictures = "".join(_small(session, key) for key in (pair.first, pair.second))
         how = "the same file" if pair.exact else "look alike"
         items.append(
             f"<li>{pictures}<span>{escape(pair.first)} and {escape(pair.second)}: <b>{how}</b></span>"
@@ -210,38 +210,38 @@ def _duplicates(desk: DatasetDesk, pairs: Sequence[Duplicate]) -> str:
     )
 
 
-def _small(desk: DatasetDesk, key: str) -> str:
-    url = thumbnail_url(desk, desk.opened.row(key))
+def _small(session: DatasetSession, key: str) -> str:
+    url = thumbnail_url(session, session.opened.row(key))
     return f'<img src="{escape(url)}" alt="{escape(key)}" loading="lazy">' if url else ""
 
 
-def mend(desk: DatasetDesk, key: str, remedy: str) -> None:
+def mend(session: DatasetSession, key: str, remedy: str) -> None:
     """What a button of the doctor does; both names came from the page.
 
     Raises:
         DatasetError: where there is no such picture or remedy, or it does not help.
     """
     if remedy == "exclude":
-        desk.opened.set_excluded([key], True)
+        session.opened.set_excluded([key], True)
     elif remedy == "convert":
-        desk.convert(key)
+        session.convert(key)
     elif remedy == "recode caption":
-        desk.opened.recode_caption(key)
+        session.opened.recode_caption(key)
     else:
         raise DatasetError(f"There is no remedy {remedy!r}.")
 
 
-def contact_sheet(desk: DatasetDesk) -> Path:
+def contact_sheet(session: DatasetSession) -> Path:
     """The sheet of all used pictures as a file of the page's own cache.
 
     Raises:
         DatasetError: where none is used.
     """
-    dataset = desk.opened
+    dataset = session.opened
 
     def thumbnail_of(row: DatasetRow) -> Path | None:
         return (
-            thumbnail_path(desk.thumbnails, row.facts.sha256, dataset.recipe.background)
+            thumbnail_path(session.thumbnails, row.facts.sha256, dataset.recipe.background)
             if row.facts is not None and row.facts.is_usable
             else None
         )
@@ -253,32 +253,34 @@ def contact_sheet(desk: DatasetDesk) -> Path:
     return file
 
 
-def wire(panels: InsightPanels, desk: DatasetDesk, *, version: gr.Textbox, then_refresh: Callable[[Any], None]) -> None:
+def wire(
+    panels: StatisticsPanels, session: DatasetSession, *, version: gr.Textbox, then_refresh: Callable[[Any], None]
+) -> None:
     """Connect the panels; each is drawn when it is opened, and again when something changed while it is open."""
 
     def show_statistics(is_open: bool) -> Any:  # noqa: ANN401 - gradio's skip
-        if not is_open or not desk.is_open:
+        if not is_open or not session.is_open:
             return gr.skip()
-        return statistics_html(summarise(desk.opened.rows, bucket_of=desk.opened.bucket_words))
+        return statistics_html(summarise(session.opened.rows, bucket_of=session.opened.bucket_words))
 
     def show_doctor(is_open: bool) -> list[Any]:
-        if not is_open or not desk.is_open:
+        if not is_open or not session.is_open:
             return [gr.skip(), gr.skip()]
-        report = make_report(desk.opened)
-        return [doctor_html(desk, report), gr.update(visible=report.num_rejected > 0)]
+        report = make_report(session.opened)
+        return [doctor_html(session, report), gr.update(visible=report.num_rejected > 0)]
 
     def click(event: gr.EventData) -> None:
         with toasts():
-            desk.opened_as(str(getattr(event, "dataset", "")))
-            mend(desk, str(getattr(event, "key", "")), str(getattr(event, "remedy", "")))
+            session.opened_as(str(getattr(event, "dataset", "")))
+            mend(session, str(getattr(event, "key", "")), str(getattr(event, "remedy", "")))
 
     def exclude_all() -> None:
         with toasts():
-            desk.opened.set_excluded([row.key for row in desk.opened.rows if row.is_rejected], True)
+            session.opened.set_excluded([row.key for row in session.opened.rows if row.is_rejected], True)
 
     def make_sheet() -> str:
         with toasts():
-            return str(contact_sheet(desk))
+            return str(contact_sheet(session))
 
     doctor = [panels.doctor, panels.exclude_all]
     for box, is_open, show, shown in (

@@ -19,7 +19,7 @@ from studio.core.errors import ModelError
 from studio.engine.device import release_memory
 
 
-class ParkedModule:
+class OffloadedModule:
     """A module whose weights lie in a file meanwhile. The module itself stays where it is.
 
     Args:
@@ -34,23 +34,23 @@ class ParkedModule:
         self._file = file
         self._stand_in = stand_in
         self._device = next(module.parameters()).device
-        self._parked = False
+        self._offloaded = False
         self._kept_sums: dict[str, int] = {}  # of the weights that the file holds; empty before it does
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Free the weights' memory.
 
         Raises:
             OSError: where the file cannot be written; the weights are still in memory then.
         """
-        if self._parked:
+        if self._offloaded:
             return
         if not self._kept_sums:
             if not self._holds_the_weights():
                 self._write()
             self._kept_sums = {name: bit_sum(weights) for name, weights in self._parameters.items()}
         self._leave()
-        self._parked = True
+        self._offloaded = True
 
     def _leave(self) -> None:
         for parameter in self._parameters.values():
@@ -65,7 +65,7 @@ class ParkedModule:
             ModelError: where the file is gone or damaged since; the module stays parked.
             RuntimeError: where the device has not the memory; likewise, all of it.
         """
-        if not self._parked:
+        if not self._offloaded:
             return
         try:
             with safe_open(self._file, framework="pt") as file:
@@ -80,21 +80,21 @@ class ParkedModule:
         try:
             for name, parameter in self._parameters.items():
                 parameter.data = weights[name].to(self._device)
-            self._parked = False
+            self._offloaded = False
         finally:
-            if self._parked:
+            if self._offloaded:
                 self._leave()
 
     @contextmanager
     def present(self) -> Iterator[None]:
         """In memory during the `with` block, and gone again after it where it was gone before."""
-        was_parked = self._parked
+        was_offloaded = self._offloaded
         self.bring_back()
         try:
             yield
         finally:
-            if was_parked:
-                self.park()
+            if was_offloaded:
+                self.offload()
 
     def _holds_the_weights(self) -> bool:
         """Whether a file of an earlier run is there and whole: compared to the bit, while there is what to compare."""
@@ -114,10 +114,10 @@ class ParkedModule:
 
 
 @contextmanager
-def all_present(parked: Sequence[ParkedModule]) -> Iterator[None]:
+def all_present(offloaded: Sequence[OffloadedModule]) -> Iterator[None]:
     """All of them in memory, in their own precision, during the `with` block."""
     with ExitStack() as stack:
-        for module in parked:
+        for module in offloaded:
             stack.enter_context(module.present())
         yield
 

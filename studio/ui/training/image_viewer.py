@@ -50,7 +50,7 @@ BACK_TO_THE_PICTURE = """(step, picture) => {
 
 
 @dataclass(frozen=True)
-class CloserBox:
+class ImageViewer:
     """Its components; `known` has what one can go to: each step, with the number of its pictures."""
 
     box: gr.Column
@@ -71,7 +71,7 @@ class CloserBox:
         return {f"closer-{name}": getattr(self, name.replace("-", "_")) for name in SHOWN}
 
 
-def build() -> CloserBox:
+def build() -> ImageViewer:
     """Lay it out below the pictures, so that nothing moves when it opens."""
     with gr.Column(visible=False, elem_id="training-closer") as box:
         known = gr.JSON(visible=False)
@@ -96,7 +96,7 @@ def build() -> CloserBox:
         )
         words = gr.HTML(elem_id="closer-words", padding=False)
     moves = (previous_step, next_step, previous_picture, next_picture)
-    return CloserBox(box, known, step, picture, *moves, close, slider, words)
+    return ImageViewer(box, known, step, picture, *moves, close, slider, words)
 
 
 def render(image: SelectedImage | None, view: TrainingView, thumbnails: Thumbnails) -> dict[str, Update]:
@@ -137,9 +137,9 @@ def _prompts(event: SampleEvent) -> list[str]:
 
 def _files(run: RunFolder, event: SampleEvent, picture: int) -> tuple[str, str] | None:
     """The base's picture and the LoRA's; None where one is not valid or gone."""
-    told = (event.base[picture] if picture < len(event.base) else None, event.pictures[picture])
+    reported = (event.base[picture] if picture < len(event.base) else None, event.pictures[picture])
     try:
-        files = [run.file(name) for name in told if name is not None]
+        files = [run.file(name) for name in reported if name is not None]
     except FileNotFoundError:
         return None
     return (str(files[0]), str(files[1])) if len(files) == 2 and all(file.is_file() for file in files) else None
@@ -177,8 +177,8 @@ def _seed_words(run: RunFolder, event: SampleEvent, picture: int) -> str:
 
 def _nearest_words(run: RunFolder, history: RunHistory, step: int, picture: int, thumbnails: Thumbnails) -> str:
     """The training picture that comes nearest to this one, and how near."""
-    told = history.scores.get(step)
-    nearest = told.nearest[picture] if told and picture < len(told.nearest) else None
+    reported = history.scores.get(step)
+    nearest = reported.nearest[picture] if reported and picture < len(reported.nearest) else None
     if nearest is None:
         return ""
     url = training_picture_url(run, nearest.key, thumbnails)
@@ -206,7 +206,7 @@ def checked_image(view: TrainingView, step: object, picture: object) -> Selected
 
 
 def wire(
-    box: CloserBox, pictures: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]
+    box: ImageViewer, pictures: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]
 ) -> None:
     """Open it by a press on a picture, go through steps and prompts, close it."""
 
@@ -214,7 +214,7 @@ def wire(
         chosen = read_selection(selection)
         step, picture = getattr(event, "step", None), getattr(event, "picture", None)
         with toasts():
-            return changed(chosen, image=checked_image(page.desk.view(chosen.run), step, picture))
+            return changed(chosen, image=checked_image(page.session.view(chosen.run), step, picture))
 
     def move(button: gr.Button, *, steps: int = 0, pictures: int = 0) -> None:
         moved = f"image: ({MOVED})(now.image, values[0], {steps}, {pictures})"
