@@ -1,4 +1,4 @@
-"""A batch beside a plain loop that saves the same files; what is around a picture; a plan of a million; memory."""
+"""A batch beside a plain loop that saves the same files; what is around an image; a plan of a million; memory."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ AROUND_LIMIT_PERCENT = 3.0
 MILLION_SECONDS, MILLION_BYTES = 30.0, 300 * 2**20
 GROWTH_BYTES = 20 * 2**20
 PEER = "a plain loop"
-BLOCK = 5  # pictures: one alone says little
+BLOCK = 5  # images: one alone says little
 REAL_SIZE_STEPS = 2
 USUAL_STEPS = 25
 
@@ -62,7 +62,7 @@ class Loops:
         return time.perf_counter() - started
 
     def around(self) -> tuple[float, float]:
-        """(seconds of one picture, of those all that is not `generate()`)."""
+        """(seconds of one image, of those all that is not `generate()`)."""
         generating = [0.0]
         generate = self.maker.manager.generate
 
@@ -85,7 +85,7 @@ def bench_batch(settings: BenchSettings, user_data: UserData) -> tuple[Figure, .
     with tempfile.TemporaryDirectory(dir=user_data.cache) as place:
         loops = _loops(Path(place), SHIPPED_MODEL, num_steps=USUAL_STEPS, num_items=BLOCK, settings=settings)
         ours, theirs = measure_pairs(loops.ours, loops.theirs, pairs=settings.runs)
-        what = f"{BLOCK} pictures (shipped model, LoRA, {USUAL_STEPS} steps)"
+        what = f"{BLOCK} images (shipped model, LoRA, {USUAL_STEPS} steps)"
         figures = [paired_figure(what, ours, theirs, peer=PEER, unit="s", limit=TIME_LIMIT)]
     if settings.real_size:
         figures.append(_around_at_real_size(settings, user_data))
@@ -122,17 +122,17 @@ def _loras(model: str) -> tuple[LoraChoice, ...]:
 
 
 def _around_at_real_size(settings: BenchSettings, user_data: UserData) -> Figure:
-    """Of a picture of 512 × 512: measured with two steps, as a share of the time that 25 take."""
+    """Of an image of 512 × 512: measured with two steps, as a share of the time that 25 take."""
     with real_size_model(user_data.cache) as folder, tempfile.TemporaryDirectory(dir=user_data.cache) as place:
         loops = _loops(Path(place), str(folder), num_steps=REAL_SIZE_STEPS, num_items=1, settings=settings)
         pairs = [loops.around() for _ in range(settings.runs)]
     shares = [100 * around / (generating * USUAL_STEPS / REAL_SIZE_STEPS) for generating, around in pairs]
-    what = f"all around a picture of 512 × 512, as a share of its {USUAL_STEPS} steps"
+    what = f"all around an image of 512 × 512, as a share of its {USUAL_STEPS} steps"
     return plain_figure(what, shares, unit="%", limit=AROUND_LIMIT_PERCENT)
 
 
 def _million(user_data: UserData) -> list[Figure]:
-    """In a fresh process, from the settings to the first picture of a plan of a million."""
+    """In a fresh process, from the settings to the first image of a plan of a million."""
     found = _in_a_process("million", user_data)
     return [
         plain_figure("a million items planned, shown and begun", [found["seconds"]], unit="s", limit=MILLION_SECONDS),
@@ -141,9 +141,9 @@ def _million(user_data: UserData) -> list[Figure]:
 
 
 def _growth(user_data: UserData, settings: BenchSettings) -> Figure:
-    """Of the memory over a batch of 1,000 pictures, in a fresh process."""
+    """Of the memory over a batch of 1,000 images, in a fresh process."""
     found = _in_a_process("growth", user_data, *(["--cpu"] if settings.cpu else []))
-    return plain_figure("memory from picture 100 to 1,000", [found["num_bytes"]], unit="B", limit=GROWTH_BYTES)
+    return plain_figure("memory from image 100 to 1,000", [found["num_bytes"]], unit="B", limit=GROWTH_BYTES)
 
 
 def _in_a_process(what: str, user_data: UserData, *options: str) -> dict[str, float]:

@@ -43,7 +43,7 @@ def _plan(user_data: UserData, num_items: int) -> None:
 
 
 def growth(user_data: UserData, *, cpu: bool) -> dict[str, float]:
-    """How many bytes more the process has at the end of 1,000 pictures than after the first tenth of their time."""
+    """How many bytes more the process has at the end of 1,000 images than after the first tenth of their time."""
     prepare_threads()
     from studio.batches.torch.run import run_batch
 

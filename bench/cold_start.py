@@ -1,4 +1,4 @@
-"""From starting the engine to the smoke test's first picture, and each picture after it, as the page sees them."""
+"""From starting the engine to the smoke test's first image, and each image after it, as the page sees them."""
 
 import tempfile
 import time
@@ -24,7 +24,7 @@ def bench_cold_start(settings: BenchSettings, user_data: UserData) -> tuple[Figu
     """Each run starts a new engine process; the files it reads are in the system's memory from the second run on.
 
     Raises:
-        EngineError: where a picture does not come.
+        EngineError: where an image does not come.
     """
     first: list[float] = []
     later: list[float] = []
@@ -34,13 +34,13 @@ def bench_cold_start(settings: BenchSettings, user_data: UserData) -> tuple[Figu
             first.append(seconds[0])
             later += seconds[1:]
     return (
-        plain_figure("first picture after a cold start, 25 steps", first, unit="s", limit=FIRST_LIMIT_SECONDS),
-        plain_figure("later pictures, 25 steps", later, unit="s", limit=LATER_LIMIT_SECONDS),
+        plain_figure("first image after a cold start, 25 steps", first, unit="s", limit=FIRST_LIMIT_SECONDS),
+        plain_figure("later images, 25 steps", later, unit="s", limit=LATER_LIMIT_SECONDS),
     )
 
 
 def picture_seconds(user_data: UserData, *, cpu: bool, smoke: SmokeSettings) -> tuple[float, ...]:
-    """Seconds until each picture of a smoke test was known: from the start of the engine, then from the one before.
+    """Seconds until each image of a smoke test was known: from the start of the engine, then from the one before.
 
     Previews, writing the files and telling the page are in it.
     """
@@ -56,7 +56,7 @@ def picture_seconds(user_data: UserData, *, cpu: bool, smoke: SmokeSettings) -> 
     finally:
         client.stop()
     if not all(picture.record.valid for picture in client.view.pictures):
-        raise EngineError("A picture of the smoke test is not valid. Run `python -m studio smoke` to see why.")
+        raise EngineError("An image of the smoke test is not valid. Run `python -m studio smoke` to see why.")
     return tuple(after - before for before, after in pairwise(known_at))
 
 

@@ -1,4 +1,4 @@
-"""Datasets: pictures checked and thumbnailed beside plain Pillow; a second visit; pages of ten thousand rows."""
+"""Datasets: images checked and thumbnailed beside plain Pillow; a second visit; pages of ten thousand rows."""
 
 import shutil
 import tempfile
@@ -35,7 +35,7 @@ MIB = 2**20
 
 
 def bench_dataset(settings: BenchSettings, user_data: UserData) -> tuple[Figure, ...]:
-    """All figures, on pictures that are made for it and removed afterwards."""
+    """All figures, on images that are made for it and removed afterwards."""
     with _folder(user_data) as folder:
         return (
             *compare_checks(folder, num_pictures=NUM_PICTURES, side=SIDE, pairs=settings.runs),
@@ -44,7 +44,7 @@ def bench_dataset(settings: BenchSettings, user_data: UserData) -> tuple[Figure,
 
 
 def compare_checks(folder: Path, *, num_pictures: int, side: int, pairs: int) -> tuple[Figure, ...]:
-    """Everything that the check does beside what plain Pillow does; then the same pictures visited again."""
+    """Everything that the check does beside what plain Pillow does; then the same images visited again."""
     paths = make_pictures(folder / "pictures", num_pictures, side=side)
     second_visits = []
 

@@ -1,4 +1,4 @@
-"""`PipelineManager.generate()` beside the plain pipeline: the same picture, in how much time."""
+"""`PipelineManager.generate()` beside the plain pipeline: the same image, in how much time."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ VALIDATION_LIMIT_PERCENT = 1.0
 PEER = "plain diffusers"
 SHIPPED_STEPS = 25
 REAL_SIZE_STEPS = 2
-PAIRS_A_RUN = 5  # of the shipped model's pictures, which take a second: one pair of them says little
+PAIRS_A_RUN = 5  # of the shipped model's images, which take a second: one pair of them says little
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def bench_shipped(settings: BenchSettings, user_data: UserData) -> tuple[Figure,
 def bench_real_size(settings: BenchSettings, user_data: UserData) -> tuple[Figure, ...]:
     """Stable Diffusion 1.5's size at 512 × 512 and two steps; and what share of that the checks take.
 
-    Two steps make the share of the checks the strictest: those of the decoder's output and of the picture come
+    Two steps make the share of the checks the strictest: those of the decoder's output and of the image come
     once, however many steps there are.
     """
     with real_size_model(user_data.cache) as folder:
@@ -87,27 +87,27 @@ def prepare_contest(model: str, *, num_inference_steps: int, cpu: bool, rejected
 
 
 def compare(contest: Contest, what: str, *, pairs: int) -> tuple[Figure, Figure]:
-    """The time in pairs, and the largest difference between the pictures of the first calls, which warm up."""
+    """The time in pairs, and the largest difference between the images of the first calls, which warm up."""
     difference = largest_difference(contest.our_picture(), contest.their_picture())
     ours, theirs = measure_pairs(
         lambda: _seconds(contest.our_picture), lambda: _seconds(contest.their_picture), pairs=pairs
     )
     limit = PICTURE_LIMIT if contest.manager.device.type == "cpu" else GPU_PICTURE_LIMIT
     return (
-        paired_figure(f"a picture ({what})", ours, theirs, peer=PEER, unit="s", limit=TIME_LIMIT),
+        paired_figure(f"an image ({what})", ours, theirs, peer=PEER, unit="s", limit=TIME_LIMIT),
         plain_figure(f"largest difference of values in [0, 1] ({what})", [difference], unit="", limit=limit),
     )
 
 
 def largest_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Of two uint8 pictures, with values taken to [0, 1]; infinite where their shapes differ."""
+    """Of two uint8 images, with values taken to [0, 1]; infinite where their shapes differ."""
     if ours.shape != theirs.shape:
         return float("inf")
     return float(np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max() / 255)
 
 
 def _seconds(make: Callable[[], np.ndarray]) -> float:
-    """Both sides end with a picture in the CPU's memory, so the device is done when they return."""
+    """Both sides end with an image in the CPU's memory, so the device is done when they return."""
     start = time.perf_counter()
     make()
     return time.perf_counter() - start

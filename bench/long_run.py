@@ -90,7 +90,7 @@ class LongRun:
         return events
 
     def _picture(self, name: str) -> str:
-        """A picture file below the run's folder: noise, which is the most that one of its size can hold."""
+        """An image file below the run's folder: noise, which is the most that one of its size can hold."""
         file = self.folder.samples / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         values = np.frombuffer(self._random.randbytes(3 * PICTURE_PIXELS**2), dtype=np.uint8)

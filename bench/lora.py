@@ -1,4 +1,4 @@
-"""What a LoRA costs: switching, strength, pictures, memory; and what cached prompts save."""
+"""What a LoRA costs: switching, strength, images, memory; and what cached prompts save."""
 
 import tempfile
 import time
@@ -119,12 +119,12 @@ def _pair_figure(
         lambda: _seconds(manager, both), lambda: _seconds(manager, lambda: manager.generate(picture)), pairs=pairs
     )
     return paired_figure(
-        f"base and LoRA ({what})", ours, theirs, peer="the base's picture alone", unit="s", limit=PAIR_LIMIT
+        f"base and LoRA ({what})", ours, theirs, peer="the base's image alone", unit="s", limit=PAIR_LIMIT
     )
 
 
 def _text_figure(what: str, manager: PipelineManager, picture: GenerationSettings) -> Figure:
-    """Seconds for the prompts of a picture whose words were met before, beside those of new words."""
+    """Seconds for the prompts of an image whose words were met before, beside those of new words."""
     cached, fresh = [], []
     for number in range(5):
         words = picture.model_copy(update={"prompt": f"{picture.prompt} {number}", "num_inference_steps": 1})
@@ -138,7 +138,7 @@ def _text_figure(what: str, manager: PipelineManager, picture: GenerationSetting
 def _memory_figure(
     what: str, model: Path, picture: GenerationSettings, lora: LoraChoice, settings: BenchSettings, user_data: UserData
 ) -> Figure:
-    """The peak of a fresh process that makes a picture with the LoRA, beside one without."""
+    """The peak of a fresh process that makes an image with the LoRA, beside one without."""
     device_type = pick_device(cpu_only=settings.cpu).type
 
     def peak(picture: GenerationSettings) -> float:

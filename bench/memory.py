@@ -1,4 +1,4 @@
-"""Peak memory of loading a model and making a picture: ours beside plain diffusers', each in a fresh process."""
+"""Peak memory of loading a model and making an image: ours beside plain diffusers', each in a fresh process."""
 
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def measure_peak(
         return PeakMemory.model_validate_json(said)
     except ValidationError as error:
         raise StudioError(
-            f"The picture of {side} whose memory is measured was not made (code {process.returncode})."
+            f"The image of {side} whose memory is measured was not made (code {process.returncode})."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.peak_memory SIDE …`: make one picture and print the peak memory of this process.
+"""`python -m bench.peak_memory SIDE …`: make one image and print the peak memory of this process.
 
 A process of its own for each, because a process never forgets its peak. Each side imports only what it needs.
 """
@@ -53,7 +53,7 @@ def peak_accelerator_bytes(device_type: str) -> int | None:
 
 
 def make_ours(folder: Path, settings: GenerationSettings, *, device_type: str, rejected: Path) -> None:
-    """One picture as the studio makes it."""
+    """One image as the studio makes it."""
     import torch
 
     from studio.engine.pipeline import PipelineManager
@@ -64,7 +64,7 @@ def make_ours(folder: Path, settings: GenerationSettings, *, device_type: str, r
 
 
 def make_theirs(folder: Path, settings: GenerationSettings, *, device_type: str) -> None:
-    """One picture as plain diffusers makes it."""
+    """One image as plain diffusers makes it."""
     import torch
 
     from bench.plain_pipeline import load_plain_pipeline, plain_picture
@@ -73,7 +73,7 @@ def make_theirs(folder: Path, settings: GenerationSettings, *, device_type: str)
 
 
 def main() -> None:
-    """Make the picture, print the peak as JSON."""
+    """Make the image, print the peak as JSON."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("side", choices=get_args(Side))
     parser.add_argument("--model-folder", type=Path, required=True)

@@ -29,7 +29,7 @@ def load_plain_pipeline(folder: Path, device: torch.device) -> StableDiffusionPi
 
 
 def plain_picture(pipeline: StableDiffusionPipeline, settings: GenerationSettings) -> np.ndarray:
-    """(height, width, 3) uint8; noise from the CPU as in ours, or the seed would mean another picture."""
+    """(height, width, 3) uint8; noise from the CPU as in ours, or the seed would mean another image."""
     made = pipeline(
         prompt=settings.prompt,
         negative_prompt=settings.negative_prompt,

@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def save_plain_thumbnails(part: tuple[tuple[str, ...], str]) -> int:
-    """Decode each picture whole, save a thumbnail of 256 pixels below a folder; how many."""
+    """Decode each image whole, save a thumbnail of 256 pixels below a folder; how many."""
     paths, folder = part
     for path in paths:
         with Image.open(path) as image:

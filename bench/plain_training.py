@@ -40,7 +40,7 @@ class Encoded:
             pipe.vae = pipe.text_encoder = None
 
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """(latents, embeddings) of some pictures."""
+        """(latents, embeddings) of some images."""
         if self._kept is None:
             return self._encode(indices)
         kept = [self._kept[i] for i in indices]

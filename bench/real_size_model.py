@@ -82,7 +82,7 @@ def write_real_size_model(folder: Path) -> None:
     """Write the model into `folder` in diffusers' layout: float16 safetensors, 2 GiB on disk, from 4 GiB of memory.
 
     The weights are the layers' own random starting values under a fixed seed. Their group norms keep every output
-    finite and give a picture of coloured noise, which passes validation.
+    finite and give an image of coloured noise, which passes validation.
 
     The tokenizer is the shipped model's: its 703 ids lie within the encoder's 49,408, and what a prompt means does
     not matter to random weights.

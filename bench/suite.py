@@ -49,31 +49,31 @@ BENCHES: Mapping[BenchName, Bench] = {
     ),
     "cold-start": Bench(
         bench_cold_start,
-        "From starting the engine process until the page's client knows of the smoke test's first picture (loading "
-        "and previews are in it), then from each picture to the next. The process is cold; the disk is so in the "
+        "From starting the engine process until the page's client knows of the smoke test's first image (loading "
+        "and previews are in it), then from each image to the next. The process is cold; the disk is so in the "
         "first run only.",
     ),
     "memory": Bench(
         bench_memory,
-        "The most memory that a fresh process had resident while it loaded the model and made one picture: 25 steps "
+        "The most memory that a fresh process had resident while it loaded the model and made one image: 25 steps "
         "of the shipped model, 2 of the real size at 512 × 512.",
     ),
     "dataset": Bench(
         bench_dataset,
         "JPEGs with captions, made for it, checked with two worker processes (hashes, full decoding, thumbnail, "
         "figures, cache), beside plain Pillow in two processes that decodes them and saves thumbnails; starting the "
-        "processes is in both. Then the same pictures visited again. Pages of ten thousand small pictures, drawn in "
+        "processes is in both. Then the same images visited again. Pages of ten thousand small images, drawn in "
         "a fresh process.",
     ),
     "shipped": Bench(
         bench_shipped,
         "`PipelineManager.generate()` beside `StableDiffusionPipeline`, in one process: same folder, scheduler, "
-        "prompt, seed, steps and guidance, float32. The first call of each is not counted; its pictures are compared "
+        "prompt, seed, steps and guidance, float32. The first call of each is not counted; its images are compared "
         "as uint8 / 255.",
     ),
     "lora": Bench(
         bench_lora,
-        "A LoRA switched on and off and re-weighted on a model of Stable Diffusion 1.5's size; base and LoRA picture "
+        "A LoRA switched on and off and re-weighted on a model of Stable Diffusion 1.5's size; base and LoRA image "
         "beside the base's alone; the peak memory of a fresh process with a LoRA beside one without; the time that "
         "the text encoder takes for words met before beside new ones.",
     ),
@@ -85,7 +85,7 @@ BENCHES: Mapping[BenchName, Bench] = {
     ),
     "training": Bench(
         bench_training,
-        "`studio train` with the preset quick-try on the demo dataset, and the border of ten pictures whose prompts "
+        "`studio train` with the preset quick-try on the demo dataset, and the border of ten images whose prompts "
         "and seeds it never saw. A step with all that watches it beside the same passes bare, in one process. At "
         "Stable Diffusion 1.5's size (random weights, 512 × 512, float32, batch 2, rank 8), each side a fresh process "
         "of three steps, the best but the first counted: `studio train` beside diffusers' own "
@@ -95,7 +95,7 @@ BENCHES: Mapping[BenchName, Bench] = {
     "training-tab": Bench(
         bench_training_tab,
         "The Training tab in headless Chromium, 1280 × 900. CPU seconds of the page's process during 30 s in which a "
-        "run of 20,000 steps, with held-out losses, memory and pictures, goes on at two steps a second; what the "
+        "run of 20,000 steps, with held-out losses, memory and images, goes on at two steps a second; what the "
         "browser's main thread was busy (CDP's TaskDuration) from one answer to the next. A step of a real training "
         "(shipped model, quick try, on all cores) with the tab open and with an empty page, in blocks of 20 s in "
         "turns, each block its median. From the click on Start, with the engine loaded and idle, to the first step; "
@@ -103,10 +103,10 @@ BENCHES: Mapping[BenchName, Bench] = {
     ),
     "batch": Bench(
         bench_batch,
-        "Five pictures of a batch (checks, scores, files that are whole or not there, the ledger) beside a loop over "
-        "the same loaded pipeline that only generates and saves the same files. What is around one picture of 512 × "
+        "Five images of a batch (checks, scores, files that are whole or not there, the ledger) beside a loop over "
+        "the same loaded pipeline that only generates and saves the same files. What is around one image of 512 × "
         "512, measured with two steps, as a share of 25. A file of a million prompts planned, shown, fixed and its "
-        "last item drawn, and a batch of a thousand small pictures, each in a fresh process.",
+        "last item drawn, and a batch of a thousand small images, each in a fresh process.",
     ),
     "real-size": Bench(
         bench_real_size,

@@ -1,4 +1,4 @@
-"""Training beside its peers: time and memory of a step; what watching costs; from start to white grounds."""
+"""Training beside its peers: time and memory of a step; what watching costs; from start to white backgrounds."""
 
 import tempfile
 import time
@@ -168,7 +168,7 @@ def _watching(settings: BenchSettings, user_data: UserData) -> Figure:
 
 
 def _quick_try(settings: BenchSettings, user_data: UserData) -> tuple[Figure, ...]:
-    """The whole run as a person starts it, then pictures that it never saw."""
+    """The whole run as a person starts it, then images that it never saw."""
     with tempfile.TemporaryDirectory(dir=user_data.cache) as folder:
         own = UserData(Path(folder))
         started = time.perf_counter()
@@ -206,6 +206,6 @@ def _whiteness(manager: PipelineManager, loras: tuple[LoraChoice, ...]) -> float
 
 
 def border_whiteness(picture: np.ndarray) -> float:
-    """The share of a 6-pixel border whose every channel is 245 or more; picture is (height, width, 3) uint8."""
+    """The share of a 6-pixel border whose every channel is 245 or more; image is (height, width, 3) uint8."""
     border = [part.reshape(-1, 3) for part in (picture[:6], picture[-6:], picture[:, :6], picture[:, -6:])]
     return float((np.concatenate(border).min(axis=1) >= 245).mean())

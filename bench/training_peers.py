@@ -38,7 +38,7 @@ class StepFacts:
 
 @dataclass(frozen=True)
 class Workplace:
-    """What all sides read: the model, the pictures in each one's layout, and a folder to write in."""
+    """What all sides read: the model, the images in each one's layout, and a folder to write in."""
 
     model: Path
     folder: Path
@@ -55,7 +55,7 @@ class Workplace:
 
 
 def write_pictures(folder: Path, *, pixels: int = REAL_SIZE_PIXELS) -> None:
-    """Four square pictures: kohya's folder with captions beside them, and diffusers' imagefolder."""
+    """Four square images: kohya's folder with captions beside them, and diffusers' imagefolder."""
     kohya, plain = folder / "kohya" / "1_shoe", folder / "imagefolder"
     kohya.mkdir(parents=True)
     plain.mkdir()

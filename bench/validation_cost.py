@@ -1,4 +1,4 @@
-"""What the checks of one picture cost, measured apart from making it: the difference would drown in noise."""
+"""What the checks of one image cost, measured apart from making it: the difference would drown in noise."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ LATENT_SCALE = 8
 
 
 def validation_seconds(device: torch.device, *, num_steps: int, width: int, height: int) -> float:
-    """Seconds of every check that `PipelineManager.generate()` makes for one good picture of `num_steps` steps.
+    """Seconds of every check that `PipelineManager.generate()` makes for one good image of `num_steps` steps.
 
     On random latents and pixels: the checks look at each value once, whatever it is.
     """

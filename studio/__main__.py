@@ -33,7 +33,7 @@ from studio.datasets.recipe import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="LoRA Studio.")
 
 UserDataOption = Annotated[
-    Path | None, typer.Option("--user-data", help="Where models, pictures and runs are kept.", show_default="user_data")
+    Path | None, typer.Option("--user-data", help="Where models, images and runs are kept.", show_default="user_data")
 ]
 ModelOption = Annotated[str, typer.Option("--model", help=str(ModelSettings.model_fields["model"].description))]
 PrecisionOption = Annotated[
@@ -85,12 +85,12 @@ def smoke(
     precision: PrecisionOption = "float32",
     attention_slicing: SlicingOption = False,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = SmokeSettings().num_inference_steps,
-    seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = SmokeSettings().seed,
+    seed: Annotated[int, typer.Option(help="Seed of the first image.")] = SmokeSettings().seed,
     cpu: CpuOption = False,
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make the three test pictures and check them; exit code 0 only when all are valid."""
+    """Make the three test images and check them; exit code 0 only when all are valid."""
     prepare_threads()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from studio.cli.images import run_smoke
@@ -153,7 +153,7 @@ def generate(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make pictures, each checked and saved with its settings; exit code 0 only when all are valid."""
+    """Make images, each checked and saved with its settings; exit code 0 only when all are valid."""
     values = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -210,7 +210,7 @@ def compare(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make the same pictures with two sides' LoRAs and say how far they are apart."""
+    """Make the same images with two sides' LoRAs and say how far they are apart."""
     shared = {
         "prompt": "",
         "negative_prompt": negative_prompt,
@@ -264,13 +264,13 @@ def _prepare_engine() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
-dataset_app = typer.Typer(no_args_is_help=True, help="Datasets: check a folder of pictures before training.")
+dataset_app = typer.Typer(no_args_is_help=True, help="Datasets: check a folder of images before training.")
 app.add_typer(dataset_app, name="dataset")
 
 
 @dataset_app.command("check")
 def dataset_check(
-    path: Annotated[Path, typer.Argument(help="The folder of the pictures; nothing in it is changed.")],
+    path: Annotated[Path, typer.Argument(help="The folder of the images; nothing in it is changed.")],
     layout: Annotated[
         str | None,
         typer.Option(help=str(LayoutChoice.model_fields["layout"].description), metavar="|".join(LAYOUT_NAMES)),
@@ -283,7 +283,7 @@ def dataset_check(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Look at every picture and caption of a folder; exit code 1 when something must be mended."""
+    """Look at every image and caption of a folder; exit code 1 when something needs fixing."""
     from studio.cli.dataset import check_dataset
 
     recipe = parse_settings(

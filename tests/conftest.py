@@ -42,5 +42,5 @@ def model_copy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick() -> GenerationSettings:
-    """Eight steps: enough for a picture that passes every check."""
+    """Eight steps: enough for an image that passes every check."""
     return GenerationSettings(prompt="black casual shoes", num_inference_steps=8, seed=7)

@@ -1,4 +1,4 @@
-"""Columns and options that are settings: what they do to the settings that all pictures share.
+"""Columns and options that are settings: what they do to the settings that all images share.
 
 The box of columns: `colour: black, 2::brown, white` and `type: boot = 200, sandal = 100`.
 """
@@ -25,7 +25,7 @@ SETTING_COLUMNS: Mapping[str, str] = {
     "lora": "lora",
     "strength": "strength",
 }
-"""A column's name, and the setting that its values are. Every other column only describes the picture."""
+"""A column's name, and the setting that its values are. Every other column only describes the image."""
 
 _LORA_SEPARATOR = ";"
 _SURELY_A_SEED = 18
@@ -99,8 +99,7 @@ def apply_overrides(shared: GenerationSettings, overrides: Mapping[str, str]) ->
     if number is not None and not own:
         if not shared.loras:
             raise SettingsError(
-                f"strength has no LoRA to act on, got {strength!r}. Choose a LoRA for all pictures, or add a column "
-                "lora."
+                f"strength has no LoRA to act on, got {strength!r}. Choose a LoRA for all images, or add a column lora."
             )
         values["loras"] = tuple(choice.model_copy(update={"strength": number}) for choice in shared.loras)
     if own:
@@ -156,7 +155,7 @@ class AttributeColumn:
     Attributes:
         values: each once, in their order.
         weights: one for each value: how often it is drawn in a random plan, relative to the others.
-        quotas: one for each value: of exactly how many pictures it is; empty where there are none.
+        quotas: one for each value: of exactly how many images it is; empty where there are none.
     """
 
     name: str
@@ -256,6 +255,4 @@ def _check_totals(columns: list[AttributeColumn]) -> None:
     totals = {column.name: sum(column.quotas) for column in columns}
     if len(set(totals.values())) > 1:
         said = ", ".join(f"{name} {total:,}" for name, total in totals.items())
-        raise BatchError(
-            f"attributes: the quotas of all columns must have one sum, the number of pictures; got {said}."
-        )
+        raise BatchError(f"attributes: the quotas of all columns must have one sum, the number of images; got {said}.")

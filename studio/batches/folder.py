@@ -41,7 +41,7 @@ class BatchFolder:
 
     @property
     def dataset(self) -> Path:
-        """The pictures and their captions, and nothing else: an imagefolder."""
+        """The images and their captions, and nothing else: an imagefolder."""
         return self.root / "dataset"
 
     @property
@@ -73,7 +73,7 @@ class BatchFolder:
         return self.root / "grid.png"
 
     def picture(self, index: int, picture_format: str) -> Path:
-        """Where the picture of an item lies; a thousand to a folder, so that a file manager can open them."""
+        """Where the image of an item lies; a thousand to a folder, so that a file manager can open them."""
         ending = {"png": "png", "jpeg": "jpg", "webp": "webp"}[picture_format]
         return self.dataset / f"{index // 1000:04}" / f"{index:07}.{ending}"
 

@@ -19,9 +19,9 @@ class BatchProgress:
     """How far a batch is.
 
     Attributes:
-        num_rejected: pictures that were made and not taken; their items were tried again.
+        num_rejected: images that were made and not taken; their items were tried again.
         pictures_per_second: of late, of all processes together; None where that is not known.
-        latest: the last rows of pictures that are done, newest first.
+        latest: the last rows of images that are done, newest first.
     """
 
     num_done: int = 0
@@ -56,7 +56,7 @@ class BatchFollower:
         """How far it is now.
 
         Args:
-            running: whether pictures are being made; the pace of before a pause is not that of after it.
+            running: whether images are being made; the pace of before a pause is not that of after it.
 
         Raises:
             BatchError: where a ledger cannot be read.

@@ -10,7 +10,7 @@ EXAMPLES = 10
 
 
 class Example(Record):
-    """One planned picture."""
+    """One planned image."""
 
     index: int
     prompt: str
@@ -22,7 +22,7 @@ class PlanFacts(Record):
     """A plan in short.
 
     Attributes:
-        value_counts: of each column its values and how many pictures have them; only their number where they are many,
+        value_counts: of each column its values and how many images have them; only their number where they are many,
             and nothing where they were not counted.
         seconds_per_picture, bytes_per_picture, load_seconds: as measured; None before.
         free_bytes: on the disk where it goes; None before.
@@ -67,12 +67,12 @@ class PlanFacts(Record):
 
     @property
     def total_bytes(self) -> float | None:
-        """Of all pictures; None where it was not measured."""
+        """Of all images; None where it was not measured."""
         return None if self.bytes_per_picture is None else self.num_items * self.bytes_per_picture
 
     @property
     def sentence(self) -> str:
-        """`60 pictures in 1 min 04 s, ready at 07:12, 1.2 MB of disk.`"""
+        """`60 images in 1 min 04 s, ready at 07:12, 1.2 MB of disk.`"""
         words = counted(self.num_items, "picture")
         if self.total_seconds is None or self.total_bytes is None:
             return f"{words}. Time and disk are not measured yet."

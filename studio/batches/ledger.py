@@ -1,10 +1,10 @@
-"""What was seen of a batch's picture, as its row keeps it. Apart from the ledger: scores bring scipy along.
+"""What was seen of a batch's image, as its row keeps it. Apart from the ledger: scores bring scipy along.
 
-What was made of a batch: a row for each item that is done or failed, and for each picture that was rejected.
+What was made of a batch: a row for each item that is done or failed, and for each image that was rejected.
 
 Each process writes a ledger of its own, so that processes and machines on a shared folder never wait for one another;
-whoever reads looks at all of them. The picture is on the disk before its row is: a row without its picture cannot be,
-and a picture without its row is made again, to the same bytes.
+whoever reads looks at all of them. The image is on the disk before its row is: a row without its image cannot be,
+and an image without its row is made again, to the same bytes.
 """
 
 import heapq
@@ -21,7 +21,7 @@ from studio.images.scores.image import PictureScores
 
 
 class ItemFacts(Record):
-    """A picture's checks, and its scores."""
+    """An image's checks, and its scores."""
 
     checks: tuple[Check, ...] = ()
     scores: PictureScores | None = None
@@ -64,9 +64,9 @@ class ItemRow(Record):
     """One item that needs nothing more.
 
     Attributes:
-        file: of the picture, below the batch's folder; "" of a failed one.
+        file: of the image, below the batch's folder; "" of a failed one.
         sha256, num_bytes: of that file.
-        content: the picture's perceptual hash (64 bits as hex) and the sha256 of its pixels, `phash:sha256`.
+        content: the image's perceptual hash (64 bits as hex) and the sha256 of its pixels, `phash:sha256`.
         seed: that made it: the planned one, or after rejections one derived from it.
         attempts: how often it was made. A failed item with tries left was ended by an error; it can be tried again.
         seconds: that its making took in all, rejected ones too.
@@ -89,7 +89,7 @@ class ItemRow(Record):
 
 
 class RejectionRow(Record):
-    """One picture that was made and not taken; the item was tried again with another seed."""
+    """One image that was made and not taken; the item was tried again with another seed."""
 
     item: int
     attempt: int
@@ -136,7 +136,7 @@ class Ledger:
         self._insert("items", row.model_dump())
 
     def reject(self, row: RejectionRow) -> None:
-        """Note a picture that was not taken.
+        """Note an image that was not taken.
 
         Raises:
             OSError, BatchError: as `add`.
@@ -207,7 +207,7 @@ def latest_row(rows: Iterable[ItemRow]) -> ItemRow:
 
 
 def read_rejections(folder: Path) -> Iterator[RejectionRow]:
-    """Every picture that was not taken, by item and attempt.
+    """Every image that was not taken, by item and attempt.
 
     Raises:
         BatchError: where a ledger cannot be read.
@@ -237,7 +237,7 @@ def rows_since(path: Path, seq: int, *, limit: int = _ROWS_AT_ONCE) -> list[tupl
 
 
 def count_rows_rejected(path: Path) -> int:
-    """How many pictures of one ledger were not taken.
+    """How many images of one ledger were not taken.
 
     Raises:
         BatchError: where it cannot be read.

@@ -1,6 +1,6 @@
-"""WebDataset shards: tar files of pictures and captions that are read from one end to the other, and their manifest.
+"""WebDataset shards: tar files of images and captions that are read from one end to the other, and their manifest.
 
-Pictures of a batch on one sheet: a contact sheet of some, and the X/Y grid of two columns.
+Images of a batch on one sheet: a contact sheet of some, and the X/Y grid of two columns.
 What comes out of a batch: an imagefolder that loads, shards, a contact sheet, an X/Y grid, the report.
 """
 
@@ -27,9 +27,9 @@ MANIFEST = "shards.json"
 
 
 def write_shards(folder: BatchFolder, *, pictures_per_shard: int) -> None:
-    """Write `00000.tar` and so on: of each picture `0000123.png` and `0000123.json`, its line of metadata.jsonl.
+    """Write `00000.tar` and so on: of each image `0000123.png` and `0000123.json`, its line of metadata.jsonl.
 
-    The same pictures give the same bytes. The manifest comes last: without it the shards are not whole.
+    The same images give the same bytes. The manifest comes last: without it the shards are not whole.
 
     Raises:
         OSError: where they cannot be written.
@@ -68,11 +68,11 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 SHEET_PICTURES, SHEET_COLUMNS, SHEET_CELL = 120, 10, 144
-MAX_GRID = 64  # values of a column; more would be a picture that no program opens
+MAX_GRID = 64  # values of a column; more would be an image that no program opens
 
 
 def write_contact_sheet(folder: BatchFolder, plan: BatchPlan) -> None:
-    """A JPEG of up to 120 pictures, spread over the plan.
+    """A JPEG of up to 120 images, spread over the plan.
 
     Raises:
         BatchError: where a ledger cannot be read.
@@ -88,7 +88,7 @@ def write_contact_sheet(folder: BatchFolder, plan: BatchPlan) -> None:
 
 
 def write_grid(folder: BatchFolder, settings: BatchSettings, plan: BatchPlan) -> None:
-    """The X/Y grid: the first picture of every pair of values, with the values as labels.
+    """The X/Y grid: the first image of every pair of values, with the values as labels.
 
     Raises:
         BatchError, OSError: as `write_contact_sheet`.
@@ -117,7 +117,7 @@ def write_outputs(folder: BatchFolder, settings: BatchSettings, plan: BatchPlan,
     """Write all that is made of the ledgers: each whole or not at all, and the same when written twice.
 
     Args:
-        finished: of a batch that goes on later, pictures that no ledger has yet are left where they are, and there
+        finished: of a batch that goes on later, images that no ledger has yet are left where they are, and there
             are no shards.
 
     Raises:
@@ -137,7 +137,7 @@ def write_outputs(folder: BatchFolder, settings: BatchSettings, plan: BatchPlan,
 
 
 def made_items(folder: BatchFolder, plan: BatchPlan) -> Iterator[tuple[BatchItem, ItemRow]]:
-    """Every item whose picture is made, in order.
+    """Every item whose image is made, in order.
 
     Raises:
         BatchError: where a ledger cannot be read.
@@ -146,7 +146,7 @@ def made_items(folder: BatchFolder, plan: BatchPlan) -> Iterator[tuple[BatchItem
 
 
 def write_metadata(folder: BatchFolder, plan: BatchPlan) -> None:
-    """A line for each picture, as `datasets` reads an imagefolder: file_name, text, every column, what drew it.
+    """A line for each image, as `datasets` reads an imagefolder: file_name, text, every column, what drew it.
 
     Raises:
         BatchError, OSError: as `write_outputs`.
@@ -187,14 +187,14 @@ def write_card(folder: BatchFolder, plan: BatchPlan) -> None:
         "",
         provenance.sentence if provenance else "Synthetic: drawn by LoRA Studio.",
         "",
-        f"{plan.num_items:,} pictures were planned; `metadata.jsonl` has a line for each that is made, with its "
+        f"{plan.num_items:,} images were planned; `metadata.jsonl` has a line for each that is made, with its "
         "caption (`text`), its columns and what drew it.",
     ]
     write_atomically(folder.dataset / CARD, "\n".join(lines).encode() + b"\n")
 
 
 def tidy(folder: BatchFolder, num_items: int) -> None:
-    """Half-written files of a kill are deleted; pictures of no item that is done (of a kill, or rejected later) go to
+    """Half-written files of a kill are deleted; images of no item that is done (of a kill, or rejected later) go to
     `rejected`. For a batch that nobody works on.
 
     Raises:

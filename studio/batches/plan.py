@@ -1,6 +1,6 @@
-"""One picture of a plan.
+"""One image of a plan.
 
-Which pictures a batch makes: a function of the settings, the stored rows and an item's number alone.
+Which images a batch makes: a function of the settings, the stored rows and an item's number alone.
 """
 
 import itertools
@@ -31,7 +31,7 @@ from studio.images.prompts import plain_prompt
 
 
 class BatchItem(Record):
-    """One picture of a plan, before it is made.
+    """One image of a plan, before it is made.
 
     Attributes:
         index: its place in the plan, from 0.
@@ -241,7 +241,7 @@ def _check_grid(settings: BatchSettings, columns: Sequence[str]) -> None:
 def _column_notes(columns: Sequence[str], reader: TemplateReader) -> list[str]:
     notes = []
     if acting := [column for column in columns if setting_of(column)]:
-        notes.append(f"Columns that are settings of each picture: {', '.join(acting)}.")
+        notes.append(f"Columns that are settings of each image: {', '.join(acting)}.")
     words = [f"{{{word}}}" for word in itertools.islice(reader.words, _MAX_NOTED_WORDS)]
     if words:
         notes.append(

@@ -1,6 +1,6 @@
 """A plan's own copy of all that decides its items, in its folder, and the digest that tells whether it is whole.
 
-How many pictures a plan has, and what is said of it.
+How many images a plan has, and what is said of it.
 """
 
 import hashlib
@@ -206,7 +206,7 @@ def _count_items(
     wanted = settings.total or (num_rows if random else num_prompts) * settings.images_per_prompt
     if wanted > MAX_ITEMS:
         raise BatchError(
-            f"it would be {_large(wanted)} pictures, and at most {MAX_ITEMS:,} are possible. Set total, or lower "
+            f"it would be {_large(wanted)} images, and at most {MAX_ITEMS:,} are possible. Set total, or lower "
             f"images_per_prompt, got {settings.images_per_prompt}."
         )
     return wanted
@@ -221,11 +221,11 @@ def _by_quota(settings: BatchSettings, column: AttributeColumn) -> int:
         )
     if settings.images_per_prompt > 1:
         raise BatchError(
-            f"images_per_prompt must be 1 where columns have quotas, which count pictures; got "
+            f"images_per_prompt must be 1 where columns have quotas, which count images; got "
             f"{settings.images_per_prompt}."
         )
     if total > MAX_ITEMS:
-        raise BatchError(f"the quotas make {total:,} pictures, and at most {MAX_ITEMS:,} are possible.")
+        raise BatchError(f"the quotas make {total:,} images, and at most {MAX_ITEMS:,} are possible.")
     return total
 
 
@@ -236,7 +236,7 @@ def _notes(
     weighted = [column.name for column in attributes if len(set(column.weights)) > 1]
     if settings.combine == "random":
         if settings.total is not None and settings.images_per_prompt > 1:
-            notes.append("images_per_prompt has no effect in a random plan with a total: each picture draws its own.")
+            notes.append("images_per_prompt has no effect in a random plan with a total: each image draws its own.")
         return notes
     if weighted:
         notes.append(
@@ -246,7 +246,7 @@ def _notes(
     per_prompt, extra = divmod(num_items, num_prompts)
     if num_items < num_prompts:
         notes.append(
-            f"There are {counted(num_prompts, 'prompt')} and {counted(num_items, 'picture')}: the pictures are spread "
+            f"There are {counted(num_prompts, 'prompt')} and {counted(num_items, 'picture')}: the images are spread "
             f"over the prompts, and {num_prompts - num_items:,} of them are left out."
         )
     elif extra:

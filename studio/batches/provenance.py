@@ -1,4 +1,4 @@
-"""Where a batch's pictures come from: kept beside them, so that nobody takes them for photographs."""
+"""Where a batch's images come from: kept beside them, so that nobody takes them for photographs."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ class LoraOrigin(Record):
 
 
 class Provenance(Record):
-    """What made a batch's pictures.
+    """What made a batch's images.
 
     Attributes:
         model_revision: of a model from the Hub; "" of others.
-        loras: that all pictures share; those of single prompts are in the pictures' own files.
+        loras: that all images share; those of single prompts are in the images' own files.
         plan_sha256: of everything that decides the items.
     """
 

@@ -68,7 +68,7 @@ def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:
 
 
 def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
-    provenance = f"{found.num_done:,} of {plan.num_items:,} pictures are made and valid"
+    provenance = f"{found.num_done:,} of {plan.num_items:,} images are made and valid"
     failed = f"; {len(found.failed):,} failed" if found.failed else ""
     left = plan.num_items - found.num_done - len(found.failed)
     not_yet = "" if finished else f"; {left:,} are still to be made"
@@ -76,7 +76,7 @@ def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
     return [
         f"**{provenance}{failed}{not_yet}.**",
         "",
-        f"- Time in pictures: {duration(found.seconds)}, {each:.2f} s each.",
+        f"- Time in images: {duration(found.seconds)}, {each:.2f} s each.",
         f"- Made again with another seed: {counted(found.num_tried_again, 'item')}.",
         f"- On the disk: {found.num_bytes / 1e6:,.1f} MB.",
         f"- Plan: sha256 {plan.digest[:16]}….",
@@ -84,7 +84,7 @@ def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
 
 
 def _values(found: _Found, plan: BatchPlan) -> list[str]:
-    lines = ["## Pictures of each value"] if plan.columns else []
+    lines = ["## Images of each value"] if plan.columns else []
     planned = plan.value_counts()
     for column in plan.columns:
         counts = planned[column]
@@ -97,7 +97,7 @@ def _values(found: _Found, plan: BatchPlan) -> list[str]:
 
 
 def _failed(found: _Found) -> list[str]:
-    """The items of which there is no picture: rejected until no try was left, or ended by an error."""
+    """The items of which there is no image: rejected until no try was left, or ended by an error."""
     if not found.failed:
         return []
     rows = [(f"{row.item:,}", str(row.attempts), row.reason) for row in found.failed[:MAX_ROWS]]

@@ -30,7 +30,7 @@ KEPT_BATCHES = 8
 
 @dataclass(frozen=True)
 class LatestPicture:
-    """A picture that was made of late.
+    """An image that was made of late.
 
     Attributes:
         attempts: how often it was made until it was taken.
@@ -64,7 +64,7 @@ class BatchView:
         batch: the one that the page shows; None where there is none.
         status: of that batch.
         progress: what its ledgers tell.
-        latest: its last pictures, newest first.
+        latest: its last images, newest first.
         history: what it told of memory, and its notes.
         active: whether anything runs or is about to, so that the page must follow.
         problem: why queue or batch could not be read, or that the batch is gone, in a sentence.
@@ -178,7 +178,7 @@ class _OpenBatch:
         self._plan: BatchPlan | None = None
 
     def pictures(self, progress: BatchProgress) -> tuple[LatestPicture, ...]:
-        """The last pictures with their captions, which only the plan knows."""
+        """The last images with their captions, which only the plan knows."""
         if progress.latest and self._plan is None:
             self._plan = open_plan(self.folder.plan)
         return tuple(
@@ -195,7 +195,7 @@ class _OpenBatch:
 
 
 def training_side(batch: BatchFolder) -> int | None:
-    """The side of the square that has a picture's area, as a dataset's resolution; None where there is no picture."""
+    """The side of the square that has an image's area, as a dataset's resolution; None where there is no image."""
     for path in batch.dataset.glob("[0-9]*/[0-9]*.*"):
         if path.suffix != ".txt":
             with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:

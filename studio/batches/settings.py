@@ -14,7 +14,7 @@ MAX_ITEMS = 10_000_000
 
 
 class BatchSettings(Settings):
-    """One batch: prompts, columns, and how they become pictures."""
+    """One batch: prompts, columns, and how they become images."""
 
     name: str = Field(
         "batch",
@@ -23,7 +23,7 @@ class BatchSettings(Settings):
         description="What its folder is called: letters, digits, spaces and . ( ) + - _.",
     )
     model: str = Field(
-        SHIPPED_MODEL, title="Model", min_length=1, description="What draws the pictures, as in Generate's model box."
+        SHIPPED_MODEL, title="Model", min_length=1, description="What draws the images, as in Generate's model box."
     )
     precision: PrecisionName = Field(
         "float32",
@@ -49,7 +49,7 @@ class BatchSettings(Settings):
         "",
         title="Attributes",
         description="One column a line: `colour: black, 2::brown, white`. `2::` counts twice in a random plan; "
-        "`black = 200` makes exactly 200 pictures of it.",
+        "`black = 200` makes exactly 200 images of it.",
     )
     wildcards: str = Field(
         "",
@@ -60,18 +60,18 @@ class BatchSettings(Settings):
         "every combination",
         title="Combine",
         description="every combination: each prompt with each value of each column and each variant. random: every "
-        "picture draws its own.",
+        "image draws its own.",
     )
     total: Annotated[int, Ge(1), Le(MAX_ITEMS)] | None = Field(
-        None, title="Pictures in all", description="Exactly how many pictures are planned. Empty: as many as it takes."
+        None, title="Images in all", description="Exactly how many images are planned. Empty: as many as it takes."
     )
     images_per_prompt: Annotated[int, Ge(1), Le(10_000)] = Field(
-        1, title="Pictures of each prompt", description="How often each prompt is drawn, each time with another seed."
+        1, title="Images of each prompt", description="How often each prompt is drawn, each time with another seed."
     )
     generation: GenerationSettings = Field(
         GenerationSettings(prompt=""),
         title="Shared settings",
-        description="What all pictures share. Its prompt is not used; its seed is the first picture's; its LoRAs act "
+        description="What all images share. Its prompt is not used; its seed is the first image's; its LoRAs act "
         "on all.",
     )
 
@@ -80,26 +80,26 @@ class BatchSettings(Settings):
     max_retries: Annotated[int, Ge(0), Le(20)] = Field(
         3,
         title="Retries",
-        description="How often a picture that fails a check is made again with another seed before it is given up.",
+        description="How often an image that fails a check is made again with another seed before it is given up.",
     )
     reject_copies: bool = Field(
-        False, title="Reject copies", description="A picture that is equal to an earlier one is made again."
+        False, title="Reject copies", description="An image that is equal to an earlier one is made again."
     )
     near_duplicate_bits: Annotated[int, Ge(0), Le(32)] = Field(
         0,
         title="Near-duplicate bits",
-        description="A picture fails when at most this many of the 64 bits of its perceptual hash differ from an "
+        description="An image fails when at most this many of the 64 bits of its perceptual hash differ from an "
         "earlier one's. 0: off.",
     )
     least_whiteness: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
         title="Least whiteness of the ground",
-        description="Share of the picture's border that must be white. Empty: any.",
+        description="Share of the image's border that must be white. Empty: any.",
     )
     most_offset: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
         title="Most offset from the centre",
-        description="How far the subject's middle may lie from the picture's, as a share of the shorter side. "
+        description="How far the subject's middle may lie from the image's, as a share of the shorter side. "
         "Empty: any.",
     )
     most_colour_difference: Annotated[float, Ge(0), Le(200)] | None = Field(
@@ -113,7 +113,7 @@ class BatchSettings(Settings):
     least_distance: Annotated[float, Ge(0), Le(10)] | None = Field(
         None,
         title="Least distance to training pictures",
-        description="A picture nearer than this to a training picture fails, as it may be a copy: 0 is the "
+        description="An image nearer than this to a training image fails, as it may be a copy: 0 is the "
         "very same, 1 as far as two of them usually are. Empty: any.",
     )
     nearest_to: str = Field(
@@ -131,10 +131,10 @@ class BatchSettings(Settings):
         95, title="Quality", description="Of jpeg and webp: 100 is the best and the largest."
     )
     text_sidecars: bool = Field(
-        False, title="Text files", description="A .txt file with the caption beside each picture, as kohya reads it."
+        False, title="Text files", description="A .txt file with the caption beside each image, as kohya reads it."
     )
     pictures_per_shard: Annotated[int, Ge(0), Le(1_000_000)] = Field(
-        0, title="Pictures per shard", description="Also write WebDataset .tar files of this many pictures. 0: none."
+        0, title="Images per shard", description="Also write WebDataset .tar files of this many images. 0: none."
     )
     grid_x: str = Field(
         "", title="Grid, across", description="The column whose values stand side by side in an X/Y grid. Empty: none."
@@ -148,7 +148,7 @@ class BatchSettings(Settings):
         if not self.prompts.strip() and not self.prompt_file.strip():
             raise ValueError("prompts and prompt_file are both empty: write a prompt, or choose a file of prompts")
         if self.least_distance is not None and not self.nearest_to.strip():
-            raise ValueError("least_distance needs nearest_to: the training pictures that it is measured to")
+            raise ValueError("least_distance needs nearest_to: the training images that it is measured to")
         if self.grid_y and not self.grid_x:
             raise ValueError("grid_y needs grid_x: choose the column whose values stand side by side first")
         if self.grid_x and self.grid_x == self.grid_y:
@@ -157,7 +157,7 @@ class BatchSettings(Settings):
 
 
 def parse_assignments(assignments: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
-    """`name=value` of the batch's own settings, and of those that all pictures share; `none` is no value.
+    """`name=value` of the batch's own settings, and of those that all images share; `none` is no value.
 
     Raises:
         SettingsError: where one is not of this form, or names no setting.

@@ -30,12 +30,12 @@ def batch(
     out: Annotated[
         Path | None, typer.Option(help="The batch's folder: new or empty.", show_default="user_data/batches")
     ] = None,
-    total: Annotated[int | None, typer.Option(help="How many pictures in all.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The first picture's seed.")] = None,
+    total: Annotated[int | None, typer.Option(help="How many images in all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first image's seed.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:STRENGTH]", help="A LoRA that acts in all pictures; may be given more often."),
+        typer.Option(metavar="NAME[:STRENGTH]", help="A LoRA that acts in all images; may be given more often."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -44,7 +44,7 @@ def batch(
     list_settings: Annotated[bool, typer.Option("--list-settings", help="Tell every setting, and do nothing.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Tell what would be made, and make nothing.")] = False,
     forecast: Annotated[
-        bool, typer.Option("--forecast", help="Make a few pictures, tell time and disk of all, and keep none.")
+        bool, typer.Option("--forecast", help="Make a few images, tell time and disk of all, and keep none.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what --show or --forecast finds as JSON.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")] = False,
@@ -52,7 +52,7 @@ def batch(
     job: Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")] = False,
     user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
 ) -> None:
-    """Make many pictures from a plan, as a dataset; Ctrl+C ends it well, and `batch FOLDER` goes on."""
+    """Make many images from a plan, as a dataset; Ctrl+C ends it well, and `batch FOLDER` goes on."""
     from studio.batches.begin import begin_batch, read_batch_settings
 
     if list_settings:

@@ -13,16 +13,16 @@ from studio.images.prompts import TokenCounter
 from studio.images.records import Severity
 
 GROUPS: dict[Severity, str] = {
-    "reject": "Must be mended",
+    "reject": "Needs fixing",
     "convert": "Read with a conversion",
     "note": "Worth knowing",
 }
 
 
 def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) -> bool:
-    """Check every picture of a folder and print what was found; whether nothing must be mended.
+    """Check every image of a folder and print what was found; whether nothing needs fixing.
 
-    Nothing is written beside the pictures, and no dataset is made of them.
+    Nothing is written beside the images, and no dataset is made of them.
 
     Raises:
         DatasetError: where the folder cannot be read.
@@ -32,7 +32,7 @@ def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) 
     nowhere = user_data.cache / "no-edits"
     dataset = OpenedDataset(Path(recipe.source).name, nowhere, recipe, count_tokens=tokens.count_plain)
     if not as_json:
-        print(f"Checking {len(dataset.pictures):,} pictures …", file=sys.stderr, flush=True)
+        print(f"Checking {len(dataset.pictures):,} images …", file=sys.stderr, flush=True)
     checker = PictureChecker(user_data.cache / "picture-checks.db", user_data.cache / "dataset-thumbnails")
     try:
         dataset.check(checker)
@@ -57,7 +57,7 @@ def report_text(report: DatasetReport) -> str:
             f"  {pair.first!r} and {pair.second!r}: {'the same' if pair.exact else f'{pair.distance} of 64 bits apart'}"
             for pair in report.duplicates
         ]
-    verdict = "Something must be mended." if report.needs_fixing else "Nothing must be mended."
+    verdict = "Something needs fixing." if report.needs_fixing else "Nothing needs fixing."
     return "\n".join([*lines, "", verdict])
 
 

@@ -88,7 +88,7 @@ def judge_device(device_type: str, name: str, *, cpu_only: bool) -> Finding:
         return ok("Device", f"{name} ({device_type})")
     if cpu_only:
         return ok("Device", f"{name}, as --cpu asks")
-    advice = "The shipped model is quick on it; Stable Diffusion 1.5 takes minutes for a picture."
+    advice = "The shipped model is quick on it; Stable Diffusion 1.5 takes minutes for an image."
     return note("Device", f"{name}; torch finds no GPU", advice)
 
 
@@ -119,7 +119,7 @@ def judge_memory(*, available_bytes: int, total_bytes: int, shipped_model: bool)
     seen = f"{gigabytes(available_bytes)} of {gigabytes(total_bytes)} are available"
     needed = "the shipped model needs 1 GB, Stable Diffusion 1.5 in float32 6 to 8 GB"
     if available_bytes < (SHIPPED_MODEL_BYTES if shipped_model else LARGE_MODEL_LEAST_BYTES):
-        advice = "Close other programs: the system may kill the studio while it makes a picture."
+        advice = "Close other programs: the system may kill the studio while it makes an image."
         return problem("Memory", f"{seen}; {needed}", advice)
     if available_bytes < LARGE_MODEL_BYTES:
         advice = "Close other programs before you load a model of Stable Diffusion 1.5's size."
@@ -136,13 +136,13 @@ def existing_folder(path: Path) -> Path:
 
 
 def judge_disk(free_bytes: int, *, folder: Path) -> Finding:
-    """Room for pictures, models and runs."""
+    """Room for images, models and runs."""
     seen = f"{gigabytes(free_bytes)} are free in {folder}"
     if free_bytes < DISK_LEAST_BYTES:
-        advice = "Free some space, or choose another place with --user-data: pictures could not be saved."
+        advice = "Free some space, or choose another place with --user-data: images could not be saved."
         return problem("Disk", seen, advice)
     if free_bytes < DISK_BYTES:
-        advice = "Enough for pictures; a downloaded model takes 4 GB, and a training run some GB more."
+        advice = "Enough for images; a downloaded model takes 4 GB, and a training run some GB more."
         return note("Disk", seen, advice)
     return ok("Disk", seen)
 

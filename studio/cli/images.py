@@ -45,7 +45,7 @@ def run_smoke(
 def run_generate(
     model: ModelSettings, settings: ImagesSettings, *, user_data: UserData, cpu_only: bool, as_json: bool
 ) -> bool:
-    """Make pictures, print where they are, and say whether all are valid.
+    """Make images, print where they are, and say whether all are valid.
 
     Raises:
         EngineError, ModelError, LoraError: where they cannot be made.
@@ -61,7 +61,7 @@ def run_generate(
 def run_compare(
     model: ModelSettings, settings: CompareSettings, *, user_data: UserData, cpu_only: bool, as_json: bool
 ) -> bool:
-    """Compare two sides, print what was found, and say whether every picture is valid.
+    """Compare two sides, print what was found, and say whether every image is valid.
 
     Raises:
         EngineError, ModelError, LoraError: where it cannot be done.
@@ -120,7 +120,7 @@ def _comparison_lines(saved: SavedComparison, grid: Path) -> str:
         for picture in saved.report.strip
         if picture.difference
     ]
-    return "\n".join([saved.report.sentence, *pairs, *strip, f"Pictures and report: {saved.folder}", f"Grid: {grid}"])
+    return "\n".join([saved.report.sentence, *pairs, *strip, f"Images and report: {saved.folder}", f"Grid: {grid}"])
 
 
 def _step_printer(num_pictures: int) -> Callable[[int, StepProgress], None]:

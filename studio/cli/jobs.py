@@ -155,7 +155,7 @@ def _asked(job: Job) -> str:
 jobs_app = typer.Typer(help="The queue: list the jobs, or steer one of them.")
 
 UserDataOption = Annotated[
-    Path | None, typer.Option("--user-data", help="Where models, pictures and runs are kept.", show_default="user_data")
+    Path | None, typer.Option("--user-data", help="Where models, images and runs are kept.", show_default="user_data")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 CpuOption = Annotated[bool, typer.Option("--cpu", help=str(ServerSettings.model_fields["cpu"].description))]

@@ -1,4 +1,4 @@
-"""`python -m studio score DIR`: the scores of a folder of pictures."""
+"""`python -m studio score DIR`: the scores of a folder of images."""
 
 import sys
 from pathlib import Path
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def score(
-    folder: Annotated[Path, typer.Argument(help="The folder of the pictures; nothing in it is changed.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of the images; nothing in it is changed.")],
     dataset: Annotated[
         str | None,
-        typer.Option(help="The training pictures, to see whether any was memorised: a folder or a dataset's name."),
+        typer.Option(help="The training images, to see whether any was memorised: a folder or a dataset's name."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
 ) -> None:
-    """Score pictures: ground, place, colour, sharpness, nearness to training; exit code 1 where one is unreadable."""
+    """Score images: ground, place, colour, sharpness, nearness to training; exit code 1 where one is unreadable."""
     from studio.core.paths import locate_user_data
     from studio.datasets.scores import nearest_index, score_folder
 
@@ -33,7 +33,7 @@ def score(
 
 
 def scores_text(scores: "FolderScores") -> str:
-    """The scores for a terminal: a line a picture, the unreadable ones, the sentences."""
+    """The scores for a terminal: a line an image, the unreadable ones, the sentences."""
     lines = [str(scores.folder), ""]
     for picture in scores.pictures:
         found = picture.scores

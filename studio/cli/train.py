@@ -48,7 +48,7 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print the preflight as JSON.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")] = False,
     use_snapshot: Annotated[
-        bool, typer.Option("--use-snapshot", help="Go on although picture files changed, with the cached pictures.")
+        bool, typer.Option("--use-snapshot", help="Go on although image files changed, with the cached images.")
     ] = False,
     cpu: Annotated[bool, typer.Option("--cpu", help=_help("cpu"))] = False,
     job: Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")] = False,

@@ -33,7 +33,7 @@ class WeightsFileError(StudioError):
 
 
 class PictureFileError(StudioError):
-    """A picture file that cannot be read, or carries no settings."""
+    """An image file that cannot be read, or carries no settings."""
 
 
 class DatasetError(StudioError):
@@ -61,7 +61,7 @@ class CancelledError(StudioError):
 
 
 class GenerationCancelledError(CancelledError):
-    """The user cancelled while a picture was being made."""
+    """The user cancelled while an image was being made."""
 
 
 class DownloadCancelledError(CancelledError):

@@ -206,7 +206,7 @@ class EngineFacts(Record):
 
 
 class ValidPicture(Record):
-    """A picture of the smoke test that passed every check; `file` is relative to the report."""
+    """An image of the smoke test that passed every check; `file` is relative to the report."""
 
     prompt: str
     seed: int
@@ -222,7 +222,7 @@ class ValidPicture(Record):
 
 
 class InvalidPicture(Record):
-    """A picture of the smoke test that failed a check: which, why, what to try, and where its copy lies."""
+    """An image of the smoke test that failed a check: which, why, what to try, and where its copy lies."""
 
     prompt: str
     seed: int
@@ -235,7 +235,7 @@ PictureRecord = Annotated[ValidPicture | InvalidPicture, Field(discriminator="va
 
 
 class LoraUsed(Record):
-    """A LoRA that acted in a picture. `sha256` is of its whole file, so that the very same one can be found again."""
+    """A LoRA that acted in an image. `sha256` is of its whole file, so that the very same one can be found again."""
 
     name: str
     strength: float
@@ -258,7 +258,7 @@ class LoraCard(Record):
 
 
 class ImageRecord(Record):
-    """All that is needed to make a picture again, and what its checks saw. It is kept inside the picture's file."""
+    """All that is needed to make an image again, and what its checks saw. It is kept inside the image's file."""
 
     settings: GenerationSettings
     width: int
@@ -276,7 +276,7 @@ class ImageRecord(Record):
 
 
 class MadeImage(Record):
-    """A picture of the Generate mode that passed every check, and its file."""
+    """An image of the Generate mode that passed every check, and its file."""
 
     path: Path
     record: ImageRecord
@@ -284,7 +284,7 @@ class MadeImage(Record):
 
 
 class FailedImage(Record):
-    """A picture that failed a check: which, and what to try."""
+    """An image that failed a check: which, and what to try."""
 
     settings: GenerationSettings
     checks: tuple[Check, ...]
@@ -293,7 +293,7 @@ class FailedImage(Record):
 
 
 class ImagesReport(Record):
-    """The pictures of one press of Generate, as far as they are made."""
+    """The images of one press of Generate, as far as they are made."""
 
     settings: ImagesSettings
     images: tuple[Annotated[MadeImage | FailedImage, Field(discriminator="valid")], ...] = ()
@@ -317,12 +317,12 @@ class SmokeReport(Record):
 
     @property
     def passed(self) -> bool:
-        """True only when every prompt has its picture, and every picture is valid."""
+        """True only when every prompt has its image, and every image is valid."""
         return len(self.valid_pictures) == len(self.settings.prompts)
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """Seconds of each valid picture, in order."""
+        """Seconds of each valid image, in order."""
         return tuple(picture.timings.total_seconds for picture in self.valid_pictures)
 
     @property
@@ -330,15 +330,15 @@ class SmokeReport(Record):
         """PASS or FAIL, and why, in words; STOPPED where it was cancelled."""
         total, valid = len(self.settings.prompts), len(self.valid_pictures)
         if self.passed:
-            return f"PASS: {valid} of {total} pictures are valid."
+            return f"PASS: {valid} of {total} images are valid."
         if self.cancelled:
-            return f"STOPPED: cancelled after {len(self.pictures)} of {total} pictures, so there is no verdict."
+            return f"STOPPED: cancelled after {len(self.pictures)} of {total} images, so there is no verdict."
         reasons = " ".join(f"{p.prompt}: {p.error}" for p in self.pictures if isinstance(p, InvalidPicture))
-        return f"FAIL: {total - valid} of {total} pictures are not valid. {reasons}"
+        return f"FAIL: {total - valid} of {total} images are not valid. {reasons}"
 
 
 class SavedReport(Record):
-    """A report and the folder it was saved in, with its pictures."""
+    """A report and the folder it was saved in, with its images."""
 
     folder: Path
     report: SmokeReport

@@ -82,7 +82,7 @@ class ModelSettings(Settings):
         "auto",
         title="Prediction",
         description="What the U-Net predicts. auto: as the model says. Choose v_prediction for a single-file "
-        "checkpoint that was trained so and does not say it (its pictures are brown noise otherwise).",
+        "checkpoint that was trained so and does not say it (its images are brown noise otherwise).",
     )
 
 
@@ -98,8 +98,8 @@ class LoraChoice(Settings):
 class GenerationSettings(Settings):
     """One image: one call of `PipelineManager.generate()`. Names are diffusers'."""
 
-    prompt: PromptText = Field(title="Prompt", description="What the picture shows, in words.")
-    negative_prompt: PromptText = Field("", title="Negative prompt", description="What to keep out of the picture.")
+    prompt: PromptText = Field(title="Prompt", description="What the image shows, in words.")
+    negative_prompt: PromptText = Field("", title="Negative prompt", description="What to keep out of the image.")
     num_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
         25, title="Steps", description="Denoising steps. 20 to 30 is usual; time grows in proportion."
     )
@@ -110,7 +110,7 @@ class GenerationSettings(Settings):
         0.0,
         title="Guidance from",
         description="Share of the steps after which guidance begins. Guiding fewer steps saves their time and "
-        "changes the picture.",
+        "changes the image.",
     )
     guidance_end: Annotated[float, Ge(0), Le(1)] = Field(
         1.0, title="Guidance until", description="Share of the steps after which guidance ends."
@@ -118,7 +118,7 @@ class GenerationSettings(Settings):
     scheduler: SchedulerName = Field(
         "model's own",
         title="Scheduler",
-        description="How noise becomes a picture. LCM needs an LCM LoRA and 4 to 8 steps, at most 50.",
+        description="How noise becomes an image. LCM needs an LCM LoRA and 4 to 8 steps, at most 50.",
     )
     width: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
         None, title="Width", description="In pixels, a multiple of 8. Empty: the model's own size."
@@ -127,7 +127,7 @@ class GenerationSettings(Settings):
         None, title="Height", description="In pixels, a multiple of 8. Empty: the model's own size."
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
-        42, title="Seed", description="The same seed and settings give the same picture, on every machine."
+        42, title="Seed", description="The same seed and settings give the same image, on every machine."
     )
     long_prompt: bool = Field(
         False,
@@ -156,7 +156,7 @@ class ImagesSettings(Settings):
 
     generation: GenerationSettings
     num_images: Annotated[int, Ge(1), Le(64)] = Field(
-        1, title="Images", description="How many pictures to make; each has the seed after the one before."
+        1, title="Images", description="How many images to make; each has the seed after the one before."
     )
 
     def generations(self) -> tuple[GenerationSettings, ...]:
@@ -200,7 +200,7 @@ class CompareSettings(Settings):
 
     @property
     def num_pictures(self) -> int:
-        """How many pictures it takes: what is asked for twice is made once."""
+        """How many images it takes: what is asked for twice is made once."""
         return len({settings for pair in self.pairs() for settings in pair} | {*self.strip_generations()})
 
     def _side(self, prompt: str, index: int, loras: tuple[LoraChoice, ...]) -> GenerationSettings:
@@ -226,16 +226,16 @@ class SmokeSettings(Settings):
     """The smoke test: the seed report's three prompts with its settings."""
 
     prompts: tuple[str, str, str] = Field(
-        SEED_REPORT_PROMPTS, title="Prompts", description="One picture is made for each."
+        SEED_REPORT_PROMPTS, title="Prompts", description="One image is made for each."
     )
     num_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
-        25, title="Steps", description="Denoising steps for each picture."
+        25, title="Steps", description="Denoising steps for each image."
     )
     guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
         7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX - 2)] = Field(
-        42, title="Seed", description="The three pictures have this seed and the next two."
+        42, title="Seed", description="The three images have this seed and the next two."
     )
 
     def generations(self) -> tuple[GenerationSettings, ...]:

@@ -1,7 +1,7 @@
-"""Aspect-ratio buckets: the sizes at which pictures are trained on, and the part of each that is kept.
+"""Aspect-ratio buckets: the sizes at which images are trained on, and the part of each that is kept.
 
 The rule is sd-scripts': for a target area and a step, every width has the height ⌊area / width / step⌋ · step. A
-picture takes the bucket with the least aspect error, is scaled to cover it, cut at its centre, and never enlarged.
+image takes the bucket with the least aspect error, is scaled to cover it, cut at its centre, and never enlarged.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ class Bucket:
 
 @dataclass(frozen=True)
 class BucketFit:
-    """How a picture gets into a bucket.
+    """How an image gets into a bucket.
 
     Attributes:
-        bucket: the size that training sees; below the bucket's where the picture is smaller.
-        crop: left, top, right, bottom of the part that is kept, in the upright picture's own pixels.
-        too_small: the picture does not cover its bucket, and is not enlarged.
+        bucket: the size that training sees; below the bucket's where the image is smaller.
+        crop: left, top, right, bottom of the part that is kept, in the upright image's own pixels.
+        too_small: the image does not cover its bucket, and is not enlarged.
     """
 
     bucket: Bucket
@@ -57,10 +57,10 @@ def buckets_for(resolution: int) -> tuple[Bucket, ...]:
 
 
 def assign_bucket(width: int, height: int, buckets: Sequence[Bucket]) -> BucketFit:
-    """The bucket of a picture, and what of it is kept.
+    """The bucket of an image, and what of it is kept.
 
     Args:
-        width, height: of the upright picture, in pixels, at least 1.
+        width, height: of the upright image, in pixels, at least 1.
         buckets: at least one.
     """
     aspect = width / height

@@ -60,7 +60,7 @@ def decode_caption(content: bytes) -> CaptionReading:
     lines = [" ".join(line.split()) for line in decoded.splitlines()]
     filled = [line for line in lines if line]
     if not filled:
-        problems.append(_note("caption empty", "The caption file is empty, so the picture is learned for no prompt."))
+        problems.append(_note("caption empty", "The caption file is empty, so the image is learned for no prompt."))
     if len(filled) > 1:
         sentence = f"The caption file has {len(filled)} lines, which are joined to one."
         problems.append(_note("caption of several lines", sentence))

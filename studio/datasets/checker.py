@@ -1,6 +1,6 @@
-"""What was found of each picture file, kept so that a second visit decodes nothing. A cache: losing it costs time.
+"""What was found of each image file, kept so that a second visit decodes nothing. A cache: losing it costs time.
 
-Looking at thousands of pictures in worker processes: none of them can take the studio down, or hold it up.
+Looking at thousands of images in worker processes: none of them can take the studio down, or hold it up.
 """
 
 import os
@@ -112,9 +112,9 @@ OnChecked = Callable[[Path, PictureFacts], None]
 
 
 class PictureChecker:
-    """Checks pictures, from the cache where they did not change, else in worker processes.
+    """Checks images, from the cache where they did not change, else in worker processes.
 
-    The workers start with the first picture that is not in the cache, and end with `close()` or with this process.
+    The workers start with the first image that is not in the cache, and end with `close()` or with this process.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class PictureChecker:
         """Nothing is started or written yet.
 
         Args:
-            seconds_per_picture: a picture that takes longer is rejected.
-            memory_bytes: what a worker may take for pictures, where the system can limit it (not on a Mac).
+            seconds_per_picture: an image that takes longer is rejected.
+            memory_bytes: what a worker may take for images, where the system can limit it (not on a Mac).
         """
         self._cache = CheckCache(cache_file)
         self._thumbnails = thumbnails
@@ -148,7 +148,7 @@ class PictureChecker:
         on_checked: OnChecked,
         stop: threading.Event | None = None,
     ) -> None:
-        """Look at each picture once and tell of it, in this thread, in no fixed order. Blocks.
+        """Look at each image once and tell of it, in this thread, in no fixed order. Blocks.
 
         Args:
             stop: set by another thread to end early; what was found until then is kept.
@@ -258,7 +258,7 @@ def _said(error: Exception, seconds: float) -> PictureFacts:
     if isinstance(error, FutureTimeoutError):
         return rejected("takes too long", f"Not decoded after {seconds:g} seconds. Save it anew, or leave it out.")
     if isinstance(error, MemoryError):
-        return rejected("too much memory", "Decoding it takes more memory than a picture should. Save it anew.")
+        return rejected("too much memory", "Decoding it takes more memory than an image should. Save it anew.")
     return rejected("crashes the reader", "The decoder crashed on it. Save it anew, or leave it out.")
 
 
@@ -268,7 +268,7 @@ def _inspect_all(batch: tuple[Path, ...], background: str, thumbnails: Path) -> 
 
 
 def _inspect_one(path: Path, background: str, thumbnails: Path) -> PictureFacts:
-    """The boundary of the workers: whatever a decoder raises becomes a finding about its picture.
+    """The boundary of the workers: whatever a decoder raises becomes a finding about its image.
 
     Raises:
         MemoryError, OSError: as `inspect` does.

@@ -23,7 +23,7 @@ from studio.datasets.source import DatasetRow, SkippedFile
 from studio.images.records import Problem
 
 TYPING_PAUSE = timedelta(seconds=10)
-"""Captions typed into one picture with no longer pause than this are undone together."""
+"""Captions typed into one image with no longer pause than this are undone together."""
 
 
 class TextChange(Record):
@@ -41,12 +41,12 @@ class SwitchChange(Record):
 
 
 class Edit(Record):
-    """One change, of one picture or of thousands, that is undone as one.
+    """One change, of one image or of thousands, that is undone as one.
 
     Attributes:
         what: in words, for the undo button: `caption of a.png`, `replaced "shoe" in 12 captions`.
         made_at: when, in UTC.
-        captions, excluded, converted: what changed, by the picture's key. `converted` holds names of files in the
+        captions, excluded, converted: what changed, by the image's key. `converted` holds names of files in the
             dataset's own folder that are read in place of the source's.
     """
 

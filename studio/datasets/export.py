@@ -1,6 +1,6 @@
-"""A contact sheet: all pictures small on one, each with its name and caption.
+"""A contact sheet: all images small on one, each with its name and caption.
 
-Captions written beside the pictures: only when the user says so, and never without keeping what was there.
+Captions written beside the images: only when the user says so, and never without keeping what was there.
 A dataset in other tools' layouts: imagefolder, kohya's folders, a zip. Every file is checked while it is copied.
 """
 
@@ -44,7 +44,7 @@ def make_contact_sheet(
         DatasetError: where there is no row.
     """
     if not rows:
-        raise DatasetError("There is no picture for a contact sheet.")
+        raise DatasetError("There is no image for a contact sheet.")
     shown = rows[:MAX_PICTURES]
     height = 40 + -(-len(shown) // COLUMNS) * (CELL + TEXT_HEIGHT)
     sheet = Image.new("RGB", (COLUMNS * CELL + 16, height), _PAPER)
@@ -92,7 +92,7 @@ class SidecarsWritten:
 
 
 def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
-    """Write each caption that the user edited to a .txt file beside its picture.
+    """Write each caption that the user edited to a .txt file beside its image.
 
     Raises:
         DatasetError: where the dataset's captions come from a table, or none was edited.
@@ -124,7 +124,7 @@ def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
 
 Progress = Callable[[int, int], None]
 
-# What `datasets` reads as a picture, and every trainer does.
+# What `datasets` reads as an image, and every trainer does.
 _KEPT_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
 _UNSAFE = re.compile(r"[^\w.()+-]+")
 _OWN_COLUMNS = ("file_name", "text")
@@ -148,7 +148,7 @@ def export_imagefolder(snapshot: Snapshot, folder: Path, *, background: str, pro
 
 
 def export_kohya(snapshot: Snapshot, folder: Path, *, background: str, progress: Progress) -> None:
-    """Folders `N_name` with N repeats, and a .txt caption beside each picture.
+    """Folders `N_name` with N repeats, and a .txt caption beside each image.
 
     Raises:
         DatasetError, OSError: as `export_imagefolder` does.
@@ -166,7 +166,7 @@ def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Pro
     """An imagefolder in one file.
 
     Raises:
-        DatasetError: where the file is there already, or a picture changed since it was checked.
+        DatasetError: where the file is there already, or an image changed since it was checked.
         OSError: where the disk is full; nothing is left behind.
     """
     if file.exists():
@@ -174,7 +174,7 @@ def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Pro
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.part")
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:  # pictures are packed already
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:  # images are packed already
             lines = []
             for entry, name, content in _files(snapshot, background=background, progress=progress):
                 archive.writestr(name, content)

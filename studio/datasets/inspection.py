@@ -1,7 +1,7 @@
-"""What one look at a picture file found; kept in a cache, so that the look is taken once.
+"""What one look at an image file found; kept in a cache, so that the look is taken once.
 
 Thumbnails: made once for each content and background, named by both, in a folder that the page may serve.
-One look at one picture file: what it is, what is wrong with it, its thumbnail and its figures.
+One look at one image file: what it is, what is wrong with it, its thumbnail and its figures.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ def thumbnail_path(folder: Path, sha256: str, background: str) -> Path:
 
 
 def save_thumbnail(image: Image.Image, path: Path) -> None:
-    """Write a small RGB picture. It is a cache: whole or not there, but not worth waiting for the disk.
+    """Write a small RGB image. It is a cache: whole or not there, but not worth waiting for the disk.
 
     Raises:
         OSError: where it cannot be written.
@@ -51,7 +51,7 @@ def inspect(path: Path, *, background: str, thumbnails: Path) -> PictureFacts:
     """Read a file once, decode it once, keep its thumbnail.
 
     Raises:
-        MemoryError: where there is too little for this picture.
+        MemoryError: where there is too little for this image.
         OSError: where the thumbnail cannot be written.
     """
     content, problem = read_bytes(path)

@@ -69,7 +69,7 @@ class DatasetLibrary:
         except ValidationError as error:
             raise DatasetError(
                 f"The recipe of {name} cannot be read ({path}: {error.error_count()} mistakes). Open the folder of its "
-                "pictures again under another name; the edits are in edits.jsonl beside the recipe."
+                "images again under another name; the edits are in edits.jsonl beside the recipe."
             ) from error
 
     def save_recipe(self, name: str, recipe: DatasetRecipe) -> None:
@@ -81,7 +81,7 @@ class DatasetLibrary:
         write_atomically(self.place(name) / RECIPE, recipe.model_dump_json(indent=2).encode() + b"\n")
 
     def open(self, name: str, *, count_tokens: CountTokens) -> OpenedDataset:
-        """Open a dataset; its pictures are not checked yet.
+        """Open a dataset; its images are not checked yet.
 
         Raises:
             DatasetError: where it or its source cannot be read.

@@ -58,7 +58,7 @@ class OpenedDataset:
         *,
         count_tokens: CountTokens,
     ) -> None:
-        """Read the source folder; no picture is opened yet.
+        """Read the source folder; no image is opened yet.
 
         Raises:
             DatasetError: where it cannot be read so.
@@ -91,14 +91,14 @@ class OpenedDataset:
 
     @property
     def version(self) -> str:
-        """Another one after every change that a page would show; while pictures are checked, ten times in all."""
+        """Another one after every change that a page would show; while images are checked, ten times in all."""
         progress = self.progress
         steps = VERSIONS_WHILE_CHECKING * progress.num_checked // max(1, progress.num_pictures)
         return f"{self._num_changes}-{steps}-{progress.running}"
 
     @property
     def skipped_files(self) -> tuple[SkippedFile, ...]:
-        """What became no picture, edits that cannot be read, and what of the drop was not taken."""
+        """What became no image, edits that cannot be read, and what of the drop was not taken."""
         return (*self.reading.skipped_files, *self._edits.damaged, *self.not_taken)
 
     @property
@@ -118,14 +118,14 @@ class OpenedDataset:
             return [self._rows[picture.key] for picture in self.pictures]
 
     def has(self, key: str) -> bool:
-        """Whether a picture has that key."""
+        """Whether an image has that key."""
         return key in self._by_key
 
     def row(self, key: str) -> DatasetRow:
         """One row.
 
         Raises:
-            DatasetError: where no picture has that key.
+            DatasetError: where no image has that key.
         """
         with self._lock:
             if key in self._stale or key not in self._rows:
@@ -138,7 +138,7 @@ class OpenedDataset:
         return find_rows(self.rows, query, bucket_of=self.bucket_words)
 
     def page_with(self, query: DatasetQuery, key: str) -> int:
-        """The number of the page of those found that has a picture; the query's own where none has."""
+        """The number of the page of those found that has an image; the query's own where none has."""
         keys = [row.key for row in self.found(query)]
         return keys.index(key) // query.per_page + 1 if key in keys else query.page
 
@@ -147,7 +147,7 @@ class OpenedDataset:
         return take_page(self.found(query), query)
 
     def bucket_words(self, row: DatasetRow) -> str:
-        """`512 × 640`; "" for a picture that cannot be read."""
+        """`512 × 640`; "" for an image that cannot be read."""
         if row.facts is None or not row.facts.is_usable:
             return ""
         bucket = assign_bucket(row.facts.width, row.facts.height, self.buckets).bucket
@@ -166,7 +166,7 @@ class OpenedDataset:
     # The check
 
     def check(self, checker: PictureChecker, *, stop: threading.Event | None = None) -> None:
-        """Look at every picture that was not looked at yet. Blocks; rows tell of each as soon as it is checked."""
+        """Look at every image that was not looked at yet. Blocks; rows tell of each as soon as it is checked."""
         with self._lock:
             self._running, self._check_problem = True, ""
             paths = {self._path_of(picture): picture.key for picture in self.pictures}
@@ -191,7 +191,7 @@ class OpenedDataset:
         """Type a caption; the source's file stays as it is.
 
         Raises:
-            DatasetError: where no picture has that key.
+            DatasetError: where no image has that key.
             OSError: where it cannot be saved; nothing is changed then.
         """
         self.set_captions({key: caption}, what=f"caption of {key}")
@@ -203,7 +203,7 @@ class OpenedDataset:
             How many changed.
 
         Raises:
-            DatasetError: where a picture is not there, or a text is no caption; nothing is changed then.
+            DatasetError: where an image is not there, or a text is no caption; nothing is changed then.
             OSError: where they cannot be saved; nothing is changed then.
         """
         with self._lock:
@@ -218,7 +218,7 @@ class OpenedDataset:
             return len(changes)
 
     def reset_captions(self, keys: Sequence[str]) -> int:
-        """Give pictures the caption of their source again; how many changed."""
+        """Give images the caption of their source again; how many changed."""
         with self._lock:
             edited = {key: self._edits.captions[key] for key in keys if key in self._edits.captions}
             if edited:
@@ -227,7 +227,7 @@ class OpenedDataset:
             return len(edited)
 
     def set_excluded(self, keys: Sequence[str], excluded: bool) -> int:
-        """Take pictures out of training, or back in; how many changed."""
+        """Take images out of training, or back in; how many changed."""
         with self._lock:
             changes = {
                 key: SwitchChange(before=not excluded, after=excluded)
@@ -247,7 +247,7 @@ class OpenedDataset:
             The encoding.
 
         Raises:
-            DatasetError: where no encoding fits, or the picture has no caption file.
+            DatasetError: where no encoding fits, or the image has no caption file.
         """
         file = Path(self.recipe.source) / self._picture(key).caption_from
         if not self._picture(key).caption_from or not file.is_file():
@@ -257,10 +257,10 @@ class OpenedDataset:
         return encoding
 
     def convert(self, key: str, checker: PictureChecker) -> Path:
-        """Keep an upright RGB copy of a picture and use that from now on; the source's file stays as it is.
+        """Keep an upright RGB copy of an image and use that from now on; the source's file stays as it is.
 
         Raises:
-            DatasetError: where the picture cannot be read.
+            DatasetError: where the image cannot be read.
             OSError: where the copy cannot be written.
         """
         picture = self._picture(key)
@@ -300,7 +300,7 @@ class OpenedDataset:
 
     def _picture(self, key: str) -> SourcePicture:
         if key not in self._by_key:
-            raise DatasetError(f"The dataset {self.name} has no picture {key}. Open it again to see what there is.")
+            raise DatasetError(f"The dataset {self.name} has no image {key}. Open it again to see what there is.")
         return self._by_key[key]
 
     def _path_of(self, picture: SourcePicture) -> Path:

@@ -20,11 +20,11 @@ SORT_NAMES: tuple[SortName, ...] = get_args(SortName)
 ANY = "any"
 ANY_PROBLEM = "something to see"
 NO_PROBLEM = "nothing wrong"
-MUST_BE_MENDED = "must be mended"
+NEEDS_FIXING = "needs fixing"
 EXCLUDED = "excluded"
 EDITED = "edited caption"
 NOT_CHECKED = "not checked yet"
-STATES = (ANY, MUST_BE_MENDED, ANY_PROBLEM, NO_PROBLEM, EXCLUDED, EDITED, NOT_CHECKED)
+STATES = (ANY, NEEDS_FIXING, ANY_PROBLEM, NO_PROBLEM, EXCLUDED, EDITED, NOT_CHECKED)
 """Filters besides the problems' own codes."""
 
 
@@ -33,12 +33,12 @@ class DatasetQuery(Settings):
 
     search: str = Field("", title="Search", description="Words of the caption or the file's name; all must be there.")
     problem: str = Field(ANY, title="State", description="A state, or a problem by its name.")
-    bucket: str = Field(ANY, title="Bucket", description="The size that training gives the picture.")
+    bucket: str = Field(ANY, title="Bucket", description="The size that training gives the image.")
     column: str = Field(ANY, title="Column", description="A column of the table.")
     value: str = Field(ANY, title="Value", description="A value of that column.")
     sort: SortName = Field("name", title="Order", description="What comes first.")
     page: Annotated[int, Ge(1)] = Field(1, title="Page", description="From 1.")
-    per_page: Annotated[int, Ge(1), Le(500)] = Field(60, title="Pictures a page", description="At most 500.")
+    per_page: Annotated[int, Ge(1), Le(500)] = Field(60, title="Images a page", description="At most 500.")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _has_state(row: DatasetRow, state: str) -> bool:
         return True
     if state == EXCLUDED:
         return row.excluded
-    if state == MUST_BE_MENDED:
+    if state == NEEDS_FIXING:
         return row.is_rejected and not row.excluded
     if state == ANY_PROBLEM:
         return bool(row.problems)

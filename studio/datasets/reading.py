@@ -1,4 +1,4 @@
-"""Captions in files beside the pictures, and kohya's folders whose names give repeats and words.
+"""Captions in files beside the images, and kohya's folders whose names give repeats and words.
 
 Reading a source folder in the layout that it has, or that the user says it has.
 """
@@ -20,7 +20,7 @@ REGULARISATION = frozenset(("reg", "regularization", "regularisation"))
 
 
 def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
-    """Every picture with the caption file of its name, and captions without a picture."""
+    """Every image with the caption file of its name, and captions without an image."""
     captions = _by_stem(walk.captions)
     pictures_by_stem = _by_stem(walk.pictures)
     pictures = []
@@ -38,23 +38,23 @@ def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
             others = ", ".join(name for name in files if name != file)
             problems.append(_note("two captions", f"{file} is used; {others} is not. Delete the one that is wrong."))
         if len(pictures_by_stem[stem]) > 1:
-            problems.append(_note("shared caption", f"{file} belongs to {len(pictures_by_stem[stem])} pictures."))
+            problems.append(_note("shared caption", f"{file} belongs to {len(pictures_by_stem[stem])} images."))
         pictures.append(
             SourcePicture(key, walk.path(key), caption=reading.text, caption_from=file, problems=tuple(problems))
         )
     lone = [file for stem, files in captions.items() if stem not in pictures_by_stem for file in files]
-    sentence = "No picture has this caption's name, so it is not used."
+    sentence = "No image has this caption's name, so it is not used."
     return pictures, [SkippedFile(name=file, problem=_note("caption without a picture", sentence)) for file in lone]
 
 
 def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
-    """The pictures of `N_words/` folders, each N times; the words are the caption where there is no file."""
+    """The images of `N_words/` folders, each N times; the words are the caption where there is no file."""
     pictures, skipped_files = read_sidecars(walk)
     taken: list[SourcePicture] = []
     for picture in pictures:
         top = PurePosixPath(picture.key).parts[0]
         if top.lower() in REGULARISATION:
-            sentence = "A regularisation picture (it keeps what the model knew): not part of the dataset itself."
+            sentence = "A regularisation image (it keeps what the model knew): not part of the dataset itself."
             skipped_files.append(SkippedFile(name=picture.key, problem=_note("regularisation", sentence)))
             continue
         match = _REPEATS.fullmatch(top) if "/" in picture.key else None
@@ -79,7 +79,7 @@ def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
 
 
 def has_kohya_folders(walk: Walk) -> bool:
-    """Whether pictures lie in a folder such as `10_shoe`, directly below the source."""
+    """Whether images lie in a folder such as `10_shoe`, directly below the source."""
     return any(_REPEATS.fullmatch(key.partition("/")[0]) for key in walk.pictures if "/" in key)
 
 
@@ -110,7 +110,7 @@ _NO_REPEATS = (
 
 
 def read_source(folder: Path, choice: LayoutChoice) -> SourceReading:
-    """Find every picture of a folder and the caption that belongs to it. No picture is opened.
+    """Find every image of a folder and the caption that belongs to it. No image is opened.
 
     Raises:
         DatasetError: where the folder cannot be read, or not in the layout that was chosen.
@@ -129,12 +129,12 @@ def read_source(folder: Path, choice: LayoutChoice) -> SourceReading:
         )
     else:
         reading = read_by_table(walk, layout, choice, recognised)
-    others = _unused(walk.others, "other file", "It is neither a picture nor a caption, so it is not used.")
+    others = _unused(walk.others, "other file", "It is neither an image nor a caption, so it is not used.")
     return SourceReading(**{**vars(reading), "leftovers": (*walk.skipped_files, *reading.skipped_files, *others)})
 
 
 def recognise(walk: Walk) -> tuple[LayoutName, ...]:
-    """Every layout that fits, best first; captions beside the pictures always fit."""
+    """Every layout that fits, best first; captions beside the images always fit."""
     tests: tuple[tuple[LayoutName, bool], ...] = (
         ("fashion", fits(walk, "fashion")),
         ("imagefolder", fits(walk, "imagefolder")),

@@ -1,4 +1,4 @@
-"""A dataset's recipe: where its pictures lie and how they become training data. Saved, so that it can be rebuilt."""
+"""A dataset's recipe: where its images lie and how they become training data. Saved, so that it can be rebuilt."""
 
 from typing import Annotated, Literal, get_args
 
@@ -24,13 +24,13 @@ class LayoutChoice(Settings):
     """How the source folder is to be read."""
 
     layout: LayoutName | None = Field(
-        None, title="Layout", description="How captions belong to pictures. Empty: recognised from what lies there."
+        None, title="Layout", description="How captions belong to images. Empty: recognised from what lies there."
     )
     table: str | None = Field(
         None, title="Table", description="The CSV or JSONL file, below the folder. Empty: the one that was found."
     )
     image_column: str | None = Field(
-        None, title="Picture column", description="The table's column that names the picture. Empty: recognised."
+        None, title="Image column", description="The table's column that names the image. Empty: recognised."
     )
     caption_column: str | None = Field(
         None, title="Caption column", description="The table's column that holds the caption. Empty: recognised."
@@ -47,7 +47,7 @@ class RowChoice(Settings):
 class DatasetRecipe(Settings):
     """All that is needed to read the dataset again from the same files; edits are kept beside it."""
 
-    source: str = Field(min_length=1, title="Source", description="The folder of the pictures. It is never changed.")
+    source: str = Field(min_length=1, title="Source", description="The folder of the images. It is never changed.")
     layout: LayoutChoice = Field(default=LayoutChoice(), description="How the folder is to be read.")
     rows: tuple[RowChoice, ...] = Field(
         (), title="Rows", description="Only rows that satisfy every one of these are taken."
@@ -59,7 +59,7 @@ class DatasetRecipe(Settings):
         description="Columns in braces become the caption: {baseColour} {articleType}. Empty: the captions found.",
     )
     background: HexColour = Field(
-        "#ffffff", title="Background", description="What transparent pictures are laid on. A LoRA learns it."
+        "#ffffff", title="Background", description="What transparent images are laid on. A LoRA learns it."
     )
     resolution: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] = Field(
         512,
@@ -68,5 +68,5 @@ class DatasetRecipe(Settings):
         "1.5, 128 for the model inside.",
     )
     default_caption: str = Field(
-        "", title="Caption where there is none", max_length=2000, description="Used for pictures without a caption."
+        "", title="Caption where there is none", max_length=2000, description="Used for images without a caption."
     )

@@ -1,7 +1,7 @@
 """Pictures that are there twice: the same file, or one that looks the same.
 
 What is in a dataset, in numbers: sizes, captions, words, brightness, values of its columns.
-The doctor's report: what must be mended, what is worth knowing, and how many pictures training will use.
+The doctor's report: what needs fixing, what is worth knowing, and how many images training will use.
 """
 
 import re
@@ -19,7 +19,7 @@ from studio.datasets.source import DatasetRow
 from studio.images.records import PictureFacts, Problem, Severity
 
 MAX_DISTANCE = 6
-"""Of 64 bits of the difference hash: as far as re-encoded and resized copies of pictures on white get."""
+"""Of 64 bits of the difference hash: as far as re-encoded and resized copies of images on white get."""
 MAX_TINY_DIFFERENCE = 1.0
 """Mean difference of 8 × 8 RGB pixels, of 255. Such copies get to 0.93; other colours of one shape start at 6."""
 MAX_ASPECT_DIFFERENCE = 0.05
@@ -29,7 +29,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two pictures; the first stands before the second in the dataset. `distance` is in bits of 64."""
+    """Two images; the first stands before the second in the dataset. `distance` is in bits of 64."""
 
     first_key: str
     second_key: str
@@ -48,7 +48,7 @@ class DuplicateSearch:
 def find_duplicates(rows: Sequence[DatasetRow], *, max_distance: int = MAX_DISTANCE) -> DuplicateSearch:
     """Every copy beside the first of its kind, and pairs that look alike.
 
-    Pictures without any difference between neighbouring places (one flat colour) look like nothing, and are compared
+    Images without any difference between neighbouring places (one flat colour) look like nothing, and are compared
     by their bytes only.
     """
     usable = [row for row in rows if row.facts is not None and row.facts.is_usable]
@@ -108,12 +108,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """Of the pictures that training will use.
+    """Of the images that training will use.
 
     Attributes:
         num_pictures: how many those are.
         caption_words: (words of a caption, captions with so many), fewest words first.
-        brightness, border_whiteness: pictures in ten equal parts of 0 to 1.
+        brightness, border_whiteness: images in ten equal parts of 0 to 1.
         columns: the values of each column of the table.
     """
 
@@ -164,7 +164,7 @@ def _bins(shares: Sequence[float]) -> tuple[int, ...]:
 
 
 WHY_NO_FLIP = (
-    "Mirroring pictures (flip augmentation) is off, and should stay so where left and right matter: lettering, logos, "
+    "Mirroring images (flip augmentation) is off, and should stay so where left and right matter: lettering, logos, "
     "the side from which a product is shown. It can be switched on for a training."
 )
 
@@ -178,7 +178,7 @@ class Finding(Record):
 
 
 class Duplicate(Record):
-    """Two pictures that are the same, or nearly."""
+    """Two images that are the same, or nearly."""
 
     first: str
     second: str
@@ -190,9 +190,9 @@ class DatasetReport(Record):
     """A dataset as the check left it.
 
     Attributes:
-        num_found: pictures in the source; `num_taken` of them pass the recipe's choice of rows.
+        num_found: images in the source; `num_taken` of them pass the recipe's choice of rows.
         num_used: how many training will use; `num_shown` counts each as often as it is repeated in an epoch.
-        findings: of pictures, worst first; leftovers too.
+        findings: of images, worst first; leftovers too.
         warnings: what is only seen in the whole, a sentence each.
     """
 
@@ -225,7 +225,7 @@ class DatasetReport(Record):
         if self.num_taken != self.num_found:
             steps.append(f"{self.num_found - self.num_taken:,} not among the chosen rows")
         for number, why in (
-            (self.num_rejected, "that must be mended first"),
+            (self.num_rejected, "that needs fixing first"),
             (self.num_excluded, "excluded by you"),
             (self.num_unchecked, "not checked yet"),
         ):
@@ -270,7 +270,7 @@ def make_report(dataset: OpenedDataset) -> DatasetReport:
 
 
 def count_problems(rows: Sequence[DatasetRow]) -> dict[str, int]:
-    """How many pictures have each problem, by its code, most first."""
+    """How many images have each problem, by its code, most first."""
     counts = Counter(code for row in rows for code in {problem.code for problem in row.problems})
     return dict(counts.most_common())
 

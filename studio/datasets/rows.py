@@ -12,7 +12,7 @@ from studio.datasets.source import DatasetRow, SourcePicture
 from studio.images.records import PictureFacts, Problem
 
 MAX_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
-EXTREME_ASPECT = 2.5  # of the longer side to the shorter: the centre crop then loses most of the picture
+EXTREME_ASPECT = 2.5  # of the longer side to the shorter: the centre crop then loses most of the image
 
 CountTokens = Callable[[str], int]
 
@@ -32,7 +32,7 @@ def caption_of(picture: SourcePicture, recipe: DatasetRecipe, edits: EditLog) ->
     if picture.caption:
         return picture.caption, picture.caption_from
     if recipe.default_caption:
-        return recipe.default_caption, "the caption for pictures without one"
+        return recipe.default_caption, "the caption for images without one"
     return picture.caption or "", picture.caption_from
 
 
@@ -83,7 +83,7 @@ def _length_problems(caption: str, count_tokens: CountTokens) -> list[Problem]:
 
 
 def _size_problems(facts: PictureFacts, recipe: DatasetRecipe, buckets: Sequence[Bucket]) -> list[Problem]:
-    """Of a picture that can be read: smaller than training wants it, or so long that cropping loses most of it."""
+    """Of an image that can be read: smaller than training wants it, or so long that cropping loses most of it."""
     fit = assign_bucket(facts.width, facts.height, buckets)
     problems = []
     if fit.too_small:
@@ -122,7 +122,7 @@ def captions_all_alike(rows: Sequence[DatasetRow]) -> str:
         return ""
     return (
         f"{count:,} of {len(used):,} captions are the same: “{caption[:80]}”. Nothing but that text is learned then; "
-        "say in each what differs from picture to picture."
+        "say in each what differs from image to image."
     )
 
 

@@ -1,6 +1,6 @@
-"""The pictures of a dataset as training takes them, to be searched for the nearest.
+"""The images of a dataset as training takes them, to be searched for the nearest.
 
-The scores of a folder of pictures; each file that cannot be read is named.
+The scores of a folder of images; each file that cannot be read is named.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,14 @@ def nearest_index(dataset: str, user_data: UserData, *, report: Callable[[str], 
     """The index of a dataset, by its name or its folder.
 
     Args:
-        tell: told in sentences how many pictures are looked at, and which are left out.
+        tell: told in sentences how many images are looked at, and which are left out.
 
     Raises:
         DatasetError: where it cannot be found or read.
     """
     recipe = _recipe_of(dataset, user_data)
     pictures = take_rows(read_source(Path(recipe.source), recipe.layout).pictures, recipe)
-    report(f"Looking at {len(pictures):,} training pictures …")
+    report(f"Looking at {len(pictures):,} training images …")
     index = NearestIndex.build([picture.path for picture in pictures], background=recipe.background)
     for file in index.unreadable:
         report(f"{file.name} of the dataset is left out: {file.reason}")
@@ -56,7 +56,7 @@ _MAX_PROMPT_BYTES = 100_000
 
 
 class ScoredPicture(Record):
-    """A picture by its path below the folder, the prompt that it was compared with, and its scores."""
+    """An image by its path below the folder, the prompt that it was compared with, and its scores."""
 
     name: str
     prompt: str
@@ -64,7 +64,7 @@ class ScoredPicture(Record):
 
 
 class FolderScores(Record):
-    """All pictures of a folder, in natural order, and what of it could not be read."""
+    """All images of a folder, in natural order, and what of it could not be read."""
 
     folder: Path
     pictures: tuple[ScoredPicture, ...]
@@ -79,7 +79,7 @@ def score_folder(
     background: str = "#ffffff",
     on_picture: Callable[[int, int], None] = lambda number, total: None,
 ) -> FolderScores:
-    """Score every picture of a folder and below it.
+    """Score every image of a folder and below it.
 
     Args:
         background: `#rrggbb`, what transparency is laid on.
@@ -111,7 +111,7 @@ def score_folder(
 
 
 def prompt_of(path: Path) -> str:
-    """The prompt inside a picture's file, else the text of the .txt beside it; "" where there is neither."""
+    """The prompt inside an image's file, else the text of the .txt beside it; "" where there is neither."""
     try:
         return read_picture_text(path).settings.prompt
     except PictureFileError:

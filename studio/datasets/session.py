@@ -62,7 +62,7 @@ class SessionView:
 
     @property
     def active(self) -> bool:
-        """True while pictures are being checked."""
+        """True while images are being checked."""
         return self.progress is not None and self.progress.running
 
 
@@ -144,7 +144,7 @@ class DatasetSession:
         """Open a dataset of the library and begin to check it.
 
         Raises:
-            DatasetError: where it or its pictures cannot be read; the one before stays open.
+            DatasetError: where it or its images cannot be read; the one before stays open.
         """
         with self._reading:
             opened = self.library.open(name, count_tokens=self._count_tokens)
@@ -182,7 +182,7 @@ class DatasetSession:
             OSError: where the disk is full; nothing is kept then.
         """
         if not files:
-            raise DatasetError("Nothing arrived. Drop a folder, pictures or a zip.")
+            raise DatasetError("Nothing arrived. Drop a folder, images or a zip.")
         name = self.library.free_name(common_folder(files))
         source = self.library.place(name) / FILES
         try:
@@ -243,7 +243,7 @@ class DatasetSession:
                 self._begin_check(self._opened)
 
     def convert(self, key: str) -> None:
-        """Use an upright RGB copy of a picture from now on."""
+        """Use an upright RGB copy of an image from now on."""
         self.opened.convert(key, self._checker)
 
     def close(self) -> None:
@@ -260,7 +260,7 @@ class DatasetSession:
         reading = OpenedDataset(name, self.library.place(name), recipe, count_tokens=self._count_tokens).reading
         if not reading.pictures:
             raise DatasetError(
-                f"There is no picture in {recipe.source} ({len(reading.skipped_files):,} other files). Choose a folder "
+                f"There is no image in {recipe.source} ({len(reading.skipped_files):,} other files). Choose a folder "
                 "with PNG, JPEG or WebP files in it."
             )
         self.library.save_recipe(name, recipe)

@@ -16,7 +16,7 @@ from studio.datasets.source import DatasetRow
 
 
 class SnapshotEntry(Record):
-    """One picture as it is trained on. Sizes are in bytes and upright pixels."""
+    """One image as it is trained on. Sizes are in bytes and upright pixels."""
 
     key: str
     path: str
@@ -56,7 +56,7 @@ def make_snapshot(name: str, recipe: DatasetRecipe, rows: Sequence[DatasetRow]) 
     """
     entries = tuple(_entry(row) for row in rows if row.is_used)
     if not entries:
-        raise DatasetError(f"No picture of {name} can be trained on: the doctor says why.")
+        raise DatasetError(f"No image of {name} can be trained on: the doctor says why.")
     header = SnapshotHeader(name=name, recipe=recipe, num_pictures=len(entries), digest=_digest(entries))
     return Snapshot(header, entries)
 

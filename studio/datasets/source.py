@@ -1,7 +1,7 @@
-"""What can be wrong with a picture or its caption, how bad it is, and what one click can do about it.
+"""What can be wrong with an image or its caption, how bad it is, and what one click can do about it.
 
-One picture of a dataset as it stands: source, edits, and what the check found, in one.
-What is found in a source folder, before any picture is opened.
+One image of a dataset as it stands: source, edits, and what the check found, in one.
+What is found in a source folder, before any image is opened.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from studio.images.records import PictureFacts, Problem
 
 @dataclass(frozen=True, slots=True)
 class DatasetRow:
-    """A picture with the caption it will be trained with.
+    """An image with the caption it will be trained with.
 
     Attributes:
         key: its path below the source folder, with forward slashes.
@@ -25,7 +25,7 @@ class DatasetRow:
         repeats: how often an epoch shows it.
         attributes: its row of the table.
         facts: what the check found; None where it has not been checked yet.
-        problems: of picture, caption and name, and those seen only in the whole (too small, all captions the same).
+        problems: of image, caption and name, and those seen only in the whole (too small, all captions the same).
         excluded: whether the user took it out.
     """
 
@@ -41,7 +41,7 @@ class DatasetRow:
 
     @property
     def is_rejected(self) -> bool:
-        """Whether something must be mended before it can be trained on."""
+        """Whether something needs fixing before it can be trained on."""
         return any(problem.severity == "reject" for problem in self.problems)
 
     @property
@@ -52,7 +52,7 @@ class DatasetRow:
 
 @dataclass(frozen=True, slots=True)
 class SourcePicture:
-    """A file that should be a picture, with the caption that belongs to it.
+    """A file that should be an image, with the caption that belongs to it.
 
     Attributes:
         key: its path below the source folder, with forward slashes; its name throughout the dataset.
@@ -62,7 +62,7 @@ class SourcePicture:
             there is none.
         repeats: how often it is trained on in an epoch.
         attributes: its row of the table, all columns; {} without a table.
-        problems: of its caption or its name, not of the picture.
+        problems: of its caption or its name, not of the image.
     """
 
     key: str
@@ -75,7 +75,7 @@ class SourcePicture:
 
 
 class SkippedFile(Record):
-    """A file or a row that became no picture of the dataset, and why, in a sentence."""
+    """A file or a row that became no image of the dataset, and why, in a sentence."""
 
     name: str
     problem: Problem
@@ -88,12 +88,12 @@ class SourceReading:
     Attributes:
         layout: the layout in which it was read.
         recognised: every layout that fits, best first.
-        pictures: in the natural order of their keys (2 before 10).
+        images: in the natural order of their keys (2 before 10).
         columns: of the table, in its order; () without one.
         tables: the tables that were found, below the folder.
         table, image_column, caption_column: what was used; None without a table.
-        leftovers: captions without a picture, rows without a file, names that cannot be used, pictures that no row
-            names, and other files; with severity `reject` where a picture is lost by it, `note` where none is.
+        leftovers: captions without an image, rows without a file, names that cannot be used, images that no row
+            names, and other files; with severity `reject` where an image is lost by it, `note` where none is.
     """
 
     layout: LayoutName

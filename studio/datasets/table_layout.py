@@ -30,7 +30,7 @@ CAPTION_COLUMNS = (
 
 @dataclass(frozen=True)
 class _Match:
-    """A table with what its columns are for, and the picture of each row (None: there is none)."""
+    """A table with what its columns are for, and the image of each row (None: there is none)."""
 
     table: Table
     image_column: str
@@ -53,7 +53,7 @@ def tables_of(walk: Walk, layout: LayoutName) -> list[str]:
 
 
 def fits(walk: Walk, layout: LayoutName) -> bool:
-    """Whether some table of the layout names pictures that are there."""
+    """Whether some table of the layout names images that are there."""
     for key in tables_of(walk, layout)[:8]:
         try:
             match = _match(walk, key, LayoutChoice(), last_takes_rest=layout == "fashion")
@@ -88,9 +88,9 @@ def read_by_table(
         skipped_files += match.table.skipped_files
         for row, key in match.pictures:
             _take_row(walk, match, row, key, pictures, skipped_files)
-    sentence = "No row of the table names this picture, so it is not part of the dataset."
+    sentence = "No row of the table names this image, so it is not part of the dataset."
     skipped_files += [
-        SkippedFile(name=key, problem=Problem(code="picture without a row", severity="note", sentence=sentence))
+        SkippedFile(name=key, problem=Problem(code="image without a row", severity="note", sentence=sentence))
         for key in walk.pictures
         if key not in pictures
     ]
@@ -144,11 +144,11 @@ def _take_row(
 
 def _lost_row(named: str) -> Problem:
     if not named:
-        return Problem(code="row without a file", severity="reject", sentence="The row names no picture.")
+        return Problem(code="row without a file", severity="reject", sentence="The row names no image.")
     if _leads_out(named):
         sentence = f"The row names {named[:120]!r}, which is not below the folder, and nothing outside of it is read."
         return Problem(code="row leads out", severity="reject", sentence=sentence)
-    sentence = f"The row names {named[:120]!r}, and there is no such picture. Was it left behind when copying?"
+    sentence = f"The row names {named[:120]!r}, and there is no such image. Was it left behind when copying?"
     return Problem(code="row without a picture", severity="reject", sentence=sentence)
 
 
@@ -166,7 +166,7 @@ def _match(walk: Walk, name: str, choice: LayoutChoice, *, last_takes_rest: bool
     candidates = [choice.image_column] if choice.image_column else _known(table.columns, IMAGE_COLUMNS)
     if not candidates:
         raise DatasetError(
-            f"{name} has no column that names pictures. It has: {', '.join(table.columns)}. Choose one of them."
+            f"{name} has no column that names images. It has: {', '.join(table.columns)}. Choose one of them."
         )
     image_column, found = max(
         ((column, _find_pictures(table, column, name, places)) for column in candidates),
@@ -184,7 +184,7 @@ def _known(columns: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def _places(walk: Walk) -> dict[str, str]:
-    """Every way in which a table may name a picture: its path, and that without its ending."""
+    """Every way in which a table may name an image: its path, and that without its ending."""
     places: dict[str, str] = {}
     for key in reversed(walk.pictures):
         places[_plain(key)] = key
@@ -195,7 +195,7 @@ def _places(walk: Walk) -> dict[str, str]:
 def _find_pictures(
     table: Table, column: str, name: str, places: dict[str, str]
 ) -> tuple[tuple[TableRow, str | None], ...]:
-    """Each row with its picture: beside the table, in its images/ folder, or below the source."""
+    """Each row with its image: beside the table, in its images/ folder, or below the source."""
     beside = PurePosixPath(name).parent
     found = []
     for row in table.rows:

@@ -1,4 +1,4 @@
-"""Tables of pictures: CSV and JSON lines, with what is wrong in them named by row."""
+"""Tables of images: CSV and JSON lines, with what is wrong in them named by row."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Every file below a source folder: pictures, captions, tables, the rest. Nothing is opened, nothing is left out."""
+"""Every file below a source folder: images, captions, tables, the rest. Nothing is opened, nothing is left out."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ PICTURE_SUFFIXES = frozenset(
         *(".heic", ".heif", ".jxl", ".svg", ".eps", ".ps", ".ico", ".tga", ".psd"),
     )
 )
-"""What says of itself that it is a picture, read by us or not: the check tells which."""
+"""What says of itself that it is an image, read by us or not: the check tells which."""
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".json"))
 
@@ -27,7 +27,7 @@ class Walk:
     """What lies below a folder, as paths with forward slashes below it, in natural order.
 
     Attributes:
-        pictures, captions, tables, others: by what their names end in.
+        images, captions, tables, others: by what their names end in.
         leftovers: what cannot be used whatever the layout: names, folders.
     """
 
@@ -56,7 +56,7 @@ def walk_folder(folder: Path) -> Walk:
             f"{folder} cannot be found ({error.strerror}). Look whether its disk is connected."
         ) from error
     if not stat.S_ISDIR(status.st_mode):
-        raise DatasetError(f"{folder} is not a folder. Give the folder in which the pictures lie.")
+        raise DatasetError(f"{folder} is not a folder. Give the folder in which the images lie.")
     found = Walk(folder)
     try:
         _walk(found, PurePosixPath(), above=((status.st_dev, status.st_ino),))
@@ -95,14 +95,14 @@ def _enter(found: Walk, entry: "os.DirEntry[str]", below: PurePosixPath, *, abov
             return
         _walk(found, below, above=(*above, identity))
     except OSError as error:
-        sentence = f"The folder cannot be read ({error.strerror}), so its pictures are missing. Change its permissions."
+        sentence = f"The folder cannot be read ({error.strerror}), so its images are missing. Change its permissions."
         found.skipped_files.append(_left(name, "unreadable folder", "reject", sentence))
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that loops: the check says so of a picture
+    except OSError:  # a link that loops: the check says so of an image
         return False
 
 

@@ -1,9 +1,9 @@
 """Schedulers by the names that people know them by, made from the model's own noise schedule.
 
-Where the seconds of one picture go.
+Where the seconds of one image go.
 Noise to latents, latents to pixels: the algorithm, with no checks and no bookkeeping.
 
-Shapes: B = 1 image, C = 4 latent channels, H and W an eighth of the picture's, N = 77 tokens or a multiple,
+Shapes: B = 1 image, C = 4 latent channels, H and W an eighth of the image's, N = 77 tokens or a multiple,
 D embedding width.
 """
 
@@ -34,7 +34,7 @@ from studio.core.results import Timings
 from studio.core.settings import GenerationSettings, SchedulerName
 from studio.engine.models import Components
 
-# clip_sample: a config that lacks it gets the default True, which cuts latents off at 1 and ruins the picture.
+# clip_sample: a config that lacks it gets the default True, which cuts latents off at 1 and ruins the image.
 _NOT_CLIPPED = {"clip_sample": False}
 _SCHEDULERS: Mapping[SchedulerName, tuple[type[SchedulerMixin], Mapping[str, Any]]] = {
     "DDIM": (DDIMScheduler, {**_NOT_CLIPPED, "set_alpha_to_one": False, "steps_offset": 1}),
@@ -52,7 +52,7 @@ _SCHEDULERS: Mapping[SchedulerName, tuple[type[SchedulerMixin], Mapping[str, Any
 def make_scheduler(name: SchedulerName, own: SchedulerMixin) -> SchedulerMixin:
     """A scheduler by its name, with the betas, the prediction type and the spacing of the model's own.
 
-    "model's own" is the class and the configuration that the model came with; a new one for each picture all the
+    "model's own" is the class and the configuration that the model came with; a new one for each image all the
     same, because schedulers keep state.
     """
     if name == "model's own":

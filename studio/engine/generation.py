@@ -1,4 +1,4 @@
-"""Generate: some pictures, each checked, each saved with all that is needed to make it again.
+"""Generate: some images, each checked, each saved with all that is needed to make it again.
 
 Compare: the same prompts and seeds with the LoRAs of the left and of the right, and how far they are apart.
 """
@@ -42,14 +42,14 @@ def make_images(
     watcher: RunWatcher | None = None,
     on_image: OnImage = lambda _report: None,
 ) -> ImagesReport:
-    """Make the pictures one after the other; an invalid one is reported and does not end the run.
+    """Make the images one after the other; an invalid one is reported and does not end the run.
 
-    `on_image` is told the report so far after each picture.
+    `on_image` is told the report so far after each image.
 
     Raises:
         ModelError: where no model is loaded.
         LoraError: where a LoRA cannot be used.
-        OSError: where a picture cannot be written; those before it are saved.
+        OSError: where an image cannot be written; those before it are saved.
     """
     watcher = watcher or RunWatcher()
     report = ImagesReport(settings=settings)
@@ -82,7 +82,7 @@ OnComparison = Callable[[SavedComparison], None]
 
 @dataclass(frozen=True)
 class _Made:
-    """A picture of this comparison, and its pixels and latents for the differences; None where it is not valid."""
+    """An image of this comparison, and its pixels and latents for the differences; None where it is not valid."""
 
     picture: ComparedPicture
     image: GeneratedImage | None
@@ -90,7 +90,7 @@ class _Made:
 
 @dataclass
 class _Comparison:
-    """One comparison in the making. A picture whose settings were met before is not made again."""
+    """One comparison in the making. An image whose settings were met before is not made again."""
 
     manager: PipelineManager
     folder: Path
@@ -147,14 +147,14 @@ def run_comparison(
     watcher: RunWatcher | None = None,
     on_change: OnComparison = lambda _saved: None,
 ) -> SavedComparison:
-    """Make every pair, then the strength strip. An invalid picture is reported and does not end the comparison.
+    """Make every pair, then the strength strip. An invalid image is reported and does not end the comparison.
 
-    `on_change` is told what there is after each picture.
+    `on_change` is told what there is after each image.
 
     Raises:
         ModelError: where no model is loaded.
         LoraError: where a LoRA cannot be used.
-        OSError: where a picture cannot be written.
+        OSError: where an image cannot be written.
     """
     if manager.facts is None:
         raise ModelError("No model is loaded. Choose one first.")
@@ -185,7 +185,7 @@ def _difference(left: _Made, right: _Made) -> Difference | None:
 
 
 def difference(left: GeneratedImage, right: GeneratedImage) -> Difference:
-    """How far two valid pictures of one size are apart."""
+    """How far two valid images of one size are apart."""
     pixels = np.abs(left.picture.astype(np.int16) - right.picture.astype(np.int16))
     latents = torch.mean(torch.abs(left.latents_CHW - right.latents_CHW))
     return Difference(

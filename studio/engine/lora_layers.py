@@ -192,7 +192,7 @@ class LoraLayers:
 def sum_limit(device: torch.device, dtype: torch.dtype) -> int:
     """Up to how many bytes of weights get sums: on CUDA in float32 a quarter of the memory that is free.
 
-    There hooks cost a seventh of a picture's time (docs/BENCHMARKS.md). In half precision a sum would round small
+    There hooks cost a seventh of an image's time (docs/BENCHMARKS.md). In half precision a sum would round small
     updates away.
     """
     if device.type != "cuda" or dtype != torch.float32:

@@ -124,7 +124,7 @@ def _resnet(ours: str, theirs: str) -> dict[str, str]:
 
 
 def _vae_blocks(num_blocks: int, layers: int) -> dict[str, str]:
-    """The original counts the decoder's blocks from the picture, diffusers from the latents."""
+    """The original counts the decoder's blocks from the image, diffusers from the latents."""
     names: dict[str, str] = {}
     for side in ("encoder", "decoder"):
         names[f"{side}.conv_norm_out"] = f"{side}.norm_out"

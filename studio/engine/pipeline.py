@@ -54,9 +54,9 @@ CHECK_EVERY = 3
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """A picture that passed every check: (height, width, 3) uint8, all that is known of it, and its memory.
+    """An image that passed every check: (height, width, 3) uint8, all that is known of it, and its memory.
 
-    `latents_CHW` are what the VAE decoded, on the CPU in float32: two pictures are compared there too.
+    `latents_CHW` are what the VAE decoded, on the CPU in float32: two images are compared there too.
     """
 
     picture: np.ndarray
@@ -213,7 +213,7 @@ class PipelineManager:
         release_memory(self.device)
 
     def remember_prompts(self, generations: Sequence[GenerationSettings]) -> None:
-        """Encode prompts now, so that pictures of them need no text encoder later, where no LoRA changes it.
+        """Encode prompts now, so that images of them need no text encoder later, where no LoRA changes it.
 
         Raises:
             ModelError: where no model is loaded.
@@ -326,7 +326,7 @@ class PipelineManager:
     def _decode(
         self, settings: GenerationSettings, latents: torch.Tensor, *, clock: Clock
     ) -> tuple[np.ndarray, tuple[Check, ...]]:
-        """Decode, check the raw output, clamp and cast, check the picture."""
+        """Decode, check the raw output, clamp and cast, check the image."""
         started = clock.elapsed
         width, height = self._size(settings)
         decoded = decode(self.components, latents)

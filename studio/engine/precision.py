@@ -19,7 +19,7 @@ DTYPES: dict[PrecisionName, torch.dtype] = {
 BLACK_PICTURES_PAGE = "docs/black-pictures.md"
 
 _WHY_FLOAT32 = {
-    "mps": f"half precision on Apple's GPUs makes NaN, and NaN makes black pictures ({BLACK_PICTURES_PAGE}).",
+    "mps": f"half precision on Apple's GPUs makes NaN, and NaN makes black images ({BLACK_PICTURES_PAGE}).",
     "cpu": "the CPU computes half precision more slowly than float32, and less exactly.",
 }
 

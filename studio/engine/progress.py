@@ -1,6 +1,6 @@
-"""Watching a run of several pictures: what it is told, what it is asked.
+"""Watching a run of several images: what it is told, what it is asked.
 
-A rough picture of unfinished latents, in a fraction of a millisecond: one matrix, fitted to the VAE itself.
+A rough image of unfinished latents, in a fraction of a millisecond: one matrix, fitted to the VAE itself.
 """
 
 import logging
@@ -38,7 +38,7 @@ class Watcher:
 
 @dataclass(frozen=True)
 class RunWatcher:
-    """Told of every step of every picture (from 0) and what a large one takes, asked whether to stop."""
+    """Told of every step of every image (from 0) and what a large one takes, asked whether to stop."""
 
     on_step: Callable[[int, StepProgress], None] = lambda _index, _progress: None
     cancelled: Callable[[], bool] = lambda: False
@@ -74,10 +74,10 @@ class LatentPreview:
         if bool(torch.isfinite(features).all()):
             self._matrix = torch.linalg.lstsq(features, colours.flatten(1).T).solution
         else:
-            logger.warning("The VAE's encoder gives NaN, so there are no previews; pictures do not need it.")
+            logger.warning("The VAE's encoder gives NaN, so there are no previews; images do not need it.")
 
     def picture(self, latents_CHW: torch.Tensor) -> np.ndarray | None:
-        """(4, h, w) latents -> (h, w, 3) uint8, an eighth of the picture's size. Only to be looked at.
+        """(4, h, w) latents -> (h, w, 3) uint8, an eighth of the image's size. Only to be looked at.
 
         None where the VAE's encoder is broken: generation does not need it, so it goes on without previews.
         """

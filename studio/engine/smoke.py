@@ -1,4 +1,4 @@
-"""The smoke test: the seed report's three pictures, each timed, measured and checked."""
+"""The smoke test: the seed report's three images, each timed, measured and checked."""
 
 import io
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from studio.images.smoke_report import new_report_folder, save_report
 
 
 class SmokeWatcher:
-    """Watches a smoke test: told of every step and of every picture, asked whether to stop."""
+    """Watches a smoke test: told of every step and of every image, asked whether to stop."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class SmokeWatcher:
 def run_smoke_test(
     manager: PipelineManager, settings: SmokeSettings, *, outputs: Path, watcher: SmokeWatcher | None = None
 ) -> SavedReport:
-    """Make the three pictures and save them with a report; an invalid one fails the test and does not end it.
+    """Make the three images and save them with a report; an invalid one fails the test and does not end it.
 
     Raises:
         ModelError: where no model is loaded.
-        OSError: where pictures or the report cannot be written.
+        OSError: where images or the report cannot be written.
     """
     watcher = watcher or SmokeWatcher()
     if manager.facts is None:

@@ -1,7 +1,7 @@
 """The checks that every image passes before anyone sees it. There is no switch to turn them off.
 
-They stand where the fault can still be seen: NaN is gone once a picture is uint8 (the cast makes it 0, the black
-picture of the seed report), and inf is gone once the decoder's output is clamped.
+They stand where the fault can still be seen: NaN is gone once an image is uint8 (the cast makes it 0, the black
+image of the seed report), and inf is gone once the decoder's output is clamped.
 
 Copies of invalid images, kept for diagnosis and never among the good ones.
 """
@@ -26,7 +26,7 @@ from studio.core.settings import GenerationSettings
 # The decoder is trained to give [-1, 1]. Real models overshoot by a few tenths (the shipped one to 1.24 at
 # guidance 30); at 5 it is far outside what it ever learned, and the clamp would hide it as plain white.
 DECODED_LIMIT = 5.0
-BLACK_LEVEL = 3  # of 255: what a viewer sees as a black picture, JPEG noise included
+BLACK_LEVEL = 3  # of 255: what a viewer sees as a black image, JPEG noise included
 FLAT_DEVIATION = 1.0  # of 255, per channel: below it nothing can be seen but one colour
 
 _CHANNELS = ("red", "green", "blue")
@@ -72,16 +72,16 @@ def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:
 
 
 def check_picture(picture_HWC: np.ndarray, *, height: int, width: int) -> Fault | None:
-    """The final picture: its shape, its type, not black, not one flat colour."""
+    """The final image: its shape, its type, not black, not one flat colour."""
     if picture_HWC.shape != (height, width, 3) or picture_HWC.dtype != np.uint8:
-        finding = f"The picture is {picture_HWC.shape} of {picture_HWC.dtype}, expected {(height, width, 3)} of uint8."
+        finding = f"The image is {picture_HWC.shape} of {picture_HWC.dtype}, expected {(height, width, 3)} of uint8."
         return Fault("picture", finding, "The VAE does not fit the model: load a matching one.")
     if picture_HWC.max() <= BLACK_LEVEL:
-        finding = f"The picture is black: no value is above {BLACK_LEVEL} of 255."
+        finding = f"The image is black: no value is above {BLACK_LEVEL} of 255."
         return Fault("picture", finding, _PRECISION_ADVICE)
     if picture_HWC.reshape(-1, 3).std(axis=0).max() < FLAT_DEVIATION:
         red, green, blue = picture_HWC.reshape(-1, 3).mean(axis=0)
-        finding = f"The picture is one flat colour (about {red:.0f}, {green:.0f}, {blue:.0f})."
+        finding = f"The image is one flat colour (about {red:.0f}, {green:.0f}, {blue:.0f})."
         return Fault("picture", finding, "Try another seed; if all are flat, the model is at fault.")
     return None
 
@@ -123,7 +123,7 @@ def keep_rejected(
     latents_BCHW: torch.Tensor,
     decoded_CHW: torch.Tensor | None = None,
 ) -> Path | None:
-    """Write what is known of an invalid image: a `.json` with the reason, its latents, a picture where there is one.
+    """Write what is known of an invalid image: a `.json` with the reason, its latents, an image where there is one.
 
     Returns:
         The `.json` file; None where the disk would not take it, which is logged: the image is invalid either way.
@@ -148,7 +148,7 @@ def keep_rejected(
 
 
 def _diagnosis_picture(decoded_CHW: torch.Tensor) -> bytes:
-    """The picture as it would have been, with every pixel that is not finite in magenta."""
+    """The image as it would have been, with every pixel that is not finite in magenta."""
     decoded = decoded_CHW.float().cpu().numpy().transpose(1, 2, 0)
     broken = ~np.isfinite(decoded).all(axis=2)
     levels = (np.clip(np.nan_to_num(decoded), -1, 1) + 1) * 127.5

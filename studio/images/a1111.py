@@ -53,7 +53,7 @@ _STEPS = "Steps: "
 _NEGATIVE = "Negative prompt:"
 # A key's length is bounded, or a line of a million letters would take hours.
 _SETTING = re.compile(r'(\w[\w \-/]{0,80}):[ \t]*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
-# What says nothing about how the picture is made, or is used elsewhere in this module.
+# What says nothing about how the image is made, or is used elsewhere in this module.
 _KNOWN_KEYS = frozenset(
     {"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Model hash", "Lora hashes", "Version"}
 )
@@ -67,11 +67,11 @@ _MAX_LORAS = 8
 
 @dataclass(frozen=True)
 class PictureText:
-    """What a picture tells of how it was made.
+    """What an image tells of how it was made.
 
     Attributes:
-        record: the full record; None where the picture is another program's or another version's.
-        model: the name of the model as the picture has it; empty where it has none.
+        record: the full record; None where the image is another program's or another version's.
+        model: the name of the model as the image has it; empty where it has none.
         skipped: what could not be taken over, a sentence each.
     """
 
@@ -83,7 +83,7 @@ class PictureText:
 
 
 def to_parameters(record: ImageRecord) -> str:
-    """The text that A1111 writes into a picture's `parameters`, so that it and its readers understand ours.
+    """The text that A1111 writes into an image's `parameters`, so that it and its readers understand ours.
 
     LoRAs that are not in the prompt are added to it as tags; one whose name no tag can hold is only in the hashes.
     Not in this text: from where to where guidance acts, and long prompts.
@@ -253,9 +253,9 @@ def _scheduler(written: Mapping[str, str], skipped: list[str]) -> dict[str, obje
 
 
 def _unknown(written: Mapping[str, str]) -> list[str]:
-    """What acts on the picture there and has no counterpart here."""
+    """What acts on the image there and has no counterpart here."""
     return [
-        "Its noise was not drawn on the CPU, so the seed makes another picture here."
+        "Its noise was not drawn on the CPU, so the seed makes another image here."
         if key == "RNG"
         else f"{_short(key)} is not known here, got {_short(value)!r}."
         for key, value in written.items()

@@ -1,4 +1,4 @@
-"""Base against LoRA: what a comparison found, saved with its pictures and found again. No torch."""
+"""Base against LoRA: what a comparison found, saved with its images and found again. No torch."""
 
 import logging
 from datetime import datetime
@@ -13,12 +13,12 @@ from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 logger = logging.getLogger(__name__)
 
 JSON_NAME = "comparison.json"
-NOTICEABLE = 16  # of 255, in any channel: about where an eye that flips between two pictures sees a change
+NOTICEABLE = 16  # of 255, in any channel: about where an eye that flips between two images sees a change
 HARDLY_SHARE = 0.01
 
 
 class Difference(Record):
-    """How far two pictures of the same seed are apart.
+    """How far two images of the same seed are apart.
 
     `pixels` is the mean of |left - right| in 0 to 255, `changed_share` the share of pixels that differ by 16 or more
     in some channel, `latents` the mean of |left - right| of the latents (noise has a deviation of 1 there).
@@ -32,7 +32,7 @@ class Difference(Record):
     def words(self) -> str:
         """What it means, in the middle of a sentence."""
         if self.pixels == 0 and self.latents == 0:
-            return "changes nothing: both pictures are the same, to the last bit"
+            return "changes nothing: both images are the same, to the last bit"
         if self.pixels == 0:
             return "changes nothing that can be seen: only the latents differ, by a hair"
         if self.changed_share < HARDLY_SHARE:
@@ -109,7 +109,7 @@ class CompareReport(Record):
 
 
 class SavedComparison(Record):
-    """A report and the folder it lies in, with its pictures."""
+    """A report and the folder it lies in, with its images."""
 
     folder: Path
     report: CompareReport
@@ -128,7 +128,7 @@ def new_comparison_folder(outputs: Path, *, now: datetime) -> Path:
 
 
 def save_comparison(saved: SavedComparison) -> None:
-    """Write the report beside its pictures."""
+    """Write the report beside its images."""
     write_atomically(saved.folder / JSON_NAME, saved.report.model_dump_json(indent=2).encode())
 
 

@@ -1,4 +1,4 @@
-"""The one way in which a picture file becomes RGB: for training, thumbnails and export alike.
+"""The one way in which an image file becomes RGB: for training, thumbnails and export alike.
 
 Only formats that are named here are tried (Pillow would start Ghostscript for a PostScript file that is called .png),
 every file is decoded whole, and whatever a plain `convert("RGB")` gets silently wrong is converted rightly.
@@ -59,11 +59,11 @@ DECODER_ERRORS = (
 
 @dataclass
 class ReadPicture:
-    """A picture file as it was read.
+    """An image file as it was read.
 
     Attributes:
         image: RGB, upright; None where a problem of severity `reject` says why there is none.
-        format, mode: Pillow's names, before conversion; None where it is no picture.
+        format, mode: Pillow's names, before conversion; None where it is no image.
         width, height: upright, in pixels; 0 where not known.
         problems: all that was seen.
     """
@@ -89,7 +89,7 @@ class ReadPicture:
 
 
 def open_rgb(path: Path, *, background: str = "#ffffff") -> Image.Image:
-    """A picture as training reads it: RGB, 8 bits, upright, whole; transparency laid on the background.
+    """An image as training reads it: RGB, 8 bits, upright, whole; transparency laid on the background.
 
     Raises:
         PictureFileError: where it cannot be trained on; the sentence says why.
@@ -104,16 +104,16 @@ def open_rgb(path: Path, *, background: str = "#ffffff") -> Image.Image:
 
 
 def read_bytes(path: Path) -> tuple[bytes, Problem | None]:
-    """A picture file's bytes, or why there are none. Nothing but a regular file is opened."""
+    """An image file's bytes, or why there are none. Nothing but a regular file is opened."""
     read = ReadPicture()
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            read.add("folder", "reject", "It is a folder with the name of a picture. Rename it.")
+            read.add("folder", "reject", "It is a folder with the name of an image. Rename it.")
         elif not stat.S_ISREG(status.st_mode):
-            read.add("not a file", "reject", "It is a pipe, socket or device with the name of a picture.")
+            read.add("not a file", "reject", "It is a pipe, socket or device with the name of an image.")
         elif path.name.startswith("._"):
-            sentence = "It is what a Mac keeps beside a file on a foreign disk (AppleDouble), not the picture itself."
+            sentence = "It is what a Mac keeps beside a file on a foreign disk (AppleDouble), not the image itself."
             read.add("not a picture", "reject", f"{sentence} Delete it, or exclude it.")
         elif status.st_size == 0:
             read.add("empty file", "reject", "The file is empty. Copy it again from where it came from.")
@@ -129,7 +129,7 @@ def read_bytes(path: Path) -> tuple[bytes, Problem | None]:
 
 
 def read_picture(content: bytes, name: str, *, background: str) -> ReadPicture:
-    """Decode a picture file whole. Never raises for what it holds, except for want of memory.
+    """Decode an image file whole. Never raises for what it holds, except for want of memory.
 
     Args:
         content: the file's bytes.
@@ -188,10 +188,10 @@ def _check_end(read: ReadPicture, content: bytes) -> None:
     if end is None:
         return
     if end < 0 or end > len(content):
-        sentence = "The file is cut short: its end is missing, and a part of the picture with it. Copy it again."
+        sentence = "The file is cut short: its end is missing, and a part of the image with it. Copy it again."
         read.add("cut short", "reject", sentence)
     elif content[end:].strip(b"\0\r\n ") and read.format != "MPO":
-        read.add("bytes after the end", "note", f"{len(content) - end:,} bytes follow the end of the picture.")
+        read.add("bytes after the end", "note", f"{len(content) - end:,} bytes follow the end of the image.")
 
 
 def _check_name(read: ReadPicture, name: str) -> None:
@@ -212,7 +212,7 @@ def _turned_upright(read: ReadPicture, image: Image.Image) -> Image.Image:
     if is_damaged:
         read.add("damaged EXIF", "note", "What the camera noted (EXIF) is damaged, so it is not known which way is up.")
     if orientation in (2, 3, 4, 5, 6, 7, 8):
-        read.add("turned", "convert", "The camera was turned (EXIF): the picture is turned upright.")
+        read.add("turned", "convert", "The camera was turned (EXIF): the image is turned upright.")
         return ImageOps.exif_transpose(image)
     return image
 
@@ -237,7 +237,7 @@ def _to_rgb(read: ReadPicture, image: Image.Image, background: str) -> Image.Ima
         read.add("rare mode", "convert", f"Its colours ({mode}) are converted to RGB.")
     if image.info.get("icc_profile") and not _is_profile(image.info["icc_profile"]):
         read.add("damaged profile", "note", "Its colour profile (ICC) is damaged and is left out.")
-    # A file of several frames would read on where its picture is changed: it is copied.
+    # A file of several frames would read on where its image is changed: it is copied.
     return image if mode == "RGB" and getattr(image, "n_frames", 1) == 1 else image.convert("RGB")
 
 
@@ -293,12 +293,12 @@ def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
         read.add("too many pixels", "reject", "It says it has more pixels than memory would hold. Save a smaller copy.")
     elif isinstance(error, UnidentifiedImageError):
         is_text = b"\0" not in content[:512] and content[:512].isascii()
-        what = "It is text with the name of a picture." if is_text else "It is no picture that is known here."
+        what = "It is text with the name of an image." if is_text else "It is no image that is known here."
         read.add("not a picture", "reject", f"{what} Only {FORMAT_WORDS} are read.")
     elif "text chunk" in words or "text_chunk" in words:
         read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as files made to do harm have.")
     elif is_cut_webp(content) or "truncated" in words or "premature" in words or isinstance(error, EOFError):
-        read.add("cut short", "reject", "The file is cut short: a part of the picture is missing. Copy it again.")
+        read.add("cut short", "reject", "The file is cut short: a part of the image is missing. Copy it again.")
     else:
         sentence = f"The file is damaged and cannot be decoded ({type(error).__name__}: {str(error)[:120]})."
         read.add("damaged", "reject", f"{sentence} Copy it again from where it came from.")

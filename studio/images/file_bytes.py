@@ -1,4 +1,4 @@
-"""What a picture file's bytes tell before they are decoded: what it is not, and where it ends."""
+"""What an image file's bytes tell before they are decoded: what it is not, and where it ends."""
 
 import re
 
@@ -12,18 +12,18 @@ _JPEG_BARE_MARKERS = frozenset((0x01, 0xD8))
 
 
 def foreign_kind(content: bytes) -> str:
-    """A sentence where the bytes are plainly something else; "" where they may be a picture."""
+    """A sentence where the bytes are plainly something else; "" where they may be an image."""
     start = content[:512].lstrip().lower()
     if content.startswith(b"version https://git-lfs"):
-        return "It is a pointer of Git LFS, not the picture. Fetch the real file with `git lfs pull`."
+        return "It is a pointer of Git LFS, not the image. Fetch the real file with `git lfs pull`."
     if start.startswith((b"<!doctype html", b"<html")):
-        return "It is a web page with the name of a picture: the download failed. Fetch it again."
+        return "It is a web page with the name of an image: the download failed. Fetch it again."
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in content[:4096].lower()):
         return "It is SVG, which is drawn, not photographed. Save it as PNG."
     if content.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "It is PostScript, which is a program and is not run. Save it as PNG."
     if content.startswith(b"%PDF"):
-        return "It is a PDF. Save its picture as PNG."
+        return "It is a PDF. Save its image as PNG."
     if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
         return f"It is HEIC, which is not read here: only {FORMAT_WORDS} are. Export it as JPEG."
     if content.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
@@ -34,7 +34,7 @@ def foreign_kind(content: bytes) -> str:
 
 
 def end_of(format: str | None, content: bytes) -> int | None:
-    """Where the picture ends; -1 where its end is missing; None for formats that do not say."""
+    """Where the image ends; -1 where its end is missing; None for formats that do not say."""
     if format in ("JPEG", "MPO"):
         return _jpeg_end(content)
     if format == "PNG":

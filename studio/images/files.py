@@ -40,7 +40,7 @@ PILLOW_ERRORS = (
 
 
 def save_picture(path: Path, picture: np.ndarray, record: ImageRecord) -> None:
-    """Save a (h, w, 3) uint8 picture as PNG with `parameters` for A1111's readers and the whole record as JSON.
+    """Save a (h, w, 3) uint8 image as PNG with `parameters` for A1111's readers and the whole record as JSON.
 
     Raises:
         OSError: where the disk is full or the folder cannot be written.
@@ -52,7 +52,7 @@ def save_picture(path: Path, picture: np.ndarray, record: ImageRecord) -> None:
 def encode_picture(
     picture_HWC: np.ndarray, texts: Mapping[str, str], *, picture_format: PictureFormatName = "png", quality: int = 95
 ) -> bytes:
-    """A (h, w, 3) uint8 picture as a file's bytes, always the same for the same picture and texts.
+    """A (h, w, 3) uint8 image as a file's bytes, always the same for the same image and texts.
 
     Args:
         texts: a PNG keeps each as a text chunk. A JPEG or WebP keeps `parameters` in EXIF's UserComment, where
@@ -85,7 +85,7 @@ def read_picture_text(path: Path) -> PictureText:
     Only text before the pixels is read, which is where every known program puts it.
 
     Raises:
-        PictureFileError: not such a picture, cut short, no settings inside, or text without measure.
+        PictureFileError: not such an image, cut short, no settings inside, or text without measure.
     """
     with open_picture(path) as picture:
         try:
@@ -105,7 +105,7 @@ def _understand(path: Path, own: object, parameters: object) -> PictureText:
     if not isinstance(parameters, str) or not parameters.strip():
         found = "its record is broken or of another version" if skipped else "it has no settings inside"
         raise PictureFileError(
-            f"{shown_name(path)} cannot tell how it was made: {found}. Pictures of LoRA Studio, of AUTOMATIC1111 and "
+            f"{shown_name(path)} cannot tell how it was made: {found}. Images of LoRA Studio, of AUTOMATIC1111 and "
             "of programs that write its parameters have them, unless they were saved anew."
         )
     text = parse_parameters(parameters)
@@ -128,7 +128,7 @@ def open_picture(path: Path) -> Iterator[ImageFile]:
     Unlike `Image.open` it takes any declared size: look at `size` before decoding.
 
     Raises:
-        PictureFileError: not a file, not such a picture, broken or cut short.
+        PictureFileError: not a file, not such an image, broken or cut short.
     """
     with _open_file(path) as file:
         try:
@@ -136,7 +136,7 @@ def open_picture(path: Path) -> Iterator[ImageFile]:
             whole = _is_whole(picture, file)
         except PILLOW_ERRORS as error:
             raise PictureFileError(
-                f"{shown_name(path)} cannot be read as a picture: {_reason(error)}. Choose another file."
+                f"{shown_name(path)} cannot be read as an image: {_reason(error)}. Choose another file."
             ) from error
         if not whole:
             raise PictureFileError(f"{shown_name(path)} is cut short: its end is missing. Copy or download it again.")
@@ -160,7 +160,7 @@ def _open_file(path: Path) -> Iterator[BinaryIO]:
     try:
         found = path.stat()  # before opening: opening a FIFO waits for ever
         if not stat.S_ISREG(found.st_mode):
-            raise PictureFileError(f"{shown_name(path)} is not a file. Choose a PNG, JPEG or WebP picture.")
+            raise PictureFileError(f"{shown_name(path)} is not a file. Choose a PNG, JPEG or WebP image.")
         if found.st_size > _MAX_FILE_BYTES:
             raise PictureFileError(f"{shown_name(path)} is larger than {_MAX_FILE_BYTES // 2**20} MiB. Choose another.")
         file = path.open("rb")
@@ -180,7 +180,7 @@ def _open_header(path: Path, file: BinaryIO) -> ImageFile:
         return JpegImagePlugin.JpegImageFile(file)
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
         return WebPImagePlugin.WebPImageFile(file)
-    raise PictureFileError(f"{shown_name(path)} is not a PNG, JPEG or WebP picture. Choose one that is.")
+    raise PictureFileError(f"{shown_name(path)} is not a PNG, JPEG or WebP image. Choose one that is.")
 
 
 def _is_whole(picture: ImageFile, file: BinaryIO) -> bool:

@@ -1,4 +1,4 @@
-"""Past pictures, read from the files themselves: there is no index that could be wrong."""
+"""Past images, read from the files themselves: there is no index that could be wrong."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ _FileKey = tuple[Path, int, int]
 
 @dataclass(frozen=True)
 class PastPicture:
-    """A picture that was made, and its record."""
+    """An image that was made, and its record."""
 
     path: Path
     record: ImageRecord
@@ -36,13 +36,13 @@ class PastPicture:
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """Some past pictures, newest first.
+    """Some past images, newest first.
 
     Attributes:
         number: which page this is, from 1.
         num_pages: at least 1.
         num_pictures: how many there are on all pages, with those of this page that cannot be read.
-        unreadable: why a picture is not shown, a sentence for each: of this page, or of all that were searched.
+        unreadable: why an image is not shown, a sentence for each: of this page, or of all that were searched.
     """
 
     pictures: tuple[PastPicture, ...]
@@ -62,7 +62,7 @@ class _Searched:
 
 
 class History:
-    """The pictures in the outputs folder. Any thread may ask."""
+    """The images in the outputs folder. Any thread may ask."""
 
     def __init__(self, outputs: Path) -> None:
         self._outputs = outputs
@@ -70,10 +70,10 @@ class History:
         self._searched: dict[_FileKey, _Searched] = {}
 
     def page(self, number: int, *, per_page: int = 24, search: str = "") -> HistoryPage:
-        """One page of pictures, newest first; a number past either end gives the page there.
+        """One page of images, newest first; a number past either end gives the page there.
 
         Without a search only the files of that page are opened. A search reads every file that it has not read
-        before; it finds pictures where each of its words is part of the prompts, the model, a LoRA's name or the
+        before; it finds images where each of its words is part of the prompts, the model, a LoRA's name or the
         scheduler, or is the seed. Never raises for a file or a folder that cannot be read.
         """
         assert per_page > 0
@@ -93,7 +93,7 @@ class History:
         return HistoryPage(tuple(pictures), number, num_pages, len(paths), tuple(unreadable))
 
     def _find(self, paths: list[Path], words: list[str]) -> tuple[list[Path], list[str]]:
-        """The pictures that have all the words, and why others could not be searched."""
+        """The images that have all the words, and why others could not be searched."""
         found: list[Path] = []
         problems: list[str] = []
         for path, searched in self._search_all(paths):
@@ -172,7 +172,7 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def new_picture_path(outputs: Path, *, now: datetime, seed: int) -> Path:
-    """Where a picture made now is saved: `outputs/<yyyy-mm-dd>/<hhmmss-ffffff>-seed<seed>.png`, a name not yet taken.
+    """Where an image made now is saved: `outputs/<yyyy-mm-dd>/<hhmmss-ffffff>-seed<seed>.png`, a name not yet taken.
 
     Nothing is made. Two processes that ask at the same microsecond get the same name.
     """
@@ -185,12 +185,12 @@ def new_picture_path(outputs: Path, *, now: datetime, seed: int) -> Path:
 
 
 def thumbnail(path: Path, *, size: int = 256, cache: Path) -> Path:
-    """A small JPEG of a picture, at most `size` pixels wide and high, made once and kept in the folder `cache`.
+    """A small JPEG of an image, at most `size` pixels wide and high, made once and kept in the folder `cache`.
 
-    A picture that was changed (another time or length) gets a new one. Transparency becomes white.
+    An image that was changed (another time or length) gets a new one. Transparency becomes white.
 
     Raises:
-        PictureFileError: not a picture, broken, or over 50 megapixels.
+        PictureFileError: not an image, broken, or over 50 megapixels.
         OSError: where the cache cannot be written.
     """
     key = _file_key(path)

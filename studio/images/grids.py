@@ -1,6 +1,6 @@
 """Pictures side by side on one, each with words above it: to look at, to keep or to send.
 
-A comparison as one labelled picture, to keep or to send: a row for each prompt and seed, then the strip.
+A comparison as one labelled image, to keep or to send: a row for each prompt and seed, then the strip.
 """
 
 import io
@@ -17,7 +17,7 @@ from studio.images.files import PILLOW_ERRORS
 
 logger = logging.getLogger(__name__)
 
-CELL = 256  # pixels; larger pictures are made smaller, so that a grid of 64 pairs still opens everywhere
+CELL = 256  # pixels; larger images are made smaller, so that a grid of 64 pairs still opens everywhere
 MARGIN, LABEL_HEIGHT = 12, 44
 LETTERS_LIMIT = 1000  # far more than two lines of the widest grid have
 GROUND, INK, QUIET = "white", "black", "#555555"
@@ -25,7 +25,7 @@ GROUND, INK, QUIET = "white", "black", "#555555"
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture and the words above it; without a path, an empty frame."""
+    """An image and the words above it; without a path, an empty frame."""
 
     label: str
     path: Path | None
@@ -43,7 +43,7 @@ def picture_grid(rows: Sequence[GridRow], *, cell: int = CELL) -> bytes:
     """The grid as PNG.
 
     Args:
-        cell: pixels that a picture may be wide and high.
+        cell: pixels that an image may be wide and high.
     """
     columns = max((len(row.cells) for row in rows), default=1)
     width = MARGIN + columns * (cell + MARGIN)
@@ -74,7 +74,7 @@ def _paste(image: Image.Image, path: Path | None, position: tuple[int, int], *, 
 
 
 def _shown(path: Path, size: int) -> Image.Image | None:
-    """The picture in the size of a cell; None where it is missing or cannot be read."""
+    """The image in the size of a cell; None where it is missing or cannot be read."""
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
             picture.thumbnail((size, size))

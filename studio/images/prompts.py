@@ -17,7 +17,7 @@ from studio.core.settings import LoraChoice, bounds
 
 ROUND_FACTOR = 1.1
 SQUARE_FACTOR = 1 / 1.1
-# 97 nested brackets reach this; further ones would end in infinity, and infinity in a picture of NaN.
+# 97 nested brackets reach this; further ones would end in infinity, and infinity in an image of NaN.
 WEIGHT_LIMIT = 10_000.0
 
 # A longer number than these is text: so that every weight is finite.

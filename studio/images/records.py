@@ -17,7 +17,7 @@ class Problem(Record):
 
     Attributes:
         code: what it is, in a few words that a filter can show: `cut short`, `transparent`, `caption missing`.
-        severity: `reject`: the picture is not trained on until this is mended. `convert`: it is read rightly, but
+        severity: `reject`: the image is not trained on until this is mended. `convert`: it is read rightly, but
             only because we convert it, and how is said. `note`: it is trained on as it is; worth knowing.
         sentence: what was seen, what it means and what to do. It does not name the file: whoever shows it does.
         remedies: what one click can do.
@@ -30,12 +30,12 @@ class Problem(Record):
 
 
 class PictureFacts(Record):
-    """One picture file, fully decoded once.
+    """One image file, fully decoded once.
 
     Attributes:
         sha256: of the file's bytes, in hexadecimal; "" where it could not be read.
         num_bytes: the file's size.
-        format: Pillow's name for it (`JPEG`); None where it is no picture.
+        format: Pillow's name for it (`JPEG`); None where it is no image.
         mode: Pillow's mode before conversion (`RGBA`).
         width, height: in pixels, upright (EXIF rotation applied); 0 where it could not be decoded.
         perceptual_hash: 64 bits of the difference hash, as 16 hexadecimal digits; "" where not decoded.
@@ -43,7 +43,7 @@ class PictureFacts(Record):
             other colours apart, which the hash of grey levels cannot.
         brightness: mean luminance, 0 to 1, on the dataset's background.
         border_whiteness: share of border pixels (2 % of the shorter side, at least 1 px) whose channels are all ≥ 245.
-        problems: of the file and the picture.
+        problems: of the file and the image.
     """
 
     sha256: str = ""

@@ -25,7 +25,7 @@ def new_report_folder(outputs: Path, *, now: datetime) -> Path:
 
 
 def save_report(folder: Path, report: SmokeReport) -> SavedReport:
-    """Write both forms into the folder that holds the pictures."""
+    """Write both forms into the folder that holds the images."""
     write_atomically(folder / MARKDOWN_NAME, to_markdown(report).encode())
     write_atomically(folder / JSON_NAME, report.model_dump_json(indent=2).encode())
     return SavedReport(folder=folder, report=report)
@@ -51,7 +51,7 @@ def to_markdown(report: SmokeReport) -> str:
         f"{report.started_at:%Y-%m-%d %H:%M} · {facts.model} · {facts.device_name} · {facts.precision.precision}",
         _list("Notes", facts.notes),
         "## Settings\n\n" + markdown_table(("Setting", "Value"), settings_rows(report)),
-        "## Pictures\n\n" + _pictures_table(report),
+        "## Images\n\n" + _pictures_table(report),
         "## Checks\n\n" + _checks_table(report),
         "## Time\n\n" + _time_table(report),
         "## Memory\n\n" + _memory_table(report),
@@ -61,7 +61,7 @@ def to_markdown(report: SmokeReport) -> str:
 
 
 def settings_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
-    """What the pictures were made with."""
+    """What the images were made with."""
     settings, facts = report.settings, report.engine
     return (
         ("Model", f"{facts.model} ({facts.parameters / 1e6:,.1f} million parameters)"),
@@ -86,7 +86,7 @@ def _pictures_table(report: SmokeReport) -> str:
 
 
 def picture_facts(picture: ValidPicture) -> tuple[tuple[str, str], ...]:
-    """Time, shape, dtype, range and seed of one picture, as the seed report lists them."""
+    """Time, shape, dtype, range and seed of one image, as the seed report lists them."""
     return (
         ("Time", f"{picture.timings.total_seconds:.2f} s" + (" (first)" if picture.timings.first_call else "")),
         ("Shape", " × ".join(map(str, picture.shape))),
@@ -106,7 +106,7 @@ def _checks_table(report: SmokeReport) -> str:
 
 
 def time_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
-    """Mean, least, greatest; the first picture apart, because it warms up; then the parts of a steady one."""
+    """Mean, least, greatest; the first image apart, because it warms up; then the parts of a steady one."""
     seconds = report.seconds
     if not seconds:
         return (("Pictures", "none was valid"),)
@@ -137,7 +137,7 @@ MEMORY_HEAD = ("When", "Studio", "GPU", "Available")
 
 
 def memory_rows(report: SmokeReport) -> tuple[tuple[str, ...], ...]:
-    """Around loading, around the pictures, and the peak: process, accelerator, and what the system had left."""
+    """Around loading, around the images, and the peak: process, accelerator, and what the system had left."""
     load = report.engine.load_memory
     rows = [
         ("Before loading", *_memory_words(load.before)),

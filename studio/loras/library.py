@@ -152,7 +152,7 @@ def check_kind(header: WeightsHeader) -> None:
     if unknown:
         raise LoraError(
             f"{name} is not understood whole: {len(unknown)} of {len(header.tensors)} tensors belong to no known "
-            f"layer ({unknown[0]}, …). Nothing of it is used, because half a LoRA makes other pictures."
+            f"layer ({unknown[0]}, …). Nothing of it is used, because half a LoRA makes other images."
         )
 
 
@@ -209,6 +209,6 @@ def _rank(header: WeightsHeader) -> int | None:
 
 
 def _thumbnail(said: Mapping[str, str]) -> str:
-    """The picture inside the file as a data URL; only what surely is one: the page shows it as it is."""
+    """The image inside the file as a data URL; only what surely is one: the page shows it as it is."""
     thumbnail = said.get("modelspec.thumbnail", "")
     return thumbnail if len(thumbnail) <= THUMBNAIL_LIMIT and THUMBNAIL.fullmatch(thumbnail) else ""

@@ -28,14 +28,14 @@ from studio.training.settings import PRESETS, TrainingSettings
 
 @dataclass(frozen=True)
 class TakenSnapshot:
-    """A snapshot, and a sentence for every picture of the dataset that is not in it."""
+    """A snapshot, and a sentence for every image of the dataset that is not in it."""
 
     snapshot: Snapshot
     left_out: tuple[str, ...]
 
 
 def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
-    """Look at every picture of a dataset and keep which are good, with sha256 and caption.
+    """Look at every image of a dataset and keep which are good, with sha256 and caption.
 
     Args:
         name: of a dataset of the Dataset tab, else the path of a folder.
@@ -135,7 +135,7 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
 
     Raises:
         SettingsError: where no file can have the LoRA's name, a validation prompt has a tag that cannot be followed,
-            or the regularisation pictures are the dataset itself.
+            or the regularisation images are the dataset itself.
         DatasetError: where the dataset cannot be read, or nothing of it can be trained on.
         OSError: where the folder cannot be written.
     """
@@ -185,7 +185,7 @@ def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> Training
     places = {name: typed_path(value) for name, value in given.items() if value and value not in known[name]}
     whole = settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
     if whole.prior_dataset and whole.prior_dataset == whole.dataset:
-        raise SettingsError(f"prior_dataset must be other pictures than dataset, got {settings.prior_dataset!r}.")
+        raise SettingsError(f"prior_dataset must be other images than dataset, got {settings.prior_dataset!r}.")
     return whole
 
 

@@ -190,7 +190,7 @@ def num_above(chart: Chart) -> int:
 
 @dataclass(frozen=True)
 class _Axes:
-    """Where values lie in the picture."""
+    """Where values lie in the image."""
 
     x_low: float
     x_high: float

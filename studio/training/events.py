@@ -13,7 +13,7 @@ from studio.jobs.events import MemoryEvent, NoteEvent, ProblemEvent, ResumedEven
 
 
 class StepEvent(RunEvent):
-    """An optimizer step: mean loss of its pictures, norm of the gradient before clipping, rate of the U-Net."""
+    """An optimizer step: mean loss of its images, norm of the gradient before clipping, rate of the U-Net."""
 
     kind: Literal["step"] = "step"
     step: int
@@ -24,7 +24,7 @@ class StepEvent(RunEvent):
 
 
 class HeldOutEvent(RunEvent):
-    """Loss of fixed (picture, timestep, noise) triples: of pictures kept out, and of pictures trained on."""
+    """Loss of fixed (image, timestep, noise) triples: of images kept out, and of images trained on."""
 
     kind: Literal["held-out"] = "held-out"
     step: int
@@ -33,7 +33,7 @@ class HeldOutEvent(RunEvent):
 
 
 class SampleEvent(RunEvent):
-    """Validation pictures of one step, by their paths below the run's folder; `lora` is the file that acted.
+    """Validation images of one step, by their paths below the run's folder; `lora` is the file that acted.
 
     Those of step 0 are the base's, and no file acted.
     """
@@ -48,7 +48,7 @@ class SampleEvent(RunEvent):
 
 
 class NearestReported(Record):
-    """The training picture that is nearest to a validation picture, by its key in the run's snapshot."""
+    """The training image that is nearest to a validation image, by its key in the run's snapshot."""
 
     key: str
     distance: float
@@ -57,9 +57,9 @@ class NearestReported(Record):
 
 
 class ScoreEvent(RunEvent):
-    """What the pictures of a step score, and what those of the base did.
+    """What the images of a step score, and what those of the base did.
 
-    `nearest` has one entry a picture, None where it is not valid; runs of before this was told have none.
+    `nearest` has one entry an image, None where it is not valid; runs of before this was told have none.
     """
 
     kind: Literal["score"] = "score"
@@ -70,7 +70,7 @@ class ScoreEvent(RunEvent):
 
 
 class ReferenceEvent(RunEvent):
-    """What the dataset's own pictures score: what there is to be reached."""
+    """What the dataset's own images score: what there is to be reached."""
 
     kind: Literal["reference"] = "reference"
     scores: ScoreSummary

@@ -15,14 +15,14 @@ class TrainingPlan(Record):
     """The decisions of one run.
 
     Attributes:
-        resolution: in pixels, of a square with the area of each picture.
+        resolution: in pixels, of a square with the area of each image.
         gradient_checkpointing: whether activations are computed twice; `checkpointing_reason` says why.
         precision: of the base's weights; what learns is float32 always.
         mixed_precision: what passes are computed in; `no` but on CUDA.
-        prompts: of the validation pictures.
+        prompts: of the validation images.
         num_parameters: that learn; in `num_layers` layers.
         num_pictures, num_held_out: of the dataset.
-        dataset_digest: of the snapshot; prior_digest of that of regularisation pictures, "" without.
+        dataset_digest: of the snapshot; prior_digest of that of regularisation images, "" without.
         warmup_from_zero: whether the warm-up's first step has rate 0, as it had in runs of before this was told.
         model_digests: of U-Net, VAE and text encoder: a resumed run must find the same.
         notes: what the user should know, in sentences.
@@ -94,7 +94,7 @@ class Preflight(Record):
 
     Attributes:
         step_seconds: of one optimizer step: all its batches.
-        total_seconds: all of it: encoding, steps, held-out losses, pictures.
+        total_seconds: all of it: encoding, steps, held-out losses, images.
         limit_bytes: memory that there is for it.
         disk_bytes: what the run and its caches will need; free_disk_bytes: what is free.
         warnings: what would go wrong, in sentences.

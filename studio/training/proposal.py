@@ -14,7 +14,7 @@ LOSS_TIE = 0.01
 MAX_OVERFIT = 0.10
 """Relative to the lowest held-out loss: a point above that is no longer proposed."""
 MAX_COPIES = 0.10
-"""Share of pictures as a copy, beyond what the base has: a point above that is no longer proposed."""
+"""Share of images as a copy, beyond what the base has: a point above that is no longer proposed."""
 MAX_WHITENESS_LOSS = 0.05
 """Below the base's mean whiteness: a point under that is no longer proposed."""
 
@@ -27,8 +27,8 @@ class CheckpointPoint(Record):
     """What is known of a run at one step.
 
     Attributes:
-        held_out_loss, trained_loss: of fixed pictures and noise; None where not measured.
-        scores: of its validation pictures; None where there are none.
+        held_out_loss, trained_loss: of fixed images and noise; None where not measured.
+        scores: of its validation images; None where there are none.
         base: the same of the model without the LoRA.
     """
 
@@ -71,7 +71,7 @@ def propose_checkpoint(points: Sequence[CheckpointPoint], *, white_ground: bool 
     """Choose a step. Of a step that is there twice the last one counts; losses that are no numbers count as missing.
 
     Args:
-        white_ground: whether white grounds are wanted; where not, the ground is not judged.
+        white_ground: whether white backgrounds are wanted; where not, the ground is not judged.
 
     Raises:
         RunError: where there is no point.
@@ -103,7 +103,7 @@ def _loss(point: CheckpointPoint) -> float | None:
 
 
 def _judged(points: Sequence[CheckpointPoint]) -> list[CheckpointPoint]:
-    """Points with scores, where any has them: the others' pictures were not looked at. Else those with a loss."""
+    """Points with scores, where any has them: the others' images were not looked at. Else those with a loss."""
     scored = [point for point in points if point.scores is not None and point.scores.num_pictures]
     return scored or [point for point in points if _loss(point) is not None]
 
@@ -135,7 +135,7 @@ def _parts(point: CheckpointPoint, lowest: float | None) -> dict[str, float]:
     if scores.nearest is not None:
         parts["own"] = 1 - (scores.num_copies + 0.25 * scores.num_close) / scores.nearest.count
     if scores.num_pictures:
-        # A picture without a subject is not in the middle.
+        # An image without a subject is not in the middle.
         place = 0.0 if scores.offset is None else max(0.0, 1 - scores.offset.median / _WORST_OFFSET)
         parts["place"] = place * (scores.num_pictures - scores.num_without_subject) / scores.num_pictures
     if scores.sharpness is not None:
@@ -189,9 +189,9 @@ def _why(
     point = by_step[chosen.step]
     said = list(_praise(point, lowest, used))
     if chosen.merit is None:
-        said = ["no pictures were scored and nothing was held out, so this is only the last checkpoint"]
+        said = ["no images were scored and nothing was held out, so this is only the last checkpoint"]
     elif not used - {"loss"}:
-        said.append("no pictures were scored, so look at them before you take it")
+        said.append("no images were scored, so look at them before you take it")
     if chosen.objections:
         said.append(f"but {' and '.join(chosen.objections)}, and no other step is better")
     if len(verdicts) == 1:
@@ -206,16 +206,16 @@ def _praise(point: CheckpointPoint, lowest: float | None, used: set[str]) -> lis
     scores, base = point.scores, point.base
     if scores is not None and "ground" in used and scores.whiteness is not None:
         against = f" (base {base.whiteness.mean:.2f})" if base is not None and base.whiteness is not None else ""
-        said.append(f"white grounds {scores.whiteness.mean:.2f}{against}")
+        said.append(f"white backgrounds {scores.whiteness.mean:.2f}{against}")
     if (loss := _loss(point)) is not None and lowest is not None:
         tied = _excess(loss, lowest) <= LOSS_TIE
         said.append("held-out loss lowest" if tied else f"held-out loss {_excess(loss, lowest):.0%} above the lowest")
     if scores is not None and "colour" in used and scores.colour_difference is not None:
         said.append(f"{scores.num_named_right:,} of {scores.colour_difference.count:,} colours as asked")
     if scores is not None and "own" in used and scores.nearest is not None and not scores.num_copies:
-        said.append("no picture is a copy")
+        said.append("no image is a copy")
     if scores is not None and not said:
-        said.append("its pictures score best")
+        said.append("its images score best")
     return said
 
 

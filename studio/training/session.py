@@ -102,7 +102,7 @@ class TrainingSession:
         self._steering.start(run)
 
     def ask(self, run: RunFolder, request: RunRequest) -> None:
-        """Ask a run for pictures, a checkpoint, a pause or a stop, through its job where it has one.
+        """Ask a run for images, a checkpoint, a pause or a stop, through its job where it has one.
 
         Raises:
             RunError: where it cannot be asked.

@@ -30,12 +30,12 @@ class TrainingSettings(Settings):
         SHIPPED_MODEL, title="Model", min_length=1, description="What is trained on, as in Generate's model box."
     )
     dataset: str = Field(
-        min_length=1, title="Dataset", description="A dataset of the Dataset tab by its name, or a folder of pictures."
+        min_length=1, title="Dataset", description="A dataset of the Dataset tab by its name, or a folder of images."
     )
     resolution: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
         None,
         title="Resolution",
-        description="Side in pixels of a square with the area of each picture. Empty: the model's own size.",
+        description="Side in pixels of a square with the area of each image. Empty: the model's own size.",
     )
     cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
 
@@ -95,10 +95,10 @@ class TrainingSettings(Settings):
         1, title="Restarts", description="How often the cosine with restarts begins anew."
     )
     max_train_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
-        3000, title="Steps", description="Optimizer steps: each sees batch × accumulation pictures."
+        3000, title="Steps", description="Optimizer steps: each sees batch × accumulation images."
     )
     train_batch_size: Annotated[int, Ge(1), Le(256)] = Field(
-        2, title="Batch", description="Pictures computed at once. Memory grows with it."
+        2, title="Batch", description="Images computed at once. Memory grows with it."
     )
     gradient_accumulation_steps: Annotated[int, Ge(1), Le(1024)] = Field(
         8, title="Accumulation", description="Batches to an optimizer step, shared between all processes."
@@ -133,20 +133,20 @@ class TrainingSettings(Settings):
     noise_offset: Annotated[float, Ge(0), Le(1)] = Field(
         0.0,
         title="Noise offset",
-        description="Share of noise in each picture's mean. 0.1 lets very bright and dark grounds be learned.",
+        description="Share of noise in each image's mean. 0.1 lets very bright and dark grounds be learned.",
     )
     prior_dataset: str = Field(
         "",
         title="Regularisation pictures",
-        description="A dataset or folder of what must not change; its pictures are mixed in, one for each of ours.",
+        description="A dataset or folder of what must not change; its images are mixed in, one for each of ours.",
     )
     prior_loss_weight: Annotated[float, Ge(0), Le(10)] = Field(
-        1.0, title="Their weight", description="How much the regularisation pictures count beside ours."
+        1.0, title="Their weight", description="How much the regularisation images count beside ours."
     )
     mask_folder: str = Field(
         "",
         title="Masks",
-        description="A folder with a grey picture of the same name for each picture: white is learned, black is not.",
+        description="A folder with a grey image of the same name for each image: white is learned, black is not.",
     )
     unmasked_weight: Annotated[float, Ge(0), Le(1)] = Field(
         0.1, title="Weight outside masks", description="How much black parts of a mask still count."
@@ -158,22 +158,22 @@ class TrainingSettings(Settings):
         0.999, title="EMA decay", description="Share of the old mean that stays in each step."
     )
 
-    # Pictures and captions
+    # Images and captions
 
     use_buckets: bool = Field(
-        True, title="Aspect-ratio buckets", description="Keep the shape of pictures; off: all are cut square."
+        True, title="Aspect-ratio buckets", description="Keep the shape of images; off: all are cut square."
     )
     crop: CropName = Field(
         "centre", title="Crop", description="Which part is kept. random: one of a few places, another each time."
     )
     horizontal_flip: bool = Field(
-        False, title="Mirror", description="Half of the pictures mirrored. Not for lettering, logos, or left and right."
+        False, title="Mirror", description="Half of the images mirrored. Not for lettering, logos, or left and right."
     )
     trigger_word: str = Field(
         "", title="Trigger word", max_length=100, description="Put before every caption; it then wakes the LoRA."
     )
     caption_dropout: Annotated[float, Ge(0), Le(1)] = Field(
-        0.0, title="Caption dropout", description="Share of pictures seen without their caption."
+        0.0, title="Caption dropout", description="Share of images seen without their caption."
     )
     shuffle_caption: bool = Field(
         False, title="Shuffle captions", description="Another order of the comma-separated parts each time."
@@ -185,19 +185,19 @@ class TrainingSettings(Settings):
     # Watching and keeping
 
     validation_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
-        500, title="Pictures every", description="Steps between validation pictures."
+        500, title="Images every", description="Steps between validation images."
     )
     num_validation_images: Annotated[int, Ge(0), Le(16)] = Field(
         4, title="Pictures", description="How many are made each time. 0: none."
     )
     validation_prompts: tuple[PromptText, ...] = Field(
-        (), max_length=16, title="Prompts", description="What they show. Empty: captions of held-out pictures."
+        (), max_length=16, title="Prompts", description="What they show. Empty: captions of held-out images."
     )
     validation_seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
-        42, title="Their seed", description="Picture i has this seed + i, at every step the same."
+        42, title="Their seed", description="Image i has this seed + i, at every step the same."
     )
     validation_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
-        25, title="Their steps", description="Denoising steps of a validation picture."
+        25, title="Their steps", description="Denoising steps of a validation image."
     )
     validation_guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
         7.5, title="Their guidance", description="How strictly they follow their prompt."
@@ -205,12 +205,12 @@ class TrainingSettings(Settings):
     held_out_percent: Annotated[float, Ge(0), Le(50)] = Field(
         5.0,
         title="Held out",
-        description="Percent of the pictures that are not trained on, to see whether others get better too.",
+        description="Percent of the images that are not trained on, to see whether others get better too.",
     )
     held_out_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         100,
         title="Held-out loss every",
-        description="Steps between two looks at the held-out pictures. More than there are steps: never.",
+        description="Steps between two looks at the held-out images. More than there are steps: never.",
     )
     checkpointing_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         250, title="Checkpoint every", description="Steps between checkpoints: what a kill costs at most."
@@ -234,7 +234,7 @@ class TrainingSettings(Settings):
                 f"({len(self.validation_prompts)}): each prompt needs a picture"
             )
         if self.prior_dataset and self.prior_dataset == self.dataset:
-            raise ValueError("prior_dataset must be other pictures than dataset")
+            raise ValueError("prior_dataset must be other images than dataset")
         return self
 
 
@@ -249,12 +249,12 @@ class Preset(Settings):
 PRESETS: dict[str, Preset] = {
     "seed": Preset(
         title="The seed report's",
-        purpose="Product photos at 512 pixels over a night: rank 8, 3,000 steps of 16 pictures.",
+        purpose="Product photos at 512 pixels over a night: rank 8, 3,000 steps of 16 images.",
         changes={},
     ),
     "quick-try": Preset(
         title="Quick try",
-        purpose="The model inside learns white grounds in a few minutes on two cores.",
+        purpose="The model inside learns white backgrounds in a few minutes on two cores.",
         changes={
             "targets": "attention + feed-forward + convolutions",
             "learning_rate": 3e-3,
@@ -285,7 +285,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "product-photos": Preset(
         title="Product photos",
-        purpose="White grounds and centred products: noise offset and convolutions teach grounds fast.",
+        purpose="White backgrounds and centred products: noise offset and convolutions teach grounds fast.",
         changes={
             "targets": "attention + feed-forward + convolutions",
             "noise_offset": 0.1,

@@ -79,7 +79,7 @@ class LoraRow:
 
 @dataclass(frozen=True)
 class PictureControls:
-    """How a picture is made, prompt and LoRAs aside."""
+    """How an image is made, prompt and LoRAs aside."""
 
     size: gr.Dropdown
     num_inference_steps: gr.Slider

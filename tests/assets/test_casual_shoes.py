@@ -1,4 +1,4 @@
-"""The dataset that ships: white to its borders, every picture with its row, and drawn again by its script."""
+"""The dataset that ships: white to its borders, every image with its row, and drawn again by its script."""
 
 import csv
 import subprocess

@@ -42,7 +42,7 @@ SHOES_OF_SEED_1 = [
     ("boots", "brown", "canvas", "grey"),
     ("boots", "brown", "suede", "grey"),
 ]
-"""What the program that drew the shipped model's pictures draws for twelve pictures of seed 1."""
+"""What the program that drew the shipped model's images draws for twelve images of seed 1."""
 PICTURES_OF_SEED_1 = Path(__file__).with_name("shoes_of_seed_1.png")
 """The first eight of them, at half size in a row."""
 NUM_PICTURES = 16
@@ -65,7 +65,7 @@ def _import_script(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def picture_folder(script: ScriptImporter, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few drawn pictures, the first of them on white."""
+    """A folder with a few drawn images, the first of them on white."""
     folder = tmp_path_factory.mktemp("pictures")
     script("make_pictures").main(["--num-pictures", str(NUM_PICTURES), "--output", str(folder)])
     return folder
@@ -287,7 +287,7 @@ def test_pictures_come_back_from_their_folder_as_they_were_drawn(script: ScriptI
 
 
 def test_a_folder_without_pictures_is_refused_with_what_to_do(script: ScriptImporter, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no drawn pictures: run make_pictures\.py --output"):
+    with pytest.raises(FileNotFoundError, match=r"holds no drawn images: run make_pictures\.py --output"):
         script("picture_set").load_picture_set(tmp_path)
 
 
@@ -354,7 +354,7 @@ def autoencoder_folder(script: ScriptImporter, picture_folder: Path, tmp_path_fa
 def latent_folder(
     script: ScriptImporter, picture_folder: Path, autoencoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The pictures that are not on white, encoded."""
+    """The images that are not on white, encoded."""
     folder = tmp_path_factory.mktemp("latents")
     arguments = ["--pictures", str(picture_folder), "--autoencoder", str(autoencoder_folder), "--output", str(folder)]
     script("encode_pictures").main([*arguments, "--batch-size", "5"])
@@ -404,7 +404,7 @@ def test_the_scripts_in_their_order_leave_a_folder_like_the_shipped_one(
     assert _dtypes(second) == {torch.float16}
     for file in ("model_index.json", "scheduler/scheduler_config.json", "unet/config.json"):
         assert _settings(second / file) == _settings(MODEL / file)
-    # What follows the pictures and their words may differ: the latents' scale and the size of the vocabulary.
+    # What follows the images and their words may differ: the latents' scale and the size of the vocabulary.
     vocabulary = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"}
     assert _settings(second / "vae/config.json", without={"scaling_factor"}) == _settings(
         MODEL / "vae/config.json", without={"scaling_factor"}

@@ -1,4 +1,4 @@
-"""Which pictures a plan makes."""
+"""Which images a plan makes."""
 
 import hashlib
 import subprocess
@@ -123,7 +123,7 @@ def test_a_total_above_the_number_of_prompts_goes_round_again_with_other_seeds()
 def test_a_total_is_shared_evenly_between_the_prompts() -> None:
     plan = plan_of(prompts="a\nb\nc", images_per_prompt=2, total=16)
     assert sorted(Counter(prompts_of(plan)).values()) == [5, 5, 6]
-    assert plan.notes == ("3 prompts do not divide 16 pictures evenly: each is drawn 5 or 6 times.",)
+    assert plan.notes == ("3 prompts do not divide 16 images evenly: each is drawn 5 or 6 times.",)
 
 
 QUOTAS = "colour: black = 300, brown = 200, white = 100\ntype: boot = 350, sandal = 250\nage: new, worn"
@@ -284,7 +284,7 @@ def test_ten_thousand_copies_of_each_are_possible() -> None:
         ({"prompts": "a", "wildcards": "/nowhere/at/all"}, "wildcards: there is no folder /nowhere/at/all"),
         (
             {"prompts": "a {c}\n" * 2, "attributes": "c: " + ",".join(map(str, range(600))), "images_per_prompt": 9999},
-            "it would be 11,998,800 pictures, and at most 10,000,000",
+            "it would be 11,998,800 images, and at most 10,000,000",
         ),
     ],
 )
@@ -308,7 +308,7 @@ def test_a_mistyped_column_is_noted() -> None:
 
 def test_pictures_that_are_left_out_are_noted() -> None:
     (note,) = plan_of(**SHOES, total=4).notes
-    assert note.startswith("There are 6 prompts and 4 pictures: the pictures are spread over the prompts, and 2 of")
+    assert note.startswith("There are 6 prompts and 4 images: the images are spread over the prompts, and 2 of")
 
 
 def test_a_plan_in_memory_and_a_stored_one_are_the_same(tmp_path: Path) -> None:

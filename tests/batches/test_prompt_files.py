@@ -36,7 +36,7 @@ def test_a_table_has_prompts_columns_and_settings(tmp_path: Path) -> None:
     assert first.generation.negative_prompt == "blurry"
     assert first.attributes == {"colour": "red", "steps": "5", "negative_prompt": "blurry"}
     assert second.generation.num_inference_steps == 25
-    assert plan.notes == ("Columns that are settings of each picture: steps, negative_prompt.",)
+    assert plan.notes == ("Columns that are settings of each image: steps, negative_prompt.",)
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])

@@ -9,11 +9,11 @@ from playwright.sync_api import Locator, Page, expect
 ENGINE_SECONDS = 90  # to start: about 6, and more on a busy machine
 MANY_STEPS = 150  # long enough to do something in mid-run
 RUN_MILLISECONDS = 60_000
-FEW_STEPS = 3  # enough for a valid picture
+FEW_STEPS = 3  # enough for a valid image
 
 
 def verdict(page: Page) -> Locator:
-    """The one sentence above the pictures."""
+    """The one sentence above the images."""
     return page.locator("#verdict .verdict")
 
 
@@ -28,7 +28,7 @@ def activity(page: Page) -> Locator:
 
 
 def pictures(page: Page) -> Locator:
-    """The finished pictures that are shown."""
+    """The finished images that are shown."""
     return page.locator(".card .frame.zoom img")
 
 
@@ -194,17 +194,17 @@ def toast(page: Page) -> Locator:
 
 
 def cards(page: Page) -> Locator:
-    """The places of the Generate mode, each with a picture, or for one."""
+    """The places of the Generate mode, each with an image, or for one."""
     return page.locator("#generate-pictures .card")
 
 
 def save_links(page: Page) -> Locator:
-    """The links that save the pictures of the Generate mode; each names its file."""
+    """The links that save the images of the Generate mode; each names its file."""
     return cards(page).get_by_role("link", name="Save", exact=True)
 
 
 def saved_names(page: Page) -> list[str]:
-    """The names of the files of the pictures that the Generate mode shows."""
+    """The names of the files of the images that the Generate mode shows."""
     return [link.get_attribute("download") or "" for link in save_links(page).all()]
 
 
@@ -221,7 +221,7 @@ def start_generating(page: Page, *, steps: int = MANY_STEPS) -> None:
 
 
 def generate_to_end(page: Page, *, start: Callable[[Page], None] = press_generate) -> None:
-    """Make pictures, by the button or as `start` does, and wait for these, not for those before."""
+    """Make images, by the button or as `start` does, and wait for these, not for those before."""
     before = saved_names(page)
     start(page)
     for name in before[:1]:
@@ -230,7 +230,7 @@ def generate_to_end(page: Page, *, start: Callable[[Page], None] = press_generat
 
 
 def generate_quickly(page: Page, prompt: str, *, seed: int | None = None) -> None:
-    """Make one picture of few steps; with a seed, of that seed."""
+    """Make one image of few steps; with a seed, of that seed."""
     set_field(page, "generate-prompt", prompt)
     set_field(page, "generate-num-inference-steps", FEW_STEPS)
     if seed is not None:
@@ -240,7 +240,7 @@ def generate_quickly(page: Page, prompt: str, *, seed: int | None = None) -> Non
 
 
 def slider_sources(page: Page) -> list[str]:
-    """The addresses of the two pictures of the Compare mode's slider, once both can be seen."""
+    """The addresses of the two images of the Compare mode's slider, once both can be seen."""
     images = page.locator("#compare-slider img")
     expect(images).to_have_count(2)
     for image in images.all():
@@ -281,7 +281,7 @@ def set_training_number(page: Page, field: str, value: str) -> None:
 
 
 def choose_quick_try(page: Page, *, steps: int) -> None:
-    """The preset for the model inside, made short; pictures soon."""
+    """The preset for the model inside, made short; images soon."""
     page.get_by_role("radio", name="Quick try").check()
     expect(page.locator("#training-max-train-steps input")).to_have_value("400")
     set_training_number(page, "max-train-steps", str(steps))

@@ -68,14 +68,14 @@ Act = Callable[[Page], None]
 
 @dataclass(frozen=True)
 class Stage:
-    """A studio, the four pages that look at it, and the folder for their pictures."""
+    """A studio, the four pages that look at it, and the folder for their images."""
 
     studio: RunningStudio
     pages: dict[str, Page]
     folder: Path
 
     def shoot(self, state: str, shows: str, *, act: Act | None = None, full_page: bool = True) -> None:
-        """Take the four pictures of a state, once the page shows a text and an act was done on it."""
+        """Take the four images of a state, once the page shows a text and an act was done on it."""
         for look, page in self.pages.items():
             page.goto(self.studio.url)
             expect(page.locator("body")).to_contain_text(shows)
@@ -196,7 +196,7 @@ def training_run(stage: Stage) -> None:
 
 
 def see_pictures(page: Page) -> None:
-    """Go to the tab and wait until all its small pictures have arrived."""
+    """Go to the tab and wait until all its small images have arrived."""
     open_training(page)
     expect(page.locator("#training-samples img").first).to_be_visible()
     page.wait_for_function(
@@ -205,7 +205,7 @@ def see_pictures(page: Page) -> None:
 
 
 def open_image_viewer(page: Page) -> None:
-    """Open the last step's picture beside the base's."""
+    """Open the last step's image beside the base's."""
     see_pictures(page)
     page.locator("#training-samples tbody tr").first.locator(".sample").last.click()
     expect(page.locator("#closer-slider img")).to_have_count(2)
@@ -368,12 +368,12 @@ def dataset_with_problems(stage: Stage) -> None:
     def look(page: Page) -> None:
         set_field(page, "dataset-path", folder)
         page.locator("#dataset-open").click()
-        expect(page.locator("#dataset-summary")).to_contain_text("must be mended")
+        expect(page.locator("#dataset-summary")).to_contain_text("needs fixing")
         expect(page.locator("#dataset-summary")).not_to_contain_text("checking")
         page.locator("#dataset-grid .thumb[data-key='rgba.png']").click()
         expect(page.locator("#dataset-facts")).to_contain_text("rgba.png")
         open_section(page, "Doctor")
-        expect(page.locator("#dataset-doctor")).to_contain_text("must be mended")
+        expect(page.locator("#dataset-doctor")).to_contain_text("needs fixing")
 
     stage.shoot("dataset-problems", "ready", act=on_datasets(look))
 
@@ -402,13 +402,13 @@ def passed(stage: Stage) -> None:
     stage.shoot(
         "inference-enlarged",
         "PASS:",
-        act=lambda page: page.get_by_role("button", name="Enlarge picture 2").click(),
+        act=lambda page: page.get_by_role("button", name="Enlarge image 2").click(),
         full_page=False,  # it covers the window, not the page
     )
 
 
 def generate(stage: Stage, *, images: int = 1, steps: int = 25) -> None:
-    """Start making pictures as the button does; the LoRA comes with the prompt, as a dropdown's list is a page's."""
+    """Start making images as the button does; the LoRA comes with the prompt, as a dropdown's list is a page's."""
     rows = ("none", "none", "none", 1, 1, 1)
     controls = ("model's own", steps, 7.5, 500, "model's own", 0, 1, False)
     values = ("red canvas sneakers, white background <lora:white-ground>", "", *rows, *controls, False, images)
@@ -451,14 +451,14 @@ def generate_token_warning(stage: Stage) -> None:
 
 def generate_running_and_done(stage: Stage) -> None:
     generate(stage, images=4)
-    stage.wait_until(r"generating: picture 2 of 4, step 1\d ")
+    stage.wait_until(r"generating: image 2 of 4, step 1\d ")
     with stage.paused_engine():
         stage.shoot(
             "generate-running",
-            "generating: picture 2",
+            "generating: image 2",
             act=opening("Generate", lambda page: expect(save_links(page)).to_have_count(1)),
         )
-    stage.wait_until("4 of 4 pictures made")
+    stage.wait_until("4 of 4 images made")
     stage.shoot(
         "generate-done", "ready", act=opening("Generate", lambda page: expect(save_links(page)).to_have_count(4))
     )
@@ -466,7 +466,7 @@ def generate_running_and_done(stage: Stage) -> None:
 
 def generate_history(stage: Stage) -> None:
     generate(stage, images=6, steps=15)
-    stage.wait_until("6 of 6 pictures made")
+    stage.wait_until("6 of 6 images made")
 
     def select_one(page: Page) -> None:
         expect(cards(page)).to_have_count(6)
@@ -509,11 +509,11 @@ def compare_empty(stage: Stage) -> None:
 
 def compare_running_and_done(stage: Stage) -> None:
     compare(stage, strip=True)
-    stage.wait_until(r"comparing: picture 3 of \d+, step 1\d ")
+    stage.wait_until(r"comparing: image 3 of \d+, step 1\d ")
     with stage.paused_engine():
         stage.shoot(
             "compare-running",
-            "comparing: picture 3",
+            "comparing: image 3",
             act=opening("Compare", lambda page: expect(page.locator("#compare-finding")).to_contain_text("changes")),
         )
     stage.wait_until("is finished: 2 pairs")
@@ -579,8 +579,8 @@ def failed(stage: Stage) -> None:
         stage.studio.press("load", str(poisoned_model(Path(folder), channel=1)), "float32", "auto", False)
         stage.wait_until(" ready ")
         stage.run()
-        stage.wait_until("pictures are not valid")
-        stage.shoot("inference-failed", "pictures are not valid")
+        stage.wait_until("images are not valid")
+        stage.shoot("inference-failed", "images are not valid")
 
 
 def waiting(stage: Stage) -> None:

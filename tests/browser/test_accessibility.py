@@ -254,7 +254,7 @@ def test_the_focus_on_the_main_button_can_be_seen(page: Page) -> None:
 
 def test_the_main_button_runs_and_a_picture_opens_and_closes_by_keyboard(page: Page) -> None:
     run_to_end(page, "PASS", start=lambda page: page.locator("#run-smoke").press("Enter"))
-    enlarge = page.get_by_role("button", name="Enlarge picture 2")
+    enlarge = page.get_by_role("button", name="Enlarge image 2")
     enlarge.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")

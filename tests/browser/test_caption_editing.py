@@ -266,7 +266,7 @@ def test_the_caption_of_an_image_that_is_gone_stays_in_the_box_with_a_sentence(
     look_at(page)
     page.keyboard.type(" of one that is gone")
     page.keyboard.press("Enter")
-    expect(page.locator("#dataset-caption .unsaved")).to_contain_text("has no picture 2.png")
+    expect(page.locator("#dataset-caption .unsaved")).to_contain_text("has no image 2.png")
     expect(caption(page)).to_have_value("found 2 of one that is gone")
     assert edits(studio, source) == {}
     page.get_by_role("button", name="Discard this text").click()

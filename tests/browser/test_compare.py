@@ -45,7 +45,7 @@ def finding(page: Page) -> Locator:
 
 
 def pair_pictures(page: Page) -> Locator:
-    """Both pictures beside each other."""
+    """Both images beside each other."""
     return page.locator("#compare-pair-pictures .card img:not(.preview)")
 
 

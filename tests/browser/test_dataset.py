@@ -29,7 +29,7 @@ def page(studio: RunningStudio, open_page: OpenPage) -> Page:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Eight sound pictures in two folders; one transparent, one cut short, one with a caption in latin-1."""
+    """Eight sound images in two folders; one transparent, one cut short, one with a caption in latin-1."""
     folder = tmp_path / f"shoes {tmp_path.name[-6:]}"
     for number in range(8):
         path = folder / ("left" if number % 2 else "right") / f"shoe {number}.png"
@@ -63,14 +63,14 @@ def open_path(page: Page, folder: Path, *, pictures: int, used: int) -> None:
 
 
 def wait_until_checked(page: Page, *, pictures: int, used: int) -> None:
-    expect(summary(page)).to_contain_text(re.compile(rf"^\s*{pictures} pictures? "), timeout=WAIT_MILLISECONDS)
+    expect(summary(page)).to_contain_text(re.compile(rf"^\s*{pictures} images? "), timeout=WAIT_MILLISECONDS)
     expect(summary(page)).to_contain_text(f"{used} will be trained on", timeout=WAIT_MILLISECONDS)
     expect(summary(page)).not_to_contain_text("checking", timeout=WAIT_MILLISECONDS)
     expect(thumbs(page)).not_to_have_count(0)
 
 
 def press(page: Page, key: str) -> None:
-    """Press a picture and wait until it is shown."""
+    """Press an image and wait until it is shown."""
     page.locator(f"#dataset-grid .thumb[data-key='{key}']").click()
     expect(page.locator("#dataset-facts")).to_contain_text(key)
 
@@ -105,7 +105,7 @@ def test_the_demo_shoes_open_with_one_button(page: Page) -> None:
 
 def test_a_dropped_folder_keeps_its_sub_folders(page: Page, source: Path) -> None:
     drop_files(page, "dataset-drop", source)
-    expect(page.locator(".drop-status")).to_contain_text("11 pictures in the dataset", timeout=WAIT_MILLISECONDS)
+    expect(page.locator(".drop-status")).to_contain_text("11 images in the dataset", timeout=WAIT_MILLISECONDS)
     wait_until_checked(page, pictures=11, used=9)
     press(page, "left/shoe 1.png")
     expect(caption(page)).to_have_value("shoe number 1")
@@ -213,7 +213,7 @@ def test_search_and_filters_show_what_fits(page: Page, source: Path) -> None:
     field(page, "dataset-problem").click()
     page.get_by_role("option", name=re.compile("^transparent")).click()
     expect(thumbs(page)).to_have_count(1)
-    choose_state(page, "must be mended")
+    choose_state(page, "needs fixing")
     expect(thumbs(page)).to_have_count(2)
     choose_state(page, "any")
     choose(page, "dataset-sort", "largest")
@@ -229,9 +229,9 @@ def test_the_doctor_mends_with_one_click_and_it_lasts(page: Page, source: Path) 
     open_path(page, source, pictures=11, used=9)
     open_section(page, "Doctor")
     doctor = page.locator("#dataset-doctor")
-    expect(doctor).to_contain_text("11 found − 2 that must be mended first = 9 will be trained on.")
+    expect(doctor).to_contain_text("11 found − 2 that needs fixing first = 9 will be trained on.")
     doctor.get_by_role("button", name="Re-encode the caption: latin.png").click()
-    expect(doctor).to_contain_text("1 that must be mended")
+    expect(doctor).to_contain_text("1 that needs fixing")
     doctor.get_by_role("button", name="Exclude: cut.jpg").click()
     expect(doctor).to_contain_text("11 found − 1 excluded by you = 10 will be trained on.")
     doctor.get_by_role("button", name="Convert a copy: clear.png").click()
@@ -297,7 +297,7 @@ def test_statistics_and_export(page: Page, source: Path, tmp_path: Path) -> None
     page.locator("#dataset-format label", has_text="imagefolder: pictures").click()
     set_field(page, "dataset-export-folder", tmp_path / "out")
     page.locator("#dataset-export").click()
-    expect(page.locator("#dataset-export-words")).to_contain_text("9 pictures exported to", timeout=WAIT_MILLISECONDS)
+    expect(page.locator("#dataset-export-words")).to_contain_text("9 images exported to", timeout=WAIT_MILLISECONDS)
     lines = (tmp_path / "out/metadata.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 9
     assert "shoe number 1" in {json.loads(line)["text"] for line in lines}

@@ -1,4 +1,4 @@
-"""Making pictures as a person does: the form, past pictures, dropped pictures and LoRAs, in a real browser."""
+"""Making images as a person does: the form, past images, dropped images and LoRAs, in a real browser."""
 
 import re
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def _empty(folder: Path) -> None:
 
 
 def saved_files(page: Page, studio: RunningStudio) -> list[Path]:
-    """The files of the pictures that the page shows."""
+    """The files of the images that the page shows."""
     return [next(studio.user_data.outputs.glob(f"*/{name}")) for name in saved_names(page)]
 
 
@@ -85,7 +85,7 @@ def pixels(file: Path) -> np.ndarray:
 
 
 def border_mean(file: Path) -> float:
-    """The mean of a picture's border, 6 pixels wide, in 0 to 255."""
+    """The mean of an image's border, 6 pixels wide, in 0 to 255."""
     inside = np.zeros((128, 128), bool)
     inside[6:-6, 6:-6] = True
     return float(pixels(file)[~inside].mean())
@@ -105,7 +105,7 @@ def test_one_press_makes_a_checked_picture_that_is_saved_with_its_settings(
     expect(cards(page)).to_have_count(1)
     (file,) = saved_files(page, studio)
     settings = read_picture_text(file).settings
-    expect(cards(page)).to_contain_text(re.compile(rf"✓ latents\s*✓ decoded\s*✓ picture.*seed {settings.seed}", re.S))
+    expect(cards(page)).to_contain_text(re.compile(rf"✓ latents\s*✓ decoded\s*✓ image.*seed {settings.seed}", re.S))
     expect(field(page, "generate-seed")).to_have_value(str(settings.seed))
     assert (settings.prompt, settings.num_inference_steps) == ("blue boots, (snow:1.2)", FEW_STEPS)
     assert cards(page).get_by_role("img").evaluate("image => image.naturalWidth") == 128
@@ -120,7 +120,7 @@ def test_control_and_enter_generate_and_escape_cancels(page: Page) -> None:
     field(page, "generate-prompt").press("Control+Enter")
     expect(cards(page).get_by_role("progressbar", name="Steps")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.locator("#generate-state")).to_contain_text("0 of 1 picture made, checked and saved. Cancelled.")
+    expect(page.locator("#generate-state")).to_contain_text("0 of 1 image made, checked and saved. Cancelled.")
     expect(page.locator("#cancel-generate")).to_be_disabled()
     expect(page.locator("#run-generate")).to_be_enabled()
 
@@ -128,7 +128,7 @@ def test_control_and_enter_generate_and_escape_cancels(page: Page) -> None:
 def test_several_images_have_consecutive_seeds(studio: RunningStudio, page: Page) -> None:
     set_field(page, "generate-num-images", 3)
     generate_quickly(page, "brown boots", seed=500)
-    expect(page.locator("#generate-state")).to_contain_text("3 of 3 pictures made")
+    expect(page.locator("#generate-state")).to_contain_text("3 of 3 images made")
     seeds = [read_picture_text(file).settings.seed for file in saved_files(page, studio)]
     assert seeds == [500, 501, 502]
     for index, seed in enumerate(seeds):
@@ -187,7 +187,7 @@ def test_a_dropped_picture_of_ours_fills_the_form(studio: RunningStudio, page: P
 
 
 def a1111_picture(folder: Path, ending: str) -> Path:
-    """A grey picture with A1111's text, as PNG or as JPEG."""
+    """A grey image with A1111's text, as PNG or as JPEG."""
     file, picture = folder / f"00012-1234.{ending}", Image.new("RGB", (64, 64), "grey")
     if ending == "png":
         texts = PngInfo()
@@ -246,7 +246,7 @@ def test_the_search_narrows_the_past_pictures(page: Page) -> None:
     expect(words).to_contain_text("Press one to see it large")
     set_field(page, "history-search", "Turquoise")
     field(page, "history-search").press("Enter")
-    expect(words).to_contain_text(re.compile(r"(?<!\d)1 pictures?,"))
+    expect(words).to_contain_text(re.compile(r"(?<!\d)1 images?,"))
     expect(thumbnails).to_have_count(1)
 
 
@@ -259,7 +259,7 @@ def test_a_search_without_a_hit_says_so(page: Page) -> None:
     field(page, "history-search").press("Enter")
     expect(words).not_to_contain_text("Press one to see it large")
     expect(page.locator("#history-gallery").get_by_role("button")).to_have_count(0)
-    expect(words).not_to_contain_text("No pictures here yet")  # there are: they only do not match
+    expect(words).not_to_contain_text("No images here yet")  # there are: they only do not match
 
 
 def another_lora(folder: Path, name: str) -> Path:
@@ -342,7 +342,7 @@ def test_a_page_reloaded_in_mid_run_shows_the_run_and_then_its_pictures(page: Pa
     open_mode(page, "Generate", idle=False)
     expect(page.locator("#generate-state")).to_contain_text("Running.")
     expect(cards(page)).to_have_count(2)
-    expect(page.locator("#generate-state")).to_contain_text("2 of 2 pictures made")
+    expect(page.locator("#generate-state")).to_contain_text("2 of 2 images made")
     expect(save_links(page)).to_have_count(2)
 
 

@@ -35,7 +35,7 @@ TABS = ("Inference", "Dataset", "Training", "Batch")
 
 def test_one_button_makes_three_pictures_and_a_verdict_in_words(page: Page) -> None:
     run_to_end(page, "PASS", steps=25)
-    expect(verdict(page)).to_contain_text("PASS: 3 of 3 pictures are valid.")
+    expect(verdict(page)).to_contain_text("PASS: 3 of 3 images are valid.")
     expect(pictures(page)).to_have_count(3)
     widths = [picture.evaluate("image => image.complete ? image.naturalWidth : 0") for picture in pictures(page).all()]
     assert widths == [128, 128, 128]
@@ -191,7 +191,7 @@ def test_a_second_tab_sees_the_run_of_the_first_and_its_end(
     expect(verdict(during)).to_contain_text("Running.")
     before.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # what a browser sends on coming back
     expect(verdict(before)).to_contain_text("Running.")
-    expect(activity(before)).to_contain_text("smoke test: picture 1 of 3")
+    expect(activity(before)).to_contain_text("smoke test: image 1 of 3")
     page.locator("#cancel-smoke").click()
     for tab in (before, during):
         expect(verdict(tab)).to_contain_text("cancelled after")
@@ -227,7 +227,7 @@ def test_the_status_line_is_true_on_every_tab(page: Page) -> None:
 def test_the_status_line_follows_a_run_from_another_tab_and_leads_back_to_it(page: Page) -> None:
     start_run(page)
     go_to_tab(page, "Batch")
-    expect(activity(page)).to_contain_text(re.compile(r"smoke test: picture 1 of 3, step \d+ of 150"))
+    expect(activity(page)).to_contain_text(re.compile(r"smoke test: image 1 of 3, step \d+ of 150"))
     activity(page).get_by_text("smoke test").click()
     expect(page.get_by_role("tab", name="Inference")).to_have_attribute("aria-selected", "true")
     page.locator("#cancel-smoke").click()
@@ -314,7 +314,7 @@ def test_an_invalid_picture_fails_in_words_and_is_not_shown(
     expect(page.locator("#status-model")).to_contain_text("model poisoned-green")
     wait_until_ready(page)
     run_to_end(page, "FAIL")
-    expect(verdict(page)).to_contain_text("3 of 3 pictures are not valid")
+    expect(verdict(page)).to_contain_text("3 of 3 images are not valid")
     expect(verdict(page)).to_contain_text("The VAE gave NaN or infinite values (green 100 %)")
     for index in range(3):
         expect(page.locator(f"#card-{index}")).to_contain_text("not valid, and so not shown")

@@ -108,7 +108,7 @@ def test_a_dataset_that_is_not_there_is_said(page: Page) -> None:
 def test_a_preset_fills_the_form_and_says_what_it_is_for(studio: RunningStudio, page: Page) -> None:
     open_training(page)
     page.get_by_role("radio", name="Product photos").check()
-    expect(page.locator("#training-purpose")).to_contain_text("White grounds")
+    expect(page.locator("#training-purpose")).to_contain_text("White backgrounds")
     open_section(page, "The loss")
     expect(page.locator("#training-noise-offset input")).to_have_value("0.1")
     page.get_by_role("radio", name="The seed report").check()

@@ -1,4 +1,4 @@
-"""The Training tab with runs of the past and one that goes on: pictures, other runs, results, queue, other tabs."""
+"""The Training tab with runs of the past and one that goes on: images, other runs, results, queue, other tabs."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ NEWEST, OTHER = "20261125-220000-white-shoes", "20261124-220000-white-shoes"
 
 
 def told_events(folder: Path) -> list[AnyEvent]:
-    """Four hundred steps, pictures of four of them with their scores, and a proposal."""
+    """Four hundred steps, images of four of them with their scores, and a proposal."""
     events: list[AnyEvent] = [reference_event(0.98)]
     for step in range(0, 401):
         if step:
@@ -37,7 +37,7 @@ def told_events(folder: Path) -> list[AnyEvent]:
             events.append(score_event(step, step / 500, near("0.png", 0.1, likeness="as a copy"), near("1.png", 1.2)))
     lora = "samples/step-000300/lora.safetensors"
     shutil.copyfile(shipped_loras() / "white-ground.safetensors", folder / lora)
-    events.append(ProposalEvent(step=300, sentence="Step 300: white grounds 0.60.", sure=True, lora=lora))
+    events.append(ProposalEvent(step=300, sentence="Step 300: white backgrounds 0.60.", sure=True, lora=lora))
     return [*events, FinishedEvent(files=("white-shoes.safetensors",), library_name="white-shoes")]
 
 
@@ -63,7 +63,7 @@ def training(past_studio: RunningStudio, open_page: OpenPage) -> Page:
 
 
 def samples(page: Page, step: int) -> list[str]:
-    """Where the small copies of a step's pictures are."""
+    """Where the small copies of a step's images are."""
     images = page.locator(f"#training-samples .sample[data-step='{step}'] img")
     return [image.get_attribute("src") or "" for image in images.all()]
 
@@ -83,9 +83,9 @@ def test_a_picture_opens_large_beside_the_bases_and_one_goes_on_by_keyboard(trai
     page.keyboard.press("Enter")
     expect(image_viewer).to_be_visible()
     expect(image_viewer).to_be_in_viewport()
-    assert slider_sizes(page) == [64, 64], "the pictures themselves, not their small copies"
+    assert slider_sizes(page) == [64, 64], "the images themselves, not their small copies"
     expect(image_viewer).to_contain_text("LoRA at step 200 ▶")
-    expect(image_viewer).to_contain_text("Nearest training picture: 1.png")
+    expect(image_viewer).to_contain_text("Nearest training image: 1.png")
     expect(page.locator("#closer-close")).to_be_focused()
     page.keyboard.press("ArrowRight")
     expect(image_viewer).to_contain_text("LoRA at step 300 ▶")
@@ -253,7 +253,7 @@ def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
     while not any("step 4 of 100" in answer for answer in answers):  # shown already; told to this test a moment later
         assert time.monotonic() < end, "this test does not see what is sent"
         pages[1].wait_for_timeout(50)
-    assert not [answer for answer in answers if "data-picture" in answer], "no picture came anew"
+    assert not [answer for answer in answers if "data-picture" in answer], "no image came anew"
     assert max(map(len, answers)) < 40_000
     report(5, ended=True)
     for page in pages:

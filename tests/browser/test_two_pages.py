@@ -62,7 +62,7 @@ class Prepared:
 
 
 def told_events(run: Path) -> list[AnyEvent]:
-    """Three hundred steps with pictures of three of them."""
+    """Three hundred steps with images of three of them."""
     events: list[AnyEvent] = [step_event(step) for step in range(1, 301)]
     for step in (100, 200, 300):
         events.append(sample_event(run, step))
@@ -71,7 +71,7 @@ def told_events(run: Path) -> list[AnyEvent]:
 
 
 def two_batches(user_data: UserData) -> tuple[BatchFolder, BatchFolder]:
-    """The older one has a picture, the newer two."""
+    """The older one has an image, the newer two."""
     first, second = sorted((make_batch(BatchSession(user_data), name) for name in ("one", "two")), key=lambda b: b.name)
     for batch, number in ((first, 1), (second, 2)):
         for item in range(number):

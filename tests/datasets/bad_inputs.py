@@ -1,4 +1,4 @@
-"""Every kind of bad picture file, made when it is needed: each with what must be said of it."""
+"""Every kind of bad image file, made when it is needed: each with what must be said of it."""
 
 import io
 import os
@@ -33,7 +33,7 @@ def picture(width: int = 96, height: int = 64, mode: str = "RGB") -> Image.Image
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
-    """A picture's file as bytes."""
+    """An image's file as bytes."""
     content = io.BytesIO()
     image.save(content, format=format, **options)
     return content.getvalue()
@@ -91,7 +91,7 @@ def whole_numbers() -> Image.Image:
 
 
 def transparent_palette() -> bytes:
-    """A palette picture whose first colour is transparent."""
+    """A palette image whose first colour is transparent."""
     image = picture(mode="P")
     return encoded(image, "PNG", transparency=0)
 
@@ -127,7 +127,7 @@ def with_preview() -> bytes:
 
 
 def junk_profile(format: str) -> bytes:
-    """A picture with a colour profile of random bytes."""
+    """An image with a colour profile of random bytes."""
     return encoded(picture(), format, icc_profile=b"not a profile " * 20)
 
 
@@ -158,7 +158,7 @@ def links(target: str) -> Callable[[Path], object]:
 REJECTED = (
     BadInput("empty.png", "reject", "empty file", file(b"")),
     BadInput("empty.jpg", "reject", "empty file", file(b"")),
-    BadInput("text.jpg", "reject", "not a picture", file(b"this is not a picture\n")),
+    BadInput("text.jpg", "reject", "not a picture", file(b"this is not an image\n")),
     BadInput("page.jpg", "reject", "not a picture", file(b"<!DOCTYPE html><html><body>404</body></html>")),
     BadInput("page2.png", "reject", "not a picture", file(b"\n  <html>not found</html>")),
     BadInput("binary.png", "reject", "not a picture", file(bytes(range(256)) * 8)),

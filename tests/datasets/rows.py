@@ -9,7 +9,7 @@ REJECT = Problem(code="cut short", severity="reject", sentence="It is cut short.
 
 
 def make_facts(**values: object) -> PictureFacts:
-    """Of a sound picture of 512 × 512, with what the test says otherwise."""
+    """Of a sound image of 512 × 512, with what the test says otherwise."""
     sound = {"sha256": "a" * 64, "num_bytes": 1000, "format": "PNG", "mode": "RGB", "width": 512, "height": 512}
     hashes = {"perceptual_hash": "0123456789abcdef", "tiny": "80" * 192, "brightness": 0.5, "border_whiteness": 1.0}
     return PictureFacts.model_validate({**sound, **hashes, **values})

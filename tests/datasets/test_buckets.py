@@ -1,4 +1,4 @@
-"""Buckets: the rule's own sizes, crops inside the picture and of the bucket's shape, nothing enlarged."""
+"""Buckets: the rule's own sizes, crops inside the image and of the bucket's shape, nothing enlarged."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The checker's workers: a crash, a hang or a bomb costs one picture; what is known is not looked at again."""
+"""The checker's workers: a crash, a hang or a bomb costs one image; what is known is not looked at again."""
 
 import os
 import signal

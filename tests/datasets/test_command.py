@@ -1,4 +1,4 @@
-"""`python -m studio dataset check`: the exit code says whether something must be mended."""
+"""`python -m studio dataset check`: the exit code says whether something needs fixing."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def test_a_sound_dataset_passes(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert check(SHOES, tmp_path)
     printed = capsys.readouterr().out
     assert "60 found = 60 will be trained on." in printed
-    assert "Nothing must be mended." in printed
+    assert "Nothing needs fixing." in printed
 
 
 def test_a_cut_file_does_not_pass_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,7 +182,7 @@ def test_a_typed_caption_lands_in_its_own_dataset_where_another_is_open(session:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"key": "gone.png"}, "The dataset my shoes has no picture gone.png"),
+        ({"key": "gone.png"}, "The dataset my shoes has no image gone.png"),
         ({"dataset": "gone"}, "There is no dataset gone any more"),
         ({"dataset": "../my shoes"}, "name must be letters"),
         ({"dataset": ""}, "name must be letters"),
@@ -204,7 +204,7 @@ def test_the_caption_of_a_deleted_image_is_refused(session: DatasetSession, sour
     session.open_folder(str(source))
     (source / "a.png").unlink()
     session.open_name("my shoes")
-    with pytest.raises(DatasetError, match=r"has no picture a\.png"):
+    with pytest.raises(DatasetError, match=r"has no image a\.png"):
         session.save_caption(typed("new"))
     assert log_of(session) == b""
 

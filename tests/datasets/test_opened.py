@@ -13,7 +13,7 @@ from studio.datasets.checker import PictureChecker
 from studio.datasets.export import write_sidecars
 from studio.datasets.library import DatasetLibrary
 from studio.datasets.opened import OpenedDataset
-from studio.datasets.query import EDITED, EXCLUDED, MUST_BE_MENDED, NO_PROBLEM, DatasetQuery
+from studio.datasets.query import EDITED, EXCLUDED, NEEDS_FIXING, NO_PROBLEM, DatasetQuery
 from studio.datasets.recipe import DatasetRecipe, RowChoice
 from studio.datasets.report import make_report
 from tests.datasets.bad_inputs import encoded, picture
@@ -35,7 +35,7 @@ def checker(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201 - a gener
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Four pictures: two captioned, one transparent with a caption in latin-1, one cut short."""
+    """Four images: two captioned, one transparent with a caption in latin-1, one cut short."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name, side in (("a", 600), ("b", 700)):
@@ -73,7 +73,7 @@ def test_before_the_check_nothing_is_called_usable(source: Path, tmp_path: Path)
 def test_after_the_check_every_picture_is_counted(source: Path, tmp_path: Path, checker: PictureChecker) -> None:
     report = make_report(open_dataset(source, tmp_path / "own", checker))
     assert (report.num_found, report.num_used, report.num_rejected) == (4, 2, 2)
-    assert report.how_many == "4 found − 2 that must be mended first = 2 will be trained on."
+    assert report.how_many == "4 found − 2 that needs fixing first = 2 will be trained on."
     assert report.needs_fixing
 
 
@@ -209,7 +209,7 @@ def test_queries_search_filter_and_sort(source: Path, tmp_path: Path, checker: P
     assert keys(search="nothing like it") == []
     assert keys(problem=EXCLUDED) == ["d.png"]
     assert keys(problem=EDITED) == ["b.png"]
-    assert keys(problem=MUST_BE_MENDED) == ["c.png"]
+    assert keys(problem=NEEDS_FIXING) == ["c.png"]
     assert keys(problem=NO_PROBLEM) == ["a.png", "b.png"]
     assert keys(problem="caption not UTF-8") == ["c.png"]
     assert keys(bucket="448 × 576") == ["c.png"]
@@ -287,7 +287,7 @@ def test_the_version_changes_with_every_edit_and_rarely_while_checking(tmp_path:
     versions = {dataset.version}
 
     class Watching:
-        """A checker that looks at the version after each picture."""
+        """A checker that looks at the version after each image."""
 
         def check(self, paths, *, background, on_checked, stop=None) -> None:  # noqa: ANN001
             def take(path, facts) -> None:  # noqa: ANN001

@@ -36,7 +36,7 @@ def left(reading: SourceReading) -> dict[str, str]:
     return {skipped_file.name: skipped_file.problem.code for skipped_file in reading.skipped_files}
 
 
-# Captions beside the pictures
+# Captions beside the images
 
 
 def test_captions_lie_beside_their_pictures_in_every_sub_folder(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_column_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) 
     make(tmp_path, a_dot_png="x", list_dot_csv="which,words\na.png,these\n")
     with pytest.raises(DatasetError, match=r"no column 'price'.*which, words"):
         read_source(tmp_path, LayoutChoice(layout="table", image_column="price"))
-    with pytest.raises(DatasetError, match=r"no column that names pictures.*which, words"):
+    with pytest.raises(DatasetError, match=r"no column that names images.*which, words"):
         read_source(tmp_path, LayoutChoice(layout="table"))
     with pytest.raises(DatasetError, match=r"There are: list\.csv"):
         read_source(tmp_path, LayoutChoice(layout="table", table="other.csv"))
@@ -235,7 +235,7 @@ def test_what_is_wrong_in_a_table_is_named_by_row(tmp_path: Path) -> None:
         "list.csv row 7": "row unreadable",
         "list.csv row 8": "row unreadable",
         "list.csv row 9": "row without a file",
-        "b.png": "picture without a row",
+        "b.png": "image without a row",
     }
 
 

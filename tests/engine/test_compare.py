@@ -56,7 +56,7 @@ def test_the_difference_is_what_the_pixels_say(manager: PipelineManager, tmp_pat
 
 def test_a_lora_without_effect_is_said_to_change_nothing(manager: PipelineManager, tmp_path: Path) -> None:
     saved = run_comparison(manager, settings(right=(LoraChoice(name="white-ground", strength=0),)), outputs=tmp_path)
-    assert "changes nothing: both pictures are the same, to the last bit" in saved.report.sentence
+    assert "changes nothing: both images are the same, to the last bit" in saved.report.sentence
 
 
 def test_prompts_times_seeds_make_the_pairs(manager: PipelineManager, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Generate: every picture is saved with all that is needed to make it again, and one bad picture ends nothing."""
+"""Generate: every image is saved with all that is needed to make it again, and one bad image ends nothing."""
 
 from pathlib import Path
 

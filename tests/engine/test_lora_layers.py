@@ -44,7 +44,7 @@ def update(studio: PipelineManager) -> Update:
 
 @pytest.fixture(scope="module")
 def merged_image(update: Update, folder: Path) -> GeneratedImage:
-    """The picture of a model whose weights were changed directly, at strength 0.8."""
+    """The image of a model whose weights were changed directly, at strength 0.8."""
     manager = PipelineManager(torch.device("cpu"), rejected_folder=folder)
     manager.load(ModelSettings())
     merged(manager.components, update, scale=0.8 * SCALE)

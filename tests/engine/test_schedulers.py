@@ -1,4 +1,4 @@
-"""Every scheduler makes a good picture with the shipped model, and keeps what the model's own says."""
+"""Every scheduler makes a good image with the shipped model, and keeps what the model's own says."""
 
 import numpy as np
 import pytest

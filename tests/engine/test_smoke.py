@@ -1,4 +1,4 @@
-"""The smoke test reports what happened: every picture, every check, and an honest verdict."""
+"""The smoke test reports what happened: every image, every check, and an honest verdict."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ QUICK = SmokeSettings(num_inference_steps=6)
 
 def test_three_valid_pictures_pass_and_are_saved_with_the_report(manager: PipelineManager, tmp_path: Path) -> None:
     saved = run_smoke_test(manager, QUICK, outputs=tmp_path)
-    assert saved.report.verdict == "PASS: 3 of 3 pictures are valid."
+    assert saved.report.verdict == "PASS: 3 of 3 images are valid."
     for picture, generation in zip(saved.report.valid_pictures, QUICK.generations(), strict=True):
         pixels = np.asarray(Image.open(saved.folder / picture.file))
         assert np.array_equal(pixels, manager.generate(generation).picture)
@@ -31,7 +31,7 @@ def test_three_valid_pictures_pass_and_are_saved_with_the_report(manager: Pipeli
 def test_the_markdown_has_the_tables_of_the_seed_report(manager: PipelineManager, tmp_path: Path) -> None:
     saved = run_smoke_test(manager, QUICK, outputs=tmp_path)
     page = (saved.folder / MARKDOWN_NAME).read_text()
-    assert page.startswith("# Smoke test: PASS: 3 of 3 pictures are valid.")
+    assert page.startswith("# Smoke test: PASS: 3 of 3 images are valid.")
     for words in ("## Settings", "## Pictures", "## Checks", "## Time", "## Memory", "## Versions"):
         assert words in page
     assert "128 × 128 × 3 | uint8" in page
@@ -57,7 +57,7 @@ def test_an_invalid_picture_fails_the_test_and_does_not_end_it(fresh_manager: Pi
     saved = run_smoke_test(fresh_manager, QUICK, outputs=tmp_path)
     assert [p.valid for p in saved.report.pictures] == [True, False, True]
     assert not saved.report.passed
-    assert saved.report.verdict.startswith("FAIL: 1 of 3 pictures are not valid. ")
+    assert saved.report.verdict.startswith("FAIL: 1 of 3 images are not valid. ")
     assert "The VAE gave NaN" in saved.report.verdict
     assert not (saved.folder / "2.png").exists()
     second = saved.report.pictures[1]
@@ -72,7 +72,7 @@ def test_a_cancelled_test_keeps_what_is_done_and_fails(manager: PipelineManager,
         on_picture=lambda index, _record, _folder: done.append(index), cancelled=lambda: len(done) == 1
     )
     saved = run_smoke_test(manager, QUICK, outputs=tmp_path, watcher=watcher)
-    assert saved.report.verdict == "STOPPED: cancelled after 1 of 3 pictures, so there is no verdict."
+    assert saved.report.verdict == "STOPPED: cancelled after 1 of 3 images, so there is no verdict."
     assert [p.file for p in saved.report.valid_pictures] == ["1.png"]
 
 

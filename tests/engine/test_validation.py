@@ -44,7 +44,7 @@ def test_one_channel_of_nan_is_named() -> None:
 def test_an_inf_that_the_clamp_would_hide_fails() -> None:
     decoded = torch.rand(3, 16, 16) - 0.5
     decoded[0, 3, 3] = float("inf")
-    assert check_picture(to_picture(decoded), height=16, width=16) is None, "the picture alone looks good"
+    assert check_picture(to_picture(decoded), height=16, width=16) is None, "the image alone looks good"
     fault = check_decoded(decoded)
     assert fault is not None
     assert "red" in fault.finding
@@ -75,7 +75,7 @@ def test_nan_cannot_be_seen_in_a_finished_picture() -> None:
 def test_a_black_picture_fails(level: int) -> None:
     fault = check_picture(np.full((16, 16, 3), level, np.uint8), height=16, width=16)
     assert fault is not None
-    assert fault.finding.startswith("The picture is black")
+    assert fault.finding.startswith("The image is black")
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (128, 128, 128), (200, 30, 40)])

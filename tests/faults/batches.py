@@ -30,7 +30,7 @@ NUM_ITEMS = 12
 
 
 def begin(place: Place, *, generation: dict[str, object] | None = None, **changes: object) -> BatchFolder:
-    """A new batch of twelve pictures, not started."""
+    """A new batch of twelve images, not started."""
     shared = {**GENERATION, **(generation or {})}
     values = {**PLAN, "model": str(place.model), "generation": shared, **changes}
     return begin_batch(parse_settings(BatchSettings, values), place.user_data)
@@ -43,7 +43,7 @@ def pictures(folder: BatchFolder) -> dict[str, str]:
 
 
 def assert_exactly_as_planned(folder: BatchFolder, num_items: int = NUM_ITEMS) -> None:
-    """Every item is done once, its picture as its row says, with a line in the table; nothing is left over."""
+    """Every item is done once, its image as its row says, with a line in the table; nothing is left over."""
     rows = list(read_items(folder.ledgers))
     assert [row.item for row in rows] == [*range(num_items)]
     assert {row.state for row in rows} == {"done"}

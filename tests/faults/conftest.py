@@ -115,7 +115,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, tiny_model: Path) -> Place:
-    """Ten small pictures with captions, and a user_data of this test's own."""
+    """Ten small images with captions, and a user_data of this test's own."""
     dataset = tmp_path / "shapes"
     dataset.mkdir()
     for number in range(10):

@@ -1,4 +1,4 @@
-"""A batch killed, filled up, poisoned and shared between processes ends with exactly the planned pictures."""
+"""A batch killed, filled up, poisoned and shared between processes ends with exactly the planned images."""
 
 import os
 import random
@@ -118,9 +118,8 @@ def test_a_stop_leaves_a_dataset_of_what_is_made_and_a_resume_makes_the_rest(pla
     assert status.state == "stopped"
     assert 0 < status.step < 60
     assert len(folder.metadata.read_text(encoding="utf-8").splitlines()) == status.step
-    assert (
-        f"**{status.step} of 60 pictures are made and valid; {60 - status.step} are still"
-        in folder.report.read_text("utf-8")
+    assert f"**{status.step} of 60 images are made and valid; {60 - status.step} are still" in folder.report.read_text(
+        "utf-8"
     )
     to_the_end(make, folder)
     assert_exactly_as_planned(folder, 60)

@@ -1,4 +1,4 @@
-"""What a comparison found, in words and as one picture; a damaged one does not hide the one before."""
+"""What a comparison found, in words and as one image; a damaged one does not hide the one before."""
 
 import io
 import random
@@ -74,7 +74,7 @@ def grid(folder: Path, *pairs: ComparedPair, strip: Sequence[StripPicture] = ())
 
 
 def place(row: int, column: int) -> tuple[int, int]:
-    """Where a picture begins: right and down."""
+    """Where an image begins: right and down."""
     return MARGIN + column * (CELL + MARGIN), MARGIN + row * ROW + 2 * LABEL_HEIGHT
 
 
@@ -91,7 +91,7 @@ def colours(image: Image.Image) -> set[tuple[int, int, int]]:
 
 
 def test_two_pictures_that_are_the_same_are_said_to_be_so() -> None:
-    assert difference(0, 0, 0).words == "changes nothing: both pictures are the same, to the last bit"
+    assert difference(0, 0, 0).words == "changes nothing: both images are the same, to the last bit"
 
 
 def test_a_change_that_no_pixel_shows_is_said_to_be_so() -> None:

@@ -1,4 +1,4 @@
-"""A picture keeps the settings that made it, and no file can do harm by being read."""
+"""An image keeps the settings that made it, and no file can do harm by being read."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Past pictures are what lies on the disk: found, paged and searched without an index, and never in silence dropped."""
+"""Past images are what lies on the disk: found, paged and searched without an index, and never in silence dropped."""
 
 import random
 import shutil
@@ -24,7 +24,7 @@ PICTURE = np.random.default_rng(0).integers(0, 255, (40, 64, 3), dtype=np.uint8)
 
 
 def add(outputs: Path, name: str, prompt: str = "a shoe", **changes: object) -> Path:
-    """A picture of the history: `2025-01-02/030405-000000-seed1.png`."""
+    """An image of the history: `2025-01-02/030405-000000-seed1.png`."""
     seed = int(name.partition("-seed")[2].removesuffix(".png").partition("-")[0])
     settings = GenerationSettings.model_validate({"prompt": prompt, "seed": seed, **changes})
     save_picture(outputs / name, PICTURE, make_record(settings))
@@ -230,7 +230,7 @@ def test_many_threads_may_search_at_once(tmp_path: Path, opened: list[Path]) -> 
     for thread in threads:
         thread.join()
     assert counts == [20] * 8
-    assert len(opened) == 20 + 8  # each file once for all searches, and each page its picture
+    assert len(opened) == 20 + 8  # each file once for all searches, and each page its image
 
 
 def test_a_new_picture_has_its_day_its_time_and_its_seed(tmp_path: Path) -> None:

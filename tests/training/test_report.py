@@ -206,7 +206,7 @@ def test_pictures_that_are_gone_or_elsewhere_are_not_linked(tmp_path: Path) -> N
 def test_many_steps_with_pictures_are_thinned_and_it_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = make_run(folder, [sample_event(folder, step) for step in range(0, 1300, 100)])
-    assert_both_tell(run, "8 of 13 steps with pictures are shown, evenly", "Step 0", "Step 1,200")
+    assert_both_tell(run, "8 of 13 steps with images are shown, evenly", "Step 0", "Step 1,200")
     columns = re.findall(r"<th scope=\"col\">Step [\d,]+</th>", (folder / "report.html").read_text(encoding="utf-8"))
     assert len(columns) == 8
 
@@ -228,7 +228,7 @@ def test_effects_checkpoints_problems_and_notes_are_told(tmp_path: Path) -> None
         "no longer",
         "TensorBoard could not be written.",
         "The finished LoRA was read back and gives the same.",
-        "1 picture is trained on, 1 is held out.",
+        "1 image is trained on, 1 is held out.",
     )
     assert re.search(r"\| 400 \| checkpoints/step-000400 \|.*\| yes \|", written(run)[0])
 
@@ -330,7 +330,7 @@ def test_a_damaged_file_is_named_and_all_else_is_told(tmp_path: Path, name: str)
 def test_runs_in_every_state_have_a_report(tmp_path: Path, state: str, words: str) -> None:
     status = RunStatus.model_validate({"state": state, "step": 3, "num_steps": 400, "message": "out of room"})
     run = make_run(tmp_path / "run", begun(*(step_event(i) for i in (1, 2, 3))), status=status)
-    assert_both_tell(run, words, "The loss of fixed pictures was not measured", "No finished LoRA came out yet")
+    assert_both_tell(run, words, "The loss of fixed images was not measured", "No finished LoRA came out yet")
 
 
 def test_steps_told_before_a_resume_at_an_earlier_step_do_not_count(tmp_path: Path) -> None:

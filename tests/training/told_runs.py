@@ -103,12 +103,12 @@ def make_plan(*, num_pictures: int) -> TrainingPlan:
         device="mps",
         device_name="Apple M3 Max",
         versions={"lora-studio": "0.1", "torch": "2.10.0"},
-        notes=("1 picture is trained on, 1 is held out.",),
+        notes=("1 image is trained on, 1 is held out.",),
     )
 
 
 def sample_event(run_root: Path, step: int, *, prompts: tuple[str, ...] = PROMPTS, lost: int = -1) -> SampleEvent:
-    """Validation pictures of a step, made as real PNGs; picture number `lost` was not made."""
+    """Validation images of a step, made as real PNGs; image number `lost` was not made."""
     base = tuple(f"samples/base/{i}-seed{42 + i}.png" for i in range(len(prompts)))
     mine = tuple(f"samples/step-{step:06}/{i}-seed{42 + i}.png" for i in range(len(prompts)))
     for number, file in enumerate((*base, *mine)):

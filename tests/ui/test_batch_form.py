@@ -88,7 +88,7 @@ def test_0_stands_for_no_limit_and_a_whole_number_stays_whole(named: dict[str, g
 def test_the_example_is_a_plan_of_sixty_that_is_shown_with_its_counts(tmp_path: Path) -> None:
     settings = parse_settings(BatchSettings, batch_form.EXAMPLE)
     html = batch_preview.preview_html(PlanFacts.of(plan_of(settings, UserData(tmp_path))))
-    assert "<b>60 pictures</b>" in html
+    assert "<b>60 images</b>" in html
     assert '<th scope="row">black</th><td>12</td>' in html
     assert '<th scope="row">boots</th><td>15</td>' in html
     assert html.count("product photo of") == 10
@@ -130,7 +130,7 @@ def test_the_forecast_is_a_sentence_and_what_went_wrong_is_text() -> None:
         free_bytes=10**12,
     )
     found = batch_forecast.forecast_html(PreflightState(result_json=facts.model_dump_json()))
-    assert "60 pictures in 1 min 00 s (1.00 s each), ready at" in found
+    assert "60 images in 1 min 00 s (1.00 s each), ready at" in found
     assert "&lt;b&gt;" in batch_forecast.forecast_html(PreflightState(problem="<b>"))
     assert "measured" in batch_forecast.forecast_html(PreflightState(running=True))
     assert "“Measure”" in batch_forecast.forecast_html(PreflightState(result_json="{}"))

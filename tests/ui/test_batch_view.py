@@ -1,4 +1,4 @@
-"""What the Batch tab shows: states in words, how far, how fast, pictures, what came out; hostile text as text."""
+"""What the Batch tab shows: states in words, how far, how fast, images, what came out; hostile text as text."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ def view_of(folder: Path, state: RunState, **changes: object) -> BatchView:
 def test_a_state_is_a_word_with_how_far_it_is(state: RunState, words: str, tmp_path: Path) -> None:
     html = batch_view.state_html(view_of(tmp_path, state))
     assert f"<b>{words}</b>" in html
-    assert "41 of 60 pictures · 1 failed · 3 rejected" in html
+    assert "41 of 60 images · 1 failed · 3 rejected" in html
     assert ("3.1 a second · 8.0 s left · ready at" in html) == (state == "running")
     assert 'aria-valuenow="41"' in html
     assert "<img" not in html
@@ -67,11 +67,11 @@ def test_pictures_are_small_and_tell_their_item_and_caption(tmp_path: Path) -> N
 
 def test_what_came_out_is_shown_once_it_has_ended_and_the_grid_before_the_sheet(tmp_path: Path) -> None:
     batch = BatchFolder(tmp_path)
-    batch.report.write_text("# name\n\n**60 of 60 pictures**\n", encoding="utf-8")
+    batch.report.write_text("# name\n\n**60 of 60 images**\n", encoding="utf-8")
     Image.new("RGB", (300, 300), "red").save(batch.contact_sheet)
     running, finished = view_of(tmp_path, "running"), view_of(tmp_path, "finished")
     assert batch_view.report_markdown(running) == batch_view.sheet_html(running) == ""
-    assert batch_view.report_markdown(finished) == "**60 of 60 pictures**"
+    assert batch_view.report_markdown(finished) == "**60 of 60 images**"
     assert "Contact sheet" in batch_view.sheet_html(finished)
     Image.new("RGB", (300, 300), "blue").save(batch.grid)
     assert "X/Y grid" in batch_view.sheet_html(finished)

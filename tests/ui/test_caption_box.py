@@ -48,7 +48,7 @@ def test_each_caption_is_saved_or_refused_by_itself(session: DatasetSession) -> 
         ("shoes", "gone.png"),
         ("gone", "b.png"),
     ]
-    assert "has no picture gone.png" in answer["refused"][0]["sentence"]
+    assert "has no image gone.png" in answer["refused"][0]["sentence"]
     assert [row.caption for row in session.opened.rows] == ["new a", "found b", "c"]
 
 

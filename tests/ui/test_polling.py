@@ -15,7 +15,7 @@ REQUEST = gr.Request(session_hash="abc")
 
 @pytest.fixture
 def parts() -> Parts:
-    """What the page should show: the step is live, the button and the pictures are Gradio's."""
+    """What the page should show: the step is live, the button and the images are Gradio's."""
     return {"step": "1", "pictures": "a", "button": gr.update(interactive=True)}
 
 

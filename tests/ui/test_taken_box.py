@@ -89,7 +89,7 @@ def test_what_waits_is_named_and_can_be_cancelled(user_data: UserData) -> None:
     assert "press “Generate”" in words
     assert buttons["taken-cancel"] == "Let nothing wait"
     words, buttons = shown(EngineView(phase="waiting", kept=Generate(settings=SHOES)), user_data)
-    assert "Waiting here: 4 pictures to make. It begins by itself as soon as the device is free" in words
+    assert "Waiting here: 4 images to make. It begins by itself as soon as the device is free" in words
     assert buttons["taken-cancel"] == "Cancel what waits"
     words, _ = shown(EngineView(phase="no model", kept=Smoke(settings=SmokeSettings())), user_data)
     assert "Waiting here: the smoke test. It begins by itself when the engine is ready" in words

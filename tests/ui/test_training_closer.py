@@ -1,4 +1,4 @@
-"""“Look closer”: which picture is looked at, what stands beside it, and that a page cannot name others."""
+"""“Look closer”: which image is looked at, what stands beside it, and that a page cannot name others."""
 
 from pathlib import Path
 

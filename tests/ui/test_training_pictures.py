@@ -1,4 +1,4 @@
-"""Validation pictures as a table of small copies, their scores, and the training pictures that come nearest."""
+"""Validation images as a table of small copies, their scores, and the training images that come nearest."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def test_scores_stand_below_with_the_datasets_own_and_the_picture_that_comes_nea
     history = history_of(sample_event(run.root, 500), reference_event(0.98), score)
     html = samples_html(run, history, thumbnails)
     assert 'white border<span class="reached">dataset 0.98' in html
-    assert "nearest training picture</th>" in html, "the dataset is not compared with itself"
+    assert "nearest training image</th>" in html, "the dataset is not compared with itself"
     assert "1.png: as a copy, mirrored, distance 0.10" in html
     assert "<span class='bad'>as a copy</span>" in html
     card = nearest_of_last(run, history, thumbnails)

@@ -9,7 +9,7 @@ def spread(mean: float) -> Spread:
 
 
 def summary(white: float, *, colour: float | None = 12.0, nearest: float | None = 1.5) -> ScoreSummary:
-    """Of two pictures."""
+    """Of two images."""
     return ScoreSummary(
         num_pictures=2,
         whiteness=spread(white),

@@ -1,4 +1,4 @@
-"""A few real pictures of a batch, to know what all of them take."""
+"""A few real images of a batch, to know what all of them take."""
 
 import shutil
 import statistics
@@ -22,7 +22,7 @@ MEASURED = 3
 
 
 def measure(settings: BatchSettings, plan: BatchPlan, user_data: UserData) -> PlanFacts:
-    """The plan in short with time and disk, from a few of its pictures; the first, which warms up, is not counted.
+    """The plan in short with time and disk, from a few of its images; the first, which warms up, is not counted.
 
     Raises:
         StudioError: where the model or a LoRA cannot be used.
@@ -52,7 +52,7 @@ def measure(settings: BatchSettings, plan: BatchPlan, user_data: UserData) -> Pl
 
 
 def _make(manager: PipelineManager, item: BatchItem, settings: BatchSettings) -> tuple[float, int]:
-    """(seconds, bytes) of one picture with everything around it."""
+    """(seconds, bytes) of one image with everything around it."""
 
     started = time.perf_counter()
     try:
@@ -66,7 +66,7 @@ def _make(manager: PipelineManager, item: BatchItem, settings: BatchSettings) ->
 
 
 def _work(generation: GenerationSettings, native: int) -> float:
-    """What a picture's time is in proportion to: steps times pixels."""
+    """What an image's time is in proportion to: steps times pixels."""
     pixels = (generation.width or 0) * (generation.height or 0) or native
     return generation.num_inference_steps * pixels
 

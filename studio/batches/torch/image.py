@@ -1,7 +1,7 @@
-"""Which pictures a batch does not take: by their scores.
+"""Which images a batch does not take: by their scores.
 
-One item's picture: made, checked, scored, and written with all that made it; tried again where it is not taken.
-Pictures that show the same as an earlier one are made again: at the end, by item, so that who made them and in
+One item's image: made, checked, scored, and written with all that made it; tried again where it is not taken.
+Images that show the same as an earlier one are made again: at the end, by item, so that who made them and in
 which order does not matter.
 """
 
@@ -33,14 +33,14 @@ from studio.images.scores.likeness import NearestIndex
 
 
 def refusal(scores: PictureScores, settings: BatchSettings) -> str:
-    """Why a picture is not taken, in a sentence; "" where it is. A score that it does not have refuses nothing."""
+    """Why an image is not taken, in a sentence; "" where it is. A score that it does not have refuses nothing."""
     offset = scores.centring.offset if scores.centring else None
     difference = scores.colour.difference if scores.colour else None
     distance = scores.nearest.distance if scores.nearest else None
     rules = (
         ("Its border is white to", scores.border.whiteness, settings.least_whiteness, "at least"),
         ("Its sharpness is", scores.sharpness, settings.least_sharpness, "at least"),
-        ("Its distance to the nearest training picture is", distance, settings.least_distance, "at least"),
+        ("Its distance to the nearest training image is", distance, settings.least_distance, "at least"),
         ("Its subject is off the centre by", offset, settings.most_offset, "at most"),
         ("Its colour differs from the prompt's by ΔE", difference, settings.most_colour_difference, "at most"),
     )
@@ -69,12 +69,12 @@ def _refuse_nothing(_content: str) -> str:
 
 @dataclass(frozen=True)
 class PictureMaker:
-    """Makes items' pictures.
+    """Makes items' images.
 
     Attributes:
-        nearest: the training pictures that distances are measured to; None where there are none.
+        nearest: the training images that distances are measured to; None where there are none.
         write: writes a file, waiting for room where the disk is full.
-        reject: notes a picture that was not taken.
+        reject: notes an image that was not taken.
         item_error: told of an error that ended an item.
         watcher: told of steps, and asked whether to cancel.
     """
@@ -91,14 +91,14 @@ class PictureMaker:
     def make(
         self, item: BatchItem, *, first_attempt: int = 0, also_refused: Callable[[str], str] = _refuse_nothing
     ) -> ItemRow:
-        """Make an item until a picture of it is taken, or its tries are used up; the picture is on the disk then.
+        """Make an item until an image of it is taken, or its tries are used up; the image is on the disk then.
 
         Whatever a library raises over an item (settings that it cannot take, memory for its size) is that item's: it
         is failed then, with tries left.
 
         Args:
             first_attempt: tries before it were used up already.
-            also_refused: why a picture of this content is not taken; "" where it is.
+            also_refused: why an image of this content is not taken; "" where it is.
 
         Raises:
             GenerationCancelledError: where the watcher cancelled; the item is as if never begun.
@@ -143,7 +143,7 @@ class PictureMaker:
         )
 
     def set_aside(self, item: BatchItem, attempt: int, reason: str) -> None:
-        """Note that a picture which was taken before is not taken after all; a copy of it stays in `rejected`.
+        """Note that an image which was taken before is not taken after all; a copy of it stays in `rejected`.
 
         Raises:
             OSError, BatchError: where it cannot be written or noted.
@@ -200,10 +200,10 @@ class PictureMaker:
 
 
 def failed_row(item: int, seed: int, reason: str, *, attempts: int, seconds: float = 0.0) -> ItemRow:
-    """An item of which there is no picture.
+    """An item of which there is no image.
 
     Args:
-        attempts: pictures of it that were made and not taken; fewer than its tries where an error ended it.
+        attempts: images of it that were made and not taken; fewer than its tries where an error ended it.
     """
     return ItemRow(
         item=item, state="failed", seed=seed, attempts=attempts, seconds=seconds, made_at=_now(), reason=reason
@@ -211,7 +211,7 @@ def failed_row(item: int, seed: int, reason: str, *, attempts: int, seconds: flo
 
 
 def content_of(picture_HWC: np.ndarray) -> str:
-    """What a picture shows, for finding copies: 64 bits of perceptual hash as hex, and the pixels' sha256."""
+    """What an image shows, for finding copies: 64 bits of perceptual hash as hex, and the pixels' sha256."""
     small = imagehash.phash(Image.fromarray(picture_HWC))
     return f"{small}:{hashlib.sha256(picture_HWC.tobytes()).hexdigest()}"
 
@@ -220,12 +220,12 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-COPY = "It shows the same as another picture of the batch."
+COPY = "It shows the same as another image of the batch."
 
 
 @dataclass
 class Contents:
-    """What the pictures show, in order of their items: 17 bytes each, so that a million fit."""
+    """What the images show, in order of their items: 17 bytes each, so that a million fit."""
 
     settings: BatchSettings
     items: list[int] = field(default_factory=list)
@@ -235,7 +235,7 @@ class Contents:
 
     @classmethod
     def of(cls, folder: BatchFolder, settings: BatchSettings) -> "Contents":
-        """Of every picture that is done."""
+        """Of every image that is done."""
         items, attempts, contents = [], [], []
         for row in read_items(folder.ledgers):
             if row.state == "done":
@@ -246,7 +246,7 @@ class Contents:
         return cls(settings, items, table[:, 0].copy(), table[:, 1].copy(), attempts)
 
     def is_copy(self, content: tuple[int, int], *, before: int) -> bool:
-        """Whether one of the pictures before a place shows the same."""
+        """Whether one of the images before a place shows the same."""
         small, pixels = (np.uint64(number) for number in content)
         if self.settings.reject_copies and bool((self.pixels[:before] == pixels).any()):
             return True
@@ -261,7 +261,7 @@ def remake_copies(
     maker: PictureMaker,
     add: Callable[[ItemRow], None],
 ) -> None:
-    """Make every picture again that shows the same as one before it, until it does not or its tries are used up.
+    """Make every image again that shows the same as one before it, until it does not or its tries are used up.
 
     Args:
         add: notes an item.
@@ -286,7 +286,7 @@ def remake_copies(
         if row.state == "done":
             contents.hashes[place], contents.pixels[place] = _numbers(row.content)
             place += 1
-        else:  # it is no picture of the batch any more
+        else:  # it is no image of the batch any more
             contents.hashes, contents.pixels = np.delete(contents.hashes, place), np.delete(contents.pixels, place)
             del contents.items[place], contents.attempts[place]
 

@@ -1,4 +1,4 @@
-"""What a loaded model and its LoRAs tell of where a batch's pictures come from."""
+"""What a loaded model and its LoRAs tell of where a batch's images come from."""
 
 from studio.batches.plan import BatchPlan
 from studio.batches.provenance import LoraOrigin, Provenance
@@ -12,7 +12,7 @@ from studio.loras.weights_file import read_header, sha256_of
 def provenance_of(
     plan: BatchPlan, batch: str, facts: EngineFacts, library: LoraLibrary, settings: BatchSettings
 ) -> Provenance:
-    """The lineage of a batch's pictures.
+    """The lineage of a batch's images.
 
     Raises:
         LoraError, WeightsFileError: where a shared LoRA cannot be found or read.

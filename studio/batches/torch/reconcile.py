@@ -1,7 +1,7 @@
-"""Before a batch goes on, and before it is finished: every picture compared with its row, by content.
+"""Before a batch goes on, and before it is finished: every image compared with its row, by content.
 
 A file of the right size may still hold zeros, after a power cut or on a failing disk: only its sha256 tells. Hashing
-is reading alone: three thousand pictures of half a megabyte take a few seconds.
+is reading alone: three thousand images of half a megabyte take a few seconds.
 """
 
 import errno
@@ -23,8 +23,8 @@ class Compared:
     """What was found.
 
     Attributes:
-        lost: items whose picture is gone or is not what was written, in order.
-        stale: of each ledger the items whose row tells of such a picture.
+        lost: items whose image is gone or is not what was written, in order.
+        stale: of each ledger the items whose row tells of such an image.
     """
 
     lost: Sequence[int]
@@ -34,16 +34,16 @@ class Compared:
 def compare_pictures(
     folder: BatchFolder, *, progress: Callable[[int], None], cancelled: Callable[[], bool]
 ) -> Compared:
-    """Compare every picture with what the ledgers tell of it; nothing is changed.
+    """Compare every image with what the ledgers tell of it; nothing is changed.
 
     Args:
-        progress: told after each picture how many were compared.
+        progress: told after each image how many were compared.
         cancelled: asked before each whether to stop.
 
     Raises:
         CancelledError: where it was stopped.
         BatchError: where a ledger cannot be read.
-        OSError: where a picture is there and may not be read.
+        OSError: where an image is there and may not be read.
     """
     lost, stale, number = [], defaultdict[Path, list[int]](list), 0
     for found in read_rows(folder.ledgers):
@@ -51,7 +51,7 @@ def compare_pictures(
         if latest.state != "done":
             continue
         if cancelled():
-            raise CancelledError("Stopped while pictures were compared with their records.")
+            raise CancelledError("Stopped while images were compared with their records.")
         digest = _digest(folder.root / latest.file)
         wrong = [path for path, row in found if row.state == "done" and row.sha256 != digest]
         for path in wrong:
@@ -64,7 +64,7 @@ def compare_pictures(
 
 
 def set_aside(folder: BatchFolder, picture: Path) -> bool:
-    """Keep a damaged picture under another name in `rejected`; whether there was one.
+    """Keep a damaged image under another name in `rejected`; whether there was one.
 
     Raises:
         OSError: where it cannot be moved.

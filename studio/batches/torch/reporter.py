@@ -73,7 +73,7 @@ class BatchReporter:
         if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:
             self._write_status()
         left = self._remaining()
-        words = f"{num_known:,} of {self.num_items:,} pictures  {self._mean():.2f} s each"
+        words = f"{num_known:,} of {self.num_items:,} images  {self._mean():.2f} s each"
         print(f"\r{words}  {duration(left)} left   " if left else f"\r{words}   ", end="", file=sys.stderr)
 
     def _mean(self) -> float:
@@ -98,5 +98,5 @@ class BatchReporter:
         )
         try:
             write_status(self.folder.job, status)
-        except OSError as error:  # a full disk: what must not be lost is a picture, and that waits for room
+        except OSError as error:  # a full disk: what must not be lost is an image, and that waits for room
             print(f"\nThe status cannot be written: {system_error_message(error)}", file=sys.stderr, flush=True)

@@ -168,7 +168,7 @@ class BatchRun:
         if self.reporter:
             write_outputs(self.folder, self.settings, self.plan, finished=False)
             self.reporter.num_known = self.known.look()
-            words = f"{self.reporter.num_known:,} of {self.plan.num_items:,} pictures are made; resume to go on."
+            words = f"{self.reporter.num_known:,} of {self.plan.num_items:,} images are made; resume to go on."
             self._state(ending, words)
         return ending
 
@@ -237,7 +237,7 @@ class BatchRun:
         self._with_room(lambda: ledger.add(row))
 
     def _reconcile(self, *, last: bool = False) -> Sequence[int]:
-        """See what needs no making; items whose picture is gone or is not what was written are taken back.
+        """See what needs no making; items whose image is gone or is not what was written are taken back.
 
         Args:
             last: all processes have made theirs, so that this one may look after the others' items too.
@@ -288,7 +288,7 @@ class BatchRun:
         """No copies, and every file what was written; what is made again for the one is looked at for the other.
 
         Raises:
-            BatchError: where pictures are damaged again and again.
+            BatchError: where images are damaged again and again.
         """
         for _ in range(MAX_LOOKS_FOR_DAMAGE):
             remake_copies(self.folder, self.settings, self.plan, maker, lambda row: self._add(ledger, row))
@@ -304,7 +304,7 @@ class BatchRun:
 
     def _words_at_the_end(self) -> str:
         failed = [row for row in read_items(self.folder.ledgers) if row.state == "failed"]
-        made = f"{self.plan.num_items - len(failed):,} pictures are made"
+        made = f"{self.plan.num_items - len(failed):,} images are made"
         if not failed:
             return f"{made}."
         again = sum(map(self._can_be_tried, failed))
@@ -328,7 +328,7 @@ class BatchRun:
                 waiting = True
                 self._state(
                     "waiting",
-                    "The disk is full: the picture in work cannot be saved. Free some space; the batch waits and goes "
+                    "The disk is full: the image in work cannot be saved. Free some space; the batch waits and goes "
                     "on by itself. Nothing is lost while it waits.",
                 )
             time.sleep(LOOK_FOR_ROOM_SECONDS)

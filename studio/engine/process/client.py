@@ -121,7 +121,7 @@ class EngineClient:
         self._begin_or_keep(Smoke(settings=settings))
 
     def generate(self, settings: ImagesSettings) -> None:
-        """Start making pictures, or keep that as `keep_runs` says.
+        """Start making images, or keep that as `keep_runs` says.
 
         Raises:
             EngineError: where the engine is not ready for it.
@@ -170,7 +170,7 @@ class EngineClient:
             self._send(CheckDevice())
 
     def cancel(self) -> None:
-        """Ask what runs to stop: pictures after their current step, a download at once."""
+        """Ask what runs to stop: images after their current step, a download at once."""
         with self._lock:
             if self._view.phase in CANCELLABLE_PHASES and not self._view.cancelling:
                 self._change(cancelling=True)
@@ -321,7 +321,7 @@ class EngineClient:
         )
 
     def _take_part(self, finished: bool, **changes: object) -> None:
-        """A picture of a run is done; with the last one the run is."""
+        """An image of a run is done; with the last one the run is."""
         if finished:
             self._take_result(**changes)
         else:
@@ -333,7 +333,7 @@ class EngineClient:
         self._change(phase="ready", step=None, preview_png=None, cancelling=False, **changes)
 
     def _preview_for(self, step: Step) -> str | None:
-        """The preview before, as long as it is of the same picture."""
+        """The preview before, as long as it is of the same image."""
         before = self._view.step
         return self._view.preview_png if before and before.picture == step.picture else None
 

@@ -46,14 +46,14 @@ class CheckDevice(Record):
 
 
 class Generate(Record):
-    """Make some pictures."""
+    """Make some images."""
 
     kind: Literal["generate"] = "generate"
     settings: ImagesSettings
 
 
 class Compare(Record):
-    """Make pictures with the LoRAs of two sides."""
+    """Make images with the LoRAs of two sides."""
 
     kind: Literal["compare"] = "compare"
     settings: CompareSettings
@@ -114,7 +114,7 @@ class Loaded(Record):
 
 
 class Step(Record):
-    """A step of picture `picture` (from 0) is done; `preview_png` is base64, there every few steps."""
+    """A step of image `picture` (from 0) is done; `preview_png` is base64, there every few steps."""
 
     kind: Literal["step"] = "step"
     picture: int
@@ -134,7 +134,7 @@ class RunNote(Record):
 
 
 class PictureDone(Record):
-    """A picture is done, valid or not; `folder` is where its file lies."""
+    """An image is done, valid or not; `folder` is where its file lies."""
 
     kind: Literal["picture_done"] = "picture_done"
     picture: int
@@ -150,14 +150,14 @@ class SmokeDone(Record):
 
 
 class ImagesChanged(Record):
-    """A picture of Generate is done, or the run is over, as the report says."""
+    """An image of Generate is done, or the run is over, as the report says."""
 
     kind: Literal["images_changed"] = "images_changed"
     report: ImagesReport
 
 
 class ComparisonChanged(Record):
-    """A picture of a comparison is done, or it is over, as the report says."""
+    """An image of a comparison is done, or it is over, as the report says."""
 
     kind: Literal["comparison_changed"] = "comparison_changed"
     saved: SavedComparison

@@ -86,7 +86,7 @@ class EngineView:
 
     @property
     def finished_pictures(self) -> int:
-        """How many pictures of the running task are done."""
+        """How many images of the running task are done."""
         comparison = self.comparison.report if self.comparison else None
         return {
             "smoke test": len(self.pictures),
@@ -102,7 +102,7 @@ PHASE_WORDS: dict[Phase, str] = {
     "loading": "the model is being loaded.",
     "ready": "it is ready.",
     "smoke test": "the smoke test is running.",
-    "generating": "pictures are being made.",
+    "generating": "images are being made.",
     "comparing": "a comparison is running.",
     "device check": "the device check is running.",
     "no model": "no model is loaded.",
@@ -140,4 +140,4 @@ def last_words(return_code: int, doing: Phase) -> str:
         why = f"it crashed ({signal.Signals(-return_code).name})."
     else:
         why = f"it ended with code {return_code}."
-    return f"The engine stopped{during}: {why} Finished pictures are saved; the log is logs/engine.log."
+    return f"The engine stopped{during}: {why} Finished images are saved; the log is logs/engine.log."

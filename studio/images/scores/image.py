@@ -1,6 +1,6 @@
 """Which colour a prompt asks of its subject: not the ground's, not the laces'.
 
-All scores of one picture.
+All scores of one image.
 """
 
 import re
@@ -120,15 +120,15 @@ MIN_SIDE = 16
 
 
 class PictureScores(Record):
-    """What was measured of a picture; docs/scores.md says how, and within which bounds it can be trusted.
+    """What was measured of an image; docs/scores.md says how, and within which bounds it can be trusted.
 
     Attributes:
         border: how white the ground is at the border.
         centring: where the subject stands; None where there is none, and `no_subject` says why.
-        subject_share: of the picture's pixels; None without a subject.
+        subject_share: of the image's pixels; None without a subject.
         colour: the subject's beside the prompt's; None where there is none, and `no_colour` says why.
-        sharpness: 0 to 1, to be compared between pictures of one size; None for one flat colour.
-        nearest: the nearest training picture; None where none were given.
+        sharpness: 0 to 1, to be compared between images of one size; None for one flat colour.
+        nearest: the nearest training image; None where none were given.
     """
 
     border: Border
@@ -144,11 +144,11 @@ class PictureScores(Record):
 def score_picture(
     picture_HWC: NDArray[np.uint8], *, prompt: str = "", nearest: NearestIndex | None = None
 ) -> PictureScores:
-    """Measure a uint8 RGB picture, at least 16 pixels high and wide.
+    """Measure a uint8 RGB image, at least 16 pixels high and wide.
 
     Args:
         prompt: what it was asked to show; its subject's colour word is compared, if it has one.
-        nearest: the training pictures, where memorising is to be seen.
+        nearest: the training images, where memorising is to be seen.
     """
     assert picture_HWC.dtype == np.uint8
     assert picture_HWC.ndim == 3
@@ -180,7 +180,7 @@ def _colour(working: WorkingPicture, subject: Subject, prompt: str) -> tuple[Col
 
 
 def summarise_scores(scores: Sequence[PictureScores]) -> ScoreSummary:
-    """Means, medians and counts; all zero and None of no pictures."""
+    """Means, medians and counts; all zero and None of no images."""
     places = [score.centring for score in scores if score.centring is not None]
     offsets = [place.offset for place in places]
     colours = [score.colour for score in scores if score.colour is not None]

@@ -1,9 +1,9 @@
-"""A picture in numbers that hardly change when it is saved anew, shifted or mirrored: its colours and its edges.
+"""An image in numbers that hardly change when it is saved anew, shifted or mirrored: its colours and its edges.
 
-Two views of each picture: the whole of it, and a square around the subject, so that a copy which only stands
+Two views of each image: the whole of it, and a square around the subject, so that a copy which only stands
 elsewhere is still a copy.
 
-How near a picture comes to the training pictures: an index of them, built once, with limits of its own.
+How near an image comes to the training images: an index of them, built once, with limits of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,32 +40,32 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class View:
-    """One view of a picture.
+    """One view of an image.
 
     Attributes:
         colour_YXC: (16, 16, 3) CIELAB, low-passed.
         edges_YXO: (8, 8, 6) how much of each direction (0 to π, no sign) each cell's edges have, square roots; of
-            length 1 over the picture, or less where it has hardly any edges.
+            length 1 over the image, or less where it has hardly any edges.
     """
 
     colour_YXC: Floats
     edges_YXO: Floats
 
     def mirrored(self) -> "View":
-        """The same of the picture seen in a mirror."""
+        """The same of the image seen in a mirror."""
         return View(self.colour_YXC[:, ::-1], self.edges_YXO[:, ::-1, ::-1])
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A picture's two views; `subject` is None where none can be told from the ground."""
+    """An image's two views; `subject` is None where none can be told from the ground."""
 
     whole: View
     subject: View | None
 
 
 def describe(working: WorkingPicture, subject: Subject) -> Descriptor:
-    """Look at a picture as a whole and around its subject."""
+    """Look at an image as a whole and around its subject."""
     around = None if subject.mask_HW is None else _view(_square_around(working.rgb_HWC, subject.mask_HW))
     whole = Image.fromarray(working.rgb_HWC).resize((_EDGE_SIDE, _EDGE_SIDE), Image.Resampling.BOX)
     return Descriptor(_view(whole), around)
@@ -93,7 +93,7 @@ def _edges(lightness_HW: Floats) -> Floats:
     for sector, share in ((lower, 1 - upper_share), (lower + 1, upper_share)):
         place = cell + sector.astype(np.intp) % ORIENTATIONS
         sums += np.bincount(place.ravel(), (length * share).ravel(), minlength=EDGES_LENGTH)
-    # And to the cells around, so that none jumps where a picture moves by a pixel.
+    # And to the cells around, so that none jumps where an image moves by a pixel.
     spread = ndimage.gaussian_filter(sums.reshape(CELLS, CELLS, ORIENTATIONS), (0.8, 0.8, 0), mode="nearest")
     roots = np.sqrt(spread)
     return np.asarray(roots / max(float(np.linalg.norm(roots)), _FLAT), np.float32)
@@ -102,7 +102,7 @@ def _edges(lightness_HW: Floats) -> Floats:
 def _square_around(rgb_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> Image.Image:
     """A square around the subject, placed and sized by its moments, which do not jump by whole pixels as a box does.
 
-    Beyond the picture its edge goes on.
+    Beyond the image its edge goes on.
     """
     rows, columns = np.nonzero(mask_HW)
     half = max(2.0, SUBJECT_REACH * float(max(rows.std(), columns.std())))
@@ -113,16 +113,16 @@ def _square_around(rgb_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> Im
 
 
 COPY_FLOOR, COPY_CEILING = 0.14, 0.25
-"""Copies that were saved anew, resized, blurred or mirrored stay under the first, most shifted ones too; two pictures
+"""Copies that were saved anew, resized, blurred or mirrored stay under the first, most shifted ones too; two images
 further apart than the second are not copies, whatever the dataset is like."""
 COPY_SHARE = 0.5
-"""Of the distance of which only one in ten training pictures is nearer to its neighbour."""
+"""Of the distance of which only one in ten training images is nearer to its neighbour."""
 CLOSE_PERCENTILE = 10
 CLOSE_FACTOR = 1.25
 NUM_CALIBRATION = 400
 _NUM_PAIRS = 4000
 _DEFAULT_SCALES = (25.0, 0.5)
-"""Distances of colours (ΔE) and edges of two unlike pictures, for an index of one, or of one picture many times."""
+"""Distances of colours (ΔE) and edges of two unlike images, for an index of one, or of one image many times."""
 _NUM_CANDIDATES = 8
 
 
@@ -134,11 +134,11 @@ class Unreadable(Record):
 
 
 class NearestPicture(Record):
-    """The training picture that is nearest to a picture.
+    """The training image that is nearest to an image.
 
     Attributes:
-        distance: 0 for the very same picture, about 1 for two pictures of the dataset taken at random.
-        path: of the training picture.
+        distance: 0 for the very same image, about 1 for two images of the dataset taken at random.
+        path: of the training image.
         mirrored: whether it is nearest as seen in a mirror.
         likeness: in words, by the dataset's own distances.
     """
@@ -151,7 +151,7 @@ class NearestPicture(Record):
 
 @dataclass(frozen=True)
 class _Index:
-    """One view of all pictures: (n, d), scaled so that two at random are about 1 apart; rows without one are inf."""
+    """One view of all images: (n, d), scaled so that two at random are about 1 apart; rows without one are inf."""
 
     rows_ND: Floats
     squares_N: Floats
@@ -164,19 +164,19 @@ class _Index:
         return np.sqrt(np.maximum(np.where(np.isfinite(squared_N), squared_N, np.inf), 0))
 
     def exact(self, query_D: Floats, index: int) -> float:
-        """The distance to one picture, without the rounding of the fast way."""
+        """The distance to one image, without the rounding of the fast way."""
         return float(np.sqrt(((self.rows_ND[index] - query_D) ** 2).sum()))
 
 
 @dataclass(frozen=True)
 class NearestIndex:
-    """The training pictures, to be searched.
+    """The training images, to be searched.
 
     Attributes:
         paths: of those that could be read.
         unreadable: the others.
-        copy_limit, close_limit: distances under which a picture is `as a copy` and `close`.
-        typical: the median distance of a training picture to the nearest other one; None for a single picture.
+        copy_limit, close_limit: distances under which an image is `as a copy` and `close`.
+        typical: the median distance of a training image to the nearest other one; None for a single image.
     """
 
     paths: tuple[Path, ...]
@@ -195,7 +195,7 @@ class NearestIndex:
         background: str = "#ffffff",
         on_picture: Callable[[int], None] = lambda number: None,
     ) -> "NearestIndex":
-        """Look at every picture once: about 25 ms each.
+        """Look at every image once: about 25 ms each.
 
         Args:
             background: `#rrggbb`, what transparency is laid on.
@@ -218,11 +218,11 @@ class NearestIndex:
             on_picture(number)
         if not read:
             reason = f" The first: {unreadable[0].name}. {unreadable[0].reason}" if unreadable else ""
-            raise DatasetError(f"There is no training picture to compare with.{reason}")
+            raise DatasetError(f"There is no training image to compare with.{reason}")
         return _index(tuple(read), tuple(unreadable), descriptors)
 
     def find(self, descriptor: Descriptor) -> NearestPicture:
-        """The nearest picture by whichever view comes nearer, mirrored or not."""
+        """The nearest image by whichever view comes nearer, mirrored or not."""
         distance, index, mirrored = _search(self._whole, self._subject, descriptor)
         likeness: Likeness = "of its own"
         if distance < self.copy_limit:
@@ -242,7 +242,7 @@ def _index(
 
 
 def _calibrate(whole: _Index, subject: _Index, descriptors: Sequence[Descriptor]) -> tuple[float, float, float | None]:
-    """The limits, by how near the training pictures come to each other (leave one out, 400 of them)."""
+    """The limits, by how near the training images come to each other (leave one out, 400 of them)."""
     if len(descriptors) < 2:
         return COPY_FLOOR, COPY_CEILING, None
     chosen = np.unique(np.linspace(0, len(descriptors) - 1, NUM_CALIBRATION).astype(int))
@@ -279,7 +279,7 @@ def _index_of(views: Sequence[View | None]) -> _Index:
 
 
 def _row(view: View, scales: tuple[float, float]) -> Floats:
-    """(d,): colours and edges, each counting half of the squared distance between two unlike pictures."""
+    """(d,): colours and edges, each counting half of the squared distance between two unlike images."""
     colour, edges = (1 / (scale * 2**0.5) for scale in scales)
     # The colour's is a root mean square over places, in ΔE; the edges' a plain length.
     places = (COLOUR_LENGTH / 3) ** 0.5
@@ -296,5 +296,5 @@ def _measure_scales(views: Sequence[View]) -> tuple[float, float]:
     edges = np.stack([view.edges_YXO.ravel() for view in views])
     colour = float(np.median([np.linalg.norm(colours[i] - colours[j]) for i, j in pairs])) / (COLOUR_LENGTH / 3) ** 0.5
     edge = float(np.median([np.linalg.norm(edges[i] - edges[j]) for i, j in pairs]))
-    # Pictures that are (nearly) all the same would make every other one endlessly far.
+    # Images that are (nearly) all the same would make every other one endlessly far.
     return max(colour, _DEFAULT_SCALES[0] / 10), max(edge, _DEFAULT_SCALES[1] / 10)

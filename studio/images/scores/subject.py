@@ -1,15 +1,15 @@
-"""How white a picture's border is.
+"""How white an image's border is.
 
-A model of a picture's ground, learned from where the ground is: how far is each pixel from it?
+A model of an image's ground, learned from where the ground is: how far is each pixel from it?
 
 Two views, and the kinder one counts: a few clusters of colours (planks, a horizon, grass), and one smooth surface of
-colour over the picture (light that falls off). Distances are Mahalanobis': in multiples of what the ground varies.
-A picture at the size at which it is looked at: 128 pixels on its shorter side, so that the size does not matter.
-How sharp a picture is: how much of its differences between neighbours a blur takes away.
+colour over the image (light that falls off). Distances are Mahalanobis': in multiples of what the ground varies.
+An image at the size at which it is looked at: 128 pixels on its shorter side, so that the size does not matter.
+How sharp an image is: how much of its differences between neighbours a blur takes away.
 
 After Crete, Dolmiere, Ladret, Nicolas, "The blur effect: perception and estimation with a new no-reference perceptual
 blur metric", SPIE 6492 (2007). What is blurred already loses little by another blur. Contrast cancels out, unlike in
-the variance of the Laplacian; the size does not: only pictures of one size can be compared.
+the variance of the Laplacian; the size does not: only images of one size can be compared.
 Which pixels are the subject, and how far from the middle it stands.
 """
 
@@ -31,7 +31,7 @@ WHITE_LEVEL = 245
 
 
 class Border(Record):
-    """The border of a picture, 4.7 % of its shorter side wide, at least a pixel.
+    """The border of an image, 4.7 % of its shorter side wide, at least a pixel.
 
     Attributes:
         whiteness: share of its pixels whose every channel is at least 245.
@@ -56,7 +56,7 @@ def border_mask(height: int, width: int) -> NDArray[np.bool_]:
 
 
 def measure_border(picture_HWC: NDArray[np.uint8]) -> Border:
-    """Look at the border of a uint8 RGB picture, at its full size."""
+    """Look at the border of a uint8 RGB image, at its full size."""
     height, width, _ = picture_HWC.shape
     edge = border_width(height, width)
     middle = picture_HWC[edge:-edge]
@@ -156,7 +156,7 @@ WORKING_SIDE = 128
 
 @dataclass(frozen=True)
 class WorkingPicture:
-    """A picture made small; one that is smaller stays as it is.
+    """An image made small; one that is smaller stays as it is.
 
     Attributes:
         rgb_HWC: uint8.
@@ -168,7 +168,7 @@ class WorkingPicture:
 
 
 def make_working(picture_HWC: NDArray[np.uint8]) -> WorkingPicture:
-    """Average a uint8 RGB picture down."""
+    """Average a uint8 RGB image down."""
     height, width, _ = picture_HWC.shape
     scale = WORKING_SIDE / min(height, width)
     if scale < 1:
@@ -179,14 +179,14 @@ def make_working(picture_HWC: NDArray[np.uint8]) -> WorkingPicture:
 
 BLUR_PIXELS = 9
 MIN_DIFFERENCE = 0.05
-"""Mean difference of neighbours, of 255, under which a picture has nothing that could be sharp."""
+"""Mean difference of neighbours, of 255, under which an image has nothing that could be sharp."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def measure_sharpness(picture_HWC: NDArray[np.uint8]) -> float | None:
-    """From 0, blurred beyond recognition, to 1; the worse of both directions. None for a picture of one flat colour.
+    """From 0, blurred beyond recognition, to 1; the worse of both directions. None for an image of one flat colour.
 
-    The picture is uint8 RGB and at least 16 pixels high and wide. Noise counts as sharp.
+    The image is uint8 RGB and at least 16 pixels high and wide. Noise counts as sharp.
     """
     luma_HW = picture_HWC.astype(np.float32) @ _LUMA
     directions = [share for grey in (luma_HW, luma_HW.T) if (share := _share_lost(grey)) is not None]
@@ -228,7 +228,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Subject:
-    """The subject in a working picture.
+    """The subject in a working image.
 
     Attributes:
         mask_HW: its pixels, holes filled; None where it cannot be told from the ground.
@@ -242,7 +242,7 @@ class Subject:
 
 
 class Centring(Record):
-    """Where the subject's centroid is from the picture's middle, as shares of the shorter side.
+    """Where the subject's centroid is from the image's middle, as shares of the shorter side.
 
     Attributes:
         dx, dy: to the right and downwards.
@@ -318,5 +318,5 @@ def _why_none(mask_HW: Mask, border_HW: Mask) -> str:
     if share < MIN_SUBJECT_SHARE:
         return "No subject stands out from the ground: there is none, or it has the ground's own colours."
     if share > MAX_SUBJECT_SHARE or float(mask_HW[border_HW].mean()) > MAX_BORDER_SHARE:
-        return "No ground can be seen at the border: the subject fills the picture, or the ground is too restless."
+        return "No ground can be seen at the border: the subject fills the image, or the ground is too restless."
     return ""

@@ -1,6 +1,6 @@
-"""The scores of many pictures in a few numbers and sentences. Light: the page reads them.
+"""The scores of many images in a few numbers and sentences. Light: the page reads them.
 
-From the scores of single pictures to those of a set.
+From the scores of single images to those of a set.
 """
 
 from collections.abc import Iterable
@@ -28,16 +28,16 @@ class Spread(Record):
 
 
 class ScoreSummary(Record):
-    """The scores of a set of pictures.
+    """The scores of a set of images.
 
     Attributes:
-        whiteness: share of white border pixels; `num_white` pictures have at least 0.95.
+        whiteness: share of white border pixels; `num_white` images have at least 0.95.
         offset: of the subject's centroid, as a share of the shorter side; `num_centred` have at most 0.1,
             of the centroid or of the bounding box.
         num_without_subject: where no subject can be told from the ground.
         colour_difference: CIEDE2000 (2:1:1) to the word; `num_named_right` subjects are nearest to the asked word.
         sharpness: 0 to 1.
-        nearest: distance to the nearest training picture; how many are `as a copy` and `close`.
+        nearest: distance to the nearest training image; how many are `as a copy` and `close`.
     """
 
     num_pictures: int
@@ -60,20 +60,20 @@ class ScoreSummary(Record):
 
     @property
     def copies(self) -> float | None:
-        """The share of pictures that are as a copy of a training picture; None where that was not looked for."""
+        """The share of images that are as a copy of a training image; None where that was not looked for."""
         return None if self.nearest is None else self.num_copies / self.nearest.count
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """What was found, a sentence for each score."""
         if not self.num_pictures:
-            return ("There is no picture to score.",)
+            return ("There is no image to score.",)
         return tuple(filter(None, (self._of_ground(), *self._of_place(), self._of_colour(), *self._of_rest())))
 
     def _of_ground(self) -> str:
         assert self.whiteness is not None
         return (
-            f"White grounds: {self.num_white:,} of {counted(self.num_pictures, 'picture')}; "
+            f"White backgrounds: {self.num_white:,} of {counted(self.num_pictures, 'picture')}; "
             f"{self.whiteness.mean:.0%} of the border is white on average."
         )
 
@@ -99,7 +99,7 @@ class ScoreSummary(Record):
             yield f"Sharpness: {self.sharpness.median:.2f} (median)."
         if self.nearest is not None:
             yield (
-                f"Training pictures: {self.num_copies:,} as a copy, {self.num_close:,} close, "
+                f"Training images: {self.num_copies:,} as a copy, {self.num_close:,} close, "
                 f"{self.nearest.count - self.num_copies - self.num_close:,} of their own; the median distance is "
-                f"{self.nearest.median:.2f} (0 is a copy, 1 are two pictures at random)."
+                f"{self.nearest.median:.2f} (0 is a copy, 1 are two images at random)."
             )

@@ -1,4 +1,4 @@
-"""The sections of a training's report that are seen: curves, and validation pictures by step."""
+"""The sections of a training's report that are seen: curves, and validation images by step."""
 
 import math
 import statistics
@@ -51,7 +51,7 @@ def _step_charts(facts: RunFacts) -> list[Chart]:
         losses = _dotted(facts.steps, "loss", [event.loss for event in facts.steps])
         charts.append(_noted(Chart("Training loss", "step", "loss", (*losses, *fixed))))
     if looks:
-        note = "The same pictures, timesteps and noise at each look: small changes count."
+        note = "The same images, timesteps and noise at each look: small changes count."
         charts.append(Chart("Loss of fixed pictures", "step", "loss", fixed, note))
     if facts.steps:
         steps = [event.step for event in facts.steps]
@@ -125,7 +125,7 @@ def _numbers(steps: Sequence[StepEvent]) -> tuple[tuple[str, ...], ...]:
 
 
 def pictures_section(facts: RunFacts) -> Section:
-    """The base's picture and the LoRA's of each prompt, one column a step."""
+    """The base's image and the LoRA's of each prompt, one column a step."""
     reported = by_step(facts.reported(SampleEvent))
     title = "Validation pictures"
     if not reported:
@@ -135,7 +135,7 @@ def pictures_section(facts: RunFacts) -> Section:
     parts: list[Part] = [Pictures(tuple(f"Step {event.step:,}" for event in shown), groups)]
     if len(shown) < len(reported):
         left_out = (
-            f"{len(shown)} of {len(reported):,} steps with pictures are shown, evenly; all are in the folder samples."
+            f"{len(shown)} of {len(reported):,} steps with images are shown, evenly; all are in the folder samples."
         )
         parts.insert(0, Words(left_out))
     files = tuple((f"{event.step:,}", event.lora) for event in reported if event.lora)

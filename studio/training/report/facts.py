@@ -200,7 +200,7 @@ def _plan(run: RunFolder, missing: list[str]) -> TrainingPlan | None:
 
 def _snapshot(run: RunFolder, missing: list[str]) -> Snapshot | None:
     if not run.dataset.is_file():
-        missing.append("dataset.jsonl is not there: which pictures are trained on is not known.")
+        missing.append("dataset.jsonl is not there: which images are trained on is not known.")
         return None
     try:
         return read_snapshot(run.dataset)

@@ -1,6 +1,6 @@
 """The style of a training's report: light and dark, wide and narrow. All text has at least 4.5 : 1 on its ground.
 
-A training's report as one HTML file: its style and curves inside it, pictures beside it, no script.
+A training's report as one HTML file: its style and curves inside it, images beside it, no script.
 
 Captions, prompts and messages are strangers' text: every text goes through `_text`.
 """
@@ -125,7 +125,7 @@ ul { margin: 0 0 12px; padding-left: 20px; }
 }
 """
 
-# Nothing from elsewhere is asked for, even where something were smuggled in: pictures beside the file or inside it.
+# Nothing from elsewhere is asked for, even where something were smuggled in: images beside the file or inside it.
 _POLICY = (
     "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
@@ -226,7 +226,7 @@ def _pictures(pictures: Pictures) -> str:
         f'<table class="pictures{many}"><caption>The same prompts and seeds at every step</caption>'
         f"<thead><tr><td></td>{head}</tr></thead>{groups}</table>"
     )
-    return _frame(table, "Validation pictures by step")
+    return _frame(table, "Validation images by step")
 
 
 def _group(group: PictureGroup, num_columns: int) -> str:
@@ -239,7 +239,7 @@ def _group(group: PictureGroup, num_columns: int) -> str:
 
 
 def _joined(cells: tuple[Picture | None, ...]) -> list[tuple[Picture, int]]:
-    """Each picture with the number of columns for which it stands."""
+    """Each image with the number of columns for which it stands."""
     joined: list[tuple[Picture, int]] = []
     for cell in cells:
         if cell is None and joined:

@@ -1,4 +1,4 @@
-"""A training's report as Markdown: the same parts as the page's, curves as tables, pictures by their path."""
+"""A training's report as Markdown: the same parts as the page's, curves as tables, images by their path."""
 
 import re
 from urllib.parse import quote

@@ -8,7 +8,7 @@ from studio.jobs.folder import RunState
 from studio.training.events import FinishedEvent, HeldOutEvent, ProposalEvent
 from studio.training.report.facts import RunFacts
 
-NO_CHANGE = 0.005  # pictures, timesteps and noise are fixed, so that half a percent is more than chance
+NO_CHANGE = 0.005  # images, timesteps and noise are fixed, so that half a percent is more than chance
 
 _BEGINNINGS: dict[RunState, str] = {
     "finished": "Finished",
@@ -74,25 +74,25 @@ def loss_sentences(facts: RunFacts) -> tuple[str, ...]:
     """How held-out and trained loss changed, what that means, and whether an earlier step was better."""
     looks = facts.held_out
     if not looks:
-        return ("The loss of fixed pictures was not measured: whether the run learned is not known.",)
+        return ("The loss of fixed images was not measured: whether the run learned is not known.",)
     if len(looks) == 1:
-        return (f"The loss of fixed pictures was measured once, at step {looks[0].step:,}: a change needs two looks.",)
+        return (f"The loss of fixed images was measured once, at step {looks[0].step:,}: a change needs two looks.",)
     trained, held_out = trained_change(looks), held_out_change(looks)
     between = f"From step {looks[0].step:,} to step {looks[-1].step:,}"
     if held_out is None:
-        measured = f"{between} the loss of trained pictures went {trained.words}; nothing was held out."
+        measured = f"{between} the loss of trained images went {trained.words}; nothing was held out."
         return (f"{measured} {_meaning_without(trained)}",)
-    measured = f"{between} the loss of held-out pictures went {held_out.words}, that of trained ones {trained.words}."
+    measured = f"{between} the loss of held-out images went {held_out.words}, that of trained ones {trained.words}."
     return (measured, _meaning(held_out, trained), *_better_before(facts))
 
 
 def trained_change(looks: list[HeldOutEvent]) -> LossChange:
-    """Of pictures that are trained on."""
+    """Of images that are trained on."""
     return LossChange(looks[0].trained_loss, looks[-1].trained_loss)
 
 
 def held_out_change(looks: list[HeldOutEvent]) -> LossChange | None:
-    """Of pictures that are kept out; None where none were."""
+    """Of images that are kept out; None where none were."""
     values = [look.held_out_loss for look in looks if look.held_out_loss is not None]
     return LossChange(values[0], values[-1]) if len(values) > 1 else None
 
@@ -103,10 +103,10 @@ def _meaning(held_out: LossChange, trained: LossChange) -> str:
     if held_out.rose and trained.rose:
         return "Both got worse: the run forgets more than it learns. Try a lower learning rate."
     if held_out.fell and trained.fell:
-        return "Both got better: what was learned holds for pictures that were never seen."
+        return "Both got better: what was learned holds for images that were never seen."
     if trained.fell:
         worse = " and new ones got worse" if held_out.rose else ""
-        advice = "Fewer steps, a lower rank or more pictures help."
+        advice = "Fewer steps, a lower rank or more images help."
         return f"Only the trained ones got better{worse}: it is memorising. {advice}"
     if held_out.fell:
         return "Only the held-out ones got better, which is unusual: they may be easier than the trained ones."
@@ -119,7 +119,7 @@ def _meaning_without(trained: LossChange) -> str:
     if trained.rose:
         return "It got worse: try a lower learning rate."
     if trained.fell:
-        return "It got better; whether pictures that were never seen did too is not known."
+        return "It got better; whether images that were never seen did too is not known."
     return "It did not change by more than 0.5 %: so far nothing was learned."
 
 

@@ -7,7 +7,7 @@ from studio.training.curves import Chart
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture by its path below the run's folder; `file` is "" where it is not there, and `words` say why.
+    """An image by its path below the run's folder; `file` is "" where it is not there, and `words` say why.
 
     `inside` is a URL that holds its content, for a report that is not beside it.
     """
@@ -19,7 +19,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PictureGroup:
-    """The pictures of one prompt: rows by their name, one picture a column. None: as in the column before."""
+    """The images of one prompt: rows by their name, one image a column. None: as in the column before."""
 
     prompt: str
     rows: tuple[tuple[str, tuple[Picture | None, ...]], ...]
@@ -64,7 +64,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Validation pictures by step."""
+    """Validation images by step."""
 
     columns: tuple[str, ...]
     groups: tuple[PictureGroup, ...]

@@ -75,7 +75,7 @@ def _default_words(name: str) -> str:
 
 
 def dataset_section(facts: RunFacts) -> Section:
-    """Which pictures, in which sizes, with which captions."""
+    """Which images, in which sizes, with which captions."""
     if facts.snapshot is None:
         return Section("Dataset", (Words("Its snapshot is missing."),))
     parts: list[Part] = [_dataset_table("The dataset", facts.snapshot)]
@@ -105,7 +105,7 @@ def _dataset_table(caption: str, snapshot: Snapshot) -> Table:
             ("Pictures", f"{len(entries):,}"),
             ("Shown in an epoch, with repeats", f"{sum(entry.repeats for entry in entries):,}"),
             ("Different captions", f"{len(captions):,}"),
-            ("Pictures without a caption", f"{sum(not entry.caption for entry in entries):,}"),
+            ("Images without a caption", f"{sum(not entry.caption for entry in entries):,}"),
             ("Source", header.recipe.source),
             ("Layout", LAYOUT_TITLES[layout] if layout else "recognised from what lies there"),
             ("Bytes of all pictures", size_words(sum(entry.num_bytes for entry in entries))),
@@ -131,7 +131,7 @@ def _buckets_table(facts: RunFacts, snapshot: Snapshot) -> Table:
         numbers.append(len(snapshot.entries) - sum(numbers))
         rows.append((f"{len(found) - len(most):,} other sizes", f"{numbers[-1]:,}"))
     shares = tuple(number / max(numbers) for number in numbers)
-    return Table("Sizes at which pictures are trained on", ("Size", "Pictures"), tuple(rows), shares=shares)
+    return Table("Sizes at which images are trained on", ("Size", "Pictures"), tuple(rows), shares=shares)
 
 
 def spread(number: int, most: int) -> list[int]:
@@ -230,7 +230,7 @@ def cost_section(facts: RunFacts) -> Section:
         ("A step, median", duration_of_step(median)),
         ("A step, slowest", duration_of_step(max(seconds, default=None))),
         ("All steps that count", duration(sum(seconds))),
-        ("Pictures learned in a second", _speed(facts)),
+        ("Images learned in a second", _speed(facts)),
         ("Validation pictures", duration(sum(event.seconds for event in facts.reported(SampleEvent)))),
         ("Checkpoints", duration(sum(event.seconds for event in facts.reported(CheckpointEvent)))),
     ]
@@ -278,7 +278,7 @@ def command_section(facts: RunFacts) -> Section:
     """The line that begins the same run again."""
     if facts.settings is None:
         return Section("Do it again", (Words("The settings are missing."),))
-    sentence = "The same pictures, settings and versions on the same device give the same run."
+    sentence = "The same images, settings and versions on the same device give the same run."
     if any(PROMPT_SEPARATOR.strip() in prompt for prompt in facts.settings.validation_prompts):
         sentence += " A prompt has a | in it, which parts prompts here: duplicate the run to keep that prompt whole."
     return Section("Do it again", (Words(sentence), Command(repeat_command(facts.settings))))
@@ -302,7 +302,7 @@ def _typed(value: object) -> str:
 
 
 def held_out_rows(looks: Sequence[HeldOutEvent], most: int) -> tuple[tuple[str, ...], ...]:
-    """Losses of fixed pictures by step, evenly thinned."""
+    """Losses of fixed images by step, evenly thinned."""
     rows = []
     for index in spread(len(looks), most):
         look = looks[index]

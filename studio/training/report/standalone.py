@@ -1,4 +1,4 @@
-"""A run's report whole in one HTML file, its pictures inside it and smaller: to be saved, or mailed."""
+"""A run's report whole in one HTML file, its images inside it and smaller: to be saved, or mailed."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ def standalone_html(run: RunFolder) -> str:
 
 
 def with_pictures_inside(report: Report, encode: Callable[[str], str]) -> Report:
-    """The same report with every picture's content; `encode` gives the URL that holds it, "" where it cannot."""
+    """The same report with every image's content; `encode` gives the URL that holds it, "" where it cannot."""
     sections = (
         replace(section, parts=tuple(_part(part, encode) for part in section.parts)) for section in report.sections
     )

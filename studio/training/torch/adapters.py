@@ -207,7 +207,7 @@ class Adapters:
 
     @contextmanager
     def taken_out(self) -> Iterator[None]:
-        """The model as it was before, during the `with` block: PipelineManager makes pictures with it."""
+        """The model as it was before, during the `with` block: PipelineManager makes images with it."""
         for place in self._places:
             setattr(place.parent, place.name, place.base)
         try:

@@ -156,10 +156,10 @@ def _metadata_of(prepared: Prepared, reported: list[AnyEvent]) -> Callable[[int]
 def _make_validation(
     run: RunFolder, prepared: Prepared, patience: Patience, reported: list[AnyEvent]
 ) -> ValidationPictures:
-    """What makes and scores pictures, with what was told before a resume."""
+    """What makes and scores images, with what was told before a resume."""
     reporter = patience.reporter
 
-    def to_end() -> bool:  # neither a signal nor the page's Stop waits for pictures
+    def to_end() -> bool:  # neither a signal nor the page's Stop waits for images
         return patience.stop_signal() or bool(pending_requests(run) & {"stop", "pause"})
 
     sampler = Sampler(

@@ -1,6 +1,6 @@
 """From the number of a batch to the tensors of its step.
 
-Shapes: B pictures, C latent channels, H and W an eighth of the picture's, N = 77 tokens, D embedding width.
+Shapes: B images, C latent channels, H and W an eighth of the image's, N = 77 tokens, D embedding width.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ class TrainingBatch:
     """What one pass needs, on the device.
 
     Attributes:
-        keys: the pictures, for messages.
+        keys: the images, for messages.
         text_BND: embeddings, or (B, N) token ids where the text encoder learns.
-        weights_B: of each picture's loss.
-        mask_B1HW: of each latent's loss; None where no picture has a mask.
+        weights_B: of each image's loss.
+        mask_B1HW: of each latent's loss; None where no image has a mask.
     """
 
     keys: tuple[str, ...]

@@ -1,10 +1,10 @@
-"""From a picture file to the pixels that the VAE reads: verified, cropped, scaled, mirrored.
+"""From an image file to the pixels that the VAE reads: verified, cropped, scaled, mirrored.
 
 Latents and text embeddings, computed once and kept on the disk by content: another run finds them again.
 
 Each is a small .npy file, read through memory mapping, named by the sha256 of everything that it depends on, the kind
 of device and torch's version included: each rounds in its own way. Shapes: C latent channels, H and W an eighth of the
-picture's, N = 77 tokens, D embedding width.
+image's, N = 77 tokens, D embedding width.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from studio.training.torch.data import Box, TrainingItem
 
 
 def read_item(item: TrainingItem) -> Image.Image:
-    """The whole picture, upright RGB, from the very bytes that the snapshot knows.
+    """The whole image, upright RGB, from the very bytes that the snapshot knows.
 
     Raises:
         TrainingError: where the file changed since, or cannot be read.
@@ -57,7 +57,7 @@ def crop_to_pixels(image: Image.Image, crop: Box, bucket: Bucket, *, flip: bool)
 def mask_weights(
     mask: Path, item: TrainingItem, crop: Box, *, flip: bool, vae_scale: int, unmasked_weight: float
 ) -> torch.Tensor:
-    """(1, height / scale, width / scale) in [unmasked_weight, 1]: each latent's share of white, cut as the picture is.
+    """(1, height / scale, width / scale) in [unmasked_weight, 1]: each latent's share of white, cut as the image is.
 
     Raises:
         TrainingError: where the mask cannot be read.
@@ -99,14 +99,14 @@ def fingerprint_of(module: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way in which a picture is seen: which crop, mirrored or not."""
+    """One way in which an image is seen: which crop, mirrored or not."""
 
     crop: Box
     flip: bool
 
 
 def variants_of(item: TrainingItem, *, horizontal_flip: bool) -> tuple[Variant, ...]:
-    """Every way in which training may see the picture."""
+    """Every way in which training may see the image."""
     flips = (False, True) if horizontal_flip else (False,)
     return tuple(Variant(crop, flip) for crop in item.crops for flip in flips)
 
@@ -132,7 +132,7 @@ class LatentCache:
         ]
 
     def encode(self, item: TrainingItem, components: Components, *, horizontal_flip: bool) -> None:
-        """Encode every variant of a picture, one by one: in a batch the last bits would depend on the neighbours.
+        """Encode every variant of an image, one by one: in a batch the last bits would depend on the neighbours.
 
         Raises:
             TrainingError: where the file changed, cannot be read, or its latents are not finite.
@@ -153,7 +153,7 @@ class LatentCache:
             if not bool(torch.isfinite(moments_2CHW).all()):
                 raise TrainingError(
                     f"The VAE gives NaN or infinite latents for {item.key}, so it cannot be trained on. Exclude it; if "
-                    "it is so for every picture, the model's VAE is damaged or not in float32."
+                    "it is so for every image, the model's VAE is damaged or not in float32."
                 )
             _write(file, moments_2CHW.numpy())
 

@@ -1,9 +1,9 @@
-"""Which pictures stand in batch m, and what is drawn for each: pure functions of the seed and of m.
+"""Which images stand in batch m, and what is drawn for each: pure functions of the seed and of m.
 
 Nothing here keeps a state that a kill could lose, and nothing depends on how many processes share the work: process r
 of P takes batches r, r + P, … of each optimizer step.
 
-What is trained on, picture by picture: its size, its crops, its caption, its weight; and what is held out.
+What is trained on, image by image: its size, its crops, its caption, its weight; and what is held out.
 """
 
 import hashlib
@@ -22,23 +22,23 @@ from studio.training.settings import TrainingSettings
 
 CROP_VARIANTS = 4  # places of a random crop; each is encoded once, so that latents can still be cached
 MASK_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-Box = tuple[int, int, int, int]  # left, top, right, bottom in the upright picture's pixels
+Box = tuple[int, int, int, int]  # left, top, right, bottom in the upright image's pixels
 
 
 @dataclass(frozen=True)
 class TrainingItem:
-    """A picture as training sees it.
+    """An image as training sees it.
 
     Attributes:
         key, path, sha256: of the file.
-        width, height: of the upright picture, in pixels.
+        width, height: of the upright image, in pixels.
         caption: with the trigger word.
         bucket: the size in pixels to which each crop is scaled.
         crops: one, or with random crops a few.
         repeats: how often an epoch shows it.
-        weight: of its loss; another one for regularisation pictures.
+        weight: of its loss; another one for regularisation images.
         is_prior: it is one of those.
-        mask: a grey picture; None where the whole picture is learned.
+        mask: a grey image; None where the whole image is learned.
         background: what transparency is laid on.
     """
 
@@ -76,7 +76,7 @@ def make_training_set(
     """Choose crops, masks and what is held out. The same snapshot and settings give the same set.
 
     Raises:
-        TrainingError: where the mask folder is none, or no picture would be left.
+        TrainingError: where the mask folder is none, or no image would be left.
     """
     background = snapshot.header.recipe.background
     masks = _masks(settings.mask_folder)
@@ -87,7 +87,7 @@ def make_training_set(
     held_out = _held_out(items, settings)
     out = {item.sha256 for item in held_out}
     kept = [item for item in items if item.sha256 not in out]
-    notes = [f"{len(kept):,} pictures are trained on, {len(held_out):,} are held out."]
+    notes = [f"{len(kept):,} images are trained on, {len(held_out):,} are held out."]
     if masks:
         lacking = sum(item.mask is None for item in kept)
         notes.append(f"{len(kept) - lacking:,} have a mask; {lacking:,} have none and are learned whole.")
@@ -96,7 +96,7 @@ def make_training_set(
         kept += mixed_in
         unused = len(prior.entries) - len(mixed_in)
         rest = f" {unused:,} more are not used: one is shown for each of ours." if unused else ""
-        notes.append(f"{len(mixed_in):,} regularisation pictures are mixed in, each with its weight.{rest}")
+        notes.append(f"{len(mixed_in):,} regularisation images are mixed in, each with its weight.{rest}")
     return TrainingSet(tuple(kept), held_out, tuple(notes))
 
 
@@ -123,7 +123,7 @@ def _item(
 
 
 def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:
-    """A few places for a crop of the centre crop's size, drawn from the picture's own bytes."""
+    """A few places for a crop of the centre crop's size, drawn from the image's own bytes."""
     left, top, right, bottom = centre
     width, height = right - left, bottom - top
     rng = random.Random(f"crop {entry.sha256}")
@@ -135,7 +135,7 @@ def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:
 
 
 def _held_out(items: Sequence[TrainingItem], settings: TrainingSettings) -> tuple[TrainingItem, ...]:
-    """Chosen by the hash of their bytes, so that adding a few pictures to a dataset moves few others."""
+    """Chosen by the hash of their bytes, so that adding a few images to a dataset moves few others."""
     number = round(len(items) * settings.held_out_percent / 100)
     if settings.held_out_percent > 0 and len(items) >= 10:
         number = max(1, number)
@@ -144,7 +144,7 @@ def _held_out(items: Sequence[TrainingItem], settings: TrainingSettings) -> tupl
         return ()
     order = sorted(items, key=lambda item: hashlib.sha256(f"held out {item.sha256}".encode()).digest())
     chosen = {item.sha256 for item in order[:number]}
-    # Copies of one picture stay on one side: a held-out picture that is trained on under another name says nothing.
+    # Copies of one image stay on one side: a held-out image that is trained on under another name says nothing.
     held_out = tuple(item for item in items if item.sha256 in chosen)
     return held_out if len(held_out) < len(items) else ()
 
@@ -167,15 +167,15 @@ def _prior_items(
 
 
 def _masks(folder: str) -> dict[str, Path]:
-    """Masks by the key of their picture, without ending."""
+    """Masks by the key of their image, without ending."""
     if not folder:
         return {}
     root = typed_path(folder)
     if not root.is_dir():
-        raise TrainingError(f"mask_folder must be a folder, got {folder!r}. Leave it empty to learn whole pictures.")
+        raise TrainingError(f"mask_folder must be a folder, got {folder!r}. Leave it empty to learn whole images.")
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in MASK_ENDINGS and path.is_file())
     if not found:
-        raise TrainingError(f"mask_folder {folder} holds no picture ({', '.join(MASK_ENDINGS)}).")
+        raise TrainingError(f"mask_folder {folder} holds no image ({', '.join(MASK_ENDINGS)}).")
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
 
 
@@ -192,10 +192,10 @@ def seed_of(*parts: object) -> int:
 
 @dataclass
 class BatchOrder:
-    """The endless sequence of batches. All pictures of a batch have one size.
+    """The endless sequence of batches. All images of a batch have one size.
 
-    In each epoch every bucket's pictures are shuffled; what does not fill a batch is carried into the next epoch, so
-    that every batch is full and every picture is seen as often as any other.
+    In each epoch every bucket's images are shuffled; what does not fill a batch is carried into the next epoch, so
+    that every batch is full and every image is seen as often as any other.
     """
 
     items: Sequence[TrainingItem]
@@ -206,7 +206,7 @@ class BatchOrder:
     _epoch: int = 0
 
     def batch(self, number: int) -> tuple[int, ...]:
-        """The indices of the pictures of batch `number`, from 0."""
+        """The indices of the images of batch `number`, from 0."""
         while number >= len(self._batches):
             self._add_epoch()
         return self._batches[number]
@@ -230,7 +230,7 @@ class BatchOrder:
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance decides for one picture of one batch. Everything is drawn, used or not: so an option that is
+    """What chance decides for one image of one batch. Everything is drawn, used or not: so an option that is
     switched on does not move what others draw.
 
     Attributes:
@@ -253,7 +253,7 @@ class Draw:
 
 
 def draw(seed: int, batch: int, slot: int, *, shape_CHW: Sequence[int], num_train_timesteps: int) -> Draw:
-    """Draw for picture `slot` of batch `batch`; on the CPU, so that every machine draws the same."""
+    """Draw for image `slot` of batch `batch`; on the CPU, so that every machine draws the same."""
     own_seed = seed_of("draw", seed, batch, slot)
     generator = torch.Generator().manual_seed(own_seed)
     flip, crop, drop_caption = torch.rand(3, generator=generator).tolist()

@@ -1,6 +1,6 @@
 """What a LoRA's file tells of its training, in the words that A1111, kohya's tools and Civitai read.
 
-What comes out of a run: two files, each read back and compared, by layer and by picture. No check withholds them.
+What comes out of a run: two files, each read back and compared, by layer and by image. No check withholds them.
 """
 
 import base64
@@ -119,7 +119,7 @@ def _modelspec(
 
 
 def with_thumbnail(metadata: Mapping[str, str], picture: Path | None) -> dict[str, str]:
-    """The same with a small picture of what was learned, where there is one.
+    """The same with a small image of what was learned, where there is one.
 
     Raises:
         PictureFileError: where it cannot be read.
@@ -151,7 +151,7 @@ def _tags(data: TrainingSet) -> dict[str, int]:
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"  # no LoRA may be called so: `studio.cli.train`
 # Rounding to the stored format, relative to the largest change of a weight.
 LIMITS: Mapping[torch.dtype, float] = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
-# How far a picture's latents may be from those of the weights in memory, in their own deviations: the sum of such
+# How far an image's latents may be from those of the weights in memory, in their own deviations: the sum of such
 # roundings over a few steps.
 LATENTS_LIMITS: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 2e-1}
 
@@ -191,7 +191,7 @@ def finish(
 
     Args:
         last_picture: what the file shows as its thumbnail.
-        in_memory: gives the latents of the check's picture with the layers that learned; None with EMA, where those
+        in_memory: gives the latents of the check's image with the layers that learned; None with EMA, where those
             are not what is saved.
 
     Raises:

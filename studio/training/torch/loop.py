@@ -31,7 +31,7 @@ from studio.training.torch.validation import ValidationPictures
 ExitOutcome = Literal["finished", "stopped", "paused"]
 EFFECT_STEPS = 50
 DIVERGED = 2.0  # times the loss at the beginning
-NO_EFFECT = 1e-6  # of the weights' length: below it a picture does not change
+NO_EFFECT = 1e-6  # of the weights' length: below it an image does not change
 
 
 @dataclass
@@ -39,7 +39,7 @@ class TrainingLoop:
     """All that a step needs, built by `studio.training.torch.run`.
 
     `model` is the denoiser as accelerate wrapped it: in DistributedDataParallel where there are several processes.
-    Only the first process has a teller, validation pictures and patience, and only it writes.
+    Only the first process has a teller, validation images and patience, and only it writes.
     """
 
     run: RunFolder
@@ -69,7 +69,7 @@ class TrainingLoop:
     def train(self) -> ExitOutcome:
         """Go on from `position` until the last step, or until a stop or a pause is asked for; then save.
 
-        A stop while the last pictures are being made is one too: they are made when the run is resumed.
+        A stop while the last images are being made is one too: they are made when the run is resumed.
 
         Raises:
             TrainingError: where a loss or a gradient is not finite; the state before that step is saved.
@@ -155,7 +155,7 @@ class TrainingLoop:
         """The mean loss of all processes.
 
         Raises:
-            TrainingError: where it or the gradient is not finite: it names step, timesteps and pictures.
+            TrainingError: where it or the gradient is not finite: it names step, timesteps and images.
         """
         means = torch.stack([losses.mean() for _, losses in seen]).float()
         loss = float(self.processes.all_of(means).mean())
@@ -174,8 +174,8 @@ class TrainingLoop:
         self.save()
         raise TrainingError(
             f"{what} of step {self.position.step + 1:,} is not finite (loss {loss:g}, gradient {norm:g}), so nothing "
-            f"of it was learned. The state after step {self.position.step:,} is saved. Pictures of the step: "
-            f"{'; '.join(names[:16])}. Lower the learning rate; if one picture is always among them, exclude it."
+            f"of it was learned. The state after step {self.position.step:,} is saved. Images of the step: "
+            f"{'; '.join(names[:16])}. Lower the learning rate; if one image is always among them, exclude it."
         )
 
     # What is due between steps
@@ -183,7 +183,7 @@ class TrainingLoop:
     def _due_now(self, *, first: bool = False) -> None:
         """What belongs to this step. `first`: the run begins here, or goes on from here.
 
-        The base's pictures are those of step 0, but are made after the first step: whether it learns at all is seen
+        The base's images are those of step 0, but are made after the first step: whether it learns at all is seen
         sooner, and they are the same then.
         """
         step, settings = self.position.step, self.settings
@@ -224,7 +224,7 @@ class TrainingLoop:
         elif trained_loss > DIVERGED * self.first_trained_loss and not self.told_worse and self.reporter is not None:
             self.told_worse = True
             self.reporter.problem(
-                f"At step {self.position.step:,} the loss of fixed pictures is {trained_loss:.3g}, where it was "
+                f"At step {self.position.step:,} the loss of fixed images is {trained_loss:.3g}, where it was "
                 f"{self.first_trained_loss:.3g} before the first step: it unlearns. Lower the learning rate, or alpha."
             )
 
@@ -293,7 +293,7 @@ class TrainingLoop:
             self.save()
         if "sample" in asked:
             if self.reporter is not None and self.validation is None:
-                self.reporter.problem("No pictures are made: num_validation_images is 0, or no picture has a caption.")
+                self.reporter.problem("No images are made: num_validation_images is 0, or no image has a caption.")
             self._sample(self.position.step)
         if "stop" in asked:
             return "stopped"

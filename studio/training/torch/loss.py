@@ -1,11 +1,11 @@
-"""The loss of a batch: squared error of what the U-Net predicts, weighted by timestep, picture and mask.
+"""The loss of a batch: squared error of what the U-Net predicts, weighted by timestep, image and mask.
 
-Shapes: B pictures, C latent channels, H and W an eighth of the picture's.
+Shapes: B images, C latent channels, H and W an eighth of the image's.
 
-Loss that can be compared from step to step: the same pictures, timesteps and noise every time.
+Loss that can be compared from step to step: the same images, timesteps and noise every time.
 
 A training step's loss jumps with its timesteps; these are fixed, one from the middle of each stratum of the schedule.
-On pictures that are kept out of training it tells whether others get better too; on pictures that are trained on, how
+On images that are kept out of training it tells whether others get better too; on images that are trained on, how
 much is only remembered.
 """
 
@@ -61,7 +61,7 @@ def snr_weights(noise_scheduler: DDPMScheduler, timesteps_B: torch.Tensor, gamma
 def losses_of(
     prediction_BCHW: torch.Tensor, batch: TrainingBatch, *, noise_scheduler: DDPMScheduler, snr_gamma: float | None
 ) -> torch.Tensor:
-    """(B,) the loss of each picture, in float32."""
+    """(B,) the loss of each image, in float32."""
     errors = (prediction_BCHW.float() - batch.target_BCHW.float()).square()
     if batch.mask_B1HW is not None:
         errors = errors * batch.mask_B1HW
@@ -71,12 +71,12 @@ def losses_of(
     return losses
 
 
-NUM_TRIPLES = 16  # of each side; a forward pass costs a third of a training step's picture
+NUM_TRIPLES = 16  # of each side; a forward pass costs a third of a training step's image
 
 
 @dataclass(frozen=True)
 class Triple:
-    """One picture at one timestep with one noise."""
+    """One image at one timestep with one noise."""
 
     item: TrainingItem
     timestep: int
@@ -84,7 +84,7 @@ class Triple:
 
 
 def choose_triples(items: Sequence[TrainingItem], *, num_train_timesteps: int, side: str) -> tuple[Triple, ...]:
-    """Sixteen triples over all strata of timesteps, going round the pictures; the same in every run of this dataset."""
+    """Sixteen triples over all strata of timesteps, going round the images; the same in every run of this dataset."""
     if not items:
         return ()
     order = sorted(items, key=lambda item: seed_of("triple", side, item.sha256))
@@ -110,7 +110,7 @@ class HeldOutLoss:
         self._batch_size = batch_size
 
     def measure(self, denoiser: Denoiser) -> tuple[float | None, float]:
-        """(loss of held-out pictures, loss of trained ones); None where nothing is held out."""
+        """(loss of held-out images, loss of trained ones); None where nothing is held out."""
         was_training = denoiser.training
         denoiser.eval()
         with torch.no_grad():

@@ -45,7 +45,7 @@ def decide_checkpointing(
     """The user's choice; with `auto` off where everything fits into memory.
 
     Args:
-        kept_bytes_per_picture: measures what one picture's forward pass keeps for its backward pass.
+        kept_bytes_per_picture: measures what one image's forward pass keeps for its backward pass.
     """
     if settings.gradient_checkpointing != "auto":
         on = settings.gradient_checkpointing == "on"
@@ -62,7 +62,7 @@ def decide_checkpointing(
 
 
 def kept_bytes_of(denoiser: Denoiser, batch: TrainingBatch) -> int:
-    """Bytes that a forward pass of the batch's first picture keeps for backward, without the model's own weights."""
+    """Bytes that a forward pass of the batch's first image keeps for backward, without the model's own weights."""
     weights = {p.untyped_storage().data_ptr() for p in denoiser.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 

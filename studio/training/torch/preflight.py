@@ -1,4 +1,4 @@
-"""Before a training: a few real passes on real pictures, and from them time, memory, disk, and what would change them.
+"""Before a training: a few real passes on real images, and from them time, memory, disk, and what would change them.
 
 Nothing is trained: no optimizer step is made, and the LoRA layers are thrown away with the process or the model.
 """
@@ -33,7 +33,7 @@ FEWER_STEPS_FROM = 100
 
 
 def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
-    """Measure on the pictures of one batch; other pictures are not even opened after the dataset's check.
+    """Measure on the images of one batch; other images are not even opened after the dataset's check.
 
     Raises:
         StudioError: what would stop the training too: model, dataset, settings.
@@ -44,7 +44,7 @@ def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
     device = pick_device(cpu_only=settings.cpu)
     mixed_precision, _ = precision_of_passes(device, settings.mixed_precision)
     processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
-    # Of a few pictures, nothing can be held out.
+    # Of a few images, nothing can be held out.
     of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
     prepared = prepare(
         of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, report=_no_words
@@ -54,7 +54,7 @@ def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
 
 
 def _few(data: Snapshot, settings: TrainingSettings) -> Snapshot:
-    """As many pictures as a batch needs, spread over the dataset."""
+    """As many images as a batch needs, spread over the dataset."""
     number = min(len(data.entries), settings.train_batch_size)
     every = len(data.entries) // number
     return Snapshot(data.header, data.entries[::every][:number])
@@ -66,7 +66,7 @@ def _no_words(_: str) -> None:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Of the few pictures: both ways of one batch, a picture's encoding, a validation picture.
+    """Of the few images: both ways of one batch, an image's encoding, a validation image.
 
     `with_checkpointing` or `without` is None where it was not tried, because memory would not do.
     """
@@ -112,7 +112,7 @@ def _passes(prepared: Prepared, *, on: bool) -> PassFacts:
 
 
 def _encoding_seconds(prepared: Prepared) -> float:
-    """Of one variant of one picture through the VAE."""
+    """Of one variant of one image through the VAE."""
     item, components = prepared.data.items[0], prepared.manager.components
     pixels = crop_to_pixels(read_item(item), item.crops[0], item.bucket, flip=False)
     with all_present(prepared.offloaded), torch.inference_mode():
@@ -123,7 +123,7 @@ def _encoding_seconds(prepared: Prepared) -> float:
 
 
 def _picture_seconds(prepared: Prepared) -> float:
-    """Of one validation picture, from one with a few steps: its steps take the same time each."""
+    """Of one validation image, from one with a few steps: its steps take the same time each."""
     if not prepared.generations:
         return 0.0
     wanted = prepared.generations[0]
@@ -177,7 +177,7 @@ def _forecast(
 
 
 def _disk_bytes(prepared: Prepared, settings: TrainingSettings, *, num_variants: int, num_captions: int) -> int:
-    """Caches, checkpoints that are kept, validation pictures, LoRA files, parked parts."""
+    """Caches, checkpoints that are kept, validation images, LoRA files, parked parts."""
     area = prepared.plan.resolution**2
     components = prepared.manager.components
     latent = 2 * 4 * int(components.vae.config.latent_channels) * area // 64
@@ -220,7 +220,7 @@ def _offers(
         )
     if settings.train_batch_size > 1:
         batch = settings.train_batch_size
-        half = max(size for size in range(1, batch // 2 + 1) if batch % size == 0)  # a step has the same pictures
+        half = max(size for size in range(1, batch // 2 + 1) if batch % size == 0)  # a step has the same images
         accumulation = settings.gradient_accumulation_steps * batch // half
         offers.append(
             Offer(
@@ -254,7 +254,7 @@ def preflight_text(found: Preflight) -> str:
         f"{gigabytes(found.limit_bytes)} memory, {gigabytes(found.disk_bytes)} of disk.",
         f"A step is {_batches(found.batches_per_step)}, {duration(found.step_seconds)}. {found.num_pictures:,} "
         f"pictures, each seen about {found.epochs:.1f} times.",
-        f"Besides the steps: encoding {duration(found.encoding_seconds)}, pictures {duration(found.pictures_seconds)}, "
+        f"Besides the steps: encoding {duration(found.encoding_seconds)}, images {duration(found.pictures_seconds)}, "
         f"held-out losses {duration(found.held_out_seconds)}.",
         found.reason,
         *(f"! {warning}" for warning in found.warnings),

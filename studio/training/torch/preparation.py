@@ -1,4 +1,4 @@
-"""Everything before the first step: model, pictures, caches, layers that learn, and what was decided."""
+"""Everything before the first step: model, images, caches, layers that learn, and what was decided."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -81,12 +81,12 @@ def prepare(
     Args:
         plan: what a run that is resumed decided when it began.
         tell: told what is being done, and how far it is.
-        cancelled: asked between pictures whether to stop.
+        cancelled: asked between images whether to stop.
 
     Raises:
-        TrainingError: where pictures or the model changed, or a setting or a prompt's LoRA does not fit the model.
-        ModelError, DatasetError, OSError: where model or pictures cannot be read, or the caches cannot be written.
-        SettingsError: where the model's scheduler cannot take the steps of validation pictures.
+        TrainingError: where images or the model changed, or a setting or a prompt's LoRA does not fit the model.
+        ModelError, DatasetError, OSError: where model or images cannot be read, or the caches cannot be written.
+        SettingsError: where the model's scheduler cannot take the steps of validation images.
     """
     manager, facts = _load(settings, processes.device, user_data, report=report, cancelled=cancelled)
     components = manager.components
@@ -172,7 +172,7 @@ def _load(
 def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_new: bool) -> tuple[Lora, ...]:
     """The LoRAs that the user's validation prompts name, each read whole and checked against the model.
 
-    A run that goes on does so without one that is gone since: its pictures are told as missing when they are due.
+    A run that goes on does so without one that is gone since: its images are told as missing when they are due.
 
     Raises:
         TrainingError: where a prompt of a new run cannot be followed.
@@ -243,7 +243,7 @@ def _fill_caches(
     for index, item in enumerate(missing):
         if index % processes.count == processes.index:
             latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
-            report(f"Encoding pictures: {index + 1:,} of {len(missing):,}.")
+            report(f"Encoding images: {index + 1:,} of {len(missing):,}.")
         _stop_if(cancelled)
     if not (settings.train_text_encoder or settings.shuffle_caption):
         captions = texts.missing(["", *(item.caption for item in items)])
@@ -322,7 +322,7 @@ def _plan(
     checked = facts.device_check.sentence if facts.device_check else ""
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
     if settings.num_validation_images and not prompts:
-        notes.append("No validation pictures are made: no picture has a caption. Give validation_prompts to see some.")
+        notes.append("No validation images are made: no image has a caption. Give validation_prompts to see some.")
     notes += schedule_notes(settings)
     return TrainingPlan(
         resolution=resolution,

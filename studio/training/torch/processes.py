@@ -9,7 +9,7 @@ from accelerate.utils import gather, gather_object
 from studio.engine.device import pick_device
 from studio.training.settings import MixedPrecisionName
 
-# The first process encodes, or makes pictures, while the others wait for it.
+# The first process encodes, or makes images, while the others wait for it.
 PATIENCE = timedelta(hours=12)
 HALF_PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -1,4 +1,4 @@
-"""How long the work between steps will still take: pictures with their scores, held-out losses, checkpoints.
+"""How long the work between steps will still take: images with their scores, held-out losses, checkpoints.
 
 TensorBoard, and Weights & Biases where it is asked for: the events once more, for tools that people know.
 What a run says while it works: events, status, boards and the terminal, from one place.
@@ -64,13 +64,13 @@ class BetweenSteps:
 
 
 class Board(Protocol):
-    """Takes numbers and pictures of a step."""
+    """Takes numbers and images of a step."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Numbers by name."""
 
     def picture(self, step: int, name: str, picture_HWC: np.ndarray) -> None:
-        """A (height, width, 3) uint8 picture."""
+        """A (height, width, 3) uint8 image."""
 
     def close(self) -> None:
         """Write out what waits."""
@@ -203,7 +203,7 @@ class Reporter:
         return self.between_steps.num_steps
 
     def picture(self, step: int, name: str, picture_HWC: np.ndarray) -> None:
-        """A validation picture, for the boards."""
+        """A validation image, for the boards."""
         for board in self.boards:
             self._guarded(partial(board.picture, step, name, picture_HWC))
 

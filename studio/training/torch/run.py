@@ -54,7 +54,7 @@ def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False
     report, and goes on up.
 
     Args:
-        use_snapshot: go on although picture files changed, with the pictures as the cache has them.
+        use_snapshot: go on although image files changed, with the images as the cache has them.
 
     Raises:
         StudioError: what the user can act on; it is in the run's status too.
@@ -251,7 +251,7 @@ def _read_data(run: RunFolder, *, use_snapshot: bool) -> RunData:
         more = f" and {len(changed) - 5:,} more" if len(changed) > 5 else ""
         raise TrainingError(
             f"The dataset was changed since the run began: {' '.join(changed[:5])}{more} Put the files back, or "
-            "duplicate the run to train on them as they are now, or give --use-snapshot to go on with the pictures as "
+            "duplicate the run to train on them as they are now, or give --use-snapshot to go on with the images as "
             "they were, where the cache still has them."
         )
     return data

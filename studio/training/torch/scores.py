@@ -1,4 +1,4 @@
-"""Scores of a run's validation pictures, the base's among them, and which checkpoint they speak for."""
+"""Scores of a run's validation images, the base's among them, and which checkpoint they speak for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,21 +25,21 @@ from studio.training.events import (
 from studio.training.proposal import CheckpointPoint, propose_checkpoint
 from studio.training.torch.data import TrainingItem
 
-WHITE_SHARE = 0.5  # of a dataset's borders: from there on white grounds are what it teaches
-MAX_REFERENCES = 64  # pictures of the dataset that are scored beside those that were made
+WHITE_SHARE = 0.5  # of a dataset's borders: from there on white backgrounds are what it teaches
+MAX_REFERENCES = 64  # images of the dataset that are scored beside those that were made
 
 
 @dataclass
 class RunScores:
-    """Scores pictures of one run against its training pictures. The index is built when it is first needed.
+    """Scores images of one run against its training images. The index is built when it is first needed.
 
     Attributes:
         root: the run's folder, which events' paths are below.
-        items: what is trained on, without regularisation pictures.
-        points: what is known of each step that has pictures, those of before a resume too.
+        items: what is trained on, without regularisation images.
+        points: what is known of each step that has images, those of before a resume too.
         knows_reference: whether the dataset's own scores were told.
-        tell: told how far looking at the training pictures is.
-        cancelled: asked between training pictures whether to stop.
+        tell: told how far looking at the training images is.
+        cancelled: asked between training images whether to stop.
     """
 
     root: Path
@@ -83,14 +83,14 @@ class RunScores:
         return all(event.step != step for event in self.unscored())
 
     def unscored(self) -> list[SampleEvent]:
-        """What was told of pictures that have no scores, and are all still there and whole."""
+        """What was told of images that have no scores, and are all still there and whole."""
         return [event for event in self._unscored.values() if self._has_whole_files(event)]
 
     def _has_whole_files(self, event: SampleEvent) -> bool:
         return all(is_whole_png(self.root / f) for f in (*event.pictures, *event.base) if f is not None)
 
     def proposal(self) -> ProposalEvent | None:
-        """The step that speaks for itself most so far; None before the first pictures."""
+        """The step that speaks for itself most so far; None before the first images."""
         if not self.points:
             return None
         chosen = propose_checkpoint(list(self.points.values()), white_ground=self.white_ground)
@@ -98,10 +98,10 @@ class RunScores:
         return ProposalEvent(step=chosen.step, sentence=chosen.sentence, sure=chosen.is_sure, lora=file)
 
     def score(self, event: SampleEvent) -> ScoreEvent:
-        """The summaries of a step's pictures and of the base's.
+        """The summaries of a step's images and of the base's.
 
         Raises:
-            DatasetError: where no training picture can be read.
+            DatasetError: where no training image can be read.
         """
         scores = self._score_files(event.pictures, event.prompts)
         if self._base is None:
@@ -115,7 +115,7 @@ class RunScores:
         )
 
     def reference(self) -> ReferenceEvent:
-        """The same of some of the dataset's own pictures: what its grounds, places and colours are like.
+        """The same of some of the dataset's own images: what its grounds, places and colours are like.
 
         Raises:
             GenerationCancelledError: where `cancelled` said so.
@@ -123,7 +123,7 @@ class RunScores:
         chosen = self.items[:: max(1, len(self.items) // MAX_REFERENCES)][:MAX_REFERENCES]
         scores: list[PictureScores] = []
         for number, item in enumerate(chosen):
-            self._go_on(f"Scoring the dataset's own pictures: {number:,} of {len(chosen):,}.")
+            self._go_on(f"Scoring the dataset's own images: {number:,} of {len(chosen):,}.")
             try:
                 picture = np.asarray(open_rgb(item.path, background=item.background))
             except PictureFileError:  # it was read when its latents were made, and is gone since
@@ -132,7 +132,7 @@ class RunScores:
         return ReferenceEvent(scores=summarise_scores(scores))
 
     def _score_files(self, files: Sequence[str | None], prompts: Sequence[str]) -> list[PictureScores | None]:
-        """One entry a picture, None where it is not valid."""
+        """One entry an image, None where it is not valid."""
         scores: list[PictureScores | None] = []
         for index, file in enumerate(files):
             if file is None:
@@ -165,12 +165,12 @@ class RunScores:
             paths, background = [item.path for item in self.items], self.items[0].background
 
             def looked_at(number: int) -> None:
-                self._go_on(f"Looking at the training pictures, to find likenesses: {number:,} of {len(paths):,}.")
+                self._go_on(f"Looking at the training images, to find likenesses: {number:,} of {len(paths):,}.")
 
             self._index = NearestIndex.build(paths, background=background, on_picture=looked_at)
         return self._index
 
     def _go_on(self, words: str) -> None:
         if self.cancelled():
-            raise GenerationCancelledError("Stopped while pictures were scored.")
+            raise GenerationCancelledError("Stopped while images were scored.")
         self.report(words)

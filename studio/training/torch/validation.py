@@ -1,8 +1,8 @@
-"""Validation pictures: the same prompts and seeds at every step, base beside LoRA, through PipelineManager.
+"""Validation images: the same prompts and seeds at every step, base beside LoRA, through PipelineManager.
 
 The LoRA acts as it will act for others: from a file that was just written, attached to the bare model.
 
-Validation pictures between steps: made, told, scored. What a stop left undone is done when the run goes on.
+Validation images between steps: made, told, scored. What a stop left undone is done when the run goes on.
 """
 
 import time
@@ -47,11 +47,11 @@ CHECK_STEPS = 4
 CHECK_PROMPT = "a photo"  # of nobody's writing: whatever captions hold, files can be compared
 STEP_LORA = "lora.safetensors"
 Pictures = tuple[str | None, ...]
-"""Files below the run's folder; None where a picture was not valid."""
+"""Files below the run's folder; None where an image was not valid."""
 
 
 def choose_prompts(settings: TrainingSettings, data: TrainingSet) -> tuple[str, ...]:
-    """The user's, else captions of held-out pictures, else of trained ones: as many as there are pictures."""
+    """The user's, else captions of held-out images, else of trained ones: as many as there are images."""
     if settings.validation_prompts:
         return settings.validation_prompts
     captions = dict.fromkeys(item.caption for item in (*data.held_out, *data.items) if item.caption)
@@ -61,7 +61,7 @@ def choose_prompts(settings: TrainingSettings, data: TrainingSet) -> tuple[str, 
 def validation_generations(
     settings: TrainingSettings, prompts: Sequence[str], *, resolution: int
 ) -> tuple[GenerationSettings, ...]:
-    """One for each picture: prompts in turn, each picture with a seed of its own.
+    """One for each image: prompts in turn, each image with a seed of its own.
 
     Tags and weights act in prompts of the settings alone. Captions are the text that training reads.
     """
@@ -82,7 +82,7 @@ def validation_generations(
 
 
 def check_generation(settings: TrainingSettings, *, resolution: int) -> GenerationSettings:
-    """The small picture by which a finished file is compared with the layers in memory.
+    """The small image by which a finished file is compared with the layers in memory.
 
     Of half the side: decoding a whole one would take more memory than the training did.
     """
@@ -99,11 +99,11 @@ def check_generation(settings: TrainingSettings, *, resolution: int) -> Generati
 
 @dataclass
 class Sampler:
-    """Makes validation pictures of one run.
+    """Makes validation images of one run.
 
     Attributes:
-        tell_problem: told of every picture that failed a check or could not be made; the run goes on.
-        on_picture: given each picture as (name, (height, width, 3) uint8), for TensorBoard.
+        tell_problem: told of every image that failed a check or could not be made; the run goes on.
+        on_picture: given each image as (name, (height, width, 3) uint8), for TensorBoard.
     """
 
     manager: PipelineManager
@@ -193,7 +193,7 @@ class Sampler:
         return tuple(files)
 
     def _make(self, wanted: GenerationSettings, name: str) -> GeneratedImage | None:
-        """A picture; None, and said, where there is none: no picture is worth a training."""
+        """An image; None, and said, where there is none: no image is worth a training."""
         try:
             return self.manager.generate(wanted, watcher=Watcher(cancelled=self.cancelled))
         except InvalidImageError as error:
@@ -211,7 +211,7 @@ class Sampler:
 
 
 def _is_made(file: Path, wanted: GenerationSettings) -> bool:
-    """Whether this very picture is on the disk already, and whole."""
+    """Whether this very image is on the disk already, and whole."""
     if not is_whole_png(file):
         return False
     try:
@@ -222,11 +222,11 @@ def _is_made(file: Path, wanted: GenerationSettings) -> bool:
 
 @dataclass
 class ValidationPictures:
-    """The pictures of one run; only the first process of a launch has them.
+    """The images of one run; only the first process of a launch has them.
 
     Attributes:
         scores: None where they are not scored any longer.
-        made: the steps whose pictures were told, those of before a resume too.
+        made: the steps whose images were told, those of before a resume too.
     """
 
     sampler: Sampler
@@ -236,20 +236,20 @@ class ValidationPictures:
     made: set[int]
 
     def make_base(self, *, at: int) -> None:
-        """The base's pictures, which are those of step 0, at whatever step they are made.
+        """The base's images, which are those of step 0, at whatever step they are made.
 
         Raises:
             OSError: where they cannot be written, but for a full disk, which is waited for.
         """
-        self._make(0, self.sampler.sample_base, "Making the pictures of the base model.", at=at)
+        self._make(0, self.sampler.sample_base, "Making the images of the base model.", at=at)
 
     def make(self, step: int, weights: LoraWeights, metadata: Mapping[str, str]) -> None:
-        """The pictures of a step.
+        """The images of a step.
 
         Raises:
             OSError: as `make_base`.
         """
-        words = f"Making the pictures of step {step:,}."
+        words = f"Making the images of step {step:,}."
         self._make(step, lambda: self.sampler.sample(step, weights, metadata), words, at=step)
 
     def score_the_rest(self, *, at: int) -> None:
@@ -257,14 +257,14 @@ class ValidationPictures:
         unscored = self.scores.unscored() if self.scores is not None else []
         if not unscored:
             return
-        self.reporter.state("sampling", "Scoring pictures that were made before.", step=at)
+        self.reporter.state("sampling", "Scoring images that were made before.", step=at)
         with suppress(GenerationCancelledError):  # a stop again
             for event in unscored:
                 self._score(event)
         self.reporter.state("running", step=at)
 
     def is_whole(self, step: int) -> bool:
-        """Whether a step's pictures are made, and scored where any are."""
+        """Whether a step's images are made, and scored where any are."""
         return step in self.made and (self.scores is None or self.scores.has_scored(step))
 
     def _make(self, step: int, sample: Callable[[], SampleEvent], words: str, *, at: int) -> None:
@@ -273,14 +273,14 @@ class ValidationPictures:
             event = self.patience.do(sample, step=at)
             self.made.add(step)
             self.reporter.report(event)
-            # The LoRA's pictures will take as long as the base's.
+            # The LoRA's images will take as long as the base's.
             self.reporter.between_steps.took("pictures", event.seconds + self._score(event))
         except GenerationCancelledError:
-            pass  # a stop: pictures or scores are made when the run is resumed
+            pass  # a stop: images or scores are made when the run is resumed
         self.reporter.state("running", step=at)
 
     def _score(self, event: SampleEvent) -> float:
-        """Measure the pictures, and say which step is proposed so far; the seconds that this will take each time.
+        """Measure the images, and say which step is proposed so far; the seconds that this will take each time.
 
         Raises:
             GenerationCancelledError: where a stop came meanwhile.
@@ -296,7 +296,7 @@ class ValidationPictures:
             self._report(self.scores, self.scores.score(event))
         except DatasetError as error:  # the files are gone, as they may be with --use-snapshot
             self.scores = None
-            self.reporter.problem(f"Pictures are not scored any longer: {error}")
+            self.reporter.problem(f"Images are not scored any longer: {error}")
             return 0.0
         proposal = self.scores.proposal()
         if proposal is not None:

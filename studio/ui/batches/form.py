@@ -1,4 +1,4 @@
-"""The form of a batch: the plan's texts, what all pictures share, what is kept, how it is stored."""
+"""The form of a batch: the plan's texts, what all images share, what is kept, how it is stored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ EXAMPLE: Mapping[str, object] = {
     "images_per_prompt": 3,
     "generation": {"prompt": "", "num_inference_steps": 20, "loras": [{"name": "white-ground"}]},
 }
-"""Shoes that the model inside can draw: sixty pictures in about a minute."""
+"""Shoes that the model inside can draw: sixty images in about a minute."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def form_values(settings: BatchSettings) -> dict[str, Any]:
     shared = settings.generation
     if len(shared.loras) > LORA_ROWS:
         raise SettingsError(
-            f"This batch has {len(shared.loras)} LoRAs for all pictures, and the form has rows for {LORA_ROWS}. Begin "
+            f"This batch has {len(shared.loras)} LoRAs for all images, and the form has rows for {LORA_ROWS}. Begin "
             "another from its settings.json: python -m studio batch FILE."
         )
     rows: dict[str, Any] = {}

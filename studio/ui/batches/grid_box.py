@@ -46,7 +46,7 @@ class GridBox:
 def build() -> GridBox:
     """Lay it out."""
     gr.HTML(
-        '<p class="quiet">One picture for each pair of values, all with one seed, side by side on a large one. A word '
+        '<p class="quiet">One image for each pair of values, all with one seed, side by side on a large one. A word '
         "of the prompts stands there as {x} (across) or {y} (down). It replaces the attributes above.</p>",
         padding=False,
     )
@@ -74,7 +74,7 @@ def _axis(side: str, kind: str, values: str) -> tuple[gr.Dropdown, gr.Textbox]:
 
 
 def grid_columns(across: str, across_values: str, down: str, down_values: str, *, seed: int) -> tuple[str, str, str]:
-    """(attributes, grid_x, grid_y) of a grid. All its pictures have one seed, where the seed is not an axis itself.
+    """(attributes, grid_x, grid_y) of a grid. All its images have one seed, where the seed is not an axis itself.
 
     Raises:
         SettingsError: where an axis has no values, or both are the same.

@@ -19,14 +19,14 @@ MAX_VALUES = 12
 
 NO_PLAN = '<p class="quiet">There is no plan yet: what is missing is said below the attributes.</p>'
 EMPTY = (
-    '<p class="quiet">What would be made is shown here while you write: how many pictures, ten of them, and how often '
+    '<p class="quiet">What would be made is shown here while you write: how many images, ten of them, and how often '
     "each value comes up.</p>"
 )
 
 
 LARGE = (
     '<p class="note">This file of prompts is too large to be read while one types: “Measure” reads it, and tells how '
-    "many pictures it makes, time and disk.</p>"
+    "many images it makes, time and disk.</p>"
 )
 
 
@@ -85,12 +85,12 @@ def _examples_html(examples: tuple[Example, ...]) -> str:
 def forecast_html(state: PreflightState) -> str:
     """Where the measuring stands, or what it found."""
     if state.running:
-        return '<p class="quiet" role="status">A few real pictures are being made and measured; none is kept.</p>'
+        return '<p class="quiet" role="status">A few real images are being made and measured; none is kept.</p>'
     if state.problem:
         return f'<p class="problem" role="alert">{escape(state.problem)}</p>'
     facts = read_facts(state)
     if facts is None:
-        return '<p class="quiet">“Measure” makes a few real pictures and tells time, disk and when all are ready.</p>'
+        return '<p class="quiet">“Measure” makes a few real images and tells time, disk and when all are ready.</p>'
     counts = counts_html(facts.value_counts) if facts.num_items > COUNTED_UP_TO else ""
     return f'<div class="verdict" role="status">{escape(facts.sentence)}</div>{counts}'
 

@@ -1,4 +1,4 @@
-"""What the Batch tab shows of a batch: state, pictures of late, what came out, notes, log, past ones. Facts to HTML."""
+"""What the Batch tab shows of a batch: state, images of late, what came out, notes, log, past ones. Facts to HTML."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,7 +24,7 @@ def state_html(view: BatchView) -> str:
     if view.batch is None or view.status is None:
         return (
             '<div class="verdict" role="status"><b>No batch was made yet.</b> <span>Press “Fill in an example” on the '
-            "left, look at what it would make, and press “Start”: sixty pictures of shoes in a few minutes, on this "
+            "left, look at what it would make, and press “Start”: sixty images of shoes in a few minutes, on this "
             "machine.</span></div>"
         )
     status = view.status
@@ -40,7 +40,7 @@ def state_html(view: BatchView) -> str:
 
 
 def progress_words(view: BatchView) -> str:
-    """`42 of 60 pictures · 1 failed · 3 rejected and made again · 3.1 a second · 8 s left · ready at 07:12`."""
+    """`42 of 60 images · 1 failed · 3 rejected and made again · 3.1 a second · 8 s left · ready at 07:12`."""
     status, progress = view.status, view.progress
     if status is None or not status.num_steps:
         return ""
@@ -80,7 +80,7 @@ def _bar(status: RunStatus, progress: BatchProgress) -> str:
 
 
 def latest_html(pictures: Sequence[LatestPicture], *, more_to_come: bool) -> str:
-    """The last pictures, newest first; each tells its item and caption, and opens large. Places are kept for more."""
+    """The last images, newest first; each tells its item and caption, and opens large. Places are kept for more."""
     places = '<figure aria-hidden="true"><div class="zoom"></div><figcaption>–</figcaption></figure>'
     shown = "".join(map(_picture, pictures)) + places * ((MAX_LATEST - len(pictures)) * more_to_come)
     return f'<div class="latest">{shown}</div>'
@@ -103,7 +103,7 @@ def memory_words_html(view: BatchView) -> str:
     if view.batch is None:
         return ""
     if view.history is None or not view.history.memory:
-        return '<p class="quiet">Memory is shown here while pictures are made.</p>'
+        return '<p class="quiet">Memory is shown here while images are made.</p>'
     return memory_html(view.history)
 
 
@@ -137,7 +137,7 @@ def files_html(batch: BatchFolder | None, history: RunHistory | None) -> str:
     notes = history.notes[-MAX_NOTES:] if history else []
     return (
         f'<p class="quiet run-files">Folder: <code class="path">{escape(batch.root)}</code> · its <code>dataset</code> '
-        "is an imagefolder: <code>metadata.jsonl</code> has each picture’s caption, columns and settings.</p>"
+        "is an imagefolder: <code>metadata.jsonl</code> has each image’s caption, columns and settings.</p>"
         + "".join(f'<p class="note">{escape(note.message)}</p>' for note in notes)
     )
 
@@ -160,7 +160,7 @@ def past_html(view: BatchView) -> str:
     return (
         '<div class="table-frame" tabindex="0" role="group" aria-label="Batches"><table><caption>Batches</caption>'
         '<thead><tr><th scope="col">Name</th><th scope="col">Begun</th><th scope="col">State</th>'
-        '<th scope="col">Pictures</th><th scope="col">What it says</th></tr></thead>'
+        '<th scope="col">Images</th><th scope="col">What it says</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{note}"
     )
 

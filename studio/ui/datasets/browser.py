@@ -135,9 +135,9 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> list[Any]:
     named = [(f"{value or 'empty'} ({number:,})", value) for value, number in values.most_common(MAX_VALUES)]
     shown = f"page {page.number} of {page.num_pages}" if page.num_pages > 1 else "all on this page"
     of_all = f" of {len(rows):,}" if page.num_rows != len(rows) else ""
-    words = f"<p class='quiet'>{page.num_rows:,}{of_all} pictures, {shown}.</p>"
+    words = f"<p class='quiet'>{page.num_rows:,}{of_all} images, {shown}.</p>"
     if page.num_rows == 0:
-        words = f"<p class='quiet'>No picture of {len(rows):,} fits: loosen the search or the filters.</p>"
+        words = f"<p class='quiet'>No image of {len(rows):,} fits: loosen the search or the filters.</p>"
     # Choices alone: what was chosen may be another one by the time that this arrives.
     return [
         gr.update(choices=[(state, state) for state in STATES] + codes),

@@ -1,4 +1,4 @@
-"""Captions in bulk: one change for all pictures that the filter shows, with a preview; and a table to type in."""
+"""Captions in bulk: one change for all images that the filter shows, with a preview; and a table to type in."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class BulkPanel:
 def build() -> BulkPanel:
     """Lay it out, folded."""
     with gr.Accordion("Captions in bulk", open=False, elem_id="dataset-bulk-box"):
-        gr.HTML("<p class='quiet'>Acts on all pictures that search and filters show now, on every page.</p>")
+        gr.HTML("<p class='quiet'>Acts on all images that search and filters show now, on every page.</p>")
         change: dict[str, gr.components.Component] = {}
         for names in (("find", "replace"), ("prefix", "suffix")):
             with gr.Row(elem_classes="fields"):
@@ -113,10 +113,10 @@ def save_table(session: DatasetSession, cells: object) -> int:
     """Take over the table's captions, undone as one; how many changed.
 
     Raises:
-        DatasetError: where it is no table of pictures and captions.
+        DatasetError: where it is no table of images and captions.
     """
     if not isinstance(cells, list) or not all(isinstance(row, list) and len(row) == 2 for row in cells):
-        raise DatasetError("The table must have two columns, picture and caption. Show it again.")
+        raise DatasetError("The table must have two columns, image and caption. Show it again.")
     captions = {str(key): "" if caption is None else str(caption) for key, caption in cells if key}
     return session.opened.set_captions(captions, what=f"the table of {len(captions):,} captions")
 
@@ -142,7 +142,7 @@ def wire(
         with toasts():
             session.opened_as(read_subject(subject).dataset)
             number = apply_change(session, *split(values))
-        return f"<p class='good'>{counted(number, 'caption')} changed. Undo, beside the picture, takes it back.</p>"
+        return f"<p class='good'>{counted(number, 'caption')} changed. Undo, beside the image, takes it back.</p>"
 
     def show_table(**values: Any) -> list[Any]:  # noqa: ANN401
         with toasts():

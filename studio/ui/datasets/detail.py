@@ -1,4 +1,4 @@
-"""One picture: large, with its crop; its caption; its problems, and what one click mends."""
+"""One image: large, with its crop; its caption; its problems, and what one click mends."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from studio.ui.datasets import caption_box
 from studio.ui.datasets.caption_box import Subject, show_row
 from studio.ui.datasets.html import facts_line, large_picture, problem_list
 
-_NOTHING = '<div class="shown"><span>Press a picture to see it large, with its caption.</span></div>'
+_NOTHING = '<div class="shown"><span>Press an image to see it large, with its caption.</span></div>'
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Detail:
 
     Attributes:
         subject: an input in whose place the page's script puts the image that it shows when something is pressed.
-        shown_file: which file the large picture is of, to see when it must be drawn again.
+        shown_file: which file the large image is of, to see when it must be drawn again.
         caption: the box, with its words below.
     """
 
@@ -104,7 +104,7 @@ def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> l
     """Everything of the image that the page shows; of none where it is not there, or not in the open dataset.
 
     Args:
-        shown_file: what the page's large picture is of; it is not sent again where that is the same.
+        shown_file: what the page's large image is of; it is not sent again where that is the same.
     """
     stamp = session.stamp
     row = find_row(session, asked)
@@ -118,7 +118,7 @@ def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> l
 
 
 def _file_of(session: DatasetSession, row: DatasetRow) -> str:
-    """Which file, in which state and cut how, a large picture is of."""
+    """Which file, in which state and cut how, a large image is of."""
     recipe = session.opened.recipe
     checked = row.facts.sha256 if row.facts else "not checked"
     return f"{row.path} {checked} {recipe.resolution} {recipe.background}"
@@ -144,7 +144,7 @@ def _step_words(word: str, what: str) -> str:
 
 
 def fit_of(session: DatasetSession, row: DatasetRow) -> BucketFit | None:
-    """The bucket of a picture that can be read."""
+    """The bucket of an image that can be read."""
     if row.facts is None or not row.facts.is_usable:
         return None
     return assign_bucket(row.facts.width, row.facts.height, session.opened.buckets)

@@ -1,4 +1,4 @@
-"""Taking a dataset away: a snapshot, an imagefolder, kohya's folders, a zip; captions beside the pictures."""
+"""Taking a dataset away: a snapshot, an imagefolder, kohya's folders, a zip; captions beside the images."""
 
 import shutil
 import tempfile
@@ -22,7 +22,7 @@ from studio.ui.shell.parts import QUIET, toasts
 SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"
 FORMATS: dict[str, str] = {
     SNAPSHOT_TITLE: "snapshot",
-    "imagefolder: pictures and metadata.jsonl (datasets.load_dataset)": "imagefolder",
+    "imagefolder: images and metadata.jsonl (datasets.load_dataset)": "imagefolder",
     "kohya: folders with repeats and .txt captions": "kohya",
     "zip: an imagefolder in one file": "zip",
 }
@@ -84,7 +84,7 @@ def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any
     def write() -> list[Any]:
         with toasts():
             written = write_sidecars(session.opened)
-        words = f"<p class='good'>{counted(written.num_written, 'caption')} written beside the pictures.</p>"
+        words = f"<p class='good'>{counted(written.num_written, 'caption')} written beside the images.</p>"
         if written.skipped_files:
             first = written.skipped_files[0]
             words += (
@@ -121,12 +121,12 @@ def export_dataset(
     """Write the open dataset in one format; where it lies now, and what is in it.
 
     Raises:
-        DatasetError: where it is still being checked, has no picture to train on, or the folder is not empty.
+        DatasetError: where it is still being checked, has no image to train on, or the folder is not empty.
         OSError: where the disk is full.
     """
     dataset = session.opened
     if dataset.progress.running:
-        raise DatasetError("The pictures are still being checked. Export when that is done.")
+        raise DatasetError("The images are still being checked. Export when that is done.")
     snapshot = make_snapshot(dataset.name, dataset.recipe, dataset.rows)
     background = dataset.recipe.background
     write_snapshot(dataset.folder / SNAPSHOT, snapshot)

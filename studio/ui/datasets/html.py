@@ -1,4 +1,4 @@
-"""The Dataset tab's HTML: the grid of thumbnails, the summary, one picture with its crop. All texts are escaped."""
+"""The Dataset tab's HTML: the grid of thumbnails, the summary, one image with its crop. All texts are escaped."""
 
 import io
 import json
@@ -20,14 +20,14 @@ from studio.images.records import Problem
 from studio.ui.shell.parts import data_url
 
 SHOWN_SIDE = 1024
-"""Longest side, in pixels, of the large picture on the page."""
+"""Longest side, in pixels, of the large image on the page."""
 
 SIGNS = {"reject": "✗", "convert": "↻", "note": "!"}
-SIGN_WORDS = {"reject": "must be mended", "convert": "read with a conversion", "note": "worth knowing"}
+SIGN_WORDS = {"reject": "needs fixing", "convert": "read with a conversion", "note": "worth knowing"}
 
 
 def thumbnail_url(session: DatasetSession, row: DatasetRow) -> str:
-    """Where the page finds a row's thumbnail; "" where there is none (not checked yet, or not a picture)."""
+    """Where the page finds a row's thumbnail; "" where there is none (not checked yet, or not an image)."""
     if row.facts is None or not row.facts.is_usable:
         return ""
     path = thumbnail_path(session.thumbnails, row.facts.sha256, session.opened.recipe.background)
@@ -98,7 +98,7 @@ def summary(session: DatasetSession, view: SessionView) -> str:
         f"<b>{used:,}</b> will be trained on",
     ]
     if broken:
-        parts.append(f'<span class="bad">✗ {broken:,} must be mended</span>')
+        parts.append(f'<span class="bad">✗ {broken:,} {"needs" if broken == 1 else "need"} fixing</span>')
     if lost:
         parts.append(f'<span class="bad">✗ {counted(lost, "file")} or rows not taken</span>')
     if excluded:
@@ -120,7 +120,7 @@ def summary(session: DatasetSession, view: SessionView) -> str:
 
 
 def large_picture(session: DatasetSession, row: DatasetRow, fit: BucketFit | None) -> str:
-    """The picture as training reads it, with the part that its bucket keeps; it opens larger when pressed."""
+    """The image as training reads it, with the part that its bucket keeps; it opens larger when pressed."""
     if row.facts is None:
         return '<div class="shown"><span class="sign" aria-hidden="true">…</span><span>not checked yet</span></div>'
     if not row.facts.is_usable or fit is None:
@@ -173,7 +173,7 @@ def problem_list(row: DatasetRow) -> str:
     if row.facts is None and not row.problems:
         return ""
     if not row.problems:
-        return '<p class="good">✓ Nothing wrong with this picture.</p>'
+        return '<p class="good">✓ Nothing wrong with this image.</p>'
     order = {"reject": 0, "convert": 1, "note": 2}
     items = "".join(
         f'<li class="is-{problem.severity}"><span aria-hidden="true">{SIGNS[problem.severity]}</span> '

@@ -111,7 +111,7 @@ def _build_layout() -> dict[str, Any]:
 
 
 def _build_rest() -> dict[str, Any]:
-    """A caption for pictures without one, the background, the resolution."""
+    """A caption for images without one, the background, the resolution."""
     fields = DatasetRecipe.model_fields
 
     def words(name: str) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
 
 
 def layout_words(session: DatasetSession) -> str:
-    """`Fashion products: 60 pictures, 60 captions, 60 pairs; left over: nothing.`"""
+    """`Fashion products: 60 images, 60 captions, 60 pairs; left over: nothing.`"""
     dataset = session.opened
     reading = dataset.reading
     captions = sum(picture.caption is not None for picture in reading.pictures)
@@ -157,7 +157,7 @@ def layout_words(session: DatasetSession) -> str:
     from_table = f" from {escape(reading.table)}" if reading.table else ""
     return (
         f"<p class='quiet'><b>{escape(LAYOUT_TITLES[reading.layout])}</b>{from_table}: "
-        f"{counted(len(reading.pictures), 'picture')}, {counted(captions, 'pair')} of picture and caption, "
+        f"{counted(len(reading.pictures), 'picture')}, {counted(captions, 'pair')} of image and caption, "
         f"{lone:,} without a caption. Left over besides: {left}.{choice} "
         f"Read from {escape(dataset.recipe.source)}</p>"
     )

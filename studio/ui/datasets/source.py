@@ -21,7 +21,7 @@ DEMO_RESOLUTION = 128  # of the model that ships with it
 MAX_FILES = 100_000
 
 _DROPZONE = """<div class="dropzone">
-<p><b>Drop a folder, pictures or a zip here</b></p>
+<p><b>Drop a folder, images or a zip here</b></p>
 <p class="quiet">Sub-folders are kept. Files are copied into the studio; originals are never touched.</p>
 <p class="drop-buttons"><button type="button" class="link-button choose-folder">Choose a folder</button>
 <button type="button" class="link-button choose-files">Choose files</button></p>

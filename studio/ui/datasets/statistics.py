@@ -39,10 +39,10 @@ NUM_LENGTH_BARS = 12
 def statistics_html(statistics: DatasetStatistics) -> str:
     """All charts of a dataset."""
     if statistics.num_pictures == 0:
-        return "<p class='quiet'>There is nothing to count yet: no picture is checked and used.</p>"
+        return "<p class='quiet'>There is nothing to count yet: no image is checked and used.</p>"
     charts = [
         bars("Buckets (training sizes)", _listed(statistics.buckets)),
-        bars("Picture sizes", _listed(statistics.sizes)),
+        bars("Image sizes", _listed(statistics.sizes)),
         bars("Words in a caption", _lengths(statistics.caption_words)),
         bars("Most frequent words", _listed(statistics.words, others=False)),
         bars("Brightness, 0 dark to 1 light", _shares(statistics.brightness)),
@@ -89,7 +89,7 @@ MAX_FINDINGS = 200
 FOLDED_FROM = 8
 MAX_DUPLICATES = 60
 TITLES: dict[Severity, str] = {
-    "reject": "Must be mended, or it is not trained on",
+    "reject": "Needs fixing, or it is not trained on",
     "convert": "Read rightly, with a conversion",
     "note": "Worth knowing",
 }
@@ -120,7 +120,7 @@ def build() -> StatisticsPanels:
     statistics_open, doctor_open = gr.State(False), gr.State(False)
     with gr.Accordion("Doctor", open=False, elem_id="dataset-doctor-box") as doctor_box:
         doctor = gr.HTML(elem_id="dataset-doctor", padding=False, js_on_load=_CLICKS)
-        exclude_all = gr.Button("Exclude all that must be mended", elem_id="dataset-exclude-all", visible=False)
+        exclude_all = gr.Button("Exclude everything that needs fixing", elem_id="dataset-exclude-all", visible=False)
     with gr.Accordion("Statistics", open=False, elem_id="dataset-statistics-box") as statistics_box:
         statistics = gr.HTML(elem_id="dataset-statistics", padding=False)
         sheet = gr.DownloadButton("Contact sheet", elem_id="dataset-sheet", size="sm")
@@ -169,7 +169,7 @@ def _group(severity: Severity, findings: Sequence[Finding]) -> str:
 def _findings_table(title: str, findings: Sequence[Finding]) -> str:
     rows = "".join(_finding(finding) for finding in findings[:MAX_FINDINGS])
     rest = len(findings) - MAX_FINDINGS
-    more = f"<p class='quiet'>{rest:,} more: the filter “State” above the pictures shows them.</p>" if rest > 0 else ""
+    more = f"<p class='quiet'>{rest:,} more: the filter “State” above the images shows them.</p>" if rest > 0 else ""
     return (
         f'<div class="table-frame" tabindex="0" role="group" aria-label="{escape(title)}"><table class="findings">'
         '<thead><tr><th scope="col">File</th><th scope="col">What</th><th scope="col">Mend</th></tr></thead>'
@@ -219,7 +219,7 @@ def mend(session: DatasetSession, key: str, remedy: str) -> None:
     """What a button of the doctor does; both names came from the page.
 
     Raises:
-        DatasetError: where there is no such picture or remedy, or it does not help.
+        DatasetError: where there is no such image or remedy, or it does not help.
     """
     if remedy == "exclude":
         session.opened.set_excluded([key], True)
@@ -232,7 +232,7 @@ def mend(session: DatasetSession, key: str, remedy: str) -> None:
 
 
 def contact_sheet(session: DatasetSession) -> Path:
-    """The sheet of all used pictures as a file of the page's own cache.
+    """The sheet of all used images as a file of the page's own cache.
 
     Raises:
         DatasetError: where none is used.

@@ -1,4 +1,4 @@
-"""The Dataset tab: a source, a grid, one picture; below them captions, statistics, doctor, export."""
+"""The Dataset tab: a source, a grid, one image; below them captions, statistics, doctor, export."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,8 +85,8 @@ def _summary(session: DatasetSession, view: SessionView) -> str:
     if view.name:
         return summary(session, view)
     return (
-        "<p class='quiet'>No dataset is open. Drop a folder of pictures, type its path, or begin with the demo shoes: "
-        "60 drawn pictures with a table of their colours and kinds.</p>"
+        "<p class='quiet'>No dataset is open. Drop a folder of images, type its path, or begin with the demo shoes: "
+        "60 drawn images with a table of their colours and kinds.</p>"
     )
 
 
@@ -111,7 +111,7 @@ ORDERED: dict[str, Any] = {
 
 
 def _wire_grid(tab: DatasetTab, session: DatasetSession) -> None:
-    """Connect search, filters, pages and pictures; all is drawn again when the dataset changed."""
+    """Connect search, filters, pages and images; all is drawn again when the dataset changed."""
     browser, detail = tab.browser, tab.detail
 
     def show_first(**values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
@@ -148,7 +148,7 @@ def _wire_grid(tab: DatasetTab, session: DatasetSession) -> None:
 
 
 def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
-    """Connect the saving of captions and the buttons of the chosen picture."""
+    """Connect the saving of captions and the buttons of the chosen image."""
     browser, detail = tab.browser, tab.detail
 
     def doing(act: Callable[[Subject], object]) -> Callable[..., list[Any]]:
@@ -169,7 +169,7 @@ def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Call
 
 
 def _acts(detail: dataset_detail.Detail, session: DatasetSession) -> dict[gr.Button, Callable[[Subject], object]]:
-    """What each button does to the picture that the page shows."""
+    """What each button does to the image that the page shows."""
 
     def toggle(asked: Subject) -> None:
         if not asked.key:
@@ -178,7 +178,7 @@ def _acts(detail: dataset_detail.Detail, session: DatasetSession) -> dict[gr.But
 
     def undo(_asked: Subject) -> None:
         session.opened.undo()
-        session.check()  # a picture may be read from another file now
+        session.check()  # an image may be read from another file now
 
     def redo(_asked: Subject) -> None:
         session.opened.redo()

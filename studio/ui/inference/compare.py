@@ -91,7 +91,7 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
     saved, running = view.comparison, view.phase == "comparing"
     count = compare_view.finished_pairs(saved)
     newest = max(0, count - 1)
-    # While one is made, the small pictures show the pair in work; the slider keeps the last finished one.
+    # While one is made, the small images show the pair in work; the slider keeps the last finished one.
     to_come = saved is not None and running and count < len(saved.report.settings.pairs())
     small = count if to_come else newest
     files = compare_view.pair_files(saved, newest)

@@ -48,7 +48,7 @@ def captions(report: CompareReport | None) -> str:
 
 
 def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) -> str:
-    """The pair as two small pictures, with what each is, its time, and how far they are apart."""
+    """The pair as two small images, with what each is, its time, and how far they are apart."""
     if saved is None or index >= len(saved.report.pairs):
         return f'<div class="pair">{_pair_to_come(saved, view)}</div>'
     pair, report = saved.report.pairs[index], saved.report
@@ -126,7 +126,7 @@ def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> str:
 
 
 def _bare_frame(path: Path, number: int) -> str:
-    """A picture without what its file tells of itself: the LoRA's name is among that."""
+    """An image without what its file tells of itself: the LoRA's name is among that."""
     with Image.open(path, formats=("PNG",)) as picture:
         buffer = io.BytesIO()
         Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, format="PNG")

@@ -1,4 +1,4 @@
-"""The Generate mode: the form on the left, the pictures of the last press on the right."""
+"""The Generate mode: the form on the left, the images of the last press on the right."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def state_box(view: EngineView, *, idle: str) -> str:
 
 def _idle_words(report: ImagesReport | None) -> str:
     if report is None:
-        return "Describe a picture and press “Generate”, or Ctrl+Enter."
+        return "Describe an image and press “Generate”, or Ctrl+Enter."
     failed = sum(isinstance(image, FailedImage) for image in report.images)
     made = len(report.images) - failed
     words = f"{made} of {counted(report.settings.num_images, 'picture')} made, checked and saved."
@@ -82,10 +82,10 @@ def _idle_words(report: ImagesReport | None) -> str:
 
 
 def _pictures(view: EngineView) -> str:
-    """The pictures of the last press: one large, several as a sheet; places are kept for those to come."""
+    """The images of the last press: one large, several as a sheet; places are kept for those to come."""
     report = view.images
     if report is None:
-        return f'<div class="sheet one">{_figure(empty_frame("◻", "your picture will be here"), "")}</div>'
+        return f'<div class="sheet one">{_figure(empty_frame("◻", "your image will be here"), "")}</div>'
     cards = [_card(i, image) for i, image in enumerate(report.images)]
     if view.phase == "generating":
         cards.append(_figure(running_frame(view), _step_words(view)))

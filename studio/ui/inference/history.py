@@ -1,4 +1,4 @@
-"""Past pictures from disk, paged and searched; their settings, and those of a dropped picture, used again."""
+"""Past images from disk, paged and searched; their settings, and those of a dropped image, used again."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ class HistoryPanel:
 
 
 def build() -> HistoryPanel:
-    """Lay the panel out, below the form and its pictures."""
+    """Lay the panel out, below the form and its images."""
     with gr.Accordion("Use the settings of a picture", open=False, elem_id="drop-box"):
         drop = gr.File(
             label="Drop a PNG, JPEG or WebP made by LoRA Studio, A1111 or Forge",
@@ -107,7 +107,7 @@ def build() -> HistoryPanel:
 
 
 def render(view: EngineView) -> dict[str, Update]:
-    """The newest picture's file once a run is over: where it changes, an open history shows its page anew."""
+    """The newest image's file once a run is over: where it changes, an open history shows its page anew."""
     images = view.images.images if view.images and view.images.finished else ()
     paths = [str(image.path) for image in images if isinstance(image, MadeImage)]
     return {"history-newest": gr.update(value=paths[-1] if paths else "")}
@@ -116,9 +116,9 @@ def render(view: EngineView) -> dict[str, Update]:
 def page_words(page: HistoryPage, search: str) -> str:
     """How many there are, which page this is, and which files could not be read."""
     if page.num_pictures == 0 and search.strip():
-        words = f"<p class='quiet'>No picture has all of these words: {escape(search)}</p>"
+        words = f"<p class='quiet'>No image has all of these words: {escape(search)}</p>"
     elif page.num_pictures == 0:
-        words = "<p class='quiet'>No pictures here yet. Those you generate are kept in outputs, by day.</p>"
+        words = "<p class='quiet'>No images here yet. Those you generate are kept in outputs, by day.</p>"
     else:
         words = (
             f"<p class='quiet'>{counted(page.num_pictures, 'picture')}, page {page.number} of {page.num_pages}. "
@@ -130,7 +130,7 @@ def page_words(page: HistoryPage, search: str) -> str:
 
 
 def picture_detail(path: Path) -> str:
-    """A past picture, large, with all that it was made with.
+    """A past image, large, with all that it was made with.
 
     Raises:
         PictureFileError: where it cannot be read.
@@ -147,7 +147,7 @@ def picture_detail(path: Path) -> str:
 
 
 def taken_words(name: str, taken: PictureText) -> str:
-    """What a dropped picture brought, and what could not be taken over."""
+    """What a dropped image brought, and what could not be taken over."""
     skipped = "".join(f"<li>{escape(sentence)}</li>" for sentence in taken.skipped)
     model = f" It was made with {escape(taken.model)}." if taken.model else ""
     words = f"<p class='good'>The settings of {escape(name)} ({taken.source}) are in the form.{model}</p>"
@@ -215,12 +215,12 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
 
 
 def _own_path(user_data: UserData, path: str) -> Path:
-    """A path that came from the page: only pictures of ours are read back.
+    """A path that came from the page: only images of ours are read back.
 
     Raises:
         PictureFileError: for any other.
     """
     resolved = Path(path).resolve()
     if not resolved.is_relative_to(user_data.outputs.resolve()) or resolved.suffix != ".png":
-        raise PictureFileError("That is not one of the studio's pictures.")
+        raise PictureFileError("That is not one of the studio's images.")
     return resolved

@@ -1,4 +1,4 @@
-"""The smoke test mode: three pictures, each checked, and a verdict."""
+"""The smoke test mode: three images, each checked, and a verdict."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class SmokeMode:
 
 
 def build() -> SmokeMode:
-    """Lay the mode out: controls on the left, pictures and tables on the right."""
+    """Lay the mode out: controls on the left, images and tables on the right."""
     with gr.Row(elem_classes="workbench"):
         with gr.Column(elem_classes="controls", min_width=320):
             gr.HTML(
-                "<p class='quiet'>Makes three pictures and checks every one: is the model, "
+                "<p class='quiet'>Makes three images and checks every one: is the model, "
                 "the device and the precision fit for work?</p>",
                 padding=False,
             )

@@ -1,4 +1,4 @@
-"""What the smoke test shows: a verdict, three picture cards, tables. From facts to HTML, no gradio."""
+"""What the smoke test shows: a verdict, three image cards, tables. From facts to HTML, no gradio."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def card(view: EngineView, index: int) -> str:
 
 
 def _picture(view: EngineView, index: int) -> tuple[Picture | None, Path | None]:
-    """The finished picture and its folder: of the running test, else of the last report."""
+    """The finished image and its folder: of the running test, else of the last report."""
     if view.report is not None:
         pictures = view.report.report.pictures
         return (pictures[index], view.report.folder) if index < len(pictures) else (None, None)
@@ -84,7 +84,7 @@ def _prompt(view: EngineView, index: int) -> str:
 
 
 def _facts_table(picture: Picture) -> str:
-    """The table of one picture: what it is, and what each check saw."""
+    """The table of one image: what it is, and what each check saw."""
     rows = [] if isinstance(picture, InvalidPicture) else [(name, value) for name, value in picture_facts(picture)]
     cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     for check in picture.checks:

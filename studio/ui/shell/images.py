@@ -1,7 +1,7 @@
 """Pictures that we made ourselves, small enough to be sent with the page: nothing on the disk is served for them.
 
-Small copies of a run's pictures in a folder that the page may serve: what is sent is their addresses alone.
-Pictures as HTML: finished, in the making, not valid, still to come. Their frames never change size.
+Small copies of a run's images in a folder that the page may serve: what is sent is their addresses alone.
+Images as HTML: finished, in the making, not valid, still to come. Their frames never change size.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ THUMBNAIL_PIXELS = 192
 
 
 def small_picture_url(path: Path, *, pixels: int = THUMBNAIL_PIXELS) -> str:
-    """A picture with its longer side made that small, as a URL; "" where it is gone, or too large to be opened."""
+    """An image with its longer side made that small, as a URL; "" where it is gone, or too large to be opened."""
     try:
         return _small(path, path.stat().st_mtime_ns, pixels)
     except (OSError, Image.DecompressionBombError):
@@ -45,12 +45,12 @@ TRAINING_THUMBNAIL_PIXELS = 256
 
 
 def run_thumbnail_url(picture: Path, folder: Path) -> str:
-    """Where the page finds a small copy of a picture that we made; it is made when it is first asked for.
+    """Where the page finds a small copy of an image that we made; it is made when it is first asked for.
 
     Raises:
-        OSError: where the picture cannot be read, or there is no room for the copy.
+        OSError: where the image cannot be read, or there is no room for the copy.
     """
-    # A resumed run makes a picture again under its old name.
+    # A resumed run makes an image again under its old name.
     known_by = f"{picture} {picture.stat().st_mtime_ns}"
     name = hashlib.blake2b(known_by.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     small = folder / name[:2] / f"{name}.jpg"
@@ -63,9 +63,9 @@ def run_thumbnail_url(picture: Path, folder: Path) -> str:
 
 
 def training_thumbnail_url(sha256: str, background: str, folder: Path) -> str:
-    """Where the page finds the small copy of a training picture that its check left; "" where it is gone.
+    """Where the page finds the small copy of a training image that its check left; "" where it is gone.
 
-    A stranger's picture is never decoded here.
+    A stranger's image is never decoded here.
     """
     small = thumbnail_path(folder, sha256, background)
     return _address(small) if small.is_file() else ""
@@ -76,7 +76,7 @@ def _address(path: Path) -> str:
 
 
 def picture_frame(path: Path, *, name: str, alt: str) -> str:
-    """A finished picture that opens large."""
+    """A finished image that opens large."""
     if not path.is_file():
         return empty_frame("?", f"{path.name} is no longer in its folder")
     url = data_url(path.read_bytes(), "image/png")
@@ -87,7 +87,7 @@ def picture_frame(path: Path, *, name: str, alt: str) -> str:
 
 
 def running_frame(view: EngineView) -> str:
-    """The picture in the making: its last preview, and a bar."""
+    """The image in the making: its last preview, and a bar."""
     step = view.step
     if step is None:
         return empty_frame("…", "about to begin")
@@ -105,7 +105,7 @@ def running_frame(view: EngineView) -> str:
 
 
 def empty_frame(sign: str, words: str) -> str:
-    """A place for a picture."""
+    """A place for an image."""
     return (
         f'<div class="frame empty"><span class="sign" aria-hidden="true">{escape(sign)}</span>'
         f"<span>{escape(words)}</span></div>"
@@ -125,7 +125,7 @@ def check_marks(checks: tuple[Check, ...]) -> str:
 
 
 def record_line(record: ImageRecord, path: Path) -> str:
-    """Under a picture: its checks, its time, its seed, and a link that saves it."""
+    """Under an image: its checks, its time, its seed, and a link that saves it."""
     return (
         f'<p class="facts">{check_marks(record.checks)} <span>{duration(record.timings.total_seconds)}</span> '
         f"<span>seed {record.settings.seed}</span> "
@@ -134,7 +134,7 @@ def record_line(record: ImageRecord, path: Path) -> str:
 
 
 def record_rows(record: ImageRecord) -> list[tuple[str, str]]:
-    """All that a picture was made with, as rows of a table."""
+    """All that an image was made with, as rows of a table."""
     settings = record.settings
     loras = ", ".join(f"{lora.name} {lora.strength:g}" for lora in record.loras) or "none"
     guidance = f"{settings.guidance_scale:g}"

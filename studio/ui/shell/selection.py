@@ -21,7 +21,7 @@ SEEN_AND_RECALL = f"(seen, selection) => [seen, selection || ({_KEPT})]"
 
 
 class SelectedImage(Record):
-    """A validation picture of the run that is shown: of which step, and its number among those of the step."""
+    """A validation image of the run that is shown: of which step, and its number among those of the step."""
 
     step: int
     picture: int
@@ -34,7 +34,7 @@ class Selection(Record):
         run, batch: names; "" where there was none to be shown yet.
         window, log: which part of the curves is drawn, and whether on a logarithmic scale.
         compared: names of the runs that are drawn over it.
-        image: the picture that is open in “Look closer”; None where that is closed.
+        image: the image that is open in “Look closer”; None where that is closed.
     """
 
     run: str = ""

@@ -242,7 +242,7 @@ def _launch(
     from studio.ui.shell.server import OriginGuard
 
     trainings = TrainingSession(user_data)
-    served = [session.thumbnails, trainings.thumbnails]  # pictures that we encoded ourselves, and nothing else
+    served = [session.thumbnails, trainings.thumbnails]  # images that we encoded ourselves, and nothing else
     for folder in served:
         folder.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths(served)

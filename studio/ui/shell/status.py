@@ -133,18 +133,18 @@ RUN_NAMES: dict[Phase, str] = {"smoke test": "smoke test", "generating": "genera
 
 
 def progress_words(view: EngineView) -> str:
-    """`smoke test: picture 2 of 3, step 12 of 25, 4.1 s left`."""
+    """`smoke test: image 2 of 3, step 12 of 25, 4.1 s left`."""
     name, step = RUN_NAMES[view.phase], view.step
     if view.cancelling:
         return f"{name}: stopping after this step"
     if step is None:
         return f"{name}: on to the next picture" if view.finished_pictures else f"{name}: on to the first picture"
     left = f", {duration(seconds_left(view))} left" if step.step > 1 else ""
-    return f"{name}: picture {step.picture + 1} of {step.num_pictures}, step {step.step} of {step.num_steps}{left}"
+    return f"{name}: image {step.picture + 1} of {step.num_pictures}, step {step.step} of {step.num_steps}{left}"
 
 
 def seconds_left(view: EngineView) -> float:
-    """A forecast from the running picture's own pace: its steps, and those of the pictures after it."""
+    """A forecast from the running image's own pace: its steps, and those of the images after it."""
     step = view.step
     if step is None:
         return 0.0
@@ -178,7 +178,7 @@ def phase_words(view: EngineView) -> tuple[str, str]:
         "starting": ("Starting.", "The engine loads PyTorch in the background; this takes about ten seconds."),
         "waiting": ("Waiting.", f"The device is in use by {view.owner}. This page goes on as soon as it is free."),
         "loading": ("Loading.", f"{view.model} is being loaded, and its precision checked."),
-        "ready": ("Ready.", "Press “Run the smoke test”: three pictures, each checked, in a few seconds."),
+        "ready": ("Ready.", "Press “Run the smoke test”: three images, each checked, in a few seconds."),
         "device check": ("Checking.", "The device is being compared with the CPU."),
         "no model": ("No model.", "Choose a model under “Model” and press “Load”."),
         "gone": ("Stopped.", "Press “Start the engine”."),

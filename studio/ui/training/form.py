@@ -47,7 +47,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "use_ema",
         "ema_decay",
     ),
-    "Pictures and captions": (
+    "Images and captions": (
         "use_buckets",
         "crop",
         "horizontal_flip",

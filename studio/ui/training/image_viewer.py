@@ -1,4 +1,4 @@
-"""“Look closer”: one validation picture large, in a slider with the base's of the same prompt and seed."""
+"""“Look closer”: one validation image large, in a slider with the base's of the same prompt and seed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from studio.ui.training.images import Thumbnails, looked_at_steps, training_pict
 from studio.ui.training.page import TrainingPage
 
 # In the browser, so that each press counts while what the one before shows is still on its way. `known` has the number
-# of each step's pictures, by position.
+# of each step's images, by position.
 MOVED = """(image, known, steps, pictures) => {
   const from = known?.findIndex(([step]) => step === image?.step) ?? -1;
   if (from < 0) return image ?? null;
@@ -51,7 +51,7 @@ BACK_TO_THE_PICTURE = """(step, picture) => {
 
 @dataclass(frozen=True)
 class ImageViewer:
-    """Its components; `known` has what one can go to: each step, with the number of its pictures."""
+    """Its components; `known` has what one can go to: each step, with the number of its images."""
 
     box: gr.Column
     known: gr.JSON
@@ -72,7 +72,7 @@ class ImageViewer:
 
 
 def build() -> ImageViewer:
-    """Lay it out below the pictures, so that nothing moves when it opens."""
+    """Lay it out below the images, so that nothing moves when it opens."""
     with gr.Column(visible=False, elem_id="training-closer") as box:
         known = gr.JSON(visible=False)
         with gr.Row(elem_classes="closer-head"):
@@ -100,7 +100,7 @@ def build() -> ImageViewer:
 
 
 def render(image: SelectedImage | None, view: TrainingView, thumbnails: Thumbnails) -> dict[str, Update]:
-    """What the box shows now; it is away where no picture is selected, or one that the run does not have."""
+    """What the box shows now; it is away where no image is selected, or one that the run does not have."""
     event = _event_of(image, view)
     if image is None or event is None or view.run is None or view.history is None:
         return {**{f"closer-{name}": gr.update() for name in SHOWN}, "closer-box": gr.update(visible=False)}
@@ -124,7 +124,7 @@ def render(image: SelectedImage | None, view: TrainingView, thumbnails: Thumbnai
 
 
 def _event_of(image: SelectedImage | None, view: TrainingView) -> SampleEvent | None:
-    """The pictures of the step of the selected one; None where the run has no such, or they no longer count."""
+    """The images of the step of the selected one; None where the run has no such, or they no longer count."""
     if image is None or view.run is None or view.history is None:
         return None
     events = [event for event in looked_at_steps(view.history) if event.step == image.step]
@@ -136,7 +136,7 @@ def _prompts(event: SampleEvent) -> list[str]:
 
 
 def _files(run: RunFolder, event: SampleEvent, picture: int) -> tuple[str, str] | None:
-    """The base's picture and the LoRA's; None where one is not valid or gone."""
+    """The base's image and the LoRA's; None where one is not valid or gone."""
     reported = (event.base[picture] if picture < len(event.base) else None, event.pictures[picture])
     try:
         files = [run.file(name) for name in reported if name is not None]
@@ -148,11 +148,11 @@ def _files(run: RunFolder, event: SampleEvent, picture: int) -> tuple[str, str] 
 def _words(
     run: RunFolder, history: RunHistory, event: SampleEvent, picture: int, thumbnails: Thumbnails, *, shown: bool
 ) -> str:
-    """Captions under both ends, the prompt with its seed, and the training picture that comes nearest."""
+    """Captions under both ends, the prompt with its seed, and the training image that comes nearest."""
     ends = (
         f'<div class="ends"><span>◀ base</span><span>LoRA at step {event.step:,} ▶</span></div>'
         if shown
-        else '<p class="bad">One of the two pictures is not valid, or no longer in its folder.</p>'
+        else '<p class="bad">One of the two images is not valid, or no longer in its folder.</p>'
     )
     prompt = escape(_prompts(event)[picture])
     return f'{ends}<p class="closer-prompt">{prompt}{_seed_words(run, event, picture)}</p>' + _nearest_words(
@@ -161,7 +161,7 @@ def _words(
 
 
 def _seed_words(run: RunFolder, event: SampleEvent, picture: int) -> str:
-    """What the picture's own file says that it was made with."""
+    """What the image's own file says that it was made with."""
     file = event.pictures[picture]
     try:
         settings = read_picture_text(run.file(file)).settings if file else None
@@ -176,7 +176,7 @@ def _seed_words(run: RunFolder, event: SampleEvent, picture: int) -> str:
 
 
 def _nearest_words(run: RunFolder, history: RunHistory, step: int, picture: int, thumbnails: Thumbnails) -> str:
-    """The training picture that comes nearest to this one, and how near."""
+    """The training image that comes nearest to this one, and how near."""
     reported = history.scores.get(step)
     nearest = reported.nearest[picture] if reported and picture < len(reported.nearest) else None
     if nearest is None:
@@ -186,29 +186,29 @@ def _nearest_words(run: RunFolder, history: RunHistory, step: int, picture: int,
     kind = "bad" if nearest.likeness == "as a copy" else "quiet"
     mirrored = ", seen in a mirror" if nearest.mirrored else ""
     return (
-        f'<div class="nearest-picture">{image}<p>Nearest training picture: <b>{escape(nearest.key)}</b>{mirrored}<br>'
+        f'<div class="nearest-picture">{image}<p>Nearest training image: <b>{escape(nearest.key)}</b>{mirrored}<br>'
         f'<span class="{kind}">{escape(nearest.likeness)}, distance {nearest.distance:.2f} (0 is a copy, 1 are two '
-        "training pictures at random)</span></p></div>"
+        "training images at random)</span></p></div>"
     )
 
 
 def checked_image(view: TrainingView, step: object, picture: object) -> SelectedImage:
-    """A picture that a page named.
+    """An image that a page named.
 
     Raises:
-        RunError: where there is no such picture.
+        RunError: where there is no such image.
     """
     if isinstance(step, int) and isinstance(picture, int):
         image = SelectedImage(step=step, picture=picture)
         if _event_of(image, view) is not None:
             return image
-    raise RunError(f"There is no picture {picture} of step {step}.")
+    raise RunError(f"There is no image {picture} of step {step}.")
 
 
 def wire(
     box: ImageViewer, pictures: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]
 ) -> None:
-    """Open it by a press on a picture, go through steps and prompts, close it."""
+    """Open it by a press on an image, go through steps and prompts, close it."""
 
     def open_it(selection: str, event: gr.EventData) -> str:
         chosen = read_selection(selection)

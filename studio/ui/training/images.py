@@ -1,4 +1,4 @@
-"""Validation pictures by step as a table: a row a prompt, the base's first; scores below, with what comes nearest."""
+"""Validation images by step as a table: a row a prompt, the base's first; scores below, with what comes nearest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from studio.ui.training.plot import NEAREST, SCORES, ScoreKind, by_step, title_h
 MAX_COLUMNS = 6
 MAX_NEAREST = 3
 
-# Gradio's HTML takes clicks of its own; which picture was pressed goes with ours.
+# Gradio's HTML takes clicks of its own; which image was pressed goes with ours.
 PICTURE_CLICKS = """element.addEventListener("click", (event) => {
   const picture = event.target.closest("button.sample");
   if (picture) trigger("click", { step: Number(picture.dataset.step), picture: Number(picture.dataset.picture) });
@@ -26,22 +26,22 @@ PICTURE_CLICKS = """element.addEventListener("click", (event) => {
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """The folders of small copies: of runs' pictures, and of the datasets' that were checked."""
+    """The folders of small copies: of runs' images, and of the datasets' that were checked."""
 
     runs: Path
     datasets: Path
 
 
 def looked_at_steps(history: RunHistory) -> list[SampleEvent]:
-    """The steps whose pictures are worth a look: at step 0 the LoRA is the base."""
+    """The steps whose images are worth a look: at step 0 the LoRA is the base."""
     samples = list(history.samples)
     return [event for event in samples if event.step > 0] or samples
 
 
 def samples_html(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> str:
-    """The table; words where there is no picture yet."""
+    """The table; words where there is no image yet."""
     if run is None or history is None or not history.samples:
-        return '<p class="quiet">Pictures of the same prompts and seeds appear here step by step, beside the base.</p>'
+        return '<p class="quiet">Images of the same prompts and seeds appear here step by step, beside the base.</p>'
     trained = [event for event in looked_at_steps(history) if event.step > 0]
     shown = spread_out(trained, MAX_COLUMNS)
     head = "".join(f'<th scope="col">step {event.step:,}</th>' for event in shown)
@@ -51,7 +51,7 @@ def samples_html(run: RunFolder | None, history: RunHistory | None, thumbnails: 
     note = f" {counted(left_out, 'step')} in between not shown here." if left_out else ""
     return (
         '<div class="table-frame samples-frame" tabindex="0" role="group" aria-label="Validation pictures"><table '
-        f'class="samples"><caption>Pictures by step <span class="quiet">press one to see it large beside the '
+        f'class="samples"><caption>Images by step <span class="quiet">press one to see it large beside the '
         f'base.{note}</span></caption><thead><tr><th scope="col">prompt</th><th scope="col">base</th>{head}</tr>'
         f"</thead><tbody>{rows}{_score_rows(run, shown, history, thumbnails)}</tbody></table></div>"
     )
@@ -68,14 +68,14 @@ def _prompt_row(
     run: RunFolder, last: SampleEvent, shown: Sequence[SampleEvent], index: int, thumbnails: Thumbnails
 ) -> str:
     prompt = last.prompts[index % len(last.prompts)]
-    # The base's picture leads to the last step's, whose base it is.
+    # The base's image leads to the last step's, whose base it is.
     base = _picture(run, last.base[index], f"base: {prompt}", (last.step, index), thumbnails)
     cells = "".join(f"<td>{_sample(run, event, index, thumbnails)}</td>" for event in shown)
     return f'<tr><th scope="row" class="prompt">{escape(prompt)}</th><td>{base}</td>{cells}</tr>'
 
 
 def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnails) -> str:
-    """The LoRA's picture of a prompt at a step; a resumed run may have had fewer prompts then."""
+    """The LoRA's image of a prompt at a step; a resumed run may have had fewer prompts then."""
     if index >= len(event.pictures):
         return ""
     words = f"step {event.step:,}: {event.prompts[index]}"
@@ -83,7 +83,7 @@ def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnai
 
 
 def _picture(run: RunFolder, file: str | None, words: str, place: tuple[int, int], thumbnails: Thumbnails) -> str:
-    """A small picture that opens large; `place` is its step and its number."""
+    """A small image that opens large; `place` is its step and its number."""
     if file is None:
         return '<span class="bad">not valid</span>'
     try:
@@ -115,7 +115,7 @@ def _score_rows(run: RunFolder, shown: Sequence[SampleEvent], history: RunHistor
 
 
 def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thumbnails: Thumbnails) -> str:
-    """A score of a step; of the likeness to training pictures also which one comes nearest."""
+    """A score of a step; of the likeness to training images also which one comes nearest."""
     reported = history.scores.get(step)
     if reported is None:
         return ""
@@ -127,7 +127,7 @@ def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thum
 
 
 def _nearest(run: RunFolder, nearest: NearestReported, mean: str, thumbnails: Thumbnails) -> str:
-    """The mean distance, and the training picture that comes nearest, small, with its likeness in a word."""
+    """The mean distance, and the training image that comes nearest, small, with its likeness in a word."""
     mirrored = ", mirrored" if nearest.mirrored else ""
     words = f"{nearest.key}: {nearest.likeness}{mirrored}, distance {nearest.distance:.2f}"
     url = training_picture_url(run, nearest.key, thumbnails)
@@ -137,14 +137,14 @@ def _nearest(run: RunFolder, nearest: NearestReported, mean: str, thumbnails: Th
 
 
 def nearest_of_last(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> str:
-    """The training pictures that come nearest to those of the last step, which tell whether it learns by heart."""
+    """The training images that come nearest to those of the last step, which tell whether it learns by heart."""
     reported = [event for event in by_step(history.scores) if event.step > 0] if history else []
     found = [nearest for nearest in reported[-1].nearest if nearest is not None] if reported else []
     if run is None or not found:
         return ""
     near = sorted(found, key=lambda nearest: nearest.distance)[:MAX_NEAREST]
     return (
-        f'<figure class="chart-figure nearest-figure"><figcaption><b>Nearest training pictures</b> '
+        f'<figure class="chart-figure nearest-figure"><figcaption><b>Nearest training images</b> '
         f'<span class="quiet">at step {reported[-1].step:,}</span></figcaption><div>'
         f"{''.join(_nearest_card(run, nearest, thumbnails) for nearest in near)}</div></figure>"
     )
@@ -161,7 +161,7 @@ def _nearest_card(run: RunFolder, nearest: NearestReported, thumbnails: Thumbnai
 
 
 def training_picture_url(run: RunFolder, key: str, thumbnails: Thumbnails) -> str:
-    """The small copy of a training picture by its key in the run's snapshot; "" where there is none."""
+    """The small copy of a training image by its key in the run's snapshot; "" where there is none."""
     try:
         known = _training_pictures(run.dataset, run.dataset.stat().st_mtime_ns)
     except OSError:  # its folder was changed
@@ -174,7 +174,7 @@ def training_picture_url(run: RunFolder, key: str, thumbnails: Thumbnails) -> st
 
 @lru_cache(maxsize=4)
 def _training_pictures(snapshot: Path, _modified_ns: int) -> dict[str, tuple[str, str]]:
-    """sha256 and background of each picture of a snapshot, by its key; none of one that is damaged."""
+    """sha256 and background of each image of a snapshot, by its key; none of one that is damaged."""
     try:
         read = read_snapshot(snapshot)
     except DatasetError:

@@ -173,7 +173,7 @@ def _button_states(view: TrainingView) -> dict[str, Update]:
 
 
 def wire(panel: RunPanel, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]) -> None:
-    """Connect the choice of a run, its buttons, the plot's options, the pictures and the queue."""
+    """Connect the choice of a run, its buttons, the plot's options, the images and the queue."""
 
     def asking(request: RunRequest) -> Callable[[str], None]:
         def act(selection: str) -> None:

@@ -1,6 +1,6 @@
 """The live plot: loss large, rate and gradient small; drawn on the server from at most 600 points a curve.
 
-Scores of validation pictures: what each is called and read from, as rows of a table and as curves over the steps.
+Scores of validation images: what each is called and read from, as rows of a table and as curves over the steps.
 """
 
 import itertools
@@ -62,7 +62,7 @@ class PlotCache:
 
 
 def _drawn_up_to(steps: StepColumns, options: PlotOptions) -> int:
-    """The number of steps, rounded down to what makes a difference in the picture."""
+    """The number of steps, rounded down to what makes a difference in the image."""
     number = len(steps)
     shown = min(number, WINDOWS.get(options.window, 0) or number)
     grain = max(1, shown // DRAWN_POINTS)
@@ -173,7 +173,7 @@ class ScoreKind:
         axis: what it counts, and which end means what.
         read: finds it in a summary; None where it was not measured.
         form: how its numbers are written.
-        missing: said where no picture has it.
+        missing: said where no image has it.
     """
 
     title: str
@@ -229,7 +229,7 @@ def charts_html(history: RunHistory | None, beside: str = "") -> str:
 
 
 def chart_of(kind: ScoreKind, history: RunHistory) -> Chart:
-    """One score's chart; without curves where no picture has it."""
+    """One score's chart; without curves where no image has it."""
     events = by_step(history.scores)
     steps = [float(event.step) for event in events]
     ends = [steps[0], steps[-1]]
@@ -250,7 +250,7 @@ def by_step(scores: Mapping[int, ScoreEvent]) -> Sequence[ScoreEvent]:
 
 
 def title_html(kind: ScoreKind, history: RunHistory) -> str:
-    """A score's name, and below it what the dataset's own pictures have, which is what there is to be reached."""
+    """A score's name, and below it what the dataset's own images have, which is what there is to be reached."""
     title = escape(kind.title)
     if history.reference is None or kind.read(history.reference.scores) is None:
         return title

@@ -73,7 +73,7 @@ def _words(state: PreflightState, found: Preflight | None) -> str:
     return (
         f'<div class="verdict" role="status"><b>{found.num_steps:,} steps ≈ {duration(found.total_seconds)}</b>, '
         f"{escape(gigabytes(found.peak_bytes))} of {escape(gigabytes(found.limit_bytes))} memory, "
-        f"{escape(gigabytes(found.disk_bytes))} of disk.<br><span class='quiet'>{found.num_pictures:,} pictures, each "
+        f"{escape(gigabytes(found.disk_bytes))} of disk.<br><span class='quiet'>{found.num_pictures:,} images, each "
         f"seen {found.epochs:.0f} times; a step takes {duration(found.step_seconds)}. {escape(found.reason)}</span>"
         "</div>"
         f"{warnings}"

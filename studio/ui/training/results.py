@@ -139,7 +139,7 @@ def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) ->
     """
     found = lora_to_send(history)
     if found is None:
-        raise RunError("There is no LoRA yet: wait for the first pictures, or press “Sample now”.")
+        raise RunError("There is no LoRA yet: wait for the first images, or press “Sample now”.")
     step, reported = found
     try:
         file: Path = run.file(reported)

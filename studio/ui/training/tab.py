@@ -1,4 +1,4 @@
-"""The Training tab: the form on the left, the run on the right with its pictures, other runs and the queue."""
+"""The Training tab: the form on the left, the run on the right with its images, other runs and the queue."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -67,7 +67,7 @@ LOG_LINES = 30
 NEARLY_FULL, FULL = 0.75, 0.9
 FIRST_STEPS = (
     '<ul class="first-steps"><li>“Preflight” measures a few real steps first: how long it would take, and how much '
-    "memory and disk.</li><li>While it runs, this side shows the loss, memory, and every so many steps pictures of the "
+    "memory and disk.</li><li>While it runs, this side shows the loss, memory, and every so many steps images of the "
     "same prompts beside the base’s, with scores.</li><li>You can pause, stop and resume it. It goes on when this page "
     "is closed, and nothing is lost when the machine is switched off.</li><li>At the end it says which step is worth "
     "keeping and why, and one button takes that to Inference.</li></ul>"
@@ -77,7 +77,7 @@ STATE_WORDS: Mapping[RunState, tuple[str, str]] = {
     "waiting": ("◔", "Waiting."),
     "preparing": ("◔", "Preparing."),
     "running": ("●", "Running."),
-    "sampling": ("●", "Making pictures."),
+    "sampling": ("●", "Making images."),
     "paused": ("❚❚", "Paused."),
     "stopped": ("■", "Stopped."),
     "finished": ("✓", "Finished."),

@@ -15,7 +15,7 @@ GENERATION: dict[str, object] = {"prompt": "", "num_inference_steps": 2, "width"
 
 
 def begun(tmp_path: Path, *, generation: dict[str, object] | None = None, **changes: object) -> BatchFolder:
-    """A batch of six small pictures, not started; the columns are colour and type."""
+    """A batch of six small images, not started; the columns are colour and type."""
     values = {
         "name": "shoes",
         "prompts": "a (photo:1.2) of {colour} {type} <lora:white-ground:0.5>",

@@ -75,7 +75,7 @@ def test_a_batch_that_was_begun_cannot_be_changed(tmp_path: Path) -> None:
 
 def test_show_tells_and_makes_nothing(prompts: Path, tmp_path: Path) -> None:
     result = batch(tmp_path / "data", str(prompts), "--set", "attributes=type: boots, sneakers", "--show")
-    assert "4 pictures. Time and disk are not measured yet." in result.stdout
+    assert "4 images. Time and disk are not measured yet." in result.stdout
     assert "type: boots 2, sneakers 2" in result.stdout
     assert not (tmp_path / "data").exists()
 
@@ -117,7 +117,7 @@ def test_the_queue_carries_a_batch_out(prompts: Path, tmp_path: Path, monkeypatc
     worker.work(place, command=lambda job: worker.job_command(job, place))
     (job,) = JobQueue(place).jobs()
     assert job.state == "finished", job.message
-    assert read_status(job.run).message == "2 pictures are made."
+    assert read_status(job.run).message == "2 images are made."
 
 
 def test_a_job_whose_settings_cannot_be_read_ends_with_1_and_its_status_says_why(tmp_path: Path) -> None:
@@ -152,4 +152,4 @@ def test_what_cannot_be_is_refused_in_a_sentence(
 def test_every_setting_is_told_with_its_help(tmp_path: Path) -> None:
     reported = batch(tmp_path, "any", "--list-settings").stdout
     assert "least_whiteness = None" in reported
-    assert "Share of the picture's border" in reported
+    assert "Share of the image's border" in reported

@@ -1,4 +1,4 @@
-"""Equal prompts are encoded once, however many pictures they have."""
+"""Equal prompts are encoded once, however many images they have."""
 
 from pathlib import Path
 

@@ -70,7 +70,7 @@ def test_an_error_over_an_item_is_that_items_and_the_batch_goes_on(
     assert any(words in event.message for event in read_events(folder.job.events) if isinstance(event, NoteEvent))
     status = read_status(folder.job)
     assert status.message == (
-        "5 pictures are made; 1 failed, and the report says why. "
+        "5 images are made; 1 failed, and the report says why. "
         f"`python -m studio batch {folder.name}` tries 1 of them again."
     )
 
@@ -87,7 +87,7 @@ def test_a_failed_item_is_made_by_a_resume_and_by_the_end_of_the_same_run(
         assert run(folder, tmp_path) == "finished"
         assert asked == [9]
     assert states(folder) == ["done"] * 6
-    assert read_status(folder.job).message == "6 pictures are made."
+    assert read_status(folder.job).message == "6 images are made."
 
 
 def test_an_item_that_was_rejected_until_no_try_was_left_is_not_tried_again(tmp_path: Path) -> None:

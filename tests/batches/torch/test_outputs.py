@@ -26,7 +26,7 @@ LORA = {"loras": [{"name": "white-ground", "strength": 0.5}]}
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory) -> BatchFolder:
-    """Six pictures with everything that can come out."""
+    """Six images with everything that can come out."""
     return made(
         tmp_path_factory.mktemp("batch"),
         generation=LORA,
@@ -120,11 +120,11 @@ def test_the_lineage_says_what_drew_it(batch: BatchFolder) -> None:
 
 def test_the_report_counts_what_was_made_of_each_value(batch: BatchFolder) -> None:
     report = batch.report.read_text(encoding="utf-8")
-    assert "**6 of 6 pictures are made and valid.**" in report
+    assert "**6 of 6 images are made and valid.**" in report
     assert "| red | 2 | 2 |" in report
     assert "| boots | 3 | 3 |" in report
     assert "Nothing was rejected." in report
-    assert "White grounds:" in report
+    assert "White backgrounds:" in report
 
 
 def test_the_contact_sheet_shows_them(batch: BatchFolder) -> None:

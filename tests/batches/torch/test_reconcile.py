@@ -1,4 +1,4 @@
-"""A picture that is not what was written does not count as made, whatever its size."""
+"""An image that is not what was written does not count as made, whatever its size."""
 
 import hashlib
 from collections.abc import Callable

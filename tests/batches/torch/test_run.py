@@ -1,4 +1,4 @@
-"""What is rejected, tried again and given up; the same items give the same pictures whatever else is made."""
+"""What is rejected, tried again and given up; the same items give the same images whatever else is made."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_an_item_whose_tries_are_used_up_is_failed_and_the_run_goes_on(
     assert [row.state for row in rows(folder)] == ["done", "failed", "done", "done", "done", "done"]
     assert len(lines(folder)) == 5
     assert not folder.picture(1, "png").exists()
-    assert "5 pictures are made; 1 failed" in read_status(folder.job).message
+    assert "5 images are made; 1 failed" in read_status(folder.job).message
     assert "| 1 | 3 | The decoded check failed" in folder.report.read_text(encoding="utf-8")
 
 
@@ -67,7 +67,7 @@ def test_a_low_score_is_rejected_and_its_picture_kept_aside(tmp_path: Path) -> N
     assert "at least 1 is asked for" in rejections(folder)[0].reason
     assert all((folder.root / rejected.file).is_file() for rejected in rejections(folder))
     assert lines(folder) == []
-    assert "0 of 2 pictures are made and valid; 2 failed" in folder.report.read_text(encoding="utf-8")
+    assert "0 of 2 images are made and valid; 2 failed" in folder.report.read_text(encoding="utf-8")
 
 
 SAME = {"prompts": "a red boot --d 5\na red boot --d 5\na brown boot --d 5", "attributes": ""}

@@ -60,5 +60,5 @@ def draw(
 
 
 def enlarged(picture: Picture, side: int) -> Picture:
-    """The same picture at another size."""
+    """The same image at another size."""
     return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))

@@ -22,7 +22,7 @@ DATASET = assets_folder() / "casual-shoes"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A red picture with its prompt inside, a blue one with a .txt, one without, one broken."""
+    """A red image with its prompt inside, a blue one with a .txt, one without, one broken."""
     place = tmp_path / "pictures"
     (place / "below").mkdir(parents=True)
     text = PngImagePlugin.PngInfo()
@@ -73,7 +73,7 @@ def test_numbers_of_a_summary_are_those_of_its_pictures() -> None:
 
 def test_a_summary_of_nothing_says_so() -> None:
     summary = summarise_scores([])
-    assert summary.sentences == ("There is no picture to score.",)
+    assert summary.sentences == ("There is no image to score.",)
     assert summary.named_right is None
     assert summary.copies is None
 
@@ -94,7 +94,7 @@ def test_the_command_prints_lines_and_sentences(folder: Path) -> None:
     assert "rather blue" in output
     assert "white.jpg: white 1.00 · no subject" in output
     assert "Could not be read (1)\n  broken.png: " in output
-    assert "White grounds: 2 of 3 pictures" in output
+    assert "White backgrounds: 2 of 3 pictures" in output
 
 
 def test_the_command_compares_with_a_dataset(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Copies of training pictures are known as such, mirrored and shifted ones too; new pictures are their own."""
+"""Copies of training images are known as such, mirrored and shifted ones too; new images are their own."""
 
 import io
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_copies_are_found_however_they_were_saved(shoes: NearestIndex, number: i
 
 
 def test_shifted_copies_are_at_least_close(shoes: NearestIndex) -> None:
-    """This dataset's pictures are as alike as shifted copies are: most are called copies, the others close."""
+    """This dataset's images are as alike as shifted copies are: most are called copies, the others close."""
     words = [near(shoes, shifted(Image.open(path).convert("RGB"), 0.03)).likeness for path in SHOES[::4]]
     assert words.count("as a copy") >= 0.6 * len(words)
     assert words.count("of its own") <= 1
@@ -131,5 +131,5 @@ def test_unreadable_training_pictures_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     index = NearestIndex.build([tmp_path / "broken.png", SHOES[0]])
     assert [file.name for file in index.unreadable] == ["broken.png"]
-    with pytest.raises(DatasetError, match=r"no training picture to compare with.*broken\.png"):
+    with pytest.raises(DatasetError, match=r"no training image to compare with.*broken\.png"):
         NearestIndex.build([tmp_path / "broken.png"])

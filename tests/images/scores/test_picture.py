@@ -63,7 +63,7 @@ def test_a_picture_of_512_takes_60_ms_and_80_with_two_thousand_training_pictures
 
 
 def many_times(index: NearestIndex, number: int) -> NearestIndex:
-    """An index of so many pictures, without looking at them all."""
+    """An index of so many images, without looking at them all."""
     chosen = np.arange(number) % len(index.paths)
     shelves = {}
     for name in ("whole", "subject"):

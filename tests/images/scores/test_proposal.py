@@ -58,8 +58,8 @@ def test_the_best_point_is_taken_and_the_reason_is_a_sentence() -> None:
     assert proposal.step == 300
     assert proposal.is_sure
     assert proposal.sentence == (
-        "Step 300: white grounds 0.97 (base 0.02), held-out loss lowest, 8 of 8 colours as asked, "
-        "no picture is a copy; later steps get closer to the training pictures."
+        "Step 300: white backgrounds 0.97 (base 0.02), held-out loss lowest, 8 of 8 colours as asked, "
+        "no image is a copy; later steps get closer to the training images."
     )
 
 
@@ -113,7 +113,7 @@ def test_without_scores_the_lowest_held_out_loss_counts() -> None:
     proposal = propose_checkpoint([point(100, loss=0.15), point(200, loss=0.1205), point(300, loss=0.12)])
     assert proposal.step == 200  # half a percent is nothing: the earlier one
     assert not proposal.is_sure
-    assert "no pictures were scored" in proposal.sentence
+    assert "no images were scored" in proposal.sentence
 
 
 def test_without_anything_the_last_is_taken_and_that_is_said() -> None:

@@ -1,4 +1,4 @@
-"""What tests of training share: the shipped model, small pictures, and a cache of what was encoded."""
+"""What tests of training share: the shipped model, small images, and a cache of what was encoded."""
 
 import copy
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from studio.training.begin import take_snapshot
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import save_pictures
 
-SIZES = ((80, 80), (100, 60)) * 4  # two buckets, four pictures of each
+SIZES = ((80, 80), (100, 60)) * 4  # two buckets, four images of each
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +35,13 @@ def components(training_manager: PipelineManager) -> Components:
 
 @pytest.fixture(scope="session")
 def small_dataset() -> Callable[[Path], Path]:
-    """Makes eight small pictures of two shapes below a folder, with captions in .txt files."""
+    """Makes eight small images of two shapes below a folder, with captions in .txt files."""
     return lambda tmp: save_pictures(tmp / "shoes", SIZES)
 
 
 @pytest.fixture(scope="session")
 def snapshot(small_dataset: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    """Of the eight small pictures, taken as a run takes it."""
+    """Of the eight small images, taken as a run takes it."""
     folder = small_dataset(tmp_path_factory.mktemp("training-pictures"))
     taken = take_snapshot(str(folder), UserData(tmp_path_factory.mktemp("training-user-data")))
     assert taken.left_out == ()

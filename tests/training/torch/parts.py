@@ -1,4 +1,4 @@
-"""The parts of a training, put together by hand from small pictures: what the tests of this folder take apart."""
+"""The parts of a training, put together by hand from small images: what the tests of this folder take apart."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def settings_of(**changes: object) -> TrainingSettings:
 
 
 def save_picture(path: Path, *, size: tuple[int, int] = (80, 80), seed: int = 0) -> None:
-    """A picture whose left and right, top and bottom are not alike."""
+    """An image whose left and right, top and bottom are not alike."""
     rng = random.Random(seed)
     width, height = size
     image = Image.linear_gradient("L").resize(size).rotate(90 * (seed % 4)).resize(size).convert("RGB")
@@ -72,7 +72,7 @@ def save_picture(path: Path, *, size: tuple[int, int] = (80, 80), seed: int = 0)
 
 
 def save_pictures(folder: Path, sizes: Sequence[tuple[int, int]], *, first_seed: int = 0) -> Path:
-    """One picture of each size, with captions beside them."""
+    """One image of each size, with captions beside them."""
     for index, size in enumerate(sizes):
         save_picture(folder / f"{index:03}.png", size=size, seed=first_seed + index)
         (folder / f"{index:03}.txt").write_text(CAPTIONS[index % len(CAPTIONS)], encoding="utf-8")
@@ -100,7 +100,7 @@ def snapshot_of(folder: Path, *, repeats: Mapping[str, int] | None = None, backg
 
 
 def snapshot_of_sizes(sizes: Sequence[tuple[int, int]], *, repeats: Sequence[int] = ()) -> Snapshot:
-    """Of pictures that need not be there, each with bytes of its own."""
+    """Of images that need not be there, each with bytes of its own."""
     rows = [
         make_row(
             f"{index:04}.png",

@@ -45,7 +45,7 @@ def latents_in(bench: Bench, batch: TrainingBatch, draws: list[Draw]) -> torch.T
 
 
 def encoded(parts: Components, image: Image.Image, size: tuple[int, int], posterior: torch.Tensor) -> torch.Tensor:
-    """(C, H, W) one latent of a picture that is cut already."""
+    """(C, H, W) one latent of an image that is cut already."""
     levels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS)).astype(np.float64)
     pixels = torch.from_numpy(levels / 255 * 2 - 1).float().movedim(2, 0).unsqueeze(0)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_a_batch_is_the_same_in_another_maker_that_jumps_to_it(
 def test_an_option_does_not_move_what_others_draw(
     changes: dict[str, object], but: tuple[str, ...], tmp_path: Path, parts: Components, cache: Path
 ) -> None:
-    """Batch 2 of pictures of one size, in which one is mirrored where that is on."""
+    """Batch 2 of images of one size, in which one is mirrored where that is on."""
     snapshot = snapshot_of(save_pictures(tmp_path, ONE_SIZE))
     plain = make_bench(snapshot, settings_of(), parts, cache)
     assert any(d.flip < 0.5 for d in draws_of(plain, 2))
@@ -208,7 +208,7 @@ def test_repeats_and_regularisation_pictures_are_seen_in_proportion(
     prior = snapshot_of(save_pictures(tmp_path / "prior", ONE_SIZE[:2], first_seed=50))
     bench = make_bench(ours, settings_of(prior_loss_weight=0.25), parts, cache, prior=prior)
     seen: dict[tuple[str, float], int] = {}
-    for number in range(60):  # ten epochs of 12 pictures
+    for number in range(60):  # ten epochs of 12 images
         batch = bench.maker.batch(number)
         for key, weight in zip(batch.keys, batch.weights_B.tolist(), strict=True):
             seen[key, weight] = seen.get((key, weight), 0) + 1
@@ -350,7 +350,7 @@ def test_where_the_text_encoder_learns_a_batch_has_its_token_ids(
 
 
 def masked(tmp_path: Path, parts: Components, cache: Path, mask: Image.Image | None, **changes: object) -> Bench:
-    """Two pictures of one size, each with the same mask."""
+    """Two images of one size, each with the same mask."""
     folder = save_pictures(tmp_path / "masked", [(100, 80), (100, 80)])
     if mask is not None:
         (tmp_path / "masks").mkdir(exist_ok=True)
@@ -420,7 +420,7 @@ def test_a_mask_is_mirrored_with_its_picture(tmp_path: Path, parts: Components, 
 
 
 def test_a_mask_is_cut_where_its_picture_is_cut(tmp_path: Path, parts: Components, cache: Path) -> None:
-    """A picture whose brightness is its mask: both must show the same window."""
+    """An image whose brightness is its mask: both must show the same window."""
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 240).astype(np.uint8), (80, 1)))
     (tmp_path / "own").mkdir()
     ramp.convert("RGB").save(tmp_path / "own" / "a.png")

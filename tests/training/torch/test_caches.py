@@ -34,7 +34,7 @@ def latents(tmp_path: Path) -> LatentCache:
 
 @pytest.fixture
 def item(tmp_path: Path) -> TrainingItem:
-    """A picture of its own, of which training sees the middle."""
+    """An image of its own, of which training sees the middle."""
     save_picture(tmp_path / "own" / "shoe.png", size=(100, 70))
     (made,) = items_of(snapshot_of(tmp_path / "own"), use_buckets=False)
     return made
@@ -47,7 +47,7 @@ def encode(cache: LatentCache, item: TrainingItem, components: Components, *, fl
 
 
 def moments_by_hand(image: Image.Image, components: Components, size: tuple[int, int]) -> torch.Tensor:
-    """(2, C, H, W) of a picture that is cut already."""
+    """(2, C, H, W) of an image that is cut already."""
     scaled = np.asarray(image.resize(size, Image.Resampling.LANCZOS)).astype(np.float64)
     pixels = torch.from_numpy(scaled / 255 * 2 - 1).float().movedim(2, 0).unsqueeze(0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Losses that can be compared from step to step, on pictures that are kept out and on those that are trained on."""
+"""Losses that can be compared from step to step, on images that are kept out and on those that are trained on."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def loss_by_hand(bench: Bench, triples: tuple[Triple, ...]) -> float:
 
 @pytest.fixture
 def bench(snapshot: Snapshot, components: Components, cache: Path) -> Bench:
-    """Six pictures that are trained on, two that are held out."""
+    """Six images that are trained on, two that are held out."""
     made = make_bench(snapshot, settings_of(held_out_percent=25), components, cache)
     assert (len(made.data.items), len(made.data.held_out)) == (6, 2)
     return made
@@ -189,7 +189,7 @@ def test_a_learning_text_encoder_is_measured_too(snapshot: Snapshot, components:
 def test_held_out_pictures_are_never_trained_on(
     bench: Bench, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a run that sees every other picture many times."""
+    """In a run that sees every other image many times."""
     seen: set[str] = set()
     make = BatchMaker.batch
 

@@ -101,7 +101,7 @@ class PlainTraining:
         }
 
     def losses(self, snapshot: Snapshot, keys: tuple[str, ...], number: int) -> torch.Tensor:
-        """(B,) of one batch, from the picture files on."""
+        """(B,) of one batch, from the image files on."""
         settings, losses = self.settings, []
         for slot, key in enumerate(keys):
             entry = next(entry for entry in snapshot.entries if entry.key == key)

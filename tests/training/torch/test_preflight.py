@@ -32,7 +32,7 @@ MEASURED = preflight._Measured(with_checkpointing=TWICE, without=KEPT, encoding_
 
 @dataclass(frozen=True)
 class Place:
-    """A dataset of eight pictures, the tiny model, and a user_data that all tests of this file share."""
+    """A dataset of eight images, the tiny model, and a user_data that all tests of this file share."""
 
     user_data: UserData
     dataset: Path
@@ -225,7 +225,7 @@ def with_limits(monkeypatch: pytest.MonkeyPatch, *, memory: int, disk: int) -> N
 def test_the_text_says_what_a_person_asks(place: Place, measured: None) -> None:
     text = preflight_text(place.forecast(gradient_accumulation_steps=1))
     assert text.startswith("1,000 steps ≈ ")
-    assert "A step is one batch, 2.0 s. 8 pictures, each seen about 500.0 times." in text
+    assert "A step is one batch, 2.0 s. 8 images, each seen about 500.0 times." in text
     assert "--set train_batch_size=2 --set gradient_accumulation_steps=2" in text
 
 

@@ -153,7 +153,7 @@ def test_a_stop_while_pictures_are_scored_is_a_stop_and_they_are_scored_later(
     assert (reported(run, StepEvent), reported(run, SampleEvent), reported(run, ScoreEvent)) == ([1, 2], [0, 2], [0, 2])
     assert sum(isinstance(event, ReferenceEvent) for event in read_events(run.events)) == 1
     states = [event for event in read_events(run.events) if isinstance(event, StateEvent)]
-    at = [event.message for event in states].index("Scoring pictures that were made before.")
+    at = [event.message for event in states].index("Scoring images that were made before.")
     assert (states[at].state, states[at + 1].state, states[at + 1].message) == ("sampling", "running", "")
 
 
@@ -251,7 +251,7 @@ def test_asked_for_pictures_that_it_does_not_make_it_says_so(place: Place, start
     start(run)
     wait_until(lambda: len(reported(run, StepEvent)) > 1)
     ask(run, "sample")
-    wait_until(lambda: "No pictures are made" in problems(run))
+    wait_until(lambda: "No images are made" in problems(run))
 
 
 def test_without_captions_it_says_why_there_are_no_pictures(place: Place) -> None:
@@ -260,7 +260,7 @@ def test_without_captions_it_says_why_there_are_no_pictures(place: Place) -> Non
     run = place.begin(max_train_steps=1, **PICTURES)
     assert train_run(run, place.user_data) == "finished"
     notes = " ".join(event.message for event in read_events(run.events) if isinstance(event, NoteEvent))
-    assert "No validation pictures are made: no picture has a caption." in notes
+    assert "No validation images are made: no image has a caption." in notes
     assert reported(run, SampleEvent) == []
 
 
@@ -270,13 +270,13 @@ def test_more_regularisation_pictures_than_are_used_are_told(place: Place, tmp_p
     assert train_run(run, place.user_data) == "finished"
     notes = json.loads(run.plan.read_bytes())["notes"]
     assert (
-        "8 regularisation pictures are mixed in, each with its weight. 4 more are not used: one is shown for each of "
+        "8 regularisation images are mixed in, each with its weight. 4 more are not used: one is shown for each of "
         "ours."
     ) in notes
 
 
 def test_the_finished_file_acts_as_the_last_pictures_show(place: Place) -> None:
-    """The picture of the last step, made once more with the library's file."""
+    """The image of the last step, made once more with the library's file."""
     run = place.begin(max_train_steps=4, **PICTURES)
     assert train_run(run, place.user_data) == "finished"
     picture = next((run.samples / "step-000004").glob("*.png"))

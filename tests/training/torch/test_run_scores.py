@@ -1,4 +1,4 @@
-"""Scores of a run's pictures: each with the training picture that comes nearest, by its key."""
+"""Scores of a run's images: each with the training image that comes nearest, by its key."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def test_what_was_told_and_not_scored_is_known_while_its_pictures_are_there(tmp_
     scores.take_in(scores.score(there))
     assert scores.unscored() == []
     assert scores.has_scored(5)
-    assert scores.has_scored(10), "a run whose pictures were deleted can still end"
+    assert scores.has_scored(10), "a run whose images were deleted can still end"
 
 
 def test_at_step_0_the_pictures_are_the_bases_own(tmp_path: Path, snapshot: Snapshot) -> None:

@@ -133,7 +133,7 @@ def test_progress_of_the_preparation_is_in_the_status_alone(
 ) -> None:
     for number in range(1, 201):
         clock.now += 0.01
-        reporter.progress(f"Encoding pictures: {number} of 200.")
+        reporter.progress(f"Encoding images: {number} of 200.")
     assert len(writes) <= 6
     assert "Encoding pictures" in read_status(reporter.run).message
     assert read_events(reporter.run.events) == []
@@ -141,11 +141,11 @@ def test_progress_of_the_preparation_is_in_the_status_alone(
 
 def test_a_problem_has_the_step_at_which_it_was_seen(reporter: Reporter, capsys: pytest.CaptureFixture[str]) -> None:
     reporter.report(step(12))
-    reporter.problem("The picture is not valid.")
+    reporter.problem("The image is not valid.")
     problem = read_events(reporter.run.events)[-1]
     assert isinstance(problem, ProblemEvent)
-    assert (problem.step, problem.message) == (12, "The picture is not valid.")
-    assert "The picture is not valid." in capsys.readouterr().err
+    assert (problem.step, problem.message) == (12, "The image is not valid.")
+    assert "The image is not valid." in capsys.readouterr().err
 
 
 def test_boards_are_told_the_numbers_and_a_board_that_fails_ends_nothing(reporter: Reporter) -> None:

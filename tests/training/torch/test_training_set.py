@@ -1,4 +1,4 @@
-"""What is trained on: sizes, crops, captions, masks, regularisation pictures, and what is held out."""
+"""What is trained on: sizes, crops, captions, masks, regularisation images, and what is held out."""
 
 import hashlib
 from pathlib import Path
@@ -153,7 +153,7 @@ def test_the_order_of_a_dataset_does_not_choose_what_is_held_out() -> None:
 
 
 def test_new_pictures_move_few_of_the_old_ones() -> None:
-    """Old pictures keep their turn: what is held out of them grows or shrinks by its last ones, by chance alone."""
+    """Old images keep their turn: what is held out of them grows or shrinks by its last ones, by chance alone."""
     whole = snapshot_of_sizes([SQUARE] * 400)
     before = keys(make_set(with_entries(whole, [*whole.entries[:200]]), held_out_percent=10))[1]
     for number in range(201, 400, 20):
@@ -186,10 +186,10 @@ def test_where_all_pictures_are_copies_of_one_none_is_held_out() -> None:
 
 def test_the_notes_say_how_many_are_on_either_side() -> None:
     data = make_set(snapshot_of_sizes([SQUARE] * 20), held_out_percent=10)
-    assert data.notes == ("18 pictures are trained on, 2 are held out.",)
+    assert data.notes == ("18 images are trained on, 2 are held out.",)
 
 
-# Regularisation pictures
+# Regularisation images
 
 
 def prior_of(number: int) -> Snapshot:
