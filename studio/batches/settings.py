@@ -112,13 +112,13 @@ class BatchSettings(Settings):
     )
     least_distance: Annotated[float, Ge(0), Le(10)] | None = Field(
         None,
-        title="Least distance to training pictures",
+        title="Least distance to training images",
         description="An image nearer than this to a training image fails, as it may be a copy: 0 is the "
         "very same, 1 as far as two of them usually are. Empty: any.",
     )
     nearest_to: str = Field(
         "",
-        title="Training pictures",
+        title="Training images",
         description="A dataset of the Dataset tab by its name, or a folder: what the distance is measured to.",
     )
 

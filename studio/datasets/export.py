@@ -49,7 +49,7 @@ def make_contact_sheet(
     height = 40 + -(-len(shown) // COLUMNS) * (CELL + TEXT_HEIGHT)
     sheet = Image.new("RGB", (COLUMNS * CELL + 16, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    number = f"first {len(shown):,} of {len(rows):,}" if len(rows) > len(shown) else f"{len(rows):,} pictures"
+    number = f"first {len(shown):,} of {len(rows):,}" if len(rows) > len(shown) else f"{len(rows):,} images"
     _write(pen, (16, 10), f"{title}: {number}", size=16, ink=_INK)
     for index, row in enumerate(shown):
         x = 8 + index % COLUMNS * CELL

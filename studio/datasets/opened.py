@@ -236,7 +236,7 @@ class OpenedDataset:
             }
             if changes:
                 word = "excluded" if excluded else "took back"
-                which = next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} pictures"
+                which = next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} images"
                 self._apply(Edit(what=f"{word} {which}", excluded=changes))
             return len(changes)
 

@@ -44,7 +44,7 @@ def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
         )
     lone = [file for stem, files in captions.items() if stem not in pictures_by_stem for file in files]
     sentence = "No image has this caption's name, so it is not used."
-    return pictures, [SkippedFile(name=file, problem=_note("caption without a picture", sentence)) for file in lone]
+    return pictures, [SkippedFile(name=file, problem=_note("caption without an image", sentence)) for file in lone]
 
 
 def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
@@ -130,7 +130,7 @@ def read_source(folder: Path, choice: LayoutChoice) -> SourceReading:
     else:
         reading = read_by_table(walk, layout, choice, recognised)
     others = _unused(walk.others, "other file", "It is neither an image nor a caption, so it is not used.")
-    return SourceReading(**{**vars(reading), "leftovers": (*walk.skipped_files, *reading.skipped_files, *others)})
+    return SourceReading(**{**vars(reading), "skipped_files": (*walk.skipped_files, *reading.skipped_files, *others)})
 
 
 def recognise(walk: Walk) -> tuple[LayoutName, ...]:

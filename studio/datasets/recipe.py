@@ -10,7 +10,7 @@ from studio.core.settings import Settings
 LayoutName = Literal["sidecar", "kohya", "imagefolder", "table", "fashion"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
 LAYOUT_TITLES: dict[LayoutName, str] = {
-    "sidecar": "Caption files beside the pictures",
+    "sidecar": "Caption files beside the images",
     "kohya": "kohya folders with repeats (10_shoe)",
     "imagefolder": "Hugging Face imagefolder (metadata.jsonl or .csv)",
     "table": "A table with a column of files (CSV or JSONL)",

@@ -149,7 +149,7 @@ def _lost_row(named: str) -> Problem:
         sentence = f"The row names {named[:120]!r}, which is not below the folder, and nothing outside of it is read."
         return Problem(code="row leads out", severity="reject", sentence=sentence)
     sentence = f"The row names {named[:120]!r}, and there is no such image. Was it left behind when copying?"
-    return Problem(code="row without a picture", severity="reject", sentence=sentence)
+    return Problem(code="row without an image", severity="reject", sentence=sentence)
 
 
 def _match(walk: Walk, name: str, choice: LayoutChoice, *, last_takes_rest: bool) -> _Match:

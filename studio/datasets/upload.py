@@ -218,7 +218,7 @@ def read_not_taken(file: Path) -> tuple[SkippedFile, ...]:
 def common_folder(files: Sequence[DroppedFile]) -> str:
     """The name for the dataset: the folder that was dropped, the zip's or the file's stem."""
     tops = {PurePosixPath(file.relative).parts[0] for file in files if PurePosixPath(file.relative).parts}
-    return PurePosixPath(tops.pop()).stem if len(tops) == 1 else "dropped pictures"
+    return PurePosixPath(tops.pop()).stem if len(tops) == 1 else "dropped images"
 
 
 def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | SkippedFile:

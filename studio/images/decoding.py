@@ -114,7 +114,7 @@ def read_bytes(path: Path) -> tuple[bytes, Problem | None]:
             read.add("not a file", "reject", "It is a pipe, socket or device with the name of an image.")
         elif path.name.startswith("._"):
             sentence = "It is what a Mac keeps beside a file on a foreign disk (AppleDouble), not the image itself."
-            read.add("not a picture", "reject", f"{sentence} Delete it, or exclude it.")
+            read.add("not an image", "reject", f"{sentence} Delete it, or exclude it.")
         elif status.st_size == 0:
             read.add("empty file", "reject", "The file is empty. Copy it again from where it came from.")
         elif status.st_size > MAX_FILE_BYTES:
@@ -152,7 +152,7 @@ def read_picture(content: bytes, name: str, *, background: str) -> ReadPicture:
 def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None:
     foreign = foreign_kind(content)
     if foreign:
-        read.add("not a picture", "reject", foreign)
+        read.add("not an image", "reject", foreign)
         return
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         read.format, read.mode = image.format, image.mode
@@ -294,7 +294,7 @@ def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
     elif isinstance(error, UnidentifiedImageError):
         is_text = b"\0" not in content[:512] and content[:512].isascii()
         what = "It is text with the name of an image." if is_text else "It is no image that is known here."
-        read.add("not a picture", "reject", f"{what} Only {FORMAT_WORDS} are read.")
+        read.add("not an image", "reject", f"{what} Only {FORMAT_WORDS} are read.")
     elif "text chunk" in words or "text_chunk" in words:
         read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as files made to do harm have.")
     elif is_cut_webp(content) or "truncated" in words or "premature" in words or isinstance(error, EOFError):

@@ -111,7 +111,7 @@ def time_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
     if not seconds:
         return (("Pictures", "none was valid"),)
     rows = [
-        ("Mean", f"{mean(seconds):.2f} s a picture"),
+        ("Mean", f"{mean(seconds):.2f} s an image"),
         ("Minimum", f"{min(seconds):.2f} s"),
         ("Maximum", f"{max(seconds):.2f} s"),
     ]
@@ -145,8 +145,8 @@ def memory_rows(report: SmokeReport) -> tuple[tuple[str, ...], ...]:
     ]
     uses = [picture.memory for picture in report.valid_pictures]
     if uses:
-        rows.append(("Before the pictures", *_memory_words(uses[0].before)))
-        rows.append(("After the pictures", *_memory_words(uses[-1].after)))
+        rows.append(("Before the images", *_memory_words(uses[0].before)))
+        rows.append(("After the images", *_memory_words(uses[-1].after)))
         peak = max(use.peak_process_bytes for use in uses)
         peak_accelerator = max((use.peak_accelerator_bytes or 0 for use in uses), default=0)
         least = min(use.least_available_bytes for use in uses)

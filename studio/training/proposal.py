@@ -228,7 +228,7 @@ def _of_later_steps(chosen: Verdict, verdicts: Sequence[Verdict], by_step: dict[
     theirs = [by_step[verdict.step].scores for verdict in later]
     distances = [scores.nearest.median for scores in theirs if scores is not None and scores.nearest is not None]
     if ours is not None and ours.nearest is not None and distances and min(distances) < 0.9 * ours.nearest.median:
-        return "later steps get closer to the training pictures"
+        return "later steps get closer to the training images"
     if all(verdict.objections for verdict in later):
         return f"of later steps, {later[0].objections[0]} (step {later[0].step:,})"
     if all(verdict.merit is not None and verdict.merit < chosen.merit - TIE for verdict in later):

@@ -137,7 +137,7 @@ class TrainingSettings(Settings):
     )
     prior_dataset: str = Field(
         "",
-        title="Regularisation pictures",
+        title="Regularisation images",
         description="A dataset or folder of what must not change; its images are mixed in, one for each of ours.",
     )
     prior_loss_weight: Annotated[float, Ge(0), Le(10)] = Field(
@@ -231,7 +231,7 @@ class TrainingSettings(Settings):
         if len(self.validation_prompts) > max(1, self.num_validation_images):
             raise ValueError(
                 f"num_validation_images ({self.num_validation_images}) is less than the number of prompts "
-                f"({len(self.validation_prompts)}): each prompt needs a picture"
+                f"({len(self.validation_prompts)}): each prompt needs an image"
             )
         if self.prior_dataset and self.prior_dataset == self.dataset:
             raise ValueError("prior_dataset must be other images than dataset")

@@ -57,15 +57,15 @@ def failing_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kept(limit: float = 2.0) -> Figure:
-    return plain_figure("later pictures", [1.0, 1.5, 1.25], unit="s", limit=limit)
+    return plain_figure("later images", [1.0, 1.5, 1.25], unit="s", limit=limit)
 
 
 def missed() -> Figure:
-    return paired_figure("a picture", [3.0], [2.0], peer="plain diffusers", unit="s", limit=1.02)
+    return paired_figure("an image", [3.0], [2.0], peer="plain diffusers", unit="s", limit=1.02)
 
 
 def test_a_ratio_is_the_median_of_the_pairs_ratios_not_the_ratio_of_the_medians() -> None:
-    figure = paired_figure("a picture", [1.0, 30.0, 4.0], [2.0, 10.0, 1.0], peer="peer", unit="s", limit=3.0)
+    figure = paired_figure("an image", [1.0, 30.0, 4.0], [2.0, 10.0, 1.0], peer="peer", unit="s", limit=3.0)
     assert figure.peer is not None
     assert figure.peer.ratio == spread([0.5, 3.0, 4.0])
     assert (figure.peer.ratio.median, figure.peer.ratio.least, figure.peer.ratio.greatest) == (3.0, 0.5, 4.0)
@@ -114,7 +114,7 @@ def test_an_unknown_bench_is_refused_with_the_names_there_are() -> None:
 def test_a_figure_with_a_peer_is_one_line_of_the_report() -> None:
     assert figure_row("shipped", missed()) == (
         "shipped",
-        "a picture",
+        "an image",
         "3 s",
         "plain diffusers",
         "2 s",
@@ -126,7 +126,7 @@ def test_a_figure_with_a_peer_is_one_line_of_the_report() -> None:
 
 def test_a_figure_without_a_peer_shows_its_own_spread() -> None:
     row = figure_row("cold-start", kept())
-    assert row == ("cold-start", "later pictures", "1.25 s (1 to 1.5)", "–", "–", "–", "2 s", "yes")
+    assert row == ("cold-start", "later images", "1.25 s (1 to 1.5)", "–", "–", "–", "2 s", "yes")
 
 
 def test_the_page_names_command_machine_figures_and_method() -> None:

@@ -305,4 +305,4 @@ def fill_example(page: Page, *, steps: int) -> None:
     page.locator("#batch-example").click()
     expect(field(page, "batch-name")).to_have_value("shoes")
     set_field(page, "batch-num-inference-steps", steps)
-    expect(page.locator("#batch-preview")).to_contain_text("60 pictures")
+    expect(page.locator("#batch-preview")).to_contain_text("60 images")

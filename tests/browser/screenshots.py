@@ -85,7 +85,7 @@ class Stage:
             page.mouse.move(0, 0)
             page.evaluate("Promise.all(document.getAnimations().map(animation => animation.finished))")
             page.screenshot(path=self.folder / f"{state}-{look}.png", full_page=full_page)
-        print(f"{state}: 4 pictures", flush=True)
+        print(f"{state}: 4 images", flush=True)
 
     @contextmanager
     def paused_engine(self) -> Iterator[None]:
@@ -134,7 +134,7 @@ def story(stage: Stage) -> None:
     stage.shoot(
         "inference-story",
         "ready",
-        act=lambda page: open_section(page, "Why float32? The story of the black pictures"),
+        act=lambda page: open_section(page, "Why float32? The story of the black images"),
     )
 
 
@@ -278,7 +278,7 @@ def batch_run(stage: Stage) -> None:
     batches = stage.studio.user_data.batches
     wait_for(lambda: list_batches(batches), what="the batch")
     job = list_batches(batches)[0].job
-    wait_for(lambda: read_status(job).step >= 20, what="twenty pictures", seconds=400)
+    wait_for(lambda: read_status(job).step >= 20, what="twenty images", seconds=400)
     process = psutil.Process(read_status(job).pid)
     process.suspend()
     stage.shoot("batch-running", "LoRA Studio", act=open_batch)
@@ -304,9 +304,9 @@ def batch_grid(stage: Stage) -> None:
     set_field(page, "batch-grid-across-values", "4, 8, 12")
     set_field(page, "batch-grid-down-values", "3, 7.5")
     page.locator("#batch-grid-fill").click()
-    expect(page.locator("#batch-preview")).to_contain_text("6 pictures")
+    expect(page.locator("#batch-preview")).to_contain_text("6 images")
     page.locator("#start-batch").click()
-    expect(page.locator("#batch-state")).to_contain_text("6 of 6 pictures", timeout=3 * WAIT_MILLISECONDS)
+    expect(page.locator("#batch-state")).to_contain_text("6 of 6 images", timeout=3 * WAIT_MILLISECONDS)
     expect(page.locator("#batch-sheet")).to_contain_text("X/Y grid", timeout=WAIT_MILLISECONDS)
 
     def see_the_grid(page: Page) -> None:
@@ -470,7 +470,7 @@ def generate_history(stage: Stage) -> None:
 
     def select_one(page: Page) -> None:
         expect(cards(page)).to_have_count(6)
-        open_section(page, "Past pictures")
+        open_section(page, "Past images")
         page.locator("#history-gallery").get_by_role("button").nth(2).click()
         expect(page.locator("#history-detail img")).to_be_visible()
 

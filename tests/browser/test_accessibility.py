@@ -27,12 +27,12 @@ from tests.browser.page_actions import (
 )
 from tests.browser.studio_process import RunningStudio
 
-SECTIONS = ("Steps, guidance, seed", "Model", "Device check", "Why float32? The story of the black pictures")
+SECTIONS = ("Steps, guidance, seed", "Model", "Device check", "Why float32? The story of the black images")
 GENERATE_SECTIONS = (
     "More LoRAs",
     "Scheduler and the rest",
-    "Use the settings of a picture",
-    "Past pictures",
+    "Use the settings of an image",
+    "Past images",
     "LoRA library",
 )
 BATCH_SECTIONS = (
@@ -219,7 +219,7 @@ def test_everything_on_the_inference_tab_is_reached_by_the_tab_key(page: Page) -
         "Load",
         "Device check",
         "Compare the device with the CPU",
-        "Why float32? The story of the black pictures",
+        "Why float32? The story of the black images",
     ]
     page.locator("body").click(position={"x": 1, "y": 1})
     reached = []

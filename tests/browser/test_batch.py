@@ -47,7 +47,7 @@ def test_from_an_example_through_kill_stop_and_resume_to_a_dataset(tmp_path: Pat
             open_batch(page)
             expect(state(page)).to_contain_text("No batch was made yet.")
             fill_example(page, steps=8)  # fewer may be done before a slow machine has started the studio again
-            expect(preview(page)).to_contain_text("60 pictures")
+            expect(preview(page)).to_contain_text("60 images")
             expect(preview(page).locator(".plan-values table", has_text="black")).to_contain_text("12")
             page.locator("#start-batch").click()
             expect(state(page)).to_contain_text("Running.", timeout=MAKING_MILLISECONDS)
@@ -78,7 +78,7 @@ def _stop_and_resume(page: Page, user_data: UserData) -> None:
     assert 0 < made < 60
     page.reload()
     open_batch(page)
-    expect(state(page)).to_contain_text(f"{made} of 60 pictures")
+    expect(state(page)).to_contain_text(f"{made} of 60 images")
     expect(page.locator("#batch-past")).to_contain_text("stopped")
     page.locator("#batch-resume").click()
     expect(state(page)).to_contain_text("Finished.", timeout=2 * MAKING_MILLISECONDS)
@@ -125,7 +125,7 @@ def test_a_grid_of_two_settings_is_shown_large(
         page.get_by_role("option", name="a word of the prompts").click()
         set_field(page, "batch-grid-down-values", "red, black")
         page.locator("#batch-grid-fill").click()
-        expect(preview(page)).to_contain_text("4 pictures")
+        expect(preview(page)).to_contain_text("4 images")
         page.locator("#start-batch").click()
         expect(state(page)).to_contain_text("Finished.", timeout=MAKING_MILLISECONDS)
         expect(page.locator("#batch-sheet")).to_contain_text("X/Y grid")
@@ -145,7 +145,7 @@ def test_the_preview_follows_what_is_typed_and_says_what_is_wrong(page: Page) ->
     expect(preview(page)).to_contain_text("What would be made is shown here")
     set_field(page, "batch-prompts", "{colour} boots")
     set_field(page, "batch-attributes", "colour: black, red, \"<img src=x onerror='window.ran=true'>\"")
-    expect(preview(page)).to_contain_text("3 pictures", timeout=6_000)
+    expect(preview(page)).to_contain_text("3 images", timeout=6_000)
     expect(preview(page)).to_contain_text("<img src=x onerror=")
     assert page.evaluate("window.ran") is None
     open_section(page, "How it is stored")

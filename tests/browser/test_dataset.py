@@ -206,7 +206,7 @@ def test_search_and_filters_show_what_fits(page: Page, source: Path) -> None:
     field(page, "dataset-search").fill("number 3")
     field(page, "dataset-search").press("Enter")
     expect(thumbs(page)).to_have_count(1)
-    expect(page.locator("#dataset-words")).to_contain_text("1 of 11 pictures")
+    expect(page.locator("#dataset-words")).to_contain_text("1 of 11 images")
     field(page, "dataset-search").fill("")
     field(page, "dataset-search").press("Enter")
     expect(thumbs(page)).to_have_count(11)
@@ -263,13 +263,13 @@ def test_rows_and_a_template_make_captions_with_a_live_preview(page: Page, tmp_p
     page.get_by_role("option", name="articleType", exact=True).click()
     field(page, "dataset-row-values").click()
     page.get_by_role("option", name=re.compile("^Casual Shoes")).click()
-    expect(preview).to_contain_text("48 pictures")
+    expect(preview).to_contain_text("48 images")
     page.locator("#dataset-apply-recipe").click()
     wait_until_checked(page, pictures=48, used=48)
     press(page, "images/10001.jpg")
     expect(caption(page)).to_have_value("Black Casual Shoes, white background")
     reload(page)
-    see_summary(page, "48 pictures")
+    see_summary(page, "48 images")
 
 
 def test_captions_in_bulk_are_previewed_changed_and_undone_as_one(page: Page, source: Path) -> None:
@@ -294,7 +294,7 @@ def test_statistics_and_export(page: Page, source: Path, tmp_path: Path) -> None
     open_section(page, "Statistics")
     expect(page.locator("#dataset-statistics")).to_contain_text("Most frequent words")
     open_section(page, "Export")
-    page.locator("#dataset-format label", has_text="imagefolder: pictures").click()
+    page.locator("#dataset-format label", has_text="imagefolder: images").click()
     set_field(page, "dataset-export-folder", tmp_path / "out")
     page.locator("#dataset-export").click()
     expect(page.locator("#dataset-export-words")).to_contain_text("9 images exported to", timeout=WAIT_MILLISECONDS)

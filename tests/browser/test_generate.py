@@ -167,7 +167,7 @@ def test_a_dropped_picture_of_ours_fills_the_form(studio: RunningStudio, page: P
     page.reload()
     wait_until_ready(page)
     open_mode(page, "Generate")
-    open_section(page, "Use the settings of a picture")
+    open_section(page, "Use the settings of an image")
     drop_files(page, "drop-picture", file)
     expect(page.locator("#dropped-words")).to_contain_text(
         f"The settings of {file.name} (LoRA Studio) are in the form."
@@ -202,7 +202,7 @@ def a1111_picture(folder: Path, ending: str) -> Path:
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
 def test_a_dropped_picture_of_a1111_fills_the_form(page: Page, tmp_path: Path, ending: str) -> None:
-    open_section(page, "Use the settings of a picture")
+    open_section(page, "Use the settings of an image")
     drop_files(page, "drop-picture", a1111_picture(tmp_path, ending))
     expect(page.locator("#dropped-words")).to_contain_text("(A1111) are in the form. It was made with dreamlike.")
     expect_form(page, A1111_FORM)
@@ -213,7 +213,7 @@ def test_a_dropped_picture_without_settings_says_so_and_the_next_drop_is_taken(p
     plain = tmp_path / "holiday.png"
     Image.new("RGB", (64, 64), "grey").save(plain)
     before = field(page, "generate-prompt").input_value()
-    open_section(page, "Use the settings of a picture")
+    open_section(page, "Use the settings of an image")
     drop_files(page, "drop-picture", plain)
     expect(page.locator("#dropped-words")).to_contain_text("holiday.png cannot tell how it was made")
     expect(field(page, "generate-prompt")).to_have_value(before)
@@ -224,7 +224,7 @@ def test_a_dropped_picture_without_settings_says_so_and_the_next_drop_is_taken(p
 
 def test_a_past_picture_is_shown_large_and_its_settings_are_used_again(page: Page) -> None:
     generate_quickly(page, "golden slippers", seed=4321)
-    open_section(page, "Past pictures")
+    open_section(page, "Past images")
     page.locator("#history-gallery").get_by_role("button").first.click()
     detail = page.locator("#history-detail")
     expect(detail.get_by_role("img")).to_have_attribute("alt", "golden slippers")
@@ -241,7 +241,7 @@ def test_a_past_picture_is_shown_large_and_its_settings_are_used_again(page: Pag
 def test_the_search_narrows_the_past_pictures(page: Page) -> None:
     generate_quickly(page, "turquoise clogs")
     generate_quickly(page, "brown boots")
-    open_section(page, "Past pictures")
+    open_section(page, "Past images")
     words, thumbnails = page.locator("#history-words"), page.locator("#history-gallery").get_by_role("button")
     expect(words).to_contain_text("Press one to see it large")
     set_field(page, "history-search", "Turquoise")
@@ -252,7 +252,7 @@ def test_the_search_narrows_the_past_pictures(page: Page) -> None:
 
 def test_a_search_without_a_hit_says_so(page: Page) -> None:
     generate_quickly(page, "brown boots")
-    open_section(page, "Past pictures")
+    open_section(page, "Past images")
     words = page.locator("#history-words")
     expect(words).to_contain_text("Press one to see it large")
     set_field(page, "history-search", "no such words")

@@ -77,7 +77,7 @@ def test_each_picture_has_a_table_with_its_facts_and_every_check(finished: Finis
         low, high = map(int, found["Range"].split(" to "))
         assert 0 <= low < high <= 255
         assert found["Seed"] == str(42 + index)
-        assert {"✓ latents", "✓ decoded", "✓ picture"} <= found.keys()
+        assert {"✓ latents", "✓ decoded", "✓ image"} <= found.keys()
 
 
 def test_the_time_table_has_mean_least_greatest_and_the_first_picture_apart(finished: Finished) -> None:
@@ -247,13 +247,13 @@ def test_the_sign_beside_the_precision_opens_one_paragraph_that_escape_closes(pa
 
 @pytest.mark.parametrize("tab", ["Inference", "Batch"])
 def test_the_whole_story_opens_from_any_tab(page: Page, tab: str) -> None:
-    story = page.get_by_text("On a Mac Studio (M2 Max) Stable Diffusion 1.5 was asked for three pictures")
+    story = page.get_by_text("On a Mac Studio (M2 Max) Stable Diffusion 1.5 was asked for three images")
     expect(story).to_be_hidden()
     go_to_tab(page, tab)
     page.get_by_label("Why float32?").click()
     page.get_by_role("link", name="The whole story").click()
     expect(story).to_be_visible()
-    expect(page.get_by_role("button", name="Why float32? The story of the black pictures")).to_be_in_viewport()
+    expect(page.get_by_role("button", name="Why float32? The story of the black images")).to_be_in_viewport()
 
 
 @pytest.mark.parametrize(("seed", "words"), [("-1", "must be at least 0, got -1"), ("", "seed")])

@@ -56,7 +56,7 @@ def test_from_the_demo_dataset_to_a_lora_through_reload_kill_stop_and_resume(
             expect(page.locator("#preflight-words .verdict")).to_contain_text("150 steps ≈", timeout=STEP_MILLISECONDS)
             expect(page.locator("#preflight-offer-0")).to_be_visible()
             page.locator("#start-training").click()
-            expect(state(page)).to_contain_text(re.compile(r"Running|Making pictures"), timeout=STEP_MILLISECONDS)
+            expect(state(page)).to_contain_text(re.compile(r"Running|Making images"), timeout=STEP_MILLISECONDS)
             expect(page.locator("#training-plot svg.chart").first).to_be_visible(timeout=STEP_MILLISECONDS)
             expect(page.locator("#training-memory [role=meter]")).to_be_visible()
             expect(page.locator("#training-samples img").first).to_be_visible(timeout=STEP_MILLISECONDS)

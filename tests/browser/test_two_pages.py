@@ -292,7 +292,7 @@ def test_a_batch_is_resumed_copied_and_opened_by_the_page_that_shows_it(prepared
         page.reload()
         open_batch(page)
         expect(page.locator("#batch-files")).to_contain_text(batch.name)
-        expect(page.locator("#batch-state")).to_contain_text(f"{number} of 4 pictures")
+        expect(page.locator("#batch-state")).to_contain_text(f"{number} of 4 images")
         expect(toast_after(page, "batch-folder")).to_contain_text(str(batch.root))
         press(page, "batch-duplicate")
         expect(field(page, "batch-name")).to_have_value(batch.name.rpartition("-")[2])

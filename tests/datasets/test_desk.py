@@ -84,7 +84,7 @@ def test_a_path_that_leads_nowhere_leaves_what_is_open(typed: str, session: Data
 
 def test_a_folder_without_pictures_makes_no_dataset(session: DatasetSession, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="no picture"):
+    with pytest.raises(DatasetError, match="no image"):
         session.open_folder(str(tmp_path / "empty"))
     assert session.library.names() == []
 

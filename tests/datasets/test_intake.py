@@ -89,4 +89,4 @@ def test_what_fails_leaves_no_half_dataset(uploads: Path, tmp_path: Path) -> Non
 def test_the_dataset_is_named_after_what_was_dropped() -> None:
     assert common_folder([DroppedFile("shoes/a.png", Path()), DroppedFile("shoes/b.png", Path())]) == "shoes"
     assert common_folder([DroppedFile("shoes.zip", Path())]) == "shoes"
-    assert common_folder([DroppedFile("a.png", Path()), DroppedFile("b.png", Path())]) == "dropped pictures"
+    assert common_folder([DroppedFile("a.png", Path()), DroppedFile("b.png", Path())]) == "dropped images"

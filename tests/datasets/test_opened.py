@@ -151,7 +151,7 @@ def test_what_cannot_be_converted_says_so(source: Path, tmp_path: Path, checker:
 def test_a_key_that_came_from_elsewhere_is_refused(source: Path, tmp_path: Path) -> None:
     dataset = open_dataset(source, tmp_path / "own")
     for act in (dataset.row, dataset.recode_caption, lambda key: dataset.set_excluded([key], True)):
-        with pytest.raises(DatasetError, match="no picture"):
+        with pytest.raises(DatasetError, match="no image"):
             act("../../etc/passwd")
 
 

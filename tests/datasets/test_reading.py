@@ -65,7 +65,7 @@ def test_what_is_left_over_is_named(tmp_path: Path) -> None:
     for name in ("a.png", "lonely.txt", "notes.md", ".DS_Store", "movie.mp4", ".git/config", "__MACOSX/._a.png"):
         write(tmp_path, name)
     assert left(read_source(tmp_path, AS_FOUND)) == {
-        "lonely.txt": "caption without a picture",
+        "lonely.txt": "caption without an image",
         "notes.md": "other file",
         ".DS_Store": "other file",
         "movie.mp4": "other file",
@@ -228,7 +228,7 @@ def test_what_is_wrong_in_a_table_is_named_by_row(tmp_path: Path) -> None:
     reading = read_source(tmp_path, AS_FOUND)
     assert captions(reading) == {"a.png": "good"}
     assert left(reading) == {
-        "list.csv row 3": "row without a picture",
+        "list.csv row 3": "row without an image",
         "list.csv row 4": "row twice",
         "list.csv row 5": "row leads out",
         "list.csv row 6": "row leads out",

@@ -32,7 +32,7 @@ def test_the_markdown_has_the_tables_of_the_seed_report(manager: PipelineManager
     saved = run_smoke_test(manager, QUICK, outputs=tmp_path)
     page = (saved.folder / MARKDOWN_NAME).read_text()
     assert page.startswith("# Smoke test: PASS: 3 of 3 images are valid.")
-    for words in ("## Settings", "## Pictures", "## Checks", "## Time", "## Memory", "## Versions"):
+    for words in ("## Settings", "## Images", "## Checks", "## Time", "## Memory", "## Versions"):
         assert words in page
     assert "128 × 128 × 3 | uint8" in page
     assert "| torch | " + torch.__version__ in page

@@ -166,7 +166,7 @@ def test_a_picture_without_settings_is_told_which_have_them(tmp_path: Path, endi
 )
 def test_what_is_not_a_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "p.png").write_bytes(content)
-    with pytest.raises(PictureFileError, match=r"p\.png is not a PNG, JPEG or WebP picture"):
+    with pytest.raises(PictureFileError, match=r"p\.png is not a PNG, JPEG or WebP image"):
         read_picture_text(tmp_path / "p.png")
 
 
@@ -189,7 +189,7 @@ def test_bytes_after_the_end_do_not_matter(tmp_path: Path, ending: str) -> None:
 
 def test_a_compressed_text_that_unpacks_without_measure_is_refused(tmp_path: Path) -> None:
     bomb = chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"a" * 50_000_000))
-    with pytest.raises(PictureFileError, match="cannot be read as a picture"):
+    with pytest.raises(PictureFileError, match="cannot be read as an image"):
         read_picture_text(with_chunk_before_pixels(tmp_path / "p.png", bomb))
 
 

@@ -64,7 +64,7 @@ def test_an_answer_that_was_overtaken_hides_no_change(polling: Polling, parts: P
     old = polling.refresh(seen, "", REQUEST)  # on its way
     parts["pictures"] = "b"
     polling.refresh(seen, "", REQUEST)
-    assert polling.live({}, "")["rest"] != rest_of(old[-2]), "it arrives last, and with it the old picture"
+    assert polling.live({}, "")["rest"] != rest_of(old[-2]), "it arrives last, and with it the old image"
 
 
 def test_the_script_hears_of_every_refresh(polling: Polling) -> None:

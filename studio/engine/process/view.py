@@ -125,7 +125,7 @@ def nothing_yet(run: Run) -> dict[str, object]:
 _DURING: dict[Phase, str] = {
     "smoke test": " during the smoke test",
     "device check": " during the device check",
-    "generating": " while it made pictures",
+    "generating": " while it made images",
     "comparing": " during the comparison",
 }
 SIGKILL = 9  # by number: Windows has no such name

@@ -66,7 +66,7 @@ def clock_words(moment: datetime) -> str:
 def _pace(pictures_per_second: float) -> str:
     if pictures_per_second >= 1:
         return f"{pictures_per_second:.1f} a second"
-    return f"{duration(1 / pictures_per_second)} a picture"
+    return f"{duration(1 / pictures_per_second)} an image"
 
 
 def _bar(status: RunStatus, progress: BatchProgress) -> str:

@@ -57,7 +57,7 @@ def build() -> ExportBox:
         with gr.Row(elem_classes="toolbar"):
             sure = gr.Checkbox(
                 False,
-                label="Write my captions beside the original pictures",
+                label="Write my captions beside the original images",
                 info="Replaces their .txt files; those that were there are kept in the dataset's folder.",
                 elem_id="dataset-sidecars-sure",
                 interactive=True,

@@ -52,12 +52,12 @@ def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) ->
     if saved is None or index >= len(saved.report.pairs):
         return f'<div class="pair">{_pair_to_come(saved, view)}</div>'
     pair, report = saved.report.pairs[index], saved.report
-    left = _figure(_frame(saved.folder, pair.left, "left picture"), _side_words(report.left_name, pair.left))
+    left = _figure(_frame(saved.folder, pair.left, "left image"), _side_words(report.left_name, pair.left))
     if pair.right is None:
         frame = running_frame(view) if view.phase == "comparing" else empty_frame("·", "not made")
         right = _figure(frame, escape(report.right_name))
     else:
-        right = _figure(_frame(saved.folder, pair.right, "right picture"), _side_words(report.right_name, pair.right))
+        right = _figure(_frame(saved.folder, pair.right, "right image"), _side_words(report.right_name, pair.right))
     words = f"<p>{escape(report.right_name)} {escape(pair.difference.words)}.</p>" if pair.difference else ""
     return f'<div class="pair">{left}{right}</div>{words}'
 

@@ -58,7 +58,7 @@ def build() -> InferenceTab:
             compare = compare_mode.build()
     loras = lora_panel.build()
     model = model_box.build()
-    with gr.Accordion("Why float32? The story of the black pictures", open=False, elem_id="black-pictures"):
+    with gr.Accordion("Why float32? The story of the black images", open=False, elem_id="black-pictures"):
         gr.Markdown(black_pictures_page().read_text(encoding="utf-8"))
     return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, model, start)
 

@@ -138,7 +138,7 @@ def progress_words(view: EngineView) -> str:
     if view.cancelling:
         return f"{name}: stopping after this step"
     if step is None:
-        return f"{name}: on to the next picture" if view.finished_pictures else f"{name}: on to the first picture"
+        return f"{name}: on to the next image" if view.finished_pictures else f"{name}: on to the first image"
     left = f", {duration(seconds_left(view))} left" if step.step > 1 else ""
     return f"{name}: image {step.picture + 1} of {step.num_pictures}, step {step.step} of {step.num_steps}{left}"
 

@@ -96,7 +96,7 @@ def test_cancel_stops_within_a_step_and_keeps_the_report(client: EngineClient) -
     view = wait_for(client, lambda view: view.phase == "ready")
     assert time.monotonic() - asked < 5
     assert view.report is not None
-    assert view.report.report.verdict.startswith("STOPPED: cancelled after 0 of 3 pictures")
+    assert view.report.report.verdict.startswith("STOPPED: cancelled after 0 of 3 images")
     client._send(Cancel())  # a late one, for the run that is over
     client.run_smoke_test(QUICK)
     view = wait_for(client, lambda view: view.phase == "ready")

@@ -67,7 +67,7 @@ def test_numbers_of_a_summary_are_those_of_its_pictures() -> None:
     assert summary.offset is not None
     assert summary.offset.mean == pytest.approx(np.mean(offsets))
     assert (summary.offset.low, summary.offset.high, summary.offset.count) == (min(offsets), max(offsets), 3)
-    assert any("3 of 3 pictures" in sentence for sentence in summary.sentences)
+    assert any("3 of 3 images" in sentence for sentence in summary.sentences)
     assert any("nearest to it" in sentence for sentence in summary.sentences)
 
 
@@ -94,7 +94,7 @@ def test_the_command_prints_lines_and_sentences(folder: Path) -> None:
     assert "rather blue" in output
     assert "white.jpg: white 1.00 · no subject" in output
     assert "Could not be read (1)\n  broken.png: " in output
-    assert "White backgrounds: 2 of 3 pictures" in output
+    assert "White backgrounds: 2 of 3 images" in output
 
 
 def test_the_command_compares_with_a_dataset(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_pictures_without_a_subject_are_compared_as_a_whole(tmp_path: Path) -> N
 
 
 def test_unreadable_training_pictures_are_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     index = NearestIndex.build([tmp_path / "broken.png", SHOES[0]])
     assert [file.name for file in index.unreadable] == ["broken.png"]
     with pytest.raises(DatasetError, match=r"no training image to compare with.*broken\.png"):

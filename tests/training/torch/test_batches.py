@@ -461,7 +461,7 @@ def test_a_picture_without_a_mask_is_learned_whole_beside_one_with(
 def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path, parts: Components, cache: Path) -> None:
     save_picture(tmp_path / "own" / "a.png")
     (tmp_path / "masks").mkdir()
-    (tmp_path / "masks" / "a.png").write_bytes(b"no picture")
+    (tmp_path / "masks" / "a.png").write_bytes(b"no image")
     bench = make_bench(snapshot_of(tmp_path / "own"), settings_of(mask_folder=str(tmp_path / "masks")), parts, cache)
     with pytest.raises(TrainingError, match=r"The mask .*a\.png cannot be read"):
         bench.maker.batch(0)

@@ -135,7 +135,7 @@ def test_progress_of_the_preparation_is_in_the_status_alone(
         clock.now += 0.01
         reporter.progress(f"Encoding images: {number} of 200.")
     assert len(writes) <= 6
-    assert "Encoding pictures" in read_status(reporter.run).message
+    assert "Encoding images" in read_status(reporter.run).message
     assert read_events(reporter.run.events) == []
 
 

@@ -258,6 +258,6 @@ def test_a_mask_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_mask_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "0000.txt").write_text("no picture")
-    with pytest.raises(TrainingError, match="holds no picture"):
+    (tmp_path / "0000.txt").write_text("no image")
+    with pytest.raises(TrainingError, match="holds no image"):
         make_set(snapshot_of_sizes([SQUARE]), mask_folder=str(tmp_path))
