@@ -73,7 +73,7 @@ class PlanFacts(Record):
     @property
     def sentence(self) -> str:
         """`60 images in 1 min 04 s, ready at 07:12, 1.2 MB of disk.`"""
-        words = counted(self.num_items, "picture")
+        words = counted(self.num_items, "image")
         if self.total_seconds is None or self.total_bytes is None:
             return f"{words}. Time and disk are not measured yet."
         end = datetime.now() + timedelta(seconds=self.total_seconds)

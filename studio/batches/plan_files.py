@@ -246,12 +246,12 @@ def _notes(
     per_prompt, extra = divmod(num_items, num_prompts)
     if num_items < num_prompts:
         notes.append(
-            f"There are {counted(num_prompts, 'prompt')} and {counted(num_items, 'picture')}: the images are spread "
+            f"There are {counted(num_prompts, 'prompt')} and {counted(num_items, 'image')}: the images are spread "
             f"over the prompts, and {num_prompts - num_items:,} of them are left out."
         )
     elif extra:
         notes.append(
-            f"{counted(num_prompts, 'prompt')} do not divide {counted(num_items, 'picture')} evenly: each is drawn "
+            f"{counted(num_prompts, 'prompt')} do not divide {counted(num_items, 'image')} evenly: each is drawn "
             f"{per_prompt:,} or {per_prompt + 1:,} times."
         )
     return notes

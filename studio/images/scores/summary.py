@@ -73,7 +73,7 @@ class ScoreSummary(Record):
     def _of_ground(self) -> str:
         assert self.whiteness is not None
         return (
-            f"White backgrounds: {self.num_white:,} of {counted(self.num_pictures, 'picture')}; "
+            f"White backgrounds: {self.num_white:,} of {counted(self.num_pictures, 'image')}; "
             f"{self.whiteness.mean:.0%} of the border is white on average."
         )
 
@@ -84,7 +84,7 @@ class ScoreSummary(Record):
                 f"is {self.offset.median:.1%} of the shorter side away from it."
             )
         if self.num_without_subject:
-            yield f"No subject can be told from the ground in {counted(self.num_without_subject, 'picture')}."
+            yield f"No subject can be told from the ground in {counted(self.num_without_subject, 'image')}."
 
     def _of_colour(self) -> str:
         if self.colour_difference is None:

@@ -82,7 +82,7 @@ def dataset_section(facts: RunFacts) -> Section:
     if facts.plan:
         kept = facts.plan.num_pictures - facts.plan.num_held_out
         parts.append(
-            Words(f"Trained on: {counted(kept, 'picture')}. Held out, to measure: {facts.plan.num_held_out:,}.")
+            Words(f"Trained on: {counted(kept, 'image')}. Held out, to measure: {facts.plan.num_held_out:,}.")
         )
     parts.append(_buckets_table(facts, facts.snapshot))
     entries = facts.snapshot.entries

@@ -44,7 +44,7 @@ def progress_words(view: BatchView) -> str:
     status, progress = view.status, view.progress
     if status is None or not status.num_steps:
         return ""
-    words = [f"{progress.num_done:,} of {counted(status.num_steps, 'picture')}"]
+    words = [f"{progress.num_done:,} of {counted(status.num_steps, 'image')}"]
     if progress.num_failed:
         words.append(f"{progress.num_failed:,} failed")
     if progress.num_rejected:

@@ -75,10 +75,10 @@ def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any
                 session,
                 FORMATS.get(title, "snapshot"),
                 folder.strip(),
-                progress=lambda done, total: progress((done, total), desc="Writing", unit="pictures"),
+                progress=lambda done, total: progress((done, total), desc="Writing", unit="images"),
             )
             download = downloadable(place) if place.is_file() else None
-        words = f"<p class='good'>{counted(snapshot.header.num_pictures, 'picture')} exported to {escape(place)}</p>"
+        words = f"<p class='good'>{counted(snapshot.header.num_pictures, 'image')} exported to {escape(place)}</p>"
         return [words, gr.update(value=download, visible=download is not None)]
 
     def write() -> list[Any]:

@@ -93,7 +93,7 @@ def summary(session: DatasetSession, view: SessionView) -> str:
     captions = sum(bool(row.caption) for row in rows)
     lost = sum(skipped_file.problem.severity == "reject" for skipped_file in dataset.skipped_files)
     parts = [
-        f"<b>{counted(len(rows), 'picture')}</b>",
+        f"<b>{counted(len(rows), 'image')}</b>",
         counted(captions, "caption"),
         f"<b>{used:,}</b> will be trained on",
     ]

@@ -157,7 +157,7 @@ def layout_words(session: DatasetSession) -> str:
     from_table = f" from {escape(reading.table)}" if reading.table else ""
     return (
         f"<p class='quiet'><b>{escape(LAYOUT_TITLES[reading.layout])}</b>{from_table}: "
-        f"{counted(len(reading.pictures), 'picture')}, {counted(captions, 'pair')} of image and caption, "
+        f"{counted(len(reading.pictures), 'image')}, {counted(captions, 'pair')} of image and caption, "
         f"{lone:,} without a caption. Left over besides: {left}.{choice} "
         f"Read from {escape(dataset.recipe.source)}</p>"
     )
@@ -243,7 +243,7 @@ def preview_words(session: DatasetSession, values: dict[str, Any]) -> str:
         ]
     except StudioError as error:
         return f"<p class='bad'>{escape(error)}</p>"
-    caption = f"{counted(len(taken), 'picture')}; the first captions"
+    caption = f"{counted(len(taken), 'image')}; the first captions"
     return table(("Picture", "Caption"), rows, caption=caption)
 
 

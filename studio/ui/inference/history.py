@@ -121,7 +121,7 @@ def page_words(page: HistoryPage, search: str) -> str:
         words = "<p class='quiet'>No images here yet. Those you generate are kept in outputs, by day.</p>"
     else:
         words = (
-            f"<p class='quiet'>{counted(page.num_pictures, 'picture')}, page {page.number} of {page.num_pages}. "
+            f"<p class='quiet'>{counted(page.num_pictures, 'image')}, page {page.number} of {page.num_pages}. "
             "Press one to see it large.</p>"
         )
     names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")

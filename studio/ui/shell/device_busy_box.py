@@ -138,9 +138,9 @@ def _kept_words(view: EngineView) -> str:
 
 def _run_words(run: Run) -> str:
     if isinstance(run, Generate):
-        return f"{counted(run.settings.num_images, 'picture')} to make"
+        return f"{counted(run.settings.num_images, 'image')} to make"
     if isinstance(run, Compare):
-        return f"a comparison of {counted(run.settings.num_pictures, 'picture')}"
+        return f"a comparison of {counted(run.settings.num_pictures, 'image')}"
     return "the smoke test"
 
 

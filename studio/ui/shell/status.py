@@ -12,7 +12,7 @@ from studio.engine.process.view import EngineView, Phase
 from studio.jobs.listing import JobLine
 
 KIND_WORDS: Mapping[str, str] = {"train": "training"}  # a kind that is not here is called by its own name
-KIND_UNITS: Mapping[str, str] = {"batch": "picture"}
+KIND_UNITS: Mapping[str, str] = {"batch": "image"}
 KIND_TABS: Mapping[str, str] = {"train": "Training", "batch": "Batch"}
 
 
