@@ -1,33 +1,12 @@
-"""Imports point one way, and the page's process never loads torch."""
+"""What a process loads: the page's never loads torch. Who may import whom is import-linter's (pyproject.toml)."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 STUDIO = Path(__file__).resolve().parent.parent / "studio"
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate")
-
-# Who may not import whom, by the start of the module's name (ARCHITECTURE.md tells why).
-FORBIDDEN = {
-    "studio.core": ("studio.images", "studio.jobs", "studio.datasets", "studio.engine", "studio.ui", "gradio"),
-    "studio.images": ("studio.jobs", "studio.datasets", "studio.engine", "studio.training", "studio.ui", "gradio"),
-    "studio.jobs": (
-        "studio.images",
-        "studio.datasets",
-        "studio.engine",
-        "studio.training",
-        "studio.batches",
-        "studio.ui",
-    ),
-    "studio.datasets": ("studio.engine", "studio.training", "studio.batches", "studio.ui", "gradio"),
-    "studio.engine": ("studio.training", "studio.batches", "studio.ui", "gradio"),
-    "studio.training": ("studio.batches", "studio.ui", "studio.cli", "gradio"),
-    "studio.batches": ("studio.ui", "studio.cli", "gradio"),
-    "studio.ui": ("studio.training.torch", "studio.batches.torch", "studio.cli", "bench"),
-}
 
 
 def module_name(path: Path) -> str:
@@ -42,21 +21,6 @@ def imported_names(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
-
-
-def belongs(name: str, room: str) -> bool:
-    return name == room or name.startswith(room + ".")
-
-
-@pytest.mark.parametrize("room", FORBIDDEN)
-def test_a_room_imports_only_what_it_may(room: str) -> None:
-    paths = [path for path in STUDIO.rglob("*.py") if belongs(module_name(path), room)]
-    assert paths
-    for path in paths:
-        if module_name(path) == "studio.engine.process.worker":
-            continue  # the engine process itself: it is what imports the engine
-        wrong = {name for name in imported_names(path) for other in FORBIDDEN[room] if belongs(name, other)}
-        assert not wrong, f"{module_name(path)} imports {sorted(wrong)}"
 
 
 def test_tabs_do_not_import_each_other() -> None:
