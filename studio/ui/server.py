@@ -1,5 +1,6 @@
 """Serving the page: private by default, no word to anyone outside, and away cleanly when told to stop."""
 
+import gc
 import os
 import signal
 import socket
@@ -40,7 +41,7 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with _past_all_proxies():
+    with _past_all_proxies(), _collected_later():
         _launch(engine, desk, user_data, address=address, port=port, logins=logins, cpu_only=settings.cpu)
     url = f"http://127.0.0.1:{port}"
     others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
@@ -145,8 +146,8 @@ def _prepare_environment(user_data: UserData) -> tempfile.TemporaryDirectory[str
 
 @contextmanager
 def _past_all_proxies() -> Iterator[None]:
-    """While it is imported and launched, gradio fails on a proxy of a kind that it does not know, and asks its own
-    server for a sign of life through any other. The engine and the jobs, which download, find the proxies again.
+    """While it is imported, gradio fails on a proxy of a kind that it does not know. The engine and the jobs, which
+    download, find the proxies again.
     """
     names = ("NO_PROXY", "no_proxy")
     before = {name: os.environ[name] for name in names if name in os.environ}
@@ -157,6 +158,18 @@ def _past_all_proxies() -> Iterator[None]:
         for name in names:
             os.environ.pop(name, None)
         os.environ.update(before)
+
+
+@contextmanager
+def _collected_later() -> Iterator[None]:
+    """What gradio's import and the page's layout make stays: to search it for garbage, again and again as it grows,
+    took a fifth of the start.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _purge(folder: Path) -> None:
@@ -188,45 +201,16 @@ def _launch(
     """Build the page and serve it from a thread."""
     # Imported here: gradio reads its environment, set above, when it is imported.
     import gradio
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from studio.ui.app import build_app
-    from studio.ui.guard import OriginGuard
-    from studio.ui.lean_server import begin_page_with, look_less_often, server_built_at_launch
-    from studio.ui.theme import make_theme
+    from studio.ui.web_server import serve_in_thread, web_app
 
     trainings = TrainingDesk(user_data)
     served = [desk.thumbnails, trainings.thumbnails]  # pictures that we encoded ourselves, and nothing else
     for folder in served:
         folder.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths(served)
-    with server_built_at_launch():
-        app = build_app(engine, desk, trainings, user_data, cpu_only=cpu_only)
-        app.queue(default_concurrency_limit=4, max_size=32)
-    look_less_often(app)
-    begin_page_with((assets_folder() / "lean_page.js").read_text(encoding="utf-8"))
-    app.launch(
-        server_name=address,
-        server_port=port,
-        auth=logins,
-        share=False,
-        theme=make_theme(),
-        css_paths=[assets_folder() / "studio.css"],
-        js=(assets_folder() / "studio.js").read_text(encoding="utf-8"),
-        run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        max_file_size="8gb",
-        show_error=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        inbrowser=False,
-        footer_links=["settings"],
-        app_kwargs={
-            "middleware": [
-                Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(address != "127.0.0.1")),
-                Middleware(OriginGuard),
-            ]
-        },
-    )
+    page = build_app(engine, desk, trainings, user_data, cpu_only=cpu_only)
+    page.queue(default_concurrency_limit=4, max_size=32)
+    hosts = allowed_hosts(address != "127.0.0.1")
+    serve_in_thread(web_app(page, hosts=hosts, logins=logins), address=address, port=port)
