@@ -61,6 +61,14 @@ def opened_browser() -> Iterator["Browser"]:
             browser.close()
 
 
+def browser_seconds(browser: "Browser") -> float:
+    """Processor seconds that all processes of the browser have taken so far."""
+    session = browser.new_browser_cdp_session()
+    processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    session.detach()
+    return float(sum(process["cpuTime"] for process in processes))
+
+
 @contextmanager
 def served_studio(user_data: UserData, *, cpu: bool) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """A studio in a process of its own: its address, and the process of its page.

@@ -13,7 +13,7 @@ from bench.settings import BenchSettings
 from studio.core.errors import StudioError
 from studio.core.paths import UserData
 
-LIMIT = 1.2
+LIMIT = 1.5
 POLL_SECONDS = 0.01
 PATIENCE_SECONDS = 120.0
 

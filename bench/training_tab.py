@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
-from bench.browser import empty_user_data, open_training_tab, opened_browser, served_studio
+from bench.browser import (
+    browser_seconds,
+    empty_user_data,
+    open_training_tab,
+    opened_browser,
+    served_studio,
+)
 from bench.figures import Figure, paired_figure, plain_figure
 from bench.long_run import LongRun, telling
 from bench.settings import BenchSettings
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PROCESS_LIMIT_PERCENT = 5.0
+IDLE_LIMIT_PERCENT = 10.0
 UPDATE_LIMIT_MILLISECONDS = 60.0
 SLOWER_LIMIT = 1.01
 FIRST_STEP_LIMIT_SECONDS, SAVED_LIMIT_SECONDS = 20.0, 2.0
@@ -45,18 +52,40 @@ def bench_training_tab(settings: BenchSettings, user_data: UserData) -> tuple[Fi
         StudioError: where the studio or the training does not do its part.
     """
     with opened_browser() as browser:
+        idle = [_watch_idle_page(browser, settings, user_data) for _ in range(settings.runs)]
         watched = [_watch_long_run(browser, settings, user_data) for _ in range(settings.runs)]
         pressed = [_start_and_stop(browser, settings, user_data) for _ in range(settings.runs)]
         slowed = _slowed(browser, settings, user_data)
     percents = [percent for percent, _ in watched]
     updates = [milliseconds for _, some in watched for milliseconds in some]
     return (
+        plain_figure("an idle page, browser and the page's process", idle, unit="%", limit=IDLE_LIMIT_PERCENT),
         plain_figure("page's process, a tab on 20,000 steps", percents, unit="%", limit=PROCESS_LIMIT_PERCENT),
         plain_figure("browser's main thread, an update", updates, unit="ms", limit=UPDATE_LIMIT_MILLISECONDS),
         slowed,
         plain_figure("Start to the first step", [a for a, _ in pressed], unit="s", limit=FIRST_STEP_LIMIT_SECONDS),
         plain_figure("Stop to saved", [b for _, b in pressed], unit="s", limit=SAVED_LIMIT_SECONDS),
     )
+
+
+def _watch_idle_page(browser: "Browser", settings: BenchSettings, user_data: UserData) -> float:
+    with empty_user_data(user_data) as folder:
+        return idle_percent(browser, folder, cpu=settings.cpu, seconds=WATCHED_SECONDS)
+
+
+def idle_percent(browser: "Browser", folder: UserData, *, cpu: bool, seconds: float) -> float:
+    """Percent of one core that browser and page's process take while nothing goes on and the engine is loaded."""
+    with served_studio(folder, cpu=cpu) as (url, process):
+        page = open_training_tab(browser, url)
+        page.locator("#status-activity", has_text="ready").wait_for(timeout=1000 * PATIENCE_SECONDS)
+        page.wait_for_timeout(1000 * SETTLING_SECONDS)
+        server = psutil.Process(process.pid)
+        before, started = _seconds_of(server) + browser_seconds(browser), time.perf_counter()
+        page.wait_for_timeout(1000 * seconds)
+        taken = _seconds_of(server) + browser_seconds(browser) - before
+        share = taken / (time.perf_counter() - started)
+        page.context.close()
+    return 100 * share
 
 
 def _watch_long_run(

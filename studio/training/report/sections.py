@@ -81,9 +81,7 @@ def dataset_section(facts: RunFacts) -> Section:
     parts: list[Part] = [_dataset_table("The dataset", facts.snapshot)]
     if facts.plan:
         kept = facts.plan.num_pictures - facts.plan.num_held_out
-        parts.append(
-            Words(f"Trained on: {counted(kept, 'image')}. Held out, to measure: {facts.plan.num_held_out:,}.")
-        )
+        parts.append(Words(f"Trained on: {counted(kept, 'image')}. Held out, to measure: {facts.plan.num_held_out:,}."))
     parts.append(_buckets_table(facts, facts.snapshot))
     entries = facts.snapshot.entries
     examples = tuple((entries[i].key, entries[i].caption or "(none)") for i in spread(len(entries), NUM_CAPTIONS))

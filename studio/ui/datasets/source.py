@@ -93,7 +93,7 @@ def wire(box: SourceBox, session: DatasetSession, *, then_refresh: Callable[[Any
 
     def take(event: gr.EventData) -> Any:  # noqa: ANN401 - gradio's update
         try:
-            files = dropped_files(event._data)
+            files = dropped_files(getattr(event, "files", None))
             opened = session.open_dropped(files, uploads=Path(os.environ["GRADIO_TEMP_DIR"]))
         except StudioError as error:
             return _outcome(str(error), "bad")
@@ -129,13 +129,12 @@ def _outcome(words: str, kind: str) -> Any:  # noqa: ANN401 - gradio's update
     return gr.update(outcome={"words": words, "kind": kind, "at": time.monotonic_ns()})
 
 
-def dropped_files(data: object) -> list[DroppedFile]:
+def dropped_files(files: object) -> list[DroppedFile]:
     """What the drop zone sent, which anyone could have sent.
 
     Raises:
         DatasetError: where it is not a list of files.
     """
-    files = data.get("files") if isinstance(data, dict) else None
     if not isinstance(files, list) or len(files) > MAX_FILES:
         raise DatasetError(f"A drop must be a list of at most {MAX_FILES:,} files. Type the folder's path instead.")
     taken = []

@@ -1,10 +1,7 @@
-"""Refuses what plain Gradio takes: what another site's page sends, and a URL where a file is meant.
+"""Serving the page: private by default, no word to anyone outside, and away cleanly when told to stop."""
 
-Serving the page: private by default, no word to anyone outside, and away cleanly when told to stop.
-"""
-
+import gc
 import os
-import re
 import signal
 import socket
 import tempfile
@@ -15,9 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from studio.core.errors import SettingsError
 from studio.core.paths import UserData, assets_folder
@@ -27,44 +21,6 @@ from studio.engine.process.client import EngineClient
 from studio.images.prompts import TokenCounter
 from studio.jobs.worker import ensure_worker
 from studio.training.session import TrainingSession
-
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-# Gradio's file routes take URLs too, and look their hosts up at a name server on the net. Our page has none.
-URL_AS_FILE = re.compile(r"/(file[=/]|proxy=)[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
-
-
-class OriginGuard:
-    """Answers 403 to a request that changes something and comes from another origin, or that names a URL as a file.
-
-    Browsers name the origin on every request that changes something; programs that are not browsers name none
-    and pass.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _is_refused(scope):
-            refusal = PlainTextResponse("LoRA Studio only takes requests from its own page.", status_code=403)
-            await refusal(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
-def _is_refused(scope: Scope) -> bool:
-    if URL_AS_FILE.search(scope["path"]):
-        return True
-    return scope["method"] not in SAFE_METHODS and _is_foreign(Headers(scope=scope))
-
-
-def _is_foreign(headers: Headers) -> bool:
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return True
-    origin = headers.get("origin")
-    # Compared as text, so that a malformed origin is simply a foreign one. Host alone cannot tell the scheme.
-    return origin is not None and origin not in (f"http://{headers.get('host')}", f"https://{headers.get('host')}")
-
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
@@ -85,7 +41,7 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with _past_all_proxies():
+    with _past_all_proxies(), _collected_later():
         _launch(engine, session, user_data, address=address, port=port, logins=logins, cpu_only=settings.cpu)
     url = f"http://127.0.0.1:{port}"
     others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
@@ -190,8 +146,8 @@ def _prepare_environment(user_data: UserData) -> tempfile.TemporaryDirectory[str
 
 @contextmanager
 def _past_all_proxies() -> Iterator[None]:
-    """While it is imported and launched, gradio fails on a proxy of a kind that it does not know, and asks its own
-    server for a sign of life through any other. The engine and the jobs, which download, find the proxies again.
+    """While it is imported, gradio fails on a proxy of a kind that it does not know. The engine and the jobs, which
+    download, find the proxies again.
     """
     names = ("NO_PROXY", "no_proxy")
     before = {name: os.environ[name] for name in names if name in os.environ}
@@ -202,6 +158,18 @@ def _past_all_proxies() -> Iterator[None]:
         for name in names:
             os.environ.pop(name, None)
         os.environ.update(before)
+
+
+@contextmanager
+def _collected_later() -> Iterator[None]:
+    """What gradio's import and the page's layout make stays: to search it for garbage, again and again as it grows,
+    took a fifth of the start.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _purge(folder: Path) -> None:
@@ -233,45 +201,16 @@ def _launch(
     """Build the page and serve it from a thread."""
     # Imported here: gradio reads its environment, set above, when it is imported.
     import gradio
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from studio.ui.shell.app import build_app
-    from studio.ui.shell.lean_server import begin_page_with, look_less_often, server_built_at_launch
-    from studio.ui.shell.parts import make_theme
-    from studio.ui.shell.server import OriginGuard
+    from studio.ui.shell.web_server import serve_in_thread, web_app
 
     trainings = TrainingSession(user_data)
     served = [session.thumbnails, trainings.thumbnails]  # images that we encoded ourselves, and nothing else
     for folder in served:
         folder.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths(served)
-    with server_built_at_launch():
-        app = build_app(engine, session, trainings, user_data, cpu_only=cpu_only)
-        app.queue(default_concurrency_limit=4, max_size=32)
-    look_less_often(app)
-    begin_page_with((assets_folder() / "lean_page.js").read_text(encoding="utf-8"))
-    app.launch(
-        server_name=address,
-        server_port=port,
-        auth=logins,
-        share=False,
-        theme=make_theme(),
-        css_paths=[assets_folder() / "studio.css"],
-        js=(assets_folder() / "studio.js").read_text(encoding="utf-8"),
-        run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        max_file_size="8gb",
-        show_error=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        inbrowser=False,
-        footer_links=["settings"],
-        app_kwargs={
-            "middleware": [
-                Middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(address != "127.0.0.1")),
-                Middleware(OriginGuard),
-            ]
-        },
-    )
+    page = build_app(engine, session, trainings, user_data, cpu_only=cpu_only)
+    page.queue(default_concurrency_limit=4, max_size=32)
+    hosts = allowed_hosts(address != "127.0.0.1")
+    serve_in_thread(web_app(page, hosts=hosts, logins=logins), address=address, port=port)
