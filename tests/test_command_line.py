@@ -17,6 +17,8 @@ from studio.picture_files import read_picture_text
 from studio.results import ImagesReport, MadeImage, SmokeReport
 from studio.settings import LoraChoice
 
+pytestmark = pytest.mark.process
+
 
 def studio(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

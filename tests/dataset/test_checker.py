@@ -16,6 +16,8 @@ from studio.dataset.checker import PictureChecker
 from studio.dataset.picture_facts import PictureFacts
 from tests.dataset.bad_inputs import encoded, picture
 
+pytestmark = pytest.mark.process
+
 WHITE = "#ffffff"
 
 

@@ -27,6 +27,8 @@ from studio.settings import (
 )
 from studio.tokens import TokenCounter
 
+pytestmark = pytest.mark.process
+
 QUICK = SmokeSettings(num_inference_steps=6)
 SHOES = GenerationSettings(prompt="casual shoes", num_inference_steps=4)
 LONG = SmokeSettings(num_inference_steps=150)

@@ -13,6 +13,8 @@ from studio.paths import UserData
 from studio.settings import GenerationSettings, ImagesSettings, ModelSettings, SmokeSettings
 from tests.engine_process.test_client import wait_for
 
+pytestmark = pytest.mark.process
+
 PICTURE = ImagesSettings(generation=GenerationSettings(prompt="casual shoes", num_inference_steps=3))
 
 

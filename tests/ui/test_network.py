@@ -20,6 +20,8 @@ from studio.paths import CHECKOUT_FOLDER
 from studio.ui.server import allowed_hosts
 from tests.browser.studio_process import RunningStudio, running_studio, studio_command, studio_environment, wait_for
 
+pytestmark = pytest.mark.process
+
 SECRET = "only the owner of this machine may read this"
 EVIL = "http://evil.example"
 JOIN = "/gradio_api/queue/join"
