@@ -19,6 +19,7 @@ import torch
 from studio.engine.pipeline import PipelineManager
 from studio.paths import assets_folder
 from studio.settings import SHIPPED_MODEL, GenerationSettings, ModelSettings
+from tests.tiny_model import write_tiny_model
 
 # The tiers of launch.py: all tests in these folders, and all that use these fixtures; others have markers.
 TIER_FOLDERS = {"bench": "slow", "browser": "browser"}
@@ -57,6 +58,14 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     started.clear()
     if commands and not any(item.get_closest_marker(tier) for tier in ("process", "browser", "slow")):
         pytest.fail(f"It starts a process, so it needs @pytest.mark.process: {commands[0]:.200}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's folder. Copy it to break it."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    write_tiny_model(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

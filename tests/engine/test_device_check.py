@@ -41,9 +41,7 @@ from studio.engine.pipeline import PipelineManager
 from studio.errors import DeviceError
 from studio.results import AttentionTrial, DeviceCheck, DeviceDifference
 from studio.settings import ModelSettings
-from tests.faults import conftest as faults
 
-tiny_model = faults.tiny_model
 CPU = torch.device("cpu")
 
 

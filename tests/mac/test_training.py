@@ -12,12 +12,10 @@ from studio.runs.events import FinishedEvent, HeldOutEvent, SampleEvent, read_ev
 from studio.runs.folder import RunFolder
 from studio.runs.plan import read_plan
 from studio.training.run import train_run
-from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 from tests.mac.simulated_mac import NAME, simulated_mac
 from tests.training.parts import save_pictures
 
-tiny_model = faults.tiny_model
 SIZES = ((72, 64), (64, 72)) * 2
 QUIET = {
     "max_train_steps": 2,

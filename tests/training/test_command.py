@@ -19,7 +19,7 @@ from studio.training_settings import PRESETS, TrainingSettings
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 
-tiny_model, place = faults.tiny_model, faults.place
+place = faults.place
 
 
 def studio(*words: str) -> Result:

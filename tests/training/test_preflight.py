@@ -20,10 +20,8 @@ from studio.training.preflight import PassFacts, Preflight, preflight_text, run_
 from studio.training.preparation import Prepared, prepare
 from studio.training.processes import Processes
 from studio.training_settings import TrainingSettings
-from tests.faults import conftest as faults
 from tests.training.parts import save_pictures
 
-tiny_model = faults.tiny_model
 GIB = 2**30
 KEPT = PassFacts(seconds=2.0, peak_bytes=6 * GIB)
 TWICE = PassFacts(seconds=2.5, peak_bytes=4 * GIB)
