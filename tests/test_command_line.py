@@ -5,22 +5,39 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from studio.__main__ import main
 from studio.comparison import SavedComparison
+from studio.jobs.device_lock import DeviceLock
 from studio.paths import assets_folder
 from studio.picture_files import read_picture_text
 from studio.results import ImagesReport, MadeImage, SmokeReport
 from studio.settings import LoraChoice
 
-pytestmark = pytest.mark.process
-
 
 def studio(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m studio`, in this process: what it prints, and its exit code."""
+    command = ["studio", *arguments, "--user-data", str(user_data)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(StringIO()) as output,
+        redirect_stderr(StringIO()) as errors,
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(sys, "argv", command)
+        main()
+    return subprocess.CompletedProcess(command, int(ended.value.code or 0), output.getvalue(), errors.getvalue())
+
+
+def studio_process(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own, where the libraries print too."""
     return subprocess.run(
         [sys.executable, "-m", "studio", *arguments, "--user-data", str(user_data)],
         capture_output=True,
@@ -31,8 +48,9 @@ def studio(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.process
 def test_smoke_prints_json_and_succeeds_when_all_images_are_valid(tmp_path: Path) -> None:
-    done = studio("smoke", "--json", "--steps", "6", "--precision", "float16", user_data=tmp_path)
+    done = studio_process("smoke", "--json", "--steps", "6", "--precision", "float16", user_data=tmp_path)
     assert done.returncode == 0, done.stderr
     report = SmokeReport.model_validate_json(done.stdout)
     assert report.passed
@@ -75,9 +93,14 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: tu
     assert "Traceback" not in done.stderr
 
 
-def test_smoke_says_who_has_the_device(tmp_path: Path) -> None:
-    from studio.jobs.device_lock import DeviceLock
+@pytest.mark.process
+def test_a_mistake_is_one_sentence_in_a_process_of_its_own_too(tmp_path: Path) -> None:
+    done = studio_process("generate", "shoes", "--lora", "nosuch", user_data=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("There is no LoRA named nosuch in the library")
 
+
+def test_smoke_says_who_has_the_device(tmp_path: Path) -> None:
     lock = DeviceLock(tmp_path / "device.lock")
     assert lock.acquire("a training run")
     done = studio("smoke", user_data=tmp_path)
@@ -122,8 +145,9 @@ def test_compare_takes_a_file_that_is_not_in_the_library(tmp_path: Path) -> None
     assert "pixels noticeably" in done.stdout
 
 
+@pytest.mark.process
 def test_generate_prints_the_pictures_files_alone_on_its_output(tmp_path: Path) -> None:
-    done = studio("generate", "boots", "--steps", "3", user_data=tmp_path)
+    done = studio_process("generate", "boots", "--steps", "3", user_data=tmp_path)
     assert [Path(line).is_file() for line in done.stdout.splitlines()] == [True]
 
 
