@@ -5,39 +5,23 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from studio.__main__ import main
 from studio.comparison import SavedComparison
 from studio.jobs.device_lock import DeviceLock
 from studio.paths import assets_folder
 from studio.picture_files import read_picture_text
 from studio.results import ImagesReport, MadeImage, SmokeReport
 from studio.settings import LoraChoice
-
-
-def studio(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]:
-    """`python -m studio`, in this process: what it prints, and its exit code."""
-    command = ["studio", *arguments, "--user-data", str(user_data)]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(StringIO()) as output,
-        redirect_stderr(StringIO()) as errors,
-        pytest.raises(SystemExit) as ended,
-    ):
-        patch.setattr(sys, "argv", command)
-        main()
-    return subprocess.CompletedProcess(command, int(ended.value.code or 0), output.getvalue(), errors.getvalue())
+from tests.command_line import studio
 
 
 def studio_process(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]:
-    """The same in a process of its own, where the libraries print too."""
+    """The command line in a process of its own, where the libraries print too."""
     return subprocess.run(
         [sys.executable, "-m", "studio", *arguments, "--user-data", str(user_data)],
         capture_output=True,

@@ -18,7 +18,8 @@ import pytest
 
 from studio.paths import CHECKOUT_FOLDER
 from studio.ui.server import allowed_hosts
-from tests.browser.studio_process import RunningStudio, running_studio, studio_command, studio_environment, wait_for
+from tests import command_line
+from tests.browser.studio_process import RunningStudio, running_studio, wait_for
 
 pytestmark = pytest.mark.process
 
@@ -332,5 +333,4 @@ def _connections(studio: RunningStudio) -> list[Any]:
 
 
 def _studio_that_ends(*options: str, user_data: Path) -> subprocess.CompletedProcess[str]:
-    command = studio_command("ui", "--no-browser", "--user-data", str(user_data), *options)
-    return subprocess.run(command, env=studio_environment(), capture_output=True, text=True, timeout=60, check=False)
+    return command_line.studio("ui", "--no-browser", *options, user_data=user_data)
