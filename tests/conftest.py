@@ -23,7 +23,7 @@ from tests.tiny_model import write_tiny_model
 
 # The tiers of launch.py: all tests in these folders, and all that use these fixtures; others have markers.
 TIER_FOLDERS = {"bench": "slow", "browser": "browser"}
-PROCESS_FIXTURES = {"forks"}
+PROCESS_FIXTURES = {"forks", "studio"}
 PYTHONS_KEY = pytest.StashKey[list[str]]()
 
 
