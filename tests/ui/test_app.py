@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from studio.dataset.desk import DatasetDesk
@@ -16,8 +17,9 @@ from studio.paths import UserData
 from studio.runs.folder import RunFolder, RunStatus, write_status
 from studio.settings import ModelSettings
 from studio.ui import training_plot
-from studio.ui.app import Desks
+from studio.ui.app import Desks, build_app
 from studio.ui.batch_tab import BatchPage
+from studio.ui.lean_server import server_built_at_launch
 from studio.ui.selection import Selection
 from studio.ui.training_page import TrainingPage
 from tests.jobs.test_batch_desk import make_batch
@@ -91,3 +93,14 @@ def test_curves_are_drawn_as_each_page_was_told_and_once_for_each(
         plots = [desks.now(page).parts["training-plot"] for page in pages]
         assert [OLD in str(plot) for plot in plots] == [False, False, True]
     assert [options.log for options in drawn] == [False, True, False]
+
+
+def test_the_whole_page_is_laid_out(tmp_path: Path) -> None:
+    user_data = UserData(tmp_path)
+    engine = EngineClient(user_data, model=ModelSettings(), cpu_only=True)
+    with server_built_at_launch():
+        datasets = DatasetDesk(user_data, count_tokens=len)
+        page = build_app(engine, datasets, TrainingDesk(user_data), user_data, cpu_only=True)
+    tabs = [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
+    assert {"Inference", "Dataset", "Training", "Batch"} <= set(tabs)
+    assert set(user_data.root.rglob("*")) == set(), "nothing is started or written by it"
