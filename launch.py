@@ -17,10 +17,20 @@ python launch.py [--port N] [--no-browser] [--user-data DIR] [--cpu] [--listen] 
     Sets LoRA Studio up in .venv beside launch.py if need be, and starts it. The options go to
     `python -m studio ui`, which checks them. --cpu on Linux also means PyTorch without CUDA.
 
-python launch.py test [pytest's arguments]
-    Sets up the same with what the tests need, and runs them.
+python launch.py test [--all | pytest's arguments]
+    Sets up the same with what the tests need, and runs the fast ones; all with --all, tier after tier; with
+    arguments for pytest, such as tests/engine -k nan, what they select.
 
 Everything is installed into .venv; what pip said is in .venv/install.log."""
+
+# The tests by what they cost, each with pytest's arguments for it. tests/conftest.py gives most their markers.
+EVEN = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
+TIERS = {
+    "fast": ("-m", "not process and not browser and not slow", *EVEN),
+    "process": ("-m", "process and not slow", *EVEN),
+    "browser": ("-m", "browser and not slow", *EVEN),
+    "slow": ("-m", "slow", *EVEN),
+}
 
 
 def main() -> int:
@@ -102,12 +112,30 @@ def run(root: Path, arguments: "list[str]") -> int:
         os.chdir(root)
     for name in ("PYTHONPATH", "PYTHONHOME"):  # other programs' packages, or another Python's
         os.environ.pop(name, None)
+    if testing and arguments[1:] in ([], ["--all"]):
+        return run_tiers(str(python), [*TIERS] if arguments[1:] else ["fast"])
     # -P: a folder named studio where the user happens to be is not ours.
     started = ["-m", "pytest", *arguments[1:]] if testing else ["-P", "-m", "studio", "ui", *arguments]
     command = [str(python), *started]
     if os.name != "nt":
         os.execv(command[0], command)
     return subprocess.call(command)
+
+
+def run_tiers(python: str, names: "list[str]") -> int:
+    """Runs each tier in a pytest of its own, and returns the first exit code that is not 0, if any."""
+    codes = []
+    for name in names:
+        print(f"== The {name} tests", flush=True)
+        process = subprocess.Popen([python, "-m", "pytest", *TIERS[name]])
+        try:
+            codes.append(process.wait())
+        except KeyboardInterrupt:
+            return process.wait()  # pytest has heard it too, and ends what it has started
+    if names == ["fast"]:
+        print("These were the fast tests. `python launch.py test --all` runs those that start processes,")
+        print("those in a browser and the slow ones too; `python launch.py test tests/engine` runs all in a folder.")
+    return next((code for code in codes if code), 0)
 
 
 def wants_cpu_torch(system: str, has_gpu: bool, cpu_only: bool) -> bool:

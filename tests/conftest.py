@@ -1,6 +1,8 @@
-"""What many tests share: the shipped model, loaded once, and copies of it that may be broken."""
+"""What many tests share: their tiers, the shipped model, loaded once, and copies of it that may be broken."""
 
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +11,61 @@ import pytest
 from studio.core.system import prepare_threads
 
 prepare_threads()  # before anything imports torch
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would fight for them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
 from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ModelSettings
 from studio.engine.pipeline import PipelineManager
+from tests.tiny_model import write_tiny_model
+
+# The tiers of launch.py: all tests in these folders, and all that use these fixtures; others have markers.
+TIER_FOLDERS = {"bench": "slow", "browser": "browser"}
+PROCESS_FIXTURES = {"forks", "studio"}
+PYTHONS_KEY = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests the marker of their tier."""
+    tests = Path(__file__).parent
+    for item in items:
+        tier = TIER_FOLDERS.get(item.path.relative_to(tests).parts[0])
+        if tier:
+            item.add_marker(tier)
+        elif isinstance(item, pytest.Function) and PROCESS_FIXTURES & set(item.fixturenames):
+            item.add_marker("process")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note each start of a Python from now on. An audit hook sees them all, and stays to the end of the process."""
+    started = config.stash[PYTHONS_KEY] = []
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "subprocess.Popen" and sys.executable in str(arguments[1]):
+            started.append(str(arguments[1]))
+
+    sys.addaudithook(note)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Keep the fast tier fast: it starts no processes (of `multiprocessing` nothing is heard here)."""
+    yield
+    started = item.config.stash[PYTHONS_KEY]
+    commands = started.copy()
+    started.clear()
+    if commands and not any(item.get_closest_marker(tier) for tier in ("process", "browser", "slow")):
+        pytest.fail(f"It starts a process, so it needs @pytest.mark.process: {commands[0]:.200}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's folder. Copy it to break it."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    write_tiny_model(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

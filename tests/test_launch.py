@@ -23,6 +23,8 @@ import launch
 import launch_pip
 import launch_venv
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(launch.__file__).parent
 
 PYPROJECT = """
@@ -54,7 +56,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 STUDIO = """
 import json, os, sys, tiny_dependency
 print(json.dumps({"arguments": sys.argv[1:], "cwd": os.getcwd(), "prefix": sys.prefix, "file": __file__}))
-sys.exit(7 if "--fail" in sys.argv else 0)
+sys.exit(7 if "--fail" in sys.argv or os.environ.get("FAIL", "?") in " ".join(sys.argv[1:]).split() else 0)
 """
 
 
@@ -254,7 +256,7 @@ def test_exit_code_is_the_studios(ready: Project) -> None:
 def test_help_names_both_commands_and_sets_nothing_up(fresh: Project) -> None:
     finished = fresh.launch("--port", "1", "--help")
     assert "python launch.py [--port N]" in finished.stdout
-    assert "python launch.py test [pytest's arguments]" in finished.stdout
+    assert "python launch.py test [--all | pytest's arguments]" in finished.stdout
     assert finished.returncode == 0
     assert not fresh.venv.exists()
 
@@ -284,15 +286,40 @@ def test_the_test_command_adds_what_the_tests_need_and_runs_pytest_in_the_projec
     assert project.launch("test", "--fail").returncode == 7
 
 
+def arguments_of(finished: "subprocess.CompletedProcess[str]") -> list[list[str]]:
+    """Returns what each pytest was given; the tiny one says so in a line of its own."""
+    return [json.loads(line)["arguments"] for line in finished.stdout.splitlines() if line.startswith("{")]
+
+
+def test_the_tests_without_arguments_are_the_fast_ones_and_more_are_named(project: Project) -> None:
+    finished = project.launch("test")
+    assert finished.returncode == 0, finished.stderr
+    assert arguments_of(finished) == [[*launch.TIERS["fast"]]]
+    assert "launch.py test --all" in finished.stdout
+
+
+def test_all_tests_are_run_tier_after_tier(project: Project) -> None:
+    finished = project.launch("test", "--all")
+    assert finished.returncode == 0, finished.stderr
+    assert arguments_of(finished) == [[*arguments] for arguments in launch.TIERS.values()]
+
+
+def test_a_tier_that_fails_keeps_no_other_from_running_and_is_the_exit_code(project: Project) -> None:
+    failing = replace(project, environment=project.environment | {"FAIL": "process"})
+    finished = failing.launch("test", "--all")
+    assert finished.returncode == 7
+    assert len(arguments_of(finished)) == len(launch.TIERS)
+
+
 def test_start_without_the_tests_keeps_what_they_need(project: Project) -> None:
-    report_of(project.launch("test"))
+    report_of(project.launch("test", "-q"))
     log = project.log
     report_of(project.launch())
     assert project.log == log
     (project.folder / "constraints.txt").write_text("tiny-dependency<2\n")
     report_of(project.launch())
     log = project.log
-    report_of(project.launch("test"))
+    report_of(project.launch("test", "-q"))
     assert project.log == log
 
 
@@ -710,7 +737,7 @@ def test_the_most_telling_failure_is_shown_and_all_are_in_the_log(ready: Project
 
 
 @pytest.mark.parametrize(
-    ("causes", "told"),
+    ("causes", "reported"),
     [
         (["NO_BUILD", "NETWORK", ""], 2),  # the first two are no wonder
         (["NO_BUILD", "NETWORK", "NO_BUILD"], 2),

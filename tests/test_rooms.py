@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 STUDIO = Path(__file__).resolve().parent.parent / "studio"
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
@@ -41,26 +43,31 @@ def loaded_modules(code: str) -> set[str]:
     return set(output.splitlines()[-1].split())
 
 
+@pytest.mark.process
 def test_the_page_never_imports_torch() -> None:
     modules = loaded_modules("import studio.ui.shell.app, studio.ui.shell.server, studio.__main__")
     assert "gradio" in modules
     assert not modules & set(HEAVY)
 
 
+@pytest.mark.process
 def test_planning_a_batch_loads_neither_torch_nor_gradio() -> None:
     modules = loaded_modules("import studio.batches.plan, studio.batches.settings")
     assert "numpy" in modules
     assert not modules & {*HEAVY, "gradio"}
 
 
+@pytest.mark.process
 def test_the_engine_does_import_torch_so_the_test_above_can_fail() -> None:
     assert {"torch", "diffusers"} <= loaded_modules("import studio.engine.pipeline")
 
 
+@pytest.mark.process
 def test_starting_the_engine_process_is_heard_of_before_torch_is_loaded() -> None:
     assert not loaded_modules("import studio.engine.process.worker") & set(HEAVY)
 
 
+@pytest.mark.process
 def test_importing_has_no_effects(tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     code = f"import os; os.chdir({str(tmp_path)!r}); import studio.ui.shell.server, studio.engine.process.client"

@@ -41,6 +41,7 @@ def test_it_is_small() -> None:
     assert sum(path.stat().st_size for path in SHOES.rglob("*") if path.is_file()) < 2_000_000
 
 
+@pytest.mark.process
 def test_the_script_draws_it_again(drawn_again: Path) -> None:
     assert (drawn_again / "styles.csv").read_bytes() == (SHOES / "styles.csv").read_bytes()
     for path in sorted((SHOES / "images").iterdir()):

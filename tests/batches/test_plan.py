@@ -183,6 +183,7 @@ def test_a_random_item_is_the_same_in_a_longer_plan() -> None:
     assert [few.item(i) for i in range(5)] == [many.item(i) for i in range(5)]
 
 
+@pytest.mark.process
 def test_two_processes_make_the_same_items() -> None:
     code = (
         "import sys, hashlib; from tests.batches.plans import plan_of\n"

@@ -16,9 +16,12 @@ from studio.core.results import ImagesReport, MadeImage, SmokeReport
 from studio.core.settings import LoraChoice
 from studio.images.comparison import SavedComparison
 from studio.images.files import read_picture_text
+from studio.jobs.device_lock import DeviceLock
+from tests.command_line import studio
 
 
-def studio(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]:
+def studio_process(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, where the libraries print too."""
     return subprocess.run(
         [sys.executable, "-m", "studio", *arguments, "--user-data", str(user_data)],
         capture_output=True,
@@ -29,8 +32,9 @@ def studio(*arguments: str, user_data: Path) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.process
 def test_smoke_prints_json_and_succeeds_when_all_images_are_valid(tmp_path: Path) -> None:
-    done = studio("smoke", "--json", "--steps", "6", "--precision", "float16", user_data=tmp_path)
+    done = studio_process("smoke", "--json", "--steps", "6", "--precision", "float16", user_data=tmp_path)
     assert done.returncode == 0, done.stderr
     report = SmokeReport.model_validate_json(done.stdout)
     assert report.passed
@@ -73,9 +77,14 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: tu
     assert "Traceback" not in done.stderr
 
 
-def test_smoke_says_who_has_the_device(tmp_path: Path) -> None:
-    from studio.jobs.device_lock import DeviceLock
+@pytest.mark.process
+def test_a_mistake_is_one_sentence_in_a_process_of_its_own_too(tmp_path: Path) -> None:
+    done = studio_process("generate", "shoes", "--lora", "nosuch", user_data=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("There is no LoRA named nosuch in the library")
 
+
+def test_smoke_says_who_has_the_device(tmp_path: Path) -> None:
     lock = DeviceLock(tmp_path / "device.lock")
     assert lock.acquire("a training run")
     done = studio("smoke", user_data=tmp_path)
@@ -120,8 +129,9 @@ def test_compare_takes_a_file_that_is_not_in_the_library(tmp_path: Path) -> None
     assert "pixels noticeably" in done.stdout
 
 
+@pytest.mark.process
 def test_generate_prints_the_pictures_files_alone_on_its_output(tmp_path: Path) -> None:
-    done = studio("generate", "boots", "--steps", "3", user_data=tmp_path)
+    done = studio_process("generate", "boots", "--steps", "3", user_data=tmp_path)
     assert [Path(line).is_file() for line in done.stdout.splitlines()] == [True]
 
 

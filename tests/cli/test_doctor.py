@@ -101,6 +101,7 @@ def test_a_package_at_or_above_its_floor_is_well(installed: str) -> None:
     assert doctor.judge_package("torch", installed, floor="2.10").state == "ok"
 
 
+@pytest.mark.process
 def test_the_doctor_itself_works_where_packages_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(doctor.FLOORS, "torch-of-another-world", "1.0")
     diagnosis = doctor.examine(ModelSettings(), user_data=UserData(tmp_path), cpu_only=True)
@@ -328,6 +329,7 @@ def test_notes_alone_leave_it_healthy() -> None:
     assert diagnosis.sentence == "Nothing fails; 1 note is marked !."
 
 
+@pytest.mark.process
 def test_doctor_exits_with_0_and_prints_json_where_nothing_fails(tmp_path: Path) -> None:
     """A fresh process, offline by HF_ENDPOINT: all that it needs it imports by itself."""
     command = [sys.executable, "-m", "studio", "doctor", "--json", "--cpu", "--user-data", str(tmp_path)]

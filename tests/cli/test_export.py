@@ -117,6 +117,7 @@ def test_an_ending_that_no_program_reads_is_refused_before_anything_is_loaded(
         run(ExportSettings(lora="white-ground", output=tmp_path / "a.bin"), tmp_path)
 
 
+@pytest.mark.process
 def test_the_command_line_starts_without_torch() -> None:
     code = "import studio.cli.export, sys; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT_FOLDER, check=False).returncode == 0

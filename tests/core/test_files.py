@@ -36,6 +36,7 @@ def test_a_disk_that_takes_no_more_leaves_the_old_file_and_no_remnant(tmp_path: 
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
 
 
+@pytest.mark.process
 def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     size = 2_000_000

@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from studio.core.paths import assets_folder, black_pictures_page, is_checkout, locate_user_data
 
 
@@ -33,6 +35,7 @@ def test_the_assets_are_where_the_code_looks_for_them() -> None:
     assert "black" in black_pictures_page().read_text(encoding="utf-8")
 
 
+@pytest.mark.process
 def test_an_installed_package_finds_its_assets_and_keeps_user_data_in_the_platforms_folder(tmp_path: Path) -> None:
     checkout = Path(__file__).resolve().parents[2]
     wheel = tomllib.loads((checkout / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]

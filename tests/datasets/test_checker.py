@@ -16,6 +16,8 @@ from studio.datasets.checker import PictureChecker
 from studio.images.records import PictureFacts
 from tests.datasets.bad_inputs import encoded, picture
 
+pytestmark = pytest.mark.process
+
 WHITE = "#ffffff"
 
 

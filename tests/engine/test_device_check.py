@@ -41,9 +41,7 @@ from studio.engine.device_operations import (
 from studio.engine.device_policy import DevicePolicy, upsample_on_cpu
 from studio.engine.models import Components, find_model, load_components
 from studio.engine.pipeline import PipelineManager
-from tests.faults import conftest as faults
 
-tiny_model = faults.tiny_model
 CPU = torch.device("cpu")
 
 

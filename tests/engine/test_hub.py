@@ -519,6 +519,7 @@ except ModelError as error:
 """
 
 
+@pytest.mark.process
 def test_a_downloaded_model_loads_and_loads_again_offline(
     hub: FakeHub, shipped: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -530,6 +531,7 @@ def test_a_downloaded_model_loads_and_loads_again_offline(
     assert int(parameters) > 10_000_000
 
 
+@pytest.mark.process
 def test_a_model_of_half_precision_files_loads_and_says_so(
     hub: FakeHub, shipped: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -539,6 +541,7 @@ def test_a_model_of_half_precision_files_loads_and_says_so(
     assert "has its unet and text_encoder in float16 files only (.fp16.safetensors)" in line
 
 
+@pytest.mark.process
 def test_finding_a_hub_model_needs_no_torch() -> None:
     code = "import sys, studio.engine.hub_models, studio.engine.hub; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT_FOLDER, capture_output=True, text=True, check=True)

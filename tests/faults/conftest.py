@@ -1,4 +1,4 @@
-"""A tiny real Stable Diffusion, a small dataset, and runs on them in processes of their own that may be killed.
+"""A small dataset, and runs of the tiny model on it in processes of their own that may be killed.
 
 The processes are forked from a server that has imported everything: a trial then takes well under a second.
 """
@@ -15,13 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from studio.core.paths import UserData, assets_folder
-from studio.core.settings import SHIPPED_MODEL
+from studio.core.paths import UserData
 from studio.jobs.folder import RunFolder
 from studio.training.begin import begin_run, settings_from
 from studio.training.torch.run import train_run
@@ -61,56 +58,6 @@ class Place:
         """A new run, not started."""
         values = {**SETTINGS, "dataset": str(self.dataset), "model": str(self.model), **changes}
         return begin_run(settings_from(None, values, ()), self.user_data)
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stable Diffusion's architecture with 60,000 random weights, in diffusers' layout."""
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    tokenizer = CLIPTokenizer.from_pretrained(assets_folder() / SHIPPED_MODEL / "tokenizer")
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        StableDiffusionPipeline(
-            unet=UNet2DConditionModel(
-                sample_size=8,
-                block_out_channels=(8, 16),
-                layers_per_block=1,
-                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-                cross_attention_dim=16,
-                attention_head_dim=2,
-                norm_num_groups=4,
-            ),
-            vae=AutoencoderKL(
-                block_out_channels=(4, 4, 4, 4),
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                norm_num_groups=2,
-            ),
-            text_encoder=CLIPTextModel(
-                CLIPTextConfig(
-                    vocab_size=len(tokenizer),
-                    hidden_size=16,
-                    intermediate_size=32,
-                    num_hidden_layers=1,
-                    num_attention_heads=2,
-                    projection_dim=16,
-                )
-            ),
-            tokenizer=tokenizer,
-            scheduler=DDIMScheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                clip_sample=False,
-                set_alpha_to_one=False,
-                steps_offset=1,
-            ),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        ).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

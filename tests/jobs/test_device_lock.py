@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from studio.jobs.device_lock import DeviceLock
+
+pytestmark = pytest.mark.process
 
 HOLD = """
 import sys; from pathlib import Path; from studio.jobs.device_lock import DeviceLock

@@ -237,6 +237,7 @@ def _add_some(root: Path, name: str) -> None:
         JobQueue(UserData(root)).add("train", root / "runs" / f"{name}{number}", name)
 
 
+@pytest.mark.process
 def test_several_processes_may_be_the_first_to_add(user_data: UserData, queue: JobQueue) -> None:
     names = ("a", "b", "c", "d")
     for name in names:

@@ -36,7 +36,7 @@ from tests.jobs.scripted_jobs import (
     workers_of,
 )
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+pytestmark = [pytest.mark.process, pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")]
 
 
 @pytest.fixture

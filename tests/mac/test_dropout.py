@@ -9,7 +9,7 @@ from tests.mac.simulated_mac import simulated_mac
 from tests.mac.test_training import assert_learned_the_same, trained
 from tests.training.torch.parts import give_effect
 
-tiny_model, shared = trainings.tiny_model, trainings.shared
+shared = trainings.shared
 DROPOUT = {"lora_dropout": 0.5}
 
 

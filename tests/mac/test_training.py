@@ -12,12 +12,10 @@ from studio.jobs.folder import RunFolder
 from studio.training.events import FinishedEvent, HeldOutEvent, SampleEvent, read_events
 from studio.training.plan import read_plan
 from studio.training.torch.run import train_run
-from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 from tests.mac.simulated_mac import NAME, simulated_mac
 from tests.training.torch.parts import save_pictures
 
-tiny_model = faults.tiny_model
 SIZES = ((72, 64), (64, 72)) * 2
 QUIET = {
     "max_train_steps": 2,

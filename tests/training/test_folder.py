@@ -116,7 +116,7 @@ def test_a_damaged_status_is_said_with_what_to_do(content: str, tmp_path: Path) 
         read_status(run)
 
 
-@pytest.mark.parametrize("told", ["/etc/passwd", "../other/x.png", "samples/../../x.png", "samples\\x.png"])
+@pytest.mark.parametrize("reported", ["/etc/passwd", "../other/x.png", "samples/../../x.png", "samples\\x.png"])
 def test_a_file_that_an_event_names_is_never_outside_of_the_folder(tmp_path: Path, reported: str) -> None:
     with pytest.raises(FileNotFoundError):
         RunFolder(tmp_path).file(reported)

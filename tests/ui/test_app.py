@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from studio.batches.session import BatchSession
@@ -14,7 +15,7 @@ from studio.jobs.folder import RunFolder, RunStatus, write_status
 from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
-from studio.ui.shell.app import Sessions
+from studio.ui.shell.app import Sessions, build_app
 from studio.ui.shell.blocking_jobs import BlockingJobs
 from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
 from studio.ui.shell.selection import Selection
@@ -91,3 +92,13 @@ def test_curves_are_drawn_as_each_page_was_told_and_once_for_each(
         plots = [sessions.now(page).parts["training-plot"] for page in pages]
         assert [OLD in str(plot) for plot in plots] == [False, False, True]
     assert [options.log for options in drawn] == [False, True, False]
+
+
+def test_the_whole_page_is_laid_out(tmp_path: Path) -> None:
+    user_data = UserData(tmp_path)
+    engine = EngineClient(user_data, model=ModelSettings(), cpu_only=True)
+    datasets = DatasetSession(user_data, count_tokens=len)
+    page = build_app(engine, datasets, TrainingSession(user_data), user_data, cpu_only=True)
+    tabs = [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
+    assert {"Inference", "Dataset", "Training", "Batch"} <= set(tabs)
+    assert set(user_data.root.rglob("*")) == set(), "nothing is started or written by it"

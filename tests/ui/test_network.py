@@ -18,7 +18,8 @@ import pytest
 
 from studio.core.paths import CHECKOUT_FOLDER
 from studio.ui.shell.server import allowed_hosts
-from tests.browser.studio_process import RunningStudio, running_studio, studio_command, studio_environment, wait_for
+from tests import command_line
+from tests.browser.studio_process import RunningStudio, running_studio, wait_for
 
 SECRET = "only the owner of this machine may read this"
 EVIL = "http://evil.example"
@@ -169,6 +170,7 @@ def test_nobody_can_make_the_studio_fetch_a_url(
     assert 400 <= status < 500
 
 
+@pytest.mark.process
 def test_a_proxy_that_nobody_can_use_does_not_stop_the_start_and_is_left_to_the_engine(tmp_path: Path) -> None:
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "socks://127.0.0.1:9/")
     proxies |= {name.lower(): value for name, value in proxies.items()} | {"NO_PROXY": "ours.example", "no_proxy": ""}
@@ -196,6 +198,7 @@ def test_a_file_without_logins_is_refused(tmp_path: Path, content: str) -> None:
     assert ended.stderr.startswith("auth_file must hold")
 
 
+@pytest.mark.process
 def test_with_passwords_nothing_is_shown_before_the_login(tmp_path: Path) -> None:
     logins = tmp_path / "logins.txt"
     logins.write_text("ada:correct horse\n", encoding="utf-8")
@@ -231,6 +234,7 @@ def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+@pytest.mark.process
 def test_told_to_stop_the_studio_ends_with_its_engine_and_leaves_no_cache(tmp_path: Path) -> None:
     with running_studio(tmp_path) as studio:
         engine = studio.wait_for_engine()
@@ -240,6 +244,7 @@ def test_told_to_stop_the_studio_ends_with_its_engine_and_leaves_no_cache(tmp_pa
         assert list((tmp_path / "cache" / "page").iterdir()) == []
 
 
+@pytest.mark.process
 def test_an_engine_that_waits_for_work_leaves_when_its_studio_is_killed(tmp_path: Path) -> None:
     with running_studio(tmp_path) as studio:
         wait_for(lambda: " ready " in studio.shown(), what="the engine")
@@ -330,5 +335,4 @@ def _connections(studio: RunningStudio) -> list[Any]:
 
 
 def _studio_that_ends(*options: str, user_data: Path) -> subprocess.CompletedProcess[str]:
-    command = studio_command("ui", "--no-browser", "--user-data", str(user_data), *options)
-    return subprocess.run(command, env=studio_environment(), capture_output=True, text=True, timeout=60, check=False)
+    return command_line.studio("ui", "--no-browser", *options, user_data=user_data)

@@ -109,6 +109,7 @@ def test_queued_it_is_a_job_of_its_own_kind(prompts: Path, tmp_path: Path, monke
     assert command[3:6] == ["studio", "batch", str(job.run_folder)]
 
 
+@pytest.mark.process
 def test_the_queue_carries_a_batch_out(prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "ensure_worker", lambda place: None)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3])]))

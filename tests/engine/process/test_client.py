@@ -27,6 +27,8 @@ from studio.engine.process.view import EngineView
 from studio.images.prompts import TokenCounter
 from studio.jobs.device_lock import DeviceLock
 
+pytestmark = pytest.mark.process
+
 QUICK = SmokeSettings(num_inference_steps=6)
 SHOES = GenerationSettings(prompt="casual shoes", num_inference_steps=4)
 LONG = SmokeSettings(num_inference_steps=150)

@@ -12,6 +12,8 @@ from studio.engine.process.view import EngineView
 from tests.engine.hub_server import FakeHub, fake_hub, files_of
 from tests.engine.process.test_client import wait_for
 
+pytestmark = pytest.mark.process
+
 NAME = "someone/shoes"
 
 

@@ -13,6 +13,8 @@ from studio.engine.process.messages import Generate, MakingRoom
 from studio.jobs.device_lock import DeviceLock
 from tests.engine.process.test_client import wait_for
 
+pytestmark = pytest.mark.process
+
 PICTURE = ImagesSettings(generation=GenerationSettings(prompt="casual shoes", num_inference_steps=3))
 
 

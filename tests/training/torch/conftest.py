@@ -1,4 +1,4 @@
-"""What tests of training share: the shipped model, small images, and a cache of what was encoded."""
+"""What tests of training share: the tiny model, loaded once, small images, and a cache of what was encoded."""
 
 import copy
 from collections.abc import Callable
@@ -20,16 +20,16 @@ SIZES = ((80, 80), (100, 60)) * 4  # two buckets, four images of each
 
 
 @pytest.fixture(scope="session")
-def training_manager(tmp_path_factory: pytest.TempPathFactory) -> PipelineManager:
-    """The shipped model on the CPU. Nothing is left in it: take `components` to put layers in."""
+def training_manager(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> PipelineManager:
+    """The tiny model on the CPU. Nothing is left in it: take `components` to put layers in."""
     manager = PipelineManager(torch.device("cpu"), rejected_folder=tmp_path_factory.mktemp("training-rejected"))
-    manager.load(ModelSettings())
+    manager.load(ModelSettings(model=str(tiny_model)))
     return manager
 
 
 @pytest.fixture
 def components(training_manager: PipelineManager) -> Components:
-    """A copy of the shipped model's parts, to put layers in and to break."""
+    """A copy of the tiny model's parts, to put layers in and to break."""
     return copy.deepcopy(training_manager.components)
 
 

@@ -110,7 +110,7 @@ def test_every_tensor_has_the_shape_of_its_bucket(snapshot: Snapshot, parts: Com
         (bucket,) = {bench.item(key).bucket for key in batch.keys}
         shape = (4, 4, bucket.height // 8, bucket.width // 8)
         assert batch.noisy_BCHW.shape == batch.target_BCHW.shape == shape
-        assert batch.text_BND.shape == (4, 77, 128)
+        assert batch.text_BND.shape == (4, 77, 16)
         assert batch.timesteps_B.shape == batch.weights_B.shape == (4,)
         assert batch.mask_B1HW is None
         shapes.add(shape)

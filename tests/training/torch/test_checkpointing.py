@@ -12,6 +12,7 @@ from studio.datasets.snapshot import Snapshot
 from studio.engine.device_check import check_device
 from studio.engine.device_operations import DROPOUT, LINEAR
 from studio.engine.models import Components
+from studio.engine.pipeline import PipelineManager
 from studio.training.settings import CheckpointingChoice
 from studio.training.torch import memory as checkpointing
 from studio.training.torch import memory as limits
@@ -207,12 +208,12 @@ def test_what_the_device_check_found_wrong_is_not_asked_of_the_device() -> None:
 
 
 def test_a_step_that_the_device_could_never_hold_is_refused_before_it_is_computed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    manager: PipelineManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(total: int, **changes: object) -> str:
         monkeypatch.setattr(limits, "total_bytes", lambda device: total)
         try:
-            assert_room(settings_of(**changes), bench.components, resolution=512, device=CPU)
+            assert_room(settings_of(**changes), manager.components, resolution=512, device=CPU)
         except TrainingError as error:
             return str(error)
         return ""
@@ -223,11 +224,13 @@ def test_a_step_that_the_device_could_never_hold_is_refused_before_it_is_compute
     assert refused(64 * GIB, train_batch_size=8) == ""
 
 
-def test_a_step_in_half_precision_needs_half_the_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_in_half_precision_needs_half_the_room(
+    manager: PipelineManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fits(total: int, dtype: torch.dtype) -> bool:
         monkeypatch.setattr(limits, "total_bytes", lambda device: total)
         try:
-            assert_room(settings_of(train_batch_size=8), bench.components, resolution=512, device=CPU, dtype=dtype)
+            assert_room(settings_of(train_batch_size=8), manager.components, resolution=512, device=CPU, dtype=dtype)
         except TrainingError:
             return False
         return True

@@ -18,7 +18,7 @@ from studio.training.settings import PRESETS, TrainingSettings
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 
-tiny_model, place = faults.tiny_model, faults.place
+place = faults.place
 
 
 def studio(*words: str) -> Result:

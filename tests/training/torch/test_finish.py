@@ -19,7 +19,7 @@ from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 
-tiny_model, place = faults.tiny_model, faults.place
+place = faults.place
 PICTURES = {"num_validation_images": 1, "validation_inference_steps": 2}
 
 

@@ -25,7 +25,7 @@ from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 from tests.training.torch.parts import give_effect, make_adapters, make_bench, settings_of, state_of
 
-tiny_model, place = faults.tiny_model, faults.place
+place = faults.place
 
 
 def kept_bytes(components: Components, snapshot: Snapshot, cache: Path, *, whole: bool) -> int:

@@ -94,7 +94,7 @@ def test_losses_are_those_of_each_triple_written_out(bench: Bench) -> None:
     wanted_held_out, wanted_trained = (loss_by_hand(bench, triples) for triples in triples_of(bench))
     assert held_out == pytest.approx(wanted_held_out, rel=1e-4)
     assert trained == pytest.approx(wanted_trained, rel=1e-4)
-    assert held_out != pytest.approx(trained, rel=1e-2)
+    assert held_out != pytest.approx(trained, rel=1e-3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
@@ -181,7 +181,7 @@ def test_a_learning_text_encoder_is_measured_too(snapshot: Snapshot, components:
     with torch.no_grad():
         for name, parameter in adapters.named_parameters("text_encoder"):
             if "lora_B" in name:
-                parameter += 0.1
+                parameter += 1
     after = loss.measure(denoiser)
     assert after[0] != pytest.approx(before[0], rel=1e-3)
 

@@ -27,7 +27,6 @@ from tests.faults import conftest as faults
 from tests.training.told_runs import make_plan
 from tests.training.torch.parts import CAPTIONS, save_picture, settings_of
 
-tiny_model = faults.tiny_model
 LEAST = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args")
 READ_BY_PAGES = (
     *("ss_output_name", "ss_sd_model_name", "ss_resolution", "ss_clip_skip", "ss_num_train_images"),

@@ -1,5 +1,6 @@
 """The loss and its gradients, against the same step written with diffusers and peft alone, without any cache."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,12 @@ STEPS: dict[str, dict[str, object]] = {
 # diffusers' own pixels differ from ours in the last bit of float32, which gradients of attention amplify to 1e-5.
 TOLERANCE = 3e-5
 Gradients = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def components(manager: PipelineManager) -> Components:
+    """A copy of the shipped model's parts: its gradients are those of a model that was trained."""
+    return copy.deepcopy(manager.components)
 
 
 class PlainTraining:

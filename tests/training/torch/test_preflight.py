@@ -20,10 +20,8 @@ from studio.training.torch.loss import NUM_TRIPLES
 from studio.training.torch.preflight import PassFacts, Preflight, preflight_text, run_preflight
 from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes
-from tests.faults import conftest as faults
 from tests.training.torch.parts import save_pictures
 
-tiny_model = faults.tiny_model
 GIB = 2**30
 KEPT = PassFacts(seconds=2.0, peak_bytes=6 * GIB)
 TWICE = PassFacts(seconds=2.5, peak_bytes=4 * GIB)

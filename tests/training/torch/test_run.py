@@ -42,7 +42,7 @@ from tests.faults import conftest as faults
 from tests.faults.conftest import Place, finish
 from tests.training.torch.parts import save_pictures
 
-tiny_model, place, forks, start = faults.tiny_model, faults.place, faults.forks, faults.start
+place, forks, start = faults.place, faults.forks, faults.start
 Start = Callable[..., ForkServerProcess]
 PICTURES = {"num_validation_images": 1, "validation_inference_steps": 2}
 

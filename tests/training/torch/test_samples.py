@@ -20,7 +20,7 @@ from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
 
-tiny_model, place = faults.tiny_model, faults.place
+place = faults.place
 COMMANDS = "a shoe <lora:someStyle:0.8> (red:1.3) [v2] {a|b} __colour__\\"
 PICTURES = {"num_validation_images": 1, "validation_inference_steps": 2}
 
