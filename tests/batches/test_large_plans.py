@@ -49,6 +49,7 @@ def measure(**settings: object) -> dict[str, float]:
     return found
 
 
+@pytest.mark.process
 def test_a_grid_of_a_million_is_planned_at_once() -> None:
     values = {name: ", ".join(f"{name}{i}" for i in range(100)) for name in "abc"}
     found = measure(prompts="{a} {b} {c}", attributes="\n".join(f"{n}: {v}" for n, v in values.items()))

@@ -113,6 +113,7 @@ def test_resuming_puts_it_into_the_line_and_sees_to_a_worker(
     assert ensured == [(user_data, True)]
 
 
+@pytest.mark.process
 def test_work_starts_the_real_worker_once_there_is_work(user_data: UserData) -> None:
     assert start_work(user_data) == "No job waits. `python -m studio jobs` lists all."
     job = add_job(user_data, "one")
