@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio.batches.folder import BatchFolder, list_batches
+from studio.batches.folder import BatchFolder
 from studio.batches.follower import BatchFollower, BatchProgress
 from studio.batches.plan import BatchPlan, open_plan
 from studio.core.errors import BatchError, RunError
@@ -89,7 +89,7 @@ class BatchView:
     @property
     def in_line(self) -> bool:
         """Whether its job waits or runs."""
-        return self.batch is not None and is_in_line(self.batch.job, self.jobs)
+        return self.batch is not None and is_in_line(self.batch, self.jobs)
 
     @property
     def ready_at(self) -> datetime | None:
@@ -113,7 +113,7 @@ class BatchSession:
 
         The name may come from a page: it is never taken for a path.
         """
-        batches = list_batches(self.user_data.batches)
+        batches = BatchFolder.all_in(self.user_data.batches)
         names = tuple(batch.name for batch in batches)
         past = tuple(_past(batch) for batch in batches[:MAX_PAST])
         jobs: tuple[JobLine, ...] = ()
@@ -123,7 +123,7 @@ class BatchSession:
             batch = _batch_to_show(name, batches, past)
             if batch is None:
                 return BatchView(names, past, jobs, active=has_work(jobs))
-            status, opened = read_status(batch.job), self._opened(batch)
+            status, opened = read_status(batch), self._opened(batch)
             busy = status.state in BUSY_STATES
             progress = opened.ledgers.look(running=status.state == "running")
             latest = opened.pictures(progress)
@@ -138,7 +138,7 @@ class BatchSession:
         Raises:
             BatchError: where there is none of that name.
         """
-        return _batch_named(name, list_batches(self.user_data.batches))
+        return _batch_named(name, BatchFolder.all_in(self.user_data.batches))
 
     def queue_batch(self, batch: BatchFolder) -> None:
         """Put a new batch into the queue, and see to it that someone works on that.
@@ -147,7 +147,7 @@ class BatchSession:
             RunError: where it is there already, or the queue cannot be written.
             OSError: where the worker cannot be started.
         """
-        self._steering.start(batch.job)
+        self._steering.start(batch)
 
     def ask(self, batch: BatchFolder, request: RunRequest) -> None:
         """Ask a batch to pause or to stop, through its job where it has one.
@@ -156,7 +156,7 @@ class BatchSession:
             RunError: where it cannot be asked.
             OSError: where it cannot be written.
         """
-        self._steering.ask(batch.job, request)
+        self._steering.ask(batch, request)
 
     def resume(self, batch: BatchFolder) -> None:
         """Go on with a batch that was paused, stopped or failed.
@@ -165,7 +165,7 @@ class BatchSession:
             RunError: where it cannot be resumed.
             OSError: where the worker cannot be started.
         """
-        self._steering.resume(batch.job)
+        self._steering.resume(batch)
 
 
 class _OpenBatch:
@@ -174,7 +174,7 @@ class _OpenBatch:
     def __init__(self, folder: BatchFolder) -> None:
         self.folder = folder
         self.ledgers = BatchFollower(folder.ledgers)
-        self.events = RunFollower(folder.job.events)
+        self.events = RunFollower(folder.events)
         self._plan: BatchPlan | None = None
 
     def pictures(self, progress: BatchProgress) -> tuple[LatestPicture, ...]:
@@ -226,6 +226,6 @@ def _past(batch: BatchFolder) -> PastBatch:
     except ValueError:
         begun_at = None
     try:
-        return PastBatch(batch.name, begun_at, read_status(batch.job))
+        return PastBatch(batch.name, begun_at, read_status(batch))
     except RunError as error:
         return PastBatch(batch.name, begun_at, RunStatus(state="failed", message=str(error)))

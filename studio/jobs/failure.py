@@ -4,12 +4,12 @@ import sys
 
 from studio.core.errors import RunError, system_error_message
 from studio.jobs.events import EventWriter, StateEvent
-from studio.jobs.folder import RunFolder, RunState, RunStatus, read_status, write_status
+from studio.jobs.folder import JobFolder, RunState, RunStatus, read_status, write_status
 
 _INTERRUPTED = "It was interrupted; resume to go on."
 
 
-def report_failure(run: RunFolder, error: BaseException, message: str) -> None:
+def report_failure(run: JobFolder, error: BaseException, message: str) -> None:
     """Write that a run has failed, and why, as its event and its status. For the process that works on the run alone.
 
     An interrupt is no failure: the run is stopped then. Where the disk is full the terminal is told.

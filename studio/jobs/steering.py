@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from studio.core.paths import UserData
-from studio.jobs.folder import RunFolder, RunRequest, ask
+from studio.jobs.folder import JobFolder, RunRequest, ask
 from studio.jobs.listing import JobLine
 from studio.jobs.queue import Job, JobKind, JobQueue
 from studio.jobs.worker import ensure_worker
@@ -19,7 +19,7 @@ class Steering:
         self._user_data = user_data
         self._kind: JobKind = kind
 
-    def start(self, run: RunFolder) -> None:
+    def start(self, run: JobFolder) -> None:
         """Put a new run into the queue, and see to it that someone works on that.
 
         Raises:
@@ -29,7 +29,7 @@ class Steering:
         self._queue.add(self._kind, run.root, run.name)
         ensure_worker(self._user_data)
 
-    def ask(self, run: RunFolder, request: RunRequest) -> None:
+    def ask(self, run: JobFolder, request: RunRequest) -> None:
         """Ask a run for something, through its job where it has one that a pause or a stop concerns.
 
         Raises:
@@ -44,7 +44,7 @@ class Steering:
         else:
             self._queue.stop(job.id)
 
-    def resume(self, run: RunFolder) -> None:
+    def resume(self, run: JobFolder) -> None:
         """Go on with a run that was paused, stopped or failed.
 
         Raises:
@@ -58,7 +58,7 @@ class Steering:
             self._queue.resume(job.id)
         ensure_worker(self._user_data)
 
-    def _job(self, run: RunFolder) -> Job | None:
+    def _job(self, run: JobFolder) -> Job | None:
         root = run.root.resolve()
         return next((job for job in self._queue.jobs() if job.run_folder == root), None)
 
@@ -68,6 +68,6 @@ def has_work(jobs: Iterable[JobLine]) -> bool:
     return any(line.job.state in ("queued", "running") for line in jobs)
 
 
-def is_in_line(run: RunFolder, jobs: Iterable[JobLine]) -> bool:
+def is_in_line(run: JobFolder, jobs: Iterable[JobLine]) -> bool:
     """Whether a run's job waits or runs. A run says that it ended a moment before its job does."""
     return has_work(line for line in jobs if line.job.run == run)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from studio.core.errors import RunError, system_error_message
 from studio.core.paths import UserData
-from studio.jobs.folder import BUSY_STATES, RunFolder, RunStatus, read_status, write_status
+from studio.jobs.folder import BUSY_STATES, JobFolder, RunStatus, read_status, write_status
 from studio.jobs.launcher import PendingProcess, classify_exit, end_of_log, is_alive, kept_awake, start_detached
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobQueue
 
@@ -169,14 +169,14 @@ def _is_of_another(status: RunStatus, job: Job) -> bool:
     return status.state in BUSY_STATES and status.pid not in (0, job.pid) and psutil.pid_exists(status.pid)
 
 
-def _status(run: RunFolder) -> RunStatus:
+def _status(run: JobFolder) -> RunStatus:
     try:
         return read_status(run)
     except RunError as error:
         return RunStatus(state="new", message=str(error))
 
 
-def _try_to_write(run: RunFolder, status: RunStatus) -> None:
+def _try_to_write(run: JobFolder, status: RunStatus) -> None:
     try:
         write_status(run, status)
     except OSError as error:

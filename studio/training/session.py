@@ -10,10 +10,11 @@ from functools import lru_cache
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
-from studio.jobs.folder import BUSY_STATES, RunFolder, RunRequest, RunStatus, list_runs, read_status
+from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, read_status
 from studio.jobs.listing import JobLine, job_lines
 from studio.jobs.queue import JobQueue
 from studio.jobs.steering import Steering, has_work
+from studio.training.folder import RunFolder
 from studio.training.follower import RunFollower, RunHistory
 
 KEPT_FOLLOWERS = 16  # a page follows its run and those that it compares with it
@@ -57,7 +58,7 @@ class TrainingSession:
 
         The name may come from a page: it is never taken for a path.
         """
-        runs = list_runs(self.user_data.runs)
+        runs = RunFolder.all_in(self.user_data.runs)
         names = tuple(run.name for run in runs)
         jobs: tuple[JobLine, ...] = ()
         waiting = False
@@ -90,7 +91,7 @@ class TrainingSession:
         Raises:
             RunError: where there is none of that name.
         """
-        return _run_named(name, list_runs(self.user_data.runs))
+        return _run_named(name, RunFolder.all_in(self.user_data.runs))
 
     def queue_run(self, run: RunFolder) -> None:
         """Put a new run into the queue, and see to it that someone works on that.

@@ -48,13 +48,14 @@ from studio_process import (
     wait_for,
 )
 
-from studio.batches.folder import list_batches
+from studio.batches.folder import BatchFolder
 from studio.core.paths import UserData
 from studio.core.settings import SEED_REPORT_PROMPTS
-from studio.jobs.folder import list_runs, read_status
+from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import shipped_loras
 from studio.training.begin import duplicate_run
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from tests.datasets.bad_inputs import ACCEPTED, CONVERTED, REJECTED
 
@@ -172,8 +173,8 @@ def training_run(stage: Stage) -> None:
     choose_quick_try(page, steps=60)
     page.locator("#start-training").click()
     runs = stage.studio.user_data.runs
-    wait_for(lambda: list_runs(runs) and read_status(list_runs(runs)[0]).step >= 25, what="the run", seconds=300)
-    run = list_runs(runs)[0]
+    wait_for(lambda: any(read_status(run).step >= 25 for run in RunFolder.all_in(runs)), what="the run", seconds=300)
+    run = RunFolder.all_in(runs)[0]
     job = psutil.Process(read_status(run).pid)
     job.suspend()
     queue = JobQueue(stage.studio.user_data)
@@ -214,7 +215,7 @@ def open_image_viewer(page: Page) -> None:
 def training_runs(stage: Stage) -> None:
     """A run that failed, and runs laid over each other, on what `training_run` left."""
     runs = stage.studio.user_data.runs
-    finished = next(run for run in list_runs(runs) if read_status(run).state == "finished")
+    finished = next(run for run in RunFolder.all_in(runs) if read_status(run).state == "finished")
     failing = duplicate_run(finished, stage.studio.user_data, ["max_train_steps=40", "rank=16", "name=moved"])
     lines = failing.dataset.read_text(encoding="utf-8").splitlines(keepends=True)
     failing.dataset.write_text("".join(lines[:-1]), encoding="utf-8")  # as an editor would that lost the last line
@@ -276,8 +277,8 @@ def batch_run(stage: Stage) -> None:
     expect(page.locator("#batch-forecast .verdict")).to_contain_text("ready at", timeout=3 * WAIT_MILLISECONDS)
     page.locator("#start-batch").click()
     batches = stage.studio.user_data.batches
-    wait_for(lambda: list_batches(batches), what="the batch")
-    job = list_batches(batches)[0].job
+    wait_for(lambda: BatchFolder.all_in(batches), what="the batch")
+    job = BatchFolder.all_in(batches)[0]
     wait_for(lambda: read_status(job).step >= 20, what="twenty pictures", seconds=400)
     process = psutil.Process(read_status(job).pid)
     process.suspend()
@@ -311,7 +312,7 @@ def batch_grid(stage: Stage) -> None:
 
     def see_the_grid(page: Page) -> None:
         open_batch(page)
-        choose(page, "batch-run", list_batches(stage.studio.user_data.batches)[0].name)
+        choose(page, "batch-run", BatchFolder.all_in(stage.studio.user_data.batches)[0].name)
         expect(page.locator("#batch-sheet")).to_contain_text("X/Y grid")
 
     stage.shoot("batch-grid", "LoRA Studio", act=see_the_grid)

@@ -12,18 +12,11 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchSession
 from studio.core.paths import UserData
-from studio.jobs.folder import (
-    REQUESTS,
-    RunFolder,
-    RunState,
-    RunStatus,
-    pending_requests,
-    take_requests,
-    write_status,
-)
+from studio.jobs.folder import REQUESTS, RunState, RunStatus, pending_requests, take_requests, write_status
 from studio.jobs.queue import JobQueue, JobState
 from studio.loras.library import shipped_loras
 from studio.training.events import AnyEvent
+from studio.training.folder import RunFolder
 from tests.browser.conftest import Profiles
 from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state
 from tests.browser.studio_process import RunningStudio, running_studio
@@ -104,7 +97,7 @@ def prepared(studio: RunningStudio, profiles: Profiles) -> Iterator[Prepared]:
     queue = JobQueue(studio.user_data)
     for job in queue.jobs():
         queue.remove(job.id)
-    for folder in (*runs, first.job, second.job):
+    for folder in (*runs, first, second):
         take_requests(folder)
 
 
@@ -121,7 +114,7 @@ def show_runs(prepared: Prepared, state: RunState) -> None:
 def show_batches(prepared: Prepared, state: RunState) -> None:
     """Likewise of the batches."""
     for page, batch in zip(prepared.pages, prepared.batches, strict=True):
-        write_status(batch.job, RunStatus(state=state, step=1, num_steps=4))
+        write_status(batch, RunStatus(state=state, step=1, num_steps=4))
         page.goto(prepared.studio.url)
         open_batch(page)
         choose(page, "batch-run", batch.name)
@@ -277,12 +270,12 @@ def test_a_batch_is_asked_by_the_page_that_shows_it(prepared: Prepared, first: i
     show_batches(prepared, "running")
     page, batch, other = prepared.pages[first], prepared.batches[first], prepared.batches[1 - first]
     press(page, "batch-pause")
-    expect_asked(page, batch.job, "pause")
+    expect_asked(page, batch, "pause")
     press(page, "batch-stop")
-    expect_asked(page, batch.job, "pause", "stop")
-    assert pending_requests(other.job) == set()
+    expect_asked(page, batch, "pause", "stop")
+    assert pending_requests(other) == set()
     press(prepared.pages[1 - first], "batch-stop")
-    expect_asked(page, other.job, "stop")
+    expect_asked(page, other, "stop")
 
 
 def test_a_batch_is_resumed_copied_and_opened_by_the_page_that_shows_it(prepared: Prepared) -> None:

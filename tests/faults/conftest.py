@@ -22,8 +22,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from studio.core.paths import UserData, assets_folder
 from studio.core.settings import SHIPPED_MODEL
-from studio.jobs.folder import RunFolder
 from studio.training.begin import begin_run, settings_from
+from studio.training.folder import RunFolder
 from studio.training.torch.run import train_run
 
 # Every part of a checkpoint matters to these: dropout draws, momentum, a rate that changes each step, an order.

@@ -9,13 +9,14 @@ import pytest
 from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs.events import EventWriter
-from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, take_requests, write_status
+from studio.jobs.folder import RunStatus, take_requests, write_status
 from studio.training.events import StepEvent
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 
 
 def make_run(session: TrainingSession, name: str, status: RunStatus) -> RunFolder:
-    run = new_run_folder(session.user_data.runs, name, now=datetime(2026, 11, 25, 12, 0, len(name)))
+    run = RunFolder.new(session.user_data.runs, name, now=datetime(2026, 11, 25, 12, 0, len(name)))
     run.settings.write_text("{}", encoding="utf-8")
     write_status(run, status)
     return run

@@ -10,8 +10,9 @@ from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
-from studio.jobs.folder import RunFolder, RunStatus, write_status
+from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import LoraLibrary
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
 from studio.ui.shell.app import Sessions

@@ -35,7 +35,7 @@ class BatchReporter:
     _events: EventWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._events = EventWriter(self.folder.job.events)
+        self._events = EventWriter(self.folder.events)
 
     def state(self, state: RunState, message: str = "") -> None:
         """The state from now on; on the disk when this returns, where the disk has room."""
@@ -97,6 +97,6 @@ class BatchReporter:
             message=self._message,
         )
         try:
-            write_status(self.folder.job, status)
+            write_status(self.folder, status)
         except OSError as error:  # a full disk: what must not be lost is an image, and that waits for room
             print(f"\nThe status cannot be written: {system_error_message(error)}", file=sys.stderr, flush=True)

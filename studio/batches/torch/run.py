@@ -60,7 +60,7 @@ class Wishes:
         if self.signal() and "stop" not in self.asked:
             self.asked.add("stop")
         if self.share.is_first:
-            self.asked |= take_requests(self.share.folder.job)
+            self.asked |= take_requests(self.share.folder)
         if self.share.is_halted():
             self.asked.add("stop")
         return bool(self.asked & {"stop", "pause"})
@@ -91,7 +91,7 @@ def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnd:
         except BaseException as error:
             share.halt(error_message(error))
             if share.is_first:
-                report_failure(folder.job, error, error_message(error))
+                report_failure(folder, error, error_message(error))
             raise
 
 
@@ -99,7 +99,7 @@ def _open(folder: BatchFolder, user_data: UserData, share: Share, stop: StopSign
     settings, plan = read_batch_settings(folder), open_plan(folder.plan)
     reporter = BatchReporter(folder, plan.num_items, share.count) if share.is_first else None
     if share.is_first:
-        take_requests(folder.job)  # those of an earlier process were for that one
+        take_requests(folder)  # those of an earlier process were for that one
     return BatchRun(folder, settings, plan, user_data, share, Wishes(share, stop), reporter)
 
 

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from studio.core.errors import DatasetError, RunError
 from studio.datasets.snapshot import Snapshot, read_snapshot
 from studio.jobs.events import MemoryEvent, ResumedEvent, RunEvent, StateEvent
-from studio.jobs.folder import RunFolder, RunState, RunStatus, read_status
+from studio.jobs.folder import RunState, RunStatus, read_status
 from studio.training.events import AnyEvent, CheckpointEvent, HeldOutEvent, StepEvent, read_events
+from studio.training.folder import RunFolder
 from studio.training.plan import TrainingPlan, read_plan
 from studio.training.settings import TrainingSettings
 

@@ -14,9 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from studio.core.errors import TrainingError
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.memory import MemoryWatch
-from studio.jobs.folder import REQUESTS, RunFolder, RunRequest, take_requests
+from studio.jobs.folder import REQUESTS, RunRequest, take_requests
 from studio.loras.keys import Part
 from studio.training.events import CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker, TrainingBatch

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from studio.core.errors import TrainingError
-from studio.jobs.folder import RunFolder, take_requests
+from studio.jobs.folder import take_requests
+from studio.training.folder import RunFolder
 from studio.training.torch.reporter import Reporter
 
 T = TypeVar("T")

@@ -19,8 +19,9 @@ from studio.core.errors import TrainingError
 from studio.core.files import write_atomically
 from studio.core.text import duration
 from studio.jobs.events import EventWriter, MemoryEvent, NoteEvent, ProblemEvent, StateEvent
-from studio.jobs.folder import RunFolder, RunState, RunStatus
+from studio.jobs.folder import RunState, RunStatus
 from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 
 Work = Literal["pictures", "held-out losses", "checkpoint"]

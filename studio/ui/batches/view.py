@@ -144,9 +144,9 @@ def files_html(batch: BatchFolder | None, history: RunHistory | None) -> str:
 
 def log_html(batch: BatchFolder | None) -> str:
     """The end of the batch's log."""
-    if batch is None or not batch.job.log.is_file():
+    if batch is None or not batch.log.is_file():
         return '<p class="quiet">There is no log yet.</p>'
-    return f'<pre class="log" tabindex="0">{escape(end_of_log(batch.job.log, num_lines=LOG_LINES))}</pre>'
+    return f'<pre class="log" tabindex="0">{escape(end_of_log(batch.log, num_lines=LOG_LINES))}</pre>'
 
 
 def past_html(view: BatchView) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from studio.datasets.session import DatasetSession
-from studio.jobs.folder import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingSession, TrainingView
 from studio.ui.shell.preflight_runner import PreflightRunner

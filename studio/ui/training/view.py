@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from studio.core.errors import RunError, SettingsError
 from studio.core.text import duration, escape, gigabytes
 from studio.jobs.events import MemoryEvent
-from studio.jobs.folder import BUSY_STATES, RunFolder, RunState, RunStatus
+from studio.jobs.folder import BUSY_STATES, RunState, RunStatus
 from studio.jobs.launcher import end_of_log
 from studio.training.begin import read_run_settings
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings

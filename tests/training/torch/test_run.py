@@ -22,7 +22,7 @@ from studio.core.settings import GenerationSettings, LoraChoice, ModelSettings
 from studio.engine.pipeline import PipelineManager
 from studio.images.files import read_picture_text
 from studio.jobs.events import NoteEvent, ProblemEvent, ResumedEvent, StateEvent
-from studio.jobs.folder import RunFolder, ask, read_status
+from studio.jobs.folder import ask, read_status
 from studio.loras.library import LoraLibrary
 from studio.training.events import (
     EffectEvent,
@@ -33,6 +33,7 @@ from studio.training.events import (
     StepEvent,
     read_events,
 )
+from studio.training.folder import RunFolder
 from studio.training.torch import loop as loop_module
 from studio.training.torch.checkpoints import CheckpointStore
 from studio.training.torch.run import train_run

@@ -8,8 +8,9 @@ import pytest
 
 from studio.core.files import write_atomically
 from studio.jobs.events import ProblemEvent, StateEvent
-from studio.jobs.folder import RunFolder, RunState, read_status
+from studio.jobs.folder import RunState, read_status
 from studio.training.events import HeldOutEvent, StepEvent, read_events
+from studio.training.folder import RunFolder
 from studio.training.torch import reporter as telling
 from studio.training.torch.reporter import SPEED_STEPS, BetweenSteps, Reporter
 
