@@ -18,11 +18,11 @@ from studio.batches.follower import BatchFollower, BatchProgress
 from studio.batches.plan import BatchPlan, open_plan
 from studio.core.errors import BatchError, RunError
 from studio.core.paths import UserData
+from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, read_status
 from studio.jobs.listing import JobLine, job_lines
 from studio.jobs.queue import JobQueue
 from studio.jobs.steering import Steering, has_work, is_in_line
-from studio.training.follower import RunFollower, RunHistory
 
 MAX_PAST = 30
 KEPT_BATCHES = 8
@@ -77,7 +77,7 @@ class BatchView:
     status: RunStatus | None = None
     progress: BatchProgress = field(default_factory=BatchProgress)
     latest: tuple[LatestPicture, ...] = ()
-    history: RunHistory | None = None
+    history: JobHistory | None = None
     active: bool = False
     problem: str = ""
 
@@ -174,7 +174,7 @@ class _OpenBatch:
     def __init__(self, folder: BatchFolder) -> None:
         self.folder = folder
         self.ledgers = BatchFollower(folder.ledgers)
-        self.events = RunFollower(folder.events)
+        self.events = EventFollower(folder.events, parse=JOB_EVENTS.validate_json, history=JobHistory)
         self._plan: BatchPlan | None = None
 
     def pictures(self, progress: BatchProgress) -> tuple[LatestPicture, ...]:

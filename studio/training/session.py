@@ -15,7 +15,7 @@ from studio.jobs.listing import JobLine, job_lines
 from studio.jobs.queue import JobQueue
 from studio.jobs.steering import Steering, has_work
 from studio.training.folder import RunFolder
-from studio.training.follower import RunFollower, RunHistory
+from studio.training.follower import RunHistory, follow_run
 
 KEPT_FOLLOWERS = 16  # a page follows its run and those that it compares with it
 
@@ -51,7 +51,7 @@ class TrainingSession:
         self.queue = JobQueue(user_data)
         self._steering = Steering(user_data, "train")
         self.thumbnails = user_data.cache / "run-thumbnails"
-        self._follower = lru_cache(KEPT_FOLLOWERS)(lambda run: RunFollower(run.events))
+        self._follower = lru_cache(KEPT_FOLLOWERS)(lambda run: follow_run(run.events))
 
     def view(self, name: str = "") -> TrainingView:
         """The state now, with the run of that name; without a name with one that is being worked on, else the newest.

@@ -29,7 +29,7 @@ def thumbnails(tmp_path: Path) -> Thumbnails:
 def view_of(run: RunFolder, *events: AnyEvent) -> TrainingView:
     history = RunHistory()
     for event in events:
-        history.take_in(event)
+        history.apply_event(event)
     return TrainingView(names=(run.name,), run=run, history=history)
 
 

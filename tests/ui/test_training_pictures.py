@@ -19,7 +19,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 def history_of(*events: AnyEvent) -> RunHistory:
     history = RunHistory()
     for event in events:
-        history.take_in(event)
+        history.apply_event(event)
     return history
 
 

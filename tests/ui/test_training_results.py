@@ -30,7 +30,7 @@ def library(tmp_path: Path) -> LoraLibrary:
 def history_of(*events: AnyEvent) -> RunHistory:
     history = RunHistory()
     for event in events:
-        history.take_in(event)
+        history.apply_event(event)
     return history
 
 

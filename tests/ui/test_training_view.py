@@ -21,7 +21,7 @@ GIB = 2**30
 def history_of(*events: AnyEvent) -> RunHistory:
     history = RunHistory()
     for event in events:
-        history.take_in(event)
+        history.apply_event(event)
     return history
 
 

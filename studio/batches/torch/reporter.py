@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from studio.batches.folder import BatchFolder
 from studio.core.errors import system_error_message
 from studio.core.text import duration
-from studio.jobs.events import EventWriter, NoteEvent, StateEvent
+from studio.jobs.events import EventWriter, JobEvent, NoteEvent, StateEvent
 from studio.jobs.folder import BUSY_STATES, RunState, RunStatus, write_status
-from studio.training.events import AnyEvent
 
 STATUS_EVERY_SECONDS = 0.5
 SPEED_PICTURES = 20  # the forecast follows the last few: a machine that does other things too is slower for a while
@@ -52,7 +51,7 @@ class BatchReporter:
         if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:
             self._write_status()
 
-    def report(self, event: AnyEvent) -> None:
+    def report(self, event: JobEvent) -> None:
         """Write an event."""
         self._events.report(event)
 

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from studio.core.errors import TrainingError
 from studio.core.files import write_atomically
 from studio.core.text import duration
-from studio.jobs.events import EventWriter, MemoryEvent, NoteEvent, ProblemEvent, StateEvent
+from studio.jobs.events import EventWriter, MemoryEvent, NoteEvent, ProblemEvent, StateEvent, first_step_taken_back
 from studio.jobs.folder import RunState, RunStatus
 from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
 from studio.training.folder import RunFolder
@@ -82,7 +82,9 @@ class TensorBoard:
 
     def __init__(self, folder: Path, *, purge_after: int | None) -> None:
         """`purge_after`: the step from which a run is resumed; what was written of later ones no longer counts."""
-        self._writer = SummaryWriter(str(folder), purge_step=None if purge_after is None else purge_after + 1)
+        self._writer = SummaryWriter(
+            str(folder), purge_step=None if purge_after is None else first_step_taken_back(purge_after)
+        )
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():

@@ -7,9 +7,9 @@ from studio.batches.folder import BatchFolder
 from studio.batches.follower import MAX_LATEST, BatchProgress
 from studio.batches.session import BatchView, LatestPicture, PastBatch
 from studio.core.text import counted, duration, escape
+from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunStatus
 from studio.jobs.launcher import end_of_log
-from studio.training.follower import RunHistory
 from studio.ui.shell.images import small_picture_url
 from studio.ui.training.view import LOG_LINES, STATE_WORDS, memory_html
 
@@ -130,7 +130,7 @@ def report_markdown(view: BatchView) -> str:
     return below_the_name.strip()
 
 
-def files_html(batch: BatchFolder | None, history: RunHistory | None) -> str:
+def files_html(batch: BatchFolder | None, history: JobHistory | None) -> str:
     """Where everything of a batch lies, and what was said of it besides its state."""
     if batch is None:
         return ""
