@@ -148,7 +148,7 @@ def _slowed(browser: "Browser", settings: BenchSettings, user_data: UserData) ->
             "checkpointing_steps": 100_000,
         }
         run = begin_run(settings_from("quick-try", values, ()), folder)
-        TrainingSession(folder).queue_run(run)
+        TrainingSession(folder).enqueue(run)
         _wait_for(lambda: _first_event(run, StepEvent, after=0), "the first step")
         with_tab: list[float] = []
         without: list[float] = []

@@ -172,6 +172,14 @@ def read_status(folder: JobFolder) -> RunStatus:
         ) from error
 
 
+def status_or(state: RunState, folder: JobFolder) -> RunStatus:
+    """Where a job stands; this state, with the reason, where its status cannot be read."""
+    try:
+        return read_status(folder)
+    except RunError as error:
+        return RunStatus(state=state, message=str(error))
+
+
 def write_status(folder: JobFolder, status: RunStatus) -> None:
     """Replace the status.
 

@@ -219,7 +219,7 @@ def training_runs(stage: Stage) -> None:
     failing = duplicate_run(finished, stage.studio.user_data, ["max_train_steps=40", "rank=16", "name=moved"])
     lines = failing.dataset.read_text(encoding="utf-8").splitlines(keepends=True)
     failing.dataset.write_text("".join(lines[:-1]), encoding="utf-8")  # as an editor would that lost the last line
-    TrainingSession(stage.studio.user_data).queue_run(failing)
+    TrainingSession(stage.studio.user_data).enqueue(failing)
     wait_for(lambda: read_status(failing).state == "failed", what="the failure", seconds=300)
     wait_for(lambda: not JobQueue(stage.studio.user_data).has_work(), what="the queue")
 
@@ -230,7 +230,7 @@ def training_runs(stage: Stage) -> None:
 
     stage.shoot("training-failed", "LoRA Studio", act=see_the_failure)
     other = duplicate_run(finished, stage.studio.user_data, ["rank=2", "learning_rate=0.001", "name=narrow"])
-    TrainingSession(stage.studio.user_data).queue_run(other)
+    TrainingSession(stage.studio.user_data).enqueue(other)
     wait_for(lambda: read_status(other).state == "finished", what="the other run", seconds=600)
 
     def lay_over(page: Page) -> None:

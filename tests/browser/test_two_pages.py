@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser, Locator, Page, expect
+from tests.jobs.test_batch_desk import make_batch, note
 
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchSession
@@ -20,7 +21,6 @@ from studio.training.folder import RunFolder
 from tests.browser.conftest import Profiles
 from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state
 from tests.browser.studio_process import RunningStudio, running_studio
-from tests.jobs.test_batch_desk import make_batch, note
 from tests.training.told_runs import SETTINGS, make_run, sample_event, step_event
 
 RANKS = {"20261124-220000-first": 64, "20261125-220000-second": 4}
@@ -88,7 +88,7 @@ def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def prepared(studio: RunningStudio, profiles: Profiles) -> Iterator[Prepared]:
     """With what is in the queue, and what was asked for, taken back afterwards."""
     session = BatchSession(studio.user_data)
-    first, second = (session.batch_named(name) for name in sorted(session.view().names))
+    first, second = (session.named(name) for name in sorted(session.view().names))
     runs = tuple(RunFolder(studio.user_data.runs / name) for name in RANKS)
     one, two = (profiles(1280, dark).new_page() for dark in (False, True))
     yield Prepared(studio, (runs[0], runs[1]), (first, second), (one, two))

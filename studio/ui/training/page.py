@@ -47,7 +47,7 @@ class TrainingPage:
         Raises:
             RunError: where there is none, or it is gone.
         """
-        return self.session.run_named(read_selection(selection).run)
+        return self.session.named(read_selection(selection).run)
 
     def compared_runs(self, selection: Selection, view: TrainingView) -> dict[RunFolder, RunHistory]:
         """The runs to be compared with what they told, but those that are gone or the one that is shown itself."""

@@ -45,7 +45,7 @@ def test_without_batches_there_is_nothing_and_nothing_to_follow(session: BatchSe
     view = session.view()
     assert (view.names, view.batch, view.active, view.problem) == ((), None, False, "")
     with pytest.raises(BatchError, match="No batch is chosen"):
-        session.batch_named("")
+        session.named("")
 
 
 def test_it_shows_the_named_batch_else_the_one_that_runs_else_the_newest(session: BatchSession) -> None:
@@ -92,7 +92,7 @@ def test_a_name_that_a_page_sends_is_never_a_path(session: BatchSession, name: s
     batch = make_batch(session, "a")
     for sent in (name, str(batch.root)):
         with pytest.raises(BatchError, match="There is no batch"):
-            session.batch_named(sent)
+            session.named(sent)
         assert session.view(sent).batch is None
 
 
