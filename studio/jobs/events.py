@@ -5,7 +5,6 @@ What a resume takes back is decided here alone, by `ResumedEvent.takes_back`.
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -185,11 +184,9 @@ class EventWriter:
         self._lock = threading.Lock()
         self._pending: list[str] = []
         self._cut = _ends_in_mid_line(path)
-        self.seconds = 0.0  # that telling took, for the bench
 
     def report(self, event: JobEvent) -> None:
         """Write one line."""
-        started = time.perf_counter()
         with self._lock:
             self._pending.append(event.model_dump_json())
             # A line that was cut off by a kill stays, and is passed over by readers.
@@ -206,7 +203,6 @@ class EventWriter:
             else:
                 self._cut = False
                 self._pending.clear()
-        self.seconds += time.perf_counter() - started
 
 
 def _ends_in_mid_line(path: Path) -> bool:

@@ -29,7 +29,7 @@ from studio.engine.offload import all_present
 from studio.jobs.device_lock import device_turn
 from studio.jobs.failure import report_failure
 from studio.jobs.folder import read_status, take_requests
-from studio.jobs.stop_signal import StopSignal
+from studio.jobs.stop_requests import StopSignal
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.events import FinishedEvent, SampleEvent, read_events
@@ -79,7 +79,7 @@ def _train_to_the_end(
     settings = read_run_settings(run)
     if not is_main:
         return _train(run, settings, user_data, reporter=None, stop=stop, use_snapshot=use_snapshot)
-    reporter = Reporter(run, BetweenSteps.of(settings), os.getpid())
+    reporter = Reporter(run, BetweenSteps.of(settings))
     try:
         with _device(user_data, run, reporter, stop):
             ending = _train(run, settings, user_data, reporter=reporter, stop=stop, use_snapshot=use_snapshot)
@@ -132,7 +132,7 @@ def open_loop(run: RunFolder, user_data: UserData) -> Iterator[TrainingLoop]:
         StudioError: as `train_run`.
     """
     settings = read_run_settings(run)
-    reporter = Reporter(run, BetweenSteps.of(settings), os.getpid())
+    reporter = Reporter(run, BetweenSteps.of(settings))
     _, loop = _open(run, settings, user_data, reporter=reporter, stop=StopSignal(), use_snapshot=False)
     with loop.memory:
         yield loop
@@ -227,13 +227,10 @@ def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
 def _device(user_data: UserData, run: RunFolder, reporter: Reporter, stop: StopSignal) -> Iterator[None]:
     """The device for this process, waiting for whoever has it."""
 
-    def waiting(owner: str) -> None:
-        reporter.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
-
     def given_up() -> bool:
         return stop() or bool(take_requests(run) & {"stop", "pause"})
 
-    with device_turn(user_data, f"training {run.name}", waiting=waiting, given_up=given_up):
+    with device_turn(user_data, f"training {run.name}", waiting=reporter.waits_for_device, given_up=given_up):
         yield
 
 

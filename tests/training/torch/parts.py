@@ -184,7 +184,7 @@ def give_effect(adapters: Adapters, *, strength: float = 0.05, seed: int = 9) ->
 
 
 def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Path) -> TrainingLoop:
-    """A loop that trains and writes nothing: it has no teller."""
+    """A loop that trains and writes nothing: it has no reporter."""
     settings = bench.settings
     means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
     optimizer = make_optimizer(adapters, settings)
@@ -209,7 +209,6 @@ def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Pa
         memory=MemoryWatch(CPU, lambda event: None),
         metadata=lambda step: {},
         validation=None,
-        patience=None,
         stop_signal=lambda: False,
     )
 
