@@ -22,7 +22,7 @@ from studio.batches.torch.image import PictureMaker, failed_row, remake_copies
 from studio.batches.torch.provenance import provenance_of
 from studio.batches.torch.reconcile import compare_pictures, forget_rows, set_aside
 from studio.batches.torch.shard import KnownItems, Share
-from studio.core.errors import BatchError, CancelledError, StudioError, error_message, is_out_of_memory
+from studio.core.errors import BatchError, CancelledError, StudioError, error_message, is_disk_full, is_out_of_memory
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
@@ -141,7 +141,12 @@ class BatchRun:
         self.share.halt()
         outcome = self.requests.outcome
         if self.share.is_first:
-            write_outputs(self.folder, self.settings, self.plan, finished=False)
+            try:
+                write_outputs(self.folder, self.settings, self.plan, finished=False)
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+                self.reporter.problem("The disk is full: the dataset's table is still the one from before.")
             known = self.known.look()
             message = f"{known:,} of {self.plan.num_items:,} images are made; resume to go on."
             self.reporter.state(outcome, message, step=known)

@@ -42,7 +42,7 @@ from studio.training.torch.finish import check_picture, finish
 from studio.training.torch.loop import TrainingLoop
 from studio.training.torch.preparation import Prepared, RunData, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
-from studio.training.torch.reporter import BetweenSteps, Reporter
+from studio.training.torch.reporter import BetweenSteps, Reporter, save_step
 
 RunEnd = Literal["finished", "stopped", "paused"]
 NO_MEMORY = "There is not enough memory"
@@ -181,14 +181,19 @@ def _finish(
         with all_present(prepared.offloaded):
             return check_picture(prepared, lora=None)
 
-    files = finish(
-        prepared,
-        loop.weights(),
-        run,
-        loop.metadata(loop.position.step),
-        library=library,
-        last_picture=_last_picture(run),
-        in_memory=None if loop.means is not None else in_memory,
+    files = save_step(
+        lambda: finish(
+            prepared,
+            loop.weights(),
+            run,
+            loop.metadata(loop.position.step),
+            library=library,
+            last_picture=_last_picture(run),
+            in_memory=None if loop.means is not None else in_memory,
+        ),
+        step=loop.position.step,
+        reporter=reporter,
+        stop_signal=loop.stop_signal,
     )
     names = tuple(path.relative_to(run.root).as_posix() for path in files.files)
     reporter.report(FinishedEvent(files=names, library_name=files.library_name, problems=files.problems))

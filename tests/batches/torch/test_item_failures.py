@@ -1,5 +1,7 @@
 """One item that cannot be made ends no batch; whatever ends a batch is in its status."""
 
+import errno
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.jobs.events import NoteEvent, StateEvent
-from studio.jobs.folder import read_status
+from studio.jobs.folder import RunRequest, ask, read_status
 from studio.training.events import read_events
 from tests.batches.torch.made import begun, lines, rows
 
@@ -178,3 +180,56 @@ def test_a_batch_that_cannot_even_be_read_says_so(broken: str, tmp_path: Path) -
     status = read_status(folder)
     assert status.state == "failed"
     assert status.message
+
+
+@pytest.mark.parametrize(
+    "write", ["write_provenance", "write_atomically", "write_outputs", "Ledger.add", "forget_rows"]
+)
+def test_a_full_disk_at_any_write_is_waited_for_and_nothing_is_lost(
+    write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(tmp_path, total=2)
+    if write == "forget_rows":
+        run(folder, tmp_path)
+        folder.picture(1, "png").unlink()
+    monkeypatch.setattr("studio.jobs.disk_space.LOOK_FOR_ROOM_SECONDS", 0.01)
+    target = f"studio.batches.torch.run.{write}"
+    real, tries = pkgutil.resolve_name(target.replace(".run.", ".run:")), []
+
+    def full_twice(*arguments: object, **options: object) -> object:
+        tries.append(write)
+        if len(tries) <= 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(target, full_twice)
+    assert run(folder, tmp_path) == "finished"
+    assert len(tries) >= 3
+    assert states(folder) == ["done", "done"]
+    assert len(lines(folder)) == 2
+    reported = [e.message for e in read_events(folder.events) if isinstance(e, StateEvent)]
+    assert sum(message.startswith("The disk is full: ") for message in reported) == 1
+    assert sum(message == "There is room again; the batch goes on." for message in reported) == 1
+    assert read_status(folder).state == "finished"
+
+
+@pytest.mark.parametrize(("request_", "state"), [("stop", "stopped"), ("pause", "paused")])
+def test_a_stop_on_a_full_disk_is_a_stop(
+    request_: RunRequest, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(tmp_path, total=2)
+    monkeypatch.setattr("studio.jobs.disk_space.LOOK_FOR_ROOM_SECONDS", 0.01)
+
+    def full(*_arguments: object, **_options: object) -> None:
+        ask(folder, request_)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("studio.batches.torch.run.write_atomically", full)
+        patch.setattr("studio.batches.torch.run.write_outputs", full)
+        assert run(folder, tmp_path) == state
+    assert (read_status(folder).state, read_status(folder).message) == (
+        state,
+        "0 of 2 images are made; resume to go on.",
+    )
+    assert run(folder, tmp_path) == "finished"
