@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser, Locator, Page, expect
-from tests.jobs.test_batch_desk import make_batch, note
 
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchSession
@@ -18,6 +17,7 @@ from studio.jobs.queue import JobQueue, JobState
 from studio.loras.library import shipped_loras
 from studio.training.events import AnyEvent
 from studio.training.folder import RunFolder
+from tests.batches.test_session import make_batch, note
 from tests.browser.conftest import Profiles
 from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state
 from tests.browser.studio_process import RunningStudio, running_studio

@@ -21,7 +21,7 @@ from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
 from studio.ui.shell.selection import Selection
 from studio.ui.training import plot as training_plot
 from studio.ui.training.page import TrainingPage
-from tests.jobs.test_batch_desk import make_batch
+from tests.batches.test_session import make_batch
 from tests.training.told_runs import make_run, step_event
 
 OLD, NEW = "20261124-220000-old", "20261125-220000-new"
