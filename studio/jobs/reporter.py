@@ -1,4 +1,7 @@
-"""What a job says while it works, from one place: its events, its status, and lines for a terminal. No torch."""
+"""What a job says while it works, from one place: its events, its status, and lines for a terminal. No torch.
+
+Whatever ends its process is in its status before it goes on up: nothing is `running` for ever.
+"""
 
 import os
 import sys
@@ -6,10 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from studio.core.errors import system_error_message
+from studio.core.errors import RunError, system_error_message
 from studio.core.text import duration
 from studio.jobs.events import EventWriter, JobEvent, NoteEvent, ProblemEvent, StateEvent
-from studio.jobs.folder import BUSY_STATES, JobFolder, RunState, RunStatus, write_status
+from studio.jobs.folder import BUSY_STATES, JobFolder, RunState, RunStatus, read_status, write_status
 
 STATUS_EVERY_SECONDS = 0.5
 SPEED_STEPS = 20  # the forecast follows the last few: a machine that does other things too is slower for a while
@@ -144,3 +147,27 @@ class JobReporter:
         """To the terminal, over the line that tells how far it is."""
         if not self._silent:
             print(f"\r{line}", end=end, file=sys.stderr, flush=True)
+
+
+_INTERRUPTED = "It was interrupted; resume to go on."
+
+
+def report_failure(folder: JobFolder, error: BaseException, message: str) -> None:
+    """Write that a job has failed, and why, as its event and its status. For the process that works on it alone.
+
+    An interrupt is no failure: the job is stopped then. Where the disk is full the terminal is told.
+    """
+    state: RunState = "failed"
+    if isinstance(error, KeyboardInterrupt):
+        state, message = "stopped", _INTERRUPTED
+    try:
+        status = read_status(folder)
+    except RunError:
+        status = RunStatus(state=state)
+    closed = {"state": state, "message": message, "pid": 0, "remaining_seconds": None}
+    EventWriter(folder.events).report(StateEvent(state=state, message=message))
+    print(f"\r{state}: {message}", file=sys.stderr, flush=True)
+    try:
+        write_status(folder, status.model_copy(update=closed))
+    except OSError as problem:
+        print(f"The status cannot be written: {system_error_message(problem)}", file=sys.stderr, flush=True)

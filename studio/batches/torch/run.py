@@ -34,9 +34,8 @@ from studio.engine.pipeline import PipelineManager
 from studio.engine.progress import RunWatcher
 from studio.jobs.device_lock import device_turn
 from studio.jobs.disk_space import retry_until_disk_space
-from studio.jobs.failure import report_failure
 from studio.jobs.folder import take_requests
-from studio.jobs.reporter import JobReporter
+from studio.jobs.reporter import JobReporter, report_failure
 from studio.jobs.stop_requests import StopRequests, StopSignal
 from studio.loras.library import LoraLibrary
 

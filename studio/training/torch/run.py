@@ -27,8 +27,8 @@ from studio.engine.device import pick_device
 from studio.engine.memory import MemoryWatch
 from studio.engine.offload import all_present
 from studio.jobs.device_lock import device_turn
-from studio.jobs.failure import report_failure
 from studio.jobs.folder import read_status, take_requests
+from studio.jobs.reporter import report_failure
 from studio.jobs.stop_requests import StopSignal
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings

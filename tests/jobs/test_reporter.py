@@ -7,11 +7,10 @@ import pytest
 
 from studio.batches.folder import BatchFolder
 from studio.core.errors import StudioError, error_message
-from studio.jobs import failure
+from studio.jobs import reporter as reporter_module
 from studio.jobs.events import JOB_EVENTS, StateEvent, read_events
-from studio.jobs.failure import report_failure
 from studio.jobs.folder import JobFolder, RunState, RunStatus, read_status
-from studio.jobs.reporter import JobReporter
+from studio.jobs.reporter import JobReporter, report_failure
 from studio.training.folder import RunFolder
 
 KINDS = pytest.mark.parametrize("kind", [RunFolder, BatchFolder])
@@ -56,7 +55,7 @@ def test_on_a_full_disk_the_terminal_has_the_last_word(
     def full(folder: JobFolder, status: RunStatus) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(folder.status))
 
-    monkeypatch.setattr(failure, "write_status", full)
+    monkeypatch.setattr(reporter_module, "write_status", full)
     report_failure(RunFolder(tmp_path), ValueError("odd"), "It is odd.")
     printed = capsys.readouterr().err
     assert "failed: It is odd." in printed
