@@ -49,7 +49,7 @@ def growth(user_data: UserData, *, cpu: bool) -> dict[str, float]:
 
     folder = begin_batch(BatchSettings(prompts="a shoe", total=1000, generation=QUICK, cpu=cpu), user_data)
     run_batch(folder, user_data)
-    reported = [event.process_bytes for event in read_events(folder.job.events) if isinstance(event, MemoryEvent)]
+    reported = [event.process_bytes for event in read_events(folder.events) if isinstance(event, MemoryEvent)]
     return {"num_bytes": reported[-1] - reported[len(reported) // 10]}
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from studio.core.paths import UserData
 from studio.jobs.events import EventWriter, MemoryEvent, StateEvent
-from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, write_status
+from studio.jobs.folder import RunStatus, write_status
 from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, HeldOutEvent, SampleEvent, StepEvent
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 
 NUM_STEPS = 40_000
@@ -29,7 +30,7 @@ class LongRun:
     """Tells of steps as a training does."""
 
     def __init__(self, user_data: UserData, *, told_steps: int) -> None:
-        self.folder = new_run_folder(user_data.runs, "long", now=datetime.now())
+        self.folder = RunFolder.new(user_data.runs, "long", now=datetime.now())
         settings = TrainingSettings(dataset="casual shoes", name="long")
         self.folder.settings.write_text(settings.model_dump_json(), encoding="utf-8")
         self.step = 0

@@ -21,10 +21,11 @@ from bench.long_run import LongRun, telling
 from bench.settings import BenchSettings
 from studio.core.errors import StudioError
 from studio.core.paths import UserData, assets_folder
-from studio.jobs.folder import RunFolder, list_runs, read_status
+from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
 from studio.training.begin import begin_run, settings_from
 from studio.training.events import AnyEvent, CheckpointEvent, StepEvent, read_events
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _start_and_stop(browser: "Browser", settings: BenchSettings, user_data: User
         page.wait_for_timeout(1000)  # the preset fills the form
         clicked = time.time()
         page.locator("#start-training").click()
-        run = _wait_for(lambda: next(iter(list_runs(folder.runs)), None), "the run")
+        run = _wait_for(lambda: next(iter(RunFolder.all_in(folder.runs)), None), "the run")
         first = _wait_for(lambda: _first_event(run, StepEvent, after=clicked), "the first step")
         page.wait_for_timeout(4000)
         asked = time.time()
@@ -176,7 +177,7 @@ def _slowed(browser: "Browser", settings: BenchSettings, user_data: UserData) ->
             "checkpointing_steps": 100_000,
         }
         run = begin_run(settings_from("quick-try", values, ()), folder)
-        TrainingSession(folder).queue_run(run)
+        TrainingSession(folder).enqueue(run)
         _wait_for(lambda: _first_event(run, StepEvent, after=0), "the first step")
         with_tab: list[float] = []
         without: list[float] = []

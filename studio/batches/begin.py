@@ -13,7 +13,7 @@ from studio.core.paths import UserData, typed_path
 from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.library import DatasetLibrary, safe_name
 from studio.images.prompts import take_lora_tags
-from studio.jobs.folder import RunStatus, new_run_folder, write_status
+from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import LoraLibrary
 
 MAX_LOOKED_AT = 5_000
@@ -43,7 +43,7 @@ def begin_batch(settings: BatchSettings, user_data: UserData, *, out: Path | Non
     assert_loras(plan, LoraLibrary(user_data.loras))
     folder = _new_folder(settings, user_data, out)
     plan.store(folder.plan)
-    write_status(folder.job, RunStatus(state="new", num_steps=plan.num_items))
+    write_status(folder, RunStatus(state="new", num_steps=plan.num_items))
     # Last: a folder without settings is no batch.
     write_atomically(folder.settings, settings.model_dump_json(indent=2).encode() + b"\n")
     return folder
@@ -95,7 +95,7 @@ def assert_loras(plan: BatchPlan, library: LoraLibrary) -> None:
 
 def _new_folder(settings: BatchSettings, user_data: UserData, out: Path | None) -> BatchFolder:
     if out is None:
-        return BatchFolder(new_run_folder(user_data.batches, safe_name(settings.name), now=datetime.now()).root)
+        return BatchFolder.new(user_data.batches, safe_name(settings.name), now=datetime.now())
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BatchError(f"--out must be a new or an empty folder, got {out}. Give the folder alone to go on with it.")
     out.mkdir(parents=True, exist_ok=True)

@@ -1,33 +1,19 @@
-"""A batch's folder: its places, and finding one by its name."""
+"""A batch's folder: the places that only batches have. No torch: the page reads it."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from studio.core.errors import BatchError
-from studio.core.paths import typed_path
-from studio.jobs.folder import RunFolder, list_runs
-
-SETTINGS = "settings.json"
+from studio.core.errors import BatchError, StudioError
+from studio.jobs.folder import JobFolder
 
 
-@dataclass(frozen=True)
-class BatchFolder:
+class BatchFolder(JobFolder):
     """The places of a batch. Naming one does not make it."""
 
-    root: Path
-
-    @property
-    def name(self) -> str:
-        return self.root.name
-
-    @property
-    def job(self) -> RunFolder:
-        """Its state, its log and what it is asked: as the queue knows them of every job."""
-        return RunFolder(self.root)
-
-    @property
-    def settings(self) -> Path:
-        return self.root / SETTINGS
+    noun: ClassVar[str] = "batch"
+    activity: ClassVar[str] = "batch"
+    begin_command: ClassVar[str] = "python -m studio batch FILE"
+    error: ClassVar[type[StudioError]] = BatchError
 
     @property
     def plan(self) -> Path:
@@ -76,27 +62,3 @@ class BatchFolder:
         """Where the image of an item lies; a thousand to a folder, so that a file manager can open them."""
         ending = {"png": "png", "jpeg": "jpg", "webp": "webp"}[picture_format]
         return self.dataset / f"{index // 1000:04}" / f"{index:07}.{ending}"
-
-
-def list_batches(batches: Path) -> tuple[BatchFolder, ...]:
-    """Every batch, newest first."""
-    return tuple(BatchFolder(run.root) for run in list_runs(batches))
-
-
-def find_batch(name: str, batches: Path) -> BatchFolder:
-    """A batch by its path, by its name below `batches`, or by the end of its name where only one ends so.
-
-    Raises:
-        BatchError: where there is none, or more than one.
-    """
-    path = typed_path(name)
-    if (path / SETTINGS).is_file():
-        return BatchFolder(path.resolve())
-    known = list_batches(batches)
-    found = [b for b in known if b.name == name] or [b for b in known if b.name.endswith(f"-{name}")]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise BatchError(f"{name} is not one batch but {len(found)}: {', '.join(b.name for b in found)}.")
-    names = ", ".join(batch.name for batch in known[:8]) or "none"
-    raise BatchError(f"There is no batch {name}. There are: {names}. `python -m studio batch FILE` begins one.")

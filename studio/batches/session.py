@@ -1,11 +1,6 @@
-"""The batches as a page sees them: past ones, the queue, and the batch that this page shows. No torch.
-
-It keeps no state of a batch: all is read from batches' folders and the queue, so a page that was killed finds it again.
-Nor does it keep which batch is shown: every page names its own.
-"""
+"""The batches as a page sees them: past ones, the queue, and the batch that this page shows. No torch."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -13,16 +8,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio.batches.folder import BatchFolder, list_batches
+from studio.batches.folder import BatchFolder
 from studio.batches.follower import BatchFollower, BatchProgress
 from studio.batches.plan import BatchPlan, open_plan
 from studio.core.errors import BatchError, RunError
 from studio.core.paths import UserData
-from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, read_status
-from studio.jobs.listing import JobLine, job_lines
-from studio.jobs.queue import JobQueue
-from studio.jobs.steering import Steering, has_work, is_in_line
-from studio.training.follower import RunFollower, RunHistory
+from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
+from studio.jobs.folder import BUSY_STATES, RunStatus, read_status, status_or
+from studio.jobs.listing import JobLine, has_work, is_in_line
+from studio.jobs.session import JobSession
 
 MAX_PAST = 30
 KEPT_BATCHES = 8
@@ -77,7 +71,7 @@ class BatchView:
     status: RunStatus | None = None
     progress: BatchProgress = field(default_factory=BatchProgress)
     latest: tuple[LatestPicture, ...] = ()
-    history: RunHistory | None = None
+    history: JobHistory | None = None
     active: bool = False
     problem: str = ""
 
@@ -89,7 +83,7 @@ class BatchView:
     @property
     def in_line(self) -> bool:
         """Whether its job waits or runs."""
-        return self.batch is not None and is_in_line(self.batch.job, self.jobs)
+        return self.batch is not None and is_in_line(self.batch, self.jobs)
 
     @property
     def ready_at(self) -> datetime | None:
@@ -99,13 +93,11 @@ class BatchView:
         return datetime.now() + timedelta(seconds=self.status.remaining_seconds)
 
 
-class BatchSession:
+class BatchSession(JobSession[BatchFolder]):
     """Looks at batches, and steers their jobs. Any thread may ask."""
 
     def __init__(self, user_data: UserData) -> None:
-        self.user_data = user_data
-        self.queue = JobQueue(user_data)
-        self._steering = Steering(user_data, "batch")
+        super().__init__(user_data, "batch", folder=BatchFolder, parent=user_data.batches)
         self._opened = lru_cache(KEPT_BATCHES)(_OpenBatch)
 
     def view(self, name: str = "") -> BatchView:
@@ -113,59 +105,23 @@ class BatchSession:
 
         The name may come from a page: it is never taken for a path.
         """
-        batches = list_batches(self.user_data.batches)
+        batches = self.folders()
         names = tuple(batch.name for batch in batches)
-        past = tuple(_past(batch) for batch in batches[:MAX_PAST])
+        past = tuple(map(_past, batches[:MAX_PAST]))
         jobs: tuple[JobLine, ...] = ()
         batch = None
         try:
-            jobs = job_lines(self.queue) if self.user_data.database.is_file() else ()
-            batch = _batch_to_show(name, batches, past)
+            jobs = self.jobs()
+            batch = self.to_show(name, batches)
             if batch is None:
                 return BatchView(names, past, jobs, active=has_work(jobs))
-            status, opened = read_status(batch.job), self._opened(batch)
-            busy = status.state in BUSY_STATES
+            status, opened = read_status(batch), self._opened(batch)
             progress = opened.ledgers.look(running=status.state == "running")
             latest = opened.pictures(progress)
         except (RunError, BatchError) as error:
             return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=str(error))
-        active = busy or has_work(jobs)
+        active = status.state in BUSY_STATES or has_work(jobs)
         return BatchView(names, past, jobs, batch, status, progress, latest, opened.events.look(), active)
-
-    def batch_named(self, name: str) -> BatchFolder:
-        """A batch by its whole name, which may come from a page: it is never taken for a path.
-
-        Raises:
-            BatchError: where there is none of that name.
-        """
-        return _batch_named(name, list_batches(self.user_data.batches))
-
-    def queue_batch(self, batch: BatchFolder) -> None:
-        """Put a new batch into the queue, and see to it that someone works on that.
-
-        Raises:
-            RunError: where it is there already, or the queue cannot be written.
-            OSError: where the worker cannot be started.
-        """
-        self._steering.start(batch.job)
-
-    def ask(self, batch: BatchFolder, request: RunRequest) -> None:
-        """Ask a batch to pause or to stop, through its job where it has one.
-
-        Raises:
-            RunError: where it cannot be asked.
-            OSError: where it cannot be written.
-        """
-        self._steering.ask(batch.job, request)
-
-    def resume(self, batch: BatchFolder) -> None:
-        """Go on with a batch that was paused, stopped or failed.
-
-        Raises:
-            RunError: where it cannot be resumed.
-            OSError: where the worker cannot be started.
-        """
-        self._steering.resume(batch.job)
 
 
 class _OpenBatch:
@@ -174,7 +130,7 @@ class _OpenBatch:
     def __init__(self, folder: BatchFolder) -> None:
         self.folder = folder
         self.ledgers = BatchFollower(folder.ledgers)
-        self.events = RunFollower(folder.job.events)
+        self.events = EventFollower(folder.events, parse=JOB_EVENTS.validate_json, history=JobHistory)
         self._plan: BatchPlan | None = None
 
     def pictures(self, progress: BatchProgress) -> tuple[LatestPicture, ...]:
@@ -203,29 +159,9 @@ def training_side(batch: BatchFolder) -> int | None:
     return None
 
 
-def _batch_named(name: str, batches: Sequence[BatchFolder]) -> BatchFolder:
-    if not name:
-        raise BatchError("No batch is chosen. Choose one under “Batch”.")
-    found = next((batch for batch in batches if batch.name == name), None)
-    if found is None:
-        raise BatchError(f"There is no batch {name} any more: it was deleted or renamed. Choose another under “Batch”.")
-    return found
-
-
-def _batch_to_show(name: str, batches: Sequence[BatchFolder], past: Sequence[PastBatch]) -> BatchFolder | None:
-    """The named one; without a name one that is being made, else the newest."""
-    if not batches or name:
-        return _batch_named(name, batches) if batches else None
-    busy = (one.name for one in past if one.status.state in BUSY_STATES)
-    return _batch_named(next(busy, batches[0].name), batches)
-
-
 def _past(batch: BatchFolder) -> PastBatch:
     try:
         begun_at = datetime.strptime(batch.name[:15], "%Y%m%d-%H%M%S")
     except ValueError:
         begun_at = None
-    try:
-        return PastBatch(batch.name, begun_at, read_status(batch.job))
-    except RunError as error:
-        return PastBatch(batch.name, begun_at, RunStatus(state="failed", message=str(error)))
+    return PastBatch(batch.name, begun_at, status_or("failed", batch))

@@ -105,14 +105,14 @@ def _lora(text: str) -> LoraChoice:
 
 def _existing(plan: str, place: UserData) -> "BatchFolder | None":
     """The batch that is meant; None where a file to begin from is."""
-    from studio.batches.folder import find_batch
+    from studio.batches.folder import BatchFolder
 
     path = typed_path(plan)
     if path.is_file():
         return None
     if path.suffix.lower() in (".txt", ".csv", ".jsonl", ".json"):
         raise BatchError(f"There is no file {plan}. Give a .txt, .csv or .jsonl file of prompts, or a batch.")
-    return find_batch(plan, place.batches)
+    return BatchFolder.find(plan, place.batches)
 
 
 def _settings(

@@ -15,8 +15,8 @@ from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import parse_settings
 from studio.core.system import prepare_threads
 from studio.jobs.device_lock import device_turn
-from studio.jobs.folder import RunFolder, find_run
 from studio.training.begin import read_run_settings
+from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 
 
@@ -71,7 +71,7 @@ def train(
     _assert_possible(run, preset, values, assignments or ())
     if queue and use_snapshot:
         raise SettingsError("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out.")
-    found = find_run(run, place.runs) if run is not None else None
+    found = RunFolder.find(run, place.runs) if run is not None else None
     if preflight:
         wanted = read_run_settings(found) if found else settings_from(preset, values, assignments or ())
         _preflight(wanted, place, as_json=json)
@@ -181,4 +181,4 @@ def duplicate(
     from studio.training.begin import duplicate_run
 
     place = locate_user_data(user_data)
-    _queue(duplicate_run(find_run(run, place.runs), place, assignments or ()), place)
+    _queue(duplicate_run(RunFolder.find(run, place.runs), place, assignments or ()), place)

@@ -137,6 +137,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or says_no_memory(str(error))
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk, or the user's part of it, had no room left for what was written."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def system_error_message(error: BaseException) -> str:
     """What the user reads of an error that is not ours: memory, disk and permission said as such."""
     if is_out_of_memory(error):
@@ -146,7 +151,7 @@ def system_error_message(error: BaseException) -> str:
         )
     if isinstance(error, OSError):
         place = error.filename or "a file"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             return f"The disk is full: {place} could not be written. Free some space, then try again."
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return f"{place} may not be written. Change its permissions, or choose another folder with --user-data."

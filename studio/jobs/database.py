@@ -11,9 +11,17 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from studio.core.errors import RunError
+from studio.core.errors import RunError, is_disk_full
 
 SCHEMA_VERSION = 1
+# What passes by itself: others hold the file, or the disk, which has no room for it or for the files beside it.
+_PASSING = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+)
 _BUSY_SECONDS = 30
 _JOBS_TABLE = """
 create table jobs (
@@ -35,21 +43,23 @@ create table jobs (
 """
 
 
+class QueueBusyError(RunError):
+    """The queue cannot be used for now, because it is locked or the disk is full: trying again may help."""
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection to look; the file is made where it is not there yet.
 
     Raises:
-        RunError: where the file cannot be read, or is of a newer studio.
+        QueueBusyError: where the file is locked, or the disk is full.
+        RunError: where the file cannot be read for another reason, or is of a newer studio.
     """
     try:
         with closing(_connect(path)) as connection:
             yield connection
     except sqlite3.Error as error:
-        raise RunError(
-            f"The queue of jobs ({path}) cannot be used now: {error}. See that the disk has room and that the file "
-            "may be written, then try again. Jobs that are running go on."
-        ) from error
+        raise _problem(path, error) from error
 
 
 @contextmanager
@@ -65,8 +75,20 @@ def changing(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
 
 
+def _problem(path: Path, error: sqlite3.Error | OSError) -> RunError:
+    # An extended code has the plain one in its lowest byte.
+    passes = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _PASSING or is_disk_full(error)
+    return (QueueBusyError if passes else RunError)(
+        f"The queue of jobs ({path}) cannot be used now: {error}. See that the disk has room and that the file "
+        "may be written, then try again. Jobs that are running go on."
+    )
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _problem(path, error) from error
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
         connection.row_factory = sqlite3.Row

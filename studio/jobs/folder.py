@@ -1,15 +1,15 @@
-"""A run's folder: its places, its state, and what it is asked while it works. No torch: the page reads it."""
+"""A job's folder: its places, its state, and what it is asked while it works. No torch: the page reads it."""
 
 import json
 import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import ValidationError
 
-from studio.core.errors import RunError
+from studio.core.errors import RunError, StudioError
 from studio.core.files import write_atomically
 from studio.core.paths import typed_path
 from studio.core.results import Record
@@ -17,6 +17,7 @@ from studio.core.results import Record
 RunState = Literal["new", "waiting", "preparing", "running", "sampling", "paused", "stopped", "finished", "failed"]
 BUSY_STATES: tuple[RunState, ...] = ("waiting", "preparing", "running", "sampling")
 RunRequest = Literal["stop", "pause", "save", "sample"]
+SETTINGS = "settings.json"
 REQUESTS: tuple[RunRequest, ...] = ("stop", "pause", "save", "sample")
 
 
@@ -42,11 +43,31 @@ class RunStatus(Record):
     message: str = ""
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """The places of a run. Naming one does not make it."""
+@dataclass(frozen=True, eq=False)
+class JobFolder:
+    """The places of a job's folder, whatever its kind. Naming one does not make it; two of one path are the same.
+
+    A kind has a class of its own, with its own places, and in its words:
+
+    Attributes:
+        noun: what such a folder holds.
+        activity: what its process does.
+        begin_command: what begins one.
+        error: raised where one cannot be found.
+    """
+
+    noun: ClassVar[str] = "job"
+    activity: ClassVar[str] = "job"
+    begin_command: ClassVar[str] = "python -m studio jobs"
+    error: ClassVar[type[StudioError]] = RunError
 
     root: Path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JobFolder) and self.root == other.root
+
+    def __hash__(self) -> int:
+        return hash(self.root)
 
     @property
     def name(self) -> str:
@@ -54,19 +75,8 @@ class RunFolder:
 
     @property
     def settings(self) -> Path:
-        return self.root / "settings.json"
-
-    @property
-    def dataset(self) -> Path:
-        return self.root / "dataset.jsonl"
-
-    @property
-    def prior_dataset(self) -> Path:
-        return self.root / "prior-dataset.jsonl"
-
-    @property
-    def plan(self) -> Path:
-        return self.root / "plan.json"
+        """Written last when a job is begun: a folder without it is none."""
+        return self.root / SETTINGS
 
     @property
     def events(self) -> Path:
@@ -88,18 +98,6 @@ class RunFolder:
     def requests(self) -> Path:
         return self.root / "requests"
 
-    @property
-    def samples(self) -> Path:
-        return self.root / "samples"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.root / "tensorboard"
-
     def file(self, reported: str) -> Path:
         """The file that an event names by its path below this folder.
 
@@ -111,99 +109,108 @@ class RunFolder:
             raise FileNotFoundError(reported)
         return self.root / path
 
+    @classmethod
+    def new(cls, parent: Path, name: str, *, now: datetime) -> Self:
+        """Make a folder `yyyymmdd-hhmmss-name`, with a number where that is taken.
 
-def new_run_folder(runs: Path, name: str, *, now: datetime) -> RunFolder:
-    """Make a folder `yyyymmdd-hhmmss-name`, with a number where that is taken.
+        Raises:
+            OSError: where it cannot be made.
+        """
+        parent.mkdir(parents=True, exist_ok=True)
+        stem, number = f"{now:%Y%m%d-%H%M%S}-{name}", 1
+        while True:
+            folder = parent / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return cls(folder)
 
-    Raises:
-        OSError: where it cannot be made.
-    """
-    runs.mkdir(parents=True, exist_ok=True)
-    stem, number = f"{now:%Y%m%d-%H%M%S}-{name}", 1
-    while True:
-        folder = runs / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return RunFolder(folder)
+    @classmethod
+    def all_in(cls, parent: Path) -> tuple[Self, ...]:
+        """Every one, newest first."""
+        if not parent.is_dir():
+            return ()
+        found = [cls(path) for path in parent.iterdir() if (path / SETTINGS).is_file()]
+        return tuple(sorted(found, key=lambda folder: folder.name, reverse=True))
 
+    @classmethod
+    def find(cls, name: str, parent: Path) -> Self:
+        """One by its path, by its name below `parent`, or by the end of its name where only one ends so.
 
-def find_run(name: str, runs: Path) -> RunFolder:
-    """A run by its path, by its name below `runs`, or by the end of its name where only one ends so.
-
-    Raises:
-        RunError: where there is none, or more than one.
-    """
-    path = typed_path(name)
-    if (path / "settings.json").is_file():
-        return RunFolder(path.resolve())
-    known = list_runs(runs)
-    found = [run for run in known if run.name == name] or [run for run in known if run.name.endswith(f"-{name}")]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise RunError(f"{name} is not one run but {len(found)}: {', '.join(run.name for run in found)}.")
-    names = ", ".join(run.name for run in known[:8]) or "none"
-    raise RunError(f"There is no run {name}. There are: {names}. `python -m studio train --dataset …` begins one.")
-
-
-def list_runs(runs: Path) -> tuple[RunFolder, ...]:
-    """Every run, newest first."""
-    if not runs.is_dir():
-        return ()
-    found = [RunFolder(path) for path in runs.iterdir() if (path / "settings.json").is_file()]
-    return tuple(sorted(found, key=lambda run: run.name, reverse=True))
+        Raises:
+            RunError, BatchError: by the kind, where there is none, or more than one.
+        """
+        path = typed_path(name)
+        if (path / SETTINGS).is_file():
+            return cls(path.resolve())
+        known = cls.all_in(parent)
+        found = [one for one in known if one.name == name] or [one for one in known if one.name.endswith(f"-{name}")]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(one.name for one in found)
+            raise cls.error(f"{name} is not one {cls.noun} but {len(found)}: {names}.")
+        names = ", ".join(one.name for one in known[:8]) or "none"
+        raise cls.error(f"There is no {cls.noun} {name}. There are: {names}. `{cls.begin_command}` begins one.")
 
 
-def read_status(run: RunFolder) -> RunStatus:
+def read_status(folder: JobFolder) -> RunStatus:
     """Where a run stands; `new` where it never began.
 
     Raises:
         RunError: where its status cannot be read.
     """
     try:
-        return RunStatus.model_validate_json(run.status.read_bytes())
+        return RunStatus.model_validate_json(folder.status.read_bytes())
     except FileNotFoundError:
         return RunStatus(state="new")
     except (OSError, ValidationError) as error:
         raise RunError(
-            f"{run.status} cannot be read ({type(error).__name__}). Resume the run to have it anew."
+            f"{folder.status} cannot be read ({type(error).__name__}). Resume the run to have it anew."
         ) from error
 
 
-def write_status(run: RunFolder, status: RunStatus) -> None:
+def status_or(state: RunState, folder: JobFolder) -> RunStatus:
+    """Where a job stands; this state, with the reason, where its status cannot be read."""
+    try:
+        return read_status(folder)
+    except RunError as error:
+        return RunStatus(state=state, message=str(error))
+
+
+def write_status(folder: JobFolder, status: RunStatus) -> None:
     """Replace the status.
 
     Raises:
         OSError: where it cannot be written; the old one is untouched.
     """
-    write_atomically(run.status, status.model_dump_json().encode() + b"\n")
+    write_atomically(folder.status, status.model_dump_json().encode() + b"\n")
 
 
-def ask(run: RunFolder, request: RunRequest) -> None:
+def ask(folder: JobFolder, request: RunRequest) -> None:
     """Ask a run for something; it acts after the step in work. Asked twice is asked once.
 
     Raises:
         OSError: where it cannot be written.
     """
     what = {"asked_by": os.getpid(), "asked_at": datetime.now().astimezone().isoformat()}
-    write_atomically(run.requests / request, json.dumps(what).encode())
+    write_atomically(folder.requests / request, json.dumps(what).encode())
 
 
-def take_requests(run: RunFolder) -> frozenset[RunRequest]:
+def take_requests(folder: JobFolder) -> frozenset[RunRequest]:
     """What was asked since the last call; each is told once."""
-    taken = pending_requests(run)
+    taken = pending_requests(folder)
     for request in taken:
-        (run.requests / request).unlink(missing_ok=True)
+        (folder.requests / request).unlink(missing_ok=True)
     return taken
 
 
-def pending_requests(run: RunFolder) -> frozenset[RunRequest]:
+def pending_requests(folder: JobFolder) -> frozenset[RunRequest]:
     """What was asked and is not taken yet; it stays to be taken."""
     try:
-        names = set(os.listdir(run.requests))  # noqa: PTH208 - once a step: no objects are made of an empty folder
+        names = set(os.listdir(folder.requests))  # noqa: PTH208 - once a step: no objects are made of an empty folder
     except FileNotFoundError:
         return frozenset()
     return frozenset(request for request in REQUESTS if request in names)

@@ -1,8 +1,9 @@
 """The jobs of the queue, each with how far its run is."""
 
-from studio.core.errors import RunError
+from collections.abc import Iterable
+
 from studio.core.results import Record
-from studio.jobs.folder import RunState, RunStatus, read_status
+from studio.jobs.folder import JobFolder, RunState, status_or
 from studio.jobs.queue import Job, JobQueue
 
 
@@ -27,10 +28,7 @@ def job_lines(queue: JobQueue) -> tuple[JobLine, ...]:
 
 
 def _line(job: Job) -> JobLine:
-    try:
-        status = read_status(job.run)
-    except RunError as error:
-        status = RunStatus(state="new", message=str(error))
+    status = status_or("new", job.run)
     runs = job.state == "running"
     return JobLine(
         job=job,
@@ -40,3 +38,13 @@ def _line(job: Job) -> JobLine:
         remaining_seconds=status.remaining_seconds if runs else None,
         message=status.message if runs else job.message,
     )
+
+
+def has_work(jobs: Iterable[JobLine]) -> bool:
+    """Whether any job waits or runs."""
+    return any(line.job.state in ("queued", "running") for line in jobs)
+
+
+def is_in_line(folder: JobFolder, jobs: Iterable[JobLine]) -> bool:
+    """Whether a folder's job waits or runs. A folder says that it ended a moment before its job does."""
+    return has_work(line for line in jobs if line.job.run == folder)

@@ -17,7 +17,7 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.core.results import Record
 from studio.jobs.database import changing, reading
-from studio.jobs.folder import RunFolder, RunRequest, ask
+from studio.jobs.folder import JobFolder, RunRequest, ask
 
 JobKind = Literal["train", "batch"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
@@ -54,8 +54,8 @@ class Job(Record):
     ended_at: datetime | None
 
     @property
-    def run(self) -> RunFolder:
-        return RunFolder(self.run_folder)
+    def run(self) -> JobFolder:
+        return JobFolder(self.run_folder)
 
     @property
     def short_title(self) -> str:
@@ -92,7 +92,7 @@ class JobQueue:
                         f"The run {folder.name} is in the queue already as job {other.id}, which is {other.state}. "
                         f"{_advice(other)}"
                     )
-            _take_back(RunFolder(folder), "stop", "pause")  # of an earlier job, which ended before it heard them
+            _take_back(JobFolder(folder), "stop", "pause")  # of an earlier job, which ended before it heard them
             added = connection.execute(
                 "insert into jobs (kind, run_folder, title, created_at) values (?, ?, ?, ?)",
                 (kind, str(folder), title, _now()),
@@ -278,7 +278,7 @@ def _require_folder(folder: Path, advice: str) -> None:
         raise RunError(f"The run's folder {folder} is not there. {advice}")
 
 
-def _take_back(run: RunFolder, *requests: RunRequest) -> None:
+def _take_back(run: JobFolder, *requests: RunRequest) -> None:
     for request in requests:
         (run.requests / request).unlink(missing_ok=True)
 

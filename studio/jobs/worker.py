@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 
 from studio.core.errors import RunError, system_error_message
 from studio.core.paths import UserData
-from studio.jobs.folder import BUSY_STATES, RunFolder, RunStatus, read_status, write_status
+from studio.jobs.database import QueueBusyError
+from studio.jobs.folder import BUSY_STATES, JobFolder, RunStatus, status_or, write_status
 from studio.jobs.launcher import PendingProcess, classify_exit, end_of_log, is_alive, kept_awake, start_detached
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobQueue
 
@@ -29,6 +30,7 @@ Answer = TypeVar("Answer")
 
 _POLL_SECONDS = 0.5
 _DATABASE_RETRY_SECONDS = 5.0
+_MAX_RETRY_SECONDS = 24 * 3600.0
 _LOCK_TRIES = 10  # `worker_runs` holds the lock for a moment, to see whether it is free
 _LOCK_RETRY_SECONDS = 0.1
 _LOG_LINES = 15
@@ -81,7 +83,7 @@ def work(user_data: UserData, *, command: JobCommand) -> None:
     """Do all that waits, then return; return at once where another worker does it.
 
     Raises:
-        RunError: where the queue cannot be read at the start.
+        RunError: where the queue cannot be used.
         OSError: where the lock cannot be made.
     """
     queue = JobQueue(user_data)
@@ -103,7 +105,11 @@ class Worker:
         self._command = command
 
     def work_through(self) -> None:
-        """Wait for what runs already, then start what waits, until nothing does."""
+        """Wait for what runs already, then start what waits, until nothing does.
+
+        Raises:
+            RunError: where the queue can no longer be used. The next worker finds the jobs as this one left them.
+        """
         for left_over in _retry(self._queue.running):
             self._wait_for(left_over)
         while (job := _retry(self._queue.next_job)) is not None:
@@ -129,7 +135,11 @@ class Worker:
             message = f"It cannot be started: {system_error_message(error)}"
             _retry(lambda: self._queue.finish_job(job.id, "failed", message))
             return
-        begun = _retry(lambda: self._queue.begin(job.id, pid=held.pid, process_start_time=held.start_time))
+        try:
+            begun = _retry(lambda: self._queue.begin(job.id, pid=held.pid, process_start_time=held.start_time))
+        except RunError:
+            held.abort()
+            raise
         if begun is None:
             held.abort()
             return
@@ -145,7 +155,7 @@ class Worker:
         job = next((job for job in _retry(self._queue.running) if job.id == job_id), None)
         if job is None:
             return  # somebody deleted the database
-        status = _status(job.run)
+        status = status_or("new", job.run)
         log_end = end_of_log(job.run.log, num_lines=_LOG_LINES, of_last_attempt=True)
         ending = classify_exit(job, exit_code=exit_code, status=status, log_end=log_end)
         if ending.state != "queued" and status.state in BUSY_STATES and not _is_of_another(status, job):
@@ -157,7 +167,7 @@ class Worker:
 
 def _say_that_it_starts(job: Job) -> None:
     """So that what the run said before, `paused` perhaps, is not taken for this attempt's ending."""
-    status = _status(job.run)
+    status = status_or("new", job.run)
     if _is_of_another(status, job):
         return  # this attempt will find that, and say so
     starting = {"state": "waiting", "message": "Its process is starting.", "pid": job.pid, "remaining_seconds": None}
@@ -169,14 +179,7 @@ def _is_of_another(status: RunStatus, job: Job) -> bool:
     return status.state in BUSY_STATES and status.pid not in (0, job.pid) and psutil.pid_exists(status.pid)
 
 
-def _status(run: RunFolder) -> RunStatus:
-    try:
-        return read_status(run)
-    except RunError as error:
-        return RunStatus(state="new", message=str(error))
-
-
-def _try_to_write(run: RunFolder, status: RunStatus) -> None:
+def _try_to_write(run: JobFolder, status: RunStatus) -> None:
     try:
         write_status(run, status)
     except OSError as error:
@@ -184,12 +187,19 @@ def _try_to_write(run: RunFolder, status: RunStatus) -> None:
 
 
 def _retry(action: Callable[[], Answer]) -> Answer:
-    """Do something with the queue, as often as it takes: a full disk must not cost a job's ending."""
-    said = ""
+    """Do something with the queue: a full disk, or a queue that others hold, must not cost a job's ending.
+
+    Raises:
+        QueueBusyError: where that has lasted for a day.
+        RunError: at once, where trying again would find the same.
+    """
+    end, said = time.monotonic() + _MAX_RETRY_SECONDS, ""
     while True:
         try:
             return action()
-        except RunError as error:
+        except QueueBusyError as error:
+            if time.monotonic() >= end:
+                raise
             if said != str(error):
                 said = str(error)
                 logger.warning("%s", said)

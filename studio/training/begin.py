@@ -21,8 +21,9 @@ from studio.datasets.opened import OpenedDataset
 from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.images.prompts import TokenCounter, take_lora_tags
-from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, write_status
+from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
+from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 
 
@@ -144,7 +145,7 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     settings = _with_whole_paths(settings, datasets=user_data.datasets)
     taken = take_snapshot(settings.dataset, user_data)
     prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
-    run = new_run_folder(user_data.runs, safe_name(settings.name), now=datetime.now())
+    run = RunFolder.new(user_data.runs, safe_name(settings.name), now=datetime.now())
     write_snapshot(run.dataset, taken.snapshot)
     if prior is not None:
         write_snapshot(run.prior_dataset, prior.snapshot)

@@ -1,20 +1,12 @@
-"""Following a run's events as they are written: each look reads only what is new. No torch: the page does it.
+"""What a run reported, sorted for its page; followed as it is written. No torch: the page does it."""
 
-Memory readings come every second for hours; of old ones a few are kept, because a history line shows no more.
-"""
-
-import threading
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from studio.jobs.events import MemoryEvent, NoteEvent, ProblemEvent, ResumedEvent
+from studio.jobs.events import EventFollower, JobEvent, JobHistory, ResumedEvent, first_step_taken_back
 from studio.training.events import (
     EVENTS,
-    AnyEvent,
     CheckpointEvent,
     EffectEvent,
     FinishedEvent,
@@ -26,8 +18,6 @@ from studio.training.events import (
     StepEvent,
 )
 
-Stepped = HeldOutEvent | SampleEvent | CheckpointEvent | EffectEvent
-MAX_MEMORY_EVENTS = 600
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
 
 
@@ -53,47 +43,36 @@ class StepColumns:
         for name in COLUMNS:
             getattr(self, name).append(float(getattr(event, name)))
 
-    def drop_after(self, step: int) -> None:
-        """Take back what was told of later steps."""
-        while self.step and self.step[-1] > step:
+    def drop_from(self, step: int) -> None:
+        """Take back what was reported of this step and of later ones."""
+        while self.step and self.step[-1] >= step:
             for name in COLUMNS:
                 getattr(self, name).pop()
 
 
 @dataclass
-class RunHistory:
-    """What a run told so far, sorted. Lists grow; nobody changes what is in them."""
+class RunHistory(JobHistory):
+    """What a run reported so far, sorted. Lists grow; nobody changes what is in them."""
 
     steps: StepColumns = field(default_factory=StepColumns)
     held_out: list[HeldOutEvent] = field(default_factory=list)
-    memory: list[MemoryEvent] = field(default_factory=list)
     samples: list[SampleEvent] = field(default_factory=list)
     scores: dict[int, ScoreEvent] = field(default_factory=dict)
     reference: ReferenceEvent | None = None
     proposal: ProposalEvent | None = None
     checkpoints: list[CheckpointEvent] = field(default_factory=list)
     effects: list[EffectEvent] = field(default_factory=list)
-    problems: list[ProblemEvent] = field(default_factory=list)
-    notes: list[NoteEvent] = field(default_factory=list)
     finished: FinishedEvent | None = None
-    num_reported: int = 0
 
-    def take_in(self, event: AnyEvent) -> None:
-        """Sort one event in; a resume takes back what was told of later steps."""
-        self.num_reported += 1
+    def apply_event(self, event: JobEvent) -> None:
+        """Sort one event in; a resume takes back what no longer counts."""
+        super().apply_event(event)
         if isinstance(event, ResumedEvent):
-            self.steps.drop_after(event.step)
-            for reported in (self.held_out, self.samples, self.checkpoints, self.effects):
-                _drop_after(reported, event.step)
-            self.scores = {step: score for step, score in self.scores.items() if step <= event.step}
+            self._take_back(event)
         elif isinstance(event, StepEvent):
             self.steps.add(event)
         elif isinstance(event, HeldOutEvent):
             self.held_out.append(event)
-        elif isinstance(event, MemoryEvent):
-            self.memory.append(event)
-            if len(self.memory) > 2 * MAX_MEMORY_EVENTS:
-                del self.memory[1:-1:2]
         elif isinstance(event, SampleEvent):
             self.samples.append(event)
         elif isinstance(event, ScoreEvent):
@@ -106,49 +85,20 @@ class RunHistory:
             self.checkpoints.append(event)
         elif isinstance(event, EffectEvent):
             self.effects.append(event)
-        elif isinstance(event, ProblemEvent):
-            self.problems.append(event)
-        elif isinstance(event, NoteEvent):
-            self.notes.append(event)
         elif isinstance(event, FinishedEvent):
             self.finished = event
 
+    def _take_back(self, resumed: ResumedEvent) -> None:
+        self.steps.drop_from(first_step_taken_back(resumed.step))
+        self.held_out = [event for event in self.held_out if not resumed.takes_back(event)]
+        self.samples = [event for event in self.samples if not resumed.takes_back(event)]
+        self.checkpoints = [event for event in self.checkpoints if not resumed.takes_back(event)]
+        self.effects = [event for event in self.effects if not resumed.takes_back(event)]
+        self.scores = {step: score for step, score in self.scores.items() if not resumed.takes_back(score)}
+        if self.proposal is not None and resumed.takes_back(self.proposal):
+            self.proposal = None
 
-def _drop_after(reported: Sequence[Stepped], step: int) -> None:
-    assert isinstance(reported, list)
-    while reported and reported[-1].step > step:
-        reported.pop()
 
-
-class RunFollower:
-    """Reads one events file on from where it stopped. Any thread may look."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._position = 0
-        self._rest = b""
-        self._history = RunHistory()
-
-    def look(self) -> RunHistory:
-        """All that was told up to now. A line that is still being written waits for the next look."""
-        with self._lock:
-            if not self._path.is_file():
-                return self._history
-            if self._path.stat().st_size < self._position:  # another file: begin again
-                self._position, self._rest, self._history = 0, b"", RunHistory()
-            with self._path.open("rb") as file:
-                file.seek(self._position)
-                content = file.read()
-            self._position += len(content)
-            *lines, self._rest = (self._rest + content).split(b"\n")
-            for line in lines:
-                self._take_in(line)
-            return self._history
-
-    def _take_in(self, line: bytes) -> None:
-        try:
-            event = EVENTS.validate_json(line)
-        except ValidationError:  # empty, or cut off by a kill
-            return
-        self._history.take_in(event)
+def follow_run(path: Path) -> EventFollower[RunHistory]:
+    """Reads a run's events file on as it is written."""
+    return EventFollower(path, parse=EVENTS.validate_json, history=RunHistory)

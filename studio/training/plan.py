@@ -7,7 +7,7 @@ from studio.core.errors import RunError
 from studio.core.files import write_atomically
 from studio.core.results import Record
 from studio.core.settings import PrecisionName
-from studio.jobs.folder import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import MixedPrecisionName
 
 

@@ -48,10 +48,10 @@ from studio_process import (
     wait_for,
 )
 
-from studio.batches.folder import list_batches
+from studio.batches.folder import BatchFolder
 from studio.core.paths import UserData
 from studio.core.settings import SEED_REPORT_PROMPTS
-from studio.jobs.folder import list_runs, read_status
+from studio.jobs.folder import RunFolder, read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import shipped_loras
 from studio.training.begin import duplicate_run
@@ -172,8 +172,8 @@ def training_run(stage: Stage) -> None:
     choose_quick_try(page, steps=60)
     page.locator("#start-training").click()
     runs = stage.studio.user_data.runs
-    wait_for(lambda: list_runs(runs) and read_status(list_runs(runs)[0]).step >= 25, what="the run", seconds=300)
-    run = list_runs(runs)[0]
+    wait_for(lambda: any(read_status(run).step >= 25 for run in RunFolder.all_in(runs)), what="the run", seconds=300)
+    run = RunFolder.all_in(runs)[0]
     job = psutil.Process(read_status(run).pid)
     job.suspend()
     queue = JobQueue(stage.studio.user_data)
@@ -214,11 +214,11 @@ def open_image_viewer(page: Page) -> None:
 def training_runs(stage: Stage) -> None:
     """A run that failed, and runs laid over each other, on what `training_run` left."""
     runs = stage.studio.user_data.runs
-    finished = next(run for run in list_runs(runs) if read_status(run).state == "finished")
+    finished = next(run for run in RunFolder.all_in(runs) if read_status(run).state == "finished")
     failing = duplicate_run(finished, stage.studio.user_data, ["max_train_steps=40", "rank=16", "name=moved"])
     lines = failing.dataset.read_text(encoding="utf-8").splitlines(keepends=True)
     failing.dataset.write_text("".join(lines[:-1]), encoding="utf-8")  # as an editor would that lost the last line
-    TrainingSession(stage.studio.user_data).queue_run(failing)
+    TrainingSession(stage.studio.user_data).enqueue(failing)
     wait_for(lambda: read_status(failing).state == "failed", what="the failure", seconds=300)
     wait_for(lambda: not JobQueue(stage.studio.user_data).has_work(), what="the queue")
 
@@ -229,7 +229,7 @@ def training_runs(stage: Stage) -> None:
 
     stage.shoot("training-failed", "LoRA Studio", act=see_the_failure)
     other = duplicate_run(finished, stage.studio.user_data, ["rank=2", "learning_rate=0.001", "name=narrow"])
-    TrainingSession(stage.studio.user_data).queue_run(other)
+    TrainingSession(stage.studio.user_data).enqueue(other)
     wait_for(lambda: read_status(other).state == "finished", what="the other run", seconds=600)
 
     def lay_over(page: Page) -> None:
@@ -276,8 +276,8 @@ def batch_run(stage: Stage) -> None:
     expect(page.locator("#batch-forecast .verdict")).to_contain_text("ready at", timeout=3 * WAIT_MILLISECONDS)
     page.locator("#start-batch").click()
     batches = stage.studio.user_data.batches
-    wait_for(lambda: list_batches(batches), what="the batch")
-    job = list_batches(batches)[0].job
+    wait_for(lambda: BatchFolder.all_in(batches), what="the batch")
+    job = BatchFolder.all_in(batches)[0]
     wait_for(lambda: read_status(job).step >= 20, what="twenty images", seconds=400)
     process = psutil.Process(read_status(job).pid)
     process.suspend()
@@ -311,7 +311,7 @@ def batch_grid(stage: Stage) -> None:
 
     def see_the_grid(page: Page) -> None:
         open_batch(page)
-        choose(page, "batch-run", list_batches(stage.studio.user_data.batches)[0].name)
+        choose(page, "batch-run", BatchFolder.all_in(stage.studio.user_data.batches)[0].name)
         expect(page.locator("#batch-sheet")).to_contain_text("X/Y grid")
 
     stage.shoot("batch-grid", "LoRA Studio", act=see_the_grid)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from studio.batches.folder import list_batches
+from studio.batches.folder import BatchFolder
 from studio.batches.ledger import read_items
 from studio.core.paths import UserData
 from studio.jobs.folder import read_status
@@ -73,7 +73,7 @@ def _stop_and_resume(page: Page, user_data: UserData) -> None:
     expect(state(page)).to_contain_text(re.compile(r"ready at \d\d:\d\d"))
     page.locator("#batch-stop").click()
     expect(state(page)).to_contain_text("Stopped.", timeout=MAKING_MILLISECONDS)
-    batch = list_batches(user_data.batches)[0]
+    batch = BatchFolder.all_in(user_data.batches)[0]
     made = len(list(read_items(batch.ledgers)))
     assert 0 < made < 60
     page.reload()
@@ -87,7 +87,7 @@ def _stop_and_resume(page: Page, user_data: UserData) -> None:
 
 def _open_as_dataset(page: Page, user_data: UserData) -> None:
     """It is a dataset like any other, says where it came from, and can be trained on."""
-    name = list_batches(user_data.batches)[0].name
+    name = BatchFolder.all_in(user_data.batches)[0].name
     page.locator("#batch-as-dataset").click()
     summary = page.locator("#dataset-summary")
     expect(summary).to_contain_text("60 will be trained on", timeout=MAKING_MILLISECONDS)
@@ -104,7 +104,7 @@ def test_measuring_tells_time_disk_and_when_it_is_ready(studio: RunningStudio, p
     page.locator("#measure-batch").click()
     expect(page.locator("#batch-forecast .verdict")).to_contain_text("60 images in", timeout=MAKING_MILLISECONDS)
     expect(page.locator("#batch-forecast .verdict")).to_contain_text(re.compile(r"ready at .*\d\d:\d\d, .* of disk"))
-    assert not list_batches(studio.user_data.batches)
+    assert not BatchFolder.all_in(studio.user_data.batches)
     wait_for(lambda: " ready " in studio.shown(), what="the engine to come back", seconds=90)
 
 
@@ -130,9 +130,9 @@ def test_a_grid_of_two_settings_is_shown_large(
         expect(state(page)).to_contain_text("Finished.", timeout=MAKING_MILLISECONDS)
         expect(page.locator("#batch-sheet")).to_contain_text("X/Y grid")
         expect(page.locator("#batch-sheet img")).to_be_visible()
-        batch = list_batches(UserData(tmp_path).batches)[0]
+        batch = BatchFolder.all_in(UserData(tmp_path).batches)[0]
         assert len({row.seed for row in read_items(batch.ledgers)}) == 1, "one seed in all of its cells"
-        assert read_status(batch.job).state == "finished"
+        assert read_status(batch).state == "finished"
         page.locator("#batch-folder").click()
         expect(toast(page)).to_contain_text(str(batch.root))
         page.locator("#batch-duplicate").click()

@@ -12,9 +12,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.core.paths import UserData
-from studio.jobs.folder import list_runs, read_status
+from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import LoraLibrary
+from studio.training.folder import RunFolder
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose_quick_try, fill, open_section, open_training
 from tests.browser.page_actions import training_state as state
@@ -77,7 +78,7 @@ def _finish_in_another_studio(folder: Path, open_page: OpenPage) -> None:
         expect(state(page)).to_contain_text("of 150", timeout=5_000)
         page.locator("#training-stop").click()
         expect(state(page)).to_contain_text("Stopped.", timeout=STEP_MILLISECONDS)
-        run = list_runs(UserData(folder).runs)[0]
+        run = RunFolder.all_in(UserData(folder).runs)[0]
         assert 0 < read_status(run).step < 150
         page.locator("#training-resume").click()
         expect(state(page)).to_contain_text("Finished.", timeout=3 * STEP_MILLISECONDS)

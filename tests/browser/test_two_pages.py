@@ -12,22 +12,15 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchSession
 from studio.core.paths import UserData
-from studio.jobs.folder import (
-    REQUESTS,
-    RunFolder,
-    RunState,
-    RunStatus,
-    pending_requests,
-    take_requests,
-    write_status,
-)
+from studio.jobs.folder import REQUESTS, RunState, RunStatus, pending_requests, take_requests, write_status
 from studio.jobs.queue import JobQueue, JobState
 from studio.loras.library import shipped_loras
 from studio.training.events import AnyEvent
+from studio.training.folder import RunFolder
+from tests.batches.test_session import make_batch, note
 from tests.browser.conftest import Profiles
 from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state
 from tests.browser.studio_process import RunningStudio, running_studio
-from tests.jobs.test_batch_desk import make_batch, note
 from tests.training.told_runs import SETTINGS, make_run, sample_event, step_event
 
 RANKS = {"20261124-220000-first": 64, "20261125-220000-second": 4}
@@ -95,7 +88,7 @@ def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def prepared(studio: RunningStudio, profiles: Profiles) -> Iterator[Prepared]:
     """With what is in the queue, and what was asked for, taken back afterwards."""
     session = BatchSession(studio.user_data)
-    first, second = (session.batch_named(name) for name in sorted(session.view().names))
+    first, second = (session.named(name) for name in sorted(session.view().names))
     runs = tuple(RunFolder(studio.user_data.runs / name) for name in RANKS)
     one, two = (profiles(1280, dark).new_page() for dark in (False, True))
     yield Prepared(studio, (runs[0], runs[1]), (first, second), (one, two))
@@ -104,7 +97,7 @@ def prepared(studio: RunningStudio, profiles: Profiles) -> Iterator[Prepared]:
     queue = JobQueue(studio.user_data)
     for job in queue.jobs():
         queue.remove(job.id)
-    for folder in (*runs, first.job, second.job):
+    for folder in (*runs, first, second):
         take_requests(folder)
 
 
@@ -121,7 +114,7 @@ def show_runs(prepared: Prepared, state: RunState) -> None:
 def show_batches(prepared: Prepared, state: RunState) -> None:
     """Likewise of the batches."""
     for page, batch in zip(prepared.pages, prepared.batches, strict=True):
-        write_status(batch.job, RunStatus(state=state, step=1, num_steps=4))
+        write_status(batch, RunStatus(state=state, step=1, num_steps=4))
         page.goto(prepared.studio.url)
         open_batch(page)
         choose(page, "batch-run", batch.name)
@@ -277,12 +270,12 @@ def test_a_batch_is_asked_by_the_page_that_shows_it(prepared: Prepared, first: i
     show_batches(prepared, "running")
     page, batch, other = prepared.pages[first], prepared.batches[first], prepared.batches[1 - first]
     press(page, "batch-pause")
-    expect_asked(page, batch.job, "pause")
+    expect_asked(page, batch, "pause")
     press(page, "batch-stop")
-    expect_asked(page, batch.job, "pause", "stop")
-    assert pending_requests(other.job) == set()
+    expect_asked(page, batch, "pause", "stop")
+    assert pending_requests(other) == set()
     press(prepared.pages[1 - first], "batch-stop")
-    expect_asked(page, other.job, "stop")
+    expect_asked(page, other, "stop")
 
 
 def test_a_batch_is_resumed_copied_and_opened_by_the_page_that_shows_it(prepared: Prepared) -> None:

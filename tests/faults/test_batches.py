@@ -53,7 +53,7 @@ def make(forks: ForkServerContext, place: Place) -> Iterator[Make]:
 
 
 def reported(folder: BatchFolder) -> list[str]:
-    return [str(getattr(event, "message", "")) for event in read_events(folder.job.events)]
+    return [str(getattr(event, "message", "")) for event in read_events(folder.events)]
 
 
 def to_the_end(make: Make, folder: BatchFolder) -> None:
@@ -77,7 +77,7 @@ def test_killed_at_random_moments_it_makes_exactly_the_planned_pictures(place: P
     to_the_end(make, folder)
     assert_exactly_as_planned(folder, NUM_KILLED_ITEMS)
     assert pictures(folder) == pictures(whole)
-    assert read_status(folder.job).state == "finished"
+    assert read_status(folder).state == "finished"
 
 
 def live_until_made(process: ForkServerProcess, folder: BatchFolder, wanted: float) -> None:
@@ -100,8 +100,7 @@ def test_a_picture_that_is_deleted_or_changed_after_its_row_is_made_again(place:
     assert pictures(folder) == before
     assert_exactly_as_planned(folder)
     assert any(
-        "2 images missing or damaged on the disk" in str(getattr(e, "message", ""))
-        for e in read_events(folder.job.events)
+        "2 images missing or damaged on the disk" in str(getattr(e, "message", "")) for e in read_events(folder.events)
     )
 
 
@@ -111,10 +110,10 @@ def test_a_stop_leaves_a_dataset_of_what_is_made_and_a_resume_makes_the_rest(pla
     folder = begin(place, name="stopped", total=60)
     process = make(folder)
     wait_until(lambda: num_made(folder) >= 3)
-    ask(folder.job, "stop")
+    ask(folder, "stop")
     process.join(60)
     assert process.exitcode == 0
-    status = read_status(folder.job)
+    status = read_status(folder)
     assert status.state == "stopped"
     assert 0 < status.step < 60
     assert len(folder.metadata.read_text(encoding="utf-8").splitlines()) == status.step
@@ -133,7 +132,7 @@ def test_sigterm_ends_it_well(place: Place, make: Make) -> None:
     os.kill(process.pid or 0, signal.SIGTERM)
     process.join(60)
     assert process.exitcode == 0
-    assert read_status(folder.job).state == "stopped"
+    assert read_status(folder).state == "stopped"
 
 
 def test_the_same_batch_is_not_made_twice_at_once(place: Place, make: Make) -> None:
@@ -144,7 +143,7 @@ def test_the_same_batch_is_not_made_twice_at_once(place: Place, make: Make) -> N
     second.join(60)
     assert second.exitcode == 1
     assert first.is_alive()
-    assert read_status(folder.job).state == "running"
+    assert read_status(folder).state == "running"
 
 
 def test_on_a_full_disk_it_waits_says_so_and_goes_on_with_nothing_lost(
@@ -189,7 +188,7 @@ def test_two_processes_one_of_them_killed_then_three_make_the_same_bytes_as_one(
     workers[1].kill()
     first.communicate(timeout=120)
     assert 6 <= num_made(shared) < 90
-    assert read_status(shared.job).state != "finished"
+    assert read_status(shared).state != "finished"
     again = launch(shared, place, num_processes=3)
     reported, _ = again.communicate(timeout=240)
     assert again.returncode == 0, reported.decode()[-3000:]
@@ -197,7 +196,7 @@ def test_two_processes_one_of_them_killed_then_three_make_the_same_bytes_as_one(
     assert pictures(shared) == pictures(one)
     ledgers = {row.item % 3 for row in read_items(shared.ledgers)}
     assert ledgers == {0, 1, 2}
-    assert read_status(shared.job).state == "finished"
+    assert read_status(shared).state == "finished"
 
 
 def test_the_number_of_items_is_what_the_tests_count_on(place: Place, make: Make) -> None:

@@ -22,8 +22,9 @@ from studio.engine.lora_file import read_lora
 from studio.engine.pipeline import PipelineManager
 from studio.jobs.device_lock import DeviceLock
 from studio.jobs.events import MemoryEvent, ProblemEvent
-from studio.jobs.folder import RunFolder, ask, read_status
+from studio.jobs.folder import ask, read_status
 from studio.training.events import FinishedEvent, HeldOutEvent, SampleEvent, StepEvent, read_events
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch import assembly
 from studio.training.torch.adapters import Adapters

@@ -1,9 +1,10 @@
 """Lines of the queue as the page is given them, made of a real queue and runs' folders."""
 
 from studio.core.paths import UserData
-from studio.jobs.folder import RunStatus, new_run_folder, write_status
+from studio.jobs.folder import RunStatus, write_status
 from studio.jobs.listing import JobLine, job_lines
 from studio.jobs.queue import JobQueue
+from studio.training.folder import RunFolder
 from tests.training.told_runs import BEGAN
 
 RUNNING = RunStatus(state="running", step=312, num_steps=3000, remaining_seconds=4320, message="All is well.")
@@ -11,7 +12,7 @@ RUNNING = RunStatus(state="running", step=312, num_steps=3000, remaining_seconds
 
 def queued_run(user_data: UserData, name: str, status: RunStatus | None = None) -> int:
     """A run that waits in the queue; its job's number."""
-    run = new_run_folder(user_data.runs, name, now=BEGAN)
+    run = RunFolder.new(user_data.runs, name, now=BEGAN)
     run.settings.write_text("{}", encoding="utf-8")
     if status is not None:
         write_status(run, status)

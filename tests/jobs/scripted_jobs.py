@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from studio.core.paths import UserData
-from studio.jobs.folder import RunFolder
 from studio.jobs.queue import Job, JobQueue
+from studio.training.folder import RunFolder
 
 # What every job begins with: it notes its process, and can say where it stands and hear what it is asked.
 PRELUDE = """
@@ -159,7 +159,8 @@ def reported(run: RunFolder) -> str:
 # Has the device as a training has it: waits for it, trains until it is told to end, or asked to stop or to pause.
 TRAINS = """
 from studio.jobs.device_lock import DeviceLock
-from studio.jobs.folder import RunFolder, RunStatus, write_status
+from studio.jobs.folder import RunStatus, write_status
+from studio.training.folder import RunFolder
 lock = DeviceLock(run.parent.parent / "device.lock")
 
 def tell(state, **more):

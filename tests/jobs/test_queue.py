@@ -13,6 +13,8 @@ from filelock import FileLock
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
+from studio.jobs import database
+from studio.jobs.database import QueueBusyError
 from studio.jobs.folder import ask, take_requests
 from studio.jobs.queue import Job, JobQueue
 from tests.jobs.scripted_jobs import add_job, make_run, new_user_data
@@ -251,3 +253,21 @@ def test_several_processes_may_be_the_first_to_add(user_data: UserData, queue: J
         adder.join()
     assert [adder.exitcode for adder in adders] == [0, 0, 0, 0]
     assert [job.position for job in queue.jobs()] == list(range(1, 21))
+
+
+def test_a_queue_that_others_hold_and_a_full_disk_pass_and_a_damaged_file_does_not(
+    user_data: UserData, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.01)
+    add_job(user_data, "one")
+    with database.changing(user_data.database), pytest.raises(QueueBusyError, match="locked"):
+        queue.pause(1)
+    with pytest.raises(QueueBusyError, match="full"), database.changing(user_data.database) as connection:
+        pages = connection.execute("pragma page_count").fetchone()[0]
+        connection.execute(f"pragma max_page_count = {pages}")
+        connection.execute("update jobs set message = ?", ("x" * 1_000_000,))
+    for file in user_data.root.glob(f"{user_data.database.name}*"):
+        file.write_bytes(b"no database" * 1000)
+    with pytest.raises(RunError, match="not a database") as caught:
+        queue.jobs()
+    assert not isinstance(caught.value, QueueBusyError)

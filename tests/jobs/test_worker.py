@@ -17,6 +17,7 @@ from filelock import FileLock
 from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs import worker as worker_module
+from studio.jobs.database import QueueBusyError
 from studio.jobs.folder import RunStatus, read_status, write_status
 from studio.jobs.launcher import PendingProcess, awake_command, classify_exit, end_of_log, is_alive, kept_awake
 from studio.jobs.queue import Job, JobQueue
@@ -409,12 +410,38 @@ def test_a_full_disk_does_not_cost_a_job_its_ending(
     def settle_later(self: JobQueue, job_id: int, state: str, message: str) -> None:
         tries.append(state)
         if len(tries) < 3:
-            raise RunError("The queue of jobs cannot be used now: database or disk is full.")
+            raise QueueBusyError("The queue of jobs cannot be used now: database or disk is full.")
         finish_job(self, job_id, state, message)  # type: ignore[arg-type]
 
     monkeypatch.setattr(JobQueue, "finish_job", settle_later)
     work_here(user_data)
     assert (queue.job(job.id).state, len(tries), len(started(user_data))) == ("finished", 3, 1)
+
+
+@pytest.mark.parametrize(("error", "tries"), [(QueueBusyError, 4), (RunError, 1)])
+def test_no_error_of_the_queue_is_tried_for_ever_and_nothing_is_started_meanwhile(
+    error: type[RunError], tries: int, user_data: UserData, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = add_job(user_data, "one", FINISHES)
+    monkeypatch.setattr(worker_module, "_DATABASE_RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(worker_module, "_MAX_RETRY_SECONDS", 3.0)
+    clock = Clock()
+    monkeypatch.setattr(worker_module, "time", clock)
+    tried = []
+
+    def failing(self: JobQueue, job_id: int, **_: object) -> None:
+        tried.append(job_id)
+        raise error("The queue of jobs cannot be used now.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobQueue, "begin", failing)
+        with pytest.raises(error, match="cannot be used now"):
+            work_here(user_data)
+    assert len(tried) == tries
+    assert not worker_runs(user_data), "the lock is free for the next worker"
+    assert (queue.job(job.id).state, started(user_data)) == ("queued", [])
+    work_here(user_data)
+    assert queue.job(job.id).state == "finished"
 
 
 def test_the_real_worker_runs_as_a_module_and_ends(user_data: UserData, queue: JobQueue) -> None:
@@ -430,6 +457,19 @@ def test_the_real_command_line_trains_in_the_folder_of_the_run(user_data: UserDa
     expected = ["-P", "-m", "studio", "train", str(job.run_folder), "--job", "--user-data", str(user_data.root)]
     assert job_command(job, user_data) == [sys.executable, *expected]
     assert job_command(job, user_data, cpu_only=True) == [sys.executable, *expected, "--cpu"]
+
+
+class Clock:
+    """A clock that only naps move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from studio.core.paths import UserData
-from studio.jobs.folder import RunFolder
 from studio.training.events import FinishedEvent, HeldOutEvent, SampleEvent, read_events
+from studio.training.folder import RunFolder
 from studio.training.plan import read_plan
 from studio.training.torch.run import train_run
 from tests.faults.conftest import Place

@@ -193,12 +193,6 @@ def test_lines_of_two_threads_are_not_mixed(tmp_path: Path) -> None:
     assert len(read_events(path)) == 400
 
 
-def test_the_time_that_telling_took_is_counted(tmp_path: Path) -> None:
-    writer = EventWriter(tmp_path / "events.jsonl")
-    writer.report(step(1))
-    assert 0 < writer.seconds < 1
-
-
 def test_an_event_without_its_numbers_is_refused() -> None:
     with pytest.raises(ValidationError):
         EVENTS.validate_python({"kind": "step", "step": 1})

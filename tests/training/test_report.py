@@ -13,9 +13,10 @@ import pytest
 
 from studio.core.text import escape_markdown
 from studio.jobs.events import EventWriter, ResumedEvent, StateEvent
-from studio.jobs.folder import RunFolder, RunStatus
+from studio.jobs.folder import RunStatus
 from studio.training.begin import settings_from
 from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, StepEvent
+from studio.training.folder import RunFolder
 from studio.training.report import write_report
 from studio.training.report.facts import worked_seconds
 from studio.training.report.html import STYLE

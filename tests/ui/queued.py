@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
-from studio.jobs.folder import RunFolder, RunState
+from studio.jobs.folder import RunState
 from studio.jobs.listing import JobLine
 from studio.jobs.queue import Job, JobKind, JobState
+from studio.training.folder import RunFolder
 
 
 def job_line(

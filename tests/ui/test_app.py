@@ -11,8 +11,9 @@ from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
-from studio.jobs.folder import RunFolder, RunStatus, write_status
+from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import LoraLibrary
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
 from studio.ui.shell.app import Sessions, build_app
@@ -21,7 +22,7 @@ from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
 from studio.ui.shell.selection import Selection
 from studio.ui.training import plot as training_plot
 from studio.ui.training.page import TrainingPage
-from tests.jobs.test_batch_desk import make_batch
+from tests.batches.test_session import make_batch
 from tests.training.told_runs import make_run, step_event
 
 OLD, NEW = "20261124-220000-old", "20261125-220000-new"

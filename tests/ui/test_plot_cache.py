@@ -31,7 +31,7 @@ def history_of(number: int) -> RunHistory:
 def report(history: RunHistory, number: int) -> None:
     for _ in range(number):
         step = len(history.steps) + 1
-        history.take_in(StepEvent(step=step, loss=1 / step, learning_rate=1e-4, grad_norm=1, seconds=0.5))
+        history.apply_event(StepEvent(step=step, loss=1 / step, learning_rate=1e-4, grad_norm=1, seconds=0.5))
 
 
 def look(cache: PlotCache, history: RunHistory, *, running: bool = True, window: str = "All steps") -> str:
@@ -70,9 +70,9 @@ def test_a_short_window_a_look_at_held_out_pictures_another_run_and_a_resume_are
     look(cache, history, window="Last 200")
     report(history, 1)
     look(cache, history, window="Last 200")
-    history.take_in(HeldOutEvent(step=6001, held_out_loss=0.1, trained_loss=0.1))
+    history.apply_event(HeldOutEvent(step=6001, held_out_loss=0.1, trained_loss=0.1))
     look(cache, history, window="Last 200")
     look(cache, history_of(6001), window="Last 200")
-    history.take_in(ResumedEvent(step=5990))
+    history.apply_event(ResumedEvent(step=5990))
     look(cache, history)
     assert drawn == [6000, 6000, 6001, 6001, 6001, 5990]

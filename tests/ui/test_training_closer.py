@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from studio.core.errors import RunError
-from studio.jobs.folder import RunFolder
 from studio.training.events import AnyEvent
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingView
 from studio.ui.shell.selection import SelectedImage
@@ -29,7 +29,7 @@ def thumbnails(tmp_path: Path) -> Thumbnails:
 def view_of(run: RunFolder, *events: AnyEvent) -> TrainingView:
     history = RunHistory()
     for event in events:
-        history.take_in(event)
+        history.apply_event(event)
     return TrainingView(names=(run.name,), run=run, history=history)
 
 

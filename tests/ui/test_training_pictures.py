@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from studio.datasets.inspection import save_thumbnail, thumbnail_path
-from studio.jobs.folder import RunFolder
 from studio.training.events import AnyEvent
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.ui.training.images import Thumbnails, nearest_of_last, samples_html, training_picture_url
 from tests.training.told_runs import make_run, sample_event
@@ -19,7 +19,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 def history_of(*events: AnyEvent) -> RunHistory:
     history = RunHistory()
     for event in events:
-        history.take_in(event)
+        history.apply_event(event)
     return history
 
 

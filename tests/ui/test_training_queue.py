@@ -9,7 +9,8 @@ import pytest
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
-from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, write_status
+from studio.jobs.folder import RunStatus, write_status
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.training.page import TrainingPage
 from studio.ui.training.queue import act_on_job, queue_html, run_of_job
@@ -22,7 +23,7 @@ def page(tmp_path: Path) -> TrainingPage:
     user_data = UserData(tmp_path)
     session = TrainingSession(user_data)
     for second, name in enumerate(("one", "two", "three")):
-        run = new_run_folder(user_data.runs, name, now=datetime(2026, 11, 25, 12, 0, second))
+        run = RunFolder.new(user_data.runs, name, now=datetime(2026, 11, 25, 12, 0, second))
         run.settings.write_text("{}", encoding="utf-8")
         write_status(run, RunStatus(state="new", num_steps=10))
         session.queue.add("train", run.root, name)

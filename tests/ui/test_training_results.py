@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from studio.core.errors import RunError
-from studio.jobs.folder import RunFolder
 from studio.loras.library import LoraLibrary, shipped_loras
 from studio.training.events import AnyEvent, CheckpointEvent, ProposalEvent
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.ui.training.results import add_to_library, lora_to_send, report_link
 from tests.training.told_runs import make_run, sample_event
@@ -30,7 +30,7 @@ def library(tmp_path: Path) -> LoraLibrary:
 def history_of(*events: AnyEvent) -> RunHistory:
     history = RunHistory()
     for event in events:
-        history.take_in(event)
+        history.apply_event(event)
     return history
 
 

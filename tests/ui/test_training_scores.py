@@ -8,7 +8,7 @@ from tests.ui.told_scores import reference_event, score_event
 def reported(*, colour: float | None = 12.0) -> RunHistory:
     history = RunHistory()
     for event in (reference_event(0.98), *(score_event(s, s / 100, colour=colour) for s in (0, 50, 100))):
-        history.take_in(event)
+        history.apply_event(event)
     return history
 
 
@@ -33,6 +33,6 @@ def test_a_score_that_was_not_measured_says_why() -> None:
 
 def test_one_step_is_no_curve() -> None:
     history = RunHistory()
-    history.take_in(score_event(0, 0.1))
+    history.apply_event(score_event(0, 0.1))
     assert charts_html(history) == ""
     assert charts_html(None) == ""

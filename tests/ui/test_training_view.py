@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from studio.jobs.events import MemoryEvent, NoteEvent
-from studio.jobs.folder import RunFolder, RunState, RunStatus
+from studio.jobs.folder import RunState, RunStatus
 from studio.training.events import AnyEvent, EffectEvent, HeldOutEvent, ProposalEvent, StepEvent
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingView
 from studio.ui.training import view as training_view
@@ -20,7 +21,7 @@ GIB = 2**30
 def history_of(*events: AnyEvent) -> RunHistory:
     history = RunHistory()
     for event in events:
-        history.take_in(event)
+        history.apply_event(event)
     return history
 
 

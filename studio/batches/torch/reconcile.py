@@ -80,19 +80,18 @@ def set_aside(folder: BatchFolder, picture: Path) -> bool:
     return True
 
 
-def forget_rows(stale: Mapping[Path, Sequence[int]], *, mine: Callable[[Path], bool]) -> None:
-    """Take rows back from the ledgers that no other process writes.
+def forget_rows(stale: Mapping[Path, Sequence[int]]) -> None:
+    """Take the rows of these items back from their ledgers, which no other process may write.
 
     Raises:
         OSError, BatchError: where a ledger cannot be written.
     """
     for path, items in stale.items():
-        if mine(path):
-            ledger = Ledger(path)
-            try:
-                ledger.forget(items)
-            finally:
-                ledger.close()
+        ledger = Ledger(path)
+        try:
+            ledger.forget(items)
+        finally:
+            ledger.close()
 
 
 def _digest(path: Path) -> str:

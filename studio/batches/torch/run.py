@@ -1,6 +1,5 @@
 """One batch from its folder: every item that is not made yet, then what comes out. `python -m studio batch` is this."""
 
-import errno
 import sys
 import time
 import traceback
@@ -8,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -22,9 +21,8 @@ from studio.batches.settings import BatchSettings
 from studio.batches.torch.image import PictureMaker, failed_row, remake_copies
 from studio.batches.torch.provenance import provenance_of
 from studio.batches.torch.reconcile import compare_pictures, forget_rows, set_aside
-from studio.batches.torch.reporter import BatchReporter
 from studio.batches.torch.shard import KnownItems, Share
-from studio.core.errors import BatchError, CancelledError, StudioError, error_message, is_out_of_memory
+from studio.core.errors import BatchError, CancelledError, StudioError, error_message, is_disk_full, is_out_of_memory
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
@@ -35,39 +33,17 @@ from studio.engine.memory import MemoryWatch
 from studio.engine.pipeline import PipelineManager
 from studio.engine.progress import RunWatcher
 from studio.jobs.device_lock import device_turn
-from studio.jobs.failure import report_failure
-from studio.jobs.folder import RunRequest, RunState, take_requests
-from studio.jobs.stop_signal import StopSignal
+from studio.jobs.disk_space import retry_until_disk_space
+from studio.jobs.folder import take_requests
+from studio.jobs.reporter import JobReporter, report_failure
+from studio.jobs.stop_requests import StopRequests, StopSignal
 from studio.loras.library import LoraLibrary
 
+T = TypeVar("T")
 BatchEnd = Literal["finished", "stopped", "paused"]
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-LOOK_FOR_ROOM_SECONDS = 2.0
+LOOK_FOR_OTHERS_SECONDS = 2.0
 MAX_ERRORS_IN_A_ROW = 3
 MAX_LOOKS_FOR_DAMAGE = 3
-
-
-@dataclass
-class Wishes:
-    """What this process was asked: by a signal, through the batch's folder, or by another process of the launch."""
-
-    share: Share
-    signal: StopSignal
-    asked: set[RunRequest] = field(default_factory=set)
-
-    def to_end(self) -> bool:
-        """Whether it is to end now."""
-        if self.signal() and "stop" not in self.asked:
-            self.asked.add("stop")
-        if self.share.is_first:
-            self.asked |= take_requests(self.share.folder.job)
-        if self.share.is_halted():
-            self.asked.add("stop")
-        return bool(self.asked & {"stop", "pause"})
-
-    @property
-    def ending(self) -> BatchEnd:
-        return "paused" if "pause" in self.asked and "stop" not in self.asked else "stopped"
 
 
 def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnd:
@@ -91,16 +67,17 @@ def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnd:
         except BaseException as error:
             share.halt(error_message(error))
             if share.is_first:
-                report_failure(folder.job, error, error_message(error))
+                report_failure(folder, error, error_message(error))
             raise
 
 
 def _open(folder: BatchFolder, user_data: UserData, share: Share, stop: StopSignal) -> "BatchRun":
     settings, plan = read_batch_settings(folder), open_plan(folder.plan)
-    reporter = BatchReporter(folder, plan.num_items, share.count) if share.is_first else None
+    reporter = JobReporter(folder, num_steps=plan.num_items, num_processes=share.count, silent=not share.is_first)
     if share.is_first:
-        take_requests(folder.job)  # those of an earlier process were for that one
-    return BatchRun(folder, settings, plan, user_data, share, Wishes(share, stop), reporter)
+        take_requests(folder)  # those of an earlier process were for that one
+    requests = StopRequests(folder, stop, hears_folder=share.is_first, halted=share.is_halted)
+    return BatchRun(folder, settings, plan, user_data, share, requests, reporter)
 
 
 @dataclass
@@ -112,8 +89,8 @@ class BatchRun:
     plan: BatchPlan
     user_data: UserData
     share: Share
-    wishes: Wishes
-    reporter: BatchReporter | None
+    requests: StopRequests
+    reporter: JobReporter
     known: KnownItems = field(init=False)
     _errors_in_a_row: list[Exception] = field(default_factory=list)
 
@@ -126,26 +103,23 @@ class BatchRun:
         if not self.share.holds_device:
             yield
             return
-
-        def waiting(owner: str) -> None:
-            self._state("waiting", f"The device is in use by {owner}. The batch begins when it is free.")
-
-        with device_turn(self.user_data, f"the batch {self.folder.name}", waiting=waiting, given_up=self.wishes.to_end):
+        purpose, waiting = f"the batch {self.folder.name}", self.reporter.waits_for_device
+        with device_turn(self.user_data, purpose, waiting=waiting, given_up=self.requests.should_stop):
             yield
 
     def work(self) -> BatchEnd:
         """Make what is this process's, and where that was the last, what comes out of the batch."""
-        self._state("preparing", "Looking at what is made already.")
+        self.reporter.state("preparing", "Looking at what is made already.")
         ledger = Ledger(self.share.ledger)
         try:
             self._reconcile()
             manager = self._load()
             maker = self._maker(manager, ledger)
-            watch = MemoryWatch(manager.device, self.reporter.report if self.reporter else _say_nothing)
+            watch = MemoryWatch(manager.device, self.reporter.report)
             with watch:
-                self._state("running")
+                self.reporter.state("running", step=self.known.look())
                 for index in self.share.own(self.known.flags):
-                    if self.wishes.to_end():
+                    if self.requests.should_stop():
                         return self.end_early()
                     self._make(maker, ledger, index)
                     if len(self._errors_in_a_row) >= MAX_ERRORS_IN_A_ROW:
@@ -164,16 +138,21 @@ class BatchRun:
         if reason := self.share.halted_because():
             raise BatchError(reason)
         self.share.halt()
-        ending = self.wishes.ending
-        if self.reporter:
-            write_outputs(self.folder, self.settings, self.plan, finished=False)
-            self.reporter.num_known = self.known.look()
-            words = f"{self.reporter.num_known:,} of {self.plan.num_items:,} images are made; resume to go on."
-            self._state(ending, words)
-        return ending
+        outcome = self.requests.outcome
+        if self.share.is_first:
+            try:
+                write_outputs(self.folder, self.settings, self.plan, finished=False)
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+                self.reporter.problem("The disk is full: the dataset's table is still the one from before.")
+            known = self.known.look()
+            message = f"{known:,} of {self.plan.num_items:,} images are made; resume to go on."
+            self.reporter.state(outcome, message, step=known)
+        return outcome
 
     def _load(self) -> PipelineManager:
-        self._state("preparing", f"Loading {self.settings.model}.")
+        self.reporter.state("preparing", f"Loading {self.settings.model}.")
         device = pick_device(cpu_only=self.settings.cpu)
         if device.type == "cuda":
             device = torch.device("cuda", self.share.local_index % torch.cuda.device_count())
@@ -186,26 +165,25 @@ class BatchRun:
         )
         facts = manager.load(
             ModelSettings(model=self.settings.model, precision=self.settings.precision),
-            on_check=lambda part: self._state("preparing", f"Checking the device: {part}."),
+            on_check=lambda part: self.reporter.state("preparing", f"Checking the device: {part}."),
         )
         if self.share.is_first:
-            write_provenance(
-                self.folder.provenance, provenance_of(self.plan, self.folder.name, facts, library, self.settings)
-            )
+            found = provenance_of(self.plan, self.folder.name, facts, library, self.settings)
+            self._save(lambda: write_provenance(self.folder.provenance, found), what="the record of their origin")
         return manager
 
     def _maker(self, manager: PipelineManager, ledger: Ledger) -> PictureMaker:
         nearest = None
         if self.settings.nearest_to:
-            nearest = nearest_index(self.settings.nearest_to, self.user_data, report=self._note)
+            nearest = nearest_index(self.settings.nearest_to, self.user_data, report=self.reporter.note)
 
         def write(path: Path, content: bytes) -> None:
-            self._with_room(lambda: write_atomically(path, content))
+            self._save(lambda: write_atomically(path, content))
 
         def reject(row: RejectionRow) -> None:
-            self._with_room(lambda: ledger.reject(row))
+            self._save(lambda: ledger.reject(row))
 
-        watcher = RunWatcher(cancelled=self.wishes.to_end)
+        watcher = RunWatcher(cancelled=self.requests.should_stop)
         return PictureMaker(manager, self.settings, self.folder, nearest, write, reject, self._item_error, watcher)
 
     def _make(self, maker: PictureMaker, ledger: Ledger, index: int, *, first_attempt: int = 0) -> None:
@@ -221,9 +199,9 @@ class BatchRun:
             self._errors_in_a_row.clear()
         if row.state == "failed" and row.attempts <= self.settings.max_retries:
             release_memory(maker.manager.device)  # what an error left there
-            self._note(f"Item {index:,} failed: {row.reason}")
-        if self.reporter:
-            self.reporter.finished_item(self.known.look(), row.seconds)
+            self.reporter.note(f"Item {index:,} failed: {row.reason}")
+        known, number = self.known.look(), self.plan.num_items
+        self.reporter.stepped(known, row.seconds, lambda mean: f"{known:,} of {number:,} images  {mean:.2f} s each")
 
     def _item_error(self, item: BatchItem, error: Exception) -> None:
         """An error that is no answer to an item's settings may be the device's: several in a row end the batch."""
@@ -234,7 +212,7 @@ class BatchRun:
         self._errors_in_a_row.append(error.with_traceback(None))  # its frames would keep the tensors
 
     def _add(self, ledger: Ledger, row: ItemRow) -> None:
-        self._with_room(lambda: ledger.add(row))
+        self._save(lambda: ledger.add(row))
 
     def _reconcile(self, *, last: bool = False) -> Sequence[int]:
         """See what needs no making; items whose image is gone or is not what was written are taken back.
@@ -243,41 +221,44 @@ class BatchRun:
             last: all processes have made theirs, so that this one may look after the others' items too.
         """
         self.known.look()
-        found = compare_pictures(self.folder, progress=self._compared, cancelled=self.wishes.to_end)
+        found = compare_pictures(self.folder, progress=self._compared, cancelled=self.requests.should_stop)
         own = [item for item in found.lost if last or self.share.is_own(item)]
         aside = sum(set_aside(self.folder, self.folder.picture(i, self.settings.picture_format)) for i in own)
-        forget_rows(found.stale, mine=lambda path: last or self.share.owns_ledger(path))
+        mine = {path: items for path, items in found.stale.items() if last or self.share.owns_ledger(path)}
+        self._save(lambda: forget_rows(mine), what="the record of what is made again")
         self.known.forget(found.lost)
         if found.lost:
             kept = f" Damaged files are kept in {self.folder.rejected.name}, as damaged-…" if aside else ""
-            self._note(f"{counted(len(found.lost), 'image')} missing or damaged on the disk: made again.{kept}")
+            self.reporter.note(f"{counted(len(found.lost), 'image')} missing or damaged on the disk: made again.{kept}")
         return found.lost
 
     def _compared(self, number: int) -> None:
-        if self.reporter:
-            self.reporter.progress(f"Comparing what is made with its record: {number:,} images.")
+        self.reporter.progress(f"Comparing what is made with its record: {number:,} images.")
 
     def _finish(self, maker: PictureMaker, ledger: Ledger) -> BatchEnd:
         """The first process waits until all have made theirs, and writes what comes out."""
         while self.share.is_first and self.known.look() < self.plan.num_items:
-            self._state("running", "The other processes are still at work.")
-            time.sleep(LOOK_FOR_ROOM_SECONDS)
-            if self.wishes.to_end():
+            self.reporter.state("running", "The other processes are still at work.")
+            time.sleep(LOOK_FOR_OTHERS_SECONDS)
+            if self.requests.should_stop():
                 return self.end_early()
         if not self.share.is_first:
             return "finished"
         self._retry(maker, ledger)
-        self._state("preparing", "Looking for copies and for damage, and writing what comes out.")
+        self.reporter.state("preparing", "Looking for copies and for damage, and writing what comes out.")
         self._settle_pictures(maker, ledger)
-        write_outputs(self.folder, self.settings, self.plan, finished=True)
-        self._state("finished", self._words_at_the_end())
+        self._save(
+            lambda: write_outputs(self.folder, self.settings, self.plan, finished=True),
+            what="the dataset's table",
+        )
+        self.reporter.state("finished", self._words_at_the_end(), step=self.known.look())
         return "finished"
 
     def _retry(self, maker: PictureMaker, ledger: Ledger) -> None:
         """Items that an error ended are tried once more in each run, when all others are made: they hold up none."""
         failed = [row for row in read_items(self.folder.ledgers) if self._can_be_tried(row)]
         for row in failed:
-            if self.wishes.to_end():
+            if self.requests.should_stop():
                 raise CancelledError("Stopped while failed items were tried again.")
             self._make(maker, ledger, row.item, first_attempt=row.attempts)
 
@@ -311,38 +292,12 @@ class BatchRun:
         words = f"{made}; {len(failed):,} failed, and the report says why."
         return f"{words} `python -m studio batch {self.folder.name}` tries {again:,} of them again." if again else words
 
-    def _with_room(self, act: Callable[[], None]) -> None:
-        """Do it; where the disk is full, say so, and wait for room."""
-        waiting = False
-        while True:
-            try:
-                act()
-            except OSError as error:
-                if error.errno not in DISK_FULL:
-                    raise
-            else:
-                if waiting:
-                    self._state("running", "There is room again; the batch goes on.")
-                return
-            if not waiting:
-                waiting = True
-                self._state(
-                    "waiting",
-                    "The disk is full: the image in work cannot be saved. Free some space; the batch waits and goes "
-                    "on by itself. Nothing is lost while it waits.",
-                )
-            time.sleep(LOOK_FOR_ROOM_SECONDS)
-            if self.wishes.to_end():
-                raise CancelledError("Stopped while the disk was full.")
-
-    def _state(self, state: RunState, message: str = "") -> None:
-        if self.reporter:
-            self.reporter.state(state, message)
-
-    def _note(self, message: str) -> None:
-        if self.reporter:
-            self.reporter.note(message)
-
-
-def _say_nothing(_: object) -> None:
-    """Only the first process tells."""
+    def _save(self, act: Callable[[], T], *, what: str = "the image in work") -> T:
+        """Do what writes something, waiting for room where the disk is full."""
+        return retry_until_disk_space(
+            act,
+            what=what,
+            reporter=self.reporter,
+            should_stop=self.requests.should_stop,
+            stopped=CancelledError("Stopped while the disk was full."),
+        )

@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from studio.core.files import write_atomically
-from studio.jobs.folder import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.report.curves import curves_section, pictures_section
 from studio.training.report.facts import RunFacts, read_facts
 from studio.training.report.html import to_html

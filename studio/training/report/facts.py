@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from studio.core.errors import DatasetError, RunError
 from studio.datasets.snapshot import Snapshot, read_snapshot
-from studio.jobs.events import MemoryEvent, ResumedEvent, RunEvent, StateEvent
-from studio.jobs.folder import RunFolder, RunState, RunStatus, read_status
+from studio.jobs.events import JobEvent, MemoryEvent, ResumedEvent, StateEvent
+from studio.jobs.folder import RunState, RunStatus, read_status
 from studio.training.events import AnyEvent, CheckpointEvent, HeldOutEvent, StepEvent, read_events
+from studio.training.folder import RunFolder
 from studio.training.plan import TrainingPlan, read_plan
 from studio.training.settings import TrainingSettings
 
@@ -25,7 +26,7 @@ class _AtAStep(Protocol):
     def step(self) -> int: ...
 
 
-EventT = TypeVar("EventT", bound=RunEvent)
+EventT = TypeVar("EventT", bound=JobEvent)
 AtAStepT = TypeVar("AtAStepT", bound=_AtAStep)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from PIL import Image
 
-from studio.jobs.folder import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.report import make_report
 from studio.training.report.facts import read_facts
 from studio.training.report.html import to_html

@@ -9,8 +9,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from studio.engine.memory import MemoryWatch
 from studio.jobs.events import ResumedEvent
-from studio.jobs.folder import RunFolder, pending_requests
+from studio.jobs.folder import pending_requests
 from studio.training.events import AnyEvent, HeldOutEvent, SampleEvent, StepEvent, read_events
+from studio.training.folder import RunFolder
 from studio.training.torch.checkpoints import (
     Checkpoint,
     CheckpointStore,
@@ -24,7 +25,6 @@ from studio.training.torch.finish import file_metadata
 from studio.training.torch.loop import TrainingLoop
 from studio.training.torch.loss import HeldOutLoss
 from studio.training.torch.optimizers import RunningMean, load_optimizer_state, make_optimizer, make_schedule
-from studio.training.torch.patience import Patience
 from studio.training.torch.preparation import Prepared
 from studio.training.torch.processes import Processes
 from studio.training.torch.reporter import Reporter, open_boards
@@ -67,7 +67,6 @@ def make_loop(
     if reporter is not None:
         _begin_reporting(run, prepared, reporter, state, read_events(run.events))
     reported = read_events(run.events)  # without what the resume took back
-    patience = Patience(run, reporter, stop) if reporter is not None else None
     return TrainingLoop(
         run=run,
         settings=settings,
@@ -85,8 +84,9 @@ def make_loop(
         reporter=reporter,
         memory=memory,
         metadata=_metadata_of(prepared, reported),
-        validation=_make_validation(run, prepared, patience, reported) if patience and prepared.generations else None,
-        patience=patience,
+        validation=_make_validation(run, prepared, reporter, stop, reported)
+        if reporter and prepared.generations
+        else None,
         stop_signal=stop,
         measured_steps={event.step for event in reported if isinstance(event, HeldOutEvent)},
         saved_step=state.saved_step,
@@ -154,13 +154,12 @@ def _metadata_of(prepared: Prepared, reported: list[AnyEvent]) -> Callable[[int]
 
 
 def _make_validation(
-    run: RunFolder, prepared: Prepared, patience: Patience, reported: list[AnyEvent]
+    run: RunFolder, prepared: Prepared, reporter: Reporter, stop: Callable[[], bool], reported: list[AnyEvent]
 ) -> ValidationPictures:
     """What makes and scores images, with what was told before a resume."""
-    reporter = patience.reporter
 
     def to_end() -> bool:  # neither a signal nor the page's Stop waits for images
-        return patience.stop_signal() or bool(pending_requests(run) & {"stop", "pause"})
+        return stop() or bool(pending_requests(run) & {"stop", "pause"})
 
     sampler = Sampler(
         manager=prepared.manager,
@@ -178,7 +177,7 @@ def _make_validation(
     for event in reported:
         scores.take_in(event)
     made = {event.step for event in reported if isinstance(event, SampleEvent)}
-    return ValidationPictures(sampler, scores, reporter, patience, made)
+    return ValidationPictures(sampler, scores, reporter, stop, made)
 
 
 def _say_nothing(_: object) -> None:

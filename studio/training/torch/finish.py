@@ -30,9 +30,9 @@ from studio.engine.lora_file import LoraWeights
 from studio.engine.models import Components
 from studio.engine.offload import all_present
 from studio.images.decoding import open_rgb
-from studio.jobs.folder import RunFolder
 from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header
+from studio.training.folder import RunFolder
 from studio.training.plan import TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.data import TrainingSet

@@ -14,18 +14,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from studio.core.errors import TrainingError
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.memory import MemoryWatch
-from studio.jobs.folder import REQUESTS, RunFolder, RunRequest, take_requests
+from studio.jobs.folder import REQUESTS, RunRequest, take_requests
 from studio.loras.keys import Part
 from studio.training.events import CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker, TrainingBatch
 from studio.training.torch.checkpoints import CheckpointStore, Position, pack, random_state
 from studio.training.torch.loss import Denoiser, HeldOutLoss, losses_of
 from studio.training.torch.optimizers import RunningMean, rate_in_use
-from studio.training.torch.patience import Patience
 from studio.training.torch.processes import Processes
-from studio.training.torch.reporter import Reporter
+from studio.training.torch.reporter import Reporter, save_step
 from studio.training.torch.validation import ValidationPictures
 
 ExitOutcome = Literal["finished", "stopped", "paused"]
@@ -39,7 +39,7 @@ class TrainingLoop:
     """All that a step needs, built by `studio.training.torch.run`.
 
     `model` is the denoiser as accelerate wrapped it: in DistributedDataParallel where there are several processes.
-    Only the first process has a teller, validation images and patience, and only it writes.
+    Only the first process has a reporter and validation images, and only it writes.
     """
 
     run: RunFolder
@@ -59,7 +59,6 @@ class TrainingLoop:
     memory: MemoryWatch
     metadata: Callable[[int], Mapping[str, str]]
     validation: ValidationPictures | None
-    patience: Patience | None
     stop_signal: Callable[[], bool]
     measured_steps: set[int] = field(default_factory=set)
     saved_step: int = -1
@@ -255,7 +254,7 @@ class TrainingLoop:
         if self.position.step == self.saved_step:
             return
         states = self.processes.random_states(random_state())
-        if self.reporter is not None and self.patience is not None:
+        if self.reporter is not None:
             started = time.perf_counter()
             files = pack(
                 self.position,
@@ -267,7 +266,12 @@ class TrainingLoop:
                 metadata=self.metadata(self.position.step),
                 scaler=self.processes.scaler_state,
             )
-            folder = self.patience.do(lambda: self.store.save(self.position.step, files), step=self.position.step)
+            folder = save_step(
+                lambda: self.store.save(self.position.step, files),
+                step=self.position.step,
+                reporter=self.reporter,
+                stop_signal=self.stop_signal,
+            )
             self.store.prune(keep_last=self.settings.keep_checkpoints, keep_every=self.settings.keep_every_steps)
             seconds = time.perf_counter() - started
             self.reporter.between_steps.took("checkpoint", seconds)

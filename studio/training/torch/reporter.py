@@ -1,28 +1,28 @@
 """How long the work between steps will still take: images with their scores, held-out losses, checkpoints.
 
 TensorBoard, and Weights & Biases where it is asked for: the events once more, for tools that people know.
-What a run says while it works: events, status, boards and the terminal, from one place.
+What a run reports beside what every job does: numbers and images for the boards.
 """
 
-import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from studio.core.errors import TrainingError
-from studio.core.files import write_atomically
-from studio.core.text import duration
-from studio.jobs.events import EventWriter, MemoryEvent, NoteEvent, ProblemEvent, StateEvent
-from studio.jobs.folder import RunFolder, RunState, RunStatus
-from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
+from studio.jobs.disk_space import retry_until_disk_space
+from studio.jobs.events import JobEvent, first_step_taken_back
+from studio.jobs.folder import pending_requests
+from studio.jobs.reporter import JobReporter
+from studio.training.events import CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 
+T = TypeVar("T")
 Work = Literal["pictures", "held-out losses", "checkpoint"]
 
 
@@ -81,7 +81,9 @@ class TensorBoard:
 
     def __init__(self, folder: Path, *, purge_after: int | None) -> None:
         """`purge_after`: the step from which a run is resumed; what was written of later ones no longer counts."""
-        self._writer = SummaryWriter(str(folder), purge_step=None if purge_after is None else purge_after + 1)
+        self._writer = SummaryWriter(
+            str(folder), purge_step=None if purge_after is None else first_step_taken_back(purge_after)
+        )
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -137,70 +139,27 @@ def open_boards(
     return (*boards, WandbBoard(run, settings)) if settings.wandb else boards
 
 
-STATUS_EVERY_SECONDS = 0.5
-SPEED_STEPS = 20  # the forecast follows the last few steps: a machine that does other things too is slower for a while
+class Reporter(JobReporter):
+    """Reports on one run; numbers and images go to the boards too."""
 
+    def __init__(self, run: RunFolder, between_steps: BetweenSteps) -> None:
+        super().__init__(run, num_steps=between_steps.num_steps, beside_steps=between_steps.seconds_left)
+        self.between_steps = between_steps
+        self.boards: tuple[Board, ...] = ()
 
-@dataclass
-class Reporter:
-    """Tells of one run. Any thread may tell of memory; all else comes from the thread that computes."""
-
-    run: RunFolder
-    between_steps: BetweenSteps
-    pid: int
-    boards: tuple[Board, ...] = ()
-    _events: EventWriter = field(init=False)
-    _state: RunState = "preparing"
-    _step: int = 0
-    _message: str = ""
-    _seconds: list[float] = field(default_factory=list)
-    _written_at: float = -1e9
-    seconds: float = 0.0  # that telling took
-
-    def __post_init__(self) -> None:
-        self._events = EventWriter(self.run.events)
-
-    def state(self, state: RunState, message: str = "", *, step: int | None = None) -> None:
-        """The run's state from now on; on the disk when this returns, where the disk has room."""
-        self._state, self._message = state, message
-        self._step = self._step if step is None else step
-        self.report(StateEvent(state=state, message=message))
-        self._write_status()
-        print(f"{state}: {message}" if message else state, file=sys.stderr, flush=True)
-
-    def report(self, event: AnyEvent) -> None:
+    def report(self, event: JobEvent) -> None:
         """Write an event; numbers go to the boards too."""
-        started = time.perf_counter()
-        self._events.report(event)
+        super().report(event)
+        values = _board_values(event)
+        if values:
+            step = getattr(event, "step", self.current_step)
+            for board in self.boards:
+                self._guarded(partial(board.scalars, step, values))
         if isinstance(event, StepEvent):
-            self._step = event.step
-            self._seconds = [*self._seconds[-SPEED_STEPS + 1 :], event.seconds]
-            if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:
-                self._write_status()
-        self._show(event)
-        if not isinstance(event, MemoryEvent):
-            self.seconds += time.perf_counter() - started
-
-    def problem(self, message: str) -> None:
-        """Something the user should know; the run goes on."""
-        self.report(ProblemEvent(step=self._step, message=message))
-        print(message, file=sys.stderr, flush=True)
-
-    def note(self, message: str) -> None:
-        """Something that was decided or done."""
-        self.report(NoteEvent(message=message))
-        print(message, file=sys.stderr, flush=True)
-
-    def progress(self, message: str) -> None:
-        """How far the preparation is: in the status alone."""
-        self._message = message
-        if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:
-            self._write_status()
-
-    @property
-    def num_steps(self) -> int:
-        """Of the whole run."""
-        return self.between_steps.num_steps
+            label = f"step {event.step:,} of {self.num_steps:,}  loss {event.loss:.4f}  {event.seconds:.2f} s/step"
+            self.stepped(event.step, event.seconds, lambda _mean: label)
+        elif isinstance(event, HeldOutEvent | CheckpointEvent):
+            self.print_line(f"{_label(event)}{' ' * 40}")
 
     def picture(self, step: int, name: str, picture_HWC: np.ndarray) -> None:
         """A validation image, for the boards."""
@@ -212,19 +171,6 @@ class Reporter:
         for board in self.boards:
             self._guarded(board.close)
 
-    def _show(self, event: AnyEvent) -> None:
-        values = _board_values(event)
-        if values:
-            step = getattr(event, "step", self._step)
-            for board in self.boards:
-                self._guarded(partial(board.scalars, step, values))
-        if isinstance(event, StepEvent):
-            words = f"step {event.step:,} of {self.num_steps:,}  loss {event.loss:.4f}  {event.seconds:.2f} s/step"
-            left = self._remaining()
-            print(f"\r{words}  {duration(left)} left   " if left else f"\r{words}   ", end="", file=sys.stderr)
-        elif isinstance(event, HeldOutEvent | CheckpointEvent):
-            print(f"\r{_words(event)}{' ' * 40}", file=sys.stderr, flush=True)
-
     def _guarded(self, act: Callable[[], None]) -> None:
         """A board that fails (a full disk) ends no run: events.jsonl has the same."""
         try:
@@ -233,31 +179,29 @@ class Reporter:
             self.boards = ()
             self.problem(f"TensorBoard's files can no longer be written ({error}). The run goes on without them.")
 
-    def _remaining(self) -> float | None:
-        if not self._seconds:
-            return None
-        steps_left = self.num_steps - self._step
-        mean_seconds = sum(self._seconds) / len(self._seconds)
-        return steps_left * mean_seconds + self.between_steps.seconds_left(self._step)
 
-    def _write_status(self) -> None:
-        self._written_at = time.monotonic()
-        status = RunStatus(
-            state=self._state,
-            step=self._step,
-            num_steps=self.num_steps,
-            seconds_per_step=sum(self._seconds) / len(self._seconds) if self._seconds else None,
-            remaining_seconds=self._remaining(),
-            pid=self.pid if self._state not in ("finished", "failed", "stopped", "paused") else 0,
-            message=self._message,
-        )
-        try:
-            write_atomically(self.run.status, status.model_dump_json().encode() + b"\n")
-        except OSError as error:  # a full disk: what must not be lost is a checkpoint, and that waits for room
-            print(f"\nThe status cannot be written: {error}", file=sys.stderr, flush=True)
+def save_step(act: Callable[[], T], *, step: int, reporter: JobReporter, stop_signal: Callable[[], bool]) -> T:
+    """Do what writes something of `step`, waiting for room where the disk is full.
+
+    A pause is heard when the step is saved: the steps since the last checkpoint would be lost.
+
+    Raises:
+        TrainingError: where a stop is asked for meanwhile.
+        OSError: where it cannot be written for another reason.
+    """
+    return retry_until_disk_space(
+        act,
+        what=f"step {step:,}",
+        reporter=reporter,
+        should_stop=lambda: stop_signal() or "stop" in pending_requests(reporter.folder),
+        stopped=TrainingError(
+            f"Stopped while the disk was full: step {step:,} could not be saved. The last checkpoint is whole; "
+            "free some space and resume."
+        ),
+    )
 
 
-def _board_values(event: AnyEvent) -> dict[str, float]:
+def _board_values(event: JobEvent) -> dict[str, float]:
     """What boards show of an event, by name."""
     if isinstance(event, StepEvent):
         return {"loss": event.loss, "learning rate": event.learning_rate, "gradient norm": event.grad_norm}
@@ -269,7 +213,7 @@ def _board_values(event: AnyEvent) -> dict[str, float]:
     return {}
 
 
-def _words(event: HeldOutEvent | CheckpointEvent) -> str:
+def _label(event: HeldOutEvent | CheckpointEvent) -> str:
     if isinstance(event, CheckpointEvent):
         return f"checkpoint of step {event.step:,} saved ({event.seconds:.2f} s)"
     held_out = "none held out" if event.held_out_loss is None else f"held out {event.held_out_loss:.4f}"

@@ -27,12 +27,13 @@ from studio.engine.device import pick_device
 from studio.engine.memory import MemoryWatch
 from studio.engine.offload import all_present
 from studio.jobs.device_lock import device_turn
-from studio.jobs.failure import report_failure
-from studio.jobs.folder import RunFolder, read_status, take_requests
-from studio.jobs.stop_signal import StopSignal
+from studio.jobs.folder import read_status, take_requests
+from studio.jobs.reporter import report_failure
+from studio.jobs.stop_requests import StopSignal
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.events import FinishedEvent, SampleEvent, read_events
+from studio.training.folder import RunFolder
 from studio.training.plan import read_plan, write_plan
 from studio.training.report import write_report
 from studio.training.settings import MixedPrecisionName, TrainingSettings
@@ -41,7 +42,7 @@ from studio.training.torch.finish import check_picture, finish
 from studio.training.torch.loop import TrainingLoop
 from studio.training.torch.preparation import Prepared, RunData, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
-from studio.training.torch.reporter import BetweenSteps, Reporter
+from studio.training.torch.reporter import BetweenSteps, Reporter, save_step
 
 RunEnd = Literal["finished", "stopped", "paused"]
 NO_MEMORY = "There is not enough memory"
@@ -78,7 +79,7 @@ def _train_to_the_end(
     settings = read_run_settings(run)
     if not is_main:
         return _train(run, settings, user_data, reporter=None, stop=stop, use_snapshot=use_snapshot)
-    reporter = Reporter(run, BetweenSteps.of(settings), os.getpid())
+    reporter = Reporter(run, BetweenSteps.of(settings))
     try:
         with _device(user_data, run, reporter, stop):
             ending = _train(run, settings, user_data, reporter=reporter, stop=stop, use_snapshot=use_snapshot)
@@ -131,7 +132,7 @@ def open_loop(run: RunFolder, user_data: UserData) -> Iterator[TrainingLoop]:
         StudioError: as `train_run`.
     """
     settings = read_run_settings(run)
-    reporter = Reporter(run, BetweenSteps.of(settings), os.getpid())
+    reporter = Reporter(run, BetweenSteps.of(settings))
     _, loop = _open(run, settings, user_data, reporter=reporter, stop=StopSignal(), use_snapshot=False)
     with loop.memory:
         yield loop
@@ -180,14 +181,19 @@ def _finish(
         with all_present(prepared.offloaded):
             return check_picture(prepared, lora=None)
 
-    files = finish(
-        prepared,
-        loop.weights(),
-        run,
-        loop.metadata(loop.position.step),
-        library=library,
-        last_picture=_last_picture(run),
-        in_memory=None if loop.means is not None else in_memory,
+    files = save_step(
+        lambda: finish(
+            prepared,
+            loop.weights(),
+            run,
+            loop.metadata(loop.position.step),
+            library=library,
+            last_picture=_last_picture(run),
+            in_memory=None if loop.means is not None else in_memory,
+        ),
+        step=loop.position.step,
+        reporter=reporter,
+        stop_signal=loop.stop_signal,
     )
     names = tuple(path.relative_to(run.root).as_posix() for path in files.files)
     reporter.report(FinishedEvent(files=names, library_name=files.library_name, problems=files.problems))
@@ -226,13 +232,10 @@ def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
 def _device(user_data: UserData, run: RunFolder, reporter: Reporter, stop: StopSignal) -> Iterator[None]:
     """The device for this process, waiting for whoever has it."""
 
-    def waiting(owner: str) -> None:
-        reporter.state("waiting", f"The device is in use by {owner}. The training begins when it is free.")
-
     def given_up() -> bool:
         return stop() or bool(take_requests(run) & {"stop", "pause"})
 
-    with device_turn(user_data, f"training {run.name}", waiting=waiting, given_up=given_up):
+    with device_turn(user_data, f"training {run.name}", waiting=reporter.waits_for_device, given_up=given_up):
         yield
 
 

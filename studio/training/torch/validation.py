@@ -33,13 +33,12 @@ from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.engine.progress import Watcher
 from studio.images.files import is_whole_png, read_picture_text, save_picture
 from studio.images.prompts import escape_prompt, plain_prompt
-from studio.jobs.folder import RunFolder
 from studio.training.events import ReferenceEvent, SampleEvent, ScoreEvent
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.data import TrainingSet
-from studio.training.torch.patience import Patience
-from studio.training.torch.reporter import Reporter
+from studio.training.torch.reporter import Reporter, save_step
 from studio.training.torch.scores import RunScores
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -232,7 +231,7 @@ class ValidationPictures:
     sampler: Sampler
     scores: RunScores | None
     reporter: Reporter
-    patience: Patience
+    stop_signal: Callable[[], bool]
     made: set[int]
 
     def make_base(self, *, at: int) -> None:
@@ -270,7 +269,7 @@ class ValidationPictures:
     def _make(self, step: int, sample: Callable[[], SampleEvent], words: str, *, at: int) -> None:
         self.reporter.state("sampling", words, step=at)
         try:
-            event = self.patience.do(sample, step=at)
+            event = save_step(sample, step=at, reporter=self.reporter, stop_signal=self.stop_signal)
             self.made.add(step)
             self.reporter.report(event)
             # The LoRA's images will take as long as the base's.

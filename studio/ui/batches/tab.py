@@ -61,7 +61,7 @@ class BatchPage:
         Raises:
             BatchError: where there is none, or it is gone.
         """
-        return self.session.batch_named(read_selection(selection).batch)
+        return self.session.named(read_selection(selection).batch)
 
 
 def build() -> BatchTab:
@@ -99,7 +99,7 @@ def wire(
     def start(selection: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the form's values
         with toasts():
             batch = begin_batch(settings_of(values, page), page.session.user_data)
-            page.session.queue_batch(batch)
+            page.session.enqueue(batch)
         # What is made is looked at now, no longer what would be.
         return [gr.update(open=False), changed(read_selection(selection), batch=batch.name)]
 
@@ -188,7 +188,7 @@ def _wire_batch(
 ) -> None:
     def choose_past(selection: str, event: gr.EventData) -> str:
         with toasts():
-            batch = page.session.batch_named(str(getattr(event, "name", "")))
+            batch = page.session.named(str(getattr(event, "name", "")))
             return changed(read_selection(selection), batch=batch.name)
 
     def asking(request: RunRequest) -> Callable[[str], None]:

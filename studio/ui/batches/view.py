@@ -7,9 +7,9 @@ from studio.batches.folder import BatchFolder
 from studio.batches.follower import MAX_LATEST, BatchProgress
 from studio.batches.session import BatchView, LatestPicture, PastBatch
 from studio.core.text import counted, duration, escape
+from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunStatus
 from studio.jobs.launcher import end_of_log
-from studio.training.follower import RunHistory
 from studio.ui.shell.images import small_picture_url
 from studio.ui.training.view import LOG_LINES, STATE_WORDS, memory_html
 
@@ -130,7 +130,7 @@ def report_markdown(view: BatchView) -> str:
     return below_the_name.strip()
 
 
-def files_html(batch: BatchFolder | None, history: RunHistory | None) -> str:
+def files_html(batch: BatchFolder | None, history: JobHistory | None) -> str:
     """Where everything of a batch lies, and what was said of it besides its state."""
     if batch is None:
         return ""
@@ -144,9 +144,9 @@ def files_html(batch: BatchFolder | None, history: RunHistory | None) -> str:
 
 def log_html(batch: BatchFolder | None) -> str:
     """The end of the batch's log."""
-    if batch is None or not batch.job.log.is_file():
+    if batch is None or not batch.log.is_file():
         return '<p class="quiet">There is no log yet.</p>'
-    return f'<pre class="log" tabindex="0">{escape(end_of_log(batch.job.log, num_lines=LOG_LINES))}</pre>'
+    return f'<pre class="log" tabindex="0">{escape(end_of_log(batch.log, num_lines=LOG_LINES))}</pre>'
 
 
 def past_html(view: BatchView) -> str:

@@ -9,8 +9,8 @@ import gradio as gr
 from studio.core.errors import PictureFileError, RunError
 from studio.core.text import escape
 from studio.images.files import read_picture_text
-from studio.jobs.folder import RunFolder
 from studio.training.events import SampleEvent
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingView
 from studio.ui.shell.parts import QUIET, Update, toasts

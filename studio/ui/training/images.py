@@ -8,8 +8,8 @@ from pathlib import Path
 from studio.core.errors import DatasetError
 from studio.core.text import counted, escape
 from studio.datasets.snapshot import read_snapshot
-from studio.jobs.folder import RunFolder
 from studio.training.events import NearestReported, SampleEvent
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.ui.shell.images import run_thumbnail_url, training_thumbnail_url
 from studio.ui.training.plot import NEAREST, SCORES, ScoreKind, by_step, title_html

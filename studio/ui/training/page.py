@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from studio.datasets.session import DatasetSession
-from studio.jobs.folder import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingSession, TrainingView
 from studio.ui.shell.preflight_runner import PreflightRunner
@@ -47,7 +47,7 @@ class TrainingPage:
         Raises:
             RunError: where there is none, or it is gone.
         """
-        return self.session.run_named(read_selection(selection).run)
+        return self.session.named(read_selection(selection).run)
 
     def compared_runs(self, selection: Selection, view: TrainingView) -> dict[RunFolder, RunHistory]:
         """The runs to be compared with what they told, but those that are gone or the one that is shown itself."""

@@ -9,9 +9,9 @@ import gradio as gr
 
 from studio.core.errors import RunError
 from studio.core.text import escape
-from studio.jobs.folder import RunFolder
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.report import write_report
 from studio.training.report.standalone import standalone_html

@@ -77,7 +77,7 @@ def wire(
     def start(selection: str, **values: Any) -> str:  # noqa: ANN401 - the form's values
         with toasts():
             run = begin_run(settings_of(values, page), page.session.user_data)
-            page.session.queue_run(run)
+            page.session.enqueue(run)
             return changed(read_selection(selection), run=run.name, image=None)
 
     def settings_json(values: dict[str, Any]) -> str:

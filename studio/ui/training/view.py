@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from studio.core.errors import RunError, SettingsError
 from studio.core.text import duration, escape, gigabytes
-from studio.jobs.events import MemoryEvent
-from studio.jobs.folder import BUSY_STATES, RunFolder, RunState, RunStatus
+from studio.jobs.events import JobHistory, MemoryEvent
+from studio.jobs.folder import BUSY_STATES, RunState, RunStatus
 from studio.jobs.launcher import end_of_log
 from studio.training.begin import read_run_settings
+from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
@@ -131,7 +132,7 @@ def _bar(status: RunStatus) -> str:
     )
 
 
-def memory_html(history: RunHistory | None, *, working: bool = True) -> str:
+def memory_html(history: JobHistory | None, *, working: bool = True) -> str:
     """The gauge: what is in use of what there is, in words and colour, and a line of how it was.
 
     Args:
@@ -215,7 +216,7 @@ def effect_html(history: RunHistory | None) -> str:
     )
 
 
-def notes_html(history: RunHistory | None) -> str:
+def notes_html(history: JobHistory | None) -> str:
     """Problems first, then what was decided."""
     if history is None:
         return ""

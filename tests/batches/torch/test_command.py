@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from studio.__main__ import app
 from studio.batches.begin import read_batch_settings
-from studio.batches.folder import BatchFolder, list_batches
+from studio.batches.folder import BatchFolder
 from studio.core.errors import BatchError, SettingsError
 from studio.core.paths import UserData
 from studio.jobs import worker
@@ -33,7 +33,7 @@ def prompts(tmp_path: Path) -> Path:
 
 
 def only(user_data: Path) -> BatchFolder:
-    (folder,) = list_batches(UserData(user_data).batches)
+    (folder,) = BatchFolder.all_in(UserData(user_data).batches)
     return folder
 
 
@@ -126,8 +126,8 @@ def test_a_job_whose_settings_cannot_be_read_ends_with_1_and_its_status_says_why
     folder.settings.write_bytes(b"{")
     result = batch(tmp_path, str(folder.root), "--job")
     assert result.exit_code == 1
-    assert read_status(folder.job).state == "failed"
-    assert read_status(folder.job).message in result.stderr
+    assert read_status(folder).state == "failed"
+    assert read_status(folder).message in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """One item that cannot be made ends no batch; whatever ends a batch is in its status."""
 
+import errno
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.jobs.events import NoteEvent, StateEvent
-from studio.jobs.folder import read_status
+from studio.jobs.folder import RunRequest, ask, read_status
 from studio.training.events import read_events
 from tests.batches.torch.made import begun, lines, rows
 
@@ -67,8 +69,8 @@ def test_an_error_over_an_item_is_that_items_and_the_batch_goes_on(
     assert asked == [7, 8, 9, 10, 11, 12, 9], "tried once more when all others are made"
     assert len(lines(folder)) == 5
     assert words in folder.report.read_text(encoding="utf-8").replace("\\", "")
-    assert any(words in event.message for event in read_events(folder.job.events) if isinstance(event, NoteEvent))
-    status = read_status(folder.job)
+    assert any(words in event.message for event in read_events(folder.events) if isinstance(event, NoteEvent))
+    status = read_status(folder)
     assert status.message == (
         "5 images are made; 1 failed, and the report says why. "
         f"`python -m studio batch {folder.name}` tries 1 of them again."
@@ -87,7 +89,7 @@ def test_a_failed_item_is_made_by_a_resume_and_by_the_end_of_the_same_run(
         assert run(folder, tmp_path) == "finished"
         assert asked == [9]
     assert states(folder) == ["done"] * 6
-    assert read_status(folder.job).message == "6 images are made."
+    assert read_status(folder).message == "6 images are made."
 
 
 def test_an_item_that_was_rejected_until_no_try_was_left_is_not_tried_again(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_an_item_that_was_rejected_until_no_try_was_left_is_not_tried_again(tmp_
     before = rows(folder)
     run(folder, tmp_path)
     assert rows(folder) == before
-    assert "tries" not in read_status(folder.job).message
+    assert "tries" not in read_status(folder).message
 
 
 def test_errors_in_a_row_that_no_settings_explain_end_the_batch_and_a_resume_goes_on_behind_them(
@@ -108,7 +110,7 @@ def test_errors_in_a_row_that_no_settings_explain_end_the_batch_and_a_resume_goe
         with pytest.raises(RuntimeError, match="the device is lost"):
             run(folder, tmp_path)
         assert asked == [first, first + 1, first + 2]
-        status = read_status(folder.job)
+        status = read_status(folder)
         assert (status.state, status.pid) == ("failed", 0)
         assert "the device is lost" in status.message
         asked.clear()
@@ -161,10 +163,10 @@ def test_whatever_ends_a_batch_is_in_its_status_and_goes_on_up(
     monkeypatch.setattr("studio.batches.torch.run.write_outputs", fail)
     with pytest.raises(type(error)):
         run(folder, tmp_path)
-    status = read_status(folder.job)
+    status = read_status(folder)
     assert (status.state, status.pid, status.remaining_seconds) == (state, 0, None)
     assert words in status.message
-    last = [event for event in read_events(folder.job.events) if isinstance(event, StateEvent)][-1]
+    last = [event for event in read_events(folder.events) if isinstance(event, StateEvent)][-1]
     assert (last.state, last.message) == (state, status.message)
 
 
@@ -175,6 +177,59 @@ def test_a_batch_that_cannot_even_be_read_says_so(broken: str, tmp_path: Path) -
     file.write_bytes(b"{")
     with pytest.raises(BatchError):
         run(folder, tmp_path)
-    status = read_status(folder.job)
+    status = read_status(folder)
     assert status.state == "failed"
     assert status.message
+
+
+@pytest.mark.parametrize(
+    "write", ["write_provenance", "write_atomically", "write_outputs", "Ledger.add", "forget_rows"]
+)
+def test_a_full_disk_at_any_write_is_waited_for_and_nothing_is_lost(
+    write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(tmp_path, total=2)
+    if write == "forget_rows":
+        run(folder, tmp_path)
+        folder.picture(1, "png").unlink()
+    monkeypatch.setattr("studio.jobs.disk_space.LOOK_FOR_ROOM_SECONDS", 0.01)
+    target = f"studio.batches.torch.run.{write}"
+    real, tries = pkgutil.resolve_name(target.replace(".run.", ".run:")), []
+
+    def full_twice(*arguments: object, **options: object) -> object:
+        tries.append(write)
+        if len(tries) <= 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(target, full_twice)
+    assert run(folder, tmp_path) == "finished"
+    assert len(tries) >= 3
+    assert states(folder) == ["done", "done"]
+    assert len(lines(folder)) == 2
+    reported = [e.message for e in read_events(folder.events) if isinstance(e, StateEvent)]
+    assert sum(message.startswith("The disk is full: ") for message in reported) == 1
+    assert sum(message == "There is room again; the batch goes on." for message in reported) == 1
+    assert read_status(folder).state == "finished"
+
+
+@pytest.mark.parametrize(("request_", "state"), [("stop", "stopped"), ("pause", "paused")])
+def test_a_stop_on_a_full_disk_is_a_stop(
+    request_: RunRequest, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(tmp_path, total=2)
+    monkeypatch.setattr("studio.jobs.disk_space.LOOK_FOR_ROOM_SECONDS", 0.01)
+
+    def full(*_arguments: object, **_options: object) -> None:
+        ask(folder, request_)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("studio.batches.torch.run.write_atomically", full)
+        patch.setattr("studio.batches.torch.run.write_outputs", full)
+        assert run(folder, tmp_path) == state
+    assert (read_status(folder).state, read_status(folder).message) == (
+        state,
+        "0 of 2 images are made; resume to go on.",
+    )
+    assert run(folder, tmp_path) == "finished"

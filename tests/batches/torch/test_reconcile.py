@@ -50,7 +50,7 @@ def test_a_damaged_picture_is_set_aside_and_made_again_to_the_byte(
     assert contents(folder) == before == [line["sha256"] for line in lines(folder)]
     kept = list(folder.rejected.glob("damaged-*"))
     assert [path.read_bytes() for path in kept] == ([] if damaged is None else [damaged])
-    notes = [event.message for event in read_events(folder.job.events) if isinstance(event, NoteEvent)]
+    notes = [event.message for event in read_events(folder.events) if isinstance(event, NoteEvent)]
     assert any("1 image missing or damaged on the disk: made again." in note for note in notes)
 
 
@@ -87,7 +87,7 @@ def test_a_disk_that_keeps_nothing_ends_the_batch_with_a_sentence(
     monkeypatch.setattr(run_module, "remake_copies", lambda *_: zero(folder.picture(0, "png")))
     with pytest.raises(BatchError, match="do not stay as they are written"):
         run_batch(folder, UserData(tmp_path))
-    assert read_status(folder.job).state == "failed"
+    assert read_status(folder).state == "failed"
 
 
 def test_comparing_tells_how_far_it_is_and_can_be_stopped(whole: BatchFolder) -> None:
@@ -103,12 +103,12 @@ def test_a_stop_while_pictures_are_compared_is_a_stop(tmp_path: Path, monkeypatc
     compare = run_module.compare_pictures
 
     def asked_meanwhile(*arguments: object, **options: object) -> object:
-        ask(folder.job, "stop")
+        ask(folder, "stop")
         return compare(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(run_module, "compare_pictures", asked_meanwhile)
     assert run_batch(folder, UserData(tmp_path)) == "stopped"
-    assert read_status(folder.job).state == "stopped"
+    assert read_status(folder).state == "stopped"
 
 
 def test_a_row_in_another_ledger_that_tells_of_another_file_does_not_cost_the_good_one(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_an_item_whose_tries_are_used_up_is_failed_and_the_run_goes_on(
     assert [row.state for row in rows(folder)] == ["done", "failed", "done", "done", "done", "done"]
     assert len(lines(folder)) == 5
     assert not folder.picture(1, "png").exists()
-    assert "5 images are made; 1 failed" in read_status(folder.job).message
+    assert "5 images are made; 1 failed" in read_status(folder).message
     assert "| 1 | 3 | The decoded check failed" in folder.report.read_text(encoding="utf-8")
 
 
@@ -124,7 +124,7 @@ def test_what_no_picture_can_be_made_with_ends_the_batch_with_its_reason(
     folder = begun(tmp_path, **changes)
     with pytest.raises(error, match=words):
         run_batch(folder, UserData(tmp_path))
-    status = read_status(folder.job)
+    status = read_status(folder)
     assert status.state == "failed"
     assert words in status.message
 

@@ -59,4 +59,4 @@ def test_the_first_process_fails_with_the_error_of_another(tmp_path: Path, monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BatchError, match="The device is lost"):
         run_batch(folder, UserData(tmp_path))
-    assert (read_status(folder.job).state, read_status(folder.job).message) == ("failed", "The device is lost.")
+    assert (read_status(folder).state, read_status(folder).message) == ("failed", "The device is lost.")

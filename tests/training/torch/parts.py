@@ -14,7 +14,7 @@ from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.snapshot import Snapshot, make_snapshot, sha256_of
 from studio.engine.memory import MemoryWatch
 from studio.engine.models import Components
-from studio.jobs.folder import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
@@ -184,7 +184,7 @@ def give_effect(adapters: Adapters, *, strength: float = 0.05, seed: int = 9) ->
 
 
 def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Path) -> TrainingLoop:
-    """A loop that trains and writes nothing: it has no teller."""
+    """A loop that trains and writes nothing: it has no reporter."""
     settings = bench.settings
     means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
     optimizer = make_optimizer(adapters, settings)
@@ -209,7 +209,6 @@ def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Pa
         memory=MemoryWatch(CPU, lambda event: None),
         metadata=lambda step: {},
         validation=None,
-        patience=None,
         stop_signal=lambda: False,
     )
 

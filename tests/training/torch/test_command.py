@@ -11,9 +11,10 @@ from typer.testing import CliRunner, Result
 from studio.__main__ import app
 from studio.core.errors import DatasetError, RunError, SettingsError
 from studio.jobs import worker
-from studio.jobs.folder import RunFolder, find_run, list_runs, read_status, write_status
+from studio.jobs.folder import read_status, write_status
 from studio.jobs.queue import JobQueue
 from studio.training.begin import duplicate_run, parse_assignments, read_run_settings, settings_from
+from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
@@ -35,7 +36,7 @@ def begin(place: Place, *words: str) -> tuple[Result, RunFolder]:
     small = {**faults.SETTINGS, "max_train_steps": 2, "held_out_steps": 2}
     sets = [word for name, value in small.items() for word in ("--set", f"{name}={value}")]
     result = train(place, "--dataset", str(place.dataset), "--model", str(place.model), *sets, *words)
-    return result, list_runs(place.user_data.runs)[0]
+    return result, RunFolder.all_in(place.user_data.runs)[0]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_a_run_is_resumed_by_the_end_of_its_name(place: Place) -> None:
     run = place.begin(name="red boots", max_train_steps=1)
     assert train(place, "red boots").exit_code == 0
     assert read_status(run).state == "finished"
-    assert list_runs(place.user_data.runs) == (run,)
+    assert RunFolder.all_in(place.user_data.runs) == (run,)
 
 
 def test_a_broken_picture_is_told_by_name_and_the_rest_is_trained_on(place: Place) -> None:
@@ -255,7 +256,7 @@ def test_a_duplicate_has_the_settings_but_for_what_is_changed(place: Place) -> N
     assert read_status(other).state == "new"
     with pytest.raises(SettingsError, match="rank must be between"):
         duplicate_run(run, place.user_data, ["rank=0"])
-    assert len(list_runs(place.user_data.runs)) == 2
+    assert len(RunFolder.all_in(place.user_data.runs)) == 2
 
 
 def test_a_duplicate_of_a_finished_run_is_trained_on_the_pictures_of_now(place: Place) -> None:
@@ -273,7 +274,7 @@ def test_the_command_queues_the_duplicate(place: Place, monkeypatch: pytest.Monk
     run = place.begin(name="first")
     words = ("jobs", "duplicate", "first", "--set", "name=second", "--user-data", str(place.user_data.root))
     result = studio(*words)
-    other = find_run("second", place.user_data.runs)
+    other = RunFolder.find("second", place.user_data.runs)
     assert f"Queued as job 1: {other.root}." in result.stdout
     assert [job.run.root for job in JobQueue(place.user_data).jobs()] == [other.root]
     assert read_run_settings(other).rank == read_run_settings(run).rank

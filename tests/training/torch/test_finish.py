@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from studio.core.errors import InvalidImageError
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.jobs.events import NoteEvent, ProblemEvent
-from studio.jobs.folder import RunFolder, read_status
+from studio.jobs.folder import read_status
 from studio.training.events import FinishedEvent, read_events
+from studio.training.folder import RunFolder
 from studio.training.torch import finish as finish_module
 from studio.training.torch.loop import TrainingLoop
 from studio.training.torch.run import train_run

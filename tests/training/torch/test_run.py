@@ -22,7 +22,7 @@ from studio.core.settings import GenerationSettings, LoraChoice, ModelSettings
 from studio.engine.pipeline import PipelineManager
 from studio.images.files import read_picture_text
 from studio.jobs.events import NoteEvent, ProblemEvent, ResumedEvent, StateEvent
-from studio.jobs.folder import RunFolder, ask, read_status
+from studio.jobs.folder import ask, read_status
 from studio.loras.library import LoraLibrary
 from studio.training.events import (
     EffectEvent,
@@ -33,7 +33,9 @@ from studio.training.events import (
     StepEvent,
     read_events,
 )
+from studio.training.folder import RunFolder
 from studio.training.torch import loop as loop_module
+from studio.training.torch import run as run_module
 from studio.training.torch.checkpoints import CheckpointStore
 from studio.training.torch.run import train_run
 from studio.training.torch.scores import RunScores
@@ -376,6 +378,28 @@ def test_a_run_that_finished_has_finished_though_its_report_cannot_be_written(
     assert train_run(run, place.user_data) == "finished"
     assert read_status(run).state == "finished"
     assert "The report cannot be written: The disk is full" in capsys.readouterr().err
+
+
+def test_a_full_disk_at_the_end_is_waited_for_and_the_files_are_written_then(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+    write: Callable[..., object] = run_module.finish
+
+    def full_twice(*arguments: object, **options: object) -> object:
+        tries.append("finish")
+        if len(tries) <= 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*arguments, **options)
+
+    monkeypatch.setattr("studio.jobs.disk_space.LOOK_FOR_ROOM_SECONDS", 0.01)
+    monkeypatch.setattr("studio.training.torch.run.finish", full_twice)
+    run = place.begin(max_train_steps=1)
+    assert train_run(run, place.user_data) == "finished"
+    assert read_status(run).state == "finished"
+    reported = [event.message for event in read_events(run.events) if isinstance(event, StateEvent)]
+    assert sum(message.startswith("The disk is full: step 1 cannot be saved.") for message in reported) == 1
+    assert (run.root / "lora.safetensors").is_file()
 
 
 def test_a_run_whose_settings_cannot_be_read_says_so(place: Place) -> None:

@@ -22,7 +22,7 @@ from studio.jobs.queue import JobQueue
 def make_batch(session: BatchSession, name: str, state: RunState = "new") -> BatchFolder:
     settings = BatchSettings(name=name, prompts="{colour} boots", attributes="colour: black, red", images_per_prompt=2)
     batch = begin_batch(settings, session.user_data)
-    write_status(batch.job, RunStatus(state=state, num_steps=4, remaining_seconds=60))
+    write_status(batch, RunStatus(state=state, num_steps=4, remaining_seconds=60))
     return batch
 
 
@@ -45,14 +45,14 @@ def test_without_batches_there_is_nothing_and_nothing_to_follow(session: BatchSe
     view = session.view()
     assert (view.names, view.batch, view.active, view.problem) == ((), None, False, "")
     with pytest.raises(BatchError, match="No batch is chosen"):
-        session.batch_named("")
+        session.named("")
 
 
 def test_it_shows_the_named_batch_else_the_one_that_runs_else_the_newest(session: BatchSession) -> None:
     first, second = make_batch(session, "a", "finished"), make_batch(session, "b", "stopped")
     newest, other = sorted((first, second), key=lambda batch: batch.name, reverse=True)
     assert session.view().batch == newest
-    write_status(other.job, RunStatus(state="running", step=1, num_steps=4))
+    write_status(other, RunStatus(state="running", step=1, num_steps=4))
     assert session.view().batch == other
     assert session.view().active
     assert session.view(newest.name).batch == newest
@@ -92,7 +92,7 @@ def test_a_name_that_a_page_sends_is_never_a_path(session: BatchSession, name: s
     batch = make_batch(session, "a")
     for sent in (name, str(batch.root)):
         with pytest.raises(BatchError, match="There is no batch"):
-            session.batch_named(sent)
+            session.named(sent)
         assert session.view(sent).batch is None
 
 
@@ -101,7 +101,7 @@ def test_what_is_made_is_shown_with_captions_by_every_desk(session: BatchSession
     note(batch, 0)
     note(batch, 2)
     memory = MemoryEvent(process_bytes=1, peak_process_bytes=1, system_available_bytes=1, system_total_bytes=2)
-    EventWriter(batch.job.events).report(memory)
+    EventWriter(batch.events).report(memory)
     for one in (session, BatchSession(session.user_data)):  # the second is that of a page that was started again
         view = one.view()
         assert view.progress.num_done == 2
@@ -114,7 +114,7 @@ def test_what_is_made_is_shown_with_captions_by_every_desk(session: BatchSession
 def test_a_batch_that_is_no_job_is_asked_through_its_folder(session: BatchSession) -> None:
     batch = make_batch(session, "a", "running")
     session.ask(batch, "pause")
-    assert take_requests(batch.job) == {"pause"}
+    assert take_requests(batch) == {"pause"}
 
 
 def test_a_batch_in_the_queue_is_stopped_through_its_job(session: BatchSession) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_status_or_ledger_is_said_and_not_raised(session: BatchSession
     batch.ledgers.mkdir()
     (batch.ledgers / "process-000.db").write_bytes(b"no ledger" * 1000)
     assert "cannot be read" in session.view().problem
-    batch.job.status.write_text("{", encoding="utf-8")
+    batch.status.write_text("{", encoding="utf-8")
     assert "cannot be read" in session.view().problem
 
 

@@ -9,13 +9,14 @@ import pytest
 from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs.events import EventWriter
-from studio.jobs.folder import RunFolder, RunStatus, new_run_folder, take_requests, write_status
+from studio.jobs.folder import RunStatus, take_requests, write_status
 from studio.training.events import StepEvent
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 
 
 def make_run(session: TrainingSession, name: str, status: RunStatus) -> RunFolder:
-    run = new_run_folder(session.user_data.runs, name, now=datetime(2026, 11, 25, 12, 0, len(name)))
+    run = RunFolder.new(session.user_data.runs, name, now=datetime(2026, 11, 25, 12, 0, len(name)))
     run.settings.write_text("{}", encoding="utf-8")
     write_status(run, status)
     return run
@@ -51,7 +52,7 @@ def test_a_run_that_is_gone_is_said_and_no_other_takes_its_place(session: Traini
     assert f"There is no run {gone.name} any more" in view.problem
     assert not view.active, "nothing is in the queue"
     with pytest.raises(RunError, match="it was deleted or renamed"):
-        session.run_named(gone.name)
+        session.named(gone.name)
     shutil.rmtree(other.root)
     assert session.view(gone.name).problem == "", "where there are none at all, that is what is said"
 
@@ -63,11 +64,11 @@ def test_a_runs_name_from_a_page_is_never_a_path(session: TrainingSession, tmp_p
     (elsewhere / "settings.json").write_text("{}", encoding="utf-8")
     for name in (str(elsewhere), str(run.root), f"../runs/{run.name}", "a"):
         with pytest.raises(RunError, match="There is no run"):
-            session.run_named(name)
+            session.named(name)
         assert session.view(name).run is None
     with pytest.raises(RunError, match="No run is chosen"):
-        session.run_named("")
-    assert session.run_named(run.name) == run
+        session.named("")
+    assert session.named(run.name) == run
 
 
 def test_what_a_run_tells_is_followed_by_every_desk(session: TrainingSession) -> None:

@@ -1,17 +1,18 @@
 """What a run says while it works: its status is cheap and true, its last word is always written."""
 
 import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from studio.core.files import write_atomically
+from studio.jobs import reporter as jobs_reporter
 from studio.jobs.events import ProblemEvent, StateEvent
-from studio.jobs.folder import RunFolder, RunState, read_status
+from studio.jobs.folder import JobFolder, RunFolder, RunState, RunStatus, read_status, write_status
+from studio.jobs.reporter import SPEED_STEPS
 from studio.training.events import HeldOutEvent, StepEvent, read_events
-from studio.training.torch import reporter as telling
-from studio.training.torch.reporter import SPEED_STEPS, BetweenSteps, Reporter
+from studio.training.torch.reporter import BetweenSteps, Reporter
 
 
 class Board:
@@ -48,7 +49,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(telling, "time", clock)
+    monkeypatch.setattr(jobs_reporter, "time", clock)
     return clock
 
 
@@ -57,17 +58,17 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every time that the status is written."""
     written: list[Path] = []
 
-    def write(path: Path, content: bytes) -> None:
-        written.append(path)
-        write_atomically(path, content)
+    def write(folder: JobFolder, status: RunStatus) -> None:
+        written.append(folder.status)
+        write_status(folder, status)
 
-    monkeypatch.setattr(telling, "write_atomically", write)
+    monkeypatch.setattr(jobs_reporter, "write_status", write)
     return written
 
 
 @pytest.fixture
 def reporter(tmp_path: Path) -> Reporter:
-    return Reporter(RunFolder(tmp_path), BetweenSteps(100, {"pictures": 40, "held-out losses": 50}), 4711)
+    return Reporter(RunFolder(tmp_path), BetweenSteps(100, {"pictures": 40, "held-out losses": 50}))
 
 
 def step(number: int, *, seconds: float = 2.0) -> StepEvent:
@@ -81,7 +82,7 @@ def test_the_status_is_written_twice_a_second_at_most_whatever_the_number_of_ste
         clock.now += 0.125
         reporter.report(step(number))
     assert len(writes) == 25
-    assert read_status(reporter.run).step >= 95
+    assert read_status(reporter.folder).step >= 95
 
 
 @pytest.mark.parametrize("state", ["finished", "failed", "stopped", "paused"])
@@ -91,24 +92,24 @@ def test_the_last_word_is_always_written_and_no_process_works_then(
     reporter.state("running", step=6)
     reporter.report(step(7))
     reporter.state(state, "That is all.")
-    status = read_status(reporter.run)
+    status = read_status(reporter.folder)
     assert (status.state, status.step, status.message, status.pid) == (state, 7, "That is all.", 0)
-    assert [e.state for e in read_events(reporter.run.events) if isinstance(e, StateEvent)] == ["running", state]
+    assert [e.state for e in read_events(reporter.folder.events) if isinstance(e, StateEvent)] == ["running", state]
 
 
 @pytest.mark.parametrize("state", ["waiting", "preparing", "running", "sampling"])
 def test_while_it_works_the_status_names_the_process(state: RunState, reporter: Reporter) -> None:
     reporter.state(state)
-    assert read_status(reporter.run).pid == 4711
+    assert read_status(reporter.folder).pid == os.getpid()
 
 
 def test_what_is_left_follows_the_last_steps_and_what_comes_between(reporter: Reporter, clock: Clock) -> None:
-    assert read_status(reporter.run).remaining_seconds is None
+    assert read_status(reporter.folder).remaining_seconds is None
     for number in range(1, 31):
         reporter.report(step(number, seconds=50.0 if number <= 30 - SPEED_STEPS else 2.0))
     reporter.between_steps.took("pictures", 30.0)  # due at 40, 80 and 100
     reporter.state("running")
-    status = read_status(reporter.run)
+    status = read_status(reporter.folder)
     assert status.seconds_per_step == pytest.approx(2.0)
     assert status.remaining_seconds == pytest.approx(70 * 2.0 + 3 * 30.0)
 
@@ -135,14 +136,14 @@ def test_progress_of_the_preparation_is_in_the_status_alone(
         clock.now += 0.01
         reporter.progress(f"Encoding images: {number} of 200.")
     assert len(writes) <= 6
-    assert "Encoding images" in read_status(reporter.run).message
-    assert read_events(reporter.run.events) == []
+    assert "Encoding images" in read_status(reporter.folder).message
+    assert read_events(reporter.folder.events) == []
 
 
 def test_a_problem_has_the_step_at_which_it_was_seen(reporter: Reporter, capsys: pytest.CaptureFixture[str]) -> None:
     reporter.report(step(12))
     reporter.problem("The image is not valid.")
-    problem = read_events(reporter.run.events)[-1]
+    problem = read_events(reporter.folder.events)[-1]
     assert isinstance(problem, ProblemEvent)
     assert (problem.step, problem.message) == (12, "The image is not valid.")
     assert "The image is not valid." in capsys.readouterr().err
@@ -162,10 +163,10 @@ def test_boards_are_told_the_numbers_and_a_board_that_fails_ends_nothing(reporte
     board.full = True
     reporter.report(step(2))
     reporter.report(step(3))
-    problems = [event.message for event in read_events(reporter.run.events) if isinstance(event, ProblemEvent)]
+    problems = [event.message for event in read_events(reporter.folder.events) if isinstance(event, ProblemEvent)]
     assert len(problems) == 1
     assert "TensorBoard's files can no longer be written" in problems[0]
-    assert [e.step for e in read_events(reporter.run.events) if isinstance(e, StepEvent)] == [1, 2, 3]
+    assert [e.step for e in read_events(reporter.folder.events) if isinstance(e, StepEvent)] == [1, 2, 3]
 
 
 def test_boards_are_closed_at_the_end(reporter: Reporter) -> None:
@@ -178,13 +179,13 @@ def test_boards_are_closed_at_the_end(reporter: Reporter) -> None:
 def test_a_status_that_cannot_be_written_is_said_and_ends_nothing(
     reporter: Reporter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(folder: JobFolder, status: RunStatus) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(telling, "write_atomically", full)
+    monkeypatch.setattr(jobs_reporter, "write_status", full)
     reporter.state("running")
     assert "The status cannot be written" in capsys.readouterr().err
-    assert [e.state for e in read_events(reporter.run.events) if isinstance(e, StateEvent)] == ["running"]
+    assert [e.state for e in read_events(reporter.folder.events) if isinstance(e, StateEvent)] == ["running"]
 
 
 def test_the_terminal_tells_step_loss_speed_and_what_is_left(

@@ -1,4 +1,4 @@
-"""A run's folder is its own, is found by its name, and what it is asked it hears once."""
+"""A job's folder is its own, is found by its name, and what it is asked it hears once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -6,78 +6,83 @@ from pathlib import Path
 
 import pytest
 
-from studio.core.errors import RunError
-from studio.jobs.folder import (
-    REQUESTS,
-    RunFolder,
-    RunStatus,
-    ask,
-    find_run,
-    list_runs,
-    new_run_folder,
-    read_status,
-    take_requests,
-    write_status,
-)
+from studio.batches.folder import BatchFolder
+from studio.core.errors import BatchError, RunError, StudioError
+from studio.jobs.folder import REQUESTS, JobFolder, RunStatus, ask, read_status, take_requests, write_status
+from studio.training.folder import RunFolder
 
 NOW = datetime(2026, 3, 1, 22, 15, 30)
+KINDS = pytest.mark.parametrize(("kind", "error"), [(RunFolder, RunError), (BatchFolder, BatchError)])
 
 
-def make_run(runs: Path, name: str) -> RunFolder:
+def make_run(runs: Path, name: str, kind: type[JobFolder] = RunFolder) -> JobFolder:
     folder = runs / name
     folder.mkdir(parents=True)
     (folder / "settings.json").write_text("{}", encoding="utf-8")
-    return RunFolder(folder)
+    return kind(folder)
 
 
 def test_a_new_folder_is_named_by_its_second_and_name(tmp_path: Path) -> None:
-    run = new_run_folder(tmp_path / "runs", "white shoes", now=NOW)
+    run = RunFolder.new(tmp_path / "runs", "white shoes", now=NOW)
     assert run.name == "20260301-221530-white shoes"
     assert list(run.root.iterdir()) == []
 
 
 def test_a_folder_is_never_used_again(tmp_path: Path) -> None:
-    first = new_run_folder(tmp_path, "shoes", now=NOW)
+    first = RunFolder.new(tmp_path, "shoes", now=NOW)
     (first.root / "settings.json").write_text("mine", encoding="utf-8")
-    names = [new_run_folder(tmp_path, "shoes", now=NOW).name for _ in range(3)]
+    names = [RunFolder.new(tmp_path, "shoes", now=NOW).name for _ in range(3)]
     assert names == [f"20260301-221530-shoes-{number}" for number in (2, 3, 4)]
     assert (first.root / "settings.json").read_text(encoding="utf-8") == "mine"
     (tmp_path / "20260301-221530-bag").write_text("a file of this name", encoding="utf-8")
-    assert new_run_folder(tmp_path, "bag", now=NOW).name == "20260301-221530-bag-2"
+    assert RunFolder.new(tmp_path, "bag", now=NOW).name == "20260301-221530-bag-2"
 
 
 def test_many_who_begin_in_one_second_get_a_folder_each(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
-        runs = [*threads.map(lambda _: new_run_folder(tmp_path, "shoes", now=NOW).root, range(24))]
+        runs = [*threads.map(lambda _: RunFolder.new(tmp_path, "shoes", now=NOW).root, range(24))]
     assert len(set(runs)) == 24
 
 
-def test_a_run_is_found_by_path_by_name_and_by_the_end_of_its_name(tmp_path: Path) -> None:
+@KINDS
+def test_one_is_found_by_path_by_name_and_by_the_end_of_its_name(
+    kind: type[JobFolder], error: type[StudioError], tmp_path: Path
+) -> None:
     run = make_run(tmp_path, "20260301-221530-white shoes")
     make_run(tmp_path, "20260301-221531-bags")
     for name in (str(run.root), run.name, "white shoes"):
-        assert find_run(name, tmp_path).root == run.root.resolve()
+        found = kind.find(name, tmp_path)
+        assert (type(found), found.root) == (kind, run.root.resolve())
 
 
-def test_a_name_of_two_runs_is_refused_with_both(tmp_path: Path) -> None:
+@KINDS
+def test_a_name_of_two_is_refused_with_both(kind: type[JobFolder], error: type[StudioError], tmp_path: Path) -> None:
     for second in (30, 31):
         make_run(tmp_path, f"20260301-2215{second}-shoes")
-    with pytest.raises(RunError, match="not one run but 2: 20260301-221531-shoes, 20260301-221530-shoes"):
-        find_run("shoes", tmp_path)
+    with pytest.raises(error, match=rf"not one {kind.noun} but 2: 20260301-221531-shoes, 20260301-221530-shoes"):
+        kind.find("shoes", tmp_path)
 
 
-def test_a_run_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"There is no run shoes\. There are: none\."):
-        find_run("shoes", tmp_path / "nowhere")
+@KINDS
+def test_one_that_is_not_there_is_said_with_those_that_are(
+    kind: type[JobFolder], error: type[StudioError], tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=rf"There is no {kind.noun} shoes\. There are: none\."):
+        kind.find("shoes", tmp_path / "nowhere")
     make_run(tmp_path, "20260301-221530-bags")
-    with pytest.raises(RunError, match=r"There are: 20260301-221530-bags\..*begins one"):
-        find_run("shoes", tmp_path)
+    with pytest.raises(error, match=r"There are: 20260301-221530-bags\..*begins one"):
+        kind.find("shoes", tmp_path)
+
+
+def test_folders_of_one_path_are_the_same_whatever_names_them(tmp_path: Path) -> None:
+    assert len({JobFolder(tmp_path), RunFolder(tmp_path), BatchFolder(tmp_path)}) == 1
+    assert RunFolder(tmp_path) != RunFolder(tmp_path / "other")
 
 
 def test_a_folder_without_settings_is_no_run_and_the_newest_come_first(tmp_path: Path) -> None:
     old, new = make_run(tmp_path, "20260301-221530-a"), make_run(tmp_path, "20260302-101010-b")
     (tmp_path / "20260303-000000-begun-and-killed").mkdir()
-    assert list_runs(tmp_path) == (new, old)
+    assert RunFolder.all_in(tmp_path) == (new, old)
 
 
 def test_what_is_asked_is_told_once_and_asked_twice_is_asked_once(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""The jobs of one kind as a page sees them: their folders by name, and steering them. No torch.
+
+It keeps no state of a job: all is read from folders and the queue, so a page that was killed finds it again. Nor does
+it keep which one is shown: every page names its own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from studio.core.paths import UserData
+from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, ask, status_or
+from studio.jobs.listing import JobLine, job_lines
+from studio.jobs.queue import Job, JobKind, JobQueue
+from studio.jobs.worker import ensure_worker
+
+JOB_REQUESTS: tuple[RunRequest, ...] = ("pause", "stop")
+MAX_LOOKED_AT = 20  # of the newest, for one that is being worked on
+FolderT = TypeVar("FolderT", bound=JobFolder)
+
+
+class JobSession(Generic[FolderT]):
+    """Finds and steers the jobs of one kind in one `user_data/`. Any thread may ask."""
+
+    def __init__(self, user_data: UserData, kind: JobKind, *, folder: type[FolderT], parent: Path) -> None:
+        """`parent` is where the kind's folders lie."""
+        self.user_data = user_data
+        self.queue = JobQueue(user_data)
+        self._kind: JobKind = kind
+        self._folder = folder
+        self._parent = parent
+
+    def jobs(self) -> tuple[JobLine, ...]:
+        """The queue's lines, of all kinds.
+
+        Raises:
+            RunError: where the queue cannot be read.
+        """
+        return job_lines(self.queue)
+
+    def folders(self) -> tuple[FolderT, ...]:
+        """Every one of the kind, newest first."""
+        return self._folder.all_in(self._parent)
+
+    def named(self, name: str) -> FolderT:
+        """One by its whole name, which may come from a page: it is never taken for a path.
+
+        Raises:
+            RunError, BatchError: by the kind, where there is none of that name.
+        """
+        return self._named(name, self.folders())
+
+    def to_show(self, name: str, folders: Sequence[FolderT]) -> FolderT | None:
+        """The named one; without a name one that is being worked on, else the newest; None where there is none at all.
+
+        Raises:
+            RunError, BatchError: by the kind, where there is none of that name.
+        """
+        if not folders:
+            return None
+        if name:
+            return self._named(name, folders)
+        newest = folders[:MAX_LOOKED_AT]
+        return next((one for one in newest if status_or("new", one).state in BUSY_STATES), folders[0])
+
+    def enqueue(self, folder: FolderT) -> None:
+        """Put a new one into the queue, and see to it that someone works on that.
+
+        Raises:
+            RunError: where it is there already, or the queue cannot be written.
+            OSError: where the worker cannot be started.
+        """
+        self.queue.add(self._kind, folder.root, folder.name)
+        ensure_worker(self.user_data)
+
+    def ask(self, folder: FolderT, request: RunRequest) -> None:
+        """Ask for something, through its job where it has one that a pause or a stop concerns.
+
+        Raises:
+            RunError: where it cannot be asked.
+            OSError: where it cannot be written.
+        """
+        job = self._job(folder)
+        if request not in JOB_REQUESTS or job is None or job.state not in ("queued", "running"):
+            ask(folder, request)
+        elif request == "pause":
+            self.queue.pause(job.id)
+        else:
+            self.queue.stop(job.id)
+
+    def resume(self, folder: FolderT) -> None:
+        """Go on with one that was paused, stopped or failed.
+
+        Raises:
+            RunError: where it cannot be resumed.
+            OSError: where the worker cannot be started.
+        """
+        job = self._job(folder)
+        if job is None:
+            self.queue.add(self._kind, folder.root, folder.name)
+        else:
+            self.queue.resume(job.id)
+        ensure_worker(self.user_data)
+
+    def move_job(self, job_id: int, *, by: int) -> None:
+        """Move a waiting job so many places down the line; up with a negative number, to the first place at most.
+
+        Raises:
+            RunError: where it does not wait.
+        """
+        self.queue.move(job_id, max(1, self.queue.job(job_id).position + by))
+
+    def _job(self, folder: FolderT) -> Job | None:
+        root = folder.root.resolve()
+        return next((job for job in self.queue.jobs() if job.run_folder == root), None)
+
+    def _named(self, name: str, folders: Sequence[FolderT]) -> FolderT:
+        noun, error = self._folder.noun, self._folder.error
+        if not name:
+            raise error(f"No {noun} is chosen. Choose one under “{noun.capitalize()}”.")
+        found = next((one for one in folders if one.name == name), None)
+        if found is None:
+            raise error(
+                f"There is no {noun} {name} any more: it was deleted or renamed. Choose another under "
+                f"“{noun.capitalize()}”."
+            )
+        return found
