@@ -51,10 +51,11 @@ from studio_process import (
 from studio.batches.folder import BatchFolder
 from studio.core.paths import UserData
 from studio.core.settings import SEED_REPORT_PROMPTS
-from studio.jobs.folder import RunFolder, read_status
+from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import shipped_loras
 from studio.training.begin import duplicate_run
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from tests.datasets.bad_inputs import ACCEPTED, CONVERTED, REJECTED
 

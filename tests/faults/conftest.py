@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from studio.core.paths import UserData
-from studio.jobs.folder import RunFolder
 from studio.training.begin import begin_run, settings_from
 from studio.training.torch.run import train_run
 
