@@ -87,6 +87,7 @@ def file_metadata(
         "ss_seed": str(settings.seed),
         "ss_noise_offset": f"{settings.noise_offset:g}" if settings.noise_offset else "None",
         "ss_min_snr_gamma": "None" if settings.snr_gamma is None else f"{settings.snr_gamma:g}",
+        **_marked(settings),
         "ss_tag_frequency": json.dumps({"dataset": _tags(data)}, ensure_ascii=False),
         "ss_bucket_info": json.dumps(
             {
@@ -101,6 +102,13 @@ def file_metadata(
         "lora_studio.version": __version__,
         "lora_studio.dataset_sha256": plan.dataset_digest,
     }
+
+
+def _marked(settings: TrainingSettings) -> dict[str, str]:
+    """Settings whose fields say by which word kohya's tools know them."""
+    extras = {name: field.json_schema_extra for name, field in type(settings).model_fields.items()}
+    words = {name: extra["kohya"] for name, extra in extras.items() if isinstance(extra, dict) and "kohya" in extra}
+    return {str(word): str(getattr(settings, name)) for name, word in words.items()}
 
 
 def _modelspec(

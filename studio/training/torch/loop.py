@@ -21,7 +21,7 @@ from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker, TrainingBatch
 from studio.training.torch.checkpoints import CheckpointStore, Position, pack, random_state
-from studio.training.torch.loss import Denoiser, HeldOutLoss, losses_of
+from studio.training.torch.loss import Denoiser, HeldOutLoss, NoiseLoss
 from studio.training.torch.optimizers import RunningMean, rate_in_use
 from studio.training.torch.patience import Patience
 from studio.training.torch.processes import Processes
@@ -52,6 +52,7 @@ class TrainingLoop:
     schedule: LRScheduler
     means: RunningMean | None
     maker: BatchMaker
+    noise_loss: NoiseLoss
     held_out: HeldOutLoss
     store: CheckpointStore
     processes: Processes
@@ -140,10 +141,7 @@ class TrainingLoop:
 
     def _pass(self, batch: TrainingBatch, share: int) -> torch.Tensor:
         accelerator = self.processes.accelerator
-        prediction = self.model(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
-        losses = losses_of(
-            prediction, batch, noise_scheduler=self.maker.noise_scheduler, snr_gamma=self.settings.snr_gamma
-        )
+        losses = self.noise_loss(self.model, batch)
         accelerator.backward(losses.mean() / share)
         return losses.detach()
 

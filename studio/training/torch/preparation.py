@@ -1,6 +1,5 @@
 """Everything before the first step: model, images, caches, layers that learn, and what was decided."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
-from studio.core.errors import CancelledError, LoraError, SettingsError, TrainingError, WeightsFileError
+from studio.core.errors import LoraError, SettingsError, TrainingError, WeightsFileError
 from studio.core.paths import UserData
 from studio.core.results import EngineFacts
 from studio.core.settings import GenerationSettings, ModelSettings
@@ -27,9 +26,9 @@ from studio.training.plan import TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
-from studio.training.torch.caches import LatentCache, TextCache, digest_of, fingerprint_of
+from studio.training.torch.caches import digest_of, fill_caches, fingerprint_of
 from studio.training.torch.data import TrainingSet, make_training_set, seed_of
-from studio.training.torch.loss import Denoiser
+from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.memory import (
     CheckpointingDecision,
     assert_fits,
@@ -62,6 +61,7 @@ class Prepared:
     adapters: Adapters
     denoiser: Denoiser
     maker: BatchMaker
+    noise_loss: NoiseLoss
     generations: tuple[GenerationSettings, ...]
     check: GenerationSettings
 
@@ -98,7 +98,7 @@ def prepare(
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     digests = _digests(components)
     _assert_same_model(settings, plan, digests)
-    latents, texts = _fill_caches(
+    latents, texts = fill_caches(
         settings,
         training_set,
         components,
@@ -111,11 +111,12 @@ def prepare(
     prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
     offloaded = _offload(settings, components, digests, tagged, user_data=user_data, processes=processes)
     adapters, denoiser = _put_layers_in(components, settings, processes)
+    noise_scheduler = DDPMScheduler.from_config(components.pipeline.scheduler.config)
     maker = BatchMaker(
         training_set,
         settings,
         components=components,
-        noise_scheduler=DDPMScheduler.from_config(components.pipeline.scheduler.config),
+        noise_scheduler=noise_scheduler,
         latents=latents,
         texts=texts,
         device=processes.device,
@@ -125,7 +126,19 @@ def prepare(
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
     _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
     give_back_free_memory()  # what encoding took
-    return Prepared(settings, plan, training_set, manager, offloaded, adapters, denoiser, maker, generations, check)
+    return Prepared(
+        settings=settings,
+        plan=plan,
+        data=training_set,
+        manager=manager,
+        offloaded=offloaded,
+        adapters=adapters,
+        denoiser=denoiser,
+        maker=maker,
+        noise_loss=NoiseLoss(settings, noise_scheduler),
+        generations=generations,
+        check=check,
+    )
 
 
 def _images(
@@ -221,44 +234,6 @@ def _digests(components: Components) -> dict[str, str]:
         "vae": digest_of(components.vae),
         "text_encoder": digest_of(components.text_encoder),
     }
-
-
-def _fill_caches(
-    settings: TrainingSettings,
-    data: TrainingSet,
-    components: Components,
-    digests: Mapping[str, str],
-    *,
-    user_data: UserData,
-    processes: Processes,
-    report: Callable[[str], None],
-    cancelled: Callable[[], bool],
-) -> tuple[LatentCache, TextCache]:
-    """Encode what no run before has encoded; every process its share."""
-    latents = LatentCache(user_data.cache / "latents", digests["vae"], processes.device.type)
-    tokenizer = hashlib.sha256(components.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}", processes.device.type)
-    items = (*data.items, *data.held_out)
-    missing = latents.missing(items, horizontal_flip=settings.horizontal_flip)
-    for index, item in enumerate(missing):
-        if index % processes.count == processes.index:
-            latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
-            report(f"Encoding images: {index + 1:,} of {len(missing):,}.")
-        _stop_if(cancelled)
-    if not (settings.train_text_encoder or settings.shuffle_caption):
-        captions = texts.missing(["", *(item.caption for item in items)])
-        for index, caption in enumerate(captions):
-            if index % processes.count == processes.index:
-                texts.encode(caption, components)
-                report(f"Encoding captions: {index + 1:,} of {len(captions):,}.")
-            _stop_if(cancelled)
-    processes.wait()
-    return latents, texts
-
-
-def _stop_if(cancelled: Callable[[], bool]) -> None:
-    if cancelled():
-        raise CancelledError("Stopped before the first step. What was encoded is kept; resume to go on.")
 
 
 def _offload(

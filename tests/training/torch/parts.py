@@ -22,7 +22,7 @@ from studio.training.torch.caches import LatentCache, TextCache, digest_of
 from studio.training.torch.checkpoints import CheckpointStore, Position
 from studio.training.torch.data import TrainingItem, TrainingSet, make_training_set
 from studio.training.torch.loop import TrainingLoop
-from studio.training.torch.loss import Denoiser, HeldOutLoss
+from studio.training.torch.loss import Denoiser, HeldOutLoss, NoiseLoss
 from studio.training.torch.optimizers import RunningMean, make_optimizer, make_schedule
 from studio.training.torch.processes import Processes
 from tests.datasets.rows import make_facts, make_row
@@ -129,6 +129,7 @@ class Bench:
     texts: TextCache
     noise_scheduler: DDPMScheduler
     maker: BatchMaker
+    noise_loss: NoiseLoss
 
     def item(self, key: str) -> TrainingItem:
         return next(item for item in (*self.data.items, *self.data.held_out) if item.key == key)
@@ -162,7 +163,8 @@ def make_bench(
         texts=texts,
         device=CPU,
     )
-    return Bench(settings, components, data, latents, texts, noise_scheduler, maker)
+    noise_loss = NoiseLoss(settings, noise_scheduler)
+    return Bench(settings, components, data, latents, texts, noise_scheduler, maker, noise_loss)
 
 
 def make_adapters(bench: Bench, *, seed: int = 3) -> Adapters:
@@ -202,7 +204,8 @@ def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Pa
         schedule=schedule,
         means=means,
         maker=bench.maker,
-        held_out=HeldOutLoss(bench.data, bench.maker, batch_size=settings.train_batch_size),
+        noise_loss=bench.noise_loss,
+        held_out=HeldOutLoss(bench.data, bench.maker, bench.noise_loss, batch_size=settings.train_batch_size),
         store=CheckpointStore(folder / "checkpoints"),
         processes=processes,
         reporter=None,

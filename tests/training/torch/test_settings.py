@@ -50,6 +50,9 @@ def test_a_preset_changes_what_it_names_and_nothing_else(name: str) -> None:
         ("train_batch_size", 0),
         ("gradient_accumulation_steps", 0),
         ("seed", -1),
+        ("loss_type", "l1"),
+        ("huber_c", 0),
+        ("huber_schedule", "linear"),
         ("snr_gamma", 0),
         ("noise_offset", 1.1),
         ("prediction_type", "sample"),
@@ -82,7 +85,7 @@ def test_each_prompt_needs_a_picture() -> None:
 
 
 def test_regularisation_pictures_must_be_others() -> None:
-    with pytest.raises(ValidationError, match="prior_dataset must be other pictures"):
+    with pytest.raises(ValidationError, match="prior_dataset must be other images"):
         settings(prior_dataset="shoes")
 
 
