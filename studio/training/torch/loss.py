@@ -14,7 +14,7 @@ from torch import nn
 from studio.engine.models import Components
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import BatchMaker, TrainingBatch
-from studio.training.torch.data import TrainingItem, TrainingSet, seed_of
+from studio.training.torch.data import TrainingItem, seed_of
 
 
 class Denoiser(nn.Module):
@@ -157,7 +157,8 @@ class HeldOutLoss:
     out of training it tells whether others get better too; on trained ones, how much is only remembered.
     """
 
-    def __init__(self, data: TrainingSet, maker: BatchMaker, noise_loss: NoiseLoss, *, batch_size: int) -> None:
+    def __init__(self, maker: BatchMaker, noise_loss: NoiseLoss, *, batch_size: int) -> None:
+        data = maker.data
         timesteps = int(maker.noise_scheduler.config.num_train_timesteps)
         trained = [item for item in data.items if not item.is_prior]
         self._held_out = choose_triples(data.held_out, num_train_timesteps=timesteps, side="held out")

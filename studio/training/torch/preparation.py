@@ -80,7 +80,7 @@ def prepare(
 
     Args:
         plan: what a run that is resumed decided when it began.
-        tell: told what is being done, and how far it is.
+        report: told what is being done, and how far it is.
         cancelled: asked between images whether to stop.
 
     Raises:
@@ -91,13 +91,10 @@ def prepare(
     manager, facts = _load(settings, processes.device, user_data, report=report, cancelled=cancelled)
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
-    assert_fits(settings, resolution=resolution, device=processes.device, check=facts.device_check)
-    dtype = processes.half_precision or torch.float32
-    assert_room(settings, components, resolution=resolution, device=processes.device, dtype=dtype)
+    _assert_possible_here(settings, components, facts, processes, resolution=resolution)
     tagged = _tagged_loras(settings, manager, is_new=plan is None)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
-    digests = _digests(components)
-    _assert_same_model(settings, plan, digests)
+    digests = _digests(settings, components, plan)
     latents, texts = fill_caches(
         settings,
         training_set,
@@ -111,34 +108,33 @@ def prepare(
     prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
     offloaded = _offload(settings, components, digests, tagged, user_data=user_data, processes=processes)
     adapters, denoiser = _put_layers_in(components, settings, processes)
-    noise_scheduler = DDPMScheduler.from_config(components.pipeline.scheduler.config)
     maker = BatchMaker(
         training_set,
         settings,
         components=components,
-        noise_scheduler=noise_scheduler,
+        noise_scheduler=DDPMScheduler.from_config(components.pipeline.scheduler.config),
         latents=latents,
         texts=texts,
         device=processes.device,
     )
+    noise_loss = NoiseLoss(settings, maker.noise_scheduler)
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
     _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
     give_back_free_memory()  # what encoding took
     return Prepared(
-        settings=settings,
-        plan=plan,
-        data=training_set,
-        manager=manager,
-        offloaded=offloaded,
-        adapters=adapters,
-        denoiser=denoiser,
-        maker=maker,
-        noise_loss=NoiseLoss(settings, noise_scheduler),
-        generations=generations,
-        check=check,
+        settings, plan, training_set, manager, offloaded, adapters, denoiser, maker, noise_loss, generations, check
     )
+
+
+def _assert_possible_here(
+    settings: TrainingSettings, components: Components, facts: EngineFacts, processes: Processes, *, resolution: int
+) -> None:
+    """The device computes such steps rightly, and has the memory for one."""
+    device, dtype = processes.device, processes.half_precision or torch.float32
+    assert_fits(settings, resolution=resolution, device=device, check=facts.device_check)
+    assert_room(settings, components, resolution=resolution, device=device, dtype=dtype)
 
 
 def _images(
@@ -220,20 +216,23 @@ def _checkpoint(components: Components, device: torch.device, *, wanted: bool) -
         give_back_between_blocks(components.unet)
 
 
-def _assert_same_model(settings: TrainingSettings, plan: TrainingPlan | None, digests: Mapping[str, str]) -> None:
+def _digests(settings: TrainingSettings, components: Components, plan: TrainingPlan | None) -> dict[str, str]:
+    """Of the model's parts; a run that goes on has the model that it began with.
+
+    Raises:
+        TrainingError: where it is another one.
+    """
+    digests = {
+        "unet": fingerprint_of(components.unet),
+        "vae": digest_of(components.vae),
+        "text_encoder": digest_of(components.text_encoder),
+    }
     if plan is not None and plan.model_digests != digests:
         raise TrainingError(
             f"The model {settings.model} is another one than when the run began. Put the old one back, or duplicate "
             "the run to train on this one."
         )
-
-
-def _digests(components: Components) -> dict[str, str]:
-    return {
-        "unet": fingerprint_of(components.unet),
-        "vae": digest_of(components.vae),
-        "text_encoder": digest_of(components.text_encoder),
-    }
+    return digests
 
 
 def _offload(

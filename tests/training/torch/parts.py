@@ -19,10 +19,10 @@ from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
 from studio.training.torch.caches import LatentCache, TextCache, digest_of
-from studio.training.torch.checkpoints import CheckpointStore, Position
+from studio.training.torch.checkpoints import Position, TrainingState
 from studio.training.torch.data import TrainingItem, TrainingSet, make_training_set
-from studio.training.torch.loop import TrainingLoop
-from studio.training.torch.loss import Denoiser, HeldOutLoss, NoiseLoss
+from studio.training.torch.loop import OptimizerSteps, TrainingLoop
+from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.optimizers import RunningMean, make_optimizer, make_schedule
 from studio.training.torch.processes import Processes
 from tests.datasets.rows import make_facts, make_row
@@ -186,42 +186,30 @@ def give_effect(adapters: Adapters, *, strength: float = 0.05, seed: int = 9) ->
 
 
 def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Path) -> TrainingLoop:
-    """A loop that trains and writes nothing: it has no teller."""
+    """A loop that trains, and neither tells nor writes anything: it has no watch."""
     settings = bench.settings
     means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
     optimizer = make_optimizer(adapters, settings)
     schedule = make_schedule(optimizer, settings)
     denoiser = Denoiser(bench.components, train_text_encoder=settings.train_text_encoder)
     model, prepared_optimizer = processes.accelerator.prepare(denoiser, optimizer)
+    position = Position(step=0, batches_done=0, dataset_digest="d", num_processes=1, settings=settings)
+    state = TrainingState(position, adapters, prepared_optimizer, schedule, means)
     return TrainingLoop(
         run=RunFolder(folder),
-        settings=settings,
-        position=Position(step=0, batches_done=0, dataset_digest="d", num_processes=1, settings=settings),
+        steps=OptimizerSteps(settings, state, model, bench.maker, bench.noise_loss, processes),
         denoiser=denoiser,
-        model=model,
-        adapters=adapters,
-        optimizer=prepared_optimizer,
-        schedule=schedule,
-        means=means,
-        maker=bench.maker,
-        noise_loss=bench.noise_loss,
-        held_out=HeldOutLoss(bench.data, bench.maker, bench.noise_loss, batch_size=settings.train_batch_size),
-        store=CheckpointStore(folder / "checkpoints"),
-        processes=processes,
-        reporter=None,
         memory=MemoryWatch(CPU, lambda event: None),
-        metadata=lambda step: {},
-        validation=None,
-        patience=None,
+        watch=None,
         stop_signal=lambda: False,
     )
 
 
 def weights_before_and_after(loop: TrainingLoop) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """What learns, before the loop has trained and after it."""
-    before = parameters_of(loop.adapters)
+    before = parameters_of(loop.state.adapters)
     assert loop.train() == "finished"
-    return before, parameters_of(loop.adapters)
+    return before, parameters_of(loop.state.adapters)
 
 
 def parameters_of(adapters: Adapters) -> dict[str, torch.Tensor]:

@@ -458,13 +458,13 @@ def test_a_steps_gradient_is_the_mean_of_its_batches(
             parameter.grad = None
     loop = make_loop(bench, adapters, processes, tmp_path)
     seen: list[torch.Tensor] = []
-    step = loop.optimizer.step
+    step = loop.state.optimizer.step
 
     def watched() -> None:
         seen.append(torch.cat([p.grad.flatten() for p in adapters.parameters() if p.grad is not None]))
         step()
 
-    loop.optimizer.step = watched  # type: ignore[method-assign]
+    loop.state.optimizer.step = watched  # type: ignore[method-assign]
     loop.train()
     (found,) = seen
     mean = torch.stack(single).mean(dim=0)
