@@ -34,7 +34,7 @@ from studio.jobs.folder import RunFolder
 from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header
 from studio.training.plan import TrainingPlan
-from studio.training.settings import TrainingSettings
+from studio.training.settings import KohyaName, TrainingSettings
 from studio.training.torch.data import TrainingSet
 from studio.training.torch.preparation import Prepared
 from studio.training.torch.validation import DTYPES
@@ -106,9 +106,9 @@ def file_metadata(
 
 def _marked(settings: TrainingSettings) -> dict[str, str]:
     """Settings whose fields say by which word kohya's tools know them."""
-    extras = {name: field.json_schema_extra for name, field in type(settings).model_fields.items()}
-    words = {name: extra["kohya"] for name, extra in extras.items() if isinstance(extra, dict) and "kohya" in extra}
-    return {str(word): str(getattr(settings, name)) for name, word in words.items()}
+    fields = type(settings).model_fields.items()
+    words = {mark.word: name for name, f in fields for mark in f.metadata if isinstance(mark, KohyaName)}
+    return {word: str(getattr(settings, name)) for word, name in words.items()}
 
 
 def _modelspec(
