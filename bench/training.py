@@ -151,12 +151,12 @@ def _watching(settings: BenchSettings, user_data: UserData) -> Figure:
             def bare() -> float:
                 started = time.perf_counter()
                 for number in range(WATCHED_STEPS):
-                    batch = loop.maker.batch(number)
+                    batch = loop.steps.maker.batch(number)
                     prediction = loop.denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
                     torch.autograd.backward(nn.functional.mse_loss(prediction, batch.target_BCHW))
-                    nn.utils.clip_grad_norm_(loop.adapters.parameters(), 1.0)
-                    loop.optimizer.step()
-                    loop.optimizer.zero_grad(set_to_none=True)
+                    nn.utils.clip_grad_norm_(loop.state.adapters.parameters(), 1.0)
+                    loop.state.optimizer.step()
+                    loop.state.optimizer.zero_grad(set_to_none=True)
                 synchronize(loop.processes.device)
                 return (time.perf_counter() - started) / WATCHED_STEPS
 

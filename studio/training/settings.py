@@ -1,5 +1,6 @@
 """Every setting of a training: defaults, bounds, labels and help texts. The defaults are the seed report's."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, MultipleOf
@@ -13,8 +14,17 @@ LrSchedulerName = Literal["constant", "linear", "cosine", "cosine with restarts"
 MixedPrecisionName = Literal["no", "bf16", "fp16"]
 CheckpointingChoice = Literal["auto", "on", "off"]
 CropName = Literal["centre", "random"]
+LossTypeName = Literal["l2", "huber", "smooth_l1"]
+HuberScheduleName = Literal["constant", "exponential", "snr"]
 SaveDtypeName = Literal["float16", "bfloat16", "float32"]
 TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
+
+
+@dataclass(frozen=True)
+class KohyaName:
+    """By which word kohya's tools know a setting: a LoRA's file tells it under this."""
+
+    word: str
 
 
 class TrainingSettings(Settings):
@@ -126,6 +136,23 @@ class TrainingSettings(Settings):
 
     prediction_type: PredictionType = Field(
         "auto", title="Prediction", description="What the U-Net predicts. auto: as the model says."
+    )
+    loss_type: Annotated[LossTypeName, KohyaName("ss_loss_type")] = Field(
+        "l2",
+        title="Loss",
+        description="What an error costs: l2 its square; huber and smooth_l1, as kohya defines them, less where it is "
+        "large, so that a few odd images count less.",
+    )
+    huber_c: Annotated[float, Ge(1e-4), Le(100), KohyaName("ss_huber_c")] = Field(
+        0.1,
+        title="Huber c",
+        description="Errors well above it count as large. Has no effect with l2.",
+    )
+    huber_schedule: Annotated[HuberScheduleName, KohyaName("ss_huber_schedule")] = Field(
+        "snr",
+        title="Huber schedule",
+        description="How c falls from 1 without noise to Huber c in noise alone: by the signal-to-noise ratio (snr), "
+        "or exponential in the timestep. constant: always Huber c. Has no effect with l2.",
     )
     snr_gamma: Annotated[float, Gt(0), Le(100)] | None = Field(
         None, title="min-SNR gamma", description="Weight timesteps by min(SNR, gamma) (arXiv 2303.09556); 5 is usual."

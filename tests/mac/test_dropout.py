@@ -19,8 +19,8 @@ def gradients(place: Place, *, checkpointing: str, cpu: bool) -> dict[str, torch
     run = place.begin(name=f"{checkpointing}-{cpu}", **changes, **DROPOUT)
     found: dict[str, torch.Tensor] = {}
     with open_loop(run, place.user_data) as loop:
-        give_effect(loop.adapters)  # up weights begin at zero, and so do the gradients of the down weights
-        for name, parameter in loop.adapters.named_parameters():
+        give_effect(loop.state.adapters)  # up weights begin at zero, and so do the gradients of the down weights
+        for name, parameter in loop.state.adapters.named_parameters():
             parameter.register_hook(lambda gradient, name=name: found.update({name: gradient.cpu()}))
         loop.denoiser.train()
         loop.step()

@@ -11,7 +11,7 @@ DoRA: arXiv 2402.09353. rsLoRA: arXiv 2312.03732.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
@@ -164,11 +164,16 @@ class Adapters:
         """What learns, in the same order."""
         return [parameter for _, parameter in self.named_parameters(part)]
 
-    def weights(self) -> LoraWeights:
-        """A copy of the weights as they are now, float32 on the CPU."""
+    def weights(self, means: Sequence[torch.Tensor] = ()) -> LoraWeights:
+        """A copy of the weights as they are now, float32 on the CPU; of their means, where they are given.
+
+        Args:
+            means: one for each of `parameters()`.
+        """
+        values = dict(zip(map(id, self.parameters()), means, strict=True)) if means else {}
         layers: dict[Part, dict[str, LayerWeights]] = {"unet": {}, "text_encoder": {}}
         for place in self._places:
-            layers[place.part][place.path] = self._layer_weights(place.layer)
+            layers[place.part][place.path] = self._layer_weights(place.layer, values)
         return LoraWeights(layers["unet"], layers["text_encoder"])
 
     def put(self, weights: LoraWeights) -> None:
@@ -194,8 +199,11 @@ class Adapters:
                         raise TrainingError(f"The checkpoint's {place.path} has another shape: other settings made it.")
                     parameter.copy_(value.reshape(parameter.shape))
 
-    def _layer_weights(self, layer: LoraLayer) -> LayerWeights:
-        down, up, magnitude = _sides(layer)
+    def _layer_weights(self, layer: LoraLayer, values: Mapping[int, torch.Tensor]) -> LayerWeights:
+        """`values`: what stands for a parameter, by its id."""
+        down, up, magnitude = (None if side is None else values.get(id(side), side) for side in _sides(layer))
+        assert down is not None
+        assert up is not None
         rank, alpha = self._settings.rank, self._settings.lora_alpha
         return LayerWeights(
             down=_copied(down),

@@ -1,30 +1,25 @@
 """Putting a run's loop together: optimizer, schedule and position, new or from the newest checkpoint that is whole."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from studio.engine.memory import MemoryWatch
 from studio.jobs.events import ResumedEvent
-from studio.jobs.folder import pending_requests
+from studio.jobs.folder import RunFolder, pending_requests
 from studio.training.events import AnyEvent, HeldOutEvent, SampleEvent, StepEvent, read_events
-from studio.training.folder import RunFolder
 from studio.training.torch.checkpoints import (
     Checkpoint,
     CheckpointStore,
     Position,
+    TrainingState,
     assert_same_run,
     read_position,
-    restore,
     scaler_state,
 )
 from studio.training.torch.finish import file_metadata
-from studio.training.torch.loop import TrainingLoop
+from studio.training.torch.loop import OptimizerSteps, TrainingLoop, Watch
 from studio.training.torch.loss import HeldOutLoss
-from studio.training.torch.optimizers import RunningMean, load_optimizer_state, make_optimizer, make_schedule
+from studio.training.torch.optimizers import RunningMean, make_optimizer, make_schedule
 from studio.training.torch.preparation import Prepared
 from studio.training.torch.processes import Processes
 from studio.training.torch.reporter import Reporter, open_boards
@@ -32,68 +27,46 @@ from studio.training.torch.scores import RunScores
 from studio.training.torch.validation import Sampler, ValidationPictures
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
-    """What a checkpoint holds, in the objects that go on with it."""
-
-    position: Position
-    optimizer: Optimizer
-    schedule: LRScheduler
-    means: RunningMean | None
-    saved_step: int
-
-
-def make_loop(
+def assemble(
     run: RunFolder,
     prepared: Prepared,
     processes: Processes,
     *,
     reporter: Reporter | None,
     stop: Callable[[], bool],
-    memory: MemoryWatch,
 ) -> TrainingLoop:
-    """Everything that the next step needs.
+    """Everything that the next step needs: what `prepared` has, in the state of the newest checkpoint that is whole.
+
+    Args:
+        reporter: of the first process; None in the others.
 
     Raises:
         TrainingError: where the run was changed since its checkpoint, or no checkpoint is whole.
         OSError: where a damaged one cannot be set aside.
     """
-    settings = prepared.settings
     store = CheckpointStore(run.checkpoints)
-    state = _make_state(prepared, processes, store.newest(report=reporter.problem if reporter else _say_nothing))
+    checkpoint = store.newest(report=reporter.problem if reporter else _say_nothing)
+    state = _make_state(prepared, processes, checkpoint)
     # The optimizer's state is where it belongs already. Moved, AdamW's counts of steps would lie on the GPU, and be
     # fetched from there one by one in each step of a resumed run.
-    model, optimizer = processes.accelerator.prepare(prepared.denoiser, state.optimizer, device_placement=[True, False])
+    model, state.optimizer = processes.accelerator.prepare(
+        prepared.denoiser, state.optimizer, device_placement=[True, False]
+    )
+    steps = OptimizerSteps(prepared.settings, state, model, prepared.maker, prepared.noise_loss, processes)
     if reporter is not None:
-        _begin_reporting(run, prepared, reporter, state, read_events(run.events))
-    reported = read_events(run.events)  # without what the resume took back
+        _begin_reporting(run, reporter, state, is_saved=checkpoint is not None)
     return TrainingLoop(
         run=run,
-        settings=settings,
-        position=state.position,
+        steps=steps,
         denoiser=prepared.denoiser,
-        model=model,
-        adapters=prepared.adapters,
-        optimizer=optimizer,
-        schedule=state.schedule,
-        means=state.means,
-        maker=prepared.maker,
-        held_out=HeldOutLoss(prepared.data, prepared.maker, batch_size=settings.train_batch_size),
-        store=store,
-        processes=processes,
-        reporter=reporter,
-        memory=memory,
-        metadata=_metadata_of(prepared, reported),
-        validation=_make_validation(run, prepared, reporter, stop, reported)
-        if reporter and prepared.generations
-        else None,
+        memory=MemoryWatch(processes.device, reporter.report if reporter else _say_nothing),
+        watch=None if reporter is None else _make_watch(run, prepared, state, store, reporter, stop),
         stop_signal=stop,
-        measured_steps={event.step for event in reported if isinstance(event, HeldOutEvent)},
-        saved_step=state.saved_step,
+        saved_step=-1 if checkpoint is None else state.position.step,
     )
 
 
-def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint | None) -> _State:
+def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint | None) -> TrainingState:
     """New, or as the checkpoint has it."""
     settings, adapters, plan = prepared.settings, prepared.adapters, prepared.plan
     position = Position(
@@ -105,35 +78,49 @@ def _make_state(prepared: Prepared, processes: Processes, checkpoint: Checkpoint
         settings=settings,
     )
     if checkpoint is not None:
-        found = read_position(checkpoint)
-        assert_same_run(
-            found,
-            settings,
-            dataset_digest=plan.dataset_digest,
-            prior_digest=plan.prior_digest,
-            num_processes=processes.count,
-        )
-        position = position.model_copy(update={"step": found.step, "batches_done": found.batches_done})
+        assert_same_run(read_position(checkpoint), position)
     means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
     optimizer = make_optimizer(adapters, settings)
     schedule = make_schedule(optimizer, settings, warmup_from_zero=plan.warmup_from_zero)
+    state = TrainingState(position, adapters, optimizer, schedule, means)
     if checkpoint is not None:
-        optimizer_state, schedule_state = restore(checkpoint, adapters, means, process=processes.index)
-        load_optimizer_state(optimizer, optimizer_state)
-        schedule.load_state_dict(schedule_state)
+        state.restore(checkpoint, process=processes.index)
         processes.set_scaler_state(scaler_state(checkpoint))
-    return _State(position, optimizer, schedule, means, -1 if checkpoint is None else position.step)
+    return state
 
 
-def _begin_reporting(
-    run: RunFolder, prepared: Prepared, reporter: Reporter, state: _State, reported: list[AnyEvent]
-) -> None:
+def _begin_reporting(run: RunFolder, reporter: Reporter, state: TrainingState, *, is_saved: bool) -> None:
     """Say from where the run goes on: without a checkpoint too, where a kill came before the first one."""
-    goes_on = state.saved_step >= 0 or any(isinstance(event, StepEvent) for event in reported)
+    goes_on = is_saved or any(isinstance(event, StepEvent) for event in read_events(run.events))
     resumed_from = state.position.step if goes_on else None
     if resumed_from is not None:
         reporter.report(ResumedEvent(step=resumed_from))
-    reporter.boards = open_boards(run.root, run.tensorboard, prepared.settings, resumed_from=resumed_from)
+    reporter.boards = open_boards(run.root, run.tensorboard, state.position.settings, resumed_from=resumed_from)
+
+
+def _make_watch(
+    run: RunFolder,
+    prepared: Prepared,
+    state: TrainingState,
+    store: CheckpointStore,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> Watch:
+    """What is due between steps, with what was told of it before."""
+    reported = read_events(run.events)  # without what the resume took back
+    return Watch(
+        run=run,
+        settings=prepared.settings,
+        state=state,
+        denoiser=prepared.denoiser,
+        held_out=HeldOutLoss(prepared.maker, prepared.noise_loss, batch_size=prepared.settings.train_batch_size),
+        validation=_make_validation(run, prepared, reporter, stop, reported) if prepared.generations else None,
+        store=store,
+        metadata=_metadata_of(prepared, reported),
+        reporter=reporter,
+        stop_signal=stop,
+        measured_steps={event.step for event in reported if isinstance(event, HeldOutEvent)},
+    )
 
 
 def _metadata_of(prepared: Prepared, reported: list[AnyEvent]) -> Callable[[int], Mapping[str, str]]:

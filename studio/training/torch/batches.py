@@ -53,7 +53,7 @@ class BatchMaker:
         self.order = BatchOrder(data.items, settings.train_batch_size, settings.seed)
         self.noise_scheduler = noise_scheduler
         self.device = device
-        self._data = data
+        self.data = data
         self._settings = settings
         self._components = components
         self._latents = latents
@@ -69,7 +69,7 @@ class BatchMaker:
         Raises:
             TrainingError: where a cached file is gone or damaged.
         """
-        items = [self._data.items[index] for index in self.order.batch(number)]
+        items = [self.data.items[index] for index in self.order.batch(number)]
         height, width = items[0].bucket.height // self._vae_scale, items[0].bucket.width // self._vae_scale
         num_timesteps = int(self.noise_scheduler.config.num_train_timesteps)
         draws = [

@@ -9,7 +9,7 @@ image's, N = 77 tokens, D embedding width.
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,17 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from studio.core.errors import PictureFileError, TrainingError
+from studio.core.errors import CancelledError, PictureFileError, TrainingError
 from studio.core.files import write_atomically
+from studio.core.paths import UserData
 from studio.datasets.buckets import Bucket
 from studio.engine.denoise import set_tiling
 from studio.engine.models import Components
 from studio.engine.offload import bit_sum
 from studio.images.decoding import open_rgb, read_bytes, read_picture
-from studio.training.torch.data import Box, TrainingItem
+from studio.training.settings import TrainingSettings
+from studio.training.torch.data import Box, TrainingItem, TrainingSet
+from studio.training.torch.processes import Processes
 
 
 def read_item(item: TrainingItem) -> Image.Image:
@@ -253,3 +256,41 @@ def _read(file: Path, what: str) -> torch.Tensor:
     except OSError as error:  # it went just now
         raise TrainingError(lost) from error
     return torch.from_numpy(np.array(mapped))
+
+
+def fill_caches(
+    settings: TrainingSettings,
+    data: TrainingSet,
+    components: Components,
+    digests: Mapping[str, str],
+    *,
+    user_data: UserData,
+    processes: Processes,
+    report: Callable[[str], None],
+    cancelled: Callable[[], bool],
+) -> tuple[LatentCache, TextCache]:
+    """Encode what no run before has encoded; every process its share."""
+    latents = LatentCache(user_data.cache / "latents", digests["vae"], processes.device.type)
+    tokenizer = hashlib.sha256(components.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}", processes.device.type)
+    items = (*data.items, *data.held_out)
+    missing = latents.missing(items, horizontal_flip=settings.horizontal_flip)
+    for index, item in enumerate(missing):
+        if index % processes.count == processes.index:
+            latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
+            report(f"Encoding images: {index + 1:,} of {len(missing):,}.")
+        _stop_if(cancelled)
+    if not (settings.train_text_encoder or settings.shuffle_caption):
+        captions = texts.missing(["", *(item.caption for item in items)])
+        for index, caption in enumerate(captions):
+            if index % processes.count == processes.index:
+                texts.encode(caption, components)
+                report(f"Encoding captions: {index + 1:,} of {len(captions):,}.")
+            _stop_if(cancelled)
+    processes.wait()
+    return latents, texts
+
+
+def _stop_if(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise CancelledError("Stopped before the first step. What was encoded is kept; resume to go on.")

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from studio.core.errors import TrainingError
 from studio.core.files import sync_folder
@@ -30,7 +32,7 @@ from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.loras.keys import layer_name
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
-from studio.training.torch.optimizers import RunningMean
+from studio.training.torch.optimizers import RunningMean, load_optimizer_state
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{6,})")
@@ -91,7 +93,7 @@ class CheckpointStore:
         """The newest that is whole; None where there is none.
 
         Args:
-            tell: told of every damaged one, which is set aside.
+            report: told of every damaged one, which is set aside.
 
         Raises:
             TrainingError: where checkpoints are there, but none is whole: starting over in silence would hide it.
@@ -185,37 +187,74 @@ class Position(Record):
     settings: TrainingSettings
 
 
-def pack(
-    position: Position,
-    adapters: Adapters,
-    means: RunningMean | None,
-    *,
-    optimizer: Mapping[str, object],
-    schedule: Mapping[str, object],
-    random_states: torch.Tensor,
-    metadata: Mapping[str, str],
-    scaler: Mapping[str, object] | None = None,
-) -> dict[str, bytes]:
-    """The files of a checkpoint. Its weights are a LoRA in kohya's form, in float32: any program can try it.
+@dataclass(eq=False)
+class TrainingState:
+    """All that a resumed run needs to go on to the bit, in the objects that go on with it."""
 
-    Args:
-        random_states: (processes, bytes) uint8.
-        scaler: by how much fp16 scales the loss; None without fp16.
-    """
-    weights = adapters.weights()
-    files = {
-        WEIGHTS: _lora_bytes(weights, metadata),
-        OPTIMIZER: _torch_bytes(optimizer),
-        SCHEDULE: _torch_bytes(schedule),
-        RANDOM: _torch_bytes({"states": random_states}),
-        POSITION: position.model_dump_json(indent=1).encode(),
-    }
-    if scaler is not None:
-        files[SCALER] = _torch_bytes(scaler)
-    if means is not None:
-        names = [name for name, _ in adapters.named_parameters()]
-        files[MEANS] = save(dict(zip(names, (m.cpu() for m in means.means), strict=True)))
-    return files
+    position: Position
+    adapters: Adapters
+    optimizer: Optimizer
+    schedule: LRScheduler
+    means: RunningMean | None
+
+    def weights(self) -> LoraWeights:
+        """What is trained so far: with EMA the means, else the weights of the last step."""
+        return self.adapters.weights(() if self.means is None else self.means.means)
+
+    def advance(self, *, batches: int) -> None:
+        """Make an optimizer step of the gradients of so many batches."""
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        step, done = self.position.step + 1, self.position.batches_done + batches
+        if self.means is not None:
+            self.means.update(step)
+        self.position = self.position.model_copy(update={"step": step, "batches_done": done})
+
+    def pack(
+        self,
+        *,
+        random_states: torch.Tensor,
+        metadata: Mapping[str, str],
+        scaler: Mapping[str, object] | None = None,
+    ) -> dict[str, bytes]:
+        """The files of a checkpoint. Its weights are a LoRA in kohya's form, in float32: any program can try it.
+
+        Args:
+            random_states: (processes, bytes) uint8.
+            scaler: by how much fp16 scales the loss; None without fp16.
+        """
+        files = {
+            WEIGHTS: save(kohya_state(self.adapters.weights(), torch.float32), metadata=dict(metadata)),
+            OPTIMIZER: _torch_bytes(self.optimizer.state_dict()),
+            SCHEDULE: _torch_bytes(self.schedule.state_dict()),
+            RANDOM: _torch_bytes({"states": random_states}),
+            POSITION: self.position.model_dump_json(indent=1).encode(),
+        }
+        if scaler is not None:
+            files[SCALER] = _torch_bytes(scaler)
+        if self.means is not None:
+            names = [name for name, _ in self.adapters.named_parameters()]
+            files[MEANS] = save(dict(zip(names, (m.cpu() for m in self.means.means), strict=True)))
+        return files
+
+    def restore(self, checkpoint: Checkpoint, *, process: int) -> None:
+        """Go on from a checkpoint of this run, torch's random state with it.
+
+        Raises:
+            TrainingError: where the checkpoint has other layers.
+        """
+        found = read_position(checkpoint)
+        self.adapters.put(_weights_like(self.adapters.weights(), load(checkpoint.files[WEIGHTS])))
+        if self.means is not None and MEANS in checkpoint.files:
+            stored = load(checkpoint.files[MEANS])
+            self.means.put([stored[name] for name, _ in self.adapters.named_parameters()])
+        states = _from_torch_bytes(checkpoint.files[RANDOM])["states"]
+        assert isinstance(states, torch.Tensor)
+        set_random_state(states[process % len(states)])
+        load_optimizer_state(self.optimizer, _from_torch_bytes(checkpoint.files[OPTIMIZER]))
+        self.schedule.load_state_dict(_from_torch_bytes(checkpoint.files[SCHEDULE]))
+        self.position = self.position.model_copy(update={"step": found.step, "batches_done": found.batches_done})
 
 
 def read_position(checkpoint: Checkpoint) -> Position:
@@ -223,50 +262,30 @@ def read_position(checkpoint: Checkpoint) -> Position:
     return Position.model_validate_json(checkpoint.files[POSITION])
 
 
-def assert_same_run(
-    position: Position, settings: TrainingSettings, *, dataset_digest: str, prior_digest: str, num_processes: int
-) -> None:
-    """Refuse to go on with other settings or other data.
+def assert_same_run(position: Position, new: Position) -> None:
+    """Refuse to go on with other settings or other data than `new` has, where the run begins.
 
     Raises:
         TrainingError: it names what is different.
     """
-    before, now = position.settings.model_dump(), settings.model_dump()
+    before, now = position.settings.model_dump(), new.settings.model_dump()
     changed = [
         f"{name} was {before[name]!r}, is {now[name]!r}"
         for name in before
         if before[name] != now[name] and name not in WATCHING_SETTINGS
     ]
-    if position.dataset_digest != dataset_digest or position.prior_digest != prior_digest:
+    if (position.dataset_digest, position.prior_digest) != (new.dataset_digest, new.prior_digest):
         changed.append("the dataset's snapshot is another one")
-    if num_processes != position.num_processes and settings.lora_dropout > 0:
+    if new.num_processes != position.num_processes and new.settings.lora_dropout > 0:
         changed.append(
-            f"it ran in {position.num_processes} processes, now in {num_processes}: with LoRA dropout each process has "
-            "a random state of its own"
+            f"it ran in {position.num_processes} processes, now in {new.num_processes}: with LoRA dropout each process "
+            "has a random state of its own"
         )
     if changed:
         raise TrainingError(
             f"The run stands at step {position.step:,} and cannot go on, because it was changed: {'; '.join(changed)}. "
             "Change it back, or duplicate the run to begin a new one."
         )
-
-
-def restore(
-    checkpoint: Checkpoint, adapters: Adapters, means: RunningMean | None, *, process: int
-) -> tuple[dict[str, object], dict[str, object]]:
-    """Put weights, means and random state back; (optimizer, schedule) states are for their owners.
-
-    Raises:
-        TrainingError: where the checkpoint has other layers.
-    """
-    adapters.put(_weights_like(adapters.weights(), load(checkpoint.files[WEIGHTS])))
-    if means is not None and MEANS in checkpoint.files:
-        stored = load(checkpoint.files[MEANS])
-        means.put([stored[name] for name, _ in adapters.named_parameters()])
-    states = _from_torch_bytes(checkpoint.files[RANDOM])["states"]
-    assert isinstance(states, torch.Tensor)
-    set_random_state(states[process % len(states)])
-    return _from_torch_bytes(checkpoint.files[OPTIMIZER]), _from_torch_bytes(checkpoint.files[SCHEDULE])
 
 
 def scaler_state(checkpoint: Checkpoint) -> dict[str, object] | None:
@@ -285,10 +304,6 @@ def random_state() -> torch.Tensor:
 def set_random_state(state: torch.Tensor) -> None:
     """Set what `random_state` gave; behind it older checkpoints have a device's, which nothing draws from."""
     torch.set_rng_state(state[: len(torch.get_rng_state())])
-
-
-def _lora_bytes(weights: LoraWeights, metadata: Mapping[str, str]) -> bytes:
-    return save(kohya_state(weights, torch.float32), metadata=dict(metadata))
 
 
 def _weights_like(like: LoraWeights, stored: Mapping[str, torch.Tensor]) -> LoraWeights:

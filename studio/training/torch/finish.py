@@ -34,7 +34,7 @@ from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header
 from studio.training.folder import RunFolder
 from studio.training.plan import TrainingPlan
-from studio.training.settings import TrainingSettings
+from studio.training.settings import KohyaName, TrainingSettings
 from studio.training.torch.data import TrainingSet
 from studio.training.torch.preparation import Prepared
 from studio.training.torch.validation import DTYPES
@@ -87,6 +87,7 @@ def file_metadata(
         "ss_seed": str(settings.seed),
         "ss_noise_offset": f"{settings.noise_offset:g}" if settings.noise_offset else "None",
         "ss_min_snr_gamma": "None" if settings.snr_gamma is None else f"{settings.snr_gamma:g}",
+        **_marked(settings),
         "ss_tag_frequency": json.dumps({"dataset": _tags(data)}, ensure_ascii=False),
         "ss_bucket_info": json.dumps(
             {
@@ -101,6 +102,13 @@ def file_metadata(
         "lora_studio.version": __version__,
         "lora_studio.dataset_sha256": plan.dataset_digest,
     }
+
+
+def _marked(settings: TrainingSettings) -> dict[str, str]:
+    """Settings whose fields say by which word kohya's tools know them."""
+    fields = type(settings).model_fields.items()
+    words = {mark.word: name for name, f in fields for mark in f.metadata if isinstance(mark, KohyaName)}
+    return {word: str(getattr(settings, name)) for word, name in words.items()}
 
 
 def _modelspec(

@@ -8,22 +8,16 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from studio.core.errors import TrainingError
-from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.memory import MemoryWatch
-from studio.jobs.folder import REQUESTS, RunRequest, take_requests
-from studio.loras.keys import Part
+from studio.jobs.folder import REQUESTS, RunFolder, RunRequest, take_requests
 from studio.training.events import CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
-from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
-from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker, TrainingBatch
-from studio.training.torch.checkpoints import CheckpointStore, Position, pack, random_state
-from studio.training.torch.loss import Denoiser, HeldOutLoss, losses_of
-from studio.training.torch.optimizers import RunningMean, rate_in_use
+from studio.training.torch.checkpoints import CheckpointStore, TrainingState, random_state
+from studio.training.torch.loss import Denoiser, HeldOutLoss, NoiseLoss
+from studio.training.torch.optimizers import rate_in_use
 from studio.training.torch.processes import Processes
 from studio.training.torch.reporter import Reporter, save_step
 from studio.training.torch.validation import ValidationPictures
@@ -34,100 +28,44 @@ DIVERGED = 2.0  # times the loss at the beginning
 NO_EFFECT = 1e-6  # of the weights' length: below it an image does not change
 
 
-@dataclass
-class TrainingLoop:
-    """All that a step needs, built by `studio.training.torch.run`.
+class NotFiniteError(TrainingError):
+    """A loss or a gradient is not finite; nothing of its step was learned."""
+
+
+@dataclass(frozen=True, eq=False)
+class OptimizerSteps:
+    """Takes optimizer steps, each over this process's share of its batches.
 
     `model` is the denoiser as accelerate wrapped it: in DistributedDataParallel where there are several processes.
-    Only the first process has a reporter and validation images, and only it writes.
     """
 
-    run: RunFolder
     settings: TrainingSettings
-    position: Position
-    denoiser: Denoiser
+    state: TrainingState
     model: nn.Module
-    adapters: Adapters
-    optimizer: Optimizer
-    schedule: LRScheduler
-    means: RunningMean | None
     maker: BatchMaker
-    held_out: HeldOutLoss
-    store: CheckpointStore
+    noise_loss: NoiseLoss
     processes: Processes
-    reporter: Reporter | None
-    memory: MemoryWatch
-    metadata: Callable[[int], Mapping[str, str]]
-    validation: ValidationPictures | None
-    stop_signal: Callable[[], bool]
-    measured_steps: set[int] = field(default_factory=set)
-    saved_step: int = -1
-    first_trained_loss: float | None = None
-    told_worse: bool = False
 
-    def train(self) -> ExitOutcome:
-        """Go on from `position` until the last step, or until a stop or a pause is asked for; then save.
-
-        A stop while the last images are being made is one too: they are made when the run is resumed.
+    def take(self) -> StepEvent:
+        """One step; what is to be told of it.
 
         Raises:
-            TrainingError: where a loss or a gradient is not finite; the state before that step is saved.
-            OSError: where something cannot be written, but for a full disk, which is waited for.
+            NotFiniteError: where its loss or its gradient is not finite: it names step, timesteps and images.
         """
-        self.denoiser.train()
-        self._due_now(first=True)
-        while self.position.step < self.settings.max_train_steps:
-            ending = self.answer_requests()
-            if ending:
-                self.save()
-                return ending
-            self.step()
-            self._due_now()
-        self.save()
-        if self.validation is None or self.validation.is_whole(self.position.step):
-            return "finished"
-        return self.answer_requests() or "stopped"
-
-    def weights(self) -> LoraWeights:
-        """What is trained so far: with EMA the means, else the weights of the last step."""
-        weights = self.adapters.weights()
-        if self.means is None:
-            return weights
-        means = dict(zip((name for name, _ in self.adapters.named_parameters()), self.means.means, strict=True))
-        return _with_means(weights, means)
-
-    def step(self) -> None:
-        """One optimizer step over this process's share of the batches."""
         started = time.perf_counter()
-        accumulation, count = self.settings.gradient_accumulation_steps, self.processes.count
-        first = self.position.batches_done
-        numbers = range(first + self.processes.index, first + accumulation, count)
+        state, accumulation = self.state, self.settings.gradient_accumulation_steps
+        first = state.position.batches_done
+        numbers = range(first + self.processes.index, first + accumulation, self.processes.count)
         seen: list[tuple[TrainingBatch, torch.Tensor]] = []
         for number in numbers:
             batch = self.maker.batch(number)
-            losses = self._backward(batch, share=len(numbers), last=number == numbers[-1])
-            seen.append((batch, losses))
+            seen.append((batch, self._backward(batch, share=len(numbers), last=number == numbers[-1])))
         norm = self._gradient_norm()
         loss = self._assert_finite(seen, norm)
-        rate = rate_in_use(self.optimizer)  # before the schedule, and Prodigy's estimate, go on to the next step's
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        step = self.position.step + 1
-        if self.means is not None:
-            self.means.update(step)
-        self.position = self.position.model_copy(update={"step": step, "batches_done": first + accumulation})
-        self.memory.read_accelerator()
-        if self.reporter is not None:
-            self.reporter.report(
-                StepEvent(
-                    step=step,
-                    loss=loss,
-                    learning_rate=rate,
-                    grad_norm=norm,
-                    seconds=time.perf_counter() - started,
-                )
-            )
+        rate = rate_in_use(state.optimizer)  # before the schedule, and Prodigy's estimate, go on to the next step's
+        state.advance(batches=accumulation)
+        seconds = time.perf_counter() - started
+        return StepEvent(step=state.position.step, loss=loss, learning_rate=rate, grad_norm=norm, seconds=seconds)
 
     def _backward(self, batch: TrainingBatch, *, share: int, last: bool) -> torch.Tensor:
         """(B,) detached losses; the gradient of their mean is added, divided by the number of batches of this step."""
@@ -138,24 +76,16 @@ class TrainingLoop:
             return self._pass(batch, share)
 
     def _pass(self, batch: TrainingBatch, share: int) -> torch.Tensor:
-        accelerator = self.processes.accelerator
-        prediction = self.model(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
-        losses = losses_of(
-            prediction, batch, noise_scheduler=self.maker.noise_scheduler, snr_gamma=self.settings.snr_gamma
-        )
-        accelerator.backward(losses.mean() / share)
+        losses = self.noise_loss(self.model, batch)
+        self.processes.accelerator.backward(losses.mean() / share)
         return losses.detach()
 
     def _gradient_norm(self) -> float:
-        norm = self.processes.accelerator.clip_grad_norm_(self.adapters.parameters(), self.settings.max_grad_norm)
-        return float(norm)
+        parameters = self.state.adapters.parameters()
+        return float(self.processes.accelerator.clip_grad_norm_(parameters, self.settings.max_grad_norm))
 
     def _assert_finite(self, seen: list[tuple[TrainingBatch, torch.Tensor]], norm: float) -> float:
-        """The mean loss of all processes.
-
-        Raises:
-            TrainingError: where it or the gradient is not finite: it names step, timesteps and images.
-        """
+        """The mean loss of all processes."""
         means = torch.stack([losses.mean() for _, losses in seen]).float()
         loss = float(self.processes.all_of(means).mean())
         if math.isfinite(loss) and (math.isfinite(norm) or self.processes.overflow_is_due_to_scale()):
@@ -169,15 +99,174 @@ class TrainingLoop:
         whole = [f"{k} (timestep {t})" for b, _ in seen for k, t in zip(b.keys, b.timesteps_B.tolist(), strict=True)]
         names = self.processes.words_of_all(blamed) or self.processes.words_of_all(whole)
         what = "The loss" if blamed or not math.isfinite(loss) else "The gradient"
-        self.optimizer.zero_grad(set_to_none=True)
-        self.save()
-        raise TrainingError(
-            f"{what} of step {self.position.step + 1:,} is not finite (loss {loss:g}, gradient {norm:g}), so nothing "
-            f"of it was learned. The state after step {self.position.step:,} is saved. Images of the step: "
-            f"{'; '.join(names[:16])}. Lower the learning rate; if one image is always among them, exclude it."
+        step = self.state.position.step
+        self.state.optimizer.zero_grad(set_to_none=True)
+        raise NotFiniteError(
+            f"{what} of step {step + 1:,} is not finite (loss {loss:g}, gradient {norm:g}), so nothing of it was "
+            f"learned. The state after step {step:,} is saved. Images of the step: {'; '.join(names[:16])}. Lower the "
+            "learning rate; if one image is always among them, exclude it."
         )
 
-    # What is due between steps
+
+@dataclass
+class Watch:
+    """What is measured, made and written between steps: of the first process alone, which alone tells and writes."""
+
+    run: RunFolder
+    settings: TrainingSettings
+    state: TrainingState
+    denoiser: Denoiser
+    held_out: HeldOutLoss
+    validation: ValidationPictures | None
+    store: CheckpointStore
+    metadata: Callable[[int], Mapping[str, str]]
+    reporter: Reporter
+    stop_signal: Callable[[], bool]
+    measured_steps: set[int] = field(default_factory=set)
+    first_trained_loss: float | None = None
+    told_worse: bool = False
+
+    def measure_held_out(self) -> None:
+        """The losses of held-out and of trained images, where they are not known of this step."""
+        step = self.state.position.step
+        if step in self.measured_steps:
+            return
+        started = time.perf_counter()
+        held_out, trained = self.held_out.measure(self.denoiser)
+        self.reporter.between_steps.took("held-out losses", time.perf_counter() - started)
+        event = HeldOutEvent(step=step, held_out_loss=held_out, trained_loss=trained)
+        self.reporter.report(event)
+        self.measured_steps.add(step)
+        if self.validation is not None and self.validation.scores is not None:
+            self.validation.scores.take_in(event)
+        self._warn_if_worse(trained)
+
+    def _warn_if_worse(self, trained_loss: float) -> None:
+        """A finite loss that only grows is not learning either: said once."""
+        if self.first_trained_loss is None:
+            self.first_trained_loss = trained_loss
+        elif trained_loss > DIVERGED * self.first_trained_loss and not self.told_worse:
+            self.told_worse = True
+            self.reporter.problem(
+                f"At step {self.state.position.step:,} the loss of fixed images is {trained_loss:.3g}, where it was "
+                f"{self.first_trained_loss:.3g} before the first step: it unlearns. Lower the learning rate, or alpha."
+            )
+
+    def measure_effect(self) -> None:
+        """By how much the layers change the model."""
+        step, groups = self.state.position.step, self.state.adapters.effects()
+        self.reporter.report(EffectEvent(step=step, groups=groups))
+        if max(groups.values()) < NO_EFFECT:
+            self.reporter.problem(
+                f"The LoRA has no effect yet at step {step:,}: it changes the weights by less than {NO_EFFECT:g} of "
+                "their length. Raise the learning rate."
+            )
+
+    def sample(self, step: int) -> None:
+        """Images of the step at which the run is; of the base where `step` is 0. Those there are, are kept."""
+        if self.validation is None or step in self.validation.made:
+            return
+        self.denoiser.eval()
+        if step == 0:
+            self.validation.make_base(at=self.state.position.step)
+        else:
+            self.validation.make(step, self.state.weights(), self.metadata(step))
+        self.denoiser.train()
+
+    def sample_now(self) -> None:
+        """Images of this step, because they were asked for."""
+        if self.validation is None:
+            self.reporter.problem("No images are made: num_validation_images is 0, or no image has a caption.")
+        self.sample(self.state.position.step)
+
+    def save(self, random_states: torch.Tensor, scaler: Mapping[str, object] | None) -> None:
+        """Write a checkpoint, waiting for room where the disk is full."""
+        started, step = time.perf_counter(), self.state.position.step
+        files = self.state.pack(random_states=random_states, metadata=self.metadata(step), scaler=scaler)
+        folder = save_step(
+            lambda: self.store.save(step, files), step=step, reporter=self.reporter, stop_signal=self.stop_signal
+        )
+        self.store.prune(keep_last=self.settings.keep_checkpoints, keep_every=self.settings.keep_every_steps)
+        seconds = time.perf_counter() - started
+        self.reporter.between_steps.took("checkpoint", seconds)
+        self.reporter.report(
+            CheckpointEvent(
+                step=step,
+                folder=folder.relative_to(self.run.root).as_posix(),
+                num_bytes=sum(map(len, files.values())),
+                seconds=seconds,
+            )
+        )
+
+
+@dataclass
+class TrainingLoop:
+    """Steps, and between them what is due and what is asked for; all processes do the same at the same step.
+
+    Attributes:
+        watch: None but in the first process.
+        stop_signal: whether a signal came.
+        saved_step: of the newest checkpoint; -1 without one.
+    """
+
+    run: RunFolder
+    steps: OptimizerSteps
+    denoiser: Denoiser
+    memory: MemoryWatch
+    watch: Watch | None
+    stop_signal: Callable[[], bool]
+    saved_step: int = -1
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """Of the run."""
+        return self.steps.settings
+
+    @property
+    def state(self) -> TrainingState:
+        """Where it stands, and all that learns."""
+        return self.steps.state
+
+    @property
+    def processes(self) -> Processes:
+        """This one among its peers."""
+        return self.steps.processes
+
+    def train(self) -> ExitOutcome:
+        """Go on from where the state is until the last step, or until a stop or a pause is asked for; then save.
+
+        A stop while the last images are being made is one too: they are made when the run is resumed.
+
+        Raises:
+            TrainingError: where a loss or a gradient is not finite; the state before that step is saved.
+            OSError: where something cannot be written, but for a full disk, which is waited for.
+        """
+        self.denoiser.train()
+        self._due_now(first=True)
+        while self.state.position.step < self.settings.max_train_steps:
+            ending = self.answer_requests()
+            if ending:
+                self.save()
+                return ending
+            self.step()
+            self._due_now()
+        self.save()
+        validation = self.watch.validation if self.watch is not None else None
+        if validation is None or validation.is_whole(self.state.position.step):
+            return "finished"
+        return self.answer_requests() or "stopped"
+
+    def step(self) -> StepEvent:
+        """One optimizer step; where it is not finite, the state before it is saved."""
+        try:
+            event = self.steps.take()
+        except NotFiniteError:
+            self.save()
+            raise
+        self.memory.read_accelerator()
+        if self.watch is not None:
+            self.watch.reporter.report(event)
+        return event
 
     def _due_now(self, *, first: bool = False) -> None:
         """What belongs to this step. `first`: the run begins here, or goes on from here.
@@ -185,106 +274,36 @@ class TrainingLoop:
         The base's images are those of step 0, but are made after the first step: whether it learns at all is seen
         sooner, and they are the same then.
         """
-        step, settings = self.position.step, self.settings
+        step, settings = self.state.position.step, self.settings
         resumed = first and step > 0
         last = step == settings.max_train_steps
         looks = settings.held_out_steps <= settings.max_train_steps  # more than there are steps: never
         if looks and (step % settings.held_out_steps == 0 or last):
-            self._measure_held_out()
+            self._watched(Watch.measure_held_out)
         if (step % EFFECT_STEPS == 0 or last) and step > 0 and not resumed:
-            self._measure_effect()
+            self._watched(Watch.measure_effect)
         if step % settings.checkpointing_steps == 0 and step > 0 and not resumed:
             self.save()
         if step == 1 or resumed:
-            self._sample(0)
-        if resumed and self.validation is not None:
-            self.validation.score_the_rest(at=step)
+            self._watched(lambda watch: watch.sample(0))
+        if resumed and self.watch is not None and self.watch.validation is not None:
+            self.watch.validation.score_the_rest(at=step)
         if (step % settings.validation_steps == 0 and step > 0) or last:
-            self._sample(step)
+            self._watched(lambda watch: watch.sample(step))
 
-    def _measure_held_out(self) -> None:
-        step = self.position.step
-        if self.reporter is not None and step not in self.measured_steps:
-            started = time.perf_counter()
-            held_out, trained = self.held_out.measure(self.denoiser)
-            self.reporter.between_steps.took("held-out losses", time.perf_counter() - started)
-            event = HeldOutEvent(step=step, held_out_loss=held_out, trained_loss=trained)
-            self.reporter.report(event)
-            self.measured_steps.add(step)
-            if self.validation is not None and self.validation.scores is not None:
-                self.validation.scores.take_in(event)
-            self._warn_if_worse(trained)
-        self.processes.wait()
-
-    def _warn_if_worse(self, trained_loss: float) -> None:
-        """A finite loss that only grows is not learning either: said once."""
-        if self.first_trained_loss is None:
-            self.first_trained_loss = trained_loss
-        elif trained_loss > DIVERGED * self.first_trained_loss and not self.told_worse and self.reporter is not None:
-            self.told_worse = True
-            self.reporter.problem(
-                f"At step {self.position.step:,} the loss of fixed images is {trained_loss:.3g}, where it was "
-                f"{self.first_trained_loss:.3g} before the first step: it unlearns. Lower the learning rate, or alpha."
-            )
-
-    def _measure_effect(self) -> None:
-        if self.reporter is None:
-            return
-        groups = self.adapters.effects()
-        self.reporter.report(EffectEvent(step=self.position.step, groups=groups))
-        if max(groups.values()) < NO_EFFECT:
-            self.reporter.problem(
-                f"The LoRA has no effect yet at step {self.position.step:,}: it changes the weights by less than "
-                f"{NO_EFFECT:g} of their length. Raise the learning rate."
-            )
-
-    def _sample(self, step: int) -> None:
-        """Pictures of the step at which the run is; of the base where `step` is 0. Those there are, are kept."""
-        if self.validation is not None and step not in self.validation.made:
-            self.denoiser.eval()
-            if step == 0:
-                self.validation.make_base(at=self.position.step)
-            else:
-                self.validation.make(step, self.weights(), self.metadata(step))
-            self.denoiser.train()
+    def _watched(self, act: Callable[[Watch], None]) -> None:
+        """Done by the first process, while the others wait for it."""
+        if self.watch is not None:
+            act(self.watch)
         self.processes.wait()
 
     def save(self) -> None:
-        """Save a checkpoint, waiting for room where the disk is full."""
-        if self.position.step == self.saved_step:
+        """Save a checkpoint of this step, where there is none."""
+        if self.state.position.step == self.saved_step:
             return
-        states = self.processes.random_states(random_state())
-        if self.reporter is not None:
-            started = time.perf_counter()
-            files = pack(
-                self.position,
-                self.adapters,
-                self.means,
-                optimizer=self.optimizer.state_dict(),
-                schedule=self.schedule.state_dict(),
-                random_states=states,
-                metadata=self.metadata(self.position.step),
-                scaler=self.processes.scaler_state,
-            )
-            folder = save_step(
-                lambda: self.store.save(self.position.step, files),
-                step=self.position.step,
-                reporter=self.reporter,
-                stop_signal=self.stop_signal,
-            )
-            self.store.prune(keep_last=self.settings.keep_checkpoints, keep_every=self.settings.keep_every_steps)
-            seconds = time.perf_counter() - started
-            self.reporter.between_steps.took("checkpoint", seconds)
-            self.reporter.report(
-                CheckpointEvent(
-                    step=self.position.step,
-                    folder=folder.relative_to(self.run.root).as_posix(),
-                    num_bytes=sum(map(len, files.values())),
-                    seconds=seconds,
-                )
-            )
-        self.saved_step = self.position.step
-        self.processes.wait()
+        states, scaler = self.processes.random_states(random_state()), self.processes.scaler_state
+        self._watched(lambda watch: watch.save(states, scaler))
+        self.saved_step = self.state.position.step
 
     def answer_requests(self) -> ExitOutcome | None:
         """Save or sample now where it was asked for; stop or pause where that was. All processes do the same."""
@@ -296,25 +315,7 @@ class TrainingLoop:
         if "save" in asked:
             self.save()
         if "sample" in asked:
-            if self.reporter is not None and self.validation is None:
-                self.reporter.problem("No images are made: num_validation_images is 0, or no image has a caption.")
-            self._sample(self.position.step)
+            self._watched(Watch.sample_now)
         if "stop" in asked:
             return "stopped"
         return "paused" if "pause" in asked else None
-
-
-def _with_means(weights: LoraWeights, means: Mapping[str, torch.Tensor]) -> LoraWeights:
-    """The same layers with the means of their sides; names are those of `Adapters.named_parameters`."""
-    parts: dict[Part, dict[str, LayerWeights]] = {"unet": {}, "text_encoder": {}}
-    for part, path, layer in weights.layers():
-        found = {name: mean for name, mean in means.items() if name.startswith(f"{part}.{path}.lora_")}
-        sides = {name.removeprefix(f"{part}.{path}.").split(".")[0]: mean.cpu() for name, mean in found.items()}
-        magnitude = sides.get("lora_magnitude_vector")
-        parts[part][path] = LayerWeights(
-            down=sides["lora_A"].clone(),
-            up=sides["lora_B"].clone(),
-            alpha=layer.alpha,
-            magnitude=None if magnitude is None else magnitude.reshape(-1).clone(),
-        )
-    return LoraWeights(parts["unet"], parts["text_encoder"])

@@ -1,14 +1,9 @@
-"""The loss of a batch: squared error of what the U-Net predicts, weighted by timestep, image and mask.
+"""One pass through the model and its loss: what a step learns from, the preflight times and held-out images tell.
 
-Shapes: B images, C latent channels, H and W an eighth of the image's.
-
-Loss that can be compared from step to step: the same images, timesteps and noise every time.
-
-A training step's loss jumps with its timesteps; these are fixed, one from the middle of each stratum of the schedule.
-On images that are kept out of training it tells whether others get better too; on images that are trained on, how
-much is only remembered.
+Shapes: B images, C latent channels, H and W an eighth of the image's, N = 77 tokens, D embedding width.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +12,9 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from studio.engine.models import Components
+from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import BatchMaker, TrainingBatch
-from studio.training.torch.data import TrainingItem, TrainingSet, seed_of
+from studio.training.torch.data import TrainingItem, seed_of
 
 
 class Denoiser(nn.Module):
@@ -43,6 +39,74 @@ class Denoiser(nn.Module):
         return prediction.float()
 
 
+def predict(model: nn.Module, batch: TrainingBatch) -> torch.Tensor:
+    """(B, C, H, W) what the denoiser, or accelerate's wrapper of it, predicts for a batch; float32."""
+    prediction: torch.Tensor = model(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
+    return prediction
+
+
+@dataclass(frozen=True)
+class NoiseLoss:
+    """The loss of what the U-Net predicts: `settings.loss_type`, weighted by timestep, image and mask.
+
+    Built once for a training. A loss of another kind is a case of `_errors`.
+    """
+
+    settings: TrainingSettings
+    noise_scheduler: DDPMScheduler
+
+    def __call__(self, model: nn.Module, batch: TrainingBatch) -> torch.Tensor:
+        """(B,) the weighted loss of each image after one pass through the model, float32."""
+        return self.weighted(predict(model, batch), batch)
+
+    def weighted(self, prediction_BCHW: torch.Tensor, batch: TrainingBatch) -> torch.Tensor:
+        """(B,) of a prediction: with mask, the image's weight and min-SNR."""
+        losses = self.by_image(prediction_BCHW, batch) * batch.weights_B
+        if self.settings.snr_gamma is not None:
+            losses = losses * snr_weights(self.noise_scheduler, batch.timesteps_B, self.settings.snr_gamma)
+        return losses
+
+    def by_image(self, prediction_BCHW: torch.Tensor, batch: TrainingBatch) -> torch.Tensor:
+        """(B,) of a prediction with its mask alone, which timesteps of all levels of noise can be compared by."""
+        errors = self._errors(prediction_BCHW.float() - batch.target_BCHW.float(), batch.timesteps_B)
+        if batch.mask_B1HW is not None:
+            errors = errors * batch.mask_B1HW
+        return errors.mean(dim=(1, 2, 3))
+
+    def _errors(self, difference_BCHW: torch.Tensor, timesteps_B: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) what each latent's difference costs, as kohya-ss/sd-scripts defines it (`conditional_loss`).
+
+        With threshold c: huber 2c·(√(d² + c²) - c), smooth_l1 2·(√(d² + c²) - c); both are computed as d² over a sum,
+        because the difference would cancel where c is large beside d.
+        """
+        squares = difference_BCHW.square()
+        if self.settings.loss_type == "l2":
+            return squares
+        c = huber_thresholds(self.noise_scheduler, timesteps_B, self.settings).view(-1, 1, 1, 1)
+        factor = 2 * c if self.settings.loss_type == "huber" else 2
+        return factor * squares / ((squares + c.square()).sqrt() + c)
+
+
+def huber_thresholds(
+    noise_scheduler: DDPMScheduler, timesteps_B: torch.Tensor, settings: TrainingSettings
+) -> torch.Tensor:
+    """(B,) c of each timestep, between 1 without noise and `huber_c` in noise alone; `huber_c` where it is constant.
+
+    Exponential and snr are kohya-ss/sd-scripts' schedules (`get_huber_threshold_if_needed`): exp(ln(huber_c)·t / T),
+    and (1 - huber_c) / (1 + σ)² + huber_c with σ = √((1 - ᾱ) / ᾱ).
+    """
+    huber_c = settings.huber_c
+    match settings.huber_schedule:
+        case "constant":
+            return torch.full(timesteps_B.shape, huber_c, device=timesteps_B.device)
+        case "exponential":
+            return torch.exp(math.log(huber_c) * timesteps_B / noise_scheduler.config.num_train_timesteps)
+        case "snr":
+            alphas: torch.Tensor = noise_scheduler.alphas_cumprod.to(timesteps_B.device)[timesteps_B]
+            sigmas = ((1 - alphas) / alphas).sqrt()
+            return (1 - huber_c) / (1 + sigmas).square() + huber_c
+
+
 def snr_weights(noise_scheduler: DDPMScheduler, timesteps_B: torch.Tensor, gamma: float) -> torch.Tensor:
     """(B,) min-SNR weights (Hang et al., arXiv 2303.09556): min(SNR, γ) / SNR for noise, / (SNR + 1) for v.
 
@@ -56,19 +120,6 @@ def snr_weights(noise_scheduler: DDPMScheduler, timesteps_B: torch.Tensor, gamma
     else:
         weights = (gamma / snr).clamp(max=1)  # not min(SNR, γ) / SNR, which is 0 / 0 at SNR 0
     return weights
-
-
-def losses_of(
-    prediction_BCHW: torch.Tensor, batch: TrainingBatch, *, noise_scheduler: DDPMScheduler, snr_gamma: float | None
-) -> torch.Tensor:
-    """(B,) the loss of each image, in float32."""
-    errors = (prediction_BCHW.float() - batch.target_BCHW.float()).square()
-    if batch.mask_B1HW is not None:
-        errors = errors * batch.mask_B1HW
-    losses = errors.mean(dim=(1, 2, 3)) * batch.weights_B
-    if snr_gamma is not None:
-        losses = losses * snr_weights(noise_scheduler, batch.timesteps_B, snr_gamma)
-    return losses
 
 
 NUM_TRIPLES = 16  # of each side; a forward pass costs a third of a training step's image
@@ -99,14 +150,21 @@ def choose_triples(items: Sequence[TrainingItem], *, num_train_timesteps: int, s
 
 
 class HeldOutLoss:
-    """Losses of fixed triples; VAE means, no crop or flip by chance, captions whole."""
+    """Loss that can be compared from step to step: the same images, timesteps and noise every time.
 
-    def __init__(self, data: TrainingSet, maker: BatchMaker, *, batch_size: int) -> None:
+    A training step's loss jumps with its timesteps; these are fixed, one from the middle of each stratum of the
+    schedule, and nothing weighs them. VAE means, no crop or flip by chance, captions whole. On images that are kept
+    out of training it tells whether others get better too; on trained ones, how much is only remembered.
+    """
+
+    def __init__(self, maker: BatchMaker, noise_loss: NoiseLoss, *, batch_size: int) -> None:
+        data = maker.data
         timesteps = int(maker.noise_scheduler.config.num_train_timesteps)
         trained = [item for item in data.items if not item.is_prior]
         self._held_out = choose_triples(data.held_out, num_train_timesteps=timesteps, side="held out")
         self._trained = choose_triples(trained, num_train_timesteps=timesteps, side="trained")
         self._maker = maker
+        self._noise_loss = noise_loss
         self._batch_size = batch_size
 
     def measure(self, denoiser: Denoiser) -> tuple[float | None, float]:
@@ -122,9 +180,7 @@ class HeldOutLoss:
     def _mean_loss(self, denoiser: Denoiser, triples: Sequence[Triple]) -> float:
         total = 0.0
         for batch in self._batches(triples):
-            prediction = denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
-            errors = (prediction.float() - batch.target_BCHW.float()).square()
-            total += float(errors.mean(dim=(1, 2, 3)).sum())
+            total += float(self._noise_loss.by_image(predict(denoiser, batch), batch).sum())
         return total / len(triples)
 
     def _batches(self, triples: Sequence[Triple]) -> list[TrainingBatch]:

@@ -4,7 +4,7 @@ What a device cannot do: batches that it computes wrongly, and steps for which i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -18,7 +18,7 @@ from studio.engine.memory_forecast import count_training_step, counted_plan
 from studio.engine.models import Components
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import TrainingBatch
-from studio.training.torch.loss import Denoiser
+from studio.training.torch.loss import Denoiser, predict
 
 # Of what is free, so much may be planned with: allocators keep gaps, and the desktop wants to live.
 SHARE_OF_FREE = 0.8
@@ -72,8 +72,11 @@ def kept_bytes_of(denoiser: Denoiser, batch: TrainingBatch) -> int:
             kept[storage.data_ptr()] = storage  # held, so that no other tensor gets its place while we count
         return tensor
 
+    first = replace(
+        batch, noisy_BCHW=batch.noisy_BCHW[:1], timesteps_B=batch.timesteps_B[:1], text_BND=batch.text_BND[:1]
+    )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        prediction = denoiser(batch.noisy_BCHW[:1], batch.timesteps_B[:1], batch.text_BND[:1])
+        prediction = predict(denoiser, first)
         num_bytes = sum(storage.nbytes() for storage in kept.values())
     del prediction
     return num_bytes

@@ -21,7 +21,7 @@ from studio.training.plan import Offer, PassFacts, Preflight
 from studio.training.settings import TrainingSettings
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
 from studio.training.torch.data import TrainingSet, make_training_set
-from studio.training.torch.loss import NUM_TRIPLES, losses_of
+from studio.training.torch.loss import NUM_TRIPLES
 from studio.training.torch.memory import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
 from studio.training.torch.optimizers import schedule_notes
 from studio.training.torch.preparation import Prepared, RunData, prepare
@@ -97,10 +97,7 @@ def _passes(prepared: Prepared, *, on: bool) -> PassFacts:
     with torch.random.fork_rng(devices=[]), MemoryMeter(device) as meter:
         for number in range(1 + TIMED_PASSES):
             started = time.perf_counter()
-            batch = prepared.maker.batch(number)
-            prediction = prepared.denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
-            scheduler, gamma = prepared.maker.noise_scheduler, prepared.settings.snr_gamma
-            losses = losses_of(prediction, batch, noise_scheduler=scheduler, snr_gamma=gamma)
+            losses = prepared.noise_loss(prepared.denoiser, prepared.maker.batch(number))
             torch.autograd.backward(losses.mean())
             synchronize(device)
             meter.sample_accelerator()
@@ -253,7 +250,7 @@ def preflight_text(found: Preflight) -> str:
         f"{found.num_steps:,} steps ≈ {duration(found.total_seconds)}, {gigabytes(found.peak_bytes)} of "
         f"{gigabytes(found.limit_bytes)} memory, {gigabytes(found.disk_bytes)} of disk.",
         f"A step is {_batches(found.batches_per_step)}, {duration(found.step_seconds)}. {found.num_pictures:,} "
-        f"pictures, each seen about {found.epochs:.1f} times.",
+        f"images, each seen about {found.epochs:.1f} times.",
         f"Besides the steps: encoding {duration(found.encoding_seconds)}, images {duration(found.pictures_seconds)}, "
         f"held-out losses {duration(found.held_out_seconds)}.",
         found.reason,

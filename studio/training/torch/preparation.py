@@ -1,6 +1,5 @@
 """Everything before the first step: model, images, caches, layers that learn, and what was decided."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
-from studio.core.errors import CancelledError, LoraError, SettingsError, TrainingError, WeightsFileError
+from studio.core.errors import LoraError, SettingsError, TrainingError, WeightsFileError
 from studio.core.paths import UserData
 from studio.core.results import EngineFacts
 from studio.core.settings import GenerationSettings, ModelSettings
@@ -27,9 +26,9 @@ from studio.training.plan import TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
-from studio.training.torch.caches import LatentCache, TextCache, digest_of, fingerprint_of
+from studio.training.torch.caches import digest_of, fill_caches, fingerprint_of
 from studio.training.torch.data import TrainingSet, make_training_set, seed_of
-from studio.training.torch.loss import Denoiser
+from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.memory import (
     CheckpointingDecision,
     assert_fits,
@@ -62,6 +61,7 @@ class Prepared:
     adapters: Adapters
     denoiser: Denoiser
     maker: BatchMaker
+    noise_loss: NoiseLoss
     generations: tuple[GenerationSettings, ...]
     check: GenerationSettings
 
@@ -80,7 +80,7 @@ def prepare(
 
     Args:
         plan: what a run that is resumed decided when it began.
-        tell: told what is being done, and how far it is.
+        report: told what is being done, and how far it is.
         cancelled: asked between images whether to stop.
 
     Raises:
@@ -91,14 +91,11 @@ def prepare(
     manager, facts = _load(settings, processes.device, user_data, report=report, cancelled=cancelled)
     components = manager.components
     resolution = plan.resolution if plan else settings.resolution or facts.width
-    assert_fits(settings, resolution=resolution, device=processes.device, check=facts.device_check)
-    dtype = processes.half_precision or torch.float32
-    assert_room(settings, components, resolution=resolution, device=processes.device, dtype=dtype)
+    _assert_possible_here(settings, components, facts, processes, resolution=resolution)
     tagged = _tagged_loras(settings, manager, is_new=plan is None)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
-    digests = _digests(components)
-    _assert_same_model(settings, plan, digests)
-    latents, texts = _fill_caches(
+    digests = _digests(settings, components, plan)
+    latents, texts = fill_caches(
         settings,
         training_set,
         components,
@@ -120,12 +117,24 @@ def prepare(
         texts=texts,
         device=processes.device,
     )
+    noise_loss = NoiseLoss(settings, maker.noise_scheduler)
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
         plan = _plan(settings, data, training_set, facts, decision, processes, digests, adapters, prompts, resolution)
     _checkpoint(components, processes.device, wanted=plan.gradient_checkpointing)
     give_back_free_memory()  # what encoding took
-    return Prepared(settings, plan, training_set, manager, offloaded, adapters, denoiser, maker, generations, check)
+    return Prepared(
+        settings, plan, training_set, manager, offloaded, adapters, denoiser, maker, noise_loss, generations, check
+    )
+
+
+def _assert_possible_here(
+    settings: TrainingSettings, components: Components, facts: EngineFacts, processes: Processes, *, resolution: int
+) -> None:
+    """The device computes such steps rightly, and has the memory for one."""
+    device, dtype = processes.device, processes.half_precision or torch.float32
+    assert_fits(settings, resolution=resolution, device=device, check=facts.device_check)
+    assert_room(settings, components, resolution=resolution, device=device, dtype=dtype)
 
 
 def _images(
@@ -207,58 +216,23 @@ def _checkpoint(components: Components, device: torch.device, *, wanted: bool) -
         give_back_between_blocks(components.unet)
 
 
-def _assert_same_model(settings: TrainingSettings, plan: TrainingPlan | None, digests: Mapping[str, str]) -> None:
+def _digests(settings: TrainingSettings, components: Components, plan: TrainingPlan | None) -> dict[str, str]:
+    """Of the model's parts; a run that goes on has the model that it began with.
+
+    Raises:
+        TrainingError: where it is another one.
+    """
+    digests = {
+        "unet": fingerprint_of(components.unet),
+        "vae": digest_of(components.vae),
+        "text_encoder": digest_of(components.text_encoder),
+    }
     if plan is not None and plan.model_digests != digests:
         raise TrainingError(
             f"The model {settings.model} is another one than when the run began. Put the old one back, or duplicate "
             "the run to train on this one."
         )
-
-
-def _digests(components: Components) -> dict[str, str]:
-    return {
-        "unet": fingerprint_of(components.unet),
-        "vae": digest_of(components.vae),
-        "text_encoder": digest_of(components.text_encoder),
-    }
-
-
-def _fill_caches(
-    settings: TrainingSettings,
-    data: TrainingSet,
-    components: Components,
-    digests: Mapping[str, str],
-    *,
-    user_data: UserData,
-    processes: Processes,
-    report: Callable[[str], None],
-    cancelled: Callable[[], bool],
-) -> tuple[LatentCache, TextCache]:
-    """Encode what no run before has encoded; every process its share."""
-    latents = LatentCache(user_data.cache / "latents", digests["vae"], processes.device.type)
-    tokenizer = hashlib.sha256(components.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}", processes.device.type)
-    items = (*data.items, *data.held_out)
-    missing = latents.missing(items, horizontal_flip=settings.horizontal_flip)
-    for index, item in enumerate(missing):
-        if index % processes.count == processes.index:
-            latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
-            report(f"Encoding images: {index + 1:,} of {len(missing):,}.")
-        _stop_if(cancelled)
-    if not (settings.train_text_encoder or settings.shuffle_caption):
-        captions = texts.missing(["", *(item.caption for item in items)])
-        for index, caption in enumerate(captions):
-            if index % processes.count == processes.index:
-                texts.encode(caption, components)
-                report(f"Encoding captions: {index + 1:,} of {len(captions):,}.")
-            _stop_if(cancelled)
-    processes.wait()
-    return latents, texts
-
-
-def _stop_if(cancelled: Callable[[], bool]) -> None:
-    if cancelled():
-        raise CancelledError("Stopped before the first step. What was encoded is kept; resume to go on.")
+    return digests
 
 
 def _offload(

@@ -24,22 +24,20 @@ from studio.core.errors import (
 from studio.core.paths import UserData
 from studio.datasets.snapshot import changed_since, read_snapshot
 from studio.engine.device import pick_device
-from studio.engine.memory import MemoryWatch
 from studio.engine.offload import all_present
 from studio.jobs.device_lock import device_turn
-from studio.jobs.folder import read_status, take_requests
+from studio.jobs.folder import RunFolder, read_status, take_requests
 from studio.jobs.reporter import report_failure
 from studio.jobs.stop_requests import StopSignal
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.events import FinishedEvent, SampleEvent, read_events
-from studio.training.folder import RunFolder
 from studio.training.plan import read_plan, write_plan
 from studio.training.report import write_report
 from studio.training.settings import MixedPrecisionName, TrainingSettings
-from studio.training.torch.assembly import make_loop
+from studio.training.torch.assembly import assemble
 from studio.training.torch.finish import check_picture, finish
-from studio.training.torch.loop import TrainingLoop
+from studio.training.torch.loop import TrainingLoop, Watch
 from studio.training.torch.preparation import Prepared, RunData, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.reporter import BetweenSteps, Reporter, save_step
@@ -110,17 +108,18 @@ def _train(
     use_snapshot: bool,
 ) -> RunEnd:
     prepared, loop = _open(run, settings, user_data, reporter=reporter, stop=stop, use_snapshot=use_snapshot)
-    if reporter is None:
+    if reporter is None or loop.watch is None:
         return loop.train()
     with loop.memory:
-        reporter.state("running", step=loop.position.step)
+        reporter.state("running", step=loop.state.position.step)
         ending = loop.train()
         if ending == "finished":
-            problems = _finish(run, prepared, loop, reporter, user_data)
+            problems = _finish(run, prepared, loop.watch, user_data)
             reporter.state("finished", " ".join((f"The LoRA {settings.name} is finished.", *problems)))
         else:
-            words = "It was saved" if loop.position.step else "Nothing was trained yet"
-            reporter.state(ending, f"{words} at step {loop.position.step:,}; resume to go on.")
+            step = loop.state.position.step
+            words = "It was saved" if step else "Nothing was trained yet"
+            reporter.state(ending, f"{words} at step {step:,}; resume to go on.")
     return ending
 
 
@@ -148,7 +147,7 @@ def _open(
     stop: StopSignal,
     use_snapshot: bool,
 ) -> tuple[Prepared, TrainingLoop]:
-    """Everything up to the next step."""
+    """Everything up to the next step: read, prepare, assemble."""
     processes = Processes(cpu_only=settings.cpu, mixed_precision=_mixed_precision(settings))
     _assert_shareable(settings, processes)
     report = reporter.progress if reporter else _say_nothing
@@ -163,14 +162,12 @@ def _open(
         write_plan(run, prepared.plan)
         for note in prepared.plan.notes:
             reporter.note(note)
-    memory = MemoryWatch(processes.device, reporter.report if reporter else _say_nothing)
-    return prepared, make_loop(run, prepared, processes, reporter=reporter, stop=stop, memory=memory)
+    return prepared, assemble(run, prepared, processes, reporter=reporter, stop=stop)
 
 
-def _finish(
-    run: RunFolder, prepared: Prepared, loop: TrainingLoop, reporter: Reporter, user_data: UserData
-) -> tuple[str, ...]:
+def _finish(run: RunFolder, prepared: Prepared, watch: Watch, user_data: UserData) -> tuple[str, ...]:
     """Write, keep and check what was trained; what is wrong with it, in sentences."""
+    reporter, state = watch.reporter, watch.state
     reporter.progress("Writing the LoRA and reading it back.")
     library = LoraLibrary(user_data.loras)
 
@@ -184,16 +181,16 @@ def _finish(
     files = save_step(
         lambda: finish(
             prepared,
-            loop.weights(),
+            state.weights(),
             run,
-            loop.metadata(loop.position.step),
+            watch.metadata(state.position.step),
             library=library,
             last_picture=_last_picture(run),
-            in_memory=None if loop.means is not None else in_memory,
+            in_memory=None if state.means is not None else in_memory,
         ),
-        step=loop.position.step,
+        step=state.position.step,
         reporter=reporter,
-        stop_signal=loop.stop_signal,
+        stop_signal=watch.stop_signal,
     )
     names = tuple(path.relative_to(run.root).as_posix() for path in files.files)
     reporter.report(FinishedEvent(files=names, library_name=files.library_name, problems=files.problems))

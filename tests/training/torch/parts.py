@@ -14,15 +14,15 @@ from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.snapshot import Snapshot, make_snapshot, sha256_of
 from studio.engine.memory import MemoryWatch
 from studio.engine.models import Components
-from studio.training.folder import RunFolder
+from studio.jobs.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
 from studio.training.torch.caches import LatentCache, TextCache, digest_of
-from studio.training.torch.checkpoints import CheckpointStore, Position
+from studio.training.torch.checkpoints import Position, TrainingState
 from studio.training.torch.data import TrainingItem, TrainingSet, make_training_set
-from studio.training.torch.loop import TrainingLoop
-from studio.training.torch.loss import Denoiser, HeldOutLoss
+from studio.training.torch.loop import OptimizerSteps, TrainingLoop
+from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.optimizers import RunningMean, make_optimizer, make_schedule
 from studio.training.torch.processes import Processes
 from tests.datasets.rows import make_facts, make_row
@@ -129,6 +129,7 @@ class Bench:
     texts: TextCache
     noise_scheduler: DDPMScheduler
     maker: BatchMaker
+    noise_loss: NoiseLoss
 
     def item(self, key: str) -> TrainingItem:
         return next(item for item in (*self.data.items, *self.data.held_out) if item.key == key)
@@ -162,7 +163,8 @@ def make_bench(
         texts=texts,
         device=CPU,
     )
-    return Bench(settings, components, data, latents, texts, noise_scheduler, maker)
+    noise_loss = NoiseLoss(settings, noise_scheduler)
+    return Bench(settings, components, data, latents, texts, noise_scheduler, maker, noise_loss)
 
 
 def make_adapters(bench: Bench, *, seed: int = 3) -> Adapters:
@@ -184,40 +186,30 @@ def give_effect(adapters: Adapters, *, strength: float = 0.05, seed: int = 9) ->
 
 
 def make_loop(bench: Bench, adapters: Adapters, processes: Processes, folder: Path) -> TrainingLoop:
-    """A loop that trains and writes nothing: it has no reporter."""
+    """A loop that trains, and neither reports nor writes anything: it has no watch."""
     settings = bench.settings
     means = RunningMean(adapters.parameters(), settings.ema_decay) if settings.use_ema else None
     optimizer = make_optimizer(adapters, settings)
     schedule = make_schedule(optimizer, settings)
     denoiser = Denoiser(bench.components, train_text_encoder=settings.train_text_encoder)
     model, prepared_optimizer = processes.accelerator.prepare(denoiser, optimizer)
+    position = Position(step=0, batches_done=0, dataset_digest="d", num_processes=1, settings=settings)
+    state = TrainingState(position, adapters, prepared_optimizer, schedule, means)
     return TrainingLoop(
         run=RunFolder(folder),
-        settings=settings,
-        position=Position(step=0, batches_done=0, dataset_digest="d", num_processes=1, settings=settings),
+        steps=OptimizerSteps(settings, state, model, bench.maker, bench.noise_loss, processes),
         denoiser=denoiser,
-        model=model,
-        adapters=adapters,
-        optimizer=prepared_optimizer,
-        schedule=schedule,
-        means=means,
-        maker=bench.maker,
-        held_out=HeldOutLoss(bench.data, bench.maker, batch_size=settings.train_batch_size),
-        store=CheckpointStore(folder / "checkpoints"),
-        processes=processes,
-        reporter=None,
         memory=MemoryWatch(CPU, lambda event: None),
-        metadata=lambda step: {},
-        validation=None,
+        watch=None,
         stop_signal=lambda: False,
     )
 
 
 def weights_before_and_after(loop: TrainingLoop) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """What learns, before the loop has trained and after it."""
-    before = parameters_of(loop.adapters)
+    before = parameters_of(loop.state.adapters)
     assert loop.train() == "finished"
-    return before, parameters_of(loop.adapters)
+    return before, parameters_of(loop.state.adapters)
 
 
 def parameters_of(adapters: Adapters) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ from studio.loras.library import LoraLibrary
 from studio.training.settings import TARGET_NAMES
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import TrainingBatch
-from studio.training.torch.loss import Denoiser, losses_of
+from studio.training.torch.loss import Denoiser
 from tests.training.torch.parts import (
     give_effect,
     make_adapters,
@@ -243,7 +243,7 @@ def test_dropout_changes_the_loss_of_a_step(snapshot: Snapshot, components: Comp
     def losses() -> list[float]:
         with torch.no_grad():
             prediction = denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
-        return losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None).tolist()
+        return bench.noise_loss.weighted(prediction, batch).tolist()
 
     denoiser.train()
     assert losses() != losses()
@@ -263,7 +263,7 @@ def test_the_text_encoder_learns_only_where_it_is_asked_for(
         batch: TrainingBatch = bench.maker.batch(0)
         denoiser = Denoiser(bench.components, train_text_encoder=asked)
         prediction = denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
-        losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None).mean().backward()
+        bench.noise_loss.weighted(prediction, batch).mean().backward()
         text = adapters.parameters("text_encoder")
         assert bool(text) == asked
         assert all(p.grad is not None and float(p.grad.norm()) > 0 for p in [*text, *adapters.parameters("unet")])

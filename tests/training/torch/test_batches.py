@@ -15,7 +15,6 @@ from studio.engine.pipeline import PipelineManager
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.caches import Variant
 from studio.training.torch.data import Draw, draw
-from studio.training.torch.loss import losses_of
 from studio.training.torch.preparation import RunData, prepare
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import Bench, make_bench, save_picture, save_pictures, settings_of, snapshot_of
@@ -364,7 +363,7 @@ def losses(bench: Bench, number: int = 0) -> torch.Tensor:
     """Of a prediction that errs by a known, uneven amount."""
     batch = bench.maker.batch(number)
     error = torch.randn(batch.target_BCHW.shape, generator=torch.Generator().manual_seed(number))
-    return losses_of(batch.target_BCHW + error, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None)
+    return bench.noise_loss.weighted(batch.target_BCHW + error, batch)
 
 
 @pytest.mark.parametrize("size", [(100, 80), (50, 40), (500, 400)])

@@ -17,7 +17,7 @@ from studio.training.settings import CheckpointingChoice
 from studio.training.torch import memory as checkpointing
 from studio.training.torch import memory as limits
 from studio.training.torch.batches import TrainingBatch
-from studio.training.torch.loss import Denoiser, losses_of
+from studio.training.torch.loss import Denoiser
 from studio.training.torch.memory import (
     BACKWARD_FACTOR,
     MPS_MAX_ROWS,
@@ -159,7 +159,7 @@ def test_gradients_are_the_same_with_and_without(
         batch = bench.maker.batch(0)
         torch.manual_seed(7)  # for LoRA dropout, which must be drawn alike when a part is computed again
         prediction = denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
-        losses = losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None)
+        losses = bench.noise_loss.weighted(prediction, batch)
         torch.autograd.backward(losses.mean())
         found.append((losses.detach(), {n: p.grad for n, p in adapters.named_parameters()}))
     (losses, gradients), (losses_on, gradients_on) = found

@@ -15,7 +15,7 @@ from studio.jobs.folder import read_status
 from studio.training.events import FinishedEvent, read_events
 from studio.training.folder import RunFolder
 from studio.training.torch import finish as finish_module
-from studio.training.torch.loop import TrainingLoop
+from studio.training.torch.checkpoints import TrainingState
 from studio.training.torch.run import train_run
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place
@@ -66,9 +66,9 @@ def test_a_file_that_acts_otherwise_than_the_trained_layers_is_there_and_told(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = place.begin(max_train_steps=2)
-    weights = TrainingLoop.weights
+    weights = TrainingState.weights
     with monkeypatch.context() as patched:
-        patched.setattr(TrainingLoop, "weights", lambda loop: scaled(weights(loop), 3))
+        patched.setattr(TrainingState, "weights", lambda state: scaled(weights(state), 3))
         assert train_run(run, place.user_data) == "finished"
     assert_finished_with("An image with lora.safetensors differs from one with the trained layers by", run, place)
     assert_finishes_without_a_problem(run, place)
@@ -119,8 +119,8 @@ def test_a_check_that_cannot_be_made_leaves_the_files_and_says_so(
 
 def test_weights_that_float16_cannot_hold_are_stored_in_float32(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     run = place.begin(max_train_steps=2, **PICTURES)
-    weights = TrainingLoop.weights
-    monkeypatch.setattr(TrainingLoop, "weights", lambda loop: scaled(weights(loop), 1e8))
+    weights = TrainingState.weights
+    monkeypatch.setattr(TrainingState, "weights", lambda state: scaled(weights(state), 1e8))
     assert train_run(run, place.user_data) == "finished"
     assert "The files are stored in float32. In float16: lora.safetensors does not hold what" in reported(
         run, NoteEvent

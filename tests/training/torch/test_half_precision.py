@@ -16,7 +16,7 @@ from studio.engine.offload import OffloadedModule, all_present
 from studio.images.files import read_picture_text
 from studio.training.events import SampleEvent, read_events
 from studio.training.torch import run as run_module
-from studio.training.torch.loss import Denoiser, losses_of
+from studio.training.torch.loss import Denoiser
 from studio.training.torch.memory import kept_bytes_of
 from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes
@@ -65,7 +65,7 @@ def test_gradients_are_float32_and_those_of_float32_passes_up_to_rounding(
             unet.offload()
         prediction = denoiser(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
         assert prediction.dtype == torch.float32
-        losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None).mean().backward()
+        bench.noise_loss.weighted(prediction, batch).mean().backward()
         gradients.append([parameter.grad for parameter in adapters.parameters()])
         assert {parameter.dtype for parameter in adapters.parameters()} == {torch.float32}
         for parameter in adapters.parameters():

@@ -10,7 +10,7 @@ from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
 from studio.training.torch.batches import BatchMaker, TrainingBatch
 from studio.training.torch.caches import Variant
-from studio.training.torch.loss import NUM_TRIPLES, Denoiser, HeldOutLoss, Triple, choose_triples
+from studio.training.torch.loss import NUM_TRIPLES, Denoiser, HeldOutLoss, NoiseLoss, Triple, choose_triples
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import (
     Bench,
@@ -88,7 +88,7 @@ def test_without_pictures_there_are_no_triples() -> None:
 
 def test_losses_are_those_of_each_triple_written_out(bench: Bench) -> None:
     give_effect(make_adapters(bench))
-    held_out, trained = HeldOutLoss(bench.data, bench.maker, batch_size=3).measure(
+    held_out, trained = HeldOutLoss(bench.maker, bench.noise_loss, batch_size=3).measure(
         Denoiser(bench.components, train_text_encoder=False)
     )
     wanted_held_out, wanted_trained = (loss_by_hand(bench, triples) for triples in triples_of(bench))
@@ -97,11 +97,24 @@ def test_losses_are_those_of_each_triple_written_out(bench: Bench) -> None:
     assert held_out != pytest.approx(trained, rel=1e-3)
 
 
+def test_losses_are_of_the_trainings_own_kind_and_not_weighted(bench: Bench) -> None:
+    """huber of each triple, and min-SNR does not weigh it."""
+    denoiser = Denoiser(bench.components, train_text_encoder=False)
+
+    def measured(**changes: object) -> tuple[float | None, float]:
+        noise_loss = NoiseLoss(settings_of(**changes), bench.noise_scheduler)
+        return HeldOutLoss(bench.maker, noise_loss, batch_size=4).measure(denoiser)
+
+    huber = measured(loss_type="huber", huber_schedule="constant", huber_c=0.1)
+    assert measured(loss_type="huber", huber_schedule="constant", huber_c=0.1, snr_gamma=1.0) == huber
+    assert huber[1] < 0.5 * measured()[1]
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_the_batch_size_does_not_count(bench: Bench, batch_size: int) -> None:
     denoiser = Denoiser(bench.components, train_text_encoder=False)
-    wanted = HeldOutLoss(bench.data, bench.maker, batch_size=5).measure(denoiser)
-    found = HeldOutLoss(bench.data, bench.maker, batch_size=batch_size).measure(denoiser)
+    wanted = HeldOutLoss(bench.maker, bench.noise_loss, batch_size=5).measure(denoiser)
+    found = HeldOutLoss(bench.maker, bench.noise_loss, batch_size=batch_size).measure(denoiser)
     assert found == pytest.approx(wanted, rel=1e-5)
 
 
@@ -118,20 +131,20 @@ def test_chance_and_dropout_do_not_count(snapshot: Snapshot, components: Compone
     bench = make_bench(snapshot, settings, components, cache)
     give_effect(make_adapters(bench))
     denoiser = Denoiser(components, train_text_encoder=False).train()
-    loss = HeldOutLoss(bench.data, bench.maker, batch_size=4)
+    loss = HeldOutLoss(bench.maker, bench.noise_loss, batch_size=4)
     state = torch.get_rng_state()
     first = loss.measure(denoiser)
     assert torch.equal(torch.get_rng_state(), state)
     assert loss.measure(denoiser) == first
     plain = make_bench(snapshot, settings_of(held_out_percent=25), components, cache)
-    assert HeldOutLoss(plain.data, plain.maker, batch_size=4).measure(denoiser) == first
+    assert HeldOutLoss(plain.maker, plain.noise_loss, batch_size=4).measure(denoiser) == first
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_left_as_it_was(bench: Bench, training: bool) -> None:
     make_adapters(bench)
     denoiser = Denoiser(bench.components, train_text_encoder=False).train(training)
-    HeldOutLoss(bench.data, bench.maker, batch_size=4).measure(denoiser)
+    HeldOutLoss(bench.maker, bench.noise_loss, batch_size=4).measure(denoiser)
     assert denoiser.training == training
     assert {module.training for module in denoiser.unet.modules()} == {training}
     assert all(parameter.grad is None for parameter in denoiser.parameters())
@@ -147,7 +160,7 @@ def test_where_nothing_is_held_out_there_is_no_such_loss(
     snapshot: Snapshot, components: Components, cache: Path
 ) -> None:
     bench = make_bench(snapshot, settings_of(), components, cache)
-    held_out, trained = HeldOutLoss(bench.data, bench.maker, batch_size=4).measure(
+    held_out, trained = HeldOutLoss(bench.maker, bench.noise_loss, batch_size=4).measure(
         Denoiser(components, train_text_encoder=False)
     )
     assert held_out is None
@@ -165,14 +178,14 @@ def test_regularisation_pictures_are_not_what_is_trained_on(
     mixed = make_bench(snapshot, settings, components, tmp_path / "cache", prior=prior)
     alone = make_bench(snapshot, settings, components, tmp_path / "cache")
     assert len(mixed.data.items) == 12
-    found = HeldOutLoss(mixed.data, mixed.maker, batch_size=4).measure(denoiser)
-    assert found == HeldOutLoss(alone.data, alone.maker, batch_size=4).measure(denoiser)
+    found = HeldOutLoss(mixed.maker, mixed.noise_loss, batch_size=4).measure(denoiser)
+    assert found == HeldOutLoss(alone.maker, alone.noise_loss, batch_size=4).measure(denoiser)
 
 
 def test_a_learning_text_encoder_is_measured_too(snapshot: Snapshot, components: Components, cache: Path) -> None:
     bench = make_bench(snapshot, settings_of(held_out_percent=25, train_text_encoder=True), components, cache)
     loss, denoiser = (
-        HeldOutLoss(bench.data, bench.maker, batch_size=4),
+        HeldOutLoss(bench.maker, bench.noise_loss, batch_size=4),
         Denoiser(components, train_text_encoder=True),
     )
     before = loss.measure(denoiser)

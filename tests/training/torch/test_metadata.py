@@ -204,6 +204,14 @@ def test_layers_without_convolutions_have_no_arguments_of_theirs(snapshot: Snaps
     assert (said["ss_text_encoder_lr"], said["ss_min_snr_gamma"], said["ss_noise_offset"]) == ("None", "None", "None")
 
 
+def test_the_loss_is_told_in_kohyas_words(snapshot: Snapshot) -> None:
+    names = ("ss_loss_type", "ss_huber_c", "ss_huber_schedule")
+    said = reported(snapshot, settings_of())
+    assert tuple(said[name] for name in names) == ("l2", "0.1", "snr")
+    said = reported(snapshot, settings_of(loss_type="smooth_l1", huber_c=0.25, huber_schedule="exponential"))
+    assert tuple(said[name] for name in names) == ("smooth_l1", "0.25", "exponential")
+
+
 @pytest.mark.parametrize("size", [(2048, 1024), (64, 64), (300, 900)])
 def test_a_thumbnail_is_small_and_keeps_its_shape(size: tuple[int, int], tmp_path: Path) -> None:
     save_picture(tmp_path / "a.png", size=size)

@@ -20,7 +20,7 @@ from studio.engine.pipeline import PipelineManager
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.data import draw
-from studio.training.torch.loss import Denoiser, losses_of, snr_weights
+from studio.training.torch.loss import Denoiser, NoiseLoss, huber_thresholds, snr_weights
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import (
     Bench,
@@ -52,6 +52,7 @@ STEPS: dict[str, dict[str, object]] = {
     "min-SNR, noise offset and text encoder": {"snr_gamma": 5.0, "noise_offset": 0.1, "train_text_encoder": True},
     "all layers, rsLoRA": {"targets": "attention + feed-forward + convolutions", "use_rslora": True},
     "DoRA, captions dropped": {"use_dora": True, "caption_dropout": 0.5},
+    "smooth_l1 by SNR, min-SNR": {"loss_type": "smooth_l1", "huber_c": 0.3, "snr_gamma": 5.0},
     "mirrored, with a trigger word": {"horizontal_flip": True, "trigger_word": "sks"},
 }
 # diffusers' own pixels differ from ours in the last bit of float32, which gradients of attention amplify to 1e-5.
@@ -143,6 +144,10 @@ class PlainTraining:
         is_v = self.schedule.config.prediction_type == "v_prediction"
         target = self.schedule.get_velocity(latents, noise, times) if is_v else noise
         loss = functional.mse_loss(found, target)
+        if settings.loss_type == "smooth_l1":
+            signal = self.schedule.alphas_cumprod[timestep].double()
+            c = (1 - settings.huber_c) / (1 + ((1 - signal) / signal) ** 0.5) ** 2 + settings.huber_c
+            loss = (2 * (((found - target).double() ** 2 + c**2) ** 0.5 - c)).mean().float()
         if settings.snr_gamma is not None:
             loss = loss * weight_by_formula(timestep, settings.snr_gamma, v_prediction=is_v)
         return loss
@@ -167,7 +172,7 @@ def our_step(bench: Bench, adapters: Adapters) -> tuple[list[torch.Tensor], Grad
     for batch in batches:
         text = batch.text_BND.double() if batch.text_BND.is_floating_point() else batch.text_BND
         prediction = denoiser(batch.noisy_BCHW.double(), batch.timesteps_B, text)
-        losses = losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=bench.settings.snr_gamma)
+        losses = bench.noise_loss.weighted(prediction, batch)
         (losses.mean() / accumulation).backward()
         all_losses.append(losses.detach())
     return all_losses, gradients_of(dict(adapters.named_parameters())), batches
@@ -276,6 +281,114 @@ def test_min_snr_weights_of_noise_alone_are_numbers(prediction_type: str, weight
     assert bool(torch.isfinite(snr_weights(schedule, torch.arange(1000), 5.0)).all())
 
 
+LOSSES = [(kind, schedule) for kind in ("huber", "smooth_l1") for schedule in ("constant", "exponential", "snr")]
+
+
+def a_batch(*, mask: bool = False, size: int = 6) -> tuple[torch.Tensor, TrainingBatch]:
+    """A prediction and a batch, all of noise: differences of every size, timesteps from the first to the last."""
+    generator = torch.Generator().manual_seed(5)
+    target, difference = (torch.randn(size, 4, 8, 8, generator=generator) for _ in range(2))
+    batch = TrainingBatch(
+        keys=("a",) * size,
+        noisy_BCHW=target,
+        target_BCHW=target,
+        timesteps_B=torch.linspace(0, 999, size).long(),
+        text_BND=torch.zeros(size, 77, 8),
+        weights_B=torch.rand(size, generator=generator) + 0.5,
+        mask_B1HW=torch.rand(size, 1, 8, 8, generator=generator) if mask else None,
+    )
+    return target + difference * torch.logspace(-4, 2, size).view(-1, 1, 1, 1), batch
+
+
+def noise_scheduler_of(prediction_type: str = "epsilon") -> DDPMScheduler:
+    return DDPMScheduler.from_pretrained(MODEL / "scheduler", prediction_type=prediction_type)
+
+
+def loss_by_formula(prediction: torch.Tensor, batch: TrainingBatch, kind: str, schedule: str, c: float) -> np.ndarray:
+    """(B,) as kohya's definitions read, from the betas on, in float64."""
+    timesteps = batch.timesteps_B.numpy()
+    signal = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=np.float64) ** 2)[timesteps]
+    thresholds = {
+        "constant": np.full(len(timesteps), c),
+        "exponential": np.exp(-(-np.log(c) / 1000) * timesteps),
+        "snr": (1 - c) / (1 + ((1 - signal) / signal) ** 0.5) ** 2 + c,
+    }[schedule].reshape(-1, 1, 1, 1)
+    difference = prediction.double().numpy() - batch.target_BCHW.double().numpy()
+    errors = 2 * (np.sqrt(difference**2 + thresholds**2) - thresholds)
+    if kind == "huber":
+        errors = errors * thresholds
+    mask = 1.0 if batch.mask_B1HW is None else batch.mask_B1HW.double().numpy()
+    return np.asarray((errors * mask).mean(axis=(1, 2, 3)) * batch.weights_B.double().numpy())
+
+
+@pytest.mark.parametrize("c", [0.01, 0.1, 1.0, 3.0])
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize(("kind", "schedule"), LOSSES)
+def test_huber_and_smooth_l1_are_what_kohyas_formulas_say(kind: str, schedule: str, mask: bool, c: float) -> None:
+    prediction, batch = a_batch(mask=mask)
+    noise_loss = NoiseLoss(settings_of(loss_type=kind, huber_schedule=schedule, huber_c=c), noise_scheduler_of())
+    wanted = loss_by_formula(prediction, batch, kind, schedule, c)
+    found = noise_loss.weighted(prediction, batch)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-4)  # the scheduler's own ᾱ is of float32 betas
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_l2_is_to_the_bit_the_weighted_mean_of_squares(prediction_type: str) -> None:
+    """Runs of before there was a choice go on with the same numbers."""
+    prediction, batch = a_batch(mask=True)
+    scheduler = noise_scheduler_of(prediction_type)
+    assert batch.mask_B1HW is not None
+    squares = (prediction.float() - batch.target_BCHW.float()).square() * batch.mask_B1HW
+    wanted = squares.mean(dim=(1, 2, 3)) * batch.weights_B
+    assert torch.equal(NoiseLoss(settings_of(), scheduler).weighted(prediction, batch), wanted)
+    weighted = wanted * snr_weights(scheduler, batch.timesteps_B, 5.0)
+    assert torch.equal(NoiseLoss(settings_of(snr_gamma=5.0), scheduler).weighted(prediction, batch), weighted)
+
+
+@pytest.mark.parametrize(("kind", "schedule"), LOSSES)
+def test_min_snr_weighs_every_kind_of_loss_alike(kind: str, schedule: str) -> None:
+    prediction, batch = a_batch()
+    scheduler, changes = noise_scheduler_of(), {"loss_type": kind, "huber_schedule": schedule}
+    plain = NoiseLoss(settings_of(**changes), scheduler).weighted(prediction, batch)
+    weighted = NoiseLoss(settings_of(snr_gamma=5.0, **changes), scheduler).weighted(prediction, batch)
+    assert torch.equal(weighted, plain * snr_weights(scheduler, batch.timesteps_B, 5.0))
+
+
+@pytest.mark.parametrize("kind", ["l2", "huber", "smooth_l1"])
+@pytest.mark.parametrize("c", [1e-4, 0.1, 100.0])
+def test_gradients_are_finite_at_no_difference_and_at_huge_ones(kind: str, c: float) -> None:
+    _, batch = a_batch(size=3)
+    difference = torch.tensor([0.0, 1e-12, 1e6]).view(-1, 1, 1, 1)
+    prediction = (batch.target_BCHW + difference).requires_grad_()
+    noise_loss = NoiseLoss(settings_of(loss_type=kind, huber_c=c, huber_schedule="constant"), noise_scheduler_of())
+    noise_loss.weighted(prediction, batch).sum().backward()
+    assert prediction.grad is not None
+    assert bool(torch.isfinite(prediction.grad).all())
+    assert bool((prediction.grad[0] == 0).all())
+
+
+def test_the_limits_are_l2_where_c_is_large_and_absolute_differences_where_it_is_small() -> None:
+    prediction, batch = a_batch()
+
+    def loss(kind: str, c: float = 1.0) -> torch.Tensor:
+        settings = settings_of(loss_type=kind, huber_c=c, huber_schedule="constant")
+        return NoiseLoss(settings, noise_scheduler_of()).by_image(prediction, batch)
+
+    torch.testing.assert_close(loss("huber", 100.0)[:4], loss("l2")[:4], atol=0, rtol=2e-2)
+    torch.testing.assert_close(loss("smooth_l1", 100.0)[:4], loss("l2")[:4] / 100, atol=0, rtol=2e-2)
+    absolute = (prediction - batch.target_BCHW).abs().mean(dim=(1, 2, 3))[2:]
+    torch.testing.assert_close(loss("smooth_l1", 1e-4)[2:], 2 * absolute, atol=0, rtol=1e-1)
+
+
+def test_a_huber_threshold_of_noise_alone_is_huber_c() -> None:
+    """σ is infinite at SNR 0, where a zero-terminal-SNR schedule ends."""
+    scheduler = noise_scheduler_of()
+    scheduler.alphas_cumprod[-1] = 0
+    thresholds = huber_thresholds(scheduler, torch.tensor([0, 999]), settings_of(loss_type="huber", huber_c=0.2))
+    assert thresholds.tolist() == [pytest.approx(1, abs=0.06), pytest.approx(0.2)]
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_min_snr_scales_each_pictures_loss_by_its_timestep(
     prediction_type: str, snapshot: Snapshot, training_manager: PipelineManager, cache: Path
@@ -290,8 +403,8 @@ def test_min_snr_scales_each_pictures_loss_by_its_timestep(
     for number in range(4):
         batch = bench.maker.batch(number)
         prediction = torch.zeros_like(batch.target_BCHW)
-        plain = losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None)
-        weighted = losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=5.0)
+        plain = bench.noise_loss.weighted(prediction, batch)
+        weighted = NoiseLoss(settings_of(snr_gamma=5.0), bench.noise_scheduler).weighted(prediction, batch)
         is_v = prediction_type == "v_prediction"
         factors = [weight_by_formula(t, 5.0, v_prediction=is_v) for t in batch.timesteps_B.tolist()]
         torch.testing.assert_close(weighted, plain * torch.tensor(factors), atol=0, rtol=1e-4)
@@ -318,7 +431,7 @@ def test_each_picture_has_a_loss_of_its_own(snapshot: Snapshot, training_manager
     bench = make_bench(snapshot, settings_of(train_batch_size=3), training_manager.components, cache)
     batch = bench.maker.batch(0)
     prediction = torch.randn(batch.target_BCHW.shape, generator=torch.Generator().manual_seed(1))
-    losses = losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None)
+    losses = bench.noise_loss.weighted(prediction, batch)
     errors = (prediction.double().numpy() - batch.target_BCHW.double().numpy()) ** 2
     assert losses.tolist() == pytest.approx([float(errors[i].mean()) for i in range(3)], rel=1e-6)
     assert losses.dtype == torch.float32
@@ -330,7 +443,7 @@ def test_a_half_precision_prediction_is_compared_in_float32(
     bench = make_bench(snapshot, settings_of(), training_manager.components, cache)
     batch = bench.maker.batch(0)
     prediction = (batch.target_BCHW + 300).half()  # its square, 90,000, is no float16
-    losses = losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None)
+    losses = bench.noise_loss.weighted(prediction, batch)
     assert losses.tolist() == pytest.approx([90_000] * 2, rel=1e-3)
 
 
@@ -346,19 +459,19 @@ def test_a_steps_gradient_is_the_mean_of_its_batches(
     for number in range(4):
         batch = bench.maker.batch(number)
         prediction = Denoiser(components, train_text_encoder=False)(batch.noisy_BCHW, batch.timesteps_B, batch.text_BND)
-        losses_of(prediction, batch, noise_scheduler=bench.noise_scheduler, snr_gamma=None).mean().backward()
+        bench.noise_loss.weighted(prediction, batch).mean().backward()
         single.append(torch.cat([p.grad.flatten() for p in adapters.parameters() if p.grad is not None]))
         for parameter in adapters.parameters():
             parameter.grad = None
     loop = make_loop(bench, adapters, processes, tmp_path)
     seen: list[torch.Tensor] = []
-    step = loop.optimizer.step
+    step = loop.state.optimizer.step
 
     def watched() -> None:
         seen.append(torch.cat([p.grad.flatten() for p in adapters.parameters() if p.grad is not None]))
         step()
 
-    loop.optimizer.step = watched  # type: ignore[method-assign]
+    loop.state.optimizer.step = watched  # type: ignore[method-assign]
     loop.train()
     (found,) = seen
     mean = torch.stack(single).mean(dim=0)

@@ -1,7 +1,6 @@
 """What optimizer, schedule, clipping and EMA do to the weights."""
 
 import math
-import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +13,10 @@ from torch.optim import AdamW
 
 from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
-from studio.training.events import StepEvent, read_events
 from studio.training.settings import LrSchedulerName
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.loop import TrainingLoop
+from studio.training.torch.loss import HeldOutLoss
 from studio.training.torch.optimizers import (
     RunningMean,
     load_optimizer_state,
@@ -28,7 +27,6 @@ from studio.training.torch.optimizers import (
     schedule_notes,
 )
 from studio.training.torch.processes import Processes
-from studio.training.torch.reporter import BetweenSteps, Reporter
 from tests.training.torch.parts import (
     give_effect,
     make_adapters,
@@ -168,14 +166,11 @@ def test_the_rate_that_is_told_with_a_step_is_the_steps_own(accumulation: int, l
 
 
 def rates_told_and_used(loop: TrainingLoop) -> tuple[list[float], list[float]]:
-    """Train; the rates of the run's events, and those that the optimizer had before each step."""
-    loop.run.root.mkdir(parents=True, exist_ok=True)
-    loop.reporter = Reporter(loop.run, BetweenSteps.of(loop.settings), os.getpid())
-    used = []
-    while loop.position.step < loop.settings.max_train_steps:
-        used.append(rate_in_use(loop.optimizer))
-        loop.step()
-    reported = [event.learning_rate for event in read_events(loop.run.events) if isinstance(event, StepEvent)]
+    """Train; the rates that steps tell, and those that the optimizer had before each step."""
+    reported, used = [], []
+    while loop.state.position.step < loop.settings.max_train_steps:
+        used.append(rate_in_use(loop.state.optimizer))
+        reported.append(loop.step().learning_rate)
     return reported, used
 
 
@@ -190,16 +185,16 @@ def test_warm_up_counts_optimizer_steps_whatever_the_accumulation(accumulation: 
         learning_rate=1e-3,
     )
     rates: list[float] = []
-    step = loop.optimizer.step
+    step = loop.state.optimizer.step
 
     def watched() -> None:
-        rates.append(rate_in_use(loop.optimizer))
+        rates.append(rate_in_use(loop.state.optimizer))
         step()
 
-    loop.optimizer.step = watched  # type: ignore[method-assign]
+    loop.state.optimizer.step = watched  # type: ignore[method-assign]
     assert loop.train() == "finished"
     assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 0.5e-3])
-    assert loop.position.batches_done == 6 * accumulation
+    assert loop.state.position.batches_done == 6 * accumulation
 
 
 # Rates
@@ -227,7 +222,7 @@ def test_the_text_encoder_has_a_rate_of_its_own(loop_of: MakeLoop) -> None:
     for part, rate in (("unet", 1e-3), ("text_encoder", 2e-4)):
         moved = torch.cat([(after[n] - before[n]).abs().flatten() for n in before if n.startswith(part)])
         assert float(moved.median()) == pytest.approx(rate, rel=2e-2)
-    assert [group["lr"] for group in loop.optimizer.param_groups] == [1e-3, 2e-4]
+    assert [group["lr"] for group in loop.state.optimizer.param_groups] == [1e-3, 2e-4]
 
 
 def test_every_parameter_is_optimized_once(adapters: Adapters) -> None:
@@ -254,14 +249,14 @@ def test_weight_decay_shrinks_what_has_no_gradient(weight_decay: float, adapters
 def test_a_gradient_that_is_too_long_is_shortened(limit: float, loop_of: MakeLoop) -> None:
     loop = loop_of(max_grad_norm=limit, max_train_steps=1)
     norms: list[float] = []
-    step = loop.optimizer.step
+    step = loop.state.optimizer.step
 
     def watched() -> None:
-        gradients = [p.grad.flatten() for p in loop.adapters.parameters() if p.grad is not None]
+        gradients = [p.grad.flatten() for p in loop.state.adapters.parameters() if p.grad is not None]
         norms.append(float(torch.cat(gradients).norm()))
         step()
 
-    loop.optimizer.step = watched  # type: ignore[method-assign]
+    loop.state.optimizer.step = watched  # type: ignore[method-assign]
     loop.train()
     (norm,) = norms
     if limit == 0.01:
@@ -274,9 +269,11 @@ def test_a_gradient_that_is_too_long_is_shortened(limit: float, loop_of: MakeLoo
 
 
 def losses_before_and_after(loop: TrainingLoop) -> tuple[float, float]:
-    _, before = loop.held_out.measure(loop.denoiser)
+    """Of fixed noise on what it is trained on."""
+    held_out = HeldOutLoss(loop.steps.maker, loop.steps.noise_loss, batch_size=loop.settings.train_batch_size)
+    _, before = held_out.measure(loop.denoiser)
     assert loop.train() == "finished"
-    _, after = loop.held_out.measure(loop.denoiser)
+    _, after = held_out.measure(loop.denoiser)
     return before, after
 
 
@@ -298,19 +295,19 @@ def test_prodigys_estimate_of_the_rate_grows(loop_of: MakeLoop) -> None:
         rank=2,
     )
     moved: list[float] = []
-    step = loop.optimizer.step
+    step = loop.state.optimizer.step
 
     def watched() -> None:
-        before = parameters_of(loop.adapters)
+        before = parameters_of(loop.state.adapters)
         step()
-        after = parameters_of(loop.adapters)
+        after = parameters_of(loop.state.adapters)
         moved.append(max(float((after[name] - before[name]).abs().max()) for name in before))
 
-    loop.optimizer.step = watched  # type: ignore[method-assign]
+    loop.state.optimizer.step = watched  # type: ignore[method-assign]
     assert loop.train() == "finished"
-    (group,) = loop.optimizer.param_groups
+    (group,) = loop.state.optimizer.param_groups
     assert group["d"] > 5e-6
-    assert rate_in_use(loop.optimizer) == pytest.approx(group["d"])
+    assert rate_in_use(loop.state.optimizer) == pytest.approx(group["d"])
     assert moved[-1] > 5 * moved[0] > 0
 
 
@@ -419,21 +416,21 @@ def test_with_ema_the_loop_gives_the_mean_of_its_weights(kind: dict[str, object]
     """Written out from the weights after each step; training itself goes on with the weights as they are."""
     changes = {"max_train_steps": 3, "learning_rate": 1e-2, "ema_decay": 0.25, **kind}
     loop = loop_of(use_ema=True, **changes)
-    history = [parameters_of(loop.adapters)]
-    step = loop.schedule.step
+    history = [parameters_of(loop.state.adapters)]
+    step = loop.state.schedule.step
 
     def watched() -> None:
-        history.append(parameters_of(loop.adapters))
+        history.append(parameters_of(loop.state.adapters))
         step()
 
-    loop.schedule.step = watched  # type: ignore[method-assign]
+    loop.state.schedule.step = watched  # type: ignore[method-assign]
     loop.train()
     wanted = history[0]
     for number, weights in enumerate(history[1:], start=1):
         d = min(0.25, (1 + number) / (10 + number))
         wanted = {name: d * wanted[name] + (1 - d) * weights[name] for name in wanted}
-    given = {(part, path): layer for part, path, layer in loop.weights().layers()}
-    last = {(part, path): layer for part, path, layer in loop.adapters.weights().layers()}
+    given = {(part, path): layer for part, path, layer in loop.state.weights().layers()}
+    last = {(part, path): layer for part, path, layer in loop.state.adapters.weights().layers()}
     assert given.keys() == last.keys()
     for (part, path), layer in given.items():
         sides = {"lora_A.default": layer.down, "lora_B.default": layer.up}
@@ -450,7 +447,7 @@ def test_with_ema_the_loop_gives_the_mean_of_its_weights(kind: dict[str, object]
 def test_without_ema_the_loop_gives_its_last_weights(loop_of: MakeLoop) -> None:
     loop = loop_of(max_train_steps=1)
     loop.train()
-    given, last = loop.weights(), loop.adapters.weights()
+    given, last = loop.state.weights(), loop.state.adapters.weights()
     for path, layer in last.unet.items():
         assert torch.equal(given.unet[path].up, layer.up)
         assert torch.equal(given.unet[path].down, layer.down)

@@ -11,12 +11,12 @@ import psutil
 import pytest
 import torch
 
-from studio.core.errors import DatasetError, ModelError
+from studio.core.errors import DatasetError, ModelError, TrainingError
 from studio.core.paths import UserData
 from studio.core.settings import parse_settings
 from studio.training.settings import TrainingSettings
 from studio.training.torch import preflight
-from studio.training.torch.loss import NUM_TRIPLES
+from studio.training.torch.loss import NUM_TRIPLES, NoiseLoss
 from studio.training.torch.preflight import PassFacts, Preflight, preflight_text, run_preflight
 from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes
@@ -241,6 +241,15 @@ def test_passes_are_computed_in_the_precision_of_the_training(place: Place, monk
     monkeypatch.setattr(preflight, "kept_bytes_of", lambda denoiser, batch: 1000)
     place.forecast()
     assert seen == {torch.bfloat16}
+
+
+def test_passes_are_timed_with_the_loss_of_the_training(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> torch.Tensor:
+        raise TrainingError("the training's own loss")
+
+    monkeypatch.setattr(NoiseLoss, "by_image", refused)
+    with pytest.raises(TrainingError, match="the training's own loss"):
+        place.forecast(loss_type="huber")
 
 
 def test_what_would_stop_the_training_stops_the_forecast(place: Place, tmp_path: Path) -> None:

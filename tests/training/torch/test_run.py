@@ -240,6 +240,20 @@ def test_a_run_that_began_with_diffusers_warm_up_goes_on_with_it(place: Place) -
     assert rates() == pytest.approx([0, 0.5e-2, 1e-2])
 
 
+def test_steps_and_held_out_losses_of_a_run_are_of_the_kind_that_was_chosen(place: Place) -> None:
+    """With a large constant c, smooth_l1 is l2 divided by c: of the same noise, before anything is learned."""
+    constant, losses = {"huber_c": 100.0, "huber_schedule": "constant"}, []
+    for kind in ("l2", "smooth_l1"):
+        run = place.begin(max_train_steps=1, held_out_steps=1, loss_type=kind, **constant)
+        assert train_run(run, place.user_data) == "finished"
+        events = read_events(run.events)
+        step = next(event.loss for event in events if isinstance(event, StepEvent))
+        losses.append((step, next(event.trained_loss for event in events if isinstance(event, HeldOutEvent))))
+    (step, trained), (smooth_step, smooth_trained) = losses
+    assert smooth_step == pytest.approx(step / 100, rel=1e-2)
+    assert smooth_trained == pytest.approx(trained / 100, rel=1e-2)
+
+
 def test_a_lora_with_effect_is_not_complained_of(place: Place) -> None:
     run = place.begin(max_train_steps=3, lr_warmup_steps=0, lr_scheduler="constant")
     assert train_run(run, place.user_data) == "finished"

@@ -12,7 +12,7 @@ import torch
 from studio.core.errors import TrainingError
 from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
-from studio.training.torch.checkpoints import SCALER, Checkpoint, CheckpointStore, pack, random_state, scaler_state
+from studio.training.torch.checkpoints import SCALER, Checkpoint, CheckpointStore, random_state, scaler_state
 from studio.training.torch.loop import TrainingLoop
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import make_adapters, make_bench, make_loop, parameters_of, settings_of
@@ -41,34 +41,25 @@ def scaled(
 
 def packed(loop: TrainingLoop) -> dict[str, bytes]:
     """The files of a checkpoint of this moment."""
-    return pack(
-        loop.position,
-        loop.adapters,
-        None,
-        optimizer=loop.optimizer.state_dict(),
-        schedule=loop.schedule.state_dict(),
-        random_states=random_state()[None],
-        metadata={},
-        scaler=loop.processes.scaler_state,
-    )
+    return loop.state.pack(random_states=random_state()[None], metadata={}, scaler=loop.processes.scaler_state)
 
 
 def spoil_gradients(loop: TrainingLoop, *, steps: range) -> None:
     """Let a gradient overflow in some steps, from 0."""
-    parameter = loop.adapters.parameters()[0]
-    parameter.register_hook(lambda gradient: gradient * torch.inf if loop.position.step in steps else gradient)
+    parameter = loop.state.adapters.parameters()[0]
+    parameter.register_hook(lambda gradient: gradient * torch.inf if loop.state.position.step in steps else gradient)
 
 
 def test_a_step_that_overflows_is_skipped_and_the_scale_is_halved(scaled: Scaled) -> None:
     loop = scaled(65536.0)
     spoil_gradients(loop, steps=range(1))
-    before = parameters_of(loop.adapters)
+    before = parameters_of(loop.state.adapters)
     loop.denoiser.train()
     loop.step()
-    assert all(torch.equal(before[name], after) for name, after in parameters_of(loop.adapters).items())
+    assert all(torch.equal(before[name], after) for name, after in parameters_of(loop.state.adapters).items())
     assert loop.processes.accelerator.scaler.get_scale() == 32768
     assert loop.train() == "finished"
-    after = parameters_of(loop.adapters)
+    after = parameters_of(loop.state.adapters)
     assert all(bool(torch.isfinite(value).all()) for value in after.values())
     assert any(not torch.equal(before[name], value) for name, value in after.items())
 
@@ -76,11 +67,11 @@ def test_a_step_that_overflows_is_skipped_and_the_scale_is_halved(scaled: Scaled
 def test_gradients_that_are_infinite_whatever_the_scale_stop_the_run(scaled: Scaled) -> None:
     loop = scaled(2.0)
     spoil_gradients(loop, steps=range(100))
-    before = parameters_of(loop.adapters)
+    before = parameters_of(loop.state.adapters)
     with pytest.raises(TrainingError, match="The gradient of step 3 is not finite"):
         loop.train()
     assert loop.processes.accelerator.scaler.get_scale() == 0.5
-    assert all(torch.equal(before[name], after) for name, after in parameters_of(loop.adapters).items())
+    assert all(torch.equal(before[name], after) for name, after in parameters_of(loop.state.adapters).items())
 
 
 def test_a_checkpoint_holds_the_scale_and_a_resume_goes_on_with_it(
