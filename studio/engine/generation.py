@@ -15,7 +15,7 @@ from studio.core.errors import GenerationCancelledError, InvalidImageError, Mode
 from studio.core.results import FailedImage, ImagesReport, MadeImage
 from studio.core.settings import CompareSettings, GenerationSettings, ImagesSettings
 from studio.engine.pipeline import GeneratedImage, PipelineManager
-from studio.engine.progress import RunWatcher
+from studio.engine.progress import RunWatcher, Watcher
 from studio.engine.validation import failed_checks
 from studio.images.comparison import (
     NOTICEABLE,
@@ -39,12 +39,16 @@ def make_images(
     settings: ImagesSettings,
     *,
     outputs: Path,
+    folder: Path | None = None,
     watcher: RunWatcher | None = None,
     on_image: OnImage = lambda _report: None,
 ) -> ImagesReport:
     """Make the images one after the other; an invalid one is reported and does not end the run.
 
-    `on_image` is told the report so far after each image.
+    Args:
+        outputs: every day has a folder of images in it.
+        folder: where they go instead, none over another file.
+        on_image: told the report so far after each image.
 
     Raises:
         ModelError: where no model is loaded.
@@ -55,7 +59,7 @@ def make_images(
     report = ImagesReport(settings=settings)
     for index, generation in enumerate(settings.generations()):
         try:
-            image = _make_image(manager, generation, index=index, outputs=outputs, watcher=watcher)
+            image = _make_image(manager, generation, watcher.of_picture(index), outputs, folder)
         except GenerationCancelledError:
             return report.model_copy(update={"cancelled": True, "finished": True})
         report = report.model_copy(
@@ -66,13 +70,13 @@ def make_images(
 
 
 def _make_image(
-    manager: PipelineManager, generation: GenerationSettings, *, index: int, outputs: Path, watcher: RunWatcher
+    manager: PipelineManager, generation: GenerationSettings, watcher: Watcher, outputs: Path, folder: Path | None
 ) -> MadeImage | FailedImage:
     try:
-        made = manager.generate(generation, watcher=watcher.of_picture(index))
+        made = manager.generate(generation, watcher=watcher)
     except InvalidImageError as error:
         return FailedImage(settings=generation, checks=failed_checks(error), error=str(error))
-    path = new_picture_path(outputs, now=datetime.now(), seed=generation.seed)
+    path = new_picture_path(outputs, now=datetime.now(), seed=generation.seed, folder=folder)
     save_picture(path, made.picture, made.record)
     return MadeImage(path=path, record=made.record)
 
@@ -144,12 +148,16 @@ def run_comparison(
     settings: CompareSettings,
     *,
     outputs: Path,
+    folder: Path | None = None,
     watcher: RunWatcher | None = None,
     on_change: OnComparison = lambda _saved: None,
 ) -> SavedComparison:
     """Make every pair, then the strength strip. An invalid image is reported and does not end the comparison.
 
-    `on_change` is told what there is after each image.
+    Args:
+        outputs: a folder is made in it for this comparison.
+        folder: an empty one that is taken instead.
+        on_change: told what there is after each image.
 
     Raises:
         ModelError: where no model is loaded.
@@ -163,7 +171,7 @@ def run_comparison(
     started_at = datetime.now().astimezone()
     comparison = _Comparison(
         manager,
-        new_comparison_folder(outputs, now=started_at),
+        folder or new_comparison_folder(outputs, now=started_at),
         CompareReport(started_at=started_at, settings=settings, model=manager.facts.model),
         watcher or RunWatcher(),
         on_change,
