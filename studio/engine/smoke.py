@@ -92,7 +92,7 @@ def _make_picture(
         dtype=str(image.picture.dtype),
         low=int(image.picture.min()),
         high=int(image.picture.max()),
-        checks=image.checks,
+        checks=image.record.checks,
         timings=image.timings,
         memory=image.memory,
     )
