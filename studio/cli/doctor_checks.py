@@ -18,7 +18,7 @@ from studio.core.paths import UserData, assets_folder
 from studio.core.results import DeviceCheck
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
 from studio.core.text import GIB, gigabytes
-from studio.engine.hub_models import MOVED_MODELS, looks_like_hub_name, split_revision, unusable_proxy
+from studio.engine.hub import MOVED_MODELS, looks_like_hub_name, split_revision, unusable_proxy
 from studio.jobs.device_lock import DeviceLock, DeviceOwner
 from studio.loras.weights_file import read_header
 

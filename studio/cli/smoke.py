@@ -39,7 +39,7 @@ def smoke(
     place = locate_user_data(user_data)
     prepare_engine()
     from studio.cli.engine import loaded_manager, step_printer
-    from studio.engine.smoke import SmokeWatcher, run_smoke_test
+    from studio.engine.generation import SmokeWatcher, run_smoke_test
     from studio.images.smoke_report import MARKDOWN_NAME, to_markdown
 
     with loaded_manager("smoke", model_settings, user_data=place, cpu_only=cpu) as manager:

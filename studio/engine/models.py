@@ -17,8 +17,7 @@ from studio.core.errors import ModelError
 from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL, PrecisionName, PredictionType
 from studio.engine.device import DTYPES
-from studio.engine.hub import DownloadWatcher, find_hub_model
-from studio.engine.hub_models import PICKLE_STEMS, half_precision_parts, looks_like_hub_name
+from studio.engine.hub import PICKLE_STEMS, DownloadWatcher, find_hub_model, half_precision_parts, looks_like_hub_name
 from studio.engine.single_file import check_checkpoint, load_checkpoint, said_prediction_type
 from studio.loras.weights_file import PICKLE_ENDINGS
 
