@@ -33,6 +33,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.process
 def test_importing_the_app_loads_nothing_heavy() -> None:
     program = "import sys, studio.cli.app; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = set(python("-c", program, folder=CHECKOUT_FOLDER).stdout.split())
@@ -59,6 +60,7 @@ def test_nothing_else_imports_the_command_line() -> None:
     assert importers == {"cli", "__main__.py"}
 
 
+@pytest.mark.process
 def test_a_checkout_has_every_command_and_bench() -> None:
     done = python("-m", "studio", "bench", "--help", folder=CHECKOUT_FOLDER)
     assert done.returncode == 0, done.stderr
@@ -67,6 +69,7 @@ def test_a_checkout_has_every_command_and_bench() -> None:
     assert {*COMMANDS, "version", "bench"} <= {*words}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("options", [(), ("--runs", "3", "--only", "shipped")])
 def test_an_installed_studio_says_that_bench_needs_a_checkout(installed: Path, options: tuple[str, ...]) -> None:
     (installed / "bench").mkdir(exist_ok=True)  # a stranger's package of that name is left alone
@@ -77,6 +80,7 @@ def test_an_installed_studio_says_that_bench_needs_a_checkout(installed: Path, o
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_an_installed_studio_has_every_other_command(installed: Path) -> None:
     done = python("-m", "studio", "--help", folder=installed)
     assert done.returncode == 0, done.stderr
