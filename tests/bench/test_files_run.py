@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from bench.files_run import GENERATE_LIMIT, FilesRun, file_of, files_of_first_step, files_of_generate
 from studio.core import text
+from studio.core.paths import UserData
 from studio.engine.pipeline import PipelineManager
-from tests.faults import conftest as faults
-from tests.faults.conftest import Place
 
-tiny_model, place = faults.tiny_model, faults.place
+TRAINING = {"resolution": 64, "rank": 2, "max_train_steps": 1, "num_validation_images": 0, "held_out_percent": 0}
 
 
 def test_a_file_counts_where_a_function_of_it_is_called() -> None:
@@ -39,8 +40,12 @@ def test_generate_runs_through_no_more_files_than_its_limit(manager: PipelineMan
     assert len(files) <= GENERATE_LIMIT, sorted(files)
 
 
-def test_the_first_step_ends_where_it_was_made(place: Place) -> None:
-    values = {**faults.SETTINGS, "dataset": str(place.dataset), "model": str(place.model), "max_train_steps": 1}
-    files = files_of_first_step(values, place.user_data)
+def test_the_first_step_ends_where_it_was_made(tmp_path: Path) -> None:
+    (tmp_path / "boots").mkdir()
+    for number in range(2):
+        Image.new("RGB", (64, 64), (200 * number, 80, 40)).save(tmp_path / "boots" / f"{number}.png")
+        (tmp_path / "boots" / f"{number}.txt").write_text("red boots", encoding="utf-8")
+    values = {**TRAINING, "dataset": str(tmp_path / "boots"), "cpu": True}
+    files = files_of_first_step(values, UserData(tmp_path / "user_data"))
     assert {"training/begin.py", "training/torch/run.py", "training/torch/loop.py"} <= files
     assert "training/torch/finish.py" not in files, "it was counted to the end of the run"
