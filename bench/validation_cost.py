@@ -6,8 +6,9 @@ from statistics import median
 
 import torch
 
+from studio.engine.denoise import to_picture
 from studio.engine.device import synchronize
-from studio.engine.pipeline import CHECK_EVERY, to_picture
+from studio.engine.pipeline import CHECK_EVERY
 from studio.engine.validation import check_decoded, check_latents, check_picture, passed_checks
 
 REPEATS = 15

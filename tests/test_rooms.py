@@ -45,7 +45,7 @@ def loaded_modules(code: str) -> set[str]:
 
 @pytest.mark.process
 def test_the_page_never_imports_torch() -> None:
-    modules = loaded_modules("import studio.ui.shell.app, studio.ui.shell.server, studio.__main__")
+    modules = loaded_modules("import studio.ui.shell.app, studio.ui.shell.server, studio.cli.app")
     assert "gradio" in modules
     assert not modules & set(HEAVY)
 

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from studio.cli.jobs import queue_job
+from studio.cli.options import (
+    LORA_METAVAR,
+    CpuOption,
+    JobOption,
+    ListSettingsOption,
+    QueueOption,
+    UserDataOption,
+    lora_choices,
+    prepare_engine,
+)
 from studio.core.errors import BatchError, SettingsError, StudioError
 from studio.core.paths import UserData, locate_user_data, typed_path
-from studio.core.settings import LoraChoice, parse_settings
-from studio.core.system import prepare_threads
-from studio.jobs.device_lock import device_turn
+from studio.core.settings import parse_settings
 
 if TYPE_CHECKING:
     from studio.batches.folder import BatchFolder
@@ -35,22 +44,22 @@ def batch(
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:STRENGTH]", help="A LoRA that acts in all images; may be given more often."),
+        typer.Option(metavar=LORA_METAVAR, help="A LoRA that acts in all images; may be given more often."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as images_per_prompt=4."),
     ] = None,
-    list_settings: Annotated[bool, typer.Option("--list-settings", help="Tell every setting, and do nothing.")] = False,
+    list_settings: ListSettingsOption = False,
     show: Annotated[bool, typer.Option("--show", help="Tell what would be made, and make nothing.")] = False,
     forecast: Annotated[
         bool, typer.Option("--forecast", help="Make a few images, tell time and disk of all, and keep none.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what --show or --forecast finds as JSON.")] = False,
-    queue: Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")] = False,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Do not use a GPU, even where there is one.")] = False,
-    job: Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")] = False,
-    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
+    queue: QueueOption = False,
+    cpu: CpuOption = False,
+    job: JobOption = False,
+    user_data: UserDataOption = None,
 ) -> None:
     """Make many images from a plan, as a dataset; Ctrl+C ends it well, and `batch FOLDER` goes on."""
     from studio.batches.begin import begin_batch, read_batch_settings
@@ -59,7 +68,7 @@ def batch(
         typer.echo(describe_settings())
         return
     place = locate_user_data(user_data)
-    shared = {"seed": seed, "num_inference_steps": steps, "loras": [_lora(text) for text in lora or ()] or None}
+    shared = {"seed": seed, "num_inference_steps": steps, "loras": lora_choices(lora) or None}
     changes = {"total": total, "cpu": cpu or None}
     given = _given(shared), _given(changes), assignments or ()
     folder = _existing(plan, place)
@@ -72,7 +81,7 @@ def batch(
     if folder is None:
         folder = begin_batch(_settings(plan, *given), place, out=out)
     if queue:
-        _queue(folder, place)
+        queue_job("batch", folder.root, place)
         return
     _run(folder, place, as_job=job)
 
@@ -96,11 +105,6 @@ def describe_settings() -> str:
 
 def _given(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _lora(text: str) -> LoraChoice:
-    name, colon, strength = text.rpartition(":")
-    return parse_settings(LoraChoice, {"name": name, "strength": strength} if colon else {"name": text})
 
 
 def _existing(plan: str, place: UserData) -> "BatchFolder | None":
@@ -137,8 +141,8 @@ def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_js
 
     plan = plan_of(settings, place)
     if measured:
-        prepare_threads()
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        prepare_engine()
+        from studio.jobs.device_lock import device_turn
 
         def waiting(owner: str) -> None:
             print(f"The device is in use by {owner}. The forecast begins when it is free.", file=sys.stderr)
@@ -152,18 +156,8 @@ def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_js
     print(facts.model_dump_json() if as_json else facts.words)
 
 
-def _queue(folder: "BatchFolder", place: UserData) -> None:
-    from studio.jobs.queue import JobQueue
-    from studio.jobs.worker import ensure_worker
-
-    job = JobQueue(place).add("batch", folder.root, folder.name)
-    ensure_worker(place)
-    print(f"Queued as job {job.id}: {folder.root}. `python -m studio jobs` shows the queue.")
-
-
 def _run(folder: "BatchFolder", place: UserData, *, as_job: bool) -> None:
-    prepare_threads()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    prepare_engine()
     from studio.batches.torch.run import run_batch
 
     first = int(os.environ.get("RANK", "0")) == 0

@@ -2,21 +2,48 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from studio.core.paths import UserData, assets_folder
+import typer
+
+from studio.cli.options import JsonOption, UserDataOption, field_help, read_options
+from studio.core.paths import UserData, assets_folder, locate_user_data
 from studio.core.settings import SHIPPED_MODEL
-from studio.datasets.checker import PictureChecker
-from studio.datasets.opened import OpenedDataset
-from studio.datasets.recipe import DatasetRecipe
-from studio.datasets.report import DatasetReport, Finding, make_report
-from studio.images.prompts import TokenCounter
-from studio.images.records import Severity
+from studio.datasets.recipe import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 
-GROUPS: dict[Severity, str] = {
+if TYPE_CHECKING:
+    from studio.datasets.report import DatasetReport, Finding
+    from studio.images.records import Severity
+
+GROUPS: "dict[Severity, str]" = {
     "reject": "Needs fixing",
     "convert": "Read with a conversion",
     "note": "Worth knowing",
 }
+
+dataset_app = typer.Typer(no_args_is_help=True, help="Datasets: check a folder of images before training.")
+
+
+@dataset_app.command()
+def check(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="The folder of the images; nothing in it is changed.")],
+    layout: Annotated[
+        str | None, typer.Option(help=field_help(LayoutChoice, "layout"), metavar="|".join(LAYOUT_NAMES))
+    ] = None,
+    table: Annotated[str | None, typer.Option(help=field_help(LayoutChoice, "table"))] = None,
+    template: Annotated[str | None, typer.Option(help=field_help(DatasetRecipe, "template"))] = None,
+    resolution: Annotated[int, typer.Option(help=field_help(DatasetRecipe, "resolution"))] = DatasetRecipe(
+        source="-"
+    ).resolution,
+    json: JsonOption = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Look at every image and caption of a folder; exit code 1 when something needs fixing."""
+    choice, source = read_options(context, LayoutChoice), str(path.expanduser().resolve())
+    recipe = read_options(context, DatasetRecipe, source=source, layout=choice)
+    passed = check_dataset(recipe, locate_user_data(user_data), as_json=json)
+    raise typer.Exit(0 if passed else 1)
 
 
 def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) -> bool:
@@ -28,6 +55,11 @@ def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) 
         DatasetError: where the folder cannot be read.
         OSError: where the cache of checks cannot be written.
     """
+    from studio.datasets.checker import PictureChecker
+    from studio.datasets.opened import OpenedDataset
+    from studio.datasets.report import make_report
+    from studio.images.prompts import TokenCounter
+
     tokens = TokenCounter(assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json")
     nowhere = user_data.cache / "no-edits"
     dataset = OpenedDataset(Path(recipe.source).name, nowhere, recipe, count_tokens=tokens.count_plain)
@@ -43,7 +75,7 @@ def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) 
     return not report.needs_fixing
 
 
-def report_text(report: DatasetReport) -> str:
+def report_text(report: "DatasetReport") -> str:
     """The report for a terminal."""
     lines = [report.source, f"Layout: {report.layout}", report.how_many]
     lines += [f"! {sentence}" for sentence in report.warnings]
@@ -61,6 +93,6 @@ def report_text(report: DatasetReport) -> str:
     return "\n".join([*lines, "", verdict])
 
 
-def _finding_line(finding: Finding) -> str:
+def _finding_line(finding: "Finding") -> str:
     excluded = " (excluded)" if finding.excluded else ""
     return f"  {finding.name!r}: {finding.problem.code}{excluded}. {finding.problem.sentence}"

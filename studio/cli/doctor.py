@@ -5,9 +5,12 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from studio.core.paths import UserData
+import typer
+
+from studio.cli.options import CpuOption, JsonOption, ModelOption, UserDataOption, prepare_engine, read_options
+from studio.core.paths import UserData, locate_user_data
 from studio.core.results import Record
-from studio.core.settings import ModelSettings
+from studio.core.settings import SHIPPED_MODEL, ModelSettings
 from studio.core.system import operating_system
 
 State = Literal["ok", "note", "problem"]
@@ -75,6 +78,21 @@ class Diagnosis(Record):
         if notes:
             return f"Nothing fails; {notes} {'note is' if notes == 1 else 'notes are'} marked {SIGNS['note']}."
         return "Nothing fails."
+
+
+def doctor(
+    context: typer.Context,
+    model: ModelOption = SHIPPED_MODEL,
+    cpu: CpuOption = False,
+    json: JsonOption = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Look for what would fail here, and say what to do; exit code 0 unless there is a problem."""
+    prepare_engine()
+    settings = read_options(context, ModelSettings)
+    diagnosis = examine(settings, user_data=locate_user_data(user_data), cpu_only=cpu)
+    typer.echo(diagnosis.model_dump_json(indent=2) if json else to_text(diagnosis))
+    raise typer.Exit(0 if diagnosis.healthy else 1)
 
 
 def examine(model: ModelSettings, *, user_data: UserData, cpu_only: bool) -> Diagnosis:

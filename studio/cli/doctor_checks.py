@@ -18,7 +18,7 @@ from studio.core.paths import UserData, assets_folder
 from studio.core.results import DeviceCheck
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
 from studio.core.text import GIB, gigabytes
-from studio.engine.hub_models import MOVED_MODELS, looks_like_hub_name, split_revision, unusable_proxy
+from studio.engine.hub import MOVED_MODELS, looks_like_hub_name, split_revision, unusable_proxy
 from studio.jobs.device_lock import DeviceLock, DeviceOwner
 from studio.loras.weights_file import read_header
 
@@ -63,9 +63,8 @@ def check_all(model: ModelSettings, *, user_data: UserData, cpu_only: bool) -> t
 def engine_findings(user_data: UserData, *, cpu_only: bool) -> tuple[Finding, ...]:
     """The device, its precision, its system, and what the device check said of it; first of all, that torch works."""
     try:
-        from studio.engine.device import device_name, pick_device, processor_name
-        from studio.engine.device_check import kept_check
-        from studio.engine.precision import decide_precision
+        from studio.engine.device import decide_precision, device_name, pick_device, processor_name
+        from studio.engine.device_policy import kept_check
     except (ImportError, OSError, RuntimeError) as error:  # a damaged torch or diffusers fails in any of these ways
         seen = f"the engine's libraries cannot be imported ({type(error).__name__}: {error})"
         advice = "Delete the environment (.venv) and run launch.py, which makes it anew."

@@ -1,48 +1,42 @@
-"""`studio export`: a LoRA for other programs, or a whole model with it."""
+"""`python -m studio export`: a LoRA for other programs, or a whole model with it."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from studio.cli.options import LORA_ENDING, UserDataOption, field_help, prepare_engine, read_options
 from studio.core.errors import SettingsError
 from studio.core.paths import UserData, locate_user_data
-from studio.core.settings import ModelSettings, parse_settings
-from studio.core.system import prepare_threads
+from studio.core.settings import ModelSettings
 from studio.loras.export_settings import EXPORT_DTYPES, EXPORT_FORMS, ExportSettings
-
-ENDING = ".safetensors"
-
-
-def _help(name: str) -> str:
-    return str(ExportSettings.model_fields[name].description)
-
 
 _DEFAULTS = ExportSettings(lora="-")
 
 
 def export(
-    lora: Annotated[str, typer.Argument(help=_help("lora"))],
-    to: Annotated[str, typer.Option(help=_help("to"), metavar="|".join(EXPORT_FORMS))] = _DEFAULTS.to,
-    output: Annotated[Path | None, typer.Option(help=_help("output"))] = _DEFAULTS.output,
-    strength: Annotated[float, typer.Option(help=_help("strength"))] = _DEFAULTS.strength,
-    dtype: Annotated[str, typer.Option(help=_help("dtype"), metavar="|".join(EXPORT_DTYPES))] = _DEFAULTS.dtype,
+    context: typer.Context,
+    lora: Annotated[str, typer.Argument(help=field_help(ExportSettings, "lora"))],
+    to: Annotated[
+        str, typer.Option(help=field_help(ExportSettings, "to"), metavar="|".join(EXPORT_FORMS))
+    ] = _DEFAULTS.to,
+    output: Annotated[
+        Path | None, typer.Option("--output", "--out", help=field_help(ExportSettings, "output"))
+    ] = _DEFAULTS.output,
+    strength: Annotated[float, typer.Option(help=field_help(ExportSettings, "strength"))] = _DEFAULTS.strength,
+    dtype: Annotated[
+        str, typer.Option(help=field_help(ExportSettings, "dtype"), metavar="|".join(EXPORT_DTYPES))
+    ] = _DEFAULTS.dtype,
     model: Annotated[
-        str, typer.Option(help="The model it was made for: " + str(ModelSettings.model_fields["model"].description))
+        str, typer.Option(help="The model it was made for: " + field_help(ModelSettings, "model"))
     ] = ModelSettings().model,
-    user_data: Annotated[
-        Path | None, typer.Option("--user-data", help="Where the library of LoRAs is.", show_default="user_data")
-    ] = None,
+    user_data: UserDataOption = None,
 ) -> None:
     """Write a LoRA for another program, or a model with it merged; it is read back and compared first."""
-    name = str(Path(lora).expanduser().resolve()) if lora.endswith(ENDING) else lora
-    settings = parse_settings(
-        ExportSettings, {"lora": name, "to": to, "output": output, "strength": strength, "dtype": dtype}
-    )
-    model_settings = parse_settings(ModelSettings, {"model": model})
-    prepare_threads()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    name = str(Path(lora).expanduser().resolve()) if lora.endswith(LORA_ENDING) else lora
+    settings = read_options(context, ExportSettings, lora=name)
+    model_settings = read_options(context, ModelSettings)
+    prepare_engine()
     typer.echo(run_export(settings, model_settings, user_data=locate_user_data(user_data)))
 
 
@@ -65,8 +59,8 @@ def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: Use
 
     path = LoraLibrary(user_data.loras).find(settings.lora)
     target = settings.target(path.stem)
-    if settings.is_file and target.suffix != ENDING:
-        raise SettingsError(f"output must end in {ENDING} for --to {settings.to}, got {target.name}.")
+    if settings.is_file and target.suffix != LORA_ENDING:
+        raise SettingsError(f"output must end in {LORA_ENDING} for --to {settings.to}, got {target.name}.")
     assert_free(target)  # before anything that takes long
     components = load_components(find_model(model.model), "float32", prediction_type=model.prediction_type)
     weights = read_weights(path.stem, path, components)

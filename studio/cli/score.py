@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from studio.cli.options import JsonOption, UserDataOption
+from studio.core.paths import locate_user_data
+
 if TYPE_CHECKING:
     from studio.datasets.scores import FolderScores
 
@@ -16,11 +19,10 @@ def score(
         str | None,
         typer.Option(help="The training images, to see whether any was memorised: a folder or a dataset's name."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
+    json: JsonOption = False,
+    user_data: UserDataOption = None,
 ) -> None:
     """Score images: ground, place, colour, sharpness, nearness to training; exit code 1 where one is unreadable."""
-    from studio.core.paths import locate_user_data
     from studio.datasets.scores import nearest_index, score_folder
 
     def report(words: str) -> None:

@@ -9,26 +9,28 @@ from typing import Annotated
 
 import typer
 
-from studio.cli.jobs import jobs_app
+from studio.cli.jobs import queue_job
+from studio.cli.options import (
+    CpuOption,
+    JobOption,
+    ListSettingsOption,
+    QueueOption,
+    UserDataOption,
+    field_help,
+    prepare_engine,
+)
 from studio.core.errors import SettingsError, StudioError
 from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import parse_settings
-from studio.core.system import prepare_threads
-from studio.jobs.device_lock import device_turn
-from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 
 
-def _help(name: str) -> str:
-    return str(TrainingSettings.model_fields[name].description)
-
-
 def train(
     run: Annotated[str | None, typer.Argument(help="A run to go on with: its folder, or its name.")] = None,
-    dataset: Annotated[str | None, typer.Option(help=_help("dataset"))] = None,
-    model: Annotated[str | None, typer.Option(help=_help("model"))] = None,
-    name: Annotated[str | None, typer.Option(help=_help("name"))] = None,
+    dataset: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "dataset"))] = None,
+    model: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "model"))] = None,
+    name: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "name"))] = None,
     preset: Annotated[
         str | None, typer.Option(help="; ".join(f"{key}: {p.purpose}" for key, p in PRESETS.items()))
     ] = None,
@@ -38,7 +40,7 @@ def train(
             "--set", metavar="NAME=VALUE", help="Any other setting, such as rank=16; may be given more often."
         ),
     ] = None,
-    list_settings: Annotated[bool, typer.Option("--list-settings", help="Tell every setting, and do nothing.")] = False,
+    list_settings: ListSettingsOption = False,
     settings_file: Annotated[
         Path | None, typer.Option("--settings", help="Begin with the settings of another run: its settings.json.")
     ] = None,
@@ -46,17 +48,17 @@ def train(
         bool, typer.Option("--preflight", help="Measure a few steps and tell time, memory and disk; train nothing.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the preflight as JSON.")] = False,
-    queue: Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")] = False,
+    queue: QueueOption = False,
     use_snapshot: Annotated[
         bool, typer.Option("--use-snapshot", help="Go on although image files changed, with the cached images.")
     ] = False,
-    cpu: Annotated[bool, typer.Option("--cpu", help=_help("cpu"))] = False,
-    job: Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")] = False,
-    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
+    cpu: CpuOption = False,
+    job: JobOption = False,
+    user_data: UserDataOption = None,
 ) -> None:
     """Train a LoRA; Ctrl+C saves and ends, and `train RUN` goes on."""
     # Here, not above: what reads datasets takes a while to import, and every command would wait for it.
-    from studio.training.begin import begin_run, settings_from
+    from studio.training.begin import begin_run, read_run_settings, settings_from
 
     if list_settings:
         typer.echo(describe_settings())
@@ -78,7 +80,7 @@ def train(
         return
     folder = found or begin_run(settings_from(preset, values, assignments or ()), place)
     if queue:
-        _queue(folder, place)
+        queue_job("train", folder.root, place)
         return
     _train(folder, place, use_snapshot=use_snapshot, as_job=job)
 
@@ -98,8 +100,7 @@ def _assert_possible(
 
 
 def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bool) -> None:
-    prepare_threads()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    prepare_engine()
     from studio.training.torch.run import train_run
 
     first = int(os.environ.get("RANK", "0")) == 0
@@ -121,18 +122,9 @@ def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bo
         print(f"\n{words[ending]}", file=sys.stderr)
 
 
-def _queue(folder: RunFolder, place: UserData) -> None:
-    from studio.jobs.queue import JobQueue
-    from studio.jobs.worker import ensure_worker
-
-    job = JobQueue(place).add("train", folder.root, folder.name)
-    ensure_worker(place)
-    print(f"Queued as job {job.id}: {folder.root}. `python -m studio jobs` shows the queue.")
-
-
 def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) -> None:
-    prepare_threads()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    prepare_engine()
+    from studio.jobs.device_lock import device_turn
 
     def waiting(owner: str) -> None:
         print(f"The device is in use by {owner}. The preflight begins when it is free.", file=sys.stderr)
@@ -166,19 +158,3 @@ def describe_settings() -> str:
     ]
     presets = [f"--preset {key}: {p.purpose}\n    {p.changes or 'the defaults'}" for key, p in PRESETS.items()]
     return "\n".join([*lines, "", *presets])
-
-
-@jobs_app.command("duplicate")
-def duplicate(
-    run: Annotated[str, typer.Argument(help="The run whose settings are taken: its folder, or its name.")],
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="What is different; may be given more often."),
-    ] = None,
-    user_data: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default="user_data")] = None,
-) -> None:
-    """Queue a new run with another's settings and some changes; the other stays as it is."""
-    from studio.training.begin import duplicate_run
-
-    place = locate_user_data(user_data)
-    _queue(duplicate_run(RunFolder.find(run, place.runs), place, assignments or ()), place)

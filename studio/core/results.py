@@ -38,7 +38,7 @@ class MemoryUse(Record):
 
 
 class PrecisionDecision(Record):
-    """What `studio.engine.precision.decide_precision` decided, and why, in a sentence for the user."""
+    """What `studio.engine.device.decide_precision` decided, and why, in a sentence for the user."""
 
     precision: PrecisionName
     requested: PrecisionName

@@ -1,19 +1,20 @@
-"""Schedulers by the names that people know them by, made from the model's own noise schedule.
+"""The algorithm: prompts to embeddings, noise to latents, latents to pixels, with no checks and no bookkeeping.
 
-Where the seconds of one image go.
-Noise to latents, latents to pixels: the algorithm, with no checks and no bookkeeping.
+Schedulers are made by the names that people know them by, from the model's own noise schedule. Prompts have weights,
+may be long, and are kept, so that the same text is encoded once.
 
-Shapes: B = 1 image, C = 4 latent channels, H and W an eighth of the image's, N = 77 tokens or a multiple,
+Shapes: B = 1 image, C = 4 latent channels, H and W an eighth of the image's, N = tokens (77 for each part of a prompt),
 D embedding width.
 """
 
 import inspect
 import math
-import time
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -28,11 +29,16 @@ from diffusers import (
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
+from transformers import CLIPTokenizer
 
 from studio.core.errors import SettingsError
-from studio.core.results import Timings
 from studio.core.settings import GenerationSettings, SchedulerName
 from studio.engine.models import Components
+from studio.images.prompts import parse_weights
+
+KEPT_PROMPTS = 64  # 77 × 768 floats each: 15 MB in all for Stable Diffusion 1.5
+TILED_ABOVE_PIXELS = 1024 * 1024
+TILE_PIXELS = 512  # a side
 
 # clip_sample: a config that lacks it gets the default True, which cuts latents off at 1 and ruins the image.
 _NOT_CLIPPED = {"clip_sample": False}
@@ -61,55 +67,91 @@ def make_scheduler(name: SchedulerName, own: SchedulerMixin) -> SchedulerMixin:
     return kind.from_config(own.config, **options)
 
 
+@dataclass(frozen=True)
+class WeightedTokens:
+    """Token ids and the weight of each, without the marks of beginning and end."""
+
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
 @dataclass
-class Clock:
-    """The seconds of each part of one call, as they come in."""
+class TextEncoding:
+    """Encodes prompts with one model's text encoder."""
 
-    started: float = field(default_factory=time.perf_counter)
-    text_seconds: float = 0.0
-    step_seconds: list[float] = field(default_factory=list)
-    vae_seconds: float = 0.0
-    _group_started: float = 0.0
+    components: Components
+    _kept: OrderedDict[Hashable, torch.Tensor] = field(default_factory=OrderedDict)
 
-    @property
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.started
+    def encode(self, settings: GenerationSettings, prompt: str, *, state: Hashable) -> torch.Tensor:
+        """(2, N, D) embeddings, the negative one first; (1, N, D) without guidance.
 
-    def timings(self, *, first_call: bool) -> Timings:
-        """All of it, at the end."""
-        return Timings(
-            text_seconds=self.text_seconds,
-            step_seconds=tuple(self.step_seconds),
-            vae_seconds=self.vae_seconds,
-            total_seconds=self.elapsed,
-            first_call=first_call,
-        )
+        Args:
+            prompt: the prompt without LoRA tags.
+            state: what else the embeddings depend on: the LoRAs that change the text encoder.
+        """
+        guided = settings.guidance_scale > 1 and settings.guidance_start < settings.guidance_end
+        texts = (settings.negative_prompt, prompt) if guided else (prompt,)
+        key = (texts, settings.long_prompt, state)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        else:
+            while len(self._kept) >= KEPT_PROMPTS:
+                self._kept.popitem(last=False)
+            self._kept[key] = encode_prompts(self.components, texts, long_prompt=settings.long_prompt)
+        return self._kept[key]
 
-    def start_text(self) -> None:
-        """The LoRAs act; now come the prompts."""
-        self._group_started = self.elapsed
-
-    def end_text(self) -> None:
-        """The prompts are encoded."""
-        self.text_seconds = self.elapsed - self._group_started
-
-    def start_steps(self) -> None:
-        """A group of steps begins."""
-        self._group_started = self.elapsed
-
-    def end_steps(self, step: int) -> None:
-        """The group that ends with this step is done, and the device has caught up; the next one begins."""
-        num_steps = step - len(self.step_seconds)
-        self.step_seconds += [(self.elapsed - self._group_started) / num_steps] * num_steps
-        self.start_steps()
-
-    def leave_out(self, *, since: float) -> None:
-        """What was done since then is no part of the steps."""
-        self._group_started += self.elapsed - since
+    def forget(self) -> None:
+        """Encode all anew from now on."""
+        self._kept.clear()
 
 
-TILED_ABOVE_PIXELS = 1024 * 1024
-TILE_PIXELS = 512  # a side
+def encode_prompts(components: Components, texts: Sequence[str], *, long_prompt: bool = False) -> torch.Tensor:
+    """(len(texts), N, D) embeddings; N is 77, or with `long_prompt` as many times 77 as the longest text needs.
+
+    Without `long_prompt` what is past 77 tokens is cut off.
+    """
+    tokenizer = components.tokenizer
+    prompts = [_tokens(tokenizer, text) for text in texts]
+    size = tokenizer.model_max_length - 2
+    num_parts = max(1, *(-(-len(tokens.ids) // size) for tokens in prompts)) if long_prompt else 1
+    parts = [_encode_part(components, prompts, slice(size * i, size * (i + 1))) for i in range(num_parts)]
+    return torch.cat(parts, dim=1)
+
+
+def _tokens(tokenizer: CLIPTokenizer, text: str) -> WeightedTokens:
+    ids: list[int] = []
+    weights: list[float] = []
+    for piece in parse_weights(text):
+        piece_ids = tokenizer(piece.text, add_special_tokens=False).input_ids
+        ids += piece_ids
+        weights += [piece.weight] * len(piece_ids)
+    return WeightedTokens(tuple(ids), tuple(weights))
+
+
+def _encode_part(components: Components, prompts: Sequence[WeightedTokens], part: slice) -> torch.Tensor:
+    """(len(prompts), 77, D): one part of every prompt, between its marks, filled up as the tokenizer does."""
+    tokenizer, encoder = components.tokenizer, components.text_encoder
+    rows, weight_rows = [], []
+    for prompt in prompts:
+        ids, weights = prompt.ids[part], prompt.weights[part]
+        filling = tokenizer.model_max_length - len(ids) - 2
+        rows.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * filling])
+        weight_rows.append([1.0, *weights, 1.0, *[1.0] * filling])
+    embeddings: torch.Tensor = encoder(torch.tensor(rows, device=encoder.device))[0]
+    return _weighted(embeddings, torch.tensor(weight_rows))
+
+
+def _weighted(embeddings_BND: torch.Tensor, weights_BN: torch.Tensor) -> torch.Tensor:
+    """Each token's embedding times its weight, then scaled so that the prompt's mean stays, as A1111 does it.
+
+    A prompt whose weights are all 1 is not touched, to the bit.
+    """
+    for i in torch.nonzero((weights_BN != 1).any(dim=1)).flatten().tolist():
+        before = embeddings_BND[i].mean()
+        weighted = embeddings_BND[i] * weights_BN[i].to(embeddings_BND)[:, None]
+        after = weighted.mean()
+        embeddings_BND[i] = weighted * (before / after) if float(after.abs()) > 0 else weighted
+    return embeddings_BND
 
 
 def native_size(components: Components) -> tuple[int, int]:
@@ -252,3 +294,9 @@ def decode(components: Components, latents_BCHW: torch.Tensor) -> torch.Tensor:
     set_tiling(vae, width=latents_BCHW.shape[3] * scale, height=latents_BCHW.shape[2] * scale)
     decoded: torch.Tensor = vae.decode(latents_BCHW.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
     return decoded[0]
+
+
+def to_picture(decoded_CHW: torch.Tensor) -> np.ndarray:
+    """Raw VAE output, about [-1, 1] -> (height, width, 3) uint8, as diffusers' VaeImageProcessor rounds it."""
+    levels = ((decoded_CHW.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return levels.permute(1, 2, 0).cpu().numpy()

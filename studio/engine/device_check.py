@@ -9,24 +9,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import is_out_of_memory
-from studio.core.files import write_atomically
 from studio.core.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings
 from studio.core.system import operating_system
 from studio.engine.attention import MPS_MAX_SCORES, MPS_SCORES, AttentionPlan, attention_plan, set_attention
-from studio.engine.denoise import decode, denoise, first_latents, make_scheduler, set_timesteps
-from studio.engine.device import device_name, release_memory, synchronize
+from studio.engine.denoise import decode, denoise, encode_prompts, first_latents, make_scheduler, set_timesteps
+from studio.engine.device import assert_precision, device_name, full_float32, release_memory, synchronize
 from studio.engine.device_operations import Compute, DeviceOperation, Tensors, attention_of, device_operations
 from studio.engine.memory import MemoryMeter
 from studio.engine.models import Components, find_model, load_components, move_components
-from studio.engine.precision import assert_precision, full_float32
-from studio.engine.prompt_encoding import encode_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +32,6 @@ OPERATION_LIMIT = 1e-3
 # Guided a little only: at the usual 7.5 four steps make a hundred times as much of each rounding.
 SAMPLE = GenerationSettings(prompt="black casual shoes", num_inference_steps=4, guidance_scale=2, seed=0)
 LATENTS_SIDE = 64  # of Stable Diffusion 1.5's own 512 × 512
-_CHECKS = TypeAdapter(tuple[DeviceCheck, ...])
 Told = Callable[[str], None]
 
 
@@ -253,29 +247,3 @@ def _result(
         attention=attention,
         format=CHECK_FORMAT,
     )
-
-
-def keep_check(path: Path, check: DeviceCheck) -> None:
-    """Keep a result; an older one of the same machine, system and torch is replaced."""
-    others = tuple(kept for kept in _kept_checks(path) if _identity(kept) != _identity(check))
-    write_atomically(path, _CHECKS.dump_json((*others, check), indent=2))
-
-
-def kept_check(path: Path, device: torch.device) -> DeviceCheck | None:
-    """The kept result for this machine, operating system and torch version, if there is one."""
-    wanted = _identity(_result(device))
-    return next((kept for kept in _kept_checks(path) if _identity(kept) == wanted), None)
-
-
-def _identity(check: DeviceCheck) -> tuple[object, ...]:
-    return check.device, check.device_name, check.operating_system, check.torch_version, check.format
-
-
-def _kept_checks(path: Path) -> tuple[DeviceCheck, ...]:
-    if not path.is_file():
-        return ()
-    try:
-        return _CHECKS.validate_json(path.read_bytes())
-    except ValidationError as error:
-        logger.warning("The kept device checks in %s cannot be read and are made anew: %s", path, error)
-        return ()

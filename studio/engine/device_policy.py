@@ -1,4 +1,4 @@
-"""What follows from the device check: when it is made, and what a loaded model does differently because of it."""
+"""What follows from the device check: when it is made and kept, and what a loaded model does differently after it."""
 
 import logging
 from collections.abc import Callable
@@ -6,17 +6,22 @@ from pathlib import Path
 
 import torch
 from diffusers.models.upsampling import Upsample2D
+from pydantic import TypeAdapter, ValidationError
 from torch.nn import functional
 
 from studio.core.errors import DeviceError, is_out_of_memory
-from studio.core.results import DeviceCheck
+from studio.core.files import write_atomically
+from studio.core.results import CHECK_FORMAT, DeviceCheck
+from studio.core.system import operating_system
 from studio.engine.attention import AttentionPlan, attention_plan, set_attention
-from studio.engine.device import release_memory
-from studio.engine.device_check import check_device, keep_check, kept_check, plan_of
+from studio.engine.device import device_name, release_memory
+from studio.engine.device_check import check_device, plan_of
 from studio.engine.device_operations import UPSAMPLING
 from studio.engine.models import Components
 
 logger = logging.getLogger(__name__)
+
+_CHECKS = TypeAdapter(tuple[DeviceCheck, ...])
 
 
 class DevicePolicy:
@@ -110,3 +115,29 @@ def upsample_on_cpu(layer: Upsample2D) -> None:
 
     layer.interpolate = False
     layer.register_forward_pre_hook(enlarge)
+
+
+def keep_check(path: Path, check: DeviceCheck) -> None:
+    """Keep a result; an older one of the same machine, system and torch is replaced."""
+    others = tuple(kept for kept in _kept_checks(path) if _identity(kept) != _identity(check))
+    write_atomically(path, _CHECKS.dump_json((*others, check), indent=2))
+
+
+def kept_check(path: Path, device: torch.device) -> DeviceCheck | None:
+    """The kept result for this machine, operating system and torch version, if there is one."""
+    wanted = str(device), device_name(device), operating_system(), torch.__version__, CHECK_FORMAT
+    return next((kept for kept in _kept_checks(path) if _identity(kept) == wanted), None)
+
+
+def _identity(check: DeviceCheck) -> tuple[object, ...]:
+    return check.device, check.device_name, check.operating_system, check.torch_version, check.format
+
+
+def _kept_checks(path: Path) -> tuple[DeviceCheck, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        return _CHECKS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        logger.warning("The kept device checks in %s cannot be read and are made anew: %s", path, error)
+        return ()

@@ -1,8 +1,10 @@
 """Generate: some images, each checked, each saved with all that is needed to make it again.
 
 Compare: the same prompts and seeds with the LoRAs of the left and of the right, and how far they are apart.
+The smoke test: the seed report's three images, each timed, measured and checked.
 """
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,12 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from studio.core.errors import GenerationCancelledError, InvalidImageError, ModelError
-from studio.core.results import FailedImage, ImagesReport, MadeImage
-from studio.core.settings import CompareSettings, GenerationSettings, ImagesSettings
+from studio.core.files import write_atomically
+from studio.core.results import (
+    FailedImage,
+    ImagesReport,
+    InvalidPicture,
+    MadeImage,
+    SavedReport,
+    SmokeReport,
+    ValidPicture,
+)
+from studio.core.settings import CompareSettings, GenerationSettings, ImagesSettings, SmokeSettings
+from studio.core.system import versions
 from studio.engine.pipeline import GeneratedImage, PipelineManager
-from studio.engine.progress import RunWatcher
+from studio.engine.progress import RunWatcher, StepProgress, Watcher
 from studio.engine.validation import failed_checks
 from studio.images.comparison import (
     NOTICEABLE,
@@ -30,6 +43,7 @@ from studio.images.comparison import (
 )
 from studio.images.files import save_picture
 from studio.images.gallery import new_picture_path
+from studio.images.smoke_report import new_report_folder, save_report
 
 OnImage = Callable[[ImagesReport], None]
 
@@ -39,12 +53,16 @@ def make_images(
     settings: ImagesSettings,
     *,
     outputs: Path,
+    folder: Path | None = None,
     watcher: RunWatcher | None = None,
     on_image: OnImage = lambda _report: None,
 ) -> ImagesReport:
     """Make the images one after the other; an invalid one is reported and does not end the run.
 
-    `on_image` is told the report so far after each image.
+    Args:
+        outputs: every day has a folder of images in it.
+        folder: where they go instead, none over another file.
+        on_image: told the report so far after each image.
 
     Raises:
         ModelError: where no model is loaded.
@@ -55,7 +73,7 @@ def make_images(
     report = ImagesReport(settings=settings)
     for index, generation in enumerate(settings.generations()):
         try:
-            image = _make_image(manager, generation, index=index, outputs=outputs, watcher=watcher)
+            image = _make_image(manager, generation, watcher.of_picture(index), outputs, folder)
         except GenerationCancelledError:
             return report.model_copy(update={"cancelled": True, "finished": True})
         report = report.model_copy(
@@ -66,13 +84,13 @@ def make_images(
 
 
 def _make_image(
-    manager: PipelineManager, generation: GenerationSettings, *, index: int, outputs: Path, watcher: RunWatcher
+    manager: PipelineManager, generation: GenerationSettings, watcher: Watcher, outputs: Path, folder: Path | None
 ) -> MadeImage | FailedImage:
     try:
-        made = manager.generate(generation, watcher=watcher.of_picture(index))
+        made = manager.generate(generation, watcher=watcher)
     except InvalidImageError as error:
         return FailedImage(settings=generation, checks=failed_checks(error), error=str(error))
-    path = new_picture_path(outputs, now=datetime.now(), seed=generation.seed)
+    path = new_picture_path(outputs, now=datetime.now(), seed=generation.seed, folder=folder)
     save_picture(path, made.picture, made.record)
     return MadeImage(path=path, record=made.record)
 
@@ -144,12 +162,16 @@ def run_comparison(
     settings: CompareSettings,
     *,
     outputs: Path,
+    folder: Path | None = None,
     watcher: RunWatcher | None = None,
     on_change: OnComparison = lambda _saved: None,
 ) -> SavedComparison:
     """Make every pair, then the strength strip. An invalid image is reported and does not end the comparison.
 
-    `on_change` is told what there is after each image.
+    Args:
+        outputs: a folder is made in it for this comparison.
+        folder: an empty one that is taken instead.
+        on_change: told what there is after each image.
 
     Raises:
         ModelError: where no model is loaded.
@@ -163,7 +185,7 @@ def run_comparison(
     started_at = datetime.now().astimezone()
     comparison = _Comparison(
         manager,
-        new_comparison_folder(outputs, now=started_at),
+        folder or new_comparison_folder(outputs, now=started_at),
         CompareReport(started_at=started_at, settings=settings, model=manager.facts.model),
         watcher or RunWatcher(),
         on_change,
@@ -192,4 +214,84 @@ def difference(left: GeneratedImage, right: GeneratedImage) -> Difference:
         pixels=float(pixels.mean()),
         changed_share=float((pixels.max(axis=2) >= NOTICEABLE).mean()),
         latents=float(latents),
+    )
+
+
+class SmokeWatcher:
+    """Watches a smoke test: told of every step and of every image, asked whether to stop."""
+
+    def __init__(
+        self,
+        on_step: Callable[[int, StepProgress], None] = lambda _index, _progress: None,
+        on_picture: Callable[[int, ValidPicture | InvalidPicture, Path], None] = lambda _index, _record, _folder: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.on_step = on_step
+        self.on_picture = on_picture
+        self.cancelled = cancelled
+
+
+def run_smoke_test(
+    manager: PipelineManager, settings: SmokeSettings, *, outputs: Path, watcher: SmokeWatcher | None = None
+) -> SavedReport:
+    """Make the three images and save them with a report; an invalid one fails the test and does not end it.
+
+    Raises:
+        ModelError: where no model is loaded.
+        OSError: where images or the report cannot be written.
+    """
+    watcher = watcher or SmokeWatcher()
+    if manager.facts is None:
+        raise ModelError("No model is loaded. Choose one first.")
+    started_at = datetime.now().astimezone()
+    folder = new_report_folder(outputs, now=started_at)
+    pictures: list[ValidPicture | InvalidPicture] = []
+    cancelled = False
+    for index, generation in enumerate(settings.generations()):
+        if watcher.cancelled():
+            cancelled = True
+            break
+        try:
+            pictures.append(_make_smoke_picture(manager, generation, index=index, folder=folder, watcher=watcher))
+        except GenerationCancelledError:
+            cancelled = True
+            break
+        watcher.on_picture(index, pictures[-1], folder)
+    report = SmokeReport(
+        started_at=started_at,
+        settings=settings,
+        engine=manager.facts,
+        pictures=tuple(pictures),
+        versions=versions(),
+        cancelled=cancelled,
+    )
+    return save_report(folder, report)
+
+
+def _make_smoke_picture(
+    manager: PipelineManager, generation: GenerationSettings, *, index: int, folder: Path, watcher: SmokeWatcher
+) -> ValidPicture | InvalidPicture:
+    each_step = Watcher(lambda progress: watcher.on_step(index, progress), watcher.cancelled)
+    try:
+        image = manager.generate(generation, watcher=each_step)
+    except InvalidImageError as error:
+        return InvalidPicture(
+            prompt=generation.prompt, seed=generation.seed, checks=failed_checks(error), error=str(error)
+        )
+    file = f"{index + 1}.png"
+    buffer = io.BytesIO()
+    Image.fromarray(image.picture).save(buffer, format="PNG")
+    write_atomically(folder / file, buffer.getvalue())
+    height, width, channels = image.picture.shape
+    return ValidPicture(
+        prompt=generation.prompt,
+        seed=generation.seed,
+        file=file,
+        shape=(height, width, channels),
+        dtype=str(image.picture.dtype),
+        low=int(image.picture.min()),
+        high=int(image.picture.max()),
+        checks=image.record.checks,
+        timings=image.timings,
+        memory=image.memory,
     )

@@ -31,10 +31,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # both are pu
 
 from studio.core.errors import DownloadCancelledError, ModelError
 from studio.core.settings import SHIPPED_MODEL
-from studio.engine.hub_models import DEFAULT_REVISION
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_REVISION = "main"
 ANSWER_SECONDS = 10.0
 REPORT_SECONDS = 0.2
 RETRY_SECONDS = 1.0

@@ -16,10 +16,9 @@ from transformers.utils import logging as transformers_logging
 from studio.core.errors import ModelError
 from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL, PrecisionName, PredictionType
-from studio.engine.hub import DownloadWatcher, find_hub_model
-from studio.engine.hub_models import PICKLE_STEMS, half_precision_parts, looks_like_hub_name
-from studio.engine.precision import DTYPES
-from studio.engine.single_file import check_checkpoint, load_checkpoint, said_prediction_type, unread_weights
+from studio.engine.device import DTYPES
+from studio.engine.hub import PICKLE_STEMS, DownloadWatcher, find_hub_model, half_precision_parts, looks_like_hub_name
+from studio.engine.single_file import check_checkpoint, load_checkpoint, said_prediction_type
 from studio.loras.weights_file import PICKLE_ENDINGS
 
 SAFETENSORS = ".safetensors"
@@ -175,8 +174,8 @@ def _assert_whole(pipeline: StableDiffusionPipeline, missing: Sequence[str], pla
     """Every weight came from the file: none is a random number, none is without memory."""
     lacking = {
         "text encoder": [*missing],
-        "U-Net": unread_weights(pipeline.unet),
-        "VAE": unread_weights(pipeline.vae),
+        "U-Net": _unread_weights(pipeline.unet),
+        "VAE": _unread_weights(pipeline.vae),
     }
     for part, names in lacking.items():
         if names:
@@ -184,6 +183,11 @@ def _assert_whole(pipeline: StableDiffusionPipeline, missing: Sequence[str], pla
                 f"The {part} in {place} lacks {len(names)} of its weights ({names[0]}, …). "
                 "Copy or download the model again."
             )
+
+
+def _unread_weights(module: nn.Module) -> list[str]:
+    """Parameters that no file gave: diffusers leaves them without memory."""
+    return [name for name, parameter in module.named_parameters() if parameter.is_meta]
 
 
 def _assert_safetensors(folder: Path) -> None:

@@ -6,19 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
-from diffusers import SchedulerMixin
 
-from studio.core.errors import GenerationCancelledError, InvalidImageError, ModelError
+from studio.core.errors import GenerationCancelledError, ModelError
 from studio.core.results import Check, DeviceCheck, EngineFacts, ImageRecord, LoraUsed, MemoryUse, Timings
 from studio.core.settings import GenerationSettings, ModelSettings
 from studio.core.system import versions
 from studio.engine.denoise import (
-    Clock,
-    DenoisingStep,
+    TextEncoding,
     decode,
     denoise,
     estimate_finished,
@@ -26,11 +23,15 @@ from studio.engine.denoise import (
     make_scheduler,
     native_size,
     set_timesteps,
+    to_picture,
 )
 from studio.engine.device import (
+    assert_precision,
+    decide_precision,
     device_name,
     prepare_device,
     release_memory,
+    set_tf32,
     synchronize,
     trim_memory,
 )
@@ -40,10 +41,8 @@ from studio.engine.lora_layers import LoraLayers
 from studio.engine.memory import MemoryMeter
 from studio.engine.memory_forecast import ImageRoom
 from studio.engine.models import Components, find_model, load_components, move_components
-from studio.engine.precision import assert_precision, decide_precision, set_tf32
-from studio.engine.progress import LatentPreview, StepProgress, Watcher
-from studio.engine.prompt_encoding import TextEncoding
-from studio.engine.validation import Fault, check_decoded, check_latents, check_picture, keep_rejected, passed_checks
+from studio.engine.progress import Clock, LatentPreview, StepProgress, Watcher
+from studio.engine.validation import check_decoded, check_latents, check_picture, passed_checks, reject
 from studio.images.prompts import take_lora_tags
 from studio.loras.library import LoraLibrary
 
@@ -65,10 +64,6 @@ class GeneratedImage:
     latents_CHW: torch.Tensor
 
     @property
-    def checks(self) -> tuple[Check, ...]:
-        return self.record.checks
-
-    @property
     def timings(self) -> Timings:
         return self.record.timings
 
@@ -82,7 +77,7 @@ class _Loaded:
     text: TextEncoding
     loras: LoraLayers
     room: ImageRoom
-    preview: LatentPreview | None = None
+    preview: LatentPreview
     used: bool = False
 
 
@@ -191,9 +186,9 @@ class PipelineManager:
             notes=found.notes,
             device_check=check,
         )
-        room = ImageRoom(components, self.device, plan)
         text, loras = TextEncoding(components), LoraLayers(components, self.library)
-        self._loaded = _Loaded(components, facts, text, loras, room)
+        room, preview = ImageRoom(components, self.device, plan), LatentPreview(components.vae)
+        self._loaded = _Loaded(components, facts, text, loras, room, preview)
         return facts
 
     def check_device(self, on_part: Callable[[str], None] = lambda _part: None) -> DeviceCheck:
@@ -250,8 +245,7 @@ class PipelineManager:
         loaded, watcher, clock = self._require_loaded(), watcher or Watcher(), Clock()
         first_call = not loaded.used
         width, height = self._size(settings)
-        note = loaded.room.check(width=width, height=height, guided=settings.guidance_scale > 1)
-        if note:
+        if note := loaded.room.check(width=width, height=height, guided=settings.guidance_scale > 1):
             watcher.on_note(note)
         prompt, tagged = take_lora_tags(settings.prompt)
         meter = MemoryMeter(self.device)
@@ -309,14 +303,14 @@ class PipelineManager:
         for step, denoised in enumerate(steps, start=1):
             latents, loaded.used = denoised.latents_BCHW, True
             if step % CHECK_EVERY == 0 or step == num_steps:
-                fault = check_latents(latents)
-                if fault:
-                    self._reject(fault, settings, latents, step=step)
+                if fault := check_latents(latents):
+                    reject(self.rejected_folder, fault, settings, latents, step=step)
                 clock.end_steps(step)
                 meter.sample_accelerator()
             step_ended = clock.elapsed
             if watcher.on_step:
-                preview = self._preview(scheduler, denoised) if step % CHECK_EVERY == 0 and step < num_steps else None
+                looks = step % CHECK_EVERY == 0 and step < num_steps
+                preview = loaded.preview.picture(estimate_finished(scheduler, denoised)[0]) if looks else None
                 watcher.on_step(StepProgress(step, num_steps, clock.elapsed, preview))
             clock.leave_out(since=step_ended)
             if watcher.cancelled():
@@ -330,36 +324,14 @@ class PipelineManager:
         started = clock.elapsed
         width, height = self._size(settings)
         decoded = decode(self.components, latents)
-        fault = check_decoded(decoded)
-        if fault:
-            self._reject(fault, settings, latents, decoded=decoded)
+        if fault := check_decoded(decoded):
+            reject(self.rejected_folder, fault, settings, latents, decoded_CHW=decoded)
         picture = to_picture(decoded)
-        fault = check_picture(picture, height=height, width=width)
-        if fault:
-            self._reject(fault, settings, latents, decoded=decoded)
+        if fault := check_picture(picture, height=height, width=width):
+            reject(self.rejected_folder, fault, settings, latents, decoded_CHW=decoded)
         clock.vae_seconds = clock.elapsed - started
         checks = passed_checks(num_steps=len(clock.step_seconds), decoded_CHW=decoded, picture_HWC=picture)
         return picture, checks
-
-    def _reject(
-        self,
-        fault: Fault,
-        settings: GenerationSettings,
-        latents: torch.Tensor,
-        *,
-        step: int | None = None,
-        decoded: torch.Tensor | None = None,
-    ) -> NoReturn:
-        """Keep a copy for diagnosis and say which check failed."""
-        file = keep_rejected(self.rejected_folder, fault, settings, latents_BCHW=latents, decoded_CHW=decoded)
-        raise InvalidImageError(
-            check=fault.check, step=step, finding=fault.finding, advice=fault.advice, rejected_file=file
-        )
-
-    def _preview(self, scheduler: SchedulerMixin, denoised: DenoisingStep) -> np.ndarray | None:
-        loaded = self._require_loaded()
-        loaded.preview = loaded.preview or LatentPreview(loaded.components.vae)
-        return loaded.preview.picture(estimate_finished(scheduler, denoised)[0])
 
     def _size(self, settings: GenerationSettings) -> tuple[int, int]:
         facts = self._require_loaded().facts
@@ -372,9 +344,3 @@ class PipelineManager:
 
     def _assert_own_thread(self) -> None:
         assert threading.get_ident() == self._thread, "PipelineManager belongs to the thread that made it"
-
-
-def to_picture(decoded_CHW: torch.Tensor) -> np.ndarray:
-    """Raw VAE output, about [-1, 1] -> (height, width, 3) uint8, as diffusers' VaeImageProcessor rounds it."""
-    levels = ((decoded_CHW.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).cpu().numpy()

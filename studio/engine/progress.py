@@ -1,15 +1,21 @@
-"""Watching a run of several images: what it is told, what it is asked.
-
-A rough image of unfinished latents, in a fraction of a millisecond: one matrix, fitted to the VAE itself.
-"""
+"""What is seen of a run while it goes on: its steps, its seconds, and rough images of unfinished latents."""
 
 import logging
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+
+from studio.core.results import Timings
+
+logger = logging.getLogger(__name__)
+
+# The card: 8 × 8 random colours, each 4 latents wide. Narrower ones fit worse: the decoder mixes neighbours.
+NUM_PATCHES, PATCH_LATENTS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -49,20 +55,66 @@ class RunWatcher:
         return Watcher(lambda progress: self.on_step(index, progress), self.cancelled, self.on_note)
 
 
-logger = logging.getLogger(__name__)
+@dataclass
+class Clock:
+    """The seconds of each part of one call, as they come in."""
 
-# The card: 8 × 8 random colours, each 4 latents wide. Narrower ones fit worse: the decoder mixes neighbours.
-NUM_PATCHES, PATCH_LATENTS = 8, 4
+    started: float = field(default_factory=time.perf_counter)
+    text_seconds: float = 0.0
+    step_seconds: list[float] = field(default_factory=list)
+    vae_seconds: float = 0.0
+    _group_started: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    def timings(self, *, first_call: bool) -> Timings:
+        """All of it, at the end."""
+        return Timings(
+            text_seconds=self.text_seconds,
+            step_seconds=tuple(self.step_seconds),
+            vae_seconds=self.vae_seconds,
+            total_seconds=self.elapsed,
+            first_call=first_call,
+        )
+
+    def start_text(self) -> None:
+        """The LoRAs act; now come the prompts."""
+        self._group_started = self.elapsed
+
+    def end_text(self) -> None:
+        """The prompts are encoded."""
+        self.text_seconds = self.elapsed - self._group_started
+
+    def start_steps(self) -> None:
+        """A group of steps begins."""
+        self._group_started = self.elapsed
+
+    def end_steps(self, step: int) -> None:
+        """The group that ends with this step is done, and the device has caught up; the next one begins."""
+        num_steps = step - len(self.step_seconds)
+        self.step_seconds += [(self.elapsed - self._group_started) / num_steps] * num_steps
+        self.start_steps()
+
+    def leave_out(self, *, since: float) -> None:
+        """What was done since then is no part of the steps."""
+        self._group_started += self.elapsed - since
 
 
 class LatentPreview:
     """A linear map from latents to colours, so that any VAE (not only Stable Diffusion 1.5's) has previews.
 
-    It is fitted by least squares on a card of colours that the VAE encodes once.
+    One matrix, a fraction of a millisecond: fitted by least squares on a card of colours that the VAE encodes once.
     """
 
     def __init__(self, vae: AutoencoderKL) -> None:
-        generator = torch.Generator().manual_seed(0)
+        self._vae = vae
+
+    @cached_property
+    def _matrix(self) -> torch.Tensor | None:
+        """(5, 3), fitted when a preview is first asked for; None where the VAE's encoder gives NaN."""
+        vae, generator = self._vae, torch.Generator().manual_seed(0)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         patches = torch.rand(3, NUM_PATCHES, NUM_PATCHES, generator=generator) * 2 - 1
         colours = _enlarge(patches, PATCH_LATENTS)
@@ -70,11 +122,11 @@ class LatentPreview:
         with torch.inference_mode():
             latents = vae.encode(card).latent_dist.mean * vae.config.scaling_factor
         features = _with_constant(latents[0].float().cpu())
-        self._matrix: torch.Tensor | None = None
-        if bool(torch.isfinite(features).all()):
-            self._matrix = torch.linalg.lstsq(features, colours.flatten(1).T).solution
-        else:
+        if not bool(torch.isfinite(features).all()):
             logger.warning("The VAE's encoder gives NaN, so there are no previews; images do not need it.")
+            return None
+        solution: torch.Tensor = torch.linalg.lstsq(features, colours.flatten(1).T).solution
+        return solution
 
     def picture(self, latents_CHW: torch.Tensor) -> np.ndarray | None:
         """(4, h, w) latents -> (h, w, 3) uint8, an eighth of the image's size. Only to be looked at.

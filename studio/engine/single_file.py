@@ -113,11 +113,6 @@ def said_prediction_type(header: WeightsHeader) -> PredictionType:
     return "epsilon" if said == "epsilon" else "auto"
 
 
-def unread_weights(module: nn.Module) -> list[str]:
-    """Parameters that no file gave: diffusers leaves them without memory."""
-    return [name for name, parameter in module.named_parameters() if parameter.is_meta]
-
-
 def _load_text_encoder(path: Path, config: Path, dtype: torch.dtype) -> tuple[CLIPTextModel, tuple[str, ...]]:
     """Read by transformers itself, which knows what its versions call the layers, and tells what is missing."""
     with safe_open(path, framework="pt") as file:

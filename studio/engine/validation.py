@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -113,6 +114,26 @@ def failed_checks(error: InvalidImageError) -> tuple[Check, ...]:
 logger = logging.getLogger(__name__)
 
 NOT_FINITE_COLOUR = (255, 0, 255)  # magenta: no channel's NaN can hide in it
+
+
+def reject(
+    folder: Path,
+    fault: Fault,
+    settings: GenerationSettings,
+    latents_BCHW: torch.Tensor,
+    *,
+    step: int | None = None,
+    decoded_CHW: torch.Tensor | None = None,
+) -> NoReturn:
+    """Keep a copy of an invalid image for diagnosis, and say which check failed.
+
+    Raises:
+        InvalidImageError: always.
+    """
+    file = keep_rejected(folder, fault, settings, latents_BCHW=latents_BCHW, decoded_CHW=decoded_CHW)
+    raise InvalidImageError(
+        check=fault.check, step=step, finding=fault.finding, advice=fault.advice, rejected_file=file
+    )
 
 
 def keep_rejected(

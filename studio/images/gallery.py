@@ -171,12 +171,13 @@ def _names(folder: Path) -> Iterator[str]:
         return
 
 
-def new_picture_path(outputs: Path, *, now: datetime, seed: int) -> Path:
+def new_picture_path(outputs: Path, *, now: datetime, seed: int, folder: Path | None = None) -> Path:
     """Where an image made now is saved: `outputs/<yyyy-mm-dd>/<hhmmss-ffffff>-seed<seed>.png`, a name not yet taken.
 
-    Nothing is made. Two processes that ask at the same microsecond get the same name.
+    In `folder` itself where one is given. Nothing is made. Two processes that ask at the same microsecond get the same
+    name.
     """
-    folder, stem = outputs / f"{now:%Y-%m-%d}", f"{now:%H%M%S-%f}-seed{seed}"
+    folder, stem = folder or outputs / f"{now:%Y-%m-%d}", f"{now:%H%M%S-%f}-seed{seed}"
     path, copy = folder / f"{stem}.png", 1
     while os.path.lexists(path):
         copy += 1

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from studio.cli.options import lora_choices
 from studio.core.paths import assets_folder
 from studio.core.results import ImagesReport, MadeImage, SmokeReport
-from studio.core.settings import LoraChoice
+from studio.core.settings import LoraChoice, parse_settings
 from studio.images.comparison import SavedComparison
 from studio.images.files import read_picture_text
 from studio.jobs.device_lock import DeviceLock
@@ -68,6 +69,7 @@ def test_smoke_fails_when_an_image_is_not_valid(tmp_path: Path, model_copy: Path
         (("generate", "(shoes:1.2) <lora:white-ground:x>"), "<lora:white-ground:x>"),
         (("compare", "shoes", "--right", "nosuch"), "There is no LoRA named nosuch in the library"),
         (("ui", "--port", "0"), "port must be between 1 and 65535, got 0."),
+        (("batch", "prompts.json"), "There is no file prompts.json."),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -143,3 +145,57 @@ def test_generate_fails_when_a_picture_is_not_valid(tmp_path: Path, model_copy: 
     done = studio("generate", "boots", "--steps", "3", "--model", str(model_copy), user_data=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "not valid (seed 42): The decoded check failed" in done.stdout
+
+
+def test_generate_puts_its_images_into_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    out, data = tmp_path / "new" / "boots", tmp_path / "data"
+    out.mkdir(parents=True)
+    (out / "mine.png").write_bytes(b"not to be touched")
+    for _ in range(2):
+        done = studio("generate", "boots", "--steps", "3", "--out", str(out), user_data=data)
+        assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).parent == out
+    names = sorted(path.name for path in out.iterdir())
+    assert len(names) == 3
+    assert [name for name in names if not name.endswith("-seed42.png")] == ["mine.png"]
+    assert (out / "mine.png").read_bytes() == b"not to be touched"
+    assert not (data / "outputs").exists()
+
+
+def test_compare_fills_the_folder_that_was_asked_for_and_takes_no_other(tmp_path: Path) -> None:
+    out, data = tmp_path / "new" / "boots", tmp_path / "data"
+    words = ("compare", "boots", "--right", "white-ground", "--steps", "3", "--out", str(out))
+    done = studio(*words, user_data=data)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["01.png", "02.png", "comparison.json", "grid.png"]
+    assert not (data / "outputs").exists()
+    again = studio(*words, user_data=data)
+    assert again.returncode == 2
+    assert f"--out must be a new or an empty folder, got {out}." in again.stderr
+
+
+@pytest.mark.parametrize("command", ["generate", "compare"])
+def test_a_folder_that_cannot_be_written_is_said_before_a_model_is_loaded(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    out = tmp_path / "file" / "boots"
+    done = studio(command, "boots", "--model", "/nowhere", "--out", str(out), user_data=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        f"--out must be a folder that can be written, got {out} (Not a directory). Choose another."
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "strength"),
+    [
+        ("white-ground", "white-ground", 1.0),
+        ("white-ground:0.8", "white-ground", 0.8),
+        ("a:b", "a:b", 1.0),
+        (":0.5", ":0.5", 1.0),
+        ("/loras/a:b.safetensors", "/loras/a:b.safetensors", 1.0),
+        ("/loras/a:b.safetensors:-1", "/loras/a:b.safetensors", -1.0),
+    ],
+)
+def test_a_lora_is_named_with_its_strength(option: str, name: str, strength: float) -> None:
+    (choice,) = lora_choices([option])
+    assert parse_settings(LoraChoice, choice) == LoraChoice(name=name, strength=strength)

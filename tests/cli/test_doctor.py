@@ -15,9 +15,9 @@ import huggingface_hub
 import pytest
 from typer.testing import CliRunner
 
-from studio.__main__ import app
 from studio.cli import doctor
 from studio.cli import doctor_checks as checks
+from studio.cli.app import app
 from studio.core.paths import CHECKOUT_FOLDER, UserData, assets_folder
 from studio.core.results import DeviceCheck, DeviceDifference
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
@@ -107,7 +107,7 @@ def test_the_doctor_itself_works_where_packages_are_missing(tmp_path: Path, monk
     diagnosis = doctor.examine(ModelSettings(), user_data=UserData(tmp_path), cpu_only=True)
     assert [finding.name for finding in diagnosis.findings] == ["System", "Python", *doctor.FLOORS]
     assert diagnosis.sentence == "1 problem: what is marked ✗ fails."
-    program = "import sys, studio.cli.doctor; print(*{name.partition('.')[0] for name in sys.modules})"
+    program = "import sys, studio.cli.app; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {name.replace("-", "_") for name in doctor.FLOORS} & {*loaded}
 

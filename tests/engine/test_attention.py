@@ -23,9 +23,8 @@ from studio.engine.attention import (
     rows_of_chunk,
     set_attention,
 )
-from studio.engine.denoise import first_latents
+from studio.engine.denoise import encode_prompts, first_latents
 from studio.engine.pipeline import PipelineManager
-from studio.engine.prompt_encoding import encode_prompts
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -23,8 +23,6 @@ from studio.engine.device_check import (
     check_operations,
     compare,
     compare_device,
-    keep_check,
-    kept_check,
     plan_of,
     try_attention,
 )
@@ -38,7 +36,7 @@ from studio.engine.device_operations import (
     attention_of,
     device_operations,
 )
-from studio.engine.device_policy import DevicePolicy, upsample_on_cpu
+from studio.engine.device_policy import DevicePolicy, keep_check, kept_check, upsample_on_cpu
 from studio.engine.models import Components, find_model, load_components
 from studio.engine.pipeline import PipelineManager
 
@@ -354,7 +352,7 @@ def test_a_load_does_not_fail_with_a_check_that_has_no_memory_or_cannot_be_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "write_atomically", full)
+        patch.setattr(device_policy, "write_atomically", full)
         assert manager.load(settings).device_check == found
     assert not (tmp_path / "checks.json").exists(), "so the next load finds it out again"
 

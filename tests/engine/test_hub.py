@@ -16,8 +16,7 @@ from filelock import FileLock
 from studio.core.errors import DownloadCancelledError, ModelError
 from studio.core.paths import CHECKOUT_FOLDER, assets_folder
 from studio.core.settings import SHIPPED_MODEL
-from studio.engine.hub import DownloadProgress, DownloadWatcher, HubSnapshot, find_hub_model
-from studio.engine.hub_models import unusable_proxy
+from studio.engine.hub import DownloadProgress, DownloadWatcher, HubSnapshot, find_hub_model, unusable_proxy
 from tests.engine.hub_server import FakeHub, fake_hub, files_of
 
 NAME = "someone/shoes"
@@ -543,6 +542,6 @@ def test_a_model_of_half_precision_files_loads_and_says_so(
 
 @pytest.mark.process
 def test_finding_a_hub_model_needs_no_torch() -> None:
-    code = "import sys, studio.engine.hub_models, studio.engine.hub; print('torch' in sys.modules)"
+    code = "import sys, studio.engine.hub; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT_FOLDER, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -13,9 +13,9 @@ from torch import nn
 from studio.core.errors import LoraError, StudioError, WeightsFileError
 from studio.core.settings import GenerationSettings, LoraChoice, ModelSettings
 from studio.engine import lora_layers
+from studio.engine.device import assert_precision
 from studio.engine.lora_layers import SUM_LIMIT_BYTES, sum_limit
 from studio.engine.pipeline import GeneratedImage, PipelineManager
-from studio.engine.precision import assert_precision
 from studio.loras.library import LoraLibrary
 from tests.engine.lora_files import ALPHA, DIALECTS, RANK, Update, known_update, merged, save_half, save_kohya
 

@@ -310,7 +310,7 @@ def test_a_scheduler_that_warms_up_is_followed_and_checked_to_its_last_step(
     reported: list[tuple[int, int]] = []
     image = fresh_manager.generate(quick, watcher=Watcher(lambda p: reported.append((p.step, p.num_steps))))
     assert reported == [(step, 9) for step in range(1, 10)]
-    assert image.checks[0].finding == "finite through all 9 steps"
+    assert image.record.checks[0].finding == "finite through all 9 steps"
     spoil_output(components.unet.conv_out, lambda out: out * float("nan"), from_call=9)
     with pytest.raises(InvalidImageError) as caught:
         fresh_manager.generate(quick)
@@ -323,7 +323,7 @@ def test_a_vae_that_cannot_encode_costs_the_previews_and_not_the_picture(
     with torch.no_grad():
         fresh_manager.components.vae.encoder.conv_in.bias[0] = float("nan")
     reported: list[StepProgress] = []
-    assert fresh_manager.generate(quick, watcher=Watcher(reported.append)).checks
+    assert fresh_manager.generate(quick, watcher=Watcher(reported.append)).record.checks
     assert all(progress.preview is None for progress in reported)
 
 

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 from studio.core.errors import PrecisionError
 from studio.core.settings import PrecisionName
+from studio.engine.device import assert_precision, decide_precision
 from studio.engine.models import find_model, load_components
 from studio.engine.pipeline import PipelineManager
-from studio.engine.precision import assert_precision, decide_precision
 
 
 @pytest.mark.parametrize("requested", ["float32", "float16", "bfloat16"])

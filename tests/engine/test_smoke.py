@@ -10,8 +10,8 @@ from PIL import Image
 from studio.core.errors import ModelError
 from studio.core.results import InvalidPicture, SmokeReport
 from studio.core.settings import SmokeSettings
+from studio.engine.generation import SmokeWatcher, run_smoke_test
 from studio.engine.pipeline import PipelineManager
-from studio.engine.smoke import SmokeWatcher, run_smoke_test
 from studio.images.smoke_report import JSON_NAME, MARKDOWN_NAME, latest_report
 
 QUICK = SmokeSettings(num_inference_steps=6)

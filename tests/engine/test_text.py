@@ -3,8 +3,8 @@
 import torch
 
 from studio.core.settings import GenerationSettings
+from studio.engine.denoise import KEPT_PROMPTS, TextEncoding, encode_prompts
 from studio.engine.pipeline import PipelineManager
-from studio.engine.prompt_encoding import KEPT_PROMPTS, TextEncoding, encode_prompts
 from studio.images.prompts import escape_prompt
 from tests.captions import hostile_captions
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from studio.engine.pipeline import to_picture
+from studio.engine.denoise import to_picture
 from studio.engine.validation import check_decoded, check_latents, check_picture
 
 

@@ -8,10 +8,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from studio.cli import jobs as command
-from studio.cli.jobs import jobs_app, list_jobs, log_of_job, resume_job, start_work, time_left
+from studio.cli.jobs import jobs_app, list_jobs, time_left
 from studio.core.errors import RunError
 from studio.core.paths import UserData
+from studio.jobs import worker
 from studio.jobs.folder import RunStatus, take_requests, write_status
 from studio.jobs.queue import JobQueue
 from tests.jobs.scripted_jobs import add_job, new_user_data, wait_until, workers_of
@@ -108,17 +108,17 @@ def test_resuming_puts_it_into_the_line_and_sees_to_a_worker(
     job = add_job(user_data, "one")
     JobQueue(user_data).pause(job.id)
     ensured: list[tuple[UserData, bool]] = []
-    monkeypatch.setattr(command, "ensure_worker", lambda *given: ensured.append(given))
-    assert resume_job(user_data, job.id, cpu_only=True) == "Job 1 (one) is number 1 in the line."
+    monkeypatch.setattr(worker, "ensure_worker", lambda *given: ensured.append(given))
+    assert run(user_data, "resume", "1", "--cpu") == "Job 1 (one) is number 1 in the line.\n"
     assert ensured == [(user_data, True)]
 
 
 @pytest.mark.process
 def test_work_starts_the_real_worker_once_there_is_work(user_data: UserData) -> None:
-    assert start_work(user_data) == "No job waits. `python -m studio jobs` lists all."
+    assert run(user_data, "work") == "No job waits. `python -m studio jobs` lists all.\n"
     job = add_job(user_data, "one")
     job.run_folder.rename(user_data.root / "elsewhere")
-    assert start_work(user_data, cpu_only=True).startswith("A process goes through the queue now.")
+    assert run(user_data, "work", "--cpu").startswith("A process goes through the queue now.")
     wait_until(lambda: JobQueue(user_data).job(job.id).state == "failed")
     wait_until(lambda: not workers_of(user_data))
 
@@ -126,7 +126,7 @@ def test_work_starts_the_real_worker_once_there_is_work(user_data: UserData) -> 
 def test_the_log_is_shown_from_its_end(user_data: UserData) -> None:
     job = add_job(user_data, "one")
     with pytest.raises(RunError, match=r"Job 1 \(one\) has no log yet\. It is queued"):
-        log_of_job(user_data, job.id)
+        run(user_data, "log", "1")
     job.run.log.write_text("\n".join(f"line {number}" for number in range(100)))
     assert run(user_data, "log", "1").splitlines()[::39] == ["line 60", "line 99"]
 

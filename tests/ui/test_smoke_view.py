@@ -6,9 +6,9 @@ import pytest
 
 from studio.core.results import MemorySample, SavedReport
 from studio.core.settings import SmokeSettings
+from studio.engine.generation import run_smoke_test
 from studio.engine.pipeline import PipelineManager
 from studio.engine.process.view import EngineView, Phase
-from studio.engine.smoke import run_smoke_test
 from studio.ui.inference.smoke_view import card, details, verdict
 from studio.ui.shell.status import activity_words, memory_words, model_words
 

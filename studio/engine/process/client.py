@@ -210,14 +210,8 @@ class EngineClient:
         self._send(run)
 
     def _require_ready(self, purpose: str) -> None:
-        view = self._view
-        if view.kept is not None:
-            waits = RUN_PURPOSES[type(view.kept)]
-            raise EngineError(
-                f"The studio cannot {purpose} now: it waits for the device, to {waits}. Cancel that first."
-            )
-        if view.phase != "ready":
-            raise EngineError(f"The studio cannot {purpose} now: {PHASE_WORDS[view.phase]}")
+        if problem := self._view.refusal(purpose):
+            raise EngineError(problem)
 
     def _send(self, request: Request) -> None:
         process = self._process
@@ -276,7 +270,7 @@ class EngineClient:
             Loading: lambda e: self._change(phase="loading", model=e.model),
             Downloading: lambda e: self._change(download=e),
             Loaded: self._take_model,
-            Step: lambda e: self._change(step=e, memory=e.memory, preview_png=e.preview_png or self._preview_for(e)),
+            Step: lambda e: self._change(step=e, memory=e.memory, preview_png=self._view.preview_with(e)),
             RunNote: lambda e: self._change(run_note=e.message),
             PictureDone: lambda e: self._change(pictures=(*self._view.pictures, e), preview_png=None, step=None),
             SmokeDone: lambda e: self._take_result(report=e.saved),
@@ -331,11 +325,6 @@ class EngineClient:
         """A request was carried out."""
         self._deaths = 0
         self._change(phase="ready", step=None, preview_png=None, cancelling=False, **changes)
-
-    def _preview_for(self, step: Step) -> str | None:
-        """The preview before, as long as it is of the same image."""
-        before = self._view.step
-        return self._view.preview_png if before and before.picture == step.picture else None
 
     def _take_failure(self, event: Failed) -> None:
         self._change(

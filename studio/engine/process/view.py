@@ -84,6 +84,22 @@ class EngineView:
         """Whether a run may be asked for: it begins at once, or is kept until the device is free."""
         return self.phase == "ready" or (self.keeps_runs and self.kept is None)
 
+    def refusal(self, purpose: str) -> str:
+        """Why the engine cannot do something at once, in a sentence; empty where it can.
+
+        Args:
+            purpose: what is asked of it, as in `RUN_PURPOSES`.
+        """
+        if self.kept is not None:
+            waits = RUN_PURPOSES[type(self.kept)]
+            return f"The studio cannot {purpose} now: it waits for the device, to {waits}. Cancel that first."
+        return "" if self.phase == "ready" else f"The studio cannot {purpose} now: {PHASE_WORDS[self.phase]}"
+
+    def preview_with(self, step: Step) -> str | None:
+        """The preview to show after a step: its own, else the one before as long as it is of the same image."""
+        same_image = self.step is not None and self.step.picture == step.picture
+        return step.preview_png or (self.preview_png if same_image else None)
+
     @property
     def finished_pictures(self) -> int:
         """How many images of the running task are done."""

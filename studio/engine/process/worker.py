@@ -185,7 +185,7 @@ class EngineProcess:
         return file
 
     def _smoke(self, request: Smoke) -> None:
-        from studio.engine.smoke import SmokeWatcher, run_smoke_test
+        from studio.engine.generation import SmokeWatcher, run_smoke_test
 
         def on_picture(picture: int, record: ValidPicture | InvalidPicture, folder: Path) -> None:
             self._report(PictureDone(picture=picture, record=record, folder=folder))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from studio.__main__ import app
 from studio.batches.begin import read_batch_settings
 from studio.batches.folder import BatchFolder
+from studio.cli.app import app
 from studio.core.errors import BatchError, SettingsError
 from studio.core.paths import UserData
 from studio.jobs import worker

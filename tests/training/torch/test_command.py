@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from studio.__main__ import app
+from studio.cli.app import app
 from studio.core.errors import DatasetError, RunError, SettingsError
 from studio.jobs import worker
 from studio.jobs.folder import read_status, write_status

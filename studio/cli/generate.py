@@ -1,0 +1,95 @@
+"""`python -m studio generate`: images of one prompt."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studio.cli.options import (
+    GENERATION_DEFAULTS,
+    LORA_METAVAR,
+    CpuOption,
+    GuidanceEndOption,
+    GuidanceOption,
+    GuidanceStartOption,
+    HeightOption,
+    JsonOption,
+    LongPromptOption,
+    ModelOption,
+    NegativePromptOption,
+    PrecisionOption,
+    SchedulerOption,
+    SeedOption,
+    StepsOption,
+    UserDataOption,
+    WidthOption,
+    field_help,
+    lora_choices,
+    output_folder,
+    prepare_engine,
+    read_options,
+)
+from studio.core.paths import locate_user_data
+from studio.core.results import FailedImage, ImagesReport
+from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ImagesSettings, ModelSettings
+
+
+def generate(
+    context: typer.Context,
+    prompt: Annotated[str, typer.Argument(help=field_help(GenerationSettings, "prompt"))],
+    negative_prompt: NegativePromptOption = "",
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar=LORA_METAVAR, help="A LoRA of the library or a file; may be given more often."),
+    ] = None,
+    num_images: Annotated[int, typer.Option("--images", help=field_help(ImagesSettings, "num_images"))] = 1,
+    num_inference_steps: StepsOption = GENERATION_DEFAULTS.num_inference_steps,
+    guidance_scale: GuidanceOption = GENERATION_DEFAULTS.guidance_scale,
+    guidance_start: GuidanceStartOption = GENERATION_DEFAULTS.guidance_start,
+    guidance_end: GuidanceEndOption = GENERATION_DEFAULTS.guidance_end,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    scheduler: SchedulerOption = GENERATION_DEFAULTS.scheduler,
+    seed: SeedOption = GENERATION_DEFAULTS.seed,
+    long_prompt: LongPromptOption = False,
+    model: ModelOption = SHIPPED_MODEL,
+    precision: PrecisionOption = "float32",
+    prediction_type: Annotated[
+        str, typer.Option("--prediction-type", help=field_help(ModelSettings, "prediction_type"))
+    ] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of the images, made where it is missing; nothing in it is overwritten.",
+            show_default="user_data/outputs/DATE",
+        ),
+    ] = None,
+    cpu: CpuOption = False,
+    json: JsonOption = False,
+    user_data: UserDataOption = None,
+) -> None:
+    """Make images, each checked and saved with its settings; exit code 0 only when all are valid."""
+    generation = read_options(context, GenerationSettings, loras=lora_choices(lora))
+    settings, model_settings = (
+        read_options(context, ImagesSettings, generation=generation),
+        read_options(context, ModelSettings),
+    )
+    place, folder = locate_user_data(user_data), output_folder(out)
+    prepare_engine()
+    from studio.cli.engine import loaded_manager, printing_watcher
+    from studio.engine.generation import make_images
+
+    with loaded_manager("generate", model_settings, user_data=place, cpu_only=cpu) as manager:
+        watcher = printing_watcher(settings.num_images)
+        report = make_images(manager, settings, outputs=place.outputs, folder=folder, watcher=watcher)
+    print(file=sys.stderr)
+    print(report.model_dump_json(indent=2) if json else _image_lines(report))
+    raise typer.Exit(1 if any(isinstance(image, FailedImage) for image in report.images) else 0)
+
+
+def _image_lines(report: ImagesReport) -> str:
+    return "\n".join(
+        f"not valid (seed {image.settings.seed}): {image.error}" if isinstance(image, FailedImage) else str(image.path)
+        for image in report.images
+    )

@@ -1,0 +1,123 @@
+"""What several commands share: their options, and how these become settings. Imports nothing heavy."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studio.core.errors import SettingsError
+from studio.core.paths import typed_path
+from studio.core.settings import (
+    SCHEDULER_NAMES,
+    GenerationSettings,
+    ModelSettings,
+    ServerSettings,
+    Settings,
+    SettingsT,
+    parse_settings,
+)
+from studio.core.system import prepare_threads
+
+LORA_ENDING = ".safetensors"
+LORA_METAVAR = "NAME[:STRENGTH]"
+
+
+def field_help(settings: type[Settings], name: str) -> str:
+    """What the settings say of their field."""
+    return str(settings.model_fields[name].description)
+
+
+UserDataOption = Annotated[
+    Path | None, typer.Option("--user-data", help="Where models, images and runs are kept.", show_default="user_data")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+CpuOption = Annotated[bool, typer.Option("--cpu", help=field_help(ServerSettings, "cpu"))]
+QueueOption = Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")]
+JobOption = Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")]
+ListSettingsOption = Annotated[bool, typer.Option("--list-settings", help="Tell every setting, and do nothing.")]
+
+ModelOption = Annotated[str, typer.Option("--model", help=field_help(ModelSettings, "model"))]
+PrecisionOption = Annotated[str, typer.Option("--precision", help=field_help(ModelSettings, "precision"))]
+
+StepsOption = Annotated[int, typer.Option("--steps", help=field_help(GenerationSettings, "num_inference_steps"))]
+GuidanceOption = Annotated[float, typer.Option("--guidance", help=field_help(GenerationSettings, "guidance_scale"))]
+GuidanceStartOption = Annotated[
+    float, typer.Option("--guidance-from", help=field_help(GenerationSettings, "guidance_start"))
+]
+GuidanceEndOption = Annotated[
+    float, typer.Option("--guidance-until", help=field_help(GenerationSettings, "guidance_end"))
+]
+WidthOption = Annotated[int | None, typer.Option("--width", help=field_help(GenerationSettings, "width"))]
+HeightOption = Annotated[int | None, typer.Option("--height", help=field_help(GenerationSettings, "height"))]
+SchedulerOption = Annotated[
+    str,
+    typer.Option("--scheduler", help=field_help(GenerationSettings, "scheduler"), metavar="|".join(SCHEDULER_NAMES)),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help=field_help(GenerationSettings, "seed"))]
+NegativePromptOption = Annotated[
+    str, typer.Option("--negative-prompt", help=field_help(GenerationSettings, "negative_prompt"))
+]
+LongPromptOption = Annotated[bool, typer.Option("--long-prompt", help=field_help(GenerationSettings, "long_prompt"))]
+GENERATION_DEFAULTS = GenerationSettings(prompt="")
+
+
+def read_options(context: typer.Context, kind: type[SettingsT], **values: object) -> SettingsT:
+    """Settings from those of a command's options that are named as their fields, and from `values`, which win.
+
+    An option that was not given and has no default (None) leaves the field's own.
+
+    Raises:
+        SettingsError: where a rule is broken.
+    """
+    named = {name: value for name, value in context.params.items() if name in kind.model_fields}
+    return parse_settings(kind, {name: value for name, value in {**named, **values}.items() if value is not None})
+
+
+def lora_choices(options: Sequence[str] | None) -> tuple[dict[str, object], ...]:
+    """`white-ground:0.8` as a choice; a file's path may hold colons, so only a number after the last one counts."""
+    return tuple(map(_lora_choice, options or ()))
+
+
+def _lora_choice(option: str) -> dict[str, object]:
+    name, _, text = option.rpartition(":")
+    try:
+        strength = {"strength": float(text)} if name else {}
+    except ValueError:
+        strength = {}
+    name = name if strength else option
+    return {"name": str(Path(name).resolve()) if name.endswith(LORA_ENDING) else name, **strength}
+
+
+def output_folder(out: Path | None, *, empty: bool = False) -> Path | None:
+    """The folder of `--out`: made where it is missing, and tried, before anything that takes long.
+
+    Args:
+        empty: whether nothing may be in it.
+
+    Raises:
+        SettingsError: where it cannot be written, or has to be empty and is not.
+    """
+    if out is None:
+        return None
+    folder = typed_path(out).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = empty and any(folder.iterdir())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"--out must be a folder that can be written, got {folder} ({error.strerror}). Choose another."
+        ) from error
+    if taken:
+        raise SettingsError(f"--out must be a new or an empty folder, got {folder}. Choose another.")
+    return folder
+
+
+def prepare_engine() -> None:
+    """What must be said before torch and transformers are imported."""
+    prepare_threads()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

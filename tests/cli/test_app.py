@@ -1,0 +1,88 @@
+"""The command line as a whole: light to import, imported by nothing, and what a wheel lacks."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studio.core.paths import CHECKOUT_FOLDER, assets_folder
+
+STUDIO = CHECKOUT_FOLDER / "studio"
+COMMANDS = {"ui", "smoke", "generate", "compare", "dataset", "train", "batch", "export", "score", "jobs", "doctor"}
+HEAVY = {"torch", "diffusers", "transformers", "gradio", "numpy", "scipy", "PIL", "psutil", "filelock", "tokenizers"}
+
+
+def python(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A Python of its own that takes the studio from `folder` and works elsewhere."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-P", *words], capture_output=True, text=True, env=environment, cwd="/", check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as a wheel installs it: without what lies beside it."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    shutil.copytree(STUDIO, folder / "studio", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "studio" / "assets").symlink_to(assets_folder())
+    return folder
+
+
+@pytest.mark.process
+def test_importing_the_app_loads_nothing_heavy() -> None:
+    program = "import sys, studio.cli.app; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = set(python("-c", program, folder=CHECKOUT_FOLDER).stdout.split())
+    assert {"typer", "pydantic", "bench"} <= loaded
+    heavy = {
+        "torch",
+        "diffusers",
+        "transformers",
+        "gradio",
+        "numpy",
+        "scipy",
+        "PIL",
+        "psutil",
+        "filelock",
+        "tokenizers",
+    }
+    assert not loaded & heavy
+
+
+def test_nothing_else_imports_the_command_line() -> None:
+    importing = re.compile(r"^\s*(from|import) studio\.cli\b", re.MULTILINE)
+    paths = [path for path in STUDIO.rglob("*.py") if importing.search(path.read_text(encoding="utf-8"))]
+    importers = {path.relative_to(STUDIO).parts[0] for path in paths}
+    assert importers == {"cli", "__main__.py"}
+
+
+@pytest.mark.process
+def test_a_checkout_has_every_command_and_bench() -> None:
+    done = python("-m", "studio", "bench", "--help", folder=CHECKOUT_FOLDER)
+    assert done.returncode == 0, done.stderr
+    assert "Measure the studio beside its peers" in done.stdout
+    words = python("-m", "studio", "--help", folder=CHECKOUT_FOLDER).stdout.split()
+    assert {*COMMANDS, "version", "bench"} <= {*words}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("options", [(), ("--runs", "3", "--only", "shipped")])
+def test_an_installed_studio_says_that_bench_needs_a_checkout(installed: Path, options: tuple[str, ...]) -> None:
+    (installed / "bench").mkdir(exist_ok=True)  # a stranger's package of that name is left alone
+    (installed / "bench" / "__init__.py").write_text("raise SystemExit('not ours')")
+    done = python("-m", "studio", "bench", *options, folder=installed)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bench is not part of an installed LoRA Studio")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.process
+def test_an_installed_studio_has_every_other_command(installed: Path) -> None:
+    done = python("-m", "studio", "--help", folder=installed)
+    assert done.returncode == 0, done.stderr
+    assert {*COMMANDS, "version"} <= {*done.stdout.split()}
+    assert "bench" not in done.stdout.split()
