@@ -47,7 +47,7 @@ def preview_html(facts: PlanFacts) -> str:
     if facts.num_columns and not facts.value_counts:
         notes += '<p class="note">So many are counted by “Measure”, which also tells time and disk.</p>'
     return (
-        f'<p class="plan-count"><b>{counted(facts.num_items, "picture")}</b></p>{notes}<div class="plan">'
+        f'<p class="plan-count"><b>{counted(facts.num_items, "image")}</b></p>{notes}<div class="plan">'
         f"{_examples_html(facts.examples)}{counts_html(facts.value_counts)}</div>"
     )
 
