@@ -51,7 +51,7 @@ class TrainingSettings(Settings):
         None,
         title="Resolution",
         description="Side in pixels of a square with the area of each image. Empty: the model's own size.",
-        json_schema_extra={"unit": "px", "placeholder": "model's own"},
+        json_schema_extra={"unit": "px", "placeholder": "auto"},
     )
     train_batch_size: Annotated[int, Ge(1), Le(256)] = Field(
         2, title="Batch", description="Images computed at once. Memory grows with it."
