@@ -1,6 +1,8 @@
 """Forms come from the settings models: every field once, with its bounds, and a new one without any further change."""
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import gradio as gr
@@ -19,6 +21,7 @@ from studio.core.settings import (
     bounds,
 )
 from studio.training.settings import TrainingSettings
+from studio.ui import forms
 from studio.ui.batches import form as batch_form
 from studio.ui.forms import SettingsForm, form_groups, form_hint, is_optional, read_settings, read_value
 from studio.ui.inference import compare, generate, model, smoke
@@ -35,6 +38,9 @@ FORMS: tuple[tuple[type[Settings], str, Callable[[], object]], ...] = (
     (SmokeSettings, "smoke", smoke.build),
     (ModelSettings, "model", model.build),
 )
+
+
+MODELS_INSIDE = {"generation", "loras", "left", "right"}  # each is a form or a row of its own
 
 
 class Example(Settings):
@@ -68,8 +74,8 @@ def test_every_field_is_in_its_form_exactly_once_with_its_bounds(
     with gr.Blocks() as blocks:
         build()
     controls = controls_of(blocks)
-    names = [name for group in form_groups(kind).values() for name in group]
-    assert names
+    names = {name for name, field in kind.model_fields.items() if not form_hint(field).hidden} - MODELS_INSIDE
+    assert sorted(names) == sorted(name for group in form_groups(kind).values() for name in group)
     for name in names:
         found = [control for control in controls if control.elem_id == f"{form}-{name.replace('_', '-')}"]
         assert len(found) == 1, name
@@ -135,3 +141,21 @@ def test_numbers_of_the_page_become_whole_where_they_are_and_empty_ones_nothing(
     assert read_value(Example, "share", 0.25) == 0.25
     assert [read_value(Example, "limit", value) for value in ("", None, 0, 0.5)] == [None, None, None, 0.5]
     assert read_value(Example, "lines", " a \n\nb") == ("a", "b")
+
+
+def handlers() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function that is made where a part of the page is wired, with its place."""
+    for path in sorted(Path(forms.__file__).parent.rglob("*.py")):
+        for outer in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(outer, ast.FunctionDef) and "wire" in outer.name:
+                inner = (node for node in ast.walk(outer) if isinstance(node, ast.FunctionDef) and node is not outer)
+                yield from ((f"{path.parent.name}/{path.name}: {node.name}", node) for node in inner)
+
+
+def test_handlers_take_more_than_three_inputs_by_name_and_return_several_outputs_by_component() -> None:
+    found = dict(handlers())
+    assert len(found) > 40
+    for place, handler in found.items():
+        assert len(handler.args.args) <= 3, place
+        returned = [node.value for node in ast.walk(handler) if isinstance(node, ast.Return)]
+        assert not any(isinstance(value, ast.List | ast.Tuple | ast.BinOp) for value in returned), place
