@@ -25,36 +25,26 @@ class BatchSettings(Settings):
     model: str = Field(
         SHIPPED_MODEL, title="Model", min_length=1, description="What draws the images, as in Generate's model box."
     )
-    precision: PrecisionName = Field(
-        "float32",
-        title="Precision",
-        description="float16 and bfloat16 are used on CUDA only; elsewhere they are raised to float32.",
+    cpu: bool = Field(
+        False,
+        title="CPU only",
+        description="Do not use a GPU, even where there is one.",
+        json_schema_extra={"hidden": True},
     )
-    cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
-
-    # What is made
 
     prompts: str = Field(
         "",
         title="Prompts",
         description="One prompt a line; a line with # at its start is a comment. `{column}` is a column's value, "
         "`{red|blue}` one of these, `__colour__` a line of the wildcard file colour.txt.",
-    )
-    prompt_file: str = Field(
-        "",
-        title="Prompt file",
-        description="A .txt file with a prompt a line, or a .csv or .jsonl file with a column prompt and any others.",
+        json_schema_extra={"lines": 3},
     )
     attributes: str = Field(
         "",
         title="Attributes",
         description="One column a line: `colour: black, 2::brown, white`. `2::` counts twice in a random plan; "
         "`black = 200` makes exactly 200 images of it.",
-    )
-    wildcards: str = Field(
-        "",
-        title="Wildcards",
-        description="A folder of .txt files, one value a line. Empty: user_data/wildcards.",
+        json_schema_extra={"lines": 3},
     )
     combine: CombineName = Field(
         "every combination",
@@ -63,7 +53,10 @@ class BatchSettings(Settings):
         "image draws its own.",
     )
     total: Annotated[int, Ge(1), Le(MAX_ITEMS)] | None = Field(
-        None, title="Images in all", description="Exactly how many images are planned. Empty: as many as it takes."
+        None,
+        title="Images in all",
+        description="Exactly how many images are planned. Empty: as many as it takes.",
+        json_schema_extra={"placeholder": "all"},
     )
     images_per_prompt: Annotated[int, Ge(1), Le(10_000)] = Field(
         1, title="Images of each prompt", description="How often each prompt is drawn, each time with another seed."
@@ -74,13 +67,29 @@ class BatchSettings(Settings):
         description="What all images share. Its prompt is not used; its seed is the first image's; its LoRAs act "
         "on all.",
     )
-
-    # What is kept
+    prompt_file: str = Field(
+        "",
+        title="Prompt file",
+        description="A .txt file with a prompt a line, or a .csv or .jsonl file with a column prompt and any others.",
+        json_schema_extra={"group": "Prompt file, wildcards, precision"},
+    )
+    wildcards: str = Field(
+        "",
+        title="Wildcards",
+        description="A folder of .txt files, one value a line. Empty: user_data/wildcards.",
+        json_schema_extra={"placeholder": "user_data/wildcards"},
+    )
+    precision: PrecisionName = Field(
+        "float32",
+        title="Precision",
+        description="float16 and bfloat16 are used on CUDA only; elsewhere they are raised to float32.",
+    )
 
     max_retries: Annotated[int, Ge(0), Le(20)] = Field(
         3,
         title="Retries",
         description="How often an image that fails a check is made again with another seed before it is given up.",
+        json_schema_extra={"group": "What is kept"},
     )
     reject_copies: bool = Field(
         False, title="Reject copies", description="An image that is equal to an earlier one is made again."
@@ -95,26 +104,33 @@ class BatchSettings(Settings):
         None,
         title="Least whiteness of the ground",
         description="Share of the image's border that must be white. Empty: any.",
+        json_schema_extra={"placeholder": "any"},
     )
     most_offset: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
         title="Most offset from the centre",
         description="How far the subject's middle may lie from the image's, as a share of the shorter side. "
         "Empty: any.",
+        json_schema_extra={"placeholder": "any"},
     )
     most_colour_difference: Annotated[float, Ge(0), Le(200)] | None = Field(
         None,
         title="Most colour difference",
         description="How far the subject's colour may be from the one its prompt names, as ΔE. Empty: any.",
+        json_schema_extra={"unit": "ΔE", "placeholder": "any"},
     )
     least_sharpness: Annotated[float, Ge(0), Le(1)] | None = Field(
-        None, title="Least sharpness", description="From 0, blurred beyond recognition, to 1. Empty: any."
+        None,
+        title="Least sharpness",
+        description="From 0, blurred beyond recognition, to 1. Empty: any.",
+        json_schema_extra={"placeholder": "any"},
     )
     least_distance: Annotated[float, Ge(0), Le(10)] | None = Field(
         None,
         title="Least distance to training images",
         description="An image nearer than this to a training image fails, as it may be a copy: 0 is the "
         "very same, 1 as far as two of them usually are. Empty: any.",
+        json_schema_extra={"placeholder": "any"},
     )
     nearest_to: str = Field(
         "",
@@ -122,10 +138,11 @@ class BatchSettings(Settings):
         description="A dataset of the Dataset tab by its name, or a folder: what the distance is measured to.",
     )
 
-    # How it is stored
-
     picture_format: PictureFormatName = Field(
-        "png", title="File format", description="png keeps every pixel; jpeg and webp are smaller and lose some."
+        "png",
+        title="File format",
+        description="png keeps every pixel; jpeg and webp are smaller and lose some.",
+        json_schema_extra={"group": "How it is stored"},
     )
     quality: Annotated[int, Ge(1), Le(100)] = Field(
         95, title="Quality", description="Of jpeg and webp: 100 is the best and the largest."
@@ -137,10 +154,16 @@ class BatchSettings(Settings):
         0, title="Images per shard", description="Also write WebDataset .tar files of this many images. 0: none."
     )
     grid_x: str = Field(
-        "", title="Grid, across", description="The column whose values stand side by side in an X/Y grid. Empty: none."
+        "",
+        title="Grid, across",
+        description="The column whose values stand side by side in an X/Y grid. Empty: none.",
+        json_schema_extra={"placeholder": "none"},
     )
     grid_y: str = Field(
-        "", title="Grid, down", description="The column whose values stand below each other. Empty: none."
+        "",
+        title="Grid, down",
+        description="The column whose values stand below each other. Empty: none.",
+        json_schema_extra={"placeholder": "none"},
     )
 
     @model_validator(mode="after")

@@ -43,6 +43,11 @@ def _whole_characters(text: str) -> str:
 
 
 PromptText = Annotated[str, AfterValidator(_whole_characters)]
+# Numbers that forms show as sliders: `json_schema_extra` is a field's place in a form (`FormHint` in ui/forms.py).
+StepCount = Annotated[int, Ge(1), Le(150), Field(json_schema_extra={"step": 1})]
+Guidance = Annotated[float, Ge(1), Le(30), Field(json_schema_extra={"step": 0.5})]
+Fraction = Annotated[float, Ge(0), Le(1), Field(json_schema_extra={"step": 0.05})]
+Strength = Annotated[float, Ge(-4), Le(4), Field(json_schema_extra={"step": 0.05, "slider": [-2, 2]})]
 
 
 class Settings(BaseModel):
@@ -77,6 +82,7 @@ class ModelSettings(Settings):
         title="Attention slicing",
         description="Saves memory by computing attention in small parts: the same images, a little slower. On a "
         "Mac attention is computed in parts anyway.",
+        json_schema_extra={"hidden": True},
     )
     prediction_type: PredictionType = Field(
         "auto",
@@ -90,7 +96,7 @@ class LoraChoice(Settings):
     """A LoRA of the library, and how strongly it acts."""
 
     name: str = Field(min_length=1, title="LoRA", description="Its name in the library: the file's, without ending.")
-    strength: Annotated[float, Ge(-4), Le(4)] = Field(
+    strength: Strength = Field(
         1.0, title="Strength", description="1 as it was trained, 0 without effect; below 0 it does the opposite."
     )
 
@@ -98,36 +104,50 @@ class LoraChoice(Settings):
 class GenerationSettings(Settings):
     """One image: one call of `PipelineManager.generate()`. Names are diffusers'."""
 
-    prompt: PromptText = Field(title="Prompt", description="What the image shows, in words.")
-    negative_prompt: PromptText = Field("", title="Negative prompt", description="What to keep out of the image.")
-    num_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
+    prompt: PromptText = Field(
+        title="Prompt", description="What the image shows, in words.", json_schema_extra={"hidden": True, "lines": 3}
+    )
+    negative_prompt: PromptText = Field(
+        "",
+        title="Negative prompt",
+        description="What to keep out of the image.",
+        json_schema_extra={"hidden": True, "lines": 1},
+    )
+    num_inference_steps: StepCount = Field(
         25, title="Steps", description="Denoising steps. 20 to 30 is usual; time grows in proportion."
     )
-    guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
+    guidance_scale: Guidance = Field(
         7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
     )
-    guidance_start: Annotated[float, Ge(0), Le(1)] = Field(
-        0.0,
-        title="Guidance from",
-        description="Share of the steps after which guidance begins. Guiding fewer steps saves their time and "
-        "changes the image.",
-    )
-    guidance_end: Annotated[float, Ge(0), Le(1)] = Field(
-        1.0, title="Guidance until", description="Share of the steps after which guidance ends."
+    seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
+        42, title="Seed", description="The same seed and settings give the same image, on every machine."
     )
     scheduler: SchedulerName = Field(
         "model's own",
         title="Scheduler",
         description="How noise becomes an image. LCM needs an LCM LoRA and 4 to 8 steps, at most 50.",
+        json_schema_extra={"group": "Scheduler and the rest"},
+    )
+    guidance_start: Fraction = Field(
+        0.0,
+        title="Guidance from",
+        description="Share of the steps after which guidance begins. Guiding fewer steps saves their time and "
+        "changes the image.",
+    )
+    guidance_end: Fraction = Field(
+        1.0, title="Guidance until", description="Share of the steps after which guidance ends."
     )
     width: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
-        None, title="Width", description="In pixels, a multiple of 8. Empty: the model's own size."
+        None,
+        title="Width",
+        description="In pixels, a multiple of 8. Empty: the model's own size.",
+        json_schema_extra={"hidden": True},
     )
     height: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
-        None, title="Height", description="In pixels, a multiple of 8. Empty: the model's own size."
-    )
-    seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
-        42, title="Seed", description="The same seed and settings give the same image, on every machine."
+        None,
+        title="Height",
+        description="In pixels, a multiple of 8. Empty: the model's own size.",
+        json_schema_extra={"hidden": True},
     )
     long_prompt: bool = Field(
         False,
@@ -156,7 +176,10 @@ class ImagesSettings(Settings):
 
     generation: GenerationSettings
     num_images: Annotated[int, Ge(1), Le(64)] = Field(
-        1, title="Images", description="How many images to make; each has the seed after the one before."
+        1,
+        title="Images",
+        description="How many images to make; each has the seed after the one before.",
+        json_schema_extra={"step": 1, "slider": [1, 16]},
     )
 
     def generations(self) -> tuple[GenerationSettings, ...]:
@@ -171,19 +194,24 @@ class CompareSettings(Settings):
     """Left against right: every prompt with every seed, both sides from the same noise."""
 
     prompts: tuple[PromptText, ...] = Field(
-        min_length=1, max_length=8, title="Prompts", description="One to a line, at most eight."
+        min_length=1,
+        max_length=8,
+        title="Prompts",
+        description="One to a line, at most eight.",
+        json_schema_extra={"lines": 3},
     )
-    num_seeds: Annotated[int, Ge(1), Le(8)] = Field(
-        1, title="Seeds", description="How many seeds for each prompt, from the first one on."
+    num_seeds: Annotated[int, Ge(1), Le(8), Field(json_schema_extra={"step": 1})] = Field(
+        1, title="Seeds for each prompt", description="How many seeds for each prompt, from the first one on."
     )
     generation: GenerationSettings = Field(description="What both sides share; its prompt and LoRAs are not used.")
     left: tuple[LoraChoice, ...] = Field((), title="Left", description="LoRAs of the left side. None: the base model.")
     right: tuple[LoraChoice, ...] = Field((), title="Right", description="LoRAs of the right side.")
-    strip: tuple[Annotated[float, Ge(-4), Le(4)], ...] = Field(
+    strip: tuple[Strength, ...] = Field(
         (),
         max_length=9,
         title="Strength strip",
         description="Strengths at which the right side is drawn once more, for the first prompt and seed.",
+        json_schema_extra={"hidden": True},
     )
 
     def pairs(self) -> tuple[tuple[GenerationSettings, GenerationSettings], ...]:
@@ -226,12 +254,18 @@ class SmokeSettings(Settings):
     """The smoke test: the seed report's three prompts with its settings."""
 
     prompts: tuple[str, str, str] = Field(
-        SEED_REPORT_PROMPTS, title="Prompts", description="One image is made for each."
+        SEED_REPORT_PROMPTS,
+        title="Prompts",
+        description="One image is made for each.",
+        json_schema_extra={"hidden": True},
     )
-    num_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
-        25, title="Steps", description="Denoising steps for each image."
+    num_inference_steps: StepCount = Field(
+        25,
+        title="Steps",
+        description="Denoising steps for each image.",
+        json_schema_extra={"group": "Steps, guidance, seed"},
     )
-    guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
+    guidance_scale: Guidance = Field(
         7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX - 2)] = Field(
@@ -301,10 +335,7 @@ def _bounds(field: FieldInfo) -> tuple[float | None, float | None]:
         rules += getattr(option, "__metadata__", ())
     low = next((rule.ge for rule in rules if isinstance(rule, Ge)), None)
     high = next((rule.le for rule in rules if isinstance(rule, Le)), None)
-    return (
-        low if isinstance(low, int | float) else None,
-        high if isinstance(high, int | float) else None,
-    )
+    return (low if isinstance(low, int | float) else None, high if isinstance(high, int | float) else None)
 
 
 def _rule(field: FieldInfo | None, message: str) -> str:

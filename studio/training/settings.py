@@ -42,20 +42,39 @@ class TrainingSettings(Settings):
     dataset: str = Field(
         min_length=1, title="Dataset", description="A dataset of the Dataset tab by its name, or a folder of images."
     )
+    cpu: bool = Field(
+        False,
+        title="CPU only",
+        description="Do not use a GPU, even where there is one.",
+        json_schema_extra={"hidden": True},
+    )
+    max_train_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
+        3000, title="Steps", description="Optimizer steps: each sees batch × accumulation images."
+    )
+    rank: Annotated[int, Ge(1), Le(320)] = Field(
+        8, title="Rank", description="Width of each added layer. More can learn more, and memorise more."
+    )
+    learning_rate: Annotated[float, Gt(0), Le(10)] = Field(
+        1e-4, title="Learning rate", description="Size of each step. With Prodigy, 1: it finds the rate itself."
+    )
     resolution: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
         None,
         title="Resolution",
         description="Side in pixels of a square with the area of each image. Empty: the model's own size.",
+        json_schema_extra={"unit": "px", "placeholder": "auto"},
     )
-    cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
-
-    # What is learned
-
-    rank: Annotated[int, Ge(1), Le(320)] = Field(
-        8, title="Rank", description="Width of each added layer. More can learn more, and memorise more."
+    train_batch_size: Annotated[int, Ge(1), Le(256)] = Field(
+        2, title="Batch", description="Images computed at once. Memory grows with it."
     )
+    trigger_word: str = Field(
+        "", title="Trigger word", max_length=100, description="Put before every caption; it then wakes the LoRA."
+    )
+
     lora_alpha: Annotated[float, Gt(0), Le(1024)] = Field(
-        16.0, title="Alpha", description="The update is scaled by alpha / rank; twice the rank is usual here."
+        16.0,
+        title="Alpha",
+        description="The update is scaled by alpha / rank; twice the rank is usual here.",
+        json_schema_extra={"group": "What is learned"},
     )
     lora_dropout: Annotated[float, Ge(0), Le(0.9)] = Field(
         0.0, title="LoRA dropout", description="Share of a layer's inputs that are dropped in each step."
@@ -81,12 +100,12 @@ class TrainingSettings(Settings):
         description="Scale by alpha / √rank (arXiv 2312.03732): large ranks learn as they should.",
     )
 
-    # How it is learned
-
-    learning_rate: Annotated[float, Gt(0), Le(10)] = Field(
-        1e-4, title="Learning rate", description="Size of each step. With Prodigy, 1: it finds the rate itself."
+    optimizer: OptimizerName = Field(
+        "AdamW",
+        title="Optimizer",
+        description="AdamW, or Prodigy, which needs no rate.",
+        json_schema_extra={"group": "How it is learned"},
     )
-    optimizer: OptimizerName = Field("AdamW", title="Optimizer", description="AdamW, or Prodigy, which needs no rate.")
     weight_decay: Annotated[float, Ge(0), Le(1)] = Field(
         0.01, title="Weight decay", description="Share by which weights shrink, times the learning rate, each step."
     )
@@ -100,15 +119,10 @@ class TrainingSettings(Settings):
         0,
         title="Warm-up",
         description="Optimizer steps in which the rate rises to the full one, whatever the accumulation.",
+        json_schema_extra={"unit": "steps"},
     )
     lr_num_cycles: Annotated[int, Ge(1), Le(100)] = Field(
         1, title="Restarts", description="How often the cosine with restarts begins anew."
-    )
-    max_train_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
-        3000, title="Steps", description="Optimizer steps: each sees batch × accumulation images."
-    )
-    train_batch_size: Annotated[int, Ge(1), Le(256)] = Field(
-        2, title="Batch", description="Images computed at once. Memory grows with it."
     )
     gradient_accumulation_steps: Annotated[int, Ge(1), Le(1024)] = Field(
         8, title="Accumulation", description="Batches to an optimizer step, shared between all processes."
@@ -132,10 +146,11 @@ class TrainingSettings(Settings):
         42, title="Seed", description="Of weights, order, noise and everything else that is drawn."
     )
 
-    # The loss
-
     prediction_type: PredictionType = Field(
-        "auto", title="Prediction", description="What the U-Net predicts. auto: as the model says."
+        "auto",
+        title="Prediction",
+        description="What the U-Net predicts. auto: as the model says.",
+        json_schema_extra={"group": "The loss"},
     )
     loss_type: Annotated[LossTypeName, KohyaName("ss_loss_type")] = Field(
         "l2",
@@ -155,7 +170,10 @@ class TrainingSettings(Settings):
         "or exponential in the timestep. constant: always Huber c. Has no effect with l2.",
     )
     snr_gamma: Annotated[float, Gt(0), Le(100)] | None = Field(
-        None, title="min-SNR gamma", description="Weight timesteps by min(SNR, gamma) (arXiv 2303.09556); 5 is usual."
+        None,
+        title="min-SNR gamma",
+        description="Weight timesteps by min(SNR, gamma) (arXiv 2303.09556); 5 is usual.",
+        json_schema_extra={"placeholder": "off"},
     )
     noise_offset: Annotated[float, Ge(0), Le(1)] = Field(
         0.0,
@@ -185,19 +203,17 @@ class TrainingSettings(Settings):
         0.999, title="EMA decay", description="Share of the old mean that stays in each step."
     )
 
-    # Images and captions
-
     use_buckets: bool = Field(
-        True, title="Aspect-ratio buckets", description="Keep the shape of images; off: all are cut square."
+        True,
+        title="Aspect-ratio buckets",
+        description="Keep the shape of images; off: all are cut square.",
+        json_schema_extra={"group": "Images and captions"},
     )
     crop: CropName = Field(
         "centre", title="Crop", description="Which part is kept. random: one of a few places, another each time."
     )
     horizontal_flip: bool = Field(
         False, title="Mirror", description="Half of the images mirrored. Not for lettering, logos, or left and right."
-    )
-    trigger_word: str = Field(
-        "", title="Trigger word", max_length=100, description="Put before every caption; it then wakes the LoRA."
     )
     caption_dropout: Annotated[float, Ge(0), Le(1)] = Field(
         0.0, title="Caption dropout", description="Share of images seen without their caption."
@@ -209,16 +225,21 @@ class TrainingSettings(Settings):
         0, title="Kept parts", description="How many parts at the beginning stay where they are."
     )
 
-    # Watching and keeping
-
     validation_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
-        500, title="Images every", description="Steps between validation images."
+        500,
+        title="Images every",
+        description="Steps between validation images.",
+        json_schema_extra={"group": "Watching and keeping", "unit": "steps"},
     )
     num_validation_images: Annotated[int, Ge(0), Le(16)] = Field(
         4, title="Pictures", description="How many are made each time. 0: none."
     )
     validation_prompts: tuple[PromptText, ...] = Field(
-        (), max_length=16, title="Prompts", description="What they show. Empty: captions of held-out images."
+        (),
+        max_length=16,
+        title="Prompts",
+        description="What they show. Empty: captions of held-out images.",
+        json_schema_extra={"lines": 2, "placeholder": "captions of held-out images"},
     )
     validation_seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
         42, title="Their seed", description="Image i has this seed + i, at every step the same."
@@ -233,20 +254,28 @@ class TrainingSettings(Settings):
         5.0,
         title="Held out",
         description="Percent of the images that are not trained on, to see whether others get better too.",
+        json_schema_extra={"unit": "%"},
     )
     held_out_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         100,
         title="Held-out loss every",
         description="Steps between two looks at the held-out images. More than there are steps: never.",
+        json_schema_extra={"unit": "steps"},
     )
     checkpointing_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
-        250, title="Checkpoint every", description="Steps between checkpoints: what a kill costs at most."
+        250,
+        title="Checkpoint every",
+        description="Steps between checkpoints: what a kill costs at most.",
+        json_schema_extra={"unit": "steps"},
     )
     keep_checkpoints: Annotated[int, Ge(1), Le(1000)] = Field(
         3, title="Keep the last", description="How many checkpoints are kept."
     )
     keep_every_steps: Annotated[int, Ge(1), Le(1_000_000)] | None = Field(
-        1000, title="And every", description="Checkpoints at multiples of these steps are kept as well."
+        1000,
+        title="And every",
+        description="Checkpoints at multiples of these steps are kept as well.",
+        json_schema_extra={"unit": "steps", "placeholder": "none"},
     )
     save_dtype: SaveDtypeName = Field(
         "float16", title="Stored as", description="Number format of the finished file. float16 halves it."

@@ -1,104 +1,238 @@
-"""The control that fits a setting's type; labels, help and bounds are the settings' own.
+"""Forms made from settings models: one control a field, in the model's order and groups.
 
-Controls that Generate and Compare share: sizes, steps, scheduler, LoRA rows. Labels and bounds are the settings'.
+A field's title, description, bounds, type and choices say what its control is; its `json_schema_extra` (a `FormHint`)
+says the rest. A new field of a model is in its form without any change here.
+
+Below: what Generate, Compare and Batch share, which are LoRA rows, the size and the generation settings.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args, get_origin
 
 import gradio as gr
+from gradio.components import Component
 from pydantic.fields import FieldInfo
 
 from studio.core.errors import SettingsError
-from studio.core.settings import SCHEDULER_NAMES, GenerationSettings, LoraChoice, Settings, bounds
+from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
 from studio.core.text import escape
+
+MAX_LINES = 12
+NO_CHANGE: Final[dict[Any, Any]] = gr.skip()
+"""What an event returns that changes none of its outputs."""
+
+
+class FormHint(Settings):
+    """What a field's `json_schema_extra` may say of its place in a form.
+
+    Attributes:
+        group: the title of the accordion that this field is in, and those after it that name none; "" is the form's
+            head.
+        hidden: no generated control: the command line's own, or laid out by hand.
+        unit: of its number, for the label.
+        placeholder: what an empty box stands for.
+        lines: of a text that grows, at the least; a text without it has one line.
+        step: makes it a slider that moves in such steps.
+        slider: the slider's ends, where they are nearer than the bounds: what people use.
+    """
+
+    group: str | None = None
+    hidden: bool = False
+    unit: str = ""
+    placeholder: str = ""
+    lines: int = 0
+    step: int | float | None = None
+    slider: tuple[int | float, int | float] | None = None
+
+
+def form_hint(field: FieldInfo) -> FormHint:
+    """The hint of a field; a misspelt one is an error."""
+    return FormHint.model_validate(field.json_schema_extra or {})
+
+
+def form_groups(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
+    """The names of the fields of each group, in the model's order, without the hidden ones and models inside."""
+    groups: dict[str, tuple[str, ...]] = {}
+    group = ""
+    for name, field in kind.model_fields.items():
+        hint = form_hint(field)
+        group = group if hint.group is None else hint.group
+        if not hint.hidden and not _is_model(field):
+            groups[group] = (*groups.get(group, ()), name)
+    return groups
+
+
+def _is_model(field: FieldInfo) -> bool:
+    kinds = (field.annotation, *get_args(field.annotation))
+    return any(isinstance(kind, type) and issubclass(kind, Settings) for kind in kinds)
+
+
+class SettingsForm:
+    """The controls of a settings model, each made once, where the layout stands when it is asked for.
+
+    Args:
+        form: what the controls' ids begin with.
+        values: what they show at first; the defaults for those that it does not name.
+
+    Attributes:
+        fields: the controls by their fields' names. A control that is made by hand is put here, too.
+    """
+
+    def __init__(self, kind: type[Settings], form: str, values: Mapping[str, object] | None = None) -> None:
+        self.kind, self.form = kind, form
+        self.fields: dict[str, Component] = {}
+        self._values = values or {}
+
+    def add(self, name: str, *, info: bool = False, elem_id: str = "") -> Component:
+        """Make the control of one field; `info` shows its help below the label."""
+        value = self._values.get(name, _default(self.kind.model_fields[name]))
+        self.fields[name] = setting_control(
+            self.kind, name, value, elem_id=elem_id or f"{self.form}-{name.replace('_', '-')}", info=info
+        )
+        return self.fields[name]
+
+    def rest(self, group: str = "", *, info: bool = False) -> None:
+        """Make the controls of a group that are not made yet."""
+        for name in form_groups(self.kind).get(group, ()):
+            if name not in self.fields:
+                self.add(name, info=info)
+
+    def accordions(self) -> None:
+        """Make every group but the head, each folded away, with its help."""
+        for group in form_groups(self.kind):
+            if group:
+                with gr.Accordion(group, open=False):
+                    self.rest(group, info=True)
+
+    def shown(self, values: Mapping[str, object]) -> dict[str, object]:
+        """What the controls show of a setting's values, by name; those without a control are left out."""
+        return {name: shown_value(values[name]) for name in self.fields if name in values}
 
 
 def setting_control(
-    kind: type[Settings], name: str, value: object, *, form: str, info: bool, zero: str = "", lines: int = 1
-) -> gr.components.Component:
-    """Make it, with a value of the form.
+    kind: type[Settings], name: str, value: object, *, elem_id: str, label: str = "", info: bool = False
+) -> Component:
+    """The control that fits a field's type, with a value of the model.
 
-    Args:
-        form: what its id begins with.
-        info: whether its help is shown.
-        zero: what 0 stands for, where the number may be left out: a number box of the page cannot be empty.
-        lines: of a text, at the least; one that begins with one line keeps to it.
+    Numbers that may be left out have an empty box, which says what stands in for them. Gradio checks the bounds of
+    such a box before it knows that it is empty, so they are the settings' alone to check.
     """
     field = kind.model_fields[name]
+    hint = form_hint(field)
+    title = label or (f"{field.title} ({hint.unit})" if hint.unit else field.title)
     common: dict[str, Any] = {
-        "label": f"{field.title} (0: {zero})" if zero else field.title,
-        "info": _help(field, zero) if info else None,
-        "elem_id": f"{form}-{name.replace('_', '-')}",
+        "label": title,
+        "info": _help(field, hint) if info else None,
+        "elem_id": elem_id,
         "interactive": True,
     }
+    value = shown_value(value)
     if field.annotation is bool:
         return gr.Checkbox(bool(value), **common)
     if get_origin(field.annotation) is Literal:
         return gr.Dropdown(list(get_args(field.annotation)), value=str(value), min_width=96, **common)
-    if isinstance(value, str):
-        size = {"lines": lines, "max_lines": 12} if lines > 1 else {"max_lines": 1}
-        return gr.Textbox(value, min_width=96, **size, **common)
-    assert isinstance(value, int | float)
-    low, high = bounds(kind, name)
-    return gr.Number(value, minimum=0 if zero else low, maximum=high, min_width=96, **common)
+    if field.annotation is str or get_origin(field.annotation) is tuple:
+        size = {"lines": hint.lines, "max_lines": MAX_LINES} if hint.lines else {"max_lines": 1}
+        return gr.Textbox(str(value), placeholder=hint.placeholder or None, min_width=96, **size, **common)
+    low, high = hint.slider or bounds(kind, name)
+    if hint.step:
+        assert isinstance(value, int | float)
+        return gr.Slider(low, high, value, step=hint.step, min_width=120, **common)
+    if is_optional(field):
+        number = gr.Number(placeholder=hint.placeholder, min_width=96, **common)
+        number.value = value  # not through the constructor, whose type has no empty one: None would be shown as 0
+        return number
+    return gr.Number(value, minimum=low, maximum=high, min_width=96, **common)
 
 
-def _help(field: FieldInfo, zero: str) -> str:
-    """A setting's help; what an empty one means is said by the label, where 0 stands for it."""
-    words = field.description or ""
-    return words.partition(" Empty:")[0] if zero else words
+def is_optional(field: FieldInfo) -> bool:
+    """Whether it may be left out: its value is None then."""
+    return type(None) in get_args(field.annotation)
 
 
-def help_html(words: str) -> str:
-    """Help of its own, for words that gradio's would not show: what stands in `__` it takes for bold, also in code."""
-    parts = (f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(words.split("`")))
+def shown_value(value: object) -> object:
+    """What a control shows of a setting's value: nothing for None, one line for each part of a tuple."""
+    if isinstance(value, tuple):
+        return "\n".join(map(str, value))
+    return "" if value is None else value
+
+
+def read_value(kind: type[Settings], name: str, value: object) -> object:
+    """What a control holds, as a value for the setting.
+
+    Of a number that may be left out, 0 counts as empty: Gradio shows it where a box is emptied and then folded away.
+    """
+    field = kind.model_fields[name]
+    if get_origin(field.annotation) is tuple:
+        return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())
+    if is_optional(field) and not value:
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 16.0 where 16 was typed
+
+
+def read_settings(kind: type[Settings], values: Mapping[str, object]) -> dict[str, object]:
+    """What the controls of these names hold, as values for the model."""
+    return {name: read_value(kind, name, values[name]) for name in kind.model_fields if name in values}
+
+
+def by_component(named: Mapping[str, Component], values: Mapping[str, object]) -> dict[Any, Any]:
+    """What an event returns that changes some of the named components: the others stay as they are."""
+    return {named[name]: value for name, value in values.items()} or NO_CHANGE
+
+
+def _default(field: FieldInfo) -> object:
+    return "" if field.is_required() else field.default
+
+
+def _help(field: FieldInfo, hint: FormHint) -> str:
+    """A field's help; what an empty box stands for is said by its placeholder."""
+    text = field.description or ""
+    return text.partition(" Empty:")[0] if hint.placeholder else text
+
+
+def help_html(text: str) -> str:
+    """Help of its own, for text that gradio's would not show: what stands in `__` it takes for bold, also in code."""
+    parts = (f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(text.split("`")))
     return f'<p class="quiet">{"".join(parts)}</p>'
 
 
-def whole_if_whole(value: object) -> object:
-    """Number boxes give 16.0 where 16 was typed."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-NO_LORA = "none"
+NO_LORA: Final = "none"
+LORA_ROWS = 3  # more go into a prompt, as <lora:name:0.8>, or into a batch's column
 OWN_SIZE = "model's own"
 SIZES = (OWN_SIZE, "512 × 512", "512 × 768", "768 × 512", "640 × 640", "768 × 768")
 SIZE = re.compile(r"(\d+)\s*[x×*, ]\s*(\d+)", re.IGNORECASE)
-FIELDS = GenerationSettings.model_fields
 
 
-@dataclass(frozen=True)
-class LoraRow:
-    """A LoRA and its strength."""
-
-    name: gr.Dropdown
-    strength: gr.Slider
-
-
-@dataclass(frozen=True)
-class PictureControls:
-    """How an image is made, prompt and LoRAs aside."""
-
-    size: gr.Dropdown
-    num_inference_steps: gr.Slider
-    guidance_scale: gr.Slider
-    seed: gr.Number
-    scheduler: gr.Dropdown
-    guidance_start: gr.Slider
-    guidance_end: gr.Slider
-    long_prompt: gr.Checkbox
-
-    def named(self) -> dict[str, gr.components.Component]:
-        """The controls by their settings' names."""
-        return dict(vars(self))
+def build_lora_row(mode: str, number: int, *, label: str, none: str = NO_LORA, first: str = "") -> tuple[Any, Any]:
+    """A dropdown of the library's LoRAs, and a strength; `first` is chosen at the start."""
+    with gr.Row(elem_classes="lora-row"):
+        name = gr.Dropdown(
+            [none, *([first] if first and first != none else [])],
+            value=first or none,
+            label=label,
+            elem_id=f"{mode}-lora-{number}",
+            interactive=True,
+            min_width=120,
+        )
+        strength = setting_control(LoraChoice, "strength", 1.0, elem_id=f"{mode}-strength-{number}")
+    return name, strength
 
 
-def build_picture_controls(mode: str) -> PictureControls:
-    """Lay them out, the rarer ones folded away."""
+def build_lora_rows(mode: str) -> dict[str, Component]:
+    """The rows of LoRAs that act together, all but the first folded away: `lora_0`, `strength_0`, and so on."""
+    with gr.Group(elem_classes="lora-rows"):
+        rows = [build_lora_row(mode, 0, label="LoRA")]
+    with gr.Accordion("More LoRAs", open=False, elem_classes="lora-rows"):
+        rows += [build_lora_row(mode, i, label=f"LoRA {i + 1}") for i in range(1, LORA_ROWS)]
+    return {f"{part}_{i}": row[j] for i, row in enumerate(rows) for j, part in enumerate(("lora", "strength"))}
+
+
+def build_generation(mode: str) -> SettingsForm:
+    """The generation settings of a mode but its prompts and LoRAs, the rarer ones folded away."""
+    form = SettingsForm(GenerationSettings, mode)
     with gr.Row(elem_classes="fields"):
-        size = gr.Dropdown(
+        form.fields["size"] = gr.Dropdown(
             list(SIZES),
             value=OWN_SIZE,
             label="Size",
@@ -107,92 +241,55 @@ def build_picture_controls(mode: str) -> PictureControls:
             interactive=True,
             min_width=160,
         )
-        seed = gr.Number(
-            GenerationSettings(prompt="").seed,
-            precision=0,
-            label=FIELDS["seed"].title,
-            elem_id=f"{mode}-seed",
-            interactive=True,
-            min_width=96,
-        )
-    steps = slider("num_inference_steps", mode, step=1)
-    guidance = slider("guidance_scale", mode, step=0.5)
-    with gr.Accordion("Scheduler and the rest", open=False, elem_id=f"{mode}-rest"):
-        scheduler = gr.Dropdown(
-            list(SCHEDULER_NAMES),
-            value=SCHEDULER_NAMES[0],
-            label=FIELDS["scheduler"].title,
-            info=FIELDS["scheduler"].description,
-            elem_id=f"{mode}-scheduler",
-            interactive=True,
-        )
-        start = slider("guidance_start", mode, step=0.05, info=True)
-        end = slider("guidance_end", mode, step=0.05, info=True)
-        long_prompt = gr.Checkbox(
-            False, label=FIELDS["long_prompt"].title, info=FIELDS["long_prompt"].description, interactive=True
-        )
-    return PictureControls(size, steps, guidance, seed, scheduler, start, end, long_prompt)
+        form.add("seed")
+    form.rest()
+    form.accordions()
+    return form
 
 
-def slider(name: str, mode: str, *, step: float, info: bool = False) -> gr.Slider:
-    """A slider for one of the generation settings."""
-    low, high = bounds(GenerationSettings, name)
-    return gr.Slider(
-        low,
-        high,
-        FIELDS[name].default,
-        step=step,
-        label=FIELDS[name].title,
-        info=FIELDS[name].description if info else None,
-        elem_id=f"{mode}-{name.replace('_', '-')}",
-        interactive=True,
-    )
+def read_generation(values: Mapping[str, Any]) -> dict[str, object]:
+    """What the controls of a mode hold, as values for `GenerationSettings`.
+
+    Raises:
+        SettingsError: where the size is none.
+    """
+    rows = [(values[f"lora_{i}"], values[f"strength_{i}"]) for i in range(LORA_ROWS) if f"lora_{i}" in values]
+    return {
+        **read_settings(GenerationSettings, values),
+        **size_values(values["size"]),
+        "loras": lora_choices(*rows),
+    }
 
 
-def size_values(words: str) -> dict[str, int | None]:
-    """`512 × 768`, or words of one's own in that form, as width and height.
+def generation_values(settings: GenerationSettings) -> dict[str, object]:
+    """What the controls of a mode show of generation settings; LoRAs past the rows are left out."""
+    values: dict[str, object] = {name: shown_value(getattr(settings, name)) for name in GenerationSettings.model_fields}
+    for i in range(LORA_ROWS):
+        choice = settings.loras[i] if i < len(settings.loras) else None
+        values[f"lora_{i}"] = choice.name if choice else NO_LORA
+        values[f"strength_{i}"] = choice.strength if choice else 1.0
+    return values | {"size": size_text(settings)}
+
+
+def size_values(text: str) -> dict[str, int | None]:
+    """`512 × 768`, or a size of one's own in that form, as width and height.
 
     Raises:
         SettingsError: where it is no size.
     """
-    if words == OWN_SIZE:
+    if text == OWN_SIZE:
         return {"width": None, "height": None}
-    match = SIZE.fullmatch(words.strip())
+    match = SIZE.fullmatch(text.strip())
     if match is None:
-        raise SettingsError(f"size must be width × height in pixels, such as 512 × 768, got {words!r}.")
+        raise SettingsError(f"size must be width × height in pixels, such as 512 × 768, got {text!r}.")
     return {"width": int(match[1]), "height": int(match[2])}
 
 
-def size_words(settings: GenerationSettings) -> str:
+def size_text(settings: GenerationSettings) -> str:
     """The other way round."""
     if settings.width is None or settings.height is None:
         return OWN_SIZE
     return f"{settings.width} × {settings.height}"
-
-
-def build_lora_row(mode: str, number: int, *, label: str, none: str = NO_LORA, first: str | None = None) -> LoraRow:
-    """A dropdown of the library's LoRAs, and a strength; `first` is chosen at the start."""
-    low, high = -2, 2  # the setting allows -4 to 4; a slider is for what people use
-    with gr.Row(elem_classes="lora-row"):
-        name = gr.Dropdown(
-            [none, *([first] if first else [])],
-            value=first or none,
-            label=label,
-            elem_id=f"{mode}-lora-{number}",
-            interactive=True,
-            min_width=120,
-        )
-        strength = gr.Slider(
-            low,
-            high,
-            LoraChoice.model_fields["strength"].default,
-            step=0.05,
-            label=LoraChoice.model_fields["strength"].title,
-            elem_id=f"{mode}-strength-{number}",
-            interactive=True,
-            min_width=120,
-        )
-    return LoraRow(name, strength)
 
 
 def lora_choices(*rows: tuple[str, float]) -> tuple[dict[str, object], ...]:

@@ -410,8 +410,8 @@ def passed(stage: Stage) -> None:
 
 def generate(stage: Stage, *, images: int = 1, steps: int = 25) -> None:
     """Start making images as the button does; the LoRA comes with the prompt, as a dropdown's list is a page's."""
-    rows = ("none", "none", "none", 1, 1, 1)
-    controls = ("model's own", steps, 7.5, 500, "model's own", 0, 1, False)
+    rows = ("none", 1, "none", 1, "none", 1)
+    controls = ("model's own", 500, steps, 7.5, "model's own", 0, 1, False)
     values = ("red canvas sneakers, white background <lora:white-ground>", "", *rows, *controls, False, images)
     assert stage.studio.press("generate", *values) == 200
 
@@ -419,8 +419,8 @@ def generate(stage: Stage, *, images: int = 1, steps: int = 25) -> None:
 def compare(stage: Stage, *, steps: int = 25, strip: bool = False) -> None:
     """Start a comparison as the button does."""
     prompts = "black casual shoes, white background\nred canvas sneakers, white background"
-    controls = ("model's own", steps, 7.5, 42, "model's own", 0, 1, False)
-    assert stage.studio.press("compare", prompts, "", "base", 1, "white-ground", 1, 1, strip, *controls) == 200
+    controls = ("model's own", 42, steps, 7.5, "model's own", 0, 1, False)
+    assert stage.studio.press("compare", prompts, 1, "", "base", 1, "white-ground", 1, strip, *controls) == 200
 
 
 def opening(mode: str, act: Act | None = None) -> Act:

@@ -13,28 +13,32 @@ from studio.core.errors import SettingsError
 from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings, parse_settings
 from studio.ui.batches import form as batch_form
-from studio.ui.batches import grid_box as batch_grid_box
-from studio.ui.batches import preview as batch_forecast
 from studio.ui.batches import preview as batch_preview
-from studio.ui.forms import help_html
+from studio.ui.forms import LORA_ROWS, form_groups, help_html
 from studio.ui.shell.preflight_runner import PreflightState
 
 
 @pytest.fixture(scope="module")
 def named() -> dict[str, gr.components.Component]:
     with gr.Blocks():
-        return batch_form.build().named()
+        return batch_form.build().named
 
 
 def values_of(named: dict[str, gr.components.Component], **changes: object) -> dict[str, Any]:
     return {**{name: control.value for name, control in named.items()}, **changes}
 
 
-def test_every_setting_is_in_the_form_but_those_of_the_command_line(named: dict[str, gr.components.Component]) -> None:
-    own = set(BatchSettings.model_fields) - {"cpu", "generation"}
-    shared = set(GenerationSettings.model_fields) - {"prompt", "loras", "width", "height"}
-    rows = {f"{what}_{i}" for what in ("lora", "strength") for i in range(batch_form.LORA_ROWS)}
-    assert set(named) == own | shared | rows | {"size"}
+def test_every_setting_is_in_the_form_and_so_is_what_all_images_share(
+    named: dict[str, gr.components.Component],
+) -> None:
+    own = {name for names in form_groups(BatchSettings).values() for name in names}
+    assert own == set(BatchSettings.model_fields) - {"cpu", "generation"}
+    shared = {name for names in form_groups(GenerationSettings).values() for name in names} | {
+        "negative_prompt",
+        "size",
+    }
+    rows = {f"{what}_{i}" for what in ("lora", "strength") for i in range(LORA_ROWS)}
+    assert set(named) == own | shared | rows
 
 
 def test_an_untouched_form_with_a_prompt_is_the_default_batch(named: dict[str, gr.components.Component]) -> None:
@@ -53,7 +57,7 @@ def test_a_batchs_settings_fill_the_form_and_are_read_back_the_same(named: dict[
     }
     changes = {"total": 500, "most_offset": 0.25, "reject_copies": True, "grid_x": "colour", "generation": generation}
     settings = parse_settings(BatchSettings, {**batch_form.EXAMPLE, **changes})
-    values = batch_form.form_values(settings)
+    values = batch_form.form_values(named, settings)
     assert set(values) == set(named)
     assert parse_settings(BatchSettings, batch_form.read_form(values)) == settings
 
@@ -71,11 +75,13 @@ def test_help_shows_underscores_and_braces_as_they_are_typed() -> None:
     assert help_html("a `<b>` c") == '<p class="quiet">a <code>&lt;b&gt;</code> c</p>'
 
 
-def test_more_loras_than_the_form_has_rows_for_are_refused_and_not_dropped() -> None:
+def test_more_loras_than_the_form_has_rows_for_are_refused_and_not_dropped(
+    named: dict[str, gr.components.Component],
+) -> None:
     loras = [{"name": name} for name in "abcd"]
     settings = parse_settings(BatchSettings, {"prompts": "x", "generation": {"prompt": "", "loras": loras}})
     with pytest.raises(SettingsError, match="4 LoRAs"):
-        batch_form.form_values(settings)
+        batch_form.form_values(named, settings)
 
 
 def test_0_stands_for_no_limit_and_a_whole_number_stays_whole(named: dict[str, gr.components.Component]) -> None:
@@ -129,17 +135,21 @@ def test_the_forecast_is_a_sentence_and_what_went_wrong_is_text() -> None:
         bytes_per_picture=20_000,
         free_bytes=10**12,
     )
-    found = batch_forecast.forecast_html(PreflightState(result_json=facts.model_dump_json()))
+    found = batch_preview.forecast_html(PreflightState(result_json=facts.model_dump_json()))
     assert "60 images in 1 min 00 s (1.00 s each), ready at" in found
-    assert "&lt;b&gt;" in batch_forecast.forecast_html(PreflightState(problem="<b>"))
-    assert "measured" in batch_forecast.forecast_html(PreflightState(running=True))
-    assert "“Measure”" in batch_forecast.forecast_html(PreflightState(result_json="{}"))
+    assert "&lt;b&gt;" in batch_preview.forecast_html(PreflightState(problem="<b>"))
+    assert "measured" in batch_preview.forecast_html(PreflightState(running=True))
+    assert "“Measure”" in batch_preview.forecast_html(PreflightState(result_json="{}"))
 
 
 def test_a_grid_becomes_two_columns_and_one_seed_for_all(tmp_path: Path) -> None:
-    found = batch_grid_box.grid_columns("num_inference_steps", "4, 8", batch_grid_box.WORD, "red, blue", seed=7)
-    assert found == ("num_inference_steps: 4, 8\ny: red, blue\nseed: 7", "num_inference_steps", "y")
-    settings = BatchSettings(prompts="{y} boots", attributes=found[0], grid_x=found[1], grid_y=found[2])
+    found = batch_form.grid_columns("num_inference_steps", "4, 8", batch_form.WORD, "red, blue", seed=7)
+    assert found == {
+        "attributes": "num_inference_steps: 4, 8\ny: red, blue\nseed: 7",
+        "grid_x": "num_inference_steps",
+        "grid_y": "y",
+    }
+    settings = parse_settings(BatchSettings, {"prompts": "{y} boots", **found})
     plan = plan_of(settings, UserData(tmp_path))
     made = [plan.item(i).generation for i in range(plan.num_items)]
     assert {(one.num_inference_steps, one.prompt, one.seed) for one in made} == {
@@ -151,8 +161,9 @@ def test_a_grid_becomes_two_columns_and_one_seed_for_all(tmp_path: Path) -> None
 
 
 def test_a_grid_of_one_axis_or_of_seeds_needs_no_more() -> None:
-    assert batch_grid_box.grid_columns("seed", "1, 2", batch_grid_box.NOTHING, "", seed=7) == ("seed: 1, 2", "seed", "")
+    found = batch_form.grid_columns("seed", "1, 2", batch_form.NOTHING, "", seed=7)
+    assert found == {"attributes": "seed: 1, 2", "grid_x": "seed", "grid_y": ""}
     with pytest.raises(SettingsError, match="values across"):
-        batch_grid_box.grid_columns("seed", " ", batch_grid_box.NOTHING, "", seed=7)
+        batch_form.grid_columns("seed", " ", batch_form.NOTHING, "", seed=7)
     with pytest.raises(SettingsError, match="two things"):
-        batch_grid_box.grid_columns("seed", "1", "seed", "2", seed=7)
+        batch_form.grid_columns("seed", "1", "seed", "2", seed=7)

@@ -71,19 +71,19 @@ def test_what_is_no_caption_is_not_taken(session: DatasetSession, wrong: dict[st
 def test_a_subject_may_be_anything(session: DatasetSession, said: object) -> None:
     subject = read_subject(said)
     assert not subject.beyond
-    assert render_row(session, subject, shown_file="")[0]["row"]["gone"]
+    assert render_row(session, subject, shown_file="")["caption"]["row"]["gone"]
 
 
 def test_a_row_is_of_the_dataset_that_the_page_shows_or_of_none(session: DatasetSession) -> None:
-    reported = render_row(session, Subject("shoes", "a.png"), shown_file="")[0]["row"]
+    reported = render_row(session, Subject("shoes", "a.png"), shown_file="")["caption"]["row"]
     assert (reported["caption"], reported["stamp"], reported["gone"]) == ("found a", session.stamp, False)
-    reported = render_row(session, Subject("another", "a.png"), shown_file="")[0]["row"]
+    reported = render_row(session, Subject("another", "a.png"), shown_file="")["caption"]["row"]
     assert (reported["dataset"], reported["key"], reported["gone"]) == ("another", "a.png", True)
 
 
 def test_the_grid_brings_whole_captions_and_the_images_next_to_it_escaped(session: DatasetSession) -> None:
     session.opened.set_caption("b.png", HOSTILE)
-    html = render_page(session, DatasetQuery(per_page=1, page=2))[-1]
+    html = render_page(session, DatasetQuery(per_page=1, page=2))["grid"]
     assert 'data-dataset="shoes"' in html
     assert f'data-stamp="{json.dumps(session.stamp)}"' in html
     assert '<span class="beyond" hidden data-key="a.png" data-caption="found a"' in html

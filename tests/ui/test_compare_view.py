@@ -16,7 +16,6 @@ from studio.engine.process.view import EngineView
 from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, Difference, SavedComparison
 from studio.ui.inference import compare as compare_mode
 from studio.ui.inference import compare_view
-from studio.ui.inference import votes as vote_panel
 
 LEFT, RIGHT = (10, 20, 30), (200, 210, 220)
 
@@ -88,12 +87,12 @@ def test_a_swapped_ballot_shows_the_right_side_first(saved: SavedComparison, tmp
     ],
 )
 def test_a_vote_is_for_the_side_that_was_seen(saved: SavedComparison, swapped: bool, answer: int, winner: str) -> None:
-    vote = vote_panel.make_vote(saved, 0, swapped=swapped, answer=answer)
+    vote = compare_view.make_vote(saved, 0, swapped=swapped, answer=answer)
     assert (vote.winner, vote.left, vote.right) == (winner, "base", "secret-lora")
 
 
 def test_every_pair_is_voted_on_once_and_sides_are_shuffled(saved: SavedComparison) -> None:
-    ballots = [vote_panel.new_ballots(saved, random.Random(seed)) for seed in range(40)]
+    ballots = [compare_view.new_ballots(saved, random.Random(seed)) for seed in range(40)]
     assert all(sorted(index for index, _ in ballot) == [0, 1] for ballot in ballots)
     assert {tuple(index for index, _ in ballot) for ballot in ballots} == {(0, 1), (1, 0)}
     assert {swapped for ballot in ballots for _, swapped in ballot} == {True, False}
@@ -103,7 +102,7 @@ def test_a_pair_without_one_of_its_files_has_no_slider_and_no_vote(saved: SavedC
     (saved.folder / "0-right.png").unlink()
     assert compare_view.pair_files(saved, 0) is None
     assert compare_view.pair_files(saved, 1) is not None
-    assert [index for index, _ in vote_panel.new_ballots(saved, random.Random(0))] == [1]
+    assert [index for index, _ in compare_view.new_ballots(saved, random.Random(0))] == [1]
 
 
 def test_a_prompt_cannot_be_markup(saved: SavedComparison) -> None:

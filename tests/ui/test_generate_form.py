@@ -8,31 +8,30 @@ import pytest
 
 from studio.core.errors import SettingsError
 from studio.core.settings import GenerationSettings, LoraChoice
-from studio.ui.forms import OWN_SIZE, size_values, size_words
-from studio.ui.inference import compare_form, generate_form
+from studio.ui.forms import OWN_SIZE, size_text, size_values
+from studio.ui.inference import compare, generate
 
 
 @pytest.fixture(scope="module")
-def form() -> Iterator[generate_form.GenerateForm]:
+def form() -> Iterator[generate.GenerateForm]:
     with gr.Blocks():
-        yield generate_form.build()
+        yield generate.build_form()
 
 
-def values_of(form: generate_form.GenerateForm, **changes: object) -> dict[str, Any]:
+def values_of(form: generate.GenerateForm, **changes: object) -> dict[str, Any]:
     """What the untouched form says, with changes."""
-    return {name: getattr(part, "value", None) for name, part in form.named().items()} | changes
+    return {name: getattr(part, "value", None) for name, part in form.named.items()} | changes
 
 
-def after(form: generate_form.GenerateForm, settings: GenerationSettings) -> dict[str, Any]:
+def after(form: generate.GenerateForm, settings: GenerationSettings) -> dict[str, Any]:
     """What the form says once settings were put into it."""
     values = values_of(form)
-    for name, update in zip(form.named(), form.filled_by(settings), strict=True):
-        values[name] = update.get("value", values[name])
-    return values
+    updates = form.filled_by(settings)
+    return values | {name: updates[control] for name, control in form.named.items() if control in updates}
 
 
-def test_the_untouched_form_is_the_defaults(form: generate_form.GenerateForm) -> None:
-    made = generate_form.to_settings(values_of(form, new_seed=False, prompt="x"))
+def test_the_untouched_form_is_the_defaults(form: generate.GenerateForm) -> None:
+    made = generate.to_settings(values_of(form, new_seed=False, prompt="x"))
     assert made.generation == GenerationSettings(prompt="x")
     assert made.num_images == 1
 
@@ -57,20 +56,20 @@ def test_the_untouched_form_is_the_defaults(form: generate_form.GenerateForm) ->
         ),
     ],
 )
-def test_settings_survive_the_form(form: generate_form.GenerateForm, settings: GenerationSettings) -> None:
-    assert generate_form.to_settings(after(form, settings)).generation == settings
+def test_settings_survive_the_form(form: generate.GenerateForm, settings: GenerationSettings) -> None:
+    assert generate.to_settings(after(form, settings)).generation == settings
 
 
-def test_more_loras_than_rows_go_into_the_prompt(form: generate_form.GenerateForm) -> None:
+def test_more_loras_than_rows_go_into_the_prompt(form: generate.GenerateForm) -> None:
     loras = tuple(LoraChoice(name=name, strength=0.5) for name in "abcd")
     values = after(form, GenerationSettings(prompt="boots", loras=loras))
     assert values["prompt"] == "boots <lora:d:0.5>"
 
 
-def test_a_new_seed_is_drawn_only_when_asked_for(form: generate_form.GenerateForm) -> None:
-    seeds = {generate_form.to_settings(values_of(form, new_seed=True)).generation.seed for _ in range(5)}
+def test_a_new_seed_is_drawn_only_when_asked_for(form: generate.GenerateForm) -> None:
+    seeds = {generate.to_settings(values_of(form, new_seed=True)).generation.seed for _ in range(5)}
     assert len(seeds) == 5
-    assert generate_form.to_settings(values_of(form, new_seed=False, seed=9)).generation.seed == 9
+    assert generate.to_settings(values_of(form, new_seed=False, seed=9)).generation.seed == 9
 
 
 @pytest.mark.parametrize("words", ["512x768", "512 × 768", " 512 X 768 ", "512,768", "512*768"])
@@ -80,7 +79,7 @@ def test_a_size_may_be_written_in_many_ways(words: str) -> None:
 
 def test_sizes_and_words_fit_each_other() -> None:
     assert size_values(OWN_SIZE) == {"width": None, "height": None}
-    assert size_words(GenerationSettings(prompt="", width=512, height=768)) == "512 × 768"
+    assert size_text(GenerationSettings(prompt="", width=512, height=768)) == "512 × 768"
 
 
 @pytest.mark.parametrize("words", ["", "big", "512", "512x"])
@@ -89,21 +88,21 @@ def test_what_is_no_size_is_said_to_be_none(words: str) -> None:
         size_values(words)
 
 
-def test_a_rule_that_is_broken_is_named(form: generate_form.GenerateForm) -> None:
+def test_a_rule_that_is_broken_is_named(form: generate.GenerateForm) -> None:
     with pytest.raises(SettingsError, match=r"guidance_scale must be between 1 and 30, got 31\."):
-        generate_form.to_settings(values_of(form, guidance_scale=31))
+        generate.to_settings(values_of(form, guidance_scale=31))
     with pytest.raises(SettingsError, match=r"width should be a multiple of 8, got 100"):
-        generate_form.to_settings(values_of(form, size="100 × 64"))
+        generate.to_settings(values_of(form, size="100 × 64"))
 
 
 def compare_values(**changes: object) -> dict[str, Any]:
     with gr.Blocks():
-        form = compare_form.build()
-    return {name: getattr(part, "value", None) for name, part in form.named().items()} | changes
+        form = compare.build_form()
+    return {name: getattr(part, "value", None) for name, part in form.items()} | changes
 
 
 def test_the_untouched_comparison_is_base_against_the_lora_that_ships() -> None:
-    settings = compare_form.to_settings(compare_values())
+    settings = compare.to_settings(compare_values())
     assert settings.left == ()
     assert settings.right == (LoraChoice(name="white-ground"),)
     assert len(settings.prompts) == 2
@@ -111,24 +110,24 @@ def test_the_untouched_comparison_is_base_against_the_lora_that_ships() -> None:
 
 
 def test_the_strip_goes_from_0_to_1_25() -> None:
-    assert compare_form.to_settings(compare_values(strip=True)).strip == (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+    assert compare.to_settings(compare_values(strip=True)).strip == (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 
 
 def test_two_sides_that_are_the_same_are_refused() -> None:
     with pytest.raises(SettingsError, match="Left and right are the same"):
-        compare_form.to_settings(compare_values(left="white-ground"))
+        compare.to_settings(compare_values(left="white-ground"))
 
 
 def test_no_prompt_is_refused() -> None:
     with pytest.raises(SettingsError, match="prompts"):
-        compare_form.to_settings(compare_values(prompts=" \n "))
+        compare.to_settings(compare_values(prompts=" \n "))
 
 
-def test_both_forms_refuse_a_scheduler_and_steps_that_do_not_fit(form: generate_form.GenerateForm) -> None:
+def test_both_forms_refuse_a_scheduler_and_steps_that_do_not_fit(form: generate.GenerateForm) -> None:
     lcm = {"scheduler": "LCM", "num_inference_steps": 60}
     for to_settings in (
-        lambda: generate_form.to_settings(values_of(form, **lcm)),
-        lambda: compare_form.to_settings(compare_values(**lcm)),
+        lambda: generate.to_settings(values_of(form, **lcm)),
+        lambda: compare.to_settings(compare_values(**lcm)),
     ):
         with pytest.raises(
             SettingsError, match=r"^num_inference_steps must be at most 50 with the scheduler LCM, got 60"

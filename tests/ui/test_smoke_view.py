@@ -9,7 +9,7 @@ from studio.core.settings import SmokeSettings
 from studio.engine.generation import run_smoke_test
 from studio.engine.pipeline import PipelineManager
 from studio.engine.process.view import EngineView, Phase
-from studio.ui.inference.smoke_view import card, details, verdict
+from studio.ui.inference.smoke import card, details, verdict
 from studio.ui.shell.status import activity_words, memory_words, model_words
 
 

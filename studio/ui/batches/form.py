@@ -1,56 +1,29 @@
-"""The form of a batch: the plan's texts, what all images share, what is kept, how it is stored."""
+"""The form of a batch: its texts, what all images share, then every setting as `BatchSettings` has it; the X/Y grid."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from studio.batches.settings import BatchSettings
 from studio.core.errors import SettingsError
-from studio.core.settings import GenerationSettings
-from studio.ui.batches import grid_box as batch_grid_box
+from studio.core.settings import GenerationSettings, LoraChoice
 from studio.ui.forms import (
-    NO_LORA,
-    LoraRow,
-    PictureControls,
-    build_lora_row,
-    build_picture_controls,
+    LORA_ROWS,
+    SettingsForm,
+    build_generation,
+    build_lora_rows,
+    by_component,
+    generation_values,
     help_html,
-    lora_choices,
-    setting_control,
-    size_values,
-    size_words,
-    whole_if_whole,
+    read_generation,
+    read_settings,
+    shown_value,
 )
 
 FORM = "batch"
-LORA_ROWS = 3  # more go into a prompt, as <lora:name:0.8>, or into a column
-SOURCES = ("prompt_file", "wildcards", "precision")
-NUMBERS = ("combine", "total", "images_per_prompt")
-KEPT = (
-    "max_retries",
-    "reject_copies",
-    "near_duplicate_bits",
-    "least_whiteness",
-    "most_offset",
-    "most_colour_difference",
-    "least_sharpness",
-    "least_distance",
-    "nearest_to",
-)
-STORED = ("picture_format", "quality", "text_sidecars", "pictures_per_shard", "grid_x", "grid_y")
-# Numbers that may be left out: a number box of the page cannot be empty, so 0 stands for that.
-ZERO_WORDS: Mapping[str, str] = {
-    "total": "all",
-    "least_whiteness": "any",
-    "most_offset": "any",
-    "most_colour_difference": "any",
-    "least_sharpness": "any",
-    "least_distance": "any",
-}
-LINES: Mapping[str, int] = {"prompts": 3, "attributes": 3}
-FIELDS = BatchSettings.model_fields
 # Half a second after the last key: a request for each key would keep the page busier than whoever types.
 _TYPED = """let timer;
 element.closest(".controls").addEventListener("input", (event) => {
@@ -58,7 +31,6 @@ element.closest(".controls").addEventListener("input", (event) => {
   clearTimeout(timer);
   timer = setTimeout(() => trigger("click"), 400);
 });"""
-OWN_NAMES = tuple(name for name in FIELDS if name not in ("cpu", "generation"))
 EXAMPLE: Mapping[str, object] = {
     "name": "shoes",
     "prompts": "product photo of {colour} {type}, white background",
@@ -67,121 +39,153 @@ EXAMPLE: Mapping[str, object] = {
     "generation": {"prompt": "", "num_inference_steps": 20, "loras": [{"name": "white-ground"}]},
 }
 """Shoes that the model inside can draw: sixty images in about a minute."""
+NOTHING = "nothing"
+WORD = "a word of the prompts"
+KINDS: Mapping[str, str] = {
+    "seed": "Seed",
+    "num_inference_steps": str(GenerationSettings.model_fields["num_inference_steps"].title),
+    "guidance_scale": str(GenerationSettings.model_fields["guidance_scale"].title),
+    "lora": "LoRA",
+    "strength": f"{LoraChoice.model_fields['strength'].title} of the LoRA",
+    "scheduler": str(GenerationSettings.model_fields["scheduler"].title),
+    "negative_prompt": str(GenerationSettings.model_fields["negative_prompt"].title),
+}
+"""Columns that are settings, and what they are called here."""
+
+
+@dataclass(frozen=True)
+class GridBox:
+    """The X/Y grid: two choices that become two columns of the plan; `named` is what `grid_columns` reads."""
+
+    named: dict[str, Component]
+    fill: gr.Button
 
 
 @dataclass(frozen=True)
 class BatchForm:
-    """The form's controls: `fields` by the names of the batch's own settings."""
+    """The form: `named` holds every control that a setting comes from, by its name."""
 
-    fields: dict[str, gr.components.Component]
-    negative_prompt: gr.Textbox
-    loras: tuple[LoraRow, ...]
-    controls: PictureControls
+    named: dict[str, Any]
     problem: gr.HTML
-    grid: batch_grid_box.GridBox
+    grid: GridBox
     example: gr.Button
 
     def changes(self) -> tuple[Any, ...]:
         """The events after which the plan is another: what was typed, a while after, and what was picked."""
-        picked = (self.fields["combine"], self.controls.size, self.controls.scheduler)
+        picked = (self.named[name] for name in ("combine", "size", "scheduler"))
         return (self.problem.click, *(control.input for control in picked))
 
-    def named(self) -> dict[str, gr.components.Component]:
-        """Every control that a setting comes from, by its name."""
-        return {
-            **self.fields,
-            "negative_prompt": self.negative_prompt,
-            **{f"lora_{i}": row.name for i, row in enumerate(self.loras)},
-            **{f"strength_{i}": row.strength for i, row in enumerate(self.loras)},
-            **self.controls.named(),
-        }
-
     @property
-    def shown(self) -> dict[str, gr.components.Component]:
+    def shown(self) -> dict[str, Component]:
         """What a refresh keeps true."""
-        return {f"batch-lora-{i}": row.name for i, row in enumerate(self.loras)}
+        return {f"batch-lora-{i}": self.named[f"lora_{i}"] for i in range(LORA_ROWS)}
+
+    def filled_by(self, settings: BatchSettings) -> dict[Any, Any]:
+        """What an event returns so that the form says these settings.
+
+        Raises:
+            SettingsError: where it has more LoRAs than the form has rows.
+        """
+        return by_component(self.named, form_values(self.named, settings))
 
 
 def build() -> BatchForm:
     """Lay the form out; why its plan is none is said below its texts."""
-    fields: dict[str, gr.components.Component] = {}
+    form, shared = SettingsForm(BatchSettings, FORM), SettingsForm(GenerationSettings, FORM)
     with gr.Row(elem_classes="fields"):
-        fields["name"], fields["model"] = _control("name", info=False), _control("model", info=False)
+        form.add("name")
+        form.add("model")
     example = gr.Button("Fill in an example", size="sm", elem_id="batch-example")
-    for name in LINES:
-        fields[name] = _control(name, info=False)
-        gr.HTML(help_html(FIELDS[name].description or ""), elem_classes="help", padding=False)
+    for name in ("prompts", "attributes"):
+        form.add(name)
+        gr.HTML(help_html(BatchSettings.model_fields[name].description or ""), elem_classes="help", padding=False)
     problem = gr.HTML(elem_id="batch-problem", padding=False, js_on_load=_TYPED)
     with gr.Row(elem_classes="fields batch-numbers"):
-        fields.update({name: _control(name, info=False) for name in NUMBERS})
-    with gr.Group(elem_classes="lora-rows"):
-        first = build_lora_row(FORM, 0, label="LoRA")
-    with gr.Accordion("More LoRAs", open=False, elem_classes="lora-rows"):
-        more = [build_lora_row(FORM, i, label=f"LoRA {i + 1}") for i in range(1, LORA_ROWS)]
-    shared = GenerationSettings.model_fields
-    negative = gr.Textbox(
-        "",
-        label=shared["negative_prompt"].title,
-        lines=1,
-        max_lines=4,
-        elem_id="batch-negative-prompt",
-        interactive=True,
-    )
-    controls = build_picture_controls(FORM)
-    with gr.Accordion("Prompt file, wildcards, precision", open=False):
-        fields.update({name: _control(name) for name in SOURCES})
-    with gr.Accordion("What is kept", open=False):
-        fields.update({name: _control(name) for name in KEPT})
-    with gr.Accordion("How it is stored", open=False):
-        fields.update({name: _control(name) for name in STORED})
+        form.rest()
+    rows = build_lora_rows(FORM)
+    shared.add("negative_prompt")
+    generation = build_generation(FORM)
+    form.accordions()
     with gr.Accordion("X/Y grid", open=False):
-        grid = batch_grid_box.build()
-    return BatchForm(fields, negative, (first, *more), controls, problem, grid, example)
+        grid = build_grid()
+    return BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example)
 
 
 def read_form(values: Mapping[str, Any]) -> dict[str, object]:
-    """What the controls hold, as values for the settings: where 0 stands for no value, None.
+    """What the controls hold, as values for the settings.
 
     Raises:
         SettingsError: where the size is none.
     """
-    rows = [(values[f"lora_{i}"], values[f"strength_{i}"]) for i in range(LORA_ROWS)]
-    shared = {name: whole_if_whole(values[name]) for name in GenerationSettings.model_fields if name in values}
-    own = {name: _read(name, values[name]) for name in OWN_NAMES}
-    return {**own, "generation": {"prompt": "", **shared, **size_values(values["size"]), "loras": lora_choices(*rows)}}
+    return {**read_settings(BatchSettings, values), "generation": {"prompt": "", **read_generation(values)}}
 
 
-def form_values(settings: BatchSettings) -> dict[str, Any]:
-    """What every control of `named()` shows of a batch's settings.
+def form_values(named: Mapping[str, Any], settings: BatchSettings) -> dict[str, object]:
+    """What every control shows of a batch's settings.
 
     Raises:
         SettingsError: where it has more LoRAs than the form has rows.
     """
-    shared = settings.generation
-    if len(shared.loras) > LORA_ROWS:
+    if len(settings.generation.loras) > LORA_ROWS:
         raise SettingsError(
-            f"This batch has {len(shared.loras)} LoRAs for all images, and the form has rows for {LORA_ROWS}. Begin "
-            "another from its settings.json: python -m studio batch FILE."
+            f"This batch has {len(settings.generation.loras)} LoRAs for all images, and the form has rows for "
+            f"{LORA_ROWS}. Begin another from its settings.json: python -m studio batch FILE."
         )
-    rows: dict[str, Any] = {}
-    for i in range(LORA_ROWS):
-        choice = shared.loras[i] if i < len(shared.loras) else None
-        rows[f"lora_{i}"] = choice.name if choice else NO_LORA
-        rows[f"strength_{i}"] = choice.strength if choice else 1.0
-    own = {name: _shown(name, getattr(settings, name)) for name in OWN_NAMES}
-    names = set(GenerationSettings.model_fields) - {"prompt", "loras", "width", "height"}
-    return {**own, **rows, **{name: getattr(shared, name) for name in names}, "size": size_words(shared)}
+    own = {name: shown_value(value) for name, value in settings}
+    values = {**own, **generation_values(settings.generation)}
+    return {name: values[name] for name in named}
 
 
-def _control(name: str, *, info: bool = True) -> gr.components.Component:
-    default = _shown(name, FIELDS[name].default)
-    zero, lines = ZERO_WORDS.get(name, ""), LINES.get(name, 1)
-    return setting_control(BatchSettings, name, default, form=FORM, info=info, zero=zero, lines=lines)
+def build_grid() -> GridBox:
+    """Lay it out."""
+    gr.HTML(
+        '<p class="quiet">One image for each pair of values, all with one seed, side by side on a large one. A word '
+        "of the prompts stands there as {x} (across) or {y} (down). It replaces the attributes above.</p>",
+        padding=False,
+    )
+    named = {
+        **_axis("across", "num_inference_steps", "4, 8, 16, 25"),
+        **_axis("down", "guidance_scale", "3, 5, 7.5, 10"),
+    }
+    fill = gr.Button("Put it into the plan", size="sm", elem_id="batch-grid-fill")
+    return GridBox(named, fill)
 
 
-def _shown(name: str, value: object) -> object:
-    return 0 if name in ZERO_WORDS and value is None else value
+def _axis(side: str, kind: str, values: str) -> dict[str, Component]:
+    choices = [(WORD, WORD), *((title, name) for name, title in KINDS.items())]
+    with gr.Row(elem_classes="fields"):
+        what = gr.Dropdown(
+            [*([(NOTHING, NOTHING)] if side == "down" else []), *choices],
+            value=kind,
+            label=side.capitalize(),
+            elem_id=f"batch-grid-{side}",
+            interactive=True,
+            min_width=140,
+        )
+        box = gr.Textbox(
+            values, label=f"Values {side}", max_lines=1, elem_id=f"batch-grid-{side}-values", interactive=True
+        )
+    return {side: what, f"{side}_values": box}
 
 
-def _read(name: str, value: object) -> object:
-    return None if name in ZERO_WORDS and not value else whole_if_whole(value)
+def grid_columns(across: str, across_values: str, down: str, down_values: str, *, seed: int) -> dict[str, str]:
+    """The batch's settings `attributes`, `grid_x` and `grid_y` of a grid.
+
+    All its images have one seed, where the seed is not an axis itself.
+
+    Raises:
+        SettingsError: where an axis has no values, or both are the same.
+    """
+    axes = [("across", "x" if across == WORD else across, across_values)]
+    if down != NOTHING:
+        axes.append(("down", "y" if down == WORD else down, down_values))
+    for side, _, values in axes:
+        if not values.strip():
+            raise SettingsError(f"values {side} must be some, with commas between, got none.")
+    if len(axes) == 2 and axes[0][1] == axes[1][1]:
+        raise SettingsError(f"across and down must be two things, got {KINDS[axes[0][1]]} for both.")
+    names = [name for _, name, _ in axes]
+    lines = [f"{name}: {values.strip()}" for _, name, values in axes]
+    if "seed" not in names:
+        lines.append(f"seed: {seed}")
+    return {"attributes": "\n".join(lines), "grid_x": names[0], "grid_y": names[1] if len(names) == 2 else ""}

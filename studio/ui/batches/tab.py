@@ -17,10 +17,9 @@ from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunRequest
 from studio.loras.library import LoraLibrary
 from studio.ui.batches import form as batch_form
-from studio.ui.batches import grid_box as batch_grid_box
 from studio.ui.batches import panel as batch_panel
 from studio.ui.batches import preview as batch_preview
-from studio.ui.forms import NO_LORA
+from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell.file_manager import show_folder
 from studio.ui.shell.parts import QUIET, Update, toasts
 from studio.ui.shell.preflight_runner import PreflightRunner
@@ -85,7 +84,7 @@ def render(page: BatchPage, view: BatchView) -> dict[str, Update]:
     choices = gr.update(choices=[NO_LORA, *page.library.names()])
     return {
         "batch-forecast": batch_preview.forecast_html(page.forecast.state),
-        **{f"batch-lora-{i}": choices for i in range(batch_form.LORA_ROWS)},
+        **{f"batch-lora-{i}": choices for i in range(LORA_ROWS)},
         **batch_panel.render(view),
     }
 
@@ -94,20 +93,20 @@ def wire(
     tab: BatchTab, page: BatchPage, selection: gr.HTML, *, tabs: gr.Tabs, then_refresh: Callable[[Any], Any]
 ) -> None:
     """Connect the form with its preview, and the batch's buttons."""
-    named = tab.form.named()
+    named = tab.form.named
 
-    def start(selection: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the form's values
+    def start(sent: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's values
         with toasts():
             batch = begin_batch(settings_of(values, page), page.session.user_data)
             page.session.enqueue(batch)
         # What is made is looked at now, no longer what would be.
-        return [gr.update(open=False), changed(read_selection(selection), batch=batch.name)]
+        return {tab.preview_box: gr.update(open=False), selection: changed(read_selection(sent), batch=batch.name)}
 
     def measure(**values: Any) -> None:  # noqa: ANN401
         with toasts():
             page.forecast.start(settings_of(values, page).model_dump_json())
 
-    with_selection = {"selection": selection, **named}
+    with_selection = {"sent": selection, **named}
     started = tab.start.click(start, inputs_kwargs=with_selection, outputs=[tab.preview_box, selection], **QUIET)
     then_refresh(started)
     then_refresh(tab.measure.click(measure, inputs_kwargs=named, **QUIET))
@@ -143,39 +142,35 @@ def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, str]:
 
 def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML) -> None:
     form = tab.form
-    named = form.named()
-    controls, previewed = list(named.values()), [tab.preview, form.problem, tab.preview_box]
+    controls, previewed = list(form.named.values()), [tab.preview, form.problem, tab.preview_box]
 
-    def show(**values: Any) -> list[Any]:  # noqa: ANN401 - the form's values
-        return [*preview(values, page), gr.update(open=True)]
+    def show(**values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's values
+        plan, problem = preview(values, page)
+        return {tab.preview: plan, form.problem: problem, tab.preview_box: gr.update(open=True)}
 
     def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
-        event.then(show, inputs_kwargs=named, outputs=previewed, queue=False, **QUIET)
+        event.then(show, inputs_kwargs=form.named, outputs=previewed, queue=False, **QUIET)
 
-    def fill(settings: BatchSettings) -> list[Any]:
-        values = batch_form.form_values(settings)
-        return [values[name] for name in named]
+    def fill_example() -> dict[Any, Any]:
+        return form.filled_by(parse_settings(BatchSettings, batch_form.EXAMPLE))
 
-    def fill_example() -> list[Any]:
-        return fill(parse_settings(BatchSettings, batch_form.EXAMPLE))
-
-    def copy(selection: str) -> list[Any]:
+    def copy(selection: str) -> dict[Any, Any]:
         with toasts():
-            return fill(read_batch_settings(page.batch_of(selection)))
+            return form.filled_by(read_batch_settings(page.batch_of(selection)))
 
-    def make_grid(seed: float, **axes: str) -> list[Any]:
+    def make_grid(seed: float, **axes: str) -> dict[Any, Any]:
         with toasts():
-            attributes, grid_x, grid_y = batch_grid_box.grid_columns(**axes, seed=int(seed))
-            return [attributes, grid_x, grid_y, 1, 0, "every combination"]
+            columns = batch_form.grid_columns(**axes, seed=int(seed))
+        plan = {**columns, "images_per_prompt": 1, "total": "", "combine": "every combination"}
+        return by_component(form.named, plan)
 
     # While one answer is on its way only the last change is kept: a large plan is followed at its own pace.
     last = {"trigger_mode": "always_last", "queue": False, **QUIET}
-    gr.on(form.changes(), show, inputs_kwargs=named, outputs=previewed, **last)
+    gr.on(form.changes(), show, inputs_kwargs=form.named, outputs=previewed, **last)
     then_show(form.example.click(fill_example, None, controls, **QUIET))
     then_show(tab.panel.duplicate.click(copy, selection, controls, **QUIET))
-    filled = [form.fields[name] for name in ("attributes", "grid_x", "grid_y", "images_per_prompt", "total", "combine")]
-    axes = {"seed": form.controls.seed, **form.grid.named()}
-    then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=filled, **QUIET))
+    axes = {"seed": form.named["seed"], **form.grid.named}
+    then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=controls, **QUIET))
 
 
 def _wire_batch(

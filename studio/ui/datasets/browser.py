@@ -44,19 +44,10 @@ class Browser:
         return {name: getattr(self, name) for name in names}
 
     @property
-    def rendered(self) -> list[gr.components.Component]:
-        """What `render_page` fills, in its order."""
-        return [
-            self.problem,
-            self.bucket,
-            self.column,
-            self.value,
-            self.page,
-            self.previous,
-            self.following,
-            self.words,
-            self.grid,
-        ]
+    def rendered(self) -> dict[str, gr.components.Component]:
+        """What `render_page` fills, by its names."""
+        names = ("problem", "bucket", "column", "value", "page", "previous", "following", "words", "grid")
+        return {name: getattr(self, name) for name in names}
 
 
 def build_filters() -> dict[str, Any]:
@@ -121,10 +112,10 @@ def read_query(values: dict[str, Any]) -> DatasetQuery:
     return parse_settings(DatasetQuery, known)
 
 
-def render_page(session: DatasetSession, query: DatasetQuery) -> list[Any]:
-    """The page of rows that the query asks for, and what can be asked for now."""
+def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
+    """The page of rows that the query asks for, and what can be asked for now, by the names of `Browser.rendered`."""
     if not session.is_open:
-        return [*[gr.skip()] * 7, "", ""]
+        return {"words": "", "grid": ""}
     stamp, dataset = session.stamp, session.opened
     rows = dataset.rows
     page = dataset.page(query)
@@ -139,14 +130,14 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> list[Any]:
     if page.num_rows == 0:
         words = f"<p class='quiet'>No image of {len(rows):,} fits: loosen the search or the filters.</p>"
     # Choices alone: what was chosen may be another one by the time that this arrives.
-    return [
-        gr.update(choices=[(state, state) for state in STATES] + codes),
-        gr.update(choices=[(ANY, ANY), *sizes]),
-        gr.update(choices=[(ANY, ANY), *((name, name) for name in dataset.reading.columns)]),
-        gr.update(choices=[(ANY, ANY), *named], **({"value": ANY} if query.column == ANY else {})),
-        page.number,
-        gr.update(interactive=page.number > 1),
-        gr.update(interactive=page.number < page.num_pages),
-        words,
-        grid(session, page, stamp),
-    ]
+    return {
+        "problem": gr.update(choices=[(state, state) for state in STATES] + codes),
+        "bucket": gr.update(choices=[(ANY, ANY), *sizes]),
+        "column": gr.update(choices=[(ANY, ANY), *((name, name) for name in dataset.reading.columns)]),
+        "value": gr.update(choices=[(ANY, ANY), *named], **({"value": ANY} if query.column == ANY else {})),
+        "page": page.number,
+        "previous": gr.update(interactive=page.number > 1),
+        "following": gr.update(interactive=page.number < page.num_pages),
+        "words": words,
+        "grid": grid(session, page, stamp),
+    }

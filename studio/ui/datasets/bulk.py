@@ -80,11 +80,11 @@ def build() -> BulkPanel:
     return BulkPanel(change, preview, apply, words, load, grid, gr.State(""), save)
 
 
-def preview_words(session: DatasetSession, query: dict[str, Any], change: dict[str, Any]) -> str:
+def preview_words(session: DatasetSession, values: dict[str, Any]) -> str:
     """What the change would do: how many captions, and the first of them before and after."""
     try:
-        rows = session.opened.found(read_query(query))
-        changed = changed_captions(rows, parse_settings(BulkChange, change))
+        rows = session.opened.found(read_query(values))
+        changed = changed_captions(rows, _read_change(values))
     except StudioError as error:
         return f"<p class='bad'>{escape(error)}</p>"
     if not changed:
@@ -95,18 +95,22 @@ def preview_words(session: DatasetSession, query: dict[str, Any], change: dict[s
     return table(("Picture", "Before", "After"), shown, caption=caption)
 
 
-def apply_change(session: DatasetSession, query: dict[str, Any], change: dict[str, Any]) -> int:
+def apply_change(session: DatasetSession, values: dict[str, Any]) -> int:
     """Change the captions, undone as one; how many.
 
     Raises:
         DatasetError: where none would change.
         SettingsError: where a field breaks its rule.
     """
-    asked = parse_settings(BulkChange, change)
-    changed = changed_captions(session.opened.found(read_query(query)), asked)
+    asked = _read_change(values)
+    changed = changed_captions(session.opened.found(read_query(values)), asked)
     if not changed:
         raise DatasetError("None of the captions would change: nothing was done.")
     return session.opened.set_captions(changed, what=describe(asked, len(changed)))
+
+
+def _read_change(values: dict[str, Any]) -> BulkChange:
+    return parse_settings(BulkChange, {name: values[name] for name in FIELDS if name in values})
 
 
 def save_table(session: DatasetSession, cells: object) -> int:
@@ -131,25 +135,25 @@ def wire(
 ) -> None:
     """Connect the buttons."""
 
-    def split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        change = {name: values[name] for name in panel.change}
-        return {name: values[name] for name in query}, change
-
     def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
-        return preview_words(session, *split(values))
+        return preview_words(session, values)
 
     def apply(subject: object, **values: Any) -> str:  # noqa: ANN401
         with toasts():
             session.opened_as(read_subject(subject).dataset)
-            number = apply_change(session, *split(values))
+            number = apply_change(session, values)
         return f"<p class='good'>{counted(number, 'caption')} changed. Undo, beside the image, takes it back.</p>"
 
-    def show_table(**values: Any) -> list[Any]:  # noqa: ANN401
+    def show_table(**values: Any) -> dict[Any, Any]:  # noqa: ANN401
         with toasts():
             opened = session.opened
             rows = opened.page(read_query(values)).rows
         cells = [[row.key, row.caption] for row in rows]
-        return [gr.update(value=cells, visible=True), opened.name, gr.update(interactive=True)]
+        return {
+            panel.table: gr.update(value=cells, visible=True),
+            panel.table_of: opened.name,
+            panel.save: gr.update(interactive=True),
+        }
 
     def save(cells: object, table_of: str) -> str:
         with toasts():

@@ -41,21 +41,11 @@ class Detail:
     problems: gr.HTML
 
     @property
-    def rendered(self) -> list[gr.components.Component]:
-        """What `render_row` fills, in its order."""
-        return [
-            self.caption,
-            self.shown_file,
-            self.picture,
-            self.facts,
-            self.problems,
-            self.exclude,
-            self.convert,
-            self.recode,
-            self.reset,
-            self.undo,
-            self.redo,
-        ]
+    def rendered(self) -> dict[str, gr.components.Component]:
+        """What `render_row` fills, by its names."""
+        names = ("caption", "shown_file", "picture", "facts", "problems")
+        buttons = ("exclude", "convert", "recode", "reset", "undo", "redo")
+        return {name: getattr(self, name) for name in (*names, *buttons)}
 
 
 def build() -> Detail:
@@ -100,7 +90,7 @@ def build() -> Detail:
     )
 
 
-def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> list[Any]:
+def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> dict[str, Any]:
     """Everything of the image that the page shows; of none where it is not there, or not in the open dataset.
 
     Args:
@@ -110,11 +100,18 @@ def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> l
     row = find_row(session, asked)
     reported = show_row(session, asked, row, stamp)
     if row is None:
-        return [reported, "", _NOTHING, "", *_render_buttons(session, None)]
+        nothing = {"shown_file": "", "picture": _NOTHING, "facts": ""}
+        return {"caption": reported, **nothing, **_render_buttons(session, None)}
     fit = fit_of(session, row)
     file = _file_of(session, row)
     picture = gr.skip() if file == shown_file else large_picture(session, row, fit)
-    return [reported, file, picture, facts_line(row, fit), *_render_buttons(session, row)]
+    return {
+        "caption": reported,
+        "shown_file": file,
+        "picture": picture,
+        "facts": facts_line(row, fit),
+        **_render_buttons(session, row),
+    }
 
 
 def _file_of(session: DatasetSession, row: DatasetRow) -> str:
@@ -124,19 +121,19 @@ def _file_of(session: DatasetSession, row: DatasetRow) -> str:
     return f"{row.path} {checked} {recipe.resolution} {recipe.background}"
 
 
-def _render_buttons(session: DatasetSession, row: DatasetRow | None) -> list[Any]:
+def _render_buttons(session: DatasetSession, row: DatasetRow | None) -> dict[str, Any]:
     """Problems, and what can be done now. What has a key of its own is always offered: the page may be ahead of us."""
     remedies = {remedy for problem in row.problems for remedy in problem.remedies} if row else set()
     undo, redo = (session.opened.next_undo, session.opened.next_redo) if session.is_open else ("", "")
-    return [
-        problem_list(row) if row else "",
-        "Take back in" if row and row.excluded else "Exclude",
-        gr.update(visible="convert" in remedies),
-        gr.update(visible="recode caption" in remedies),
-        gr.update(visible=row is not None and row.caption_from == "your edit"),
-        _step_words("Undo", undo),
-        _step_words("Redo", redo),
-    ]
+    return {
+        "problems": problem_list(row) if row else "",
+        "exclude": "Take back in" if row and row.excluded else "Exclude",
+        "convert": gr.update(visible="convert" in remedies),
+        "recode": gr.update(visible="recode caption" in remedies),
+        "reset": gr.update(visible=row is not None and row.caption_from == "your edit"),
+        "undo": _step_words("Undo", undo),
+        "redo": _step_words("Redo", redo),
+    }
 
 
 def _step_words(word: str, what: str) -> str:

@@ -69,7 +69,7 @@ def build() -> ExportBox:
 def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons."""
 
-    def export(title: str, folder: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008 - gradio's way
+    def export(title: str, folder: str, progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008 - gradio's way
         with toasts():
             place, snapshot = export_dataset(
                 session,
@@ -79,9 +79,9 @@ def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any
             )
             download = downloadable(place) if place.is_file() else None
         words = f"<p class='good'>{counted(snapshot.header.num_pictures, 'image')} exported to {escape(place)}</p>"
-        return [words, gr.update(value=download, visible=download is not None)]
+        return {box.words: words, box.file: gr.update(value=download, visible=download is not None)}
 
-    def write() -> list[Any]:
+    def write() -> dict[Any, Any]:
         with toasts():
             written = write_sidecars(session.opened)
         words = f"<p class='good'>{counted(written.num_written, 'caption')} written beside the images.</p>"
@@ -91,7 +91,7 @@ def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any
                 f"<p class='bad'>{counted(len(written.skipped_files), 'caption')} could not be written: "
                 f"{escape(first.name)}: {escape(first.problem.sentence)}</p>"
             )
-        return [words, False]
+        return {box.words: words, box.sure: False}
 
     box.export.click(
         export,

@@ -15,6 +15,7 @@ from studio.datasets.recipe import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, L
 from studio.datasets.rows import take_rows
 from studio.datasets.session import DatasetSession, SessionView
 from studio.ui.datasets.caption_box import SAVED
+from studio.ui.forms import NO_CHANGE
 from studio.ui.shell.parts import QUIET, Update, table, toasts
 
 RECOGNISED = "as recognised"
@@ -163,28 +164,27 @@ def layout_words(session: DatasetSession) -> str:
     )
 
 
-def fill(session: DatasetSession) -> list[Any]:
-    """The open dataset's recipe in the form, with the choices that it has; in the order of `RecipeBox.form`."""
+def fill(session: DatasetSession) -> dict[str, Any]:
+    """The open dataset's recipe in the form, with the choices that it has, by the names of `RecipeBox.form`."""
     if not session.is_open:
-        return [gr.skip()] * 10
+        return {}
     recipe, reading = session.opened.recipe, session.opened.reading
     columns = [(name, name) for name in reading.columns]
     first = recipe.rows[0] if recipe.rows else None
     layout = recipe.layout
-    return [
-        layout.layout or RECOGNISED,
-        gr.update(choices=[RECOGNISED, *reading.tables], value=layout.table or RECOGNISED),
-        gr.update(choices=[(RECOGNISED, RECOGNISED), *columns], value=layout.image_column or RECOGNISED),
-        gr.update(choices=[(RECOGNISED, RECOGNISED), *columns], value=layout.caption_column or RECOGNISED),
-        gr.update(choices=[(NONE, NONE), *columns], value=first.column if first else NONE),
-        gr.update(
-            choices=values_of(session, first.column if first else NONE), value=list(first.values) if first else []
-        ),
-        recipe.template or "",
-        recipe.default_caption,
-        recipe.background,
-        recipe.resolution,
-    ]
+    recognised, values = [(RECOGNISED, RECOGNISED), *columns], values_of(session, first.column if first else NONE)
+    return {
+        "layout": layout.layout or RECOGNISED,
+        "table": gr.update(choices=[RECOGNISED, *reading.tables], value=layout.table or RECOGNISED),
+        "image_column": gr.update(choices=recognised, value=layout.image_column or RECOGNISED),
+        "caption_column": gr.update(choices=recognised, value=layout.caption_column or RECOGNISED),
+        "row_column": gr.update(choices=[(NONE, NONE), *columns], value=first.column if first else NONE),
+        "row_values": gr.update(choices=values, value=list(first.values) if first else []),
+        "template": recipe.template or "",
+        "default_caption": recipe.default_caption,
+        "background": recipe.background,
+        "resolution": recipe.resolution,
+    }
 
 
 def values_of(session: DatasetSession, column: str) -> list[tuple[str, str]]:
@@ -267,10 +267,12 @@ def wire(box: RecipeBox, session: DatasetSession, *, version: gr.Textbox, then_r
                 raise DatasetError("The dataset was opened anew meanwhile. Look at this form again, then apply it.")
             session.change_recipe(read_recipe(session, values))
 
-    def fill_new(version: str, before: str) -> list[Any]:
+    def fill_new(version: str, before: str) -> dict[Any, Any]:
         """Where another dataset, or the same in another way, was opened: the number before the dash says so."""
         opened = version.partition("-")[0]
-        return [gr.skip()] * 11 if opened == before else [*fill(session), opened]
+        if opened == before:
+            return NO_CHANGE
+        return {**{box.form[name]: value for name, value in fill(session).items()}, filled: opened}
 
     filled = gr.Textbox(visible=False)
     form = list(box.form.values())

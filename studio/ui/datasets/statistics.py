@@ -31,6 +31,7 @@ from studio.datasets.session import DatasetSession
 from studio.datasets.source import DatasetRow
 from studio.images.records import Severity
 from studio.ui.datasets.html import SIGNS, thumbnail_url
+from studio.ui.forms import NO_CHANGE
 from studio.ui.shell.parts import QUIET, toasts
 
 NUM_LENGTH_BARS = 12
@@ -263,11 +264,14 @@ def wire(
             return gr.skip()
         return statistics_html(summarise(session.opened.rows, bucket_of=session.opened.bucket_words))
 
-    def show_doctor(is_open: bool) -> list[Any]:
+    def show_doctor(is_open: bool) -> dict[Any, Any]:
         if not is_open or not session.is_open:
-            return [gr.skip(), gr.skip()]
+            return NO_CHANGE
         report = make_report(session.opened)
-        return [doctor_html(session, report), gr.update(visible=report.num_rejected > 0)]
+        return {
+            panels.doctor: doctor_html(session, report),
+            panels.exclude_all: gr.update(visible=report.num_rejected > 0),
+        }
 
     def click(event: gr.EventData) -> None:
         with toasts():

@@ -20,6 +20,7 @@ from studio.ui.datasets.browser import read_query, render_page
 from studio.ui.datasets.caption_box import SAVED_WITH_SUBJECT, WITH_SUBJECT, Subject, read_subject
 from studio.ui.datasets.detail import find_row, render_row
 from studio.ui.datasets.html import summary
+from studio.ui.forms import by_component
 from studio.ui.shell.parts import QUIET, Update, toasts
 
 
@@ -114,56 +115,59 @@ def _wire_grid(tab: DatasetTab, session: DatasetSession) -> None:
     """Connect search, filters, pages and images; all is drawn again when the dataset changed."""
     browser, detail = tab.browser, tab.detail
 
-    def show_first(**values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
-        return _show(session, {**values, "page": 1})
+    def show_first(**values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the controls' values
+        return _page(tab, session, {**values, "page": 1})
 
-    def show_all(subject: object, shown_file: str, **values: Any) -> list[Any]:  # noqa: ANN401
-        return [*_show(session, values), *render_row(session, read_subject(subject), shown_file=shown_file)]
+    def show_all(subject: object, shown_file: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
+        row = _row(tab, session, read_subject(subject), shown_file=shown_file)
+        return {**_page(tab, session, values), **row}
 
-    def turn(step: int) -> Callable[..., list[Any]]:
-        def go(**values: Any) -> list[Any]:  # noqa: ANN401
-            return _show(session, {**values, "page": max(1, int(values["page"] or 1) + step)})
+    def turn(step: int) -> Callable[..., dict[Any, Any]]:
+        def go(**values: Any) -> dict[Any, Any]:  # noqa: ANN401
+            return _page(tab, session, {**values, "page": max(1, int(values["page"] or 1) + step)})
 
         return go
 
-    def select(subject: object, shown_file: str, **values: Any) -> list[Any]:  # noqa: ANN401
+    def select(subject: object, shown_file: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
+        page: dict[Any, Any] = {}
         with toasts():
-            asked, page = read_subject(subject), [gr.skip()] * len(browser.rendered)
+            asked = read_subject(subject)
             if asked.beyond and find_row(session, asked):
                 query = read_query(values)
-                page = _show(session, {**values, "page": session.opened.page_with(query, asked.key)})
-            return [*page, *render_row(session, asked, shown_file=shown_file)]
+                page = _page(tab, session, {**values, "page": session.opened.page_with(query, asked.key)})
+            return {**page, **_row(tab, session, asked, shown_file=shown_file)}
 
     asked = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
-    both = [*browser.rendered, *detail.rendered]
+    grid = list(browser.rendered.values())
+    both = [*grid, *detail.rendered.values()]
     tab.version.change(show_all, inputs_kwargs=asked, outputs=both, js=WITH_SUBJECT, **ORDERED)
     # Of images gone through fast only the last is rendered: the script sees which one an answer is about.
     latest = {**ORDERED, "trigger_mode": "always_last"}
     detail.caption.select(select, inputs_kwargs=asked, outputs=both, js=WITH_SUBJECT, **latest)
     filters = (browser.problem, browser.bucket, browser.column, browser.value, browser.sort)
     for event in (browser.search.submit, *(control.input for control in filters)):
-        event(show_first, inputs_kwargs=browser.query, outputs=browser.rendered, **ORDERED)
-    browser.previous.click(turn(-1), inputs_kwargs=browser.query, outputs=browser.rendered, **ORDERED)
-    browser.following.click(turn(1), inputs_kwargs=browser.query, outputs=browser.rendered, **ORDERED)
+        event(show_first, inputs_kwargs=browser.query, outputs=grid, **ORDERED)
+    browser.previous.click(turn(-1), inputs_kwargs=browser.query, outputs=grid, **ORDERED)
+    browser.following.click(turn(1), inputs_kwargs=browser.query, outputs=grid, **ORDERED)
 
 
 def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the saving of captions and the buttons of the chosen image."""
     browser, detail = tab.browser, tab.detail
 
-    def doing(act: Callable[[Subject], object]) -> Callable[..., list[Any]]:
-        def do(subject: object, shown_file: str, **values: Any) -> list[Any]:  # noqa: ANN401 - the controls' values
+    def doing(act: Callable[[Subject], object]) -> Callable[..., dict[Any, Any]]:
+        def do(subject: object, shown_file: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the controls' values
             asked = read_subject(subject)
             with toasts():
                 session.opened_as(asked.dataset)
                 act(asked)
-            return [*_show(session, values), *render_row(session, asked, shown_file=shown_file)]
+            return {**_page(tab, session, values), **_row(tab, session, asked, shown_file=shown_file)}
 
         return do
 
     gr.api(caption_box.saver(session), api_name="save_captions", queue=False, api_visibility="private")
     pressed = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
-    both = [*browser.rendered, *detail.rendered]
+    both = [*browser.rendered.values(), *detail.rendered.values()]
     for button, act in _acts(detail, session).items():
         then_refresh(button.click(doing(act), inputs_kwargs=pressed, outputs=both, js=SAVED_WITH_SUBJECT, **ORDERED))
 
@@ -194,7 +198,12 @@ def _acts(detail: dataset_detail.Detail, session: DatasetSession) -> dict[gr.But
     }
 
 
-def _show(session: DatasetSession, values: dict[str, Any]) -> list[Any]:
+def _page(tab: DatasetTab, session: DatasetSession, values: dict[str, Any]) -> dict[Any, Any]:
     """The page of the grid that the controls ask for."""
     with toasts():
-        return render_page(session, read_query(values))
+        return by_component(tab.browser.rendered, render_page(session, read_query(values)))
+
+
+def _row(tab: DatasetTab, session: DatasetSession, asked: Subject, *, shown_file: str) -> dict[Any, Any]:
+    """The image that the page shows."""
+    return by_component(tab.detail.rendered, render_row(session, asked, shown_file=shown_file))

@@ -1,29 +1,81 @@
 """The Compare mode: base against LoRA, or LoRA against LoRA, from the same noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from studio.core.errors import SettingsError
 from studio.core.paths import UserData
+from studio.core.settings import CompareSettings, GenerationSettings, parse_settings
 from studio.core.text import counted
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.comparison import SavedComparison
 from studio.images.grids import comparison_grid
-from studio.ui.inference import compare_form, compare_view
-from studio.ui.inference import votes as vote_panel
-from studio.ui.inference.compare_form import BASE, CompareForm
+from studio.loras.library import LoraLibrary
+from studio.ui.forms import SettingsForm, build_generation, build_lora_row, lora_choices, read_generation, read_value
+from studio.ui.inference import compare_view
 from studio.ui.inference.generate import state_box
 from studio.ui.shell.parts import QUIET, Update, data_url, toasts
+
+MODE, BASE = "compare", "base"
+STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+FIRST_PROMPTS = ("black casual shoes, white background", "red canvas sneakers, white background")
+
+
+def build_form() -> dict[str, Any]:
+    """Lay the form out and give its controls by name; it begins with the base against the first LoRA that ships."""
+    form = SettingsForm(CompareSettings, MODE, {"prompts": FIRST_PROMPTS})
+    form.add("prompts", info=True)
+    shared = SettingsForm(GenerationSettings, MODE)
+    shared.add("negative_prompt", elem_id="compare-negative")
+    with gr.Group(elem_classes="lora-rows"):
+        left, left_strength = build_lora_row(MODE, 0, label="Left", none=BASE)
+        first = next(iter(LoraLibrary().names()), BASE)
+        right, right_strength = build_lora_row(MODE, 1, label="Right", none=BASE, first=first)
+    form.rest()
+    strip = gr.Checkbox(
+        False,
+        label=f"{CompareSettings.model_fields['strip'].title} (0 to {STRIP[-1]:g})",
+        info=CompareSettings.model_fields["strip"].description,
+        elem_id="compare-strip",
+        interactive=True,
+    )
+    sides = {"left": left, "left_strength": left_strength, "right": right, "right_strength": right_strength}
+    return {**form.fields, **shared.fields, **sides, "strip": strip, **build_generation(MODE).fields}
+
+
+def to_settings(values: Mapping[str, Any]) -> CompareSettings:
+    """What the form says.
+
+    Raises:
+        SettingsError: for each rule that is broken, and where both sides are the same.
+    """
+    left = lora_choices((values["left"], values["left_strength"]))
+    right = lora_choices((values["right"], values["right_strength"]))
+    if left == right:
+        raise SettingsError("Left and right are the same: choose a LoRA for one of them, or another strength.")
+    generation = parse_settings(GenerationSettings, {**read_generation(values), "prompt": ""})
+    return parse_settings(
+        CompareSettings,
+        {
+            "prompts": read_value(CompareSettings, "prompts", values["prompts"]),
+            "num_seeds": values["num_seeds"],
+            "generation": generation,
+            "left": left,
+            "right": right,
+            "strip": STRIP if values["strip"] and right else (),
+        },
+    )
 
 
 @dataclass(frozen=True)
 class CompareMode:
     """The mode's components, by what they are for."""
 
-    form: CompareForm
+    form: dict[str, Any]
     run: gr.Button
     cancel: gr.Button
     pair: gr.Radio
@@ -31,7 +83,7 @@ class CompareMode:
     side_by_side: gr.HTML
     grid: gr.Button
     grid_link: gr.HTML
-    vote: vote_panel.VotePanel
+    vote: compare_view.VotePanel
     shown: dict[str, gr.components.Component]
 
 
@@ -42,7 +94,7 @@ def build() -> CompareMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Compare", variant="primary", elem_id="run-compare", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-compare", interactive=False)
-            form = compare_form.build()
+            form = build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             state = gr.HTML(elem_id="compare-state", padding=False)
             finding = gr.HTML(elem_id="compare-finding", padding=False)
@@ -54,7 +106,7 @@ def build() -> CompareMode:
             with gr.Row(elem_classes="actions", visible=False) as after:
                 grid = gr.Button("Make a labelled grid", elem_id="make-grid")
                 grid_link = gr.HTML(elem_id="grid-link", padding=False)
-            vote = vote_panel.build()
+            vote = compare_view.build_vote()
     shown: dict[str, gr.components.Component] = {
         "compare-state": state,
         "compare-finding": finding,
@@ -64,8 +116,8 @@ def build() -> CompareMode:
         "compare-side-by-side": side_by_side,
         "compare-strip": strip,
         "compare-after": after,
-        "compare-left": form.left.name,
-        "compare-right": form.right.name,
+        "compare-left": form["left"],
+        "compare-right": form["right"],
         "run-compare": run,
         "cancel-compare": cancel,
         **vote.shown,
@@ -111,7 +163,7 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
         "compare-right": choices,
         "run-compare": gr.update(interactive=view.takes_runs),
         "cancel-compare": gr.update(interactive=running and not view.cancelling),
-        **vote_panel.render(finished=finished),
+        **compare_view.render_vote(finished=finished),
     }
 
 
@@ -128,14 +180,14 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
 
     def compare(**values: Any) -> str:  # noqa: ANN401 - the form's values, checked by to_settings
         with toasts():
-            engine.compare(compare_form.to_settings(values))
+            engine.compare(to_settings(values))
         return ""  # the link to the grid of the comparison before
 
-    def show_pair(index: int) -> list[Any]:
+    def show_pair(index: int) -> dict[Any, Any]:
         view = engine.view
         files = compare_view.pair_files(view.comparison, index)
         pictures = compare_view.side_by_side(view.comparison, index, view)
-        return [gr.update(value=files) if files else gr.skip(), pictures]
+        return {mode.side_by_side: pictures, mode.slider: gr.update(value=files) if files else gr.skip()}
 
     def make_grid() -> str:
         saved = engine.view.comparison
@@ -145,8 +197,8 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
         url = data_url(comparison_grid(saved), "image/png")
         return f'<a class="link-button" download="{name}" href="{url}">Save {name}</a>'
 
-    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form.named(), outputs=mode.grid_link, **QUIET))
+    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form, outputs=mode.grid_link, **QUIET))
     then_refresh(mode.cancel.click(engine.cancel, **QUIET))
     mode.pair.input(show_pair, mode.pair, [mode.slider, mode.side_by_side], **QUIET)
     mode.grid.click(make_grid, None, mode.grid_link, **QUIET)
-    vote_panel.wire(mode.vote, engine, user_data)
+    compare_view.wire_vote(mode.vote, engine, user_data)

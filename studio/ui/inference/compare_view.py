@@ -1,16 +1,27 @@
-"""What the Compare mode shows: the pair, the strip, a sentence, the blind vote. From facts to HTML, no gradio."""
+"""What the Compare mode shows: the pair, the strip, a sentence, the blind vote."""
 
 import io
+import random
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 import numpy as np
 from PIL import Image
 
+from studio.core.errors import LoraError
+from studio.core.paths import UserData
 from studio.core.text import duration, escape
+from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
+from studio.loras.votes import Vote, Winner, add_vote, count_votes, read_votes
+from studio.ui.forms import NO_CHANGE
 from studio.ui.shell.images import empty_frame, picture_frame, running_frame
-from studio.ui.shell.parts import data_url
+from studio.ui.shell.parts import QUIET, Update, data_url, toasts
 
 
 def pair_name(index: int, pair: ComparedPair) -> str:
@@ -131,3 +142,111 @@ def _bare_frame(path: Path, number: int) -> str:
         buffer = io.BytesIO()
         Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, format="PNG")
     return f'<div class="frame"><img src="{data_url(buffer.getvalue(), "image/png")}" alt="Picture {number}"></div>'
+
+
+Ballots = list[list[Any]]  # [index of the pair, swapped], those that are still to be voted on
+ANSWERS = ("1 is better", "2 is better", "No difference")
+
+
+@dataclass(frozen=True)
+class VotePanel:
+    """Its components, by what they are for."""
+
+    start: gr.Button
+    ballot: gr.HTML
+    answers: tuple[gr.Button, gr.Button, gr.Button]
+    row: gr.Row
+    result: gr.HTML
+    ballots: gr.State
+    shown: dict[str, gr.components.Component]
+
+
+def build_vote() -> VotePanel:
+    """Lay the panel out, below the comparison."""
+    with gr.Accordion("Blind vote", open=False, elem_id="vote-box", visible=False) as box:
+        gr.HTML(
+            "<p class='quiet'>The pairs above, in random order, without names. Press 1, 2 or 3. "
+            "The count is kept with the LoRA.</p>",
+            padding=False,
+        )
+        start = gr.Button("Begin the vote", elem_id="vote-start")
+        ballot = gr.HTML(elem_id="vote-ballot", padding=False)
+        with gr.Row(visible=False, elem_classes="actions") as row:
+            first, second, third = (
+                gr.Button(f"{words} ({key})", elem_id=f"vote-{key}") for key, words in enumerate(ANSWERS, start=1)
+            )
+        result = gr.HTML(elem_id="vote-result", padding=False)
+    return VotePanel(start, ballot, (first, second, third), row, result, gr.State([]), {"vote-box": box})
+
+
+def render_vote(*, finished: bool) -> dict[str, Update]:
+    """The panel is there when there is something to vote on."""
+    return {"vote-box": gr.update(visible=finished)}
+
+
+def voted_lora(saved: SavedComparison) -> str:
+    """The LoRA that the votes are kept with: the right side's, else the left side's."""
+    sides = (*saved.report.settings.right, *saved.report.settings.left)
+    return sides[0].name
+
+
+def new_ballots(saved: SavedComparison, rng: random.Random) -> Ballots:
+    """Every pair with two valid sides, in random order, each with its sides at random."""
+    indices = [i for i in range(len(saved.report.pairs)) if pair_files(saved, i)]
+    rng.shuffle(indices)
+    return [[index, rng.random() < 0.5] for index in indices]
+
+
+def make_vote(saved: SavedComparison, index: int, *, swapped: bool, answer: int) -> Vote:
+    """The vote that an answer (0: first, 1: second, 2: neither) means for the sides' real names."""
+    winner: Winner = "neither" if answer == 2 else "right" if (answer == 1) != swapped else "left"
+    settings = saved.report.pairs[index].left.settings
+    return Vote(
+        left=saved.report.left_name,
+        right=saved.report.right_name,
+        winner=winner,
+        prompt=settings.prompt,
+        seed=settings.seed,
+        voted_at=datetime.now().astimezone(),
+    )
+
+
+def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData) -> None:
+    """Connect the buttons; the keys 1, 2 and 3 press them, by the page's script."""
+    outputs = [panel.ballots, panel.ballot, panel.row, panel.start, panel.result]
+
+    def show(saved: SavedComparison, ballots: Ballots) -> dict[Any, Any]:
+        return {
+            panel.ballots: ballots,
+            panel.ballot: ballot(saved, ballots[0][0], swapped=ballots[0][1]) if ballots else "",
+            panel.row: gr.update(visible=bool(ballots)),
+            panel.start: gr.update(visible=not ballots),
+            panel.result: f"<p>{len(ballots)} to go.</p>" if ballots else _votes_html(user_data, saved),
+        }
+
+    def begin() -> dict[Any, Any]:
+        saved = engine.view.comparison
+        return show(saved, new_ballots(saved, random.Random())) if saved else NO_CHANGE
+
+    def answer(ballots: Ballots, choice: int) -> dict[Any, Any]:
+        saved = engine.view.comparison
+        if saved is None or not ballots or ballots[0][0] >= len(saved.report.pairs):
+            return NO_CHANGE
+        index, swapped = ballots[0]
+        with toasts():
+            add_vote(user_data.loras, voted_lora(saved), make_vote(saved, index, swapped=swapped, answer=choice))
+        return show(saved, ballots[1:])
+
+    panel.start.click(begin, None, outputs, **QUIET)
+    for choice, button in enumerate(panel.answers):
+        button.click(partial(answer, choice=choice), panel.ballots, outputs, **QUIET)
+
+
+def _votes_html(user_data: UserData, saved: SavedComparison) -> str:
+    """What all votes on these two sides say."""
+    try:
+        votes = read_votes(user_data.loras, voted_lora(saved))
+    except LoraError as error:
+        return f'<p class="bad">{escape(error)}</p>'
+    count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
+    return f'<div class="verdict">{escape(count.sentence)}</div>'

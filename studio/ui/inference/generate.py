@@ -1,6 +1,7 @@
 """The Generate mode: the form on the left, the images of the last press on the right."""
 
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,16 +9,68 @@ import gradio as gr
 
 from studio.core.errors import SettingsError
 from studio.core.results import FailedImage, ImagesReport
+from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import counted, escape
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.prompts import PART_TOKENS, TokenCounter
-from studio.ui.forms import NO_LORA
-from studio.ui.inference import generate_form
-from studio.ui.inference.generate_form import GenerateForm
+from studio.ui.forms import (
+    LORA_ROWS,
+    NO_LORA,
+    SettingsForm,
+    build_generation,
+    build_lora_rows,
+    generation_values,
+    read_generation,
+)
 from studio.ui.shell.images import check_marks, empty_frame, picture_frame, record_line, running_frame
 from studio.ui.shell.parts import QUIET, Update, toasts
 from studio.ui.shell.status import phase_words
+
+MODE = "generate"
+RANDOM_SEED_LIMIT = 2**32  # as other programs draw them: ten digits, easy to write down
+FIRST_PROMPT = "a photo of red canvas sneakers, on grass"
+
+
+@dataclass(frozen=True)
+class GenerateForm:
+    """The form: `named` holds every control that is read, by its name."""
+
+    named: dict[str, Any]
+    tokens: gr.HTML
+
+    def filled_by(self, settings: GenerationSettings) -> dict[Any, Any]:
+        """What an event returns so that the form says these settings; LoRAs past its rows go into the prompt."""
+        values = generation_values(settings) | {"new_seed": False}
+        tags = "".join(f" <lora:{c.name}:{c.strength:g}>" for c in settings.loras[LORA_ROWS:])
+        values["prompt"] = settings.prompt + tags
+        return {control: values[name] for name, control in self.named.items() if name in values}
+
+
+def build_form() -> GenerateForm:
+    """Lay the form out."""
+    form = SettingsForm(GenerationSettings, MODE, {"prompt": FIRST_PROMPT})
+    form.add("prompt")
+    tokens = gr.HTML(elem_id="generate-tokens", padding=False)
+    form.add("negative_prompt", elem_id="generate-negative")
+    rows, generation = build_lora_rows(MODE), build_generation(MODE)
+    images = SettingsForm(ImagesSettings, MODE)
+    with gr.Row(elem_classes="fields"):
+        new_seed = gr.Checkbox(True, label="New seed each time", elem_id="generate-new-seed", interactive=True)
+        images.rest()
+    named = {**form.fields, **rows, **generation.fields, "new_seed": new_seed, **images.fields}
+    return GenerateForm(named, tokens)
+
+
+def to_settings(values: Mapping[str, Any]) -> ImagesSettings:
+    """What the form says; a new seed is drawn where it asks for one.
+
+    Raises:
+        SettingsError: for each rule that is broken.
+    """
+    seed = secrets.randbelow(RANDOM_SEED_LIMIT) if values["new_seed"] else values["seed"]
+    generation = parse_settings(GenerationSettings, read_generation({**values, "seed": seed}))
+    return parse_settings(ImagesSettings, {"generation": generation, "num_images": values["num_images"]})
 
 
 @dataclass(frozen=True)
@@ -37,7 +90,7 @@ def build() -> GenerateMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Generate", variant="primary", elem_id="run-generate", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-generate", interactive=False)
-            form = generate_form.build()
+            form = build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             state = gr.HTML(elem_id="generate-state", padding=False)
             pictures = gr.HTML(elem_id="generate-pictures", padding=False)
@@ -46,7 +99,7 @@ def build() -> GenerateMode:
         "generate-pictures": pictures,
         "run-generate": run,
         "cancel-generate": cancel,
-        **{f"generate-lora-{i}": row.name for i, row in enumerate(form.loras)},
+        **{f"generate-lora-{i}": form.named[f"lora_{i}"] for i in range(LORA_ROWS)},
     }
     return GenerateMode(form, run, cancel, shown)
 
@@ -59,7 +112,7 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
         "generate-pictures": _pictures(view),
         "run-generate": gr.update(interactive=view.takes_runs),
         "cancel-generate": gr.update(interactive=view.phase == "generating" and not view.cancelling),
-        **{f"generate-lora-{i}": choices for i in range(generate_form.LORA_ROWS)},
+        **{f"generate-lora-{i}": choices for i in range(LORA_ROWS)},
     }
 
 
@@ -137,18 +190,19 @@ def _shortened(words: str, *, limit: int = 90) -> str:
 
 def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons and the token count."""
-    form = mode.form
 
     def generate(**values: Any) -> int:  # noqa: ANN401 - the form's values, checked by to_settings
         with toasts():
-            settings = generate_form.to_settings(values)
+            settings = to_settings(values)
             engine.generate(settings)
             return settings.generation.seed
 
     def count_tokens(prompt: str, long_prompt: bool) -> str:
         return token_words(engine, prompt, long_prompt=long_prompt)
 
-    then_refresh(mode.run.click(generate, inputs_kwargs=form.named(), outputs=form.controls.seed, **QUIET))
+    named = mode.form.named
+    then_refresh(mode.run.click(generate, inputs_kwargs=named, outputs=named["seed"], **QUIET))
     then_refresh(mode.cancel.click(engine.cancel, **QUIET))
-    for trigger in (tab.select, form.prompt.change, form.controls.long_prompt.change):
-        trigger(count_tokens, [form.prompt, form.controls.long_prompt], form.tokens, queue=False, **QUIET)
+    counted_from = {name: named[name] for name in ("prompt", "long_prompt")}
+    for trigger in (tab.select, named["prompt"].change, named["long_prompt"].change):
+        trigger(count_tokens, inputs_kwargs=counted_from, outputs=mode.form.tokens, queue=False, **QUIET)

@@ -14,7 +14,8 @@ from studio.engine.process.view import EngineView
 from studio.images.a1111 import PictureText
 from studio.images.files import read_picture_text
 from studio.images.gallery import History, HistoryPage, thumbnail
-from studio.ui.inference.generate_form import GenerateForm
+from studio.ui.forms import NO_CHANGE
+from studio.ui.inference.generate import GenerateForm
 from studio.ui.shell.images import picture_frame, record_line, record_rows
 from studio.ui.shell.parts import QUIET, Update, table, toasts
 
@@ -157,48 +158,53 @@ def taken_words(name: str, taken: PictureText) -> str:
 def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> None:
     """Connect search, pages, the gallery and both ways to use settings again."""
     history = History(user_data.outputs)
-    filled = list(form.named().values())
+    filled = list(form.named.values())
 
-    def show(number: float, search: str) -> list[Any]:
+    def show(number: float, search: str) -> dict[Any, Any]:
         with toasts():
             page = history.page(max(1, int(number or 1)), per_page=PER_PAGE, search=search or "")
             thumbnails = [
                 (str(thumbnail(past.path, cache=user_data.cache / "thumbnails")), past.record.settings.prompt[:60])
                 for past in page.pictures
             ]
-        return [
-            page.number,
-            page_words(page, search or ""),
-            gr.update(value=thumbnails, selected_index=None),
-            [str(past.path) for past in page.pictures],
-            gr.update(interactive=page.number > 1),
-            gr.update(interactive=page.number < page.num_pages),
-        ]
+        return {
+            panel.page: page.number,
+            panel.words: page_words(page, search or ""),
+            panel.gallery: gr.update(value=thumbnails, selected_index=None),
+            panel.shown_page: [str(past.path) for past in page.pictures],
+            panel.newer: gr.update(interactive=page.number > 1),
+            panel.older: gr.update(interactive=page.number < page.num_pages),
+        }
 
-    def show_if_open(opened: bool, number: float, search: str) -> list[Any]:
-        return show(number, search) if opened else [gr.skip()] * 6
+    def show_if_open(opened: bool, number: float, search: str) -> dict[Any, Any]:
+        return show(number, search) if opened else NO_CHANGE
 
-    def select(paths: list[str] | None, event: gr.SelectData) -> list[Any]:
+    def select(paths: list[str] | None, event: gr.SelectData) -> dict[Any, Any]:
         index = event.index if isinstance(event.index, int) else -1
         if not paths or not 0 <= index < len(paths):
-            return [gr.skip()] * 3
+            return NO_CHANGE
         with toasts():
             path = _own_path(user_data, paths[index])
-            return [str(path), picture_detail(path), gr.update(visible=True)]
+            return {
+                panel.selected: str(path),
+                panel.detail: picture_detail(path),
+                panel.use: gr.update(visible=True),
+            }
 
-    def use_selected(selected: str) -> list[Any]:
+    def use_selected(selected: str) -> dict[Any, Any]:
         with toasts():
             return form.filled_by(read_picture_text(_own_path(user_data, selected)).settings)
 
-    def use_dropped(file: str | None) -> list[Any]:
+    def use_dropped(file: str | None) -> dict[Any, Any]:
         if file is None:
-            return [gr.skip()] * (len(filled) + 2)
+            return NO_CHANGE
         with toasts():
             try:
                 taken = read_picture_text(Path(file))
             except PictureFileError as error:
-                return [*[gr.skip()] * len(filled), f"<p class='bad'>{escape(error)}</p>", None]
-            return [*form.filled_by(taken.settings), taken_words(Path(file).name, taken), None]
+                return {panel.dropped_words: f"<p class='bad'>{escape(error)}</p>", panel.drop: None}
+            words = taken_words(Path(file).name, taken)
+            return {**form.filled_by(taken.settings), panel.dropped_words: words, panel.drop: None}
 
     shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
     panel.box.expand(show, [panel.page, panel.search], shown, **QUIET)

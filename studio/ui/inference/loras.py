@@ -14,6 +14,7 @@ from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
 from studio.loras.library import LoraLibrary
+from studio.ui.forms import NO_CHANGE
 from studio.ui.shell.parts import QUIET, Update
 
 
@@ -83,10 +84,10 @@ def _verdict(card: LoraCard, checked: LoraChecked | None) -> str:
 def wire(panel: LoraPanel, engine: EngineClient, library: LoraLibrary, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the drop and the check."""
 
-    def add(files: list[str] | None) -> list[Any]:
+    def add(files: list[str] | None) -> dict[Any, Any]:
         if not files:
-            return [gr.skip(), gr.skip()]
-        return ["".join(_added(Path(file)) for file in files), None]
+            return NO_CHANGE
+        return {panel.words: "".join(_added(Path(file)) for file in files), panel.drop: None}
 
     def _added(file: Path) -> str:
         try:

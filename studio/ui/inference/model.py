@@ -11,6 +11,7 @@ from studio.core.settings import ModelSettings, parse_settings
 from studio.core.text import escape, gigabytes
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
+from studio.ui.forms import SettingsForm
 from studio.ui.shell.parts import QUIET, Update, table, toasts
 from studio.ui.shell.status import phase_words
 
@@ -19,10 +20,7 @@ from studio.ui.shell.status import phase_words
 class ModelBox:
     """Its components, by what they are for."""
 
-    model: gr.Textbox
-    precision: gr.Dropdown
-    prediction_type: gr.Dropdown
-    tf32: gr.Checkbox
+    named: dict[str, Any]
     load: gr.Button
     cancel: gr.Button
     check: gr.Button
@@ -31,26 +29,13 @@ class ModelBox:
 
 def build() -> ModelBox:
     """Lay both sections out."""
-    defaults, fields = ModelSettings(), ModelSettings.model_fields
+    form = SettingsForm(ModelSettings, "model")
     with gr.Accordion("Model", open=False, elem_id="model-box"):
-        model = gr.Textbox(
-            defaults.model, label=fields["model"].title, info=fields["model"].description, interactive=True
-        )
+        form.add("model", info=True)
         with gr.Row(elem_classes="fields"):
-            precision, prediction = (
-                gr.Dropdown(
-                    choices,
-                    value=choices[0],
-                    label=fields[name].title,
-                    info=fields[name].description,
-                    interactive=True,
-                )
-                for name, choices in (
-                    ("precision", ["float32", "float16", "bfloat16"]),
-                    ("prediction_type", ["auto", "epsilon", "v_prediction"]),
-                )
-            )
-        tf32 = gr.Checkbox(defaults.tf32, label=fields["tf32"].title, info=fields["tf32"].description, interactive=True)
+            form.add("precision", info=True)
+            form.add("prediction_type", info=True)
+        form.rest(info=True)
         with gr.Row(elem_classes="actions"):
             load = gr.Button("Load", elem_id="load-model", interactive=False)
             cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
@@ -65,7 +50,7 @@ def build() -> ModelBox:
         "cancel-load": cancel,
         "check": check,
     }
-    return ModelBox(model, precision, prediction, tf32, load, cancel, check, shown)
+    return ModelBox(form.fields, load, cancel, check, shown)
 
 
 def render(view: EngineView) -> dict[str, Update]:
@@ -135,21 +120,14 @@ def _device_table(check: DeviceCheck) -> str:
 def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons."""
 
-    def load(model: str, precision: str, prediction_type: str, tf32: bool) -> None:
-        values = {"model": model.strip(), "precision": precision, "prediction_type": prediction_type, "tf32": tf32}
+    def load(**values: Any) -> None:  # noqa: ANN401 - the form's values, checked by parse_settings
         with toasts():
-            engine.load(parse_settings(ModelSettings, values))
+            engine.load(parse_settings(ModelSettings, {**values, "model": values["model"].strip()}))
 
     def check() -> None:
         with toasts():
             engine.check_device()
 
-    named = {
-        "model": box.model,
-        "precision": box.precision,
-        "prediction_type": box.prediction_type,
-        "tf32": box.tf32,
-    }
-    then_refresh(box.load.click(load, inputs_kwargs=named, **QUIET))
+    then_refresh(box.load.click(load, inputs_kwargs=box.named, **QUIET))
     then_refresh(box.cancel.click(engine.cancel, **QUIET))
     then_refresh(box.check.click(check, **QUIET))

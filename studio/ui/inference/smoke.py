@@ -2,25 +2,37 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from studio.core.settings import SmokeSettings, bounds, parse_settings
+from studio.core.results import InvalidPicture, SavedReport, SmokeReport
+from studio.core.settings import SEED_REPORT_PROMPTS, SmokeSettings, parse_settings
+from studio.core.text import escape
 from studio.engine.process.client import EngineClient
+from studio.engine.process.messages import Picture
 from studio.engine.process.view import EngineView
-from studio.ui.inference import smoke_view
-from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.images.smoke_report import (
+    JSON_NAME,
+    MARKDOWN_NAME,
+    MEMORY_HEAD,
+    memory_rows,
+    picture_facts,
+    settings_rows,
+    time_rows,
+)
+from studio.ui.forms import SettingsForm
+from studio.ui.shell.images import empty_frame, picture_frame, running_frame
+from studio.ui.shell.parts import QUIET, Update, download_link, table, toasts
+from studio.ui.shell.status import phase_words
 
 
 @dataclass(frozen=True)
 class SmokeMode:
     """The mode's components, by what they are for."""
 
-    prompts: tuple[gr.Textbox, gr.Textbox, gr.Textbox]
-    num_inference_steps: gr.Slider
-    guidance_scale: gr.Slider
-    seed: gr.Number
+    named: dict[str, Any]
     run: gr.Button
     cancel: gr.Button
     shown: dict[str, gr.components.Component]
@@ -38,8 +50,7 @@ def build() -> SmokeMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Run the smoke test", variant="primary", elem_id="run-smoke", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-smoke", interactive=False)
-            prompts = _prompt_boxes()
-            steps, guidance, seed = _number_boxes()
+            named = _build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             verdict = gr.HTML(elem_id="verdict", padding=False)
             with gr.Row(elem_classes="cards"):
@@ -54,81 +65,147 @@ def build() -> SmokeMode:
         "run": run,
         "cancel": cancel,
     }
-    return SmokeMode(prompts, steps, guidance, seed, run, cancel, shown)
+    return SmokeMode(named, run, cancel, shown)
 
 
-def _prompt_boxes() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
-    first, second, third = (
-        gr.Textbox(value=prompt, label=f"Prompt {i}", lines=2, max_lines=4, interactive=True, elem_id=f"prompt-{i}")
+def _build_form() -> dict[str, Any]:
+    prompts = {
+        f"prompt_{i}": gr.Textbox(
+            prompt, label=f"Prompt {i}", lines=2, max_lines=4, interactive=True, elem_id=f"prompt-{i}"
+        )
         for i, prompt in enumerate(SmokeSettings().prompts, start=1)
-    )
-    return first, second, third
-
-
-def _number_boxes() -> tuple[gr.Slider, gr.Slider, gr.Number]:
-    defaults, fields = SmokeSettings(), SmokeSettings.model_fields
-    with gr.Accordion("Steps, guidance, seed", open=False):
-        low, high = bounds(SmokeSettings, "num_inference_steps")
-        steps = gr.Slider(
-            low,
-            high,
-            defaults.num_inference_steps,
-            step=1,
-            label=fields["num_inference_steps"].title,
-            info=fields["num_inference_steps"].description,
-            interactive=True,
-        )
-        low, high = bounds(SmokeSettings, "guidance_scale")
-        guidance = gr.Slider(
-            low,
-            high,
-            defaults.guidance_scale,
-            step=0.5,
-            label=fields["guidance_scale"].title,
-            info=fields["guidance_scale"].description,
-            interactive=True,
-        )
-        seed = gr.Number(
-            defaults.seed, precision=0, label=fields["seed"].title, info=fields["seed"].description, interactive=True
-        )
-    return steps, guidance, seed
+    }
+    form = SettingsForm(SmokeSettings, "smoke")
+    form.accordions()
+    return {**prompts, **form.fields}
 
 
 def render(view: EngineView) -> dict[str, Update]:
     """What every shown part of the mode should be now."""
     return {
-        "verdict": smoke_view.verdict(view),
-        **{f"card-{i}": smoke_view.card(view, i) for i in range(3)},
-        "downloads": smoke_view.downloads(view.report),
-        "details": smoke_view.details(view.report),
+        "verdict": verdict(view),
+        **{f"card-{i}": card(view, i) for i in range(3)},
+        "downloads": downloads(view.report),
+        "details": details(view.report),
         "run": gr.update(interactive=view.takes_runs),
         "cancel": gr.update(interactive=view.phase == "smoke test" and not view.cancelling),
     }
 
 
+def verdict(view: EngineView) -> str:
+    """On top: what went wrong, what is going on, and PASS or FAIL of the last test and why."""
+    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
+    boxes = [_box(*phase_words(view))] if view.phase != "ready" or view.report is None else []
+    if view.report is not None and view.phase != "smoke test":
+        boxes.append(_verdict_box(view.report.report))
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(view))
+    return problem + "".join(boxes) + notes
+
+
+def _box(title: str, words: str, *, kind: str = "") -> str:
+    return f'<div class="verdict {kind}" role="status"><b>{escape(title)}</b> <span>{escape(words)}</span></div>'
+
+
+def _verdict_box(report: SmokeReport) -> str:
+    word, _, words = report.verdict.partition(": ")
+    when = f"{report.started_at:%d %B %Y, %H:%M}"
+    kind = "" if report.cancelled else "pass" if report.passed else "fail"
+    return _box(f"{word}:", f"{words} ({report.engine.model}, {when})", kind=kind)
+
+
+def _notes(view: EngineView) -> tuple[str, ...]:
+    """What the user should know of the loaded model: a precision that was raised, how the model was found."""
+    if view.facts is None:
+        return ()
+    raised = (view.facts.precision.reason,) if view.facts.precision.raised else ()
+    return (*raised, *view.facts.notes)
+
+
+def card(view: EngineView, index: int) -> str:
+    """Picture `index`: finished, in the making with its preview, or still to come. Its frame never changes size."""
+    picture, folder = _picture(view, index)
+    prompt = picture.prompt if picture else _prompt(view, index)
+    if isinstance(picture, InvalidPicture):
+        frame, under = empty_frame("✗", "not valid, and so not shown"), _picture_words(picture)
+    elif picture and folder:
+        frame = picture_frame(folder / picture.file, name=f"picture {index + 1}", alt=prompt)
+        under = _picture_words(picture)
+    elif view.phase == "smoke test" and view.step and view.step.picture == index:
+        frame, under = running_frame(view), f"<p>step {view.step.step} of {view.step.num_steps}</p>"
+    else:
+        frame, under = empty_frame(str(index + 1), "not made yet"), ""
+    return (
+        f'<figure class="card">{frame}<figcaption><p class="prompt">{escape(prompt)}</p>{under}</figcaption></figure>'
+    )
+
+
+def _picture(view: EngineView, index: int) -> tuple[Picture | None, Path | None]:
+    """The finished image and its folder: of the running test, else of the last report."""
+    if view.report is not None:
+        pictures = view.report.report.pictures
+        return (pictures[index], view.report.folder) if index < len(pictures) else (None, None)
+    done = next((event for event in view.pictures if event.picture == index), None)
+    return (done.record, done.folder) if done else (None, None)
+
+
+def _prompt(view: EngineView, index: int) -> str:
+    if view.report is not None:
+        return view.report.report.settings.prompts[index]
+    return view.smoke_settings.prompts[index] if view.smoke_settings else SEED_REPORT_PROMPTS[index]
+
+
+def _facts_table(picture: Picture) -> str:
+    """The table of one image: what it is, and what each check saw."""
+    rows = [] if isinstance(picture, InvalidPicture) else [(name, value) for name, value in picture_facts(picture)]
+    cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
+    for check in picture.checks:
+        kind, sign, word = ("good", "✓", "") if check.passed else ("bad", "✗", "FAIL: ")
+        cells += (
+            f'<tr class="{kind}"><th scope="row"><span aria-label="{"passed" if check.passed else "failed"}">{sign}'
+            f"</span> {escape(check.name)}</th><td>{word}{escape(check.finding)}</td></tr>"
+        )
+    return f"<table>{cells}</table>"
+
+
+def _picture_words(picture: Picture) -> str:
+    error = f'<p class="bad">{escape(picture.error)}</p>' if isinstance(picture, InvalidPicture) else ""
+    return error + _facts_table(picture)
+
+
+def details(saved: SavedReport | None) -> str:
+    """The tables of the whole report; empty before the first one."""
+    if saved is None:
+        return ""
+    report = saved.report
+    return (
+        '<div class="tables">'
+        + table(("What", "Time"), time_rows(report), caption="Time")
+        + table(MEMORY_HEAD, memory_rows(report), caption="Memory")
+        + table(("What", "Value"), settings_rows(report), caption="Settings")
+        + table(("What", "Version"), list(report.versions.items()), caption="Versions")
+        + "</div>"
+    )
+
+
+def downloads(saved: SavedReport | None) -> str:
+    """Links that save the report; empty before the first one."""
+    if saved is None:
+        return ""
+    return (
+        '<div class="downloads">'
+        + download_link(saved.folder / MARKDOWN_NAME, "Report (Markdown)", media_type="text/markdown")
+        + download_link(saved.folder / JSON_NAME, "Report (JSON)", media_type="application/json")
+        + f'<span class="quiet">saved in {escape(saved.folder)}</span></div>'
+    )
+
+
 def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons."""
 
-    def run_smoke_test(
-        first: str, second: str, third: str, num_inference_steps: float, guidance_scale: float, seed: float | None
-    ) -> None:
-        values = {
-            "prompts": (first, second, third),
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-            "seed": seed,
-        }
+    def run_smoke_test(**values: Any) -> None:  # noqa: ANN401 - the form's values, checked by parse_settings
+        prompts = tuple(values.pop(f"prompt_{i}") for i in (1, 2, 3))
         with toasts():
-            engine.run_smoke_test(parse_settings(SmokeSettings, values))
+            engine.run_smoke_test(parse_settings(SmokeSettings, {**values, "prompts": prompts}))
 
-    first, second, third = mode.prompts
-    named = {
-        "first": first,
-        "second": second,
-        "third": third,
-        "num_inference_steps": mode.num_inference_steps,
-        "guidance_scale": mode.guidance_scale,
-        "seed": mode.seed,
-    }
-    then_refresh(mode.run.click(run_smoke_test, inputs_kwargs=named, **QUIET))
+    then_refresh(mode.run.click(run_smoke_test, inputs_kwargs=mode.named, **QUIET))
     then_refresh(mode.cancel.click(engine.cancel, **QUIET))

@@ -219,9 +219,13 @@ def wire(
         with toasts():
             blocking_jobs.resume(_numbers(named))
 
-    def ask() -> list[Any]:
+    def ask() -> dict[Any, Any]:
         now = list_blocking_jobs(jobs())
-        return [gr.update(visible=True), question_words(now), [line.job.id for line in now]]
+        return {
+            box.question: gr.update(visible=True),
+            box.question_words: question_words(now),
+            box.about: [line.job.id for line in now],
+        }
 
     def hide() -> Any:  # noqa: ANN401 - gradio's update
         return gr.update(visible=False)

@@ -1,6 +1,6 @@
 """What comes out of a run, as buttons: its LoRA to Inference, its report, its folder, its settings to the form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from studio.training.follower import RunHistory
 from studio.training.report import write_report
 from studio.training.report.standalone import standalone_html
 from studio.training.session import TrainingView
-from studio.ui.inference.compare_form import BASE, CompareForm
+from studio.ui.inference.compare import BASE
 from studio.ui.shell.file_manager import show_folder
 from studio.ui.shell.parts import QUIET, Update, data_url, toasts
-from studio.ui.training import form as training_form
+from studio.ui.training.form import TrainingForm
 from studio.ui.training.page import TrainingPage
 
 CHECKPOINT_LORA = "lora.safetensors"
@@ -87,21 +87,25 @@ def wire(
     buttons: ResultButtons,
     page: TrainingPage,
     selection: gr.HTML,
-    form: training_form.TrainingForm,
-    compare: CompareForm,
+    form: TrainingForm,
+    compare: Mapping[str, Any],
     *,
     then_refresh: Callable[[Any], Any],
 ) -> None:
     """Connect the buttons, each to the run that the page shows."""
 
-    def send(selection: str) -> list[Any]:
+    def send(selection: str) -> dict[Any, Any]:
         with toasts():
             run = page.run_of(selection)
             name = add_to_library(run, page.session.history(run), LoraLibrary(page.session.user_data.loras))
             names = LoraLibrary(page.session.user_data.loras).names()
             gr.Info(f"{escape(name)} is in the library, and chosen here beside the base: press “Compare”.")
-            chosen = gr.update(choices=[BASE, *names], value=name)
-            return [gr.update(choices=[BASE, *names], value=BASE), chosen, 1.0]
+            choices = [BASE, *names]
+            return {
+                compare["left"]: gr.update(choices=choices, value=BASE),
+                compare["right"]: gr.update(choices=choices, value=name),
+                compare["right_strength"]: 1.0,
+            }
 
     def report(selection: str) -> str:
         with toasts():
@@ -113,20 +117,18 @@ def wire(
         with toasts():
             show_folder(page.run_of(selection).root, request)
 
-    def copy(selection: str) -> list[Any]:
+    def copy(selection: str) -> dict[Any, Any]:
         with toasts():
-            settings = read_run_settings(page.run_of(selection))
-            values = training_form.settings_values(settings)
-            return [settings.dataset, settings.name, settings.model, *(values[name] for name in form.fields)]
+            return form.filled_by(read_run_settings(page.run_of(selection)))
 
     in_the_page: dict[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
-    sides = [compare.left.name, compare.right.name, compare.right.strength]
+    sides = [compare[name] for name in ("left", "right", "right_strength")]
     sent = buttons.send.click(send, selection, sides, **QUIET)
     sent.success(js=TO_COMPARE, **in_the_page)
     then_refresh(sent)
     buttons.report.click(report, selection, buttons.report_link, **QUIET).success(js=SAVE_REPORT, **in_the_page)
     buttons.folder.click(open_it, selection, **QUIET)
-    buttons.copy.click(copy, selection, [form.dataset, form.name, form.model, *form.fields.values()], **QUIET)
+    buttons.copy.click(copy, selection, list(form.settings.fields.values()), **QUIET)
 
 
 def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) -> str:

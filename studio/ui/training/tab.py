@@ -1,23 +1,45 @@
 """The Training tab: the form on the left, the run on the right with its images, other runs and the queue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
+from pydantic import ValidationError
 
 from studio.core.settings import parse_settings
+from studio.core.text import duration, escape, gigabytes
 from studio.training.begin import begin_run
+from studio.training.plan import Offer, Preflight
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
-from studio.ui.inference.compare_form import CompareForm
+from studio.ui.forms import by_component, read_settings, shown_value
 from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.preflight_runner import PreflightState
 from studio.ui.shell.selection import Selection, changed, read_selection
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
-from studio.ui.training import preflight as training_preflight
 from studio.ui.training import results as training_results
 from studio.ui.training.page import TrainingPage
+
+MAX_OFFERS = 3
+
+
+@dataclass(frozen=True)
+class PreflightBox:
+    """Its components."""
+
+    check: gr.Button
+    words: gr.HTML
+    offers: tuple[gr.Button, ...]
+
+    @property
+    def shown(self) -> dict[str, gr.components.Component]:
+        return {
+            "preflight-words": self.words,
+            **{f"preflight-offer-{i}": button for i, button in enumerate(self.offers)},
+        }
 
 
 @dataclass(frozen=True)
@@ -25,14 +47,24 @@ class TrainingTab:
     """The tab's parts."""
 
     form: training_form.TrainingForm
-    preflight: training_preflight.PreflightBox
+    preflight: PreflightBox
     start: gr.Button
     panel: training_panel.RunPanel
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
-        return {"training-dataset": self.form.dataset, **self.preflight.shown, **self.panel.shown}
+        return {"training-dataset": self.form.settings.fields["dataset"], **self.preflight.shown, **self.panel.shown}
+
+
+def build_preflight(check: gr.Button) -> PreflightBox:
+    """Lay it out below the button that begins it."""
+    words = gr.HTML(elem_id="preflight-words", padding=False)
+    with gr.Column(elem_classes="offers"):
+        offers = tuple(
+            gr.Button("", visible=False, size="sm", elem_id=f"preflight-offer-{i}") for i in range(MAX_OFFERS)
+        )
+    return PreflightBox(check, words, offers)
 
 
 def build() -> TrainingTab:
@@ -42,7 +74,7 @@ def build() -> TrainingTab:
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Start", variant="primary", elem_id="start-training")
                 check = gr.Button("Preflight", elem_id="run-preflight")
-            preflight = training_preflight.build(check)
+            preflight = build_preflight(check)
             form = training_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
             panel = training_panel.build()
@@ -53,9 +85,52 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
     """What every shown part of the tab should be now."""
     return {
         "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
-        **training_preflight.render(page.preflight.state),
+        **render_preflight(page.preflight.state),
         **training_panel.render(page, view, selection),
     }
+
+
+def render_preflight(state: PreflightState) -> dict[str, Update]:
+    """What the box shows now."""
+    found = read_preflight(state)
+    offers = found.offers[:MAX_OFFERS] if found else ()
+    buttons: dict[str, Update] = {}
+    for i in range(MAX_OFFERS):
+        shown = i < len(offers)
+        buttons[f"preflight-offer-{i}"] = gr.update(visible=shown, value=_offer_words(offers[i]) if shown else "")
+    return {"preflight-words": _preflight_html(state, found), **buttons}
+
+
+def read_preflight(state: PreflightState) -> Preflight | None:
+    """What was found; None where nothing was, or not by this version."""
+    if not state.result_json:
+        return None
+    try:
+        return Preflight.model_validate_json(state.result_json)
+    except ValidationError:
+        return None
+
+
+def _preflight_html(state: PreflightState, found: Preflight | None) -> str:
+    if state.running:
+        return '<p class="quiet" role="status">A few real steps are being measured; nothing is trained.</p>'
+    if state.problem:
+        return f'<p class="problem" role="alert">{escape(state.problem)}</p>'
+    if found is None:
+        return '<p class="quiet">“Preflight” measures a few real steps and tells time, memory and disk.</p>'
+    warnings = "".join(f'<p class="note bad">{escape(warning)}</p>' for warning in found.warnings)
+    return (
+        f'<div class="verdict" role="status"><b>{found.num_steps:,} steps ≈ {duration(found.total_seconds)}</b>, '
+        f"{escape(gigabytes(found.peak_bytes))} of {escape(gigabytes(found.limit_bytes))} memory, "
+        f"{escape(gigabytes(found.disk_bytes))} of disk.<br><span class='quiet'>{found.num_pictures:,} images, each "
+        f"seen {found.epochs:.0f} times; a step takes {duration(found.step_seconds)}. {escape(found.reason)}</span>"
+        "</div>"
+        f"{warnings}"
+    )
+
+
+def _offer_words(offer: Offer) -> str:
+    return offer.effect[:1].upper() + offer.effect[1:]
 
 
 def wire(
@@ -63,16 +138,15 @@ def wire(
     page: TrainingPage,
     selection: gr.HTML,
     *,
-    compare: CompareForm,
+    compare: Mapping[str, Any],
     then_refresh: Callable[[Any], Any],
 ) -> None:
     """Connect the form, the preflight and the run; `compare` takes the LoRA that is sent to Inference."""
-    form = tab.form
-    named = form.named()
+    form, fields = tab.form, tab.form.settings.fields
 
-    def show_preset(preset: str) -> list[Any]:
-        values = training_form.preset_values(preset)
-        return [training_form.purpose_words(preset), *(values[name] for name in form.fields)]
+    def show_preset(preset: str) -> dict[Any, Any]:
+        values = form.settings.shown(training_form.preset_values(preset))
+        return {form.purpose: training_form.purpose_html(preset), **by_component(fields, values)}
 
     def start(selection: str, **values: Any) -> str:  # noqa: ANN401 - the form's values
         with toasts():
@@ -80,18 +154,31 @@ def wire(
             page.session.enqueue(run)
             return changed(read_selection(selection), run=run.name, image=None)
 
-    def settings_json(values: dict[str, Any]) -> str:
-        with toasts():
-            return settings_of(values, page).model_dump_json()
-
-    form.preset.input(show_preset, form.preset, [form.purpose, *form.fields.values()], **QUIET)
-    training_preflight.wire(
-        tab.preflight, page.preflight, named, settings_json=settings_json, then_refresh=then_refresh
-    )
-    started = tab.start.click(start, inputs_kwargs={"selection": selection, **named}, outputs=selection, **QUIET)
+    form.preset.input(show_preset, form.preset, [form.purpose, *fields.values()], **QUIET)
+    _wire_preflight(tab, page, then_refresh=then_refresh)
+    started = tab.start.click(start, inputs_kwargs={"selection": selection, **fields}, outputs=selection, **QUIET)
     then_refresh(started)
     training_panel.wire(tab.panel, page, selection, then_refresh=then_refresh)
     training_results.wire(tab.panel.results, page, selection, form, compare, then_refresh=then_refresh)
+
+
+def _wire_preflight(tab: TrainingTab, page: TrainingPage, *, then_refresh: Callable[[Any], None]) -> None:
+    """Begin it with what the form holds; an offer's button changes the form and measures again."""
+    box, fields = tab.preflight, tab.form.settings.fields
+
+    def begin(**values: Any) -> None:  # noqa: ANN401 - the form's values
+        with toasts():
+            page.preflight.start(settings_of(values, page).model_dump_json())
+
+    def take(index: int) -> dict[Any, Any]:
+        found = read_preflight(page.preflight.state)
+        offered = found.offers[index].changes if found and index < len(found.offers) else {}
+        return by_component(fields, {name: shown_value(value) for name, value in offered.items()})
+
+    then_refresh(box.check.click(begin, inputs_kwargs=fields, **QUIET))
+    for index, button in enumerate(box.offers):
+        taken = button.click(partial(take, index), None, list(fields.values()), **QUIET)
+        then_refresh(taken.then(begin, inputs_kwargs=fields, **QUIET))
 
 
 def settings_of(values: dict[str, Any], page: TrainingPage) -> TrainingSettings:
@@ -100,4 +187,4 @@ def settings_of(values: dict[str, Any], page: TrainingPage) -> TrainingSettings:
     Raises:
         SettingsError: where one breaks its rule.
     """
-    return parse_settings(TrainingSettings, {**training_form.read_form(values), "cpu": page.cpu_only})
+    return parse_settings(TrainingSettings, {**read_settings(TrainingSettings, values), "cpu": page.cpu_only})
