@@ -130,7 +130,7 @@ def read_source(folder: Path, choice: LayoutChoice) -> SourceReading:
     else:
         reading = read_by_table(walk, layout, choice, recognised)
     others = _unused(walk.others, "other file", "It is neither an image nor a caption, so it is not used.")
-    return SourceReading(**{**vars(reading), "leftovers": (*walk.skipped_files, *reading.skipped_files, *others)})
+    return SourceReading(**{**vars(reading), "skipped_files": (*walk.skipped_files, *reading.skipped_files, *others)})
 
 
 def recognise(walk: Walk) -> tuple[LayoutName, ...]:
