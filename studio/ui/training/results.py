@@ -13,8 +13,7 @@ from studio.jobs.folder import RunFolder
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.follower import RunHistory
-from studio.training.report import write_report
-from studio.training.report.standalone import standalone_html
+from studio.training.report import standalone_html, write_report
 from studio.training.session import TrainingView
 from studio.ui.inference.compare_form import BASE, CompareForm
 from studio.ui.shell.file_manager import show_folder
