@@ -16,7 +16,7 @@ from studio.ui.inference import compare_form, compare_view
 from studio.ui.inference import votes as vote_panel
 from studio.ui.inference.compare_form import BASE, CompareForm
 from studio.ui.inference.generate import state_box
-from studio.ui.shell.parts import QUIET, Update, data_url, toasts
+from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toasts
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,7 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
         if saved is None:
             return ""
         name = f"{saved.folder.name}.png"
-        url = data_url(comparison_grid(saved), "image/png")
-        return f'<a class="link-button" download="{name}" href="{url}">Save {name}</a>'
+        return save_link(name, data_url(comparison_grid(saved), "image/png"), f"Save {name}")
 
     then_refresh(mode.run.click(compare, inputs_kwargs=mode.form.named(), outputs=mode.grid_link, **QUIET))
     then_refresh(mode.cancel.click(engine.cancel, **QUIET))

@@ -10,7 +10,7 @@ from studio.core.settings import SmokeSettings, bounds, parse_settings
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.ui.inference import smoke_view
-from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.parts import QUIET, Update, paragraph, toasts
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ def build() -> SmokeMode:
     with gr.Row(elem_classes="workbench"):
         with gr.Column(elem_classes="controls", min_width=320):
             gr.HTML(
-                "<p class='quiet'>Makes three images and checks every one: is the model, "
-                "the device and the precision fit for work?</p>",
+                paragraph(
+                    "quiet",
+                    "Makes three images and checks every one: is the model, the device and the precision fit for work?",
+                ),
                 padding=False,
             )
             with gr.Row(elem_classes="actions"):

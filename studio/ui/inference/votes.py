@@ -6,15 +6,18 @@ from datetime import datetime
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import LoraError
+from studio.core.html import template
 from studio.core.paths import UserData
-from studio.core.text import escape
 from studio.engine.process.client import EngineClient
 from studio.images.comparison import SavedComparison
 from studio.loras.votes import Vote, Winner, add_vote, count_votes, read_votes
 from studio.ui.inference import compare_view
-from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.parts import QUIET, Update, paragraph, toasts
+
+_template = template("ui/templates/inference.html")
 
 Ballots = list[list[Any]]  # [index of the pair, swapped], those that are still to be voted on
 ANSWERS = ("1 is better", "2 is better", "No difference")
@@ -37,8 +40,10 @@ def build() -> VotePanel:
     """Lay the panel out, below the comparison."""
     with gr.Accordion("Blind vote", open=False, elem_id="vote-box", visible=False) as box:
         gr.HTML(
-            "<p class='quiet'>The pairs above, in random order, without names. Press 1, 2 or 3. "
-            "The count is kept with the LoRA.</p>",
+            paragraph(
+                "quiet",
+                "The pairs above, in random order, without names. Press 1, 2 or 3. The count is kept with the LoRA.",
+            ),
             padding=False,
         )
         start = gr.Button("Begin the vote", elem_id="vote-start")
@@ -90,18 +95,18 @@ def wire(panel: VotePanel, engine: EngineClient, user_data: UserData) -> None:
     def show(saved: SavedComparison, ballots: Ballots) -> list[Any]:
         if ballots:
             index, swapped = ballots[0]
-            words = f"<p>{len(ballots)} to go.</p>"
+            words = paragraph("", f"{len(ballots)} to go.")
             picture = compare_view.ballot(saved, index, swapped=swapped)
             return [ballots, picture, gr.update(visible=True), gr.update(visible=False), words]
         return [[], "", gr.update(visible=False), gr.update(visible=True), _result(saved)]
 
-    def _result(saved: SavedComparison) -> str:
+    def _result(saved: SavedComparison) -> Markup:
         try:
             votes = read_votes(user_data.loras, voted_lora(saved))
         except LoraError as error:
-            return f'<p class="bad">{escape(error)}</p>'
+            return paragraph("bad", error)
         count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
-        return f'<div class="verdict">{escape(count.sentence)}</div>'
+        return _template("vote_result", sentence=count.sentence)
 
     def begin() -> list[Any]:
         saved = engine.view.comparison
