@@ -17,6 +17,7 @@ from studio.ui.batches import grid_box as batch_grid_box
 from studio.ui.batches import preview as batch_forecast
 from studio.ui.batches import preview as batch_preview
 from studio.ui.forms import help_html
+from studio.ui.shell.parts import problem
 from studio.ui.shell.preflight_runner import PreflightState
 
 
@@ -98,7 +99,7 @@ def test_texts_of_a_plan_are_text(tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     settings = BatchSettings(prompts=f"{hostile} {{a}}", attributes=f'a: "{hostile}", b')
     html = batch_preview.preview_html(PlanFacts.of(plan_of(settings, UserData(tmp_path))))
-    assert "<img" not in html + batch_preview.problem_html(hostile)
+    assert "<img" not in html + problem(hostile)
 
 
 def test_many_values_are_cut_and_many_pictures_are_not_counted_while_one_types() -> None:

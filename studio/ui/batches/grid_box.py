@@ -7,6 +7,7 @@ import gradio as gr
 
 from studio.core.errors import SettingsError
 from studio.core.settings import GenerationSettings, LoraChoice
+from studio.ui.shell.parts import paragraph
 
 NOTHING = "nothing"
 WORD = "a word of the prompts"
@@ -46,8 +47,11 @@ class GridBox:
 def build() -> GridBox:
     """Lay it out."""
     gr.HTML(
-        '<p class="quiet">One image for each pair of values, all with one seed, side by side on a large one. A word '
-        "of the prompts stands there as {x} (across) or {y} (down). It replaces the attributes above.</p>",
+        paragraph(
+            "quiet",
+            "One image for each pair of values, all with one seed, side by side on a large one. A word of the prompts "
+            "stands there as {x} (across) or {y} (down). It replaces the attributes above.",
+        ),
         padding=False,
     )
     across, across_values = _axis("across", "num_inference_steps", "4, 8, 16, 25")

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.paths import assets_folder
-from studio.core.text import escape
 from studio.training.settings import PRESETS, TrainingSettings
 from studio.ui.forms import setting_control, whole_if_whole
+from studio.ui.shell.parts import paragraph
 
 FIRST_FIELDS = ("max_train_steps", "rank", "learning_rate", "resolution", "train_batch_size", "trigger_word")
 NOT_IN_FORM = ("dataset", "model", "name", "cpu", *FIRST_FIELDS)
@@ -134,9 +135,9 @@ def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
     return [("demo shoes (inside)", str(demo)), *((name, name) for name in names)]
 
 
-def purpose_words(key: str) -> str:
+def purpose_words(key: str) -> Markup:
     """What a preset is for."""
-    return f'<p class="quiet">{escape(PRESETS[key].purpose)}</p>'
+    return paragraph("quiet", PRESETS[key].purpose)
 
 
 def preset_values(key: str) -> dict[str, Any]:

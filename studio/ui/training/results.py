@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import RunError
 from studio.core.text import escape
@@ -17,7 +18,7 @@ from studio.training.report import standalone_html, write_report
 from studio.training.session import TrainingView
 from studio.ui.inference.compare_form import BASE, CompareForm
 from studio.ui.shell.file_manager import show_folder
-from studio.ui.shell.parts import QUIET, Update, data_url, toasts
+from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toasts
 from studio.ui.training import form as training_form
 from studio.ui.training.page import TrainingPage
 
@@ -150,7 +151,7 @@ def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) ->
     return known or library.add(file, name=f"{read_run_settings(run).name} step {step}").name
 
 
-def report_link(run: RunFolder) -> str:
+def report_link(run: RunFolder) -> Markup:
     """A link that saves the report, whole in one file: no folder is served for it."""
     url = data_url(standalone_html(run).encode(errors="replace"), "text/html")
-    return f'<a class="link-button" download="{escape(run.name)}-report.html" href="{url}">Save the report</a>'
+    return save_link(f"{run.name}-report.html", url, "Save the report")
