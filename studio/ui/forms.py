@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
+from markupsafe import Markup
 from pydantic.fields import FieldInfo
 
 from studio.core.errors import SettingsError
+from studio.core.html import template
 from studio.core.settings import SCHEDULER_NAMES, GenerationSettings, LoraChoice, Settings, bounds
-from studio.core.text import escape
+
+_template = template("ui/templates/shell.html")
 
 
 def setting_control(
@@ -51,10 +54,9 @@ def _help(field: FieldInfo, zero: str) -> str:
     return words.partition(" Empty:")[0] if zero else words
 
 
-def help_html(words: str) -> str:
+def help_html(words: str) -> Markup:
     """Help of its own, for words that gradio's would not show: what stands in `__` it takes for bold, also in code."""
-    parts = (f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(words.split("`")))
-    return f'<p class="quiet">{"".join(parts)}</p>'
+    return _template("code_between_backticks", parts=words.split("`"))
 
 
 def whole_if_whole(value: object) -> object:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from studio.core.html import template
 from studio.core.text import escape_markdown, markdown_table
 from studio.training.curves import Chart, chart_svg, legend_html, summary
@@ -145,7 +147,7 @@ class Report:
     written: str
 
 
-def to_html(report: Report) -> str:
+def to_html(report: Report) -> Markup:
     """The whole page: style and curves inside it, images beside it, no script."""
     return _template("page", report=report, chart_svg=chart_svg, legend_html=legend_html) + "\n"
 

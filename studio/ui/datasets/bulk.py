@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import DatasetError, StudioError
 from studio.core.settings import parse_settings
@@ -80,7 +81,7 @@ def build() -> BulkPanel:
     return BulkPanel(change, preview, apply, words, load, grid, gr.State(""), save)
 
 
-def preview_words(session: DatasetSession, query: dict[str, Any], change: dict[str, Any]) -> str:
+def preview_words(session: DatasetSession, query: dict[str, Any], change: dict[str, Any]) -> Markup:
     """What the change would do: how many captions, and the first of them before and after."""
     try:
         rows = session.opened.found(read_query(query))

@@ -230,10 +230,10 @@ def read_recipe(session: DatasetSession, values: dict[str, Any]) -> DatasetRecip
     )
 
 
-def preview_words(session: DatasetSession, values: dict[str, Any]) -> str:
+def preview_words(session: DatasetSession, values: dict[str, Any]) -> Markup:
     """What the form would make of the first rows."""
     if not session.is_open:
-        return ""
+        return Markup()
     try:
         recipe = read_recipe(session, values)
         taken = take_rows(session.opened.reading.pictures, recipe)

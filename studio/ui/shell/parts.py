@@ -83,6 +83,11 @@ def save_link(name: str, url: str, label: str) -> Markup:
     return _template("download", name=name, url=url, label=label)
 
 
+def toast(text: str, *, duration: float = 10) -> None:
+    """Say something in a corner of the page for some seconds; toasts render markup, so the text is escaped."""
+    gr.Info(escape(text), duration=duration)
+
+
 @contextmanager
 def toasts() -> Iterator[None]:
     """Turn an error of ours, or of the disk, into a toast; toasts render markup, so the text is escaped."""

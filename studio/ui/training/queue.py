@@ -8,10 +8,10 @@ from markupsafe import Markup
 
 from studio.core.errors import RunError
 from studio.core.html import template
-from studio.core.text import counted, escape
+from studio.core.text import counted
 from studio.jobs.listing import JobLine
 from studio.jobs.queue import JobState
-from studio.ui.shell.parts import QUIET, live_html, toasts
+from studio.ui.shell.parts import QUIET, live_html, toast, toasts
 from studio.ui.shell.selection import changed, read_selection
 from studio.ui.training.page import TrainingPage
 
@@ -61,7 +61,7 @@ def wire(queue: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh
                 return changed(read_selection(selection), run=run_of_job(page, job_id), image=None)
             said = act_on_job(page, wish, job_id)
             if said:
-                gr.Info(escape(said))
+                toast(said)
         return gr.skip()
 
     # A press counts while the one before is still on its way: one moves a job up by pressing again and again.

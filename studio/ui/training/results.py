@@ -9,7 +9,6 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
-from studio.core.text import escape
 from studio.jobs.folder import RunFolder
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
@@ -18,7 +17,7 @@ from studio.training.report import standalone_html, write_report
 from studio.training.session import TrainingView
 from studio.ui.inference.compare_form import BASE, CompareForm
 from studio.ui.shell.file_manager import show_folder
-from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toasts
+from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toast, toasts
 from studio.ui.training import form as training_form
 from studio.ui.training.page import TrainingPage
 
@@ -99,7 +98,7 @@ def wire(
             run = page.run_of(selection)
             name = add_to_library(run, page.session.history(run), LoraLibrary(page.session.user_data.loras))
             names = LoraLibrary(page.session.user_data.loras).names()
-            gr.Info(f"{escape(name)} is in the library, and chosen here beside the base: press “Compare”.")
+            toast(f"{name} is in the library, and chosen here beside the base: press “Compare”.")
             chosen = gr.update(choices=[BASE, *names], value=name)
             return [gr.update(choices=[BASE, *names], value=BASE), chosen, 1.0]
 
