@@ -466,6 +466,6 @@ def test_a_report_that_is_saved_elsewhere_has_its_pictures_inside(tmp_path: Path
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     assert not [link for link in page.all("a") if not str(link["href"]).startswith("#")], "it leads nowhere else"
     assert "not made: see the problems" in page.text
-    (root / "samples/base/0-seed42.png").write_bytes(b"no picture")
+    (root / "samples/base/0-seed42.png").write_bytes(b"no image")
     assert "cannot be read" in Page(standalone_html(run)).text
     assert all(str(image["src"]).startswith("samples/") for image in written(run)[1].all("img")), "the one beside them"

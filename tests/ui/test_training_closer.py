@@ -86,6 +86,6 @@ def test_it_is_closed_where_there_is_no_such_picture_any_more(
 
 @pytest.mark.parametrize(("step", "picture"), [(501, 0), (500, 2), (500, -1), ("500", 0), (None, None), (500, "../x")])
 def test_what_a_page_names_is_checked(run: RunFolder, step: object, picture: object) -> None:
-    with pytest.raises(RunError, match="There is no picture"):
+    with pytest.raises(RunError, match="There is no image"):
         checked_image(three_steps(run), step, picture)
     assert checked_image(three_steps(run), 500, 1) == SelectedImage(step=500, picture=1)

@@ -41,7 +41,7 @@ def test_pictures_stand_by_step_beside_the_base_as_addresses_of_small_copies(
     assert "step 1,000" in html
     assert "step 0" not in html, "there the LoRA is the base"
     assert html.count("gradio_api/file=") == 6
-    assert len(html) < 4_000, "what is sent with the page are addresses, no pictures"
+    assert len(html) < 4_000, "what is sent with the page are addresses, no images"
     copies = list(thumbnails.runs.rglob("*.jpg"))
     assert len(copies) == 6
     with Image.open(copies[0]) as copy:
@@ -63,7 +63,7 @@ def test_prompts_are_text_and_what_is_missing_is_said(run: RunFolder, thumbnails
     for pictures, words in ((("nothing.png",), "gone"), ((None,), "not valid"), (("../../a.png",), "gone")):
         changed = event.model_copy(update={"pictures": pictures})
         assert words in samples_html(run, history_of(changed), thumbnails)
-    (run.root / "broken.png").write_bytes(b"no picture")
+    (run.root / "broken.png").write_bytes(b"no image")
     broken = event.model_copy(update={"pictures": ("broken.png",)})
     assert "cannot be shown" in samples_html(run, history_of(broken), thumbnails)
 
@@ -85,7 +85,7 @@ def test_scores_stand_below_with_the_datasets_own_and_the_picture_that_comes_nea
     assert 'white border<span class="reached">dataset 0.98' in html
     assert "nearest training image</th>" in html, "the dataset is not compared with itself"
     assert "1.png: as a copy, mirrored, distance 0.10" in html
-    assert "<span class='bad'>as a copy</span>" in html
+    assert '<span class="bad">as a copy</span>' in html
     card = nearest_of_last(run, history, thumbnails)
     assert card.index("0.10") < card.index("1.20"), "the nearest first"
     assert card.count("<img") == 1, "the other's small copy is gone"

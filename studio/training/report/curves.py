@@ -25,7 +25,7 @@ def curves_section(facts: RunFacts) -> Section:
     parts: list[Part] = [Charts(tuple(charts))] if charts else [Words("No step and no memory was told yet.")]
     if facts.held_out:
         head = ("Step", "Held-out loss", "Trained loss")
-        caption = "Loss of fixed pictures" + _thinned_words(len(facts.held_out), MAX_ROWS, "look")
+        caption = "Loss of fixed images" + _thinned_words(len(facts.held_out), MAX_ROWS, "look")
         parts.append(Table(caption, head, held_out_rows(facts.held_out, MAX_ROWS), folded=True))
     if facts.steps:
         rows = _numbers(facts.steps)
@@ -44,15 +44,15 @@ def _step_charts(facts: RunFacts) -> list[Chart]:
     at = [look.step for look in looks]
     held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
     fixed = (
-        Curve("held-out pictures", at, held_out, "second"),
-        Curve("trained pictures", at, [look.trained_loss for look in looks], "third"),
+        Curve("held-out images", at, held_out, "second"),
+        Curve("trained images", at, [look.trained_loss for look in looks], "third"),
     )
     if facts.steps:
         losses = _dotted(facts.steps, "loss", [event.loss for event in facts.steps])
         charts.append(_noted(Chart("Training loss", "step", "loss", (*losses, *fixed))))
     if looks:
         note = "The same images, timesteps and noise at each look: small changes count."
-        charts.append(Chart("Loss of fixed pictures", "step", "loss", fixed, note))
+        charts.append(Chart("Loss of fixed images", "step", "loss", fixed, note))
     if facts.steps:
         steps = [event.step for event in facts.steps]
         rates = Curve("learning rate of the U-Net", steps, [event.learning_rate for event in facts.steps])
@@ -127,7 +127,7 @@ def _numbers(steps: Sequence[StepEvent]) -> tuple[tuple[str, ...], ...]:
 def pictures_section(facts: RunFacts) -> Section:
     """The base's image and the LoRA's of each prompt, one column a step."""
     reported = by_step(facts.reported(SampleEvent))
-    title = "Validation pictures"
+    title = "Validation images"
     if not reported:
         return Section(title, (Words("None were made."),))
     shown = [reported[index] for index in spread(len(reported), MAX_COLUMNS)]

@@ -81,15 +81,13 @@ def dataset_section(facts: RunFacts) -> Section:
     parts: list[Part] = [_dataset_table("The dataset", facts.snapshot)]
     if facts.plan:
         kept = facts.plan.num_pictures - facts.plan.num_held_out
-        parts.append(
-            Words(f"Trained on: {counted(kept, 'picture')}. Held out, to measure: {facts.plan.num_held_out:,}.")
-        )
+        parts.append(Words(f"Trained on: {counted(kept, 'image')}. Held out, to measure: {facts.plan.num_held_out:,}."))
     parts.append(_buckets_table(facts, facts.snapshot))
     entries = facts.snapshot.entries
     examples = tuple((entries[i].key, entries[i].caption or "(none)") for i in spread(len(entries), NUM_CAPTIONS))
     parts.append(Table("Captions, a few evenly over the dataset", ("Picture", "Caption"), examples))
     if facts.prior:
-        parts.append(_dataset_table("Regularisation pictures", facts.prior))
+        parts.append(_dataset_table("Regularisation images", facts.prior))
     return Section("Dataset", tuple(parts))
 
 
@@ -108,7 +106,7 @@ def _dataset_table(caption: str, snapshot: Snapshot) -> Table:
             ("Images without a caption", f"{sum(not entry.caption for entry in entries):,}"),
             ("Source", header.recipe.source),
             ("Layout", LAYOUT_TITLES[layout] if layout else "recognised from what lies there"),
-            ("Bytes of all pictures", size_words(sum(entry.num_bytes for entry in entries))),
+            ("Bytes of all images", size_words(sum(entry.num_bytes for entry in entries))),
             ("Snapshot made", moment(header.made_at)),
             ("Digest (sha256 of all entries)", header.digest),
         ),
@@ -231,7 +229,7 @@ def cost_section(facts: RunFacts) -> Section:
         ("A step, slowest", duration_of_step(max(seconds, default=None))),
         ("All steps that count", duration(sum(seconds))),
         ("Images learned in a second", _speed(facts)),
-        ("Validation pictures", duration(sum(event.seconds for event in facts.reported(SampleEvent)))),
+        ("Validation images", duration(sum(event.seconds for event in facts.reported(SampleEvent)))),
         ("Checkpoints", duration(sum(event.seconds for event in facts.reported(CheckpointEvent)))),
     ]
     least = min((event.system_available_bytes for event in looks), default=None)

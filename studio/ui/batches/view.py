@@ -46,7 +46,7 @@ def progress_words(view: BatchView) -> str:
     status, progress = view.status, view.progress
     if status is None or not status.num_steps:
         return ""
-    words = [f"{progress.num_done:,} of {counted(status.num_steps, 'picture')}"]
+    words = [f"{progress.num_done:,} of {counted(status.num_steps, 'image')}"]
     if progress.num_failed:
         words.append(f"{progress.num_failed:,} failed")
     if progress.num_rejected:
@@ -68,7 +68,7 @@ def clock_words(moment: datetime) -> str:
 def _pace(pictures_per_second: float) -> str:
     if pictures_per_second >= 1:
         return f"{pictures_per_second:.1f} a second"
-    return f"{duration(1 / pictures_per_second)} a picture"
+    return f"{duration(1 / pictures_per_second)} an image"
 
 
 def _bar(status: RunStatus, progress: BatchProgress) -> Markup:

@@ -57,7 +57,7 @@ def build() -> ExportBox:
         with gr.Row(elem_classes="toolbar"):
             sure = gr.Checkbox(
                 False,
-                label="Write my captions beside the original pictures",
+                label="Write my captions beside the original images",
                 info="Replaces their .txt files; those that were there are kept in the dataset's folder.",
                 elem_id="dataset-sidecars-sure",
                 interactive=True,
@@ -75,10 +75,10 @@ def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any
                 session,
                 FORMATS.get(title, "snapshot"),
                 folder.strip(),
-                progress=lambda done, total: progress((done, total), desc="Writing", unit="pictures"),
+                progress=lambda done, total: progress((done, total), desc="Writing", unit="images"),
             )
             download = downloadable(place) if place.is_file() else None
-        words = f"{counted(snapshot.header.num_pictures, 'picture')} exported to {place}"
+        words = f"{counted(snapshot.header.num_pictures, 'image')} exported to {place}"
         return [paragraph("good", words), gr.update(value=download, visible=download is not None)]
 
     def write() -> list[Any]:

@@ -159,7 +159,7 @@ def layout_words(session: DatasetSession) -> Markup:
     fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
     choice = f" It could also be read as: {'; '.join(fits)}." if fits else ""
     text = (
-        f"{counted(len(reading.pictures), 'picture')}, {counted(captions, 'pair')} of image and caption, "
+        f"{counted(len(reading.pictures), 'image')}, {counted(captions, 'pair')} of image and caption, "
         f"{lone:,} without a caption. Left over besides: {left}.{choice}"
     )
     title, source = LAYOUT_TITLES[reading.layout], dataset.recipe.source
@@ -246,7 +246,7 @@ def preview_words(session: DatasetSession, values: dict[str, Any]) -> Markup:
         ]
     except StudioError as error:
         return paragraph("bad", error)
-    caption = f"{counted(len(taken), 'picture')}; the first captions"
+    caption = f"{counted(len(taken), 'image')}; the first captions"
     return table(("Picture", "Caption"), rows, caption=caption)
 
 

@@ -98,7 +98,7 @@ def wire(box: SourceBox, session: DatasetSession, *, then_refresh: Callable[[Any
             return _outcome(str(error), "bad")
         except OSError as error:
             return _outcome(system_error_message(error), "bad")
-        words = f"{counted(len(opened.reading.pictures), 'picture')} in the dataset {opened.name}."
+        words = f"{counted(len(opened.reading.pictures), 'image')} in the dataset {opened.name}."
         if opened.not_taken:
             words += f" {counted(len(opened.not_taken), 'file')} not taken: the doctor names them."
         return _outcome(words, "good")

@@ -55,11 +55,11 @@ def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) ->
     if saved is None or index >= len(saved.report.pairs):
         return _template("pair", figures=_pair_to_come(saved, view))
     pair, report = saved.report.pairs[index], saved.report
-    left = card(_frame(saved.folder, pair.left, "left picture"), _side_words(report.left_name, pair.left))
+    left = card(_frame(saved.folder, pair.left, "left image"), _side_words(report.left_name, pair.left))
     if pair.right is None:
         right = card(running_frame(view) if view.phase == "comparing" else _not_made(), report.right_name)
     else:
-        right = card(_frame(saved.folder, pair.right, "right picture"), _side_words(report.right_name, pair.right))
+        right = card(_frame(saved.folder, pair.right, "right image"), _side_words(report.right_name, pair.right))
     sentence = f"{report.right_name} {pair.difference.words}." if pair.difference else ""
     return _template("pair", figures=[left, right], sentence=sentence)
 

@@ -78,7 +78,7 @@ def _idle_words(report: ImagesReport | None) -> str:
         return "Describe an image and press “Generate”, or Ctrl+Enter."
     failed = sum(isinstance(image, FailedImage) for image in report.images)
     made = len(report.images) - failed
-    words = f"{made} of {counted(report.settings.num_images, 'picture')} made, checked and saved."
+    words = f"{made} of {counted(report.settings.num_images, 'image')} made, checked and saved."
     words += f" {failed} not valid." if failed else ""
     return words + (" Cancelled." if report.cancelled else "")
 

@@ -53,7 +53,7 @@ class HistoryPanel:
 
 def build() -> HistoryPanel:
     """Lay the panel out, below the form and its images."""
-    with gr.Accordion("Use the settings of a picture", open=False, elem_id="drop-box"):
+    with gr.Accordion("Use the settings of an image", open=False, elem_id="drop-box"):
         drop = gr.File(
             label="Drop a PNG, JPEG or WebP made by LoRA Studio, A1111 or Forge",
             file_types=[".png", ".jpg", ".jpeg", ".webp"],
@@ -62,8 +62,8 @@ def build() -> HistoryPanel:
             interactive=True,
         )
         dropped_words = gr.HTML(elem_id="dropped-words", padding=False)
-    newest = gr.Textbox(visible="hidden", elem_id="history-newest", label="Newest picture")
-    with gr.Accordion("Past pictures", open=False, elem_id="history-box") as box:
+    newest = gr.Textbox(visible="hidden", elem_id="history-newest", label="Newest image")
+    with gr.Accordion("Past images", open=False, elem_id="history-box") as box:
         with gr.Row(elem_classes="toolbar"):
             search = gr.Textbox(
                 label="Search", placeholder="words of the prompt, a model, a LoRA, a seed", elem_id="history-search"
@@ -79,7 +79,7 @@ def build() -> HistoryPanel:
             height="auto",
             allow_preview=False,
             object_fit="cover",
-            label="Past pictures",
+            label="Past images",
             show_label=False,
             elem_id="history-gallery",
             interactive=False,
@@ -124,7 +124,7 @@ def page_words(page: HistoryPage, search: str) -> Markup:
         words = "No images here yet. Those you generate are kept in outputs, by day."
     else:
         number = f"page {page.number} of {page.num_pages}"
-        words = f"{counted(page.num_pictures, 'picture')}, {number}. Press one to see it large."
+        words = f"{counted(page.num_pictures, 'image')}, {number}. Press one to see it large."
     if not page.unreadable:
         return paragraph("quiet", words)
     names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")
@@ -141,7 +141,7 @@ def picture_detail(path: Path) -> Markup:
     if record is None:
         raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
     rows = table(("What", "Value"), record_rows(record), caption=record.settings.prompt)
-    frame = picture_frame(path, name="past picture", alt=record.settings.prompt)
+    frame = picture_frame(path, name="past image", alt=record.settings.prompt)
     return _template("picture_detail", figure=card(frame, record_line(record, path)), rows=rows)
 
 

@@ -16,7 +16,7 @@ from studio.jobs.listing import JobLine
 _template = template("ui/templates/shell.html")
 
 KIND_WORDS: Mapping[str, str] = {"train": "training"}  # a kind that is not here is called by its own name
-KIND_UNITS: Mapping[str, str] = {"batch": "picture"}
+KIND_UNITS: Mapping[str, str] = {"batch": "image"}
 KIND_TABS: Mapping[str, str] = {"train": "Training", "batch": "Batch"}
 
 
@@ -115,7 +115,7 @@ def progress_words(view: EngineView) -> str:
     if view.cancelling:
         return f"{name}: stopping after this step"
     if step is None:
-        return f"{name}: on to the next picture" if view.finished_pictures else f"{name}: on to the first picture"
+        return f"{name}: on to the next image" if view.finished_pictures else f"{name}: on to the first image"
     left = f", {duration(seconds_left(view))} left" if step.step > 1 else ""
     return f"{name}: image {step.picture + 1} of {step.num_pictures}, step {step.step} of {step.num_steps}{left}"
 

@@ -112,8 +112,8 @@ def _loss_curves(
     curves = [
         Curve("loss of a step", *_binned(step, loss), "dots"),
         Curve("smoothed", *_binned(step, smoothed_losses(loss)), "main"),
-        Curve("held-out pictures", at, held_out, "second"),
-        Curve("trained pictures", at, [look.trained_loss for look in looks], "third"),
+        Curve("held-out images", at, held_out, "second"),
+        Curve("trained images", at, [look.trained_loss for look in looks], "third"),
     ]
     for (name, other), style in zip(others.items(), OVERLAY_STYLES, strict=False):
         if len(other.steps):
@@ -202,7 +202,7 @@ class ScoreKind:
 
 CHART_SIZE = (320, 190)
 NO_SUBJECT = "No subject can be told from its ground."
-NEAREST = ScoreKind("nearest training picture", "distance; 0 is a copy", lambda s: s.nearest)
+NEAREST = ScoreKind("nearest training image", "distance; 0 is a copy", lambda s: s.nearest)
 SCORES: tuple[ScoreKind, ...] = (
     ScoreKind("white border", "share of the border", lambda s: s.whiteness),
     ScoreKind("off centre", "share of the side; 0 is centred", lambda s: s.offset, missing=NO_SUBJECT),
