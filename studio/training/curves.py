@@ -1,12 +1,14 @@
 """Curves as SVG: thinned so that peaks stay, smoothed, with rounded ticks. No script, no outside request."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from studio.core.text import escape
+from markupsafe import Markup
+
+from studio.core.html import template
 
 MAX_POINTS = 600
 MAX_MARKED_POINTS = 60  # more markers than these would run into each other
@@ -16,6 +18,10 @@ DOTS_SHARE = 0.995  # a few dots far above all others do not flatten the rest: t
 
 CurveStyle = Literal["dots", "main", "second", "third", "fourth", "fifth"]
 Point = tuple[float, float]
+# The fourth and fifth, of other runs, have a point at every step: they are told by their dashes.
+MARKED_STYLES: tuple[CurveStyle, ...] = ("second", "third")
+
+_template = template("training/templates/curves.html")
 
 
 @dataclass(frozen=True)
@@ -144,29 +150,21 @@ def tick_words(value: float, step: float) -> str:
     return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 
-def chart_svg(chart: Chart) -> str:
+def chart_svg(chart: Chart) -> Markup:
     """The chart without its title and legend; "" where there is nothing to draw."""
-    label = escape(summary(chart)) if any(curve.points for curve in chart.curves) else ""
+    label = summary(chart) if any(curve.points for curve in chart.curves) else ""
     if chart.log:
         chart = replace(chart, curves=tuple(curve.in_powers_of_ten() for curve in chart.curves), from_zero=False)
     if not any(curve.points for curve in chart.curves):
-        return ""
+        return Markup()
     axes = _axes_of(chart)
-    drawn = "".join(_curve(curve, axes) for curve in chart.curves)
-    return (
-        f'<svg class="chart" viewBox="0 0 {chart.width} {chart.height}" role="img" aria-label="{label}">'
-        f"{_grid(chart, axes)}{drawn}</svg>"
-    )
+    lines = [_line(curve, axes) for curve in chart.curves]
+    return _template("chart", chart=chart, axes=axes, lines=lines, label=label)
 
 
-def legend_html(chart: Chart) -> str:
+def legend_html(chart: Chart) -> Markup:
     """What each curve is: a sample of its line and its name."""
-    return "".join(
-        f'<span class="legend"><svg class="key" viewBox="0 0 28 12" aria-hidden="true">{_sample(curve.style)}</svg>'
-        f"{escape(curve.name)}</span>"
-        for curve in chart.curves
-        if curve.points
-    )
+    return _template("legend", curves=[curve for curve in chart.curves if curve.points], marked=MARKED_STYLES)
 
 
 def summary(chart: Chart) -> str:
@@ -204,16 +202,36 @@ class _Axes:
         """What stands at that height."""
         return 10.0**y if self.log else y
 
-    def words(self, tick: float) -> str:
-        """Of a tick of the y axis."""
-        return f"{10.0**tick:.2g}" if self.log else tick_words(tick, self.y_ticks[1] - self.y_ticks[0])
+    @property
+    def left(self) -> int:
+        return LEFT
+
+    @property
+    def right(self) -> int:
+        return self.width - RIGHT
+
+    @property
+    def bottom(self) -> int:
+        return self.height - BOTTOM
+
+    @property
+    def levels(self) -> list[tuple[float, str]]:
+        """Where the ticks of the y axis lie, with their words."""
+        step = self.y_ticks[1] - self.y_ticks[0]
+        return [(self.y(tick), f"{10.0**tick:.2g}" if self.log else tick_words(tick, step)) for tick in self.y_ticks]
+
+    @property
+    def marks(self) -> list[tuple[float, str]]:
+        """Where the ticks of the x axis lie, with their words."""
+        step = self.x_ticks[1] - self.x_ticks[0] if len(self.x_ticks) > 1 else 1.0
+        return [(self.x(tick), tick_words(tick, step)) for tick in self.x_ticks]
 
     def x(self, value: float) -> float:
-        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (self.width - LEFT - RIGHT)
+        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (self.right - LEFT)
 
     def y(self, value: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
-        return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
+        return self.bottom - (value - low) / (high - low) * (self.bottom - TOP)
 
 
 def _axes_of(chart: Chart) -> _Axes:
@@ -236,66 +254,30 @@ def _last_shown(number: int) -> int:
     return min(number - 1, math.ceil(number * DOTS_SHARE) - 1)
 
 
-def _grid(chart: Chart, axes: _Axes) -> str:
-    bottom, right = chart.height - BOTTOM, chart.width - RIGHT
-    lines = []
-    for tick in axes.y_ticks:
-        y = axes.y(tick)
-        words = axes.words(tick)
-        lines.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(f'<text x="{LEFT - 8}" y="{y:.1f}" dy="0.35em" text-anchor="end">{words}</text>')
-    step = axes.x_ticks[1] - axes.x_ticks[0] if len(axes.x_ticks) > 1 else 1.0
-    for tick in axes.x_ticks:
-        x = axes.x(tick)
-        anchor = "end" if x > right - 16 else "middle"  # the last one's half would be cut off
-        lines.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-        words = tick_words(tick, step)
-        lines.append(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="{anchor}">{words}</text>')
-    return (
-        f'{"".join(lines)}<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
-        f'<text class="label" x="{(LEFT + right) / 2}" y="{chart.height - 8}" text-anchor="middle">'
-        f"{escape(chart.x_label)}</text>"
-        f'<text class="label" x="0" y="16">{escape(chart.y_label)}</text>'
-    )
+@dataclass(frozen=True)
+class _Line:
+    """A curve as it is drawn.
+
+    Attributes:
+        path: of SVG's; "" where nothing of it can be seen.
+        marked: where its points get a marker, and what each says.
+    """
+
+    name: str
+    style: CurveStyle
+    path: str = ""
+    marked: tuple[tuple[float, float, str], ...] = ()
 
 
-def _curve(curve: Curve, axes: _Axes) -> str:
+def _line(curve: Curve, axes: _Axes) -> _Line:
     top = axes.y_ticks[-1]
     is_dots = curve.style == "dots"
     points = sampled([point for point in curve.points if point[1] <= top]) if is_dots else thinned(curve.points)
-    if not points:
-        return ""
     places = [(axes.x(x), axes.y(y)) for x, y in points]
     if is_dots:
-        return f'<path class="dots" d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)}"/>'
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    line = f'<path class="line {curve.style}" d="{path}"/>'
-    marker = _MARKERS.get(curve.style)
-    if (marker is None and len(places) > 1) or len(places) > MAX_MARKED_POINTS:
-        return line
-    draw = marker or _circle
-    marks = "".join(
-        f"<g><title>{escape(curve.name)}: {axes.value(y):.4g} at {x:,.4g}</title>{draw(place, curve.style)}</g>"
-        for (x, y), place in zip(points, places, strict=True)
-    )
-    return line + marks
-
-
-def _circle(place: Point, style: CurveStyle) -> str:
-    return f'<circle class="mark {style}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="3.5"/>'
-
-
-def _diamond(place: Point, style: CurveStyle) -> str:
-    x, y = place
-    return f'<path class="mark {style}" d="M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"/>'
-
-
-# The fourth and fifth, of other runs, have a point at every step: they are told by their dashes.
-_MARKERS: dict[CurveStyle, Callable[[Point, CurveStyle], str]] = {"second": _diamond, "third": _circle}
-
-
-def _sample(style: CurveStyle) -> str:
-    if style == "dots":
-        return '<path class="dots" d="M5 8h0M14 4h0M23 7h0"/>'
-    marker = _MARKERS.get(style)
-    return f'<path class="line {style}" d="M0 6L28 6"/>' + (marker((14, 6), style) if marker else "")
+        return _Line(curve.name, curve.style, "".join(f"M{x:.1f} {y:.1f}h0" for x, y in places))
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places) if places else ""
+    if (curve.style not in MARKED_STYLES and len(places) > 1) or len(places) > MAX_MARKED_POINTS:
+        return _Line(curve.name, curve.style, path)
+    marked = [(axes.x(x), axes.y(y), f"{axes.value(y):.4g} at {x:,.4g}") for x, y in points]
+    return _Line(curve.name, curve.style, path, tuple(marked))

@@ -12,11 +12,14 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 from pydantic.fields import FieldInfo
 
 from studio.core.errors import SettingsError
+from studio.core.html import template
 from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
-from studio.core.text import escape
+
+_template = template("ui/templates/shell.html")
 
 MAX_LINES = 12
 NO_CHANGE: Final[dict[Any, Any]] = gr.skip()
@@ -191,10 +194,9 @@ def _help(field: FieldInfo, hint: FormHint) -> str:
     return text.partition(" Empty:")[0] if hint.placeholder else text
 
 
-def help_html(text: str) -> str:
+def help_html(text: str) -> Markup:
     """Help of its own, for text that gradio's would not show: what stands in `__` it takes for bold, also in code."""
-    parts = (f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(text.split("`")))
-    return f'<p class="quiet">{"".join(parts)}</p>'
+    return _template("code_between_backticks", parts=text.split("`"))
 
 
 NO_LORA: Final = "none"

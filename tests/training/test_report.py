@@ -7,6 +7,7 @@ import statistics
 import time
 from datetime import datetime
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,10 @@ from studio.jobs.folder import RunStatus
 from studio.training.begin import settings_from
 from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, StepEvent
 from studio.training.folder import RunFolder
-from studio.training.report import write_report
+from studio.training.report import standalone_html, write_report
 from studio.training.report.facts import worked_seconds
-from studio.training.report.html import STYLE
 from studio.training.report.outcome import LossChange
 from studio.training.report.sections import changed_settings, repeat_command, spread
-from studio.training.report.standalone import standalone_html
 from studio.training.settings import TrainingSettings
 from tests.training.told_runs import (
     GIB,
@@ -36,6 +35,7 @@ from tests.training.told_runs import (
     step_event,
 )
 
+STYLE = resources.files("studio").joinpath("training/templates/report.css").read_text(encoding="utf-8")
 HOSTILE = "<script>alert(1)</script> | `rm -rf` \"x\" 'y' &lt; <img src=x onerror=alert(2)>"
 
 

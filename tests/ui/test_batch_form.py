@@ -15,6 +15,7 @@ from studio.core.settings import GenerationSettings, parse_settings
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import preview as batch_preview
 from studio.ui.forms import LORA_ROWS, form_groups, help_html
+from studio.ui.shell.parts import problem
 from studio.ui.shell.preflight_runner import PreflightState
 
 
@@ -104,7 +105,7 @@ def test_texts_of_a_plan_are_text(tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     settings = BatchSettings(prompts=f"{hostile} {{a}}", attributes=f'a: "{hostile}", b')
     html = batch_preview.preview_html(PlanFacts.of(plan_of(settings, UserData(tmp_path))))
-    assert "<img" not in html + batch_preview.problem_html(hostile)
+    assert "<img" not in html + problem(hostile)
 
 
 def test_many_values_are_cut_and_many_pictures_are_not_counted_while_one_types() -> None:

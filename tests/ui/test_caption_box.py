@@ -89,4 +89,4 @@ def test_the_grid_brings_whole_captions_and_the_images_next_to_it_escaped(sessio
     assert '<span class="beyond" hidden data-key="a.png" data-caption="found a"' in html
     assert '<span class="beyond" hidden data-key="c.png" data-caption="found c"' in html
     assert html.count("<img src=x") == 0
-    assert 'data-caption="&quot;&#x27;&gt;&lt;img src=x onerror=alert(1)&gt; &amp;amp;"' in html
+    assert 'data-caption="&#34;&#39;&gt;&lt;img src=x onerror=alert(1)&gt; &amp;amp;"' in html

@@ -85,7 +85,7 @@ def test_scores_stand_below_with_the_datasets_own_and_the_picture_that_comes_nea
     assert 'white border<span class="reached">dataset 0.98' in html
     assert "nearest training image</th>" in html, "the dataset is not compared with itself"
     assert "1.png: as a copy, mirrored, distance 0.10" in html
-    assert "<span class='bad'>as a copy</span>" in html
+    assert '<span class="bad">as a copy</span>' in html
     card = nearest_of_last(run, history, thumbnails)
     assert card.index("0.10") < card.index("1.20"), "the nearest first"
     assert card.count("<img") == 1, "the other's small copy is gone"

@@ -1,8 +1,17 @@
 """What a report is made of. One tree of parts is shown as HTML and as Markdown, so that both tell the same."""
 
+import re
 from dataclasses import dataclass
+from typing import ClassVar
+from urllib.parse import quote
 
-from studio.training.curves import Chart
+from markupsafe import Markup
+
+from studio.core.html import template
+from studio.core.text import escape_markdown, markdown_table
+from studio.training.curves import Chart, chart_svg, legend_html, summary
+
+_template = template("training/templates/report.html")
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,11 @@ class Picture:
     words: str
     inside: str = ""
 
+    @property
+    def path(self) -> str:
+        """Of a link to it."""
+        return quote(self.file, safe="/")
+
 
 @dataclass(frozen=True)
 class PictureGroup:
@@ -24,11 +38,27 @@ class PictureGroup:
     prompt: str
     rows: tuple[tuple[str, tuple[Picture | None, ...]], ...]
 
+    @property
+    def joined_rows(self) -> list[tuple[str, list[tuple[Picture, int]]]]:
+        """The rows with each image once, and the number of columns for which it stands."""
+        return [(name, _joined(cells)) for name, cells in self.rows]
+
+
+def _joined(cells: tuple[Picture | None, ...]) -> list[tuple[Picture, int]]:
+    joined: list[tuple[Picture, int]] = []
+    for cell in cells:
+        if cell is None and joined:
+            joined[-1] = (joined[-1][0], joined[-1][1] + 1)
+        else:
+            joined.append((cell or Picture("", "not told"), 1))
+    return joined
+
 
 @dataclass(frozen=True)
 class Words:
     """A paragraph of plain text."""
 
+    kind: ClassVar = "words"
     text: str
 
 
@@ -36,6 +66,7 @@ class Words:
 class Items:
     """A list of sentences."""
 
+    kind: ClassVar = "items"
     lines: tuple[str, ...]
 
 
@@ -48,17 +79,24 @@ class Table:
         shares: from 0 to 1, a bar beside each row; empty without bars.
     """
 
+    kind: ClassVar = "table"
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     folded: bool = False
     shares: tuple[float, ...] = ()
 
+    @property
+    def bar_widths(self) -> list[str]:
+        """Of the bars, in percent."""
+        return [f"{100 * min(1.0, max(0.0, share)):.1f}" for share in self.shares]
+
 
 @dataclass(frozen=True)
 class Charts:
     """Curves that are seen; a table beside them has their numbers in words."""
 
+    kind: ClassVar = "charts"
     charts: tuple[Chart, ...]
 
 
@@ -66,6 +104,7 @@ class Charts:
 class Pictures:
     """Validation images by step."""
 
+    kind: ClassVar = "pictures"
     columns: tuple[str, ...]
     groups: tuple[PictureGroup, ...]
 
@@ -74,6 +113,7 @@ class Pictures:
 class Command:
     """A line for a terminal."""
 
+    kind: ClassVar = "command"
     text: str
 
 
@@ -105,3 +145,60 @@ class Report:
     figures: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
     written: str
+
+
+def to_html(report: Report) -> Markup:
+    """The whole page: style and curves inside it, images beside it, no script."""
+    return _template("page", report=report, chart_svg=chart_svg, legend_html=legend_html) + "\n"
+
+
+def to_markdown(report: Report) -> str:
+    """The whole report."""
+    parts = [f"# {escape_markdown(report.title)}", *map(escape_markdown, report.first)]
+    parts.append(_table(("What", "Value"), report.figures))
+    parts += [_section_markdown(section) for section in report.sections]
+    return "\n\n".join([*parts, escape_markdown(report.written)]) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
+    return markdown_table(head, [tuple(map(escape_markdown, row)) for row in rows])
+
+
+def _section_markdown(section: Section) -> str:
+    return "\n\n".join([f"## {escape_markdown(section.title)}", *filter(None, map(_part_markdown, section.parts))])
+
+
+def _part_markdown(part: Part) -> str:
+    match part:
+        case Words():
+            return escape_markdown(part.text)
+        case Items():
+            return "\n".join(f"- {escape_markdown(line)}" for line in part.lines)
+        case Table():
+            rows = _table(part.head, part.rows) if part.rows else "None."
+            return f"### {escape_markdown(part.caption)}\n\n{rows}"
+        case Charts():
+            lines = [f"{summary(chart)} {chart.note}" for chart in part.charts if any(c.points for c in chart.curves)]
+            return "\n".join(
+                f"- {escape_markdown(line)}" for line in [*lines, "The curves themselves are in report.html."]
+            )
+        case Pictures():
+            return "\n\n".join(_group_markdown(group, part.columns) for group in part.groups)
+        case Command():
+            fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", part.text)), default=0))
+            return f"{fence}sh\n{part.text}\n{fence}"
+
+
+def _group_markdown(group: PictureGroup, columns: tuple[str, ...]) -> str:
+    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for name, cells in group.rows:
+        lines.append(f"| {escape_markdown(name)} | " + " | ".join(map(_picture_markdown, cells)) + " |")
+    return f"### {escape_markdown(group.prompt)}\n\n" + "\n".join(lines)
+
+
+def _picture_markdown(picture: Picture | None) -> str:
+    if picture is None:
+        return "the same"
+    if not picture.file:
+        return escape_markdown(picture.words)
+    return f"![{escape_markdown(picture.words)}]({picture.path})"

@@ -22,6 +22,7 @@ from studio.ui.forms import (
     read_settings,
     shown_value,
 )
+from studio.ui.shell.parts import paragraph
 
 FORM = "batch"
 # Half a second after the last key: a request for each key would keep the page busier than whoever types.
@@ -139,8 +140,11 @@ def form_values(named: Mapping[str, Any], settings: BatchSettings) -> dict[str, 
 def build_grid() -> GridBox:
     """Lay it out."""
     gr.HTML(
-        '<p class="quiet">One image for each pair of values, all with one seed, side by side on a large one. A word '
-        "of the prompts stands there as {x} (across) or {y} (down). It replaces the attributes above.</p>",
+        paragraph(
+            "quiet",
+            "One image for each pair of values, all with one seed, side by side on a large one. A word of the prompts "
+            "stands there as {x} (across) or {y} (down). It replaces the attributes above.",
+        ),
         padding=False,
     )
     named = {

@@ -9,6 +9,7 @@ from studio.batches.session import BatchView
 from studio.jobs.folder import RunRequest
 from studio.ui.batches import view as batch_view
 from studio.ui.shell.parts import Update, live_html
+from studio.ui.training.view import log_html
 
 REQUEST_WORDS: dict[RunRequest, str] = {"pause": "Pause", "stop": "Stop"}
 # Gradio's HTML takes clicks of its own; the name of the pressed batch goes with ours.
@@ -76,7 +77,7 @@ def render(view: BatchView) -> dict[str, Update]:
         "batch-files": batch_view.files_html(batch, view.history),
         "batch-sheet": batch_view.sheet_html(view),
         "batch-report": batch_view.report_markdown(view),
-        "batch-log": batch_view.log_html(batch),
+        "batch-log": log_html(batch.log if batch else None),
         "batch-past": batch_view.past_html(view),
         "batch-pause": can_ask,
         "batch-stop": can_ask,

@@ -5,29 +5,34 @@ What a batch would take, as measured: a sentence below the buttons.
 
 from collections.abc import Mapping
 
+from markupsafe import Markup
 from pydantic import ValidationError
 
-from studio.batches.forecast import Example, PlanFacts
+from studio.batches.forecast import PlanFacts
 from studio.batches.settings import BatchSettings
+from studio.core.html import template
 from studio.core.paths import typed_path
-from studio.core.text import counted, escape
+from studio.ui.shell.parts import paragraph, problem
 from studio.ui.shell.preflight_runner import PreflightState
+
+_template = template("ui/templates/batches.html")
 
 COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too long for something that follows typing
 READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
 MAX_VALUES = 12
 
-NO_PLAN = '<p class="quiet">There is no plan yet: what is missing is said below the attributes.</p>'
-EMPTY = (
-    '<p class="quiet">What would be made is shown here while you write: how many images, ten of them, and how often '
-    "each value comes up.</p>"
+NO_PLAN = paragraph("quiet", "There is no plan yet: what is missing is said below the attributes.")
+EMPTY = paragraph(
+    "quiet",
+    "What would be made is shown here while you write: how many images, ten of them, and how often each value comes "
+    "up.",
 )
-
-
-LARGE = (
-    '<p class="note">This file of prompts is too large to be read while one types: “Measure” reads it, and tells how '
-    "many images it makes, time and disk.</p>"
+LARGE = paragraph(
+    "note",
+    "This file of prompts is too large to be read while one types: “Measure” reads it, and tells how many images it "
+    "makes, time and disk.",
 )
+COUNTED_LATER = "So many are counted by “Measure”, which also tells time and disk."
 
 
 def is_too_large_to_follow(settings: BatchSettings) -> bool:
@@ -36,63 +41,44 @@ def is_too_large_to_follow(settings: BatchSettings) -> bool:
     return bool(settings.prompt_file.strip()) and path.is_file() and path.stat().st_size > READ_UP_TO_BYTES
 
 
-def problem_html(sentence: str) -> str:
-    """Why there is no plan."""
-    return f'<p class="problem" role="alert">{escape(sentence)}</p>'
-
-
-def preview_html(facts: PlanFacts) -> str:
+def preview_html(facts: PlanFacts) -> Markup:
     """The plan in short."""
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in facts.notes)
-    if facts.num_columns and not facts.value_counts:
-        notes += '<p class="note">So many are counted by “Measure”, which also tells time and disk.</p>'
-    return (
-        f'<p class="plan-count"><b>{counted(facts.num_items, "image")}</b></p>{notes}<div class="plan">'
-        f"{_examples_html(facts.examples)}{counts_html(facts.value_counts)}</div>"
+    later = (COUNTED_LATER,) if facts.num_columns and not facts.value_counts else ()
+    return _template(
+        "preview",
+        num_items=facts.num_items,
+        notes=[*facts.notes, *later],
+        examples=facts.examples,
+        counts=counts_html(facts.value_counts),
     )
 
 
-def counts_html(counts: Mapping[str, Mapping[str, int] | int]) -> str:
+def counts_html(counts: Mapping[str, Mapping[str, int] | int]) -> Markup:
     """A small table for each column."""
     if not counts:
-        return ""
-    return f'<div class="plan-values">{"".join(_column_html(column, found) for column, found in counts.items())}</div>'
+        return Markup()
+    return _template("counts", columns=[(column, *_values(found)) for column, found in counts.items()])
 
 
-def _column_html(column: str, found: Mapping[str, int] | int) -> str:
+def _values(found: Mapping[str, int] | int) -> tuple[list[tuple[str, int]], str]:
+    """The first values of a column, each with how often it comes up, and how many more there are in words."""
     if isinstance(found, int):
-        rows = f'<tr><td colspan="2">{found:,} different values</td></tr>'
-    else:
-        shown = list(found.items())[:MAX_VALUES]
-        rows = "".join(f'<tr><th scope="row">{escape(value)}</th><td>{number:,}</td></tr>' for value, number in shown)
-        if len(found) > MAX_VALUES:
-            rows += f'<tr><td colspan="2">and {len(found) - MAX_VALUES:,} more</td></tr>'
-    return f"<table><caption>{escape(column)}</caption><tbody>{rows}</tbody></table>"
+        return [], f"{found:,} different values"
+    return list(found.items())[:MAX_VALUES], f"and {len(found) - MAX_VALUES:,} more" if len(found) > MAX_VALUES else ""
 
 
-def _examples_html(examples: tuple[Example, ...]) -> str:
-    rows = "".join(
-        f"<tr><td>{example.index:,}</td><td>{example.seed}</td><td>{escape(example.prompt)}</td></tr>"
-        for example in examples
-    )
-    return (
-        '<div class="table-frame plan-examples" tabindex="0" role="group" aria-label="Examples"><table><caption>'
-        f'{counted(len(examples), "example")}</caption><thead><tr><th scope="col">#</th><th scope="col">seed</th>'
-        f'<th scope="col">prompt</th></tr></thead><tbody>{rows}</tbody></table></div>'
-    )
-
-
-def forecast_html(state: PreflightState) -> str:
+def forecast_html(state: PreflightState) -> Markup:
     """Where the measuring stands, or what it found."""
     if state.running:
-        return '<p class="quiet" role="status">A few real images are being made and measured; none is kept.</p>'
+        words = "A few real images are being made and measured; none is kept."
+        return paragraph("quiet", words, role="status")
     if state.problem:
-        return f'<p class="problem" role="alert">{escape(state.problem)}</p>'
+        return problem(state.problem)
     facts = read_facts(state)
     if facts is None:
-        return '<p class="quiet">“Measure” makes a few real images and tells time, disk and when all are ready.</p>'
+        return paragraph("quiet", "“Measure” makes a few real images and tells time, disk and when all are ready.")
     counts = counts_html(facts.value_counts) if facts.num_items > COUNTED_UP_TO else ""
-    return f'<div class="verdict" role="status">{escape(facts.sentence)}</div>{counts}'
+    return _template("forecast", sentence=facts.sentence, counts=counts)
 
 
 def read_facts(state: PreflightState) -> PlanFacts | None:

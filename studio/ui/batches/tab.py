@@ -21,7 +21,7 @@ from studio.ui.batches import panel as batch_panel
 from studio.ui.batches import preview as batch_preview
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell.file_manager import show_folder
-from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.parts import QUIET, Update, problem, toasts
 from studio.ui.shell.preflight_runner import PreflightRunner
 from studio.ui.shell.selection import changed, read_selection, select
 
@@ -134,9 +134,9 @@ def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, str]:
         plan = plan_of(settings, page.session.user_data)
         facts = PlanFacts.of(plan, counted=plan.num_items <= batch_preview.COUNTED_UP_TO)
     except StudioError as error:
-        return batch_preview.NO_PLAN, batch_preview.problem_html(str(error))
+        return batch_preview.NO_PLAN, problem(str(error))
     except OSError as error:
-        return batch_preview.NO_PLAN, batch_preview.problem_html(system_error_message(error))
+        return batch_preview.NO_PLAN, problem(system_error_message(error))
     return batch_preview.preview_html(facts), ""
 
 

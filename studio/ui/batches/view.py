@@ -3,40 +3,42 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from markupsafe import Markup
+
 from studio.batches.folder import BatchFolder
 from studio.batches.follower import MAX_LATEST, BatchProgress
-from studio.batches.session import BatchView, LatestPicture, PastBatch
-from studio.core.text import counted, duration, escape
+from studio.batches.session import BatchView, LatestPicture
+from studio.core.html import template
+from studio.core.text import counted, duration
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunStatus
-from studio.jobs.launcher import end_of_log
 from studio.ui.shell.images import small_picture_url
-from studio.ui.training.view import LOG_LINES, STATE_WORDS, memory_html
+from studio.ui.shell.parts import paragraph, problem
+from studio.ui.training.view import STATE_KINDS, STATE_WORDS, memory_html, nothing_yet, run_bar, state_box
+
+_template = template("ui/templates/batches.html")
 
 LARGE_PIXELS = 1600
 MAX_NOTES = 8
+NOTHING_YET = (
+    "Press “Fill in an example” on the left, look at what it would make, and press “Start”: sixty images of shoes in a "
+    "few minutes, on this machine."
+)
 
 
-def state_html(view: BatchView) -> str:
+def state_html(view: BatchView) -> Markup:
     """The head of a batch: its state in a word, how far it is, how fast, when it is ready, and what it says."""
     if view.problem:
-        return f'<p class="problem" role="alert">{escape(view.problem)}</p>'
+        return problem(view.problem)
     if view.batch is None or view.status is None:
-        return (
-            '<div class="verdict" role="status"><b>No batch was made yet.</b> <span>Press “Fill in an example” on the '
-            "left, look at what it would make, and press “Start”: sixty images of shoes in a few minutes, on this "
-            "machine.</span></div>"
-        )
+        return nothing_yet("No batch was made yet.", NOTHING_YET)
     status = view.status
     sign, word = STATE_WORDS[status.state]
     if view.in_line and not view.busy:
         sign, word = STATE_WORDS["waiting"][0], "In the queue."
-    kind = {"finished": "pass", "failed": "fail"}.get(status.state, "") if not view.in_line else ""
-    return (
-        f'<div class="verdict run-state {kind}" role="status"><span aria-hidden="true">{sign}</span> <b>{word}</b> '
-        f"<span>{escape(progress_words(view))}</span><br><span>{escape(status.message or view.batch.name)}</span></div>"
-        + _bar(status, view.progress)
-    )
+    kind = STATE_KINDS.get(status.state, "") if not view.in_line else ""
+    message = status.message or view.batch.name
+    return state_box(kind, sign, word, progress_words(view), message, _bar(status, view.progress))
 
 
 def progress_words(view: BatchView) -> str:
@@ -69,57 +71,39 @@ def _pace(pictures_per_second: float) -> str:
     return f"{duration(1 / pictures_per_second)} an image"
 
 
-def _bar(status: RunStatus, progress: BatchProgress) -> str:
+def _bar(status: RunStatus, progress: BatchProgress) -> Markup:
     total = max(1, status.num_steps)
     done, failed = 100 * progress.num_done / total, 100 * progress.num_failed / total
-    return (
-        '<div class="run-bar" role="progressbar" aria-label="Pictures" aria-valuemin="0" '
-        f'aria-valuemax="{status.num_steps}" aria-valuenow="{progress.num_done}">'
-        f'<span style="width:{done:.1f}%"></span><span class="failed" style="width:{failed:.1f}%"></span></div>'
-    )
+    parts = [("", f"{done:.1f}"), ("failed", f"{failed:.1f}")]
+    return run_bar("Pictures", progress.num_done, status.num_steps, parts)
 
 
-def latest_html(pictures: Sequence[LatestPicture], *, more_to_come: bool) -> str:
+def latest_html(pictures: Sequence[LatestPicture], *, more_to_come: bool) -> Markup:
     """The last images, newest first; each tells its item and caption, and opens large. Places are kept for more."""
-    places = '<figure aria-hidden="true"><div class="zoom"></div><figcaption>–</figcaption></figure>'
-    shown = "".join(map(_picture, pictures)) + places * ((MAX_LATEST - len(pictures)) * more_to_come)
-    return f'<div class="latest">{shown}</div>'
+    shown = [
+        (picture, small_picture_url(picture.path), f"#{picture.item:,}: {picture.caption}") for picture in pictures
+    ]
+    return _template("latest", pictures=shown, places=(MAX_LATEST - len(pictures)) * more_to_come)
 
 
-def _picture(picture: LatestPicture) -> str:
-    words = f"#{picture.item:,}: {picture.caption}"
-    again = f" · try {picture.attempts}" if picture.attempts > 1 else ""
-    reported = f"{words} (seed {picture.seed}, {duration(picture.seconds)})"
-    url = small_picture_url(picture.path)
-    shown = f'<img src="{url}" alt="{escape(words)}">' if url else '<span class="quiet">gone</span>'
-    return (
-        f'<figure title="{escape(reported)}"><button class="zoom" type="button" aria-label="Enlarge {escape(words)}">'
-        f"{shown}</button><figcaption>#{picture.item:,}{escape(again)}</figcaption></figure>"
-    )
-
-
-def memory_words_html(view: BatchView) -> str:
+def memory_words_html(view: BatchView) -> Markup:
     """The gauge of a batch, as that of a training."""
     if view.batch is None:
-        return ""
+        return Markup()
     if view.history is None or not view.history.memory:
-        return '<p class="quiet">Memory is shown here while images are made.</p>'
+        return paragraph("quiet", "Memory is shown here while images are made.")
     return memory_html(view.history)
 
 
-def sheet_html(view: BatchView) -> str:
+def sheet_html(view: BatchView) -> Markup:
     """The X/Y grid, large, where one was made; else the contact sheet of a batch that has ended."""
     if view.batch is None or view.busy or view.in_line:
-        return ""
+        return Markup()
     for path, words in ((view.batch.grid, "X/Y grid"), (view.batch.contact_sheet, "Contact sheet")):
         url = small_picture_url(path, pixels=LARGE_PIXELS)
         if url:
-            return (
-                f'<figure class="batch-sheet"><figcaption>{words} <code class="path">{escape(path)}</code></figcaption>'
-                f'<button class="zoom" type="button" aria-label="Enlarge the {words}"><img src="{url}" alt="{words}">'
-                "</button></figure>"
-            )
-    return ""
+            return _template("sheet", words=words, path=path, url=url)
+    return Markup()
 
 
 def report_markdown(view: BatchView) -> str:
@@ -130,48 +114,21 @@ def report_markdown(view: BatchView) -> str:
     return below_the_name.strip()
 
 
-def files_html(batch: BatchFolder | None, history: JobHistory | None) -> str:
+def files_html(batch: BatchFolder | None, history: JobHistory | None) -> Markup:
     """Where everything of a batch lies, and what was said of it besides its state."""
     if batch is None:
-        return ""
-    notes = history.notes[-MAX_NOTES:] if history else []
-    return (
-        f'<p class="quiet run-files">Folder: <code class="path">{escape(batch.root)}</code> · its <code>dataset</code> '
-        "is an imagefolder: <code>metadata.jsonl</code> has each image’s caption, columns and settings.</p>"
-        + "".join(f'<p class="note">{escape(note.message)}</p>' for note in notes)
-    )
+        return Markup()
+    return _template("files", folder=batch.root, notes=history.notes[-MAX_NOTES:] if history else ())
 
 
-def log_html(batch: BatchFolder | None) -> str:
-    """The end of the batch's log."""
-    if batch is None or not batch.log.is_file():
-        return '<p class="quiet">There is no log yet.</p>'
-    return f'<pre class="log" tabindex="0">{escape(end_of_log(batch.log, num_lines=LOG_LINES))}</pre>'
-
-
-def past_html(view: BatchView) -> str:
+def past_html(view: BatchView) -> Markup:
     """Past batches as a table; a name is a button that shows that batch."""
     if not view.past:
-        return '<p class="quiet">Batches that were made are listed here, with their state and their report.</p>'
+        words = "Batches that were made are listed here, with their state and their report."
+        return paragraph("quiet", words)
+    rows = []
+    for past in view.past:
+        sign, word = STATE_WORDS[past.status.state]
+        rows.append((past, sign, word.rstrip(".").lower()))
     chosen = view.batch.name if view.batch else ""
-    rows = "".join(_past_row(past, chosen=past.name == chosen) for past in view.past)
-    older = len(view.names) - len(view.past)
-    note = f'<p class="quiet">Older ones that are not listed: {older:,}.</p>' if older else ""
-    return (
-        '<div class="table-frame" tabindex="0" role="group" aria-label="Batches"><table><caption>Batches</caption>'
-        '<thead><tr><th scope="col">Name</th><th scope="col">Begun</th><th scope="col">State</th>'
-        '<th scope="col">Images</th><th scope="col">What it says</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{note}"
-    )
-
-
-def _past_row(past: PastBatch, *, chosen: bool) -> str:
-    sign, word = STATE_WORDS[past.status.state]
-    current = ' aria-current="true"' if chosen else ""
-    begun = f"{past.begun_at:%d %B %Y, %H:%M}" if past.begun_at else "–"
-    return (
-        f'<tr><td><button type="button" class="link-button past-batch" data-name="{escape(past.name)}"{current}>'
-        f'{escape(past.name)}</button></td><td>{begun}</td><td><span aria-hidden="true">{sign}</span> '
-        f"{word.rstrip('.').lower()}</td><td>{past.status.step:,} of {past.status.num_steps:,}</td>"
-        f"<td>{escape(past.status.message)}</td></tr>"
-    )
+    return _template("past", batches=rows, chosen=chosen, num_older=len(view.names) - len(view.past))

@@ -11,6 +11,7 @@ from studio.datasets.query import ANY, SORT_NAMES, STATES, DatasetQuery
 from studio.datasets.report import count_problems
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.html import grid
+from studio.ui.shell.parts import paragraph
 
 MAX_VALUES = 200
 FIELDS = DatasetQuery.model_fields
@@ -126,9 +127,9 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
     named = [(f"{value or 'empty'} ({number:,})", value) for value, number in values.most_common(MAX_VALUES)]
     shown = f"page {page.number} of {page.num_pages}" if page.num_pages > 1 else "all on this page"
     of_all = f" of {len(rows):,}" if page.num_rows != len(rows) else ""
-    words = f"<p class='quiet'>{page.num_rows:,}{of_all} images, {shown}.</p>"
+    words = f"{page.num_rows:,}{of_all} images, {shown}."
     if page.num_rows == 0:
-        words = f"<p class='quiet'>No image of {len(rows):,} fits: loosen the search or the filters.</p>"
+        words = f"No image of {len(rows):,} fits: loosen the search or the filters."
     # Choices alone: what was chosen may be another one by the time that this arrives.
     return {
         "problem": gr.update(choices=[(state, state) for state in STATES] + codes),
@@ -138,6 +139,6 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
         "page": page.number,
         "previous": gr.update(interactive=page.number > 1),
         "following": gr.update(interactive=page.number < page.num_pages),
-        "words": words,
+        "words": paragraph("quiet", words),
         "grid": grid(session, page, stamp),
     }

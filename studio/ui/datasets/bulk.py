@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import DatasetError, StudioError
 from studio.core.settings import parse_settings
-from studio.core.text import counted, escape
+from studio.core.text import counted
 from studio.datasets.edits import BulkChange, changed_captions, describe
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import read_query
 from studio.ui.datasets.caption_box import SAVED, SAVED_WITH_SUBJECT, read_subject
-from studio.ui.shell.parts import QUIET, table, toasts
+from studio.ui.shell.parts import QUIET, paragraph, table, toasts
 
 PREVIEWED = 20
 FIELDS = BulkChange.model_fields
@@ -37,7 +38,7 @@ class BulkPanel:
 def build() -> BulkPanel:
     """Lay it out, folded."""
     with gr.Accordion("Captions in bulk", open=False, elem_id="dataset-bulk-box"):
-        gr.HTML("<p class='quiet'>Acts on all images that search and filters show now, on every page.</p>")
+        gr.HTML(paragraph("quiet", "Acts on all images that search and filters show now, on every page."))
         change: dict[str, gr.components.Component] = {}
         for names in (("find", "replace"), ("prefix", "suffix")):
             with gr.Row(elem_classes="fields"):
@@ -80,15 +81,15 @@ def build() -> BulkPanel:
     return BulkPanel(change, preview, apply, words, load, grid, gr.State(""), save)
 
 
-def preview_words(session: DatasetSession, values: dict[str, Any]) -> str:
+def preview_words(session: DatasetSession, values: dict[str, Any]) -> Markup:
     """What the change would do: how many captions, and the first of them before and after."""
     try:
         rows = session.opened.found(read_query(values))
         changed = changed_captions(rows, _read_change(values))
     except StudioError as error:
-        return f"<p class='bad'>{escape(error)}</p>"
+        return paragraph("bad", error)
     if not changed:
-        return f"<p class='quiet'>None of {counted(len(rows), 'caption')} would change.</p>"
+        return paragraph("quiet", f"None of {counted(len(rows), 'caption')} would change.")
     shown = [(row.key, row.caption, changed[row.key]) for row in rows if row.key in changed][:PREVIEWED]
     rest = f" The first {PREVIEWED}:" if len(changed) > PREVIEWED else ""
     caption = f"{len(changed):,} of {counted(len(rows), 'caption')} would change.{rest}"
@@ -142,7 +143,7 @@ def wire(
         with toasts():
             session.opened_as(read_subject(subject).dataset)
             number = apply_change(session, values)
-        return f"<p class='good'>{counted(number, 'caption')} changed. Undo, beside the image, takes it back.</p>"
+        return paragraph("good", f"{counted(number, 'caption')} changed. Undo, beside the image, takes it back.")
 
     def show_table(**values: Any) -> dict[Any, Any]:  # noqa: ANN401
         with toasts():
@@ -159,7 +160,7 @@ def wire(
         with toasts():
             session.opened_as(table_of)
             number = save_table(session, cells)
-        return f"<p class='good'>{counted(number, 'caption')} of the table changed.</p>"
+        return paragraph("good", f"{counted(number, 'caption')} of the table changed.")
 
     both = {**query, **panel.change}
     pressed = {"subject": subject, **both}

@@ -10,9 +10,10 @@ from studio.datasets.session import DatasetSession
 from studio.datasets.source import DatasetRow
 from studio.ui.datasets import caption_box
 from studio.ui.datasets.caption_box import Subject, show_row
-from studio.ui.datasets.html import facts_line, large_picture, problem_list
+from studio.ui.datasets.html import facts_line, large_picture, not_shown, problem_list
+from studio.ui.shell.parts import paragraph
 
-_NOTHING = '<div class="shown"><span>Press an image to see it large, with its caption.</span></div>'
+_NOTHING = not_shown("Press an image to see it large, with its caption.")
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,11 @@ def build() -> Detail:
             reset = gr.Button("Back to the found caption", elem_id="dataset-reset", size="sm", visible=False)
         problems = gr.HTML(elem_id="dataset-problems", padding=False)
         gr.HTML(
-            "<p class='quiet'>Keys: ← → previous, next · X exclude · Ctrl+Z undo · Enter to the caption, Esc back · "
-            "captions are saved as you type</p>",
+            paragraph(
+                "quiet",
+                "Keys: ← → previous, next · X exclude · Ctrl+Z undo · Enter to the caption, Esc back · captions are "
+                "saved as you type",
+            ),
             padding=False,
         )
     return Detail(

@@ -11,13 +11,13 @@ from typing import Any
 import gradio as gr
 
 from studio.core.errors import DatasetError
-from studio.core.text import counted, escape
+from studio.core.text import counted
 from studio.datasets.export import export_imagefolder, export_kohya, export_zip, write_sidecars
 from studio.datasets.library import SNAPSHOT
 from studio.datasets.session import DatasetSession
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.ui.datasets.caption_box import SAVED
-from studio.ui.shell.parts import QUIET, toasts
+from studio.ui.shell.parts import QUIET, paragraph, toasts
 
 SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"
 FORMATS: dict[str, str] = {
@@ -78,19 +78,17 @@ def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any
                 progress=lambda done, total: progress((done, total), desc="Writing", unit="images"),
             )
             download = downloadable(place) if place.is_file() else None
-        words = f"<p class='good'>{counted(snapshot.header.num_pictures, 'image')} exported to {escape(place)}</p>"
+        words = paragraph("good", f"{counted(snapshot.header.num_pictures, 'image')} exported to {place}")
         return {box.words: words, box.file: gr.update(value=download, visible=download is not None)}
 
     def write() -> dict[Any, Any]:
         with toasts():
             written = write_sidecars(session.opened)
-        words = f"<p class='good'>{counted(written.num_written, 'caption')} written beside the images.</p>"
+        words = paragraph("good", f"{counted(written.num_written, 'caption')} written beside the images.")
         if written.skipped_files:
             first = written.skipped_files[0]
-            words += (
-                f"<p class='bad'>{counted(len(written.skipped_files), 'caption')} could not be written: "
-                f"{escape(first.name)}: {escape(first.problem.sentence)}</p>"
-            )
+            number = counted(len(written.skipped_files), "caption")
+            words += paragraph("bad", f"{number} could not be written: {first.name}: {first.problem.sentence}")
         return {box.words: words, box.sure: False}
 
     box.export.click(

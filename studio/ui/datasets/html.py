@@ -1,15 +1,16 @@
-"""The Dataset tab's HTML: the grid of thumbnails, the summary, one image with its crop. All texts are escaped."""
+"""The Dataset tab's HTML: the grid of thumbnails, the summary, one image with its crop."""
 
 import io
 import json
 from pathlib import Path
 from urllib.parse import quote
 
+from markupsafe import Markup
 from PIL import Image
 
 from studio.batches.provenance import read_provenance
 from studio.core.errors import PictureFileError
-from studio.core.text import counted, escape
+from studio.core.html import template
 from studio.datasets.buckets import BucketFit
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.query import RowPage
@@ -17,7 +18,9 @@ from studio.datasets.session import DatasetSession, SessionView, Stamp
 from studio.datasets.source import DatasetRow
 from studio.images.decoding import open_rgb
 from studio.images.records import Problem
-from studio.ui.shell.parts import data_url
+from studio.ui.shell.parts import data_url, paragraph
+
+_template = template("ui/templates/datasets.html")
 
 SHOWN_SIDE = 1024
 """Longest side, in pixels, of the large image on the page."""
@@ -34,44 +37,21 @@ def thumbnail_url(session: DatasetSession, row: DatasetRow) -> str:
     return f"gradio_api/file={quote(str(path))}"
 
 
-def grid(session: DatasetSession, page: RowPage, stamp: Stamp) -> str:
+def grid(session: DatasetSession, page: RowPage, stamp: Stamp) -> Markup:
     """Thumbnails as buttons, with whole captions for the page's script, and the images next to them, not shown."""
-    before, after = (_beyond(session, row) if row else "" for row in (page.before, page.after))
-    thumbs = "".join(_thumb(session, row) for row in page.rows)
-    reported = f'data-dataset="{escape(session.opened.name)}" data-stamp="{json.dumps(stamp)}"'
-    return f'<div class="thumbs" {reported}>{before}{thumbs}{after}</div>'
-
-
-def _reported(row: DatasetRow) -> str:
-    return f'data-key="{escape(row.key)}" data-caption="{escape(row.caption)}"'
-
-
-def _beyond(session: DatasetSession, row: DatasetRow) -> str:
-    return (
-        f'<span class="beyond" hidden {_reported(row)} data-thumbnail="{escape(thumbnail_url(session, row))}"></span>'
-    )
-
-
-def _thumb(session: DatasetSession, row: DatasetRow) -> str:
-    url = thumbnail_url(session, row)
-    worst = worst_problem(row)
-    picture = (
-        f'<img src="{escape(url)}" alt="" loading="lazy" decoding="async">'
-        if url
-        else f'<span class="sign" aria-hidden="true">{"…" if row.facts is None else "✗"}</span>'
-    )
-    badge = ""
-    if row.excluded:
-        badge = '<span class="badge out">excluded</span>'
-    elif worst is not None:
-        sign = f'<span aria-hidden="true">{SIGNS[worst.severity]}</span>'
-        badge = f'<span class="badge {worst.severity}">{sign} {escape(worst.code)}</span>'
-    words = f"{row.key}: {row.caption or 'no caption'}"
-    kinds = "thumb" + (" out" if row.excluded else "")
-    return (
-        f'<button type="button" class="{kinds}" {_reported(row)} title="{escape(words[:300])}">'
-        f'<span class="square">{picture}</span>{badge}'
-        f'<span class="words">{escape(row.caption[:90] or "no caption")}</span></button>'
+    before, after = ([(row, thumbnail_url(session, row))] if row else [] for row in (page.before, page.after))
+    thumbs = [
+        (row, thumbnail_url(session, row), worst_problem(row), f"{row.key}: {row.caption or 'no caption'}")
+        for row in page.rows
+    ]
+    return _template(
+        "grid",
+        dataset=session.opened.name,
+        stamp=json.dumps(stamp),
+        before=before,
+        thumbs=thumbs,
+        after=after,
+        signs=SIGNS,
     )
 
 
@@ -81,65 +61,49 @@ def worst_problem(row: DatasetRow) -> Problem | None:
     return min(row.problems, key=lambda problem: order[problem.severity], default=None)
 
 
-def summary(session: DatasetSession, view: SessionView) -> str:
+def summary(session: DatasetSession, view: SessionView) -> Markup:
     """One line: how many there are, will be trained on, need attention; a bar while they are being checked."""
     if not view.name:
-        return ""
-    dataset = session.opened
+        return Markup()
+    dataset, progress = session.opened, view.progress
     rows = dataset.rows
-    used = sum(row.is_used for row in rows)
-    broken = sum(row.is_rejected and not row.excluded for row in rows)
-    excluded = sum(row.excluded for row in rows)
-    captions = sum(bool(row.caption) for row in rows)
-    lost = sum(skipped_file.problem.severity == "reject" for skipped_file in dataset.skipped_files)
-    parts = [
-        f"<b>{counted(len(rows), 'image')}</b>",
-        counted(captions, "caption"),
-        f"<b>{used:,}</b> will be trained on",
-    ]
-    if broken:
-        parts.append(f'<span class="bad">✗ {broken:,} {"needs" if broken == 1 else "need"} fixing</span>')
-    if lost:
-        parts.append(f'<span class="bad">✗ {counted(lost, "file")} or rows not taken</span>')
-    if excluded:
-        parts.append(f"{excluded:,} excluded")
-    progress = view.progress
-    bar = ""
-    if progress is not None and progress.running:
-        share = 100 * progress.num_checked / max(1, progress.num_pictures)
-        bar = (
-            f'<div class="bar" role="progressbar" aria-label="Pictures checked" aria-valuemin="0" '
-            f'aria-valuemax="{progress.num_pictures}" aria-valuenow="{progress.num_checked}">'
-            f'<span style="width:{share:.0f}%"></span></div>'
-        )
-        parts.append(f"checking: {progress.num_checked:,} of {progress.num_pictures:,}")
-    problem = f'<p class="problem" role="alert">{escape(progress.problem)}</p>' if progress and progress.problem else ""
     provenance = read_provenance(Path(dataset.recipe.source))
-    origin = f'<p class="quiet origin">{escape(provenance.sentence)}</p>' if provenance else ""
-    return f'{problem}<p class="summary">{" · ".join(parts)}</p>{origin}{bar}'
+    return _template(
+        "summary",
+        problem=progress.problem if progress else "",
+        num_rows=len(rows),
+        captions=sum(bool(row.caption) for row in rows),
+        used=sum(row.is_used for row in rows),
+        broken=sum(row.is_rejected and not row.excluded for row in rows),
+        lost=sum(skipped_file.problem.severity == "reject" for skipped_file in dataset.skipped_files),
+        excluded=sum(row.excluded for row in rows),
+        progress_of=progress,
+        origin=provenance.sentence if provenance else "",
+    )
 
 
-def large_picture(session: DatasetSession, row: DatasetRow, fit: BucketFit | None) -> str:
+def not_shown(words: str, *, sign: str = "") -> Markup:
+    """What stands in the large image's place."""
+    return _template("not_shown", sign=sign, words=words)
+
+
+def large_picture(session: DatasetSession, row: DatasetRow, fit: BucketFit | None) -> Markup:
     """The image as training reads it, with the part that its bucket keeps; it opens larger when pressed."""
     if row.facts is None:
-        return '<div class="shown"><span class="sign" aria-hidden="true">…</span><span>not checked yet</span></div>'
+        return not_shown("not checked yet", sign="…")
     if not row.facts.is_usable or fit is None:
-        return '<div class="shown"><span class="sign" aria-hidden="true">✗</span><span>cannot be shown</span></div>'
+        return not_shown("cannot be shown", sign="✗")
     try:
         image = open_rgb(row.path, background=session.opened.recipe.background)
     except PictureFileError as error:
-        return f'<div class="shown"><span class="sign" aria-hidden="true">✗</span><span>{escape(error)}</span></div>'
+        return not_shown(str(error), sign="✗")
     left, top, right, bottom = fit.crop
     width, height = row.facts.width, row.facts.height
-    style = (
+    crop = (
         f"left:{100 * left / width:.2f}%;top:{100 * top / height:.2f}%;"
         f"width:{100 * (right - left) / width:.2f}%;height:{100 * (bottom - top) / height:.2f}%"
     )
-    return (
-        f'<div class="shown"><button class="zoom" type="button" aria-label="Enlarge {escape(row.key)}">'
-        f'<img src="{_jpeg_url(image)}" alt="{escape(row.caption or row.key)}">'
-        f'<span class="crop" style="{style}" aria-hidden="true"></span></button></div>'
-    )
+    return _template("large_picture", row=row, url=_jpeg_url(image), crop=crop)
 
 
 def _jpeg_url(image: Image.Image) -> str:
@@ -149,12 +113,12 @@ def _jpeg_url(image: Image.Image) -> str:
     return data_url(content.getvalue(), "image/jpeg")
 
 
-def facts_line(row: DatasetRow, fit: BucketFit | None) -> str:
+def facts_line(row: DatasetRow, fit: BucketFit | None) -> Markup:
     """`600 × 800 → bucket 448 × 576 · JPEG · 84 kB`."""
     facts = row.facts
     if facts is None:
-        return f'<p class="facts"><b>{escape(row.key)}</b></p>'
-    parts = [f"<b>{escape(row.key)}</b>"]
+        return _template("facts", key=row.key, facts=None)
+    parts = []
     if facts.width:
         size = f"{facts.width:,} × {facts.height:,}"
         parts.append(f"{size} → bucket {fit.bucket.width} × {fit.bucket.height}" if fit else size)
@@ -165,22 +129,18 @@ def facts_line(row: DatasetRow, fit: BucketFit | None) -> str:
         parts.append(f"{row.repeats} times an epoch")
     if facts.is_usable:
         parts.append(f"{facts.border_whiteness:.0%} of the border white")
-    return f'<p class="facts">{"<span>·</span>".join(f"<span>{part}</span>" for part in parts)}</p>'
+    return _template("facts", key=row.key, facts=parts)
 
 
-def problem_list(row: DatasetRow) -> str:
+def problem_list(row: DatasetRow) -> Markup:
     """All that was found, worst first, in sentences."""
     if row.facts is None and not row.problems:
-        return ""
+        return Markup()
     if not row.problems:
-        return '<p class="good">✓ Nothing wrong with this image.</p>'
+        return paragraph("good", "✓ Nothing wrong with this image.")
     order = {"reject": 0, "convert": 1, "note": 2}
-    items = "".join(
-        f'<li class="is-{problem.severity}"><span aria-hidden="true">{SIGNS[problem.severity]}</span> '
-        f"<span><b>{escape(problem.code)}</b> ({SIGN_WORDS[problem.severity]}): {escape(problem.sentence)}</span></li>"
-        for problem in sorted(row.problems, key=lambda problem: order[problem.severity])
-    )
-    return f'<ul class="problems">{items}</ul>'
+    problems = sorted(row.problems, key=lambda problem: order[problem.severity])
+    return _template("problems", problems=problems, signs=SIGNS, words=SIGN_WORDS)
 
 
 def file_size(num_bytes: int) -> str:

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import DatasetError, StudioError
+from studio.core.html import template
 from studio.core.settings import parse_settings
-from studio.core.text import counted, escape
+from studio.core.text import counted
 from studio.datasets.captions import check_template, fill_template
 from studio.datasets.recipe import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
 from studio.datasets.rows import take_rows
 from studio.datasets.session import DatasetSession, SessionView
 from studio.ui.datasets.caption_box import SAVED
 from studio.ui.forms import NO_CHANGE
-from studio.ui.shell.parts import QUIET, Update, table, toasts
+from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
+
+_template = template("ui/templates/datasets.html")
 
 RECOGNISED = "as recognised"
 NONE = "all rows"
@@ -145,23 +149,22 @@ def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
     return {"dataset-layout-words": layout_words(session) if view.name else ""}
 
 
-def layout_words(session: DatasetSession) -> str:
+def layout_words(session: DatasetSession) -> Markup:
     """`Fashion products: 60 images, 60 captions, 60 pairs; left over: nothing.`"""
     dataset = session.opened
     reading = dataset.reading
     captions = sum(picture.caption is not None for picture in reading.pictures)
     others = Counter(skipped_file.problem.code for skipped_file in dataset.skipped_files)
-    left = ", ".join(f"{number:,} {escape(code)}" for code, number in others.most_common()) or "nothing"
+    left = ", ".join(f"{number:,} {code}" for code, number in others.most_common()) or "nothing"
     lone = len(reading.pictures) - captions
     fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
-    choice = f" It could also be read as: {escape('; '.join(fits))}." if fits else ""
-    from_table = f" from {escape(reading.table)}" if reading.table else ""
-    return (
-        f"<p class='quiet'><b>{escape(LAYOUT_TITLES[reading.layout])}</b>{from_table}: "
+    choice = f" It could also be read as: {'; '.join(fits)}." if fits else ""
+    text = (
         f"{counted(len(reading.pictures), 'image')}, {counted(captions, 'pair')} of image and caption, "
-        f"{lone:,} without a caption. Left over besides: {left}.{choice} "
-        f"Read from {escape(dataset.recipe.source)}</p>"
+        f"{lone:,} without a caption. Left over besides: {left}.{choice}"
     )
+    title, source = LAYOUT_TITLES[reading.layout], dataset.recipe.source
+    return _template("layout", title=title, table=reading.table, text=text, source=source)
 
 
 def fill(session: DatasetSession) -> dict[str, Any]:
@@ -227,10 +230,10 @@ def read_recipe(session: DatasetSession, values: dict[str, Any]) -> DatasetRecip
     )
 
 
-def preview_words(session: DatasetSession, values: dict[str, Any]) -> str:
+def preview_words(session: DatasetSession, values: dict[str, Any]) -> Markup:
     """What the form would make of the first rows."""
     if not session.is_open:
-        return ""
+        return Markup()
     try:
         recipe = read_recipe(session, values)
         taken = take_rows(session.opened.reading.pictures, recipe)
@@ -242,7 +245,7 @@ def preview_words(session: DatasetSession, values: dict[str, Any]) -> str:
             for picture in taken[:PREVIEWED_ROWS]
         ]
     except StudioError as error:
-        return f"<p class='bad'>{escape(error)}</p>"
+        return paragraph("bad", error)
     caption = f"{counted(len(taken), 'image')}; the first captions"
     return table(("Picture", "Caption"), rows, caption=caption)
 

@@ -11,10 +11,10 @@ import gradio as gr
 
 from studio.core.errors import DatasetError, StudioError, system_error_message
 from studio.core.paths import assets_folder
-from studio.core.text import counted, escape
+from studio.core.text import counted
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.upload import DroppedFile
-from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.parts import QUIET, Update, problem, toasts
 
 DEMO_DATASET = "casual-shoes"
 DEMO_RESOLUTION = 128  # of the model that ships with it
@@ -81,10 +81,9 @@ def build() -> SourceBox:
 
 def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
     """The list of datasets, and why one could not be opened."""
-    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
     return {
         "dataset-names": gr.update(choices=session.library.names(), value=view.name or None),
-        "dataset-problem": gr.update(value=problem, visible=bool(problem)),
+        "dataset-problem": gr.update(value=problem(view.problem), visible=bool(view.problem)),
     }
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
-from studio.core.text import counted, escape
+from studio.core.html import template
 from studio.datasets.export import make_contact_sheet
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.report import (
@@ -22,7 +23,6 @@ from studio.datasets.report import (
     Counts,
     DatasetReport,
     DatasetStatistics,
-    Duplicate,
     Finding,
     make_report,
     summarise,
@@ -32,15 +32,17 @@ from studio.datasets.source import DatasetRow
 from studio.images.records import Severity
 from studio.ui.datasets.html import SIGNS, thumbnail_url
 from studio.ui.forms import NO_CHANGE
-from studio.ui.shell.parts import QUIET, toasts
+from studio.ui.shell.parts import QUIET, paragraph, toasts
+
+_template = template("ui/templates/datasets.html")
 
 NUM_LENGTH_BARS = 12
 
 
-def statistics_html(statistics: DatasetStatistics) -> str:
+def statistics_html(statistics: DatasetStatistics) -> Markup:
     """All charts of a dataset."""
     if statistics.num_pictures == 0:
-        return "<p class='quiet'>There is nothing to count yet: no image is checked and used.</p>"
+        return paragraph("quiet", "There is nothing to count yet: no image is checked and used.")
     charts = [
         bars("Buckets (training sizes)", _listed(statistics.buckets)),
         bars("Image sizes", _listed(statistics.sizes)),
@@ -50,18 +52,13 @@ def statistics_html(statistics: DatasetStatistics) -> str:
         bars("Share of the border that is white", _shares(statistics.border_whiteness)),
         *(bars(column, _listed(counts)) for column, counts in statistics.columns.items()),
     ]
-    return f'<div class="charts">{"".join(charts)}</div>'
+    return _template("charts", charts=charts)
 
 
-def bars(title: str, rows: Sequence[tuple[str, int]]) -> str:
+def bars(title: str, rows: Sequence[tuple[str, int]]) -> Markup:
     """One chart: names, bars, numbers. The longest bar is the greatest number."""
     most = max((number for _, number in rows), default=0) or 1
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td class="stroke" aria-hidden="true">'
-        f'<span style="width:{100 * number / most:.1f}%"></span></td><td class="number">{number:,}</td></tr>'
-        for name, number in rows
-    )
-    return f'<table class="chart"><caption>{escape(title)}</caption><tbody>{body}</tbody></table>'
+    return _template("bars", title=title, rows=rows, most=most)
 
 
 def _listed(counts: Counts, *, others: bool = True) -> list[tuple[str, int]]:
@@ -137,83 +134,49 @@ def build() -> StatisticsPanels:
     )
 
 
-def doctor_html(session: DatasetSession, report: DatasetReport) -> str:
+@dataclass(frozen=True)
+class _Group:
+    """All findings of one severity; those of a kind that is common are apart, to be folded."""
+
+    sign: str
+    title: str
+    number: int
+    few: Sequence[Finding]
+    many: Sequence[tuple[str, Sequence[Finding]]]
+
+
+def doctor_html(session: DatasetSession, report: DatasetReport) -> Markup:
     """The report as a page: the number and how it comes about, findings by how bad they are, duplicates."""
-    kind = "fail" if report.needs_fixing else "pass"
-    sign = "✗" if report.needs_fixing else "✓"
-    parts = [f'<div class="verdict {kind}"><span aria-hidden="true">{sign}</span> {escape(report.how_many)}</div>']
-    parts += [f'<p class="note">{escape(sentence)}</p>' for sentence in (*report.warnings, WHY_NO_FLIP)]
+    groups = []
     for severity in TITLES:
         findings = [finding for finding in report.findings if finding.problem.severity == severity]
         if findings:
-            parts.append(_group(severity, findings))
-    if report.duplicates:
-        parts.append(_duplicates(session, report.duplicates))
-    return f'<div data-dataset="{escape(session.opened.name)}">{"".join(parts)}</div>'
+            groups.append(_group(severity, findings))
+    pairs = report.duplicates[:MAX_DUPLICATES]
+    return _template(
+        "doctor",
+        dataset=session.opened.name,
+        report=report,
+        notes=(*report.warnings, WHY_NO_FLIP),
+        groups=groups,
+        pairs=[(pair, [(key, _small_url(session, key)) for key in (pair.first, pair.second)]) for pair in pairs],
+        more_pairs=len(report.duplicates) - len(pairs),
+        remedies=REMEDY_WORDS,
+        max_findings=MAX_FINDINGS,
+    )
 
 
-def _group(severity: Severity, findings: Sequence[Finding]) -> str:
-    """All findings of one severity; those of a kind that is common are folded."""
+def _group(severity: Severity, findings: Sequence[Finding]) -> _Group:
     by_code: dict[str, list[Finding]] = {}
     for finding in findings:
         by_code.setdefault(finding.problem.code, []).append(finding)
     few = [finding for same in by_code.values() if len(same) <= FOLDED_FROM for finding in same]
-    parts = [_findings_table(TITLES[severity], few)] if few else []
-    for code, same in by_code.items():
-        if len(same) > FOLDED_FROM:
-            summary = f"<summary><b>{escape(code)}</b>: {len(same):,} files</summary>"
-            parts.append(f'<details class="folded">{summary}{_findings_table(code, same)}</details>')
-    sign = f'<span aria-hidden="true">{SIGNS[severity]}</span>'
-    return f"<h3>{sign} {TITLES[severity]}: {len(findings):,}</h3>{''.join(parts)}"
+    many = [(code, same) for code, same in by_code.items() if len(same) > FOLDED_FROM]
+    return _Group(SIGNS[severity], TITLES[severity], len(findings), few, many)
 
 
-def _findings_table(title: str, findings: Sequence[Finding]) -> str:
-    rows = "".join(_finding(finding) for finding in findings[:MAX_FINDINGS])
-    rest = len(findings) - MAX_FINDINGS
-    more = f"<p class='quiet'>{rest:,} more: the filter “State” above the images shows them.</p>" if rest > 0 else ""
-    return (
-        f'<div class="table-frame" tabindex="0" role="group" aria-label="{escape(title)}"><table class="findings">'
-        '<thead><tr><th scope="col">File</th><th scope="col">What</th><th scope="col">Mend</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{more}"
-    )
-
-
-def _finding(finding: Finding) -> str:
-    problem = finding.problem
-    buttons = "excluded" if finding.excluded else "".join(map(_button(finding.name), problem.remedies))
-    return (
-        f"<tr><td>{escape(finding.name)}</td><td><b>{escape(problem.code)}</b>: {escape(problem.sentence)}</td>"
-        f'<td class="mend">{buttons}</td></tr>'
-    )
-
-
-def _button(key: str) -> Callable[[str], str]:
-    return lambda remedy: (
-        f'<button type="button" class="link-button" data-key="{escape(key)}" data-remedy="{escape(remedy)}" '
-        f'aria-label="{escape(REMEDY_WORDS[remedy])}: {escape(key)}">{escape(REMEDY_WORDS[remedy])}</button>'
-    )
-
-
-def _duplicates(session: DatasetSession, pairs: Sequence[Duplicate]) -> str:
-    items = []
-    for pair in pairs[:MAX_DUPLICATES]:
-        pictures = "".join(_small(session, key) for key in (pair.first, pair.second))
-        how = "the same file" if pair.exact else "look alike"
-        items.append(
-            f"<li>{pictures}<span>{escape(pair.first)} and {escape(pair.second)}: <b>{how}</b></span>"
-            f"{_button(pair.second)('exclude')}</li>"
-        )
-    rest = len(pairs) - MAX_DUPLICATES
-    more = f"<p class='quiet'>{rest:,} more pairs. Exclude some, and the next are shown.</p>" if rest > 0 else ""
-    return (
-        f"<h3>Duplicates: {counted(len(pairs), 'pair')}</h3><p class='quiet'>What is there twice is learned twice as "
-        f"much. The button excludes the second.</p><ul class='duplicates'>{''.join(items)}</ul>{more}"
-    )
-
-
-def _small(session: DatasetSession, key: str) -> str:
-    url = thumbnail_url(session, session.opened.row(key))
-    return f'<img src="{escape(url)}" alt="{escape(key)}" loading="lazy">' if url else ""
+def _small_url(session: DatasetSession, key: str) -> str:
+    return thumbnail_url(session, session.opened.row(key))
 
 
 def mend(session: DatasetSession, key: str, remedy: str) -> None:

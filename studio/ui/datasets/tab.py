@@ -21,7 +21,7 @@ from studio.ui.datasets.caption_box import SAVED_WITH_SUBJECT, WITH_SUBJECT, Sub
 from studio.ui.datasets.detail import find_row, render_row
 from studio.ui.datasets.html import summary
 from studio.ui.forms import by_component
-from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.parts import QUIET, Update, paragraph, toasts
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ def render(session: DatasetSession) -> dict[str, Update]:
 def _summary(session: DatasetSession, view: SessionView) -> str:
     if view.name:
         return summary(session, view)
-    return (
-        "<p class='quiet'>No dataset is open. Drop a folder of images, type its path, or begin with the demo shoes: "
-        "60 drawn images with a table of their colours and kinds.</p>"
+    return paragraph(
+        "quiet",
+        "No dataset is open. Drop a folder of images, type its path, or begin with the demo shoes: 60 drawn images "
+        "with a table of their colours and kinds.",
     )
 
 

@@ -18,7 +18,7 @@ from studio.loras.library import LoraLibrary
 from studio.ui.forms import SettingsForm, build_generation, build_lora_row, lora_choices, read_generation, read_value
 from studio.ui.inference import compare_view
 from studio.ui.inference.generate import state_box
-from studio.ui.shell.parts import QUIET, Update, data_url, toasts
+from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toasts
 
 MODE, BASE = "compare", "base"
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -194,8 +194,7 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
         if saved is None:
             return ""
         name = f"{saved.folder.name}.png"
-        url = data_url(comparison_grid(saved), "image/png")
-        return f'<a class="link-button" download="{name}" href="{url}">Save {name}</a>'
+        return save_link(name, data_url(comparison_grid(saved), "image/png"), f"Save {name}")
 
     then_refresh(mode.run.click(compare, inputs_kwargs=mode.form, outputs=mode.grid_link, **QUIET))
     then_refresh(mode.cancel.click(engine.cancel, **QUIET))

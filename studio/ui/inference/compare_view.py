@@ -10,18 +10,21 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from studio.core.errors import LoraError
+from studio.core.html import template
 from studio.core.paths import UserData
-from studio.core.text import duration, escape
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
 from studio.loras.votes import Vote, Winner, add_vote, count_votes, read_votes
 from studio.ui.forms import NO_CHANGE
-from studio.ui.shell.images import empty_frame, picture_frame, running_frame
-from studio.ui.shell.parts import QUIET, Update, data_url, toasts
+from studio.ui.shell.images import card, empty_frame, picture_frame, running_frame
+from studio.ui.shell.parts import QUIET, Update, data_url, paragraph, toasts
+
+_template = template("ui/templates/inference.html")
 
 
 def pair_name(index: int, pair: ComparedPair) -> str:
@@ -52,96 +55,92 @@ def finished_pairs(saved: SavedComparison | None) -> int:
     return sum(pair.right is not None for pair in saved.report.pairs) if saved else 0
 
 
-def captions(report: CompareReport | None) -> str:
+def captions(report: CompareReport | None) -> Markup:
     """Under both ends of the slider."""
     left, right = (report.left_name, report.right_name) if report else ("base", "LoRA")
-    return f'<div class="ends"><span>◀ {escape(left)}</span><span>{escape(right)} ▶</span></div>'
+    return _template("ends", left=left, right=right)
 
 
-def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) -> str:
+def side_by_side(saved: SavedComparison | None, index: int, view: EngineView) -> Markup:
     """The pair as two small images, with what each is, its time, and how far they are apart."""
     if saved is None or index >= len(saved.report.pairs):
-        return f'<div class="pair">{_pair_to_come(saved, view)}</div>'
+        return _template("pair", figures=_pair_to_come(saved, view))
     pair, report = saved.report.pairs[index], saved.report
-    left = _figure(_frame(saved.folder, pair.left, "left image"), _side_words(report.left_name, pair.left))
+    left = card(_frame(saved.folder, pair.left, "left image"), _side_words(report.left_name, pair.left))
     if pair.right is None:
-        frame = running_frame(view) if view.phase == "comparing" else empty_frame("·", "not made")
-        right = _figure(frame, escape(report.right_name))
+        right = card(running_frame(view) if view.phase == "comparing" else _not_made(), report.right_name)
     else:
-        right = _figure(_frame(saved.folder, pair.right, "right image"), _side_words(report.right_name, pair.right))
-    words = f"<p>{escape(report.right_name)} {escape(pair.difference.words)}.</p>" if pair.difference else ""
-    return f'<div class="pair">{left}{right}</div>{words}'
+        right = card(_frame(saved.folder, pair.right, "right image"), _side_words(report.right_name, pair.right))
+    sentence = f"{report.right_name} {pair.difference.words}." if pair.difference else ""
+    return _template("pair", figures=[left, right], sentence=sentence)
 
 
-def _pair_to_come(saved: SavedComparison | None, view: EngineView) -> str:
+def _pair_to_come(saved: SavedComparison | None, view: EngineView) -> list[Markup]:
     """The pair whose left side is being made; nothing where nothing is."""
     if view.phase != "comparing":
-        return ""
+        return []
     left, right = (saved.report.left_name, saved.report.right_name) if saved else ("left", "right")
-    return _figure(running_frame(view), escape(left)) + _figure(empty_frame("·", "not made yet"), escape(right))
+    return [card(running_frame(view), left), card(empty_frame("·", "not made yet"), right)]
 
 
-def strip(saved: SavedComparison | None, view: EngineView) -> str:
+def _not_made() -> Markup:
+    return empty_frame("·", "not made")
+
+
+def strip(saved: SavedComparison | None, view: EngineView) -> Markup:
     """The right side at each strength, in a row."""
     if saved is None or not saved.report.settings.strip:
-        return ""
+        return Markup()
     figures = [_strip_figure(saved.folder, picture) for picture in saved.report.strip]
     missing = saved.report.settings.strip[len(figures) :]
     for number, strength in enumerate(missing):
         running = number == 0 and view.phase == "comparing" and saved.report.num_finished >= _num_pair_pictures(saved)
-        frame = running_frame(view) if running else empty_frame("·", "not made")
-        figures.append(_figure(frame, f"<b>{strength:g}</b>"))
-    return f'<h3>By strength</h3><div class="strip">{"".join(figures)}</div>'
+        frame = running_frame(view) if running else _not_made()
+        figures.append(card(frame, _template("strength", strength=strength, difference=None)))
+    return _template("strip", figures=figures)
 
 
 def _num_pair_pictures(saved: SavedComparison) -> int:
     return 2 * len(saved.report.settings.pairs())
 
 
-def _strip_figure(folder: Path, picture: StripPicture) -> str:
-    far = f"<br>{picture.difference.pixels:.3g} of 255" if picture.difference else ""
-    words = f"<b>{picture.strength:g}</b>{far}"
-    return _figure(_frame(folder, picture.picture, f"strength {picture.strength:g}"), words)
+def _strip_figure(folder: Path, picture: StripPicture) -> Markup:
+    words = _template("strength", strength=picture.strength, difference=picture.difference)
+    return card(_frame(folder, picture.picture, f"strength {picture.strength:g}"), words)
 
 
-def _frame(folder: Path, picture: ComparedPicture, name: str) -> str:
+def _frame(folder: Path, picture: ComparedPicture, name: str) -> Markup:
     if not picture.file:
         return empty_frame("✗", "not valid, and so not shown")
     return picture_frame(folder / picture.file, name=name, alt=picture.settings.prompt)
 
 
-def _side_words(name: str, picture: ComparedPicture) -> str:
-    error = f'<span class="bad">{escape(picture.error)}</span>' if picture.error else ""
-    return f"<b>{escape(name)}</b> {duration(picture.seconds) if picture.file else ''} {error}"
+def _side_words(name: str, picture: ComparedPicture) -> Markup:
+    return _template("side", name=name, seconds=picture.seconds if picture.file else None, error=picture.error)
 
 
-def _figure(frame: str, words: str) -> str:
-    return f'<figure class="card">{frame}<figcaption>{words}</figcaption></figure>'
-
-
-def sentence(view: EngineView) -> str:
+def sentence(view: EngineView) -> Markup:
     """What the right side does; empty before the first finished pair."""
     if view.comparison is None or not finished_pairs(view.comparison):
-        return ""
-    return f'<div class="verdict finding">{escape(view.comparison.report.sentence)}</div>'
+        return Markup()
+    return _template("finding", sentence=view.comparison.report.sentence)
 
 
-def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> str:
+def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> Markup:
     """One pair of the blind vote: nothing tells which side is which."""
     pair = saved.report.pairs[index]
     assert pair.right is not None
     sides = [pair.right, pair.left] if swapped else [pair.left, pair.right]
-    frames = [_figure(_bare_frame(saved.folder / side.file, i), f"<b>{i}</b>") for i, side in enumerate(sides, start=1)]
-    prompt = escape(pair.left.settings.prompt)
-    return f'<p class="quiet">Which is better for “{prompt}”?</p><div class="pair">{"".join(frames)}</div>'
+    urls = [_bare_url(saved.folder / side.file) for side in sides]
+    return _template("ballot", prompt=pair.left.settings.prompt, urls=urls)
 
 
-def _bare_frame(path: Path, number: int) -> str:
+def _bare_url(path: Path) -> str:
     """An image without what its file tells of itself: the LoRA's name is among that."""
     with Image.open(path, formats=("PNG",)) as picture:
         buffer = io.BytesIO()
         Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, format="PNG")
-    return f'<div class="frame"><img src="{data_url(buffer.getvalue(), "image/png")}" alt="Picture {number}"></div>'
+    return data_url(buffer.getvalue(), "image/png")
 
 
 Ballots = list[list[Any]]  # [index of the pair, swapped], those that are still to be voted on
@@ -165,8 +164,10 @@ def build_vote() -> VotePanel:
     """Lay the panel out, below the comparison."""
     with gr.Accordion("Blind vote", open=False, elem_id="vote-box", visible=False) as box:
         gr.HTML(
-            "<p class='quiet'>The pairs above, in random order, without names. Press 1, 2 or 3. "
-            "The count is kept with the LoRA.</p>",
+            paragraph(
+                "quiet",
+                "The pairs above, in random order, without names. Press 1, 2 or 3. The count is kept with the LoRA.",
+            ),
             padding=False,
         )
         start = gr.Button("Begin the vote", elem_id="vote-start")
@@ -221,7 +222,7 @@ def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData) -> No
             panel.ballot: ballot(saved, ballots[0][0], swapped=ballots[0][1]) if ballots else "",
             panel.row: gr.update(visible=bool(ballots)),
             panel.start: gr.update(visible=not ballots),
-            panel.result: f"<p>{len(ballots)} to go.</p>" if ballots else _votes_html(user_data, saved),
+            panel.result: paragraph("", f"{len(ballots)} to go.") if ballots else _votes_html(user_data, saved),
         }
 
     def begin() -> dict[Any, Any]:
@@ -242,11 +243,11 @@ def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData) -> No
         button.click(partial(answer, choice=choice), panel.ballots, outputs, **QUIET)
 
 
-def _votes_html(user_data: UserData, saved: SavedComparison) -> str:
+def _votes_html(user_data: UserData, saved: SavedComparison) -> Markup:
     """What all votes on these two sides say."""
     try:
         votes = read_votes(user_data.loras, voted_lora(saved))
     except LoraError as error:
-        return f'<p class="bad">{escape(error)}</p>'
+        return paragraph("bad", error)
     count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
-    return f'<div class="verdict">{escape(count.sentence)}</div>'
+    return _template("vote_result", sentence=count.sentence)

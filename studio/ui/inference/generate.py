@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import SettingsError
-from studio.core.results import FailedImage, ImagesReport
+from studio.core.html import template
+from studio.core.results import FailedImage, ImagesReport, MadeImage
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
-from studio.core.text import counted, escape
+from studio.core.text import counted
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.prompts import PART_TOKENS, TokenCounter
@@ -23,9 +25,11 @@ from studio.ui.forms import (
     generation_values,
     read_generation,
 )
-from studio.ui.shell.images import check_marks, empty_frame, picture_frame, record_line, running_frame
-from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.images import card, check_marks, empty_frame, picture_frame, record_line, running_frame
+from studio.ui.shell.parts import QUIET, Update, paragraph, problem, toasts, verdict
 from studio.ui.shell.status import phase_words
+
+_template = template("ui/templates/inference.html")
 
 MODE = "generate"
 RANDOM_SEED_LIMIT = 2**32  # as other programs draw them: ten digits, easy to write down
@@ -116,12 +120,10 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
     }
 
 
-def state_box(view: EngineView, *, idle: str) -> str:
+def state_box(view: EngineView, *, idle: str) -> Markup:
     """What went wrong, and what is going on; `idle` where nothing is."""
-    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
     word, sentence = ("Ready.", idle) if view.phase == "ready" else phase_words(view)
-    box = f'<div class="verdict" role="status"><b>{escape(word)}</b> <span>{escape(sentence)}</span></div>'
-    return problem + box
+    return problem(view.problem) + verdict(word, sentence)
 
 
 def _idle_words(report: ImagesReport | None) -> str:
@@ -134,53 +136,47 @@ def _idle_words(report: ImagesReport | None) -> str:
     return words + (" Cancelled." if report.cancelled else "")
 
 
-def _pictures(view: EngineView) -> str:
+def _pictures(view: EngineView) -> Markup:
     """The images of the last press: one large, several as a sheet; places are kept for those to come."""
     report = view.images
     if report is None:
-        return f'<div class="sheet one">{_figure(empty_frame("◻", "your image will be here"), "")}</div>'
+        return _template("sheet", cards=[card(empty_frame("◻", "your image will be here"), "")])
     cards = [_card(i, image) for i, image in enumerate(report.images)]
     if view.phase == "generating":
-        cards.append(_figure(running_frame(view), _step_words(view)))
+        cards.append(card(running_frame(view), paragraph("facts", _step_words(view))))
     to_come = report.settings.num_images - len(cards) if not report.finished else 0
-    cards += [_figure(empty_frame(str(len(cards) + i + 1), "not made yet"), "") for i in range(to_come)]
-    kind = "one" if len(cards) == 1 else "many"
-    return f'<div class="sheet {kind}">{"".join(cards)}</div>'
+    cards += [card(empty_frame(str(len(cards) + i + 1), "not made yet"), "") for i in range(to_come)]
+    return _template("sheet", cards=cards)
 
 
-def _card(index: int, image: Any) -> str:  # noqa: ANN401 - MadeImage | FailedImage
+def _card(index: int, image: MadeImage | FailedImage) -> Markup:
     if isinstance(image, FailedImage):
-        words = f'<p class="facts">{check_marks(image.checks)}</p><p class="bad">{escape(image.error)}</p>'
-        return _figure(empty_frame("✗", "not valid, and so not shown"), words)
+        words = _template("failed_image", marks=check_marks(image.checks), error=image.error)
+        return card(empty_frame("✗", "not valid, and so not shown"), words)
     frame = picture_frame(image.path, name=f"picture {index + 1}", alt=image.record.settings.prompt)
-    return _figure(frame, record_line(image.record, image.path))
-
-
-def _figure(frame: str, words: str) -> str:
-    return f'<figure class="card">{frame}<figcaption>{words}</figcaption></figure>'
+    return card(frame, record_line(image.record, image.path))
 
 
 def _step_words(view: EngineView) -> str:
-    step = view.step
-    return f'<p class="facts">step {step.step} of {step.num_steps}</p>' if step else '<p class="facts">…</p>'
+    return f"step {view.step.step} of {view.step.num_steps}" if view.step else "…"
 
 
-def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> str:
+def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Markup:
     """`12 of 75 tokens`, and what is cut off; empty until a model is loaded."""
     file = engine.view.tokenizer_file
     if file is None or not file.is_file():
-        return ""
+        return Markup()
     try:
         count = TokenCounter(file).count(prompt)
     except SettingsError as error:
-        return f'<p class="tokens bad">{escape(error)}</p>'
+        return paragraph("tokens bad", error)
     if count.num_parts == 1:
-        return f'<p class="tokens">{count.num_tokens} of {PART_TOKENS} tokens</p>'
+        return paragraph("tokens", f"{count.num_tokens} of {PART_TOKENS} tokens")
     if long_prompt:
-        return f'<p class="tokens">{count.num_tokens} tokens in {count.num_parts} parts of {PART_TOKENS}</p>'
-    lost = escape(_shortened(count.cut_off))
+        return paragraph("tokens", f"{count.num_tokens} tokens in {count.num_parts} parts of {PART_TOKENS}")
+    lost = _shortened(count.cut_off)
     words = f"{count.num_tokens} of {PART_TOKENS} tokens. Cut off: “{lost}” (or switch on “Long prompts”)"
-    return f'<p class="tokens bad">{words}</p>'
+    return paragraph("tokens bad", words)
 
 
 def _shortened(words: str, *, limit: int = 90) -> str:
@@ -197,7 +193,7 @@ def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh:
             engine.generate(settings)
             return settings.generation.seed
 
-    def count_tokens(prompt: str, long_prompt: bool) -> str:
+    def count_tokens(prompt: str, long_prompt: bool) -> Markup:
         return token_words(engine, prompt, long_prompt=long_prompt)
 
     named = mode.form.named

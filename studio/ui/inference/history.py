@@ -5,21 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import PictureFileError
+from studio.core.html import template
 from studio.core.paths import UserData
 from studio.core.results import MadeImage
-from studio.core.text import counted, escape
+from studio.core.text import counted
 from studio.engine.process.view import EngineView
 from studio.images.a1111 import PictureText
 from studio.images.files import read_picture_text
 from studio.images.gallery import History, HistoryPage, thumbnail
 from studio.ui.forms import NO_CHANGE
 from studio.ui.inference.generate import GenerateForm
-from studio.ui.shell.images import picture_frame, record_line, record_rows
-from studio.ui.shell.parts import QUIET, Update, table, toasts
+from studio.ui.shell.images import card, picture_frame, record_line, record_rows
+from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
 
 PER_PAGE = 24
+_template = template("ui/templates/inference.html")
 
 
 @dataclass(frozen=True)
@@ -114,23 +117,22 @@ def render(view: EngineView) -> dict[str, Update]:
     return {"history-newest": gr.update(value=paths[-1] if paths else "")}
 
 
-def page_words(page: HistoryPage, search: str) -> str:
+def page_words(page: HistoryPage, search: str) -> Markup:
     """How many there are, which page this is, and which files could not be read."""
     if page.num_pictures == 0 and search.strip():
-        words = f"<p class='quiet'>No image has all of these words: {escape(search)}</p>"
+        words = f"No image has all of these words: {search}"
     elif page.num_pictures == 0:
-        words = "<p class='quiet'>No images here yet. Those you generate are kept in outputs, by day.</p>"
+        words = "No images here yet. Those you generate are kept in outputs, by day."
     else:
-        words = (
-            f"<p class='quiet'>{counted(page.num_pictures, 'image')}, page {page.number} of {page.num_pages}. "
-            "Press one to see it large.</p>"
-        )
+        number = f"page {page.number} of {page.num_pages}"
+        words = f"{counted(page.num_pictures, 'image')}, {number}. Press one to see it large."
+    if not page.unreadable:
+        return paragraph("quiet", words)
     names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")
-    unreadable = f"<p class='bad'>{len(page.unreadable)} could not be read: {escape(names)}</p>"
-    return words + (unreadable if page.unreadable else "")
+    return paragraph("quiet", words) + paragraph("bad", f"{len(page.unreadable)} could not be read: {names}")
 
 
-def picture_detail(path: Path) -> str:
+def picture_detail(path: Path) -> Markup:
     """A past image, large, with all that it was made with.
 
     Raises:
@@ -141,18 +143,12 @@ def picture_detail(path: Path) -> str:
         raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
     rows = table(("What", "Value"), record_rows(record), caption=record.settings.prompt)
     frame = picture_frame(path, name="past image", alt=record.settings.prompt)
-    return (
-        f'<div class="detail"><figure class="card">{frame}<figcaption>{record_line(record, path)}</figcaption></figure>'
-        f"{rows}</div>"
-    )
+    return _template("picture_detail", figure=card(frame, record_line(record, path)), rows=rows)
 
 
-def taken_words(name: str, taken: PictureText) -> str:
+def taken_words(name: str, taken: PictureText) -> Markup:
     """What a dropped image brought, and what could not be taken over."""
-    skipped = "".join(f"<li>{escape(sentence)}</li>" for sentence in taken.skipped)
-    model = f" It was made with {escape(taken.model)}." if taken.model else ""
-    words = f"<p class='good'>The settings of {escape(name)} ({taken.source}) are in the form.{model}</p>"
-    return words + (f"<p>Not taken over:</p><ul>{skipped}</ul>" if skipped else "")
+    return _template("taken", name=name, source=taken.source, model=taken.model, skipped=taken.skipped)
 
 
 def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> None:
@@ -202,7 +198,7 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
             try:
                 taken = read_picture_text(Path(file))
             except PictureFileError as error:
-                return {panel.dropped_words: f"<p class='bad'>{escape(error)}</p>", panel.drop: None}
+                return {panel.dropped_words: paragraph("bad", error), panel.drop: None}
             words = taken_words(Path(file).name, taken)
             return {**form.filled_by(taken.settings), panel.dropped_words: words, panel.drop: None}
 

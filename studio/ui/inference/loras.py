@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import StudioError
+from studio.core.html import template
 from studio.core.results import LoraCard
-from studio.core.text import escape
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
 from studio.loras.library import LoraLibrary
 from studio.ui.forms import NO_CHANGE
-from studio.ui.shell.parts import QUIET, Update
+from studio.ui.shell.parts import QUIET, Update, paragraph
+
+_template = template("ui/templates/inference.html")
 
 
 @dataclass(frozen=True)
@@ -46,39 +49,22 @@ def build() -> LoraPanel:
 
 def render(view: EngineView, library: LoraLibrary) -> dict[str, Update]:
     """What every shown part of the panel should be now."""
-    cards = "".join(_card(card, view.lora_checks.get(card.name)) for card in library.cards())
+    cards = [_card(card, view.lora_checks.get(card.name)) for card in library.cards()]
     return {
-        "lora-cards": f'<div class="lora-cards">{cards}</div>',
+        "lora-cards": _template("lora_cards", cards=cards),
         "check-loras": gr.update(interactive=view.phase == "ready"),
     }
 
 
-def _card(card: LoraCard, checked: LoraChecked | None) -> str:
-    empty = '<span class="sign" aria-hidden="true">◻</span>'
-    picture = f'<img src="{escape(card.thumbnail)}" alt="">' if card.thumbnail else empty
+def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, str, str, tuple[str, ...]]:
+    """A file, what it is in short, what is wrong with it, and what the model says of it."""
     facts = [
         f"rank {card.rank}" if card.rank else "",
         f"{card.size_bytes / 2**20:.1f} MB",
         f"for {card.base_model}" if card.base_model else "",
     ]
-    trigger = f"<p>words: <b>{escape(card.trigger)}</b></p>" if card.trigger else ""
-    description = f"<p>{escape(card.description)}</p>" if card.description else ""
-    return (
-        f'<article class="lora-card"><div class="thumb">{picture}</div><div><h3>{escape(card.name)}</h3>'
-        f"<p class='quiet'>{escape(' · '.join(filter(None, facts)))}</p>{description}{trigger}"
-        f"{_verdict(card, checked)}</div></article>"
-    )
-
-
-def _verdict(card: LoraCard, checked: LoraChecked | None) -> str:
     problem = card.problem or (checked.problem if checked else "")
-    if problem:
-        return f'<p class="bad"><span aria-hidden="true">✗</span> {escape(problem)}</p>'
-    if checked:
-        return "".join(
-            f'<p class="good"><span aria-hidden="true">✓</span> {escape(note)}</p>' for note in checked.notes
-        )
-    return ""
+    return card, " · ".join(filter(None, facts)), problem, checked.notes if checked else ()
 
 
 def wire(panel: LoraPanel, engine: EngineClient, library: LoraLibrary, *, then_refresh: Callable[[Any], None]) -> None:
@@ -87,15 +73,15 @@ def wire(panel: LoraPanel, engine: EngineClient, library: LoraLibrary, *, then_r
     def add(files: list[str] | None) -> dict[Any, Any]:
         if not files:
             return NO_CHANGE
-        return {panel.words: "".join(_added(Path(file)) for file in files), panel.drop: None}
+        return {panel.words: Markup().join(_added(Path(file)) for file in files), panel.drop: None}
 
-    def _added(file: Path) -> str:
+    def _added(file: Path) -> Markup:
         try:
             card = library.add(file)
         except StudioError as error:
-            return f'<p class="bad" role="alert">{escape(error)}</p>'
+            return paragraph("bad", error, role="alert")
         engine.check_lora(card.name)
-        return f'<p class="good" role="status">{escape(card.name)} was added to the library.</p>'
+        return paragraph("good", f"{card.name} was added to the library.", role="status")
 
     def check_all() -> None:
         for card in library.cards():

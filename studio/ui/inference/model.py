@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
+from studio.core.html import template
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference
 from studio.core.settings import ModelSettings, parse_settings
-from studio.core.text import escape, gigabytes
+from studio.core.text import gigabytes
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.ui.forms import SettingsForm
 from studio.ui.shell.parts import QUIET, Update, table, toasts
 from studio.ui.shell.status import phase_words
+
+_template = template("ui/templates/inference.html")
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,12 @@ def render(view: EngineView) -> dict[str, Update]:
     }
 
 
-def _model_facts(view: EngineView) -> str:
+def _model_facts(view: EngineView) -> Markup:
     """The loaded model; before it what goes on, or what went wrong."""
-    problem = f'<p class="bad" role="alert">{escape(view.problem)}</p>' if view.problem else ""
-    going_on = f"<p>{escape(' '.join(phase_words(view)))}</p>" if view.phase == "loading" else ""
+    going_on = " ".join(phase_words(view)) if view.phase == "loading" else ""
     facts = view.facts
     if facts is None:
-        return problem + going_on
+        return _template("model_facts", problem=view.problem, going_on=going_on, notes=(), rows="")
     rows = [
         ("Loaded", facts.model),
         ("Revision", facts.model_revision or "–"),
@@ -79,23 +82,16 @@ def _model_facts(view: EngineView) -> str:
         ("Its own size", f"{facts.width} × {facts.height}"),
         ("Precision", facts.precision.reason),
     ]
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in facts.notes)
-    return problem + going_on + notes + table(("What", "Value"), rows, caption="Loaded model")
+    loaded = table(("What", "Value"), rows, caption="Loaded model")
+    return _template("model_facts", problem=view.problem, going_on=going_on, notes=facts.notes, rows=loaded)
 
 
-def _device_words(view: EngineView) -> str:
+def _device_words(view: EngineView) -> Markup:
     check = view.device_check
-    if check is None:
-        return (
-            "<p>Not checked on this machine yet. A GPU is checked by itself when a model is first loaded on it: "
-            "operations at their real sizes, then a few U-Net steps, a VAE decode and a backward pass.</p>"
-        )
-    kind = "good" if check.passed else "bad"
-    words = f'<p class="{kind}">{escape(check.sentence)}</p><p class="quiet">checked on {check.checked_at:%d %B %Y}</p>'
-    return words + _device_table(check)
+    return _template("device", check=check, rows=_device_table(check) if check else "")
 
 
-def _device_table(check: DeviceCheck) -> str:
+def _device_table(check: DeviceCheck) -> Markup:
     """Each part: how far from the CPU, what is allowed, the verdict, time and memory."""
     chosen = check.chosen_attention
     named: list[tuple[str, AttentionTrial | DeviceDifference, str]] = [
@@ -114,7 +110,7 @@ def _device_table(check: DeviceCheck) -> str:
         for name, part, note in named
     ]
     heads = ("Part", "Difference", "Allowed", "Verdict", "Time", "Memory")
-    return table(heads, rows, caption="Device beside CPU") if rows else ""
+    return table(heads, rows, caption="Device beside CPU") if rows else Markup()
 
 
 def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:

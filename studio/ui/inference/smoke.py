@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
+from studio.core.html import template
 from studio.core.results import InvalidPicture, SavedReport, SmokeReport
 from studio.core.settings import SEED_REPORT_PROMPTS, SmokeSettings, parse_settings
-from studio.core.text import escape
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Picture
 from studio.engine.process.view import EngineView
@@ -23,9 +24,13 @@ from studio.images.smoke_report import (
     time_rows,
 )
 from studio.ui.forms import SettingsForm
+from studio.ui.shell import parts
+from studio.ui.shell.images import card as picture_card
 from studio.ui.shell.images import empty_frame, picture_frame, running_frame
-from studio.ui.shell.parts import QUIET, Update, download_link, table, toasts
+from studio.ui.shell.parts import QUIET, Update, download_link, paragraph, problem, table, toasts
 from studio.ui.shell.status import phase_words
+
+_template = template("ui/templates/inference.html")
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,10 @@ def build() -> SmokeMode:
     with gr.Row(elem_classes="workbench"):
         with gr.Column(elem_classes="controls", min_width=320):
             gr.HTML(
-                "<p class='quiet'>Makes three images and checks every one: is the model, "
-                "the device and the precision fit for work?</p>",
+                paragraph(
+                    "quiet",
+                    "Makes three images and checks every one: is the model, the device and the precision fit for work?",
+                ),
                 padding=False,
             )
             with gr.Row(elem_classes="actions"):
@@ -92,25 +99,19 @@ def render(view: EngineView) -> dict[str, Update]:
     }
 
 
-def verdict(view: EngineView) -> str:
+def verdict(view: EngineView) -> Markup:
     """On top: what went wrong, what is going on, and PASS or FAIL of the last test and why."""
-    problem = f'<p class="problem" role="alert">{escape(view.problem)}</p>' if view.problem else ""
-    boxes = [_box(*phase_words(view))] if view.phase != "ready" or view.report is None else []
+    boxes = [parts.verdict(*phase_words(view))] if view.phase != "ready" or view.report is None else []
     if view.report is not None and view.phase != "smoke test":
         boxes.append(_verdict_box(view.report.report))
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in _notes(view))
-    return problem + "".join(boxes) + notes
+    return Markup().join([problem(view.problem), *boxes, *(paragraph("note", note) for note in _notes(view))])
 
 
-def _box(title: str, words: str, *, kind: str = "") -> str:
-    return f'<div class="verdict {kind}" role="status"><b>{escape(title)}</b> <span>{escape(words)}</span></div>'
-
-
-def _verdict_box(report: SmokeReport) -> str:
+def _verdict_box(report: SmokeReport) -> Markup:
     word, _, words = report.verdict.partition(": ")
     when = f"{report.started_at:%d %B %Y, %H:%M}"
     kind = "" if report.cancelled else "pass" if report.passed else "fail"
-    return _box(f"{word}:", f"{words} ({report.engine.model}, {when})", kind=kind)
+    return parts.verdict(f"{word}:", f"{words} ({report.engine.model}, {when})", kind=kind)
 
 
 def _notes(view: EngineView) -> tuple[str, ...]:
@@ -121,22 +122,19 @@ def _notes(view: EngineView) -> tuple[str, ...]:
     return (*raised, *view.facts.notes)
 
 
-def card(view: EngineView, index: int) -> str:
+def card(view: EngineView, index: int) -> Markup:
     """Picture `index`: finished, in the making with its preview, or still to come. Its frame never changes size."""
     picture, folder = _picture(view, index)
-    prompt = picture.prompt if picture else _prompt(view, index)
-    if isinstance(picture, InvalidPicture):
-        frame, under = empty_frame("✗", "not valid, and so not shown"), _picture_words(picture)
-    elif picture and folder:
-        frame = picture_frame(folder / picture.file, name=f"picture {index + 1}", alt=prompt)
-        under = _picture_words(picture)
-    elif view.phase == "smoke test" and view.step and view.step.picture == index:
-        frame, under = running_frame(view), f"<p>step {view.step.step} of {view.step.num_steps}</p>"
+    if picture is None:
+        running = view.phase == "smoke test" and view.step is not None and view.step.picture == index
+        frame = running_frame(view) if running else empty_frame(str(index + 1), "not made yet")
+        words = _template("smoke_step", prompt=_prompt(view, index), step=view.step if running else None)
+        return picture_card(frame, words)
+    if isinstance(picture, InvalidPicture) or folder is None:
+        frame = empty_frame("✗", "not valid, and so not shown")
     else:
-        frame, under = empty_frame(str(index + 1), "not made yet"), ""
-    return (
-        f'<figure class="card">{frame}<figcaption><p class="prompt">{escape(prompt)}</p>{under}</figcaption></figure>'
-    )
+        frame = picture_frame(folder / picture.file, name=f"picture {index + 1}", alt=picture.prompt)
+    return picture_card(frame, _picture_words(picture))
 
 
 def _picture(view: EngineView, index: int) -> tuple[Picture | None, Path | None]:
@@ -154,49 +152,35 @@ def _prompt(view: EngineView, index: int) -> str:
     return view.smoke_settings.prompts[index] if view.smoke_settings else SEED_REPORT_PROMPTS[index]
 
 
-def _facts_table(picture: Picture) -> str:
-    """The table of one image: what it is, and what each check saw."""
-    rows = [] if isinstance(picture, InvalidPicture) else [(name, value) for name, value in picture_facts(picture)]
-    cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
-    for check in picture.checks:
-        kind, sign, word = ("good", "✓", "") if check.passed else ("bad", "✗", "FAIL: ")
-        cells += (
-            f'<tr class="{kind}"><th scope="row"><span aria-label="{"passed" if check.passed else "failed"}">{sign}'
-            f"</span> {escape(check.name)}</th><td>{word}{escape(check.finding)}</td></tr>"
-        )
-    return f"<table>{cells}</table>"
+def _picture_words(picture: Picture) -> Markup:
+    """The prompt, and a table: what the image is, and what each check saw."""
+    error, rows = (picture.error, ()) if isinstance(picture, InvalidPicture) else ("", picture_facts(picture))
+    return _template("smoke_picture", prompt=picture.prompt, error=error, rows=rows, checks=picture.checks)
 
 
-def _picture_words(picture: Picture) -> str:
-    error = f'<p class="bad">{escape(picture.error)}</p>' if isinstance(picture, InvalidPicture) else ""
-    return error + _facts_table(picture)
-
-
-def details(saved: SavedReport | None) -> str:
+def details(saved: SavedReport | None) -> Markup:
     """The tables of the whole report; empty before the first one."""
     if saved is None:
-        return ""
+        return Markup()
     report = saved.report
-    return (
-        '<div class="tables">'
-        + table(("What", "Time"), time_rows(report), caption="Time")
-        + table(MEMORY_HEAD, memory_rows(report), caption="Memory")
-        + table(("What", "Value"), settings_rows(report), caption="Settings")
-        + table(("What", "Version"), list(report.versions.items()), caption="Versions")
-        + "</div>"
-    )
+    tables = [
+        table(("What", "Time"), time_rows(report), caption="Time"),
+        table(MEMORY_HEAD, memory_rows(report), caption="Memory"),
+        table(("What", "Value"), settings_rows(report), caption="Settings"),
+        table(("What", "Version"), list(report.versions.items()), caption="Versions"),
+    ]
+    return _template("tables", tables=tables)
 
 
-def downloads(saved: SavedReport | None) -> str:
+def downloads(saved: SavedReport | None) -> Markup:
     """Links that save the report; empty before the first one."""
     if saved is None:
-        return ""
-    return (
-        '<div class="downloads">'
-        + download_link(saved.folder / MARKDOWN_NAME, "Report (Markdown)", media_type="text/markdown")
-        + download_link(saved.folder / JSON_NAME, "Report (JSON)", media_type="application/json")
-        + f'<span class="quiet">saved in {escape(saved.folder)}</span></div>'
-    )
+        return Markup()
+    links = [
+        download_link(saved.folder / MARKDOWN_NAME, "Report (Markdown)", media_type="text/markdown"),
+        download_link(saved.folder / JSON_NAME, "Report (JSON)", media_type="application/json"),
+    ]
+    return _template("downloads", links=links, folder=saved.folder)
 
 
 def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
-from studio.core.text import counted, duration, escape
+from studio.core.html import template
+from studio.core.text import counted, duration
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Compare, Generate, Run
 from studio.engine.process.view import EngineView
@@ -14,6 +16,8 @@ from studio.jobs.listing import JobLine
 from studio.ui.shell.blocking_jobs import BlockingJobs, list_blocking_jobs
 from studio.ui.shell.parts import QUIET, Update, live_html, toasts
 from studio.ui.shell.status import job_name, job_tab, job_unit
+
+_template = template("ui/templates/shell.html")
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def render(view: EngineView, jobs: Sequence[JobLine], blocking_jobs: BlockingJob
     return {
         "taken-box": gr.update(visible=any(words)),
         "taken-jobs": gr.update(value=[line.job.id for line in before_us or paused]),
-        "taken-words": "".join(words),
+        "taken-words": Markup().join(words),
         "taken-go-on": gr.update(visible=view.phase == "waiting" and not keeps),
         "taken-pause": gr.update(visible=can_halt, value=f"Pause {_all_of(before_us)}"),
         "taken-stop": gr.update(visible=can_halt, value=f"Stop {_all_of(before_us)}"),
@@ -93,10 +97,10 @@ def render(view: EngineView, jobs: Sequence[JobLine], blocking_jobs: BlockingJob
     }
 
 
-def _owner_words(view: EngineView, blocking_jobs: Sequence[JobLine]) -> str:
+def _owner_words(view: EngineView, blocking_jobs: Sequence[JobLine]) -> Markup:
     """`Training shoes-white has the device: step 312 of 3,000, 1 h 12 min left.`"""
     if view.phase != "waiting":
-        return ""
+        return Markup()
     if not blocking_jobs:
         return _paragraph("The device is in use", f"by {view.owner}. What you ask for here can wait for it.")
     first, *others = blocking_jobs
@@ -122,7 +126,7 @@ def _waits(number: int) -> str:
     return "1 more waits" if number == 1 else f"{number:,} more wait"
 
 
-def _kept_words(view: EngineView) -> str:
+def _kept_words(view: EngineView) -> Markup:
     """What waits here, or how something can be made to."""
     if view.kept is not None:
         when = "as soon as the device is free" if view.phase == "waiting" else "when the engine is ready"
@@ -133,7 +137,7 @@ def _kept_words(view: EngineView) -> str:
             "Ask now:",
             "press “Generate”, “Compare” or “Run the smoke test”. It waits here, and begins when the device is free.",
         )
-    return ""
+    return Markup()
 
 
 def _run_words(run: Run) -> str:
@@ -144,9 +148,9 @@ def _run_words(run: Run) -> str:
     return "the smoke test"
 
 
-def _paused_words(paused: Sequence[JobLine]) -> str:
+def _paused_words(paused: Sequence[JobLine]) -> Markup:
     if not paused:
-        return ""
+        return Markup()
     first = paused[0]
     where = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
     others = f", and so is {_names(paused[1:])}" if paused[1:] else ""
@@ -169,11 +173,11 @@ def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _paragraph(bold: str, sentence: str) -> str:
-    return f'<p role="status"><b>{escape(bold)}</b> {escape(sentence.strip())}</p>'
+def _paragraph(bold: str, sentence: str) -> Markup:
+    return _template("status", bold=bold, sentence=sentence.strip())
 
 
-def question_words(blocking_jobs: Sequence[JobLine]) -> str:
+def question_words(blocking_jobs: Sequence[JobLine]) -> Markup:
     """What a stop would end, and that nothing of it is lost."""
     if not blocking_jobs:
         return _paragraph("Nothing is left to stop.", "The device is free in a moment.")

@@ -12,7 +12,7 @@ from pathlib import Path
 import gradio as gr
 from starlette.datastructures import Headers
 
-from studio.core.text import escape
+from studio.ui.shell.parts import toast
 
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
@@ -25,7 +25,7 @@ def show_folder(folder: Path, request: gr.Request) -> None:
     """
     client = request.client.host if request.client else None
     if not (is_same_machine(client, request.headers) and open_folder(folder)):
-        gr.Info(f"It cannot be opened from here. Its path is {escape(folder)}", duration=20)
+        toast(f"It cannot be opened from here. Its path is {folder}", duration=20)
 
 
 def is_same_machine(client: str | None, headers: Headers | Mapping[str, str]) -> bool:

@@ -10,16 +10,19 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
+from markupsafe import Markup
 from PIL import Image
 
+from studio.core.html import template
 from studio.core.results import Check, ImageRecord
-from studio.core.text import duration, escape
+from studio.core.text import duration
 from studio.datasets.inspection import save_thumbnail, thumbnail_path
 from studio.engine.process.view import EngineView
 from studio.images.a1111 import scheduler_name
 from studio.ui.shell.parts import data_url, download_link
 
 THUMBNAIL_PIXELS = 192
+_template = template("ui/templates/shell.html")
 
 
 def small_picture_url(path: Path, *, pixels: int = THUMBNAIL_PIXELS) -> str:
@@ -75,62 +78,38 @@ def _address(path: Path) -> str:
     return f"gradio_api/file={quote(str(path))}"
 
 
-def picture_frame(path: Path, *, name: str, alt: str) -> str:
+def picture_frame(path: Path, *, name: str, alt: str) -> Markup:
     """A finished image that opens large."""
     if not path.is_file():
         return empty_frame("?", f"{path.name} is no longer in its folder")
-    url = data_url(path.read_bytes(), "image/png")
-    return (
-        f'<button class="frame zoom" type="button" aria-label="Enlarge {escape(name)}">'
-        f'<img src="{url}" alt="{escape(alt)}"></button>'
-    )
+    return _template("picture_frame", name=name, url=data_url(path.read_bytes(), "image/png"), alt=alt)
 
 
-def running_frame(view: EngineView) -> str:
+def running_frame(view: EngineView) -> Markup:
     """The image in the making: its last preview, and a bar."""
-    step = view.step
-    if step is None:
+    if view.step is None:
         return empty_frame("…", "about to begin")
-    share = 100 * step.step / step.num_steps
-    preview = (
-        f'<img class="preview" src="data:image/png;base64,{view.preview_png}" alt="Preview">'
-        if view.preview_png
-        else '<span class="sign">…</span>'
-    )
-    return (
-        f'<div class="frame">{preview}<div class="bar" role="progressbar" aria-label="Steps" aria-valuemin="0" '
-        f'aria-valuemax="{step.num_steps}" aria-valuenow="{step.step}"><span style="width:{share:.0f}%"></span>'
-        "</div></div>"
-    )
+    return _template("running_frame", step=view.step, preview_png=view.preview_png)
 
 
-def empty_frame(sign: str, words: str) -> str:
+def empty_frame(sign: str, words: str) -> Markup:
     """A place for an image."""
-    return (
-        f'<div class="frame empty"><span class="sign" aria-hidden="true">{escape(sign)}</span>'
-        f"<span>{escape(words)}</span></div>"
-    )
+    return _template("empty_frame", sign=sign, words=words)
 
 
-def check_marks(checks: tuple[Check, ...]) -> str:
+def card(frame: Markup, words: str | Markup) -> Markup:
+    """A frame with what is said of its image."""
+    return _template("card", frame=frame, words=words)
+
+
+def check_marks(checks: tuple[Check, ...]) -> Markup:
     """`✓ latents ✓ decoded ✓ picture`, each with what was seen."""
-    marks = []
-    for check in checks:
-        kind, sign, word = ("good", "✓", "passed") if check.passed else ("bad", "✗", "failed")
-        marks.append(
-            f'<span class="{kind}" title="{escape(check.finding)}"><span aria-label="{word}">{sign}</span> '
-            f"{escape(check.name)}</span>"
-        )
-    return f'<span class="marks">{" ".join(marks)}</span>'
+    return _template("check_marks", checks=checks)
 
 
-def record_line(record: ImageRecord, path: Path) -> str:
+def record_line(record: ImageRecord, path: Path) -> Markup:
     """Under an image: its checks, its time, its seed, and a link that saves it."""
-    return (
-        f'<p class="facts">{check_marks(record.checks)} <span>{duration(record.timings.total_seconds)}</span> '
-        f"<span>seed {record.settings.seed}</span> "
-        f"{download_link(path, 'Save', media_type='image/png')}</p>"
-    )
+    return _template("record_line", record=record, save=download_link(path, "Save", media_type="image/png"))
 
 
 def record_rows(record: ImageRecord) -> list[tuple[str, str]]:

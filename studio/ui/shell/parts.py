@@ -4,7 +4,7 @@ Parts of the page that change while something runs: its own script writes them, 
 
 Of every component that an event of Gradio's is about, changed or not, Gradio makes a new one on the server and looks
 for it in the whole page: at one look a second that costs a training a tenth of its pace.
-Small pieces of HTML. Every text that a user or a file supplies goes through `escape()`.
+Small pieces of HTML, from templates that escape every text.
 What went wrong with what a person just did, as a toast.
 Sending the page only what changed: each part of it carries a digest, and the page says which ones it has.
 Colours and type of the page: one accent, two weights, the system's own fonts (nothing is fetched).
@@ -18,20 +18,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import StudioError, system_error_message
+from studio.core.html import template
 from studio.core.paths import assets_folder
 from studio.core.text import escape
 
 # No entry in the page's API, and no spinner over what it changes: for Gradio's event listeners, as `**QUIET`.
 QUIET: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden"}
 
+_template = template("ui/templates/shell.html")
 _MOUNTED = 'document.dispatchEvent(new Event("studio:live-part"));'
 
 
 def live_html(name: str, *, js_on_load: str = "", min_width: int | None = None) -> gr.HTML:
     """A place that the page's script keeps true, known by `name` to `Polling` and as an id to everything else."""
-    place = f'<div class="live" data-live="{name}"></div>'
+    place = _template("live_place", name=name)
     return gr.HTML(place, elem_id=name, padding=False, min_width=min_width, js_on_load=js_on_load + _MOUNTED)
 
 
@@ -41,20 +44,26 @@ def follower(elem_id: str) -> gr.HTML:
     return gr.HTML(elem_id=elem_id, visible="hidden", padding=False, js_on_load=script)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> Markup:
     """A table with a caption for those who cannot see it; `PASS` and `FAIL` cells get their colour."""
-    head_cells = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="table-frame" tabindex="0" role="group" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head_cells}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    kinds = {"PASS": "good", "FAIL": "bad"}
+    cells = [[(kinds.get(cell.partition(":")[0].upper(), ""), cell) for cell in row] for row in rows]
+    return _template("table", head=head, rows=cells, caption=caption)
 
 
-def _cell(value: str) -> str:
-    word = value.partition(":")[0].upper()
-    kind = {"PASS": ' class="good"', "FAIL": ' class="bad"'}.get(word, "")
-    return f"<td{kind}>{escape(value)}</td>"
+def paragraph(kind: str, text: object, *, role: str = "") -> Markup:
+    """One paragraph: `quiet`, `note`, `good`, `bad` or `problem`; the role `alert` or `status` has it read aloud."""
+    return _template("paragraph", kind=kind, text=text, role=role)
+
+
+def problem(text: object) -> Markup:
+    """What went wrong, read aloud at once; empty where nothing did."""
+    return paragraph("problem", text, role="alert") if text else Markup()
+
+
+def verdict(bold: str, text: str, *, kind: str = "") -> Markup:
+    """A box with a word and a sentence; `pass` and `fail` have their colour."""
+    return _template("verdict", kind=kind, bold=bold, text=text)
 
 
 def data_url(content: bytes, media_type: str) -> str:
@@ -62,12 +71,21 @@ def data_url(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def download_link(path: Path, label: str, *, media_type: str) -> str:
+def download_link(path: Path, label: str, *, media_type: str) -> Markup:
     """A link that saves a file which we made; empty where it is no longer there."""
     if not path.is_file():
-        return ""
-    url = data_url(path.read_bytes(), media_type)
-    return f'<a class="link-button" download="{escape(path.name)}" href="{url}">{escape(label)}</a>'
+        return Markup()
+    return save_link(path.name, data_url(path.read_bytes(), media_type), label)
+
+
+def save_link(name: str, url: str, label: str) -> Markup:
+    """A link that saves what its URL holds under that name."""
+    return _template("download", name=name, url=url, label=label)
+
+
+def toast(text: str, *, duration: float = 10) -> None:
+    """Say something in a corner of the page for some seconds; toasts render markup, so the text is escaped."""
+    gr.Info(escape(text), duration=duration)
 
 
 @contextmanager

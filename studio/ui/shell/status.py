@@ -6,31 +6,31 @@ The line at the top: what is loaded, on what, how much memory, what is running.
 from collections.abc import Mapping, Sequence
 
 import psutil
+from markupsafe import Markup
 
-from studio.core.text import counted, duration, escape, gigabytes
+from studio.core.html import template
+from studio.core.text import counted, duration, gigabytes
 from studio.engine.process.view import EngineView, Phase
 from studio.jobs.listing import JobLine
+
+_template = template("ui/templates/shell.html")
 
 KIND_WORDS: Mapping[str, str] = {"train": "training"}  # a kind that is not here is called by its own name
 KIND_UNITS: Mapping[str, str] = {"batch": "image"}
 KIND_TABS: Mapping[str, str] = {"train": "Training", "batch": "Batch"}
 
 
-def jobs_words(jobs: Sequence[JobLine]) -> str:
+def jobs_words(jobs: Sequence[JobLine]) -> Markup:
     """`● training shoes-white 312/3,000 · 1 h 12 min left + 2 waiting`, a link to its tab; empty without work."""
     running = next((line for line in jobs if line.job.state == "running"), None)
     waiting = [line for line in jobs if line.job.state == "queued"]
     if running is None and not waiting:
-        return ""
+        return Markup()
     words = "" if running is None else f"{job_name(running)} {_progress(running)}"
     behind = f" + {len(waiting)} waiting" if waiting else ""
     first = running or waiting[0]
-    tab = job_tab(first)
-    return (
-        f'<a class="item activity busy" href="#{tab.lower()}" data-tab="{tab}" title="{escape(first.message)}">'
-        f'<span class="dot" aria-hidden="true"></span>'
-        f"{escape(words + behind if words else counted(len(waiting), 'job') + ' waiting')}</a>"
-    )
+    text = words + behind if words else f"{counted(len(waiting), 'job')} waiting"
+    return _template("activity", kind="busy", tab=job_tab(first), text=text, title=first.message)
 
 
 def job_name(line: JobLine) -> str:
@@ -62,36 +62,17 @@ def _progress(line: JobLine) -> str:
 NEARLY_FULL = 0.9  # of all memory: from here on a Mac swaps, and training slows to a crawl
 
 
-def model_words(view: EngineView) -> str:
+def model_words(view: EngineView) -> Markup:
     """The model, the device, the precision, and behind ⓘ why it is that precision."""
-    if view.facts is None:
-        return f'<span class="item">model <b>{escape(view.model)}</b></span>'
-    facts = view.facts
-    precision = facts.precision.precision
-    revision = f" @ {escape(facts.model_revision[:8])}" if facts.model_revision else ""
-    return (
-        f'<span class="item">model <b>{escape(facts.model)}</b>{revision}</span>'
-        f'<span class="item"><b>{escape(facts.device_name)}</b> · <b>{escape(precision)}</b>'
-        f'<details class="why"><summary aria-label="Why {escape(precision)}?">i</summary>'
-        f"<p>{escape(facts.precision.reason)} "
-        '<a href="#black-pictures" data-tab="Inference" data-open="black-pictures">The whole story</a></p>'
-        "</details></span>"
-    )
+    return _template("model", model=view.model, facts=view.facts)
 
 
-def memory_words(view: EngineView) -> str:
+def memory_words(view: EngineView) -> Markup:
     """Memory in use on the whole machine, as a meter and in words; that of a GPU of its own beside it."""
     system = psutil.virtual_memory()
     used, total = system.total - system.available, system.total
-    share = used / total
-    kind = "full" if share > NEARLY_FULL else "fine"
-    warning = " · nearly full" if share > NEARLY_FULL else ""
-    return (
-        f'<span class="item memory {kind}">memory <span class="meter" role="meter" aria-label="Memory in use" '
-        f'aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{used}" '
-        f'aria-valuetext="{gigabytes(used)} of {gigabytes(total)}"><span style="width:{100 * share:.0f}%"></span>'
-        f"</span><b>{used / 2**30:.1f} of {gigabytes(total)}</b>{warning}{_accelerator_words(view)}</span>"
-    )
+    full = used / total > NEARLY_FULL
+    return _template("memory", used=used, total=total, full=full, accelerator=_accelerator_words(view))
 
 
 def _accelerator_words(view: EngineView) -> str:
@@ -101,10 +82,10 @@ def _accelerator_words(view: EngineView) -> str:
         return ""
     limit = memory.accelerator_limit_bytes
     of = f" of {gigabytes(limit)}" if limit else ""
-    return f" · GPU <b>{memory.accelerator_allocated_bytes / 2**30:.1f}{of}</b>"
+    return f"{memory.accelerator_allocated_bytes / 2**30:.1f}{of}"
 
 
-def activity_words(view: EngineView, *, owner_is_told: bool = False) -> str:
+def activity_words(view: EngineView, *, owner_is_told: bool = False) -> Markup:
     """What the engine does, as a link to its tab; in words for people who do not see the dot.
 
     `owner_is_told`: the job that has the device stands beside it already.
@@ -120,12 +101,8 @@ def activity_words(view: EngineView, *, owner_is_told: bool = False) -> str:
         "no model": "no model loaded",
         "gone": "engine stopped",
     }.get(view.phase) or progress_words(view)
-    mode = f' data-mode="{MODES[view.phase]}"' if view.phase in MODES else ""
     kind = "busy" if view.active else "idle" if view.phase == "ready" else "wrong"
-    return (
-        f'<span role="status"><a class="item activity {kind}" href="#inference" data-tab="Inference"{mode}>'
-        f'<span class="dot" aria-hidden="true"></span>{escape(words)}</a></span>'
-    )
+    return _template("engine_activity", kind=kind, text=words, mode=MODES.get(view.phase))
 
 
 MODES: dict[Phase, str] = {"smoke test": "Smoke test", "generating": "Generate", "comparing": "Compare"}

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.paths import assets_folder
-from studio.core.text import escape
 from studio.training.settings import PRESETS, TrainingSettings
 from studio.ui.forms import SettingsForm, by_component
+from studio.ui.shell.parts import paragraph
 
 FIRST_PRESET = "quick-try"  # what fits the model and the dataset inside, and is done in minutes
 OF_NO_PRESET = ("dataset", "name", "model")
@@ -63,9 +64,9 @@ def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
     return [("demo shoes (inside)", str(demo)), *((name, name) for name in names)]
 
 
-def purpose_html(key: str) -> str:
+def purpose_html(key: str) -> Markup:
     """What a preset is for."""
-    return f'<p class="quiet">{escape(PRESETS[key].purpose)}</p>'
+    return paragraph("quiet", PRESETS[key].purpose)
 
 
 def preset_values(key: str) -> dict[str, object]:

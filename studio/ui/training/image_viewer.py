@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import PictureFileError, RunError
-from studio.core.text import escape
+from studio.core.html import template
+from studio.core.settings import GenerationSettings
 from studio.images.files import read_picture_text
 from studio.training.events import SampleEvent
 from studio.training.folder import RunFolder
@@ -17,6 +19,8 @@ from studio.ui.shell.parts import QUIET, Update, toasts
 from studio.ui.shell.selection import SelectedImage, changed, read_selection, select
 from studio.ui.training.images import Thumbnails, looked_at_steps, training_picture_url
 from studio.ui.training.page import TrainingPage
+
+_template = template("ui/templates/training.html")
 
 # In the browser, so that each press counts while what the one before shows is still on its way. `known` has the number
 # of each step's images, by position.
@@ -147,49 +151,28 @@ def _files(run: RunFolder, event: SampleEvent, picture: int) -> tuple[str, str] 
 
 def _words(
     run: RunFolder, history: RunHistory, event: SampleEvent, picture: int, thumbnails: Thumbnails, *, shown: bool
-) -> str:
+) -> Markup:
     """Captions under both ends, the prompt with its seed, and the training image that comes nearest."""
-    ends = (
-        f'<div class="ends"><span>◀ base</span><span>LoRA at step {event.step:,} ▶</span></div>'
-        if shown
-        else '<p class="bad">One of the two images is not valid, or no longer in its folder.</p>'
-    )
-    prompt = escape(_prompts(event)[picture])
-    return f'{ends}<p class="closer-prompt">{prompt}{_seed_words(run, event, picture)}</p>' + _nearest_words(
-        run, history, event.step, picture, thumbnails
+    reported = history.scores.get(event.step)
+    nearest = reported.nearest[picture] if reported and picture < len(reported.nearest) else None
+    return _template(
+        "viewer",
+        step=event.step,
+        shown=shown,
+        prompt=_prompts(event)[picture],
+        settings=_settings(run, event, picture),
+        nearest=nearest,
+        url=training_picture_url(run, nearest.key, thumbnails) if nearest else "",
     )
 
 
-def _seed_words(run: RunFolder, event: SampleEvent, picture: int) -> str:
+def _settings(run: RunFolder, event: SampleEvent, picture: int) -> GenerationSettings | None:
     """What the image's own file says that it was made with."""
     file = event.pictures[picture]
     try:
-        settings = read_picture_text(run.file(file)).settings if file else None
+        return read_picture_text(run.file(file)).settings if file else None
     except (OSError, PictureFileError):
-        settings = None
-    if settings is None:
-        return ""
-    return (
-        f' <span class="quiet">seed {settings.seed} · {settings.num_inference_steps:,} steps · guidance '
-        f"{settings.guidance_scale:g}</span>"
-    )
-
-
-def _nearest_words(run: RunFolder, history: RunHistory, step: int, picture: int, thumbnails: Thumbnails) -> str:
-    """The training image that comes nearest to this one, and how near."""
-    reported = history.scores.get(step)
-    nearest = reported.nearest[picture] if reported and picture < len(reported.nearest) else None
-    if nearest is None:
-        return ""
-    url = training_picture_url(run, nearest.key, thumbnails)
-    image = f'<img src="{escape(url)}" alt="{escape(nearest.key)}">' if url else ""
-    kind = "bad" if nearest.likeness == "as a copy" else "quiet"
-    mirrored = ", seen in a mirror" if nearest.mirrored else ""
-    return (
-        f'<div class="nearest-picture">{image}<p>Nearest training image: <b>{escape(nearest.key)}</b>{mirrored}<br>'
-        f'<span class="{kind}">{escape(nearest.likeness)}, distance {nearest.distance:.2f} (0 is a copy, 1 are two '
-        "training images at random)</span></p></div>"
-    )
+        return None
 
 
 def checked_image(view: TrainingView, step: object, picture: object) -> SelectedImage:

@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from markupsafe import Markup
+
 from studio.core.errors import DatasetError
-from studio.core.text import counted, escape
+from studio.core.html import template
 from studio.datasets.snapshot import read_snapshot
 from studio.training.events import NearestReported, SampleEvent
 from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.ui.shell.images import run_thumbnail_url, training_thumbnail_url
-from studio.ui.training.plot import NEAREST, SCORES, ScoreKind, by_step, title_html
+from studio.ui.shell.parts import paragraph
+from studio.ui.training.plot import NEAREST, SCORES, ScoreKind, by_step, reached
+
+_template = template("ui/templates/training.html")
 
 MAX_COLUMNS = 6
 MAX_NEAREST = 3
@@ -38,22 +43,20 @@ def looked_at_steps(history: RunHistory) -> list[SampleEvent]:
     return [event for event in samples if event.step > 0] or samples
 
 
-def samples_html(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> str:
+def samples_html(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> Markup:
     """The table; words where there is no image yet."""
     if run is None or history is None or not history.samples:
-        return '<p class="quiet">Images of the same prompts and seeds appear here step by step, beside the base.</p>'
+        words = "Images of the same prompts and seeds appear here step by step, beside the base."
+        return paragraph("quiet", words)
     trained = [event for event in looked_at_steps(history) if event.step > 0]
     shown = spread_out(trained, MAX_COLUMNS)
-    head = "".join(f'<th scope="col">step {event.step:,}</th>' for event in shown)
     last = history.samples[-1]
-    rows = "".join(_prompt_row(run, last, shown, index, thumbnails) for index in range(len(last.base)))
-    left_out = len(trained) - len(shown)
-    note = f" {counted(left_out, 'step')} in between not shown here." if left_out else ""
-    return (
-        '<div class="table-frame samples-frame" tabindex="0" role="group" aria-label="Validation pictures"><table '
-        f'class="samples"><caption>Images by step <span class="quiet">press one to see it large beside the '
-        f'base.{note}</span></caption><thead><tr><th scope="col">prompt</th><th scope="col">base</th>{head}</tr>'
-        f"</thead><tbody>{rows}{_score_rows(run, shown, history, thumbnails)}</tbody></table></div>"
+    return _template(
+        "samples",
+        steps=[event.step for event in shown],
+        rows=[_prompt_row(run, last, shown, index, thumbnails) for index in range(len(last.base))],
+        scores=_score_rows(run, shown, history, thumbnails),
+        left_out=len(trained) - len(shown),
     )
 
 
@@ -66,52 +69,51 @@ def spread_out(samples: Sequence[SampleEvent], most: int) -> list[SampleEvent]:
 
 def _prompt_row(
     run: RunFolder, last: SampleEvent, shown: Sequence[SampleEvent], index: int, thumbnails: Thumbnails
-) -> str:
+) -> tuple[str, list[Markup]]:
     prompt = last.prompts[index % len(last.prompts)]
     # The base's image leads to the last step's, whose base it is.
     base = _picture(run, last.base[index], f"base: {prompt}", (last.step, index), thumbnails)
-    cells = "".join(f"<td>{_sample(run, event, index, thumbnails)}</td>" for event in shown)
-    return f'<tr><th scope="row" class="prompt">{escape(prompt)}</th><td>{base}</td>{cells}</tr>'
+    return prompt, [base, *(_sample(run, event, index, thumbnails) for event in shown)]
 
 
-def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnails) -> str:
+def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnails) -> Markup:
     """The LoRA's image of a prompt at a step; a resumed run may have had fewer prompts then."""
     if index >= len(event.pictures):
-        return ""
+        return Markup()
     words = f"step {event.step:,}: {event.prompts[index]}"
     return _picture(run, event.pictures[index], words, (event.step, index), thumbnails)
 
 
-def _picture(run: RunFolder, file: str | None, words: str, place: tuple[int, int], thumbnails: Thumbnails) -> str:
+def _picture(run: RunFolder, file: str | None, words: str, place: tuple[int, int], thumbnails: Thumbnails) -> Markup:
     """A small image that opens large; `place` is its step and its number."""
     if file is None:
-        return '<span class="bad">not valid</span>'
+        return _template("no_sample", kind="bad", words="not valid")
     try:
         url = run_thumbnail_url(run.file(file), thumbnails.runs)
     except FileNotFoundError:
-        return '<span class="quiet">gone</span>'
+        return _template("no_sample", kind="quiet", words="gone")
     except OSError:
-        return '<span class="quiet">cannot be shown</span>'
+        return _template("no_sample", kind="quiet", words="cannot be shown")
     step, picture = place
     column = "base" if words.startswith("base") else step
-    return (
-        f'<button class="sample" type="button" data-step="{step}" data-picture="{picture}" '
-        f'data-focus="{picture} {column}" aria-label="Look closer at {escape(words)}">'
-        f'<img src="{escape(url)}" alt="" decoding="async"></button>'
-    )
+    return _template("sample", url=url, step=step, picture=picture, column=column, words=words)
 
 
-def _score_rows(run: RunFolder, shown: Sequence[SampleEvent], history: RunHistory, thumbnails: Thumbnails) -> str:
-    """One row a score."""
+def _score_rows(
+    run: RunFolder, shown: Sequence[SampleEvent], history: RunHistory, thumbnails: Thumbnails
+) -> list[tuple[str, str, list[str]]]:
+    """One row a score: its name, what the dataset has, the base's and that of each step."""
     if not history.scores:
-        return ""
+        return []
     base = next(iter(history.scores.values())).base
-    rows = []
-    for kind in SCORES:
-        cells = "".join(f"<td>{_score(run, history, event.step, kind, thumbnails)}</td>" for event in shown)
-        title = title_html(kind, history)
-        rows.append(f'<tr class="score"><th scope="row">{title}</th><td>{escape(kind.words(base))}</td>{cells}</tr>')
-    return "".join(rows)
+    return [
+        (
+            kind.title,
+            reached(kind, history),
+            [kind.words(base), *(_score(run, history, event.step, kind, thumbnails) for event in shown)],
+        )
+        for kind in SCORES
+    ]
 
 
 def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thumbnails: Thumbnails) -> str:
@@ -119,45 +121,30 @@ def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thum
     reported = history.scores.get(step)
     if reported is None:
         return ""
-    words = escape(kind.words(reported.scores))
+    words = kind.words(reported.scores)
     found = [nearest for nearest in reported.nearest if nearest is not None]
     if kind is not NEAREST or not found:
         return words
     return _nearest(run, min(found, key=lambda near: near.distance), words, thumbnails)
 
 
-def _nearest(run: RunFolder, nearest: NearestReported, mean: str, thumbnails: Thumbnails) -> str:
+def _nearest(run: RunFolder, nearest: NearestReported, mean: str, thumbnails: Thumbnails) -> Markup:
     """The mean distance, and the training image that comes nearest, small, with its likeness in a word."""
     mirrored = ", mirrored" if nearest.mirrored else ""
     words = f"{nearest.key}: {nearest.likeness}{mirrored}, distance {nearest.distance:.2f}"
     url = training_picture_url(run, nearest.key, thumbnails)
-    kind = " class='bad'" if nearest.likeness == "as a copy" else ""
-    picture = f'<img src="{escape(url)}" alt="{escape(words)}" title="{escape(words)}">' if url else ""
-    return f'<span class="nearest">{mean} {picture}<span{kind}>{escape(nearest.likeness)}</span></span>'
+    return _template("nearest_score", mean=mean, nearest=nearest, url=url, words=words)
 
 
-def nearest_of_last(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> str:
+def nearest_of_last(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> Markup:
     """The training images that come nearest to those of the last step, which tell whether it learns by heart."""
     reported = [event for event in by_step(history.scores) if event.step > 0] if history else []
     found = [nearest for nearest in reported[-1].nearest if nearest is not None] if reported else []
     if run is None or not found:
-        return ""
+        return Markup()
     near = sorted(found, key=lambda nearest: nearest.distance)[:MAX_NEAREST]
-    return (
-        f'<figure class="chart-figure nearest-figure"><figcaption><b>Nearest training images</b> '
-        f'<span class="quiet">at step {reported[-1].step:,}</span></figcaption><div>'
-        f"{''.join(_nearest_card(run, nearest, thumbnails) for nearest in near)}</div></figure>"
-    )
-
-
-def _nearest_card(run: RunFolder, nearest: NearestReported, thumbnails: Thumbnails) -> str:
-    url = training_picture_url(run, nearest.key, thumbnails)
-    picture = f'<img src="{escape(url)}" alt="">' if url else ""
-    kind = "bad" if nearest.likeness == "as a copy" else "quiet"
-    return (
-        f'<p title="{escape(nearest.key)}">{picture}<span>{nearest.distance:.2f}<br>'
-        f'<span class="{kind}">{escape(nearest.likeness)}</span></span></p>'
-    )
+    with_urls = [(nearest, training_picture_url(run, nearest.key, thumbnails)) for nearest in near]
+    return _template("nearest_figure", step=reported[-1].step, found=with_urls)
 
 
 def training_picture_url(run: RunFolder, key: str, thumbnails: Thumbnails) -> str:

@@ -133,7 +133,7 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
         "scores": training_plot.charts_html(history, training_pictures.nearest_of_last(run, history, thumbnails)),
         "notes": training_view.notes_html(history),
         "effect": training_view.effect_html(history),
-        "log": training_view.log_html(run),
+        "log": training_view.log_html(run.log if run else None),
         "queue": training_queue.queue_html(view.jobs, run.name if run else ""),
         **_button_states(view),
     }

@@ -7,15 +7,19 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from markupsafe import Markup
 
-from studio.core.text import escape
+from studio.core.html import template
 from studio.images.scores.summary import ScoreSummary, Spread
 from studio.training.curves import Chart, Curve, CurveStyle, chart_svg, legend_html, smoothed
 from studio.training.events import ScoreEvent
 from studio.training.follower import RunHistory, StepColumns
+from studio.ui.shell.parts import paragraph
+
+_template = template("ui/templates/training.html")
 
 ALL_STEPS = "All steps"
 WINDOWS: Mapping[str, int] = {ALL_STEPS: 0, "Last 1,000": 1000, "Last 200": 200}
@@ -44,11 +48,11 @@ class PlotCache:
 
     _key: object = None
     _history: RunHistory | None = None
-    _html: str = ""
+    _html: Markup = field(default_factory=Markup)
 
     def html(
         self, history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory], *, running: bool
-    ) -> str:
+    ) -> Markup:
         """As `plot_html`; what does not run is drawn to its last step."""
         if history is None:
             return plot_html(history, options, others)
@@ -69,17 +73,17 @@ def _drawn_up_to(steps: StepColumns, options: PlotOptions) -> int:
     return number - number % grain
 
 
-def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory]) -> str:
+def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory]) -> Markup:
     """The charts of a run, the smoothed losses of others laid over; words where there is nothing yet."""
     if history is None or not len(history.steps):
-        return '<p class="quiet plot-empty">Loss, rate and gradient are drawn here from the first step on.</p>'
+        return paragraph("quiet plot-empty", "Loss, rate and gradient are drawn here from the first step on.")
     first = _first_step(history.steps, options)
     columns = _columns(history.steps, first)
     loss = Chart("Loss", "step", "loss", tuple(_loss_curves(history, columns, first, others)), log=options.log)
     rate = _small("Learning rate", "rate", columns["step"], columns["learning_rate"], log=options.log)
     norm = _small("Gradient norm", "norm, before clipping", columns["step"], columns["grad_norm"], log=options.log)
-    small = figure_html(rate, "small") + figure_html(norm, "small")
-    return f'<div class="live-plot">{figure_html(loss, "large", legend=legend_html(loss))}{small}</div>'
+    large = figure_html(loss, "large", legend=legend_html(loss))
+    return _template("plot", figures=[large, figure_html(rate, "small"), figure_html(norm, "small")])
 
 
 def _first_step(steps: StepColumns, options: PlotOptions) -> float:
@@ -143,18 +147,21 @@ def _small(title: str, label: str, xs: np.ndarray, ys: np.ndarray, *, log: bool)
     return Chart(title, "step", label, (curve,), log=log, width=width, height=height)
 
 
-def figure_html(chart: Chart, size: str, *, legend: str = "", empty: str = "") -> str:
+def figure_html(chart: Chart, size: str, *, legend: Markup | None = None, empty: str = "") -> Markup:
     """A chart with its title, its legend, and its points for the script that shows values under the pointer.
 
     Args:
         size: `large` or `small`.
         empty: said where there is nothing to draw.
     """
-    points = escape(json.dumps([_hover_curve(curve) for curve in chart.curves if curve.points]))
-    drawn = chart_svg(chart) or f'<p class="quiet">{escape(empty)}</p>'
-    return (
-        f'<figure class="chart-figure {size}" data-curves="{points}"><figcaption><b>{escape(chart.title)}</b> {legend}'
-        f'</figcaption>{drawn}<p class="chart-values" aria-hidden="true"></p></figure>'
+    return _template(
+        "figure",
+        chart=chart,
+        size=size,
+        points=json.dumps([_hover_curve(curve) for curve in chart.curves if curve.points]),
+        legend=legend or "",
+        drawn=chart_svg(chart),
+        empty=empty,
     )
 
 
@@ -211,21 +218,18 @@ SCORES: tuple[ScoreKind, ...] = (
 )
 
 
-def charts_html(history: RunHistory | None, beside: str = "") -> str:
+def charts_html(history: RunHistory | None, beside: Markup | None = None) -> Markup:
     """One small chart a score: the LoRA's over the steps, base and dataset as level lines.
 
     Args:
-        beside: HTML that takes the place of a further chart.
+        beside: what takes the place of a further chart.
     """
     if history is None or len(history.scores) < 2:
-        return ""
+        return Markup()
     charts = [chart_of(kind, history) for kind in SCORES]
     figures = [figure_html(chart, "small", empty=kind.missing) for chart, kind in zip(charts, SCORES, strict=True)]
     legend = legend_html(max(charts, key=lambda chart: sum(bool(curve.points) for curve in chart.curves)))
-    return (
-        f'<h3 class="chart-figure-legend">Scores over the steps {legend}</h3>'
-        f'<div class="score-charts">{"".join(figures)}{beside}</div>'
-    )
+    return _template("scores", legend=legend, figures=figures, beside=beside or "")
 
 
 def chart_of(kind: ScoreKind, history: RunHistory) -> Chart:
@@ -249,9 +253,8 @@ def by_step(scores: Mapping[int, ScoreEvent]) -> Sequence[ScoreEvent]:
     return [known[step] for step in sorted(known)]
 
 
-def title_html(kind: ScoreKind, history: RunHistory) -> str:
-    """A score's name, and below it what the dataset's own images have, which is what there is to be reached."""
-    title = escape(kind.title)
+def reached(kind: ScoreKind, history: RunHistory) -> str:
+    """What the dataset's own images have of a score, which is what there is to be reached; "" where it has none."""
     if history.reference is None or kind.read(history.reference.scores) is None:
-        return title
-    return f'{title}<span class="reached">dataset {escape(kind.words(history.reference.scores))}</span>'
+        return ""
+    return kind.words(history.reference.scores)

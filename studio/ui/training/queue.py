@@ -4,14 +4,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import RunError
-from studio.core.text import counted, duration, escape
+from studio.core.html import template
+from studio.core.text import counted
 from studio.jobs.listing import JobLine
 from studio.jobs.queue import JobState
-from studio.ui.shell.parts import QUIET, live_html, toasts
+from studio.ui.shell.parts import QUIET, live_html, toast, toasts
 from studio.ui.shell.selection import changed, read_selection
 from studio.ui.training.page import TrainingPage
+
+_template = template("ui/templates/training.html")
 
 SHOWN_STATES: tuple[JobState, ...] = ("running", "queued", "paused")
 STATE_SIGNS = {"running": "●", "queued": "◔", "paused": "❚❚"}
@@ -27,64 +31,24 @@ def build() -> gr.HTML:
     return live_html("training-queue", js_on_load=_CLICKS)
 
 
-def queue_html(jobs: Sequence[JobLine], shown: str) -> str:
+def queue_html(jobs: Sequence[JobLine], shown: str) -> Markup:
     """What runs, waits and is paused, in order; `shown` names the run that the page shows."""
     lines = [line for line in jobs if line.job.state in SHOWN_STATES]
     if not lines:
-        return '<h3>Queue</h3><p class="quiet">The queue is empty: a run that is started now begins at once.</p>'
+        return _template("empty_queue")
     num_waiting = sum(line.job.state == "queued" for line in lines)
-    rows = "".join(_row(line, num_waiting, shown) for line in lines)
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Place", "Run", "State", "Step", "Time left"))
     waiting = (
         f"{counted(num_waiting, 'run')} {'waits' if num_waiting == 1 else 'wait'}" if num_waiting else "none waits"
     )
-    return (
-        f'<h3>Queue <span class="quiet">{waiting}; one runs after the other, page open or not</span></h3>'
-        '<div class="table-frame" tabindex="0" role="group" aria-label="Queue"><table class="queue">'
-        f'<thead><tr>{head}<th scope="col">Order</th></tr></thead><tbody>{rows}</tbody></table></div>'
-    )
+    rows = [(line, STATE_SIGNS[line.job.state], *_moves(line, num_waiting)) for line in lines]
+    return _template("queue", rows=rows, waiting=waiting, shown=shown)
 
 
-def _row(line: JobLine, num_waiting: int, shown: str) -> str:
-    job = line.job
-    current = ' aria-current="true"' if job.run.name == shown else ""
-    asked = f", asked to {job.asked}" if job.asked else ""
-    cells = (
-        escape(job.position or "–"),
-        _button(line, "show", job.title, f"Show {job.title}", extra=f' class="queue-run"{current}')
-        if job.kind == "train"
-        else f'{escape(job.title)} <span class="quiet">on the Batch tab</span>',
-        f'<span aria-hidden="true">{STATE_SIGNS[job.state]}</span> {escape(job.state + asked)}',
-        f"{line.step:,} of {line.num_steps:,}" if line.num_steps else "",
-        escape(duration(line.remaining_seconds)) if line.remaining_seconds is not None else "",
-        _order_buttons(line, num_waiting),
-    )
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-
-def _order_buttons(line: JobLine, num_waiting: int) -> str:
-    """A running job has no place that could be changed; it is stopped with the run's own buttons."""
-    job = line.job
-    if job.state == "running":
-        return ""
-    waits = job.state == "queued"
-    moves = (
-        _button(line, "up", "▲", f"Move {job.title} up", disabled=job.position == 1)
-        + _button(line, "down", "▼", f"Move {job.title} down", disabled=job.position == num_waiting)
-        if waits and num_waiting > 1
-        else ""
-    )
-    return moves + _button(line, "remove", "Remove", f"Remove {job.title} from the queue")
-
-
-def _button(line: JobLine, act: str, words: str, label: str, *, disabled: bool = False, extra: str = "") -> str:
-    job = line.job.id
-    kinds = extra or ' class="link-button"'
-    off = " disabled" if disabled else ""
-    return (
-        f'<button type="button" data-act="{act}" data-job="{job}" data-focus="{job} {act}" '
-        f'aria-label="{escape(label)}"{kinds}{off}>{escape(words)}</button>'
-    )
+def _moves(line: JobLine, num_waiting: int) -> tuple[bool, bool] | tuple[None, None]:
+    """Whether it can go up, and down; None where there is no order to change."""
+    if line.job.state != "queued" or num_waiting < 2:
+        return None, None
+    return line.job.position != 1, line.job.position != num_waiting
 
 
 def wire(queue: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]) -> None:
@@ -97,7 +61,7 @@ def wire(queue: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh
                 return changed(read_selection(selection), run=run_of_job(page, job_id), image=None)
             said = act_on_job(page, wish, job_id)
             if said:
-                gr.Info(escape(said))
+                toast(said)
         return gr.skip()
 
     # A press counts while the one before is still on its way: one moves a job up by pressing again and again.

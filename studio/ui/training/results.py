@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import RunError
-from studio.core.text import escape
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
-from studio.training.report import write_report
-from studio.training.report.standalone import standalone_html
+from studio.training.report import standalone_html, write_report
 from studio.training.session import TrainingView
 from studio.ui.inference.compare import BASE
 from studio.ui.shell.file_manager import show_folder
-from studio.ui.shell.parts import QUIET, Update, data_url, toasts
+from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toast, toasts
 from studio.ui.training.form import TrainingForm
 from studio.ui.training.page import TrainingPage
 
@@ -99,7 +98,7 @@ def wire(
             run = page.run_of(selection)
             name = add_to_library(run, page.session.history(run), LoraLibrary(page.session.user_data.loras))
             names = LoraLibrary(page.session.user_data.loras).names()
-            gr.Info(f"{escape(name)} is in the library, and chosen here beside the base: press “Compare”.")
+            toast(f"{name} is in the library, and chosen here beside the base: press “Compare”.")
             choices = [BASE, *names]
             return {
                 compare["left"]: gr.update(choices=choices, value=BASE),
@@ -153,7 +152,7 @@ def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) ->
     return known or library.add(file, name=f"{read_run_settings(run).name} step {step}").name
 
 
-def report_link(run: RunFolder) -> str:
+def report_link(run: RunFolder) -> Markup:
     """A link that saves the report, whole in one file: no folder is served for it."""
     url = data_url(standalone_html(run).encode(errors="replace"), "text/html")
-    return f'<a class="link-button" download="{escape(run.name)}-report.html" href="{url}">Save the report</a>'
+    return save_link(f"{run.name}-report.html", url, "Save the report")

@@ -6,16 +6,17 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 from pydantic import ValidationError
 
+from studio.core.html import template
 from studio.core.settings import parse_settings
-from studio.core.text import duration, escape, gigabytes
 from studio.training.begin import begin_run
 from studio.training.plan import Offer, Preflight
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.forms import by_component, read_settings, shown_value
-from studio.ui.shell.parts import QUIET, Update, toasts
+from studio.ui.shell.parts import QUIET, Update, paragraph, problem, toasts
 from studio.ui.shell.preflight_runner import PreflightState
 from studio.ui.shell.selection import Selection, changed, read_selection
 from studio.ui.training import form as training_form
@@ -24,6 +25,7 @@ from studio.ui.training import results as training_results
 from studio.ui.training.page import TrainingPage
 
 MAX_OFFERS = 3
+_template = template("ui/templates/training.html")
 
 
 @dataclass(frozen=True)
@@ -111,22 +113,15 @@ def read_preflight(state: PreflightState) -> Preflight | None:
         return None
 
 
-def _preflight_html(state: PreflightState, found: Preflight | None) -> str:
+def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
     if state.running:
-        return '<p class="quiet" role="status">A few real steps are being measured; nothing is trained.</p>'
+        text = "A few real steps are being measured; nothing is trained."
+        return paragraph("quiet", text, role="status")
     if state.problem:
-        return f'<p class="problem" role="alert">{escape(state.problem)}</p>'
+        return problem(state.problem)
     if found is None:
-        return '<p class="quiet">“Preflight” measures a few real steps and tells time, memory and disk.</p>'
-    warnings = "".join(f'<p class="note bad">{escape(warning)}</p>' for warning in found.warnings)
-    return (
-        f'<div class="verdict" role="status"><b>{found.num_steps:,} steps ≈ {duration(found.total_seconds)}</b>, '
-        f"{escape(gigabytes(found.peak_bytes))} of {escape(gigabytes(found.limit_bytes))} memory, "
-        f"{escape(gigabytes(found.disk_bytes))} of disk.<br><span class='quiet'>{found.num_pictures:,} images, each "
-        f"seen {found.epochs:.0f} times; a step takes {duration(found.step_seconds)}. {escape(found.reason)}</span>"
-        "</div>"
-        f"{warnings}"
-    )
+        return paragraph("quiet", "“Preflight” measures a few real steps and tells time, memory and disk.")
+    return _template("preflight", found=found)
 
 
 def _offer_words(offer: Offer) -> str:

@@ -4,9 +4,13 @@ What the Training tab shows of a run: state, memory, proposal, effect, notes, lo
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from markupsafe import Markup
 
 from studio.core.errors import RunError, SettingsError
-from studio.core.text import duration, escape, gigabytes
+from studio.core.html import template
+from studio.core.text import duration
 from studio.jobs.events import JobHistory, MemoryEvent
 from studio.jobs.folder import BUSY_STATES, RunState, RunStatus
 from studio.jobs.launcher import end_of_log
@@ -15,28 +19,30 @@ from studio.training.folder import RunFolder
 from studio.training.follower import RunHistory
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
-from studio.ui.shell.parts import table
+from studio.ui.shell.parts import paragraph, problem, table
+
+_template = template("ui/templates/training.html")
 
 FIELDS = TrainingSettings.model_fields
 NOT_COMPARED = frozenset(("name",))  # it is the end of the run's own name
 
 
-def differences_html(runs: Sequence[RunFolder]) -> str:
+def differences_html(runs: Sequence[RunFolder]) -> Markup:
     """A table of what differs, a column a run, the one that is looked at first; empty where none is laid over."""
     if len(runs) < 2:
-        return ""
+        return Markup()
     try:
         settings = [read_run_settings(run) for run in runs]
     except (RunError, SettingsError) as error:
-        return f'<p class="note bad">The settings cannot be compared: {escape(error)}</p>'
+        return paragraph("note bad", f"The settings cannot be compared: {error}")
     rows = [
         (FIELDS[name].title or name, *(value_words(getattr(one, name)) for one in settings))
         for name in differing(settings)
     ]
     if not rows:
-        return '<p class="quiet">These runs have the same settings.</p>'
+        return paragraph("quiet", "These runs have the same settings.")
     head = ("Setting", *(run.name for run in runs))
-    return f'<div class="differences">{table(head, rows, caption="What differs between these runs")}</div>'
+    return _template("differences", table=table(head, rows, caption="What differs between these runs"))
 
 
 def differing(settings: Sequence[TrainingSettings]) -> list[str]:
@@ -66,12 +72,17 @@ def value_words(value: object) -> str:
 
 LOG_LINES = 30
 NEARLY_FULL, FULL = 0.75, 0.9
+NOTHING_YET = (
+    "Choose a dataset on the left (the demo shoes are there), “Quick try”, and press “Start”: a LoRA in a few minutes, "
+    "on this machine."
+)
 FIRST_STEPS = (
-    '<ul class="first-steps"><li>“Preflight” measures a few real steps first: how long it would take, and how much '
-    "memory and disk.</li><li>While it runs, this side shows the loss, memory, and every so many steps images of the "
-    "same prompts beside the base’s, with scores.</li><li>You can pause, stop and resume it. It goes on when this page "
-    "is closed, and nothing is lost when the machine is switched off.</li><li>At the end it says which step is worth "
-    "keeping and why, and one button takes that to Inference.</li></ul>"
+    "“Preflight” measures a few real steps first: how long it would take, and how much memory and disk.",
+    "While it runs, this side shows the loss, memory, and every so many steps images of the same prompts beside the "
+    "base’s, with scores.",
+    "You can pause, stop and resume it. It goes on when this page is closed, and nothing is lost when the machine is "
+    "switched off.",
+    "At the end it says which step is worth keeping and why, and one button takes that to Inference.",
 )
 STATE_WORDS: Mapping[RunState, tuple[str, str]] = {
     "new": ("○", "Not started."),
@@ -84,29 +95,39 @@ STATE_WORDS: Mapping[RunState, tuple[str, str]] = {
     "finished": ("✓", "Finished."),
     "failed": ("✗", "Failed."),
 }
+STATE_KINDS: Mapping[RunState, str] = {"finished": "pass", "failed": "fail"}
 
 
-def state_html(view: TrainingView) -> str:
+def state_html(view: TrainingView) -> Markup:
     """The head of a run: its state in a word, step, speed, time left, and what it says."""
     if view.problem:
-        return f'<p class="problem" role="alert">{escape(view.problem)}</p>'
+        return problem(view.problem)
     if view.run is None or view.status is None:
-        return (
-            '<div class="verdict" role="status"><b>Nothing was trained yet.</b> <span>Choose a dataset on the left '
-            "(the demo shoes are there), “Quick try”, and press “Start”: a LoRA in a few minutes, on this "
-            f"machine.</span></div>{FIRST_STEPS}"
-        )
+        return nothing_yet("Nothing was trained yet.", NOTHING_YET, FIRST_STEPS)
     status = view.status
     sign, word = STATE_WORDS[status.state]
     place = _place_in_line(view)
     if place:
         sign, word = STATE_WORDS["waiting"][0], f"In the queue, place {place:,}."
-    kind = {"finished": "pass", "failed": "fail"}.get(status.state, "")
-    return (
-        f'<div class="verdict run-state {kind}" role="status"><span aria-hidden="true">{sign}</span> <b>{word}</b> '
-        f"<span>{escape(_step_words(status))}</span><br><span>{escape(status.message or view.run.name)}</span></div>"
-        + _bar(status)
-    )
+    share = 100 * status.step / status.num_steps if status.num_steps else 0
+    bar = run_bar("Steps", status.step, status.num_steps, [("", f"{share:.1f}")])
+    kind = STATE_KINDS.get(status.state, "")
+    return state_box(kind, sign, word, _step_words(status), status.message or view.run.name, bar)
+
+
+def nothing_yet(bold: str, text: str, first_steps: Sequence[str] = ()) -> Markup:
+    """What stands where no run is, with what to do first."""
+    return _template("nothing_yet", bold=bold, text=text, first_steps=first_steps)
+
+
+def state_box(kind: str, sign: str, word: str, steps: str, message: str, bar: Markup) -> Markup:
+    """A state, how far it is, what is said of it, and a bar below."""
+    return _template("state", kind=kind, sign=sign, word=word, steps=steps, message=message, bar=bar)
+
+
+def run_bar(label: str, value: int, maximum: int, parts: Sequence[tuple[str, str]]) -> Markup:
+    """How far a run is; its parts by their class, with their widths in percent."""
+    return _template("run_bar", label=label, value=value, maximum=maximum, parts=parts)
 
 
 def _place_in_line(view: TrainingView) -> int:
@@ -123,34 +144,29 @@ def _step_words(status: RunStatus) -> str:
     return " · ".join(words)
 
 
-def _bar(status: RunStatus) -> str:
-    share = 100 * status.step / status.num_steps if status.num_steps else 0
-    return (
-        '<div class="run-bar" role="progressbar" aria-label="Steps" aria-valuemin="0" '
-        f'aria-valuemax="{status.num_steps}" aria-valuenow="{status.step}">'
-        f'<span style="width:{share:.1f}%"></span></div>'
-    )
-
-
-def memory_html(history: JobHistory | None, *, working: bool = True) -> str:
+def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
     """The gauge: what is in use of what there is, in words and colour, and a line of how it was.
 
     Args:
         working: False for a run that does nothing now: its last reading is of then.
     """
     if history is None or not history.memory:
-        return '<p class="quiet">Memory is shown here while a training runs.</p>'
+        return paragraph("quiet", "Memory is shown here while a training runs.")
     last = history.memory[-1]
     used, limit, peak, what = _memory_in_use(last)
     share = used / limit
-    when = "Memory" if working else "Last memory"
     kind, word = ("full", "nearly full") if share > FULL else ("high", "high") if share > NEARLY_FULL else ("", "fine")
-    return (
-        f'<div class="gauge {kind}"><div class="gauge-words"><b>{when}</b> {escape(gigabytes(used))} of '
-        f"{escape(gigabytes(limit))} {what}, {word} · process {escape(gigabytes(last.process_bytes))}, peak "
-        f'{escape(gigabytes(peak))}</div><div class="meter" role="meter" aria-label="Memory in use" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}"><span style="width:{100 * share:.1f}%"></span></div>'
-        f"{_memory_line(history.memory, limit)}</div>"
+    return _template(
+        "memory",
+        when="Memory" if working else "Last memory",
+        kind=kind,
+        word=word,
+        used=used,
+        limit=limit,
+        of=what,
+        process=last.process_bytes,
+        peak=peak,
+        points=_memory_points(history.memory, limit),
     )
 
 
@@ -163,70 +179,50 @@ def _memory_in_use(event: MemoryEvent) -> tuple[int, int, int, str]:
     return used, event.system_total_bytes, event.peak_process_bytes, "of this machine"
 
 
-def _memory_line(memory: Sequence[MemoryEvent], limit: int) -> str:
-    """A small line of the last readings."""
+def _memory_points(memory: Sequence[MemoryEvent], limit: int) -> str:
+    """A small line of the last readings, as SVG's points."""
     shown = memory[:: max(1, len(memory) // 200)]
     shares = [min(1.0, _memory_in_use(event)[0] / limit) for event in shown]
     if len(shares) < 2:
         return ""
-    points = " ".join(f"{200 * i / (len(shares) - 1):.1f},{30 - 28 * share:.1f}" for i, share in enumerate(shares))
-    return (
-        '<svg class="memory-line" viewBox="0 0 200 32" preserveAspectRatio="none" aria-hidden="true">'
-        f'<polyline points="{points}"/></svg>'
-    )
+    return " ".join(f"{200 * i / (len(shares) - 1):.1f},{30 - 28 * share:.1f}" for i, share in enumerate(shares))
 
 
-def proposal_html(history: RunHistory | None) -> str:
+def proposal_html(history: RunHistory | None) -> Markup:
     """Which step is proposed, and why."""
     if history is None or history.proposal is None:
-        return ""
+        return Markup()
     reported = history.proposal
-    sure = "" if reported.sure else " Little speaks for it yet."
     why = reported.sentence.removeprefix(f"Step {reported.step:,}: ")
-    return (
-        f'<div class="verdict proposal" role="status"><b>Step {reported.step:,} is proposed:</b> '
-        f"<span>{escape(why + sure)}</span></div>"
-    )
+    return _template("proposal", step=reported.step, why=why + ("" if reported.sure else " Little speaks for it yet."))
 
 
-def files_html(run: RunFolder | None, history: RunHistory | None) -> str:
+def files_html(run: RunFolder | None, history: RunHistory | None) -> Markup:
     """Where everything of a run lies, and under which name the library has its LoRA."""
     if run is None:
-        return ""
-    parts = [f'Folder: <code class="path">{escape(run.root)}</code>']
-    if history is not None and history.finished is not None and history.finished.library_name:
-        parts.append(f"In the library as <b>{escape(history.finished.library_name)}</b>")
-    return f'<p class="quiet run-files">{" · ".join(parts)}</p>'
+        return Markup()
+    name = history.finished.library_name if history is not None and history.finished is not None else ""
+    return _template("files", folder=run.root, library_name=name)
 
 
-def effect_html(history: RunHistory | None) -> str:
+def effect_html(history: RunHistory | None) -> Markup:
     """How much each group of layers changes."""
     if history is None or not history.effects:
-        return '<p class="quiet">How much each group of layers changes is shown every 50 steps.</p>'
+        return paragraph("quiet", "How much each group of layers changes is shown every 50 steps.")
     last = history.effects[-1]
-    most = max(last.groups.values()) or 1.0
-    rows = "".join(
-        f'<tr><th scope="row">{escape(group)}</th><td>{100 * value:.3g} %</td><td class="effect-bar"><span '
-        f'style="width:{100 * value / most:.0f}%"></span></td></tr>'
-        for group, value in sorted(last.groups.items(), key=lambda item: -item[1])
-    )
-    return (
-        '<div class="table-frame"><table><caption>Change of the weights, ‖ΔW‖ / ‖W‖, at step '
-        f"{last.step:,}</caption><tbody>{rows}</tbody></table></div>"
-    )
+    groups = sorted(last.groups.items(), key=lambda item: -item[1])
+    return _template("effect", step=last.step, groups=groups, most=max(last.groups.values()) or 1.0)
 
 
-def notes_html(history: JobHistory | None) -> str:
+def notes_html(history: JobHistory | None) -> Markup:
     """Problems first, then what was decided."""
     if history is None:
-        return ""
-    problems = "".join(f'<p class="note bad">step {p.step:,}: {escape(p.message)}</p>' for p in history.problems[-6:])
-    notes = "".join(f'<p class="note">{escape(note.message)}</p>' for note in history.notes[-8:])
-    return problems + notes
+        return Markup()
+    return _template("notes", problems=history.problems[-6:], notes=history.notes[-8:])
 
 
-def log_html(run: RunFolder | None) -> str:
-    """The end of the run's log."""
-    if run is None or not run.log.is_file():
-        return '<p class="quiet">There is no log yet.</p>'
-    return f'<pre class="log" tabindex="0">{escape(end_of_log(run.log, num_lines=LOG_LINES))}</pre>'
+def log_html(log: Path | None) -> Markup:
+    """The end of a job's log."""
+    if log is None or not log.is_file():
+        return paragraph("quiet", "There is no log yet.")
+    return _template("log", text=end_of_log(log, num_lines=LOG_LINES))
