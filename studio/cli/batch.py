@@ -21,7 +21,7 @@ from studio.cli.options import (
 )
 from studio.core.errors import BatchError, SettingsError, StudioError
 from studio.core.paths import UserData, locate_user_data, typed_path
-from studio.core.settings import parse_settings
+from studio.core.settings import LoraChoice, parse_settings
 
 if TYPE_CHECKING:
     from studio.batches.folder import BatchFolder
@@ -68,7 +68,8 @@ def batch(
         typer.echo(describe_settings())
         return
     place = locate_user_data(user_data)
-    shared = {"seed": seed, "num_inference_steps": steps, "loras": lora_choices(lora) or None}
+    loras = [parse_settings(LoraChoice, choice) for choice in lora_choices(lora)]
+    shared = {"seed": seed, "num_inference_steps": steps, "loras": loras or None}
     changes = {"total": total, "cpu": cpu or None}
     given = _given(shared), _given(changes), assignments or ()
     folder = _existing(plan, place)

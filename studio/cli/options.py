@@ -82,13 +82,15 @@ def lora_choices(options: Sequence[str] | None) -> tuple[dict[str, object], ...]
 
 
 def _lora_choice(option: str) -> dict[str, object]:
-    name, _, text = option.rpartition(":")
+    name, _, strength = option.rpartition(":")
     try:
-        strength = {"strength": float(text)} if name else {}
+        float(strength)
     except ValueError:
-        strength = {}
-    name = name if strength else option
-    return {"name": str(Path(name).resolve()) if name.endswith(LORA_ENDING) else name, **strength}
+        name = ""
+    choice = {"name": name, "strength": strength} if name else {"name": option}
+    if choice["name"].endswith(LORA_ENDING):
+        choice["name"] = str(Path(choice["name"]).resolve())
+    return {**choice}
 
 
 def output_folder(out: Path | None, *, empty: bool = False) -> Path | None:
