@@ -84,7 +84,7 @@ def test_every_field_is_in_its_form_exactly_once_with_its_bounds(
             assert (found[0].minimum, found[0].maximum) == shown, name
 
 
-@pytest.mark.parametrize("kind", {kind for kind, _, _ in FORMS}, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", dict.fromkeys(kind for kind, _, _ in FORMS), ids=lambda kind: kind.__name__)
 def test_what_an_empty_box_stands_for_is_said_in_it(kind: type[Settings]) -> None:
     for name, field in kind.model_fields.items():
         hint = form_hint(field)
