@@ -47,7 +47,7 @@ def main() -> int:
     try:
         return run(root, sys.argv[1:])
     except KeyboardInterrupt:
-        print("\nStopped. Run launch.py again to go on.")
+        print("\nStopped. Run launch.py again to continue.")
         return 130
 
 

@@ -47,7 +47,7 @@ ADVICE = {
     r"SOCKS support": "pip cannot use a SOCKS proxy, and ALL_PROXY or another proxy setting names one. Set"
     " HTTPS_PROXY to an http:// proxy, or unset ALL_PROXY while you run launch.py.",
     NETWORK: "could not reach the package index. Check the network connection (behind a proxy, set"
-    " HTTPS_PROXY) and run launch.py again: it goes on from here.",
+    " HTTPS_PROXY) and run launch.py again: it continues from here.",
     NO_INDEX: "pip is set to ask no package index (no-index), and its other sources lack a package. Unset"
     " PIP_NO_INDEX, or no-index in pip's configuration (`pip config list` shows it), and run launch.py again.",
     NO_BUILD: "a package has no build for Python {python} on this system ({system}), or pip's sources lack it. Run"

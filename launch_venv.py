@@ -64,7 +64,7 @@ def prepare(venv: Path, *, extras: list[str], cpu_torch: bool) -> Path:
             follow_move(venv)
             action, reason = examine(venv, extras, cpu_torch)  # the other launch.py may have done it all
             if reason:
-                print(f"Mending .venv: {reason}.", flush=True)
+                print(f"Repairing .venv: {reason}.", flush=True)
             if action == "make":
                 make_venv(venv, lock)
             if action:
@@ -84,7 +84,7 @@ def examine(venv: Path, extras: list[str], cpu_torch: bool) -> tuple[str, str]:
     # One look, for another launch.py may be at work: it puts the marker there first and takes it away last.
     names = {entry.name for entry in venv.iterdir()} if venv.is_dir() else {"(a file)"}
     if not names or UNFINISHED in names:
-        return "make", "the last set-up was cut short"
+        return "make", "the last set-up was interrupted"
     if "pyvenv.cfg" not in names:
         raise SetupError(
             f"{venv} must be a virtual environment or not be there, but it is something else; nothing in it"
@@ -97,7 +97,7 @@ def examine(venv: Path, extras: list[str], cpu_torch: bool) -> tuple[str, str]:
         return "make", "its Python does not start"
     python, found = probed
     if python < [3, 11] or (stamp and stamp.python != python) or "pip" not in found:
-        return "make", "its Python is too old, another than before, or without pip"
+        return "make", "its Python is too old, has changed, or has no pip"
     if stamp is None:
         return "install", "its set-up did not finish"
     missing = [name for name in needed if name not in found]
@@ -173,7 +173,7 @@ def follow_move(venv: Path) -> None:
     stamp = read_stamp(venv)
     if stamp is None or stamp.root == str(venv.parent):
         return
-    print(f"Mending .venv: the folder has moved from {stamp.root}.", flush=True)
+    print(f"Repairing .venv: the folder has moved from {stamp.root}.", flush=True)
     old, new = re.compile(re.escape(os.fsencode(stamp.root)) + rb"(?=[/\\\s\"']|$)"), os.fsencode(venv.parent)
     for file in [*python_in(venv).parent.glob("*"), *packages_in(venv).glob("*.pth")]:
         data = b"" if file.is_symlink() or not file.is_file() else file.read_bytes()

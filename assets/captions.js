@@ -146,7 +146,7 @@ const send = async () => {
     });
   } catch (error) {
     console.info("The captions were not taken:", error.message);
-    const sentence = "The studio does not answer. The text is kept in this page, which goes on trying: leave it open.";
+    const sentence = "The studio does not answer. This page keeps the text and keeps trying: leave it open.";
     batch.forEach(({ dataset, key, number }) => refuse({ dataset, key, number, sentence, again: true }));
   }
   if (!isTouched()) show(box.shown);

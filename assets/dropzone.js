@@ -27,8 +27,8 @@ const say = (words, kind = "") => {
   status.className = `drop-status ${kind}`;
 };
 const send = async (found) => {
-  if (aborter) return say("An upload is on already. Wait for it, or cancel it.", "bad");
-  if (found.length === 0) return say("There is no file in what was dropped.", "bad");
+  if (aborter) return say("An upload is already running. Wait for it, or cancel it.", "bad");
+  if (found.length === 0) return say("The drop contains no files.", "bad");
   aborter = new AbortController();
   cancel.hidden = false;
   const files = [];

@@ -29,7 +29,7 @@ def bench(
     kohya: Annotated[Path | None, typer.Option(help=field_help(BenchSettings, "kohya"))] = None,
     kohya_python: Annotated[Path | None, typer.Option(help=field_help(BenchSettings, "kohya_python"))] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "--out", help="Write the page here too, in place of what is there.")
+        Path | None, typer.Option("--output", "--out", help="Also write the page to this file, replacing it.")
     ] = None,
     cpu: CpuOption = False,
     user_data: UserDataOption = None,

@@ -33,7 +33,7 @@ def to_markdown(
                 + markdown_table(
                     ("Bench", "Figure", "Ours", "Peer", "Its figure", "Ratio", "Limit", "Reached"), figures
                 ),
-                "## Machine\n\n" + markdown_table(("What", "Value"), machine),
+                "## Machine\n\n" + markdown_table(("Item", "Value"), machine),
                 "## How it was measured\n\n" + "\n".join(_method_line(result) for result in results),
             ]
         )

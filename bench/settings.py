@@ -1,4 +1,4 @@
-"""What a bench run is asked for. No torch: the command line reads it."""
+"""What a bench run is required. No torch: the command line reads it."""
 
 import sys
 from pathlib import Path

@@ -279,7 +279,7 @@ def test_packages_of_other_programs_do_not_take_the_place_of_ours(ready: Project
 
 def test_the_test_command_adds_what_the_tests_need_and_runs_pytest_in_the_project(project: Project) -> None:
     finished = project.launch("test", "-k", "some", "--help")
-    assert "Mending .venv: the tests need more packages." in finished.stdout
+    assert "Repairing .venv: the tests need more packages." in finished.stdout
     report = report_of(finished)
     assert report["arguments"] == ["-k", "some", "--help"]
     assert report["cwd"] == str(project.folder)
@@ -329,7 +329,7 @@ def test_kill_while_the_venv_is_being_made_is_survived(fresh: Project) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     finished = fresh.launch()
-    assert "Mending .venv: the last set-up was cut short." in finished.stdout
+    assert "Repairing .venv: the last set-up was interrupted." in finished.stdout
     report_of(finished)
     shutil.rmtree(fresh.venv)
 
@@ -342,7 +342,7 @@ def test_kill_while_pip_runs_is_survived(project: Project) -> None:
     process.communicate()
     (project.folder / "slow").unlink()
     finished = project.launch()
-    assert "Mending .venv: its set-up did not finish." in finished.stdout
+    assert "Repairing .venv: its set-up did not finish." in finished.stdout
     report_of(finished)
 
 
@@ -376,7 +376,7 @@ def test_ctrl_c_stops_with_a_line_and_the_next_start_goes_on(project: Project) -
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert output.endswith("\nStopped. Run launch.py again to go on.\n")
+    assert output.endswith("\nStopped. Run launch.py again to continue.\n")
     assert errors == ""
     (project.folder / "slow").unlink()
     report_of(project.launch())
@@ -386,7 +386,7 @@ def test_venv_without_its_interpreter_is_made_again(project: Project) -> None:
     for python in project.venv.glob("bin/python*"):
         python.unlink()
     finished = project.launch()
-    assert "Mending .venv: its Python does not start." in finished.stdout
+    assert "Repairing .venv: its Python does not start." in finished.stdout
     report_of(finished)
 
 
@@ -394,7 +394,7 @@ def test_package_whose_files_are_gone_is_installed_again(project: Project) -> No
     file = project.packages / "tiny_dependency" / "__init__.py"
     file.unlink()  # its folder stays, and its metadata
     finished = project.launch()
-    assert "Mending .venv: packages are missing (tiny_dependency)." in finished.stdout
+    assert "Repairing .venv: packages are missing (tiny_dependency)." in finished.stdout
     report_of(finished)
     assert file.exists()
 
@@ -426,7 +426,7 @@ def test_sound_packages_are_left_alone(project: Project) -> None:
 def test_changed_pins_are_installed(project: Project) -> None:
     (project.folder / "constraints.txt").write_text("tiny-dependency<2\n")
     finished = project.launch()
-    assert "Mending .venv: pyproject.toml or constraints.txt has changed." in finished.stdout
+    assert "Repairing .venv: pyproject.toml or constraints.txt has changed." in finished.stdout
     report_of(finished)
 
 
@@ -439,7 +439,7 @@ def test_moved_folder_is_mended_without_pip(project: Project) -> None:
     pip_script = (moved.venv / "bin" / "pip").read_text()
     log = moved.log
     moved.folder.rename(project.folder)
-    assert f"Mending .venv: the folder has moved from {project.folder}." in finished.stdout
+    assert f"Repairing .venv: the folder has moved from {project.folder}." in finished.stdout
     assert report_of(finished)["file"] == str(moved.folder / "studio" / "__main__.py")
     assert again.stdout.count("\n") == 1
     assert str(moved.venv) in pip_script

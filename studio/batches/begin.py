@@ -97,7 +97,7 @@ def _new_folder(settings: BatchSettings, user_data: UserData, out: Path | None) 
     if out is None:
         return BatchFolder.new(user_data.batches, safe_name(settings.name), now=datetime.now())
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BatchError(f"--out must be a new or an empty folder, got {out}. Give the folder alone to go on with it.")
+        raise BatchError(f"--out must be a new or an empty folder, got {out}. Give the folder alone to resume it.")
     out.mkdir(parents=True, exist_ok=True)
     return BatchFolder(out.resolve())
 

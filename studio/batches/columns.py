@@ -48,7 +48,7 @@ def check_columns(columns: Iterable[str]) -> None:
         meaning = setting_of(column) or column
         if meaning in seen:
             raise BatchError(
-                f"The columns {seen[meaning]!r} and {column!r} are one and the same ({meaning}). Keep one of them, or "
+                f"The columns {seen[meaning]!r} and {column!r} mean the same setting ({meaning}). Keep one of them, or "
                 "rename one."
             )
         seen[meaning] = column

@@ -75,7 +75,7 @@ class PlanFacts(Record):
         """`60 images in 1 min 04 s, ready at 07:12, 1.2 MB of disk.`"""
         words = counted(self.num_items, "image")
         if self.total_seconds is None or self.total_bytes is None:
-            return f"{words}. Time and disk are not measured yet."
+            return f"{words}. Time and disk space are not measured yet."
         end = datetime.now() + timedelta(seconds=self.total_seconds)
         day = "" if end.date() == datetime.now().date() else f"{end:%A} "
         disk = f"{self.total_bytes / 1e6:,.0f} MB" if self.total_bytes < 1e9 else f"{self.total_bytes / 1e9:,.1f} GB"

@@ -120,7 +120,7 @@ class Ledger:
         except sqlite3.Error as error:
             raise self._problem(error) from error
         if self._version() != _VERSION:
-            raise BatchError(f"{path} was made by another version of the studio. Begin the batch anew.")
+            raise BatchError(f"{path} was made by another version of the studio. Start a new batch.")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -172,7 +172,7 @@ class Ledger:
 
     def _problem(self, error: sqlite3.Error) -> BatchError:
         return BatchError(
-            f"The batch's ledger {self._path} cannot be used ({error}). See that the disk works and may be written."
+            f"The batch's ledger {self._path} cannot be used ({error}). Check that the disk works and is writable."
         )
 
 

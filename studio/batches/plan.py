@@ -83,7 +83,7 @@ class BatchPlan:
         """
         if (folder / PLAN).exists():
             raise BatchError(
-                f"{folder} has a plan already, and what was made of it belongs to it. Begin another batch."
+                f"{folder} has a plan already, and what was made of it belongs to it. Start another batch."
             )
         write_parts(self._parts, self.digest, folder)
 
@@ -188,7 +188,7 @@ def _wildcard_folder(settings: BatchSettings, default: Path) -> Path:
         return default
     folder = typed_path(settings.wildcards.strip())
     if not folder.is_dir():
-        raise BatchError(f"wildcards: there is no folder {folder}. Choose another, or empty the field.")
+        raise BatchError(f"wildcards: there is no folder {folder}. Choose another, or clear the field.")
     return folder
 
 
@@ -235,7 +235,7 @@ def _check_grid(settings: BatchSettings, columns: Sequence[str]) -> None:
     for name, column in (("grid_x", settings.grid_x), ("grid_y", settings.grid_y)):
         if column and column not in columns:
             there = ", ".join(columns) or "none"
-            raise BatchError(f"{name} must be a column of the plan, got {column!r}. There are: {there}.")
+            raise BatchError(f"{name} must be a column of the plan, got {column!r}. Available: {there}.")
 
 
 def _column_notes(columns: Sequence[str], reader: TemplateReader) -> list[str]:

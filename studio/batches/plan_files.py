@@ -150,11 +150,11 @@ def read_parts(folder: Path) -> tuple[PlanParts, str]:
     except OSError as error:
         raise BatchError(f"The plan in {folder} cannot be read ({error.strerror}).") from error
     except (ValidationError, ValueError, AttributeError, TypeError) as error:
-        raise BatchError(f"The plan in {folder} is damaged, or of another version. Plan the batch anew.") from error
+        raise BatchError(f"The plan in {folder} is damaged, or of another version. Plan the batch again.") from error
     if digest != facts.digest:
         raise BatchError(
             f"The plan in {folder} was changed after it was made: its files do not give the digest that it has. Plan "
-            "the batch anew; what was made of it cannot be continued."
+            "the batch again; what was made from it cannot be continued."
         )
     return parts, digest
 
@@ -216,7 +216,7 @@ def _by_quota(settings: BatchSettings, column: AttributeColumn) -> int:
     total = sum(column.quotas)
     if settings.total not in (None, total):
         raise BatchError(
-            f"total is {settings.total:,}, but the quotas of {column.name} make {total:,}. Empty total, or change the "
+            f"total is {settings.total:,}, but the quotas of {column.name} make {total:,}. Clear total, or change the "
             "quotas."
         )
     if settings.images_per_prompt > 1:
@@ -236,7 +236,7 @@ def _notes(
     weighted = [column.name for column in attributes if len(set(column.weights)) > 1]
     if settings.combine == "random":
         if settings.total is not None and settings.images_per_prompt > 1:
-            notes.append("images_per_prompt has no effect in a random plan with a total: each image draws its own.")
+            notes.append("images_per_prompt has no effect in a random plan with a total: each image picks its own.")
         return notes
     if weighted:
         notes.append(

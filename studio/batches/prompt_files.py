@@ -66,7 +66,7 @@ def _split_options(text: str, place: str) -> tuple[str, dict[str, str]]:
         name, _, value = piece.partition(" ")
         if name not in OPTIONS:
             known = ", ".join(f"--{option} ({setting})" for option, setting in OPTIONS.items())
-            raise BatchError(f"{place}: --{name} is no option here. There are: {known}. Change it, or leave it out.")
+            raise BatchError(f"{place}: --{name} is no option here. Available: {known}. Change it, or leave it out.")
         setting = OPTIONS[name]
         if setting in options:
             raise BatchError(f"{place} has --{name} twice. Keep one of them.")
@@ -112,7 +112,7 @@ def open_prompt_file(path: Path) -> PromptFile:
     if path.suffix.lower() not in ENDINGS:
         raise BatchError(f"prompt_file must end in {', '.join(ENDINGS)}, got {str(path)!r}.")
     if not path.is_file():
-        raise BatchError(f"prompt_file: there is no file {path}. Choose another, or empty the field.")
+        raise BatchError(f"prompt_file: there is no file {path}. Choose another, or clear the field.")
     notes: list[str] = []
     text = _text_source(path, notes)
     if path.suffix.lower() == ".txt":
@@ -178,7 +178,7 @@ def _guessed(path: Path, notes: list[str]) -> OpenText:
     except DatasetError as error:
         raise BatchError(f"{path.name} cannot be read: {error}") from error
     notes.append(
-        f"{path.name} is not UTF-8: it is read as {encoding}. Look whether its letters are right; if not, save it as "
+        f"{path.name} is not UTF-8: it is read as {encoding}. Check that its characters are right; if not, save it as "
         "UTF-8."
     )
     return lambda: io.StringIO(text, newline="")
@@ -217,7 +217,7 @@ def _csv_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], 
             except StopIteration:
                 return
             except csv.Error as error:
-                raise BatchError(f"{name} line {number} cannot be read ({error}). Look at its quotes.") from error
+                raise BatchError(f"{name} line {number} cannot be read ({error}). Check its quotes.") from error
             if any(cells):
                 if problem := cell_problem(cells, columns):
                     raise BatchError(f"{name} line {number}: {problem}")

@@ -76,9 +76,9 @@ def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
     return [
         f"**{provenance}{failed}{not_yet}.**",
         "",
-        f"- Time in images: {duration(found.seconds)}, {each:.2f} s each.",
+        f"- Generation time: {duration(found.seconds)}, {each:.2f} s each.",
         f"- Made again with another seed: {counted(found.num_tried_again, 'item')}.",
-        f"- On the disk: {found.num_bytes / 1e6:,.1f} MB.",
+        f"- Disk space: {found.num_bytes / 1e6:,.1f} MB.",
         f"- Plan: sha256 {plan.digest[:16]}….",
     ]
 
@@ -109,7 +109,7 @@ def _failed(found: _Found) -> list[str]:
 def _rejected(folder: BatchFolder, found: _Found) -> list[str]:
     rejections = list(islice(read_rejections(folder.ledgers), MAX_ROWS + 1))
     if not rejections:
-        return ["## Rejected", "", "Nothing was rejected."]
+        return ["## Rejected", "", "No images were rejected."]
     lines = ["## Rejected", ""]
     rows = [(f"{r.item:,}", str(r.attempt + 1), r.reason, r.file) for r in rejections[:MAX_ROWS]]
     lines.append(_table(("item", "try", "why", "copy"), rows))

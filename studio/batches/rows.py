@@ -94,7 +94,7 @@ def write_rows(rows: Iterable[Row], file: BinaryIO) -> "array[int]":
         except PydanticSerializationError as error:
             raise BatchError(
                 f"Row {row.number} holds half of a character ({_half_character(row)}), which no file can keep. Write "
-                "the text anew."
+                "the text again."
             ) from error
         chunk += b"\n"
         offsets.append(end + len(chunk))

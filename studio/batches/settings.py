@@ -20,10 +20,13 @@ class BatchSettings(Settings):
         "batch",
         title="Name",
         pattern=r"^[\w][\w .()+-]{0,79}$",
-        description="What its folder is called: letters, digits, spaces and . ( ) + - _.",
+        description="Name of its folder: letters, digits, spaces and . ( ) + - _.",
     )
     model: str = Field(
-        SHIPPED_MODEL, title="Model", min_length=1, description="What draws the images, as in Generate's model box."
+        SHIPPED_MODEL,
+        title="Model",
+        min_length=1,
+        description="The model that makes the images, as in the model box of Generate.",
     )
     cpu: bool = Field(
         False,
@@ -35,14 +38,14 @@ class BatchSettings(Settings):
     prompts: str = Field(
         "",
         title="Prompts",
-        description="One prompt a line; a line with # at its start is a comment. `{column}` is a column's value, "
+        description="One prompt per line; lines that start with # are comments. `{column}` is a column's value, "
         "`{red|blue}` one of these, `__colour__` a line of the wildcard file colour.txt.",
         json_schema_extra={"lines": 3},
     )
     attributes: str = Field(
         "",
         title="Attributes",
-        description="One column a line: `colour: black, 2::brown, white`. `2::` counts twice in a random plan; "
+        description="One column per line: `colour: black, 2::brown, white`. `2::` counts twice in a random plan; "
         "`black = 200` makes exactly 200 images of it.",
         json_schema_extra={"lines": 3},
     )
@@ -50,33 +53,32 @@ class BatchSettings(Settings):
         "every combination",
         title="Combine",
         description="every combination: each prompt with each value of each column and each variant. random: every "
-        "image draws its own.",
+        "image picks its own at random.",
     )
     total: Annotated[int, Ge(1), Le(MAX_ITEMS)] | None = Field(
         None,
-        title="Images in all",
-        description="Exactly how many images are planned. Empty: as many as it takes.",
+        title="Total images",
+        description="Exact number of images to plan. Leave empty to let the plan decide.",
         json_schema_extra={"placeholder": "all"},
     )
     images_per_prompt: Annotated[int, Ge(1), Le(10_000)] = Field(
-        1, title="Images of each prompt", description="How often each prompt is drawn, each time with another seed."
+        1, title="Images per prompt", description="Images made from each prompt, each with its own seed."
     )
     generation: GenerationSettings = Field(
         GenerationSettings(prompt=""),
         title="Shared settings",
-        description="What all images share. Its prompt is not used; its seed is the first image's; its LoRAs act "
-        "on all.",
+        description="Settings for all images. The prompt is not used; the seed is the first image's; LoRAs act on all.",
     )
     prompt_file: str = Field(
         "",
         title="Prompt file",
-        description="A .txt file with a prompt a line, or a .csv or .jsonl file with a column prompt and any others.",
+        description="A .txt file with one prompt per line, or a .csv or .jsonl file with a column prompt.",
         json_schema_extra={"group": "Prompt file, wildcards, precision"},
     )
     wildcards: str = Field(
         "",
         title="Wildcards",
-        description="A folder of .txt files, one value a line. Empty: user_data/wildcards.",
+        description="A folder of .txt files, one value per line. Leave empty to use user_data/wildcards.",
         json_schema_extra={"placeholder": "user_data/wildcards"},
     )
     precision: PrecisionName = Field(
@@ -88,81 +90,83 @@ class BatchSettings(Settings):
     max_retries: Annotated[int, Ge(0), Le(20)] = Field(
         3,
         title="Retries",
-        description="How often an image that fails a check is made again with another seed before it is given up.",
-        json_schema_extra={"group": "What is kept"},
+        description="How many times an image that fails a check is made again with another seed.",
+        json_schema_extra={"group": "Quality checks"},
     )
     reject_copies: bool = Field(
-        False, title="Reject copies", description="An image that is equal to an earlier one is made again."
+        False, title="Reject copies", description="An image identical to an earlier one is made again."
     )
     near_duplicate_bits: Annotated[int, Ge(0), Le(32)] = Field(
         0,
         title="Near-duplicate bits",
         description="An image fails when at most this many of the 64 bits of its perceptual hash differ from an "
-        "earlier one's. 0: off.",
+        "earlier one's. 0 turns this off.",
     )
     least_whiteness: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
-        title="Least whiteness of the ground",
-        description="Share of the image's border that must be white. Empty: any.",
+        title="Minimum border whiteness",
+        description="Fraction of the image's border that must be white. Leave empty for no limit.",
         json_schema_extra={"placeholder": "any"},
     )
     most_offset: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
-        title="Most offset from the centre",
-        description="How far the subject's middle may lie from the image's, as a share of the shorter side. "
-        "Empty: any.",
+        title="Maximum offset from the centre",
+        description="How far the subject's centre may be from the image's, as a fraction of the shorter side. "
+        "Leave empty for no limit.",
         json_schema_extra={"placeholder": "any"},
     )
     most_colour_difference: Annotated[float, Ge(0), Le(200)] | None = Field(
         None,
-        title="Most colour difference",
-        description="How far the subject's colour may be from the one its prompt names, as ΔE. Empty: any.",
+        title="Maximum colour difference",
+        description="Largest ΔE between the subject's colour and the one its prompt names. Leave empty for no limit.",
         json_schema_extra={"unit": "ΔE", "placeholder": "any"},
     )
     least_sharpness: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
-        title="Least sharpness",
-        description="From 0, blurred beyond recognition, to 1. Empty: any.",
+        title="Minimum sharpness",
+        description="From 0, blurred beyond recognition, to 1. Leave empty for no limit.",
         json_schema_extra={"placeholder": "any"},
     )
     least_distance: Annotated[float, Ge(0), Le(10)] | None = Field(
         None,
-        title="Least distance to training images",
+        title="Minimum distance to training images",
         description="An image nearer than this to a training image fails, as it may be a copy: 0 is the "
-        "very same, 1 as far as two of them usually are. Empty: any.",
+        "same image, 1 as far apart as two of them usually are. Leave empty for no limit.",
         json_schema_extra={"placeholder": "any"},
     )
     nearest_to: str = Field(
         "",
         title="Training images",
-        description="A dataset of the Dataset tab by its name, or a folder: what the distance is measured to.",
+        description="A dataset from the Dataset tab, by name, or a folder: the images to measure the distance to.",
     )
 
     picture_format: PictureFormatName = Field(
         "png",
         title="File format",
         description="png keeps every pixel; jpeg and webp are smaller and lose some.",
-        json_schema_extra={"group": "How it is stored"},
+        json_schema_extra={"group": "Output files"},
     )
     quality: Annotated[int, Ge(1), Le(100)] = Field(
-        95, title="Quality", description="Of jpeg and webp: 100 is the best and the largest."
+        95, title="Quality", description="For jpeg and webp: 100 is the best quality and the largest file."
     )
     text_sidecars: bool = Field(
         False, title="Text files", description="A .txt file with the caption beside each image, as kohya reads it."
     )
     pictures_per_shard: Annotated[int, Ge(0), Le(1_000_000)] = Field(
-        0, title="Images per shard", description="Also write WebDataset .tar files of this many images. 0: none."
+        0,
+        title="Images per shard",
+        description="Also write WebDataset .tar files with this many images each. 0 turns this off.",
     )
     grid_x: str = Field(
         "",
         title="Grid, across",
-        description="The column whose values stand side by side in an X/Y grid. Empty: none.",
+        description="The column whose values stand side by side in an X/Y grid. Leave empty for no grid.",
         json_schema_extra={"placeholder": "none"},
     )
     grid_y: str = Field(
         "",
         title="Grid, down",
-        description="The column whose values stand below each other. Empty: none.",
+        description="The column whose values stand below each other. Leave empty for no grid.",
         json_schema_extra={"placeholder": "none"},
     )
 

@@ -150,7 +150,7 @@ class TemplateReader:
             raise BatchError(f"the name of a wildcard cannot hold a column, got __{self.written(name)}__.")
         if name in self._open_wildcards:
             circle = " → ".join([*self._open_wildcards[self._open_wildcards.index(name) :], name])
-            raise BatchError(f"wildcards call each other in a circle: {circle}. Take one of these lines out.")
+            raise BatchError(f"wildcards call each other in a circle: {circle}. Remove one of these lines.")
         if len(self._open_wildcards) == MAX_DEPTH:
             raise BatchError(f"wildcards may name each other up to {MAX_DEPTH} deep, got {name}. Make it simpler.")
         self._open_wildcards.append(name)

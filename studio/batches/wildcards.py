@@ -13,7 +13,7 @@ _NAMES_SHOWN = 20
 
 
 class Wildcards:
-    """The wildcard files of a folder, or those that were kept of one. Each file is read once, when it is asked for."""
+    """The wildcard files of a folder, or those that were kept of one. Each file is read once, when it is required."""
 
     def __init__(self, folder: Path, kept: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self._folder = folder
@@ -39,7 +39,7 @@ class Wildcards:
             there = ", ".join(self._names[:_NAMES_SHOWN]) + (", …" if len(self._names) > _NAMES_SHOWN else "")
             raise BatchError(
                 f"there is no wildcard {pattern!r} in {self._folder}, which has: {there or 'none'}. Put a file "
-                f"{pattern}.txt there, with a value on each line."
+                f"{pattern}.txt there, with one value per line."
             )
         values = sorted({value for name in names for value in self._read(name)})
         if not values:

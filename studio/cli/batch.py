@@ -32,8 +32,8 @@ def batch(
     plan: Annotated[
         str,
         typer.Argument(
-            help="A file of prompts (.txt, .csv, .jsonl), the settings.json of another batch, or a batch to go on "
-            "with: its folder, or its name."
+            help="A file of prompts (.txt, .csv, .jsonl), the settings.json of another batch, or a batch to "
+            "resume: its folder or name."
         ),
     ],
     out: Annotated[
@@ -44,16 +44,16 @@ def batch(
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar=LORA_METAVAR, help="A LoRA that acts in all images; may be given more often."),
+        typer.Option(metavar=LORA_METAVAR, help="A LoRA for all images; repeatable."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as images_per_prompt=4."),
     ] = None,
     list_settings: ListSettingsOption = False,
-    show: Annotated[bool, typer.Option("--show", help="Tell what would be made, and make nothing.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Show the plan without making any image.")] = False,
     forecast: Annotated[
-        bool, typer.Option("--forecast", help="Make a few images, tell time and disk of all, and keep none.")
+        bool, typer.Option("--forecast", help="Make a few images to estimate time and disk space; keep none.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what --show or --forecast finds as JSON.")] = False,
     queue: QueueOption = False,
@@ -90,7 +90,7 @@ def batch(
 def _assert_unchanged(folder: "BatchFolder", *, changed: bool) -> None:
     if changed:
         raise SettingsError(
-            f"A batch keeps its settings; {folder.name} cannot be changed. Begin another from its settings: "
+            f"A batch keeps its settings; {folder.name} cannot be changed. Start another from its settings: "
             f"python -m studio batch {folder.settings} --set name=value."
         )
 
@@ -146,7 +146,7 @@ def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_js
         from studio.jobs.device_lock import device_turn
 
         def waiting(owner: str) -> None:
-            print(f"The device is in use by {owner}. The forecast begins when it is free.", file=sys.stderr)
+            print(f"The device is in use by {owner}. The forecast starts when it is free.", file=sys.stderr)
 
         with device_turn(place, "a batch's forecast", waiting=waiting, given_up=lambda: False):
             from studio.batches.torch.forecast import measure
@@ -173,6 +173,6 @@ def _run(folder: "BatchFolder", place: UserData, *, as_job: bool) -> None:
         raise
     if first:
         words = (
-            f"Report: {folder.report}" if ending == "finished" else f"Go on with: python -m studio batch {folder.root}"
+            f"Report: {folder.report}" if ending == "finished" else f"Resume with: python -m studio batch {folder.root}"
         )
         print(f"\n{words}", file=sys.stderr)

@@ -40,9 +40,10 @@ def compare(
     context: typer.Context,
     prompts: Annotated[list[str], typer.Argument(help=field_help(CompareSettings, "prompts"))],
     left: Annotated[
-        list[str] | None, typer.Option(metavar=LORA_METAVAR, help="A LoRA of the left side. None: the base.")
+        list[str] | None,
+        typer.Option(metavar=LORA_METAVAR, help="A LoRA for the left side; leave out for the base model."),
     ] = None,
-    right: Annotated[list[str] | None, typer.Option(metavar=LORA_METAVAR, help="A LoRA of the right side.")] = None,
+    right: Annotated[list[str] | None, typer.Option(metavar=LORA_METAVAR, help="A LoRA for the right side.")] = None,
     num_seeds: Annotated[int, typer.Option("--seeds", help=field_help(CompareSettings, "num_seeds"))] = 1,
     strip: Annotated[list[float] | None, typer.Option(help=field_help(CompareSettings, "strip"))] = None,
     negative_prompt: NegativePromptOption = "",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GROUPS: "dict[Severity, str]" = {
     "reject": "Needs fixing",
-    "convert": "Read with a conversion",
+    "convert": "Converted when read",
     "note": "Worth knowing",
 }
 

@@ -74,7 +74,7 @@ class Diagnosis(Record):
         problems = sum(finding.state == "problem" for finding in self.findings)
         notes = sum(finding.state == "note" for finding in self.findings)
         if problems:
-            return f"{problems} {'problem' if problems == 1 else 'problems'}: what is marked {SIGNS['problem']} fails."
+            return f"{problems} {'problem' if problems == 1 else 'problems'}: see the items marked {SIGNS['problem']}."
         if notes:
             return f"Nothing fails; {notes} {'note is' if notes == 1 else 'notes are'} marked {SIGNS['note']}."
         return "Nothing fails."

@@ -67,7 +67,7 @@ def engine_findings(user_data: UserData, *, cpu_only: bool) -> tuple[Finding, ..
         from studio.engine.device_policy import kept_check
     except (ImportError, OSError, RuntimeError) as error:  # a damaged torch or diffusers fails in any of these ways
         seen = f"the engine's libraries cannot be imported ({type(error).__name__}: {error})"
-        advice = "Delete the environment (.venv) and run launch.py, which makes it anew."
+        advice = "Delete the environment (.venv) and run launch.py, which sets it up again."
         return (problem("Device", seen, advice),)
     device = pick_device(cpu_only=cpu_only)
     name = device_name(device) if device.type != "cpu" else f"CPU, {processor_name()}, {psutil.cpu_count()} threads"
@@ -86,7 +86,7 @@ def judge_device(device_type: str, name: str, *, cpu_only: bool) -> Finding:
     if device_type != "cpu":
         return ok("Device", f"{name} ({device_type})")
     if cpu_only:
-        return ok("Device", f"{name}, as --cpu asks")
+        return ok("Device", f"{name}, because of --cpu")
     advice = "The shipped model is quick on it; Stable Diffusion 1.5 takes minutes for an image."
     return note("Device", f"{name}; torch finds no GPU", advice)
 
@@ -105,8 +105,8 @@ def judge_device_check(device_type: str, kept: DeviceCheck | None) -> Finding:
     if device_type == "cpu":
         return ok(name, "not needed: the CPU is what others are compared with")
     if kept is None:
-        advice = "It is made by itself when a model is first loaded, or by `python -m studio smoke`."
-        return note(name, "not made yet with this system and torch", advice)
+        advice = "It runs when a model is first loaded, or with `python -m studio smoke`."
+        return note(name, "not run yet with this system and torch", advice)
     if kept.passed:
         return ok(name, kept.sentence)
     seen, _, advice = kept.sentence.partition(". ")
@@ -153,7 +153,7 @@ def check_writable(folder: Path) -> Finding:
             file.write(b"doctor")
             file.flush()
     except OSError as error:
-        advice = "Give yourself the right to write there, or choose another place with --user-data."
+        advice = "Make it writable, or choose another place with --user-data."
         return problem("User data", f"{folder} cannot be written ({error.strerror})", advice)
     return ok("User data", f"{folder} can be written")
 
@@ -237,7 +237,7 @@ def check_connection(endpoint: str, *, offline_mode: bool) -> Finding:
     except (library.HTTPError, library.InvalidURL, OSError) as error:
         return note("Connection", f"offline: {endpoint} does not answer ({type(error).__name__})", advice)
     if answer.status_code >= 500:
-        return note("Connection", f"{endpoint} is out of order (status {answer.status_code})", advice)
+        return note("Connection", f"{endpoint} returned an error (status {answer.status_code})", advice)
     return ok("Connection", f"online: {endpoint} answers")
 
 

@@ -41,7 +41,7 @@ def generate(
     negative_prompt: NegativePromptOption = "",
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar=LORA_METAVAR, help="A LoRA of the library or a file; may be given more often."),
+        typer.Option(metavar=LORA_METAVAR, help="A LoRA from the library, or a file; repeatable."),
     ] = None,
     num_images: Annotated[int, typer.Option("--images", help=field_help(ImagesSettings, "num_images"))] = 1,
     num_inference_steps: StepsOption = GENERATION_DEFAULTS.num_inference_steps,

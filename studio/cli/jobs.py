@@ -32,11 +32,11 @@ def list_jobs(user_data: UserData, *, as_json: bool) -> None:
         print(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
         return
     if not lines:
-        print("The queue is empty. `python -m studio train --dataset …` begins a run.")
+        print("The queue is empty. `python -m studio train --dataset …` starts a run.")
         return
     print(jobs_table(lines))
     if any(line.job.state in ("queued", "running") for line in lines) and not worker_runs(user_data):
-        print("\nNo process goes through the queue now. `python -m studio jobs work` starts one.")
+        print("\nNo worker is processing the queue. `python -m studio jobs work` starts one.")
 
 
 def jobs_table(lines: "tuple[JobLine, ...]") -> str:
@@ -92,18 +92,18 @@ def _cells(line: "JobLine") -> tuple[str, ...]:
 
 def _asked(job: "Job", done: str) -> str:
     if job.state == "running":
-        return f"{job} was asked to {job.asked}. It saves after the step in work, then ends."
+        return f"{job} was asked to {job.asked}. It saves after the current step, then ends."
     return f"{job} is {done}."
 
 
-jobs_app = typer.Typer(help="The queue: list the jobs, or steer one of them.")
+jobs_app = typer.Typer(help="The queue: list the jobs, or control one.")
 
 JobArgument = Annotated[int, typer.Argument(metavar="ID", help="The job's number, from the list.")]
 
 
 @jobs_app.callback(invoke_without_command=True)
 def jobs(context: typer.Context, json: JsonOption = False, user_data: UserDataOption = None) -> None:
-    """The queue: list the jobs, or steer one of them."""
+    """The queue: list the jobs, or control one."""
     context.obj = user_data
     if context.invoked_subcommand is None:
         list_jobs(locate_user_data(user_data), as_json=json)
@@ -123,7 +123,7 @@ def stop(context: typer.Context, job: JobArgument, user_data: UserDataOption = N
 
 @jobs_app.command()
 def resume(context: typer.Context, job: JobArgument, cpu: CpuOption = False, user_data: UserDataOption = None) -> None:
-    """Put a paused, stopped or failed job into the line again."""
+    """Put a paused, stopped or failed job back into the queue."""
     from studio.jobs.worker import ensure_worker
 
     place = _place(context, user_data)
@@ -136,7 +136,7 @@ def resume(context: typer.Context, job: JobArgument, cpu: CpuOption = False, use
 def move(
     context: typer.Context,
     job: JobArgument,
-    position: Annotated[int, typer.Argument(help="Its new place: 1 is the next to start.")],
+    position: Annotated[int, typer.Argument(help="Its new position; 1 is the next to start.")],
     user_data: UserDataOption = None,
 ) -> None:
     """Give a waiting job another place in the line."""
@@ -148,7 +148,7 @@ def move(
 def remove(context: typer.Context, job: JobArgument, user_data: UserDataOption = None) -> None:
     """Take a job out of the queue; its run is kept."""
     removed = _queue(_place(context, user_data)).remove(job)
-    typer.echo(f"{removed} is out of the queue. Its run is kept in {removed.run_folder}.")
+    typer.echo(f"{removed} was removed from the queue. Its run is kept in {removed.run_folder}.")
 
 
 @jobs_app.command()
@@ -170,20 +170,20 @@ def work(context: typer.Context, cpu: CpuOption = False, user_data: UserDataOpti
 
     place = _place(context, user_data)
     if ensure_worker(place, cpu):
-        typer.echo("A process goes through the queue now. It works on when this terminal is closed.")
+        typer.echo("A worker has started on the queue. It keeps running when this terminal is closed.")
     elif worker_runs(place):
-        typer.echo("A process goes through the queue already.")
+        typer.echo("A worker is already processing the queue.")
     else:
-        typer.echo("No job waits. `python -m studio jobs` lists all.")
+        typer.echo("No jobs are waiting. `python -m studio jobs` lists all.")
 
 
 @jobs_app.command()
 def duplicate(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="The run whose settings are taken: its folder, or its name.")],
+    run: Annotated[str, typer.Argument(help="The run to copy the settings from: its folder or name.")],
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="What is different; may be given more often."),
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting to change; repeatable."),
     ] = None,
     user_data: UserDataOption = None,
 ) -> None:

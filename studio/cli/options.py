@@ -31,13 +31,13 @@ def field_help(settings: type[Settings], name: str) -> str:
 
 
 UserDataOption = Annotated[
-    Path | None, typer.Option("--user-data", help="Where models, images and runs are kept.", show_default="user_data")
+    Path | None, typer.Option("--user-data", help="The folder for models, images and runs.", show_default="user_data")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 CpuOption = Annotated[bool, typer.Option("--cpu", help=field_help(ServerSettings, "cpu"))]
-QueueOption = Annotated[bool, typer.Option("--queue", help="Put it into the queue and return.")]
+QueueOption = Annotated[bool, typer.Option("--queue", help="Add it to the queue and exit.")]
 JobOption = Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")]
-ListSettingsOption = Annotated[bool, typer.Option("--list-settings", help="Tell every setting, and do nothing.")]
+ListSettingsOption = Annotated[bool, typer.Option("--list-settings", help="List every setting and exit.")]
 
 ModelOption = Annotated[str, typer.Option("--model", help=field_help(ModelSettings, "model"))]
 PrecisionOption = Annotated[str, typer.Option("--precision", help=field_help(ModelSettings, "precision"))]

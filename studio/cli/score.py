@@ -17,7 +17,7 @@ def score(
     folder: Annotated[Path, typer.Argument(help="The folder of the images; nothing in it is changed.")],
     dataset: Annotated[
         str | None,
-        typer.Option(help="The training images, to see whether any was memorised: a folder or a dataset's name."),
+        typer.Option(help="The training images, to detect memorised ones: a folder or a dataset's name."),
     ] = None,
     json: JsonOption = False,
     user_data: UserDataOption = None,

@@ -27,7 +27,7 @@ from studio.training.settings import PRESETS, TrainingSettings
 
 
 def train(
-    run: Annotated[str | None, typer.Argument(help="A run to go on with: its folder, or its name.")] = None,
+    run: Annotated[str | None, typer.Argument(help="A run to resume: its folder or name.")] = None,
     dataset: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "dataset"))] = None,
     model: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "model"))] = None,
     name: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "name"))] = None,
@@ -36,21 +36,20 @@ def train(
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Any other setting, such as rank=16; may be given more often."
-        ),
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as rank=16; repeatable."),
     ] = None,
     list_settings: ListSettingsOption = False,
     settings_file: Annotated[
-        Path | None, typer.Option("--settings", help="Begin with the settings of another run: its settings.json.")
+        Path | None, typer.Option("--settings", help="Start with the settings of another run: its settings.json.")
     ] = None,
     preflight: Annotated[
-        bool, typer.Option("--preflight", help="Measure a few steps and tell time, memory and disk; train nothing.")
+        bool,
+        typer.Option("--preflight", help="Run a few steps to estimate time, memory and disk space; train nothing."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the preflight as JSON.")] = False,
     queue: QueueOption = False,
     use_snapshot: Annotated[
-        bool, typer.Option("--use-snapshot", help="Go on although image files changed, with the cached images.")
+        bool, typer.Option("--use-snapshot", help="Resume with the cached images although image files changed.")
     ] = False,
     cpu: CpuOption = False,
     job: JobOption = False,
@@ -96,7 +95,7 @@ def _assert_possible(
         )
     sets_dataset = any(assignment.partition("=")[0].strip() == "dataset" for assignment in assignments)
     if run is None and "dataset" not in values and not sets_dataset:
-        raise SettingsError("Give --dataset (a folder or a dataset's name) to begin a run, or a run to go on with.")
+        raise SettingsError("Give --dataset (a folder or a dataset's name) to start a run, or a run to resume.")
 
 
 def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bool) -> None:
@@ -116,8 +115,8 @@ def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bo
     if first:
         words = {
             "finished": f"Report: {folder.root / 'report.html'}",
-            "stopped": f"Go on with: python -m studio train {folder.root}",
-            "paused": f"Go on with: python -m studio train {folder.root}",
+            "stopped": f"Resume with: python -m studio train {folder.root}",
+            "paused": f"Resume with: python -m studio train {folder.root}",
         }
         print(f"\n{words[ending]}", file=sys.stderr)
 
@@ -127,7 +126,7 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
     from studio.jobs.device_lock import device_turn
 
     def waiting(owner: str) -> None:
-        print(f"The device is in use by {owner}. The preflight begins when it is free.", file=sys.stderr)
+        print(f"The device is in use by {owner}. The preflight starts when it is free.", file=sys.stderr)
 
     with device_turn(place, "a training's preflight", waiting=waiting, given_up=lambda: False):
         from studio.training.torch.preflight import preflight_text, run_preflight

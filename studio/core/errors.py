@@ -65,7 +65,7 @@ class GenerationCancelledError(CancelledError):
 
 
 class DownloadCancelledError(CancelledError):
-    """The user cancelled a download; what has arrived is kept, and the next attempt goes on from there."""
+    """The user cancelled a download; what has arrived is kept, and the next attempt continues from there."""
 
 
 class NotEnoughMemoryError(StudioError):
@@ -154,6 +154,6 @@ def system_error_message(error: BaseException) -> str:
         if is_disk_full(error):
             return f"The disk is full: {place} could not be written. Free some space, then try again."
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return f"{place} may not be written. Change its permissions, or choose another folder with --user-data."
+            return f"{place} is not writable. Change its permissions, or choose another folder with --user-data."
         return f"The system refused: {error}."
     return f"This should not have happened: {type(error).__name__}: {error}. The log has the details."

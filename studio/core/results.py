@@ -163,7 +163,7 @@ class DeviceCheck(Record):
             return f"The studio runs on the {self.device_name}: there is no other device to compare it with."
         if not self.passed:
             return (
-                f"{self.device_name} does not compute what the CPU computes: {self._worst}. Start the studio with "
+                f"{self.device_name} does not match the CPU: {self._worst}. Start the studio with "
                 f"--cpu, and update the operating system and torch ({self.torch_version})."
             )
         right = [difference for difference in self.differences if difference.passed]
@@ -171,9 +171,9 @@ class DeviceCheck(Record):
         chosen = self.chosen_attention
         return " ".join(
             (
-                f"{self.device_name} computes what the CPU computes: the largest difference is "
+                f"{self.device_name} matches the CPU: the largest difference is "
                 f"{worst.difference:.1e} ({worst.part}), {worst.limit:.0e} is allowed.",
-                *((f"Attention: {chosen.label}, the fastest that is right.",) if chosen else ()),
+                *((f"Attention: {chosen.label}, the fastest correct method.",) if chosen else ()),
                 *(f"Wrong here: {avoided.part}; {avoided.consequence}." for avoided in self.avoided),
             )
         )
@@ -181,7 +181,7 @@ class DeviceCheck(Record):
     @property
     def _worst(self) -> str:
         if self.attention and self.chosen_attention is None:
-            return f"no way to compute attention is right, of {len(self.attention)} that were tried"
+            return f"no attention method is correct, of {len(self.attention)} that were tried"
         needed = (difference for difference in self.differences if not difference.consequence)
         worst = max(needed, key=lambda d: d.difference / d.limit)
         return f"{worst.part} differs by {worst.difference:.1e}, {worst.limit:.0e} is allowed"

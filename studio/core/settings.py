@@ -38,7 +38,7 @@ RELATED_SETTINGS = ("scheduler", "num_inference_steps")
 def _whole_characters(text: str) -> str:
     """Half a character (a lone surrogate), as damaged JSON may hold one: no tokenizer and no file takes it."""
     if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise ValueError("must hold whole characters (write the text anew)")
+        raise ValueError("must hold whole characters (rewrite the text)")
     return text
 
 
@@ -87,17 +87,19 @@ class ModelSettings(Settings):
     prediction_type: PredictionType = Field(
         "auto",
         title="Prediction",
-        description="What the U-Net predicts. auto: as the model says. Choose v_prediction for a single-file "
-        "checkpoint that was trained so and does not say it (its images are brown noise otherwise).",
+        description="What the U-Net predicts. auto: whatever the model declares. Choose v_prediction for a single-file "
+        "checkpoint that was trained this way without saying so (otherwise its images are brown noise).",
     )
 
 
 class LoraChoice(Settings):
     """A LoRA of the library, and how strongly it acts."""
 
-    name: str = Field(min_length=1, title="LoRA", description="Its name in the library: the file's, without ending.")
+    name: str = Field(
+        min_length=1, title="LoRA", description="Its name in the library: the file name without the extension."
+    )
     strength: Strength = Field(
-        1.0, title="Strength", description="1 as it was trained, 0 without effect; below 0 it does the opposite."
+        1.0, title="Strength", description="1 is as trained, 0 has no effect, negative values do the opposite."
     )
 
 
@@ -105,7 +107,7 @@ class GenerationSettings(Settings):
     """One image: one call of `PipelineManager.generate()`. Names are diffusers'."""
 
     prompt: PromptText = Field(
-        title="Prompt", description="What the image shows, in words.", json_schema_extra={"hidden": True, "lines": 3}
+        title="Prompt", description="Describes the image.", json_schema_extra={"hidden": True, "lines": 3}
     )
     negative_prompt: PromptText = Field(
         "",
@@ -114,10 +116,10 @@ class GenerationSettings(Settings):
         json_schema_extra={"hidden": True, "lines": 1},
     )
     num_inference_steps: StepCount = Field(
-        25, title="Steps", description="Denoising steps. 20 to 30 is usual; time grows in proportion."
+        25, title="Steps", description="Denoising steps. 20 to 30 is usual; time is proportional."
     )
     guidance_scale: Guidance = Field(
-        7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
+        7.5, title="Guidance", description="How strictly the prompt is followed. 1 turns guidance off."
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
         42, title="Seed", description="The same seed and settings give the same image, on every machine."
@@ -126,33 +128,33 @@ class GenerationSettings(Settings):
         "model's own",
         title="Scheduler",
         description="How noise becomes an image. LCM needs an LCM LoRA and 4 to 8 steps, at most 50.",
-        json_schema_extra={"group": "Scheduler and the rest"},
+        json_schema_extra={"group": "Advanced"},
     )
     guidance_start: Fraction = Field(
         0.0,
         title="Guidance from",
-        description="Share of the steps after which guidance begins. Guiding fewer steps saves their time and "
+        description="Fraction of the steps after which guidance starts. Guiding fewer steps saves their time and "
         "changes the image.",
     )
     guidance_end: Fraction = Field(
-        1.0, title="Guidance until", description="Share of the steps after which guidance ends."
+        1.0, title="Guidance until", description="Fraction of the steps after which guidance ends."
     )
     width: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
         None,
         title="Width",
-        description="In pixels, a multiple of 8. Empty: the model's own size.",
+        description="In pixels, a multiple of 8. Leave empty to use the model's own size.",
         json_schema_extra={"hidden": True},
     )
     height: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
         None,
         title="Height",
-        description="In pixels, a multiple of 8. Empty: the model's own size.",
+        description="In pixels, a multiple of 8. Leave empty to use the model's own size.",
         json_schema_extra={"hidden": True},
     )
     long_prompt: bool = Field(
         False,
         title="Long prompts",
-        description="Encode what is past 75 tokens in further parts, instead of cutting it off.",
+        description="Encode text past 75 tokens in further chunks instead of cutting it off.",
     )
     loras: tuple[LoraChoice, ...] = Field(
         (),
@@ -178,7 +180,7 @@ class ImagesSettings(Settings):
     num_images: Annotated[int, Ge(1), Le(64)] = Field(
         1,
         title="Images",
-        description="How many images to make; each has the seed after the one before.",
+        description="Number of images; each uses the next seed.",
         json_schema_extra={"step": 1, "slider": [1, 16]},
     )
 
@@ -197,20 +199,22 @@ class CompareSettings(Settings):
         min_length=1,
         max_length=8,
         title="Prompts",
-        description="One to a line, at most eight.",
+        description="One per line, at most eight.",
         json_schema_extra={"lines": 3},
     )
     num_seeds: Annotated[int, Ge(1), Le(8), Field(json_schema_extra={"step": 1})] = Field(
-        1, title="Seeds for each prompt", description="How many seeds for each prompt, from the first one on."
+        1, title="Seeds per prompt", description="Number of seeds for each prompt, counting up from the first."
     )
-    generation: GenerationSettings = Field(description="What both sides share; its prompt and LoRAs are not used.")
-    left: tuple[LoraChoice, ...] = Field((), title="Left", description="LoRAs of the left side. None: the base model.")
-    right: tuple[LoraChoice, ...] = Field((), title="Right", description="LoRAs of the right side.")
+    generation: GenerationSettings = Field(description="Settings for both sides; the prompt and LoRAs are not used.")
+    left: tuple[LoraChoice, ...] = Field(
+        (), title="Left", description="LoRAs for the left side; leave empty for the base model."
+    )
+    right: tuple[LoraChoice, ...] = Field((), title="Right", description="LoRAs for the right side.")
     strip: tuple[Strength, ...] = Field(
         (),
         max_length=9,
         title="Strength strip",
-        description="Strengths at which the right side is drawn once more, for the first prompt and seed.",
+        description="Extra images of the right side at these strengths, for the first prompt and seed.",
         json_schema_extra={"hidden": True},
     )
 
@@ -266,10 +270,10 @@ class SmokeSettings(Settings):
         json_schema_extra={"group": "Steps, guidance, seed"},
     )
     guidance_scale: Guidance = Field(
-        7.5, title="Guidance", description="How strictly the prompt is followed. At 1 guidance is off."
+        7.5, title="Guidance", description="How strictly the prompt is followed. 1 turns guidance off."
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX - 2)] = Field(
-        42, title="Seed", description="The three images have this seed and the next two."
+        42, title="Seed", description="The three images use this seed and the next two."
     )
 
     def generations(self) -> tuple[GenerationSettings, ...]:
@@ -289,10 +293,12 @@ class ServerSettings(Settings):
     """How the studio's page is served."""
 
     port: Annotated[int, Ge(1), Le(65535)] | None = Field(
-        None, title="Port", description="The port to serve on. Empty: the first free one from 7860."
+        None, title="Port", description="The port to serve on. Leave out to use the first free one from 7860."
     )
     open_browser: bool = Field(True, title="Open browser", description="Open the page in the browser.")
-    listen: bool = Field(False, title="Listen", description="Serve to other machines too. Needs a file with passwords.")
+    listen: bool = Field(
+        False, title="Listen", description="Accept connections from other machines. Needs a password file."
+    )
     auth_file: Path | None = Field(
         None, title="Auth file", description="A text file with one user:password on each line."
     )

@@ -53,7 +53,7 @@ def guess_text(content: bytes) -> tuple[str, str]:
         return japanese
     text = _decoded(content, "cp1252")
     if text is None or not _is_mostly_ascii(content):
-        raise DatasetError("The bytes fit no encoding that captions are written in. Write the text anew, as UTF-8.")
+        raise DatasetError("The bytes fit no encoding that captions are written in. Rewrite the text as UTF-8.")
     return text, "cp1252"
 
 
@@ -62,7 +62,7 @@ def _guess_utf_16(content: bytes) -> tuple[str, str]:
     encoding = "utf-16-le" if content[1::2].count(0) >= content[::2].count(0) else "utf-16-be"
     text = _decoded(content, encoding)
     if text is None or "\0" in text or content.count(0) < _MIN_NUL_SHARE * len(content):
-        raise DatasetError("It holds zero bytes, as text in no encoding does. Write the text anew, as UTF-8.")
+        raise DatasetError("It holds zero bytes, as text in no encoding does. Rewrite the text as UTF-8.")
     return text, encoding
 
 

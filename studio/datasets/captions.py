@@ -36,7 +36,7 @@ def read_caption(path: Path) -> CaptionReading:
         if status.st_size > MAX_CAPTION_BYTES:
             return _rejected(
                 "caption too large",
-                f"The caption file has {status.st_size:,} bytes, and a caption is a line or two. Look what it is.",
+                f"The caption file has {status.st_size:,} bytes, and a caption is a line or two. Check the file.",
             )
         content = path.read_bytes()
     except OSError as error:
@@ -111,7 +111,7 @@ def _not_utf8(content: bytes, position: int) -> CaptionReading:
 
 def _with_nul(content: bytes) -> CaptionReading:
     """A zero byte is valid UTF-8, and yet no text; UTF-16 without its mark is full of them."""
-    sentence = f"Byte {content.index(0) + 1} of the caption file is zero, so it is no plain text."
+    sentence = f"Byte {content.index(0) + 1} of the caption file is zero, so it is not plain text."
     return _recodable("caption with NUL", sentence, content)
 
 
@@ -119,7 +119,7 @@ def _recodable(code: str, sentence: str, content: bytes) -> CaptionReading:
     try:
         text, encoding = guess_text(content)
     except DatasetError:
-        return _rejected(code, f"{sentence} Write the caption anew, as UTF-8.")
+        return _rejected(code, f"{sentence} Rewrite the caption as UTF-8.")
     shown = " ".join(text.split())[:80]
     problem = Problem(
         code=code,
@@ -170,7 +170,7 @@ def check_template(template: str, columns: Sequence[str]) -> None:
     for name in columns_of(template):
         if name not in columns:
             there = ", ".join(columns)
-            raise DatasetError(f"template names the column {name!r}, which is not there. There are: {there}.")
+            raise DatasetError(f"template names the column {name!r}, which is not there. Available: {there}.")
 
 
 def fill_template(template: str, attributes: Mapping[str, str]) -> str:

@@ -256,10 +256,10 @@ def _stamps(paths: Sequence[Path]) -> tuple[dict[Path, Stamp], dict[Path, Pictur
 
 def _said(error: Exception, seconds: float) -> PictureFacts:
     if isinstance(error, FutureTimeoutError):
-        return rejected("takes too long", f"Not decoded after {seconds:g} seconds. Save it anew, or leave it out.")
+        return rejected("takes too long", f"Not decoded after {seconds:g} seconds. Save it again, or exclude it.")
     if isinstance(error, MemoryError):
-        return rejected("too much memory", "Decoding it takes more memory than an image should. Save it anew.")
-    return rejected("crashes the reader", "The decoder crashed on it. Save it anew, or leave it out.")
+        return rejected("too much memory", "Decoding it takes more memory than an image should. Save it again.")
+    return rejected("crashes the reader", "The decoder crashed on it. Save it again, or exclude it.")
 
 
 def _inspect_all(batch: tuple[Path, ...], background: str, thumbnails: Path) -> list[PictureFacts]:

@@ -133,7 +133,7 @@ class EditLog:
             OSError: where it cannot be written; nothing is changed then.
         """
         if not self._undone:
-            raise DatasetError("There is nothing to do again.")
+            raise DatasetError("There is nothing to redo.")
         edit = self._undone[-1]
         self._append(_Line(act="redo"))
         self._take(_Line(act="redo"))
@@ -199,7 +199,7 @@ class EditLog:
 _DAMAGED_LINE = Problem(
     code="edit unreadable",
     severity="note",
-    sentence="This line of the dataset's edits cannot be read, so what it changed is not in effect. Look whether a "
+    sentence="This line of the dataset's edits cannot be read, so what it changed is not in effect. Check whether a "
     "caption or an exclusion is missing.",
 )
 
@@ -232,18 +232,16 @@ class BulkChange(Settings):
     """What to do to each caption, in this order."""
 
     find: str = Field("", title="Find", max_length=500, description="Text to look for in each caption.")
-    replace: str = Field("", title="Replace with", max_length=500, description="Empty: the text found is taken out.")
-    match_case: bool = Field(False, title="Match case", description="Tell capitals from small letters.")
-    whole_words: bool = Field(True, title="Whole words", description="“shoe” is then not found in “shoes”.")
+    replace: str = Field("", title="Replace with", max_length=500, description="Leave empty to delete what is found.")
+    match_case: bool = Field(False, title="Match case", description="Distinguish upper and lower case.")
+    whole_words: bool = Field(True, title="Whole words", description="“shoe” then does not match “shoes”.")
     remove_repeats: bool = Field(
         False,
         title="Remove repeated words",
-        description="Of equal parts between commas the first stays; a word doubled by mistake is said once.",
+        description="Keeps the first of identical comma-separated parts, and removes doubled words.",
     )
-    prefix: str = Field(
-        "", title="Words before", max_length=500, description="Such as a trigger word. Not added where it is already."
-    )
-    suffix: str = Field("", title="Words after", max_length=500, description="Not added where they are already.")
+    prefix: str = Field("", title="Prefix", max_length=500, description="Such as a trigger word. Not added twice.")
+    suffix: str = Field("", title="Suffix", max_length=500, description="Not added twice.")
 
 
 def changed_captions(rows: Sequence[DatasetRow], change: BulkChange) -> dict[str, str]:

@@ -223,7 +223,7 @@ class OpenedDataset:
             edited = {key: self._edits.captions[key] for key in keys if key in self._edits.captions}
             if edited:
                 changes = {key: TextChange(before=before, after=None) for key, before in edited.items()}
-                self._apply(Edit(what=f"back to the source's caption in {len(edited):,}", captions=changes))
+                self._apply(Edit(what=f"restored the original caption of {len(edited):,}", captions=changes))
             return len(edited)
 
     def set_excluded(self, keys: Sequence[str], excluded: bool) -> int:
@@ -235,7 +235,7 @@ class OpenedDataset:
                 if self._picture(key) and (key in self._edits.excluded) != excluded
             }
             if changes:
-                word = "excluded" if excluded else "took back"
+                word = "excluded" if excluded else "included"
                 which = next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} images"
                 self._apply(Edit(what=f"{word} {which}", excluded=changes))
             return len(changes)

@@ -18,8 +18,8 @@ SortName = Literal[
 SORT_NAMES: tuple[SortName, ...] = get_args(SortName)
 
 ANY = "any"
-ANY_PROBLEM = "something to see"
-NO_PROBLEM = "nothing wrong"
+ANY_PROBLEM = "any problem"
+NO_PROBLEM = "no problem"
 NEEDS_FIXING = "needs fixing"
 EXCLUDED = "excluded"
 EDITED = "edited caption"
@@ -31,12 +31,12 @@ STATES = (ANY, NEEDS_FIXING, ANY_PROBLEM, NO_PROBLEM, EXCLUDED, EDITED, NOT_CHEC
 class DatasetQuery(Settings):
     """What the user asked to see."""
 
-    search: str = Field("", title="Search", description="Words of the caption or the file's name; all must be there.")
-    problem: str = Field(ANY, title="State", description="A state, or a problem by its name.")
-    bucket: str = Field(ANY, title="Bucket", description="The size that training gives the image.")
+    search: str = Field("", title="Search", description="Words in the caption or file name; all must match.")
+    problem: str = Field(ANY, title="State", description="A state, or the name of a problem.")
+    bucket: str = Field(ANY, title="Bucket", description="The size the image is trained at.")
     column: str = Field(ANY, title="Column", description="A column of the table.")
     value: str = Field(ANY, title="Value", description="A value of that column.")
-    sort: SortName = Field("name", title="Order", description="What comes first.")
+    sort: SortName = Field("name", title="Order", description="Sort order.")
     page: Annotated[int, Ge(1)] = Field(1, title="Page", description="From 1.")
     per_page: Annotated[int, Ge(1), Le(500)] = Field(60, title="Images a page", description="At most 500.")
 

@@ -10,7 +10,7 @@ from studio.core.settings import Settings
 LayoutName = Literal["sidecar", "kohya", "imagefolder", "table", "fashion"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
 LAYOUT_TITLES: dict[LayoutName, str] = {
-    "sidecar": "Caption files beside the images",
+    "sidecar": "Caption files next to the images",
     "kohya": "kohya folders with repeats (10_shoe)",
     "imagefolder": "Hugging Face imagefolder (metadata.jsonl or .csv)",
     "table": "A table with a column of files (CSV or JSONL)",
@@ -24,16 +24,18 @@ class LayoutChoice(Settings):
     """How the source folder is to be read."""
 
     layout: LayoutName | None = Field(
-        None, title="Layout", description="How captions belong to images. Empty: recognised from what lies there."
+        None, title="Layout", description="How captions are matched to images. Leave empty to detect it."
     )
     table: str | None = Field(
-        None, title="Table", description="The CSV or JSONL file, below the folder. Empty: the one that was found."
+        None,
+        title="Table",
+        description="The CSV or JSONL file, below the folder. Leave empty to use the one that was found.",
     )
     image_column: str | None = Field(
-        None, title="Image column", description="The table's column that names the image. Empty: recognised."
+        None, title="Image column", description="The table's column that names the image. Leave empty to detect it."
     )
     caption_column: str | None = Field(
-        None, title="Caption column", description="The table's column that holds the caption. Empty: recognised."
+        None, title="Caption column", description="The table's column that holds the caption. Leave empty to detect it."
     )
 
 
@@ -41,7 +43,7 @@ class RowChoice(Settings):
     """Keep only rows whose column has one of these values."""
 
     column: str = Field(min_length=1, title="Column", description="A column of the table.")
-    values: tuple[str, ...] = Field(min_length=1, title="Values", description="Rows with one of these are kept.")
+    values: tuple[str, ...] = Field(min_length=1, title="Values", description="Keep rows with one of these values.")
 
 
 class DatasetRecipe(Settings):
@@ -56,16 +58,16 @@ class DatasetRecipe(Settings):
         None,
         title="Caption template",
         max_length=2000,
-        description="Columns in braces become the caption: {baseColour} {articleType}. Empty: the captions found.",
+        description="Columns in braces: {baseColour} {articleType}. Leave empty to keep the captions found.",
     )
     background: HexColour = Field(
-        "#ffffff", title="Background", description="What transparent images are laid on. A LoRA learns it."
+        "#ffffff", title="Background", description="The colour behind transparent images. The LoRA learns it too."
     )
     resolution: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] = Field(
         512,
         title="Resolution",
         description="Training size: the side of a square with the area of every bucket. 512 for Stable Diffusion "
-        "1.5, 128 for the model inside.",
+        "1.5, 128 for the built-in model.",
     )
     default_caption: str = Field(
         "", title="Caption where there is none", max_length=2000, description="Used for images without a caption."

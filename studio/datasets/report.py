@@ -147,7 +147,7 @@ def summarise(rows: Sequence[DatasetRow], *, bucket_of: Callable[[DatasetRow], s
         columns={
             column: _counts((row.attributes.get(column) or "(empty)" for row, _ in used), NUM_VALUES)
             for column in columns
-            if column.lower() not in ("id", "file_name")  # a name each: nothing to count
+            if column.lower() not in ("id", "file_name")  # a name each: No statistics yet
         },
     )
 
@@ -225,7 +225,7 @@ class DatasetReport(Record):
         if self.num_taken != self.num_found:
             steps.append(f"{self.num_found - self.num_taken:,} not among the chosen rows")
         for number, why in (
-            (self.num_rejected, "that needs fixing first"),
+            (self.num_rejected, "that need fixing first"),
             (self.num_excluded, "excluded by you"),
             (self.num_unchecked, "not checked yet"),
         ):

@@ -218,4 +218,4 @@ def _plain(key: str) -> str:
 
 
 def _tables_words(walk: Walk) -> str:
-    return f"There are: {', '.join(walk.tables[:20])}." if walk.tables else "There is no table in it at all."
+    return f"Available: {', '.join(walk.tables[:20])}." if walk.tables else "There is no table in it at all."

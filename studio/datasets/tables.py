@@ -117,7 +117,7 @@ def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
     if len(cells) > len(columns):
         return f"The row has {len(cells)} cells for {len(columns)} columns. Put texts with commas in quotes."
     if any("\0" in cell for cell in cells):
-        return "The row holds a zero byte, so it is no plain text."
+        return "The row holds a zero byte, so it is not plain text."
     if any(len(cell) > MAX_CELL_CHARACTERS for cell in cells):
         return (
             f"A cell has over {MAX_CELL_CHARACTERS:,} characters, which is no caption. Perhaps a quote is not closed."

@@ -91,7 +91,7 @@ def _check_limits(members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None
         raise DatasetError(f"The zip unpacks to {total / GB:,.1f} GB; up to {limits.total_bytes / GB:g} GB are taken.")
     packed = sum(member.compress_size for member in members)
     if total > limits.ratio_counts_from_bytes and total > limits.ratio * max(1, packed):
-        raise DatasetError("The zip unpacks to over 200 times its size, as files made to fill a disk do.")
+        raise DatasetError("The zip unpacks to over 200 times its size, like a zip bomb.")
     if any(member.flag_bits & 0x1 for member in members):
         raise DatasetError("The zip is encrypted. Unpack it yourself and drop the folder.")
 
@@ -117,7 +117,7 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> Non
             while chunk := packed.read(_CHUNK):
                 written += len(chunk)
                 if written > member.file_size:
-                    raise DatasetError("The zip holds more than it declares, as files made to fill a disk do.")
+                    raise DatasetError("The zip holds more than it declares, like a zip bomb.")
                 file.write(chunk)
     except (zlib.error, EOFError) as error:
         raise DatasetError(
@@ -186,7 +186,7 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
                 num_taken += 1
         if num_taken == 0:
             reasons = " ".join(skipped_file.problem.sentence for skipped_file in skipped_files[:1])
-            raise DatasetError(f"Nothing of what was dropped can be used. {reasons}".strip())
+            raise DatasetError(f"None of the dropped files can be used. {reasons}".strip())
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -211,7 +211,7 @@ def read_not_taken(file: Path) -> tuple[SkippedFile, ...]:
     try:
         return _LEFTOVERS.validate_json(file.read_bytes())
     except ValidationError:
-        sentence = f"What was not taken of the drop can no longer be told: {file} is damaged."
+        sentence = f"What was not taken from the drop is no longer known: {file} is damaged."
         return (SkippedFile(name=file.name, problem=Problem(code="list damaged", severity="note", sentence=sentence)),)
 
 

@@ -52,16 +52,14 @@ def walk_folder(folder: Path) -> Walk:
     try:
         status = folder.stat()
     except OSError as error:
-        raise DatasetError(
-            f"{folder} cannot be found ({error.strerror}). Look whether its disk is connected."
-        ) from error
+        raise DatasetError(f"{folder} cannot be found ({error.strerror}). Check that its disk is connected.") from error
     if not stat.S_ISDIR(status.st_mode):
         raise DatasetError(f"{folder} is not a folder. Give the folder in which the images lie.")
     found = Walk(folder)
     try:
         _walk(found, PurePosixPath(), above=((status.st_dev, status.st_ino),))
     except PermissionError as error:
-        raise DatasetError(f"{folder} may not be read. Change its permissions.") from error
+        raise DatasetError(f"{folder} is not readable. Change its permissions.") from error
     for names in (found.pictures, found.captions, found.tables, found.others):
         names[:] = natsorted(names)
     return found

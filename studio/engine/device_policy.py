@@ -36,7 +36,7 @@ class DevicePolicy:
         self._kept = kept
 
     def check(self, on_part: Callable[[str], None]) -> DeviceCheck:
-        """Compare the device with the CPU, and keep the result.
+        """Check the device against the CPU, and keep the result.
 
         Raises:
             ModelError: where the shipped model cannot be read.
@@ -139,5 +139,5 @@ def _kept_checks(path: Path) -> tuple[DeviceCheck, ...]:
     try:
         return _CHECKS.validate_json(path.read_bytes())
     except ValidationError as error:
-        logger.warning("The kept device checks in %s cannot be read and are made anew: %s", path, error)
+        logger.warning("The kept device checks in %s cannot be read and are made again: %s", path, error)
         return ()

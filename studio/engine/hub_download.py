@@ -225,9 +225,9 @@ class Download:
     def _broken_off(self, file: HubFile, reason: str) -> ModelError:
         done = self._total_bytes - self._missing_bytes
         return ModelError(
-            f"The download of {self.place.repository} broke off at {file.name}, and {MAX_FRUITLESS_ATTEMPTS} attempts "
-            f"to go on brought nothing ({reason or 'nothing was sent'}). {done:,} of {self._total_bytes:,} bytes are "
-            "here and are kept: try again when the connection is better, and it goes on from there."
+            f"The download of {self.place.repository} stopped at {file.name}, and {MAX_FRUITLESS_ATTEMPTS} attempts "
+            f"to resume it failed ({reason or 'nothing was sent'}). {done:,} of {self._total_bytes:,} bytes are "
+            "here and are kept: try again when the connection is better, and it continues from there."
         )
 
     def _report(self, file: HubFile, *, last: bool = False) -> None:
@@ -247,7 +247,7 @@ class Download:
         if self.watcher.cancelled():
             raise DownloadCancelledError(
                 f"The download of {self.place.repository} was cancelled. What has arrived is kept, and the next "
-                "attempt goes on from there."
+                "attempt continues from there."
             )
 
 

@@ -162,7 +162,7 @@ def _group(name: str, header: WeightsHeader) -> Layers:
         if missing:
             raise LoraError(
                 f"{name} is not complete: the layer {layer} has no {' and no '.join(sorted(missing))} "
-                "weight. Nothing of it is used; copy or download it again."
+                "weight. None of it is used; copy or download it again."
             )
     return layers
 

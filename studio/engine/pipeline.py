@@ -192,7 +192,7 @@ class PipelineManager:
         return facts
 
     def check_device(self, on_part: Callable[[str], None] = lambda _part: None) -> DeviceCheck:
-        """Compare the device with the CPU and keep the result; models that are loaded from now on follow it.
+        """Check the device against the CPU and keep the result; models that are loaded from now on follow it.
 
         Raises:
             ModelError: where the shipped model cannot be read.

@@ -103,7 +103,7 @@ def passed_checks(*, num_steps: int, decoded_CHW: torch.Tensor, picture_HWC: np.
 
 def failed_checks(error: InvalidImageError) -> tuple[Check, ...]:
     """The checks of an image that failed: those before the fault passed, those after it were not reached."""
-    order = ("latents", "decoded", "picture")
+    order = ("latents", "decoded", "image")
     reached = order[: order.index(error.check)]
     return (
         *(Check(name=name, passed=True, finding="passed") for name in reached),

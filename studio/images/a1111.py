@@ -185,9 +185,9 @@ def _split(text: str) -> tuple[str, str, str, list[str]]:
     end = starts[-1] if starts else len(lines)
     skipped = []
     if not starts:
-        skipped.append("There is no line that begins with Steps, so the text was taken for a prompt alone.")
+        skipped.append("There is no line that begins with Steps, so the text was read as a prompt only.")
     elif any(line.strip() for line in lines[end + 1 :]):
-        skipped.append("What comes after the line of settings is not known here.")
+        skipped.append("The text after the settings line is not known here.")
     negative = next((place for place in range(end) if lines[place].lstrip().startswith(_NEGATIVE)), end)
     prompt = "\n".join(lines[:negative]).strip()
     negative_prompt = "\n".join(lines[negative:end]).lstrip().removeprefix(_NEGATIVE).strip()
@@ -223,7 +223,7 @@ def _checked_numbers(written: Mapping[str, str], skipped: list[str]) -> dict[str
         try:
             values[name] = getattr(parse_settings(GenerationSettings, {"prompt": "", name: value[:40]}), name)
         except SettingsError as error:
-            skipped.append(_short(f"This was not taken over: {error}"))
+            skipped.append(_short(f"Not applied: {error}"))
     return values
 
 
@@ -232,7 +232,7 @@ def _fitting(values: dict[str, object], skipped: list[str]) -> dict[str, object]
     try:
         parse_settings(GenerationSettings, {"prompt": "", **values})
     except SettingsError as error:
-        skipped.append(_short(f"This was not taken over: {error}"))
+        skipped.append(_short(f"Not applied: {error}"))
         return {name: value for name, value in values.items() if name != "num_inference_steps"}
     return values
 

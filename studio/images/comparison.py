@@ -34,7 +34,7 @@ class Difference(Record):
         if self.pixels == 0 and self.latents == 0:
             return "changes nothing: both images are the same, to the last bit"
         if self.pixels == 0:
-            return "changes nothing that can be seen: only the latents differ, by a hair"
+            return "changes nothing visible: only the latents differ, barely"
         if self.changed_share < HARDLY_SHARE:
             return f"changes hardly anything: pixels differ by {self.pixels:.2g} of 255 on average"
         return f"changes {100 * self.changed_share:.0f} % of the pixels noticeably"

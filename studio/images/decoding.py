@@ -293,10 +293,10 @@ def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
         read.add("too many pixels", "reject", "It says it has more pixels than memory would hold. Save a smaller copy.")
     elif isinstance(error, UnidentifiedImageError):
         is_text = b"\0" not in content[:512] and content[:512].isascii()
-        what = "It is text with the name of an image." if is_text else "It is no image that is known here."
+        what = "It is text with the name of an image." if is_text else "It is not an image in a supported format."
         read.add("not an image", "reject", f"{what} Only {FORMAT_WORDS} are read.")
     elif "text chunk" in words or "text_chunk" in words:
-        read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as files made to do harm have.")
+        read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as in malicious files.")
     elif is_cut_webp(content) or "truncated" in words or "premature" in words or isinstance(error, EOFError):
         read.add("cut short", "reject", "The file is cut short: a part of the image is missing. Copy it again.")
     else:

@@ -103,10 +103,10 @@ def _understand(path: Path, own: object, parameters: object) -> PictureText:
             return PictureText(record.settings, record, "LoRA Studio", record.model, ())
         skipped = ("Its full record is broken or of another version, so its settings were read from its text.",)
     if not isinstance(parameters, str) or not parameters.strip():
-        found = "its record is broken or of another version" if skipped else "it has no settings inside"
+        found = "its record is broken or of another version" if skipped else "it has no settings"
         raise PictureFileError(
             f"{shown_name(path)} cannot tell how it was made: {found}. Images of LoRA Studio, of AUTOMATIC1111 and "
-            "of programs that write its parameters have them, unless they were saved anew."
+            "of programs that write its parameters have them, unless they were saved again."
         )
     text = parse_parameters(parameters)
     return PictureText(text.settings, None, text.source, text.model, (*skipped, *text.skipped))
@@ -139,7 +139,7 @@ def open_picture(path: Path) -> Iterator[ImageFile]:
                 f"{shown_name(path)} cannot be read as an image: {_reason(error)}. Choose another file."
             ) from error
         if not whole:
-            raise PictureFileError(f"{shown_name(path)} is cut short: its end is missing. Copy or download it again.")
+            raise PictureFileError(f"{shown_name(path)} is truncated: its end is missing. Copy or download it again.")
         yield picture
 
 

@@ -55,7 +55,7 @@ def to_markdown(report: SmokeReport) -> str:
         "## Checks\n\n" + _checks_table(report),
         "## Time\n\n" + _time_table(report),
         "## Memory\n\n" + _memory_table(report),
-        "## Versions\n\n" + markdown_table(("What", "Version"), tuple(report.versions.items())),
+        "## Versions\n\n" + markdown_table(("Package", "Version"), tuple(report.versions.items())),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -102,16 +102,16 @@ def _checks_table(report: SmokeReport) -> str:
         for picture in report.pictures
         for check in picture.checks
     ]
-    return markdown_table(("Prompt", "Check", "Result", "What was seen"), tuple(rows))
+    return markdown_table(("Prompt", "Check", "Result", "Finding"), tuple(rows))
 
 
 def time_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
     """Mean, least, greatest; the first image apart, because it warms up; then the parts of a steady one."""
     seconds = report.seconds
     if not seconds:
-        return (("Pictures", "none was valid"),)
+        return (("Images", "none were valid"),)
     rows = [
-        ("Mean", f"{mean(seconds):.2f} s an image"),
+        ("Mean", f"{mean(seconds):.2f} s per image"),
         ("Minimum", f"{min(seconds):.2f} s"),
         ("Maximum", f"{max(seconds):.2f} s"),
     ]
@@ -130,7 +130,7 @@ def time_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
 
 
 def _time_table(report: SmokeReport) -> str:
-    return markdown_table(("What", "Time"), time_rows(report))
+    return markdown_table(("Phase", "Time"), time_rows(report))
 
 
 MEMORY_HEAD = ("When", "Studio", "GPU", "Available")
@@ -145,8 +145,8 @@ def memory_rows(report: SmokeReport) -> tuple[tuple[str, ...], ...]:
     ]
     uses = [picture.memory for picture in report.valid_pictures]
     if uses:
-        rows.append(("Before the images", *_memory_words(uses[0].before)))
-        rows.append(("After the images", *_memory_words(uses[-1].after)))
+        rows.append(("Before generating", *_memory_words(uses[0].before)))
+        rows.append(("After generating", *_memory_words(uses[-1].after)))
         peak = max(use.peak_process_bytes for use in uses)
         peak_accelerator = max((use.peak_accelerator_bytes or 0 for use in uses), default=0)
         least = min(use.least_available_bytes for use in uses)

@@ -79,8 +79,8 @@ def _problem(path: Path, error: sqlite3.Error | OSError) -> RunError:
     # An extended code has the plain one in its lowest byte.
     passes = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _PASSING or is_disk_full(error)
     return (QueueBusyError if passes else RunError)(
-        f"The queue of jobs ({path}) cannot be used now: {error}. See that the disk has room and that the file "
-        "may be written, then try again. Jobs that are running go on."
+        f"The queue of jobs ({path}) cannot be used now: {error}. Check that the disk has space and that the file "
+        "is writable, then try again. Running jobs continue."
     )
 
 

@@ -39,7 +39,7 @@ def retry_until_disk_space(
         else:
             if waiting:
                 before = before if before in BUSY_STATES else "running"
-                reporter.state(before, f"There is room again; the {activity} goes on.")
+                reporter.state(before, f"There is space again; the {activity} goes on.")
             return result
         waiting = True
         reporter.state(

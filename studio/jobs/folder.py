@@ -153,7 +153,7 @@ class JobFolder:
             names = ", ".join(one.name for one in found)
             raise cls.error(f"{name} is not one {cls.noun} but {len(found)}: {names}.")
         names = ", ".join(one.name for one in known[:8]) or "none"
-        raise cls.error(f"There is no {cls.noun} {name}. There are: {names}. `{cls.begin_command}` begins one.")
+        raise cls.error(f"There is no {cls.noun} {name}. Available: {names}. `{cls.begin_command}` begins one.")
 
 
 def read_status(folder: JobFolder) -> RunStatus:
@@ -168,7 +168,7 @@ def read_status(folder: JobFolder) -> RunStatus:
         return RunStatus(state="new")
     except (OSError, ValidationError) as error:
         raise RunError(
-            f"{folder.status} cannot be read ({type(error).__name__}). Resume the run to have it anew."
+            f"{folder.status} cannot be read ({type(error).__name__}). Resume the run to write it again."
         ) from error
 
 
@@ -190,7 +190,7 @@ def write_status(folder: JobFolder, status: RunStatus) -> None:
 
 
 def ask(folder: JobFolder, request: RunRequest) -> None:
-    """Ask a run for something; it acts after the step in work. Asked twice is asked once.
+    """Ask a run for something; it acts after the current step. Asked twice is asked once.
 
     Raises:
         OSError: where it cannot be written.

@@ -51,9 +51,7 @@ def classify_exit(job: Job, *, exit_code: int | None, status: RunStatus, log_end
     if exit_code == DONE:
         if status.state in _SAID_WHEN_DONE:
             return ExitOutcome(cast(JobState, status.state), status.message)
-        return ExitOutcome(
-            "failed", f"Its process ended as if all went well, but its run is {status.state}.{_log(log_end)}"
-        )
+        return ExitOutcome("failed", f"Its process ended normally, but its run is {status.state}.{_log(log_end)}")
     if exit_code == REFUSED and status.state == "failed":
         return ExitOutcome("failed", status.message or f"It did not say why.{_log(log_end)}")
     if exit_code is None and status.state in _SAID_AT_THE_END:
@@ -64,20 +62,20 @@ def classify_exit(job: Job, *, exit_code: int | None, status: RunStatus, log_end
 def _judge_accident(job: Job, cause: str, log_end: str) -> ExitOutcome:
     if job.asked:
         state: JobState = "stopped" if job.asked == "stop" else "paused"
-        asked = f"It had been asked to {job.asked}; resumed, it goes on from its last checkpoint."
-        return ExitOutcome(state, f"It ended too early: {cause} {asked}")
+        asked = f"It had been asked to {job.asked}; resumed, it continues from its last checkpoint."
+        return ExitOutcome(state, f"It ended unexpectedly: {cause} {asked}")
     if job.attempts < MAX_ATTEMPTS:
         return ExitOutcome(
-            "queued", f"Attempt {job.attempts} of {MAX_ATTEMPTS} ended too early: {cause} It is tried again."
+            "queued", f"Attempt {job.attempts} of {MAX_ATTEMPTS} ended unexpectedly: {cause} It is tried again."
         )
-    return ExitOutcome("failed", f"All {MAX_ATTEMPTS} attempts ended too early: {cause}{_log(log_end)}")
+    return ExitOutcome("failed", f"All {MAX_ATTEMPTS} attempts ended unexpectedly: {cause}{_log(log_end)}")
 
 
 def _cause(exit_code: int | None, log_end: str) -> str:
     if says_no_memory(log_end):
-        return f"memory ran out, by its log. Before a retry, {_LOWER}."
+        return f"its log shows that memory ran out. Before a retry, {_LOWER}."
     if exit_code is None:
-        return "its process was killed, or the machine went down, while nobody waited for it."
+        return "its process was killed, or the machine went down, while no worker was watching it."
     if exit_code in _KILLED:
         return f"its process was killed, probably because memory ran out. Before a retry, {_LOWER}."
     if exit_code < 0:

@@ -132,18 +132,18 @@ class JobQueue:
             RunError: where it does not wait, or the place is below 1.
         """
         if position < 1:
-            raise RunError(f"A place in the line must be 1 or more, got {position}. 1 is the next to start.")
+            raise RunError(f"The position in the queue must be 1 or more, got {position}. 1 is the next to start.")
         with changing(self._database) as connection:
             job = _job(connection, job_id)
             if job.state != "queued":
-                raise RunError(f"{job} is {job.state}, so it has no place in the line. {_advice(job)}")
+                raise RunError(f"{job} is {job.state}, so it has no position in the queue. {_advice(job)}")
             line = _waiting(connection, but=job_id)
             line.insert(position - 1, job_id)
             _set_line(connection, line)
             return _job(connection, job_id)
 
     def pause(self, job_id: int) -> Job:
-        """Pause a job: at once where it waits; where it runs, it saves after the step in work and then ends.
+        """Pause a job: at once where it waits; where it runs, it saves after the current step and then ends.
 
         Raises:
             RunError: where it neither waits nor runs.
@@ -291,7 +291,7 @@ def _advice(job: Job) -> str:
         return f"`python -m studio jobs move {job.id} 1` makes it the next."
     if job.state == "finished":
         return "Its results are in its run's folder."
-    return f"`python -m studio jobs resume {job.id}` puts it into the line again."
+    return f"`python -m studio jobs resume {job.id}` puts it back into the queue."
 
 
 def _now() -> str:

@@ -76,7 +76,7 @@ class JobReporter:
 
     def waits_for_device(self, owner: str) -> None:
         """Somebody else has the device."""
-        begins = f"The {self.folder.activity} begins when it is free."
+        begins = f"The {self.folder.activity} starts when it is free."
         self.state("waiting", f"The device is in use by {owner}. {begins}")
 
     def report(self, event: JobEvent) -> None:
@@ -149,7 +149,7 @@ class JobReporter:
             print(f"\r{line}", end=end, file=sys.stderr, flush=True)
 
 
-_INTERRUPTED = "It was interrupted; resume to go on."
+_INTERRUPTED = "It was interrupted; resume to continue."
 
 
 def report_failure(folder: JobFolder, error: BaseException, message: str) -> None:

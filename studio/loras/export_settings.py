@@ -1,4 +1,4 @@
-"""What an export is asked for. No torch: the command line reads it."""
+"""What an export is required. No torch: the command line reads it."""
 
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -35,10 +35,10 @@ class ExportSettings(Settings):
     output: Path | None = Field(
         None,
         title="Output",
-        description="Where to write; nothing is overwritten. Else here, named after the LoRA.",
+        description="Where to write; nothing is overwritten. Defaults to the LoRA's name, in the current folder.",
     )
     strength: Annotated[float, Ge(-4), Le(4)] = Field(
-        1.0, title="Strength", description="How strongly it acts in what is written. 0 writes the base alone."
+        1.0, title="Strength", description="The LoRA's strength in the output. 0 writes the base model alone."
     )
     dtype: ExportDtype = Field(
         "float16", title="Number format", description="float16 is half as large, and what most programs expect."

@@ -151,8 +151,8 @@ def check_kind(header: WeightsHeader) -> None:
         raise LoraError(f"{name} holds no LoRA that the studio knows: its tensors have names such as {unknown[0]}.")
     if unknown:
         raise LoraError(
-            f"{name} is not understood whole: {len(unknown)} of {len(header.tensors)} tensors belong to no known "
-            f"layer ({unknown[0]}, …). Nothing of it is used, because half a LoRA makes other images."
+            f"{name} is not fully understood: {len(unknown)} of {len(header.tensors)} tensors belong to no known "
+            f"layer ({unknown[0]}, …). None of it is used, because half a LoRA makes other images."
         )
 
 

@@ -91,7 +91,7 @@ def read_votes(folder: Path, lora: str) -> tuple[Vote, ...]:
     try:
         return _VOTES.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise LoraError(f"The votes in {path} cannot be read. Move the file away to begin anew.") from error
+        raise LoraError(f"The votes in {path} cannot be read. Move the file away to start again.") from error
 
 
 def add_vote(folder: Path, lora: str, vote: Vote) -> tuple[Vote, ...]:

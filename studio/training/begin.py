@@ -90,7 +90,7 @@ def read_run_settings(run: RunFolder) -> TrainingSettings:
     try:
         values = json.loads(run.settings.read_bytes())
     except (OSError, ValueError) as error:
-        raise RunError(f"{run.settings} cannot be read ({error}). Begin a new run.") from error
+        raise RunError(f"{run.settings} cannot be read ({error}). Start a new run.") from error
     return parse_settings(TrainingSettings, values)
 
 

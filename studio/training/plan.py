@@ -70,9 +70,7 @@ def read_plan(run: RunFolder) -> TrainingPlan | None:
     try:
         return TrainingPlan.model_validate_json(run.plan.read_bytes())
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{run.plan} is damaged ({type(error).__name__}). Duplicate the run to begin it anew."
-        ) from error
+        raise RunError(f"{run.plan} is damaged ({type(error).__name__}). Duplicate the run to start again.") from error
 
 
 class PassFacts(Record):

@@ -159,7 +159,7 @@ def _objections(point: CheckpointPoint, lowest: float | None, *, white_ground: b
     if white_ground and scores is not None and base is not None and scores.whiteness and base.whiteness:
         ours, theirs = scores.whiteness.mean, base.whiteness.mean
         if ours < theirs - MAX_WHITENESS_LOSS:
-            found.append(f"its grounds are less white than the base's ({ours:.2f} against {theirs:.2f})")
+            found.append(f"its backgrounds are less white than the base's ({ours:.2f} against {theirs:.2f})")
     return tuple(found)
 
 

@@ -34,13 +34,13 @@ class TrainingSettings(Settings):
         "lora",
         title="Name",
         pattern=r"^[\w][\w .()+-]{0,79}$",
-        description="What the finished LoRA is called: letters, digits, spaces and . ( ) + - _.",
+        description="Name of the finished LoRA: letters, digits, spaces and . ( ) + - _.",
     )
     model: str = Field(
-        SHIPPED_MODEL, title="Model", min_length=1, description="What is trained on, as in Generate's model box."
+        SHIPPED_MODEL, title="Model", min_length=1, description="The base model, as in the model box of Generate."
     )
     dataset: str = Field(
-        min_length=1, title="Dataset", description="A dataset of the Dataset tab by its name, or a folder of images."
+        min_length=1, title="Dataset", description="A dataset from the Dataset tab, by name, or a folder of images."
     )
     cpu: bool = Field(
         False,
@@ -52,80 +52,85 @@ class TrainingSettings(Settings):
         3000, title="Steps", description="Optimizer steps: each sees batch × accumulation images."
     )
     rank: Annotated[int, Ge(1), Le(320)] = Field(
-        8, title="Rank", description="Width of each added layer. More can learn more, and memorise more."
+        8, title="Rank", description="Width of each added layer. A higher rank can learn more, and memorise more."
     )
     learning_rate: Annotated[float, Gt(0), Le(10)] = Field(
-        1e-4, title="Learning rate", description="Size of each step. With Prodigy, 1: it finds the rate itself."
+        1e-4, title="Learning rate", description="Size of each step. Use 1 with Prodigy, which finds the rate itself."
     )
     resolution: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
         None,
         title="Resolution",
-        description="Side in pixels of a square with the area of each image. Empty: the model's own size.",
+        description="Side in pixels of a square with the area of each image. Leave empty to use the model's own size.",
         json_schema_extra={"unit": "px", "placeholder": "auto"},
     )
     train_batch_size: Annotated[int, Ge(1), Le(256)] = Field(
         2, title="Batch", description="Images computed at once. Memory grows with it."
     )
     trigger_word: str = Field(
-        "", title="Trigger word", max_length=100, description="Put before every caption; it then wakes the LoRA."
+        "",
+        title="Trigger word",
+        max_length=100,
+        description="Added before every caption; use it in prompts to activate the LoRA.",
     )
 
     lora_alpha: Annotated[float, Gt(0), Le(1024)] = Field(
         16.0,
         title="Alpha",
-        description="The update is scaled by alpha / rank; twice the rank is usual here.",
-        json_schema_extra={"group": "What is learned"},
+        description="The update is scaled by alpha / rank; twice the rank is a common choice.",
+        json_schema_extra={"group": "LoRA"},
     )
     lora_dropout: Annotated[float, Ge(0), Le(0.9)] = Field(
-        0.0, title="LoRA dropout", description="Share of a layer's inputs that are dropped in each step."
+        0.0, title="LoRA dropout", description="Fraction of a layer's inputs dropped in each step."
     )
     targets: TargetName = Field(
         "attention",
         title="Layers",
         description="Which layers of the U-Net learn: attention (128 in SD 1.5), feed-forward and projections too "
-        "(192, as kohya does), or convolutions as well (colours and grounds are learned faster).",
+        "(192, as kohya does), or convolutions as well (colours and backgrounds are learned faster).",
     )
     train_text_encoder: bool = Field(
-        False, title="Train the text encoder", description="Learn new words too. Needs more memory; forgets sooner."
+        False, title="Train the text encoder", description="Learn new words too. Needs more memory and overfits sooner."
     )
     text_encoder_learning_rate: Annotated[float, Gt(0), Le(10)] = Field(
-        5e-5, title="Text encoder's rate", description="Learning rate of the text encoder's layers."
+        5e-5, title="Text encoder learning rate", description="Learning rate of the text encoder's layers."
     )
     use_dora: bool = Field(
-        False, title="DoRA", description="Learn length and direction of weights apart (arXiv 2402.09353). Slower."
+        False,
+        title="DoRA",
+        description="Learns magnitude and direction of the weights separately (arXiv 2402.09353). Slower.",
     )
     use_rslora: bool = Field(
         False,
         title="rsLoRA",
-        description="Scale by alpha / √rank (arXiv 2312.03732): large ranks learn as they should.",
+        description="Scale by alpha / √rank (arXiv 2312.03732): keeps high ranks effective.",
     )
 
     optimizer: OptimizerName = Field(
         "AdamW",
         title="Optimizer",
-        description="AdamW, or Prodigy, which needs no rate.",
-        json_schema_extra={"group": "How it is learned"},
+        description="AdamW, or Prodigy, which finds the learning rate itself.",
+        json_schema_extra={"group": "Optimization"},
     )
     weight_decay: Annotated[float, Ge(0), Le(1)] = Field(
-        0.01, title="Weight decay", description="Share by which weights shrink, times the learning rate, each step."
+        0.01, title="Weight decay", description="Fraction of the weights removed each step, times the learning rate."
     )
     max_grad_norm: Annotated[float, Gt(0), Le(1000)] = Field(
-        1.0, title="Gradient clipping", description="Longer gradients are shortened to this norm."
+        1.0, title="Gradient clipping", description="Gradients with a larger norm are scaled down to it."
     )
     lr_scheduler: LrSchedulerName = Field(
-        "constant", title="Schedule", description="How the learning rate goes on after the warm-up."
+        "constant", title="Schedule", description="How the learning rate changes after the warm-up."
     )
     lr_warmup_steps: Annotated[int, Ge(0), Le(100_000)] = Field(
         0,
         title="Warm-up",
-        description="Optimizer steps in which the rate rises to the full one, whatever the accumulation.",
+        description="Optimizer steps over which the learning rate rises to its full value.",
         json_schema_extra={"unit": "steps"},
     )
     lr_num_cycles: Annotated[int, Ge(1), Le(100)] = Field(
-        1, title="Restarts", description="How often the cosine with restarts begins anew."
+        1, title="Restarts", description="Number of cycles of the cosine with restarts."
     )
     gradient_accumulation_steps: Annotated[int, Ge(1), Le(1024)] = Field(
-        8, title="Accumulation", description="Batches to an optimizer step, shared between all processes."
+        8, title="Accumulation", description="Batches per optimizer step, shared between all processes."
     )
     mixed_precision: MixedPrecisionName = Field(
         "no", title="Mixed precision", description="bf16 and fp16 are used on CUDA only; elsewhere float32 is kept."
@@ -140,16 +145,16 @@ class TrainingSettings(Settings):
         "auto",
         title="Gradient checkpointing",
         description="Compute activations twice instead of keeping them: about a quarter slower, gigabytes less. "
-        "auto: only when memory asks for it.",
+        "auto: only when memory is short.",
     )
     seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
-        42, title="Seed", description="Of weights, order, noise and everything else that is drawn."
+        42, title="Seed", description="Seed for weights, order, noise and every other random choice."
     )
 
     prediction_type: PredictionType = Field(
         "auto",
         title="Prediction",
-        description="What the U-Net predicts. auto: as the model says.",
+        description="What the U-Net predicts. auto: whatever the model declares.",
         json_schema_extra={"group": "The loss"},
     )
     loss_type: Annotated[LossTypeName, KohyaName("ss_loss_type")] = Field(
@@ -178,15 +183,17 @@ class TrainingSettings(Settings):
     noise_offset: Annotated[float, Ge(0), Le(1)] = Field(
         0.0,
         title="Noise offset",
-        description="Share of noise in each image's mean. 0.1 lets very bright and dark grounds be learned.",
+        description="Noise added to each image's mean. 0.1 lets the LoRA learn very bright and very dark backgrounds.",
     )
     prior_dataset: str = Field(
         "",
         title="Regularisation images",
-        description="A dataset or folder of what must not change; its images are mixed in, one for each of ours.",
+        description="A dataset or folder of images that must not change; one is mixed in for each training image.",
     )
     prior_loss_weight: Annotated[float, Ge(0), Le(10)] = Field(
-        1.0, title="Their weight", description="How much the regularisation images count beside ours."
+        1.0,
+        title="Regularisation weight",
+        description="Weight of the regularisation images relative to the training images.",
     )
     mask_folder: str = Field(
         "",
@@ -194,93 +201,97 @@ class TrainingSettings(Settings):
         description="A folder with a grey image of the same name for each image: white is learned, black is not.",
     )
     unmasked_weight: Annotated[float, Ge(0), Le(1)] = Field(
-        0.1, title="Weight outside masks", description="How much black parts of a mask still count."
+        0.1, title="Weight outside masks", description="How much the black parts of a mask still count."
     )
     use_ema: bool = Field(
         False, title="EMA", description="Save a running mean of the weights instead of the last ones."
     )
     ema_decay: Annotated[float, Gt(0), Le(0.99999)] = Field(
-        0.999, title="EMA decay", description="Share of the old mean that stays in each step."
+        0.999, title="EMA decay", description="Fraction of the running mean kept in each step."
     )
 
     use_buckets: bool = Field(
         True,
         title="Aspect-ratio buckets",
-        description="Keep the shape of images; off: all are cut square.",
+        description="Keep the aspect ratio of images. When off, all are cropped to squares.",
         json_schema_extra={"group": "Images and captions"},
     )
     crop: CropName = Field(
-        "centre", title="Crop", description="Which part is kept. random: one of a few places, another each time."
+        "centre",
+        title="Crop",
+        description="Which part of the image is kept. random: one of a few positions, changing each time.",
     )
     horizontal_flip: bool = Field(
-        False, title="Mirror", description="Half of the images mirrored. Not for lettering, logos, or left and right."
+        False,
+        title="Mirror",
+        description="Mirrors half of the images. Leave off for lettering, logos, or where left and right matter.",
     )
     caption_dropout: Annotated[float, Ge(0), Le(1)] = Field(
-        0.0, title="Caption dropout", description="Share of images seen without their caption."
+        0.0, title="Caption dropout", description="Fraction of images trained without their caption."
     )
     shuffle_caption: bool = Field(
-        False, title="Shuffle captions", description="Another order of the comma-separated parts each time."
+        False, title="Shuffle captions", description="Shuffles the comma-separated parts each time."
     )
     keep_tokens: Annotated[int, Ge(0), Le(100)] = Field(
-        0, title="Kept parts", description="How many parts at the beginning stay where they are."
+        0, title="Keep first parts", description="Number of leading parts that stay in place."
     )
 
     validation_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         500,
-        title="Images every",
+        title="Validate every",
         description="Steps between validation images.",
-        json_schema_extra={"group": "Watching and keeping", "unit": "steps"},
+        json_schema_extra={"group": "Validation and checkpoints", "unit": "steps"},
     )
     num_validation_images: Annotated[int, Ge(0), Le(16)] = Field(
-        4, title="Pictures", description="How many are made each time. 0: none."
+        4, title="Validation images", description="Number of images each time; 0 for none."
     )
     validation_prompts: tuple[PromptText, ...] = Field(
         (),
         max_length=16,
         title="Prompts",
-        description="What they show. Empty: captions of held-out images.",
+        description="Prompts of the validation images. Leave empty to use captions of held-out images.",
         json_schema_extra={"lines": 2, "placeholder": "captions of held-out images"},
     )
     validation_seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
-        42, title="Their seed", description="Image i has this seed + i, at every step the same."
+        42, title="Validation seed", description="Image i uses this seed + i, the same at every step."
     )
     validation_inference_steps: Annotated[int, Ge(1), Le(150)] = Field(
-        25, title="Their steps", description="Denoising steps of a validation image."
+        25, title="Validation steps", description="Denoising steps of a validation image."
     )
     validation_guidance_scale: Annotated[float, Ge(1), Le(30)] = Field(
-        7.5, title="Their guidance", description="How strictly they follow their prompt."
+        7.5, title="Validation guidance", description="How strictly the validation images follow their prompts."
     )
     held_out_percent: Annotated[float, Ge(0), Le(50)] = Field(
         5.0,
         title="Held out",
-        description="Percent of the images that are not trained on, to see whether others get better too.",
+        description="Percentage of images kept out of training, to see whether the LoRA generalises.",
         json_schema_extra={"unit": "%"},
     )
     held_out_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         100,
         title="Held-out loss every",
-        description="Steps between two looks at the held-out images. More than there are steps: never.",
+        description="Steps between measurements of the held-out loss. A number above the run's steps turns it off.",
         json_schema_extra={"unit": "steps"},
     )
     checkpointing_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         250,
         title="Checkpoint every",
-        description="Steps between checkpoints: what a kill costs at most.",
+        description="Steps between checkpoints: the most a crash can cost.",
         json_schema_extra={"unit": "steps"},
     )
     keep_checkpoints: Annotated[int, Ge(1), Le(1000)] = Field(
-        3, title="Keep the last", description="How many checkpoints are kept."
+        3, title="Keep the last", description="Number of most recent checkpoints to keep."
     )
     keep_every_steps: Annotated[int, Ge(1), Le(1_000_000)] | None = Field(
         1000,
-        title="And every",
-        description="Checkpoints at multiples of these steps are kept as well.",
+        title="Also keep every",
+        description="Also keep checkpoints at multiples of this many steps.",
         json_schema_extra={"unit": "steps", "placeholder": "none"},
     )
     save_dtype: SaveDtypeName = Field(
-        "float16", title="Stored as", description="Number format of the finished file. float16 halves it."
+        "float16", title="File precision", description="Number format of the finished file. float16 halves its size."
     )
-    wandb: bool = Field(False, title="wandb", description="Also tell Weights & Biases (needs `pip install wandb`).")
+    wandb: bool = Field(False, title="wandb", description="Also log to Weights & Biases (needs `pip install wandb`).")
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingSettings":
@@ -304,13 +315,13 @@ class Preset(Settings):
 
 PRESETS: dict[str, Preset] = {
     "seed": Preset(
-        title="The seed report's",
-        purpose="Product photos at 512 pixels over a night: rank 8, 3,000 steps of 16 images.",
+        title="Default",
+        purpose="Product photos at 512 pixels, trained overnight: rank 8, 3,000 steps of 16 images.",
         changes={},
     ),
     "quick-try": Preset(
         title="Quick try",
-        purpose="The model inside learns white backgrounds in a few minutes on two cores.",
+        purpose="The built-in model learns white backgrounds in a few minutes on two cores.",
         changes={
             "targets": "attention + feed-forward + convolutions",
             "learning_rate": 3e-3,
@@ -330,7 +341,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "style": Preset(
         title="Style",
-        purpose="A way of drawing: more layers and a higher rank, captions dropped now and then.",
+        purpose="An artistic style: more layers, a higher rank, some captions dropped.",
         changes={
             "targets": "attention + feed-forward",
             "rank": 16,
@@ -341,7 +352,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "product-photos": Preset(
         title="Product photos",
-        purpose="White backgrounds and centred products: noise offset and convolutions teach grounds fast.",
+        purpose="White backgrounds and centred products: noise offset and convolutions learn backgrounds fast.",
         changes={
             "targets": "attention + feed-forward + convolutions",
             "noise_offset": 0.1,

@@ -72,7 +72,7 @@ def _is_model(field: FieldInfo) -> bool:
 
 
 class SettingsForm:
-    """The controls of a settings model, each made once, where the layout stands when it is asked for.
+    """The controls of a settings model, each made once, where the layout stands when it is required.
 
     Args:
         form: what the controls' ids begin with.

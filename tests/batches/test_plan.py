@@ -279,7 +279,7 @@ def test_ten_thousand_copies_of_each_are_possible() -> None:
         ({"prompts": "a {k}", "attributes": "k: b, <lora:x:9>"}, "prompts line 1: The strength in <lora:x:9>"),
         ({"prompts": "a", "attributes": QUOTAS, "total": 5}, "total is 5, but the quotas of colour make 600"),
         ({"prompts": "a", "attributes": QUOTAS, "images_per_prompt": 2}, "images_per_prompt must be 1 where columns"),
-        ({"prompts": "a", "grid_x": "colour"}, "grid_x must be a column of the plan, got 'colour'. There are: none"),
+        ({"prompts": "a", "grid_x": "colour"}, "grid_x must be a column of the plan, got 'colour'. Available: none"),
         ({"prompts": " ".join(["{a|b|c|d}"] * 12)}, "every combination would be 16,777,216 prompts, and at most 10,00"),
         ({"prompts": " ".join(["{a|b|c|d}"] * 90)}, "every combination would be over a quintillion prompts"),
         ({"prompts": "a", "wildcards": "/nowhere/at/all"}, "wildcards: there is no folder /nowhere/at/all"),

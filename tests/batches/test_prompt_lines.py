@@ -43,7 +43,7 @@ def test_comments_and_empty_lines_are_left_out_and_the_others_keep_their_numbers
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a shoe --am 1", r"p\.txt line 1: --am is no option here\. There are: --w \(width\), .*leave it out"),
+        ("a shoe --am 1", r"p\.txt line 1: --am is no option here\. Available: --w \(width\), .*leave it out"),
         ("a shoe --w 1 --w 2", r"p\.txt line 1 has --w twice"),
         ("a shoe --w", r"p\.txt line 1: --w \(width\) needs a value behind it"),
         ("--w 64", r"p\.txt line 1 has no prompt, only options"),

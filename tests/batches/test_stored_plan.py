@@ -85,7 +85,7 @@ def test_rows_that_are_gone_are_noticed(folder: Path) -> None:
 
 def test_half_a_plan_is_damaged(folder: Path) -> None:
     (folder / PLAN).write_bytes((folder / PLAN).read_bytes()[:100])
-    with pytest.raises(BatchError, match=r"is damaged, or of another version. Plan the batch anew"):
+    with pytest.raises(BatchError, match=r"is damaged, or of another version. Plan the batch again"):
         open_plan(folder)
 
 

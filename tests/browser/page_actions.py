@@ -286,7 +286,7 @@ def choose_quick_try(page: Page, *, steps: int) -> None:
     expect(page.locator("#training-max-train-steps input")).to_have_value("400")
     set_training_number(page, "max-train-steps", str(steps))
     set_training_number(page, "train-batch-size", "2")
-    open_section(page, "Watching and keeping")
+    open_section(page, "Validation and checkpoints")
     set_training_number(page, "validation-steps", "10")
     set_training_number(page, "num-validation-images", "1")
     set_training_number(page, "validation-inference-steps", "4")

@@ -258,7 +258,7 @@ def batch_empty(stage: Stage) -> None:
 
     def look_at_more(page: Page) -> None:
         open_batch(page)
-        for name in ("What is kept", "How it is stored", "X/Y grid"):
+        for name in ("Quality checks", "Output files", "X/Y grid"):
             open_section(page, name)
 
     stage.shoot("batch-empty", "ready", act=open_batch)
@@ -345,7 +345,7 @@ def dataset_demo(stage: Stage) -> None:
     stage.shoot("dataset-demo", "ready", act=on_datasets(look_at_one), full_page=False)
     panels = {
         "layout": "Layout and captions",
-        "bulk": "Captions in bulk",
+        "bulk": "Edit captions in bulk",
         "statistics": "Statistics",
         "export": "Export",
     }
@@ -387,7 +387,7 @@ def loading(stage: Stage) -> None:
 
 def running_and_cancelled(stage: Stage) -> None:
     stage.run(steps=50)
-    stage.wait_until(r"Picture 2 of 3, step 2\d ")
+    stage.wait_until(r"Image 2 of 3, step 2\d ")
     with stage.paused_engine():
         stage.shoot("inference-running", "Running.", act=lambda page: expect(pictures(page)).to_have_count(1))
         stage.studio.press("cancel")
@@ -445,7 +445,7 @@ def generate_token_warning(stage: Stage) -> None:
     def write_much(page: Page) -> None:
         set_field(page, "generate-prompt", "red canvas sneakers, " * 18 + "on grass, evening light")
         expect(page.locator("#generate-tokens")).to_contain_text("Cut off")
-        open_section(page, "Scheduler and the rest")
+        open_section(page, "Advanced")
 
     stage.shoot("generate-token-warning", "ready", act=opening("Generate", write_much))
 
@@ -549,7 +549,7 @@ def compare_vote(stage: Stage) -> None:
 
 def engine_gone(stage: Stage) -> None:
     stage.run(steps=150)
-    stage.wait_until(r"Picture 1 of 3, step \d\d")
+    stage.wait_until(r"Image 1 of 3, step \d\d")
     killed = stage.studio.wait_for_engine()
     killed.kill()
     wait_for(lambda: stage.studio.engine not in (None, killed), what="the next engine")

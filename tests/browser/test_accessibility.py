@@ -30,17 +30,17 @@ from tests.browser.studio_process import RunningStudio
 SECTIONS = ("Steps, guidance, seed", "Model", "Device check", "Why float32? The story of the black images")
 GENERATE_SECTIONS = (
     "More LoRAs",
-    "Scheduler and the rest",
-    "Use the settings of an image",
+    "Advanced",
+    "Load settings from an image",
     "Past images",
     "LoRA library",
 )
 BATCH_SECTIONS = (
     "More LoRAs",
-    "Scheduler and the rest",
+    "Advanced",
     "Prompt file, wildcards, precision",
-    "What is kept",
-    "How it is stored",
+    "Quality checks",
+    "Output files",
     "X/Y grid",
 )
 light_and_dark = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -80,7 +80,7 @@ def test_axe_finds_nothing_serious_on_the_other_tabs(studio: RunningStudio, open
         open_section(page, name)
     assert serious_faults(page) == [], "Batch"
     open_training(page)
-    for name in ("What is learned", "The loss", "Watching and keeping"):  # those of a run: test_training_runs.py
+    for name in ("LoRA", "The loss", "Validation and checkpoints"):  # those of a run: test_training_runs.py
         open_section(page, name)
     assert serious_faults(page) == [], "Training"
 
@@ -95,7 +95,7 @@ def test_axe_finds_nothing_serious_on_the_dataset_tab(studio: RunningStudio, ope
     expect(page.locator("#dataset-summary")).to_contain_text("60 will be trained on")
     page.locator("#dataset-grid .thumb[data-key='images/10004.jpg']").click()
     expect(page.locator("#dataset-facts")).to_contain_text("images/10004.jpg")
-    for name in ("Layout and captions", "Captions in bulk", "Doctor", "Statistics", "Export"):
+    for name in ("Layout and captions", "Edit captions in bulk", "Doctor", "Statistics", "Export"):
         open_section(page, name)
     expect(page.locator("#dataset-statistics")).to_contain_text("Most frequent words")
     expect(page.locator("#dataset-doctor")).to_contain_text("60 found")
@@ -218,7 +218,7 @@ def test_everything_on_the_inference_tab_is_reached_by_the_tab_key(page: Page) -
         "Precision",
         "Load",
         "Device check",
-        "Compare the device with the CPU",
+        "Check the device against the CPU",
         "Why float32? The story of the black images",
     ]
     page.locator("body").click(position={"x": 1, "y": 1})

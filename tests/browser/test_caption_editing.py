@@ -220,7 +220,7 @@ def test_a_table_of_one_dataset_is_not_saved_into_another(
     studio: RunningStudio, page: Page, link: SlowLink, source: Path, open_page: OpenPage, tmp_path: Path
 ) -> None:
     link.seconds = 0
-    open_section(page, "Captions in bulk")
+    open_section(page, "Edit captions in bulk")
     page.locator("#dataset-bulk-load").click()
     expect(page.locator("#dataset-bulk-save")).to_be_enabled()
     other, second = open_page(studio, ready=False), make_source(tmp_path / f"second {tmp_path.name[-6:]}")

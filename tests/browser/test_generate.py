@@ -93,7 +93,7 @@ def border_mean(file: Path) -> float:
 
 def expect_form(page: Page, values: dict[str, str]) -> None:
     """The controls that can be seen say these values."""
-    open_section(page, "Scheduler and the rest")
+    open_section(page, "Advanced")
     for name, value in values.items():
         expect(field(page, name)).to_have_value(value)
 
@@ -154,20 +154,20 @@ def test_the_tokens_are_counted_and_what_is_cut_off_is_told_in_words(page: Page)
     expect(tokens).to_have_text("2 of 75 tokens")
     set_field(page, "generate-prompt", "red " * 75 + "shoes on grass")
     expect(tokens).to_contain_text(re.compile(r"78 of 75 tokens\. Cut off: “\s*shoes on grass”"))
-    open_section(page, "Scheduler and the rest")
+    open_section(page, "Advanced")
     page.get_by_label("Long prompts").check()
     expect(tokens).to_have_text("78 tokens in 2 parts of 75")
 
 
 def test_a_dropped_picture_of_ours_fills_the_form(studio: RunningStudio, page: Page) -> None:
-    open_section(page, "Scheduler and the rest")
+    open_section(page, "Advanced")
     choose(page, "generate-scheduler", "Euler")
     generate_quickly(page, "purple sandals", seed=77)
     (file,) = saved_files(page, studio)
     page.reload()
     wait_until_ready(page)
     open_mode(page, "Generate")
-    open_section(page, "Use the settings of an image")
+    open_section(page, "Load settings from an image")
     drop_files(page, "drop-picture", file)
     expect(page.locator("#dropped-words")).to_contain_text(
         f"The settings of {file.name} (LoRA Studio) are in the form."
@@ -202,7 +202,7 @@ def a1111_picture(folder: Path, ending: str) -> Path:
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
 def test_a_dropped_picture_of_a1111_fills_the_form(page: Page, tmp_path: Path, ending: str) -> None:
-    open_section(page, "Use the settings of an image")
+    open_section(page, "Load settings from an image")
     drop_files(page, "drop-picture", a1111_picture(tmp_path, ending))
     expect(page.locator("#dropped-words")).to_contain_text("(A1111) are in the form. It was made with dreamlike.")
     expect_form(page, A1111_FORM)
@@ -213,7 +213,7 @@ def test_a_dropped_picture_without_settings_says_so_and_the_next_drop_is_taken(p
     plain = tmp_path / "holiday.png"
     Image.new("RGB", (64, 64), "grey").save(plain)
     before = field(page, "generate-prompt").input_value()
-    open_section(page, "Use the settings of an image")
+    open_section(page, "Load settings from an image")
     drop_files(page, "drop-picture", plain)
     expect(page.locator("#dropped-words")).to_contain_text("holiday.png cannot tell how it was made")
     expect(field(page, "generate-prompt")).to_have_value(before)
@@ -243,7 +243,7 @@ def test_the_search_narrows_the_past_pictures(page: Page) -> None:
     generate_quickly(page, "brown boots")
     open_section(page, "Past images")
     words, thumbnails = page.locator("#history-words"), page.locator("#history-gallery").get_by_role("button")
-    expect(words).to_contain_text("Press one to see it large")
+    expect(words).to_contain_text("Click one to enlarge it")
     set_field(page, "history-search", "Turquoise")
     field(page, "history-search").press("Enter")
     expect(words).to_contain_text(re.compile(r"(?<!\d)1 images?,"))
@@ -254,12 +254,12 @@ def test_a_search_without_a_hit_says_so(page: Page) -> None:
     generate_quickly(page, "brown boots")
     open_section(page, "Past images")
     words = page.locator("#history-words")
-    expect(words).to_contain_text("Press one to see it large")
+    expect(words).to_contain_text("Click one to enlarge it")
     set_field(page, "history-search", "no such words")
     field(page, "history-search").press("Enter")
-    expect(words).not_to_contain_text("Press one to see it large")
+    expect(words).not_to_contain_text("Click one to enlarge it")
     expect(page.locator("#history-gallery").get_by_role("button")).to_have_count(0)
-    expect(words).not_to_contain_text("No images here yet")  # there are: they only do not match
+    expect(words).not_to_contain_text("No images yet")  # there are: they only do not match
 
 
 def another_lora(folder: Path, name: str) -> Path:

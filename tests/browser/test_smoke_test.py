@@ -131,7 +131,7 @@ def test_the_bar_moves_and_a_preview_appears_while_a_picture_is_made(page: Page)
     preview = page.get_by_alt_text("Preview")
     expect(preview).to_be_visible()
     assert preview.evaluate("image => image.naturalWidth") > 0
-    expect(verdict(page)).to_contain_text(re.compile(r"Picture 1 of 3, step \d+ of 150, .* left"))
+    expect(verdict(page)).to_contain_text(re.compile(r"Image 1 of 3, step \d+ of 150, .* left"))
     page.locator("#cancel-smoke").click()
     wait_until_ready(page)
 
@@ -317,7 +317,7 @@ def test_an_invalid_picture_fails_in_words_and_is_not_shown(
     expect(verdict(page)).to_contain_text("3 of 3 images are not valid")
     expect(verdict(page)).to_contain_text("The VAE gave NaN or infinite values (green 100 %)")
     for index in range(3):
-        expect(page.locator(f"#card-{index}")).to_contain_text("not valid, and so not shown")
+        expect(page.locator(f"#card-{index}")).to_contain_text("invalid, not shown")
         expect(page.locator(f"#card-{index} .bad").first).to_contain_text("green 100 %")
     expect(page.locator(".card img")).to_have_count(0)
     rejected = [path.name[-len("seed42.json") :] for path in set(studio.user_data.rejected.glob("*.json")) - kept]

@@ -51,7 +51,7 @@ def test_from_the_demo_dataset_to_a_lora_through_reload_kill_stop_and_resume(
         with running_studio(folder) as studio:
             page = open_page(studio)
             open_training(page)
-            expect(state(page)).to_contain_text("Nothing was trained yet.")
+            expect(state(page)).to_contain_text("No runs yet.")
             choose_quick_try(page, steps=150)
             page.locator("#run-preflight").click()
             expect(page.locator("#preflight-words .verdict")).to_contain_text("150 steps ≈", timeout=STEP_MILLISECONDS)
@@ -82,7 +82,7 @@ def _finish_in_another_studio(folder: Path, open_page: OpenPage) -> None:
         assert 0 < read_status(run).step < 150
         page.locator("#training-resume").click()
         expect(state(page)).to_contain_text("Finished.", timeout=3 * STEP_MILLISECONDS)
-        expect(page.locator("#training-proposal")).to_contain_text("is proposed")
+        expect(page.locator("#training-proposal")).to_contain_text("is recommended")
         expect(page.locator(".samples .score").first).to_contain_text("white border")
         wait_for(lambda: " ready " in studio.shown(), what="the engine to come back", seconds=90)
         assert "lora" in LoraLibrary(UserData(folder).loras).names()
@@ -112,5 +112,5 @@ def test_a_preset_fills_the_form_and_says_what_it_is_for(studio: RunningStudio, 
     expect(page.locator("#training-purpose")).to_contain_text("White backgrounds")
     open_section(page, "The loss")
     expect(page.locator("#training-noise-offset input")).to_have_value("0.1")
-    page.get_by_role("radio", name="The seed report").check()
+    page.get_by_role("radio", name="Default").check()
     expect(page.locator("#training-noise-offset input")).to_have_value("0")

@@ -72,7 +72,7 @@ def test_a_new_edit_forgets_what_was_undone(tmp_path: Path) -> None:
     log.undo()
     log.apply(caption("blue"))
     assert log.next_redo == ""
-    with pytest.raises(DatasetError, match="nothing to do again"):
+    with pytest.raises(DatasetError, match="nothing to redo"):
         log.redo()
 
 

@@ -73,7 +73,7 @@ def test_before_the_check_nothing_is_called_usable(source: Path, tmp_path: Path)
 def test_after_the_check_every_picture_is_counted(source: Path, tmp_path: Path, checker: PictureChecker) -> None:
     report = make_report(open_dataset(source, tmp_path / "own", checker))
     assert (report.num_found, report.num_used, report.num_rejected) == (4, 2, 2)
-    assert report.how_many == "4 found − 2 that needs fixing first = 2 will be trained on."
+    assert report.how_many == "4 found − 2 that need fixing first = 2 will be trained on."
     assert report.needs_fixing
 
 

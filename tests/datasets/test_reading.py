@@ -205,7 +205,7 @@ def test_a_column_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) 
         read_source(tmp_path, LayoutChoice(layout="table", image_column="price"))
     with pytest.raises(DatasetError, match=r"no column that names images.*which, words"):
         read_source(tmp_path, LayoutChoice(layout="table"))
-    with pytest.raises(DatasetError, match=r"There are: list\.csv"):
+    with pytest.raises(DatasetError, match=r"Available: list\.csv"):
         read_source(tmp_path, LayoutChoice(layout="table", table="other.csv"))
     with pytest.raises(DatasetError, match="no table"):
         read_source(tmp_path, LayoutChoice(layout="fashion"))

@@ -57,4 +57,4 @@ def test_a_chart_says_its_numbers() -> None:
 
 
 def test_nothing_to_count_is_said() -> None:
-    assert "nothing to count" in statistics_html(summarise([], bucket_of=lambda _: ""))
+    assert "No statistics yet" in statistics_html(summarise([], bucket_of=lambda _: ""))

@@ -220,7 +220,7 @@ def test_without_any_right_way_the_device_is_refused() -> None:
     assert plan_of(trials) is None
     check = result().model_copy(update={"attention": trials})
     assert not check.passed
-    assert "no way to compute attention is right, of 3 that were tried" in check.sentence
+    assert "no attention method is correct, of 3 that were tried" in check.sentence
     assert "--cpu" in check.sentence
 
 
@@ -259,7 +259,7 @@ def test_the_fastest_right_way_is_chosen_and_of_equals_the_one_that_takes_less_m
     assert check.chosen_attention == small
     slow = trial(0.2, scores=2**24)
     assert result().model_copy(update={"attention": (slow, wrong, large)}).chosen_attention == large
-    assert "Attention: chunks of 64 MiB, the fastest that is right." in check.sentence
+    assert "Attention: chunks of 64 MiB, the fastest correct method." in check.sentence
 
 
 def good(part: str = "VAE decode") -> DeviceDifference:
@@ -380,4 +380,4 @@ def test_a_whole_check_of_a_small_size_tries_all_of_it(monkeypatch: pytest.Monke
     assert check.differences[0].part == "attention, 16 × 80"
     assert parts[0] == "attention, way 1 of 3"
     assert parts[-1] == "the shipped model's passes"
-    assert check.sentence.startswith("CPU computes what the CPU computes")
+    assert check.sentence.startswith("CPU matches the CPU")

@@ -153,7 +153,7 @@ def test_attempts_that_bring_nothing_end_and_the_next_try_goes_on(
 ) -> None:
     hub.add(NAME, shipped)
     hub.cut_after[UNET] = [1_000_000, 0, 0, 0, 0, 0]
-    with pytest.raises(ModelError, match=r"broke off at unet/.*5 attempts .* brought nothing .* are kept"):
+    with pytest.raises(ModelError, match=r"stopped at unet/.*5 attempts .* failed .* are kept"):
         find(NAME)
     assert len([r for r in hub.requests if r.file == UNET]) == 6
     hub.requests.clear()
@@ -164,7 +164,7 @@ def test_attempts_that_bring_nothing_end_and_the_next_try_goes_on(
 @pytest.mark.usefixtures("reports_always")
 def test_a_cancelled_download_keeps_what_has_arrived(hub: FakeHub, find: Find, shipped: dict[str, bytes]) -> None:
     hub.add(NAME, shipped)
-    with pytest.raises(DownloadCancelledError, match="goes on from there"):
+    with pytest.raises(DownloadCancelledError, match="continues from there"):
         find(NAME, cancel_in(UNET))
     hub.requests.clear()
     progress: list[DownloadProgress] = []

@@ -164,7 +164,7 @@ def test_on_a_full_disk_it_waits_says_so_and_goes_on_with_nothing_lost(
     filling.unlink()
     process.join(120)
     assert process.exitcode == 0
-    assert any("There is room again" in words for words in reported(moved))
+    assert any("There is space again" in words for words in reported(moved))
     assert pictures(moved) == pictures(whole)
 
 

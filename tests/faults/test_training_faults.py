@@ -330,7 +330,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(place: Place, start: Start) -
     run = place.begin(max_train_steps=500)
     start(run)
     wait_until(lambda: len(steps(run)) > 1)
-    with pytest.raises(RunError, match="is being trained already"):
+    with pytest.raises(RunError, match="is already being trained"):
         train_run(run, place.user_data)
 
 

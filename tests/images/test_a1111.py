@@ -181,7 +181,7 @@ def test_samplers_mean_what_they_mean_in_the_version_that_wrote_them(sampler: st
         ("Steps: 20, Seed: 7, Clip skip: 2", "Clip skip is not known here"),
         ("Steps: 20, Seed: 7, RNG: NV", "noise was not drawn on the CPU"),
         ('Steps: 20, Seed: 7, ControlNet 0: "Module: canny, Weight: 1"', "ControlNet 0 is not known here"),
-        ("Steps: 20, Seed: 7\nTemplate: {a|b}", "after the line of settings"),
+        ("Steps: 20, Seed: 7\nTemplate: {a|b}", "after the settings line"),
     ],
 )
 def test_what_cannot_be_taken_over_is_named_and_the_rest_is_taken(line: str, words: str) -> None:
@@ -193,7 +193,7 @@ def test_what_cannot_be_taken_over_is_named_and_the_rest_is_taken(line: str, wor
 def test_more_steps_than_its_scheduler_takes_here_are_named_and_the_scheduler_is_taken() -> None:
     read = parse_parameters("a shoe\nSteps: 60, Sampler: LCM, CFG scale: 2")
     assert (read.settings.scheduler, read.settings.num_inference_steps) == ("LCM", 25)
-    assert read.skipped[0].startswith("This was not taken over: num_inference_steps must be at most 50")
+    assert read.skipped[0].startswith("Not applied: num_inference_steps must be at most 50")
 
 
 def test_a_negative_seed_stays_the_default() -> None:
@@ -223,7 +223,7 @@ def test_the_last_line_of_settings_counts() -> None:
 def test_a_text_without_a_line_of_settings_is_a_prompt() -> None:
     read = parse_parameters("a shoe\nNegative prompt: dark")
     assert (read.settings.prompt, read.settings.negative_prompt) == ("a shoe", "dark")
-    assert "taken for a prompt alone" in read.skipped[0]
+    assert "read as a prompt only" in read.skipped[0]
 
 
 def test_windows_line_ends_are_line_ends() -> None:

@@ -95,7 +95,7 @@ def test_two_pictures_that_are_the_same_are_said_to_be_so() -> None:
 
 
 def test_a_change_that_no_pixel_shows_is_said_to_be_so() -> None:
-    assert "nothing that can be seen: only the latents differ" in difference(0, 0, 1e-6).words
+    assert "nothing visible: only the latents differ" in difference(0, 0, 1e-6).words
 
 
 @pytest.mark.parametrize(("pixels", "words"), [(0.0123, "0.012 of 255"), (1.26, "1.3 of 255")])

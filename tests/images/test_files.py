@@ -189,7 +189,7 @@ def test_bytes_after_the_end_do_not_matter(tmp_path: Path, ending: str) -> None:
 
 def test_a_compressed_text_that_unpacks_without_measure_is_refused(tmp_path: Path) -> None:
     bomb = chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"a" * 50_000_000))
-    with pytest.raises(PictureFileError, match="cannot be read as an image"):
+    with pytest.raises(PictureFileError, match="cannot be read as per image"):
         read_picture_text(with_chunk_before_pixels(tmp_path / "p.png", bomb))
 
 

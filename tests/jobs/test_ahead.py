@@ -55,14 +55,14 @@ def test_those_that_were_paused_here_are_resumed_in_their_order(user_data: UserD
     blocking_jobs.pause(named)
     queue.finish_job(first, "paused", "It was saved at step 313.")
     assert [line.job.short_title for line in blocking_jobs.paused(lines_of(user_data))] == ["first", "second"]
-    with pytest.raises(RunError, match="No job that was paused here"):
+    with pytest.raises(RunError, match="No job paused here"):
         blocking_jobs.resume([other])
     blocking_jobs.resume(named)
     assert names(user_data) == ["first", "second"]
     assert started == [user_data]
     assert queue.job(other).state == "paused", "somebody paused that one elsewhere"
     assert blocking_jobs.paused(lines_of(user_data)) == ()
-    with pytest.raises(RunError, match="No job that was paused here"):
+    with pytest.raises(RunError, match="No job paused here"):
         blocking_jobs.resume(named)
 
 
@@ -81,7 +81,7 @@ def test_only_what_was_named_is_paused(user_data: UserData) -> None:
     blocking_jobs.pause([second])
     assert JobQueue(user_data).job(first).asked == ""
     assert names(user_data) == ["first"]
-    with pytest.raises(RunError, match="has ended meanwhile"):
+    with pytest.raises(RunError, match="That job has ended"):
         blocking_jobs.pause([second])
 
 
@@ -92,10 +92,10 @@ def test_only_what_was_named_is_stopped(user_data: UserData) -> None:
     blocking_jobs.stop([first])
     assert JobQueue(user_data).job(first).asked == "stop"
     assert names(user_data) == ["first", "second"]
-    with pytest.raises(RunError, match="has ended meanwhile"):
+    with pytest.raises(RunError, match="That job has ended"):
         blocking_jobs.stop([99])
 
 
 def test_where_none_is_ahead_it_says_so(user_data: UserData) -> None:
-    with pytest.raises(RunError, match="No job has the device any more"):
+    with pytest.raises(RunError, match="No job is using the device any more"):
         BlockingJobs(user_data).pause([1])

@@ -67,10 +67,10 @@ def test_a_name_of_two_is_refused_with_both(kind: type[JobFolder], error: type[S
 def test_one_that_is_not_there_is_said_with_those_that_are(
     kind: type[JobFolder], error: type[StudioError], tmp_path: Path
 ) -> None:
-    with pytest.raises(error, match=rf"There is no {kind.noun} shoes\. There are: none\."):
+    with pytest.raises(error, match=rf"There is no {kind.noun} shoes\. Available: none\."):
         kind.find("shoes", tmp_path / "nowhere")
     make_run(tmp_path, "20260301-221530-bags")
-    with pytest.raises(error, match=r"There are: 20260301-221530-bags\..*begins one"):
+    with pytest.raises(error, match=r"Available: 20260301-221530-bags\..*starts one"):
         kind.find("shoes", tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_status_comes_back_and_a_run_without_one_is_new(tmp_path: Path) -> Non
 def test_a_damaged_status_is_said_with_what_to_do(content: str, tmp_path: Path) -> None:
     run = make_run(tmp_path, "run")
     run.status.write_text(content, encoding="utf-8")
-    with pytest.raises(RunError, match="Resume the run to have it anew"):
+    with pytest.raises(RunError, match="Resume the run to write it again"):
         read_status(run)
 
 

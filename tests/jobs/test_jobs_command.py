@@ -59,7 +59,7 @@ def test_the_list_shows_place_state_steps_time_left_and_message(user_data: UserD
         "–      3    bags   failed                                               All 3 attempts ended. The end of its "
         "log: `python -m studio jobs log 3` shows it.",
     ]
-    assert lines[5].startswith("No process goes through the queue now. `python -m studio jobs work`")
+    assert lines[5].startswith("No worker is processing the queue. `python -m studio jobs work`")
 
 
 def test_the_list_as_json_has_the_same_and_more(user_data: UserData) -> None:
@@ -83,10 +83,11 @@ def test_jobs_are_steered_by_their_numbers(user_data: UserData) -> None:
     assert run(user_data, "pause", "2") == "Job 2 (two) is paused.\n"
     assert run(user_data, "stop", "2") == "Job 2 (two) is stopped.\n"
     assert (
-        run(user_data, "remove", "2") == f"Job 2 (two) is out of the queue. Its run is kept in {second.run_folder}.\n"
+        run(user_data, "remove", "2")
+        == f"Job 2 (two) was removed from the queue. Its run is kept in {second.run_folder}.\n"
     )
     begin(user_data, first.id)
-    said = "Job 1 (one) was asked to stop. It saves after the step in work, then ends.\n"
+    said = "Job 1 (one) was asked to stop. It saves after the current step, then ends.\n"
     assert run(user_data, "stop", "1") == said
     assert take_requests(first.run) == {"stop"}
 
@@ -115,10 +116,10 @@ def test_resuming_puts_it_into_the_line_and_sees_to_a_worker(
 
 @pytest.mark.process
 def test_work_starts_the_real_worker_once_there_is_work(user_data: UserData) -> None:
-    assert run(user_data, "work") == "No job waits. `python -m studio jobs` lists all.\n"
+    assert run(user_data, "work") == "No jobs are waiting. `python -m studio jobs` lists all.\n"
     job = add_job(user_data, "one")
     job.run_folder.rename(user_data.root / "elsewhere")
-    assert run(user_data, "work", "--cpu").startswith("A process goes through the queue now.")
+    assert run(user_data, "work", "--cpu").startswith("A worker has started on the queue.")
     wait_until(lambda: JobQueue(user_data).job(job.id).state == "failed")
     wait_until(lambda: not workers_of(user_data))
 

@@ -111,7 +111,7 @@ def test_resuming_gives_all_attempts_back_and_takes_back_what_was_asked(user_dat
     [
         ("running", JobQueue.resume, r"is running, so it cannot be resumed\. Pause or stop it first, or wait"),
         ("running", JobQueue.remove, r"is running, so it cannot be removed\. Pause or stop it first, or wait"),
-        ("running", lambda queue, job_id: queue.move(job_id, 1), r"is running, so it has no place in the line"),
+        ("running", lambda queue, job_id: queue.move(job_id, 1), r"is running, so it has no position in the queue"),
         ("finished", JobQueue.resume, r"is finished, so it cannot be resumed\. Its results are in its run's folder"),
         ("finished", JobQueue.stop, r"is finished already, so it cannot be stopped"),
         ("stopped", JobQueue.stop, r"is stopped already, so it cannot be stopped\. .*jobs resume 1"),

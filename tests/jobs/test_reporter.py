@@ -20,7 +20,7 @@ ENDINGS: tuple[tuple[BaseException, RunState, str], ...] = (
     (MemoryError(), "failed", "There is not enough memory"),
     (KeyError("a bug"), "failed", "This should not have happened: KeyError: 'a bug'"),
     (SystemExit(3), "failed", "SystemExit: 3"),
-    (KeyboardInterrupt(), "stopped", "It was interrupted; resume to go on."),
+    (KeyboardInterrupt(), "stopped", "It was interrupted; resume to continue."),
 )
 
 

@@ -123,7 +123,7 @@ def test_a_job_that_kills_itself_has_three_attempts_and_the_next_one_runs(user_d
     failed = queue.job(bad.id)
     assert (failed.state, failed.attempts) == ("failed", 3)
     assert failed.message == (
-        "All 3 attempts ended too early: its process was killed, probably because memory ran out. Before a retry, "
+        "All 3 attempts ended unexpectedly: its process was killed, probably because memory ran out. Before a retry, "
         "lower the batch size or the resolution, or turn gradient checkpointing on. The end of its log:\nabout to go"
     )
     assert queue.job(good.id).state == "finished"
@@ -485,11 +485,18 @@ class Case:
 
 
 ACCIDENTS = (
-    Case(-9, "", 1, "", "queued", "Attempt 1 of 3 ended too early: its process was killed, probably because memory"),
+    Case(-9, "", 1, "", "queued", "Attempt 1 of 3 ended unexpectedly: its process was killed, probably because memory"),
     Case(137, "", 2, "", "queued", "probably because memory ran out"),
     Case(-11, "", 3, "", "failed", "its process crashed (SIGSEGV)"),
     Case(-77, "", 3, "", "failed", "its process crashed (signal 77)"),
-    Case(2, "", 3, "RuntimeError: MPS backend out of memory", "failed", "memory ran out, by its log. Before a retry"),
+    Case(
+        2,
+        "",
+        3,
+        "RuntimeError: MPS backend out of memory",
+        "failed",
+        "its log shows that memory ran out. Before a retry",
+    ),
     Case(2, "", 3, "oh", "failed", "its process ended with code 2. The end of its log:\noh"),
     Case(None, "", 1, "", "queued", "its process was killed, or the machine went down"),
     Case(-9, "stop", 1, "", "stopped", "It had been asked to stop"),

@@ -17,7 +17,7 @@ class _AnyGenerator(type):
 
 
 class Generators(metaclass=_AnyGenerator):
-    """In place of `torch.Generator`: one of the device it is asked for."""
+    """In place of `torch.Generator`: one of the device it is required."""
 
     def __new__(cls, device: object = "cpu") -> torch.Generator:  # type: ignore[misc]
         if torch.device(device).type != "mps":  # type: ignore[call-overload]

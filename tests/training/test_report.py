@@ -85,7 +85,7 @@ def test_both_forms_begin_with_what_came_out(tmp_path: Path) -> None:
     events = begun(held_out_event(0, 0.2, 0.2), *steps, held_out_event(400, 0.18, 0.15))
     run = make_run(tmp_path / "run", [*events, StateEvent(at=at(3200), state="finished")])
     assert_both_tell(
-        run, "Finished: 400 of 400 steps are done, in 53 min 20 s.", "−10.0 %", "−25.0 %", "Both got better"
+        run, "Finished: 400 of 400 steps are done, in 53 min 20 s.", "−10.0 %", "−25.0 %", "Both losses improved"
     )
     assert written(run)[0].splitlines()[2].startswith("Finished: 400 of 400")
 
@@ -93,12 +93,12 @@ def test_both_forms_begin_with_what_came_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("held_out", "trained", "meaning"),
     [
-        (0.18, 0.15, "Both got better"),
-        (0.2004, 0.15, "Only the trained ones got better: it is memorising"),
-        (0.25, 0.15, "Only the trained ones got better and new ones got worse: it is memorising"),
-        (0.2003, 0.1999, "Neither changed by more than 0.5 %"),
-        (0.25, 0.21, "Both got worse"),
-        (0.18, 0.2, "Only the held-out ones got better"),
+        (0.18, 0.15, "Both losses improved"),
+        (0.2004, 0.15, "Only the training loss improved: the run is memorising"),
+        (0.25, 0.15, "Only the training loss improved and the held-out loss got worse: the run is memorising"),
+        (0.2003, 0.1999, "Neither loss changed by more than 0.5 %"),
+        (0.25, 0.21, "Both losses got worse"),
+        (0.18, 0.2, "Only the held-out loss improved"),
         (0.2, 0.22, "Nothing got better, and one side got worse"),
         (math.nan, math.nan, "the run diverged"),
         (None, 0.15, "nothing was held out"),
@@ -301,7 +301,7 @@ def test_a_folder_with_nothing_in_it_has_a_report_that_says_so(tmp_path: Path) -
     run.root.mkdir()
     assert_both_tell(
         run,
-        "Not begun: no step is done.",
+        "Not started: no step is done.",
         "events.jsonl is not there or empty",
         "settings.json is not there",
         "plan.json is not there",
@@ -314,7 +314,7 @@ def test_a_damaged_file_is_named_and_all_else_is_told(tmp_path: Path, name: str)
     run = make_run(tmp_path / "run", begun(step_event(1), StateEvent(at=at(9), state="stopped")))
     (run.root / name).write_bytes(b'{"cut off')
     markdown, page = written(run)
-    assert "What is missing" in page.text and name in markdown
+    assert "Missing information" in page.text and name in markdown
     assert "1 of 400 steps are done, in" in page.text
     assert ("Stopped early" in page.text) == (name == "status.json")  # the last state that was told
 

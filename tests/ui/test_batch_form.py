@@ -166,5 +166,5 @@ def test_a_grid_of_one_axis_or_of_seeds_needs_no_more() -> None:
     assert found == {"attributes": "seed: 1, 2", "grid_x": "seed", "grid_y": ""}
     with pytest.raises(SettingsError, match="values across"):
         batch_form.grid_columns("seed", " ", batch_form.NOTHING, "", seed=7)
-    with pytest.raises(SettingsError, match="two things"):
+    with pytest.raises(SettingsError, match="must differ"):
         batch_form.grid_columns("seed", "1", "seed", "2", seed=7)

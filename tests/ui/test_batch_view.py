@@ -43,7 +43,7 @@ def test_without_a_batch_it_says_what_to_do_first() -> None:
 def test_slow_batches_say_seconds_a_picture_and_the_day() -> None:
     status = RunStatus(state="running", num_steps=5)
     slow = BatchView(status=status, progress=BatchProgress(pictures_per_second=0.1))
-    assert "10 s an image" in batch_view.progress_words(slow)
+    assert "10 s per image" in batch_view.progress_words(slow)
     later = datetime.now() + timedelta(days=1)
     assert batch_view.clock_words(later) == f"{later:%A %H:%M}"
 

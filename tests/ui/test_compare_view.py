@@ -121,9 +121,9 @@ def test_while_a_pair_is_made_its_places_are_shown_and_the_slider_keeps_the_pair
     saved: SavedComparison,
 ) -> None:
     parts = compare_mode.render(running(saved, 1), ())
-    assert "about to begin" in str(parts["compare-side-by-side"])
+    assert "about to start" in str(parts["compare-side-by-side"])
     assert str(saved.folder / "0-left.png") in str(parts["compare-slider"])
-    assert "about to begin" not in str(compare_mode.render(running(saved, 2), ())["compare-side-by-side"])
+    assert "about to start" not in str(compare_mode.render(running(saved, 2), ())["compare-side-by-side"])
 
 
 def test_a_comparison_that_a_crash_ended_does_not_look_as_if_it_ran(saved: SavedComparison) -> None:
@@ -132,4 +132,4 @@ def test_a_comparison_that_a_crash_ended_does_not_look_as_if_it_ran(saved: Saved
     view = EngineView(phase="ready", comparison=saved.model_copy(update={"report": report}))
     parts = compare_mode.render(view, ())
     assert "not made" in str(parts["compare-side-by-side"])
-    assert "about to begin" not in str(parts["compare-side-by-side"])
+    assert "about to start" not in str(parts["compare-side-by-side"])

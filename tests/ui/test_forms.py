@@ -47,11 +47,11 @@ class Example(Settings):
     """A model of every kind of field."""
 
     rank: Annotated[int, Ge(1), Le(320)] = Field(8, title="Rank", description="Width.")
-    kind: Literal["a", "b"] = Field("b", title="Kind", description="Which. Empty: none.")
+    kind: Literal["a", "b"] = Field("b", title="Kind", description="Which. Leave empty for no grid.")
     limit: Annotated[float, Ge(0.5), Le(2)] | None = Field(
         None,
         title="Limit",
-        description="At most. Empty: any.",
+        description="At most. Leave empty for no limit.",
         json_schema_extra={"group": "More", "unit": "px", "placeholder": "any"},
     )
     share: Annotated[float, Ge(0), Le(1)] = Field(

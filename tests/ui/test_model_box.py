@@ -56,7 +56,7 @@ def test_each_part_has_its_difference_verdict_time_and_memory() -> None:
 
 def test_names_of_devices_are_text() -> None:
     html = shown(EngineView(phase="ready", device_check=checked()))
-    assert "Apple &lt;M2&gt; computes what the CPU computes" in html
+    assert "Apple &lt;M2&gt; matches the CPU" in html
     assert "<M2>" not in html
 
 

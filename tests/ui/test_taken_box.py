@@ -87,18 +87,18 @@ def test_what_waits_is_named_and_can_be_cancelled(user_data: UserData) -> None:
     running_run(user_data, "shoes-white")
     words, buttons = shown(EngineView(phase="waiting", keeps_runs=True), user_data)
     assert "press “Generate”" in words
-    assert buttons["taken-cancel"] == "Let nothing wait"
+    assert buttons["taken-cancel"] == "Cancel waiting requests"
     words, buttons = shown(EngineView(phase="waiting", kept=Generate(settings=SHOES)), user_data)
-    assert "Waiting here: 4 images to make. It begins by itself as soon as the device is free" in words
-    assert buttons["taken-cancel"] == "Cancel what waits"
+    assert "Waiting here: 4 images to make. It starts automatically as soon as the device is free" in words
+    assert buttons["taken-cancel"] == "Cancel waiting request"
     words, _ = shown(EngineView(phase="no model", kept=Smoke(settings=SmokeSettings())), user_data)
-    assert "Waiting here: the smoke test. It begins by itself when the engine is ready" in words
+    assert "Waiting here: the smoke test. It starts automatically when the engine is ready" in words
 
 
 def test_one_that_was_asked_is_not_asked_again(user_data: UserData) -> None:
     JobQueue(user_data).pause(running_run(user_data, "shoes-white"))
     words, buttons = shown(WAITING, user_data)
-    assert "Training shoes-white was asked to pause: it saves after the step in work" in words
+    assert "Training shoes-white was asked to pause: it saves after the current step" in words
     assert list(buttons) == ["taken-go-on"]
 
 
@@ -107,7 +107,7 @@ def test_after_a_pause_it_offers_to_resume(user_data: UserData) -> None:
     blocking_jobs.pause([number])
     JobQueue(user_data).finish_job(number, "paused", "")
     words, buttons = shown(EngineView(phase="ready"), user_data, blocking_jobs)
-    assert words.startswith("Training shoes-white is paused at step 312 of 3,000. All is saved")
+    assert words.startswith("Training shoes-white is paused at step 312 of 3,000. Everything is saved")
     assert buttons == {"taken-resume": "Resume the training"}
 
 
@@ -117,4 +117,4 @@ def test_the_question_before_a_stop_names_what_ends_and_says_that_nothing_is_los
     words = question_words(lines_of(user_data))
     assert "Stop training shoes-white at step 312 of 3,000?" in words
     assert "nothing is lost" in words
-    assert "What waits behind it would not begin either: second." in words
+    assert "Jobs behind it would not start either: second." in words

@@ -47,4 +47,4 @@ def test_a_runs_settings_fill_the_form_and_are_read_back_the_same(form: training
 
 
 def test_the_demo_dataset_is_always_offered() -> None:
-    assert [title for title, _ in training_form.dataset_choices(["mine"])] == ["demo shoes (inside)", "mine"]
+    assert [title for title, _ in training_form.dataset_choices(["mine"])] == ["demo shoes (built in)", "mine"]

@@ -72,7 +72,7 @@ def test_of_many_steps_some_are_shown_and_the_rest_are_counted(run: RunFolder, t
     events = [sample_event(run.root, step) for step in range(100, 1100, 100)]
     html = samples_html(run, history_of(*events), thumbnails)
     assert html.count('scope="col">step') == 6
-    assert "4 steps in between not shown here." in html
+    assert "4 steps in between are hidden." in html
 
 
 def test_scores_stand_below_with_the_datasets_own_and_the_picture_that_comes_nearest(

@@ -75,7 +75,7 @@ def test_what_a_page_wishes_is_checked(page: TrainingPage, act: object, job: obj
 def test_a_job_that_runs_meanwhile_is_not_moved(page: TrainingPage) -> None:
     first = job_id(page, "one")
     page.session.queue.begin(first, pid=1, process_start_time=1.5)
-    with pytest.raises(RunError, match="has no place in the line"):
+    with pytest.raises(RunError, match="has no position in the queue"):
         act_on_job(page, "down", first)
     with pytest.raises(RunError, match="cannot be removed"):
         act_on_job(page, "remove", first)

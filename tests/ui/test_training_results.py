@@ -57,7 +57,7 @@ def test_it_goes_to_the_library_once_under_a_name_that_tells_its_step(run: RunFo
 
 
 def test_without_a_file_it_is_said(run: RunFolder, library: LoraLibrary) -> None:
-    with pytest.raises(RunError, match="There is no LoRA yet"):
+    with pytest.raises(RunError, match="No LoRA yet"):
         add_to_library(run, history_of(), library)
     with pytest.raises(RunError, match="no longer in"):
         add_to_library(run, history_of(proposal(300)), library)

@@ -94,7 +94,7 @@ def test_effects_are_sorted_and_notes_and_proposal_are_text() -> None:
 def test_a_proposal_does_not_say_its_step_twice() -> None:
     reported = ProposalEvent(step=1300, sentence="Step 1,300: white backgrounds.", sure=False, lora="l")
     html = training_view.proposal_html(history_of(reported))
-    assert "<b>Step 1,300 is proposed:</b> <span>white backgrounds. Little speaks for it yet." in html
+    assert "<b>Step 1,300 is recommended:</b> <span>white backgrounds. The evidence is thin so far." in html
 
 
 def test_a_run_that_waits_in_the_queue_says_its_place(tmp_path: Path) -> None:

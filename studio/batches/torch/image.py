@@ -38,7 +38,7 @@ def refusal(scores: PictureScores, settings: BatchSettings) -> str:
     difference = scores.colour.difference if scores.colour else None
     distance = scores.nearest.distance if scores.nearest else None
     rules = (
-        ("Its border is white to", scores.border.whiteness, settings.least_whiteness, "at least"),
+        ("Its border whiteness is", scores.border.whiteness, settings.least_whiteness, "at least"),
         ("Its sharpness is", scores.sharpness, settings.least_sharpness, "at least"),
         ("Its distance to the nearest training image is", distance, settings.least_distance, "at least"),
         ("Its subject is off the centre by", offset, settings.most_offset, "at most"),
@@ -48,7 +48,7 @@ def refusal(scores: PictureScores, settings: BatchSettings) -> str:
         if value is None or limit is None:
             continue
         if (side == "at least" and value < limit) or (side == "at most" and value > limit):
-            return f"{words} {value:.3g}; {side} {limit:g} is asked for."
+            return f"{words} {value:.3g}; {side} {limit:g} is required."
     return ""
 
 
@@ -137,7 +137,7 @@ class PictureMaker:
         return failed_row(
             item.index,
             item.generation.seed,
-            reason or "It was rejected, and no try is left.",
+            reason or "It was rejected, and no retries are left.",
             attempts=self.settings.max_retries + 1,
             seconds=time.perf_counter() - started,
         )

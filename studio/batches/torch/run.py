@@ -109,7 +109,7 @@ class BatchRun:
 
     def work(self) -> BatchEnd:
         """Make what is this process's, and where that was the last, what comes out of the batch."""
-        self.reporter.state("preparing", "Looking at what is made already.")
+        self.reporter.state("preparing", "Checking what is already made.")
         ledger = Ledger(self.share.ledger)
         try:
             self._reconcile()
@@ -147,7 +147,7 @@ class BatchRun:
                     raise
                 self.reporter.problem("The disk is full: the dataset's table is still the one from before.")
             known = self.known.look()
-            message = f"{known:,} of {self.plan.num_items:,} images are made; resume to go on."
+            message = f"{known:,} of {self.plan.num_items:,} images are made; resume to continue."
             self.reporter.state(outcome, message, step=known)
         return outcome
 
@@ -245,7 +245,7 @@ class BatchRun:
         if not self.share.is_first:
             return "finished"
         self._retry(maker, ledger)
-        self.reporter.state("preparing", "Looking for copies and for damage, and writing what comes out.")
+        self.reporter.state("preparing", "Looking for copies and damage, and writing the results.")
         self._settle_pictures(maker, ledger)
         self._save(
             lambda: write_outputs(self.folder, self.settings, self.plan, finished=True),

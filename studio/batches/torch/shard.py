@@ -87,7 +87,7 @@ class Share:
         try:
             self._lock.acquire(blocking=False)
         except Timeout as error:
-            raise BatchError(f"{self.folder.name} is being made already. Stop that one first.") from error
+            raise BatchError(f"{self.folder.name} is already running. Stop it first.") from error
         self._begun.write_bytes(b"")  # the folder's own clock tells what came before: machines' clocks differ
         return self
 

@@ -220,7 +220,7 @@ class EngineClient:
             process.stdin.write(to_line(request))
             process.stdin.flush()
         except OSError as error:  # it has just died: its listener tells the user
-            logger.info("The engine did not take %s: %s", request.kind, error)
+            logger.info("The engine refused %s: %s", request.kind, error)
 
     def _change(self, **changes: object) -> None:
         with self._lock:

@@ -40,7 +40,7 @@ class Smoke(Record):
 
 
 class CheckDevice(Record):
-    """Compare the device with the CPU."""
+    """Check the device against the CPU."""
 
     kind: Literal["check_device"] = "check_device"
 

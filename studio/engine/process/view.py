@@ -114,7 +114,7 @@ class EngineView:
 PHASE_WORDS: dict[Phase, str] = {
     "off": "the engine is not running.",
     "starting": "the engine is starting.",
-    "waiting": "another program has the device.",
+    "waiting": "another program is using the device.",
     "loading": "the model is being loaded.",
     "ready": "it is ready.",
     "smoke test": "the smoke test is running.",
@@ -141,7 +141,7 @@ def nothing_yet(run: Run) -> dict[str, object]:
 _DURING: dict[Phase, str] = {
     "smoke test": " during the smoke test",
     "device check": " during the device check",
-    "generating": " while it made images",
+    "generating": " while making images",
     "comparing": " during the comparison",
 }
 SIGKILL = 9  # by number: Windows has no such name
@@ -151,7 +151,7 @@ def last_words(return_code: int, doing: Phase) -> str:
     """Why the engine process ended, for the user."""
     during = _DURING.get(doing, "")
     if return_code == -SIGKILL:
-        why = "it was killed, most often by the system because memory ran out. Close other programs before a retry."
+        why = "it was killed, most likely by the system because memory ran out. Close other programs before you retry."
     elif return_code < 0:
         why = f"it crashed ({signal.Signals(-return_code).name})."
     else:

@@ -57,7 +57,7 @@ _JOINED = frozenset(("and", "or"))
 def asked_colours(prompt: str) -> tuple[str, ...]:
     """The colour words of the subject: the first that is neither a ground's nor a part's, and those joined to it.
 
-    `red and white sneakers with black laces, white background` gives red and white; `()` where none is asked for.
+    `red and white sneakers with black laces, white background` gives red and white; `()` where none is required.
     """
     tokens = _TOKEN.findall(_TAG.sub(" ", prompt.lower()).replace("\\n", " "))
     found: list[str] = []

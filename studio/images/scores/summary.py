@@ -84,7 +84,7 @@ class ScoreSummary(Record):
                 f"is {self.offset.median:.1%} of the shorter side away from it."
             )
         if self.num_without_subject:
-            yield f"No subject can be told from the ground in {counted(self.num_without_subject, 'image')}."
+            yield f"No subject can be told from the background in {counted(self.num_without_subject, 'image')}."
 
     def _of_colour(self) -> str:
         if self.colour_difference is None:

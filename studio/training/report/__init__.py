@@ -72,7 +72,7 @@ def make_report(facts: RunFacts) -> Report:
         command_section(facts),
     ]
     if facts.missing:
-        sections.insert(0, Section("What is missing", (Items(facts.missing),)))
+        sections.insert(0, Section("Missing information", (Items(facts.missing),)))
     return Report(
         title=f"Training of {facts.name}",
         state=facts.status.state,

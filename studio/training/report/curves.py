@@ -22,15 +22,15 @@ MAX_SMOOTHING = 0.98  # of the past: a mean over about fifty steps
 def curves_section(facts: RunFacts) -> Section:
     """Loss, held-out loss, learning rate, gradient and memory: drawn, and in numbers."""
     charts = [*_step_charts(facts), *_memory_chart(facts)]
-    parts: list[Part] = [Charts(tuple(charts))] if charts else [Words("No step and no memory was told yet.")]
+    parts: list[Part] = [Charts(tuple(charts))] if charts else [Words("No steps or memory readings were recorded.")]
     if facts.held_out:
         head = ("Step", "Held-out loss", "Trained loss")
-        caption = "Loss of fixed images" + _thinned_words(len(facts.held_out), MAX_ROWS, "look")
+        caption = "Loss on fixed images" + _thinned_words(len(facts.held_out), MAX_ROWS, "look")
         parts.append(Table(caption, head, held_out_rows(facts.held_out, MAX_ROWS), folded=True))
     if facts.steps:
         rows = _numbers(facts.steps)
         columns = ("What", "First tenth, mean", "Last tenth, mean", "Least", "Most")
-        parts.append(Table("Steps in numbers", columns, rows, folded=True))
+        parts.append(Table("Step statistics", columns, rows, folded=True))
     return Section("Curves", tuple(parts))
 
 
@@ -45,14 +45,14 @@ def _step_charts(facts: RunFacts) -> list[Chart]:
     held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
     fixed = (
         Curve("held-out images", at, held_out, "second"),
-        Curve("trained images", at, [look.trained_loss for look in looks], "third"),
+        Curve("training images", at, [look.trained_loss for look in looks], "third"),
     )
     if facts.steps:
         losses = _dotted(facts.steps, "loss", [event.loss for event in facts.steps])
         charts.append(_noted(Chart("Training loss", "step", "loss", (*losses, *fixed))))
     if looks:
-        note = "The same images, timesteps and noise at each look: small changes count."
-        charts.append(Chart("Loss of fixed images", "step", "loss", fixed, note))
+        note = "The same images, timesteps and noise every time, so small changes are meaningful."
+        charts.append(Chart("Loss on fixed images", "step", "loss", fixed, note))
     if facts.steps:
         steps = [event.step for event in facts.steps]
         rates = Curve("learning rate of the U-Net", steps, [event.learning_rate for event in facts.steps])
@@ -129,7 +129,7 @@ def pictures_section(facts: RunFacts) -> Section:
     reported = by_step(facts.reported(SampleEvent))
     title = "Validation images"
     if not reported:
-        return Section(title, (Words("None were made."),))
+        return Section(title, (Words("No validation images were made."),))
     shown = [reported[index] for index in spread(len(reported), MAX_COLUMNS)]
     groups = tuple(_group(facts.run.root, shown, index) for index in range(max(len(e.pictures) for e in shown)))
     parts: list[Part] = [Pictures(tuple(f"Step {event.step:,}" for event in shown), groups)]
@@ -139,13 +139,13 @@ def pictures_section(facts: RunFacts) -> Section:
         )
         parts.insert(0, Words(left_out))
     files = tuple((f"{event.step:,}", event.lora) for event in reported if event.lora)
-    parts.append(Table("The LoRA that acted", ("Step", "File"), files, folded=True))
+    parts.append(Table("LoRA file", ("Step", "File"), files, folded=True))
     return Section(title, tuple(parts))
 
 
 def _group(root: Path, shown: Sequence[SampleEvent], index: int) -> PictureGroup:
     prompts = [event.prompts[index] for event in shown if index < len(event.prompts)]
-    prompt = prompts[-1] if prompts else "(prompt not told)"
+    prompt = prompts[-1] if prompts else "(prompt not recorded)"
     rows = []
     for name, files in (("Base", [event.base for event in shown]), ("LoRA", [event.pictures for event in shown])):
         cells: list[Picture | None] = []

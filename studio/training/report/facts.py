@@ -179,12 +179,12 @@ def _status(run: RunFolder, events: Sequence[AnyEvent], missing: list[str]) -> R
     )
     if not run.status.is_file():
         if reported:
-            missing.append("status.json is not there: the state is the one that was told last.")
+            missing.append("status.json is not there: the state is the last one reported.")
         return from_events
     try:
         return read_status(run)
     except RunError as error:
-        missing.append(f"{error} The state here is the one that was told last.")
+        missing.append(f"{error} The state here is the last one reported.")
         return from_events
 
 

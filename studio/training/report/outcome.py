@@ -15,7 +15,7 @@ _BEGINNINGS: dict[RunState, str] = {
     "stopped": "Stopped early",
     "paused": "Paused",
     "failed": "Failed",
-    "waiting": "Waiting to begin or to go on",
+    "waiting": "Waiting to start or continue",
     "preparing": "In preparation when this was written",
     "running": "Still running when this was written",
     "sampling": "Still running when this was written",
@@ -63,7 +63,7 @@ def how_far(facts: RunFacts) -> str:
     status = facts.status
     of_all = f" of {facts.num_steps:,}" if facts.num_steps else ""
     if status.state == "new":
-        return f"Not begun: no step{of_all} is done."
+        return f"Not started: no step{of_all} is done."
     sentence = f"{_BEGINNINGS[status.state]}: {facts.step:,}{of_all} steps are done, in {duration(facts.seconds)}."
     if status.message and status.state != "finished":
         sentence += f" The run says: {status.message}"
@@ -76,7 +76,9 @@ def loss_sentences(facts: RunFacts) -> tuple[str, ...]:
     if not looks:
         return ("The loss of fixed images was not measured: whether the run learned is not known.",)
     if len(looks) == 1:
-        return (f"The loss of fixed images was measured once, at step {looks[0].step:,}: a change needs two looks.",)
+        return (
+            f"The loss of fixed images was measured once, at step {looks[0].step:,}: a change needs two measurements.",
+        )
     trained, held_out = trained_change(looks), held_out_change(looks)
     between = f"From step {looks[0].step:,} to step {looks[-1].step:,}"
     if held_out is None:
@@ -99,20 +101,20 @@ def held_out_change(looks: list[HeldOutEvent]) -> LossChange | None:
 
 def _meaning(held_out: LossChange, trained: LossChange) -> str:
     if not (math.isfinite(held_out.last) and math.isfinite(trained.last)):
-        return "A loss is no number any more: the run diverged. Try a lower learning rate."
+        return "The loss is no longer a number: the run diverged. Try a lower learning rate."
     if held_out.rose and trained.rose:
-        return "Both got worse: the run forgets more than it learns. Try a lower learning rate."
+        return "Both losses got worse: the run forgets more than it learns. Try a lower learning rate."
     if held_out.fell and trained.fell:
-        return "Both got better: what was learned holds for images that were never seen."
+        return "Both losses improved: the LoRA generalises to unseen images."
     if trained.fell:
-        worse = " and new ones got worse" if held_out.rose else ""
+        worse = " and the held-out loss got worse" if held_out.rose else ""
         advice = "Fewer steps, a lower rank or more images help."
-        return f"Only the trained ones got better{worse}: it is memorising. {advice}"
+        return f"Only the training loss improved{worse}: the run is memorising. {advice}"
     if held_out.fell:
-        return "Only the held-out ones got better, which is unusual: they may be easier than the trained ones."
+        return "Only the held-out loss improved, which is unusual: those images may be easier."
     if held_out.rose or trained.rose:
         return "Nothing got better, and one side got worse. Try a lower learning rate."
-    return "Neither changed by more than 0.5 %: so far nothing was learned. Try more steps or a higher learning rate."
+    return "Neither loss changed by more than 0.5 %: nothing learned so far. Try more steps or a higher learning rate."
 
 
 def _meaning_without(trained: LossChange) -> str:
@@ -120,7 +122,7 @@ def _meaning_without(trained: LossChange) -> str:
         return "It got worse: try a lower learning rate."
     if trained.fell:
         return "It got better; whether images that were never seen did too is not known."
-    return "It did not change by more than 0.5 %: so far nothing was learned."
+    return "It did not change by more than 0.5 %: nothing has been learned so far."
 
 
 def _better_before(facts: RunFacts) -> tuple[str, ...]:
@@ -146,8 +148,8 @@ def key_figures(facts: RunFacts) -> tuple[tuple[str, str], ...]:
     peak = facts.peak_accelerator_bytes
     figures = [
         ("Steps", f"{facts.step:,}" + ("" if facts.num_steps in (None, facts.step) else f" of {facts.num_steps:,}")),
-        ("Time of work", duration(facts.seconds)),
-        ("A step, median", duration_of_step(median)),
+        ("Working time", duration(facts.seconds)),
+        ("Step time, median", duration_of_step(median)),
         ("Held-out loss", percent(held_out.share) if held_out else "–"),
         ("Trained loss", percent(trained_change(looks).share) if len(looks) > 1 else "–"),
         ("Peak memory", gigabytes(facts.peak_process_bytes)),

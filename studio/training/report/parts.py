@@ -50,7 +50,7 @@ def _joined(cells: tuple[Picture | None, ...]) -> list[tuple[Picture, int]]:
         if cell is None and joined:
             joined[-1] = (joined[-1][0], joined[-1][1] + 1)
         else:
-            joined.append((cell or Picture("", "not told"), 1))
+            joined.append((cell or Picture("", "not recorded"), 1))
     return joined
 
 
@@ -155,7 +155,7 @@ def to_html(report: Report) -> Markup:
 def to_markdown(report: Report) -> str:
     """The whole report."""
     parts = [f"# {escape_markdown(report.title)}", *map(escape_markdown, report.first)]
-    parts.append(_table(("What", "Value"), report.figures))
+    parts.append(_table(("Item", "Value"), report.figures))
     parts += [_section_markdown(section) for section in report.sections]
     return "\n\n".join([*parts, escape_markdown(report.written)]) + "\n"
 

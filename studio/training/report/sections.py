@@ -40,7 +40,7 @@ def settings_section(facts: RunFacts) -> Section:
         "Settings",
         (
             Table("Settings that differ from the defaults", ("Setting", "Name", "Value", "Default"), differing),
-            Table("All settings", ("Setting", "Name", "Value", "What it does"), everything, folded=True),
+            Table("All settings", ("Setting", "Name", "Value", "Description"), everything, folded=True),
         ),
     )
 
@@ -85,7 +85,7 @@ def dataset_section(facts: RunFacts) -> Section:
     parts.append(_buckets_table(facts, facts.snapshot))
     entries = facts.snapshot.entries
     examples = tuple((entries[i].key, entries[i].caption or "(none)") for i in spread(len(entries), NUM_CAPTIONS))
-    parts.append(Table("Captions, a few evenly over the dataset", ("Picture", "Caption"), examples))
+    parts.append(Table("Sample captions", ("Image", "Caption"), examples))
     if facts.prior:
         parts.append(_dataset_table("Regularisation images", facts.prior))
     return Section("Dataset", tuple(parts))
@@ -97,16 +97,16 @@ def _dataset_table(caption: str, snapshot: Snapshot) -> Table:
     layout = header.recipe.layout.layout
     return Table(
         caption,
-        ("What", "Value"),
+        ("Item", "Value"),
         (
             ("Name", header.name),
-            ("Pictures", f"{len(entries):,}"),
-            ("Shown in an epoch, with repeats", f"{sum(entry.repeats for entry in entries):,}"),
+            ("Images", f"{len(entries):,}"),
+            ("Images per epoch, with repeats", f"{sum(entry.repeats for entry in entries):,}"),
             ("Different captions", f"{len(captions):,}"),
             ("Images without a caption", f"{sum(not entry.caption for entry in entries):,}"),
             ("Source", header.recipe.source),
             ("Layout", LAYOUT_TITLES[layout] if layout else "recognised from what lies there"),
-            ("Bytes of all images", size_words(sum(entry.num_bytes for entry in entries))),
+            ("Size of all images", size_words(sum(entry.num_bytes for entry in entries))),
             ("Snapshot made", moment(header.made_at)),
             ("Digest (sha256 of all entries)", header.digest),
         ),
@@ -129,7 +129,7 @@ def _buckets_table(facts: RunFacts, snapshot: Snapshot) -> Table:
         numbers.append(len(snapshot.entries) - sum(numbers))
         rows.append((f"{len(found) - len(most):,} other sizes", f"{numbers[-1]:,}"))
     shares = tuple(number / max(numbers) for number in numbers)
-    return Table("Sizes at which images are trained on", ("Size", "Pictures"), tuple(rows), shares=shares)
+    return Table("Training sizes", ("Size", "Images"), tuple(rows), shares=shares)
 
 
 def spread(number: int, most: int) -> list[int]:
@@ -151,7 +151,7 @@ def effect_section(facts: RunFacts) -> Section:
     head = ("Layers", *(f"At step {look.step:,}" for look in looks))
     rows = [(group, *(_share(look.groups.get(group)) for look in looks)) for group, _ in groups]
     words = f"{groups[0][0]} changed most: what was added has {_share(groups[0][1])} of the length of its weights."
-    caption = "Length of what was added, as a share of the weights' (‖ΔW‖ / ‖W‖)"
+    caption = "Size of the update relative to the weights (‖ΔW‖ / ‖W‖)"
     table = Table(caption, head, tuple(rows), shares=tuple(value / most for _, value in groups))
     return Section("Effect by group of layers", (Words(words[0].upper() + words[1:]), table))
 
@@ -168,7 +168,7 @@ def files_section(facts: RunFacts) -> Section:
         rows = tuple((file, _size_of(facts, file)) for file in finished[-1].files)
         name = finished[-1].library_name
         parts.append(Words(f"In the library of LoRAs it is called {name}." if name else "It is not in the library."))
-        parts.append(Table("What came out", ("File", "Size"), rows))
+        parts.append(Table("Results", ("File", "Size"), rows))
     else:
         parts.append(Words("No finished LoRA came out yet; a checkpoint holds its weights too."))
     checkpoints = facts.checkpoints
@@ -206,9 +206,9 @@ def report_section(facts: RunFacts) -> Section:
     parts: list[Part] = []
     problems = tuple((f"{p.step:,}", moment(p.at), p.message) for p in facts.reported(ProblemEvent))
     if problems:
-        parts.append(Table("Problems", ("Step", "When", "What"), problems))
+        parts.append(Table("Problems", ("Step", "When", "Message"), problems))
     else:
-        parts.append(Words("No problem was told."))
+        parts.append(Words("No problems were reported."))
     planned = facts.plan.notes if facts.plan else ()
     notes = dict.fromkeys((*planned, *(note.message for note in facts.reported(NoteEvent))))
     resumes = [f"Resumed at step {r.step:,} ({moment(r.at)})." for r in facts.reported(ResumedEvent)]
@@ -223,25 +223,25 @@ def cost_section(facts: RunFacts) -> Section:
     events, looks = facts.events, facts.memory
     rows = [
         ("Began", moment(events[0].at) if events else "–"),
-        ("Last told", moment(events[-1].at) if events else "–"),
-        ("Time of work, pauses left out", duration(facts.seconds)),
-        ("A step, median", duration_of_step(median)),
-        ("A step, slowest", duration_of_step(max(seconds, default=None))),
-        ("All steps that count", duration(sum(seconds))),
-        ("Images learned in a second", _speed(facts)),
+        ("Last report", moment(events[-1].at) if events else "–"),
+        ("Working time, without pauses", duration(facts.seconds)),
+        ("Step time, median", duration_of_step(median)),
+        ("Step time, slowest", duration_of_step(max(seconds, default=None))),
+        ("Counted steps", duration(sum(seconds))),
+        ("Images per second", _speed(facts)),
         ("Validation images", duration(sum(event.seconds for event in facts.reported(SampleEvent)))),
         ("Checkpoints", duration(sum(event.seconds for event in facts.reported(CheckpointEvent)))),
     ]
     least = min((event.system_available_bytes for event in looks), default=None)
     limits = [event.accelerator_limit_bytes for event in looks if event.accelerator_limit_bytes]
     memory = (
-        ("Most of the process", gigabytes(facts.peak_process_bytes)),
-        ("Most on the accelerator", gigabytes(facts.peak_accelerator_bytes)),
-        ("The accelerator's limit", gigabytes(limits[-1] if limits else None)),
-        ("Least that the system had left", gigabytes(least)),
-        ("Memory of the system", gigabytes(looks[-1].system_total_bytes if looks else None)),
+        ("Process, peak", gigabytes(facts.peak_process_bytes)),
+        ("Accelerator, peak", gigabytes(facts.peak_accelerator_bytes)),
+        ("Accelerator, limit", gigabytes(limits[-1] if limits else None)),
+        ("System, lowest free", gigabytes(least)),
+        ("System, total", gigabytes(looks[-1].system_total_bytes if looks else None)),
     )
-    tables = (Table("Time", ("What", "Time"), tuple(rows)), Table("Memory", ("What", "Memory"), memory))
+    tables = (Table("Time", ("Phase", "Time"), tuple(rows)), Table("Memory", ("Reading", "Memory"), memory))
     return Section("Time and memory", tables)
 
 
@@ -265,21 +265,21 @@ def machine_section(facts: RunFacts) -> Section:
         ("Mixed precision", plan.mixed_precision),
         ("Resolution", f"{plan.resolution:,} pixels"),
         ("Gradient checkpointing", f"{checkpointing}: {plan.checkpointing_reason}"),
-        ("What learns", f"{plan.num_parameters:,} parameters in {counted(plan.num_layers, 'layer')}"),
+        ("Trainable", f"{plan.num_parameters:,} parameters in {counted(plan.num_layers, 'layer')}"),
         *((f"Digest of {part}", digest) for part, digest in plan.model_digests.items()),
     )
-    versions = Table("Versions", ("What", "Version"), tuple(plan.versions.items()))
-    return Section("Machine and versions", (Table("Machine and model", ("What", "Value"), rows), versions))
+    versions = Table("Versions", ("Package", "Version"), tuple(plan.versions.items()))
+    return Section("Machine and versions", (Table("Machine and model", ("Item", "Value"), rows), versions))
 
 
 def command_section(facts: RunFacts) -> Section:
     """The line that begins the same run again."""
     if facts.settings is None:
-        return Section("Do it again", (Words("The settings are missing."),))
+        return Section("Reproduce this run", (Words("The settings are missing."),))
     sentence = "The same images, settings and versions on the same device give the same run."
     if any(PROMPT_SEPARATOR.strip() in prompt for prompt in facts.settings.validation_prompts):
         sentence += " A prompt has a | in it, which parts prompts here: duplicate the run to keep that prompt whole."
-    return Section("Do it again", (Words(sentence), Command(repeat_command(facts.settings))))
+    return Section("Reproduce this run", (Words(sentence), Command(repeat_command(facts.settings))))
 
 
 def repeat_command(settings: TrainingSettings) -> str:

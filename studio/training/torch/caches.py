@@ -41,7 +41,7 @@ def read_item(item: TrainingItem) -> Image.Image:
     if problem is not None:
         raise TrainingError(f"{item.key} can no longer be read: {problem.sentence}")
     if hashlib.sha256(content).hexdigest() != item.sha256:
-        raise TrainingError(f"{item.key} is another file than when the run began. Put it back, or begin a new run.")
+        raise TrainingError(f"{item.key} is another file than when the run began. Put it back, or start a new run.")
     read = read_picture(content, item.path.name, background=item.background)
     if read.image is None:
         raise TrainingError(f"{item.key} can no longer be read: {read.problems[0].sentence}")
@@ -293,4 +293,4 @@ def fill_caches(
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:
     if cancelled():
-        raise CancelledError("Stopped before the first step. What was encoded is kept; resume to go on.")
+        raise CancelledError("Stopped before the first step. What was encoded is kept; resume to continue.")

@@ -110,7 +110,7 @@ class CheckpointStore:
                 )
         if steps:
             raise TrainingError(
-                f"None of the {len(steps)} checkpoints in {self._folder} is whole. Duplicate the run to begin again, "
+                f"None of the {len(steps)} checkpoints in {self._folder} is whole. Duplicate the run to start again, "
                 "or copy a good checkpoint back."
             )
         return None
@@ -283,8 +283,8 @@ def assert_same_run(position: Position, new: Position) -> None:
         )
     if changed:
         raise TrainingError(
-            f"The run stands at step {position.step:,} and cannot go on, because it was changed: {'; '.join(changed)}. "
-            "Change it back, or duplicate the run to begin a new one."
+            f"The run is at step {position.step:,} and cannot continue, because it was changed: {'; '.join(changed)}. "
+            "Change it back, or duplicate the run to start a new one."
         )
 
 

@@ -279,7 +279,7 @@ def _check_pictures(
                 prepared.manager.loras.use(())
     except (StudioError, OSError, MemoryError, RuntimeError) as error:  # as at a run's end: memory, mostly
         sentence = str(error) if isinstance(error, StudioError) else system_error_message(error)
-        return (f"Whether the files act as the trained layers do could not be checked. {sentence}",)
+        return (f"It could not be checked whether the files match the trained layers. {sentence}",)
     return tuple(filter(None, found))
 
 

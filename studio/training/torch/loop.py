@@ -150,7 +150,7 @@ class Watch:
             self.told_worse = True
             self.reporter.problem(
                 f"At step {self.state.position.step:,} the loss of fixed images is {trained_loss:.3g}, where it was "
-                f"{self.first_trained_loss:.3g} before the first step: it unlearns. Lower the learning rate, or alpha."
+                f"{self.first_trained_loss:.3g} before the first step: it diverges. Lower the learning rate, or alpha."
             )
 
     def measure_effect(self) -> None:

@@ -237,7 +237,7 @@ def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tu
     if chosen.peak_bytes > limit * 0.9:
         warnings.append(
             f"It needs {gigabytes(chosen.peak_bytes)} of {gigabytes(limit)}: the machine would swap or end it. Take "
-            "one of the offers."
+            "one of the suggestions."
         )
     if disk > free_disk * 0.9:
         warnings.append(f"It needs {gigabytes(disk)} of disk, {gigabytes(free_disk)} are free. Free some first.")

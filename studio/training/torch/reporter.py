@@ -177,7 +177,7 @@ class Reporter(JobReporter):
             act()
         except OSError as error:
             self.boards = ()
-            self.problem(f"TensorBoard's files can no longer be written ({error}). The run goes on without them.")
+            self.problem(f"TensorBoard's files can no longer be written ({error}). The run continues without them.")
 
 
 def save_step(act: Callable[[], T], *, step: int, reporter: JobReporter, stop_signal: Callable[[], bool]) -> T:

@@ -119,8 +119,8 @@ def _train(
             reporter.state("finished", " ".join((f"The LoRA {settings.name} is finished.", *problems)))
         else:
             step = loop.state.position.step
-            words = "It was saved" if step else "Nothing was trained yet"
-            reporter.state(ending, f"{words} at step {step:,}; resume to go on.")
+            words = "It was saved" if step else "It was stopped"
+            reporter.state(ending, f"{words} at step {step:,}; resume to continue.")
     return ending
 
 
@@ -218,7 +218,7 @@ def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout as error:
         pid = read_status(run).pid
-        raise RunError(f"{run.name} is being trained already (process {pid}). Stop that one first.") from error
+        raise RunError(f"{run.name} is already being trained (process {pid}). Stop that one first.") from error
     try:
         take_requests(run)  # those of an earlier process were for that one
         yield
@@ -252,7 +252,7 @@ def _read_data(run: RunFolder, *, use_snapshot: bool) -> RunData:
         more = f" and {len(changed) - 5:,} more" if len(changed) > 5 else ""
         raise TrainingError(
             f"The dataset was changed since the run began: {' '.join(changed[:5])}{more} Put the files back, or "
-            "duplicate the run to train on them as they are now, or give --use-snapshot to go on with the images as "
+            "duplicate the run to train on them as they are now, or give --use-snapshot to continue with the images as "
             "they were, where the cache still has them."
         )
     return data

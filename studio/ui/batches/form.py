@@ -130,7 +130,7 @@ def form_values(named: Mapping[str, Any], settings: BatchSettings) -> dict[str, 
     if len(settings.generation.loras) > LORA_ROWS:
         raise SettingsError(
             f"This batch has {len(settings.generation.loras)} LoRAs for all images, and the form has rows for "
-            f"{LORA_ROWS}. Begin another from its settings.json: python -m studio batch FILE."
+            f"{LORA_ROWS}. Start another from its settings.json: python -m studio batch FILE."
         )
     own = {name: shown_value(value) for name, value in settings}
     values = {**own, **generation_values(settings.generation)}
@@ -151,7 +151,7 @@ def build_grid() -> GridBox:
         **_axis("across", "num_inference_steps", "4, 8, 16, 25"),
         **_axis("down", "guidance_scale", "3, 5, 7.5, 10"),
     }
-    fill = gr.Button("Put it into the plan", size="sm", elem_id="batch-grid-fill")
+    fill = gr.Button("Add to the plan", size="sm", elem_id="batch-grid-fill")
     return GridBox(named, fill)
 
 
@@ -185,9 +185,9 @@ def grid_columns(across: str, across_values: str, down: str, down_values: str, *
         axes.append(("down", "y" if down == WORD else down, down_values))
     for side, _, values in axes:
         if not values.strip():
-            raise SettingsError(f"values {side} must be some, with commas between, got none.")
+            raise SettingsError(f"values {side} must be a comma-separated list, got none.")
     if len(axes) == 2 and axes[0][1] == axes[1][1]:
-        raise SettingsError(f"across and down must be two things, got {KINDS[axes[0][1]]} for both.")
+        raise SettingsError(f"across and down must differ, got {KINDS[axes[0][1]]} for both.")
     names = [name for _, name, _ in axes]
     lines = [f"{name}: {values.strip()}" for _, name, values in axes]
     if "seed" not in names:

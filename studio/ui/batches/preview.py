@@ -21,18 +21,17 @@ COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too 
 READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
 MAX_VALUES = 12
 
-NO_PLAN = paragraph("quiet", "There is no plan yet: what is missing is said below the attributes.")
+NO_PLAN = paragraph("quiet", "No plan yet: see the message below the attributes.")
 EMPTY = paragraph(
     "quiet",
-    "What would be made is shown here while you write: how many images, ten of them, and how often each value comes "
-    "up.",
+    "The plan appears here as you type: the number of images, ten examples, and how often each value comes up.",
 )
 LARGE = paragraph(
     "note",
-    "This file of prompts is too large to be read while one types: “Measure” reads it, and tells how many images it "
+    "This prompt file is too large to preview as you type: “Measure” reads it and estimates how many images it "
     "makes, time and disk.",
 )
-COUNTED_LATER = "So many are counted by “Measure”, which also tells time and disk."
+COUNTED_LATER = "“Measure” counts this many, and estimates time and disk space."
 
 
 def is_too_large_to_follow(settings: BatchSettings) -> bool:
@@ -70,13 +69,13 @@ def _values(found: Mapping[str, int] | int) -> tuple[list[tuple[str, int]], str]
 def forecast_html(state: PreflightState) -> Markup:
     """Where the measuring stands, or what it found."""
     if state.running:
-        words = "A few real images are being made and measured; none is kept."
+        words = "A few real images are being made and measured; none are kept."
         return paragraph("quiet", words, role="status")
     if state.problem:
         return problem(state.problem)
     facts = read_facts(state)
     if facts is None:
-        return paragraph("quiet", "“Measure” makes a few real images and tells time, disk and when all are ready.")
+        return paragraph("quiet", "“Measure” makes a few real images to estimate the time, disk space and finish time.")
     counts = counts_html(facts.value_counts) if facts.num_items > COUNTED_UP_TO else ""
     return _template("forecast", sentence=facts.sentence, counts=counts)
 

@@ -73,7 +73,7 @@ def build() -> BatchTab:
             forecast = gr.HTML(elem_id="batch-forecast", padding=False)
             form = batch_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
-            with gr.Accordion("What would be made", open=True, elem_id="batch-preview-box") as preview_box:
+            with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
                 preview = gr.HTML(batch_preview.EMPTY, elem_id="batch-preview", padding=False)
             panel = batch_panel.build()
     return BatchTab(start, measure, forecast, form, preview, preview_box, panel)

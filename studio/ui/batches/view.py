@@ -31,7 +31,7 @@ def state_html(view: BatchView) -> Markup:
     if view.problem:
         return problem(view.problem)
     if view.batch is None or view.status is None:
-        return nothing_yet("No batch was made yet.", NOTHING_YET)
+        return nothing_yet("No batches yet.", NOTHING_YET)
     status = view.status
     sign, word = STATE_WORDS[status.state]
     if view.in_line and not view.busy:
@@ -68,7 +68,7 @@ def clock_words(moment: datetime) -> str:
 def _pace(pictures_per_second: float) -> str:
     if pictures_per_second >= 1:
         return f"{pictures_per_second:.1f} a second"
-    return f"{duration(1 / pictures_per_second)} an image"
+    return f"{duration(1 / pictures_per_second)} per image"
 
 
 def _bar(status: RunStatus, progress: BatchProgress) -> Markup:
@@ -91,7 +91,7 @@ def memory_words_html(view: BatchView) -> Markup:
     if view.batch is None:
         return Markup()
     if view.history is None or not view.history.memory:
-        return paragraph("quiet", "Memory is shown here while images are made.")
+        return paragraph("quiet", "Memory use appears here while images are made.")
     return memory_html(view.history)
 
 
@@ -124,7 +124,7 @@ def files_html(batch: BatchFolder | None, history: JobHistory | None) -> Markup:
 def past_html(view: BatchView) -> Markup:
     """Past batches as a table; a name is a button that shows that batch."""
     if not view.past:
-        words = "Batches that were made are listed here, with their state and their report."
+        words = "Your batches appear here, with their state and report."
         return paragraph("quiet", words)
     rows = []
     for past in view.past:

@@ -129,7 +129,7 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
     of_all = f" of {len(rows):,}" if page.num_rows != len(rows) else ""
     words = f"{page.num_rows:,}{of_all} images, {shown}."
     if page.num_rows == 0:
-        words = f"No image of {len(rows):,} fits: loosen the search or the filters."
+        words = f"No image of {len(rows):,} matches: relax the search or the filters."
     # Choices alone: what was chosen may be another one by the time that this arrives.
     return {
         "problem": gr.update(choices=[(state, state) for state in STATES] + codes),

@@ -1,4 +1,4 @@
-"""Captions in bulk: one change for all images that the filter shows, with a preview; and a table to type in."""
+"""Edit captions in bulk: one change for all images that the filter shows, with a preview; and a table to type in."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from studio.ui.shell.parts import QUIET, paragraph, table, toasts
 
 PREVIEWED = 20
 FIELDS = BulkChange.model_fields
-TABLE_HEAD = ["Picture", "Caption"]
+TABLE_HEAD = ["Image", "Caption"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class BulkPanel:
 
 def build() -> BulkPanel:
     """Lay it out, folded."""
-    with gr.Accordion("Captions in bulk", open=False, elem_id="dataset-bulk-box"):
-        gr.HTML(paragraph("quiet", "Acts on all images that search and filters show now, on every page."))
+    with gr.Accordion("Edit captions in bulk", open=False, elem_id="dataset-bulk-box"):
+        gr.HTML(paragraph("quiet", "Applies to every image that matches the search and filters, on all pages."))
         change: dict[str, gr.components.Component] = {}
         for names in (("find", "replace"), ("prefix", "suffix")):
             with gr.Row(elem_classes="fields"):
@@ -93,7 +93,7 @@ def preview_words(session: DatasetSession, values: dict[str, Any]) -> Markup:
     shown = [(row.key, row.caption, changed[row.key]) for row in rows if row.key in changed][:PREVIEWED]
     rest = f" The first {PREVIEWED}:" if len(changed) > PREVIEWED else ""
     caption = f"{len(changed):,} of {counted(len(rows), 'caption')} would change.{rest}"
-    return table(("Picture", "Before", "After"), shown, caption=caption)
+    return table(("Image", "Before", "After"), shown, caption=caption)
 
 
 def apply_change(session: DatasetSession, values: dict[str, Any]) -> int:
@@ -106,7 +106,7 @@ def apply_change(session: DatasetSession, values: dict[str, Any]) -> int:
     asked = _read_change(values)
     changed = changed_captions(session.opened.found(read_query(values)), asked)
     if not changed:
-        raise DatasetError("None of the captions would change: nothing was done.")
+        raise DatasetError("No caption would change, so nothing was done.")
     return session.opened.set_captions(changed, what=describe(asked, len(changed)))
 
 

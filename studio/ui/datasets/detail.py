@@ -13,7 +13,7 @@ from studio.ui.datasets.caption_box import Subject, show_row
 from studio.ui.datasets.html import facts_line, large_picture, not_shown, problem_list
 from studio.ui.shell.parts import paragraph
 
-_NOTHING = not_shown("Press an image to see it large, with its caption.")
+_NOTHING = not_shown("Click an image to enlarge it and edit its caption.")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def build() -> Detail:
         with gr.Row(elem_classes="small-buttons"):
             convert = gr.Button("Convert a copy", elem_id="dataset-convert", size="sm", visible=False)
             recode = gr.Button("Re-encode the caption", elem_id="dataset-recode", size="sm", visible=False)
-            reset = gr.Button("Back to the found caption", elem_id="dataset-reset", size="sm", visible=False)
+            reset = gr.Button("Restore the original caption", elem_id="dataset-reset", size="sm", visible=False)
         problems = gr.HTML(elem_id="dataset-problems", padding=False)
         gr.HTML(
             paragraph(
@@ -131,7 +131,7 @@ def _render_buttons(session: DatasetSession, row: DatasetRow | None) -> dict[str
     undo, redo = (session.opened.next_undo, session.opened.next_redo) if session.is_open else ("", "")
     return {
         "problems": problem_list(row) if row else "",
-        "exclude": "Take back in" if row and row.excluded else "Exclude",
+        "exclude": "Include" if row and row.excluded else "Exclude",
         "convert": gr.update(visible="convert" in remedies),
         "recode": gr.update(visible="recode caption" in remedies),
         "reset": gr.update(visible=row is not None and row.caption_from == "your edit"),

@@ -44,10 +44,12 @@ class ExportBox:
 def build() -> ExportBox:
     """Lay it out, folded."""
     with gr.Accordion("Export", open=False, elem_id="dataset-export-box"):
-        choice = gr.Radio(list(FORMATS), value=SNAPSHOT_TITLE, label="As", elem_id="dataset-format", interactive=True)
+        choice = gr.Radio(
+            list(FORMATS), value=SNAPSHOT_TITLE, label="Format", elem_id="dataset-format", interactive=True
+        )
         folder = gr.Textbox(
-            label="Into",
-            info="A new or empty folder. Empty: exports, in the dataset's own folder.",
+            label="Folder",
+            info="A new or empty folder. Leave empty to use exports, in the dataset's folder.",
             elem_id="dataset-export-folder",
             interactive=True,
         )
@@ -57,8 +59,8 @@ def build() -> ExportBox:
         with gr.Row(elem_classes="toolbar"):
             sure = gr.Checkbox(
                 False,
-                label="Write my captions beside the original images",
-                info="Replaces their .txt files; those that were there are kept in the dataset's folder.",
+                label="Write captions next to the original images",
+                info="Replaces existing .txt files; the old ones are kept in the dataset's folder.",
                 elem_id="dataset-sidecars-sure",
                 interactive=True,
             )

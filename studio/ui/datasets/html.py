@@ -26,7 +26,7 @@ SHOWN_SIDE = 1024
 """Longest side, in pixels, of the large image on the page."""
 
 SIGNS = {"reject": "✗", "convert": "↻", "note": "!"}
-SIGN_WORDS = {"reject": "needs fixing", "convert": "read with a conversion", "note": "worth knowing"}
+SIGN_WORDS = {"reject": "needs fixing", "convert": "converted when read", "note": "worth knowing"}
 
 
 def thumbnail_url(session: DatasetSession, row: DatasetRow) -> str:

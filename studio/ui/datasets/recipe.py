@@ -161,7 +161,7 @@ def layout_words(session: DatasetSession) -> Markup:
     choice = f" It could also be read as: {'; '.join(fits)}." if fits else ""
     text = (
         f"{counted(len(reading.pictures), 'image')}, {counted(captions, 'pair')} of image and caption, "
-        f"{lone:,} without a caption. Left over besides: {left}.{choice}"
+        f"{lone:,} without a caption. Not used: {left}.{choice}"
     )
     title, source = LAYOUT_TITLES[reading.layout], dataset.recipe.source
     return _template("layout", title=title, table=reading.table, text=text, source=source)
@@ -247,7 +247,7 @@ def preview_words(session: DatasetSession, values: dict[str, Any]) -> Markup:
     except StudioError as error:
         return paragraph("bad", error)
     caption = f"{counted(len(taken), 'image')}; the first captions"
-    return table(("Picture", "Caption"), rows, caption=caption)
+    return table(("Image", "Caption"), rows, caption=caption)
 
 
 def _hex(colour: str) -> str:
@@ -267,7 +267,7 @@ def wire(box: RecipeBox, session: DatasetSession, *, version: gr.Textbox, then_r
     def apply(filled: str, **values: Any) -> None:  # noqa: ANN401 - the controls' values
         with toasts():
             if filled != session.view.version.partition("-")[0]:
-                raise DatasetError("The dataset was opened anew meanwhile. Look at this form again, then apply it.")
+                raise DatasetError("The dataset was reopened meanwhile. Check this form again, then apply it.")
             session.change_recipe(read_recipe(session, values))
 
     def fill_new(version: str, before: str) -> dict[Any, Any]:

@@ -22,7 +22,7 @@ MAX_FILES = 100_000
 
 _DROPZONE = """<div class="dropzone">
 <p><b>Drop a folder, images or a zip here</b></p>
-<p class="quiet">Sub-folders are kept. Files are copied into the studio; originals are never touched.</p>
+<p class="quiet">Subfolders are kept. Files are copied into the studio; originals are never touched.</p>
 <p class="drop-buttons"><button type="button" class="link-button choose-folder">Choose a folder</button>
 <button type="button" class="link-button choose-files">Choose files</button></p>
 <p><span class="drop-status" role="status"></span>
@@ -59,7 +59,7 @@ def build() -> SourceBox:
         with gr.Column(elem_classes="source-fields"):
             with gr.Row(elem_classes="toolbar"):
                 path = gr.Textbox(
-                    label="Or open a folder where it is",
+                    label="Or open a folder in place",
                     placeholder="/Users/you/Pictures/casual_shoes",
                     elem_id="dataset-path",
                     interactive=True,
@@ -100,7 +100,7 @@ def wire(box: SourceBox, session: DatasetSession, *, then_refresh: Callable[[Any
             return _outcome(system_error_message(error), "bad")
         words = f"{counted(len(opened.reading.pictures), 'image')} in the dataset {opened.name}."
         if opened.not_taken:
-            words += f" {counted(len(opened.not_taken), 'file')} not taken: the doctor names them."
+            words += f" {counted(len(opened.not_taken), 'file')} skipped: the doctor lists them."
         return _outcome(words, "good")
 
     def open_path(path: str) -> None:

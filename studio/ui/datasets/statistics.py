@@ -42,7 +42,7 @@ NUM_LENGTH_BARS = 12
 def statistics_html(statistics: DatasetStatistics) -> Markup:
     """All charts of a dataset."""
     if statistics.num_pictures == 0:
-        return paragraph("quiet", "There is nothing to count yet: no image is checked and used.")
+        return paragraph("quiet", "No statistics yet: no image has been checked and used.")
     charts = [
         bars("Buckets (training sizes)", _listed(statistics.buckets)),
         bars("Image sizes", _listed(statistics.sizes)),
@@ -87,8 +87,8 @@ MAX_FINDINGS = 200
 FOLDED_FROM = 8
 MAX_DUPLICATES = 60
 TITLES: dict[Severity, str] = {
-    "reject": "Needs fixing, or it is not trained on",
-    "convert": "Read rightly, with a conversion",
+    "reject": "Needs fixing (left out of training until then)",
+    "convert": "Converted when read",
     "note": "Worth knowing",
 }
 REMEDY_WORDS = {"exclude": "Exclude", "convert": "Convert a copy", "recode caption": "Re-encode the caption"}

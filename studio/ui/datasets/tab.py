@@ -87,7 +87,7 @@ def _summary(session: DatasetSession, view: SessionView) -> str:
         return summary(session, view)
     return paragraph(
         "quiet",
-        "No dataset is open. Drop a folder of images, type its path, or begin with the demo shoes: 60 drawn images "
+        "No dataset is open. Drop a folder of images, type its path, or start with the demo shoes: 60 drawn images "
         "with a table of their colours and kinds.",
     )
 

@@ -111,7 +111,7 @@ def _strip_figure(folder: Path, picture: StripPicture) -> Markup:
 
 def _frame(folder: Path, picture: ComparedPicture, name: str) -> Markup:
     if not picture.file:
-        return empty_frame("✗", "not valid, and so not shown")
+        return empty_frame("✗", "invalid, not shown")
     return picture_frame(folder / picture.file, name=name, alt=picture.settings.prompt)
 
 
@@ -166,11 +166,11 @@ def build_vote() -> VotePanel:
         gr.HTML(
             paragraph(
                 "quiet",
-                "The pairs above, in random order, without names. Press 1, 2 or 3. The count is kept with the LoRA.",
+                "The pairs above, shuffled and unlabelled. Press 1, 2 or 3. The count is kept with the LoRA.",
             ),
             padding=False,
         )
-        start = gr.Button("Begin the vote", elem_id="vote-start")
+        start = gr.Button("Start the vote", elem_id="vote-start")
         ballot = gr.HTML(elem_id="vote-ballot", padding=False)
         with gr.Row(visible=False, elem_classes="actions") as row:
             first, second, third = (

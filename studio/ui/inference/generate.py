@@ -140,7 +140,7 @@ def _pictures(view: EngineView) -> Markup:
     """The images of the last press: one large, several as a sheet; places are kept for those to come."""
     report = view.images
     if report is None:
-        return _template("sheet", cards=[card(empty_frame("◻", "your image will be here"), "")])
+        return _template("sheet", cards=[card(empty_frame("◻", "Your image will appear here"), "")])
     cards = [_card(i, image) for i, image in enumerate(report.images)]
     if view.phase == "generating":
         cards.append(card(running_frame(view), paragraph("facts", _step_words(view))))
@@ -152,8 +152,8 @@ def _pictures(view: EngineView) -> Markup:
 def _card(index: int, image: MadeImage | FailedImage) -> Markup:
     if isinstance(image, FailedImage):
         words = _template("failed_image", marks=check_marks(image.checks), error=image.error)
-        return card(empty_frame("✗", "not valid, and so not shown"), words)
-    frame = picture_frame(image.path, name=f"picture {index + 1}", alt=image.record.settings.prompt)
+        return card(empty_frame("✗", "invalid, not shown"), words)
+    frame = picture_frame(image.path, name=f"image {index + 1}", alt=image.record.settings.prompt)
     return card(frame, record_line(image.record, image.path))
 
 

@@ -54,7 +54,7 @@ class HistoryPanel:
 
 def build() -> HistoryPanel:
     """Lay the panel out, below the form and its images."""
-    with gr.Accordion("Use the settings of an image", open=False, elem_id="drop-box"):
+    with gr.Accordion("Load settings from an image", open=False, elem_id="drop-box"):
         drop = gr.File(
             label="Drop a PNG, JPEG or WebP made by LoRA Studio, A1111 or Forge",
             file_types=[".png", ".jpg", ".jpeg", ".webp"],
@@ -67,7 +67,7 @@ def build() -> HistoryPanel:
     with gr.Accordion("Past images", open=False, elem_id="history-box") as box:
         with gr.Row(elem_classes="toolbar"):
             search = gr.Textbox(
-                label="Search", placeholder="words of the prompt, a model, a LoRA, a seed", elem_id="history-search"
+                label="Search", placeholder="prompt words, model, LoRA or seed", elem_id="history-search"
             )
             refresh = gr.Button("Refresh", elem_id="history-refresh", min_width=96)
             newer = gr.Button("‹ Newer", elem_id="history-newer", min_width=96, interactive=False)
@@ -89,7 +89,7 @@ def build() -> HistoryPanel:
         shown_page = gr.JSON(visible=False)
         selected = gr.Textbox(visible=False)
         detail = gr.HTML(elem_id="history-detail", padding=False)
-        use = gr.Button("Use these settings again", elem_id="use-settings", visible=False)
+        use = gr.Button("Reuse these settings", elem_id="use-settings", visible=False)
     return HistoryPanel(
         drop=drop,
         dropped_words=dropped_words,
@@ -120,12 +120,12 @@ def render(view: EngineView) -> dict[str, Update]:
 def page_words(page: HistoryPage, search: str) -> Markup:
     """How many there are, which page this is, and which files could not be read."""
     if page.num_pictures == 0 and search.strip():
-        words = f"No image has all of these words: {search}"
+        words = f"No image matches all of these words: {search}"
     elif page.num_pictures == 0:
-        words = "No images here yet. Those you generate are kept in outputs, by day."
+        words = "No images yet. Generated images are saved in outputs, by day."
     else:
         number = f"page {page.number} of {page.num_pages}"
-        words = f"{counted(page.num_pictures, 'image')}, {number}. Press one to see it large."
+        words = f"{counted(page.num_pictures, 'image')}, {number}. Click one to enlarge it."
     if not page.unreadable:
         return paragraph("quiet", words)
     names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")
@@ -141,7 +141,7 @@ def picture_detail(path: Path) -> Markup:
     record = read_picture_text(path).record
     if record is None:
         raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
-    rows = table(("What", "Value"), record_rows(record), caption=record.settings.prompt)
+    rows = table(("Item", "Value"), record_rows(record), caption=record.settings.prompt)
     frame = picture_frame(path, name="past image", alt=record.settings.prompt)
     return _template("picture_detail", figure=card(frame, record_line(record, path)), rows=rows)
 

@@ -46,7 +46,7 @@ def build() -> ModelBox:
         facts = gr.HTML(elem_id="model-facts", padding=False)
     with gr.Accordion("Device check", open=False, elem_id="device-box"):
         words = gr.HTML(elem_id="device-words")
-        check = gr.Button("Compare the device with the CPU", elem_id="check-device", interactive=False)
+        check = gr.Button("Check the device against the CPU", elem_id="check-device", interactive=False)
     shown: dict[str, gr.components.Component] = {
         "device": words,
         "model-facts": facts,
@@ -82,7 +82,7 @@ def _model_facts(view: EngineView) -> Markup:
         ("Its own size", f"{facts.width} × {facts.height}"),
         ("Precision", facts.precision.reason),
     ]
-    loaded = table(("What", "Value"), rows, caption="Loaded model")
+    loaded = table(("Item", "Value"), rows, caption="Loaded model")
     return _template("model_facts", problem=view.problem, going_on=going_on, notes=facts.notes, rows=loaded)
 
 
@@ -110,7 +110,7 @@ def _device_table(check: DeviceCheck) -> Markup:
         for name, part, note in named
     ]
     heads = ("Part", "Difference", "Allowed", "Verdict", "Time", "Memory")
-    return table(heads, rows, caption="Device beside CPU") if rows else Markup()
+    return table(heads, rows, caption="Device compared with CPU") if rows else Markup()
 
 
 def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:

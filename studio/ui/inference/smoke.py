@@ -50,7 +50,7 @@ def build() -> SmokeMode:
             gr.HTML(
                 paragraph(
                     "quiet",
-                    "Makes three images and checks every one: is the model, the device and the precision fit for work?",
+                    "Makes three images and checks every one: is the model, the device and the precision working?",
                 ),
                 padding=False,
             )
@@ -131,9 +131,9 @@ def card(view: EngineView, index: int) -> Markup:
         words = _template("smoke_step", prompt=_prompt(view, index), step=view.step if running else None)
         return picture_card(frame, words)
     if isinstance(picture, InvalidPicture) or folder is None:
-        frame = empty_frame("✗", "not valid, and so not shown")
+        frame = empty_frame("✗", "invalid, not shown")
     else:
-        frame = picture_frame(folder / picture.file, name=f"picture {index + 1}", alt=picture.prompt)
+        frame = picture_frame(folder / picture.file, name=f"image {index + 1}", alt=picture.prompt)
     return picture_card(frame, _picture_words(picture))
 
 
@@ -164,10 +164,10 @@ def details(saved: SavedReport | None) -> Markup:
         return Markup()
     report = saved.report
     tables = [
-        table(("What", "Time"), time_rows(report), caption="Time"),
+        table(("Phase", "Time"), time_rows(report), caption="Time"),
         table(MEMORY_HEAD, memory_rows(report), caption="Memory"),
-        table(("What", "Value"), settings_rows(report), caption="Settings"),
-        table(("What", "Version"), list(report.versions.items()), caption="Versions"),
+        table(("Item", "Value"), settings_rows(report), caption="Settings"),
+        table(("Package", "Version"), list(report.versions.items()), caption="Versions"),
     ]
     return _template("tables", tables=tables)
 

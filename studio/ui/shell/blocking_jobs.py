@@ -34,7 +34,7 @@ class BlockingJobs:
     def pause(self, named: Collection[int]) -> None:
         """Pause those of them that are named, and no other one, should the queue have gone on meanwhile.
 
-        Those that wait are paused at once, the one that runs after the step in work, when it has saved.
+        Those that wait are paused at once, the one that runs after the current step, when it has saved.
 
         Raises:
             RunError: where none of these is ahead, or the queue cannot be written.
@@ -67,7 +67,9 @@ class BlockingJobs:
         with self._lock:
             paused = [line for line in self.paused(job_lines(self._queue)) if line.job.id in named]
             if not paused:
-                raise RunError("No job that was paused here waits to be resumed. The tabs Training and Batch have all.")
+                raise RunError(
+                    "No job paused here is waiting to be resumed. The Training and Batch tabs list all jobs."
+                )
             for line in paused:
                 self._queue.resume(line.job.id)
             self._paused = ()
@@ -76,8 +78,8 @@ class BlockingJobs:
     def _blocking_jobs(self, named: Collection[int]) -> list[JobLine]:
         blocking_jobs = list_blocking_jobs(job_lines(self._queue))
         if not blocking_jobs:
-            raise RunError("No job has the device any more.")
+            raise RunError("No job is using the device any more.")
         found = [line for line in blocking_jobs if line.job.id in named]
         if not found:
-            raise RunError("What this button was about has ended meanwhile. Another job has the device now.")
+            raise RunError("That job has ended. Another job is using the device now.")
         return found

@@ -48,17 +48,17 @@ def build() -> DeviceBusyBox:
         jobs = gr.JSON(visible=False)
         live_html("taken-words")
         with gr.Row(elem_classes="taken-offers"):
-            go_on = _button("Go on when it is free", "taken-go-on")
+            go_on = _button("Run when the device is free", "taken-go-on")
             pause = _button("Pause the training", "taken-pause")
             stop = _button("Stop the training", "taken-stop")
             resume = _button("Resume the training", "taken-resume")
-            cancel = _button("Cancel what waits", "taken-cancel")
+            cancel = _button("Cancel waiting request", "taken-cancel")
         # The question belongs to the one browser tab in which it was asked, so a refresh leaves it alone.
         with gr.Column(visible=False) as frame, gr.Row(visible=False, elem_id="taken-question") as question:
             question_words = gr.HTML(elem_id="taken-question-words", padding=False)
             about = gr.JSON(visible=False)
             really = gr.Button("Stop", elem_id="taken-stop-really", size="sm", variant="stop", min_width=96)
-            keep = gr.Button("Let it go on", elem_id="taken-stop-not", size="sm", min_width=96)
+            keep = gr.Button("Keep it running", elem_id="taken-stop-not", size="sm", min_width=96)
     shown: dict[str, gr.components.Component] = {
         "taken-box": box,
         "taken-jobs": jobs,
@@ -92,7 +92,9 @@ def render(view: EngineView, jobs: Sequence[JobLine], blocking_jobs: BlockingJob
         "taken-pause": gr.update(visible=can_halt, value=f"Pause {_all_of(before_us)}"),
         "taken-stop": gr.update(visible=can_halt, value=f"Stop {_all_of(before_us)}"),
         "taken-resume": gr.update(visible=bool(paused), value=f"Resume {_all_of(paused)}"),
-        "taken-cancel": gr.update(visible=keeps, value="Cancel what waits" if view.kept else "Let nothing wait"),
+        "taken-cancel": gr.update(
+            visible=keeps, value="Cancel waiting request" if view.kept else "Cancel waiting requests"
+        ),
         "taken-question": gr.update(visible=can_halt),
     }
 
@@ -102,16 +104,16 @@ def _owner_words(view: EngineView, blocking_jobs: Sequence[JobLine]) -> Markup:
     if view.phase != "waiting":
         return Markup()
     if not blocking_jobs:
-        return _paragraph("The device is in use", f"by {view.owner}. What you ask for here can wait for it.")
+        return _paragraph("The device is in use", f"by {view.owner}. You can queue a request behind it.")
     first, *others = blocking_jobs
     name = _capital(job_name(first))
     behind = f" Behind it {_waits(len(others))}: {_names(others)}." if others else ""
     if first.job.asked:
-        sentence = f"to {first.job.asked}: it saves after the step in work, then the device is free."
+        sentence = f"to {first.job.asked}: it saves after the current step, then the device is free."
         return _paragraph(f"{name} was asked", sentence + behind)
     if first.job.state == "queued":
-        return _paragraph(f"{name} is about to begin", f"and has the device then.{behind}")
-    advice = "" if view.keeps_runs or view.kept else " What you ask for here can wait for it."
+        return _paragraph(f"{name} is about to start", f"and has the device then.{behind}")
+    advice = "" if view.keeps_runs or view.kept else " You can queue a request behind it."
     return _paragraph(f"{name} has the device:", f"{_how_far(first)}.{behind}{advice}")
 
 
@@ -130,12 +132,12 @@ def _kept_words(view: EngineView) -> Markup:
     """What waits here, or how something can be made to."""
     if view.kept is not None:
         when = "as soon as the device is free" if view.phase == "waiting" else "when the engine is ready"
-        sentence = f"It begins by itself {when}, as long as this studio runs. You may close the page meanwhile."
+        sentence = f"It starts automatically {when}, as long as this studio runs. You may close the page meanwhile."
         return _paragraph("Waiting here:", f"{_run_words(view.kept)}. {sentence}")
     if view.keeps_runs:
         return _paragraph(
-            "Ask now:",
-            "press “Generate”, “Compare” or “Run the smoke test”. It waits here, and begins when the device is free.",
+            "Queue a request:",
+            "press “Generate”, “Compare” or “Run the smoke test”. It waits here and starts when the device is free.",
         )
     return Markup()
 
@@ -154,7 +156,7 @@ def _paused_words(paused: Sequence[JobLine]) -> Markup:
     first = paused[0]
     where = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
     others = f", and so is {_names(paused[1:])}" if paused[1:] else ""
-    sentence = f"{where}{others}. All is saved; resume when you are done here."
+    sentence = f"{where}{others}. Everything is saved; resume it when you are done here."
     return _paragraph(f"{_capital(job_name(first))} is paused", sentence)
 
 
@@ -183,7 +185,7 @@ def question_words(blocking_jobs: Sequence[JobLine]) -> Markup:
         return _paragraph("Nothing is left to stop.", "The device is free in a moment.")
     first, *others = blocking_jobs
     at = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
-    behind = f" What waits behind it would not begin either: {_names(others)}." if others else ""
+    behind = f" Jobs behind it would not start either: {_names(others)}." if others else ""
     return _paragraph(
         f"Stop {job_name(first)}{at}?",
         f"It saves first, so nothing is lost: it can be resumed on its tab, {job_tab(first)}.{behind}",

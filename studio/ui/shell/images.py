@@ -88,7 +88,7 @@ def picture_frame(path: Path, *, name: str, alt: str) -> Markup:
 def running_frame(view: EngineView) -> Markup:
     """The image in the making: its last preview, and a bar."""
     if view.step is None:
-        return empty_frame("…", "about to begin")
+        return empty_frame("…", "about to start")
     return _template("running_frame", step=view.step, preview_png=view.preview_png)
 
 

@@ -87,4 +87,4 @@ class PreflightRunner:
                 self._state = PreflightState(result_json=output.strip().splitlines()[-1])
             else:
                 said = " ".join(line for line in errors.splitlines()[-LAST_LINES:] if line.strip())
-                self._state = PreflightState(problem=said or f"The measuring ended with code {process.returncode}.")
+                self._state = PreflightState(problem=said or f"The measurement ended with code {process.returncode}.")

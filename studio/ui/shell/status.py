@@ -115,7 +115,7 @@ def progress_words(view: EngineView) -> str:
     if view.cancelling:
         return f"{name}: stopping after this step"
     if step is None:
-        return f"{name}: on to the next image" if view.finished_pictures else f"{name}: on to the first image"
+        return f"{name}: starting the next image" if view.finished_pictures else f"{name}: starting the first image"
     left = f", {duration(seconds_left(view))} left" if step.step > 1 else ""
     return f"{name}: image {step.picture + 1} of {step.num_pictures}, step {step.step} of {step.num_steps}{left}"
 
@@ -153,8 +153,8 @@ def phase_words(view: EngineView) -> tuple[str, str]:
     return {
         "off": ("Not running.", "Press “Start the engine”."),
         "starting": ("Starting.", "The engine loads PyTorch in the background; this takes about ten seconds."),
-        "waiting": ("Waiting.", f"The device is in use by {view.owner}. This page goes on as soon as it is free."),
-        "loading": ("Loading.", f"{view.model} is being loaded, and its precision checked."),
+        "waiting": ("Waiting.", f"The device is in use by {view.owner}. This page continues as soon as it is free."),
+        "loading": ("Loading.", f"{view.model} is loading, and its precision is being checked."),
         "ready": ("Ready.", "Press “Run the smoke test”: three images, each checked, in a few seconds."),
         "device check": ("Checking.", "The device is being compared with the CPU."),
         "no model": ("No model.", "Choose a model under “Model” and press “Load”."),

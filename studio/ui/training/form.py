@@ -34,7 +34,7 @@ def build() -> TrainingForm:
     preset = gr.Radio(
         [(p.title, key) for key, p in PRESETS.items()],
         value=FIRST_PRESET,
-        label="Begin with",
+        label="Preset",
         elem_id="training-preset",
         interactive=True,
     )
@@ -61,7 +61,7 @@ def build() -> TrainingForm:
 def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
     """The demo dataset, which is always there, and those of the Dataset tab."""
     demo = assets_folder() / "casual-shoes"
-    return [("demo shoes (inside)", str(demo)), *((name, name) for name in names)]
+    return [("demo shoes (built in)", str(demo)), *((name, name) for name in names)]
 
 
 def purpose_html(key: str) -> Markup:

@@ -46,7 +46,7 @@ def looked_at_steps(history: RunHistory) -> list[SampleEvent]:
 def samples_html(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> Markup:
     """The table; words where there is no image yet."""
     if run is None or history is None or not history.samples:
-        words = "Images of the same prompts and seeds appear here step by step, beside the base."
+        words = "Images of the same prompts and seeds appear here step by step, next to the base."
         return paragraph("quiet", words)
     trained = [event for event in looked_at_steps(history) if event.step > 0]
     shown = spread_out(trained, MAX_COLUMNS)

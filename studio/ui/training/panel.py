@@ -91,7 +91,7 @@ def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox, gr.Dropdown]:
     window = gr.Dropdown(
         list(training_plot.WINDOWS),
         value=training_plot.ALL_STEPS,
-        label="Shown",
+        label="Range",
         elem_id="plot-window",
         interactive=True,
         min_width=140,
@@ -100,7 +100,7 @@ def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox, gr.Dropdown]:
         [],
         multiselect=True,
         max_choices=len(training_plot.OVERLAY_STYLES),
-        label="Lay other runs over",
+        label="Compare with",
         elem_id="plot-overlay",
         interactive=True,
         min_width=240,

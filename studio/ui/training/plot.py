@@ -76,7 +76,9 @@ def _drawn_up_to(steps: StepColumns, options: PlotOptions) -> int:
 def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[str, RunHistory]) -> Markup:
     """The charts of a run, the smoothed losses of others laid over; words where there is nothing yet."""
     if history is None or not len(history.steps):
-        return paragraph("quiet plot-empty", "Loss, rate and gradient are drawn here from the first step on.")
+        return paragraph(
+            "quiet plot-empty", "Loss, learning rate and gradient norm appear here from the first step on."
+        )
     first = _first_step(history.steps, options)
     columns = _columns(history.steps, first)
     loss = Chart("Loss", "step", "loss", tuple(_loss_curves(history, columns, first, others)), log=options.log)
@@ -110,10 +112,10 @@ def _loss_curves(
     at = [look.step for look in looks]
     held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
     curves = [
-        Curve("loss of a step", *_binned(step, loss), "dots"),
+        Curve("loss per step", *_binned(step, loss), "dots"),
         Curve("smoothed", *_binned(step, smoothed_losses(loss)), "main"),
         Curve("held-out images", at, held_out, "second"),
-        Curve("trained images", at, [look.trained_loss for look in looks], "third"),
+        Curve("training images", at, [look.trained_loss for look in looks], "third"),
     ]
     for (name, other), style in zip(others.items(), OVERLAY_STYLES, strict=False):
         if len(other.steps):
@@ -201,7 +203,7 @@ class ScoreKind:
 
 
 CHART_SIZE = (320, 190)
-NO_SUBJECT = "No subject can be told from its ground."
+NO_SUBJECT = "No subject can be told from its background."
 NEAREST = ScoreKind("nearest training image", "distance; 0 is a copy", lambda s: s.nearest)
 SCORES: tuple[ScoreKind, ...] = (
     ScoreKind("white border", "share of the border", lambda s: s.whiteness),
@@ -211,7 +213,7 @@ SCORES: tuple[ScoreKind, ...] = (
         "ΔE; 0 is the prompt's colour",
         lambda s: s.colour_difference,
         form=".0f",
-        missing="No prompt names a colour, or no subject can be told from its ground.",
+        missing="No prompt names a colour, or no subject can be told from its background.",
     ),
     ScoreKind("sharpness", "0 to 1", lambda s: s.sharpness),
     NEAREST,

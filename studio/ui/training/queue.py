@@ -38,7 +38,7 @@ def queue_html(jobs: Sequence[JobLine], shown: str) -> Markup:
         return _template("empty_queue")
     num_waiting = sum(line.job.state == "queued" for line in lines)
     waiting = (
-        f"{counted(num_waiting, 'run')} {'waits' if num_waiting == 1 else 'wait'}" if num_waiting else "none waits"
+        f"{counted(num_waiting, 'run')} {'waits' if num_waiting == 1 else 'wait'}" if num_waiting else "none waiting"
     )
     rows = [(line, STATE_SIGNS[line.job.state], *_moves(line, num_waiting)) for line in lines]
     return _template("queue", rows=rows, waiting=waiting, shown=shown)
@@ -93,7 +93,7 @@ def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
     elif act == "remove":
         job = page.session.queue.remove(job_id)
         place = "above" if job.kind == "train" else "on the Batch tab"
-        return f"{job.title} is out of the queue. Its run is kept: choose it {place} and press “Resume” to put it back."
+        return f"{job.title} left the queue. Its run is kept: choose it {place} and press “Resume” to put it back."
     else:
         raise RunError(f"A job can be moved up or down, removed or shown, got {act!r}.")
     return ""

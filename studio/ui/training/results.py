@@ -54,7 +54,7 @@ def build() -> ResultButtons:
         send = gr.Button("Send to Inference", elem_id="training-send", size="sm", min_width=136)
         report = gr.Button("Save the report", elem_id="training-report", size="sm", min_width=112)
         folder = gr.Button("Open the folder", elem_id="training-folder", size="sm", min_width=112)
-        copy = gr.Button("Copy to the form", elem_id="training-duplicate", size="sm", min_width=112)
+        copy = gr.Button("Copy to form", elem_id="training-duplicate", size="sm", min_width=112)
     report_link = gr.HTML(elem_id="training-report-link", visible="hidden", padding=False)
     return ResultButtons(row, send, report, report_link, folder, copy)
 
@@ -140,7 +140,7 @@ def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) ->
     """
     found = lora_to_send(history)
     if found is None:
-        raise RunError("There is no LoRA yet: wait for the first images, or press “Sample now”.")
+        raise RunError("No LoRA yet: wait for the first images, or press “Sample now”.")
     step, reported = found
     try:
         file: Path = run.file(reported)

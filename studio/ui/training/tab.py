@@ -115,12 +115,12 @@ def read_preflight(state: PreflightState) -> Preflight | None:
 
 def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
     if state.running:
-        text = "A few real steps are being measured; nothing is trained."
+        text = "A few real steps are being measured; nothing is saved."
         return paragraph("quiet", text, role="status")
     if state.problem:
         return problem(state.problem)
     if found is None:
-        return paragraph("quiet", "“Preflight” measures a few real steps and tells time, memory and disk.")
+        return paragraph("quiet", "“Preflight” runs a few real steps to estimate time, memory and disk space.")
     return _template("preflight", found=found)
 
 

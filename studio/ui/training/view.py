@@ -42,7 +42,7 @@ def differences_html(runs: Sequence[RunFolder]) -> Markup:
     if not rows:
         return paragraph("quiet", "These runs have the same settings.")
     head = ("Setting", *(run.name for run in runs))
-    return _template("differences", table=table(head, rows, caption="What differs between these runs"))
+    return _template("differences", table=table(head, rows, caption="Differences between these runs"))
 
 
 def differing(settings: Sequence[TrainingSettings]) -> list[str]:
@@ -77,8 +77,8 @@ NOTHING_YET = (
     "on this machine."
 )
 FIRST_STEPS = (
-    "“Preflight” measures a few real steps first: how long it would take, and how much memory and disk.",
-    "While it runs, this side shows the loss, memory, and every so many steps images of the same prompts beside the "
+    "“Preflight” runs a few real steps first, to show how long it will take, and how much memory and disk.",
+    "While it runs, this side shows loss, memory and, at regular steps, images of the same prompts beside the "
     "base’s, with scores.",
     "You can pause, stop and resume it. It goes on when this page is closed, and nothing is lost when the machine is "
     "switched off.",
@@ -103,12 +103,12 @@ def state_html(view: TrainingView) -> Markup:
     if view.problem:
         return problem(view.problem)
     if view.run is None or view.status is None:
-        return nothing_yet("Nothing was trained yet.", NOTHING_YET, FIRST_STEPS)
+        return nothing_yet("No runs yet.", NOTHING_YET, FIRST_STEPS)
     status = view.status
     sign, word = STATE_WORDS[status.state]
     place = _place_in_line(view)
     if place:
-        sign, word = STATE_WORDS["waiting"][0], f"In the queue, place {place:,}."
+        sign, word = STATE_WORDS["waiting"][0], f"In the queue, position {place:,}."
     share = 100 * status.step / status.num_steps if status.num_steps else 0
     bar = run_bar("Steps", status.step, status.num_steps, [("", f"{share:.1f}")])
     kind = STATE_KINDS.get(status.state, "")
@@ -151,7 +151,7 @@ def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
         working: False for a run that does nothing now: its last reading is of then.
     """
     if history is None or not history.memory:
-        return paragraph("quiet", "Memory is shown here while a training runs.")
+        return paragraph("quiet", "Memory use appears here while a training runs.")
     last = history.memory[-1]
     used, limit, peak, what = _memory_in_use(last)
     share = used / limit
@@ -194,7 +194,9 @@ def proposal_html(history: RunHistory | None) -> Markup:
         return Markup()
     reported = history.proposal
     why = reported.sentence.removeprefix(f"Step {reported.step:,}: ")
-    return _template("proposal", step=reported.step, why=why + ("" if reported.sure else " Little speaks for it yet."))
+    return _template(
+        "proposal", step=reported.step, why=why + ("" if reported.sure else " The evidence is thin so far.")
+    )
 
 
 def files_html(run: RunFolder | None, history: RunHistory | None) -> Markup:
@@ -208,7 +210,7 @@ def files_html(run: RunFolder | None, history: RunHistory | None) -> Markup:
 def effect_html(history: RunHistory | None) -> Markup:
     """How much each group of layers changes."""
     if history is None or not history.effects:
-        return paragraph("quiet", "How much each group of layers changes is shown every 50 steps.")
+        return paragraph("quiet", "The effect on each group of layers appears here every 50 steps.")
     last = history.effects[-1]
     groups = sorted(last.groups.items(), key=lambda item: -item[1])
     return _template("effect", step=last.step, groups=groups, most=max(last.groups.values()) or 1.0)
@@ -224,5 +226,5 @@ def notes_html(history: JobHistory | None) -> Markup:
 def log_html(log: Path | None) -> Markup:
     """The end of a job's log."""
     if log is None or not log.is_file():
-        return paragraph("quiet", "There is no log yet.")
+        return paragraph("quiet", "No log yet.")
     return _template("log", text=end_of_log(log, num_lines=LOG_LINES))

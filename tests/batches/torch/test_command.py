@@ -75,7 +75,7 @@ def test_a_batch_that_was_begun_cannot_be_changed(tmp_path: Path) -> None:
 
 def test_show_tells_and_makes_nothing(prompts: Path, tmp_path: Path) -> None:
     result = batch(tmp_path / "data", str(prompts), "--set", "attributes=type: boots, sneakers", "--show")
-    assert "4 images. Time and disk are not measured yet." in result.stdout
+    assert "4 images. Time and disk space are not measured yet." in result.stdout
     assert "type: boots 2, sneakers 2" in result.stdout
     assert not (tmp_path / "data").exists()
 
@@ -153,4 +153,4 @@ def test_what_cannot_be_is_refused_in_a_sentence(
 def test_every_setting_is_told_with_its_help(tmp_path: Path) -> None:
     reported = batch(tmp_path, "any", "--list-settings").stdout
     assert "least_whiteness = None" in reported
-    assert "Share of the image's border" in reported
+    assert "Fraction of the image's border" in reported

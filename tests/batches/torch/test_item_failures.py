@@ -149,7 +149,7 @@ def test_an_item_that_only_the_plan_can_refuse_is_that_items(tmp_path: Path, mon
         (SystemExit(3), "failed", "SystemExit: 3"),
         (BatchError("A sentence."), "failed", "A sentence."),
         (PermissionError(13, "Permission denied", "dataset"), "failed", "dataset may not be written"),
-        (KeyboardInterrupt(), "stopped", "It was interrupted; resume to go on."),
+        (KeyboardInterrupt(), "stopped", "It was interrupted; resume to continue."),
     ],
 )
 def test_whatever_ends_a_batch_is_in_its_status_and_goes_on_up(
@@ -209,7 +209,7 @@ def test_a_full_disk_at_any_write_is_waited_for_and_nothing_is_lost(
     assert len(lines(folder)) == 2
     reported = [e.message for e in read_events(folder.events) if isinstance(e, StateEvent)]
     assert sum(message.startswith("The disk is full: ") for message in reported) == 1
-    assert sum(message == "There is room again; the batch goes on." for message in reported) == 1
+    assert sum(message == "There is space again; the batch continues." for message in reported) == 1
     assert read_status(folder).state == "finished"
 
 
@@ -230,6 +230,6 @@ def test_a_stop_on_a_full_disk_is_a_stop(
         assert run(folder, tmp_path) == state
     assert (read_status(folder).state, read_status(folder).message) == (
         state,
-        "0 of 2 images are made; resume to go on.",
+        "0 of 2 images are made; resume to continue.",
     )
     assert run(folder, tmp_path) == "finished"

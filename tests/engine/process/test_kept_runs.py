@@ -55,7 +55,7 @@ def test_it_begins_by_itself_when_the_device_is_free(client: EngineClient, lock:
 
 
 def test_without_being_asked_to_nothing_is_kept(client: EngineClient) -> None:
-    with pytest.raises(EngineError, match="another program has the device"):
+    with pytest.raises(EngineError, match="another program is using the device"):
         client.generate(PICTURE)
     assert client.view.kept is None
 

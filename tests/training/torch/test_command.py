@@ -135,13 +135,13 @@ def test_list_settings_names_every_setting_and_preset_and_does_nothing(place: Pl
 
 
 def test_without_a_dataset_or_a_run_it_says_what_to_give(place: Place) -> None:
-    with pytest.raises(SettingsError, match=r"Give --dataset .* to begin a run, or a run to go on with"):
+    with pytest.raises(SettingsError, match=r"Give --dataset .* to start a run, or a run to resume"):
         train(place)
 
 
 def test_an_unknown_run_is_refused_with_those_there_are(place: Place) -> None:
     run = place.begin(name="shoes")
-    with pytest.raises(RunError, match=rf"There is no run boots\. There are: {run.name}\."):
+    with pytest.raises(RunError, match=rf"There is no run boots\. Available: {run.name}\."):
         train(place, "boots")
 
 

@@ -112,7 +112,7 @@ def test_a_check_that_cannot_be_made_leaves_the_files_and_says_so(
 
     monkeypatch.setattr(finish_module, "_picture_problem", failing)
     assert train_run(run, place.user_data) == "finished"
-    sentence = "Whether the files act as the trained layers do could not be checked."
+    sentence = "It could not be checked whether the files match the trained layers."
     finished = assert_finished_with(sentence, run, place)
     assert words in finished.problems[0]
 

@@ -360,7 +360,7 @@ def test_validation_pictures_that_cannot_be_made_are_told_and_the_training_goes_
         (KeyError("of ours"), "failed", "KeyError: 'of ours'"),
         (ValueError("a bug"), "failed", "ValueError: a bug"),
         (SystemExit(3), "failed", "SystemExit: 3"),
-        (KeyboardInterrupt(), "stopped", "It was interrupted; resume to go on."),
+        (KeyboardInterrupt(), "stopped", "It was interrupted; resume to continue."),
     ],
 )
 def test_whatever_ends_a_training_is_in_its_status_and_goes_on_up(
