@@ -11,8 +11,7 @@ from pathlib import Path
 from bench.figures import Figure, measure_pairs, paired_figure, plain_figure
 from bench.real_size_model import real_size_model
 from bench.settings import BenchSettings
-from studio.batches.begin import begin_batch
-from studio.batches.folder import BatchFolder
+from studio.batches.folder import BatchFolder, begin_batch
 from studio.batches.ledger import Ledger
 from studio.batches.plan import BatchItem, open_plan
 from studio.batches.settings import BatchSettings

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.peak_memory import peak_process_bytes
-from studio.batches.begin import begin_batch, plan_of
+from studio.batches.folder import begin_batch, plan_of
 from studio.batches.forecast import PlanFacts
 from studio.batches.plan import open_plan
 from studio.batches.settings import BatchSettings

@@ -11,9 +11,9 @@ from bench.settings import BenchSettings
 from studio.core.paths import UserData
 from studio.core.settings import SHIPPED_MODEL
 from studio.engine.attention import MPS_SCORES, AttentionPlan
+from studio.engine.memory import OffloadedModule
 from studio.engine.memory_forecast import count_unet
 from studio.engine.models import Components, find_model, load_components
-from studio.engine.offload import OffloadedModule
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import TrainingBatch

@@ -12,10 +12,10 @@ from functools import lru_cache
 import numpy as np
 
 from studio.batches.columns import AttributeColumn, check_overrides, own_seed, setting_of, settings_in
+from studio.batches.grammar import Variants
 from studio.batches.layout import Integers, Layout
 from studio.batches.rows import Row, Rows
 from studio.batches.template import TemplateReader, columns_in, fill, is_plain
-from studio.batches.variants import Variants
 from studio.core.errors import BatchError, SettingsError, StudioError
 from studio.core.settings import RELATED_SETTINGS, GenerationSettings
 from studio.images.prompts import take_lora_tags

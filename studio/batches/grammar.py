@@ -5,11 +5,22 @@
     option   = space [ weight "::" ] { text | "__" name "__" | group }
 
 Space is dropped only where it is named here. A `$` that has no other beside it, `#`, `%` and `//` are text.
+
+What a part of a prompt can become: how many variants there are, the one of a number, and one drawn by chance.
+
+A plan of a million images asks for the variant of a number, so variants are counted, not walked through. Their order
+and number are those of dynamicprompts' combinatorial generator.
 """
 
+import itertools
 import math
 import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+from typing import Protocol
 
 WILDCARD = re.compile(r"__((?:(?!__)[^{}|$#])+)__")
 _OPEN = re.compile(r"\{[ \r\n]*")
@@ -134,3 +145,164 @@ def _limits(bound: re.Match[str] | None, num_options: int) -> tuple[int, int]:
         return int(least), int(least)
     low, high = sorted((int(least or 1), int(most or num_options)))
     return low, high
+
+
+MAX_LISTED = 4096
+"""Choices with no more variants than these are listed, and each text counts once, as in dynamicprompts."""
+
+
+class Variants(Protocol):
+    """A part of a prompt, with what it can become."""
+
+    @property
+    def count(self) -> int:
+        """How many variants there are; at least 1."""
+
+    def at(self, index: int) -> str:
+        """The variant of this number, from 0."""
+
+    def draw(self, random: Random) -> str:
+        """One of them by chance."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Always the same."""
+
+    text: str
+    count: int = 1
+
+    def at(self, index: int) -> str:
+        return self.text
+
+    def draw(self, random: Random) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Parts one behind the other; the last one changes first."""
+
+    parts: tuple[Variants, ...]
+
+    @property
+    def count(self) -> int:
+        return math.prod(part.count for part in self.parts)
+
+    def at(self, index: int) -> str:
+        texts = []
+        for part in reversed(self.parts):
+            index, place = divmod(index, part.count)
+            texts.append(part.at(place))
+        return "".join(reversed(texts))
+
+    def draw(self, random: Random) -> str:
+        return "".join(part.draw(random) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Some of several options, in every order: `least` to `most` of them, joined by a separator.
+
+    Attributes:
+        options: all different.
+        weights: one for each option, at least one above 0; they count where chance draws.
+        least, most: between 0 and the number of options.
+    """
+
+    options: tuple[Variants, ...]
+    weights: tuple[float, ...]
+    least: int = 1
+    most: int = 1
+    separator: str = ","
+
+    @cached_property
+    def count(self) -> int:
+        if self._listed is not None:
+            return len(self._listed)
+        return sum(self._sizes)
+
+    def at(self, index: int) -> str:
+        if self._listed is not None:
+            return self._listed[index]
+        for size, number in zip(self._sizes, range(self.least, self.most + 1), strict=True):
+            if index < size:
+                return self._ordered(index, number)
+            index -= size
+        raise IndexError(index)
+
+    def draw(self, random: Random) -> str:
+        number = random.randint(self.least, self.most) if self.least < self.most else self.least
+        if number == 1:
+            return random.choices(self.options, cum_weights=self._cumulative)[0].draw(random)
+        places, weights = list(range(len(self.options))), list(self.weights)
+        texts = []
+        for _ in range(number):
+            if not any(weights):
+                break  # what is left must not be drawn
+            place = random.choices(range(len(places)), weights=weights)[0]
+            texts.append(self.options[places.pop(place)].draw(random))
+            del weights[place]
+        return self.separator.join(texts)
+
+    @cached_property
+    def _cumulative(self) -> list[float]:
+        return list(itertools.accumulate(self.weights))
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
+        """How many variants there are with `least` options, with one more, and so on."""
+        counts = [option.count for option in self.options]
+        return tuple(_num_ordered(counts, number) for number in range(self.least, self.most + 1))
+
+    @cached_property
+    def _listed(self) -> tuple[str, ...] | None:
+        if sum(self._sizes) > MAX_LISTED:
+            return None
+        return tuple(dict.fromkeys(self.separator.join(texts) for texts in self._walk()))
+
+    def _walk(self) -> Iterator[tuple[str, ...]]:
+        """Every choice of different texts, in order."""
+        for number in range(self.least, self.most + 1):
+            for chosen in itertools.permutations(self.options, number):
+                for texts in itertools.product(*([option.at(i) for i in range(option.count)] for option in chosen)):
+                    if len(set(texts)) == number:
+                        yield texts
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Before how many variants each option begins, where one is chosen."""
+        return list(itertools.accumulate((option.count for option in self.options), initial=0))
+
+    def _ordered(self, index: int, number: int) -> str:
+        if number == 1:
+            place = bisect_right(self._starts, index) - 1
+            return self.options[place].at(index - self._starts[place])
+        chosen, left, before = list[Variants](), list(self.options), 1
+        for rest in range(number - 1, -1, -1):
+            for place, option in enumerate(left):
+                others = [other.count for other in left[:place] + left[place + 1 :]]
+                size = before * option.count * _num_ordered(others, rest)
+                if index < size:
+                    before *= option.count
+                    chosen.append(left.pop(place))
+                    break
+                index -= size
+        texts = []
+        for option in reversed(chosen):
+            index, own = divmod(index, option.count)
+            texts.append(option.at(own))
+        return self.separator.join(reversed(texts))
+
+
+def _num_ordered(counts: Sequence[int], number: int) -> int:
+    """How many ordered choices of `number` different options there are, each in all of its variants."""
+    if number == 0:
+        return 1
+    if len(set(counts)) <= 1:
+        return math.perm(len(counts), number) * (counts[0] ** number if counts else 1)
+    sums = [1] + [0] * number  # elementary symmetric polynomials
+    for count in counts:
+        for degree in range(number, 0, -1):
+            sums[degree] += sums[degree - 1] * count
+    return math.factorial(number) * sums[number]

@@ -14,14 +14,13 @@ import numpy as np
 
 from studio.batches.checking import RowChecker, count_attributes, count_cells
 from studio.batches.columns import apply_overrides, check_columns, own_seed, parse_attributes, setting_of, settings_in
+from studio.batches.grammar import Text
 from studio.batches.layout import item_seed, uniform
 from studio.batches.plan_files import PLAN, PlanParts, plan_size, read_parts, temporary_file, variants_of, write_parts
 from studio.batches.prompt_files import find_sources
 from studio.batches.rows import Row, Rows, write_rows
 from studio.batches.settings import BatchSettings
-from studio.batches.template import TemplateReader, columns_in, fill, is_plain
-from studio.batches.variants import Text
-from studio.batches.wildcards import Wildcards
+from studio.batches.template import TemplateReader, Wildcards, columns_in, fill, is_plain
 from studio.core.errors import BatchError, StudioError
 from studio.core.paths import typed_path
 from studio.core.results import Record

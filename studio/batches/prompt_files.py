@@ -19,8 +19,8 @@ from studio.batches.columns import PROMPT_COLUMNS, check_columns
 from studio.batches.rows import Row
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError, DatasetError
+from studio.core.files import guess_text
 from studio.core.paths import typed_path
-from studio.core.text_encoding import guess_text
 from studio.datasets.tables import MAX_CELL_CHARACTERS, MAX_TABLE_BYTES, as_text, cell_problem
 
 OPTIONS = {

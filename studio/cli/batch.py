@@ -62,7 +62,7 @@ def batch(
     user_data: UserDataOption = None,
 ) -> None:
     """Make many images from a plan, as a dataset; Ctrl+C ends it well, and `batch FOLDER` goes on."""
-    from studio.batches.begin import begin_batch, read_batch_settings
+    from studio.batches.folder import begin_batch, read_batch_settings
 
     if list_settings:
         typer.echo(describe_settings())
@@ -123,7 +123,7 @@ def _existing(plan: str, place: UserData) -> "BatchFolder | None":
 def _settings(
     plan: str, shared: dict[str, object], changes: dict[str, object], assignments: "list[str] | tuple[str, ...]"
 ) -> "BatchSettings":
-    from studio.batches.begin import read_settings_file
+    from studio.batches.folder import read_settings_file
     from studio.batches.settings import BatchSettings, parse_assignments
 
     path = typed_path(plan)
@@ -137,7 +137,7 @@ def _settings(
 
 
 def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_json: bool) -> None:
-    from studio.batches.begin import plan_of
+    from studio.batches.folder import plan_of
     from studio.batches.forecast import PlanFacts
 
     plan = plan_of(settings, place)

@@ -33,7 +33,7 @@ from studio.cli.options import (
 from studio.core.files import write_atomically
 from studio.core.paths import locate_user_data
 from studio.core.settings import SHIPPED_MODEL, CompareSettings, GenerationSettings, ModelSettings
-from studio.images.comparison import SavedComparison
+from studio.images.grids import SavedComparison
 
 
 def compare(

@@ -9,7 +9,7 @@ import typer
 from studio.cli.options import JsonOption, UserDataOption, field_help, read_options
 from studio.core.paths import UserData, assets_folder, locate_user_data
 from studio.core.settings import SHIPPED_MODEL
-from studio.datasets.recipe import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
+from studio.datasets.source import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 
 if TYPE_CHECKING:
     from studio.datasets.report import DatasetReport, Finding

@@ -9,7 +9,7 @@ from studio.cli.options import LORA_ENDING, UserDataOption, field_help, prepare_
 from studio.core.errors import SettingsError
 from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import ModelSettings
-from studio.loras.export_settings import EXPORT_DTYPES, EXPORT_FORMS, ExportSettings
+from studio.loras.weights_file import EXPORT_DTYPES, EXPORT_FORMS, ExportSettings
 
 _DEFAULTS = ExportSettings(lora="-")
 

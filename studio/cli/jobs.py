@@ -11,8 +11,8 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData, locate_user_data
 
 if TYPE_CHECKING:
-    from studio.jobs.listing import JobLine
     from studio.jobs.queue import Job, JobKind, JobQueue
+    from studio.jobs.session import JobLine
 
 _LOG_LINES = 40
 _HEADINGS = ("place", "job", "title", "state", "steps", "time left", "message")
@@ -24,7 +24,7 @@ def list_jobs(user_data: UserData, *, as_json: bool) -> None:
     Raises:
         RunError: where the queue cannot be read.
     """
-    from studio.jobs.listing import job_lines
+    from studio.jobs.session import job_lines
     from studio.jobs.worker import worker_runs
 
     lines = job_lines(_queue(user_data))
@@ -189,7 +189,7 @@ def duplicate(
 ) -> None:
     """Queue a new run with another's settings and some changes; the other stays as it is."""
     from studio.training.begin import duplicate_run
-    from studio.training.folder import RunFolder
+    from studio.training.plan import RunFolder
 
     place = _place(context, user_data)
     queue_job("train", duplicate_run(RunFolder.find(run, place.runs), place, assignments or ()).root, place)

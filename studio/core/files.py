@@ -1,11 +1,97 @@
-"""Writing files so that a kill or a full disk leaves the old file or the new one, never half of either."""
+"""Which encoding bytes that are not UTF-8 are written in: a guess, made with care for texts of a few words.
+
+Statistics need more text than a caption has, so what captions are mostly written in is tried first, by looking
+whether the letters that come out can stand together; charset-normalizer decides the rest.
+
+Writing files so that a kill or a full disk leaves the old file or the new one, never half of either.
+"""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from charset_normalizer import from_bytes
+
+from studio.core.errors import DatasetError
+
+_UTF8_MARK = b"\xef\xbb\xbf"
+_BOMS = ((_UTF8_MARK, "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_GUESSES = ["cp1251", "gb18030", "big5", "euc_kr", "euc_jp"]
+_JAPANESE = ("shift_jis", "cp932")  # the second is Windows' own, with more signs
+_SAMPLE_BYTES = 1_000_000
+_MIN_NUL_SHARE = 0.25
+
+_KANA = re.compile("[\u3041-\u30ff]")
+_NO_JAPANESE = re.compile("[^\x00-\x7f\u3000-\u30ff\u4e00-\u9fff\uff01-\uff9f\u2010-\u2026\u25a0-\u26ff]")
+_HALF_WIDTH = re.compile("[\uff61-\uff9f]")
+_LETTER_BESIDE = re.compile("[A-Za-z][\u4e00-\u9fff]|[\u4e00-\u9fff][A-Za-z]")
+# West-European text has its letters with accents one or two at a time, and few signs beside them.
+_NO_WESTERN = re.compile("[^\x00-\x7f\u00c0-\u00ffŒœŠšŽžŸ“”‘’„–—…•€£©®™°«»¡¿§¼½¾²³´·×\u00a0]")
+_LONG_RUN = re.compile("[^\x00-\x7f“”‘’„–—…«»\u00a0]{3}")
+
+
+def guess_text(content: bytes) -> tuple[str, str]:
+    """The bytes as text, and the encoding that fits them best. Short texts fit several: look at the result.
+
+    Raises:
+        DatasetError: where none fits.
+    """
+    for mark, encoding in _BOMS:
+        if content.startswith(mark) and (text := _decoded(content, encoding)) is not None:
+            return text, encoding
+    content = content.removeprefix(_UTF8_MARK)
+    if b"\0" in content:
+        return _guess_utf_16(content)
+    japanese = next(((text, name) for name in _JAPANESE if (text := _decoded(content, name)) is not None), None)
+    if japanese is not None and _reads_japanese(japanese[0]):
+        return japanese
+    for encoding in ("cp1252", "latin-1"):
+        text = _decoded(content, encoding)
+        if text is not None and not _NO_WESTERN.search(text) and not _LONG_RUN.search(text):
+            return text, encoding
+    best = from_bytes(content[:_SAMPLE_BYTES], cp_isolation=_GUESSES, threshold=0.6).best()
+    text = None if best is None else _decoded(content, best.encoding)
+    if best is not None and text is not None:
+        return text, best.encoding
+    if japanese is not None:
+        return japanese
+    text = _decoded(content, "cp1252")
+    if text is None or not _is_mostly_ascii(content):
+        raise DatasetError("The bytes fit no encoding that captions are written in. Rewrite the text as UTF-8.")
+    return text, "cp1252"
+
+
+def _guess_utf_16(content: bytes) -> tuple[str, str]:
+    """UTF-16 without its mark: every other byte of western text is zero, and which tells the order."""
+    encoding = "utf-16-le" if content[1::2].count(0) >= content[::2].count(0) else "utf-16-be"
+    text = _decoded(content, encoding)
+    if text is None or "\0" in text or content.count(0) < _MIN_NUL_SHARE * len(content):
+        raise DatasetError("It holds zero bytes, as text in no encoding does. Rewrite the text as UTF-8.")
+    return text, encoding
+
+
+def _reads_japanese(text: str) -> bool:
+    """Whether it is Japanese, and not western text whose accents ate the letter behind them (père → p鑽e)."""
+    if _NO_JAPANESE.search(text):
+        return False
+    if _KANA.search(text):
+        return True
+    return not _HALF_WIDTH.search(text) and not _LETTER_BESIDE.search(text)
+
+
+def _is_mostly_ascii(content: bytes) -> bool:
+    return sum(byte < 0x80 for byte in content[:_SAMPLE_BYTES]) >= 0.75 * len(content[:_SAMPLE_BYTES])
+
+
+def _decoded(content: bytes, encoding: str) -> str | None:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

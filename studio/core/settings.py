@@ -14,16 +14,7 @@ PrecisionName = Literal["float32", "float16", "bfloat16"]
 PredictionType = Literal["auto", "epsilon", "v_prediction"]
 PictureFormatName = Literal["png", "jpeg", "webp"]
 SchedulerName = Literal[
-    "model's own",
-    "DDIM",
-    "PNDM",
-    "Euler",
-    "Euler a",
-    "DPM++ 2M",
-    "DPM++ 2M Karras",
-    "UniPC",
-    "DDPM",
-    "LCM",
+    "model's own", "DDIM", "PNDM", "Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "UniPC", "DDPM", "LCM"
 ]
 SCHEDULER_NAMES: tuple[SchedulerName, ...] = get_args(SchedulerName)
 

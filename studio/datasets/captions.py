@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import DatasetError
-from studio.core.text_encoding import guess_text
+from studio.core.files import guess_text
 from studio.images.records import Problem
 
 MAX_CAPTION_BYTES = 64 * 1024

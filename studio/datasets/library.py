@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
 from studio.datasets.opened import OpenedDataset
-from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.rows import CountTokens
+from studio.datasets.source import DatasetRecipe
 
 RECIPE = "recipe.json"
 FILES = "files"

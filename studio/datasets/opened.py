@@ -11,15 +11,13 @@ from PIL import Image
 
 from studio.core.errors import DatasetError, PictureFileError, system_error_message
 from studio.core.files import write_atomically
-from studio.datasets.buckets import Bucket, assign_bucket, buckets_for
 from studio.datasets.captions import check_typed, guess_caption
 from studio.datasets.checker import PictureChecker
 from studio.datasets.edits import Edit, EditLog, SwitchChange, TextChange
 from studio.datasets.query import DatasetQuery, RowPage, find_rows, take_page
 from studio.datasets.reading import read_source
-from studio.datasets.recipe import DatasetRecipe
-from studio.datasets.rows import CountTokens, make_row, take_rows
-from studio.datasets.source import DatasetRow, SkippedFile, SourcePicture, SourceReading
+from studio.datasets.rows import Bucket, CountTokens, assign_bucket, buckets_for, make_row, take_rows
+from studio.datasets.source import DatasetRecipe, DatasetRow, SkippedFile, SourcePicture, SourceReading
 from studio.datasets.upload import NOT_TAKEN, read_not_taken
 from studio.images.decoding import open_rgb
 from studio.images.records import PictureFacts

@@ -9,10 +9,16 @@ from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 from studio.datasets.captions import read_caption
-from studio.datasets.recipe import LayoutChoice, LayoutName
-from studio.datasets.source import SkippedFile, SourcePicture, SourceReading
+from studio.datasets.source import (
+    LayoutChoice,
+    LayoutName,
+    SkippedFile,
+    SourcePicture,
+    SourceReading,
+    Walk,
+    walk_folder,
+)
 from studio.datasets.table_layout import fits, read_by_table
-from studio.datasets.walk import Walk, walk_folder
 from studio.images.records import Problem
 
 _REPEATS = re.compile(r"(\d{1,5})_(.*)")

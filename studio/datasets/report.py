@@ -13,9 +13,8 @@ import numpy as np
 
 from studio.core.results import Record
 from studio.datasets.opened import OpenedDataset
-from studio.datasets.recipe import LAYOUT_TITLES
 from studio.datasets.rows import captions_all_alike
-from studio.datasets.source import DatasetRow
+from studio.datasets.source import LAYOUT_TITLES, DatasetRow
 from studio.images.records import PictureFacts, Problem, Severity
 
 MAX_DISTANCE = 6

@@ -13,9 +13,8 @@ from studio.core.paths import UserData, typed_path
 from studio.core.results import Record
 from studio.datasets.library import DatasetLibrary
 from studio.datasets.reading import read_source
-from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.rows import take_rows
-from studio.datasets.walk import walk_folder
+from studio.datasets.source import DatasetRecipe, walk_folder
 from studio.images.decoding import open_rgb
 from studio.images.files import read_picture_text
 from studio.images.scores.image import PictureScores, score_picture, summarise_scores

@@ -15,9 +15,8 @@ from studio.core.results import Record
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary
 from studio.datasets.opened import CheckProgress, OpenedDataset
-from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.rows import CountTokens
-from studio.datasets.source import DatasetRow
+from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, take_files
 
 LAST_OPENED = "last-opened.txt"

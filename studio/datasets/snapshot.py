@@ -11,8 +11,7 @@ from pydantic import Field, ValidationError
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
 from studio.core.results import Record
-from studio.datasets.recipe import DatasetRecipe
-from studio.datasets.source import DatasetRow
+from studio.datasets.source import DatasetRecipe, DatasetRow
 
 
 class SnapshotEntry(Record):

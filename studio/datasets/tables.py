@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import DatasetError
-from studio.core.text_encoding import guess_text
+from studio.core.files import guess_text
 from studio.datasets.source import SkippedFile
 from studio.images.records import Problem
 

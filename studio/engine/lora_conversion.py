@@ -11,7 +11,7 @@ from studio.engine.lora_export import largest_difference, write_kohya, write_pef
 from studio.engine.lora_file import LayerWeights, LoraWeights, read_weights
 from studio.engine.lora_merge import merge_loras, merged_tensors, write_checkpoint, written_aside
 from studio.engine.models import Components, find_model, load_components
-from studio.loras.export_settings import ExportDtype, LoraDialect, ModelForm
+from studio.loras.weights_file import ExportDtype, LoraDialect, ModelForm
 
 # Rounding alone: half a unit of float16's last place is 2^-11 of a number, and a LoRA's updates are sums of products.
 UPDATE_LIMITS: Mapping[ExportDtype, float] = {"float32": 1e-5, "float16": 1e-2}

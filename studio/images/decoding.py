@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from studio.core.errors import PictureFileError
-from studio.images.file_bytes import FORMAT_WORDS, FORMATS, end_of, foreign_kind, is_cut_webp
+from studio.images.files import FORMAT_WORDS, FORMATS, end_of, foreign_kind, is_cut_webp
 from studio.images.records import Problem, Severity
 
 MAX_FILE_BYTES = 1024**3

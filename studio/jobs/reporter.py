@@ -1,4 +1,6 @@
-"""What a job says while it works, from one place: its events, its status, and lines for a terminal. No torch.
+"""A full disk costs nothing but time: what cannot be written is written as soon as there is room.
+
+What a job says while it works, from one place: its events, its status, and lines for a terminal. No torch.
 
 Whatever ends its process is in its status before it goes on up: nothing is `running` for ever.
 """
@@ -8,11 +10,56 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
-from studio.core.errors import RunError, system_error_message
+from studio.core.errors import RunError, StudioError, is_disk_full, system_error_message
 from studio.core.text import duration
 from studio.jobs.events import EventWriter, JobEvent, NoteEvent, ProblemEvent, StateEvent
 from studio.jobs.folder import BUSY_STATES, JobFolder, RunState, RunStatus, read_status, write_status
+
+T = TypeVar("T")
+LOOK_FOR_ROOM_SECONDS = 2.0
+
+
+def retry_until_disk_space(
+    act: Callable[[], T], *, what: str, reporter: "JobReporter", should_stop: Callable[[], bool], stopped: StudioError
+) -> T:
+    """Do what writes something; where the disk is full, say so, and do it again when there is room.
+
+    Args:
+        act: leaves nothing half written behind where it raises, and may be done again.
+        what: it saves, in a few words, as the user reads it.
+        should_stop: asked again and again while it waits.
+        stopped: raised where it should.
+
+    Raises:
+        StudioError: `stopped`.
+        OSError: where it cannot be written for another reason.
+    """
+    before = reporter.current_state
+    waiting = False
+    activity = reporter.folder.activity
+    while True:
+        try:
+            result = act()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+        else:
+            if waiting:
+                before = before if before in BUSY_STATES else "running"
+                reporter.state(before, f"There is space again; the {activity} goes on.")
+            return result
+        waiting = True
+        reporter.state(
+            "waiting",
+            f"The disk is full: {what} cannot be saved. Free some space; the {activity} waits and goes on by itself. "
+            "Nothing is lost while it waits.",
+        )
+        time.sleep(LOOK_FOR_ROOM_SECONDS)
+        if should_stop():
+            raise stopped
+
 
 STATUS_EVERY_SECONDS = 0.5
 SPEED_STEPS = 20  # the forecast follows the last few: a machine that does other things too is slower for a while

@@ -1,18 +1,64 @@
-"""The jobs of one kind as a page sees them: their folders by name, and steering them. No torch.
+"""The jobs of the queue, each with how far its run is.
+
+The jobs of one kind as a page sees them: their folders by name, and steering them. No torch.
 
 It keeps no state of a job: all is read from folders and the queue, so a page that was killed finds it again. Nor does
 it keep which one is shown: every page names its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from studio.core.paths import UserData
-from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, ask, status_or
-from studio.jobs.listing import JobLine, job_lines
+from studio.core.results import Record
+from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, RunState, ask, status_or
 from studio.jobs.queue import Job, JobKind, JobQueue
 from studio.jobs.worker import ensure_worker
+
+
+class JobLine(Record):
+    """A job with how far its run is: what one line of the list shows."""
+
+    job: Job
+    run_state: RunState
+    step: int
+    num_steps: int
+    remaining_seconds: float | None
+    message: str
+
+
+def job_lines(queue: JobQueue) -> tuple[JobLine, ...]:
+    """All jobs in the queue's order, each with where its run stands.
+
+    Raises:
+        RunError: where the queue cannot be read.
+    """
+    return tuple(_line(job) for job in queue.jobs())
+
+
+def _line(job: Job) -> JobLine:
+    status = status_or("new", job.run)
+    runs = job.state == "running"
+    return JobLine(
+        job=job,
+        run_state=status.state,
+        step=status.step,
+        num_steps=status.num_steps,
+        remaining_seconds=status.remaining_seconds if runs else None,
+        message=status.message if runs else job.message,
+    )
+
+
+def has_work(jobs: Iterable[JobLine]) -> bool:
+    """Whether any job waits or runs."""
+    return any(line.job.state in ("queued", "running") for line in jobs)
+
+
+def is_in_line(folder: JobFolder, jobs: Iterable[JobLine]) -> bool:
+    """Whether a folder's job waits or runs. A folder says that it ended a moment before its job does."""
+    return has_work(line for line in jobs if line.job.run == folder)
+
 
 JOB_REQUESTS: tuple[RunRequest, ...] = ("pause", "stop")
 MAX_LOOKED_AT = 20  # of the newest, for one that is being worked on

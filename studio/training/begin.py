@@ -18,12 +18,12 @@ from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import DatasetLibrary, safe_name
 from studio.datasets.opened import OpenedDataset
-from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
+from studio.datasets.source import DatasetRecipe
 from studio.images.prompts import TokenCounter, take_lora_tags
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
-from studio.training.folder import RunFolder
+from studio.training.plan import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 
 

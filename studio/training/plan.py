@@ -1,14 +1,52 @@
-"""What a run decided before its first step, kept beside its settings: a resumed run decides nothing anew.
+"""A training's run folder: the places that only trainings have. No torch: the page reads it.
+
+What a run decided before its first step, kept beside its settings: a resumed run decides nothing anew.
 
 What a training would take, as the preflight measured it.
 """
+
+from pathlib import Path
+from typing import ClassVar
 
 from studio.core.errors import RunError
 from studio.core.files import write_atomically
 from studio.core.results import Record
 from studio.core.settings import PrecisionName
-from studio.training.folder import RunFolder
+from studio.jobs.folder import JobFolder
 from studio.training.settings import MixedPrecisionName
+
+
+class RunFolder(JobFolder):
+    """The places of a run. Naming one does not make it."""
+
+    noun: ClassVar[str] = "run"
+    activity: ClassVar[str] = "training"
+    begin_command: ClassVar[str] = "python -m studio train --dataset …"
+
+    @property
+    def dataset(self) -> Path:
+        """The snapshot of what is trained on."""
+        return self.root / "dataset.jsonl"
+
+    @property
+    def prior_dataset(self) -> Path:
+        return self.root / "prior-dataset.jsonl"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
 
 
 class TrainingPlan(Record):

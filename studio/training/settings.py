@@ -70,7 +70,7 @@ class TrainingSettings(Settings):
         "",
         title="Trigger word",
         max_length=100,
-        description="Added before every caption; use it in prompts to activate the LoRA.",
+        description="Put before every caption; in prompts it activates the LoRA.",
     )
 
     lora_alpha: Annotated[float, Gt(0), Le(1024)] = Field(
@@ -95,14 +95,10 @@ class TrainingSettings(Settings):
         5e-5, title="Text encoder learning rate", description="Learning rate of the text encoder's layers."
     )
     use_dora: bool = Field(
-        False,
-        title="DoRA",
-        description="Learns magnitude and direction of the weights separately (arXiv 2402.09353). Slower.",
+        False, title="DoRA", description="Learns magnitude and direction separately (arXiv 2402.09353). Slower."
     )
     use_rslora: bool = Field(
-        False,
-        title="rsLoRA",
-        description="Scale by alpha / √rank (arXiv 2312.03732): keeps high ranks effective.",
+        False, title="rsLoRA", description="Scale by alpha / √rank (arXiv 2312.03732): keeps high ranks effective."
     )
 
     optimizer: OptimizerName = Field(
@@ -138,8 +134,7 @@ class TrainingSettings(Settings):
     tf32: bool = Field(
         False,
         title="TF32",
-        description="Computes float32 faster on NVIDIA GPUs from Ampere on, by rounding the inputs of products to ten "
-        "bits. No effect elsewhere.",
+        description="Faster float32 on NVIDIA GPUs from Ampere on: factors are rounded to ten bits.",
     )
     gradient_checkpointing: CheckpointingChoice = Field(
         "auto",
@@ -164,9 +159,7 @@ class TrainingSettings(Settings):
         "large, so that a few odd images count less.",
     )
     huber_c: Annotated[float, Ge(1e-4), Le(100), KohyaName("ss_huber_c")] = Field(
-        0.1,
-        title="Huber c",
-        description="Errors well above it count as large. Has no effect with l2.",
+        0.1, title="Huber c", description="Errors well above it count as large. Has no effect with l2."
     )
     huber_schedule: Annotated[HuberScheduleName, KohyaName("ss_huber_schedule")] = Field(
         "snr",
@@ -191,9 +184,7 @@ class TrainingSettings(Settings):
         description="A dataset or folder of images that must not change; one is mixed in for each training image.",
     )
     prior_loss_weight: Annotated[float, Ge(0), Le(10)] = Field(
-        1.0,
-        title="Regularisation weight",
-        description="Weight of the regularisation images relative to the training images.",
+        1.0, title="Regularisation weight", description="Weight of these images relative to the training images."
     )
     mask_folder: str = Field(
         "",

@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from studio.batches.follower import MAX_LATEST, BatchFollower
 from studio.batches.ledger import ItemRow, ItemState, Ledger, RejectionRow
+from studio.batches.session import MAX_LATEST, BatchFollower
 
 
 def row(item: int, state: ItemState = "done", *, attempts: int = 1) -> ItemRow:

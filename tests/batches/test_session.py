@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from studio.batches import session as batch_desk
-from studio.batches.begin import begin_batch
-from studio.batches.folder import BatchFolder
+from studio.batches.folder import BatchFolder, begin_batch
 from studio.batches.ledger import ItemRow, Ledger
 from studio.batches.session import BatchSession, training_side
 from studio.batches.settings import BatchSettings

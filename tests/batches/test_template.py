@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.batches.template import TemplateReader, fill
-from studio.batches.variants import Chain, Choice, Text
-from studio.batches.wildcards import Wildcards
+from studio.batches.grammar import Chain, Choice, Text
+from studio.batches.template import TemplateReader, Wildcards, fill
 from studio.core.errors import BatchError
 from tests.batches.plans import wildcard_folder
 
@@ -108,7 +107,7 @@ def test_what_dynamicprompts_stumbles_over(prompt: str, variants: list[str], fol
 def test_choices_too_many_to_be_listed_have_the_same_order(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     prompts = ["{2$$1|2|__c__|__many__}", "{1-3$$__many__}", "{2$$a|{b|c}|{d|e|f}}", "x {1|{2|3}|__many__}"]
     listed = [variants_of(prompt, folder) for prompt in prompts]
-    monkeypatch.setattr("studio.batches.variants.MAX_LISTED", 0)
+    monkeypatch.setattr("studio.batches.grammar.MAX_LISTED", 0)
     assert [variants_of(prompt, folder) for prompt in prompts] == listed
 
 

@@ -16,8 +16,8 @@ from studio.core.settings import ModelSettings
 from studio.engine.lora_export import largest_difference, read_weights, write_peft
 from studio.engine.models import find_model, load_components
 from studio.engine.pipeline import PipelineManager
-from studio.loras.export_settings import EXPORT_FORMS, ExportSettings
 from studio.loras.library import shipped_loras
+from studio.loras.weights_file import EXPORT_FORMS, ExportSettings
 from tests.engine.lora_updates import random_update
 
 WHITE_GROUND = shipped_loras() / "white-ground.safetensors"

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from studio.datasets.buckets import Bucket, assign_bucket, buckets_for, step_of
+from studio.datasets.rows import Bucket, assign_bucket, buckets_for, step_of
 
 
 @pytest.mark.parametrize("resolution", [64, 128, 256, 512, 768, 1024])

@@ -9,7 +9,7 @@ import pytest
 from studio.cli.dataset import check_dataset
 from studio.core.errors import DatasetError
 from studio.core.paths import UserData, assets_folder
-from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.source import DatasetRecipe
 
 SHOES = assets_folder() / "casual-shoes"
 

@@ -9,8 +9,8 @@ import pytest
 
 from studio.core.errors import DatasetError
 from studio.core.paths import UserData
-from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.session import DatasetSession, TypedCaption
+from studio.datasets.source import DatasetRecipe
 from studio.datasets.upload import DroppedFile
 from tests.datasets.bad_inputs import encoded, picture
 

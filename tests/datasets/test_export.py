@@ -12,8 +12,8 @@ from studio.datasets.checker import PictureChecker
 from studio.datasets.export import export_imagefolder, export_kohya, export_zip
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.reading import read_source
-from studio.datasets.recipe import DatasetRecipe, LayoutChoice
 from studio.datasets.snapshot import Snapshot, changed_since, make_snapshot, read_snapshot, write_snapshot
+from studio.datasets.source import DatasetRecipe, LayoutChoice
 from tests.datasets.bad_inputs import encoded, picture
 
 WHITE = "#ffffff"

@@ -6,7 +6,7 @@ import pytest
 
 from studio.core.errors import DatasetError
 from studio.datasets.library import DatasetLibrary, safe_name
-from studio.datasets.recipe import DatasetRecipe
+from studio.datasets.source import DatasetRecipe
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from studio.datasets.export import write_sidecars
 from studio.datasets.library import DatasetLibrary
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.query import EDITED, EXCLUDED, NEEDS_FIXING, NO_PROBLEM, DatasetQuery
-from studio.datasets.recipe import DatasetRecipe, RowChoice
 from studio.datasets.report import make_report
+from studio.datasets.source import DatasetRecipe, RowChoice
 from tests.datasets.bad_inputs import encoded, picture
 
 SHOES = assets_folder() / "casual-shoes"

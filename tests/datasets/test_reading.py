@@ -9,8 +9,7 @@ import pytest
 from studio.core.errors import DatasetError
 from studio.core.paths import assets_folder
 from studio.datasets.reading import read_source
-from studio.datasets.recipe import LayoutChoice
-from studio.datasets.source import SourceReading
+from studio.datasets.source import LayoutChoice, SourceReading
 
 AS_FOUND = LayoutChoice()
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from studio.core.errors import ModelError
 from studio.core.settings import GenerationSettings
-from studio.engine import offload
-from studio.engine.offload import OffloadedModule
+from studio.engine import memory as offload
+from studio.engine.memory import OffloadedModule
 from studio.engine.pipeline import PipelineManager
 
 

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from studio.batches.begin import begin_batch
-from studio.batches.folder import BatchFolder
+from studio.batches.folder import BatchFolder, begin_batch
 from studio.batches.ledger import ledger_files, read_items
 from studio.batches.settings import BatchSettings
 from studio.core.settings import parse_settings

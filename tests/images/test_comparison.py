@@ -14,20 +14,23 @@ import pytest
 from PIL import Image, ImageChops
 
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
-from studio.images.comparison import (
+from studio.images.grids import (
+    CELL,
     JSON_NAME,
+    LABEL_HEIGHT,
+    MARGIN,
     ComparedPair,
     ComparedPicture,
     CompareReport,
     Difference,
     SavedComparison,
     StripPicture,
+    comparison_grid,
     latest_comparison,
     new_comparison_folder,
     save_comparison,
     side_name,
 )
-from studio.images.grids import CELL, LABEL_HEIGHT, MARGIN, comparison_grid
 
 ROW = 2 * LABEL_HEIGHT + CELL + MARGIN
 RED, BLUE, GREEN = (200, 0, 0), (0, 0, 200), (0, 150, 0)

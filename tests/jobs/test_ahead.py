@@ -8,8 +8,8 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs.folder import take_requests
 from studio.jobs.queue import JobQueue
-from studio.ui.shell import blocking_jobs as ahead_module
-from studio.ui.shell.blocking_jobs import BlockingJobs, list_blocking_jobs
+from studio.ui.shell import device_busy_box as ahead_module
+from studio.ui.shell.device_busy_box import BlockingJobs, list_blocking_jobs
 from tests.jobs.lines import lines_of, queued_run, running_run
 
 

@@ -8,12 +8,11 @@ import pytest
 
 from studio.batches.folder import BatchFolder
 from studio.core.errors import CancelledError
-from studio.jobs import disk_space
-from studio.jobs.disk_space import retry_until_disk_space
+from studio.jobs import reporter as disk_space
 from studio.jobs.events import JOB_EVENTS, StateEvent, read_events
 from studio.jobs.folder import JobFolder, RunState
-from studio.jobs.reporter import JobReporter
-from studio.training.folder import RunFolder
+from studio.jobs.reporter import JobReporter, retry_until_disk_space
+from studio.training.plan import RunFolder
 
 KINDS = pytest.mark.parametrize(("kind", "activity"), [(RunFolder, "training"), (BatchFolder, "batch")])
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.jobs.folder import JobFolder, RunRequest, ask, take_requests
-from studio.jobs.stop_requests import StopRequests
+from studio.jobs.folder import JobFolder, RunRequest, StopRequests, ask, take_requests
 
 
 @pytest.mark.parametrize(

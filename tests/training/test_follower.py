@@ -14,7 +14,7 @@ from studio.training.events import (
     StepEvent,
     read_events,
 )
-from studio.training.follower import RunHistory, follow_run
+from studio.training.session import RunHistory, follow_run
 from tests.ui.told_scores import score_event
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from studio.core.files import write_atomically
-from studio.datasets.recipe import DatasetRecipe
 from studio.datasets.snapshot import make_snapshot, write_snapshot
+from studio.datasets.source import DatasetRecipe
 from studio.jobs.events import EventWriter, MemoryEvent, NoteEvent, ProblemEvent, StateEvent
 from studio.jobs.folder import RunStatus, write_status
 from studio.training.events import (
@@ -22,8 +22,7 @@ from studio.training.events import (
     SampleEvent,
     StepEvent,
 )
-from studio.training.folder import RunFolder
-from studio.training.plan import TrainingPlan, write_plan
+from studio.training.plan import RunFolder, TrainingPlan, write_plan
 from studio.training.settings import TrainingSettings
 from tests.datasets.rows import make_facts, make_row
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from studio.training.curves import Curve
 from studio.training.events import SampleEvent
-from studio.training.follower import RunHistory, StepColumns
+from studio.training.session import RunHistory, StepColumns
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
 

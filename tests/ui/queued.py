@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 from studio.jobs.folder import RunState
-from studio.jobs.listing import JobLine
 from studio.jobs.queue import Job, JobKind, JobState
-from studio.training.folder import RunFolder
+from studio.jobs.session import JobLine
+from studio.training.plan import RunFolder
 
 
 def job_line(

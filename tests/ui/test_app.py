@@ -13,15 +13,15 @@ from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import LoraLibrary
-from studio.training.folder import RunFolder
+from studio.training.plan import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
 from studio.ui.shell.app import Sessions, build_app
-from studio.ui.shell.blocking_jobs import BlockingJobs
+from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
 from studio.ui.shell.selection import Selection
 from studio.ui.training import plot as training_plot
-from studio.ui.training.page import TrainingPage
+from studio.ui.training.queue import TrainingPage
 from tests.batches.test_session import make_batch
 from tests.training.told_runs import make_run, step_event
 

@@ -6,14 +6,14 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from studio.batches.begin import plan_of
+from studio.batches.folder import plan_of
 from studio.batches.forecast import PlanFacts
 from studio.batches.settings import BatchSettings
 from studio.core.errors import SettingsError
 from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings, parse_settings
 from studio.ui.batches import form as batch_form
-from studio.ui.batches import preview as batch_preview
+from studio.ui.batches import tab as batch_preview
 from studio.ui.forms import LORA_ROWS, form_groups, help_html
 from studio.ui.shell.parts import problem
 from studio.ui.shell.preflight_runner import PreflightState

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from studio.batches.folder import BatchFolder
-from studio.batches.follower import BatchProgress
-from studio.batches.session import BatchView, LatestPicture, PastBatch
+from studio.batches.session import BatchProgress, BatchView, LatestPicture, PastBatch
 from studio.jobs.folder import RunState, RunStatus
 from studio.ui.batches import view as batch_view
 from studio.ui.shell.images import small_picture_url

@@ -11,8 +11,7 @@ from studio.core.paths import UserData
 from studio.datasets.query import DatasetQuery
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import render_page
-from studio.ui.datasets.caption_box import Subject, read_subject, saver
-from studio.ui.datasets.detail import render_row
+from studio.ui.datasets.detail import Subject, read_subject, render_row, saver
 from tests.datasets.bad_inputs import encoded, picture
 
 HOSTILE = "\"'><img src=x onerror=alert(1)> &amp;"

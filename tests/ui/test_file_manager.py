@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.ui.shell.file_manager import is_same_machine, open_folder, opening_command
+from studio.ui.shell.parts import is_same_machine, open_folder, opening_command
 
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "::1", "localhost", "127.0.0.5"])

@@ -4,7 +4,7 @@ import pytest
 
 from studio.jobs.events import ResumedEvent
 from studio.training.events import HeldOutEvent, StepEvent
-from studio.training.follower import RunHistory
+from studio.training.session import RunHistory
 from studio.ui.training import plot as training_plot
 from studio.ui.training.plot import PlotCache, PlotOptions
 

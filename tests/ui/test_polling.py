@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import gradio as gr
 import pytest
 
+from studio.ui.shell.app import PageNow, Polling
 from studio.ui.shell.parts import Update
-from studio.ui.shell.polling import PageNow, Polling
 from studio.ui.shell.selection import Selection, read_selection
 
 Parts = dict[str, Update]

@@ -12,8 +12,7 @@ from studio.engine.process.messages import Generate, Smoke
 from studio.engine.process.view import EngineView
 from studio.jobs.folder import RunStatus
 from studio.jobs.queue import JobQueue
-from studio.ui.shell.blocking_jobs import BlockingJobs
-from studio.ui.shell.device_busy_box import question_words, render
+from studio.ui.shell.device_busy_box import BlockingJobs, question_words, render
 from tests.jobs.lines import lines_of, queued_run, running_run
 
 WAITING = EngineView(phase="waiting", owner="training shoes (process 7)")

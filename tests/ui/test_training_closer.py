@@ -6,9 +6,8 @@ import pytest
 
 from studio.core.errors import RunError
 from studio.training.events import AnyEvent
-from studio.training.folder import RunFolder
-from studio.training.follower import RunHistory
-from studio.training.session import TrainingView
+from studio.training.plan import RunFolder
+from studio.training.session import RunHistory, TrainingView
 from studio.ui.shell.selection import SelectedImage
 from studio.ui.training.image_viewer import checked_image, render
 from studio.ui.training.images import Thumbnails

@@ -8,13 +8,13 @@ import pytest
 from studio.core.settings import parse_settings
 from studio.training.settings import PRESETS, TrainingSettings
 from studio.ui.forms import read_settings
-from studio.ui.training import form as training_form
+from studio.ui.training import results as training_form
 
 
 @pytest.fixture(scope="module")
 def form() -> training_form.TrainingForm:
     with gr.Blocks():
-        return training_form.build()
+        return training_form.build_form()
 
 
 def held_by(form: training_form.TrainingForm, settings: TrainingSettings) -> dict[str, Any]:

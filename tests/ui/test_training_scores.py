@@ -1,6 +1,6 @@
 """Scores as curves over the steps, beside the level of the base and of the dataset."""
 
-from studio.training.follower import RunHistory
+from studio.training.session import RunHistory
 from studio.ui.training.plot import SCORES, chart_of, charts_html
 from tests.ui.told_scores import reference_event, score_event
 

@@ -11,17 +11,13 @@ from typing import Literal, TypeVar
 
 import torch
 
-from studio.batches.begin import read_batch_settings
-from studio.batches.folder import BatchFolder
+from studio.batches.folder import BatchFolder, read_batch_settings
 from studio.batches.ledger import ItemRow, Ledger, RejectionRow, read_items
-from studio.batches.outputs import write_outputs
+from studio.batches.outputs import provenance_of, write_outputs, write_provenance
 from studio.batches.plan import BatchItem, BatchPlan, open_plan
-from studio.batches.provenance import write_provenance
 from studio.batches.settings import BatchSettings
 from studio.batches.torch.image import PictureMaker, failed_row, remake_copies
-from studio.batches.torch.provenance import provenance_of
-from studio.batches.torch.reconcile import compare_pictures, forget_rows, set_aside
-from studio.batches.torch.shard import KnownItems, Share
+from studio.batches.torch.shard import KnownItems, Share, compare_pictures, forget_rows, set_aside
 from studio.core.errors import BatchError, CancelledError, StudioError, error_message, is_disk_full, is_out_of_memory
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
@@ -33,10 +29,8 @@ from studio.engine.memory import MemoryWatch
 from studio.engine.pipeline import PipelineManager
 from studio.engine.progress import RunWatcher
 from studio.jobs.device_lock import device_turn
-from studio.jobs.disk_space import retry_until_disk_space
-from studio.jobs.folder import take_requests
-from studio.jobs.reporter import JobReporter, report_failure
-from studio.jobs.stop_requests import StopRequests, StopSignal
+from studio.jobs.folder import StopRequests, StopSignal, take_requests
+from studio.jobs.reporter import JobReporter, report_failure, retry_until_disk_space
 from studio.loras.library import LoraLibrary
 
 T = TypeVar("T")

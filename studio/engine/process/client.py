@@ -39,7 +39,6 @@ from studio.engine.process.messages import (
     Waiting,
     to_line,
 )
-from studio.engine.process.start import start_engine_process
 from studio.engine.process.view import (
     CANCELLABLE_PHASES,
     PHASE_WORDS,
@@ -49,8 +48,9 @@ from studio.engine.process.view import (
     EngineView,
     last_words,
     nothing_yet,
+    start_engine_process,
 )
-from studio.images.comparison import latest_comparison
+from studio.images.grids import latest_comparison
 from studio.images.smoke_report import latest_report
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from studio.core.text import counted, duration, gigabytes
-from studio.datasets.buckets import Bucket, assign_bucket, buckets_for
-from studio.datasets.recipe import LAYOUT_TITLES
+from studio.datasets.rows import Bucket, assign_bucket, buckets_for
 from studio.datasets.snapshot import Snapshot
+from studio.datasets.source import LAYOUT_TITLES
 from studio.jobs.events import NoteEvent, ProblemEvent, ResumedEvent
 from studio.training.events import CheckpointEvent, EffectEvent, FinishedEvent, HeldOutEvent, SampleEvent
 from studio.training.report.facts import RunFacts, by_step

@@ -21,10 +21,10 @@ from torch import nn
 from studio.core.errors import CancelledError, PictureFileError, TrainingError
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
-from studio.datasets.buckets import Bucket
+from studio.datasets.rows import Bucket
 from studio.engine.denoise import set_tiling
+from studio.engine.memory import bit_sum
 from studio.engine.models import Components
-from studio.engine.offload import bit_sum
 from studio.images.decoding import open_rgb, read_bytes, read_picture
 from studio.training.settings import TrainingSettings
 from studio.training.torch.data import Box, TrainingItem, TrainingSet

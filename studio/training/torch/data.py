@@ -16,7 +16,7 @@ import torch
 
 from studio.core.errors import TrainingError
 from studio.core.paths import typed_path
-from studio.datasets.buckets import Bucket, assign_bucket, buckets_for
+from studio.datasets.rows import Bucket, assign_bucket, buckets_for
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
 from studio.training.settings import TrainingSettings
 

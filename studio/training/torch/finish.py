@@ -27,13 +27,12 @@ from studio.core.errors import (
 from studio.core.settings import LoraChoice
 from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
 from studio.engine.lora_file import LoraWeights
+from studio.engine.memory import all_present
 from studio.engine.models import Components
-from studio.engine.offload import all_present
 from studio.images.decoding import open_rgb
 from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header
-from studio.training.folder import RunFolder
-from studio.training.plan import TrainingPlan
+from studio.training.plan import RunFolder, TrainingPlan
 from studio.training.settings import KohyaName, TrainingSettings
 from studio.training.torch.data import TrainingSet
 from studio.training.torch.preparation import Prepared

@@ -14,8 +14,7 @@ from studio.core.paths import UserData
 from studio.core.text import duration, gigabytes
 from studio.datasets.snapshot import Snapshot
 from studio.engine.device import pick_device, synchronize
-from studio.engine.memory import MemoryMeter, free_bytes, read_accelerator
-from studio.engine.offload import all_present
+from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_accelerator
 from studio.training.begin import take_snapshot
 from studio.training.plan import Offer, PassFacts, Preflight
 from studio.training.settings import TrainingSettings

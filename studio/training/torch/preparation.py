@@ -17,8 +17,8 @@ from studio.engine.denoise import assert_possible
 from studio.engine.device import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
 from studio.engine.lora_file import Lora
+from studio.engine.memory import OffloadedModule
 from studio.engine.models import Components
-from studio.engine.offload import OffloadedModule
 from studio.engine.pipeline import PipelineManager
 from studio.images.prompts import take_lora_tags
 from studio.loras.library import LoraLibrary

@@ -24,16 +24,14 @@ from studio.core.errors import (
 from studio.core.paths import UserData
 from studio.datasets.snapshot import changed_since, read_snapshot
 from studio.engine.device import pick_device
-from studio.engine.offload import all_present
+from studio.engine.memory import all_present
 from studio.jobs.device_lock import device_turn
-from studio.jobs.folder import read_status, take_requests
+from studio.jobs.folder import StopSignal, read_status, take_requests
 from studio.jobs.reporter import report_failure
-from studio.jobs.stop_requests import StopSignal
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.events import FinishedEvent, SampleEvent, read_events
-from studio.training.folder import RunFolder
-from studio.training.plan import read_plan, write_plan
+from studio.training.plan import RunFolder, read_plan, write_plan
 from studio.training.report import write_report
 from studio.training.settings import MixedPrecisionName, TrainingSettings
 from studio.training.torch.assembly import assemble

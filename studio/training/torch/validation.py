@@ -28,13 +28,13 @@ from studio.core.settings import SEED_MAX, GenerationSettings, LoraChoice
 from studio.engine.device import release_memory
 from studio.engine.lora_export import write_kohya
 from studio.engine.lora_file import LoraWeights
-from studio.engine.offload import OffloadedModule, all_present
+from studio.engine.memory import OffloadedModule, all_present
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.engine.progress import Watcher
 from studio.images.files import is_whole_png, read_picture_text, save_picture
 from studio.images.prompts import escape_prompt, plain_prompt
 from studio.training.events import ReferenceEvent, SampleEvent, ScoreEvent
-from studio.training.folder import RunFolder
+from studio.training.plan import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.data import TrainingSet

@@ -1,29 +1,109 @@
-"""The Batch tab: the plan with its preview on the left, the batch that runs on the right, past ones below it."""
+"""What a plan would make, while it is written: how many, ten of them, how often each value. From facts to HTML.
 
-from collections.abc import Callable
+What a batch would take, as measured: a sentence below the buttons.
+
+The Batch tab: the plan with its preview on the left, the batch that runs on the right, past ones below it.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
+from pydantic import ValidationError
 
-from studio.batches.begin import begin_batch, plan_of, read_batch_settings
-from studio.batches.folder import BatchFolder
+from studio.batches.folder import BatchFolder, begin_batch, plan_of, read_batch_settings
 from studio.batches.forecast import PlanFacts
 from studio.batches.session import BatchSession, BatchView, training_side
 from studio.batches.settings import BatchSettings
 from studio.core.errors import StudioError, system_error_message
+from studio.core.html import template
+from studio.core.paths import typed_path
 from studio.core.settings import parse_settings
 from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunRequest
 from studio.loras.library import LoraLibrary
 from studio.ui.batches import form as batch_form
-from studio.ui.batches import panel as batch_panel
-from studio.ui.batches import preview as batch_preview
+from studio.ui.batches import view as batch_panel
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
-from studio.ui.shell.file_manager import show_folder
-from studio.ui.shell.parts import QUIET, Update, problem, toasts
-from studio.ui.shell.preflight_runner import PreflightRunner
+from studio.ui.shell.parts import QUIET, Update, paragraph, problem, show_folder, toasts
+from studio.ui.shell.preflight_runner import PreflightRunner, PreflightState
 from studio.ui.shell.selection import changed, read_selection, select
+
+_template = template("ui/templates/batches.html")
+
+COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too long for something that follows typing
+READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
+MAX_VALUES = 12
+
+NO_PLAN = paragraph("quiet", "No plan yet: see the message below the attributes.")
+EMPTY = paragraph(
+    "quiet",
+    "The plan appears here as you type: the number of images, ten examples, and how often each value comes up.",
+)
+LARGE = paragraph(
+    "note",
+    "This prompt file is too large to preview as you type: “Measure” reads it and estimates how many images it "
+    "makes, time and disk.",
+)
+COUNTED_LATER = "“Measure” counts this many, and estimates time and disk space."
+
+
+def is_too_large_to_follow(settings: BatchSettings) -> bool:
+    """Whether the file of prompts takes seconds to be read."""
+    path = typed_path(settings.prompt_file.strip())
+    return bool(settings.prompt_file.strip()) and path.is_file() and path.stat().st_size > READ_UP_TO_BYTES
+
+
+def preview_html(facts: PlanFacts) -> Markup:
+    """The plan in short."""
+    later = (COUNTED_LATER,) if facts.num_columns and not facts.value_counts else ()
+    return _template(
+        "preview",
+        num_items=facts.num_items,
+        notes=[*facts.notes, *later],
+        examples=facts.examples,
+        counts=counts_html(facts.value_counts),
+    )
+
+
+def counts_html(counts: Mapping[str, Mapping[str, int] | int]) -> Markup:
+    """A small table for each column."""
+    if not counts:
+        return Markup()
+    return _template("counts", columns=[(column, *_values(found)) for column, found in counts.items()])
+
+
+def _values(found: Mapping[str, int] | int) -> tuple[list[tuple[str, int]], str]:
+    """The first values of a column, each with how often it comes up, and how many more there are in words."""
+    if isinstance(found, int):
+        return [], f"{found:,} different values"
+    return list(found.items())[:MAX_VALUES], f"and {len(found) - MAX_VALUES:,} more" if len(found) > MAX_VALUES else ""
+
+
+def forecast_html(state: PreflightState) -> Markup:
+    """Where the measuring stands, or what it found."""
+    if state.running:
+        words = "A few real images are being made and measured; none are kept."
+        return paragraph("quiet", words, role="status")
+    if state.problem:
+        return problem(state.problem)
+    facts = read_facts(state)
+    if facts is None:
+        return paragraph("quiet", "“Measure” makes a few real images to estimate the time, disk space and finish time.")
+    counts = counts_html(facts.value_counts) if facts.num_items > COUNTED_UP_TO else ""
+    return _template("forecast", sentence=facts.sentence, counts=counts)
+
+
+def read_facts(state: PreflightState) -> PlanFacts | None:
+    """What was found; None where nothing was, or not by this version."""
+    if not state.result_json:
+        return None
+    try:
+        return PlanFacts.model_validate_json(state.result_json)
+    except ValidationError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -74,7 +154,7 @@ def build() -> BatchTab:
             form = batch_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
             with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
-                preview = gr.HTML(batch_preview.EMPTY, elem_id="batch-preview", padding=False)
+                preview = gr.HTML(EMPTY, elem_id="batch-preview", padding=False)
             panel = batch_panel.build()
     return BatchTab(start, measure, forecast, form, preview, preview_box, panel)
 
@@ -83,7 +163,7 @@ def render(page: BatchPage, view: BatchView) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
     choices = gr.update(choices=[NO_LORA, *page.library.names()])
     return {
-        "batch-forecast": batch_preview.forecast_html(page.forecast.state),
+        "batch-forecast": forecast_html(page.forecast.state),
         **{f"batch-lora-{i}": choices for i in range(LORA_ROWS)},
         **batch_panel.render(view),
     }
@@ -126,18 +206,18 @@ def settings_of(values: dict[str, Any], page: BatchPage) -> BatchSettings:
 def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, str]:
     """(what the form's plan would make, why there is none), one of both."""
     if not values["prompts"].strip() and not values["prompt_file"].strip():
-        return batch_preview.EMPTY, ""
+        return EMPTY, ""
     try:
         settings = settings_of(values, page)
-        if batch_preview.is_too_large_to_follow(settings):
-            return batch_preview.LARGE, ""
+        if is_too_large_to_follow(settings):
+            return LARGE, ""
         plan = plan_of(settings, page.session.user_data)
-        facts = PlanFacts.of(plan, counted=plan.num_items <= batch_preview.COUNTED_UP_TO)
+        facts = PlanFacts.of(plan, counted=plan.num_items <= COUNTED_UP_TO)
     except StudioError as error:
-        return batch_preview.NO_PLAN, problem(str(error))
+        return NO_PLAN, problem(str(error))
     except OSError as error:
-        return batch_preview.NO_PLAN, problem(system_error_message(error))
-    return batch_preview.preview_html(facts), ""
+        return NO_PLAN, problem(system_error_message(error))
+    return preview_html(facts), ""
 
 
 def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML) -> None:

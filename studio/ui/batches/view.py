@@ -1,20 +1,25 @@
-"""What the Batch tab shows of a batch: state, images of late, what came out, notes, log, past ones. Facts to HTML."""
+"""What the Batch tab shows of a batch: state, images of late, what came out, notes, log, past ones. Facts to HTML.
+
+The right side of the Batch tab: which batch, its buttons, and what is told of it.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+import gradio as gr
 from markupsafe import Markup
 
 from studio.batches.folder import BatchFolder
-from studio.batches.follower import MAX_LATEST, BatchProgress
-from studio.batches.session import BatchView, LatestPicture
+from studio.batches.session import MAX_LATEST, BatchProgress, BatchView, LatestPicture
 from studio.core.html import template
 from studio.core.text import counted, duration
 from studio.jobs.events import JobHistory
-from studio.jobs.folder import RunStatus
+from studio.jobs.folder import RunRequest, RunStatus
 from studio.ui.shell.images import small_picture_url
-from studio.ui.shell.parts import paragraph, problem
-from studio.ui.training.view import STATE_KINDS, STATE_WORDS, memory_html, nothing_yet, run_bar, state_box
+from studio.ui.shell.parts import Update, live_html, paragraph, problem
+from studio.ui.training.view import STATE_KINDS, STATE_WORDS, log_html, memory_html, nothing_yet, run_bar, state_box
 
 _template = template("ui/templates/batches.html")
 
@@ -132,3 +137,80 @@ def past_html(view: BatchView) -> Markup:
         rows.append((past, sign, word.rstrip(".").lower()))
     chosen = view.batch.name if view.batch else ""
     return _template("past", batches=rows, chosen=chosen, num_older=len(view.names) - len(view.past))
+
+
+REQUEST_WORDS: dict[RunRequest, str] = {"pause": "Pause", "stop": "Stop"}
+# Gradio's HTML takes clicks of its own; the name of the pressed batch goes with ours.
+_CLICKS = """element.addEventListener("click", (event) => {
+  const name = event.target.closest("button.past-batch")?.dataset.name;
+  if (name) trigger("click", { name });
+});"""
+
+
+@dataclass(frozen=True)
+class BatchPanel:
+    """Its components."""
+
+    batch: gr.Dropdown
+    buttons: dict[RunRequest, gr.Button]
+    resume: gr.Button
+    duplicate: gr.Button
+    as_dataset: gr.Button
+    folder: gr.Button
+    past: gr.HTML
+    shown: dict[str, gr.components.Component]
+
+
+def build() -> BatchPanel:
+    """Lay it out."""
+    with gr.Row(elem_classes="run-head"):
+        batch = gr.Dropdown([], label="Batch", elem_id="batch-run", interactive=True, scale=2, min_width=240)
+        buttons = {
+            request: gr.Button(words, elem_id=f"batch-{request}", size="sm", min_width=72)
+            for request, words in REQUEST_WORDS.items()
+        }
+        resume = gr.Button("Resume", elem_id="batch-resume", size="sm", min_width=72)
+    with gr.Row(elem_classes="run-results"):
+        duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
+        as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
+        folder = gr.Button("Open the folder", elem_id="batch-folder", size="sm", min_width=112)
+    for name in ("state", "memory", "latest", "files", "sheet"):
+        live_html(f"batch-{name}")
+    report = gr.Markdown(elem_id="batch-report", container=False)
+    with gr.Accordion("Log", open=False):
+        live_html("batch-log")
+    past = live_html("batch-past", js_on_load=_CLICKS)
+    shown: dict[str, gr.components.Component] = {
+        "batch-run": batch,
+        "batch-report": report,
+        **{f"batch-{request}": button for request, button in buttons.items()},
+        "batch-resume": resume,
+        "batch-duplicate": duplicate,
+        "batch-as-dataset": as_dataset,
+        "batch-folder": folder,
+    }
+    return BatchPanel(batch, buttons, resume, duplicate, as_dataset, folder, past, shown)
+
+
+def render(view: BatchView) -> dict[str, Update]:
+    """What every shown part of the panel should be now."""
+    batch, state = view.batch, view.status.state if view.status else None
+    can_ask: Any = gr.update(interactive=view.busy or view.in_line)
+    can_resume = state in ("paused", "stopped", "failed", "new") and not view.in_line
+    return {
+        "batch-run": gr.update(choices=list(view.names), value=batch.name if batch else None),
+        "batch-state": state_html(view),
+        "batch-memory": memory_words_html(view),
+        "batch-latest": latest_html(view.latest, more_to_come=view.busy or view.in_line) if batch else "",
+        "batch-files": files_html(batch, view.history),
+        "batch-sheet": sheet_html(view),
+        "batch-report": report_markdown(view),
+        "batch-log": log_html(batch.log if batch else None),
+        "batch-past": past_html(view),
+        "batch-pause": can_ask,
+        "batch-stop": can_ask,
+        "batch-resume": gr.update(interactive=can_resume),
+        "batch-duplicate": gr.update(interactive=batch is not None),
+        "batch-as-dataset": gr.update(interactive=view.progress.num_done > 0 and not view.busy),
+        "batch-folder": gr.update(interactive=batch is not None),
+    }

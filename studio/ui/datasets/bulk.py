@@ -13,7 +13,7 @@ from studio.core.text import counted
 from studio.datasets.edits import BulkChange, changed_captions, describe
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import read_query
-from studio.ui.datasets.caption_box import SAVED, SAVED_WITH_SUBJECT, read_subject
+from studio.ui.datasets.detail import SAVED, SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, paragraph, table, toasts
 
 PREVIEWED = 20

@@ -16,7 +16,7 @@ from studio.datasets.export import export_imagefolder, export_kohya, export_zip,
 from studio.datasets.library import SNAPSHOT
 from studio.datasets.session import DatasetSession
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
-from studio.ui.datasets.caption_box import SAVED
+from studio.ui.datasets.detail import SAVED
 from studio.ui.shell.parts import QUIET, paragraph, toasts
 
 SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"

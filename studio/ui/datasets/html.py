@@ -8,12 +8,12 @@ from urllib.parse import quote
 from markupsafe import Markup
 from PIL import Image
 
-from studio.batches.provenance import read_provenance
+from studio.batches.outputs import read_provenance
 from studio.core.errors import PictureFileError
 from studio.core.html import template
-from studio.datasets.buckets import BucketFit
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.query import RowPage
+from studio.datasets.rows import BucketFit
 from studio.datasets.session import DatasetSession, SessionView, Stamp
 from studio.datasets.source import DatasetRow
 from studio.images.decoding import open_rgb

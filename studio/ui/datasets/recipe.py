@@ -13,10 +13,10 @@ from studio.core.html import template
 from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.captions import check_template, fill_template
-from studio.datasets.recipe import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
 from studio.datasets.rows import take_rows
 from studio.datasets.session import DatasetSession, SessionView
-from studio.ui.datasets.caption_box import SAVED
+from studio.datasets.source import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
+from studio.ui.datasets.detail import SAVED
 from studio.ui.forms import NO_CHANGE
 from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
 

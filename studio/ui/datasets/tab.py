@@ -10,15 +10,13 @@ from studio.core.errors import DatasetError
 from studio.datasets.session import DatasetSession, SessionView
 from studio.ui.datasets import browser as dataset_browser
 from studio.ui.datasets import bulk as dataset_bulk
-from studio.ui.datasets import caption_box
 from studio.ui.datasets import detail as dataset_detail
 from studio.ui.datasets import export as dataset_export
 from studio.ui.datasets import recipe as dataset_recipe_box
 from studio.ui.datasets import source as dataset_source
 from studio.ui.datasets import statistics as dataset_statistics
 from studio.ui.datasets.browser import read_query, render_page
-from studio.ui.datasets.caption_box import SAVED_WITH_SUBJECT, WITH_SUBJECT, Subject, read_subject
-from studio.ui.datasets.detail import find_row, render_row
+from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, WITH_SUBJECT, Subject, find_row, read_subject, render_row
 from studio.ui.datasets.html import summary
 from studio.ui.forms import by_component
 from studio.ui.shell.parts import QUIET, Update, paragraph, toasts
@@ -166,7 +164,7 @@ def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Call
 
         return do
 
-    gr.api(caption_box.saver(session), api_name="save_captions", queue=False, api_visibility="private")
+    gr.api(dataset_detail.saver(session), api_name="save_captions", queue=False, api_visibility="private")
     pressed = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
     both = [*browser.rendered.values(), *detail.rendered.values()]
     for button, act in _acts(detail, session).items():

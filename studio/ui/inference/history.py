@@ -181,11 +181,7 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
             return NO_CHANGE
         with toasts():
             path = _own_path(user_data, paths[index])
-            return {
-                panel.selected: str(path),
-                panel.detail: picture_detail(path),
-                panel.use: gr.update(visible=True),
-            }
+            return {panel.selected: str(path), panel.detail: picture_detail(path), panel.use: gr.update(visible=True)}
 
     def use_selected(selected: str) -> dict[Any, Any]:
         with toasts():

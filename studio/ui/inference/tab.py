@@ -9,17 +9,16 @@ import gradio as gr
 from studio.core.paths import black_pictures_page
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
-from studio.jobs.listing import JobLine
+from studio.jobs.session import JobLine
 from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
 from studio.ui.inference import compare as compare_mode
 from studio.ui.inference import generate as generate_mode
 from studio.ui.inference import history as history_panel
-from studio.ui.inference import loras as lora_panel
 from studio.ui.inference import model as model_box
 from studio.ui.inference import smoke as smoke_mode
 from studio.ui.shell import device_busy_box
-from studio.ui.shell.blocking_jobs import BlockingJobs
+from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import QUIET, Update
 
 
@@ -33,7 +32,7 @@ class InferenceTab:
     generate_tab: gr.Tab
     history: history_panel.HistoryPanel
     compare: compare_mode.CompareMode
-    loras: lora_panel.LoraPanel
+    loras: model_box.LoraPanel
     model: model_box.ModelBox
     start: gr.Button
 
@@ -56,7 +55,7 @@ def build() -> InferenceTab:
             history = history_panel.build()
         with gr.Tab("Compare", id="compare"):
             compare = compare_mode.build()
-    loras = lora_panel.build()
+    loras = model_box.build_loras()
     model = model_box.build()
     with gr.Accordion("Why float32? The story of the black images", open=False, elem_id="black-pictures"):
         gr.Markdown(black_pictures_page().read_text(encoding="utf-8"))
@@ -74,7 +73,7 @@ def render(
         **generate_mode.render(view, names),
         **history_panel.render(view),
         **compare_mode.render(view, names),
-        **lora_panel.render(view, library),
+        **model_box.render_loras(view, library),
         **model_box.render(view),
         "start": gr.update(visible=view.phase in ("gone", "off")),
     }
@@ -95,6 +94,6 @@ def wire(
     generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
     history_panel.wire(tab.history, user_data, form=tab.generate.form)
     compare_mode.wire(tab.compare, engine, user_data, then_refresh=then_refresh)
-    lora_panel.wire(tab.loras, engine, LoraLibrary(user_data.loras), then_refresh=then_refresh)
+    model_box.wire_loras(tab.loras, engine, LoraLibrary(user_data.loras), then_refresh=then_refresh)
     model_box.wire(tab.model, engine, then_refresh=then_refresh)
     then_refresh(tab.start.click(engine.start, **QUIET))

@@ -8,17 +8,26 @@ Small pieces of HTML, from templates that escape every text.
 What went wrong with what a person just did, as a toast.
 Sending the page only what changed: each part of it carries a digest, and the page says which ones it has.
 Colours and type of the page: one accent, two weights, the system's own fonts (nothing is fetched).
+
+Opening a folder in the system's file manager: only where whoever asks sits at this very machine.
 """
 
 import base64
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
 from markupsafe import Markup
+from starlette.datastructures import Headers
 
 from studio.core.errors import StudioError, system_error_message
 from studio.core.html import template
@@ -155,3 +164,60 @@ def make_theme() -> gr.themes.Base:
         block_label_text_color="*neutral_700",
         block_label_text_color_dark="*neutral_200",
     )
+
+
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+
+def show_folder(folder: Path, request: gr.Request) -> None:
+    """Open it where the asker can see that; else tell its path.
+
+    Raises:
+        FileNotFoundError: where the folder is gone.
+    """
+    client = request.client.host if request.client else None
+    if not (is_same_machine(client, request.headers) and open_folder(folder)):
+        toast(f"It cannot be opened from here. Its path is {folder}", duration=20)
+
+
+def is_same_machine(client: str | None, headers: Headers | Mapping[str, str]) -> bool:
+    """Whether a request comes from this machine itself, as far as can be told; not where something handed it on."""
+    if client is None or any(name in headers for name in FORWARDED):
+        return False
+    try:
+        return ip_address(client).is_loopback
+    except ValueError:
+        return client == "localhost"
+
+
+def open_folder(folder: Path, *, platform: str = sys.platform, environment: Mapping[str, str] = os.environ) -> bool:
+    """Open it in a window of the file manager; False where this machine has none, or no screen.
+
+    Raises:
+        FileNotFoundError: where the folder is gone.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(2, "The folder is gone", str(folder))
+    command = opening_command(platform, environment)
+    if command is None:
+        return False
+    process = subprocess.Popen(
+        [*command, str(folder.resolve())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    threading.Thread(target=process.wait, daemon=True).start()  # so that no ended process is left over
+    return True
+
+
+def opening_command(platform: str, environment: Mapping[str, str]) -> list[str] | None:
+    """The program that shows a folder; None where there is none."""
+    if platform == "darwin":
+        return ["open"]
+    if platform == "win32":
+        return ["explorer"]
+    has_screen = bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
+    program = shutil.which("xdg-open", path=environment.get("PATH"))
+    return [program] if has_screen and program else None

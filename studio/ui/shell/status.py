@@ -11,7 +11,7 @@ from markupsafe import Markup
 from studio.core.html import template
 from studio.core.text import counted, duration, gigabytes
 from studio.engine.process.view import EngineView, Phase
-from studio.jobs.listing import JobLine
+from studio.jobs.session import JobLine
 
 _template = template("ui/templates/shell.html")
 

@@ -12,13 +12,12 @@ from studio.core.html import template
 from studio.core.settings import GenerationSettings
 from studio.images.files import read_picture_text
 from studio.training.events import SampleEvent
-from studio.training.folder import RunFolder
-from studio.training.follower import RunHistory
-from studio.training.session import TrainingView
+from studio.training.plan import RunFolder
+from studio.training.session import RunHistory, TrainingView
 from studio.ui.shell.parts import QUIET, Update, toasts
 from studio.ui.shell.selection import SelectedImage, changed, read_selection, select
 from studio.ui.training.images import Thumbnails, looked_at_steps, training_picture_url
-from studio.ui.training.page import TrainingPage
+from studio.ui.training.queue import TrainingPage
 
 _template = template("ui/templates/training.html")
 

@@ -16,7 +16,7 @@ from studio.ui.training import plot as training_plot
 from studio.ui.training import queue as training_queue
 from studio.ui.training import results as training_results
 from studio.ui.training import view as training_view
-from studio.ui.training.page import TrainingPage
+from studio.ui.training.queue import TrainingPage
 
 REQUEST_WORDS: dict[RunRequest, str] = {
     "sample": "Sample now",

@@ -16,7 +16,7 @@ from studio.core.html import template
 from studio.images.scores.summary import ScoreSummary, Spread
 from studio.training.curves import Chart, Curve, CurveStyle, chart_svg, legend_html, smoothed
 from studio.training.events import ScoreEvent
-from studio.training.follower import RunHistory, StepColumns
+from studio.training.session import RunHistory, StepColumns
 from studio.ui.shell.parts import paragraph
 
 _template = template("ui/templates/training.html")

@@ -15,9 +15,8 @@ from studio.jobs.events import JobHistory, MemoryEvent
 from studio.jobs.folder import BUSY_STATES, RunState, RunStatus
 from studio.jobs.launcher import end_of_log
 from studio.training.begin import read_run_settings
-from studio.training.folder import RunFolder
-from studio.training.follower import RunHistory
-from studio.training.session import TrainingView
+from studio.training.plan import RunFolder
+from studio.training.session import RunHistory, TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.shell.parts import paragraph, problem, table
 

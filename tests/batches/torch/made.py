@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from studio.batches.begin import begin_batch
-from studio.batches.folder import BatchFolder
+from studio.batches.folder import BatchFolder, begin_batch
 from studio.batches.ledger import ItemRow, RejectionRow, read_items, read_rejections
 from studio.batches.settings import BatchSettings
 from studio.batches.torch.run import run_batch

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from studio.batches.begin import read_batch_settings
-from studio.batches.folder import BatchFolder
+from studio.batches.folder import BatchFolder, read_batch_settings
 from studio.cli.app import app
 from studio.core.errors import BatchError, SettingsError
 from studio.core.paths import UserData

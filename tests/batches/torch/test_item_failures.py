@@ -192,7 +192,7 @@ def test_a_full_disk_at_any_write_is_waited_for_and_nothing_is_lost(
     if write == "forget_rows":
         run(folder, tmp_path)
         folder.picture(1, "png").unlink()
-    monkeypatch.setattr("studio.jobs.disk_space.LOOK_FOR_ROOM_SECONDS", 0.01)
+    monkeypatch.setattr("studio.jobs.reporter.LOOK_FOR_ROOM_SECONDS", 0.01)
     target = f"studio.batches.torch.run.{write}"
     real, tries = pkgutil.resolve_name(target.replace(".run.", ".run:")), []
 
@@ -218,7 +218,7 @@ def test_a_stop_on_a_full_disk_is_a_stop(
     request_: RunRequest, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = begun(tmp_path, total=2)
-    monkeypatch.setattr("studio.jobs.disk_space.LOOK_FOR_ROOM_SECONDS", 0.01)
+    monkeypatch.setattr("studio.jobs.reporter.LOOK_FOR_ROOM_SECONDS", 0.01)
 
     def full(*_arguments: object, **_options: object) -> None:
         ask(folder, request_)

@@ -11,13 +11,12 @@ from datasets import load_dataset
 from PIL import Image
 
 from studio.batches.folder import BatchFolder
-from studio.batches.outputs import write_shards
+from studio.batches.outputs import read_provenance, write_shards
 from studio.batches.plan import open_plan
-from studio.batches.provenance import read_provenance
 from studio.batches.torch.image import BATCH_KEY
 from studio.core.settings import LoraChoice
 from studio.datasets.reading import read_source
-from studio.datasets.recipe import LayoutChoice
+from studio.datasets.source import LayoutChoice
 from studio.images.files import read_picture_text
 from tests.batches.torch.made import lines, made, rows
 

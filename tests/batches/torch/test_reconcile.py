@@ -9,8 +9,8 @@ import pytest
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import Ledger
 from studio.batches.torch import run as run_module
-from studio.batches.torch.reconcile import compare_pictures
 from studio.batches.torch.run import run_batch
+from studio.batches.torch.shard import compare_pictures
 from studio.core.errors import BatchError, CancelledError
 from studio.core.paths import UserData
 from studio.jobs.events import NoteEvent

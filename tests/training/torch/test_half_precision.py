@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from studio.datasets.snapshot import Snapshot
+from studio.engine.memory import OffloadedModule, all_present
 from studio.engine.models import Components
-from studio.engine.offload import OffloadedModule, all_present
 from studio.images.files import read_picture_text
 from studio.training.events import SampleEvent, read_events
 from studio.training.torch import run as run_module

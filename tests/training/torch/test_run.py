@@ -33,7 +33,7 @@ from studio.training.events import (
     StepEvent,
     read_events,
 )
-from studio.training.folder import RunFolder
+from studio.training.plan import RunFolder
 from studio.training.torch import loop as loop_module
 from studio.training.torch import run as run_module
 from studio.training.torch.checkpoints import CheckpointStore
@@ -406,7 +406,7 @@ def test_a_full_disk_at_the_end_is_waited_for_and_the_files_are_written_then(
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(*arguments, **options)
 
-    monkeypatch.setattr("studio.jobs.disk_space.LOOK_FOR_ROOM_SECONDS", 0.01)
+    monkeypatch.setattr("studio.jobs.reporter.LOOK_FOR_ROOM_SECONDS", 0.01)
     monkeypatch.setattr("studio.training.torch.run.finish", full_twice)
     run = place.begin(max_train_steps=1)
     assert train_run(run, place.user_data) == "finished"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from studio.core.errors import TrainingError
-from studio.datasets.buckets import Bucket
+from studio.datasets.rows import Bucket
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
 from studio.training.torch.data import CROP_VARIANTS, TrainingSet, make_training_set
 from tests.training.torch.parts import settings_of, snapshot_of_sizes
