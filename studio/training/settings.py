@@ -67,10 +67,7 @@ class TrainingSettings(Settings):
         2, title="Batch", description="Images computed at once. Memory grows with it."
     )
     trigger_word: str = Field(
-        "",
-        title="Trigger word",
-        max_length=100,
-        description="Put before every caption; in prompts it activates the LoRA.",
+        "", title="Trigger word", max_length=100, description="Put before every caption; use it in prompts too."
     )
 
     lora_alpha: Annotated[float, Gt(0), Le(1024)] = Field(
@@ -132,9 +129,7 @@ class TrainingSettings(Settings):
         "no", title="Mixed precision", description="bf16 and fp16 are used on CUDA only; elsewhere float32 is kept."
     )
     tf32: bool = Field(
-        False,
-        title="TF32",
-        description="Faster float32 on NVIDIA GPUs from Ampere on: factors are rounded to ten bits.",
+        False, title="TF32", description="Faster float32 on NVIDIA GPUs from Ampere on; rounds factors to 10 bits."
     )
     gradient_checkpointing: CheckpointingChoice = Field(
         "auto",
@@ -301,14 +296,13 @@ class Preset(Settings):
 
     title: str
     purpose: str
-    changes: dict[str, object]
+    changes: dict[str, object] = Field(default_factory=dict)
 
 
 PRESETS: dict[str, Preset] = {
     "seed": Preset(
         title="Default",
         purpose="Product photos at 512 pixels, trained overnight: rank 8, 3,000 steps of 16 images.",
-        changes={},
     ),
     "quick-try": Preset(
         title="Quick try",
