@@ -10,7 +10,7 @@ from studio.jobs.events import EventWriter
 from studio.jobs.folder import RunStatus, write_status
 from studio.training.plan import RunFolder
 from tests.browser.conftest import OpenPage, Profiles
-from tests.browser.page_actions import expect_nothing_asked, open_section, open_training
+from tests.browser.page_actions import ENGINE_SECONDS, activity, expect_nothing_asked, open_section, open_training
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.training.told_runs import make_run, step_event
@@ -66,6 +66,7 @@ def test_who_reads_is_left_in_place_while_more_is_told(
     report(run, 3, state="finished")
     expect(state(page)).to_contain_text("Finished.")
     expect(page.locator("#training-stop")).to_be_disabled()
+    expect(activity(page)).to_have_text("ready", timeout=1000 * ENGINE_SECONDS)
     expect_nothing_asked(page)
 
 
