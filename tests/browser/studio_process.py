@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -155,7 +156,11 @@ def studio_command(*arguments: str) -> list[str]:
 def studio_environment() -> dict[str, str]:
     """Our environment, with one thread for each studio, no word to the Hub, and no user data but what is given."""
     kept = {name: value for name, value in os.environ.items() if name != "STUDIO_USER_DATA"}
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    # The tests' user data lies in the system's folder for temporary files, from which Gradio serves anything: as for
+    # users, theirs is another one.
+    temporary = Path(tempfile.gettempdir()) / "studio-tests"
+    temporary.mkdir(exist_ok=True)
+    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": str(temporary)}
 
 
 def free_port() -> int:
