@@ -1,6 +1,7 @@
 """What a process loads: the page's never loads torch. Who may import whom is import-linter's (pyproject.toml)."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,10 @@ def test_importing_has_no_effects(tmp_path: Path) -> None:
     code = f"import os; os.chdir({str(tmp_path)!r}); import studio.ui.shell.server, studio.engine.process.client"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(STUDIO.parent)})
     assert set(tmp_path.iterdir()) == before
+
+
+def test_the_files_that_architecture_names_are_there() -> None:
+    page = (STUDIO.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`([\w./-]+/[\w.-]+)`", page) if not name.startswith("/")}
+    assert len(named) > 30
+    assert not {name for name in named if not any((folder / name).exists() for folder in (STUDIO, STUDIO.parent))}
