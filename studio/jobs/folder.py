@@ -62,7 +62,7 @@ class JobFolder:
     Attributes:
         noun: what such a folder holds.
         activity: what its process does.
-        begin_command: what begins one.
+        begin_command: what starts one.
         error: raised where one cannot be found.
     """
 
@@ -163,7 +163,7 @@ class JobFolder:
             names = ", ".join(one.name for one in found)
             raise cls.error(f"{name} is not one {cls.noun} but {len(found)}: {names}.")
         names = ", ".join(one.name for one in known[:8]) or "none"
-        raise cls.error(f"There is no {cls.noun} {name}. Available: {names}. `{cls.begin_command}` begins one.")
+        raise cls.error(f"There is no {cls.noun} {name}. Available: {names}. `{cls.begin_command}` starts one.")
 
 
 def read_status(folder: JobFolder) -> RunStatus:

@@ -48,14 +48,15 @@ def retry_until_disk_space(
         else:
             if waiting:
                 before = before if before in BUSY_STATES else "running"
-                reporter.state(before, f"There is space again; the {activity} goes on.")
+                reporter.state(before, f"There is space again; the {activity} continues.")
             return result
-        waiting = True
-        reporter.state(
-            "waiting",
-            f"The disk is full: {what} cannot be saved. Free some space; the {activity} waits and goes on by itself. "
-            "Nothing is lost while it waits.",
-        )
+        if not waiting:
+            waiting = True
+            reporter.state(
+                "waiting",
+                f"The disk is full: {what} cannot be saved. Free some space; the {activity} waits and goes on by "
+                "itself. Nothing is lost while it waits.",
+            )
         time.sleep(LOOK_FOR_ROOM_SECONDS)
         if should_stop():
             raise stopped

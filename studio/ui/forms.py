@@ -191,7 +191,7 @@ def _default(field: FieldInfo) -> object:
 def _help(field: FieldInfo, hint: FormHint) -> str:
     """A field's help; what an empty box stands for is said by its placeholder."""
     text = field.description or ""
-    return text.partition(" Empty:")[0] if hint.placeholder else text
+    return text.partition(" Leave empty")[0] if hint.placeholder else text
 
 
 def help_html(text: str) -> Markup:

@@ -287,7 +287,7 @@ def test_pictures_come_back_from_their_folder_as_they_were_drawn(script: ScriptI
 
 
 def test_a_folder_without_pictures_is_refused_with_what_to_do(script: ScriptImporter, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no drawn images: run make_pictures\.py --output"):
+    with pytest.raises(FileNotFoundError, match=r"holds no drawn pictures: run make_pictures\.py --output"):
         script("picture_set").load_picture_set(tmp_path)
 
 

@@ -59,8 +59,8 @@ def test_columns_keep_the_order_of_the_box() -> None:
         ('colour: "red, blue', r"attributes line 1, colour has a quote that is not closed"),
         ('colour: "red" shoe', r"a value is `black`, `2::black` or `black = 200`, got '\"red\" shoe'"),
         ("a: x = 5\nb: y = 6", r"the quotas of all columns must have one sum.*got a 5, b 6"),
-        ("a: x\na: y", r"The columns 'a' and 'a' are one and the same"),
-        ("steps: 5\nnum_inference_steps: 6", r"'steps' and 'num_inference_steps' are one and the same"),
+        ("a: x\na: y", r"The columns 'a' and 'a' mean the same"),
+        ("steps: 5\nnum_inference_steps: 6", r"'steps' and 'num_inference_steps' mean the same"),
     ],
 )
 def test_what_is_wrong_in_the_box_is_said_with_its_line(box: str, message: str) -> None:

@@ -28,7 +28,7 @@ def test_settings_come_back_from_json() -> None:
         ({"prompts": "a", "total": 0}, "total must be at least 1, got 0"),
         ({"prompts": "a", "images_per_prompt": 0}, "images_per_prompt must be between 1 and 10000, got 0"),
         ({"prompts": "a", "name": "a/b"}, "name .*got 'a/b'"),
-        ({"prompts": "a", "pictures": 5}, "images is not a setting"),
+        ({"prompts": "a", "pictures": 5}, "pictures is not a setting"),
     ],
 )
 def test_settings_that_break_a_rule_are_told(values: dict[str, object], message: str) -> None:

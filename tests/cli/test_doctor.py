@@ -106,7 +106,7 @@ def test_the_doctor_itself_works_where_packages_are_missing(tmp_path: Path, monk
     monkeypatch.setitem(doctor.FLOORS, "torch-of-another-world", "1.0")
     diagnosis = doctor.examine(ModelSettings(), user_data=UserData(tmp_path), cpu_only=True)
     assert [finding.name for finding in diagnosis.findings] == ["System", "Python", *doctor.FLOORS]
-    assert diagnosis.sentence == "1 problem: what is marked ✗ fails."
+    assert diagnosis.sentence == "1 problem: see the items marked ✗."
     program = "import sys, studio.cli.app; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {name.replace("-", "_") for name in doctor.FLOORS} & {*loaded}
@@ -319,7 +319,7 @@ def test_the_text_is_aligned_and_ends_with_a_sentence() -> None:
         "✗ Disk        full",
         "              Free some.",
         "",
-        "1 problem: what is marked ✗ fails.",
+        "1 problem: see the items marked ✗.",
     ]
 
 

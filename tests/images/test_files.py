@@ -157,7 +157,7 @@ def test_a_record_of_another_version_alone_is_said_to_be_that(tmp_path: Path) ->
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
 def test_a_picture_without_settings_is_told_which_have_them(tmp_path: Path, ending: str) -> None:
     Image.fromarray(PICTURE).save(tmp_path / f"p.{ending}")
-    with pytest.raises(PictureFileError, match=r"no settings inside.*LoRA Studio, of AUTOMATIC1111"):
+    with pytest.raises(PictureFileError, match=r"no settings.*LoRA Studio, of AUTOMATIC1111"):
         read_picture_text(tmp_path / f"p.{ending}")
 
 
@@ -176,7 +176,7 @@ def test_a_picture_cut_short_is_refused(tmp_path: Path, ending: str, missing: fl
     path = picture_with_settings(tmp_path / f"p.{ending}")
     content = path.read_bytes()
     path.write_bytes(content[: -int(missing if missing >= 1 else missing * len(content))])
-    with pytest.raises(PictureFileError, match=r"cut short|cannot be read"):
+    with pytest.raises(PictureFileError, match=r"truncated|cannot be read"):
         read_picture_text(path)
 
 
@@ -189,7 +189,7 @@ def test_bytes_after_the_end_do_not_matter(tmp_path: Path, ending: str) -> None:
 
 def test_a_compressed_text_that_unpacks_without_measure_is_refused(tmp_path: Path) -> None:
     bomb = chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"a" * 50_000_000))
-    with pytest.raises(PictureFileError, match="cannot be read as per image"):
+    with pytest.raises(PictureFileError, match="cannot be read as an image"):
         read_picture_text(with_chunk_before_pixels(tmp_path / "p.png", bomb))
 
 

@@ -64,7 +64,7 @@ def test_it_waits_says_so_once_and_goes_on_as_before(
             f"The disk is full: step 7 cannot be saved. Free some space; the {activity} waits and goes on by itself. "
             "Nothing is lost while it waits.",
         ),
-        (before, f"There is space again; the {activity} goes on."),
+        (before, f"There is space again; the {activity} continues."),
     ]
 
 

@@ -354,7 +354,7 @@ def test_a_cut_name_gets_a_number_too(dropped: Path, library: LoraLibrary) -> No
         (["emb_params"], 4, "a textual inversion embedding"),
         (["first_stage_model.a", f"{LAYER}.lora_down.weight"], 4, "a whole model, not a LoRA"),
         (["some.weight", "other.weight"], 4, "holds no LoRA that the studio knows: .* such as other.weight"),
-        (["some.weight", f"{LAYER}.lora_down.weight"], 4, r"not understood whole: 1 of 2 tensors .*\(some.weight"),
+        (["some.weight", f"{LAYER}.lora_down.weight"], 4, r"not fully understood: 1 of 2 tensors .*\(some.weight"),
         ([], 4, "holds no tensors"),
     ],
 )

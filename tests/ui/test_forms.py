@@ -89,7 +89,7 @@ def test_what_an_empty_box_stands_for_is_said_in_it(kind: type[Settings]) -> Non
     for name, field in kind.model_fields.items():
         hint = form_hint(field)
         assert hint.placeholder or hint.hidden or not is_optional(field), name
-        assert hint.placeholder or hint.hidden or "Empty:" not in (field.description or ""), name
+        assert hint.placeholder or hint.hidden or "Leave empty" not in (field.description or ""), name
 
 
 def test_few_settings_are_hidden() -> None:

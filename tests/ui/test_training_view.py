@@ -86,7 +86,7 @@ def test_effects_are_sorted_and_notes_and_proposal_are_text() -> None:
     effect = training_view.effect_html(history)
     assert effect.index("self-attention") < effect.index("convolutions")
     assert "<b>bold" not in training_view.notes_html(history)
-    assert "Step 300 is proposed:" in training_view.proposal_html(history)
+    assert "Step 300 is recommended:" in training_view.proposal_html(history)
     assert "white &amp; centred." in training_view.proposal_html(history)
 
 
@@ -99,7 +99,7 @@ def test_a_proposal_does_not_say_its_step_twice() -> None:
 def test_a_run_that_waits_in_the_queue_says_its_place(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     view = TrainingView(run=run, status=RunStatus(state="new", num_steps=40), jobs=(job_line(run, position=2),))
-    assert "In the queue, place 2." in training_view.state_html(view)
+    assert "In the queue, position 2." in training_view.state_html(view)
     running = TrainingView(run=run, status=RunStatus(state="new", num_steps=40))
     assert "Not started." in training_view.state_html(running)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.engine import prompt_encoding as text
+from studio.engine import denoise as text
 from tests.batches.torch.made import made
 
 

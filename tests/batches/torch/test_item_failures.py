@@ -148,7 +148,7 @@ def test_an_item_that_only_the_plan_can_refuse_is_that_items(tmp_path: Path, mon
         (AssertionError("a bug"), "failed", "AssertionError: a bug"),
         (SystemExit(3), "failed", "SystemExit: 3"),
         (BatchError("A sentence."), "failed", "A sentence."),
-        (PermissionError(13, "Permission denied", "dataset"), "failed", "dataset may not be written"),
+        (PermissionError(13, "Permission denied", "dataset"), "failed", "dataset is not writable"),
         (KeyboardInterrupt(), "stopped", "It was interrupted; resume to continue."),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_low_score_is_rejected_and_its_picture_kept_aside(tmp_path: Path) -> N
     folder = made(tmp_path, least_whiteness=1.0, max_retries=1, total=2)
     assert [row.state for row in rows(folder)] == ["failed", "failed"]
     assert [(r.item, r.attempt) for r in rejections(folder)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert "at least 1 is asked for" in rejections(folder)[0].reason
+    assert "at least 1 is required" in rejections(folder)[0].reason
     assert all((folder.root / rejected.file).is_file() for rejected in rejections(folder))
     assert lines(folder) == []
     assert "0 of 2 images are made and valid; 2 failed" in folder.report.read_text(encoding="utf-8")

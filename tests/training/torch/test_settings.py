@@ -79,7 +79,7 @@ def test_a_value_out_of_bounds_is_refused_by_name(field: str, value: object) -> 
 
 
 def test_each_prompt_needs_a_picture() -> None:
-    with pytest.raises(ValidationError, match="each prompt needs per image"):
+    with pytest.raises(ValidationError, match="each prompt needs an image"):
         settings(validation_prompts=("a", "b"), num_validation_images=1)
     assert settings(validation_prompts=("a", "b"), num_validation_images=2).num_validation_images == 2
 
