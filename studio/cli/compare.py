@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,7 +33,9 @@ from studio.cli.options import (
 from studio.core.files import write_atomically
 from studio.core.paths import locate_user_data
 from studio.core.settings import SHIPPED_MODEL, CompareSettings, GenerationSettings, ModelSettings
-from studio.images.grids import SavedComparison
+
+if TYPE_CHECKING:
+    from studio.images.grids import SavedComparison
 
 
 def compare(
@@ -87,7 +89,7 @@ def compare(
     raise typer.Exit(0 if all(pair.difference is not None for pair in saved.report.pairs) else 1)
 
 
-def _comparison_lines(saved: SavedComparison, grid: Path) -> str:
+def _comparison_lines(saved: "SavedComparison", grid: Path) -> str:
     pairs = [
         f"- {pair.left.settings.prompt} · seed {pair.left.settings.seed}: "
         + (pair.difference.words if pair.difference else "no valid pair")

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from charset_normalizer import from_bytes
-
 from studio.core.errors import DatasetError
 
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -53,6 +51,8 @@ def guess_text(content: bytes) -> tuple[str, str]:
         text = _decoded(content, encoding)
         if text is not None and not _NO_WESTERN.search(text) and not _LONG_RUN.search(text):
             return text, encoding
+    from charset_normalizer import from_bytes  # here: every room imports this module, and few read foreign text
+
     best = from_bytes(content[:_SAMPLE_BYTES], cp_isolation=_GUESSES, threshold=0.6).best()
     text = None if best is None else _decoded(content, best.encoding)
     if best is not None and text is not None:

@@ -168,7 +168,7 @@ def test_an_ending_that_claims_success_in_the_middle_is_a_failure(user_data: Use
     work_here(user_data)
     assert len(started(user_data)) == 1
     assert queue.job(job.id).state == "failed"
-    assert "as if all went well, but its run is running. The end of its log:\nbye" in queue.job(job.id).message
+    assert "Its process ended normally, but its run is running. The end of its log:\nbye" in queue.job(job.id).message
 
 
 def test_what_a_run_said_before_is_not_taken_for_its_new_ending(user_data: UserData, queue: JobQueue) -> None:
