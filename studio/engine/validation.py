@@ -76,14 +76,14 @@ def check_picture(picture_HWC: np.ndarray, *, height: int, width: int) -> Fault 
     """The final image: its shape, its type, not black, not one flat colour."""
     if picture_HWC.shape != (height, width, 3) or picture_HWC.dtype != np.uint8:
         finding = f"The image is {picture_HWC.shape} of {picture_HWC.dtype}, expected {(height, width, 3)} of uint8."
-        return Fault("picture", finding, "The VAE does not fit the model: load a matching one.")
+        return Fault("image", finding, "The VAE does not fit the model: load a matching one.")
     if picture_HWC.max() <= BLACK_LEVEL:
         finding = f"The image is black: no value is above {BLACK_LEVEL} of 255."
-        return Fault("picture", finding, _PRECISION_ADVICE)
+        return Fault("image", finding, _PRECISION_ADVICE)
     if picture_HWC.reshape(-1, 3).std(axis=0).max() < FLAT_DEVIATION:
         red, green, blue = picture_HWC.reshape(-1, 3).mean(axis=0)
         finding = f"The image is one flat colour (about {red:.0f}, {green:.0f}, {blue:.0f})."
-        return Fault("picture", finding, "Try another seed; if all are flat, the model is at fault.")
+        return Fault("image", finding, "Try another seed; if all are flat, the model is at fault.")
     return None
 
 
@@ -94,7 +94,7 @@ def passed_checks(*, num_steps: int, decoded_CHW: torch.Tensor, picture_HWC: np.
         Check(name="latents", passed=True, finding=f"finite through all {num_steps} steps"),
         Check(name="decoded", passed=True, finding=f"finite, {low:.2f} to {high:.2f} before the clamp"),
         Check(
-            name="picture",
+            name="image",
             passed=True,
             finding=f"{picture_HWC.min()} to {picture_HWC.max()}, not black, not flat",
         ),

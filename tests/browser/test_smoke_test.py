@@ -247,7 +247,7 @@ def test_the_sign_beside_the_precision_opens_one_paragraph_that_escape_closes(pa
 
 @pytest.mark.parametrize("tab", ["Inference", "Batch"])
 def test_the_whole_story_opens_from_any_tab(page: Page, tab: str) -> None:
-    story = page.get_by_text("On a Mac Studio (M2 Max) Stable Diffusion 1.5 was asked for three images")
+    story = page.get_by_text("On a Mac Studio (M2 Max), Stable Diffusion 1.5 was asked for three images")
     expect(story).to_be_hidden()
     go_to_tab(page, tab)
     page.get_by_label("Why float32?").click()
@@ -256,7 +256,7 @@ def test_the_whole_story_opens_from_any_tab(page: Page, tab: str) -> None:
     expect(page.get_by_role("button", name="Why float32? The story of the black images")).to_be_in_viewport()
 
 
-@pytest.mark.parametrize(("seed", "words"), [("-1", "must be at least 0, got -1"), ("", "seed")])
+@pytest.mark.parametrize(("seed", "words"), [("-1", "less than minimum value 0"), ("", "seed")])
 def test_a_setting_that_breaks_its_rule_is_refused_with_the_rule(page: Page, seed: str, words: str) -> None:
     set_number(page, "Seed", seed)
     before = verdict(page).inner_text()

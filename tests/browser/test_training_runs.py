@@ -80,7 +80,7 @@ def slider_sizes(page: Page) -> list[int]:
 def test_a_picture_opens_large_beside_the_bases_and_one_goes_on_by_keyboard(training: Page) -> None:
     page, image_viewer = training, training.locator("#training-closer")
     expect(image_viewer).to_be_hidden()
-    page.get_by_role("button", name=f"Look closer at step 200: {PROMPTS[1]}").focus()
+    page.get_by_role("button", name=f"Enlarge step 200: {PROMPTS[1]}").focus()
     page.keyboard.press("Enter")
     expect(image_viewer).to_be_visible()
     expect(image_viewer).to_be_in_viewport()
@@ -99,11 +99,11 @@ def test_a_picture_opens_large_beside_the_bases_and_one_goes_on_by_keyboard(trai
     page.locator("#closer-close").focus()
     page.keyboard.press("Escape")
     expect(image_viewer).to_be_hidden()
-    expect(page.get_by_role("button", name=f"Look closer at step 400: {PROMPTS[0]}")).to_be_focused()
+    expect(page.get_by_role("button", name=f"Enlarge step 400: {PROMPTS[0]}")).to_be_focused()
 
 
 def test_it_closes_when_another_run_is_chosen(training: Page) -> None:
-    training.get_by_role("button", name=f"Look closer at base: {PROMPTS[0]}").click()
+    training.get_by_role("button", name=f"Enlarge base: {PROMPTS[0]}").click()
     expect(training.locator("#training-closer")).to_contain_text("LoRA at step 400 ▶")
     choose(training, "training-run", OTHER)
     expect(training.locator("#training-closer")).to_be_hidden()
@@ -275,7 +275,7 @@ def test_axe_finds_nothing_serious_on_a_run_looked_at_closely_with_a_queue(
         open_training(page)
         field(page, "plot-overlay").click()
         page.get_by_role("option", name=OTHER).click()
-        page.get_by_role("button", name=f"Look closer at step 200: {PROMPTS[1]}").click()
+        page.get_by_role("button", name=f"Enlarge step 200: {PROMPTS[1]}").click()
         expect(page.locator("#training-closer")).to_be_visible()
         expect(page.locator("#training-queue")).to_contain_text("2 runs wait")
         expect(page.locator("#training-differences table")).to_be_visible()

@@ -135,7 +135,7 @@ def test_a_black_picture_and_a_flat_one_are_found(
     spoil_output(fresh_manager.components.vae.decoder, lambda out: torch.full_like(out, value))
     with pytest.raises(InvalidImageError, match=words) as caught:
         fresh_manager.generate(quick)
-    assert caught.value.check == "picture"
+    assert caught.value.check == "image"
 
 
 def test_a_picture_of_the_wrong_shape_is_found(fresh_manager: PipelineManager, quick: GenerationSettings) -> None:

@@ -56,7 +56,7 @@ def test_a_raised_precision_is_told_beside_the_verdict(saved: SavedReport) -> No
 def test_a_card_shows_the_picture_its_facts_and_its_checks(saved: SavedReport) -> None:
     shown = card(EngineView(phase="ready", report=saved), 1)
     assert 'src="data:image/png;base64,' in shown
-    for words in ("128 × 128 × 3", "uint8", "latents", "decoded", "picture", "finite through all 4 steps"):
+    for words in ("128 × 128 × 3", "uint8", "latents", "decoded", "image", "finite through all 4 steps"):
         assert words in shown
 
 

@@ -63,7 +63,7 @@ def test_a_file_carries_what_is_needed_to_make_it_again(batch: BatchFolder) -> N
     with Image.open(batch.picture(1, "png")) as picture:
         reported = json.loads(picture.info[BATCH_KEY])
     assert reported["attributes"] == {"colour": "red", "type": "sneakers"}
-    assert {check["name"] for check in reported["checks"]} == {"latents", "decoded", "picture"}
+    assert {check["name"] for check in reported["checks"]} == {"latents", "decoded", "image"}
     assert not {"made_at", "timings"} & set(reported)
 
 
