@@ -206,7 +206,7 @@ def test_the_queue_is_put_in_order_by_keyboard_and_focus_stays(past_studio: Runn
         expect(page.get_by_role("button", name="Show three")).to_be_focused()
         assert order(queue) == ["three", "one", "two"]
         page.get_by_role("button", name="Remove one from the queue").click()
-        expect(toast(page)).to_contain_text("one was removed from the queue. Its run is kept")
+        expect(toast(page)).to_contain_text("one left the queue. Its run is kept")
         expect(titles).to_have_text(["three", "two"])
         page.get_by_role("button", name="Show two").click()
         expect(state(page)).to_contain_text("In the queue, place 2.")
