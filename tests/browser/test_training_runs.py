@@ -209,7 +209,7 @@ def test_the_queue_is_put_in_order_by_keyboard_and_focus_stays(past_studio: Runn
         expect(toast(page)).to_contain_text("one left the queue. Its run is kept")
         expect(titles).to_have_text(["three", "two"])
         page.get_by_role("button", name="Show two").click()
-        expect(state(page)).to_contain_text("In the queue, place 2.")
+        expect(state(page)).to_contain_text("In the queue, position 2.")
         shutil.rmtree(past_studio.user_data.runs / "20261101-000000-one")
 
 
