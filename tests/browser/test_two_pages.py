@@ -157,12 +157,12 @@ def test_a_run_is_resumed_by_the_page_that_shows_it(prepared: Prepared) -> None:
     show_runs(prepared, "paused")
     one, two = prepared.pages
     press(one, "training-resume")
-    expect(training_state(one)).to_contain_text("In the queue, place 1.")
+    expect(training_state(one)).to_contain_text("In the queue, position 1.")
     prepared.expect_jobs(one="queued")
     press(two, "training-resume")
-    expect(training_state(two)).to_contain_text("In the queue, place 2.")
+    expect(training_state(two)).to_contain_text("In the queue, position 2.")
     prepared.expect_jobs(one="queued", two="queued")
-    expect(training_state(one)).to_contain_text("In the queue, place 1.")
+    expect(training_state(one)).to_contain_text("In the queue, position 1.")
 
 
 @pytest.mark.parametrize(("button", "state"), [("pause", "paused"), ("stop", "stopped")])
@@ -249,7 +249,7 @@ def test_what_is_started_on_a_page_is_shown_there_and_a_row_of_the_queue_too(pre
     show_runs(prepared, "finished")
     (one, two), (first, second) = prepared.pages, prepared.runs
     press(one, "start-training")
-    expect(training_state(one)).to_contain_text("In the queue, place 1.")
+    expect(training_state(one)).to_contain_text("In the queue, position 1.")
     (job,) = prepared.queue.jobs()
     try:
         expect(field(one, "training-run")).to_have_value(job.run.name)
@@ -260,7 +260,7 @@ def test_what_is_started_on_a_page_is_shown_there_and_a_row_of_the_queue_too(pre
         show.click()
         expect(field(two, "training-run")).to_have_value(job.run.name)
         choose(one, "training-run", first.name)
-        expect(training_state(two)).to_contain_text("In the queue, place 1.")
+        expect(training_state(two)).to_contain_text("In the queue, position 1.")
     finally:
         shutil.rmtree(job.run_folder)
 
