@@ -126,7 +126,7 @@ def test_a_dropped_zip_is_unpacked(page: Page, source: Path, tmp_path: Path) -> 
             packed.write(path, path.relative_to(source))
         packed.writestr("../outside.png", b"x")
     drop_files(page, "dataset-drop", archive)
-    expect(page.locator(".drop-status")).to_contain_text("1 file not taken", timeout=WAIT_MILLISECONDS)
+    expect(page.locator(".drop-status")).to_contain_text("1 file skipped", timeout=WAIT_MILLISECONDS)
     wait_until_checked(page, pictures=11, used=9)
     open_section(page, "Doctor")
     expect(page.locator("#dataset-doctor")).to_contain_text("../outside.png")
