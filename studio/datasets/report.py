@@ -224,7 +224,7 @@ class DatasetReport(Record):
         if self.num_taken != self.num_found:
             steps.append(f"{self.num_found - self.num_taken:,} not among the chosen rows")
         for number, why in (
-            (self.num_rejected, "that need fixing first"),
+            (self.num_rejected, f"that {'needs' if self.num_rejected == 1 else 'need'} fixing first"),
             (self.num_excluded, "excluded by you"),
             (self.num_unchecked, "not checked yet"),
         ):
