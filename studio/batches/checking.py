@@ -1,4 +1,6 @@
-"""How many items have each value of each column, counted without making the items.
+"""Every row of a plan checked before it stands, and how many items have each value.
+
+How many items have each value of each column, counted without making the items.
 
 Every row looked at before a plan stands: so that no night ends at a mistake in line 70,000.
 """

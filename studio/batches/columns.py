@@ -1,4 +1,6 @@
-"""Columns and options that are settings: what they do to the settings that all images share.
+"""Columns of a batch: the box they are typed in, and those that are settings.
+
+Columns and options that are settings: what they do to the settings that all images share.
 
 The box of columns: `colour: black, 2::brown, white` and `type: boot = 200, sandal = 100`.
 """

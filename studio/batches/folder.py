@@ -1,4 +1,6 @@
-"""A batch's folder: the places that only batches have. No torch: the page reads it.
+"""A batch's folder: its places, and beginning one.
+
+A batch's folder: the places that only batches have. No torch: the page reads it.
 
 Beginning a batch: a folder with its settings and its plan, fixed. Nothing is computed yet.
 """

@@ -1,4 +1,6 @@
-"""Numbers drawn for items by number: no state, so that an item is the same whoever asks for it, in any order.
+"""Which item of a plan has which row and values: mixed radix, even spreading, numbers drawn by number.
+
+Numbers drawn for items by number: no state, so that an item is the same whoever asks for it, in any order.
 
 splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), started by SHA-256 of
 the seed and of what is drawn. `random.Random` would take ten seconds for a million items to set itself up.

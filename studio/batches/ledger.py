@@ -1,4 +1,6 @@
-"""What was seen of a batch's image, as its row keeps it. Apart from the ledger: scores bring scipy along.
+"""The ledger of a batch: what was made, what failed, what was rejected.
+
+What was seen of a batch's image, as its row keeps it. Apart from the ledger: scores bring scipy along.
 
 What was made of a batch: a row for each item that is done or failed, and for each image that was rejected.
 

@@ -1,4 +1,6 @@
-"""Where a batch's images come from: kept beside them, so that nobody takes them for photographs.
+"""What comes out of a batch: the dataset with its provenance, shards, contact sheets.
+
+Where a batch's images come from: kept beside them, so that nobody takes them for photographs.
 
 What a loaded model and its LoRAs tell of where a batch's images come from.
 WebDataset shards: tar files of images and captions that are read from one end to the other, and their manifest.

@@ -1,4 +1,6 @@
-"""A plan's own copy of all that decides its items, in its folder, and the digest that tells whether it is whole.
+"""A plan on the disk, and how many images it has.
+
+A plan's own copy of all that decides its items, in its folder, and the digest that tells whether it is whole.
 
 How many images a plan has, and what is said of it.
 """

@@ -1,4 +1,6 @@
-"""One prompt a line, with sd-scripts' options at its end: `a red shoe --w 512 --h 512 --d 7 --n blurry`.
+"""Prompts as typed or in files, read a row at a time.
+
+One prompt a line, with sd-scripts' options at its end: `a red shoe --w 512 --h 512 --d 7 --n blurry`.
 
 Files of prompts: text, CSV and JSON lines, read one row at a time, whatever their encoding.
 Where the rows of a plan come from: the box of prompts, a file, or both.

@@ -1,4 +1,6 @@
-"""Following a batch's ledgers as they are written: each look reads only what is new. No torch: the page does it.
+"""Batches as a page sees them; a batch's ledgers followed as they are written.
+
+Following a batch's ledgers as they are written: each look reads only what is new. No torch: the page does it.
 
 The batches as a page sees them: past ones, the queue, and the batch that this page shows. No torch.
 """

@@ -1,4 +1,6 @@
-"""Wildcards: `__colour__` is a line of colour.txt in the folder of wildcards.
+"""Prompts with columns, variants and wildcards.
+
+Wildcards: `__colour__` is a line of colour.txt in the folder of wildcards.
 
 A prompt with columns and variants in it.
 

@@ -1,4 +1,6 @@
-"""Which encoding bytes that are not UTF-8 are written in: a guess, made with care for texts of a few words.
+"""Files: written whole or not at all; the encoding of text that is not UTF-8.
+
+Which encoding bytes that are not UTF-8 are written in: a guess, made with care for texts of a few words.
 
 Statistics need more text than a caption has, so what captions are mostly written in is tried first, by looking
 whether the letters that come out can stand together; charset-normalizer decides the rest.

@@ -1,4 +1,6 @@
-"""How the CPU's threads wait for each other. Call it before torch is imported: OpenMP reads its settings once.
+"""The machine and its software; how the CPU's threads wait.
+
+How the CPU's threads wait for each other. Call it before torch is imported: OpenMP reads its settings once.
 
 The machine and its software, told without loading any of it.
 """

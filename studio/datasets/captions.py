@@ -1,4 +1,6 @@
-"""Caption files: strict UTF-8, one line each; what is not is named with its byte, and can be read by a guess.
+"""Captions: files beside the images, and templates over a table's columns.
+
+Caption files: strict UTF-8, one line each; what is not is named with its byte, and can be read by a guess.
 
 Captions from the columns of a table: `{baseColour} {articleType}`.
 

@@ -1,4 +1,6 @@
-"""What was found of each image file, kept so that a second visit decodes nothing. A cache: losing it costs time.
+"""Thousands of image files inspected in worker processes, with a cache.
+
+What was found of each image file, kept so that a second visit decodes nothing. A cache: losing it costs time.
 
 Looking at thousands of images in worker processes: none of them can take the studio down, or hold it up.
 """

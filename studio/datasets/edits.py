@@ -1,4 +1,6 @@
-"""What the user changed in a dataset: captions, exclusions, converted copies. A change is on the disk when it is done.
+"""A user's edits of a dataset: one by one or in bulk, saved, undone.
+
+What the user changed in a dataset: captions, exclusions, converted copies. A change is on the disk when it is done.
 
 The log is a file of JSON lines that is only ever appended to, so that a kill loses nothing that was said to be saved,
 and undo still works after a restart.

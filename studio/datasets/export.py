@@ -1,4 +1,6 @@
-"""A contact sheet: all images small on one, each with its name and caption.
+"""What leaves a dataset: other layouts, zips, captions beside the images, a contact sheet.
+
+A contact sheet: all images small on one, each with its name and caption.
 
 Captions written beside the images: only when the user says so, and never without keeping what was there.
 A dataset in other tools' layouts: imagefolder, kohya's folders, a zip. Every file is checked while it is copied.

@@ -1,4 +1,6 @@
-"""What one look at an image file found; kept in a cache, so that the look is taken once.
+"""One image file inspected once: its records and its thumbnail.
+
+What one look at an image file found; kept in a cache, so that the look is taken once.
 
 Thumbnails: made once for each content and background, named by both, in a folder that the page may serve.
 One look at one image file: what it is, what is wrong with it, its thumbnail and its figures.

@@ -1,4 +1,6 @@
-"""Captions in files beside the images, and kohya's folders whose names give repeats and words.
+"""A source folder read in its layout; captions beside images, kohya's folders.
+
+Captions in files beside the images, and kohya's folders whose names give repeats and words.
 
 Reading a source folder in the layout that it has, or that the user says it has.
 """

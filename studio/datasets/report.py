@@ -1,4 +1,6 @@
-"""Pictures that are there twice: the same file, or one that looks the same.
+"""The doctor's report, with duplicates and statistics.
+
+Images that are there twice: the same file, or one that looks the same.
 
 What is in a dataset, in numbers: sizes, captions, words, brightness, values of its columns.
 The doctor's report: what needs fixing, what is worth knowing, and how many images training will use.

@@ -1,4 +1,6 @@
-"""Aspect-ratio buckets: the sizes at which images are trained on, and the part of each that is kept.
+"""The rows of a dataset as they stand, and the aspect-ratio buckets they fall into.
+
+Aspect-ratio buckets: the sizes at which images are trained on, and the part of each that is kept.
 
 The rule is sd-scripts': for a target area and a step, every width has the height ⌊area / width / step⌋ · step. A
 image takes the bucket with the least aspect error, is scaled to cover it, cut at its centre, and never enlarged.

@@ -1,4 +1,6 @@
-"""The images of a dataset as training takes them, to be searched for the nearest.
+"""Images of a folder or a dataset, scored or searched for the nearest.
+
+The images of a dataset as training takes them, to be searched for the nearest.
 
 The scores of a folder of images; each file that cannot be read is named.
 """

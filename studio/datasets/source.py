@@ -1,4 +1,6 @@
-"""A dataset's recipe: where its images lie and how they become training data. Saved, so that it can be rebuilt.
+"""Where a dataset comes from: its recipe, the files of its folder, and what was found in them.
+
+A dataset's recipe: where its images lie and how they become training data. Saved, so that it can be rebuilt.
 
 What can be wrong with an image or its caption, how bad it is, and what one click can do about it.
 

@@ -1,4 +1,6 @@
-"""Unpacking a zip that a stranger may have made: inside the folder, within limits, all of it or none.
+"""What is dropped on the page: files, folders, and zips of strangers.
+
+Unpacking a zip that a stranger may have made: inside the folder, within limits, all of it or none.
 
 What is dropped on the page becomes a source folder: files with their sub-folders, zips unpacked.
 """

@@ -1,4 +1,6 @@
-"""A LoRA's weights as they are in memory: what training makes, what files hold, what is merged.
+"""LoRA weights in memory, and reading a file against the loaded model.
+
+A LoRA's weights as they are in memory: what training makes, what files hold, what is merged.
 
 Reading a LoRA file against the loaded model: every tensor is accounted for before anything is attached.
 """

@@ -1,4 +1,6 @@
-"""LoRA dropout whose mask is drawn anew, and equal, where gradient checkpointing computes a pass again.
+"""LoRA layers attached to a model and taken off again; LoRA dropout.
+
+LoRA dropout whose mask is drawn anew, and equal, where gradient checkpointing computes a pass again.
 
 Attaching LoRAs to a loaded model, and taking them off again: the base comes back to the bit, at once.
 

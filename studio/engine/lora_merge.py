@@ -1,4 +1,6 @@
-"""The names of Stable Diffusion 1.x's weights in the original layout, which single-file checkpoints have.
+"""LoRAs merged into a whole model, also in the original layout of single files.
+
+The names of Stable Diffusion 1.x's weights in the original layout, which single-file checkpoints have.
 
 What CompVis' code (https://github.com/CompVis/stable-diffusion) calls input_blocks, middle_block and output_blocks are
 diffusers' down_blocks, mid_block and up_blocks, counted through: `single_file.py` reads the same names back.

@@ -1,4 +1,6 @@
-"""Memory of process, system and accelerator: now, and its peak during a piece of work.
+"""Memory: what is in use, watched for the gauge, and given back by offloading parts of a model.
+
+Memory of process, system and accelerator: now, and its peak during a piece of work.
 
 Memory of process, system and accelerator, told every second for the gauge.
 

@@ -1,6 +1,8 @@
-"""What an image file's bytes tell before they are decoded: what it is not, and where it ends.
+"""Image files: what their bytes tell, and the settings written into them.
 
-Picture files with the settings that made them inside: saved so, and read without decoding a pixel.
+What an image file's bytes tell before they are decoded: what it is not, and where it ends.
+
+Image files with the settings that made them inside: saved so, and read without decoding a pixel.
 """
 
 import io

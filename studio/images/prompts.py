@@ -1,4 +1,6 @@
-"""The grammar of prompts, as AUTOMATIC1111's web UI has it: weights in brackets, and LoRA tags.
+"""Prompts without torch: the grammar, and counting tokens.
+
+The grammar of prompts, as AUTOMATIC1111's web UI has it: weights in brackets, and LoRA tags.
 
 Counting a prompt's tokens as the model will, without torch: the page shows what fits and what is cut off.
 """

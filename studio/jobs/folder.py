@@ -1,4 +1,6 @@
-"""A job's folder: its places, its state, and what it is asked while it works. No torch: the page reads it.
+"""A job's folder: places, status, requests, and whether the job is to stop.
+
+A job's folder: its places, its state, and what it is asked while it works. No torch: the page reads it.
 
 Whether a job is to end: SIGTERM and SIGINT, what its folder was asked, and what its peers say.
 

@@ -1,4 +1,6 @@
-"""How a job ended: what its exit code and its run's status mean for its place in the queue.
+"""A job's process: started, kept awake, and how its exit is classified.
+
+How a job ended: what its exit code and its run's status mean for its place in the queue.
 
 Processes that outlive who started them: starting one, telling whether it lives, keeping the machine awake for it.
 """

@@ -1,4 +1,6 @@
-"""A job of the queue, as it is read. No torch, no gradio.
+"""The queue of jobs, in SQLite.
+
+A job of the queue, as it is read. No torch, no gradio.
 
 The queue of jobs: rows in SQLite which the page, the command line and the worker read and change.
 

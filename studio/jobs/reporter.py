@@ -1,4 +1,6 @@
-"""A full disk costs nothing but time: what cannot be written is written as soon as there is room.
+"""What a job reports: events, status, terminal, its failure; waiting for disk space.
+
+A full disk costs nothing but time: what cannot be written is written as soon as there is room.
 
 What a job says while it works, from one place: its events, its status, and lines for a terminal. No torch.
 

@@ -1,4 +1,6 @@
-"""The jobs of the queue, each with how far its run is.
+"""The jobs of the queue, and those of one kind as a page sees them.
+
+The jobs of the queue, each with how far its run is.
 
 The jobs of one kind as a page sees them: their folders by name, and steering them. No torch.
 

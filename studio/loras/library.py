@@ -1,4 +1,6 @@
-"""The blind vote: which side people preferred without knowing which it was, kept beside the LoRA.
+"""The LoRA library, and the blind votes kept beside its files.
+
+The blind vote: which side people preferred without knowing which it was, kept beside the LoRA.
 
 The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata.
 """

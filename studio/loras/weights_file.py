@@ -1,4 +1,6 @@
-"""What an export is required. No torch: the command line reads it.
+"""Weights files without torch: what one says of itself, and how a LoRA is to be exported.
+
+What an export is required. No torch: the command line reads it.
 
 What a `.safetensors` file says of itself: names, shapes and metadata, read without its weights and without torch.
 """

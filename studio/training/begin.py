@@ -1,4 +1,6 @@
-"""From a dataset's name or a folder to a snapshot: exactly what is trained on, and what is not, with reasons.
+"""Beginning a run: its settings, and the snapshot of its dataset.
+
+From a dataset's name or a folder to a snapshot: exactly what is trained on, and what is not, with reasons.
 
 The settings that a run began with, from its folder. No torch: the page reads them too.
 Beginning a run: settings from a preset and changes, a snapshot of the dataset, a folder. Nothing is computed yet.

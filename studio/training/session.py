@@ -1,4 +1,6 @@
-"""What a run reported, sorted for its page; followed as it is written. No torch: the page does it.
+"""Trainings as a page sees them; what a run reported, followed as it is written.
+
+What a run reported, sorted for its page; followed as it is written. No torch: the page does it.
 
 The trainings as a page sees them: past runs, the queue, and the run that this page shows. No torch.
 """

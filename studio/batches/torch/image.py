@@ -1,4 +1,6 @@
-"""Which images a batch does not take: by their scores.
+"""One item's image until it is taken: made, checked, scored, compared, written.
+
+Which images a batch does not take: by their scores.
 
 One item's image: made, checked, scored, and written with all that made it; tried again where it is not taken.
 Images that show the same as an earlier one are made again: at the end, by item, so that who made them and in

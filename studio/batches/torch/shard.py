@@ -1,4 +1,6 @@
-"""Which items of a batch need nothing more, kept up to date from what all its processes note.
+"""Which items of a batch are this process's to make, and whether what is noted of them is true.
+
+Which items of a batch need nothing more, kept up to date from what all its processes note.
 
 A process's share of a batch: which items are its own, and how it hears that all are to end.
 

@@ -1,4 +1,6 @@
-"""What the page's process knows of the engine, and how it says it.
+"""The page's view of the engine process, and starting that process.
+
+What the page's process knows of the engine, and how it says it.
 
 Starting the engine process, and the log that it writes to.
 """

@@ -1,4 +1,6 @@
-"""CIELAB, and the difference of two colours as people see it.
+"""Colour of a subject: CIELAB, colour words, distance to the word that was asked for.
+
+CIELAB, and the difference of two colours as people see it.
 
 sRGB: IEC 61966-2-1, white point D65. CIEDE2000: Sharma, Wu, Dalal, "The CIEDE2000 Color-Difference Formula:
 Implementation Notes, Supplementary Test Data, and Mathematical Observations", Color Research & Application 30 (2005).

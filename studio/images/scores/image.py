@@ -1,4 +1,6 @@
-"""Which colour a prompt asks of its subject: not the ground's, not the laces'.
+"""All scores of one image; the colours that its prompt asks for.
+
+Which colour a prompt asks of its subject: not the ground's, not the laces'.
 
 All scores of one image.
 """

@@ -1,4 +1,6 @@
-"""An image in numbers that hardly change when it is saved anew, shifted or mirrored: its colours and its edges.
+"""How near an image comes to the nearest of a set.
+
+An image in numbers that hardly change when it is saved anew, shifted or mirrored: its colours and its edges.
 
 Two views of each image: the whole of it, and a square around the subject, so that a copy which only stands
 elsewhere is still a copy.

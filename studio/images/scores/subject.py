@@ -1,4 +1,6 @@
-"""How white an image's border is.
+"""Subject and background of an image: border, segmentation, centring, sharpness.
+
+How white an image's border is.
 
 A model of an image's ground, learned from where the ground is: how far is each pixel from it?
 

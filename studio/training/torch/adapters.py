@@ -1,4 +1,6 @@
-"""A linear layer with its LoRA in one pass: the same numbers as peft's three, with fewer trips through memory.
+"""The layers that learn, and their pass in one.
+
+A linear layer with its LoRA in one pass: the same numbers as peft's three, with fewer trips through memory.
 
 peft computes base(x) + (x · Aᵀ · Bᵀ) · s: on a CPU the product by s and the sum are two more walks over an output that
 may have ten million numbers, forward and backward. Here s meets the rank-wide middle, and both products are added into

@@ -1,4 +1,6 @@
-"""From an image file to the pixels that the VAE reads: verified, cropped, scaled, mirrored.
+"""From image files to pixels, latents and text embeddings, kept by content.
+
+From an image file to the pixels that the VAE reads: verified, cropped, scaled, mirrored.
 
 Latents and text embeddings, computed once and kept on the disk by content: another run finds them again.
 

@@ -1,4 +1,6 @@
-"""Checkpoints on the disk: whole or not there. Files first, their sha256 in a manifest last, then one rename.
+"""Checkpoints: all of a training's state, whole or not there.
+
+Checkpoints on the disk: whole or not there. Files first, their sha256 in a manifest last, then one rename.
 
 A file of the right size with flipped bits loads without complaint, so every file is compared with the manifest before
 it is believed; a damaged checkpoint is set aside under another name, and the one before it is taken.

@@ -1,4 +1,6 @@
-"""What a LoRA's file tells of its training, in the words that A1111, kohya's tools and Civitai read.
+"""What comes out of a run: the LoRA files, their metadata, and how they are checked.
+
+What a LoRA's file tells of its training, in the words that A1111, kohya's tools and Civitai read.
 
 What comes out of a run: two files, each read back and compared, by layer and by image. No check withholds them.
 """

@@ -1,4 +1,6 @@
-"""Whether activations are kept or computed twice: measured on the model at hand, decided by the memory at hand.
+"""What a device has memory for, and can compute: gradient checkpointing, largest batch, refusals.
+
+Whether activations are kept or computed twice: measured on the model at hand, decided by the memory at hand.
 
 What a device cannot do: batches that it computes wrongly, and steps for which it has no memory.
 """

@@ -1,4 +1,6 @@
-"""How long the work between steps will still take: images with their scores, held-out losses, checkpoints.
+"""What a training reports: events, boards, status, and the time that is left.
+
+How long the work between steps will still take: images with their scores, held-out losses, checkpoints.
 
 TensorBoard, and Weights & Biases where it is asked for: the events once more, for tools that people know.
 What a run reports beside what every job does: numbers and images for the boards.

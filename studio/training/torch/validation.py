@@ -1,4 +1,6 @@
-"""Validation images: the same prompts and seeds at every step, base beside LoRA, through PipelineManager.
+"""Validation images: made, kept, scored.
+
+Validation images: the same prompts and seeds at every step, base beside LoRA, through PipelineManager.
 
 The LoRA acts as it will act for others: from a file that was just written, attached to the bare model.
 

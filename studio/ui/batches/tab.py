@@ -1,4 +1,6 @@
-"""What a plan would make, while it is written: how many, ten of them, how often each value. From facts to HTML.
+"""The Batch tab: the form, its preview, and the buttons.
+
+What a plan would make, while it is written: how many, ten of them, how often each value. From facts to HTML.
 
 What a batch would take, as measured: a sentence below the buttons.
 

@@ -1,4 +1,6 @@
-"""What the Batch tab shows of a batch: state, images of late, what came out, notes, log, past ones. Facts to HTML.
+"""What the Batch tab shows of a batch.
+
+What the Batch tab shows of a batch: state, images of late, what came out, notes, log, past ones. Facts to HTML.
 
 The right side of the Batch tab: which batch, its buttons, and what is told of it.
 """

@@ -1,4 +1,6 @@
-"""The caption's box. Its script knows the captions of the grid and whose text is in the box; the studio only saves.
+"""One image of the dataset, large, with its caption box.
+
+The caption's box. Its script knows the captions of the grid and whose text is in the box; the studio only saves.
 
 So nobody waits for the studio to know for which image they type, and no late answer replaces what they typed.
 

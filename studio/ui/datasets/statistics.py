@@ -1,4 +1,6 @@
-"""A dataset's numbers as bars: HTML that a screen reader reads as a table and that follows light and dark.
+"""The Dataset tab's statistics and doctor.
+
+A dataset's numbers as bars: HTML that a screen reader reads as a table and that follows light and dark.
 
 Statistics and doctor: what is in the dataset, what is wrong with it, and what one click mends.
 """

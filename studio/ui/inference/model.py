@@ -1,4 +1,6 @@
-"""The LoRA library: a card for each file, and a place to drop new ones.
+"""The model box and the LoRA cards of the Inference tab.
+
+The LoRA library: a card for each file, and a place to drop new ones.
 
 Which model, on which device: choosing, loading, and checking the device. Below all modes of the Inference tab.
 """

@@ -1,4 +1,6 @@
-"""Keeping each page true: its script asks for live parts while something goes on, and a refresh brings all the rest.
+"""The page: status line, four tabs, and how it is kept true.
+
+Keeping each page true: its script asks for live parts while something goes on, and a refresh brings all the rest.
 
 The page: the status line, four tabs, and what keeps them true.
 """

@@ -1,4 +1,6 @@
-"""The jobs that the page's engine waits for, paused or stopped together: else the next one would take the device.
+"""The box on the Inference tab while jobs have the device.
+
+The jobs that the page's engine waits for, paused or stopped together: else the next one would take the device.
 
 The box on the Inference tab while the device is another's: who has it, how long, and what can be done about it.
 """

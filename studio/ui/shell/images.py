@@ -1,4 +1,6 @@
-"""Pictures that we made ourselves, small enough to be sent with the page: nothing on the disk is served for them.
+"""Images in HTML: frames, cards, small copies.
+
+Images that we made ourselves, small enough to be sent with the page: nothing on the disk is served for them.
 
 Small copies of a run's images in a folder that the page may serve: what is sent is their addresses alone.
 Images as HTML: finished, in the making, not valid, still to come. Their frames never change size.

@@ -1,4 +1,6 @@
-"""How events of the page are wired where nobody outside is to call them.
+"""Parts that all tabs use: events, live HTML, tables, toasts, theme, links to folders.
+
+How events of the page are wired where nobody outside is to call them.
 
 Parts of the page that change while something runs: its own script writes them, from one small request.
 

@@ -1,4 +1,6 @@
-"""The queue in the line at the top: which job has its turn, how far it is, and how many wait behind it.
+"""The line at the top: model, memory, jobs, activity.
+
+The queue in the line at the top: which job has its turn, how far it is, and how many wait behind it.
 
 The line at the top: what is loaded, on what, how much memory, what is running.
 """

@@ -1,4 +1,6 @@
-"""The live plot: loss large, rate and gradient small; drawn on the server from at most 600 points a curve.
+"""Curves of a training: the live plot, and scores of validation images.
+
+The live plot: loss large, rate and gradient small; drawn on the server from at most 600 points a curve.
 
 Scores of validation images: what each is called and read from, as rows of a table and as curves over the steps.
 """

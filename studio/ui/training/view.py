@@ -1,4 +1,6 @@
-"""Runs side by side: the settings in which those that are laid over each other differ.
+"""What the Training tab shows of a run, and how its settings differ from others'.
+
+Runs side by side: the settings in which those that are laid over each other differ.
 
 What the Training tab shows of a run: state, memory, proposal, effect, notes, log. From facts to HTML, no gradio.
 """
