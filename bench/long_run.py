@@ -15,7 +15,7 @@ from studio.core.paths import UserData
 from studio.jobs.events import EventWriter, MemoryEvent, StateEvent
 from studio.jobs.folder import RunStatus, write_status
 from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, HeldOutEvent, SampleEvent, StepEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 
 NUM_STEPS = 40_000

@@ -29,7 +29,7 @@ from studio.engine.device import pick_device, synchronize
 from studio.engine.pipeline import PipelineManager
 from studio.loras.library import LoraLibrary
 from studio.training.begin import begin_run, settings_from
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.torch.run import open_loop, train_run
 
 SAME_CHECKPOINTING_LIMIT = 0.60

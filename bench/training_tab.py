@@ -25,7 +25,7 @@ from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
 from studio.training.begin import begin_run, settings_from
 from studio.training.events import AnyEvent, CheckpointEvent, StepEvent, read_events
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 
 if TYPE_CHECKING:

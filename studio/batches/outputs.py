@@ -29,7 +29,7 @@ from studio.batches.settings import BatchSettings
 from studio.core.files import replacing, write_atomically
 from studio.core.results import EngineFacts, Record
 from studio.core.settings import LoraChoice
-from studio.images.grids import Cell, GridRow, picture_grid
+from studio.images.comparison import Cell, GridRow, picture_grid
 from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header, sha256_of
 

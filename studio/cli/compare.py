@@ -35,7 +35,7 @@ from studio.core.paths import locate_user_data
 from studio.core.settings import SHIPPED_MODEL, CompareSettings, GenerationSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from studio.images.grids import SavedComparison
+    from studio.images.comparison import SavedComparison
 
 
 def compare(
@@ -77,7 +77,7 @@ def compare(
     prepare_engine()
     from studio.cli.engine import loaded_manager, printing_watcher
     from studio.engine.generation import run_comparison
-    from studio.images.grids import comparison_grid
+    from studio.images.comparison import comparison_grid
 
     with loaded_manager("compare", model_settings, user_data=place, cpu_only=cpu) as manager:
         watcher = printing_watcher(settings.num_pictures)

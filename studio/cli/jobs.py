@@ -189,7 +189,7 @@ def duplicate(
 ) -> None:
     """Queue a new run with another's settings and some changes; the other stays as it is."""
     from studio.training.begin import duplicate_run
-    from studio.training.plan import RunFolder
+    from studio.training.folder import RunFolder
 
     place = _place(context, user_data)
     queue_job("train", duplicate_run(RunFolder.find(run, place.runs), place, assignments or ()).root, place)

@@ -22,7 +22,7 @@ from studio.cli.options import (
 from studio.core.errors import SettingsError, StudioError
 from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import parse_settings
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 
 

@@ -1,8 +1,18 @@
-"""Numbers in words, Markdown and HTML pieces: the same on every page, in every report and on the command line."""
+"""Numbers as text, Markdown tables, HTML templates: the same on every page, in every report, on the command line.
+
+Templates are Jinja2's. Every value is escaped, so no text of a user, a file or an error becomes markup.
+"""
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 GIB = 2**30
 LITTLE_BYTES = GIB // 20  # below it gigabytes with one digit would say 0.0
@@ -54,3 +64,41 @@ def _cell(markdown: str) -> str:
     """Bars that are not escaped yet are."""
     one_line = markdown.replace("\n", " ")
     return one_line.replace("\\|", "|").replace("|", "\\|")
+
+
+def template(path: str) -> Callable[..., Markup]:
+    """A file of macros in the package, to be called as `view("state", status=status)`.
+
+    What a call gives is `Markup`, which alone a template takes for HTML when it is given it. A value that a template
+    has no name for, or a name without a value, is an error.
+
+    Args:
+        path: below `studio/`, such as `ui/templates/training/view.html`.
+    """
+
+    def render(macro: str, /, **values: object) -> Markup:
+        called: Callable[..., Markup] = getattr(environment().get_template(path).module, macro)
+        return called(**values)
+
+    return render
+
+
+@cache
+def environment() -> "Environment":
+    """Where templates are found, and their filters: `{{ steps|number }}` is `3,000`, `{{ loss|number(".4f") }}`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # here: the command line needs no templates
+
+    made = Environment(
+        loader=PackageLoader("studio", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {"number": _number, "counted": counted, "duration": duration, "gigabytes": gigabytes}
+    return made
+
+
+def _number(value: float, form: str = ",") -> str:
+    return format(value, form)

@@ -30,9 +30,7 @@ from studio.core.system import versions
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.engine.progress import RunWatcher, StepProgress, Watcher
 from studio.engine.validation import failed_checks
-from studio.images.files import save_picture
-from studio.images.gallery import new_picture_path
-from studio.images.grids import (
+from studio.images.comparison import (
     NOTICEABLE,
     ComparedPair,
     ComparedPicture,
@@ -43,6 +41,8 @@ from studio.images.grids import (
     new_comparison_folder,
     save_comparison,
 )
+from studio.images.files import save_picture
+from studio.images.gallery import new_picture_path
 from studio.images.smoke_report import new_report_folder, save_report
 
 OnImage = Callable[[ImagesReport], None]

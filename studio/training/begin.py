@@ -25,7 +25,7 @@ from studio.datasets.source import DatasetRecipe
 from studio.images.prompts import TokenCounter, take_lora_tags
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from studio.core.html import template
+from studio.core.text import template
 
 MAX_POINTS = 600
 MAX_MARKED_POINTS = 60  # more markers than these would run into each other

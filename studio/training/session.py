@@ -27,7 +27,7 @@ from studio.training.events import (
     ScoreEvent,
     StepEvent,
 )
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
 

@@ -16,8 +16,8 @@ from markupsafe import Markup
 from pydantic.fields import FieldInfo
 
 from studio.core.errors import SettingsError
-from studio.core.html import template
 from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
+from studio.core.text import template
 
 _template = template("ui/templates/shell.html")
 

@@ -55,7 +55,7 @@ from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import shipped_loras
 from studio.training.begin import duplicate_run
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from tests.datasets.bad_inputs import ACCEPTED, CONVERTED, REJECTED
 

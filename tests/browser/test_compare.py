@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from studio.images.grids import SavedComparison, latest_comparison
+from studio.images.comparison import SavedComparison, latest_comparison
 from studio.loras.library import read_votes, votes_file
 from tests.browser.conftest import OpenPage, StartStudio
 from tests.browser.page_actions import (

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from studio.jobs.events import EventWriter
 from studio.jobs.folder import RunStatus, write_status
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from tests.browser.conftest import OpenPage, Profiles
 from tests.browser.page_actions import ENGINE_SECONDS, activity, expect_nothing_asked, open_section, open_training
 from tests.browser.page_actions import training_state as state

@@ -15,7 +15,7 @@ from studio.core.paths import UserData
 from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import LoraLibrary
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose_quick_try, fill, open_section, open_training
 from tests.browser.page_actions import training_state as state

@@ -15,7 +15,7 @@ from studio.jobs.folder import RunStatus, write_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import LoraLibrary, shipped_loras
 from studio.training.events import AnyEvent, FinishedEvent, ProposalEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose, expect_nothing_asked, field, open_training, toast
 from tests.browser.page_actions import training_state as state

@@ -16,7 +16,7 @@ from studio.jobs.folder import REQUESTS, RunState, RunStatus, pending_requests, 
 from studio.jobs.queue import JobQueue, JobState
 from studio.loras.library import shipped_loras
 from studio.training.events import AnyEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from tests.batches.test_session import make_batch, note
 from tests.browser.conftest import Profiles
 from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state

@@ -15,8 +15,8 @@ from studio.cli.options import lora_choices
 from studio.core.paths import assets_folder
 from studio.core.results import ImagesReport, MadeImage, SmokeReport
 from studio.core.settings import LoraChoice, parse_settings
+from studio.images.comparison import SavedComparison
 from studio.images.files import read_picture_text
-from studio.images.grids import SavedComparison
 from studio.jobs.device_lock import DeviceLock
 from tests.command_line import studio
 

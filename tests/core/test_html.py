@@ -10,7 +10,7 @@ from jinja2 import UndefinedError, meta
 from markupsafe import Markup
 
 import studio
-from studio.core.html import environment, template
+from studio.core.text import environment, template
 
 PACKAGE = Path(studio.__file__).parent
 TEMPLATES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("templates/**/*.html"))

@@ -12,7 +12,7 @@ from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.engine.generation import run_comparison
 from studio.engine.pipeline import PipelineManager
 from studio.engine.progress import RunWatcher
-from studio.images.grids import SavedComparison, latest_comparison
+from studio.images.comparison import SavedComparison, latest_comparison
 
 WHITE = (LoraChoice(name="white-ground"),)
 

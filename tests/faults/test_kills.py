@@ -14,7 +14,7 @@ import torch
 
 from studio.jobs.folder import ask, read_status
 from studio.training.events import StepEvent, read_events
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from tests.faults.conftest import SETTINGS, Place, final_state, finish
 
 # 100 and more by hand: STUDIO_KILLS=100 python launch.py test tests/faults/test_kills.py

@@ -12,7 +12,7 @@ import pytest
 
 from studio.jobs.folder import read_status
 from studio.training.events import CheckpointEvent, StepEvent, read_events
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.torch.checkpoints import CheckpointStore
 from tests.faults.conftest import Place, finish
 

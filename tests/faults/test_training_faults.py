@@ -24,7 +24,7 @@ from studio.jobs.device_lock import DeviceLock
 from studio.jobs.events import MemoryEvent, ProblemEvent
 from studio.jobs.folder import ask, read_status
 from studio.training.events import FinishedEvent, HeldOutEvent, SampleEvent, StepEvent, read_events
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch import assembly
 from studio.training.torch.adapters import Adapters

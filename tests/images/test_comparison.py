@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
-from studio.images.grids import (
+from studio.images.comparison import (
     CELL,
     JSON_NAME,
     LABEL_HEIGHT,

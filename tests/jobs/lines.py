@@ -4,7 +4,7 @@ from studio.core.paths import UserData
 from studio.jobs.folder import RunStatus, write_status
 from studio.jobs.queue import JobQueue
 from studio.jobs.session import JobLine, job_lines
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from tests.training.told_runs import BEGAN
 
 RUNNING = RunStatus(state="running", step=312, num_steps=3000, remaining_seconds=4320, message="All is well.")

@@ -11,7 +11,7 @@ import psutil
 
 from studio.core.paths import UserData
 from studio.jobs.queue import Job, JobQueue
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 
 # What every job begins with: it notes its process, and can say where it stands and hear what it is asked.
 PRELUDE = """
@@ -160,7 +160,7 @@ def reported(run: RunFolder) -> str:
 TRAINS = """
 from studio.jobs.device_lock import DeviceLock
 from studio.jobs.folder import RunStatus, write_status
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 lock = DeviceLock(run.parent.parent / "device.lock")
 
 def tell(state, **more):

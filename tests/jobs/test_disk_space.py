@@ -12,7 +12,7 @@ from studio.jobs import reporter as disk_space
 from studio.jobs.events import JOB_EVENTS, StateEvent, read_events
 from studio.jobs.folder import JobFolder, RunState
 from studio.jobs.reporter import JobReporter, retry_until_disk_space
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 
 KINDS = pytest.mark.parametrize(("kind", "activity"), [(RunFolder, "training"), (BatchFolder, "batch")])
 

@@ -9,7 +9,7 @@ import pytest
 from studio.batches.folder import BatchFolder
 from studio.core.errors import BatchError, RunError, StudioError
 from studio.jobs.folder import REQUESTS, JobFolder, RunStatus, ask, read_status, take_requests, write_status
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 
 NOW = datetime(2026, 3, 1, 22, 15, 30)
 KINDS = pytest.mark.parametrize(("kind", "error"), [(RunFolder, RunError), (BatchFolder, BatchError)])

@@ -11,7 +11,7 @@ from studio.jobs import reporter as reporter_module
 from studio.jobs.events import JOB_EVENTS, StateEvent, read_events
 from studio.jobs.folder import JobFolder, RunState, RunStatus, read_status
 from studio.jobs.reporter import JobReporter, report_failure
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 
 KINDS = pytest.mark.parametrize("kind", [RunFolder, BatchFolder])
 ENDINGS: tuple[tuple[BaseException, RunState, str], ...] = (

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from studio.core.paths import UserData
 from studio.training.events import FinishedEvent, HeldOutEvent, SampleEvent, read_events
-from studio.training.plan import RunFolder, read_plan
+from studio.training.folder import RunFolder, read_plan
 from studio.training.torch.run import train_run
 from tests.faults.conftest import Place
 from tests.mac.simulated_mac import NAME, simulated_mac

@@ -17,7 +17,7 @@ from studio.jobs.events import EventWriter, ResumedEvent, StateEvent
 from studio.jobs.folder import RunStatus
 from studio.training.begin import settings_from
 from studio.training.events import AnyEvent, CheckpointEvent, EffectEvent, StepEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.report import standalone_html, write_report
 from studio.training.report.facts import worked_seconds
 from studio.training.report.outcome import LossChange

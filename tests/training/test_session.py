@@ -11,7 +11,7 @@ from studio.core.paths import UserData
 from studio.jobs.events import EventWriter
 from studio.jobs.folder import RunStatus, take_requests, write_status
 from studio.training.events import StepEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 
 

@@ -22,7 +22,7 @@ from studio.training.events import (
     SampleEvent,
     StepEvent,
 )
-from studio.training.plan import RunFolder, TrainingPlan, write_plan
+from studio.training.folder import RunFolder, TrainingPlan, write_plan
 from studio.training.settings import TrainingSettings
 from tests.datasets.rows import make_facts, make_row
 

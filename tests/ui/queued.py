@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from studio.jobs.folder import RunState
 from studio.jobs.queue import Job, JobKind, JobState
 from studio.jobs.session import JobLine
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 
 
 def job_line(

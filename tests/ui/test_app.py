@@ -13,7 +13,7 @@ from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import LoraLibrary
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
 from studio.ui.shell.app import Sessions, build_app

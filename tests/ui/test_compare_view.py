@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.engine.process.view import EngineView
-from studio.images.grids import ComparedPair, ComparedPicture, CompareReport, Difference, SavedComparison
+from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, Difference, SavedComparison
 from studio.ui.inference import compare as compare_mode
 from studio.ui.inference import compare_view
 

@@ -25,7 +25,7 @@ from studio.ui import forms
 from studio.ui.batches import form as batch_form
 from studio.ui.forms import SettingsForm, form_groups, form_hint, is_optional, read_settings, read_value
 from studio.ui.inference import compare, generate, model, smoke
-from studio.ui.training import results as training_form
+from studio.ui.training import form as training_form
 
 FORMS: tuple[tuple[type[Settings], str, Callable[[], object]], ...] = (
     (TrainingSettings, "training", training_form.build_form),

@@ -36,7 +36,7 @@ ELSEWHERE = {
     "studio.ui.inference.history.picture_detail": "a card and a table; it needs an image that we made",
     "studio.ui.datasets.bulk.preview_words": "one paragraph or table; it needs what a form sends",
     "studio.ui.datasets.recipe.preview_words": "one paragraph or table; it needs what a form sends",
-    "studio.ui.training.results.purpose_html": "our own presets",
+    "studio.ui.training.form.purpose_html": "our own presets",
     "studio.ui.batches.tab.render": "made of the panel, and the form of `tests/ui/test_batch_form.py`",
     "studio.ui.training.panel.render": "made of `studio.ui.training.view` and its siblings",
     "studio.ui.training.tab.render": "made of the panel and the preflight",

@@ -8,7 +8,7 @@ import pytest
 from studio.core.paths import UserData
 from studio.jobs.folder import RunState, RunStatus, write_status
 from studio.jobs.queue import JobQueue
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.shell.status import jobs_words
 from tests.jobs.lines import RUNNING, lines_of, queued_run, running_run

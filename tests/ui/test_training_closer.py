@@ -6,7 +6,7 @@ import pytest
 
 from studio.core.errors import RunError
 from studio.training.events import AnyEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
 from studio.ui.shell.selection import SelectedImage
 from studio.ui.training.image_viewer import checked_image, render

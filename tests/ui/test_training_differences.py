@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.ui.training.view import differences_html, differing, value_words
 from tests.training.told_runs import SETTINGS, make_run

@@ -8,7 +8,7 @@ import pytest
 from studio.core.settings import parse_settings
 from studio.training.settings import PRESETS, TrainingSettings
 from studio.ui.forms import read_settings
-from studio.ui.training import results as training_form
+from studio.ui.training import form as training_form
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from studio.datasets.inspection import save_thumbnail, thumbnail_path
 from studio.training.events import AnyEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
 from studio.ui.training.images import Thumbnails, nearest_of_last, samples_html, training_picture_url
 from tests.training.told_runs import make_run, sample_event

@@ -10,7 +10,7 @@ import pytest
 from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs.folder import RunStatus, write_status
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.training.queue import TrainingPage, act_on_job, queue_html, run_of_job
 from tests.ui.queued import job_line

@@ -8,7 +8,7 @@ import pytest
 from studio.core.errors import RunError
 from studio.loras.library import LoraLibrary, shipped_loras
 from studio.training.events import AnyEvent, CheckpointEvent, ProposalEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
 from studio.ui.training.results import add_to_library, lora_to_send, report_link
 from tests.training.told_runs import make_run, sample_event

@@ -8,7 +8,7 @@ import pytest
 from studio.jobs.events import MemoryEvent, NoteEvent
 from studio.jobs.folder import RunState, RunStatus
 from studio.training.events import AnyEvent, EffectEvent, HeldOutEvent, ProposalEvent, StepEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
 from studio.ui.training import view as training_view
 from studio.ui.training.plot import PlotOptions, plot_html

@@ -50,7 +50,7 @@ from studio.engine.process.view import (
     nothing_yet,
     start_engine_process,
 )
-from studio.images.grids import latest_comparison
+from studio.images.comparison import latest_comparison
 from studio.images.smoke_report import latest_report
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from studio.core.results import (
     ValidPicture,
 )
 from studio.core.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
-from studio.images.grids import SavedComparison
+from studio.images.comparison import SavedComparison
 
 Picture = ValidPicture | InvalidPicture
 

@@ -18,7 +18,7 @@ from studio.core.paths import UserData
 from studio.core.results import DeviceCheck, EngineFacts, ImagesReport, MemorySample, SavedReport
 from studio.core.settings import SmokeSettings
 from studio.engine.process.messages import Compare, Downloading, Generate, LoraChecked, PictureDone, Run, Smoke, Step
-from studio.images.grids import SavedComparison
+from studio.images.comparison import SavedComparison
 
 Phase = Literal[
     "off",

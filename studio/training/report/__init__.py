@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from studio.core.files import write_atomically
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.report.curves import curves_section, pictures_section
 from studio.training.report.facts import RunFacts, read_facts
 from studio.training.report.outcome import first_sentences, key_figures

@@ -14,7 +14,7 @@ from studio.datasets.snapshot import Snapshot, read_snapshot
 from studio.jobs.events import JobEvent, MemoryEvent, ResumedEvent, StateEvent
 from studio.jobs.folder import RunState, RunStatus, read_status
 from studio.training.events import AnyEvent, CheckpointEvent, HeldOutEvent, StepEvent, read_events
-from studio.training.plan import RunFolder, TrainingPlan, read_plan
+from studio.training.folder import RunFolder, TrainingPlan, read_plan
 from studio.training.settings import TrainingSettings
 
 IDLE_STATES: tuple[RunState, ...] = ("new", "waiting", "paused", "stopped", "finished", "failed")

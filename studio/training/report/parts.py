@@ -7,8 +7,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from studio.core.html import template
-from studio.core.text import escape_markdown, markdown_table
+from studio.core.text import escape_markdown, markdown_table, template
 from studio.training.curves import Chart, chart_svg, legend_html, summary
 
 _template = template("training/templates/report.html")

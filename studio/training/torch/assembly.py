@@ -7,7 +7,7 @@ from studio.engine.memory import MemoryWatch
 from studio.jobs.events import ResumedEvent
 from studio.jobs.folder import pending_requests
 from studio.training.events import AnyEvent, HeldOutEvent, SampleEvent, StepEvent, read_events
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.torch.checkpoints import (
     Checkpoint,
     CheckpointStore,

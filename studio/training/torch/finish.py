@@ -34,7 +34,7 @@ from studio.engine.models import Components
 from studio.images.decoding import open_rgb
 from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header
-from studio.training.plan import RunFolder, TrainingPlan
+from studio.training.folder import RunFolder, TrainingPlan
 from studio.training.settings import KohyaName, TrainingSettings
 from studio.training.torch.data import TrainingSet
 from studio.training.torch.preparation import Prepared

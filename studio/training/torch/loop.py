@@ -13,7 +13,7 @@ from studio.core.errors import TrainingError
 from studio.engine.memory import MemoryWatch
 from studio.jobs.folder import REQUESTS, RunRequest, take_requests
 from studio.training.events import CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import BatchMaker, TrainingBatch
 from studio.training.torch.checkpoints import CheckpointStore, TrainingState, random_state

@@ -16,7 +16,7 @@ from studio.datasets.snapshot import Snapshot
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_accelerator
 from studio.training.begin import take_snapshot
-from studio.training.plan import Offer, PassFacts, Preflight
+from studio.training.folder import Offer, PassFacts, Preflight
 from studio.training.settings import TrainingSettings
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
 from studio.training.torch.data import TrainingSet, make_training_set

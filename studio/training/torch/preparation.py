@@ -22,7 +22,7 @@ from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.images.prompts import take_lora_tags
 from studio.loras.library import LoraLibrary
-from studio.training.plan import TrainingPlan
+from studio.training.folder import TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker

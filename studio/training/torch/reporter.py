@@ -20,7 +20,7 @@ from studio.jobs.events import JobEvent, first_step_taken_back
 from studio.jobs.folder import pending_requests
 from studio.jobs.reporter import JobReporter, retry_until_disk_space
 from studio.training.events import CheckpointEvent, EffectEvent, HeldOutEvent, StepEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 
 T = TypeVar("T")

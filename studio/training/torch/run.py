@@ -31,7 +31,7 @@ from studio.jobs.reporter import report_failure
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.events import FinishedEvent, SampleEvent, read_events
-from studio.training.plan import RunFolder, read_plan, write_plan
+from studio.training.folder import RunFolder, read_plan, write_plan
 from studio.training.report import write_report
 from studio.training.settings import MixedPrecisionName, TrainingSettings
 from studio.training.torch.assembly import assemble

@@ -36,7 +36,7 @@ from studio.engine.progress import Watcher
 from studio.images.files import is_whole_png, read_picture_text, save_picture
 from studio.images.prompts import escape_prompt, plain_prompt
 from studio.training.events import ReferenceEvent, SampleEvent, ScoreEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.data import TrainingSet

@@ -20,9 +20,9 @@ from studio.batches.forecast import PlanFacts
 from studio.batches.session import BatchSession, BatchView, training_side
 from studio.batches.settings import BatchSettings
 from studio.core.errors import StudioError, system_error_message
-from studio.core.html import template
 from studio.core.paths import typed_path
 from studio.core.settings import parse_settings
+from studio.core.text import template
 from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunRequest
 from studio.loras.library import LoraLibrary

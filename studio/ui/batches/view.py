@@ -15,8 +15,7 @@ from markupsafe import Markup
 
 from studio.batches.folder import BatchFolder
 from studio.batches.session import MAX_LATEST, BatchProgress, BatchView, LatestPicture
-from studio.core.html import template
-from studio.core.text import counted, duration
+from studio.core.text import counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
 from studio.ui.shell.images import small_picture_url

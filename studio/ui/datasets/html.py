@@ -10,7 +10,7 @@ from PIL import Image
 
 from studio.batches.outputs import read_provenance
 from studio.core.errors import PictureFileError
-from studio.core.html import template
+from studio.core.text import template
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.query import RowPage
 from studio.datasets.rows import BucketFit

@@ -9,9 +9,8 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import DatasetError, StudioError
-from studio.core.html import template
 from studio.core.settings import parse_settings
-from studio.core.text import counted
+from studio.core.text import counted, template
 from studio.datasets.captions import check_template, fill_template
 from studio.datasets.rows import take_rows
 from studio.datasets.session import DatasetSession, SessionView

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
-from studio.core.html import template
+from studio.core.text import template
 from studio.datasets.export import make_contact_sheet
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.report import (

@@ -12,7 +12,7 @@ from studio.core.settings import CompareSettings, GenerationSettings, parse_sett
 from studio.core.text import counted
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
-from studio.images.grids import SavedComparison, comparison_grid
+from studio.images.comparison import SavedComparison, comparison_grid
 from studio.loras.library import LoraLibrary
 from studio.ui.forms import SettingsForm, build_generation, build_lora_row, lora_choices, read_generation, read_value
 from studio.ui.inference import compare_view

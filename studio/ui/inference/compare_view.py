@@ -14,11 +14,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from studio.core.errors import LoraError
-from studio.core.html import template
 from studio.core.paths import UserData
+from studio.core.text import template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
-from studio.images.grids import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
+from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
 from studio.loras.library import Vote, Winner, add_vote, count_votes, read_votes
 from studio.ui.forms import NO_CHANGE
 from studio.ui.shell.images import card, empty_frame, picture_frame, running_frame

@@ -9,10 +9,9 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import SettingsError
-from studio.core.html import template
 from studio.core.results import FailedImage, ImagesReport, MadeImage
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
-from studio.core.text import counted
+from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.prompts import PART_TOKENS, TokenCounter

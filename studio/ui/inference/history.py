@@ -8,10 +8,9 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import PictureFileError
-from studio.core.html import template
 from studio.core.paths import UserData
 from studio.core.results import MadeImage
-from studio.core.text import counted
+from studio.core.text import counted, template
 from studio.engine.process.view import EngineView
 from studio.images.a1111 import PictureText
 from studio.images.files import read_picture_text

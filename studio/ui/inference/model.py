@@ -14,10 +14,9 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import StudioError
-from studio.core.html import template
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, LoraCard
 from studio.core.settings import ModelSettings, parse_settings
-from studio.core.text import gigabytes
+from studio.core.text import gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from studio.core.html import template
 from studio.core.results import InvalidPicture, SavedReport, SmokeReport
 from studio.core.settings import SEED_REPORT_PROMPTS, SmokeSettings, parse_settings
+from studio.core.text import template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Picture
 from studio.engine.process.view import EngineView

@@ -18,7 +18,7 @@ from studio.core.paths import UserData
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.loras.library import LoraLibrary
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.batches import tab as batch_tab
 from studio.ui.datasets import tab as dataset_tab

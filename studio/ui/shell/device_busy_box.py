@@ -14,9 +14,8 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
-from studio.core.html import template
 from studio.core.paths import UserData
-from studio.core.text import counted, duration
+from studio.core.text import counted, duration, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Compare, Generate, Run
 from studio.engine.process.view import EngineView

@@ -15,9 +15,8 @@ from urllib.parse import quote
 from markupsafe import Markup
 from PIL import Image
 
-from studio.core.html import template
 from studio.core.results import Check, ImageRecord
-from studio.core.text import duration
+from studio.core.text import duration, template
 from studio.datasets.inspection import save_thumbnail, thumbnail_path
 from studio.engine.process.view import EngineView
 from studio.images.a1111 import scheduler_name

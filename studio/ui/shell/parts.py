@@ -32,9 +32,8 @@ from markupsafe import Markup
 from starlette.datastructures import Headers
 
 from studio.core.errors import StudioError, system_error_message
-from studio.core.html import template
 from studio.core.paths import assets_folder
-from studio.core.text import escape
+from studio.core.text import escape, template
 
 # No entry in the page's API, and no spinner over what it changes: for Gradio's event listeners, as `**QUIET`.
 QUIET: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden"}

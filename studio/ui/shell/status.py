@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 import psutil
 from markupsafe import Markup
 
-from studio.core.html import template
-from studio.core.text import counted, duration, gigabytes
+from studio.core.text import counted, duration, gigabytes, template
 from studio.engine.process.view import EngineView, Phase
 from studio.jobs.session import JobLine
 

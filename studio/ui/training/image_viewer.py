@@ -8,11 +8,11 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import PictureFileError, RunError
-from studio.core.html import template
 from studio.core.settings import GenerationSettings
+from studio.core.text import template
 from studio.images.files import read_picture_text
 from studio.training.events import SampleEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
 from studio.ui.shell.parts import QUIET, Update, toasts
 from studio.ui.shell.selection import SelectedImage, changed, read_selection, select

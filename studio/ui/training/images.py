@@ -8,10 +8,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from studio.core.errors import DatasetError
-from studio.core.html import template
+from studio.core.text import template
 from studio.datasets.snapshot import read_snapshot
 from studio.training.events import NearestReported, SampleEvent
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
 from studio.ui.shell.images import run_thumbnail_url, training_thumbnail_url
 from studio.ui.shell.parts import paragraph

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from markupsafe import Markup
 
-from studio.core.html import template
+from studio.core.text import template
 from studio.images.scores.summary import ScoreSummary, Spread
 from studio.training.curves import Chart, Curve, CurveStyle, chart_svg, legend_html, smoothed
 from studio.training.events import ScoreEvent

@@ -12,12 +12,11 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
-from studio.core.html import template
-from studio.core.text import counted
+from studio.core.text import counted, template
 from studio.datasets.session import DatasetSession
 from studio.jobs.queue import JobState
 from studio.jobs.session import JobLine
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingSession, TrainingView
 from studio.ui.shell.parts import QUIET, live_html, toast, toasts
 from studio.ui.shell.preflight_runner import PreflightRunner

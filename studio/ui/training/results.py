@@ -1,9 +1,6 @@
-"""The form of a training: presets and the dataset, then every setting as `TrainingSettings` has it.
+"""What comes out of a run, as buttons: its LoRA to Inference, its report, its folder, its settings to the form."""
 
-What comes out of a run, as buttons: its LoRA to Inference, its report, its folder, its settings to the form.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,82 +9,15 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
-from studio.core.paths import assets_folder
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.report import standalone_html, write_report
 from studio.training.session import RunHistory, TrainingView
-from studio.training.settings import PRESETS, TrainingSettings
-from studio.ui.forms import SettingsForm, by_component
 from studio.ui.inference.compare import BASE
-from studio.ui.shell.parts import QUIET, Update, data_url, paragraph, save_link, show_folder, toast, toasts
+from studio.ui.shell.parts import QUIET, Update, data_url, save_link, show_folder, toast, toasts
+from studio.ui.training.form import TrainingForm
 from studio.ui.training.queue import TrainingPage
-
-FIRST_PRESET = "quick-try"  # what fits the model and the dataset inside, and is done in minutes
-OF_NO_PRESET = ("dataset", "name", "model")
-
-
-@dataclass(frozen=True)
-class TrainingForm:
-    """The form: `settings` has the controls by the names of their settings."""
-
-    preset: gr.Radio
-    purpose: gr.HTML
-    settings: SettingsForm
-
-    def filled_by(self, settings: TrainingSettings) -> dict[Any, Any]:
-        """What an event returns so that the form says these settings."""
-        return by_component(self.settings.fields, self.settings.shown(dict(settings)))
-
-
-def build_form() -> TrainingForm:
-    """Lay the form out with the first preset's values."""
-    preset = gr.Radio(
-        [(p.title, key) for key, p in PRESETS.items()],
-        value=FIRST_PRESET,
-        label="Preset",
-        elem_id="training-preset",
-        interactive=True,
-    )
-    purpose = gr.HTML(purpose_html(FIRST_PRESET), elem_id="training-purpose", padding=False)
-    form = SettingsForm(TrainingSettings, "training", preset_values(FIRST_PRESET))
-    form.fields["dataset"] = gr.Dropdown(
-        dataset_choices(()),
-        value=dataset_choices(())[0][1],
-        label=TrainingSettings.model_fields["dataset"].title,
-        info="Or type the path of a folder.",
-        allow_custom_value=True,
-        elem_id="training-dataset",
-        interactive=True,
-    )
-    with gr.Row(elem_classes="fields"):
-        form.add("name")
-        form.add("model")
-    with gr.Row(elem_classes="fields training-fields"):
-        form.rest()
-    form.accordions()
-    return TrainingForm(preset, purpose, form)
-
-
-def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The demo dataset, which is always there, and those of the Dataset tab."""
-    demo = assets_folder() / "casual-shoes"
-    return [("demo shoes (built in)", str(demo)), *((name, name) for name in names)]
-
-
-def purpose_html(key: str) -> Markup:
-    """What a preset is for."""
-    return paragraph("quiet", PRESETS[key].purpose)
-
-
-def preset_values(key: str) -> dict[str, object]:
-    """The value of every setting under a preset, but of those that no preset has."""
-    defaults = {
-        name: field.default for name, field in TrainingSettings.model_fields.items() if name not in OF_NO_PRESET
-    }
-    return defaults | PRESETS[key].changes
-
 
 CHECKPOINT_LORA = "lora.safetensors"
 TO_COMPARE = """() => {

@@ -9,16 +9,17 @@ import gradio as gr
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from studio.core.html import template
 from studio.core.settings import parse_settings
+from studio.core.text import template
 from studio.training.begin import begin_run
-from studio.training.plan import Offer, Preflight
+from studio.training.folder import Offer, Preflight
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.forms import by_component, read_settings, shown_value
 from studio.ui.shell.parts import QUIET, Update, paragraph, problem, toasts
 from studio.ui.shell.preflight_runner import PreflightState
 from studio.ui.shell.selection import Selection, changed, read_selection
+from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
 from studio.ui.training import results as training_results
 from studio.ui.training.queue import TrainingPage
@@ -47,7 +48,7 @@ class PreflightBox:
 class TrainingTab:
     """The tab's parts."""
 
-    form: training_results.TrainingForm
+    form: training_form.TrainingForm
     preflight: PreflightBox
     start: gr.Button
     panel: training_panel.RunPanel
@@ -76,7 +77,7 @@ def build() -> TrainingTab:
                 start = gr.Button("Start", variant="primary", elem_id="start-training")
                 check = gr.Button("Preflight", elem_id="run-preflight")
             preflight = build_preflight(check)
-            form = training_results.build_form()
+            form = training_form.build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             panel = training_panel.build()
     return TrainingTab(form, preflight, start, panel)
@@ -85,7 +86,7 @@ def build() -> TrainingTab:
 def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
     return {
-        "training-dataset": gr.update(choices=training_results.dataset_choices(page.datasets.library.names())),
+        "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
         **render_preflight(page.preflight.state),
         **training_panel.render(page, view, selection),
     }
@@ -139,8 +140,8 @@ def wire(
     form, fields = tab.form, tab.form.settings.fields
 
     def show_preset(preset: str) -> dict[Any, Any]:
-        values = form.settings.shown(training_results.preset_values(preset))
-        return {form.purpose: training_results.purpose_html(preset), **by_component(fields, values)}
+        values = form.settings.shown(training_form.preset_values(preset))
+        return {form.purpose: training_form.purpose_html(preset), **by_component(fields, values)}
 
     def start(selection: str, **values: Any) -> str:  # noqa: ANN401 - the form's values
         with toasts():

@@ -11,13 +11,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from studio.core.errors import RunError, SettingsError
-from studio.core.html import template
-from studio.core.text import duration
+from studio.core.text import duration, template
 from studio.jobs.events import JobHistory, MemoryEvent
 from studio.jobs.folder import BUSY_STATES, RunState, RunStatus
 from studio.jobs.launcher import end_of_log
 from studio.training.begin import read_run_settings
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.shell.parts import paragraph, problem, table

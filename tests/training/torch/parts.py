@@ -14,7 +14,7 @@ from studio.datasets.snapshot import Snapshot, make_snapshot, sha256_of
 from studio.datasets.source import DatasetRecipe
 from studio.engine.memory import MemoryWatch
 from studio.engine.models import Components
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker

@@ -14,7 +14,7 @@ from studio.jobs import worker
 from studio.jobs.folder import read_status, write_status
 from studio.jobs.queue import JobQueue
 from studio.training.begin import duplicate_run, parse_assignments, read_run_settings, settings_from
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 from tests.faults import conftest as faults
 from tests.faults.conftest import Place

@@ -13,7 +13,7 @@ from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.jobs.events import NoteEvent, ProblemEvent
 from studio.jobs.folder import read_status
 from studio.training.events import FinishedEvent, read_events
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.torch import finish as finish_module
 from studio.training.torch.checkpoints import TrainingState
 from studio.training.torch.run import train_run

@@ -12,7 +12,7 @@ from studio.jobs.events import ProblemEvent, StateEvent
 from studio.jobs.folder import JobFolder, RunState, RunStatus, read_status, write_status
 from studio.jobs.reporter import SPEED_STEPS
 from studio.training.events import HeldOutEvent, StepEvent, read_events
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.torch.reporter import BetweenSteps, Reporter
 
 

@@ -33,7 +33,7 @@ from studio.training.events import (
     StepEvent,
     read_events,
 )
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.torch import loop as loop_module
 from studio.training.torch import run as run_module
 from studio.training.torch.checkpoints import CheckpointStore

@@ -15,7 +15,7 @@ from studio.jobs.events import ProblemEvent
 from studio.jobs.folder import read_status
 from studio.loras.library import shipped_loras
 from studio.training.events import FinishedEvent, SampleEvent, StepEvent, read_events
-from studio.training.plan import RunFolder
+from studio.training.folder import RunFolder
 from studio.training.torch import run as run_module
 from studio.training.torch.run import train_run
 from tests.faults import conftest as faults

@@ -1,8 +1,6 @@
-"""Base against LoRA: what a comparison found, saved with its images and found again. No torch.
+"""Comparisons: what base against LoRA found, saved with its images, found again, and drawn as one labelled grid.
 
-Pictures side by side on one, each with words above it: to look at, to keep or to send.
-
-A comparison as one labelled image, to keep or to send: a row for each prompt and seed, then the strip.
+No torch. Grids put images side by side, each with words above it: to look at, to keep or to send.
 """
 
 import io
