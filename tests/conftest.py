@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from studio.core.system import prepare_threads
@@ -20,6 +21,12 @@ from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ModelSettings
 from studio.engine.pipeline import PipelineManager
 from tests.tiny_model import write_tiny_model
+
+# The same inputs in every run, so that a test is red or green for its code alone. A hunt for new ones:
+# `pytest --hypothesis-profile=hunt`.
+hypothesis.settings.register_profile("same", max_examples=100, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("hunt", max_examples=5000, deadline=None)
+hypothesis.settings.load_profile("same")
 
 # The tiers of launch.py: all tests in these folders, and all that use these fixtures; others have markers.
 TIER_FOLDERS = {"bench": "slow", "browser": "browser"}
