@@ -35,6 +35,11 @@ def typed_path(typed: str | Path) -> Path:
         return Path(typed)
 
 
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder leads out of it through a link. What does is never read."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 @dataclass(frozen=True)
 class UserData:
     """The folder of everything that users make. Naming a place here does not make it."""

@@ -115,7 +115,7 @@ def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
             if target.is_file():
                 copy = (kept / row.key).with_suffix(".txt")
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(target, copy)
+                shutil.copy2(target, copy, follow_symlinks=False)  # a link is kept as a link, wherever it leads
             write_atomically(target, f"{row.caption}\n".encode())
         except OSError as error:
             sentence = f"Its caption could not be written ({error.strerror}). It stays in the dataset's recipe."

@@ -17,10 +17,9 @@ from studio.datasets.source import (
     SkippedFile,
     SourcePicture,
     SourceReading,
-    Walk,
-    walk_folder,
 )
 from studio.datasets.table_layout import fits, read_by_table
+from studio.datasets.walk import Walk, walk_folder
 from studio.images.records import Problem
 
 _REPEATS = re.compile(r"(\d{1,5})_(.*)")

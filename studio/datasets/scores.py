@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from studio.core.errors import DatasetError, PictureFileError
-from studio.core.paths import UserData, typed_path
+from studio.core.paths import UserData, leads_out, typed_path
 from studio.core.results import Record
 from studio.datasets.library import DatasetLibrary
 from studio.datasets.reading import read_source
 from studio.datasets.rows import take_rows
-from studio.datasets.source import DatasetRecipe, walk_folder
+from studio.datasets.source import DatasetRecipe
+from studio.datasets.walk import walk_folder
 from studio.images.decoding import open_rgb
 from studio.images.files import read_picture_text
 from studio.images.scores.image import PictureScores, score_picture, summarise_scores
@@ -103,7 +104,7 @@ def score_folder(
         except PictureFileError as error:
             unreadable.append(Unreadable(name=name, reason=str(error)))
         else:
-            prompt = prompt_of(path)
+            prompt = prompt_of(path, folder)
             scores = score_picture(picture, prompt=prompt, nearest=nearest)
             pictures.append(ScoredPicture(name=name, prompt=prompt, scores=scores))
         on_picture(number, len(walk.pictures))
@@ -111,14 +112,18 @@ def score_folder(
     return FolderScores(folder=folder, pictures=tuple(pictures), unreadable=tuple(unreadable), summary=summary)
 
 
-def prompt_of(path: Path) -> str:
-    """The prompt inside an image's file, else the text of the .txt beside it; "" where there is neither."""
+def prompt_of(path: Path, folder: Path) -> str:
+    """The prompt inside an image's file, else the text of the .txt beside it; "" where there is neither.
+
+    Args:
+        folder: where the image lies; a .txt that leads out of it through a link is not read.
+    """
     try:
         return read_picture_text(path).settings.prompt
     except PictureFileError:
         beside = path.with_suffix(".txt")
     try:
-        if not beside.is_file():
+        if not beside.is_file() or leads_out(beside, folder):
             return ""
         with beside.open("rb") as file:
             return file.read(_MAX_PROMPT_BYTES).decode("utf-8-sig", "replace").strip()

@@ -18,6 +18,7 @@ from studio.datasets.opened import CheckProgress, OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, take_files
+from studio.datasets.walk import file_problem, folder_problem
 
 LAST_OPENED = "last-opened.txt"
 _REPEATS = re.compile(r"\d+_")  # a kohya folder counts only below the source
@@ -290,7 +291,7 @@ class DatasetSession:
 
 def _only_folder(folder: Path) -> Path:
     """The one folder that is all there is in it, where that is so: what was dropped had a name of its own."""
-    entries = list(folder.iterdir())
+    entries = [entry for entry in folder.iterdir() if not (folder_problem(entry.name) or file_problem(entry.name))]
     if len(entries) != 1 or not entries[0].is_dir() or _REPEATS.match(entries[0].name):
         return folder
     return _only_folder(entries[0])

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from studio.core.errors import DatasetError
-from studio.datasets.source import LayoutChoice, LayoutName, SkippedFile, SourcePicture, SourceReading, Walk
+from studio.datasets.source import LayoutChoice, LayoutName, SkippedFile, SourcePicture, SourceReading
 from studio.datasets.tables import Table, TableRow, read_table
+from studio.datasets.walk import Walk
 from studio.images.records import Problem
 
 FASHION_TABLE, FASHION_FOLDER = "styles.csv", "images"

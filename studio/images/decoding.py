@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from studio.core.errors import PictureFileError
-from studio.images.files import FORMAT_WORDS, FORMATS, end_of, foreign_kind, is_cut_webp
-from studio.images.records import Problem, Severity
+from studio.images.files import FORMAT_WORDS, FORMATS, RAW_MESSAGE, end_of, foreign_kind, is_cut_webp
+from studio.images.records import START_BYTES, Problem, Severity, picture_kind
 
 MAX_FILE_BYTES = 1024**3
 MAX_PIXELS = 50_000_000
@@ -24,19 +24,24 @@ MIN_SIDE = 16
 MAX_ASPECT = 20
 
 _SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".jfif"),
-    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo", ".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
-    "DIB": (".bmp",),
+    "DIB": (".dib", ".bmp"),
     "TIFF": (".tif", ".tiff"),
     "GIF": (".gif",),
-    "PPM": (".ppm",),
-    "AVIF": (".avif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 }
+_DNG_VERSION = 50706  # the tag by which a TIFF says that it is a RAW file
 _PLAIN_MODES = frozenset(("RGB", "L", "P", "1", "YCbCr"))
 _ALPHA_MODES = frozenset(("RGBA", "LA", "PA", "RGBa", "La"))
+
+_CUT_WORDS = ("truncated", "premature", "end of file", "broken data stream")
 
 # What Pillow raises for damaged files, besides its own errors.
 DECODER_ERRORS = (
@@ -150,11 +155,14 @@ def read_picture(content: bytes, name: str, *, background: str) -> ReadPicture:
 
 
 def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None:
-    foreign = foreign_kind(content)
+    foreign = foreign_kind(content, name)
     if foreign:
         read.add("not an image", "reject", foreign)
         return
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with _open(content) as image:
+        if _DNG_VERSION in getattr(image, "tag_v2", ()):
+            read.add("not an image", "reject", RAW_MESSAGE)
+            return
         read.format, read.mode = image.format, image.mode
         read.width, read.height = image.size
         _check_size(read)
@@ -169,6 +177,16 @@ def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None
         upright = _turned_upright(read, image)
         read.width, read.height = upright.size
         read.image = _to_rgb(read, upright, background)
+
+
+def _open(content: bytes) -> Image.Image:
+    """An image with its header read. HEIC has a library of its own, which turns it upright by itself."""
+    if picture_kind(content[:START_BYTES]) == "HEIF":
+        from pillow_heif import HeifImageFile  # here: it loads a decoder that few datasets need
+
+        image: Image.Image = HeifImageFile(io.BytesIO(content))  # type: ignore[no-untyped-call]
+        return image
+    return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
 def _check_size(read: ReadPicture) -> None:
@@ -198,6 +216,9 @@ def _check_name(read: ReadPicture, name: str) -> None:
     suffix = Path(name).suffix.lower()
     if read.format in _SUFFIXES and suffix not in _SUFFIXES[read.format]:
         read.add("wrong ending", "note", f"It is a {read.format} file, though its name ends in {suffix or 'nothing'}.")
+    if read.format in ("HEIF", "JPEG2000"):
+        title = "HEIC" if read.format == "HEIF" else "JPEG 2000"
+        read.add(title, "convert", f"It is {title}, which few tools read: exports hold it as PNG.")
     if read.format in ("AVIF", "BMP", "DIB"):
         read.add(f"{read.format} file", "note", f"It is {read.format}, which is read here, but not by every tool.")
 
@@ -206,7 +227,7 @@ def _turned_upright(read: ReadPicture, image: Image.Image) -> Image.Image:
     try:
         exif = image.getexif()
         orientation = exif.get(0x0112, 1)
-        is_damaged = not exif and len(image.info.get("exif", b"")) > len(b"Exif\0\0")
+        is_damaged = not exif and len(image.info.get("exif") or b"") > len(b"Exif\0\0")
     except DECODER_ERRORS:
         is_damaged, orientation = True, 1
     if is_damaged:
@@ -297,7 +318,7 @@ def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
         read.add("not an image", "reject", f"{what} Only {FORMAT_WORDS} are read.")
     elif "text chunk" in words or "text_chunk" in words:
         read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as in malicious files.")
-    elif is_cut_webp(content) or "truncated" in words or "premature" in words or isinstance(error, EOFError):
+    elif is_cut_webp(content) or any(word in words for word in _CUT_WORDS) or isinstance(error, EOFError):
         read.add("cut short", "reject", "The file is cut short: a part of the image is missing. Copy it again.")
     else:
         sentence = f"The file is damaged and cannot be decoded ({type(error).__name__}: {str(error)[:120]})."

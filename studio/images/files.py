@@ -25,16 +25,26 @@ from studio.core.files import write_atomically
 from studio.core.results import ImageRecord
 from studio.core.settings import PictureFormatName
 from studio.images.a1111 import MAX_TEXT_LENGTH, PictureText, parse_parameters, to_parameters
+from studio.images.records import RAW_SUFFIXES, START_BYTES, picture_kind
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", *(("AVIF",) if features.check("avif") else ()))
-FORMAT_WORDS = "JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF and PPM"
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM"),
+    *(("AVIF",) if features.check("avif") else ()),
+    *(("JPEG2000",) if features.check("jpg_2000") else ()),
+)
+FORMAT_WORDS = "JPEG, PNG, WebP, AVIF, HEIC, JPEG 2000, TIFF, BMP, GIF and PPM"
+
+RAW_MESSAGE = "It is a camera's RAW file, which is not read here. Export it as JPEG or TIFF."
 
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_BARE_MARKERS = frozenset((0x01, 0xD8))
 
 
-def foreign_kind(content: bytes) -> str:
-    """A sentence where the bytes are plainly something else; "" where they may be an image."""
+def foreign_kind(content: bytes, name: str = "") -> str:
+    """A sentence where the bytes are plainly something else; "" where they may be an image.
+
+    Most RAW files are TIFFs whose first image is a small preview: their name tells.
+    """
     start = content[:512].lstrip().lower()
     if content.startswith(b"version https://git-lfs"):
         return "It is a pointer of Git LFS, not the image. Fetch the real file with `git lfs pull`."
@@ -46,8 +56,9 @@ def foreign_kind(content: bytes) -> str:
         return "It is PostScript, which is a program and is not run. Save it as PNG."
     if content.startswith(b"%PDF"):
         return "It is a PDF. Save its image as PNG."
-    if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
-        return f"It is HEIC, which is not read here: only {FORMAT_WORDS} are. Export it as JPEG."
+    kind = picture_kind(content[:START_BYTES])
+    if kind == "RAW" or (Path(name).suffix.lower() in RAW_SUFFIXES and kind in ("TIFF", "")):
+        return RAW_MESSAGE
     if content.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
         return f"It is JPEG XL, which is not read here: only {FORMAT_WORDS} are. Save it as PNG."
     if content.startswith((b"8BPS", b"\x00\x00\x01\x00")):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 Severity = str | None
@@ -131,6 +132,21 @@ def junk_profile(format: str) -> bytes:
     return encoded(picture(), format, icc_profile=b"not a profile " * 20)
 
 
+def digital_negative() -> bytes:
+    """A TIFF with the tag that makes it a DNG."""
+    return encoded(picture(), "TIFF", tiffinfo={50706: b"\1\4\0\0"})
+
+
+def heic(orientation: int = 1) -> bytes:
+    """What an iPhone takes; the camera turned where asked for."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = pillow_heif.from_pillow(picture())
+    content = io.BytesIO()
+    image.save(content, quality=95, exif=exif.tobytes())
+    return content.getvalue()
+
+
 def latin_text() -> bytes:
     """A PNG with a text chunk, as most tools write them: nothing is wrong with it."""
     info = PngImagePlugin.PngInfo()
@@ -192,7 +208,12 @@ REJECTED = (
     BadInput("binary-eps.jpg", "reject", "not an image", file(b"\xc5\xd0\xd3\xc6" + bytes(26) + EPS)),
     BadInput("page.pdf.png", "reject", "not an image", file(b"%PDF-1.7\n" + bytes(100))),
     BadInput("pointer.png", "reject", "not an image", file(LFS)),
-    BadInput("phone.heic", "reject", "not an image", file(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))),
+    BadInput("head.heic", "reject", "damaged", file(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))),
+    BadInput("cut2.heic", "reject", "cut short", file(lambda: heic()[:-2])),
+    BadInput("cut2.jp2", "reject", "cut short", file(lambda: encoded(picture(), "JPEG2000")[:-2])),
+    BadInput("camera.nef", "reject", "not an image", file(TIFF)),
+    BadInput("camera.tif", "reject", "not an image", file(digital_negative)),
+    BadInput("camera.png", "reject", "not an image", file(b"II*\0\x10\0\0\0CR\2\0" + bytes(100))),
     BadInput("new.jxl", "reject", "not an image", file(b"\xff\x0a" + bytes(100))),
     BadInput("layers.psd", "reject", "not an image", file(b"8BPS\0\x01" + bytes(100))),
     BadInput("icon.ico", "reject", "not an image", file(lambda: encoded(picture(64, 64), "ICO"))),
@@ -221,6 +242,9 @@ CONVERTED = (
     BadInput("turned6.jpg", "convert", "turned", file(lambda: turned(6))),
     BadInput("turned3.jpg", "convert", "turned", file(lambda: turned(3))),
     BadInput("mirrored.jpg", "convert", "turned", file(lambda: turned(2))),
+    BadInput("phone.heic", "convert", "HEIC", file(lambda: heic())),
+    BadInput("phone.jpg", "convert", "HEIC", file(lambda: heic())),
+    BadInput("scan.jp2", "convert", "JPEG 2000", file(lambda: encoded(picture(), "JPEG2000"))),
     BadInput("moving.gif", "convert", "several frames", file(lambda: animated("GIF"))),
     BadInput("moving.webp", "convert", "several frames", file(lambda: animated("WEBP"))),
     BadInput("moving.png", "convert", "several frames", file(lambda: animated("PNG"))),
@@ -230,6 +254,7 @@ ACCEPTED = (
     BadInput("png-named.jpg", "note", "wrong ending", file(PNG)),
     BadInput("jpeg-named.png", "note", "wrong ending", file(JPEG)),
     BadInput("webp-named.png", "note", "wrong ending", file(WEBP)),
+    BadInput("phone.dng", "note", "wrong ending", file(JPEG)),
     BadInput("tail.jpg", "note", "bytes after the end", file(JPEG + b"and then some" * 9)),
     BadInput("tail.png", "note", "bytes after the end", file(PNG + b"and then some" * 9)),
     BadInput("profile.jpg", "note", "damaged profile", file(lambda: junk_profile("JPEG"))),

@@ -66,10 +66,10 @@ def test_what_is_left_over_is_named(tmp_path: Path) -> None:
     assert left(read_source(tmp_path, AS_FOUND)) == {
         "lonely.txt": "caption without an image",
         "notes.md": "other file",
-        ".DS_Store": "other file",
+        ".DS_Store": "hidden file",
         "movie.mp4": "other file",
         ".git": "hidden folder",
-        "__MACOSX": "hidden folder",
+        "__MACOSX": "system folder",
     }
 
 
@@ -108,7 +108,7 @@ def test_a_looping_folder_ends(tmp_path: Path) -> None:
     (tmp_path / "sub/up").symlink_to(tmp_path)
     reading = read_source(tmp_path, AS_FOUND)
     assert [p.key for p in reading.pictures] == ["sub/a.png"]
-    assert left(reading) == {"sub/up": "looping link"}
+    assert left(reading) == {"sub/up": "linked folder"}
 
 
 def test_a_folder_named_like_a_picture_is_told_of_and_looked_into(tmp_path: Path) -> None:

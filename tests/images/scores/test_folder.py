@@ -37,9 +37,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_prompts_come_from_the_picture_else_from_the_text_beside(folder: Path) -> None:
-    assert prompt_of(folder / "red.png") == "red shoes, white background"
-    assert prompt_of(folder / "below" / "blue.png") == "pink shoes"
-    assert prompt_of(folder / "white.jpg") == ""
+    assert prompt_of(folder / "red.png", folder) == "red shoes, white background"
+    assert prompt_of(folder / "below" / "blue.png", folder) == "pink shoes"
+    assert prompt_of(folder / "white.jpg", folder) == ""
 
 
 def test_a_folder_is_scored_and_what_is_broken_is_named(folder: Path) -> None:

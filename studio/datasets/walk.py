@@ -1,0 +1,308 @@
+"""Every file below a source folder: images, captions, tables, the rest; nothing is left out without a word.
+
+What systems and tools put beside the images is recognised by its name, so that none of it is trained on.
+"""
+
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from natsort import natsorted
+
+from studio.core.errors import DatasetError
+from studio.core.paths import leads_out
+from studio.datasets.source import CAPTION_SUFFIXES, PICTURE_SUFFIXES, TABLE_SUFFIXES, SkippedFile
+from studio.images.records import RAW_SUFFIXES, START_BYTES, Problem, Severity, picture_kind
+
+MAX_FILES = 300_000
+MAX_DEPTH = 32
+_PROGRESS_STEP = 1000
+
+
+@dataclass
+class Walk:
+    """What lies below a folder, as paths with forward slashes below it, in natural order.
+
+    Attributes:
+        images, captions, tables, others: by what their names end in; images by their first bytes too.
+        leftovers: what is not used whatever the layout: names, folders, links, files of systems and tools.
+        num_seen: files and folders.
+    """
+
+    folder: Path
+    pictures: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    skipped_files: list[SkippedFile] = field(default_factory=list)
+    num_seen: int = 0
+
+    def path(self, key: str) -> Path:
+        """Where a file of the walk lies."""
+        return self.folder / key
+
+    def skip(self, key: str, problem: Problem) -> None:
+        """Name what is not used, and why."""
+        shown = key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        self.skipped_files.append(SkippedFile(name=shown, problem=problem))
+
+
+def walk_folder(
+    folder: Path, *, on_progress: Callable[[int], None] = lambda num_seen: None, max_files: int = MAX_FILES
+) -> Walk:
+    """Look through a folder and all below it, but not through links out of it, nor into folders of systems and tools.
+
+    Args:
+        on_progress: told now and then how many files and folders were seen.
+
+    Raises:
+        DatasetError: where it is not a folder, cannot be read, or holds more files than a dataset has.
+    """
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be found ({error.strerror}). Check that its disk is connected.") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise DatasetError(f"{folder} is not a folder. Give the folder in which the images lie.")
+    found = Walk(folder)
+
+    def count() -> None:
+        found.num_seen += 1
+        if found.num_seen > max_files:
+            raise DatasetError(
+                f"{folder} holds more than {max_files:,} files and folders. Give the folder in which the images lie."
+            )
+        if found.num_seen % _PROGRESS_STEP == 0:
+            on_progress(found.num_seen)
+
+    try:
+        _walk(found, PurePosixPath(), count)
+    except PermissionError as error:
+        raise DatasetError(f"{folder} is not readable. Change its permissions.") from error
+    _set_aside(found)
+    for names in (found.pictures, found.captions, found.tables, found.others):
+        names[:] = natsorted(names)
+    return found
+
+
+def _walk(found: Walk, below: PurePosixPath, count: Callable[[], None]) -> None:
+    with os.scandir(found.folder / below) as entries:
+        for entry in entries:
+            count()
+            key = (below / entry.name).as_posix()
+            if (problem := _problem_of(found, entry, key)) is not None:
+                found.skip(key, problem)
+            elif _is_folder(entry):
+                _enter(found, PurePosixPath(key), count)
+            else:
+                _sort_in(found, key)
+
+
+def _problem_of(found: Walk, entry: "os.DirEntry[str]", key: str) -> Problem | None:
+    """Why an entry is not used whatever it holds; None where it is."""
+    if not _is_unicode(key):
+        return _problem("name not UTF-8", "reject", _NOT_UNICODE)
+    is_folder = _is_folder(entry)
+    if problem := (folder_problem if is_folder else file_problem)(entry.name):
+        return problem
+    if entry.is_symlink() and leads_out(Path(entry.path), found.folder):
+        is_lost = is_folder or _suffix(key) in _USED_SUFFIXES
+        sentence = "A link that leads out of the folder, so it is not read. Put the files themselves into the folder."
+        return _problem("link leads out", "reject" if is_lost else "note", sentence)
+    if entry.is_symlink() and is_folder:
+        sentence = "A link to a folder of this dataset, which is read where it lies, and not a second time."
+        return _problem("linked folder", "note", sentence)
+    if is_folder and len(PurePosixPath(key).parts) > MAX_DEPTH:
+        sentence = f"It lies more than {MAX_DEPTH} folders deep, so it is not looked into. Move its images up."
+        return _problem("too deep", "reject", sentence)
+    return None
+
+
+def _enter(found: Walk, below: PurePosixPath, count: Callable[[], None]) -> None:
+    key = below.as_posix()
+    if _suffix(key) in PICTURE_SUFFIXES:
+        found.pictures.append(key)
+    try:
+        _walk(found, below, count)
+    except OSError as error:
+        sentence = f"The folder cannot be read ({error.strerror}), so its images are missing. Change its permissions."
+        found.skip(key, _problem("unreadable folder", "reject", sentence))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that loops: the check says so of an image
+        return False
+
+
+def _sort_in(found: Walk, key: str) -> None:
+    suffix = _suffix(key)
+    if suffix in PICTURE_SUFFIXES:
+        found.pictures.append(key)
+    elif suffix in CAPTION_SUFFIXES:
+        found.captions.append(key)
+    elif suffix in TABLE_SUFFIXES:
+        found.tables.append(key)
+    else:
+        found.others.append(key)
+
+
+def _set_aside(found: Walk) -> None:
+    """Judge what is called like no image by its first bytes, and name what other programs made of the images."""
+    named, others = frozenset(found.pictures), found.others
+    found.others = []
+    for key in others:
+        if original := backup_of(key, named):
+            found.skip(key, _problem("backup", "note", f"Another program's backup of {original}: it is not used."))
+        else:
+            (found.pictures if _starts_like_picture(found, key) else found.others).append(key)
+    problems = by_products(found.pictures, found.captions)
+    for key, problem in problems.items():
+        found.skip(key, problem)
+    found.pictures = [key for key in found.pictures if key not in problems]
+
+
+def _starts_like_picture(found: Walk, key: str) -> bool:
+    path = found.path(key)
+    try:
+        status = path.stat()  # before opening: opening a FIFO waits for ever
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return False
+        with path.open("rb") as file:
+            return picture_kind(file.read(START_BYTES)) != ""
+    except OSError as error:
+        sentence = f"It cannot be read ({error.strerror}), so it is not known whether it is an image."
+        found.skip(key, _problem("unreadable file", "note", sentence))
+        return False
+
+
+def _suffix(key: str) -> str:
+    return PurePosixPath(key).suffix.lower()
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_USED_SUFFIXES = frozenset((*PICTURE_SUFFIXES, *CAPTION_SUFFIXES, *TABLE_SUFFIXES))
+_NOT_UNICODE = "Its name is not UTF-8, so it can be neither shown nor saved in a dataset. Rename it."
+
+
+def _problem(code: str, severity: Severity, sentence: str) -> Problem:
+    return Problem(code=code, severity=severity, sentence=sentence)
+
+
+_SYSTEM_FOLDERS = {
+    "@eadir": "Synology's thumbnails",
+    "@tmp": "Synology's temporary files",
+    "#recycle": "Synology's recycle bin",
+    "#snapshot": "Synology's snapshots",
+    "@recycle": "QNAP's recycle bin",
+    "@recently-snapshot": "QNAP's snapshots",
+    ".@__thumb": "QNAP's thumbnails",
+    "$recycle.bin": "Windows' recycle bin",
+    "recycler": "Windows' recycle bin",
+    "system volume information": "Windows' own files",
+    "lost+found": "files that a file system repair found",
+    "network trash folder": "a Mac's trash",
+    "temporary items": "a Mac's temporary files",
+    "__macosx": "what a Mac keeps beside files",
+}
+_TOOL_FOLDERS = {
+    "_latent_cache": "ai-toolkit's cache",
+    "_t_e_cache": "ai-toolkit's cache",
+    "_clip_vision_cache": "ai-toolkit's cache",
+    "_controls": "ai-toolkit's control images",
+}
+_SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
+_MASK_ENDINGS = ("-masklabel", "_mask")
+_MASK_FOLDERS = frozenset(("mask", "masks"))
+_BACKUP_ENDINGS = ("_original", ".bak", ".orig", "~")
+
+
+def folder_problem(name: str) -> Problem | None:
+    """Why a folder of that name is not looked into; None where it is."""
+    plain = name.casefold()
+    if what := _SYSTEM_FOLDERS.get(plain):
+        return _problem("system folder", "note", f"It holds {what}, so it is not looked into.")
+    if what := _TOOL_FOLDERS.get(plain):
+        return _problem("folder of a tool", "note", f"It holds {what}, so it is not looked into.")
+    if name.startswith("."):
+        return _problem("hidden folder", "note", "A hidden folder: it is not looked into.")
+    return None
+
+
+def file_problem(name: str) -> Problem | None:
+    """Why a file of that name is not used, whatever it holds; None where that is for its content to say."""
+    if name.startswith(".") and name.casefold().endswith(".icloud"):
+        sentence = "It stands for a file that is in iCloud only. Download the file in the Finder, then read the folder"
+        return _problem("in iCloud", "reject", f"{sentence} again.")
+    if name.startswith("._"):
+        return _problem("hidden file", "note", "What a Mac keeps beside a file (AppleDouble): it is not used.")
+    if name.startswith("."):
+        return _problem("hidden file", "note", "A hidden file: it is not used.")
+    if name.casefold() in _SYSTEM_FILES:
+        return _problem("system file", "note", "A file of Windows: it is not used.")
+    return None
+
+
+def by_products(pictures: Sequence[str], captions: Sequence[str]) -> dict[str, Problem]:
+    """The images that another program made from an image beside them, by key; those with a caption are left alone.
+
+    Args:
+        pictures, captions: keys of the dataset's files.
+    """
+    stems = {_stem(key): key for key in pictures if PurePosixPath(key).suffix.lower() not in RAW_SUFFIXES}
+    captioned = {_stem(key) for key in captions}
+    found = {}
+    for key in pictures:
+        stem = _stem(key)
+        if PurePosixPath(key).suffix.lower() in RAW_SUFFIXES:
+            if stem in stems:
+                sentence = f"A camera's RAW file: {stems[stem]}, made from it, is read in its place."
+                found[key] = _problem("RAW file", "note", sentence)
+        elif stem not in captioned and _plain(key) not in captioned:
+            if subject := next((stems[of] for of in _masked(stem) if of in stems), None):
+                found[key] = _problem("mask", "note", f"It looks like a mask of {subject}: {_MASK_USE}")
+            elif stem.endswith("-condlabel") and (subject := stems.get(stem.removesuffix("-condlabel"))):
+                sentence = f"It is OneTrainer's conditioning image of {subject}, so it is not trained on."
+                found[key] = _problem("conditioning image", "note", sentence)
+    return found
+
+
+_MASK_USE = (
+    "it is not trained on. To use it as one, give its folder as the mask folder of a training. If it is an image to "
+    "learn, rename it or write a caption for it."
+)
+
+
+def _masked(stem: str) -> Iterator[str]:
+    """The stems of the images that it may be a mask of."""
+    for ending in _MASK_ENDINGS:
+        if stem.endswith(ending):
+            yield stem.removesuffix(ending)
+    path = PurePosixPath(stem)
+    if path.parent.name in _MASK_FOLDERS:
+        yield str(path.parent.parent / path.name)
+
+
+def backup_of(key: str, pictures: Collection[str]) -> str:
+    """The image that a file is another program's backup of (`a.jpg~`, `a.jpg_original`); "" where it is none."""
+    originals = (key.removesuffix(ending) for ending in _BACKUP_ENDINGS if key.endswith(ending))
+    return next((name for name in originals if name in pictures), "")
+
+
+def _stem(key: str) -> str:
+    return _plain(str(PurePosixPath(key).with_suffix("")))
+
+
+def _plain(key: str) -> str:
+    return unicodedata.normalize("NFC", key).casefold()
