@@ -28,6 +28,7 @@ from studio.batches.grammar import (
 )
 from studio.core.errors import BatchError, DatasetError
 from studio.core.files import guess_text
+from studio.core.paths import leads_out
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 _NAMES_SHOWN = 20
@@ -74,6 +75,10 @@ class Wildcards:
         if name not in self._values:
             path = self._folder / f"{name}.txt"
             try:
+                if leads_out(path, self._folder):
+                    raise BatchError(
+                        f"the wildcard file {path} is a link out of its folder. Put the file itself there."
+                    )
                 if path.stat().st_size > MAX_FILE_BYTES:
                     raise BatchError(f"the wildcard file {path} has over 64 MB. Make it smaller.")
                 text = _decode(path.read_bytes(), path)

@@ -62,7 +62,13 @@ def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) 
 
     tokens = TokenCounter(assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json")
     nowhere = user_data.cache / "no-edits"
-    dataset = OpenedDataset(Path(recipe.source).name, nowhere, recipe, count_tokens=tokens.count_plain)
+    dataset = OpenedDataset(
+        Path(recipe.source).name,
+        nowhere,
+        recipe,
+        count_tokens=tokens.count_plain,
+        on_progress=None if as_json else _say_seen,
+    )
     if not as_json:
         print(f"Checking {len(dataset.pictures):,} images …", file=sys.stderr, flush=True)
     checker = PictureChecker(user_data.cache / "picture-checks.db", user_data.cache / "dataset-thumbnails")
@@ -73,6 +79,10 @@ def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) 
     report = make_report(dataset)
     print(report.model_dump_json(indent=2) if as_json else report_text(report))
     return not report.needs_fixing
+
+
+def _say_seen(num_seen: int) -> None:
+    print(f"Looking through the folder: {num_seen:,} files and folders so far …", file=sys.stderr, flush=True)
 
 
 def report_text(report: "DatasetReport") -> str:

@@ -19,6 +19,7 @@ from studio.datasets.reading import read_source
 from studio.datasets.rows import Bucket, CountTokens, assign_bucket, buckets_for, make_row, take_rows
 from studio.datasets.source import DatasetRecipe, DatasetRow, SkippedFile, SourcePicture, SourceReading
 from studio.datasets.upload import NOT_TAKEN, read_not_taken
+from studio.datasets.walk import OnProgress
 from studio.images.decoding import open_rgb
 from studio.images.records import PictureFacts
 
@@ -55,8 +56,12 @@ class OpenedDataset:
         recipe: DatasetRecipe,
         *,
         count_tokens: CountTokens,
+        on_progress: OnProgress | None = None,
     ) -> None:
-        """Read the source folder; no image is opened yet.
+        """Read the source folder; no image is decoded yet.
+
+        Args:
+            on_progress: told now and then how many files and folders were seen.
 
         Raises:
             DatasetError: where it cannot be read so.
@@ -65,7 +70,7 @@ class OpenedDataset:
         self.name = name
         self.folder = folder
         self.recipe = recipe
-        self.reading: SourceReading = read_source(Path(recipe.source), recipe.layout)
+        self.reading: SourceReading = read_source(Path(recipe.source), recipe.layout, on_progress=on_progress)
         self.pictures = take_rows(self.reading.pictures, recipe)
         self.buckets: tuple[Bucket, ...] = buckets_for(recipe.resolution)
         self._count_tokens = count_tokens

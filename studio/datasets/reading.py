@@ -19,7 +19,7 @@ from studio.datasets.source import (
     SourceReading,
 )
 from studio.datasets.table_layout import fits, read_by_table
-from studio.datasets.walk import Walk, walk_folder
+from studio.datasets.walk import OnProgress, Walk, walk_folder
 from studio.images.records import Problem
 
 _REPEATS = re.compile(r"(\d{1,5})_(.*)")
@@ -116,13 +116,16 @@ _NO_REPEATS = (
 )
 
 
-def read_source(folder: Path, choice: LayoutChoice) -> SourceReading:
-    """Find every image of a folder and the caption that belongs to it. No image is opened.
+def read_source(folder: Path, choice: LayoutChoice, *, on_progress: OnProgress | None = None) -> SourceReading:
+    """Find every image of a folder and the caption that belongs to it. No image is decoded.
+
+    Args:
+        on_progress: told now and then how many files and folders were seen.
 
     Raises:
         DatasetError: where the folder cannot be read, or not in the layout that was chosen.
     """
-    walk = walk_folder(folder)
+    walk = walk_folder(folder, on_progress=on_progress)
     recognised = recognise(walk)
     layout = choice.layout or ("table" if choice.table and recognised[0] == "sidecar" else recognised[0])
     if layout in ("sidecar", "kohya"):

@@ -18,7 +18,7 @@ from studio.datasets.opened import CheckProgress, OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe, DatasetRow
 from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, take_files
-from studio.datasets.walk import file_problem, folder_problem
+from studio.datasets.walk import OnProgress, file_problem, folder_problem
 
 LAST_OPENED = "last-opened.txt"
 _REPEATS = re.compile(r"\d+_")  # a kohya folder counts only below the source
@@ -151,12 +151,20 @@ class DatasetSession:
             self._put(opened)
         return opened
 
-    def open_folder(self, typed: str, *, resolution: int | None = None, name: str = "") -> OpenedDataset:
+    def open_folder(
+        self,
+        typed: str,
+        *,
+        resolution: int | None = None,
+        name: str = "",
+        on_progress: OnProgress | None = None,
+    ) -> OpenedDataset:
         """Open a folder where it is: as the dataset that reads it already, or as a new one.
 
         Args:
             name: of a new one, where it is not the folder's.
             resolution: of a new one, where it is not the usual.
+            on_progress: told now and then how many files and folders of a new one were seen.
 
         Raises:
             DatasetError: where it is not a folder, or holds nothing that could be a dataset.
@@ -171,7 +179,7 @@ class DatasetSession:
         if known is None:
             recipe = DatasetRecipe(source=str(source))
             recipe = recipe if resolution is None else recipe.model_copy(update={"resolution": resolution})
-            known = self._create(self.library.free_name(name or source.name), recipe)
+            known = self._create(self.library.free_name(name or source.name), recipe, on_progress)
         return self.open_name(known)
 
     def open_dropped(self, files: Sequence[DroppedFile], *, uploads: Path) -> OpenedDataset:
@@ -255,13 +263,16 @@ class DatasetSession:
             check.join(10)
         self._checker.close()
 
-    def _create(self, name: str, recipe: DatasetRecipe) -> str:
+    def _create(self, name: str, recipe: DatasetRecipe, on_progress: OnProgress | None = None) -> str:
         """Save a new dataset, once it has been seen that its source can be read."""
-        reading = OpenedDataset(name, self.library.place(name), recipe, count_tokens=self._count_tokens).reading
+        reading = OpenedDataset(
+            name, self.library.place(name), recipe, count_tokens=self._count_tokens, on_progress=on_progress
+        ).reading
         if not reading.pictures:
+            lost = next((left for left in reading.skipped_files if left.problem.severity == "reject"), None)
             raise DatasetError(
-                f"There is no image in {recipe.source} ({len(reading.skipped_files):,} other files). Choose a folder "
-                "with PNG, JPEG or WebP files in it."
+                f"There is no image in {recipe.source} ({len(reading.skipped_files):,} other files). "
+                + (f"{lost.name}: {lost.problem.sentence}" if lost else "Choose a folder with PNG, JPEG or WebP files.")
             )
         self.library.save_recipe(name, recipe)
         return name

@@ -19,7 +19,9 @@ from studio.images.records import RAW_SUFFIXES, START_BYTES, Problem, Severity, 
 
 MAX_FILES = 300_000
 MAX_DEPTH = 32
-_PROGRESS_STEP = 1000
+PROGRESS_STEP = 20_000
+"""Files and folders from one report of progress to the next."""
+OnProgress = Callable[[int], None]
 
 
 @dataclass
@@ -51,7 +53,11 @@ class Walk:
 
 
 def walk_folder(
-    folder: Path, *, on_progress: Callable[[int], None] = lambda num_seen: None, max_files: int = MAX_FILES
+    folder: Path,
+    *,
+    on_progress: OnProgress | None = None,
+    progress_step: int = PROGRESS_STEP,
+    max_files: int = MAX_FILES,
 ) -> Walk:
     """Look through a folder and all below it, but not through links out of it, nor into folders of systems and tools.
 
@@ -75,7 +81,7 @@ def walk_folder(
             raise DatasetError(
                 f"{folder} holds more than {max_files:,} files and folders. Give the folder in which the images lie."
             )
-        if found.num_seen % _PROGRESS_STEP == 0:
+        if on_progress and found.num_seen % progress_step == 0:
             on_progress(found.num_seen)
 
     try:
@@ -279,8 +285,8 @@ def by_products(pictures: Sequence[str], captions: Sequence[str]) -> dict[str, P
 
 
 _MASK_USE = (
-    "it is not trained on. To use it as one, give its folder as the mask folder of a training. If it is an image to "
-    "learn, rename it or write a caption for it."
+    "it is not trained on. To use it, give a folder that holds masks only as the mask folder of a training. If it is "
+    "an image to learn, rename it or write a caption for it."
 )
 
 

@@ -28,10 +28,13 @@ from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
 from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 
+MAX_LOST = 20
+"""Of a table that names thousands of missing images, as many are named."""
+
 
 @dataclass(frozen=True)
 class TakenSnapshot:
-    """A snapshot, and a sentence for every image of the dataset that is not in it."""
+    """A snapshot, and a sentence for every image of the dataset that is not in it, and for files lost to it."""
 
     snapshot: Snapshot
     left_out: tuple[str, ...]
@@ -61,6 +64,12 @@ def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
         if row.is_rejected and not row.excluded:
             reason = next(problem.sentence for problem in row.problems if problem.severity == "reject")
             left_out.append(f"{row.key} is left out: {reason}")
+    lost = [skipped_file for skipped_file in dataset.skipped_files if skipped_file.problem.severity == "reject"]
+    left_out += [
+        f"{skipped_file.name} is not used: {skipped_file.problem.sentence}" for skipped_file in lost[:MAX_LOST]
+    ]
+    if len(lost) > MAX_LOST:
+        left_out.append(f"{len(lost) - MAX_LOST:,} more files and rows are not used. Check the dataset for their list.")
     return TakenSnapshot(make_snapshot(dataset.name, dataset.recipe, rows), tuple(left_out))
 
 

@@ -206,6 +206,14 @@ def test_a_wildcard_without_lines_is_told(tmp_path: Path) -> None:
         variants_of("__c__", wildcard_folder(tmp_path, c="# only this\n"))
 
 
+def test_a_wildcard_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("root:x:0:0", encoding="utf-8")
+    (tmp_path / "wildcards").mkdir()
+    (tmp_path / "wildcards/c.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(BatchError, match=r"c\.txt is a link out of its folder\. Put the file itself there"):
+        variants_of("__c__", tmp_path / "wildcards")
+
+
 def test_wildcards_in_other_encodings_are_read(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_bytes("grün\nweiß".encode("latin-1"))
     (tmp_path / "d.txt").write_bytes("\ufeffgrün".encode("utf-16-le"))

@@ -1,16 +1,28 @@
 """What lies beside the images is named and not trained on; whatever can be read is read; no link leads out."""
 
+import io
 import os
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
+from studio.cli.dataset import check_dataset
 from studio.core.errors import DatasetError
-from studio.core.paths import leads_out
+from studio.core.paths import UserData, leads_out
+from studio.datasets.export import write_sidecars
+from studio.datasets.opened import OpenedDataset
 from studio.datasets.reading import read_source
 from studio.datasets.scores import score_folder
-from studio.datasets.source import LayoutChoice, SourceReading
+from studio.datasets.session import DatasetSession
+from studio.datasets.source import DatasetRecipe, LayoutChoice, SourceReading
+from studio.datasets.upload import DroppedFile
 from studio.datasets.walk import MAX_DEPTH, walk_folder
+from studio.images.decoding import open_rgb
 from studio.images.records import picture_kind
 from tests.datasets.bad_inputs import GIF, JPEG, PNG, TIFF, WEBP, encoded, heic, picture
 from tests.datasets.test_reading import captions, left, write
@@ -249,6 +261,80 @@ def test_scores_compare_no_prompt_from_outside(outside: Path) -> None:
     assert [scored.prompt for scored in score_folder(folder).pictures] == [""]
 
 
+def test_a_kept_caption_is_the_link_and_not_what_it_leads_to(outside: Path) -> None:
+    folder = outside.parent / "dataset"
+    (folder / "a.txt").symlink_to(outside / "secret.txt")
+    recipe = DatasetRecipe(source=str(folder))
+    dataset = OpenedDataset("links", outside.parent / "kept", recipe, count_tokens=len)
+    dataset.set_caption("a.png", "a shoe")
+    written = write_sidecars(dataset)
+    assert (written.kept / "a.txt").is_symlink()
+    assert (folder / "a.txt").read_text() == "a shoe\n"
+    assert (outside / "secret.txt").read_text() == "root:x:0:0"
+
+
+# Drops, checks and trainings follow the same rules
+
+
+def test_a_dropped_zip_follows_the_same_rules(tmp_path: Path) -> None:
+    names = ("set/10_shoe/a.png", "set/10_shoe/@eaDir/a.png", "set/.DS_Store", "__MACOSX/set/._a.png", "@eaDir/set.jpg")
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    with zipfile.ZipFile(uploads / "set.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, PNG)
+    session = DatasetSession(UserData(tmp_path / "user_data"), count_tokens=len)
+    try:
+        opened = session.open_dropped([DroppedFile("set.zip", uploads / "set.zip")], uploads=uploads)
+    finally:
+        session.close()
+    assert [(picture.key, picture.repeats) for picture in opened.reading.pictures] == [("10_shoe/a.png", 10)]
+    assert {skipped.name for skipped in opened.skipped_files} == {"10_shoe/@eaDir", ".DS_Store", "__MACOSX"}
+
+
+def test_a_folder_of_links_out_says_why_it_holds_no_image(outside: Path) -> None:
+    folder = outside.parent / "links"
+    folder.mkdir()
+    (folder / "a.png").symlink_to(outside / "secret.png")
+    session = DatasetSession(UserData(outside.parent / "user_data"), count_tokens=len)
+    with pytest.raises(DatasetError, match=r"There is no image in .*a\.png: A link that leads out of the folder"):
+        session.open_folder(str(folder))
+    session.close()
+
+
+def test_the_check_lists_what_is_not_used(outside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = outside.parent / "dataset"
+    (folder / "link.txt").symlink_to("/etc/passwd")
+    write(folder, "@eaDir/a.png", PNG)
+    write(folder, "a_mask.png", PNG)
+    recipe = DatasetRecipe(source=str(folder), resolution=128)
+    assert not check_dataset(recipe, UserData(outside.parent / "user_data"), as_json=False)
+    printed = capsys.readouterr().out
+    assert "1 found = 1 will be trained on." in printed
+    for line in ("'link.txt': link leads out", "'@eaDir': system folder", "'a_mask.png': mask"):
+        assert line in printed
+
+
+# HEIC
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_upright_and_keeps_its_colours(orientation: int, tmp_path: Path) -> None:
+    write(tmp_path, "a.heic", heic(orientation))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    as_png = Image.open(io.BytesIO(encoded(picture(), "PNG", exif=exif)))
+    wanted = np.asarray(ImageOps.exif_transpose(as_png)).astype(int)
+    found = np.asarray(open_rgb(tmp_path / "a.heic")).astype(int)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).mean() < 4
+
+
+@given(st.binary(max_size=64), st.sampled_from([b"", *(content[:16] for content in STARTS.values())]))
+def test_any_first_bytes_are_some_kind(content: bytes, start: bytes) -> None:
+    assert picture_kind(start + content) in {"", "RAW", *STARTS}
+
+
 # Bounds
 
 
@@ -256,9 +342,9 @@ def test_a_folder_that_holds_too_much_is_refused_and_progress_is_reported(tmp_pa
     for number in range(2_100):
         (tmp_path / f"{number}.txt").touch()
     seen: list[int] = []
-    assert walk_folder(tmp_path, on_progress=seen.append).num_seen == 2_100
+    assert walk_folder(tmp_path, on_progress=seen.append, progress_step=1000).num_seen == 2_100
     assert seen == [1000, 2000]
-    with pytest.raises(DatasetError, match="holds more than 2,000 files and folders. Give the folder in which"):
+    with pytest.raises(DatasetError, match=r"holds more than 2,000 files and folders\. Give the folder in which"):
         walk_folder(tmp_path, max_files=2_000)
 
 

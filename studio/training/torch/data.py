@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from studio.core.errors import TrainingError
-from studio.core.paths import typed_path
+from studio.core.paths import leads_out, typed_path
 from studio.datasets.rows import Bucket, assign_bucket, buckets_for
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
 from studio.training.settings import TrainingSettings
@@ -174,6 +174,8 @@ def _masks(folder: str) -> dict[str, Path]:
     if not root.is_dir():
         raise TrainingError(f"mask_folder must be a folder, got {folder!r}. Leave it empty to learn whole images.")
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in MASK_ENDINGS and path.is_file())
+    if outside := next((path for path in found if leads_out(path, root)), None):
+        raise TrainingError(f"The mask {outside} is a link that leads out of mask_folder. Put the file itself there.")
     if not found:
         raise TrainingError(f"mask_folder {folder} holds no image ({', '.join(MASK_ENDINGS)}).")
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}

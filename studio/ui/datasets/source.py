@@ -105,7 +105,7 @@ def wire(box: SourceBox, session: DatasetSession, *, then_refresh: Callable[[Any
 
     def open_path(path: str) -> None:
         with toasts():
-            session.open_folder(path)
+            session.open_folder(path, on_progress=_say_seen)
 
     def open_name(name: str | None) -> None:
         with toasts():
@@ -121,6 +121,10 @@ def wire(box: SourceBox, session: DatasetSession, *, then_refresh: Callable[[Any
     then_refresh(box.path.submit(open_path, box.path, **QUIET))
     then_refresh(box.names.input(open_name, box.names, **QUIET))
     then_refresh(box.demo.click(open_demo, **QUIET))
+
+
+def _say_seen(num_seen: int) -> None:
+    gr.Info(f"Looking through the folder: {num_seen:,} files and folders so far …", duration=3)
 
 
 def _outcome(words: str, kind: str) -> Any:  # noqa: ANN401 - gradio's update
