@@ -25,7 +25,7 @@ from studio.core.errors import system_error_message
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
 from studio.images.records import PictureFacts
 
-CHECK_VERSION = 4
+CHECK_VERSION = 5
 """Raise it whenever the same file would be judged otherwise."""
 
 _CREATE = """

@@ -11,10 +11,10 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from studio.core.errors import PictureFileError
+from studio.images.colours import flat_rows, rgb_of
 from studio.images.files import FORMAT_WORDS, FORMATS, RAW_MESSAGE, end_of, foreign_kind, is_cut_webp
 from studio.images.records import START_BYTES, Problem, Severity, picture_kind
 
@@ -22,6 +22,7 @@ MAX_FILE_BYTES = 1024**3
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
 MAX_ASPECT = 20
+NEARLY_BLACK = 24
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -38,9 +39,6 @@ _SUFFIXES = {
     "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 }
 _DNG_VERSION = 50706  # the tag by which a TIFF says that it is a RAW file
-_PLAIN_MODES = frozenset(("RGB", "L", "P", "1", "YCbCr"))
-_ALPHA_MODES = frozenset(("RGBA", "LA", "PA", "RGBa", "La"))
-
 _CUT_WORDS = ("truncated", "premature", "end of file", "broken data stream")
 
 # What Pillow raises for damaged files, besides its own errors.
@@ -176,7 +174,9 @@ def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None
             read.add("several frames", "convert", f"It has {num_frames} frames; the first is used.")
         upright = _turned_upright(read, image)
         read.width, read.height = upright.size
-        read.image = _to_rgb(read, upright, background)
+        read.image = rgb_of(upright, background, read.add, png_bits=content[24] if read.format == "PNG" else 8)
+        if read.image is not None and not read.is_rejected:
+            _check_content(read, read.image)
 
 
 def _open(content: bytes) -> Image.Image:
@@ -238,73 +238,17 @@ def _turned_upright(read: ReadPicture, image: Image.Image) -> Image.Image:
     return image
 
 
-def _to_rgb(read: ReadPicture, image: Image.Image, background: str) -> Image.Image | None:
-    """RGB by the way that each mode needs."""
-    mode = image.mode
-    if mode in _ALPHA_MODES or "transparency" in image.info:
-        return _laid_on(read, image, background)
-    if mode.startswith("I") or mode == "F":
-        return _scaled(read, image)
-    if mode == "CMYK":
-        read.add("CMYK", "convert", "It is CMYK, for printing: its colours are converted, and may look paler.")
-        return _by_profile(image) or image.convert("RGB")
-    if mode == "LAB":
-        read.add("LAB", "convert", "It is LAB: its colours are converted to RGB.")
-        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        return ImageCms.applyTransform(image, transform)
-    if mode == "1":
-        read.add("1-bit", "note", "It has two colours only, black and white.")
-    elif mode not in _PLAIN_MODES:
-        read.add("rare mode", "convert", f"Its colours ({mode}) are converted to RGB.")
-    if image.info.get("icc_profile") and not _is_profile(image.info["icc_profile"]):
-        read.add("damaged profile", "note", "Its colour profile (ICC) is damaged and is left out.")
-    # A file of several frames would read on where its image is changed: it is copied.
-    return image if mode == "RGB" and getattr(image, "n_frames", 1) == 1 else image.convert("RGB")
-
-
-def _laid_on(read: ReadPicture, image: Image.Image, background: str) -> Image.Image:
-    rgba = image.convert("RGBA")
-    low, _ = rgba.getchannel("A").getextrema()
-    if isinstance(low, int | float) and low < 255:
-        sentence = f"It is transparent: it is laid on {background}, the dataset's background."
-        read.add("transparent", "convert", sentence)
-    ground = Image.new("RGBA", rgba.size, background)
-    return Image.alpha_composite(ground, rgba).convert("RGB")
-
-
-def _scaled(read: ReadPicture, image: Image.Image) -> Image.Image | None:
-    """16 bits to 8 by their highest value; 32 bits and floats by what they hold. `convert("RGB")` clips all at 255."""
-    pixels_HW = np.asarray(image).astype(np.float64)
-    if not np.isfinite(pixels_HW).all():
-        read.add("not finite", "reject", "Some of its pixels are no numbers (NaN or infinity). Export it again.")
-        return None
-    if image.mode.startswith("I;16") or (image.mode == "I" and 255 < pixels_HW.max() <= 65535 and pixels_HW.min() >= 0):
-        read.add("16-bit", "convert", "It has 16 bits a pixel, which are scaled to 8.")
-        low, high = 0.0, 65535.0
-    else:
-        low, high = float(pixels_HW.min()), float(pixels_HW.max())
-        sentence = f"Its pixels are numbers from {low:g} to {high:g}, which are scaled to 0 to 255."
-        read.add("32-bit", "convert", sentence)
-    span = (high - low) or 1.0
-    levels_HW = np.rint((pixels_HW - low) / span * 255).astype(np.uint8)
-    return Image.fromarray(levels_HW).convert("RGB")
-
-
-def _by_profile(image: Image.Image) -> Image.Image | None:
-    """Through the profile that the file carries, where that is one; None where not."""
-    profile = image.info.get("icc_profile")
-    if not profile or not _is_profile(profile):
-        return None
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-
-
-def _is_profile(profile: bytes) -> bool:
-    try:
-        ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    except (OSError, TypeError, ValueError, ImageCms.PyCMSError):
-        return False
-    return True
+def _check_content(read: ReadPicture, image: Image.Image) -> None:
+    """What decodes without a word and teaches nothing."""
+    extrema = [low_high for low_high in image.getextrema() if isinstance(low_high, tuple)]
+    if all(low == high for low, high in extrema):
+        if not any(problem.code == "nothing visible" for problem in read.problems):
+            read.add("one colour", "note", "It is one colour and nothing else.")
+    elif max(high for _, high in extrema) <= NEARLY_BLACK:
+        read.add("nearly black", "note", f"Its brightest value is {max(h for _, h in extrema)} of 255: nearly black.")
+    elif read.format in ("JPEG", "MPO") and (rows := flat_rows(image)) >= image.height / 8:
+        sentence = f"Its lowest {rows} rows are one flat colour, as in a download that was cut off. Look at it."
+        read.add("flat lower part", "note", sentence)
 
 
 def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
