@@ -68,7 +68,8 @@ def mask_weights(
         TrainingError: where the mask cannot be read.
     """
     try:
-        grey = open_rgb(mask).convert("L")
+        # On black: white on transparent marks its white alone, as an eraser or a selection saves it.
+        grey = open_rgb(mask, background="#000000").convert("L")
     except PictureFileError as error:
         raise TrainingError(f"The mask {mask} cannot be read: {error}") from error
     if grey.size != (item.width, item.height):  # a mask may be of another size, as long as it shows the same

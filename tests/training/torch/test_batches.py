@@ -396,6 +396,16 @@ def test_half_a_mask_weighs_half_of_the_cut_picture(scale: int, tmp_path: Path, 
     torch.testing.assert_close(mask_B1HW, wanted, atol=1e-6, rtol=1e-6)
 
 
+def test_a_mask_of_white_on_transparent_counts_its_white_alone(tmp_path: Path, parts: Components, cache: Path) -> None:
+    """Transparent parts are black, whatever colour lies under them."""
+    mask = Image.new("RGBA", (100, 80), (255, 255, 255, 0))
+    mask.paste((255, 255, 255, 255), (0, 0, 50, 80))
+    mask_B1HW = masked(tmp_path, parts, cache, mask, unmasked_weight=0.2).maker.batch(0).mask_B1HW
+    assert mask_B1HW is not None
+    wanted = torch.tensor([1.0] * 4 + [0.2] * 4).expand(2, 1, 8, 8)
+    torch.testing.assert_close(mask_B1HW, wanted, atol=1e-6, rtol=1e-6)
+
+
 def test_a_grey_mask_weighs_in_between(tmp_path: Path, parts: Components, cache: Path) -> None:
     bench = masked(tmp_path, parts, cache, Image.new("L", (100, 80), 51), unmasked_weight=0.5)
     mask = bench.maker.batch(0).mask_B1HW
