@@ -5,6 +5,7 @@ Shapes: B images, C latent channels, H and W an eighth of the image's, N = 77 to
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler
@@ -175,7 +176,7 @@ class BatchMaker:
         key = (item.key, variant)
         if key not in self._masks:
             self._masks[key] = mask_weights(
-                item.mask,
+                Path(item.mask.path),
                 item,
                 variant.crop,
                 flip=variant.flip,

@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler
 from PIL import Image, ImageDraw
 from torch import nn
 
-from studio.datasets.snapshot import Snapshot, make_snapshot, sha256_of
+from studio.datasets.snapshot import Snapshot, make_snapshot, sha256_of, with_masks
 from studio.datasets.source import DatasetRecipe
 from studio.engine.memory import MemoryWatch
 from studio.engine.models import Components
@@ -145,6 +145,7 @@ def make_bench(
     prediction_type: str = "epsilon",
 ) -> Bench:
     """Encode into a cache that benches share, as preparation does."""
+    snapshot = with_masks(snapshot, settings.mask_folder)
     data = make_training_set(snapshot, settings, resolution=settings.resolution or RESOLUTION, prior=prior)
     latents = LatentCache(cache / "latents", digest_of(components.vae), "cpu")
     texts = TextCache(cache / "embeddings", digest_of(components.text_encoder), "cpu")
