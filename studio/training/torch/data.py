@@ -55,6 +55,39 @@ class TrainingItem:
 
 
 @dataclass(frozen=True)
+class SeenMask:
+    """An item's mask as it was decoded: its own size in pixels, and its brightest level, of 255."""
+
+    item: TrainingItem
+    width: int
+    height: int
+    brightest: int
+
+    @property
+    def has_other_shape(self) -> bool:
+        """Than the image: more than rounding a smaller or larger size explains."""
+        across, down = self.width * self.item.height, self.height * self.item.width
+        return abs(across - down) > max(self.item.width, self.item.height)
+
+
+def mask_notes(masks: Sequence[SeenMask]) -> tuple[str, ...]:
+    """A sentence for each kind of mask that does something else than it was probably made for."""
+    kinds = (
+        ([m for m in masks if m.has_other_shape], "Masks of another shape than their image are stretched over it"),
+        ([m for m in masks if m.brightest == 0], "Masks that are all black learn nothing at full weight"),
+        (
+            [m for m in masks if m.brightest == 1],
+            "Masks with the levels 0 and 1 only are black throughout; save what is learned as 255",
+        ),
+    )
+    return tuple(f"{words}: {_first_of([m.item.key for m in found])}." for found, words in kinds if found)
+
+
+def _first_of(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5:,} more" if len(keys) > 5 else "")
+
+
+@dataclass(frozen=True)
 class TrainingSet:
     """What is trained on and what is held out, and what the user should know of it."""
 
