@@ -498,6 +498,19 @@ def test_masks_that_went_are_taken_from_the_cache(tmp_path: Path, parts: Compone
         masks.fill(other, horizontal_flip=False)
 
 
+def test_what_is_seen_of_masks_stands_in_the_plan(tmp_path: Path, processes: Processes) -> None:
+    folder = save_pictures(tmp_path / "own", [(80, 80), (80, 80)])
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (80, 80), 0).save(tmp_path / "masks" / "000-masklabel.png")
+    settings = settings_of(mask_folder=str(tmp_path / "masks"), targets="attention")
+    data = RunData(with_masks(snapshot_of(folder), settings.mask_folder))
+    notes = prepare(
+        settings, data, user_data=UserData(tmp_path), processes=processes, report=lambda words: None
+    ).plan.notes
+    assert "1 have a mask; 1 have none and are learned whole." in notes
+    assert "Masks that are all black learn nothing at full weight: 000.png." in notes
+
+
 def label(size: tuple[int, int]) -> Image.Image:
     image = Image.new("L", size, 0)
     image.paste(1, (0, 0, 40, 40))
