@@ -32,7 +32,7 @@ def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
     pictures_by_stem = _by_stem(walk.pictures)
     pictures = []
     for key in walk.pictures:
-        stem = _stem(key)
+        stem = nfc_stem(key)
         files = captions.get(stem, [])
         if not files:
             pictures.append(SourcePicture(key, walk.path(key)))
@@ -93,11 +93,11 @@ def has_kohya_folders(walk: Walk) -> bool:
 def _by_stem(keys: list[str]) -> dict[str, list[str]]:
     stems = defaultdict(list)
     for key in keys:
-        stems[_stem(key)].append(key)
+        stems[nfc_stem(key)].append(key)
     return stems
 
 
-def _stem(key: str) -> str:
+def nfc_stem(key: str) -> str:
     """The path without its ending, in one of the two ways in which Unicode writes an accent: Macs use the other."""
     return unicodedata.normalize("NFC", str(PurePosixPath(key).with_suffix("")))
 

@@ -1,17 +1,31 @@
 """A snapshot: exactly what training reads, file by file, so that a change is noticed and a run can be repeated."""
 
 import hashlib
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import Field, ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
+from studio.core.paths import leads_out, typed_path
 from studio.core.results import Record
-from studio.datasets.source import DatasetRecipe, DatasetRow
+from studio.datasets.reading import nfc_stem
+from studio.datasets.source import PICTURE_SUFFIXES, DatasetRecipe, DatasetRow
+
+_MASK_MARK = re.compile(r"(-masklabel|[-_]mask)$", re.IGNORECASE)  # -masklabel: OneTrainer's
+
+
+class MaskFile(Record):
+    """The mask of an image; `unused` are further files with a name that fits."""
+
+    path: str
+    sha256: str
+    unused: tuple[str, ...] = ()
 
 
 class SnapshotEntry(Record):
@@ -27,6 +41,7 @@ class SnapshotEntry(Record):
     repeats: int
     attributes: Mapping[str, str] = {}
     needs_conversion: bool = False
+    mask: MaskFile | None = None
 
 
 class SnapshotHeader(Record):
@@ -66,7 +81,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     Raises:
         OSError: where it cannot be written; what was there is untouched.
     """
-    lines = [snapshot.header.model_dump_json(), *(entry.model_dump_json() for entry in snapshot.entries)]
+    lines = [snapshot.header.model_dump_json(), *map(_line, snapshot.entries)]
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
 
 
@@ -92,15 +107,78 @@ def changed_since(snapshot: Snapshot) -> tuple[str, ...]:
     """A sentence for every file that is no longer what it was."""
     sentences = []
     for entry in snapshot.entries:
-        try:
-            content = Path(entry.path)
-            same = content.stat().st_size == entry.num_bytes and sha256_of(content) == entry.sha256
-        except OSError as error:
-            sentences.append(f"{entry.key} can no longer be read ({error.strerror}).")
-            continue
-        if not same:
-            sentences.append(f"{entry.key} is another file than when the snapshot was made.")
-    return tuple(sentences)
+        sentences.append(_change(entry.key, Path(entry.path), entry.sha256, num_bytes=entry.num_bytes))
+        if entry.mask is not None:
+            sentences.append(_change(f"The mask of {entry.key}", Path(entry.mask.path), entry.mask.sha256))
+    return tuple(filter(None, sentences))
+
+
+def _change(name: str, path: Path, sha256: str, *, num_bytes: int | None = None) -> str:
+    """A sentence where a file is no longer what it was; \"\" where it is."""
+    try:
+        same = num_bytes in (None, path.stat().st_size) and sha256_of(path) == sha256
+    except OSError as error:
+        return f"{name} can no longer be read ({error.strerror})."
+    return "" if same else f"{name} is another file than when the snapshot was made."
+
+
+def with_masks(snapshot: Snapshot, folder: str) -> Snapshot:
+    """Each entry with the mask of its name, hashed; the same snapshot where no folder is given.
+
+    Raises:
+        DatasetError: where the folder is none, no mask in it has the name of an image, or one cannot be read.
+    """
+    if not folder:
+        return snapshot
+    root = typed_path(folder)
+    masks = _masks(root, {Path(entry.path).resolve() for entry in snapshot.entries})
+    entries = tuple(entry.model_copy(update={"mask": _mask_of(entry.key, masks)}) for entry in snapshot.entries)
+    if all(entry.mask is None for entry in entries):
+        stem = PurePosixPath(snapshot.entries[0].key).stem
+        raise DatasetError(
+            f"No mask in mask_folder {folder} has the name of an image. Name each mask like its image (for "
+            f"{snapshot.entries[0].key}: {stem}.png, {stem}-masklabel.png or {stem}_mask.png), or leave mask_folder "
+            "empty to learn whole images."
+        )
+    header = snapshot.header.model_copy(update={"digest": _digest(entries)})
+    return Snapshot(header, entries)
+
+
+def _masks(root: Path, images: set[Path]) -> dict[str, list[Path]]:
+    """Masks by the stem of their image; best first. An image of the dataset is no mask, unless its name says so."""
+    if not root.is_dir():
+        raise DatasetError(f"mask_folder must be a folder, got {str(root)!r}. Leave it empty to learn whole images.")
+    found = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    ]
+    if outside := next((path for path in found if leads_out(path, root)), None):
+        raise DatasetError(f"The mask {outside} is a link that leads out of mask_folder. Put the file itself there.")
+    if not found:
+        raise DatasetError(f"mask_folder {root} holds no image. Leave it empty to learn whole images.")
+    masks = defaultdict(list)
+    # The image's own name before a marked one; PNG, which is lossless, before others.
+    order = {path: (bool(_MASK_MARK.search(path.stem)), path.suffix.lower() != ".png", str(path)) for path in found}
+    for path in sorted(found, key=order.__getitem__):
+        stem = nfc_stem(path.relative_to(root).as_posix())
+        if path.resolve() not in images:
+            masks[stem].append(path)
+        if _MASK_MARK.search(stem):
+            masks[_MASK_MARK.sub("", stem)].append(path)
+    return masks
+
+
+def _mask_of(key: str, masks: Mapping[str, Sequence[Path]]) -> MaskFile | None:
+    stem = nfc_stem(key)
+    files = masks.get(stem) or masks.get(PurePosixPath(stem).name)
+    if not files:
+        return None
+    chosen, *unused = files
+    try:
+        return MaskFile(path=str(chosen), sha256=sha256_of(chosen), unused=tuple(path.name for path in unused))
+    except OSError as error:
+        raise DatasetError(f"The mask {chosen} cannot be read ({error.strerror}).") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -130,8 +208,13 @@ def _entry(row: DatasetRow) -> SnapshotEntry:
     )
 
 
+def _line(entry: SnapshotEntry) -> str:
+    """Without a mask as snapshots were before there were masks in them: their digests stay right."""
+    return entry.model_dump_json(exclude={"mask"} if entry.mask is None else None)
+
+
 def _digest(entries: Sequence[SnapshotEntry]) -> str:
     digest = hashlib.sha256()
     for entry in entries:
-        digest.update(entry.model_dump_json().encode() + b"\n")
+        digest.update(_line(entry).encode() + b"\n")
     return digest.hexdigest()

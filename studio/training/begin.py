@@ -20,7 +20,7 @@ from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import DatasetLibrary, safe_name
 from studio.datasets.opened import OpenedDataset
-from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
+from studio.datasets.snapshot import Snapshot, make_snapshot, with_masks, write_snapshot
 from studio.datasets.source import DatasetRecipe
 from studio.images.prompts import TokenCounter, take_lora_tags
 from studio.jobs.folder import RunStatus, write_status
@@ -148,7 +148,7 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     Raises:
         SettingsError: where no file can have the LoRA's name, a validation prompt has a tag that cannot be followed,
             or the regularisation images are the dataset itself.
-        DatasetError: where the dataset cannot be read, or nothing of it can be trained on.
+        DatasetError: where the dataset cannot be read, nothing of it can be trained on, or no mask fits.
         OSError: where the folder cannot be written.
     """
     _assert_name_is_free(settings.name)
@@ -156,8 +156,9 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     settings = _with_whole_paths(settings, datasets=user_data.datasets)
     taken = take_snapshot(settings.dataset, user_data)
     prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
+    snapshot = with_masks(taken.snapshot, settings.mask_folder)
     run = RunFolder.new(user_data.runs, safe_name(settings.name), now=datetime.now())
-    write_snapshot(run.dataset, taken.snapshot)
+    write_snapshot(run.dataset, snapshot)
     if prior is not None:
         write_snapshot(run.prior_dataset, prior.snapshot)
     for sentence in (*taken.left_out, *(prior.left_out if prior else ())):

@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler
 from studio.engine.denoise import vae_scale_factor
 from studio.engine.models import Components
 from studio.training.settings import TrainingSettings
-from studio.training.torch.caches import LatentCache, TextCache, Variant, encode_captions, mask_weights, token_ids
+from studio.training.torch.caches import LatentCache, MaskCache, TextCache, Variant, encode_captions, token_ids
 from studio.training.torch.data import BatchOrder, Draw, TrainingItem, TrainingSet, draw, shuffled_caption
 
 
@@ -48,6 +48,7 @@ class BatchMaker:
         noise_scheduler: DDPMScheduler,
         latents: LatentCache,
         texts: TextCache,
+        masks: MaskCache,
         device: torch.device,
     ) -> None:
         self.order = BatchOrder(data.items, settings.train_batch_size, settings.seed)
@@ -58,7 +59,7 @@ class BatchMaker:
         self._components = components
         self._latents = latents
         self._texts = texts
-        self._masks: dict[tuple[str, Variant], torch.Tensor] = {}
+        self._masks = masks
         self._vae_scale = vae_scale_factor(components)
         self._scaling_factor = float(components.vae.config.scaling_factor)
         self._channels = int(components.vae.config.latent_channels)
@@ -167,19 +168,6 @@ class BatchMaker:
     def _mask(self, items: Sequence[TrainingItem], variants: Sequence[Variant]) -> torch.Tensor | None:
         if all(item.mask is None for item in items):
             return None
-        return torch.stack([self._item_mask(item, v) for item, v in zip(items, variants, strict=True)])
-
-    def _item_mask(self, item: TrainingItem, variant: Variant) -> torch.Tensor:
-        if item.mask is None:
-            return torch.ones(1, item.bucket.height // self._vae_scale, item.bucket.width // self._vae_scale)
-        key = (item.key, variant)
-        if key not in self._masks:
-            self._masks[key] = mask_weights(
-                item.mask,
-                item,
-                variant.crop,
-                flip=variant.flip,
-                vae_scale=self._vae_scale,
-                unmasked_weight=self._settings.unmasked_weight,
-            )
-        return self._masks[key]
+        share_B1HW = torch.stack([self._masks.share(item, v) for item, v in zip(items, variants, strict=True)])
+        outside = self._settings.unmasked_weight
+        return outside + (1 - outside) * share_B1HW

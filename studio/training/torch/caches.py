@@ -1,6 +1,4 @@
-"""From image files to pixels, latents and text embeddings, kept by content.
-
-From an image file to the pixels that the VAE reads: verified, cropped, scaled, mirrored.
+"""From an image file to the pixels that the VAE reads, and from a mask to weights: verified, cropped, scaled, mirrored.
 
 Latents and text embeddings, computed once and kept on the disk by content: another run finds them again.
 
@@ -20,16 +18,17 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from studio.core.errors import CancelledError, PictureFileError, TrainingError
+from studio.core.errors import CancelledError, TrainingError
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
 from studio.datasets.rows import Bucket
-from studio.engine.denoise import set_tiling
+from studio.datasets.snapshot import MaskFile
+from studio.engine.denoise import set_tiling, vae_scale_factor
 from studio.engine.memory import bit_sum
 from studio.engine.models import Components
-from studio.images.decoding import open_rgb, read_bytes, read_picture
+from studio.images.decoding import read_bytes, read_picture
 from studio.training.settings import TrainingSettings
-from studio.training.torch.data import Box, TrainingItem, TrainingSet
+from studio.training.torch.data import Box, SeenMask, TrainingItem, TrainingSet
 from studio.training.torch.processes import Processes
 
 
@@ -39,14 +38,19 @@ def read_item(item: TrainingItem) -> Image.Image:
     Raises:
         TrainingError: where the file changed since, or cannot be read.
     """
-    content, problem = read_bytes(item.path)
+    return _read_verified(item.path, item.sha256, item.key, background=item.background)
+
+
+def _read_verified(path: Path, sha256: str, name: str, *, background: str) -> Image.Image:
+    content, problem = read_bytes(path)
     if problem is not None:
-        raise TrainingError(f"{item.key} can no longer be read: {problem.sentence}")
-    if hashlib.sha256(content).hexdigest() != item.sha256:
-        raise TrainingError(f"{item.key} is another file than when the run began. Put it back, or start a new run.")
-    read = read_picture(content, item.path.name, background=item.background)
+        raise TrainingError(f"{name} can no longer be read: {problem.sentence}")
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise TrainingError(f"{name} is another file than when the run began. Put it back, or start a new run.")
+    read = read_picture(content, path.name, background=background)
     if read.image is None:
-        raise TrainingError(f"{item.key} can no longer be read: {read.problems[0].sentence}")
+        sentence = next(problem.sentence for problem in read.problems if problem.severity == "reject")
+        raise TrainingError(f"{name} cannot be read: {sentence}")
     return read.image
 
 
@@ -59,26 +63,26 @@ def crop_to_pixels(image: Image.Image, crop: Box, bucket: Bucket, *, flip: bool)
     return torch.from_numpy(levels_HWC).permute(2, 0, 1)[None]
 
 
-def mask_weights(
-    mask: Path, item: TrainingItem, crop: Box, *, flip: bool, vae_scale: int, unmasked_weight: float
-) -> torch.Tensor:
-    """(1, height / scale, width / scale) in [unmasked_weight, 1]: each latent's share of white, cut as the image is.
+def read_mask(item: TrainingItem, mask: MaskFile) -> Image.Image:
+    """The whole mask, upright and grey, in its own size.
 
     Raises:
-        TrainingError: where the mask cannot be read.
+        TrainingError: where the file changed since, or cannot be read.
     """
-    try:
-        grey = open_rgb(mask).convert("L")
-    except PictureFileError as error:
-        raise TrainingError(f"The mask {mask} cannot be read: {error}") from error
+    # On black: white on transparent marks its white alone, as an eraser or a selection saves it.
+    name = f"The mask {mask.path} of {item.key}"
+    return _read_verified(Path(mask.path), mask.sha256, name, background="#000000").convert("L")
+
+
+def mask_share(grey: Image.Image, item: TrainingItem, variant: "Variant", *, vae_scale: int) -> torch.Tensor:
+    """(1, height / scale, width / scale) in [0, 1]: each latent's share of white, cut as the image is."""
     if grey.size != (item.width, item.height):  # a mask may be of another size, as long as it shows the same
         grey = grey.resize((item.width, item.height), Image.Resampling.BOX)
-    kept = grey.crop(crop)
-    kept = kept.resize((item.bucket.width // vae_scale, item.bucket.height // vae_scale), Image.Resampling.BOX)
-    if flip:
+    size = (item.bucket.width // vae_scale, item.bucket.height // vae_scale)
+    kept = grey.crop(variant.crop).resize(size, Image.Resampling.BOX)
+    if variant.flip:
         kept = ImageOps.mirror(kept)
-    share_HW = torch.from_numpy(np.asarray(kept, dtype=np.float32) / 255)
-    return (unmasked_weight + (1 - unmasked_weight) * share_HW)[None]
+    return torch.from_numpy(np.asarray(kept, dtype=np.float32) / 255)[None]
 
 
 FORMAT = "2"  # raise it when what the files hold changes
@@ -169,6 +173,49 @@ class LatentCache:
             TrainingError: where the file is gone or damaged.
         """
         return _read(self.file(item, variant), f"the latents of {item.key}")
+
+
+class MaskCache:
+    """How white a mask is at each latent of each variant, and what was seen of the whole mask."""
+
+    def __init__(self, folder: Path, vae_scale: int) -> None:
+        self._folder = folder
+        self._vae_scale = vae_scale
+
+    def fill(self, item: TrainingItem, *, horizontal_flip: bool) -> None:
+        """Decode an image's mask, where it has one that is not in the cache.
+
+        Raises:
+            TrainingError: where the mask changed or cannot be read.
+            OSError: where the cache cannot be written.
+        """
+        variants = variants_of(item, horizontal_flip=horizontal_flip)
+        if item.mask is None or all(_is_whole(self._file(item, variant)) for variant in (None, *variants)):
+            return
+        grey = read_mask(item, item.mask)
+        for variant in variants:
+            _write(self._file(item, variant), mask_share(grey, item, variant, vae_scale=self._vae_scale).numpy())
+        _write(self._file(item, None), np.array([*grey.size, np.asarray(grey).max()], dtype=np.int64))
+
+    def share(self, item: TrainingItem, variant: Variant) -> torch.Tensor:
+        """(1, H, W) in [0, 1]: each latent's share of white; 1 without a mask.
+
+        Raises:
+            TrainingError: where the file is gone or damaged.
+        """
+        if item.mask is None:
+            return torch.ones(1, item.bucket.height // self._vae_scale, item.bucket.width // self._vae_scale)
+        return _read(self._file(item, variant), f"the mask of {item.key}")
+
+    def seen(self, items: Iterable[TrainingItem]) -> list[SeenMask]:
+        """Size and brightest level of every item's mask that has one."""
+        masked = [item for item in items if item.mask is not None]
+        return [SeenMask(item, *_read(self._file(item, None), f"the mask of {item.key}").tolist()) for item in masked]
+
+    def _file(self, item: TrainingItem, variant: Variant | None) -> Path:
+        assert item.mask is not None
+        cut = (variant.crop, item.bucket, variant.flip) if variant else ()  # none: of the whole mask
+        return _place(self._folder, repr((FORMAT, self._vae_scale, item.mask.sha256, item.width, item.height, *cut)))
 
 
 class TextCache:
@@ -270,12 +317,16 @@ def fill_caches(
     processes: Processes,
     report: Callable[[str], None],
     cancelled: Callable[[], bool],
-) -> tuple[LatentCache, TextCache]:
-    """Encode what no run before has encoded; every process its share."""
+) -> tuple[LatentCache, TextCache, MaskCache]:
+    """Encode what no run before has encoded, masks first, which are quick; every process its share."""
     latents = LatentCache(user_data.cache / "latents", digests["vae"], processes.device.type)
     tokenizer = hashlib.sha256(components.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     texts = TextCache(user_data.cache / "embeddings", f"{digests['text_encoder']} {tokenizer}", processes.device.type)
+    masks = MaskCache(user_data.cache / "masks", vae_scale_factor(components))
     items = (*data.items, *data.held_out)
+    for item in items[processes.index :: processes.count]:
+        masks.fill(item, horizontal_flip=settings.horizontal_flip)
+        _stop_if(cancelled)
     missing = latents.missing(items, horizontal_flip=settings.horizontal_flip)
     for index, item in enumerate(missing):
         if index % processes.count == processes.index:
@@ -290,7 +341,7 @@ def fill_caches(
                 report(f"Encoding captions: {index + 1:,} of {len(captions):,}.")
             _stop_if(cancelled)
     processes.wait()
-    return latents, texts
+    return latents, texts, masks
 
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:

@@ -10,18 +10,15 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 
-from studio.core.errors import TrainingError
-from studio.core.paths import leads_out, typed_path
 from studio.datasets.rows import Bucket, assign_bucket, buckets_for
-from studio.datasets.snapshot import Snapshot, SnapshotEntry
+from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry
 from studio.training.settings import TrainingSettings
 
 CROP_VARIANTS = 4  # places of a random crop; each is encoded once, so that latents can still be cached
-MASK_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 Box = tuple[int, int, int, int]  # left, top, right, bottom in the upright image's pixels
 
 
@@ -38,7 +35,7 @@ class TrainingItem:
         repeats: how often an epoch shows it.
         weight: of its loss; another one for regularisation images.
         is_prior: it is one of those.
-        mask: a grey image; None where the whole image is learned.
+        mask: a grey image's file; None where the whole image is learned.
         background: what transparency is laid on.
     """
 
@@ -53,8 +50,41 @@ class TrainingItem:
     repeats: int = 1
     weight: float = 1.0
     is_prior: bool = False
-    mask: Path | None = None
+    mask: MaskFile | None = None
     background: str = "#ffffff"
+
+
+@dataclass(frozen=True)
+class SeenMask:
+    """An item's mask as it was decoded: its own size in pixels, and its brightest level, of 255."""
+
+    item: TrainingItem
+    width: int
+    height: int
+    brightest: int
+
+    @property
+    def has_other_shape(self) -> bool:
+        """Than the image: more than rounding a smaller or larger size explains."""
+        across, down = self.width * self.item.height, self.height * self.item.width
+        return abs(across - down) > max(self.item.width, self.item.height)
+
+
+def mask_notes(masks: Sequence[SeenMask]) -> tuple[str, ...]:
+    """A sentence for each kind of mask that does something else than it was probably made for."""
+    kinds = (
+        ([m for m in masks if m.has_other_shape], "Masks of another shape than their image are stretched over it"),
+        ([m for m in masks if m.brightest == 0], "Masks that are all black learn nothing at full weight"),
+        (
+            [m for m in masks if m.brightest == 1],
+            "Masks with the levels 0 and 1 only are black throughout; save what is learned as 255",
+        ),
+    )
+    return tuple(f"{words}: {_first_of([m.item.key for m in found])}." for found, words in kinds if found)
+
+
+def _first_of(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5:,} more" if len(keys) > 5 else "")
 
 
 @dataclass(frozen=True)
@@ -73,24 +103,22 @@ class TrainingSet:
 def make_training_set(
     snapshot: Snapshot, settings: TrainingSettings, *, resolution: int, prior: Snapshot | None = None
 ) -> TrainingSet:
-    """Choose crops, masks and what is held out. The same snapshot and settings give the same set.
-
-    Raises:
-        TrainingError: where the mask folder is none, or no image would be left.
-    """
+    """Choose crops and what is held out. The same snapshot and settings give the same set."""
     background = snapshot.header.recipe.background
-    masks = _masks(settings.mask_folder)
-    items = [
-        _item(entry, settings, resolution=resolution, background=background, mask=_mask_of(entry.key, masks))
-        for entry in snapshot.entries
-    ]
+    items = [_item(entry, settings, resolution=resolution, background=background) for entry in snapshot.entries]
     held_out = _held_out(items, settings)
     out = {item.sha256 for item in held_out}
     kept = [item for item in items if item.sha256 not in out]
     notes = [f"{len(kept):,} images are trained on, {len(held_out):,} are held out."]
-    if masks:
+    if any(item.mask for item in items):
         lacking = sum(item.mask is None for item in kept)
         notes.append(f"{len(kept) - lacking:,} have a mask; {lacking:,} have none and are learned whole.")
+    notes += [
+        f"{item.key} has {1 + len(item.mask.unused)} masks: {Path(item.mask.path).name} is used, "
+        f"{', '.join(item.mask.unused)} not. Delete those that are wrong."
+        for item in items
+        if item.mask is not None and item.mask.unused
+    ]
     if prior is not None:
         mixed_in = _prior_items(prior, kept, settings, resolution)
         kept += mixed_in
@@ -100,9 +128,7 @@ def make_training_set(
     return TrainingSet(tuple(kept), held_out, tuple(notes))
 
 
-def _item(
-    entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str, mask: Path | None = None
-) -> TrainingItem:
+def _item(entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str) -> TrainingItem:
     buckets = buckets_for(resolution) if settings.use_buckets else (Bucket(resolution, resolution),)
     fit = assign_bucket(entry.width, entry.height, buckets)
     crops = (fit.crop,) if settings.crop == "centre" else _random_crops(entry, fit.crop)
@@ -117,7 +143,7 @@ def _item(
         bucket=fit.bucket,
         crops=crops,
         repeats=entry.repeats,
-        mask=mask,
+        mask=entry.mask,
         background=background,
     )
 
@@ -164,26 +190,6 @@ def _prior_items(
         if repeats:
             repeated.append(replace(item, repeats=repeats, weight=settings.prior_loss_weight, is_prior=True))
     return repeated
-
-
-def _masks(folder: str) -> dict[str, Path]:
-    """Masks by the key of their image, without ending."""
-    if not folder:
-        return {}
-    root = typed_path(folder)
-    if not root.is_dir():
-        raise TrainingError(f"mask_folder must be a folder, got {folder!r}. Leave it empty to learn whole images.")
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in MASK_ENDINGS and path.is_file())
-    if outside := next((path for path in found if leads_out(path, root)), None):
-        raise TrainingError(f"The mask {outside} is a link that leads out of mask_folder. Put the file itself there.")
-    if not found:
-        raise TrainingError(f"mask_folder {folder} holds no image ({', '.join(MASK_ENDINGS)}).")
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
-
-
-def _mask_of(key: str, masks: dict[str, Path]) -> Path | None:
-    stem = PurePosixPath(key).with_suffix("")
-    return masks.get(stem.as_posix()) or masks.get(stem.name)
 
 
 def seed_of(*parts: object) -> int:

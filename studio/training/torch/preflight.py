@@ -12,7 +12,7 @@ import torch
 
 from studio.core.paths import UserData
 from studio.core.text import duration, gigabytes
-from studio.datasets.snapshot import Snapshot
+from studio.datasets.snapshot import Snapshot, with_masks
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_accelerator
 from studio.training.begin import take_snapshot
@@ -38,7 +38,7 @@ def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
         StudioError: what would stop the training too: model, dataset, settings.
         OSError: where the caches cannot be written.
     """
-    data = take_snapshot(settings.dataset, user_data).snapshot
+    data = with_masks(take_snapshot(settings.dataset, user_data).snapshot, settings.mask_folder)
     prior = take_snapshot(settings.prior_dataset, user_data).snapshot if settings.prior_dataset else None
     device = pick_device(cpu_only=settings.cpu)
     mixed_precision, _ = precision_of_passes(device, settings.mixed_precision)

@@ -1,7 +1,7 @@
 """Everything before the first step: model, images, caches, layers that learn, and what was decided."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import DDPMScheduler
@@ -27,7 +27,7 @@ from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
 from studio.training.torch.caches import digest_of, fill_caches, fingerprint_of
-from studio.training.torch.data import TrainingSet, make_training_set, seed_of
+from studio.training.torch.data import TrainingSet, make_training_set, mask_notes, seed_of
 from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.memory import (
     CheckpointingDecision,
@@ -84,7 +84,7 @@ def prepare(
         cancelled: asked between images whether to stop.
 
     Raises:
-        TrainingError: where images or the model changed, or a setting or a prompt's LoRA does not fit the model.
+        TrainingError: where images, masks or the model changed, or a setting or a prompt's LoRA does not fit the model.
         ModelError, DatasetError, OSError: where model or images cannot be read, or the caches cannot be written.
         SettingsError: where the model's scheduler cannot take the steps of validation images.
     """
@@ -95,7 +95,7 @@ def prepare(
     tagged = _tagged_loras(settings, manager, is_new=plan is None)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     digests = _digests(settings, components, plan)
-    latents, texts = fill_caches(
+    latents, texts, masks = fill_caches(
         settings,
         training_set,
         components,
@@ -105,6 +105,7 @@ def prepare(
         report=report,
         cancelled=cancelled,
     )
+    training_set = replace(training_set, notes=(*training_set.notes, *mask_notes(masks.seen(training_set.items))))
     prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
     offloaded = _offload(settings, components, digests, tagged, user_data=user_data, processes=processes)
     adapters, denoiser = _put_layers_in(components, settings, processes)
@@ -115,6 +116,7 @@ def prepare(
         noise_scheduler=DDPMScheduler.from_config(components.pipeline.scheduler.config),
         latents=latents,
         texts=texts,
+        masks=masks,
         device=processes.device,
     )
     noise_loss = NoiseLoss(settings, maker.noise_scheduler)

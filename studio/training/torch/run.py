@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from studio.core.errors import (
     system_error_message,
 )
 from studio.core.paths import UserData
-from studio.datasets.snapshot import changed_since, read_snapshot
+from studio.datasets.snapshot import Snapshot, changed_since, read_snapshot, with_masks
 from studio.engine.device import pick_device
 from studio.engine.memory import all_present
 from studio.jobs.device_lock import device_turn
@@ -152,7 +153,7 @@ def _open(
     report = reporter.progress if reporter else _say_nothing
     if reporter:
         reporter.state("preparing", "Reading the dataset.")
-    data = _read_data(run, use_snapshot=use_snapshot)
+    data = read_data(run, settings, use_snapshot=use_snapshot)
     plan = read_plan(run)
     prepared = prepare(
         settings, data, user_data=user_data, processes=processes, plan=plan, report=report, cancelled=stop
@@ -235,7 +236,7 @@ def _device(user_data: UserData, run: RunFolder, reporter: Reporter, stop: StopS
         yield
 
 
-def _read_data(run: RunFolder, *, use_snapshot: bool) -> RunData:
+def read_data(run: RunFolder, settings: TrainingSettings, *, use_snapshot: bool) -> RunData:
     """The run's snapshots, if the files are still what they were.
 
     Raises:
@@ -253,7 +254,11 @@ def _read_data(run: RunFolder, *, use_snapshot: bool) -> RunData:
             "duplicate the run to train on them as they are now, or give --use-snapshot to continue with the images as "
             "they were, where the cache still has them."
         )
-    return data
+    if any(entry.mask for entry in data.snapshot.entries):
+        return data
+    # Begun before masks were in snapshots: they are looked up now, and the digest stays the one of its checkpoints.
+    entries = with_masks(data.snapshot, settings.mask_folder).entries
+    return replace(data, snapshot=Snapshot(data.snapshot.header, entries))
 
 
 def _mixed_precision(settings: TrainingSettings) -> MixedPrecisionName:

@@ -10,15 +10,16 @@ from diffusers import DDPMScheduler
 from PIL import Image, ImageDraw
 from torch import nn
 
-from studio.datasets.snapshot import Snapshot, make_snapshot, sha256_of
+from studio.datasets.snapshot import Snapshot, make_snapshot, sha256_of, with_masks
 from studio.datasets.source import DatasetRecipe
+from studio.engine.denoise import vae_scale_factor
 from studio.engine.memory import MemoryWatch
 from studio.engine.models import Components
 from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
-from studio.training.torch.caches import LatentCache, TextCache, digest_of
+from studio.training.torch.caches import LatentCache, MaskCache, TextCache, digest_of
 from studio.training.torch.checkpoints import Position, TrainingState
 from studio.training.torch.data import TrainingItem, TrainingSet, make_training_set
 from studio.training.torch.loop import OptimizerSteps, TrainingLoop
@@ -145,10 +146,14 @@ def make_bench(
     prediction_type: str = "epsilon",
 ) -> Bench:
     """Encode into a cache that benches share, as preparation does."""
+    snapshot = with_masks(snapshot, settings.mask_folder)
     data = make_training_set(snapshot, settings, resolution=settings.resolution or RESOLUTION, prior=prior)
     latents = LatentCache(cache / "latents", digest_of(components.vae), "cpu")
     texts = TextCache(cache / "embeddings", digest_of(components.text_encoder), "cpu")
+    masks = MaskCache(cache / "masks", vae_scale_factor(components))
     items = (*data.items, *data.held_out)
+    for item in items:
+        masks.fill(item, horizontal_flip=settings.horizontal_flip)
     for item in latents.missing(items, horizontal_flip=settings.horizontal_flip):
         latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
     for caption in texts.missing(["", *(item.caption for item in items)]):
@@ -161,6 +166,7 @@ def make_bench(
         noise_scheduler=noise_scheduler,
         latents=latents,
         texts=texts,
+        masks=masks,
         device=CPU,
     )
     noise_loss = NoiseLoss(settings, noise_scheduler)

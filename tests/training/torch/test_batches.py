@@ -1,5 +1,7 @@
 """What each option does to the tensors of a batch."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,12 @@ from PIL import Image, ImageOps
 
 from studio.core.errors import TrainingError
 from studio.core.paths import UserData
-from studio.datasets.snapshot import Snapshot
+from studio.datasets.snapshot import Snapshot, with_masks
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.training.torch.batches import TrainingBatch
-from studio.training.torch.caches import Variant
-from studio.training.torch.data import Draw, draw
+from studio.training.torch.caches import MaskCache, Variant, variants_of
+from studio.training.torch.data import Draw, draw, make_training_set, mask_notes
 from studio.training.torch.preparation import RunData, prepare
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import Bench, make_bench, save_picture, save_pictures, settings_of, snapshot_of
@@ -396,6 +398,16 @@ def test_half_a_mask_weighs_half_of_the_cut_picture(scale: int, tmp_path: Path, 
     torch.testing.assert_close(mask_B1HW, wanted, atol=1e-6, rtol=1e-6)
 
 
+def test_a_mask_of_white_on_transparent_counts_its_white_alone(tmp_path: Path, parts: Components, cache: Path) -> None:
+    """Transparent parts are black, whatever colour lies under them."""
+    mask = Image.new("RGBA", (100, 80), (255, 255, 255, 0))
+    mask.paste((255, 255, 255, 255), (0, 0, 50, 80))
+    mask_B1HW = masked(tmp_path, parts, cache, mask, unmasked_weight=0.2).maker.batch(0).mask_B1HW
+    assert mask_B1HW is not None
+    wanted = torch.tensor([1.0] * 4 + [0.2] * 4).expand(2, 1, 8, 8)
+    torch.testing.assert_close(mask_B1HW, wanted, atol=1e-6, rtol=1e-6)
+
+
 def test_a_grey_mask_weighs_in_between(tmp_path: Path, parts: Components, cache: Path) -> None:
     bench = masked(tmp_path, parts, cache, Image.new("L", (100, 80), 51), unmasked_weight=0.5)
     mask = bench.maker.batch(0).mask_B1HW
@@ -461,9 +473,68 @@ def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path, parts: Components, 
     save_picture(tmp_path / "own" / "a.png")
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "a.png").write_bytes(b"no image")
-    bench = make_bench(snapshot_of(tmp_path / "own"), settings_of(mask_folder=str(tmp_path / "masks")), parts, cache)
-    with pytest.raises(TrainingError, match=r"The mask .*a\.png cannot be read"):
-        bench.maker.batch(0)
+    with pytest.raises(TrainingError, match=r"The mask .*a\.png of a\.png cannot be read: It is text with"):
+        make_bench(snapshot_of(tmp_path / "own"), settings_of(mask_folder=str(tmp_path / "masks")), parts, cache)
+
+
+def test_masks_that_went_are_taken_from_the_cache(tmp_path: Path, parts: Components, cache: Path) -> None:
+    """As images are; one with other bytes is another mask."""
+    save_picture(tmp_path / "own" / "a.png")
+    (tmp_path / "masks").mkdir()
+    mask = tmp_path / "masks" / "a.png"
+    Image.new("L", (80, 80), 77).save(mask)
+    settings = settings_of(mask_folder=str(mask.parent), unmasked_weight=0.0)
+    snapshot = with_masks(snapshot_of(tmp_path / "own"), settings.mask_folder)
+    (item,) = make_training_set(snapshot, settings, resolution=64).items
+    (variant,) = variants_of(item, horizontal_flip=False)
+    MaskCache(cache / "masks", 8).fill(item, horizontal_flip=False)
+    mask.unlink()
+    masks = MaskCache(cache / "masks", 8)
+    masks.fill(item, horizontal_flip=False)
+    torch.testing.assert_close(masks.share(item, variant), torch.full((1, 8, 8), 77 / 255))
+    assert item.mask is not None
+    other = replace(item, mask=item.mask.model_copy(update={"sha256": "0" * 64}))
+    with pytest.raises(TrainingError, match=r"The mask .* of a\.png can no longer be read"):
+        masks.fill(other, horizontal_flip=False)
+
+
+def test_what_is_seen_of_masks_stands_in_the_plan(tmp_path: Path, processes: Processes) -> None:
+    folder = save_pictures(tmp_path / "own", [(80, 80), (80, 80)])
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (80, 80), 0).save(tmp_path / "masks" / "000-masklabel.png")
+    settings = settings_of(mask_folder=str(tmp_path / "masks"), targets="attention")
+    data = RunData(with_masks(snapshot_of(folder), settings.mask_folder))
+    notes = prepare(
+        settings, data, user_data=UserData(tmp_path), processes=processes, report=lambda words: None
+    ).plan.notes
+    assert "1 have a mask; 1 have none and are learned whole." in notes
+    assert "Masks that are all black learn nothing at full weight: 000.png." in notes
+
+
+def label(size: tuple[int, int]) -> Image.Image:
+    image = Image.new("L", size, 0)
+    image.paste(1, (0, 0, 40, 40))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (Image.new("L", (80, 100), 255), "another shape than their image are stretched over it: 000.png, 001.png."),
+        (Image.new("L", (100, 80), 0), "Masks that are all black .*: 000.png, 001.png."),
+        (Image.new("RGBA", (100, 80), (255, 255, 255, 0)), "Masks that are all black .*: 000.png, 001.png."),
+        (label((100, 80)), "levels 0 and 1 only .* 255: 000.png, 001.png."),
+        (Image.new("L", (33, 26), 255), None),
+        (Image.new("L", (33, 27), 255), None),
+        (Image.new("1", (100, 80), 1), None),
+    ],
+)
+def test_masks_that_do_something_else_are_named(
+    mask: Image.Image, said: str | None, tmp_path: Path, parts: Components, cache: Path
+) -> None:
+    bench = masked(tmp_path, parts, cache, mask)
+    notes = mask_notes(MaskCache(cache / "masks", 8).seen(bench.data.items))
+    assert [bool(re.search(said or "", note)) for note in notes] == [True] * (said is not None)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 3.0])

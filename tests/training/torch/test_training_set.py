@@ -1,16 +1,21 @@
 """What is trained on: sizes, crops, captions, masks, regularisation images, and what is held out."""
 
 import hashlib
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from PIL import Image
 
-from studio.core.errors import TrainingError
+from studio.core.errors import DatasetError, TrainingError
 from studio.datasets.rows import Bucket
-from studio.datasets.snapshot import Snapshot, SnapshotEntry
+from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, read_snapshot, with_masks, write_snapshot
+from studio.training.folder import RunFolder
+from studio.training.settings import TrainingSettings
 from studio.training.torch.data import CROP_VARIANTS, TrainingSet, make_training_set
-from tests.training.torch.parts import settings_of, snapshot_of_sizes
+from studio.training.torch.run import read_data
+from tests.training.torch.parts import save_picture, settings_of, snapshot_of, snapshot_of_sizes
 
 SQUARE, WIDE, TALL = (80, 80), (200, 100), (100, 200)
 
@@ -236,20 +241,112 @@ def test_with_a_weight_of_one_they_are_still_told_apart() -> None:
 # Masks
 
 
+def masks_of(snapshot: Snapshot, folder: Path) -> list[Path | None]:
+    items = make_training_set(with_masks(snapshot, str(folder)), settings_of(), resolution=64).items
+    return [Path(item.mask.path) if item.mask else None for item in items]
+
+
+def named(*names: str) -> Snapshot:
+    snapshot = snapshot_of_sizes([SQUARE] * len(names))
+    return with_entries(
+        snapshot, [e.model_copy(update={"key": name}) for e, name in zip(snapshot.entries, names, strict=True)]
+    )
+
+
 def test_a_mask_belongs_to_the_picture_of_its_name(tmp_path: Path) -> None:
     first = white_mask(tmp_path, "0000.png")
     third = white_mask(tmp_path, "0002.jpg")
-    data = make_set(snapshot_of_sizes([SQUARE] * 4), mask_folder=str(tmp_path))
-    assert [item.mask for item in data.items] == [first, None, third, None]
-    assert "2 have a mask; 2 have none and are learned whole." in data.notes
+    snapshot = with_masks(snapshot_of_sizes([SQUARE] * 4), str(tmp_path))
+    assert masks_of(snapshot, tmp_path) == [first, None, third, None]
+    assert "2 have a mask; 2 have none and are learned whole." in make_set(snapshot).notes
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *("café.png", "café.JPG", "café.bmp", "café.tiff", "café.gif", "café.webp"),
+        *("café-masklabel.png", "café_mask.png", "café-mask.png", "café_MASK.png"),
+    ],
+)
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_masks_name_may_be_marked_and_in_either_form_of_unicode(
+    mask: str, forms: tuple[Literal["NFC", "NFD"], Literal["NFC", "NFD"]], tmp_path: Path
+) -> None:
+    path = white_mask(tmp_path, unicodedata.normalize(forms[0], mask))
+    assert masks_of(named(unicodedata.normalize(forms[1], "10_x/café.jpg")), tmp_path) == [path]
+
+
+def test_an_image_whose_own_name_ends_in_mask_has_a_mask_of_its_name(tmp_path: Path) -> None:
+    own = white_mask(tmp_path, "gas_mask.png")
+    assert masks_of(named("gas_mask.jpg", "b.jpg"), tmp_path) == [own, None]
 
 
 def test_a_mask_in_a_folder_of_the_same_name_is_preferred(tmp_path: Path) -> None:
-    snapshot = snapshot_of_sizes([SQUARE] * 2)
-    below = with_entries(snapshot, [e.model_copy(update={"key": f"a/{e.key}"}) for e in snapshot.entries])
     own, flat = white_mask(tmp_path, "a/0000.png"), white_mask(tmp_path, "0001.png")
     white_mask(tmp_path, "0000.png")
-    assert [item.mask for item in make_set(below, mask_folder=str(tmp_path)).items] == [own, flat]
+    assert masks_of(named("a/0000.png", "a/0001.png"), tmp_path) == [own, flat]
+
+
+def test_an_image_is_not_its_own_mask(tmp_path: Path) -> None:
+    """Masks may lie beside the images, where their names are marked."""
+    save_picture(tmp_path / "a.png")
+    mask = white_mask(tmp_path, "a-masklabel.png")
+    snapshot = snapshot_of(tmp_path)
+    assert [entry.key for entry in snapshot.entries] == ["a-masklabel.png", "a.png"]
+    assert masks_of(snapshot, tmp_path) == [None, mask]
+
+
+def test_of_two_masks_for_one_picture_one_is_used_and_both_are_named(tmp_path: Path) -> None:
+    used = white_mask(tmp_path, "a.png")
+    white_mask(tmp_path, "a.jpg")
+    white_mask(tmp_path, "a_mask.png")
+    snapshot = with_masks(named("a.webp"), str(tmp_path))
+    assert masks_of(snapshot, tmp_path) == [used]
+    said = "a.webp has 3 masks: a.png is used, a.jpg, a_mask.png not. Delete those that are wrong."
+    assert said in make_set(snapshot).notes
+
+
+def test_masks_that_fit_no_picture_are_an_error(tmp_path: Path) -> None:
+    white_mask(tmp_path, "other.png")
+    with pytest.raises(DatasetError, match=r"No mask in .* has the name of an image\. .* shoe-masklabel\.png"):
+        with_masks(named("shoe.jpg"), str(tmp_path))
+
+
+def masked_run(tmp_path: Path, *, with_hashes: bool = True) -> tuple[RunFolder, TrainingSettings, Path]:
+    """A run of one image with a mask, as it is kept before its first step."""
+    save_picture(tmp_path / "own" / "a.png")
+    mask = white_mask(tmp_path / "masks", "a.png")
+    run, snapshot = RunFolder(tmp_path / "run"), snapshot_of(tmp_path / "own")
+    write_snapshot(run.dataset, with_masks(snapshot, str(mask.parent)) if with_hashes else snapshot)
+    return run, settings_of(mask_folder=str(mask.parent)), mask
+
+
+def test_a_mask_that_changed_or_went_is_named_on_resume(tmp_path: Path) -> None:
+    run, settings, mask = masked_run(tmp_path)
+    wanted = hashlib.sha256(mask.read_bytes()).hexdigest()
+    (entry,) = read_data(run, settings, use_snapshot=False).snapshot.entries
+    assert entry.mask == MaskFile(path=str(mask), sha256=wanted)
+    Image.new("L", (8, 8), 0).save(mask)
+    with pytest.raises(TrainingError, match=r"was changed since .*The mask of a\.png is another file than"):
+        read_data(run, settings, use_snapshot=False)
+    mask.unlink()
+    with pytest.raises(TrainingError, match=r"was changed since .*The mask of a\.png can no longer be read \(No such"):
+        read_data(run, settings, use_snapshot=False)
+    assert read_data(run, settings, use_snapshot=True).snapshot.entries == (entry,)
+
+
+def test_a_run_of_before_masks_were_hashed_goes_on_with_its_digest(tmp_path: Path) -> None:
+    run, settings, mask = masked_run(tmp_path, with_hashes=False)
+    assert b"sha256" in run.dataset.read_bytes()
+    assert b'"mask"' not in run.dataset.read_bytes()  # so the digest is over the same lines as before
+    snapshot = read_data(run, settings, use_snapshot=False).snapshot
+    assert [entry.mask and entry.mask.path for entry in snapshot.entries] == [str(mask)]
+    assert snapshot.header == read_snapshot(run.dataset).header
+
+
+def test_without_a_mask_folder_a_snapshot_stays_the_same() -> None:
+    snapshot = named("a.png")
+    assert with_masks(snapshot, "") is snapshot
 
 
 def test_a_mask_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
@@ -261,11 +358,12 @@ def test_a_mask_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_mask_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"mask_folder must be a folder, got '.*nowhere'"):
-        make_set(snapshot_of_sizes([SQUARE]), mask_folder=str(tmp_path / "nowhere"))
+    with pytest.raises(DatasetError, match=r"mask_folder must be a folder, got '.*nowhere'"):
+        with_masks(named("a.png"), str(tmp_path / "nowhere"))
 
 
 def test_a_mask_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "0000.txt").write_text("no image")
-    with pytest.raises(TrainingError, match="holds no image"):
-        make_set(snapshot_of_sizes([SQUARE]), mask_folder=str(tmp_path))
+    (tmp_path / "._0000.png").write_bytes(b"of a Mac")
+    with pytest.raises(DatasetError, match="holds no image"):
+        with_masks(named("0000.png"), str(tmp_path))
