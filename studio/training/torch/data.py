@@ -16,11 +16,12 @@ import torch
 
 from studio.core.errors import TrainingError
 from studio.core.paths import typed_path
-from studio.datasets.rows import Bucket, assign_bucket, buckets_for
+from studio.datasets.rows import SMALL_RESOLUTION, Bucket, assign_bucket, buckets_for
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
 from studio.training.settings import TrainingSettings
 
 CROP_VARIANTS = 4  # places of a random crop; each is encoded once, so that latents can still be cached
+TRIGGER_PLACEHOLDER = "[trigger]"  # ai-toolkit's, in captions
 MASK_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 Box = tuple[int, int, int, int]  # left, top, right, bottom in the upright image's pixels
 
@@ -76,7 +77,7 @@ def make_training_set(
     """Choose crops, masks and what is held out. The same snapshot and settings give the same set.
 
     Raises:
-        TrainingError: where the mask folder is none, or no image would be left.
+        TrainingError: where the mask folder is none, no image would be left, or no regularisation image.
     """
     background = snapshot.header.recipe.background
     masks = _masks(settings.mask_folder)
@@ -91,10 +92,17 @@ def make_training_set(
     if masks:
         lacking = sum(item.mask is None for item in kept)
         notes.append(f"{len(kept) - lacking:,} have a mask; {lacking:,} have none and are learned whole.")
+    notes += [*_placeholder_note(snapshot, settings), *_size_notes(kept, settings)]
     if prior is not None:
-        mixed_in = _prior_items(prior, kept, settings, resolution)
+        apart = tuple(entry for entry in prior.entries if entry.sha256 not in out)
+        if len(apart) < len(prior.entries):
+            notes.append(
+                f"{len(prior.entries) - len(apart):,} regularisation images are left out: they are held out, so they "
+                "must not be trained on."
+            )
+        mixed_in = _prior_items(Snapshot(prior.header, apart), kept, settings, resolution)
         kept += mixed_in
-        unused = len(prior.entries) - len(mixed_in)
+        unused = len(apart) - len(mixed_in)
         rest = f" {unused:,} more are not used: one is shown for each of ours." if unused else ""
         notes.append(f"{len(mixed_in):,} regularisation images are mixed in, each with its weight.{rest}")
     return TrainingSet(tuple(kept), held_out, tuple(notes))
@@ -106,7 +114,11 @@ def _item(
     buckets = buckets_for(resolution) if settings.use_buckets else (Bucket(resolution, resolution),)
     fit = assign_bucket(entry.width, entry.height, buckets)
     crops = (fit.crop,) if settings.crop == "centre" else _random_crops(entry, fit.crop)
-    caption = ", ".join(part for part in (settings.trigger_word.strip(), entry.caption) if part)
+    trigger, caption = settings.trigger_word.strip(), entry.caption
+    if trigger and TRIGGER_PLACEHOLDER in caption:
+        caption = caption.replace(TRIGGER_PLACEHOLDER, trigger)
+    else:
+        caption = ", ".join(part for part in (trigger, caption) if part)
     return TrainingItem(
         key=entry.key,
         path=Path(entry.path),
@@ -120,6 +132,44 @@ def _item(
         mask=mask,
         background=background,
     )
+
+
+def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings) -> list[str]:
+    number = sum(TRIGGER_PLACEHOLDER in entry.caption for entry in snapshot.entries)
+    if not number:
+        return []
+    trigger = settings.trigger_word.strip()
+    if trigger:
+        return [f"{TRIGGER_PLACEHOLDER} in {number:,} captions is replaced by the trigger word “{trigger}”."]
+    return [
+        f"{number:,} captions contain {TRIGGER_PLACEHOLDER}, and trigger_word is empty: the placeholder itself is "
+        "learned. Set trigger_word to what should stand there."
+    ]
+
+
+def _size_notes(items: Sequence[TrainingItem], settings: TrainingSettings) -> list[str]:
+    """Where most images share their size with too few others to fill a batch, and which resolution would change that.
+
+    Images below the training size get sizes in steps of 8; at a resolution that they cover, the step is 64 again.
+    """
+    sizes: dict[Bucket, int] = {}
+    for item in items:
+        sizes[item.bucket] = sizes.get(item.bucket, 0) + item.repeats
+    repeating = sum(number < settings.train_batch_size for number in sizes.values())
+    if settings.train_batch_size == 1 or 2 * repeating <= len(sizes) or len(sizes) == 1:
+        return []
+    advice = ["turn use_buckets off for a single shape"]
+    smallest = min(min(item.width, item.height) for item in items) // 64 * 64
+    if smallest >= SMALL_RESOLUTION:
+        buckets = buckets_for(smallest)
+        fewer = len({assign_bucket(item.width, item.height, buckets).bucket for item in items})
+        if fewer < len(sizes):
+            advice.insert(0, f"set resolution to {smallest} for {fewer} sizes")
+    return [
+        f"{len(items):,} images make {len(sizes)} sizes, and {repeating} of these have fewer images than a batch of "
+        f"{settings.train_batch_size}, so a batch shows the same image several times. Lower train_batch_size, or "
+        f"{', or '.join(advice)}."
+    ]
 
 
 def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:
@@ -153,6 +203,10 @@ def _prior_items(
     prior: Snapshot, ours: Sequence[TrainingItem], settings: TrainingSettings, resolution: int
 ) -> list[TrainingItem]:
     """Repeated until there are as many as of ours, as kohya's trainer does."""
+    if not prior.entries:
+        raise TrainingError(
+            "prior_dataset holds only images that are held out. Choose other images, or leave it empty."
+        )
     background = prior.header.recipe.background
     plain = settings.model_copy(update={"trigger_word": ""})
     items = [_item(entry, plain, resolution=resolution, background=background) for entry in prior.entries]
