@@ -23,7 +23,15 @@ from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError, DatasetError
 from studio.core.files import guess_text
 from studio.core.paths import typed_path
-from studio.datasets.tables import MAX_CELL_CHARACTERS, MAX_TABLE_BYTES, as_text, cell_problem
+from studio.datasets.tables import (
+    MAX_CELL_CHARACTERS,
+    MAX_TABLE_BYTES,
+    as_text,
+    cell_problem,
+    csv_records,
+    find_delimiter,
+    json_lines,
+)
 
 OPTIONS = {
     "w": "width",
@@ -82,7 +90,6 @@ def _split_options(text: str, place: str) -> tuple[str, dict[str, str]]:
 
 ENDINGS = (".txt", ".csv", ".tsv", ".jsonl")
 _CHUNK_BYTES = 1 << 20
-_DELIMITERS = ",;\t"
 
 
 @dataclass
@@ -157,22 +164,23 @@ OpenText = Callable[[], AbstractContextManager[TextIO]]
 
 def _text_source(path: Path, notes: list[str]) -> OpenText:
     """How to open the file as text, line ends as they are; only what is not UTF-8 is held in memory."""
+    newline = "\n" if path.suffix.lower() == ".jsonl" else ""  # JSON lines end at it alone
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 decoder.decode(chunk)
                 if b"\0" in chunk:
-                    return _guessed(path, notes)
+                    return _guessed(path, notes, newline)
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        return _guessed(path, notes)
+        return _guessed(path, notes, newline)
     except OSError as error:
         raise BatchError(f"{path} cannot be read ({error.strerror}).") from error
-    return lambda: path.open(encoding="utf-8-sig", newline="")
+    return lambda: path.open(encoding="utf-8-sig", newline=newline)
 
 
-def _guessed(path: Path, notes: list[str]) -> OpenText:
+def _guessed(path: Path, notes: list[str], newline: str) -> OpenText:
     if path.stat().st_size > MAX_TABLE_BYTES:
         raise BatchError(f"{path.name} is not UTF-8 and has over 512 MB. Save it as UTF-8.")
     try:
@@ -183,7 +191,7 @@ def _guessed(path: Path, notes: list[str]) -> OpenText:
         f"{path.name} is not UTF-8: it is read as {encoding}. Check that its characters are right; if not, save it as "
         "UTF-8."
     )
-    return lambda: io.StringIO(text, newline="")
+    return lambda: io.StringIO(text, newline=newline)
 
 
 def _text_rows(text: OpenText, source: int, name: str) -> Iterator[Row]:
@@ -194,7 +202,7 @@ def _text_rows(text: OpenText, source: int, name: str) -> Iterator[Row]:
 def _csv_columns(text: OpenText, name: str) -> tuple[str, ...]:
     with text() as file:
         head = file.readline()
-    columns = tuple(cell.strip() for cell in next(csv.reader([head], delimiter=_delimiter(head)), []))
+    columns = tuple(cell.strip() for cell in next(csv.reader([head], delimiter=find_delimiter(head)), []))
     if not any(columns):
         raise BatchError(f"{name} is empty, or its first line names no column. Write the columns' names there.")
     if "" in columns or len(set(columns)) < len(columns):
@@ -202,43 +210,30 @@ def _csv_columns(text: OpenText, name: str) -> tuple[str, ...]:
     return columns
 
 
-def _delimiter(head: str) -> str:
-    return max(_DELIMITERS, key=head.count)
-
-
 def _csv_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], prompt: str) -> Iterator[Row]:
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))  # ours is checked for each row, by name
     place = columns.index(prompt) if prompt else None
     with text() as file:
-        head = file.readline()
-        reader = csv.reader(file, delimiter=_delimiter(head), strict=True)
-        number = 2
-        while True:
-            try:
-                cells = [cell.strip() for cell in next(reader)]
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise BatchError(f"{name} line {number} cannot be read ({error}). Check its quotes.") from error
-            if any(cells):
-                if problem := cell_problem(cells, columns):
-                    raise BatchError(f"{name} line {number}: {problem}")
-                own = "" if place is None else cells.pop(place)
-                yield Row(source, number, own, {}, tuple(cells))
-            number = reader.line_num + 2  # the head is read apart
+        delimiter = find_delimiter(file.readline())
+        try:
+            for number, record in csv_records(file, delimiter, name, first=2):  # the head is read apart
+                cells = [cell.strip() for cell in record]
+                if any(cells):
+                    if problem := cell_problem(cells, columns):
+                        raise BatchError(f"{name} line {number}: {problem}")
+                    own = "" if place is None else cells.pop(place)
+                    yield Row(source, number, own, {}, tuple(cells))
+        except DatasetError as error:
+            raise BatchError(str(error)) from error
 
 
 def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, object]]]:
     with text() as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise BatchError(f"{name} line {number} is not JSON ({error}).") from error
+        for number, record in json_lines(file):
+            if isinstance(record, Exception):
+                raise BatchError(f"{name} line {number} is not JSON ({record}).") from record
             if not isinstance(record, dict):
-                raise BatchError(f'{name} line {number} must be columns as {{"prompt": …}}, got {line.strip()[:40]!r}.')
+                shown = json.dumps(record, ensure_ascii=False)[:40]
+                raise BatchError(f'{name} line {number} must be columns as {{"prompt": …}}, got {shown!r}.')
             yield number, record
 
 

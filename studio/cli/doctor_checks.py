@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from studio.cli.doctor import Finding, note, ok, problem, release
 from studio.core.errors import ModelError, WeightsFileError
-from studio.core.paths import UserData, assets_folder
+from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.results import DeviceCheck
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
 from studio.core.text import GIB, gigabytes
@@ -190,7 +190,7 @@ def _weights_fault(path: Path) -> str:
 
 def check_model(name: str, *, online: bool) -> Finding:
     """A model that is not the shipped one: a folder, a file, or a Hugging Face id that is here or can be downloaded."""
-    path = Path(name).expanduser()
+    path = typed_path(name)
     if path.is_dir():
         return check_model_files("Model", path.resolve())
     if path.is_file():

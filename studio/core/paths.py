@@ -1,9 +1,12 @@
 """Where things lie: the only module that knows `user_data/`, the assets and platformdirs."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import platformdirs
 
@@ -28,11 +31,37 @@ def black_pictures_page() -> Path:
 
 
 def typed_path(typed: str | Path) -> Path:
-    """A path as a person typed it, `~` as their home; `~nobody` of a user that does not exist is left as it is."""
-    try:
-        return Path(typed).expanduser()
-    except RuntimeError:
+    """A path as typed or pasted: in quotes, as `file://…`, with a terminal's backslashes, `~` as the home.
+
+    `~nobody` of a user that does not exist is left as it is. What exists exactly as it was typed is meant so.
+    """
+    if isinstance(typed, Path):
+        return _at_home(typed)
+    text = typed.strip()
+    if _exists(Path(typed)):
         return Path(typed)
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]
+    elif "\\" in text and os.sep == "/" and not _exists(_at_home(Path(text))):
+        text = re.sub(r"\\(.)", r"\1", text)
+    if text.lower().startswith("file:"):
+        parts = urlsplit(text.replace("?", "%3F").replace("#", "%23"))
+        text = url2pathname(parts.path if parts.netloc in ("", "localhost") else f"//{parts.netloc}{parts.path}")
+    return _at_home(Path(text))
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or a zero byte: whoever opens it says so
+        return False
 
 
 def leads_out(path: Path, folder: Path) -> bool:

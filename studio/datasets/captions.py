@@ -9,9 +9,11 @@ The substitution is our own: `str.format` would let a template reach into object
 
 import re
 import stat
+import unicodedata
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from studio.core.errors import DatasetError
 from studio.core.files import guess_text
@@ -19,6 +21,8 @@ from studio.images.records import Problem
 
 MAX_CAPTION_BYTES = 64 * 1024
 _UTF8_MARK = b"\xef\xbb\xbf"
+_RTF_MARK = b"{\\rtf"
+_RANKS = {".txt": 0, ".caption": 1}  # .txt is what most tools write
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,32 @@ class CaptionReading:
 
     text: str | None
     problems: tuple[Problem, ...] = ()
+
+
+def name_of(key: str) -> str:
+    """A path in one of the two ways in which Unicode writes an accent: Macs use the other."""
+    return unicodedata.normalize("NFC", key)
+
+
+def stem_of(key: str) -> str:
+    """The same, without its ending."""
+    return name_of(str(PurePosixPath(key).with_suffix("")))
+
+
+def find_captions(pictures: Sequence[str], captions: Sequence[str]) -> dict[str, list[str]]:
+    """The caption files of each image, the one that counts first: `a.txt`, `a.png.txt`, then other endings."""
+    by_stem = defaultdict(list)
+    for file in captions:
+        by_stem[stem_of(file)].append(file)
+
+    def rank(file: str) -> int:
+        return _RANKS.get(PurePosixPath(file).suffix.lower(), len(_RANKS))
+
+    return {
+        # Sorting keeps the order within an ending.
+        key: sorted([*by_stem.get(stem_of(key), ()), *by_stem.get(name_of(key), ())], key=rank)
+        for key in pictures
+    }
 
 
 def read_caption(path: Path) -> CaptionReading:
@@ -50,6 +80,8 @@ def decode_caption(content: bytes) -> CaptionReading:
     """The text of a caption file's bytes."""
     problems = []
     whole = content
+    if content.removeprefix(_UTF8_MARK).lstrip().startswith(_RTF_MARK):
+        return _recodable("caption is RTF", "The caption file is RTF (rich text), not plain text.", content)
     if content.startswith(_UTF8_MARK):
         content = content[len(_UTF8_MARK) :]
         problems.append(_note("caption with BOM", "The caption file begins with a byte order mark, which is left out."))
@@ -80,8 +112,27 @@ def guess_caption(path: Path) -> tuple[str, str]:
     """
     if not path.is_file() or path.stat().st_size > MAX_CAPTION_BYTES:
         raise DatasetError(f"{path.name} is no caption file.")
-    text, encoding = guess_text(path.read_bytes())
+    text, encoding = _guess(path.read_bytes())
     return " ".join(text.split()), encoding
+
+
+def _guess(content: bytes) -> tuple[str, str]:
+    """The text of a caption that is not plain UTF-8, and what it was taken for.
+
+    Raises:
+        DatasetError: where it can be read as nothing.
+    """
+    rtf = content.removeprefix(_UTF8_MARK).lstrip()
+    if not rtf.startswith(_RTF_MARK):
+        return guess_text(content)
+    from striprtf.striprtf import rtf_to_text  # here: few captions are RTF
+
+    try:
+        # RTF is ASCII that names other characters by their code page
+        text: str = rtf_to_text(rtf.decode("cp1252", "replace"), errors="replace")  # type: ignore[no-untyped-call]
+    except (ValueError, LookupError) as error:
+        raise DatasetError(f"The RTF cannot be read ({error}). Save the caption as plain text.") from error
+    return text, "RTF"
 
 
 def check_typed(key: str, caption: str) -> str:
@@ -119,7 +170,7 @@ def _with_nul(content: bytes) -> CaptionReading:
 
 def _recodable(code: str, sentence: str, content: bytes) -> CaptionReading:
     try:
-        text, encoding = guess_text(content)
+        text, encoding = _guess(content)
     except DatasetError:
         return _rejected(code, f"{sentence} Rewrite the caption as UTF-8.")
     shown = " ".join(text.split())[:80]

@@ -24,7 +24,7 @@ THUMBNAIL_QUALITY = 85
 
 def thumbnail_path(folder: Path, sha256: str, background: str) -> Path:
     """Where the thumbnail of a content lies, there or not."""
-    return folder / sha256[:2] / f"{sha256}-{background.lstrip('#')}.jpg"
+    return folder / sha256[:2] / f"{sha256}-{background.lstrip('#')}-2.jpg"
 
 
 def save_thumbnail(image: Image.Image, path: Path) -> None:

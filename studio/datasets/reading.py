@@ -6,11 +6,10 @@ Reading a source folder in the layout that it has, or that the user says it has.
 """
 
 import re
-import unicodedata
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from studio.datasets.captions import read_caption
+from studio.datasets.captions import find_captions, read_caption
 from studio.datasets.source import (
     LayoutChoice,
     LayoutName,
@@ -18,53 +17,63 @@ from studio.datasets.source import (
     SourcePicture,
     SourceReading,
 )
-from studio.datasets.table_layout import fits, read_by_table
+from studio.datasets.table_layout import FolderTables, fits, read_by_table, unused_tables
 from studio.datasets.walk import OnProgress, Walk, walk_folder
 from studio.images.records import Problem
 
 _REPEATS = re.compile(r"(\d{1,5})_(.*)")
+_PROJECT_IMAGES, _PROJECT_OUTPUT = "img", frozenset(("log", "model"))  # of kohya_ss
 REGULARISATION = frozenset(("reg", "regularization", "regularisation"))
 
 
 def read_sidecars(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
     """Every image with the caption file of its name, and captions without an image."""
-    captions = _by_stem(walk.captions)
-    pictures_by_stem = _by_stem(walk.pictures)
+    captions = find_captions(walk.pictures, walk.captions)
+    num_pictures = Counter(file for files in captions.values() for file in files)
     pictures = []
     for key in walk.pictures:
-        stem = nfc_stem(key)
-        files = captions.get(stem, [])
+        files = captions[key]
         if not files:
             pictures.append(SourcePicture(key, walk.path(key)))
             continue
-        # .txt is what most tools write; .caption stands behind it
-        file = min(files, key=lambda name: not name.lower().endswith(".txt"))
+        file = files[0]
         reading = read_caption(walk.path(file))
         problems = [*reading.problems]
         if len(files) > 1:
-            others = ", ".join(name for name in files if name != file)
+            others = ", ".join(files[1:])
             problems.append(_note("two captions", f"{file} is used; {others} is not. Delete the one that is wrong."))
-        if len(pictures_by_stem[stem]) > 1:
-            problems.append(_note("shared caption", f"{file} belongs to {len(pictures_by_stem[stem])} images."))
+        if num_pictures[file] > 1:
+            problems.append(_note("shared caption", f"{file} belongs to {num_pictures[file]} images."))
         pictures.append(
             SourcePicture(key, walk.path(key), caption=reading.text, caption_from=file, problems=tuple(problems))
         )
-    lone = [file for stem, files in captions.items() if stem not in pictures_by_stem for file in files]
+    lone = [file for file in walk.captions if file not in num_pictures]
     sentence = "No image has this caption's name, so it is not used."
     return pictures, [SkippedFile(name=file, problem=_note("caption without an image", sentence)) for file in lone]
 
 
 def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
-    """The images of `N_words/` folders, each N times; the words are the caption where there is no file."""
+    """The images of `N_words/` folders, each N times; the words are the caption where there is no file.
+
+    The folders lie in the source itself, or in its `img/`, as in kohya_ss's projects with `reg/`, `log/` and `model/`.
+    """
+    is_project = any(_is_in_project(key) for key in walk.pictures)
     pictures, skipped_files = read_sidecars(walk)
     taken: list[SourcePicture] = []
     for picture in pictures:
         top = PurePosixPath(picture.key).parts[0]
         if top.lower() in REGULARISATION:
-            sentence = "A regularisation image (it keeps what the model knew): not part of the dataset itself."
+            sentence = (
+                "A regularisation image (it keeps what the model knew): not part of the dataset itself. Open "
+                f"{top} as a dataset of its own, and choose that under Regularisation images in Training."
+            )
             skipped_files.append(SkippedFile(name=picture.key, problem=_note("regularisation", sentence)))
             continue
-        match = _REPEATS.fullmatch(top) if "/" in picture.key else None
+        if is_project and top.lower() in _PROJECT_OUTPUT:
+            sentence = f"It lies in {top}, where kohya_ss puts what it makes: not part of the dataset."
+            skipped_files.append(SkippedFile(name=picture.key, problem=_note("output of kohya_ss", sentence)))
+            continue
+        match = _repeats_of(picture.key)
         if match is None:
             sentence = "It lies in no folder with a number (10_shoe), so it would not be trained on. Move it into one."
             problem = Problem(code="outside of repeats", severity="reject", sentence=sentence)
@@ -77,7 +86,7 @@ def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
                 picture.key,
                 picture.path,
                 caption=picture.caption if own else words,
-                caption_from=picture.caption_from if own else f"the folder {top}",
+                caption_from=picture.caption_from if own else f"the folder {match[0]}",
                 repeats=int(match[1]),
                 problems=(*picture.problems, *(_NO_REPEATS if int(match[1]) == 0 else ())),
             )
@@ -86,20 +95,19 @@ def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
 
 
 def has_kohya_folders(walk: Walk) -> bool:
-    """Whether images lie in a folder such as `10_shoe`, directly below the source."""
-    return any(_REPEATS.fullmatch(key.partition("/")[0]) for key in walk.pictures if "/" in key)
+    """Whether images lie in a folder such as `10_shoe`, directly below the source or its `img/`."""
+    return any(_repeats_of(key) for key in walk.pictures)
 
 
-def _by_stem(keys: list[str]) -> dict[str, list[str]]:
-    stems = defaultdict(list)
-    for key in keys:
-        stems[nfc_stem(key)].append(key)
-    return stems
+def _repeats_of(key: str) -> re.Match[str] | None:
+    folders = PurePosixPath(key).parts[:-1]
+    if folders and folders[0].lower() == _PROJECT_IMAGES:
+        folders = folders[1:]
+    return _REPEATS.fullmatch(folders[0]) if folders else None
 
 
-def nfc_stem(key: str) -> str:
-    """The path without its ending, in one of the two ways in which Unicode writes an accent: Macs use the other."""
-    return unicodedata.normalize("NFC", str(PurePosixPath(key).with_suffix("")))
+def _is_in_project(key: str) -> bool:
+    return key.lower().startswith(f"{_PROJECT_IMAGES}/") and _repeats_of(key) is not None
 
 
 def _note(code: str, sentence: str) -> Problem:
@@ -126,7 +134,8 @@ def read_source(folder: Path, choice: LayoutChoice, *, on_progress: OnProgress |
         DatasetError: where the folder cannot be read, or not in the layout that was chosen.
     """
     walk = walk_folder(folder, on_progress=on_progress)
-    recognised = recognise(walk)
+    tables = FolderTables(walk)
+    recognised = recognise(tables)
     layout = choice.layout or ("table" if choice.table and recognised[0] == "sidecar" else recognised[0])
     if layout in ("sidecar", "kohya"):
         pictures, skipped_files = (read_kohya if layout == "kohya" else read_sidecars)(walk)
@@ -135,21 +144,22 @@ def read_source(folder: Path, choice: LayoutChoice, *, on_progress: OnProgress |
             recognised=recognised,
             pictures=tuple(pictures),
             tables=tuple(walk.tables),
-            skipped_files=(*skipped_files, *_unused(walk.tables, "table not used", "The layout reads no table.")),
+            skipped_files=(*skipped_files, *unused_tables(tables, (), "The layout reads no table.")),
         )
     else:
-        reading = read_by_table(walk, layout, choice, recognised)
+        reading = read_by_table(tables, layout, choice, recognised)
     others = _unused(walk.others, "other file", "It is neither an image nor a caption, so it is not used.")
     return SourceReading(**{**vars(reading), "skipped_files": (*walk.skipped_files, *reading.skipped_files, *others)})
 
 
-def recognise(walk: Walk) -> tuple[LayoutName, ...]:
+def recognise(tables: FolderTables) -> tuple[LayoutName, ...]:
     """Every layout that fits, best first; captions beside the images always fit."""
+    is_fashion = fits(tables, "fashion")
     tests: tuple[tuple[LayoutName, bool], ...] = (
-        ("fashion", fits(walk, "fashion")),
-        ("imagefolder", fits(walk, "imagefolder")),
-        ("kohya", has_kohya_folders(walk)),
-        ("table", not fits(walk, "fashion") and fits(walk, "table")),
+        ("fashion", is_fashion),
+        ("imagefolder", fits(tables, "imagefolder")),
+        ("kohya", has_kohya_folders(tables.walk)),
+        ("table", not is_fashion and fits(tables, "table")),
     )
     return (*(name for name, does in tests if does), "sidecar")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError, StudioError, system_error_message
 from studio.core.files import write_atomically
-from studio.core.paths import UserData
+from studio.core.paths import UserData, typed_path
 from studio.core.results import Record
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary
@@ -171,7 +171,7 @@ class DatasetSession:
         """
         if not typed.strip():
             raise DatasetError("Type the path of a folder, or drop one.")
-        source = Path(typed.strip().strip("\"'")).expanduser()
+        source = typed_path(typed)
         if not source.is_absolute():
             raise DatasetError(f"Type the whole path, from the beginning: {typed.strip()!r} is only a part of one.")
         source = source.resolve()

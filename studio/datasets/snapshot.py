@@ -14,7 +14,7 @@ from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
 from studio.core.paths import leads_out, typed_path
 from studio.core.results import Record
-from studio.datasets.reading import nfc_stem
+from studio.datasets.captions import stem_of
 from studio.datasets.source import PICTURE_SUFFIXES, DatasetRecipe, DatasetRow
 
 _MASK_MARK = re.compile(r"(-masklabel|[-_]mask)$", re.IGNORECASE)  # -masklabel: OneTrainer's
@@ -161,7 +161,7 @@ def _masks(root: Path, images: set[Path]) -> dict[str, list[Path]]:
     # The image's own name before a marked one; PNG, which is lossless, before others.
     order = {path: (bool(_MASK_MARK.search(path.stem)), path.suffix.lower() != ".png", str(path)) for path in found}
     for path in sorted(found, key=order.__getitem__):
-        stem = nfc_stem(path.relative_to(root).as_posix())
+        stem = stem_of(path.relative_to(root).as_posix())
         if path.resolve() not in images:
             masks[stem].append(path)
         if _MASK_MARK.search(stem):
@@ -170,7 +170,7 @@ def _masks(root: Path, images: set[Path]) -> dict[str, list[Path]]:
 
 
 def _mask_of(key: str, masks: Mapping[str, Sequence[Path]]) -> MaskFile | None:
-    stem = nfc_stem(key)
+    stem = stem_of(key)
     files = masks.get(stem) or masks.get(PurePosixPath(stem).name)
     if not files:
         return None

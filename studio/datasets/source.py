@@ -190,5 +190,5 @@ PICTURE_SUFFIXES = frozenset(
     )
 )
 """What says of itself that it is an image, read by us or not: the check tells which."""
-CAPTION_SUFFIXES = (".txt", ".caption")
+CAPTION_SUFFIXES = (".txt", ".caption", ".rtf")
 TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".json"))

@@ -1,11 +1,11 @@
 """Captions and attributes from a table: imagefolder, fashion products, any CSV or JSON lines."""
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from studio.core.errors import DatasetError
+from studio.datasets.captions import find_captions, name_of, stem_of
 from studio.datasets.source import LayoutChoice, LayoutName, SkippedFile, SourcePicture, SourceReading
 from studio.datasets.tables import Table, TableRow, read_table
 from studio.datasets.walk import Walk
@@ -41,6 +41,43 @@ class _Match:
         return sum(key is not None for _, key in self.pictures)
 
 
+class FolderTables:
+    """The tables of a walk, each read once however often it is asked for.
+
+    Attributes:
+        walk: the folder's files.
+        picture_names: every way in which a table may name an image: its path, and that without its ending.
+        has_sidecars: whether an image has a caption beside it.
+    """
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.picture_names: dict[str, str] = {}
+        for key in reversed(walk.pictures):
+            self.picture_names[name_of(key)] = key
+        for key in reversed(walk.pictures):
+            self.picture_names.setdefault(stem_of(key), key)
+        self.has_sidecars = any(find_captions(walk.pictures, walk.captions).values())
+        self._read: dict[tuple[str, bool], Table | DatasetError] = {}
+
+    def read(self, name: str, *, last_takes_rest: bool) -> Table:
+        """One of them.
+
+        Raises:
+            DatasetError: as `read_table`.
+        """
+        key = (name, last_takes_rest)
+        if key not in self._read:
+            try:
+                self._read[key] = read_table(self.walk.path(name), name, last_takes_rest=last_takes_rest)
+            except DatasetError as error:
+                self._read[key] = error
+        table = self._read[key]
+        if isinstance(table, DatasetError):
+            raise table
+        return table
+
+
 def tables_of(walk: Walk, layout: LayoutName) -> list[str]:
     """The tables that a layout would read, best first."""
     if layout == "fashion":
@@ -51,48 +88,69 @@ def tables_of(walk: Walk, layout: LayoutName) -> list[str]:
     return [key for key in walk.tables if key not in metadata]
 
 
-def fits(walk: Walk, layout: LayoutName) -> bool:
-    """Whether some table of the layout names images that are there."""
-    for key in tables_of(walk, layout)[:8]:
+def fits(tables: FolderTables, layout: LayoutName) -> bool:
+    """Whether the tables of the layout are about the images that are there.
+
+    Captions beside the images win over a table that has none, or that names half of the images or fewer: such a table
+    may be anything. Where no image has a caption beside it, a table with captions may name a few.
+    """
+    matches, _ = _matches(tables, layout, LayoutChoice())
+    if layout != "imagefolder":
+        return any(_counts(tables, [match]) for match in matches)
+    return bool(matches) and _counts(tables, matches)
+
+
+def _counts(tables: FolderTables, matches: Sequence[_Match]) -> bool:
+    named = {key for match in matches for _, key in match.pictures if key is not None}
+    has_captions = any(match.caption_column is not None for match in matches)
+    if 2 * len(named) > len(tables.walk.pictures):
+        return has_captions or not tables.has_sidecars
+    return bool(named) and has_captions and not tables.has_sidecars
+
+
+def _matches(
+    tables: FolderTables, layout: LayoutName, choice: LayoutChoice
+) -> tuple[list[_Match], dict[str, DatasetError]]:
+    """The tables of a layout that can be read for it, and why the others cannot."""
+    matches, errors = [], {}
+    for name in [choice.table] if choice.table else _to_read(layout, tables_of(tables.walk, layout)):
         try:
-            match = _match(walk, key, LayoutChoice(), last_takes_rest=layout == "fashion")
-        except DatasetError:  # not such a table; whoever chooses it is told why
-            continue
-        if match.num_hits:
-            return True
-    return False
+            matches.append(_match(tables, name, choice, last_takes_rest=layout == "fashion"))
+        except DatasetError as error:
+            errors[name] = error
+    return matches, errors
 
 
 def read_by_table(
-    walk: Walk, layout: LayoutName, choice: LayoutChoice, recognised: tuple[LayoutName, ...]
+    tables: FolderTables, layout: LayoutName, choice: LayoutChoice, recognised: tuple[LayoutName, ...]
 ) -> SourceReading:
     """Read the folder by its table, or by all of them for an imagefolder with one a split.
 
     Raises:
         DatasetError: where there is no such table or column; it names those that there are.
     """
-    names = [choice.table] if choice.table else tables_of(walk, layout)
-    if not names:
+    walk = tables.walk
+    if not choice.table and not tables_of(walk, layout):
         raise DatasetError(f"There is no table for this layout in {walk.folder}. {_tables_words(walk)}")
-    if names[0] not in walk.tables:
-        raise DatasetError(f"table must be a table below the folder, got {names[0]!r}. {_tables_words(walk)}")
-    matches = [
-        _match(walk, name, choice, last_takes_rest=layout == "fashion") for name in _to_read(walk, layout, names)
-    ]
-    best = max(matches, key=lambda match: match.num_hits)
+    if choice.table and choice.table not in walk.tables:
+        raise DatasetError(f"table must be a table below the folder, got {choice.table!r}. {_tables_words(walk)}")
+    matches, errors = _matches(tables, layout, choice)
+    if not matches:
+        raise next(iter(errors.values()))
+    best = max(matches, key=lambda match: (match.caption_column is not None and match.num_hits > 0, match.num_hits))
     used = matches if layout == "imagefolder" and not choice.table else [best]
     pictures: dict[str, SourcePicture] = {}
     skipped_files: list[SkippedFile] = []
     for match in used:
-        skipped_files += match.table.skipped_files
+        skipped_files += [*match.table.skipped_files, *_lists_note(match)]
         for row, key in match.pictures:
             _take_row(walk, match, row, key, pictures, skipped_files)
     sentence = "No row of the table names this image, so it is not part of the dataset."
-    skipped_files += [
-        SkippedFile(name=key, problem=Problem(code="image without a row", severity="note", sentence=sentence))
-        for key in walk.pictures
-        if key not in pictures
-    ]
+    skipped_files += [_note(key, "image without a row", sentence) for key in walk.pictures if key not in pictures]
+    names = ", ".join(match.table.name for match in used)
+    sentence = f"The captions are taken from {names}, so this file is not used."
+    skipped_files += [_note(key, "caption not used", sentence) for key in walk.captions]
+    skipped_files += unused_tables(tables, [match.table.name for match in used], f"{names} is read in its place.")
     return SourceReading(
         layout=layout,
         recognised=recognised,
@@ -106,7 +164,36 @@ def read_by_table(
     )
 
 
-def _to_read(walk: Walk, layout: LayoutName, names: Sequence[str]) -> list[str]:
+def unused_tables(tables: FolderTables, used: Sequence[str], why: str) -> list[SkippedFile]:
+    """A note for each table that is not read: what is wrong with it, or else `why`."""
+    notes = []
+    for name in tables.walk.tables:
+        if name in used:
+            continue
+        try:
+            _match(tables, name, LayoutChoice(), last_takes_rest=PurePosixPath(name).name.lower() == FASHION_TABLE)
+            sentence = why
+        except DatasetError as error:
+            sentence = str(error)
+        notes.append(_note(name, "table not used", sentence))
+    return notes
+
+
+def _lists_note(match: _Match) -> list[SkippedFile]:
+    if match.caption_column not in match.table.lists:
+        return []
+    sentence = (
+        f"Its column {match.caption_column} holds lists: the texts of each are joined with commas into one caption. "
+        "To learn only one of them, keep that one in the file."
+    )
+    return [_note(match.table.name, "captions in lists", sentence)]
+
+
+def _note(name: str, code: str, sentence: str) -> SkippedFile:
+    return SkippedFile(name=name, problem=Problem(code=code, severity="note", sentence=sentence))
+
+
+def _to_read(layout: LayoutName, names: Sequence[str]) -> list[str]:
     """Of metadata.jsonl and metadata.csv in one folder the first is read, as `datasets` does."""
     if layout != "imagefolder":
         return list(names)
@@ -131,9 +218,7 @@ def _take_row(
         return
     if key in pictures:
         sentence = f"{key} is named a second time; its first row counts."
-        skipped_files.append(
-            SkippedFile(name=where, problem=Problem(code="row twice", severity="note", sentence=sentence))
-        )
+        skipped_files.append(_note(where, "row twice", sentence))
         return
     caption = " ".join(row.cells[match.caption_column].split()) if match.caption_column else ""
     pictures[key] = SourcePicture(
@@ -151,14 +236,13 @@ def _lost_row(named: str) -> Problem:
     return Problem(code="row without an image", severity="reject", sentence=sentence)
 
 
-def _match(walk: Walk, name: str, choice: LayoutChoice, *, last_takes_rest: bool) -> _Match:
+def _match(tables: FolderTables, name: str, choice: LayoutChoice, *, last_takes_rest: bool) -> _Match:
     """Read a table and find what its columns are for.
 
     Raises:
         DatasetError: where it is no table, or has no such columns.
     """
-    table = read_table(walk.path(name), name, last_takes_rest=last_takes_rest)
-    places = _places(walk)
+    table = tables.read(name, last_takes_rest=last_takes_rest)
     for column in (choice.image_column, choice.caption_column):
         if column is not None and column not in table.columns:
             raise DatasetError(f"{name} has no column {column!r}. It has: {', '.join(table.columns)}.")
@@ -168,7 +252,7 @@ def _match(walk: Walk, name: str, choice: LayoutChoice, *, last_takes_rest: bool
             f"{name} has no column that names images. It has: {', '.join(table.columns)}. Choose one of them."
         )
     image_column, found = max(
-        ((column, _find_pictures(table, column, name, places)) for column in candidates),
+        ((column, _find_pictures(table, column, tables)) for column in candidates),
         key=lambda candidate: sum(key is not None for _, key in candidate[1]),
     )
     captions = [choice.caption_column] if choice.caption_column else _known(table.columns, CAPTION_COLUMNS)
@@ -182,38 +266,28 @@ def _known(columns: Sequence[str], known: Sequence[str]) -> list[str]:
     return [by_name[name] for name in known if name in by_name]
 
 
-def _places(walk: Walk) -> dict[str, str]:
-    """Every way in which a table may name an image: its path, and that without its ending."""
-    places: dict[str, str] = {}
-    for key in reversed(walk.pictures):
-        places[_plain(key)] = key
-        places.setdefault(_plain(str(PurePosixPath(key).with_suffix(""))), key)
-    return places
+def _find_pictures(table: Table, column: str, tables: FolderTables) -> tuple[tuple[TableRow, str | None], ...]:
+    """Each row with its image: beside the table, in its images/ folder, or below the source.
 
-
-def _find_pictures(
-    table: Table, column: str, name: str, places: dict[str, str]
-) -> tuple[tuple[TableRow, str | None], ...]:
-    """Each row with its image: beside the table, in its images/ folder, or below the source."""
-    beside = PurePosixPath(name).parent
+    A whole path is of the place where the table was made: what of it still fits below the source, the longest first.
+    """
+    beside = PurePosixPath(table.name).parent
     found = []
     for row in table.rows:
         named = row.cells[column].replace("\\", "/")
-        key = None
+        candidates: list[PurePosixPath] = []
         if named and not _leads_out(named):
-            for folder in (beside, beside / FASHION_FOLDER, PurePosixPath()):
-                key = key or places.get(_plain(str(folder / named)))
-        found.append((row, key))
+            candidates = [folder / named for folder in (beside, beside / FASHION_FOLDER, PurePosixPath())]
+        elif named and ".." not in (parts := PurePosixPath(named).parts):
+            candidates = [PurePosixPath(*parts[start:]) for start in range(1, len(parts))]
+        keys = (tables.picture_names.get(name_of(str(path))) for path in candidates)
+        found.append((row, next((key for key in keys if key is not None), None)))
     return tuple(found)
 
 
 def _leads_out(named: str) -> bool:
     path = PurePosixPath(named.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or ":" in named[:3]
-
-
-def _plain(key: str) -> str:
-    return unicodedata.normalize("NFC", key)
 
 
 def _tables_words(walk: Walk) -> str:

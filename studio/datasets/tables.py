@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from studio.images.records import Problem
 MAX_TABLE_BYTES = 512 * 1024 * 1024
 MAX_CELL_CHARACTERS = 64 * 1024
 _DELIMITERS = ",;\t"
+_METADATA_KEYS = ("caption", "tags")  # sd-scripts trains on both, the caption first
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: its number as an editor counts lines of records (the head is 1), and its cells by column."""
+    """One row: the number of the line on which it begins (the head is 1), and its cells by column."""
 
     number: int
     cells: dict[str, str]
@@ -27,12 +28,13 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was read, and the rows of it that could not be."""
+    """A table that was read, and the rows of it that could not be; `lists` are columns with lists of JSON in them."""
 
     name: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     skipped_files: tuple[SkippedFile, ...]
+    lists: frozenset[str] = frozenset()
 
 
 def read_table(path: Path, name: str, *, last_takes_rest: bool = False) -> Table:
@@ -69,16 +71,57 @@ def _decode(content: bytes, name: str) -> tuple[str, list[SkippedFile]]:
         return text, [_left(name, "table not UTF-8", sentence, lost=False)]
 
 
-def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_takes_rest: bool) -> Table:
-    head = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=head.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+def find_delimiter(head: str) -> str:
+    """What stands between the columns' names of a table's first line."""
+    return max(_DELIMITERS, key=head.count)
+
+
+def csv_records(lines: Iterable[str], delimiter: str, name: str, *, first: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """Each record of a CSV with the line on which it begins, read strictly: no quote may swallow the rows behind it.
+
+    Args:
+        lines: with their ends as they are.
+        name: what to call the table in errors.
+        first: the number of the first line.
+
+    Raises:
+        DatasetError: naming the line on which the record begins that cannot be read.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))  # ours is checked for each row, by name
-    numbered = _numbered(reader, name, skipped_files)
-    try:
-        _, first = next(numbered)
-    except StopIteration:
-        raise DatasetError(f"{name} is empty.") from None
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        number = reader.line_num + first
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reason = "a quote is opened and not closed" if "end of data" in str(error) else str(error)
+            raise DatasetError(f"{name} line {number} cannot be read ({reason}). Check its quotes.") from error
+        yield number, record
+
+
+def json_lines(lines: Iterable[str]) -> Iterator[tuple[int, object]]:
+    """Each line of JSON with its number and its value, or the error why it has none; empty lines are left out.
+
+    Args:
+        lines: ended by line feeds alone, as JSON lines are: other line ends may stand inside of a string.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, error
+
+
+def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_takes_rest: bool) -> Table:
+    delimiter = find_delimiter(text.partition("\n")[0])
+    numbered = csv_records(io.StringIO(text, newline=""), delimiter, name)
+    _, first = next(numbered, (1, []))
+    if not any(first):
+        raise DatasetError(f"{name} is empty, or its first line names no column.")
     columns = tuple(column.strip() for column in first)
     if len(set(columns)) != len(columns):
         raise DatasetError(f"{name} names a column twice: {', '.join(columns)}. Rename one of them.")
@@ -93,21 +136,6 @@ def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_ta
         else:
             rows.append(TableRow(number, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
     return Table(name, columns, tuple(rows), tuple(skipped_files))
-
-
-def _numbered(
-    reader: "Iterator[list[str]]", name: str, skipped_files: list[SkippedFile]
-) -> Iterator[tuple[int, list[str]]]:
-    """Each record with its number; a record that csv cannot read is a leftover."""
-    number = 0
-    while True:
-        number += 1
-        try:
-            yield number, next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            skipped_files.append(_left(f"{name} row {number}", "row unreadable", f"The row cannot be read ({error})."))
 
 
 def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
@@ -126,44 +154,51 @@ def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
 
 
 def _read_json(text: str, name: str, skipped_files: list[SkippedFile], *, lines: bool) -> Table:
-    records: list[tuple[int, object]] = []
-    if lines:
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                records.append((number, json.loads(line)))
-            except (ValueError, RecursionError) as error:
-                skipped_files.append(
-                    _left(f"{name} row {number}", "row unreadable", f"The line is not JSON ({error}).")
-                )
-    else:
-        try:
-            whole = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DatasetError(f"{name} is not JSON ({error}).") from error
-        if not isinstance(whole, list):
-            raise DatasetError(f"{name} holds no list of rows.")
-        records = list(enumerate(whole, start=1))
-    rows, columns = [], dict[str, None]()
+    records = json_lines(text.split("\n")) if lines else enumerate(_whole_json(text, name), start=1)
+    rows, columns, lists = [], dict[str, None](), set[str]()
     for number, record in records:
-        cells = _json_cells(record)
-        problem = "The line holds no row of columns." if cells is None else ""
-        if cells is not None and any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in cells.values()):
-            problem = f"A cell holds a zero byte, or over {MAX_CELL_CHARACTERS:,} characters."
-        if cells is None or problem:
+        if isinstance(record, Exception):
+            problem = f"The line is not JSON ({record})."
+        elif not isinstance(record, dict) or not record:
+            problem = "The line holds no row of columns."
+        else:
+            cells = {key: as_text(value) for key, value in record.items()}
+            lists |= {key for key, value in record.items() if isinstance(value, list) and len(value) > 1}
+            problem = ""
+            if any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in cells.values()):
+                problem = f"A cell holds a zero byte, or over {MAX_CELL_CHARACTERS:,} characters."
+        if problem:
             skipped_files.append(_left(f"{name} row {number}", "row unreadable", problem))
             continue
         columns.update(dict.fromkeys(cells))
         rows.append(TableRow(number, cells))
+    if not rows and not skipped_files:
+        raise DatasetError(f"{name} is empty.")
     filled = tuple(TableRow(row.number, {column: row.cells.get(column, "") for column in columns}) for row in rows)
-    return Table(name, tuple(columns), filled, tuple(skipped_files))
+    return Table(name, tuple(columns), filled, tuple(skipped_files), frozenset(lists))
 
 
-def _json_cells(record: object) -> dict[str, str] | None:
-    if not isinstance(record, dict) or not record:
-        return None
-    return {key: as_text(value) for key, value in record.items()}
+def _whole_json(text: str, name: str) -> list[object]:
+    """The rows of a JSON file: a list of them, or sd-scripts' metadata by image (`meta_cap.json`).
+
+    Raises:
+        DatasetError: where it is neither.
+    """
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{name} is not JSON ({error}).") from error
+    if isinstance(whole, list):
+        return whole
+    is_metadata = isinstance(whole, dict) and all(
+        isinstance(value, dict) and not value.keys().isdisjoint(_METADATA_KEYS) for value in whole.values()
+    )
+    if not whole or not is_metadata:
+        raise DatasetError(f"{name} holds no list of rows.")
+    return [
+        {"image": key, **value, "caption": ", ".join(filter(None, (as_text(value.get(k)) for k in _METADATA_KEYS)))}
+        for key, value in whole.items()
+    ]
 
 
 def as_text(value: object) -> str:

@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from studio.core.errors import ModelError
-from studio.core.paths import assets_folder
+from studio.core.paths import assets_folder, typed_path
 from studio.core.settings import SHIPPED_MODEL, PrecisionName, PredictionType
 from studio.engine.device import DTYPES
 from studio.engine.hub import PICKLE_STEMS, DownloadWatcher, find_hub_model, half_precision_parts, looks_like_hub_name
@@ -70,7 +70,7 @@ def find_model(name: str, *, progress: DownloadWatcher | None = None) -> FoundMo
     """
     if name == SHIPPED_MODEL:
         return FoundModel(name, assets_folder() / SHIPPED_MODEL)
-    path = Path(name).expanduser()
+    path = typed_path(name)
     if path.is_dir():
         folder = path.resolve()
         return FoundModel(folder.name, folder, notes=_variant_notes(folder))

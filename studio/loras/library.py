@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import write_atomically
-from studio.core.paths import assets_folder
+from studio.core.paths import assets_folder, typed_path
 from studio.core.results import LoraCard, Record
 from studio.loras.keys import foreign_kind, read_key, unknown_names
 from studio.loras.weights_file import WeightsHeader, read_header, sha256_of
@@ -232,7 +232,7 @@ class LoraLibrary:
 
 def _file_elsewhere(name: str) -> Path | None:
     try:
-        path = Path(name).expanduser()
+        path = typed_path(name)
         return path if path.suffix == ENDING and path.is_absolute() and path.is_file() else None
     except (OSError, RuntimeError):  # longer than a path can be; `~` of a user that does not exist
         return None

@@ -131,3 +131,9 @@ def test_a_table_with_prompts_and_prompts_in_the_box_are_told(tmp_path: Path) ->
 def test_a_tag_that_a_record_brings_is_tried_before_the_plan_stands(tmp_path: Path) -> None:
     with pytest.raises(BatchError, match=r"p\.csv line 3: The strength in <lora:ink:9> must be"):
         plan_of_file(tmp_path, "p.csv", "k\n0.5\n9\n", prompts="a shoe <lora:ink:{k}>")
+
+
+@pytest.mark.parametrize("sign", "\u2028\u0085")
+def test_json_lines_end_at_a_line_feed_alone(tmp_path: Path, sign: str) -> None:
+    line = json.dumps({"prompt": f"red{sign}shoe"}, ensure_ascii=False)
+    assert prompts_of(plan_of_file(tmp_path, "p.jsonl", f"{line}\r\n")) == [f"red{sign}shoe"]

@@ -1,6 +1,8 @@
 """The option wins over the variable, the variable over the checkout."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.core.paths import assets_folder, black_pictures_page, is_checkout, locate_user_data
+from studio.core.paths import assets_folder, black_pictures_page, is_checkout, locate_user_data, typed_path
 
 
 def test_the_option_wins_over_the_environment(tmp_path: Path) -> None:
@@ -56,3 +58,34 @@ def test_an_installed_package_finds_its_assets_and_keeps_user_data_in_the_platfo
     assert output[:3] == [str(site / "studio" / "assets"), "True", "True"]
     assert output[3].startswith(str(tmp_path))
     assert "LoRA Studio" in output[3]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal's backslashes are the system's own there")
+def test_a_pasted_path_is_understood(tmp_path: Path) -> None:
+    folder = tmp_path / "my shoes (1) & 50% größe"
+    folder.mkdir()
+    pasted = [
+        str(folder),
+        f"  {folder} ",
+        f"'{folder}'",
+        f'"{folder}"',
+        shlex.quote(str(folder)),
+        folder.as_uri(),
+        f"file://localhost{folder.as_uri().removeprefix('file://')}",
+        re.sub(r"([ ()&%])", r"\\\1", str(folder)),
+    ]
+    assert {typed_path(text) for text in pasted} == {folder}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a name cannot have them there")
+@pytest.mark.parametrize("name", ["a\\ b", "'quoted'", "it's", " space "])
+def test_a_path_that_exists_as_typed_is_meant(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    assert typed_path(str(tmp_path / name)) == tmp_path / name
+
+
+def test_home_is_known_in_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert {typed_path(text) for text in ("~/a", "'~/a'", Path("~/a"))} == {tmp_path / "a"}
+    assert typed_path("x" * 5000) == Path("x" * 5000)

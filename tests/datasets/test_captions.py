@@ -151,3 +151,16 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     assert [p.code for p in read_caption(tmp_path / "a.txt").problems] == ["caption unreadable"]
+
+
+RTF = rb"{\rtf1\ansi\ansicpg1252{\fonttbl\f0 Helvetica;}\f0\fs24 Gr\'f6\'dfe, \u38772 ?\par}"
+
+
+def test_rtf_is_rejected_with_its_text_and_one_click_takes_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(RTF)
+    reading = read_caption(tmp_path / "a.txt")
+    (problem,) = reading.problems
+    assert (reading.text, problem.code) == (None, "caption is RTF")
+    assert "recode caption" in problem.remedies
+    assert "“Größe, 靴”" in problem.sentence
+    assert guess_caption(tmp_path / "a.txt") == ("Größe, 靴", "RTF")

@@ -303,3 +303,126 @@ def test_another_layout_can_be_chosen(tmp_path: Path) -> None:
     assert captions(reading) == {"a.png": "beside"}
     assert reading.recognised == ("imagefolder", "sidecar")
     assert left(reading) == {"metadata.csv": "table not used"}
+
+
+def test_captions_that_a_table_replaces_are_said(tmp_path: Path) -> None:
+    make(tmp_path, a_dot_png="x", a_dot_txt="beside", metadata_dot_csv="file_name,text\na.png,in the table\n")
+    assert left(read_source(tmp_path, AS_FOUND)) == {"a.txt": "caption not used"}
+
+
+# Tables that are none of the dataset's business
+
+FOREIGN = {
+    "config.json": '{"lr": 1}',
+    "list.json": "[1, 2]",
+    "empty.json": "[]",
+    "empty.csv": "",
+    "blank.csv": "\n\n",
+    "empty.jsonl": "",
+    "metadata.csv": 'file_name,text\na.png,"red\n',
+    "metadata.jsonl": "{broken",
+    "styles.csv": "id,name\n7,nobody\n",
+    "broken.json": "{",
+    "ratings.csv": "file,score\na.png,5\nb.png,4\n",
+    "twice.csv": "a,a\n1,2\n",
+    "few.csv": "file,caption\na.png,from the table\n",
+    "binary.csv": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_table_is_a_note_beside_captions(name: str, tmp_path: Path) -> None:
+    make(tmp_path, a_dot_png="x", a_dot_txt="one", b_dot_png="x", b_dot_txt="two")
+    write(tmp_path, name, FOREIGN[name])
+    reading = read_source(tmp_path, AS_FOUND)
+    assert reading.layout == "sidecar"
+    assert captions(reading) == {"a.png": "one", "b.png": "two"}
+    assert left(reading) == {name: "table not used"}
+    assert {skipped.problem.severity for skipped in reading.skipped_files} == {"note"}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_table_is_a_note_beside_the_datasets_own(name: str, tmp_path: Path) -> None:
+    make(tmp_path, a_dot_png="x", b_dot_png="x", captions_dot_csv="file,caption\na.png,one\nb.png,two\n")
+    write(tmp_path, name, FOREIGN[name])
+    reading = read_source(tmp_path, AS_FOUND)
+    assert captions(reading) == {"a.png": "one", "b.png": "two"}
+    assert left(reading) == {name: "table not used"}
+
+
+def test_a_table_of_captions_that_names_most_pictures_wins(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path, f"{name}.png")
+    write(tmp_path, "a.txt", "beside")
+    write(tmp_path, "list.csv", "file,caption\na.png,one\nb.png,two\n")
+    assert captions(read_source(tmp_path, AS_FOUND)) == {"a.png": "one", "b.png": "two"}
+
+
+@pytest.mark.parametrize("rows", ['a.png,"red shoe\nb.png,blue', 'a.png,"red shoe\nb.png,"blue"', 'a.png,"red" shoe'])
+def test_a_quote_that_is_not_closed_is_an_error_with_its_line(rows: str, tmp_path: Path) -> None:
+    make(tmp_path, a_dot_png="x", b_dot_png="x", list_dot_csv=f"file,caption\n{rows}\n")
+    with pytest.raises(DatasetError, match=r"list\.csv line 2 cannot be read .* quotes"):
+        read_source(tmp_path, LayoutChoice(layout="table"))
+    (note,) = read_source(tmp_path, AS_FOUND).skipped_files
+    assert "list.csv line 2 cannot be read" in note.problem.sentence
+
+
+@pytest.mark.parametrize("sign", "\u2028\u2029\u0085\x0b\x0c\x1c\x1e")
+def test_json_lines_end_at_a_line_feed_alone(sign: str, tmp_path: Path) -> None:
+    # Only these of them may stand unescaped in a JSON string.
+    line = json.dumps({"file_name": "a.png", "text": f"red{sign}shoe"}, ensure_ascii=sign < " ")
+    make(tmp_path, a_dot_png="x", metadata_dot_jsonl=line + "\r\n")
+    reading = read_source(tmp_path, AS_FOUND)
+    assert captions(reading) == {"a.png": "red shoe"}
+    assert left(reading) == {}
+
+
+def test_a_list_of_captions_is_joined_and_said(tmp_path: Path) -> None:
+    make(tmp_path, a_dot_png="x", metadata_dot_jsonl='{"file_name": "a.png", "text": ["a shoe", "a red shoe"]}')
+    reading = read_source(tmp_path, AS_FOUND)
+    assert captions(reading) == {"a.png": "a shoe, a red shoe"}
+    assert left(reading) == {"metadata.jsonl": "captions in lists"}
+
+
+def test_sd_scripts_metadata_is_caption_then_tags(tmp_path: Path) -> None:
+    whole = {
+        "a": {"caption": "a shoe", "tags": "red, worn"},
+        "/elsewhere/set/sub/b.png": {"tags": "boot", "train_resolution": [64, 64]},
+        "C:\\set\\c": {"caption": "a sock"},
+        "/elsewhere/gone.png": {"caption": "gone"},
+    }
+    make(tmp_path, a_dot_png="x", sub__b_dot_png="x", c_dot_png="x", meta_cap_dot_json=json.dumps(whole))
+    reading = read_source(tmp_path, AS_FOUND)
+    assert captions(reading) == {"a.png": "a shoe, red, worn", "c.png": "a sock", "sub/b.png": "boot"}
+    assert left(reading) == {"meta_cap.json row 4": "row leads out"}
+
+
+# Captions named after the whole file
+
+
+def test_a_caption_with_the_pictures_ending_in_its_name_is_found(tmp_path: Path) -> None:
+    make(tmp_path, a_dot_png="x", a_dot_jpg="x", a_dot_png_dot_txt="png", a_dot_jpg_dot_txt="jpg", b_dot_png="x")
+    reading = read_source(tmp_path, AS_FOUND)
+    assert captions(reading) == {"a.png": "png", "a.jpg": "jpg", "b.png": None}
+    assert left(reading) == {}
+    write(tmp_path, "a.txt", "plain")
+    first, *_ = read_source(tmp_path, AS_FOUND).pictures
+    assert first.caption == "plain"
+    assert [problem.code for problem in first.problems] == ["two captions", "shared caption"]
+
+
+def test_a_kohya_project_is_read_with_its_repeats(tmp_path: Path) -> None:
+    for name in ("img/20_red shoe/a.png", "img/20_red shoe/b.png", "img/3_boot/c.png", "reg/1_shoe/r.png"):
+        write(tmp_path, name)
+    write(tmp_path, "img/20_red shoe/b.txt", "own words")
+    write(tmp_path, "model/sample/s.png")
+    reading = read_source(tmp_path, AS_FOUND)
+    assert reading.layout == "kohya"
+    assert {p.key: (p.repeats, p.caption) for p in reading.pictures} == {
+        "img/3_boot/c.png": (3, "boot"),
+        "img/20_red shoe/a.png": (20, "red shoe"),
+        "img/20_red shoe/b.png": (20, "own words"),
+    }
+    assert left(reading) == {"reg/1_shoe/r.png": "regularisation", "model/sample/s.png": "output of kohya_ss"}
+    (kept_apart,) = read_source(tmp_path / "reg", AS_FOUND).pictures
+    assert (kept_apart.repeats, kept_apart.caption) == (1, "shoe")

@@ -134,7 +134,7 @@ def test_every_kind_of_png_is_read_as_a_reference_of_our_own(
 
 
 def test_display_p3_and_prophoto_grey_come_out_as_srgb() -> None:
-    """The right values by CSS Color 4's matrices: sRGB 217,42,52 for Display P3's 200,60,60; 139 for grey 120 of gamma 1.8."""
+    """By CSS Color 4, Display P3's 200,60,60 is 217,42,52 in sRGB; grey 120 of gamma 1.8 is 139."""
     level = np.linspace(0, 1, 1024)
     curve = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
     display_p3 = icc(b"RGB ", [b"rTRC", b"gTRC", b"bTRC"], P3_TO_XYZ_D50, curve)

@@ -85,7 +85,7 @@ def mask_share(grey: Image.Image, item: TrainingItem, variant: "Variant", *, vae
     return torch.from_numpy(np.asarray(kept, dtype=np.float32) / 255)[None]
 
 
-FORMAT = "2"  # raise it when what the files hold changes
+FORMAT = "3"  # raise it when what the files hold changes
 _DIGEST_BYTES = 32
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import torch
 
-from studio.datasets.rows import Bucket, assign_bucket, buckets_for
+from studio.core.errors import TrainingError
+from studio.datasets.rows import SMALL_RESOLUTION, Bucket, assign_bucket, buckets_for
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry
 from studio.training.settings import TrainingSettings
 
 CROP_VARIANTS = 4  # places of a random crop; each is encoded once, so that latents can still be cached
+TRIGGER_PLACEHOLDER = "[trigger]"  # ai-toolkit's, in captions
 Box = tuple[int, int, int, int]  # left, top, right, bottom in the upright image's pixels
 
 
@@ -103,7 +105,11 @@ class TrainingSet:
 def make_training_set(
     snapshot: Snapshot, settings: TrainingSettings, *, resolution: int, prior: Snapshot | None = None
 ) -> TrainingSet:
-    """Choose crops and what is held out. The same snapshot and settings give the same set."""
+    """Choose crops and what is held out. The same snapshot and settings give the same set.
+
+    Raises:
+        TrainingError: where no image would be left, or no regularisation image.
+    """
     background = snapshot.header.recipe.background
     items = [_item(entry, settings, resolution=resolution, background=background) for entry in snapshot.entries]
     held_out = _held_out(items, settings)
@@ -119,10 +125,17 @@ def make_training_set(
         for item in items
         if item.mask is not None and item.mask.unused
     ]
+    notes += [*_placeholder_note(snapshot, settings), *_size_notes(kept, settings)]
     if prior is not None:
-        mixed_in = _prior_items(prior, kept, settings, resolution)
+        apart = tuple(entry for entry in prior.entries if entry.sha256 not in out)
+        if len(apart) < len(prior.entries):
+            notes.append(
+                f"{len(prior.entries) - len(apart):,} regularisation images are left out: they are held out, so they "
+                "must not be trained on."
+            )
+        mixed_in = _prior_items(Snapshot(prior.header, apart), kept, settings, resolution)
         kept += mixed_in
-        unused = len(prior.entries) - len(mixed_in)
+        unused = len(apart) - len(mixed_in)
         rest = f" {unused:,} more are not used: one is shown for each of ours." if unused else ""
         notes.append(f"{len(mixed_in):,} regularisation images are mixed in, each with its weight.{rest}")
     return TrainingSet(tuple(kept), held_out, tuple(notes))
@@ -132,7 +145,11 @@ def _item(entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, 
     buckets = buckets_for(resolution) if settings.use_buckets else (Bucket(resolution, resolution),)
     fit = assign_bucket(entry.width, entry.height, buckets)
     crops = (fit.crop,) if settings.crop == "centre" else _random_crops(entry, fit.crop)
-    caption = ", ".join(part for part in (settings.trigger_word.strip(), entry.caption) if part)
+    trigger, caption = settings.trigger_word.strip(), entry.caption
+    if trigger and TRIGGER_PLACEHOLDER in caption:
+        caption = caption.replace(TRIGGER_PLACEHOLDER, trigger)
+    else:
+        caption = ", ".join(part for part in (trigger, caption) if part)
     return TrainingItem(
         key=entry.key,
         path=Path(entry.path),
@@ -146,6 +163,44 @@ def _item(entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, 
         mask=entry.mask,
         background=background,
     )
+
+
+def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings) -> list[str]:
+    number = sum(TRIGGER_PLACEHOLDER in entry.caption for entry in snapshot.entries)
+    if not number:
+        return []
+    trigger = settings.trigger_word.strip()
+    if trigger:
+        return [f"{TRIGGER_PLACEHOLDER} in {number:,} captions is replaced by the trigger word “{trigger}”."]
+    return [
+        f"{number:,} captions contain {TRIGGER_PLACEHOLDER}, and trigger_word is empty: the placeholder itself is "
+        "learned. Set trigger_word to what should stand there."
+    ]
+
+
+def _size_notes(items: Sequence[TrainingItem], settings: TrainingSettings) -> list[str]:
+    """Where most images share their size with too few others to fill a batch, and which resolution would change that.
+
+    Images below the training size get sizes in steps of 8; at a resolution that they cover, the step is 64 again.
+    """
+    sizes: dict[Bucket, int] = {}
+    for item in items:
+        sizes[item.bucket] = sizes.get(item.bucket, 0) + item.repeats
+    repeating = sum(number < settings.train_batch_size for number in sizes.values())
+    if settings.train_batch_size == 1 or 2 * repeating <= len(sizes) or len(sizes) == 1:
+        return []
+    advice = ["turn use_buckets off for a single shape"]
+    smallest = min(min(item.width, item.height) for item in items) // 64 * 64
+    if smallest >= SMALL_RESOLUTION:
+        buckets = buckets_for(smallest)
+        fewer = len({assign_bucket(item.width, item.height, buckets).bucket for item in items})
+        if fewer < len(sizes):
+            advice.insert(0, f"set resolution to {smallest} for {fewer} sizes")
+    return [
+        f"{len(items):,} images make {len(sizes)} sizes, and {repeating} of these have fewer images than a batch of "
+        f"{settings.train_batch_size}, so a batch shows the same image several times. Lower train_batch_size, or "
+        f"{', or '.join(advice)}."
+    ]
 
 
 def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:
@@ -179,6 +234,10 @@ def _prior_items(
     prior: Snapshot, ours: Sequence[TrainingItem], settings: TrainingSettings, resolution: int
 ) -> list[TrainingItem]:
     """Repeated until there are as many as of ours, as kohya's trainer does."""
+    if not prior.entries:
+        raise TrainingError(
+            "prior_dataset holds only images that are held out. Choose other images, or leave it empty."
+        )
     background = prior.header.recipe.background
     plain = settings.model_copy(update={"trigger_word": ""})
     items = [_item(entry, plain, resolution=resolution, background=background) for entry in prior.entries]

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.errors import DatasetError
+from studio.core.paths import typed_path
 from studio.core.text import counted
 from studio.datasets.export import export_imagefolder, export_kohya, export_zip, write_sidecars
 from studio.datasets.library import SNAPSHOT
@@ -133,7 +134,7 @@ def export_dataset(
     if kind == "snapshot":
         return dataset.folder / SNAPSHOT, snapshot
     default = dataset.folder / "exports" / f"{datetime.now():%Y%m%d-%H%M%S}-{kind}"
-    target = Path(folder).expanduser() if folder else default
+    target = typed_path(folder) if folder else default
     if not target.is_absolute():
         raise DatasetError(f"folder must be a whole path, got {folder!r}.")
     if kind == "zip":

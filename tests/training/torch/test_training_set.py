@@ -367,3 +367,43 @@ def test_a_mask_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "._0000.png").write_bytes(b"of a Mac")
     with pytest.raises(DatasetError, match="holds no image"):
         with_masks(named("0000.png"), str(tmp_path))
+
+
+def test_held_out_images_are_left_out_of_the_regularisation_images() -> None:
+    snapshot = snapshot_of_sizes([SQUARE] * 20)
+    held_out = {item.sha256 for item in make_set(snapshot, held_out_percent=20).held_out}
+    copies = [entry.model_copy(update={"key": f"reg {entry.key}"}) for entry in snapshot.entries]
+    data = make_set(snapshot, prior=with_entries(snapshot, copies), held_out_percent=20)
+    assert len(held_out) == 4
+    assert {item.sha256 for item in data.items if item.is_prior} == {e.sha256 for e in copies} - held_out
+    assert any(note.startswith("4 regularisation images are left out") for note in data.notes)
+    only = with_entries(snapshot, [entry for entry in copies if entry.sha256 in held_out])
+    with pytest.raises(TrainingError, match="prior_dataset holds only images that are held out"):
+        make_set(snapshot, prior=only, held_out_percent=20)
+
+
+def test_the_trigger_placeholder_is_the_trigger_word() -> None:
+    first, second = snapshot_of_sizes([SQUARE] * 2).entries
+    snapshot = with_entries(
+        snapshot_of_sizes([SQUARE] * 2),
+        [
+            first.model_copy(update={"caption": "photo of [trigger], red [trigger]"}),
+            second.model_copy(update={"caption": "boot"}),
+        ],
+    )
+    assert captions(snapshot, trigger_word="sks") == ["photo of sks, red sks", "sks, boot"]
+    (note,) = [note for note in make_set(snapshot).notes if "[trigger]" in note]
+    assert note.startswith("1 captions contain [trigger], and trigger_word is empty")
+
+
+def test_many_small_sizes_are_said_with_a_resolution_that_has_fewer() -> None:
+    sizes = [(300 + 47 * i % 201, 300 + 83 * i % 201) for i in range(40)]
+    snapshot = snapshot_of_sizes(sizes)
+    data = make_set(snapshot, resolution=512, train_batch_size=8)
+    number = len({item.bucket for item in data.items})
+    fewer = len({item.bucket for item in make_set(snapshot, resolution=256).items})
+    assert fewer <= 10 < 25 < number
+    (note,) = [note for note in data.notes if "same image" in note]
+    assert f"40 images make {number} sizes" in note
+    assert f"set resolution to 256 for {fewer} sizes" in note
+    assert not any("same image" in note for note in make_set(snapshot, resolution=512, train_batch_size=1).notes)
