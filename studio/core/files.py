@@ -96,6 +96,24 @@ def _decoded(content: bytes, encoding: str) -> str | None:
         return None
 
 
+FileStamp = tuple[int, int, int, int]
+"""Size in bytes, times of the content's and of the entry's last change in nanoseconds, inode number."""
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """What differs once a file was replaced or rewritten, and costs no reading.
+
+    Size and modification time alone do not tell: `cp -p`, `rsync -t` and archives keep both. The system sets the time
+    of the entry's change (on Windows: of its creation) by itself, and another file has another inode. Only a hash is
+    certain: take it before anything that cannot be undone.
+
+    Raises:
+        OSError: where there is no such file.
+    """
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path`, making its folder: a temporary file beside it, fsync, rename, fsync the folder.
 

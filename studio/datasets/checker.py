@@ -22,6 +22,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from pydantic import ValidationError
 
 from studio.core.errors import system_error_message
+from studio.core.files import FileStamp, file_stamp
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
 from studio.images.records import PictureFacts
 
@@ -29,15 +30,12 @@ CHECK_VERSION = 5
 """Raise it whenever the same file would be judged otherwise."""
 
 _CREATE = """
-create table if not exists checks (
-  path text, background text, num_bytes integer, modified_ns integer, version integer, facts text,
+create table if not exists checked_files (
+  path text, background text, stamp text, version integer, facts text,
   primary key (path, background)
 ) without rowid
 """
 _CHUNK = 400
-
-Stamp = tuple[int, int]
-"""A file's size in bytes and its time of change in nanoseconds."""
 
 
 class CheckCache:
@@ -46,27 +44,27 @@ class CheckCache:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def find(self, stamps: Mapping[Path, Stamp], *, background: str) -> dict[Path, PictureFacts]:
+    def find(self, stamps: Mapping[Path, FileStamp], *, background: str) -> dict[Path, PictureFacts]:
         """What is known of the files as they are now."""
         found: dict[Path, PictureFacts] = {}
         with self._opened() as connection:
             for chunk in _chunks(stamps, _CHUNK):
                 marks = ",".join("?" * len(chunk))
                 rows = connection.execute(
-                    "select path, num_bytes, modified_ns, facts from checks "
+                    "select path, stamp, facts from checked_files "
                     f"where background = ? and version = ? and path in ({marks})",
                     (background, CHECK_VERSION, *map(str, chunk)),
                 )
-                for path, num_bytes, modified_ns, facts in rows:
-                    if stamps[Path(path)] == (num_bytes, modified_ns) and (known := _read(facts)):
+                for path, stamp, facts in rows:
+                    if _stamp_text(stamps[Path(path)]) == stamp and (known := _read(facts)):
                         found[Path(path)] = known
         return found
 
-    def keep(self, checked: Sequence[tuple[Path, Stamp, PictureFacts]], *, background: str) -> None:
+    def keep(self, checked: Sequence[tuple[Path, FileStamp, PictureFacts]], *, background: str) -> None:
         """Remember what was found."""
-        rows = [(str(p), background, *stamp, CHECK_VERSION, facts.model_dump_json()) for p, stamp, facts in checked]
+        rows = [(str(p), background, _stamp_text(stamp), CHECK_VERSION, f.model_dump_json()) for p, stamp, f in checked]
         with self._opened() as connection, connection:
-            connection.executemany("insert or replace into checks values (?, ?, ?, ?, ?, ?)", rows)
+            connection.executemany("insert or replace into checked_files values (?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -86,11 +84,16 @@ class CheckCache:
         try:
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
+            connection.execute("drop table if exists checks")  # of versions that kept size and time alone
             connection.execute(_CREATE)
         except sqlite3.DatabaseError:
             connection.close()
             raise
         return connection
+
+
+def _stamp_text(stamp: FileStamp) -> str:
+    return " ".join(map(str, stamp))  # as text: some inode numbers are larger than SQLite's integers
 
 
 def _read(facts: str) -> PictureFacts | None:
@@ -182,7 +185,7 @@ class PictureChecker:
     def _look(
         self,
         paths: Sequence[Path],
-        stamps: dict[Path, Stamp],
+        stamps: dict[Path, FileStamp],
         *,
         background: str,
         on_checked: OnChecked,
@@ -191,7 +194,7 @@ class PictureChecker:
         """Batches in flight, a few for each worker, so that a stop is soon heard."""
         waiting = deque(tuple(paths[i : i + BATCH_SIZE]) for i in range(0, len(paths), BATCH_SIZE))
         flying: deque[tuple[tuple[Path, ...], ProcessFuture[list[PictureFacts]]]] = deque()
-        fresh: list[tuple[Path, Stamp, PictureFacts]] = []
+        fresh: list[tuple[Path, FileStamp, PictureFacts]] = []
         try:
             while (waiting and not stop.is_set()) or flying:
                 while waiting and len(flying) < 3 * self._num_workers and not stop.is_set():
@@ -242,17 +245,15 @@ class PictureChecker:
         return not facts.is_usable or thumbnail_path(self._thumbnails, facts.sha256, background).is_file()
 
 
-def _stamps(paths: Sequence[Path]) -> tuple[dict[Path, Stamp], dict[Path, PictureFacts]]:
-    """Each file's size and time; what is no file needs no worker to say so."""
-    stamps: dict[Path, Stamp] = {}
+def _stamps(paths: Sequence[Path]) -> tuple[dict[Path, FileStamp], dict[Path, PictureFacts]]:
+    """Each file's stamp; what is no file needs no worker to say so."""
+    stamps: dict[Path, FileStamp] = {}
     missing: dict[Path, PictureFacts] = {}
     for path in paths:
         try:
-            status = path.stat()
+            stamps[path] = file_stamp(path)
         except OSError:
             missing[path] = inspect(path, background="#ffffff", thumbnails=Path())  # says what is wrong, opens nothing
-        else:
-            stamps[path] = (status.st_size, status.st_mtime_ns)
     return stamps, missing
 
 

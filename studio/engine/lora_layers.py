@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from studio.core.errors import LoraError
+from studio.core.files import FileStamp, file_stamp
 from studio.core.results import LoraUsed
 from studio.core.settings import LoraChoice
 from studio.engine.lora_file import LayerWeights, Lora, read_lora
@@ -133,7 +134,7 @@ class LoraLayers:
     components: Components
     library: LoraLibrary
     sum_limit_bytes: int | None = None
-    _kept: dict[tuple[str, int, int], Lora] = field(default_factory=dict)
+    _kept: dict[tuple[str, FileStamp], Lora] = field(default_factory=dict)
     _active: tuple[tuple[Lora, float], ...] = ()
     _attached: list[Attached] = field(default_factory=list)
 
@@ -158,8 +159,7 @@ class LoraLayers:
     def read(self, name: str) -> Lora:
         """A LoRA of the library, checked against the model; read once, and again when its file has changed."""
         path = self.library.find(name)
-        state = path.stat()
-        key = (str(path), state.st_mtime_ns, state.st_size)
+        key = (str(path), file_stamp(path))
         if key not in self._kept:
             while len(self._kept) >= KEPT_FILES:
                 del self._kept[next(iter(self._kept))]

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from studio.core.errors import PictureFileError
-from studio.core.files import write_atomically
+from studio.core.files import FileStamp, file_stamp, write_atomically
 from studio.core.results import ImageRecord
 from studio.images.files import PILLOW_ERRORS, open_picture, read_picture_text, shown_name
 
@@ -23,7 +23,7 @@ _PICTURE = re.compile(r"(?P<time>\d{6}-\d{6})-seed(?P<seed>\d+)(?:-(?P<copy>\d{1
 _MAX_THUMBNAIL_PIXELS = 50_000_000
 _MAX_CACHED = 50_000
 
-_FileKey = tuple[Path, int, int]
+_FileKey = tuple[Path, FileStamp]
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,9 @@ class History:
 
 def _file_key(path: Path) -> _FileKey | None:
     try:
-        found = path.stat()
+        return path, file_stamp(path)
     except OSError:
         return None
-    return path, found.st_mtime_ns, found.st_size
 
 
 def _read_record(path: Path) -> ImageRecord:
@@ -188,7 +187,7 @@ def new_picture_path(outputs: Path, *, now: datetime, seed: int, folder: Path | 
 def thumbnail(path: Path, *, size: int = 256, cache: Path) -> Path:
     """A small JPEG of an image, at most `size` pixels wide and high, made once and kept in the folder `cache`.
 
-    An image that was changed (another time or length) gets a new one. Transparency becomes white.
+    An image that was changed (another stamp) gets a new one. Transparency becomes white.
 
     Raises:
         PictureFileError: not an image, broken, or over 50 megapixels.
@@ -197,7 +196,7 @@ def thumbnail(path: Path, *, size: int = 256, cache: Path) -> Path:
     key = _file_key(path)
     if key is None:
         raise PictureFileError(f"{shown_name(path)} cannot be opened. It may have been moved or deleted.")
-    identity = os.fsencode(path.absolute()) + f"\0{key[1]}\0{key[2]}\0{size}".encode()
+    identity = os.fsencode(path.absolute()) + f"\0{key[1]}\0{size}".encode()
     kept = cache / f"{hashlib.sha256(identity).hexdigest()[:32]}.jpg"
     if not kept.is_file():
         write_atomically(kept, _small_jpeg(path, size))

@@ -15,6 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from studio.core.errors import SettingsError
+from studio.core.files import FileStamp, file_stamp
 from studio.core.settings import LoraChoice, bounds
 
 ROUND_FACTOR = 1.1
@@ -199,7 +200,7 @@ class TokenCount:
 
 
 @lru_cache(maxsize=1)
-def _read_tokenizer(file: Path, _modified_ns: int) -> Tokenizer:
+def _read_tokenizer(file: Path, _stamp: FileStamp) -> Tokenizer:
     """Read it once: Stable Diffusion 1.5's has three megabytes, and every key that is pressed asks for it."""
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()  # the file keeps what the engine set: 77 tokens, whatever the prompt
@@ -211,7 +212,7 @@ class TokenCounter:
     """Counts with one model's tokenizer, from the JSON file that the engine writes when it loads a model."""
 
     def __init__(self, file: Path) -> None:
-        self._tokenizer = _read_tokenizer(file, file.stat().st_mtime_ns)
+        self._tokenizer = _read_tokenizer(file, file_stamp(file))
 
     def count_plain(self, caption: str) -> int:
         """How many tokens a caption has, every character of it a word's: training knows no tags and no weights."""

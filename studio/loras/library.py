@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import LoraError, WeightsFileError
-from studio.core.files import write_atomically
+from studio.core.files import FileStamp, file_stamp, write_atomically
 from studio.core.paths import assets_folder, typed_path
 from studio.core.results import LoraCard, Record
 from studio.loras.keys import foreign_kind, read_key, unknown_names
@@ -277,14 +277,14 @@ def check_kind(header: WeightsHeader) -> None:
 def _known_card(name: str, path: Path) -> LoraCard:
     """The card of a file, read again only where the file is another one: the page asks twice a second."""
     try:
-        found = path.stat()
+        stamp = file_stamp(path)
     except OSError:  # gone meanwhile: `read_card` says so
         return read_card(name, path)
-    return _read_once(name, path, found.st_mtime_ns, found.st_size)
+    return _read_once(name, path, stamp)
 
 
 @lru_cache(maxsize=512)
-def _read_once(name: str, path: Path, _modified_ns: int, _num_bytes: int) -> LoraCard:
+def _read_once(name: str, path: Path, _stamp: FileStamp) -> LoraCard:
     return read_card(name, path)
 
 

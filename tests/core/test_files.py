@@ -1,5 +1,6 @@
 """A file is the old one or the new one, whatever happens in between."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.core.files import write_atomically
+from studio.core.files import file_stamp, write_atomically
 
 resource = pytest.importorskip("resource", reason="Windows has no limits on file sizes to fill a disk with")
 
@@ -53,3 +54,18 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
         content = path.read_bytes()
         assert len(content) == size
         assert len(set(content)) == 1
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_stamp_differs_where_size_and_time_were_kept(tmp_path: Path, *, replaced: bool) -> None:
+    path, other = tmp_path / "a.png", tmp_path / "other.png"
+    path.write_bytes(b"one")
+    before, stamp = path.stat(), file_stamp(path)
+    if replaced:
+        other.write_bytes(b"two")
+        other.replace(path)
+    else:
+        path.write_bytes(b"two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file_stamp(path)[:2] == stamp[:2]
+    assert file_stamp(path) != stamp

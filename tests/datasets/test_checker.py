@@ -1,15 +1,19 @@
 """The checker's workers: a crash, a hang or a bomb costs one image; what is known is not looked at again."""
 
+import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from studio.datasets import checker as checker_module
 from studio.datasets.checker import PictureChecker
@@ -177,3 +181,31 @@ def test_workers_end_with_a_killed_studio(tmp_path: Path) -> None:
         studio.wait()
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
+
+
+def swap_keeping_size_and_time(path: Path, content: bytes) -> None:
+    """As `cp -p`, `rsync -t` and archives do it."""
+    before = path.stat()
+    assert len(content) == before.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_file_replaced_with_size_and_time_kept_is_looked_at_again(checker: PictureChecker, tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    path.write_bytes(encoded(picture(), "BMP"))
+    before = check(checker, [path])[path]
+    swap_keeping_size_and_time(path, encoded(picture().transpose(Image.Transpose.ROTATE_180), "BMP"))
+    after = check(checker, [path])[path]
+    assert after.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() != before.sha256
+
+
+def test_a_cache_that_kept_size_and_time_alone_is_made_anew(checker: PictureChecker, tmp_path: Path) -> None:
+    (path,) = make_pictures(tmp_path / "pictures", 1)
+    (tmp_path / "cache").mkdir()
+    with closing(sqlite3.connect(tmp_path / "cache/checks.db")) as old, old:
+        old.execute("create table checks (path text, background text, num_bytes integer, modified_ns integer)")
+    assert check(checker, [path])[path].is_usable
+    with closing(sqlite3.connect(tmp_path / "cache/checks.db")) as made:
+        assert made.execute("select name from sqlite_master where type = 'table'").fetchall() == [("checked_files",)]

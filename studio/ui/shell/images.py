@@ -15,6 +15,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 from PIL import Image
 
+from studio.core.files import FileStamp, file_stamp
 from studio.core.results import Check, ImageRecord
 from studio.core.text import duration, template
 from studio.datasets.inspection import save_thumbnail, thumbnail_path
@@ -29,13 +30,13 @@ _template = template("ui/templates/shell.html")
 def small_picture_url(path: Path, *, pixels: int = THUMBNAIL_PIXELS) -> str:
     """An image with its longer side made that small, as a URL; "" where it is gone, or too large to be opened."""
     try:
-        return _small(path, path.stat().st_mtime_ns, pixels)
+        return _small(path, file_stamp(path), pixels)
     except (OSError, Image.DecompressionBombError):
         return ""
 
 
 @lru_cache(maxsize=128)
-def _small(path: Path, _modified_ns: int, pixels: int) -> str:
+def _small(path: Path, _stamp: FileStamp, pixels: int) -> str:
     with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
         image.draft("RGB", (pixels, pixels))
         small = image.convert("RGB")
@@ -55,7 +56,7 @@ def run_thumbnail_url(picture: Path, folder: Path) -> str:
         OSError: where the image cannot be read, or there is no room for the copy.
     """
     # A resumed run makes an image again under its old name.
-    known_by = f"{picture} {picture.stat().st_mtime_ns}"
+    known_by = f"{picture} {file_stamp(picture)}"
     name = hashlib.blake2b(known_by.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     small = folder / name[:2] / f"{name}.jpg"
     if not small.is_file():

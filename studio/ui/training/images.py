@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from studio.core.errors import DatasetError
+from studio.core.files import FileStamp, file_stamp
 from studio.core.text import template
 from studio.datasets.snapshot import read_snapshot
 from studio.training.events import NearestReported, SampleEvent
@@ -150,7 +151,7 @@ def nearest_of_last(run: RunFolder | None, history: RunHistory | None, thumbnail
 def training_picture_url(run: RunFolder, key: str, thumbnails: Thumbnails) -> str:
     """The small copy of a training image by its key in the run's snapshot; "" where there is none."""
     try:
-        known = _training_pictures(run.dataset, run.dataset.stat().st_mtime_ns)
+        known = _training_pictures(run.dataset, file_stamp(run.dataset))
     except OSError:  # its folder was changed
         return ""
     if key not in known:
@@ -160,7 +161,7 @@ def training_picture_url(run: RunFolder, key: str, thumbnails: Thumbnails) -> st
 
 
 @lru_cache(maxsize=4)
-def _training_pictures(snapshot: Path, _modified_ns: int) -> dict[str, tuple[str, str]]:
+def _training_pictures(snapshot: Path, _stamp: FileStamp) -> dict[str, tuple[str, str]]:
     """sha256 and background of each image of a snapshot, by its key; none of one that is damaged."""
     try:
         read = read_snapshot(snapshot)
