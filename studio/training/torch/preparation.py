@@ -16,7 +16,7 @@ from studio.datasets.snapshot import Snapshot
 from studio.engine.denoise import assert_possible
 from studio.engine.device import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
-from studio.engine.lora_file import Lora
+from studio.engine.lora_layers import Lora
 from studio.engine.memory import OffloadedModule
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
