@@ -100,18 +100,13 @@ class WeightSum:
         with torch.inference_mode(False):
             module.weight.data = changed_weight(self._base, stack).to(self._base.dtype)
             if self._bias is not None and any(layer.bias is not None for layer, _ in stack):
-                _set_bias(module, changed_bias(self._bias, stack).to(self._bias.dtype))
+                module.get_parameter("bias").data = changed_bias(self._bias, stack).to(self._bias.dtype)
 
     def remove(self) -> None:
         """Put the base's weight and bias back."""
         self._module.weight.data = self._base
         if self._bias is not None:
-            _set_bias(self._module, self._bias)
-
-
-def _set_bias(module: Changeable, bias: torch.Tensor) -> None:
-    assert module.bias is not None
-    module.bias.data = bias
+            self._module.get_parameter("bias").data = self._bias
 
 
 @torch.no_grad()
@@ -346,9 +341,7 @@ def _stacked(stack: Stack) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _attach(layer: Changeable, stack: Stack, *, small: bool) -> Attached:
-    if isinstance(layer, nn.GroupNorm | nn.LayerNorm):
-        return WeightSum(layer, stack)
-    if small or not all(weights.is_addition for weights, _ in stack):
+    if small or isinstance(layer, nn.GroupNorm | nn.LayerNorm) or not all(weights.is_addition for weights, _ in stack):
         return WeightSum(layer, stack)
     down, up = _stacked(stack)
     update = ConvUpdate(down, up, layer) if isinstance(layer, nn.Conv2d) else LinearUpdate(down, up)

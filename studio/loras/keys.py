@@ -192,11 +192,6 @@ def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
     return "" if any(_SD1_BLOCK.search(name) for name in tensors) else _SDXL
 
 
-def unknown_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Those that are of no known dialect."""
-    return tuple(name for name in names if read_key(name) is None)
-
-
 def missing_sides(roles: Iterable[Role]) -> set[Role]:
     """What a layer's tensors lack to be an update; a bias alone is one."""
     found = set(roles)

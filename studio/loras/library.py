@@ -1,8 +1,6 @@
-"""The LoRA library, and the blind votes kept beside its files.
+"""The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata.
 
 The blind vote: which side people preferred without knowing which it was, kept beside the LoRA.
-
-The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata.
 """
 
 import json
@@ -22,7 +20,7 @@ from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import write_atomically
 from studio.core.paths import assets_folder
 from studio.core.results import LoraCard, Record
-from studio.loras.keys import config_beside, foreign_kind, read_key, strength_notes, unknown_names
+from studio.loras.keys import config_beside, foreign_kind, read_key, strength_notes
 from studio.loras.weights_file import (
     DTYPE_BYTES,
     ENDING,
@@ -282,7 +280,7 @@ def check_kind(header: WeightsHeader) -> None:
         )
     if kind := foreign_kind(header.tensors):
         raise LoraError(f"{name} is {kind}; the studio attaches LoRAs for Stable Diffusion 1.x.")
-    unknown = unknown_names(header.tensors)
+    unknown = [name for name in header.tensors if read_key(name) is None]
     if len(unknown) == len(header.tensors):
         raise LoraError(f"{name} holds no LoRA that the studio knows: its tensors have names such as {unknown[0]}.")
     if unknown:

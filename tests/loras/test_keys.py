@@ -23,7 +23,6 @@ from studio.loras.keys import (
     foreign_kind,
     read_key,
     scale_rules,
-    unknown_names,
 )
 from studio.loras.weights_file import TensorInfo, WeightsHeader
 
@@ -232,10 +231,6 @@ def test_names_that_differ_only_in_dialect_mean_the_same() -> None:
 )
 def test_other_names_are_of_no_dialect(name: str) -> None:
     assert read_key(name) is None
-
-
-def test_unknown_names_are_told_in_order() -> None:
-    assert unknown_names(["z", "lora_unet_a.alpha", "b"]) == ("z", "b")
 
 
 def test_no_name_whatever_raises() -> None:

@@ -24,7 +24,7 @@ from studio.images.prompts import take_lora_tags
 from studio.loras.library import LoraLibrary
 from studio.training.folder import TrainingPlan
 from studio.training.settings import TrainingSettings
-from studio.training.torch.adapters import Adapters
+from studio.training.torch.adapters import Adapters, reader_notes
 from studio.training.torch.batches import BatchMaker
 from studio.training.torch.caches import digest_of, fill_caches, fingerprint_of
 from studio.training.torch.data import TrainingSet, make_training_set, seed_of
@@ -297,7 +297,7 @@ def _plan(
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
     if settings.num_validation_images and not prompts:
         notes.append("No validation images are made: no image has a caption. Give validation_prompts to see some.")
-    notes += schedule_notes(settings)
+    notes += [*schedule_notes(settings), *reader_notes(settings)]
     return TrainingPlan(
         resolution=resolution,
         gradient_checkpointing=decision.on,
