@@ -92,9 +92,7 @@ class TrainingSettings(Settings):
         5e-5, title="Text encoder learning rate", description="Learning rate of the text encoder's layers."
     )
     use_dora: bool = Field(
-        False,
-        title="DoRA",
-        description="Magnitude and direction apart (arXiv 2402.09353). A1111 computes it wrong.",
+        False, title="DoRA", description="Magnitude and direction apart (arXiv 2402.09353). Differs in A1111."
     )
     use_rslora: bool = Field(
         False, title="rsLoRA", description="Scale by alpha / √rank (arXiv 2312.03732): keeps high ranks effective."
