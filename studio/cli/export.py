@@ -11,6 +11,11 @@ from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import ModelSettings
 from studio.loras.weights_file import EXPORT_DTYPES, EXPORT_FORMS, ExportSettings
 
+DORA_READERS = {
+    "kohya": "It is a DoRA: A1111 computes it otherwise (a very different image), Forge and ComfyUI before 0.3.77 a "
+    "little, and sd-scripts and diffusers drop its magnitudes. --to checkpoint is exact everywhere.",
+    "diffusers": "It is a DoRA: diffusers is exact at strength 1. --to merged or checkpoint is exact everywhere.",
+}
 _DEFAULTS = ExportSettings(lora="-")
 
 
@@ -77,4 +82,6 @@ def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: Use
         loras = [(weights, settings.strength)]
         difference = export_model(components, loras, target, form=settings.to, dtype=settings.dtype)
     num_layers = len(weights.unet) + len(weights.text_encoder)
-    return f"Written: {target} ({num_layers} layers, largest relative difference when read back {difference:.2g})"
+    written = f"Written: {target} ({num_layers} layers, largest relative difference when read back {difference:.2g})"
+    is_dora = any(layer.magnitude is not None for _, _, layer in weights.layers())
+    return f"{written}\n{DORA_READERS[settings.to]}" if is_dora and settings.to in DORA_READERS else written

@@ -235,11 +235,16 @@ PictureRecord = Annotated[ValidPicture | InvalidPicture, Field(discriminator="va
 
 
 class LoraUsed(Record):
-    """A LoRA that acted in an image. `sha256` is of its whole file, so that the very same one can be found again."""
+    """A LoRA that acted in an image.
+
+    `sha256` is of its whole file, so that the very same one can be found again; `weights_hash` is what A1111 knows it
+    by, empty in images made before the studio kept it.
+    """
 
     name: str
     strength: float
     sha256: str
+    weights_hash: str = ""
 
 
 class LoraCard(Record):
@@ -255,6 +260,7 @@ class LoraCard(Record):
     rank: int | None = None
     thumbnail: str = ""
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class ImageRecord(Record):

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,7 @@ def kohya_state(weights: LoraWeights, dtype: torch.dtype = torch.float16) -> dic
     so that it is exact in every `dtype`. DoRA's `dora_scale` is (out, 1) or (out, 1, 1, 1): one length an output.
     """
     state: dict[str, Tensor] = {}
+    _assert_loras(weights)
     for part, path, layer in weights.layers():
         name = _KOHYA_PREFIXES[part] + layer_name(path)
         state[f"{name}.lora_down.weight"] = _stored(layer.down, dtype)
@@ -44,10 +46,13 @@ def kohya_state(weights: LoraWeights, dtype: torch.dtype = torch.float16) -> dic
 def peft_state(weights: LoraWeights, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
     """The tensors under the names that `load_lora_weights` of diffusers reads; they hold no alpha.
 
-    DoRA's magnitude is (out,), of convolutions (1, out, 1, 1), as peft's layers have it.
+    DoRA's magnitude is (out,), of convolutions (1, out, 1, 1), as peft's layers have it. The up side is scaled by
+    alpha / rank, so that a reader that takes alpha to be the rank, as diffusers 0.31 does, is right too.
     """
     state: dict[str, Tensor] = {}
-    for part, path, layer in weights.layers():
+    _assert_loras(weights)
+    for part, path, given in weights.layers():
+        layer = at_alpha_of_rank(given)
         name = _PEFT_PREFIXES[part] + path.removeprefix("text_model.")
         state[f"{name}.lora_A.weight"] = _stored(layer.down, dtype)
         state[f"{name}.lora_B.weight"] = _stored(layer.up, dtype)
@@ -55,6 +60,25 @@ def peft_state(weights: LoraWeights, dtype: torch.dtype = torch.float16) -> dict
             shape = (1, -1, 1, 1) if layer.down.ndim == 4 else (-1,)
             state[f"{name}.lora_magnitude_vector.weight"] = _stored(layer.magnitude.reshape(shape), dtype)
     return state
+
+
+def at_alpha_of_rank(layer: LayerWeights) -> LayerWeights:
+    """The same update with alpha = rank: its strength is in the up side."""
+    return layer if layer.scale == 1 else replace(layer, up=layer.up * layer.scale, alpha=float(layer.rank))
+
+
+def _assert_loras(weights: LoraWeights) -> None:
+    for part, path, layer in weights.layers():
+        if (
+            layer.factor is not None
+            or layer.bias is not None
+            or layer.down.ndim < 2
+            or layer.up.ndim != layer.down.ndim
+        ):
+            raise LoraError(
+                f"It cannot be a LoRA file: {part} {path} has a changed bias, norm or (IA)³ factor, for which such "
+                "files have no place. Write a model with it instead: --to merged or --to checkpoint."
+            )
 
 
 def write_kohya(
@@ -178,7 +202,7 @@ def _adapter_entries(file: Path, part: Part, weights: LoraWeights) -> dict[str, 
     layers = weights.unet if part == "unet" else weights.text_encoder
     if not layers:
         return {}
-    named = {path.removeprefix("text_model."): layer for path, layer in layers.items()}
+    named = {path.removeprefix("text_model."): at_alpha_of_rank(layer) for path, layer in layers.items()}
     plain = [path for path, layer in named.items() if layer.magnitude is None]
     if plain and len(plain) < len(named):  # peft has one use_dora for all, and would make up the magnitudes
         raise LoraError(

@@ -6,7 +6,7 @@ Reading a LoRA file against the loaded model: every tensor is accounted for befo
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +15,9 @@ from torch import nn
 
 from studio.core.errors import LoraError
 from studio.engine.models import Components
-from studio.loras.keys import LoraKey, Part, Role, ScaleRule, layer_name, read_key, scale_rules
+from studio.loras.keys import LoraKey, Part, Role, ScaleRule, layer_name, missing_sides, read_key, scale_rules
 from studio.loras.library import check_kind
-from studio.loras.weights_file import WeightsHeader, read_header, sha256_of
+from studio.loras.weights_file import WeightsHeader, read_header
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,19 @@ class LayerWeights:
         up: (out, rank) or (out, rank, 1, 1).
         alpha: of this file's rule alpha / rank. rsLoRA's alpha / sqrt(rank) is alpha · sqrt(rank) here.
         magnitude: (out,) for DoRA (arXiv 2402.09353), else None.
+        factor: by how much more of itself the weight becomes, (IA)³ (arXiv 2205.05638): (out, 1, …) or (1, in, …).
+        bias: (out,), added to the layer's bias.
+
+    A dense update is a pair of full rank, one side of which is the identity. Of a norm's weights, up is (out, 1).
+    Rank 0 adds nothing.
     """
 
     down: torch.Tensor
     up: torch.Tensor
     alpha: float
     magnitude: torch.Tensor | None = None
+    factor: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -42,7 +49,12 @@ class LayerWeights:
 
     @property
     def scale(self) -> float:
-        return self.alpha / self.rank
+        return self.alpha / self.rank if self.rank else 0.0
+
+    @property
+    def is_addition(self) -> bool:
+        """Whether up and down say all: such a layer can be attached by a hook."""
+        return self.magnitude is None and self.factor is None and self.bias is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,40 +78,6 @@ class LoraWeights:
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class Lora:
-    """A file that fits the model, read whole: for each layer's module path its weights, in the model's precision."""
-
-    name: str
-    path: Path
-    sha256: str
-    unet: Mapping[str, LayerWeights]
-    text_encoder: Mapping[str, LayerWeights]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def num_parameters(self) -> int:
-        layers = [*self.unet.values(), *self.text_encoder.values()]
-        return sum(tensor.numel() for layer in layers for tensor in _tensors(layer))
-
-
-def read_lora(name: str, path: Path, components: Components) -> Lora:
-    """Read a LoRA, check all of it, and bring it to the model's device and precision; the model is not touched.
-
-    Raises:
-        LoraError: where it is of another kind, is not complete, does not fit the model, or is not finite.
-        WeightsFileError: where the file is damaged or no safetensors file.
-    """
-    weights = read_weights(name, path, components)
-    found: dict[Part, dict[str, LayerWeights]] = {"unet": {}, "text_encoder": {}}
-    modules = _modules(components)
-    for part, module_path, layer in weights.layers():
-        _, module = modules[part][layer_name(module_path)]
-        found[part][module_path] = _like(layer, module.weight)
-    notes = _notes(name, weights, num_unet_layers=len(modules["unet"]))
-    return Lora(name, path, sha256_of(path), found["unet"], found["text_encoder"], notes)
-
-
 def read_weights(name: str, path: Path, components: Components) -> LoraWeights:
     """A file of any dialect as it was stored: float32, on the CPU, by the paths of the model's modules.
 
@@ -114,7 +92,7 @@ def read_weights(name: str, path: Path, components: Components) -> LoraWeights:
     """
     header = read_header(path)
     check_kind(header)
-    layers, rules, modules = _group(name, header), scale_rules(header), _modules(components)
+    layers, rules, modules = _group(name, header), scale_rules(header), modules_of(components)
     _assert_known(name, layers, modules)
     found: dict[Part, dict[str, LayerWeights]] = {"unet": {}, "text_encoder": {}}
     try:
@@ -124,25 +102,25 @@ def read_weights(name: str, path: Path, components: Components) -> LoraWeights:
                 stored = {role: file.get_tensor(tensor) for role, tensor in names.items()}
                 _assert_sound(name, module_path, stored)
                 found[part][module_path] = _layer(name, module_path, module, stored, rules[part])
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, OSError) as error:
         raise LoraError(f"{path.name} cannot be read: {error}. Copy or download it again.") from error
     return LoraWeights(found["unet"], found["text_encoder"])
 
 
 Layers = dict[tuple[Part, str], dict[Role, str]]
-Layer = nn.Linear | nn.Conv2d
+Layer = nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm
 Adaptable = Mapping[str, tuple[str, Layer]]
 Stored = Mapping[Role, torch.Tensor]
 
 
-def _modules(components: Components) -> dict[Part, Adaptable]:
+def modules_of(components: Components) -> dict[Part, Adaptable]:
     """Layers that a LoRA can change, by their name in all dialects."""
     parts: dict[Part, nn.Module] = {"unet": components.unet, "text_encoder": components.text_encoder}
     return {
         part: {
             layer_name(path): (path, module)
             for path, module in whole.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d)
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm)
         }
         for part, whole in parts.items()
     }
@@ -160,7 +138,7 @@ def _group(name: str, header: WeightsHeader) -> Layers:
         assert key is not None, "check_kind lets only known names through"
         _put(name, layers, key, tensor)
     for (_, layer), names in layers.items():
-        missing = {"down", "up"} - set(names)
+        missing = missing_sides(names)
         if missing:
             raise LoraError(
                 f"{name} is not complete: the layer {layer} has no {' and no '.join(sorted(missing))} "
@@ -200,10 +178,102 @@ def _assert_sound(name: str, layer: str, stored: Stored) -> None:
 
 def _layer(name: str, path: str, module: Layer, stored: Stored, rule: ScaleRule) -> LayerWeights:
     """One layer's tensors, in the shapes that the module needs."""
-    down, up = _fitted(name, path, module, stored["down"].float(), stored["up"].float())
     alpha = float(stored["alpha"]) if "alpha" in stored else None
-    magnitude = _magnitude(name, path, module, stored["magnitude"].float()) if "magnitude" in stored else None
-    return LayerWeights(down, up, rule.effective_alpha(layer_name(path), down.shape[0], alpha), magnitude)
+    numbers: dict[Role, torch.Tensor] = {role: tensor.float() for role, tensor in stored.items() if role != "alpha"}
+    magnitude = _magnitude(name, path, module, numbers["magnitude"]) if "magnitude" in numbers else None
+    if set(numbers) <= {"down", "up", "magnitude"}:
+        down, up = _fitted(name, path, module, numbers["down"], numbers["up"])
+        return LayerWeights(down, up, rule.effective_alpha(layer_name(path), down.shape[0], alpha), magnitude)
+    try:
+        layer = _lycoris_layer(module, numbers, alpha)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise LoraError(
+            f"{name} does not fit this model: {path} is {_shapes(numbers)}, where {tuple(module.weight.shape)} "
+            "belongs. It was made for a model of another size."
+        ) from error
+    return replace(layer, magnitude=magnitude)
+
+
+def _shapes(numbers: Stored) -> str:
+    return ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in sorted(numbers.items()))
+
+
+def _lycoris_layer(module: Layer, stored: Stored, alpha: float | None) -> LayerWeights:
+    """What a LyCORIS file changes of a layer: LoHa, LoKr, Tucker's LoCon, (IA)³, full weights, biases, norms.
+
+    Its magnitude (DoRA) is read apart.
+
+    Args:
+        module: whose shapes it must have.
+        stored: float32; by LyCORIS' names.
+        alpha: of the file; None where it has none, and the scale so is 1.
+
+    Raises:
+        RuntimeError, ValueError, IndexError: where shapes do not fit.
+    """
+    weight = module.weight
+    bias = next((stored[role].reshape(len(weight)) for role in ("diff_b", "b_norm") if role in stored), None)
+    if bias is not None and module.bias is None:
+        raise ValueError("this layer has no bias")
+    if "ia3" in stored:
+        on_input = bool(stored["on_input"].any()) if "on_input" in stored else False
+        sides = (1, -1) if on_input else (-1, 1)
+        factor = stored["ia3"].reshape(*sides, *(1 for _ in weight.shape[2:]))
+        factor.expand_as(weight)
+        return LayerWeights(*_nothing(weight), 0.0, factor=factor, bias=bias)
+    change = _change(stored, alpha)
+    down, up = _nothing(weight) if change is None else _pair(change.reshape(weight.shape))
+    return LayerWeights(down, up, float(down.shape[0]), bias=bias)
+
+
+def _change(stored: Stored, alpha: float | None) -> torch.Tensor | None:
+    """(out, in, …): the update of the weight, by LyCORIS' own functions where it takes more than a sum."""
+    for role in ("diff", "w_norm"):
+        if role in stored:
+            return stored[role]
+    if "mid" in stored:
+        from lycoris.functional import locon  # several seconds, which only such a file costs
+
+        sides = (stored["down"], stored["up"], stored["mid"])
+        return _plain(locon.diff_weight(*sides, gamma=_scale(alpha, stored["down"].shape[0]), backend="torch"))
+    if "hada_w1_a" in stored:
+        from lycoris.functional import loha
+
+        names: tuple[Role, ...] = ("hada_w1_b", "hada_w1_a", "hada_w2_b", "hada_w2_a", "hada_t1", "hada_t2")
+        scale = torch.tensor(_scale(alpha, stored["hada_w1_b"].shape[0]))
+        return _plain(loha.diff_weight(*(stored.get(name) for name in names), gamma=scale, backend="torch"))
+    if any(role.startswith("lokr") for role in stored):
+        from lycoris.functional import lokr
+
+        names = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
+        ranks = [stored[name].shape[1] for name in ("lokr_w1_a", "lokr_w2_a") if name in stored]
+        # gamma / rank is its scale; of two whole matrices it is 1, whatever alpha the file has
+        gamma = alpha if alpha is not None and ranks else float(ranks[0]) if ranks else 1.0
+        return _plain(lokr.diff_weight(*(stored.get(name) for name in names), gamma=gamma, backend="torch"))
+    return None
+
+
+def _plain(change: torch.Tensor) -> torch.Tensor:
+    return change.detach()
+
+
+def _scale(alpha: float | None, rank: int) -> float:
+    return 1.0 if alpha is None else alpha / rank
+
+
+def _pair(change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(down, up) of the least rank that surely holds any update of this shape."""
+    if change.ndim == 1:
+        return torch.ones(1, 1), change[:, None]
+    num_outputs, num_inputs = change.shape[0], change[0].numel()
+    ones = (1,) * (change.ndim - 2)
+    if num_outputs <= num_inputs:
+        return change, torch.eye(num_outputs).reshape(num_outputs, num_outputs, *ones)
+    return torch.eye(num_inputs).reshape(num_inputs, *change.shape[1:]), change.reshape(num_outputs, num_inputs, *ones)
+
+
+def _nothing(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(0, *weight.shape[1:]), torch.zeros(weight.shape[0], 0, *(1 for _ in weight.shape[2:]))
 
 
 def _fitted(
@@ -235,31 +305,3 @@ def _magnitude(name: str, path: str, module: Layer, magnitude: torch.Tensor) -> 
 
 def _size(shape: tuple[int, ...]) -> int:
     return torch.Size(shape).numel()
-
-
-def _tensors(layer: LayerWeights) -> tuple[torch.Tensor, ...]:
-    return (layer.down, layer.up) if layer.magnitude is None else (layer.down, layer.up, layer.magnitude)
-
-
-def _like(layer: LayerWeights, weight: torch.Tensor) -> LayerWeights:
-    """On the device and in the precision of the weight that it changes."""
-    down, up, *magnitude = (tensor.to(weight.device, weight.dtype) for tensor in _tensors(layer))
-    return LayerWeights(down, up, layer.alpha, magnitude[0] if magnitude else None)
-
-
-def _notes(name: str, weights: LoraWeights, *, num_unet_layers: int) -> tuple[str, ...]:
-    """How much of the model it changes, and whether it can change anything at all."""
-    num_unet, num_text = len(weights.unet), len(weights.text_encoder)
-    share = 100 * num_unet / num_unet_layers
-    words = f"{name} changes {num_unet} of the U-Net's {num_unet_layers} layers ({share:.0f} %)"
-    words += f" and {num_text} of the text encoder's." if num_text else "; the text encoder stays as it is."
-    if not any(_acts(layer) for _, _, layer in weights.layers()):
-        return (words, f"{name} changes nothing: its weights are all zero, as before the first training step.")
-    return (words,)
-
-
-def _acts(layer: LayerWeights) -> bool:
-    """A magnitude alone can change a layer."""
-    if layer.magnitude is not None:
-        return True
-    return bool(layer.up.any()) and bool(layer.down.any()) and layer.scale != 0

@@ -11,7 +11,8 @@ whatever their number. A layer that a DoRA changes always gets a sum: its weight
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -20,13 +21,14 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from studio.core.errors import LoraError
-from studio.core.files import FileStamp, file_stamp
 from studio.core.results import LoraUsed
 from studio.core.settings import LoraChoice
-from studio.engine.lora_file import LayerWeights, Lora, read_lora
+from studio.engine.lora_file import LayerWeights, LoraWeights, modules_of, read_weights
 from studio.engine.memory import free_cuda_bytes
 from studio.engine.models import Components
+from studio.loras.keys import Part, layer_name, strength_notes
 from studio.loras.library import LoraLibrary
+from studio.loras.weights_file import file_state, read_header, sha256_of, weights_hash
 
 _SEEDS = 2**62
 
@@ -55,8 +57,10 @@ class SeededDropout(nn.Module):
 # A hook costs the same on every layer: nearly half of a small model's time, a few percent of a large one's. 64 MiB
 # is one percent of what Stable Diffusion 1.5 needs.
 SUM_LIMIT_BYTES = 64 * 2**20
+Changeable = nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm
 Stack = Sequence[tuple[LayerWeights, float]]  # with their strengths
 KEPT_FILES = 8  # read LoRAs that stay in memory: about 6 MB each at rank 8
+KEPT_BYTES = 2**30  # of them together: a LyCORIS file may be a gigabyte in memory
 
 
 class LinearUpdate:
@@ -88,29 +92,47 @@ class ConvUpdate:
 
 
 class WeightSum:
-    """Puts the changed weight in the place of a layer's weight until it is removed."""
+    """Puts the changed weight and bias in the place of a layer's own until it is removed."""
 
-    def __init__(self, module: nn.Linear | nn.Conv2d, stack: Stack) -> None:
+    def __init__(self, module: Changeable, stack: Stack) -> None:
         self._module, self._base = module, module.weight.data
+        self._bias = module.bias.data if module.bias is not None else None
         with torch.inference_mode(False):
             module.weight.data = changed_weight(self._base, stack).to(self._base.dtype)
+            if self._bias is not None and any(layer.bias is not None for layer, _ in stack):
+                module.get_parameter("bias").data = changed_bias(self._bias, stack).to(self._bias.dtype)
 
     def remove(self) -> None:
-        """Put the base's weight back."""
+        """Put the base's weight and bias back."""
         self._module.weight.data = self._base
+        if self._bias is not None:
+            self._module.get_parameter("bias").data = self._bias
+
+
+@torch.no_grad()
+def changed_bias(bias: torch.Tensor, stack: Stack) -> torch.Tensor:
+    """A layer's bias after all updates: float32."""
+    current = bias.float()
+    for layer, strength in stack:
+        if layer.bias is not None:
+            current = current + strength * layer.bias.to(bias.device).float()
+    return current
 
 
 @torch.no_grad()
 def changed_weight(weight: torch.Tensor, stack: Stack) -> torch.Tensor:
     """A layer's weight after all updates, one after the other, each on what the one before it left: float32.
 
-    A LoRA adds strength · scale · up @ down. A DoRA (arXiv 2402.09353) sets the length of each output's weights
-    after the addition to its magnitude, and acts by `strength` of the way there.
+    A LoRA adds strength · scale · up @ down, (IA)³ strength · factor · the weight itself. A DoRA (arXiv 2402.09353)
+    sets the length of each output's weights after the addition to its magnitude, and acts by `strength` of the way
+    there.
     """
     current = weight.float()
     for layer, strength in stack:
         change = layer.scale * (layer.up.flatten(1).float() @ layer.down.flatten(1).float())
         change = change.to(weight.device).reshape(weight.shape)
+        if layer.factor is not None:
+            change = change + current * layer.factor.to(weight.device).float()
         if layer.magnitude is None:
             current = current + strength * change
             continue
@@ -118,6 +140,87 @@ def changed_weight(weight: torch.Tensor, stack: Stack) -> torch.Tensor:
         lengthened = layer.magnitude.to(weight.device).float()[:, None] * directions
         current = current + strength * (lengthened.reshape(weight.shape) - current)
     return current
+
+
+@dataclass(frozen=True, eq=False)
+class Lora:
+    """A file that fits the model, read whole: for each layer's module path its weights, in the model's precision."""
+
+    name: str
+    path: Path
+    sha256: str
+    weights_hash: str
+    unet: Mapping[str, LayerWeights]
+    text_encoder: Mapping[str, LayerWeights]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self._tensors())
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._tensors())
+
+    def _tensors(self) -> list[torch.Tensor]:
+        layers = [*self.unet.values(), *self.text_encoder.values()]
+        every = [t for layer in layers for t in (layer.down, layer.up, layer.magnitude, layer.factor, layer.bias)]
+        return [tensor for tensor in every if tensor is not None]
+
+
+def read_lora(name: str, path: Path, components: Components) -> Lora:
+    """Read a LoRA, check all of it, and bring it to the model's device and precision; the model is not touched.
+
+    Raises:
+        LoraError: where it is of another kind, is not complete, does not fit the model, or is not finite.
+        WeightsFileError: where the file is damaged or no safetensors file.
+    """
+    weights = read_weights(name, path, components)
+    found: dict[Part, dict[str, LayerWeights]] = {"unet": {}, "text_encoder": {}}
+    modules = modules_of(components)
+    for part, module_path, layer in weights.layers():
+        _, module = modules[part][layer_name(module_path)]
+        found[part][module_path] = _like(layer, module.weight)
+    num_unet_layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for _, module in modules["unet"].values())
+    header = read_header(path)
+    notes = (*_notes(name, weights, num_unet_layers=num_unet_layers), *strength_notes(header))
+    return Lora(name, path, sha256_of(path), weights_hash(header), found["unet"], found["text_encoder"], notes)
+
+
+def _like(layer: LayerWeights, weight: torch.Tensor) -> LayerWeights:
+    """On the device and in the precision of the weight that it changes."""
+
+    def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensor is None else tensor.to(weight.device, weight.dtype)
+
+    return replace(
+        layer,
+        down=layer.down.to(weight.device, weight.dtype),
+        up=layer.up.to(weight.device, weight.dtype),
+        magnitude=moved(layer.magnitude),
+        factor=moved(layer.factor),
+        bias=moved(layer.bias),
+    )
+
+
+def _notes(name: str, weights: LoraWeights, *, num_unet_layers: int) -> tuple[str, ...]:
+    """How much of the model it changes, and whether it can change anything at all."""
+    num_unet, num_text = len(weights.unet), len(weights.text_encoder)
+    share = 100 * num_unet / num_unet_layers
+    words = f"{name} changes {num_unet} of the U-Net's {num_unet_layers} layers ({share:.0f} %)"
+    words += f" and {num_text} of the text encoder's." if num_text else "; the text encoder stays as it is."
+    if not any(_acts(layer) for _, _, layer in weights.layers()):
+        return (words, f"{name} changes nothing: its weights are all zero, as before the first training step.")
+    return (words,)
+
+
+def _acts(layer: LayerWeights) -> bool:
+    """A magnitude alone can change a layer."""
+    if layer.magnitude is not None:
+        return True
+    if any(tensor is not None and bool(tensor.any()) for tensor in (layer.factor, layer.bias)):
+        return True
+    return bool(layer.up.any()) and bool(layer.down.any()) and layer.scale != 0
 
 
 class Attached(Protocol):
@@ -134,7 +237,7 @@ class LoraLayers:
     components: Components
     library: LoraLibrary
     sum_limit_bytes: int | None = None
-    _kept: dict[tuple[str, FileStamp], Lora] = field(default_factory=dict)
+    _kept: dict[tuple[str, tuple[int, ...]], Lora] = field(default_factory=dict)
     _active: tuple[tuple[Lora, float], ...] = ()
     _attached: list[Attached] = field(default_factory=list)
 
@@ -144,7 +247,9 @@ class LoraLayers:
         Raises:
             LoraError, WeightsFileError: where one cannot be used; those that acted before still do.
         """
-        wanted = tuple((self.read(name), strength) for name, strength in _summed(choices).items() if strength != 0)
+        wanted = tuple(
+            (self.read(name), strength) for name, strength in _summed(choices, self.library).items() if strength != 0
+        )
         if wanted != self._active:
             before, self._active = self._active, ()
             self._take_off()
@@ -154,17 +259,25 @@ class LoraLayers:
                 self._take_off()
                 self._attach(before)
                 raise LoraError(f"The LoRAs could not be attached: {error}") from error
-        return tuple(LoraUsed(name=lora.name, strength=s, sha256=lora.sha256) for lora, s in self._active)
+        return tuple(
+            LoraUsed(name=lora.name, strength=s, sha256=lora.sha256, weights_hash=lora.weights_hash)
+            for lora, s in self._active
+        )
 
     def read(self, name: str) -> Lora:
         """A LoRA of the library, checked against the model; read once, and again when its file has changed."""
         path = self.library.find(name)
-        key = (str(path), file_stamp(path))
+        key = (str(path), file_state(path))
         if key not in self._kept:
-            while len(self._kept) >= KEPT_FILES:
+            lora = read_lora(name, path, self.components)
+            while self._kept and not self._has_room(lora):
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = read_lora(name, path, self.components)
+            self._kept[key] = lora
         return self._kept[key]
+
+    def _has_room(self, lora: Lora) -> bool:
+        kept_bytes = sum(kept.num_bytes for kept in self._kept.values())
+        return len(self._kept) < KEPT_FILES and kept_bytes + lora.num_bytes <= KEPT_BYTES
 
     @property
     def text_state(self) -> tuple[tuple[str, float], ...]:
@@ -202,11 +315,12 @@ def sum_limit(device: torch.device, dtype: torch.dtype) -> int:
     return max(SUM_LIMIT_BYTES, free_cuda_bytes(device) // 4)
 
 
-def _summed(choices: Sequence[LoraChoice]) -> dict[str, float]:
+def _summed(choices: Sequence[LoraChoice], library: LoraLibrary) -> dict[str, float]:
     """A LoRA that is chosen twice acts with the sum of its strengths."""
     strengths: dict[str, float] = {}
     for choice in choices:
-        strengths[choice.name] = strengths.get(choice.name, 0.0) + choice.strength
+        name = library.name_of(choice.name)
+        strengths[name] = strengths.get(name, 0.0) + choice.strength
     return strengths
 
 
@@ -226,8 +340,8 @@ def _stacked(stack: Stack) -> tuple[torch.Tensor, torch.Tensor]:
     return down, up
 
 
-def _attach(layer: nn.Linear | nn.Conv2d, stack: Stack, *, small: bool) -> Attached:
-    if small or any(weights.magnitude is not None for weights, _ in stack):
+def _attach(layer: Changeable, stack: Stack, *, small: bool) -> Attached:
+    if small or isinstance(layer, nn.GroupNorm | nn.LayerNorm) or not all(weights.is_addition for weights, _ in stack):
         return WeightSum(layer, stack)
     down, up = _stacked(stack)
     update = ConvUpdate(down, up, layer) if isinstance(layer, nn.Conv2d) else LinearUpdate(down, up)

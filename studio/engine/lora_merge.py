@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from studio.core.errors import LoraError, ModelError
 from studio.engine.lora_file import LoraWeights
-from studio.engine.lora_layers import Stack, changed_weight, stacks_by_layer
+from studio.engine.lora_layers import Stack, changed_bias, changed_weight, stacks_by_layer
 from studio.engine.models import Components
 from studio.engine.single_file import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, configuration_folder
 
@@ -183,8 +183,13 @@ def merged_tensors(components: Components, loras: Loras) -> Iterator[MergedTenso
     }
     for part, module in _modules(components).items():
         for name, tensor in module.state_dict().items():
-            stack = stacks[part].get(name.removesuffix(".weight")) if name.endswith(".weight") else None
-            yield MergedTensor(part, name, changed_weight(tensor, stack) if stack else tensor)
+            path, _, parameter = name.rpartition(".")
+            stack = stacks[part].get(path)
+            if stack and parameter == "weight":
+                tensor = changed_weight(tensor, stack)
+            elif stack and parameter == "bias":
+                tensor = changed_bias(tensor, stack)
+            yield MergedTensor(part, name, tensor)
 
 
 def merge_loras(components: Components, loras: Loras, folder: Path, *, dtype: torch.dtype) -> None:

@@ -122,7 +122,7 @@ def _setting_values(record: ImageRecord) -> list[tuple[str, str]]:
         ("Size", f"{record.width}x{record.height}"),
         ("Model", _model_name(record.model)),
         ("RNG", "CPU"),
-        ("Lora hashes", ", ".join(f"{lora.name}: {lora.sha256[:12]}" for lora in record.loras)),
+        ("Lora hashes", ", ".join(f"{lora.name}: {(lora.weights_hash or lora.sha256)[:12]}" for lora in record.loras)),
         ("Version", f"lora-studio {__version__}"),
     ]
     return [(key, value) for key, value in values if value]

@@ -1,7 +1,8 @@
 """The names of tensors in LoRA files: the dialects of kohya, diffusers and peft, and what is none of them.
 
 All dialects are brought to one name for a layer: its path in diffusers' modules with `_` for `.`, without the
-`text_model` that only some versions of CLIP's module have.
+`text_model` that only some versions of CLIP's module have. Names of the original layout (LDM) are those of Stable
+Diffusion 1's U-Net.
 """
 
 import json
@@ -10,13 +11,29 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, cast, get_args
 
 from studio.core.errors import LoraError
-from studio.loras.weights_file import TensorInfo, WeightsHeader
+from studio.loras.weights_file import (
+    ADAPTER_CONFIG,
+    ADAPTER_CONFIG_LIMIT_BYTES,
+    TensorInfo,
+    WeightsHeader,
+    adapter_config_of,
+)
 
 Part = Literal["unet", "text_encoder"]
-Role = Literal["down", "up", "alpha", "magnitude"]
+# From `hada_w1_a` on they are LyCORIS' own names.
+# fmt: off
+Role = Literal[
+    "down", "up", "mid", "alpha", "magnitude", "ia3",
+    "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
+    "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
+    "diff", "diff_b", "w_norm", "b_norm", "on_input",
+]
+# fmt: on
+LYCORIS_ROLES: tuple[Role, ...] = get_args(Role)[6:]
 
 
 @dataclass(frozen=True)
@@ -28,31 +45,31 @@ class LoraKey:
     role: Role
 
 
-# kohya: lora_unet_<path with _>.lora_down.weight
-_KOHYA = re.compile(r"lora_(unet|te1?)_(.+?)\.(lora_down\.weight|lora_up\.weight|alpha|dora_scale)")
+# kohya and LyCORIS: lora_unet_<path with _>.lora_down.weight; LyCORIS' own wrapper begins with lycoris_
+_KOHYA = re.compile(
+    r"(?:lora_(unet|te1?)|lycoris)_(.+?)\.(lora_(?:down|up|mid)\.weight|alpha|dora_scale|weight|"
+    + "|".join(LYCORIS_ROLES)
+    + ")"
+)
 _KOHYA_PARTS: dict[str, Part] = {"unet": "unet", "te": "text_encoder", "te1": "text_encoder"}
-# diffusers and peft: unet.<path>.lora_A.weight; without `unet.` where the U-Net's own layers were saved alone
+# diffusers and peft: unet.<path>.lora_A.weight; without `unet.` where the U-Net's own layers were saved alone.
+# diffusion_model: ComfyUI's, before original names
 _DOTTED = re.compile(
-    r"(?:base_model\.model\.)?(?:(unet|text_encoder)\.)?(?:base_model\.model\.)?(.+?)\."
+    r"(?!lora_|lycoris_)(?:base_model\.model\.)?(?:(unet|text_encoder|diffusion_model)\.)?(?:base_model\.model\.)?(.+?)\."
     r"(lora_A(?:\.[^.]+)?\.weight|lora_B(?:\.[^.]+)?\.weight|lora\.down\.weight|lora\.up\.weight"
-    r"|lora_linear_layer\.down\.weight|lora_linear_layer\.up\.weight|alpha"
+    r"|lora_(?:linear_layer\.)?(?:down|up)\.weight|lora_linear_layer\.down\.weight|alpha"
     r"|lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?)"
 )
 # diffusers before peft: unet.<path>.attn1.processor.to_q_lora.down.weight
 _PROCESSOR = re.compile(r"(?:unet\.)?(.+)\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight")
 
 # Other kinds of files, by a piece of a tensor's name that only they have.
+_SDXL = "a LoRA for Stable Diffusion XL"
 _FOREIGN: tuple[tuple[str, str], ...] = (
-    ("hada_w1", "a LoHa (LyCORIS)"),
-    ("lokr_w", "a LoKr (LyCORIS)"),
     ("oft_", "an OFT adapter"),
     (".a1.weight", "a GLoRA (LyCORIS)"),
-    ("lora_mid.", "a LoCon with Tucker decomposition (LyCORIS)"),
-    ("lora_te2_", "a LoRA for Stable Diffusion XL"),
-    ("text_encoder_2.", "a LoRA for Stable Diffusion XL"),
-    ("lora_unet_input_blocks_", "a LoRA for Stable Diffusion XL"),
-    ("lora_unet_middle_block_", "a LoRA for Stable Diffusion XL"),
-    ("lora_unet_output_blocks_", "a LoRA for Stable Diffusion XL"),
+    ("lora_te2_", _SDXL),
+    ("text_encoder_2.", _SDXL),
     ("lora_transformer_", "a LoRA for another kind of model (a diffusion transformer)"),
     ("transformer.transformer_blocks.", "a LoRA for another kind of model (a diffusion transformer)"),
     ("double_blocks", "a LoRA for Flux"),
@@ -64,26 +81,38 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
     ("control_model.", "a ControlNet"),
 )
 # The width of the text that the U-Net's cross-attention reads tells which Stable Diffusion it is.
-_TEXT_WIDTHS = {2048: "a LoRA for Stable Diffusion XL", 1024: "a LoRA for Stable Diffusion 2"}
+_TEXT_WIDTHS = {2048: _SDXL, 1024: "a LoRA for Stable Diffusion 2"}
+_SD1_TEXT_WIDTH = 768
+_CROSS_ATTENTION = re.compile(
+    r"attn2[._](?:processor\.)?to_[kv](?:[._](?:lora_down|lora_A|lora\.down)|\.hada_w1_b|\.diff$)"
+)
+# Original names: Stable Diffusion 1 has attention in blocks, and blocks, that XL has not.
+_ORIGINAL = re.compile(r"(?:input|output)_blocks[._]\d|middle_block[._]\d")
+_SD1_BLOCK = re.compile(r"input_blocks[._](?:[12][._]1|9|10|11)[._]|output_blocks[._](?:9|10|11|[678][._]1)[._]")
 # Where there are as many inputs as outputs, only the place of the 1 tells (1, in) from (out, 1).
 _DORA_OF_INPUTS = "a DoRA with one magnitude for each input (LyCORIS without wd_on_output), not for each output"
-_CROSS_ATTENTION = re.compile(r"attn2[._](?:processor\.)?to_[kv][._](?:lora_down|lora_A|lora\.down)")
 
 
 def read_key(name: str) -> LoraKey | None:
     """The meaning of a tensor's name; None where it is of no known dialect."""
     if match := _KOHYA.fullmatch(name):
-        part, layer, role = match.groups()
-        return LoraKey(_KOHYA_PARTS[part], layer_name(layer), _role(role))
+        prefix, path, role = match.groups()
+        return _key(_KOHYA_PARTS[prefix] if prefix else None, path, "ia3" if role == "weight" else _role(role))
     if match := _PROCESSOR.fullmatch(name):
         path, projection, role = match.groups()
-        return LoraKey(
-            "unet", layer_name(f"{path}.{'to_out.0' if projection == 'to_out' else projection}"), _role(role)
-        )
+        return _key("unet", f"{path}.{'to_out.0' if projection == 'to_out' else projection}", _role(role))
     if match := _DOTTED.fullmatch(name):
         prefix, path, role = match.groups()
-        return LoraKey("text_encoder" if prefix == "text_encoder" else "unet", layer_name(path), _role(role))
+        part: Part | None = "text_encoder" if prefix == "text_encoder" else "unet" if prefix else None
+        return _key(part, path, _role(role))
     return None
+
+
+def _key(part: Part | None, path: str, role: Role) -> LoraKey:
+    """Where a name has no part, its path tells: CLIP's layers are all below `encoder`."""
+    layer = layer_name(path)
+    part = part or ("text_encoder" if layer.startswith("encoder_layers_") else "unet")
+    return LoraKey(part, _from_original(layer) if part == "unet" else layer, role)
 
 
 def layer_name(path: str) -> str:
@@ -91,18 +120,61 @@ def layer_name(path: str) -> str:
     return path.replace(".", "_").removeprefix("text_model_")
 
 
+_BLOCK = re.compile(r"(input|middle|output)_blocks?_(\d+)(?:_(\d+))?_(.+)")
+_RESNET = {
+    "in_layers_0": "norm1",
+    "in_layers_2": "conv1",
+    "emb_layers_1": "time_emb_proj",
+    "out_layers_0": "norm2",
+    "out_layers_3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+_ENDS = {
+    "input_blocks_0_0": "conv_in",
+    "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2",
+    "out_0": "conv_norm_out",
+    "out_2": "conv_out",
+}
+_MIDDLE = ("resnets_0", "attentions_0", "resnets_1")
+_LAYERS = 2  # of each block of Stable Diffusion 1's U-Net on its way down
+
+
+def _from_original(layer: str) -> str:
+    """`input_blocks_1_1_proj_in` -> `down_blocks_0_attentions_0_proj_in`; other names are diffusers' and stay."""
+    if layer in _ENDS:
+        return _ENDS[layer]
+    match = _BLOCK.fullmatch(layer)
+    if match is None:
+        return layer
+    side, first, second, rest = match.groups()
+    rest = _RESNET.get(rest, rest)
+    if side == "middle":
+        place = _MIDDLE[int(first)] if second is None and int(first) < len(_MIDDLE) else None
+        return f"mid_block_{place}_{rest}" if place else layer
+    number = int(first) - (side == "input")
+    block, index = divmod(number, _LAYERS + 1)
+    blocks = f"{'down' if side == 'input' else 'up'}_blocks_{block}"
+    if rest == "op":
+        return f"{blocks}_downsamplers_0_conv"
+    if rest == "conv":
+        return f"{blocks}_upsamplers_0_conv"
+    return f"{blocks}_{'attentions' if second == '1' else 'resnets'}_{index}_{rest}"
+
+
 def _role(words: str) -> Role:
-    if words == "alpha":
-        return "alpha"
+    if words in LYCORIS_ROLES or words == "alpha":
+        return cast(Role, words)
     if words.startswith(("dora_scale", "lora_magnitude_vector")):
         return "magnitude"
     if words.startswith(("lora_A", "lora_B")):  # first: an adapter may have any name, `down` too
         return "down" if words.startswith("lora_A") else "up"
-    return "down" if "down" in words else "up"
+    return "mid" if "mid" in words else "down" if "down" in words else "up"
 
 
 def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
     """What a file is that the studio cannot attach, in words; empty where it looks like a LoRA for SD 1.x."""
+    widths = set[int]()
     for name, info in tensors.items():
         for piece, kind in _FOREIGN:
             if piece in name:
@@ -110,14 +182,42 @@ def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
         if name.endswith(".dora_scale") and len(info.shape) > 1 and info.shape[0] == 1:
             return _DORA_OF_INPUTS
         width = info.shape[1] if len(info.shape) > 1 else 0
-        if width in _TEXT_WIDTHS and _CROSS_ATTENTION.search(name):
-            return _TEXT_WIDTHS[width]
-    return ""
+        if _CROSS_ATTENTION.search(name):
+            if width in _TEXT_WIDTHS:
+                return _TEXT_WIDTHS[width]
+            widths.add(width)
+    if _SD1_TEXT_WIDTH in widths or not any(_ORIGINAL.search(name) for name in tensors):
+        return ""
+    # Most files with original names are for XL; one without cross-attention is so only where no block says otherwise.
+    return "" if any(_SD1_BLOCK.search(name) for name in tensors) else _SDXL
 
 
-def unknown_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Those that are of no known dialect."""
-    return tuple(name for name in names if read_key(name) is None)
+def missing_sides(roles: Iterable[Role]) -> set[Role]:
+    """What a layer's tensors lack to be an update; a bias alone is one."""
+    found = set(roles)
+    for whole in _WHOLES:
+        if whole & found:
+            if any(role.startswith("lokr") for role in whole):
+                return _missing_of_lokr(found)
+            return set(whole - found)
+    return set() if found & {"diff", "diff_b", "w_norm", "b_norm", "ia3"} else {"down", "up"}
+
+
+_WHOLES: tuple[frozenset[Role], ...] = (
+    frozenset({"down", "up"}),
+    frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
+    frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"}),
+)
+
+
+def _missing_of_lokr(found: set[Role]) -> set[Role]:
+    """Each side is one matrix, or the product of two."""
+    first, second = set[Role](), set[Role]()
+    if "lokr_w1" not in found:
+        first = set[Role](("lokr_w1_a", "lokr_w1_b")) - found
+    if "lokr_w2" not in found:
+        second = set[Role](("lokr_w2_a", "lokr_w2_b")) - found
+    return first | second
 
 
 @dataclass(frozen=True)
@@ -127,6 +227,10 @@ class ScaleRule:
     alpha: float | None = None
     alpha_pattern: Mapping[str, float] | None = None
     use_rslora: bool = False
+
+    def knows(self, layer: str) -> bool:
+        """Whether it says how strong a layer is; else alpha is taken to be the rank."""
+        return self._pattern_alpha(layer) is not None
 
     def effective_alpha(self, layer: str, rank: int, alpha: float | None) -> float:
         """The alpha that makes alpha / rank right: with rsLoRA (arXiv 2312.03732) the file means alpha / sqrt(rank).
@@ -147,26 +251,79 @@ class ScaleRule:
 
 
 def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
-    """The rule of each part, from the JSON that diffusers and peft write into the file's metadata.
+    """The rule of each part, from the JSON that diffusers writes into the file's metadata, or peft beside the file.
 
     Raises:
         LoraError: where that JSON is damaged: without it the LoRA would act at a wrong strength.
     """
     damaged = f"{header.path.name} is damaged: its lora_adapter_metadata"
+    text = header.metadata.get("lora_adapter_metadata", "")
+    config = None if "lora_adapter_metadata" in header.metadata else config_beside(header)
+    if config is not None:
+        damaged = f"{config.name}, which says how strong {header.path.name} is, cannot be used: it"
+        text = _text_of(config, damaged)
+    elif "lora_adapter_metadata" not in header.metadata:
+        text = "{}"
     try:
-        entries = json.loads(header.metadata.get("lora_adapter_metadata", "{}"))
+        entries = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise LoraError(f"{damaged} is not JSON.") from error
     if not isinstance(entries, dict):
         raise LoraError(f"{damaged} is not a JSON object.")
     alone = {key: value for key, value in entries.items() if "." not in key}
     try:
+        if config is not None:
+            rule = _scale_rule(entries)
+            _assert_lora(entries, header)
+            return {"unet": rule, "text_encoder": rule}
         return {
             "unet": _scale_rule({**alone, **_below("unet.", entries)}),
             "text_encoder": _scale_rule(_below("text_encoder.", entries)),
         }
     except ValueError as error:
         raise LoraError(f"{damaged} has {error}.") from error
+
+
+def config_beside(header: WeightsHeader) -> Path | None:
+    """peft's own file; only of tensors that peft names, and that say nothing of their strength."""
+    is_pefts = any(".lora_A." in name for name in header.tensors)
+    return adapter_config_of(header.path) if is_pefts else None
+
+
+def _text_of(config: Path, damaged: str) -> str:
+    try:
+        if config.stat().st_size > ADAPTER_CONFIG_LIMIT_BYTES:
+            raise LoraError(f"{damaged} is too large.")
+        return config.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise LoraError(f"{damaged} cannot be read. Copy or download it again.") from error
+
+
+def _assert_lora(entries: Mapping[str, object], header: WeightsHeader) -> None:
+    kind = entries.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise ValueError(f"peft_type {kind!r}, where the studio reads LORA")
+    if entries.get("use_dora") is True and not any("lora_magnitude_vector" in name for name in header.tensors):
+        raise ValueError("use_dora, but the weights have no lora_magnitude_vector")
+
+
+def strength_notes(header: WeightsHeader) -> tuple[str, ...]:
+    """That a strength is assumed, where neither the file nor what lies beside it says one.
+
+    Raises:
+        LoraError: as `scale_rules`.
+    """
+    rules = scale_rules(header)
+    keys = [key for name in header.tensors if (key := read_key(name)) is not None]
+    scaled = {(key.part, key.layer) for key in keys if key.role in ("down", "hada_w1_b", "lokr_w1_a", "lokr_w2_a")}
+    silent = scaled - {(key.part, key.layer) for key in keys if key.role == "alpha"}
+    num_silent = sum(not rules[part].knows(layer) for part, layer in silent)
+    if not num_silent:
+        return ()
+    return (
+        f"{header.path.name} does not say how strong {num_silent} of its {len(scaled)} layers are: alpha is taken to "
+        f"be the rank. If an {ADAPTER_CONFIG} came with it, put that beside the file and add it again.",
+    )
 
 
 def _below(prefix: str, entries: Mapping[str, object]) -> dict[str, object]:
@@ -177,6 +334,8 @@ def _scale_rule(entries: Mapping[str, object]) -> ScaleRule:
     alpha, pattern = entries.get("lora_alpha"), entries.get("alpha_pattern")
     if not isinstance(pattern, dict | None):
         raise ValueError("no table in alpha_pattern")
+    if regular := next((layer for layer in pattern or {} if not re.fullmatch(r"[\w.-]*", str(layer))), None):
+        raise ValueError(f"the regular expression {regular!r} in alpha_pattern, where the studio reads names of layers")
     return ScaleRule(
         alpha=None if alpha is None else _finite("lora_alpha", alpha),
         alpha_pattern={str(layer): _finite("alpha_pattern", value) for layer, value in (pattern or {}).items()},

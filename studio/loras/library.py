@@ -1,8 +1,6 @@
-"""The LoRA library, and the blind votes kept beside its files.
+"""The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata.
 
 The blind vote: which side people preferred without knowing which it was, kept beside the LoRA.
-
-The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata.
 """
 
 import json
@@ -10,7 +8,6 @@ import math
 import re
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -20,11 +17,23 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import LoraError, WeightsFileError
-from studio.core.files import FileStamp, file_stamp, write_atomically
+from studio.core.files import write_atomically
 from studio.core.paths import assets_folder, typed_path
 from studio.core.results import LoraCard, Record
-from studio.loras.keys import foreign_kind, read_key, unknown_names
-from studio.loras.weights_file import WeightsHeader, read_header, sha256_of
+from studio.loras.keys import config_beside, foreign_kind, read_key, strength_notes
+from studio.loras.weights_file import (
+    DTYPE_BYTES,
+    ENDING,
+    WeightsHeader,
+    adapter_config_of,
+    file_state,
+    files_below,
+    known_name,
+    named_config,
+    read_header,
+    sha256_of,
+    visible,
+)
 
 Winner = Literal["left", "right", "neither"]
 CONFIDENCE_Z = 1.96  # 95 %
@@ -132,7 +141,6 @@ def count_votes(votes: Iterable[Vote], *, left: str, right: str) -> VoteCount:
     )
 
 
-ENDING = ".safetensors"
 THUMBNAIL = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]+")
 THUMBNAIL_LIMIT = 400_000  # characters; a 512-pixel JPEG has about 100,000
 NAME_LIMIT_BYTES = 180  # of the 255 that a file's name may have: its ending, a number and `.votes.json` have room too
@@ -168,15 +176,20 @@ class LoraLibrary:
             LoraError: where there is none; it names those there are.
         """
         files = self._files()
-        if name in files:
-            return files[name]
+        if (known := known_name(name, files)) is not None:
+            return files[known]
         if path := _file_elsewhere(name):
             return path
         names = ", ".join(sorted(files)) or "none"
         raise LoraError(f"There is no LoRA named {name} in the library, which has: {names}. Drop its file to add it.")
 
+    def name_of(self, name: str) -> str:
+        """A LoRA's name as the library writes it; one that it has not stays as it is."""
+        known = known_name(name, self._files())
+        return name if known is None else known
+
     def add(self, path: Path, *, name: str | None = None) -> LoraCard:
-        """Copy a file into the library; nothing that is there is overwritten.
+        """Copy a file into the library, with peft's configuration beside it; nothing that is there is overwritten.
 
         Raises:
             LoraError: where it is no LoRA for Stable Diffusion 1.x, or the very same file is there already.
@@ -186,9 +199,16 @@ class LoraLibrary:
         assert self._folder is not None, "this library has no folder to add to"
         header = read_header(path)
         check_kind(header)
-        if known_name := self.name_of_copy(path):
-            raise LoraError(f"This LoRA is in the library already, as {known_name}.")
+        config = config_beside(header)
+        if copied := self.name_of_copy(path):
+            known = self._files()[copied]
+            if config is None or adapter_config_of(known) is not None or known.parent != self._folder:
+                raise LoraError(f"This LoRA is in the library already, as {copied}.")
+            self._copy(config, named_config(known))
+            return read_card(copied, known)
         target = self._free_path(_clean_name(name or path.stem))
+        if config is not None:  # first: without it the LoRA would act at another strength
+            self._copy(config, named_config(target))
         self._copy(path, target)
         return read_card(target.stem, target)
 
@@ -208,12 +228,7 @@ class LoraLibrary:
 
     def _files(self) -> dict[str, Path]:
         folders = [self._shipped, *([self._folder] if self._folder else [])]
-        return {
-            path.stem: path
-            for folder in folders
-            for path in sorted(folder.glob(f"*{ENDING}"))
-            if not path.name.startswith(".") and _is_text(path.name)
-        }
+        return {name: path for folder in folders for name, path in files_below(folder).items()}
 
     def _free_path(self, wanted: str) -> Path:
         assert self._folder is not None
@@ -233,7 +248,7 @@ class LoraLibrary:
 def _file_elsewhere(name: str) -> Path | None:
     try:
         path = typed_path(name)
-        return path if path.suffix == ENDING and path.is_absolute() and path.is_file() else None
+        return path if path.suffix.lower() == ENDING and path.is_absolute() and path.is_file() else None
     except (OSError, RuntimeError):  # longer than a path can be; `~` of a user that does not exist
         return None
 
@@ -243,14 +258,9 @@ def _clean_name(name: str) -> str:
     return cut.decode(errors="ignore").strip(" .") or "lora"
 
 
-def _is_text(name: str) -> bool:
-    """False where a name's bytes are no UTF-8, as Linux allows: such a name could be neither shown nor written."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
 def _alike(name: str) -> str:
     """Equal for names that are the same file on a Mac or on Windows."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return visible(name).casefold()
 
 
 def check_kind(header: WeightsHeader) -> None:
@@ -262,9 +272,15 @@ def check_kind(header: WeightsHeader) -> None:
     name = header.path.name
     if not header.tensors:
         raise LoraError(f"{name} holds no tensors, so it would change nothing.")
+    odd = {info.dtype for info in header.tensors.values()} - DTYPE_BYTES.keys()
+    if odd:
+        raise LoraError(
+            f"{name} stores numbers as {', '.join(sorted(odd))}, which the studio does not know. Get it as float16, "
+            "bfloat16 or float32."
+        )
     if kind := foreign_kind(header.tensors):
         raise LoraError(f"{name} is {kind}; the studio attaches LoRAs for Stable Diffusion 1.x.")
-    unknown = unknown_names(header.tensors)
+    unknown = [name for name in header.tensors if read_key(name) is None]
     if len(unknown) == len(header.tensors):
         raise LoraError(f"{name} holds no LoRA that the studio knows: its tensors have names such as {unknown[0]}.")
     if unknown:
@@ -277,14 +293,13 @@ def check_kind(header: WeightsHeader) -> None:
 def _known_card(name: str, path: Path) -> LoraCard:
     """The card of a file, read again only where the file is another one: the page asks twice a second."""
     try:
-        stamp = file_stamp(path)
+        return _read_once(name, path, file_state(path))
     except OSError:  # gone meanwhile: `read_card` says so
         return read_card(name, path)
-    return _read_once(name, path, stamp)
 
 
-@lru_cache(maxsize=512)
-def _read_once(name: str, path: Path, _stamp: FileStamp) -> LoraCard:
+@lru_cache(maxsize=4096)
+def _read_once(name: str, path: Path, _state: tuple[int, ...]) -> LoraCard:
     return read_card(name, path)
 
 
@@ -293,6 +308,7 @@ def read_card(name: str, path: Path) -> LoraCard:
     try:
         header = read_header(path)
         check_kind(header)
+        notes = strength_notes(header)
     except (LoraError, WeightsFileError) as error:
         return LoraCard(
             name=name, path=path, size_bytes=path.stat().st_size if path.is_file() else 0, problem=str(error)
@@ -308,6 +324,7 @@ def read_card(name: str, path: Path) -> LoraCard:
         base_model=_first(said, "ss_sd_model_name", "ss_base_model_version", "modelspec.architecture"),
         rank=_rank(header),
         thumbnail=_thumbnail(said),
+        notes=notes,
     )
 
 

@@ -9,9 +9,12 @@ import hashlib
 import itertools
 import json
 import math
+import os
+import re
 import stat
 import struct
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -20,6 +23,7 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from studio.core.errors import WeightsFileError
+from studio.core.files import file_stamp
 from studio.core.settings import Settings
 
 LoraDialect = Literal["kohya", "diffusers"]
@@ -121,6 +125,58 @@ def read_header(path: Path) -> WeightsHeader:
             "It was cut short or changed on the way; copy or download it again."
         )
     return WeightsHeader(path, tensors, metadata, size)
+
+
+ENDING = ".safetensors"
+_HASH = re.compile(r"[0-9a-fA-F]{12,64}")
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG_LIMIT_BYTES = 2**20
+
+
+def adapter_config_of(path: Path) -> Path | None:
+    """peft's file beside the weights, which alone says how strong they are; in a library `NAME.adapter_config.json`.
+
+    One without the LoRA's name counts where it can mean no other file: beside `adapter_model.safetensors`, or beside
+    a single `.safetensors` file.
+    """
+    named, plain = named_config(path), path.with_name(ADAPTER_CONFIG)
+    if named.is_file():
+        return named
+    if not plain.is_file():
+        return None
+    if path.stem != "adapter_model" and any(
+        other.suffix.lower() == path.suffix.lower() and other != path for other in path.parent.iterdir()
+    ):
+        return None
+    return plain
+
+
+def named_config(path: Path) -> Path:
+    """Where a library keeps peft's file of a LoRA."""
+    return path.with_name(f"{path.stem}.{ADAPTER_CONFIG}")
+
+
+def file_state(path: Path) -> tuple[int, ...]:
+    """Another one where the file, or peft's configuration beside it, is another.
+
+    Raises:
+        OSError: where the file is gone.
+    """
+    config = adapter_config_of(path)
+    return tuple(number for file in (path, config) if file for number in file_stamp(file))
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of what follows the header, in hexadecimal: A1111's hash of a LoRA, kohya's `sshs_model_hash`."""
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_hash(header: WeightsHeader) -> str:
+    """What A1111 knows a LoRA by: `sshs_model_hash` where the file says it, else what that is of the file."""
+    said = header.metadata.get("sshs_model_hash", "")
+    return said.lower() if _HASH.fullmatch(said) else weights_sha256(header.path)
 
 
 def sha256_of(path: Path) -> str:
@@ -230,3 +286,43 @@ def _number(value: object) -> int:
     if type(value) is not int or not 0 <= value < NUMBER_LIMIT:
         raise ValueError("no length and no offset")
     return value
+
+
+_VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """The `.safetensors` files by their names; where a sub-folder repeats one, by the path below the folder.
+
+    What is hidden is left out, and links to folders are not followed.
+    """
+    found: dict[str, Path] = {}
+    paths: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [name for name in folders if name.lower().endswith(ENDING)]  # no files, which their cards say
+        paths += [Path(parent, name) for name in names if name.lower().endswith(ENDING) and not name.startswith(".")]
+    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
+        below = path.relative_to(folder).with_suffix("").as_posix()
+        if _is_text(below):
+            found[below if path.stem in found else path.stem] = path
+    return found
+
+
+def known_name(name: str, names: Iterable[str]) -> str | None:
+    """The name itself, or the one that looks the same: a Mac writes é as two characters."""
+    if name in (known := tuple(names)):
+        return name
+    seen = visible(name)
+    return next((other for other in known if visible(other) == seen), None)
+
+
+def visible(name: str) -> str:
+    """What the eye sees of a name: in NFC, every kind of space a space, without characters that have no shape."""
+    shown = (" " if unicodedata.category(c) == "Zs" else c for c in unicodedata.normalize("NFC", name))
+    return "".join(c for c in shown if unicodedata.category(c) not in ("Cf", "Cc") and c not in _VARIATIONS).strip()
+
+
+def _is_text(name: str) -> bool:
+    """False where a name's bytes are no UTF-8, as Linux allows: such a name could be neither shown nor written."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)

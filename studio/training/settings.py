@@ -83,7 +83,7 @@ class TrainingSettings(Settings):
         "attention",
         title="Layers",
         description="Which layers of the U-Net learn: attention (128 in SD 1.5), feed-forward and projections too "
-        "(192, as kohya does), or convolutions as well (colours and backgrounds are learned faster).",
+        "(192, as kohya does), or convolutions as well (backgrounds learn faster; sd-scripts drops two).",
     )
     train_text_encoder: bool = Field(
         False, title="Train the text encoder", description="Learn new words too. Needs more memory and overfits sooner."
@@ -92,7 +92,7 @@ class TrainingSettings(Settings):
         5e-5, title="Text encoder learning rate", description="Learning rate of the text encoder's layers."
     )
     use_dora: bool = Field(
-        False, title="DoRA", description="Learns magnitude and direction separately (arXiv 2402.09353). Slower."
+        False, title="DoRA", description="Magnitude and direction apart (arXiv 2402.09353). Differs in A1111."
     )
     use_rslora: bool = Field(
         False, title="rsLoRA", description="Scale by alpha / √rank (arXiv 2312.03732): keeps high ranks effective."

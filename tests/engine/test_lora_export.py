@@ -11,10 +11,12 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
-from safetensors.torch import load_file
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 
 from studio.core.errors import LoraError
 from studio.engine.lora_export import (
+    at_alpha_of_rank,
     kohya_state,
     largest_difference,
     peft_state,
@@ -88,6 +90,8 @@ def test_what_was_written_is_read_back_to_the_bit(
     for part, path, mine in weights.layers():
         theirs = found[part, path]
         assert torch.equal(mine.down, theirs.down)
+        if dialect == "peft":  # its strength is in the up side
+            mine = at_alpha_of_rank(mine)
         assert torch.equal(mine.up, theirs.up)
         assert theirs.alpha == pytest.approx(mine.alpha, rel=1e-7)
         assert (mine.magnitude is None) == (theirs.magnitude is None)
@@ -151,14 +155,39 @@ def test_the_header_says_what_peft_needs_of_each_part(tmp_path: Path) -> None:
     unet = {"a.to_q": layer(2, 6.0), "b.to_q": layer(2, 6.0), "c.to_q": layer(4, 1.5)}
     write_peft(tmp_path / "a.safetensors", LoraWeights(unet, {"encoder.fc1": layer(3, 2.0)}), {"note": "x"})
     entries = adapter(tmp_path / "a.safetensors")
-    assert (entries["unet.r"], entries["unet.lora_alpha"]) == (2, 6)
-    assert (entries["unet.rank_pattern"], entries["unet.alpha_pattern"]) == ({"c.to_q": 4}, {"c.to_q": 1.5})
+    assert (entries["unet.r"], entries["unet.lora_alpha"]) == (2, 2)
+    assert (entries["unet.rank_pattern"], entries["unet.alpha_pattern"]) == ({"c.to_q": 4}, {"c.to_q": 4})
     assert entries["unet.target_modules"] == ["a.to_q", "b.to_q", "c.to_q"]
-    assert (entries["text_encoder.r"], entries["text_encoder.lora_alpha"]) == (3, 2)
+    assert (entries["text_encoder.r"], entries["text_encoder.lora_alpha"]) == (3, 3)
     assert entries["unet.use_dora"] is False
     assert read_header(tmp_path / "a.safetensors").metadata["note"] == "x"
     config = LoraConfig(**{key.removeprefix("unet."): v for key, v in entries.items() if key.startswith("unet.")})
-    assert (config.r, config.lora_alpha) == (2, 6)
+    assert (config.r, config.lora_alpha) == (2, 2)
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_a_peft_file_means_the_same_to_readers_that_ignore_its_metadata(
+    dora: bool, manager: PipelineManager, tmp_path: Path
+) -> None:
+    """diffusers 0.31 with peft 0.13 does, and takes alpha to be the rank: 6 / 4 of the update would be lost."""
+    weights = random_update(manager.components, alphas=(6.0,), ranks=(4,), dora=dora)
+    write_peft(tmp_path / "with.safetensors", weights, {}, dtype=torch.float32)
+    save_file(load_file(tmp_path / "with.safetensors"), tmp_path / "without.safetensors", metadata={"format": "pt"})
+    given = {(part, path): layer for part, path, layer in weights.layers()}
+    new, old = (loaded_by_diffusers(manager, tmp_path / f"{name}.safetensors") for name in ("with", "without"))
+    num_layers = 0
+    for part in ("unet", "text_encoder"):
+        modules = dict(getattr(old, part).named_modules())
+        for path, module in getattr(new, part).named_modules():
+            if isinstance(module, LoraLayer):
+                mine = given[part, path]
+                (adapter_name,) = module.lora_A.keys()
+                wanted = mine.alpha / mine.rank * (mine.up.flatten(1) @ mine.down.flatten(1))
+                for theirs in (module, modules[path]):
+                    a, b = (side[adapter_name].weight.detach().flatten(1) for side in (theirs.lora_A, theirs.lora_B))
+                    torch.testing.assert_close(theirs.scaling[adapter_name] * b @ a, wanted, atol=1e-6, rtol=1e-5)
+                num_layers += 1
+    assert num_layers == len(given)
 
 
 def test_a_part_that_is_not_trained_has_no_entries(tmp_path: Path) -> None:
@@ -190,7 +219,7 @@ def test_the_checksums_are_of_what_follows_the_header(tmp_path: Path) -> None:
 def test_a_number_too_large_for_float16_is_not_written_and_the_old_file_stays(dialect: str, tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(b"old")
-    large = replace(layer(), up=torch.full((3, 2), 7e4))
+    large = replace(layer(), up=torch.full((3, 2), 7e4), alpha=2.0)
     with pytest.raises(LoraError, match=r"a\.safetensors was not written: .* float16, whose largest number is 65504"):
         WRITERS[dialect](file, LoraWeights({"a": large}, {}), {})
     assert file.read_bytes() == b"old"

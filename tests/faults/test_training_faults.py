@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from studio.core.errors import RunError, TrainingError
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
-from studio.engine.lora_file import read_lora
+from studio.engine.lora_layers import read_lora
 from studio.engine.pipeline import PipelineManager
 from studio.jobs.device_lock import DeviceLock
 from studio.jobs.events import MemoryEvent, ProblemEvent

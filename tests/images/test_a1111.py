@@ -81,6 +81,12 @@ def test_without_loras_there_are_no_hashes() -> None:
     assert "Lora hashes" not in to_parameters(make_record(GenerationSettings(prompt="a")))
 
 
+def test_lora_hashes_are_what_a1111_looks_up() -> None:
+    used = LoraUsed(name="shoes", strength=1, sha256="0" * 64, weights_hash="0123456789abcdef" * 4)
+    record = make_record(GenerationSettings(prompt="a")).model_copy(update={"loras": (used,)})
+    assert 'Lora hashes: "shoes: 0123456789ab"' in to_parameters(record)
+
+
 def test_a_lora_that_the_prompt_has_is_not_added_again() -> None:
     settings = GenerationSettings(prompt="a <lora:x:0.5>", loras=(LoraChoice(name="x", strength=0.5),))
     assert to_parameters(make_record(settings)).count("<lora:") == 1

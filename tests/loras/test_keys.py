@@ -8,11 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
 from studio.core.errors import LoraError
-from studio.loras.keys import LoraKey, Part, Role, ScaleRule, foreign_kind, read_key, scale_rules, unknown_names
+from studio.engine.lora_merge import OriginalLayout
+from studio.engine.single_file import configuration_folder
+from studio.loras.keys import (
+    LYCORIS_ROLES,
+    LoraKey,
+    Part,
+    Role,
+    ScaleRule,
+    foreign_kind,
+    read_key,
+    scale_rules,
+)
 from studio.loras.weights_file import TensorInfo, WeightsHeader
 
+SDXL = "a LoRA for Stable Diffusion XL"
 TO_Q = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 TO_OUT = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0"
 DOTTED_ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
@@ -61,6 +75,66 @@ def kind(name: str, *shape: int) -> str:
 )
 def test_kohyas_names_are_read(start: str, part: Part, layer: str, ending: str, role: Role) -> None:
     assert read_key(f"{start}.{ending}") == LoraKey(part, layer, role)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        *((name, name) for name in LYCORIS_ROLES),
+        ("lora_mid.weight", "mid"),
+        ("weight", "ia3"),
+    ],
+)
+@pytest.mark.parametrize("start", ["lora_unet_", "lycoris_"])
+def test_lycoris_names_are_read(start: str, name: str, role: Role) -> None:
+    assert read_key(f"{start}{TO_Q}.{name}") == LoraKey("unet", TO_Q, role)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "role"),
+    [("lycoris_text_model_", "lora_down.weight"), ("base_model.model.text_model.", "lora_A.weight")],
+)
+def test_a_text_encoder_without_its_name_is_known_by_its_layers(prefix: str, role: str) -> None:
+    path = (
+        Q_PROJ if "lycoris" in prefix else Q_PROJ.replace("encoder_layers_3_self_attn_", "encoder.layers.3.self_attn.")
+    )
+    assert read_key(f"{prefix}{path}.{role}") == LoraKey("text_encoder", Q_PROJ, "down")
+
+
+def test_every_original_name_of_stable_diffusion_1_is_the_layer_that_the_merged_checkpoint_means() -> None:
+    """The other way round is another table: it writes checkpoints that A1111 and ComfyUI load."""
+    layout = OriginalLayout(
+        num_blocks=4,
+        layers_per_block=2,
+        num_vae_blocks=4,
+        vae_layers_per_block=2,
+        up_attention=(False, True, True, True),
+    )
+    config = json.loads((configuration_folder() / "unet" / "config.json").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config)
+    paths = [p for p, module in unet.named_modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
+    assert len(paths) > 250
+    for path in paths:
+        original = layout.unet(f"{path}.weight").removeprefix("model.diffusion_model.").removesuffix(".weight")
+        wanted = LoraKey("unet", path.replace(".", "_"), "down")
+        assert read_key(f"lora_unet_{original.replace('.', '_')}.lora_down.weight") == wanted
+        assert read_key(f"diffusion_model.{original}.lora_down.weight") == wanted
+        assert read_key(f"diffusion_model.{original}.lora_A.weight") == wanted
+
+
+@pytest.mark.parametrize(("width", "words"), [(768, ""), (1024, "a LoRA for Stable Diffusion 2"), (2048, SDXL)])
+def test_original_names_alone_do_not_make_a_file_one_for_xl(width: int, words: str) -> None:
+    tensors = {
+        "lora_unet_input_blocks_4_1_proj_in.lora_down.weight": TensorInfo("F16", (4, 640, 1, 1)),
+        "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight": TensorInfo("F16", (4, width)),
+    }
+    assert foreign_kind(tensors) == words
+
+
+@pytest.mark.parametrize("block", ["input_blocks_1_1", "input_blocks_11_0", "output_blocks_9_1", "output_blocks_6_1"])
+def test_blocks_that_xl_has_not_are_stable_diffusion_1s(block: str) -> None:
+    assert kind(f"lora_unet_{block}_proj_in.alpha") == ""
 
 
 @pytest.mark.parametrize(("down", "up"), DOTTED_SIDES)
@@ -159,10 +233,6 @@ def test_other_names_are_of_no_dialect(name: str) -> None:
     assert read_key(name) is None
 
 
-def test_unknown_names_are_told_in_order() -> None:
-    assert unknown_names(["z", "lora_unet_a.alpha", "b"]) == ("z", "b")
-
-
 def test_no_name_whatever_raises() -> None:
     chooser = random.Random(3)
     pieces = [
@@ -173,7 +243,7 @@ def test_no_name_whatever_raises() -> None:
         name = "".join(chooser.choice(pieces) for _ in range(chooser.randrange(9)))
         key = read_key(name)
         assert key is None or (
-            key.part in ("unet", "text_encoder") and key.role in ("down", "up", "alpha", "magnitude")
+            key.part in ("unet", "text_encoder") and key.role in ("down", "up", "alpha", "magnitude", "ia3")
         )
         foreign_kind({name: TensorInfo("F16", (4, 1024))})
 
@@ -192,12 +262,9 @@ def test_a_hostile_name_does_not_take_long(piece: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (f"lora_unet_{TO_Q}.hada_w1_a", "a LoHa (LyCORIS)"),
-        (f"lora_unet_{TO_Q}.lokr_w1", "a LoKr (LyCORIS)"),
         (f"lora_unet_{TO_Q}.oft_blocks", "an OFT adapter"),
         (f"unet.{DOTTED_ATTENTION}.to_q.oft_R.weight", "an OFT adapter"),
         (f"lora_unet_{TO_Q}.a1.weight", "a GLoRA (LyCORIS)"),
-        ("lora_unet_conv_in.lora_mid.weight", "a LoCon with Tucker decomposition (LyCORIS)"),
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha", "a LoRA for Stable Diffusion XL"),
         ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "a LoRA for Stable Diffusion XL"),
         ("lora_unet_input_blocks_4_1_proj_in.alpha", "a LoRA for Stable Diffusion XL"),
@@ -326,3 +393,61 @@ def test_an_alpha_that_is_no_finite_number_is_refused(alpha: object) -> None:
 def test_an_alpha_pattern_that_is_no_table_of_numbers_is_refused(pattern: object) -> None:
     with pytest.raises(LoraError, match=r"its lora_adapter_metadata has .* alpha_pattern"):
         scale_rules(header({"text_encoder.alpha_pattern": pattern}))
+
+
+def peft_header(
+    folder: Path, config: object, *, name: str = "adapter_model", metadata: str | None = None
+) -> WeightsHeader:
+    """The head of a file that peft wrote, with its configuration beside it."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.safetensors"
+    path.touch()
+    (folder / "adapter_config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    tensors = {"base_model.model.a.to_q.lora_A.weight": TensorInfo("F32", (4, 8))}
+    return WeightsHeader(path, tensors, {} if metadata is None else {"lora_adapter_metadata": metadata}, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({"r": 16, "lora_alpha": 8}, [0.5, 0.5]),
+        ({"r": 16, "lora_alpha": 8, "use_rslora": True}, [2, 2]),
+        ({"r": 16, "lora_alpha": 8, "alpha_pattern": {"b.to_q": 32}}, [0.5, 2]),
+        ({"r": 16, "lora_alpha": 8, "use_rslora": True, "alpha_pattern": {"b.to_q": 32}}, [2, 8]),
+    ],
+)
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_pefts_configuration_beside_the_file_says_how_strong_it_is(
+    part: Part, config: object, wanted: list[float], tmp_path: Path
+) -> None:
+    rule = scale_rules(peft_header(tmp_path, config))[part]
+    assert [scale(rule, layer, 16, None) for layer in ("a_to_q", "b_to_q")] == wanted
+
+
+def test_what_the_file_says_itself_goes_before_what_lies_beside_it(tmp_path: Path) -> None:
+    head = peft_header(tmp_path, {"lora_alpha": 8}, metadata='{"unet.lora_alpha": 2}')
+    assert scale_rules(head)["unet"].alpha == 2
+
+
+def test_a_configuration_among_several_files_is_that_of_adapter_model_alone(tmp_path: Path) -> None:
+    mine = peft_header(tmp_path, {"lora_alpha": 8}, name="mine")
+    assert scale_rules(mine)["unet"].alpha == 8
+    adapter = peft_header(tmp_path, {"lora_alpha": 8})
+    assert scale_rules(mine)["unet"].alpha is None
+    assert scale_rules(adapter)["unet"].alpha == 8
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("{", r"adapter_config\.json, which says how strong adapter_model\.safetensors is, .* is not JSON"),
+        ({"lora_alpha": "8"}, "has no finite number in lora_alpha"),
+        ({"peft_type": "LOHA"}, "has peft_type 'LOHA', where the studio reads LORA"),
+        ({"use_dora": True}, "has use_dora, but the weights have no lora_magnitude_vector"),
+        ({"alpha_pattern": {"^a.*": 3}}, r"has the regular expression '\^a\.\*' in alpha_pattern"),
+        ("x" * (2**20 + 1), "is too large"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_said(config: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(LoraError, match=words):
+        scale_rules(peft_header(tmp_path, config))

@@ -1,5 +1,6 @@
 """The library shows every LoRA as its file tells of itself, takes in only what it can use, and overwrites nothing."""
 
+import hashlib
 import os
 import shutil
 import sys
@@ -11,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from studio.core.errors import LoraError, WeightsFileError
+from studio.loras.keys import scale_rules
 from studio.loras.library import THUMBNAIL_LIMIT, LoraLibrary, check_kind, read_card, shipped_loras
-from studio.loras.weights_file import read_header
+from studio.loras.weights_file import read_header, weights_hash
 
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 JPEG = "data:image/jpeg;base64,/9j/4AAQSkZJRg=="
@@ -414,3 +416,87 @@ def test_a_copy_is_found_under_its_name_by_its_content(folder: Path, library: Lo
     assert library.name_of_copy(tmp_path / "another name.safetensors") == "mine"
     other = write_lora(tmp_path / "other.safetensors", value=2.0)
     assert library.name_of_copy(other) is None
+
+
+# Names and folders
+
+
+@pytest.mark.parametrize(
+    ("file", "asked"),
+    [
+        ("cafe\u0301", "caf\u00e9"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("shoes", "sho\u200bes\ufeff"),
+        ("my shoes", "my\u00a0shoes"),
+        ("sho\u00ades", "shoes"),
+        ("\u2764\ufe0f", "\u2764"),
+    ],
+)
+def test_names_that_look_the_same_are_the_same(file: str, asked: str, folder: Path, library: LoraLibrary) -> None:
+    path = write_lora(folder / f"{file}.safetensors")
+    assert library.find(asked) == path
+    assert library.name_of(asked) == file
+
+
+def test_an_exact_name_goes_before_one_that_looks_the_same(folder: Path, library: LoraLibrary) -> None:
+    paths = [write_lora(folder / f"{name}.safetensors", value=i) for i, name in enumerate(["e\u0301", "\u00e9"])]
+    assert [library.find(path.stem) for path in paths] == paths
+
+
+def test_sub_folders_and_other_cases_of_the_ending_are_found(folder: Path, library: LoraLibrary) -> None:
+    top = write_lora(folder / "a.SAFETENSORS")
+    below = write_lora(folder / "people" / "b.safetensors")
+    same = write_lora(folder / "people" / "a.safetensors")
+    write_lora(folder / ".hidden" / "c.safetensors")
+    assert library.names() == ("a", "b", "people/a")
+    assert [library.find(name) for name in ("a", "b", "people/a")] == [top, below, same]
+
+
+def test_a_number_format_that_nobody_knows_is_named(folder: Path) -> None:
+    path = write_lora(folder / "a.safetensors")
+    path.write_bytes(path.read_bytes().replace(b'"F32"', b'"F4X"'))
+    assert read_card("a", path).problem.startswith(
+        "a.safetensors stores numbers as F4X, which the studio does not know"
+    )
+
+
+# peft's folders
+
+
+def peft_folder(folder: Path, *, alpha: int | None = 8) -> Path:
+    """What `save_pretrained` of peft writes."""
+    folder.mkdir(parents=True)
+    path = folder / "adapter_model.safetensors"
+    layer = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    save_file({f"{layer}.lora_A.weight": torch.ones(2, 4), f"{layer}.lora_B.weight": torch.ones(4, 2)}, path)
+    if alpha is not None:
+        (folder / "adapter_config.json").write_text(f'{{"peft_type": "LORA", "r": 2, "lora_alpha": {alpha}}}')
+    return path
+
+
+def test_pefts_configuration_is_kept_with_the_librarys_copy(folder: Path, library: LoraLibrary, tmp_path: Path) -> None:
+    card = library.add(peft_folder(tmp_path / "run"), name="mine")
+    assert card.notes == ()
+    assert (folder / "mine.adapter_config.json").is_file()
+    assert scale_rules(read_header(folder / "mine.safetensors"))["unet"].alpha == 8
+
+
+def test_a_configuration_that_comes_later_is_kept_too(folder: Path, library: LoraLibrary, tmp_path: Path) -> None:
+    card = library.add(peft_folder(tmp_path / "alone", alpha=None), name="mine")
+    assert "alpha is taken to be the rank" in card.notes[0]
+    assert library.cards()[0].notes == card.notes
+    assert library.add(peft_folder(tmp_path / "whole")).name == "mine"
+    assert next(card for card in library.cards() if card.name == "mine").notes == ()
+    with pytest.raises(LoraError, match="in the library already, as mine"):
+        library.add(peft_folder(tmp_path / "again"))
+
+
+def test_a1111s_hash_is_the_files_word_or_what_that_is_computed_from(folder: Path) -> None:
+    silent = write_lora(folder / "a.safetensors")
+    content = silent.read_bytes()
+    wanted = hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
+    assert weights_hash(read_header(silent)) == wanted
+    said = write_lora(folder / "b.safetensors", metadata={"sshs_model_hash": "AB" * 32})
+    assert weights_hash(read_header(said)) == "ab" * 32
+    odd = write_lora(folder / "c.safetensors", metadata={"sshs_model_hash": '", x: "'})
+    assert weights_hash(read_header(odd)) == wanted

@@ -102,6 +102,24 @@ TARGET_MODULES: Mapping[TargetName, tuple[str, ...]] = {
     "attention + feed-forward": ATTENTION + FEED_FORWARD,
     "attention + feed-forward + convolutions": ATTENTION + FEED_FORWARD + CONVOLUTIONS,
 }
+# As the programs' own code has it: docs/lora-files.md
+DORA_READERS = (
+    "DoRA is computed otherwise by A1111 (a very different image), a little by Forge and ComfyUI before 0.3.77; "
+    "sd-scripts drops its magnitudes. In diffusers, pytorch_lora_weights.safetensors is exact at strength 1. For other "
+    "programs write a whole model: python -m studio export NAME --to checkpoint (or merged)."
+)
+ENDS_READERS = (
+    "sd-scripts' own LoRA reader drops two of the trained layers, conv_in and conv_out; A1111, Forge, ComfyUI and "
+    "diffusers read all."
+)
+
+
+def reader_notes(settings: TrainingSettings) -> tuple[str, ...]:
+    """Which programs will not make of the finished file what the studio does, in sentences."""
+    trains_ends = "conv_in" in TARGET_MODULES[settings.targets]
+    return (*([DORA_READERS] if settings.use_dora else []), *([ENDS_READERS] if trains_ends else []))
+
+
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 

@@ -36,6 +36,7 @@ from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header
 from studio.training.folder import RunFolder, TrainingPlan
 from studio.training.settings import KohyaName, TrainingSettings
+from studio.training.torch.adapters import reader_notes
 from studio.training.torch.data import TrainingSet
 from studio.training.torch.preparation import Prepared
 from studio.training.torch.validation import DTYPES
@@ -222,6 +223,7 @@ def finish(
     name, library_problems = _add_to_library(library, files[0], settings.name)
     if in_memory is not None:
         problems += _check_pictures(files, in_memory, prepared, dtype)
+    notes += reader_notes(settings)
     return FinishedFiles(files, name, notes, (*library_problems, *problems))
 
 

@@ -18,6 +18,7 @@ from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_acce
 from studio.training.begin import take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight
 from studio.training.settings import TrainingSettings
+from studio.training.torch.adapters import reader_notes
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
 from studio.training.torch.data import TrainingSet, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
@@ -168,7 +169,11 @@ def _forecast(
         disk_bytes=disk,
         free_disk_bytes=free_disk,
         offers=_offers(settings, measured, chosen, on=on, step_seconds=step_seconds),
-        warnings=(*_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk), *schedule_notes(settings)),
+        warnings=(
+            *_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
+            *schedule_notes(settings),
+            *reader_notes(settings),
+        ),
     )
 
 

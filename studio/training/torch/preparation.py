@@ -16,7 +16,7 @@ from studio.datasets.snapshot import Snapshot
 from studio.engine.denoise import assert_possible
 from studio.engine.device import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
-from studio.engine.lora_file import Lora
+from studio.engine.lora_layers import Lora
 from studio.engine.memory import OffloadedModule
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
@@ -24,7 +24,7 @@ from studio.images.prompts import take_lora_tags
 from studio.loras.library import LoraLibrary
 from studio.training.folder import TrainingPlan
 from studio.training.settings import TrainingSettings
-from studio.training.torch.adapters import Adapters
+from studio.training.torch.adapters import Adapters, reader_notes
 from studio.training.torch.batches import BatchMaker
 from studio.training.torch.caches import digest_of, fill_caches, fingerprint_of
 from studio.training.torch.data import TrainingSet, make_training_set, mask_notes, seed_of
@@ -299,7 +299,7 @@ def _plan(
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
     if settings.num_validation_images and not prompts:
         notes.append("No validation images are made: no image has a caption. Give validation_prompts to see some.")
-    notes += schedule_notes(settings)
+    notes += [*schedule_notes(settings), *reader_notes(settings)]
     return TrainingPlan(
         resolution=resolution,
         gradient_checkpointing=decision.on,

@@ -69,7 +69,8 @@ def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, str, s
         f"for {card.base_model}" if card.base_model else "",
     ]
     problem = card.problem or (checked.problem if checked else "")
-    return card, " · ".join(filter(None, facts)), problem, checked.notes if checked else ()
+    notes = checked.notes if checked else card.notes
+    return card, " · ".join(filter(None, facts)), problem, notes
 
 
 def wire_loras(
