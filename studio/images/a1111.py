@@ -49,8 +49,10 @@ _SCHEDULERS_OF_SAMPLERS: Mapping[str, SchedulerName] = {
 }
 _ORDINARY_SCHEDULE_TYPES = ("", "automatic", "uniform")
 
-_STEPS = "Steps: "
 _NEGATIVE = "Negative prompt:"
+# A line of settings: some programs write another key first, or small letters.
+_FIRST_KEYS = "steps|seed|sampler|schedule type|cfg scale|size|model|model hash|version"
+_SETTINGS_LINE = re.compile(rf"\s*(?:steps:\s*\d|(?:{_FIRST_KEYS}):.*?,\s*steps:\s*\d)", re.IGNORECASE)
 # A key's length is bounded, or a line of a million letters would take hours.
 _SETTING = re.compile(r'(\w[\w \-/]{0,80}):[ \t]*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
 # What says nothing about how the image is made, or is used elsewhere in this module.
@@ -59,10 +61,25 @@ _KNOWN_KEYS = frozenset(
 )
 # With these values they say nothing: they are what happens here anyway.
 _ORDINARY_VALUES = {"RNG": "CPU", "Clip skip": "1"}
+_NAMES_OF_KEYS = {key.casefold(): key for key in (*_KNOWN_KEYS, *_ORDINARY_VALUES)}
+_GPU_NOISE = "It names no RNG, so A1111 drew its noise on the GPU: the seed makes another image here."
 
 MAX_TEXT_LENGTH = 1_000_000
 _MAX_SKIPPED = 20
 _MAX_LORAS = 8
+
+
+ProgramName = Literal[
+    "LoRA Studio",
+    "A1111",
+    "ComfyUI",
+    "InvokeAI",
+    "NovelAI",
+    "Draw Things",
+    "Fooocus",
+    "SwarmUI",
+    "Easy Diffusion",
+]
 
 
 @dataclass(frozen=True)
@@ -71,13 +88,14 @@ class PictureText:
 
     Attributes:
         record: the full record; None where the image is another program's or another version's.
+        source: the program whose format the settings are in.
         model: the name of the model as the image has it; empty where it has none.
         skipped: what could not be taken over, a sentence each.
     """
 
     settings: GenerationSettings
     record: ImageRecord | None
-    source: Literal["LoRA Studio", "A1111"]
+    source: ProgramName
     model: str
     skipped: tuple[str, ...]
 
@@ -154,44 +172,71 @@ def _unquoted(value: str) -> str:
         return value
 
 
+def has_settings_line(text: str) -> bool:
+    """Whether a text is A1111's: a line of it gives `Steps`. Others are other programs', or a camera's comment."""
+    return len(text) <= MAX_TEXT_LENGTH and any(_SETTINGS_LINE.match(line) for line in text.split("\n"))
+
+
 def parse_parameters(text: str) -> PictureText:
     """Read A1111's text. What is unknown here or breaks a rule is left at its default and named in `skipped`.
 
-    A text without a line of settings is a prompt.
-
     Raises:
-        PictureFileError: an empty text, or one of over a million characters.
+        PictureFileError: a text without a line of settings, or one of over a million characters.
     """
     if len(text) > MAX_TEXT_LENGTH:
         raise PictureFileError(f"The settings are {len(text):,} characters long, {MAX_TEXT_LENGTH:,} are allowed.")
-    if not text.strip():
-        raise PictureFileError("There are no settings in an empty text. Paste a prompt, or A1111's parameters.")
     prompt, negative_prompt, line, skipped = _split(text)
-    written = {key: _unquoted(value) for key, value in _SETTING.findall(line)}
+    found = {key: _unquoted(value) for key, value in _SETTING.findall(line)}
+    written = {_NAMES_OF_KEYS.get(key.casefold(), key): value for key, value in found.items()}
+    if "Seed" in written and "RNG" not in written:
+        skipped.append(_GPU_NOISE)
+    values = _scheduler(written, skipped)
+    return taken_over("A1111", written, prompt=prompt, negative_prompt=negative_prompt, skipped=skipped, values=values)
+
+
+def taken_over(
+    source: ProgramName,
+    written: Mapping[str, str],
+    *,
+    prompt: str,
+    negative_prompt: str,
+    skipped: list[str],
+    values: Mapping[str, object] | None = None,
+) -> PictureText:
+    """A program's settings as ours; `skipped` goes on with what cannot be taken over.
+
+    Args:
+        written: numbers and names under A1111's keys, as text.
+        prompt: in our grammar: its weights are weights, its LoRA tags choose LoRAs.
+        values: of fields of `GenerationSettings`, already checked one by one.
+    """
     prompt, loras = _take_known_loras(prompt, skipped)
-    values = _fitting({**_checked_numbers(written, skipped), **_scheduler(written, skipped)}, skipped)
+    fitting = _fitting({**_checked_numbers(written, skipped), **(values or {})}, skipped)
     skipped += _unknown(written)
     settings = GenerationSettings.model_validate(
-        {**values, "prompt": prompt, "negative_prompt": negative_prompt, "loras": loras}
+        {**fitting, "prompt": prompt, "negative_prompt": negative_prompt, "loras": loras}
     )
-    return PictureText(settings, None, "A1111", written.get("Model", ""), _shortened(skipped))
+    return PictureText(settings, None, source, written.get("Model", ""), _shortened(skipped))
 
 
 def _split(text: str) -> tuple[str, str, str, list[str]]:
     """Prompt, negative prompt, the line of settings, and what was skipped."""
-    # A lone surrogate cannot be stored or shown, so pydantic refuses it; a pasted text can have one.
+    # A lone surrogate cannot be stored or shown, so pydantic refuses it; a damaged text can have one.
     lines = text.encode("utf-8", "replace").decode().replace("\r\n", "\n").strip().split("\n")
-    starts = [place for place, line in enumerate(lines) if line.lstrip().startswith(_STEPS)]
-    end = starts[-1] if starts else len(lines)
-    skipped = []
+    starts = [number for number, line in enumerate(lines) if _SETTINGS_LINE.match(line)]
     if not starts:
-        skipped.append("There is no line that begins with Steps, so the text was read as a prompt only.")
-    elif any(line.strip() for line in lines[end + 1 :]):
+        raise PictureFileError("There is no line of settings (Steps: …), so the text is not A1111's.")
+    end = starts[-1]
+    skipped = []
+    if any(line.strip() for line in lines[end + 1 :]):
         skipped.append("The text after the settings line is not known here.")
-    negative = next((place for place in range(end) if lines[place].lstrip().startswith(_NEGATIVE)), end)
+    # Who writes small letters there, does so here; in A1111's own text they are words of the prompt.
+    marker = _NEGATIVE if "Steps:" in lines[end] else _NEGATIVE.lower()
+    starts = [number for number in range(end) if lines[number].lstrip().startswith((_NEGATIVE, marker))]
+    negative = starts[0] if starts else end
     prompt = "\n".join(lines[:negative]).strip()
-    negative_prompt = "\n".join(lines[negative:end]).lstrip().removeprefix(_NEGATIVE).strip()
-    return prompt, negative_prompt, lines[end] if starts else "", skipped
+    negative_prompt = "\n".join(lines[negative:end]).lstrip()[len(_NEGATIVE) :].strip()
+    return prompt, negative_prompt, lines[end], skipped
 
 
 def _take_known_loras(prompt: str, skipped: list[str]) -> tuple[str, tuple[LoraChoice, ...]]:

@@ -10,10 +10,11 @@ import os
 import re
 import stat
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
@@ -24,7 +25,8 @@ from studio.core.errors import PictureFileError
 from studio.core.files import write_atomically
 from studio.core.results import ImageRecord
 from studio.core.settings import PictureFormatName
-from studio.images.a1111 import MAX_TEXT_LENGTH, PictureText, parse_parameters, to_parameters
+from studio.images.a1111 import MAX_TEXT_LENGTH, PictureText, has_settings_line, parse_parameters, to_parameters
+from studio.images.programs import COMMENT_KEY, OTHER_PROGRAMS, decode_comment, fix_encoding, read_program
 from studio.images.records import RAW_SUFFIXES, START_BYTES, picture_kind
 
 FORMATS = (
@@ -100,6 +102,9 @@ RECORD_KEY = "lora-studio"
 
 _EXIF_FOLDER, _USER_COMMENT, _MAKER_NOTE = 0x8769, 0x9286, 0x927C
 _MAX_FILE_BYTES = 512 * 2**20
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER_BYTES = 33  # with the first chunk, IHDR
+_RECORD_START = b'{"settings":'  # a camera's MakerNote, or another program's, is not our record
 # All that Pillow raises of files that are broken or mean harm.
 PILLOW_ERRORS = (
     OSError,
@@ -140,7 +145,8 @@ def encode_picture(
     if picture_format == "png":
         chunks = PngImagePlugin.PngInfo()
         for key, content in texts.items():
-            chunks.add_text(key, content)
+            # As Latin-1, "Ã©" would have the bytes of "é" in UTF-8, which is what other programs write there.
+            (chunks.add_text if content.isascii() else chunks.add_itxt)(key, content)
         picture.save(buffer, format="PNG", pnginfo=chunks)
         return buffer.getvalue()
     exif = Image.Exif()
@@ -155,36 +161,99 @@ def encode_picture(
 
 
 def read_picture_text(path: Path) -> PictureText:
-    """The settings inside a PNG, JPEG or WebP file: ours, else A1111's. No pixel is decoded, so size does not matter.
+    """The settings inside a PNG, JPEG or WebP file: ours, else A1111's, else another known program's.
 
-    Only text before the pixels is read, which is where every known program puts it.
+    No pixel is decoded, so size does not matter. A PNG's text may stand before or after its pixels.
 
     Raises:
         PictureFileError: not such an image, cut short, no settings inside, or text without measure.
     """
     with open_picture(path) as picture:
         try:
-            own = picture.info.get(RECORD_KEY)
-            parameters = picture.info.get(PARAMETERS_KEY) or _user_comment(picture.info.get("exif"))
+            texts = _texts(picture)
         except PILLOW_ERRORS as error:
-            raise PictureFileError(f"{shown_name(path)} has broken EXIF data: {_reason(error)}.") from error
-    return _understand(path, own, parameters)
+            raise PictureFileError(f"{shown_name(path)} has broken metadata: {_reason(error)}.") from error
+    return _understand(path, texts)
 
 
-def _understand(path: Path, own: object, parameters: object) -> PictureText:
+def _texts(picture: ImageFile) -> dict[str, str]:
+    """All that a file holds as text, by its key; EXIF's comment as `COMMENT_KEY`."""
+    info = picture.info
+    if isinstance(picture, PngImagePlugin.PngImageFile) and RECORD_KEY not in info:
+        info = {**info, **_info_after_pixels(picture)}
+    exif = Image.Exif()
+    if isinstance(info.get("exif"), bytes):
+        exif.load(info["exif"])
+    folder = exif.get_ifd(_EXIF_FOLDER)
+    texts = {f"EXIF {tag}": value for tag, value in exif.items() if isinstance(value, str)}
+    if isinstance(info.get("xmp"), bytes):
+        texts["XML:com.adobe.xmp"] = info["xmp"].decode("utf-8", "replace")
+    texts[COMMENT_KEY] = decode_comment(folder.get(_USER_COMMENT))
+    texts |= {key: value for key, value in info.items() if isinstance(key, str) and isinstance(value, str)}
+    own, note = texts.pop(RECORD_KEY, None), folder.get(_MAKER_NOTE)
+    texts = {key: fix_encoding(value) for key, value in texts.items()}
+    if own is None and isinstance(note, bytes) and note.startswith(_RECORD_START):
+        own = note.decode("utf-8", "replace")
+    return texts if own is None else {**texts, RECORD_KEY: own}
+
+
+def _info_after_pixels(picture: PngImagePlugin.PngImageFile) -> dict[str | tuple[int, int], object]:
+    """What Pillow would find after the pixels had it decoded them: it is shown those chunks before an empty IDAT."""
+    file = picture.fp
+    assert file is not None
+    file.seek(0)
+    small, total, is_after = [file.read(_PNG_HEADER_BYTES)], 0, False
+    for kind, length in _png_chunks(file):
+        is_after = is_after or kind == b"IDAT"
+        if is_after and kind in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
+            total += length
+            if total > PngImagePlugin.MAX_TEXT_MEMORY:
+                raise ValueError("Too much memory used in text chunks")
+            small.append(length.to_bytes(4, "big") + kind + file.read(length + 4))
+    if len(small) == 1:
+        return {}
+    small += [bytes(4) + kind + zlib.crc32(kind).to_bytes(4, "big") for kind in (b"IDAT", b"IEND")]
+    return PngImagePlugin.PngImageFile(io.BytesIO(b"".join(small))).info
+
+
+def _png_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Kind and length of each chunk, up to and with IEND; the file then stands at the chunk's content."""
+    place = len(_PNG_SIGNATURE)
+    while True:
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        length = int.from_bytes(head[:4], "big")
+        yield head[4:], length
+        if head[4:] == b"IEND":
+            return
+        place += length + 12
+
+
+def _understand(path: Path, texts: Mapping[str, str]) -> PictureText:
     skipped: tuple[str, ...] = ()
-    if isinstance(own, str):
-        if record := _read_record(own):
+    if RECORD_KEY in texts:
+        if record := _read_record(texts[RECORD_KEY]):
             return PictureText(record.settings, record, "LoRA Studio", record.model, ())
         skipped = ("Its full record is broken or of another version, so its settings were read from its text.",)
-    if not isinstance(parameters, str) or not parameters.strip():
-        found = "its record is broken or of another version" if skipped else "it has no settings"
-        raise PictureFileError(
-            f"{shown_name(path)} cannot tell how it was made: {found}. Images of LoRA Studio, of AUTOMATIC1111 and "
-            "of programs that write its parameters have them, unless they were saved again."
-        )
-    text = parse_parameters(parameters)
-    return PictureText(text.settings, None, text.source, text.model, (*skipped, *text.skipped))
+    for key in (PARAMETERS_KEY, COMMENT_KEY):
+        if has_settings_line(texts.get(key, "")):
+            text = parse_parameters(texts[key])
+            return PictureText(text.settings, None, text.source, text.model, (*skipped, *text.skipped))
+    try:
+        if (found := read_program(texts)) is not None:
+            return found
+    except PictureFileError as error:
+        raise PictureFileError(f"{shown_name(path)} {error}") from error
+    if skipped:
+        found_instead = "its record is broken or of another version"
+    else:
+        found_instead = "its text is no program's settings" if any(texts.values()) else "it has no settings"
+    raise PictureFileError(
+        f"{shown_name(path)} cannot tell how it was made: {found_instead}. Images of LoRA Studio, of AUTOMATIC1111 "
+        f"and of {OTHER_PROGRAMS} have them, unless they were saved again."
+    )
 
 
 def _read_record(text: str) -> ImageRecord | None:
@@ -249,7 +318,7 @@ def _open_header(path: Path, file: BinaryIO) -> ImageFile:
     start = file.read(12)
     file.seek(0)
     # The three classes themselves: `Image.open` refuses or warns of sizes that do not matter before decoding.
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+    if start.startswith(_PNG_SIGNATURE):
         return PngImagePlugin.PngImageFile(file)
     if start.startswith(b"\xff\xd8\xff"):
         return JpegImagePlugin.JpegImageFile(file)
@@ -273,43 +342,7 @@ def _is_whole(picture: ImageFile, file: BinaryIO) -> bool:
 
 
 def _has_png_end(file: BinaryIO) -> bool:
-    file.seek(8)
-    while len(head := file.read(8)) == 8:
-        length = int.from_bytes(head[:4], "big")
-        if head[4:] == b"IEND":
-            return len(file.read(length + 4)) == length + 4
-        file.seek(length + 4, os.SEEK_CUR)
-    return False
-
-
-def _user_comment(exif_bytes: object) -> str | None:
-    """The text of EXIF's UserComment, where A1111 keeps its parameters in JPEG and WebP."""
-    if not isinstance(exif_bytes, bytes):
-        return None
-    exif = Image.Exif()
-    exif.load(exif_bytes)
-    comment = exif.get_ifd(_EXIF_FOLDER).get(_USER_COMMENT)
-    if isinstance(comment, str):
-        return comment
-    return _decode_comment(comment) if isinstance(comment, bytes) else None
-
-
-def _decode_comment(comment: bytes) -> str:
-    encoding, content = comment[:8], comment[8:]
-    if encoding == b"UNICODE\0":
-        return _decode_utf16(content)
-    if encoding in (b"ASCII\0\0\0", b"JIS\0\0\0\0\0", bytes(8)):
-        return content.decode("utf-8", "replace").rstrip("\0")
-    return comment.decode("utf-8", "replace").rstrip("\0")
-
-
-def _decode_utf16(content: bytes) -> str:
-    """Either byte order: the standard leaves it open, and programs disagree."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", "replace").rstrip("\0")
-    texts = [content.decode(order, "replace").rstrip("\0") for order in ("utf-16-be", "utf-16-le")]
-    # In the wrong order "Steps" and every other ASCII letter becomes something far from ASCII.
-    return max(texts, key=lambda text: sum(character.isascii() for character in text))
+    return any(kind == b"IEND" and len(file.read(length + 4)) == length + 4 for kind, length in _png_chunks(file))
 
 
 def shown_name(path: Path) -> str:
