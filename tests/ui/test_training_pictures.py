@@ -94,7 +94,7 @@ def test_scores_stand_below_with_the_datasets_own_and_the_picture_that_comes_nea
 def test_a_training_picture_is_found_by_its_key_alone(run: RunFolder, thumbnails: Thumbnails) -> None:
     small = thumbnail_path(thumbnails.datasets, f"{0:064x}", "#ffffff")
     save_thumbnail(Image.new("RGB", (32, 32)), small)
-    assert training_picture_url(run, "0.png", thumbnails).endswith(f"{0:064x}-ffffff.jpg")
+    assert training_picture_url(run, "0.png", thumbnails).endswith(f"{0:064x}-ffffff-2.jpg")
     assert training_picture_url(run, "../0.png", thumbnails) == ""
     run.dataset.write_text("damaged", encoding="utf-8")
     assert training_picture_url(run, "0.png", thumbnails) == ""

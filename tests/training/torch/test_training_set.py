@@ -353,8 +353,8 @@ def test_a_mask_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
     outside = white_mask(tmp_path, "outside/0000.png")
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks/0000.png").symlink_to(outside)
-    with pytest.raises(TrainingError, match="is a link that leads out of mask_folder"):
-        make_set(snapshot_of_sizes([SQUARE]), mask_folder=str(tmp_path / "masks"))
+    with pytest.raises(DatasetError, match="is a link that leads out of mask_folder"):
+        with_masks(named("0000.png"), str(tmp_path / "masks"))
 
 
 def test_a_mask_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
