@@ -65,7 +65,7 @@ def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
         if top.lower() in REGULARISATION:
             sentence = (
                 "A regularisation image (it keeps what the model knew): not part of the dataset itself. Open "
-                f"{top} as a dataset of its own, and choose that under Regularisation images in Training."
+                f"{top} as a separate dataset, then select it under Regularisation images on the Training tab."
             )
             skipped_files.append(SkippedFile(name=picture.key, problem=_note("regularisation", sentence)))
             continue

@@ -1,7 +1,6 @@
 """A snapshot: exactly what training reads, file by file, so that a change is noticed and a run can be repeated."""
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from studio.core.paths import leads_out, typed_path
 from studio.core.results import Record
 from studio.datasets.captions import stem_of
 from studio.datasets.source import PICTURE_SUFFIXES, DatasetRecipe, DatasetRow
-
-_MASK_MARK = re.compile(r"(-masklabel|[-_]mask)$", re.IGNORECASE)  # -masklabel: OneTrainer's
+from studio.datasets.walk import MASK_MARK
 
 
 class MaskFile(Record):
@@ -159,13 +157,13 @@ def _masks(root: Path, images: set[Path]) -> dict[str, list[Path]]:
         raise DatasetError(f"mask_folder {root} holds no image. Leave it empty to learn whole images.")
     masks = defaultdict(list)
     # The image's own name before a marked one; PNG, which is lossless, before others.
-    order = {path: (bool(_MASK_MARK.search(path.stem)), path.suffix.lower() != ".png", str(path)) for path in found}
+    order = {path: (bool(MASK_MARK.search(path.stem)), path.suffix.lower() != ".png", str(path)) for path in found}
     for path in sorted(found, key=order.__getitem__):
         stem = stem_of(path.relative_to(root).as_posix())
         if path.resolve() not in images:
             masks[stem].append(path)
-        if _MASK_MARK.search(stem):
-            masks[_MASK_MARK.sub("", stem)].append(path)
+        if MASK_MARK.search(stem):
+            masks[MASK_MARK.sub("", stem)].append(path)
     return masks
 
 

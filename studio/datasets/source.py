@@ -18,7 +18,8 @@ from pydantic import Field
 
 from studio.core.results import Record
 from studio.core.settings import Settings
-from studio.images.records import RAW_SUFFIXES, PictureFacts, Problem
+from studio.images.formats import RAW_SUFFIXES
+from studio.images.records import PictureFacts, Problem
 
 LayoutName = Literal["sidecar", "kohya", "imagefolder", "table", "fashion"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)

@@ -175,7 +175,7 @@ def unused_tables(tables: FolderTables, used: Sequence[str], why: str) -> list[S
             sentence = why
         except DatasetError as error:
             sentence = str(error)
-        notes.append(_note(name, "table not used", sentence))
+        notes.append(_note(name, "other table", sentence))
     return notes
 
 

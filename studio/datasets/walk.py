@@ -4,8 +4,8 @@ What systems and tools put beside the images is recognised by its name, so that 
 """
 
 import os
+import re
 import stat
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,8 +14,10 @@ from natsort import natsorted
 
 from studio.core.errors import DatasetError
 from studio.core.paths import leads_out
+from studio.datasets.captions import name_of, stem_of
 from studio.datasets.source import CAPTION_SUFFIXES, PICTURE_SUFFIXES, TABLE_SUFFIXES, SkippedFile
-from studio.images.records import RAW_SUFFIXES, START_BYTES, Problem, Severity, picture_kind
+from studio.images.formats import RAW_SUFFIXES, START_BYTES, picture_kind
+from studio.images.records import Problem, Severity
 
 MAX_FILES = 300_000
 MAX_DEPTH = 32
@@ -229,7 +231,7 @@ _TOOL_FOLDERS = {
     "_controls": "ai-toolkit's control images",
 }
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
-_MASK_ENDINGS = ("-masklabel", "_mask")
+MASK_MARK = re.compile(r"(-masklabel|[-_]mask)$", re.IGNORECASE)  # -masklabel: OneTrainer's
 _MASK_FOLDERS = frozenset(("mask", "masks"))
 _BACKUP_ENDINGS = ("_original", ".bak", ".orig", "~")
 
@@ -292,9 +294,8 @@ _MASK_USE = (
 
 def _masked(stem: str) -> Iterator[str]:
     """The stems of the images that it may be a mask of."""
-    for ending in _MASK_ENDINGS:
-        if stem.endswith(ending):
-            yield stem.removesuffix(ending)
+    if MASK_MARK.search(stem):
+        yield MASK_MARK.sub("", stem)
     path = PurePosixPath(stem)
     if path.parent.name in _MASK_FOLDERS:
         yield str(path.parent.parent / path.name)
@@ -307,8 +308,8 @@ def backup_of(key: str, pictures: Collection[str]) -> str:
 
 
 def _stem(key: str) -> str:
-    return _plain(str(PurePosixPath(key).with_suffix("")))
+    return stem_of(key).casefold()
 
 
 def _plain(key: str) -> str:
-    return unicodedata.normalize("NFC", key).casefold()
+    return name_of(key).casefold()

@@ -17,11 +17,11 @@ _ALPHA_MODES = {"RGBA": "RGB", "LA": "L", "PA": "RGB", "RGBa": "RGB", "La": "L"}
 _SAME = 2
 """Of 255: a profile that moves no colour further is sRGB under another name."""
 _NEUTRAL_MARGIN = 8
-"""Of 255: white grounds and black bars are flat in sound images too."""
+"""Of 255: white backgrounds and black bars are flat in intact images too."""
 
 
 def rgb_of(image: Image.Image, background: str, add: Add, *, png_bits: int = 8) -> Image.Image | None:
-    """RGB with 8 bits in sRGB, opaque; None where `add` was told why there is none.
+    """The image as opaque 8-bit sRGB; None if its pixels are unusable, and `add` was told why.
 
     Args:
         background: `#rrggbb`, what transparency is laid on.

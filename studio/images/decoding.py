@@ -15,8 +15,17 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from studio.core.errors import PictureFileError
 from studio.images.colours import flat_rows, rgb_of
-from studio.images.files import FORMAT_WORDS, FORMATS, RAW_MESSAGE, end_of, foreign_kind, is_cut_webp
-from studio.images.records import START_BYTES, Problem, Severity, picture_kind
+from studio.images.formats import (
+    FORMAT_WORDS,
+    FORMATS,
+    RAW_MESSAGE,
+    START_BYTES,
+    end_of,
+    foreign_kind,
+    is_cut_webp,
+    picture_kind,
+)
+from studio.images.records import Problem, Severity
 
 MAX_FILE_BYTES = 1024**3
 MAX_PIXELS = 50_000_000
@@ -180,7 +189,7 @@ def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None
 
 
 def _open(content: bytes) -> Image.Image:
-    """An image with its header read. HEIC has a library of its own, which turns it upright by itself."""
+    """Open an image and read its header. HEIC goes through pillow-heif, which also applies the rotation."""
     if picture_kind(content[:START_BYTES]) == "HEIF":
         from pillow_heif import HeifImageFile  # here: it loads a decoder that few datasets need
 

@@ -35,7 +35,7 @@ class _Found:
 
 
 def decode_comment(comment: object) -> str:
-    """EXIF's UserComment as text, whatever its first eight bytes promise; "" where there is none."""
+    """EXIF's UserComment as text, even if its 8-byte encoding prefix is wrong; "" if there is none."""
     if isinstance(comment, str):
         comment = comment.encode("latin-1", "replace")  # what Pillow made of bytes that are declared as ASCII
     if not isinstance(comment, bytes):

@@ -1,9 +1,5 @@
-"""What one look at an image file found: its figures, what is wrong with it, how bad that is, what one click can do.
+"""What one look at an image file found: its figures, what is wrong with it, how bad that is, what one click can do."""
 
-Which format a file's first bytes are of, whatever it is called.
-"""
-
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -66,51 +62,3 @@ class PictureFacts(Record):
     def is_usable(self) -> bool:
         """Whether it can be trained on as it is read."""
         return not any(problem.severity == "reject" for problem in self.problems)
-
-
-START_BYTES = 64
-"""How much of a file `picture_kind` looks at."""
-RAW_SUFFIXES = frozenset(
-    (
-        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos"),
-        *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
-    )
-)
-"""What cameras call their RAW files."""
-_STARTS = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),
-)
-_RAW_STARTS = (b"FUJIFILMCCD-RAW", b"FOVb", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"\0MRM")
-_PPM = re.compile(rb"P[1-6Ff]\s+(#|\d+\s+\d)")
-_AVIF_BRANDS = frozenset((b"avif", b"avis"))
-_HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
-
-
-def picture_kind(start: bytes) -> str:
-    """The format of an image by its first 64 bytes: Pillow's name for it, `HEIF`, `RAW`, or "" for anything else.
-
-    Text, films and documents are "", and so are images of formats that are never read (PSD, JPEG XL). A RAW file that
-    only its tags tell from a TIFF is `TIFF`.
-    """
-    if start.startswith(_RAW_STARTS) or start[4:12] == b"ftypcrx " or (start[:2] == b"II" and start[8:10] == b"CR"):
-        return "RAW"
-    if kind := next((kind for mark, kind in _STARTS if start.startswith(mark)), ""):
-        return kind
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WEBP"
-    if start[:2] == b"BM" and start[6:10] == bytes(4):
-        return "BMP"
-    if start[4:8] == b"ftyp":
-        end = min(len(start), int.from_bytes(start[:4], "big"))
-        brands = {start[8:12], *(start[place : place + 4] for place in range(16, end, 4))}
-        return "AVIF" if brands & _AVIF_BRANDS else "HEIF" if brands & _HEIF_BRANDS else ""
-    return "PPM" if _PPM.match(start) else ""

@@ -302,7 +302,7 @@ def test_another_layout_can_be_chosen(tmp_path: Path) -> None:
     reading = read_source(tmp_path, LayoutChoice(layout="sidecar"))
     assert captions(reading) == {"a.png": "beside"}
     assert reading.recognised == ("imagefolder", "sidecar")
-    assert left(reading) == {"metadata.csv": "table not used"}
+    assert left(reading) == {"metadata.csv": "other table"}
 
 
 def test_captions_that_a_table_replaces_are_said(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_foreign_table_is_a_note_beside_captions(name: str, tmp_path: Path) ->
     reading = read_source(tmp_path, AS_FOUND)
     assert reading.layout == "sidecar"
     assert captions(reading) == {"a.png": "one", "b.png": "two"}
-    assert left(reading) == {name: "table not used"}
+    assert left(reading) == {name: "other table"}
     assert {skipped.problem.severity for skipped in reading.skipped_files} == {"note"}
 
 
@@ -347,7 +347,7 @@ def test_a_foreign_table_is_a_note_beside_the_datasets_own(name: str, tmp_path: 
     write(tmp_path, name, FOREIGN[name])
     reading = read_source(tmp_path, AS_FOUND)
     assert captions(reading) == {"a.png": "one", "b.png": "two"}
-    assert left(reading) == {name: "table not used"}
+    assert left(reading) == {name: "other table"}
 
 
 def test_a_table_of_captions_that_names_most_pictures_wins(tmp_path: Path) -> None:

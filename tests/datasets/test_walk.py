@@ -23,7 +23,7 @@ from studio.datasets.source import DatasetRecipe, LayoutChoice, SourceReading
 from studio.datasets.upload import DroppedFile
 from studio.datasets.walk import MAX_DEPTH, walk_folder
 from studio.images.decoding import open_rgb
-from studio.images.records import picture_kind
+from studio.images.formats import picture_kind
 from tests.datasets.bad_inputs import GIF, JPEG, PNG, TIFF, WEBP, encoded, heic, picture
 from tests.datasets.test_reading import captions, left, write
 
@@ -87,7 +87,11 @@ def test_what_is_in_icloud_only_needs_fetching(tmp_path: Path) -> None:
     assert severities(tmp_path) == {".b.jpg.icloud": "reject"}
 
 
-@pytest.mark.parametrize("name", ["a-masklabel.png", "a_mask.png", "a_mask.jpg", "A_MASK.PNG", "masks/a.png"])
+@pytest.mark.parametrize(
+    "name", ["a-masklabel.png", "a_mask.png", "a_mask.jpg", "a-mask.png", "A_MASK.PNG", "masks/a.png"]
+)
+    "name", ["a-masklabel.png", "a_mask.png", "a_mask.jpg", "a-mask.png", "A_MASK.PNG", "masks/a.png"]
+)
 def test_a_mask_beside_its_image_is_not_trained_on_and_is_offered(name: str, tmp_path: Path) -> None:
     write(tmp_path, "a.jpg", JPEG)
     write(tmp_path, name, PNG)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from studio.core.errors import TrainingError
+from studio.core.text import counted
 from studio.datasets.rows import SMALL_RESOLUTION, Bucket, assign_bucket, buckets_for
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry
 from studio.training.settings import TrainingSettings
@@ -171,10 +172,10 @@ def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings) -> list[st
         return []
     trigger = settings.trigger_word.strip()
     if trigger:
-        return [f"{TRIGGER_PLACEHOLDER} in {number:,} captions is replaced by the trigger word “{trigger}”."]
+        return [f"{TRIGGER_PLACEHOLDER} in {counted(number, 'caption')} is replaced by the trigger word “{trigger}”."]
     return [
-        f"{number:,} captions contain {TRIGGER_PLACEHOLDER}, and trigger_word is empty: the placeholder itself is "
-        "learned. Set trigger_word to what should stand there."
+        f"{TRIGGER_PLACEHOLDER} in {counted(number, 'caption')} is learned as plain text, because trigger_word is "
+        "empty. Set trigger_word to replace it."
     ]
 
 

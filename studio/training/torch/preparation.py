@@ -26,7 +26,14 @@ from studio.training.folder import TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters, reader_notes
 from studio.training.torch.batches import BatchMaker
-from studio.training.torch.caches import digest_of, fill_caches, fingerprint_of
+from studio.training.torch.caches import (
+    LatentCache,
+    MaskCache,
+    TextCache,
+    digest_of,
+    fill_caches,
+    fingerprint_of,
+)
 from studio.training.torch.data import TrainingSet, make_training_set, mask_notes, seed_of
 from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.memory import (
@@ -95,7 +102,7 @@ def prepare(
     tagged = _tagged_loras(settings, manager, is_new=plan is None)
     training_set = make_training_set(data.snapshot, settings, resolution=resolution, prior=data.prior)
     digests = _digests(settings, components, plan)
-    latents, texts, masks = fill_caches(
+    caches = fill_caches(
         settings,
         training_set,
         components,
@@ -105,20 +112,11 @@ def prepare(
         report=report,
         cancelled=cancelled,
     )
-    training_set = replace(training_set, notes=(*training_set.notes, *mask_notes(masks.seen(training_set.items))))
+    training_set = replace(training_set, notes=(*training_set.notes, *mask_notes(caches[2].seen(training_set.items))))
     prompts, generations, check = _images(settings, manager, training_set, plan, resolution=resolution)
     offloaded = _offload(settings, components, digests, tagged, user_data=user_data, processes=processes)
     adapters, denoiser = _put_layers_in(components, settings, processes)
-    maker = BatchMaker(
-        training_set,
-        settings,
-        components=components,
-        noise_scheduler=DDPMScheduler.from_config(components.pipeline.scheduler.config),
-        latents=latents,
-        texts=texts,
-        masks=masks,
-        device=processes.device,
-    )
+    maker = _batch_maker(settings, training_set, components, caches, processes.device)
     noise_loss = NoiseLoss(settings, maker.noise_scheduler)
     if plan is None:
         decision = _decide(settings, denoiser, maker, processes)
@@ -127,6 +125,26 @@ def prepare(
     give_back_free_memory()  # what encoding took
     return Prepared(
         settings, plan, training_set, manager, offloaded, adapters, denoiser, maker, noise_loss, generations, check
+    )
+
+
+def _batch_maker(
+    settings: TrainingSettings,
+    training_set: TrainingSet,
+    components: Components,
+    caches: tuple[LatentCache, TextCache, MaskCache],
+    device: torch.device,
+) -> BatchMaker:
+    latents, texts, masks = caches
+    return BatchMaker(
+        training_set,
+        settings,
+        components=components,
+        noise_scheduler=DDPMScheduler.from_config(components.pipeline.scheduler.config),
+        latents=latents,
+        texts=texts,
+        masks=masks,
+        device=device,
     )
 
 

@@ -154,7 +154,7 @@ def layout_words(session: DatasetSession) -> Markup:
     reading = dataset.reading
     captions = sum(picture.caption is not None for picture in reading.pictures)
     others = Counter(skipped_file.problem.code for skipped_file in dataset.skipped_files)
-    left = ", ".join(f"{number:,} {code}" for code, number in others.most_common()) or "nothing"
+    left = ", ".join(f"{code} ({number:,})" for code, number in others.most_common()) or "nothing"
     lone = len(reading.pictures) - captions
     fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
     choice = f" It could also be read as: {'; '.join(fits)}." if fits else ""

@@ -55,7 +55,7 @@ def build() -> HistoryPanel:
     """Lay the panel out, below the form and its images."""
     with gr.Accordion("Load settings from an image", open=False, elem_id="drop-box"):
         drop = gr.File(
-            label="Drop a PNG, JPEG or WebP made by LoRA Studio, A1111, Forge, ComfyUI or another program",
+            label="Drop a PNG, JPEG or WebP",
             file_types=[".png", ".jpg", ".jpeg", ".webp"],
             height=120,
             elem_id="drop-picture",

@@ -393,7 +393,7 @@ def test_the_trigger_placeholder_is_the_trigger_word() -> None:
     )
     assert captions(snapshot, trigger_word="sks") == ["photo of sks, red sks", "sks, boot"]
     (note,) = [note for note in make_set(snapshot).notes if "[trigger]" in note]
-    assert note.startswith("1 captions contain [trigger], and trigger_word is empty")
+    assert note.startswith("[trigger] in 1 caption is learned as plain text, because trigger_word is empty")
 
 
 def test_many_small_sizes_are_said_with_a_resolution_that_has_fewer() -> None:
