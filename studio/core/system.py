@@ -48,7 +48,8 @@ def versions() -> dict[str, str]:
     found = {"lora-studio": __version__, "python": platform.python_version(), "system": operating_system()}
     for package in REPORTED_PACKAGES:
         try:
-            found[package] = version(package)
+            # A module says more than its package: `2.13.0+cu130`, where PyPI's metadata has `2.13.0`.
+            found[package] = getattr(sys.modules.get(package), "__version__", None) or version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found

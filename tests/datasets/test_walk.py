@@ -90,8 +90,6 @@ def test_what_is_in_icloud_only_needs_fetching(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["a-masklabel.png", "a_mask.png", "a_mask.jpg", "a-mask.png", "A_MASK.PNG", "masks/a.png"]
 )
-    "name", ["a-masklabel.png", "a_mask.png", "a_mask.jpg", "a-mask.png", "A_MASK.PNG", "masks/a.png"]
-)
 def test_a_mask_beside_its_image_is_not_trained_on_and_is_offered(name: str, tmp_path: Path) -> None:
     write(tmp_path, "a.jpg", JPEG)
     write(tmp_path, name, PNG)
