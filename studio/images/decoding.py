@@ -11,13 +11,12 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
 
 from studio.core.errors import PictureFileError
 from studio.images.colours import flat_rows, rgb_of
 from studio.images.formats import (
     FORMAT_WORDS,
-    FORMATS,
     RAW_MESSAGE,
     START_BYTES,
     end_of,
@@ -27,6 +26,11 @@ from studio.images.formats import (
 )
 from studio.images.records import Problem, Severity
 
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM"),
+    *(("AVIF",) if features.check("avif") else ()),
+    *(("JPEG2000",) if features.check("jpg_2000") else ()),
+)
 MAX_FILE_BYTES = 1024**3
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16

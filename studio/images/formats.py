@@ -1,15 +1,11 @@
-"""Formats of image files, by their bytes alone: which one it is, what it is instead of an image, and where it ends."""
+"""Formats of image files, by their bytes alone: which one it is, what it is instead of an image, and where it ends.
+
+It imports nothing heavy: the command line asks it too.
+"""
 
 import re
 from pathlib import Path
 
-from PIL import features
-
-FORMATS = (
-    *("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM"),
-    *(("AVIF",) if features.check("avif") else ()),
-    *(("JPEG2000",) if features.check("jpg_2000") else ()),
-)
 FORMAT_WORDS = "JPEG, PNG, WebP, AVIF, HEIC, JPEG 2000, TIFF, BMP, GIF and PPM"
 
 RAW_MESSAGE = "It is a camera's RAW file, which is not read here. Export it as JPEG or TIFF."
