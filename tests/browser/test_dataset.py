@@ -37,7 +37,7 @@ def source(tmp_path: Path) -> Path:
         path.write_bytes(encoded(picture(520 + number, 540), "PNG"))
         path.with_suffix(".txt").write_text(f"shoe number {number}\n", encoding="utf-8")
     clear = picture(530, 600).convert("RGBA")
-    clear.putalpha(0)
+    clear.putalpha(128)
     (folder / "clear.png").write_bytes(encoded(clear, "PNG"))
     (folder / "clear.txt").write_text("a clear shoe\n", encoding="utf-8")
     (folder / "cut.jpg").write_bytes(encoded(picture(530, 610), "JPEG")[:-2])
