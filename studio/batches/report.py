@@ -38,7 +38,7 @@ def write_report(folder: BatchFolder, plan: BatchPlan, *, finished: bool) -> Non
     """
     found = _count(folder, plan)
     parts = [
-        [f"# {folder.name}", "", *_verdict(found, plan, finished=finished)],
+        [f"# {escape_markdown(folder.name)}", "", *_verdict(found, plan, finished=finished)],
         _values(found, plan),
         _failed(found),
         _rejected(folder, found),
@@ -89,7 +89,7 @@ def _values(found: _Found, plan: BatchPlan) -> list[str]:
     for column in plan.columns:
         counts = planned[column]
         if isinstance(counts, int):
-            lines += ["", f"{column}: {len(found.values[column]):,} different values."]
+            lines += ["", f"{escape_markdown(column)}: {len(found.values[column]):,} different values."]
             continue
         rows = [(value, f"{found.values[column][value]:,}", f"{number:,}") for value, number in counts.items()]
         lines += ["", _table((column, "made", "planned"), rows)]

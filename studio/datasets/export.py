@@ -12,8 +12,9 @@ import json
 import re
 import shutil
 import textwrap
+import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,11 +130,15 @@ Progress = Callable[[int, int], None]
 # What `datasets` reads as an image, and every trainer does.
 _KEPT_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
 _UNSAFE = re.compile(r"[^\w.()+-]+")
-_OWN_COLUMNS = ("file_name", "text")
+# A folder of this name is a split to `datasets`; without it, names such as `test_1.png` would be.
+SPLIT = "train"
+METADATA = "metadata.jsonl"
+MAX_STEM_BYTES = 120
+_FILE_COLUMN = re.compile(r"file_name(s?)$")
 
 
 def export_imagefolder(snapshot: Snapshot, folder: Path, *, background: str, progress: Progress) -> None:
-    """Pictures with a metadata.jsonl, as `datasets.load_dataset("imagefolder", data_dir=…)` reads it.
+    """Images with a metadata.jsonl in `train/`, as `datasets.load_dataset("imagefolder", data_dir=…)` reads them.
 
     Repeats are not in this layout: a column says them.
 
@@ -142,11 +147,12 @@ def export_imagefolder(snapshot: Snapshot, folder: Path, *, background: str, pro
         OSError: where the disk is full; the folder is then as it was.
     """
     with _new_folder(folder) as partial:
-        lines = []
+        split, lines = partial / SPLIT, []
+        split.mkdir()
         for entry, name, content in _files(snapshot, background=background, progress=progress):
-            (partial / name).write_bytes(content)
-            lines.append(json.dumps(_metadata(entry, name), ensure_ascii=False))
-        (partial / "metadata.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            (split / name).write_bytes(content)
+            lines.append(_metadata(entry, name))
+        (split / METADATA).write_bytes(b"".join(lines))
 
 
 def export_kohya(snapshot: Snapshot, folder: Path, *, background: str, progress: Progress) -> None:
@@ -179,9 +185,9 @@ def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Pro
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:  # images are packed already
             lines = []
             for entry, name, content in _files(snapshot, background=background, progress=progress):
-                archive.writestr(name, content)
-                lines.append(json.dumps(_metadata(entry, name), ensure_ascii=False))
-            archive.writestr("metadata.jsonl", "".join(f"{line}\n" for line in lines))
+                archive.writestr(f"{SPLIT}/{name}", content)
+                lines.append(_metadata(entry, name))
+            archive.writestr(f"{SPLIT}/{METADATA}", b"".join(lines))
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
@@ -219,7 +225,9 @@ def _content(entry: SnapshotEntry, *, keep: bool, background: str) -> bytes:
 
 def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
     """The key on one level, safe on every system and unlike all others, their captions' names included."""
-    stem = _UNSAFE.sub("-", str(PurePosixPath(entry.key).with_suffix("")).replace("/", "__"))[:120].strip(".-") or "x"
+    flat = unicodedata.normalize("NFC", str(PurePosixPath(entry.key).with_suffix("")).replace("/", "__"))
+    # Most systems limit the bytes of a name, not its letters.
+    stem = _UNSAFE.sub("-", flat).encode()[:MAX_STEM_BYTES].decode(errors="ignore").strip(".-") or "x"
     name, number = stem, 1
     while name.casefold() in taken:
         number += 1
@@ -228,9 +236,35 @@ def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
     return name + suffix
 
 
-def _metadata(entry: SnapshotEntry, name: str) -> dict[str, object]:
-    attributes = {f"source_{k}" if k in (*_OWN_COLUMNS, "repeats") else k: v for k, v in entry.attributes.items()}
-    return {"file_name": name, "text": entry.caption, "repeats": entry.repeats, **attributes}
+def _metadata(entry: SnapshotEntry, name: str) -> bytes:
+    return metadata_line({"file_name": name, "text": entry.caption, "repeats": entry.repeats}, entry.attributes)
+
+
+def metadata_line(own: Mapping[str, object], attributes: Mapping[str, str]) -> bytes:
+    """A line of metadata.jsonl: what we say of an image, and its attributes under names that no reader takes for more.
+
+    To `datasets` a column that ends in `file_name` is an image, and it calls its own `image`. An attribute of such a
+    name ends in `filename`, and one whose name is taken has `source_` before it.
+
+    Args:
+        own: `file_name` (below the file's folder) among them.
+
+    Raises:
+        DatasetError: where a text holds half of a character, which no file can keep.
+    """
+    line = dict(own)
+    for column, value in attributes.items():
+        name = _FILE_COLUMN.sub(r"filename\1", column)
+        while name in line or name in ("image", "images"):
+            name = f"source_{name}"
+        line[name] = value
+    try:
+        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError as error:
+        raise DatasetError(
+            f"The caption or a column of {own['file_name']} holds half of a character, which no file can keep. "
+            "Write the text again."
+        ) from error
 
 
 @contextmanager

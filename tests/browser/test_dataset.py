@@ -298,7 +298,7 @@ def test_statistics_and_export(page: Page, source: Path, tmp_path: Path) -> None
     set_field(page, "dataset-export-folder", tmp_path / "out")
     page.locator("#dataset-export").click()
     expect(page.locator("#dataset-export-words")).to_contain_text("9 images exported to", timeout=WAIT_MILLISECONDS)
-    lines = (tmp_path / "out/metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (tmp_path / "out/train/metadata.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 9
     assert "shoe number 1" in {json.loads(line)["text"] for line in lines}
 

@@ -1,15 +1,18 @@
 """What is exported, `datasets` and our own reader read back with equal captions; and nothing is written by halves."""
 
+import json
 import os
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from studio.core.errors import DatasetError
 from studio.datasets.checker import PictureChecker
-from studio.datasets.export import export_imagefolder, export_kohya, export_zip
+from studio.datasets.export import export_imagefolder, export_kohya, export_zip, metadata_line
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.reading import read_source
 from studio.datasets.snapshot import Snapshot, changed_since, make_snapshot, read_snapshot, write_snapshot
@@ -89,6 +92,39 @@ def test_an_imagefolder_is_read_back_by_datasets(
     assert sizes == sorted((entry.width, entry.height) for entry in snapshot.entries)
 
 
+SPLIT_NAMES = ("test_1", "val", "my-dev shoe", "training", "eval/a", "__x/b", "validation.set/c", "é" * 120)
+TAKEN = ("file_name", "source_file_name", "mask_file_names", "image", "text", "source_text", "repeats")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_names_that_mean_something_to_datasets_change_nothing(
+    form: str, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    import datasets
+
+    attributes = {name: f"of {name}" for name in TAKEN}
+    entry = next(entry for entry in snapshot.entries if entry.key == "a.png")
+    named = [
+        entry.model_copy(update={"key": f"{name}.png", "caption": f"shoe {name}", "attributes": attributes})
+        for name in SPLIT_NAMES
+    ]
+    hostile = Snapshot(snapshot.header, tuple(named))
+    source = tmp_path / "out"
+    if form == "zip":
+        source.mkdir()
+        export_zip(hostile, source / "shoes.zip", background=WHITE, progress=quiet)
+    else:
+        export_imagefolder(hostile, source, background=WHITE, progress=quiet)
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(source), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train"]
+    rows = loaded["train"]
+    assert [row["text"] for row in rows] == [f"shoe {name}" for name in SPLIT_NAMES]
+    assert [name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)] == ["image"]
+    others = {name: value for name, value in rows[0].items() if name not in ("image", "text", "repeats")}
+    assert sorted(others.values()) == sorted(attributes.values())
+
+
 def test_an_imagefolder_is_read_back_by_our_own_reader(snapshot: Snapshot, tmp_path: Path) -> None:
     export_imagefolder(snapshot, tmp_path / "out", background=WHITE, progress=quiet)
     reading = read_source(tmp_path / "out", LayoutChoice())
@@ -119,11 +155,11 @@ def test_a_zip_holds_an_imagefolder(snapshot: Snapshot, tmp_path: Path) -> None:
 def test_files_are_copied_to_the_byte_unless_they_need_conversion(snapshot: Snapshot, tmp_path: Path) -> None:
     export_imagefolder(snapshot, tmp_path / "out", background="#0000ff", progress=quiet)
     source = {Path(entry.path).name: Path(entry.path) for entry in snapshot.entries}
-    assert (tmp_path / "out/a.jpg").read_bytes() == source["a.jpg"].read_bytes()
-    with Image.open(tmp_path / "out/clear.png") as clear:
+    assert (tmp_path / "out/train/a.jpg").read_bytes() == source["a.jpg"].read_bytes()
+    with Image.open(tmp_path / "out/train/clear.png") as clear:
         assert clear.mode == "RGB"
         assert clear.getpixel((0, 0)) == (0, 0, 255)
-    assert (tmp_path / "out/plain.png").is_file()
+    assert (tmp_path / "out/train/plain.png").is_file()
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(snapshot: Snapshot, tmp_path: Path) -> None:
@@ -163,3 +199,18 @@ def test_a_change_since_the_snapshot_is_noticed(snapshot: Snapshot, tmp_path: Pa
 def test_an_empty_dataset_cannot_be_exported() -> None:
     with pytest.raises(DatasetError, match="can be trained on"):
         make_snapshot("x", DatasetRecipe(source="/x"), [])
+
+
+@given(st.text(max_size=30), st.dictionaries(st.sampled_from(TAKEN) | st.text(max_size=12), st.text(max_size=12)))
+def test_a_line_of_metadata_reads_back(caption: str, attributes: dict[str, str]) -> None:
+    line = metadata_line({"file_name": "a.png", "text": caption}, attributes)
+    assert line.count(b"\n") == 1
+    read = json.loads(line)
+    assert (read.pop("file_name"), read.pop("text")) == ("a.png", caption)
+    assert list(read.values()) == list(attributes.values())
+    assert not [name for name in read if name.endswith(("file_name", "file_names")) or name in ("image", "images")]
+
+
+def test_half_of_a_character_is_an_error_of_ours() -> None:
+    with pytest.raises(DatasetError, match=r"a\.png holds half of a character"):
+        metadata_line({"file_name": "a.png", "text": "\ud800"}, {})
