@@ -83,6 +83,7 @@ def _split_options(text: str, place: str) -> tuple[str, dict[str, str]]:
 ENDINGS = (".txt", ".csv", ".tsv", ".jsonl")
 _CHUNK_BYTES = 1 << 20
 _DELIMITERS = ",;\t"
+_SEPARATOR_LINE = re.compile(r"sep=([,;\t|])\s*", re.IGNORECASE)
 
 
 @dataclass
@@ -191,28 +192,34 @@ def _text_rows(text: OpenText, source: int, name: str) -> Iterator[Row]:
         yield from read_lines(file, source, name)
 
 
+def _csv_head(file: TextIO) -> tuple[int, str, str]:
+    """(its number, the line that names the columns, the delimiter); Excel reads one from a line `sep=;` before it."""
+    head = file.readline()
+    if match := _SEPARATOR_LINE.fullmatch(head):
+        return 2, file.readline(), match[1]
+    return 1, head, max(_DELIMITERS, key=head.count)
+
+
 def _csv_columns(text: OpenText, name: str) -> tuple[str, ...]:
     with text() as file:
-        head = file.readline()
-    columns = tuple(cell.strip() for cell in next(csv.reader([head], delimiter=_delimiter(head)), []))
+        number, head, delimiter = _csv_head(file)
+    columns = tuple(cell.strip() for cell in next(csv.reader([head], delimiter=delimiter), []))
+    while columns and not columns[-1]:  # a spreadsheet's columns that were emptied
+        columns = columns[:-1]
     if not any(columns):
         raise BatchError(f"{name} is empty, or its first line names no column. Write the columns' names there.")
     if "" in columns or len(set(columns)) < len(columns):
-        raise BatchError(f"{name} line 1 must name each column, and each once, got {', '.join(columns)!r}.")
+        raise BatchError(f"{name} line {number} must name each column, and each once, got {', '.join(columns)!r}.")
     return columns
-
-
-def _delimiter(head: str) -> str:
-    return max(_DELIMITERS, key=head.count)
 
 
 def _csv_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], prompt: str) -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))  # ours is checked for each row, by name
     place = columns.index(prompt) if prompt else None
     with text() as file:
-        head = file.readline()
-        reader = csv.reader(file, delimiter=_delimiter(head), strict=True)
-        number = 2
+        head_number, _, delimiter = _csv_head(file)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        number = head_number + 1
         while True:
             try:
                 cells = [cell.strip() for cell in next(reader)]
@@ -221,11 +228,13 @@ def _csv_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], 
             except csv.Error as error:
                 raise BatchError(f"{name} line {number} cannot be read ({error}). Check its quotes.") from error
             if any(cells):
+                while len(cells) > len(columns) and not cells[-1]:
+                    cells.pop()
                 if problem := cell_problem(cells, columns):
                     raise BatchError(f"{name} line {number}: {problem}")
                 own = "" if place is None else cells.pop(place)
                 yield Row(source, number, own, {}, tuple(cells))
-            number = reader.line_num + 2  # the head is read apart
+            number = reader.line_num + head_number + 1  # the head is read apart
 
 
 def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, object]]]:

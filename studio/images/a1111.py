@@ -11,7 +11,7 @@ from studio import __version__
 from studio.core.errors import PictureFileError, SettingsError
 from studio.core.results import ImageRecord
 from studio.core.settings import GenerationSettings, LoraChoice, SchedulerName, parse_settings
-from studio.images.prompts import lora_choice, split_lora_tags
+from studio.images.prompts import lora_choice, split_lora_tags, unlike_a1111
 
 # Ours to A1111's sampler and schedule type. A1111's "Automatic" is Karras for DPM++ 2M, so that is said in full.
 _SAMPLERS: Mapping[str, tuple[str, str]] = {
@@ -170,9 +170,16 @@ def parse_parameters(text: str) -> PictureText:
     written = {key: _unquoted(value) for key, value in _SETTING.findall(line)}
     prompt, loras = _take_known_loras(prompt, skipped)
     values = _fitting({**_checked_numbers(written, skipped), **_scheduler(written, skipped)}, skipped)
-    skipped += _unknown(written)
+    skipped += [*_unknown(written), *dict.fromkeys((*unlike_a1111(prompt), *unlike_a1111(negative_prompt)))]
     settings = GenerationSettings.model_validate(
-        {**values, "prompt": prompt, "negative_prompt": negative_prompt, "loras": loras}
+        # A1111 never cuts a prompt at 75 tokens. What our own text does not say stays at its default.
+        {
+            **values,
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "loras": loras,
+            "long_prompt": bool(line) and not written.get("Version", "").startswith("lora-studio"),
+        }
     )
     return PictureText(settings, None, "A1111", written.get("Model", ""), _shortened(skipped))
 

@@ -147,6 +147,7 @@ def test_a_picture_of_a1111_is_understood() -> None:
         width=512,
         height=768,
         loras=(LoraChoice(name="shoes", strength=0.7),),
+        long_prompt=True,
     )
     assert (read.model, read.record, read.skipped) == ("v1-5-pruned", None, ())
 

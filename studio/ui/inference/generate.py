@@ -186,11 +186,11 @@ def _shortened(words: str, *, limit: int = 90) -> str:
 def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons and the token count."""
 
-    def generate(**values: Any) -> int:  # noqa: ANN401 - the form's values, checked by to_settings
+    def generate(**values: Any) -> str:  # noqa: ANN401 - the form's values, checked by to_settings
         with toasts():
             settings = to_settings(values)
             engine.generate(settings)
-            return settings.generation.seed
+            return str(settings.generation.seed)
 
     def count_tokens(prompt: str, long_prompt: bool) -> Markup:
         return token_words(engine, prompt, long_prompt=long_prompt)
