@@ -16,7 +16,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from studio.core.errors import SettingsError
-from studio.core.settings import LoraChoice, bounds
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL, LoraChoice, bounds
 
 ROUND_FACTOR = 1.1
 SQUARE_FACTOR = 1 / 1.1
@@ -272,6 +273,7 @@ def escape_prompt(text: str) -> str:
     return _COMMAND.sub(r"\\\g<0>", text)
 
 
+_MAX_SHOWN = 90
 PART_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
 
 
@@ -324,3 +326,25 @@ class TokenCounter:
         filled = sections if sections[-1] or len(sections) == 1 else sections[:-1]  # BREAK at the end begins nothing
         num_parts = sum(max(1, -(-total // PART_TOKENS)) for total in filled)
         return TokenCount(sum(sections), num_parts, " … ".join(filter(None, cut_off)))
+
+
+def shipped_tokenizer() -> Path:
+    """The tokenizer of Stable Diffusion 1, for what is counted before a model is loaded."""
+    return assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json"
+
+
+def prompt_notes(prompt: str, *, long_prompt: bool, tokens: TokenCounter | None = None) -> tuple[str, ...]:
+    """What of a prompt acts otherwise here than in A1111, a sentence each: its commands, and what is cut off.
+
+    Raises:
+        SettingsError: where a LoRA tag in it is wrong.
+    """
+    notes = unlike_a1111(prompt)
+    # No token is shorter than a byte, so most prompts need no counting.
+    if long_prompt or len(prompt.encode("utf-8", "replace")) <= PART_TOKENS:
+        return notes
+    cut_off = " ".join((tokens or TokenCounter(shipped_tokenizer())).count(prompt).cut_off.split())
+    if not cut_off:
+        return notes
+    shown = cut_off if len(cut_off) <= _MAX_SHOWN else cut_off[: _MAX_SHOWN - 1] + "…"
+    return (*notes, f"Cut off after {PART_TOKENS} tokens: “{shown}” (or switch on “Long prompts”, long_prompt).")
