@@ -20,7 +20,7 @@ from studio.batches.rows import Row, Rows
 from studio.batches.template import TemplateReader, columns_in, fill, is_plain
 from studio.core.errors import BatchError, SettingsError, StudioError
 from studio.core.settings import RELATED_SETTINGS, GenerationSettings
-from studio.images.prompts import take_lora_tags
+from studio.images.prompts import has_lora_tag, prompt_notes, take_lora_tags
 
 MAX_COUNTED_VALUES = 200
 _CHUNK_ITEMS = 65_536
@@ -101,6 +101,8 @@ def count_cells(rows: Rows, columns: Sequence[str], per_row: Integers) -> dict[s
 
 MAX_TRIED = 100_000
 """Of how many variants and values, in all, LoRA tags are tried when a plan is made; the rest when they are drawn."""
+MAX_COUNTED_PROMPTS = 1000
+"""Of how many prompts the tokens are counted."""
 _MAX_PAIRS = 10_000
 _MAX_COUNT = 2**62
 _MAX_TEXTS_TO_FILL = 20
@@ -132,6 +134,10 @@ class RowChecker:
         self._acting_cells = [(place, name) for place, name in enumerate(table_columns) if setting_of(name)]
         self._tags_in_attributes = any(_has_tag(value) for column in attributes for value in column.values)
         self._texts_to_fill: list[str] = []
+        self._long_prompt = shared.long_prompt
+        self._notes: dict[str, tuple[str, int]] = {}  # by what each is about: its text, and on how many lines
+        self._left_to_count = MAX_COUNTED_PROMPTS
+        self._note("negative_prompt", shared.negative_prompt)
         # A value alone breaks no rule between settings: what it meets in the plan decides, and is looked at apart.
         alone = shared.model_copy(
             update={name: GenerationSettings.model_fields[name].default for name in RELATED_SETTINGS}
@@ -157,6 +163,7 @@ class RowChecker:
                 self._check_line_together(row)
                 plain = is_plain(row.prompt) and not _has_tag(row.prompt)
                 self.num_variants.append(1 if plain else self._check_prompt(row))
+                self._note_row(row)
             except StudioError as error:
                 raise BatchError(f"{self._names[row.source]} line {row.number}: {error}") from error
             yield row
@@ -179,6 +186,29 @@ class RowChecker:
             except StudioError as error:
                 raise BatchError(f"{self._names[row.source]} line {row.number}: {error}") from error
             yield row
+
+    @property
+    def notes(self) -> list[str]:
+        """What of the prompts acts otherwise than in A1111 or is cut off, with the first line that has it."""
+        return [note + (f" Lines like it: {number:,}." if number > 1 else "") for note, number in self._notes.values()]
+
+    def _note_row(self, row: Row) -> None:
+        """Each prompt as written; the first ones also with their columns' first values, and their tokens counted."""
+        text = row.prompt
+        if counted := self._left_to_count > 0:
+            self._left_to_count -= 1
+            cells = list(row.cells) or [""] * len(self._table_columns)
+            variant = text if is_plain(text) else self._reader.read(text).at(0)
+            text = fill(variant, [*cells, *self._first_values.values()])
+        self._note(f"{self._names[row.source]} line {row.number}", text, counted=counted)
+
+    def _note(self, place: str, text: str, *, counted: bool = True) -> None:
+        if not counted and not any(sign in text for sign in ("[", "AND", "<")):  # a million lines take their time
+            return
+        for note in prompt_notes(text, long_prompt=self._long_prompt or not counted):
+            about = note.partition(":")[0]
+            first, number = self._notes.get(about, (f"{place}: {note}", 0))
+            self._notes[about] = first, number + 1
 
     def _check_row(self, row: Row) -> None:
         """The settings that a row has, beside the first value of each column of attributes."""
@@ -266,4 +296,4 @@ class RowChecker:
 
 
 def _has_tag(text: str) -> bool:
-    return "<lora:" in text
+    return has_lora_tag(text)

@@ -30,6 +30,7 @@ SETTING_COLUMNS: Mapping[str, str] = {
 """A column's name, and the setting that its values are. Every other column only describes the image."""
 
 _LORA_SEPARATOR = ";"
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d{1,2}\s*", re.ASCII)  # three digits may be thousands
 _SURELY_A_SEED = 18
 """Every number of so many digits is one."""
 
@@ -95,6 +96,8 @@ def apply_overrides(shared: GenerationSettings, overrides: Mapping[str, str]) ->
     if not overrides:
         return shared
     values: dict[str, object] = {**shared.model_dump(), **overrides}
+    if "guidance_scale" in overrides:
+        values["guidance_scale"] = _with_point(overrides["guidance_scale"])
     lora, strength = values.pop("lora", ""), values.pop("strength", None)
     number = None if strength is None else _strength("strength", str(strength))
     own = _lora_choices(str(lora), number)
@@ -115,13 +118,18 @@ def _lora_choices(text: str, strength: float | None) -> tuple[LoraChoice, ...]:
     choices = []
     for part in filter(None, (piece.strip() for piece in text.split(_LORA_SEPARATOR))):
         name, colon, written = part.rpartition(":")
-        if not colon or not _is_number(written):  # a path on Windows has a colon too
+        if not colon or not _is_number(_with_point(written)):  # a path on Windows has a colon too
             name, written = part, ""
         if written and strength is not None:
             raise SettingsError(f"lora has a strength of its own, and there is a column strength too, got {part!r}.")
         own = _strength("lora", written) if written else 1.0
         choices.append(LoraChoice(name=name.strip(), strength=own if strength is None else strength))
     return tuple(choices)
+
+
+def _with_point(number: str) -> str:
+    """A number with its decimal comma, as spreadsheets of many countries write it, as Python reads it."""
+    return number.replace(",", ".") if _DECIMAL_COMMA.fullmatch(number) else number
 
 
 def _is_number(text: str) -> bool:
@@ -136,9 +144,10 @@ def _strength(setting: str, text: str) -> float:
     low, high = bounds(LoraChoice, "strength")
     assert low is not None
     assert high is not None
-    if not _is_number(text) or not low <= float(text) <= high:
+    number = _with_point(text)
+    if not _is_number(number) or not low <= float(number) <= high:
         raise SettingsError(f"{setting} must have a strength between {low:g} and {high:g}, got {text!r}.")
-    return float(text)
+    return float(number)
 
 
 PROMPT_COLUMNS = ("prompt", "text", "caption")

@@ -16,7 +16,7 @@ import itertools
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -243,7 +243,11 @@ class Choice:
             place = random.choices(range(len(places)), weights=weights)[0]
             texts.append(self.options[places.pop(place)].draw(random))
             del weights[place]
-        return self.separator.join(texts)
+        return self._joined(texts)
+
+    def _joined(self, texts: Iterable[str]) -> str:
+        """Without empty texts, so that no separator stands alone: `{2$$ and $$a||b}` is `a`, not `a and `."""
+        return self.separator.join(filter(None, texts))
 
     @cached_property
     def _cumulative(self) -> list[float]:
@@ -259,7 +263,7 @@ class Choice:
     def _listed(self) -> tuple[str, ...] | None:
         if sum(self._sizes) > MAX_LISTED:
             return None
-        return tuple(dict.fromkeys(self.separator.join(texts) for texts in self._walk()))
+        return tuple(dict.fromkeys(map(self._joined, self._walk())))
 
     def _walk(self) -> Iterator[tuple[str, ...]]:
         """Every choice of different texts, in order."""
@@ -292,7 +296,7 @@ class Choice:
         for option in reversed(chosen):
             index, own = divmod(index, option.count)
             texts.append(option.at(own))
-        return self.separator.join(reversed(texts))
+        return self._joined(reversed(texts))
 
 
 def _num_ordered(counts: Sequence[int], number: int) -> int:

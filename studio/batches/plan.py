@@ -221,7 +221,7 @@ def _make_parts(settings: BatchSettings, wildcard_folder: Path) -> PlanParts:
         wildcard_folder=wildcard_folder,
         notes=(),
     )
-    notes = [*sources.notes, *_column_notes(columns, reader), *plan_size(parts, attributes).notes]
+    notes = [*sources.notes, *checker.notes, *_column_notes(columns, reader), *plan_size(parts, attributes).notes]
     return replace(parts, notes=tuple(notes))
 
 

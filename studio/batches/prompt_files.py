@@ -7,8 +7,8 @@ Where the rows of a plan come from: the box of prompts, a file, or both.
 """
 
 import codecs
-import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,6 @@ from studio.datasets.tables import (
     as_text,
     cell_problem,
     csv_records,
-    find_delimiter,
     json_lines,
 )
 
@@ -201,29 +200,32 @@ def _text_rows(text: OpenText, source: int, name: str) -> Iterator[Row]:
 
 def _csv_columns(text: OpenText, name: str) -> tuple[str, ...]:
     with text() as file:
-        head = file.readline()
-    columns = tuple(cell.strip() for cell in next(csv.reader([head], delimiter=find_delimiter(head)), []))
+        number, columns = next(_csv_records(file, name), (1, []))
     if not any(columns):
         raise BatchError(f"{name} is empty, or its first line names no column. Write the columns' names there.")
     if "" in columns or len(set(columns)) < len(columns):
-        raise BatchError(f"{name} line 1 must name each column, and each once, got {', '.join(columns)!r}.")
-    return columns
+        raise BatchError(f"{name} line {number} must name each column, and each once, got {', '.join(columns)!r}.")
+    return tuple(columns)
 
 
 def _csv_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], prompt: str) -> Iterator[Row]:
     place = columns.index(prompt) if prompt else None
     with text() as file:
-        delimiter = find_delimiter(file.readline())
-        try:
-            for number, record in csv_records(file, delimiter, name, first=2):  # the head is read apart
-                cells = [cell.strip() for cell in record]
-                if any(cells):
-                    if problem := cell_problem(cells, columns):
-                        raise BatchError(f"{name} line {number}: {problem}")
-                    own = "" if place is None else cells.pop(place)
-                    yield Row(source, number, own, {}, tuple(cells))
-        except DatasetError as error:
-            raise BatchError(str(error)) from error
+        for number, cells in itertools.islice(_csv_records(file, name), 1, None):
+            if any(cells):
+                if problem := cell_problem(cells, columns):
+                    raise BatchError(f"{name} line {number}: {problem}")
+                own = "" if place is None else cells.pop(place)
+                yield Row(source, number, own, {}, tuple(cells))
+
+
+def _csv_records(file: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
+    _, records = csv_records(file, name)
+    try:
+        for number, record in records:
+            yield number, [cell.strip() for cell in record]
+    except DatasetError as error:
+        raise BatchError(str(error)) from error
 
 
 def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, object]]]:

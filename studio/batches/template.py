@@ -26,9 +26,10 @@ from studio.batches.grammar import (
     WildcardName,
     parse_group,
 )
-from studio.core.errors import BatchError, DatasetError
+from studio.core.errors import BatchError, DatasetError, StudioError
 from studio.core.files import guess_text
 from studio.core.paths import leads_out
+from studio.images.prompts import has_lora_tag, lora_choice, split_lora_tags
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 _NAMES_SHOWN = 20
@@ -55,9 +56,9 @@ class Wildcards:
         Raises:
             BatchError: where there is no such file, or it holds nothing; it names those there are.
         """
-        pattern = re.sub(r"[\\/]+", "/", pattern).strip("/ ")
-        names = self._matching(pattern) or self._matching(f"**/{pattern}")
+        names = self._names_of(pattern)
         if not names:
+            pattern = re.sub(r"[\\/]+", "/", pattern).strip("/ ")
             there = ", ".join(self._names[:_NAMES_SHOWN]) + (", …" if len(self._names) > _NAMES_SHOWN else "")
             raise BatchError(
                 f"there is no wildcard {pattern!r} in {self._folder}, which has: {there or 'none'}. Put a file "
@@ -67,6 +68,20 @@ class Wildcards:
         if not values:
             raise BatchError(f"the wildcard {pattern!r} in {self._folder} holds no value. Write one on each line.")
         return tuple(values)
+
+    def place(self, pattern: str, line: str) -> str:
+        """Which file and line of those that `pattern` means reads so, for messages."""
+        for name in self._names_of(pattern):
+            if line in self._read(name):
+                path = self._folder / f"{name}.txt"
+                lines = _decode(path.read_bytes(), path).splitlines() if path.is_file() else []
+                numbers = [number for number, text in enumerate(lines, start=1) if text.strip() == line]
+                return f"the wildcard file {path.name}" + (f" line {numbers[0]}" if numbers else "")
+        return f"the wildcard {pattern}"
+
+    def _names_of(self, pattern: str) -> list[str]:
+        pattern = re.sub(r"[\\/]+", "/", pattern).strip("/ ")
+        return self._matching(pattern) or self._matching(f"**/{pattern}")
 
     def _matching(self, pattern: str) -> list[str]:
         return [name for name in self._names if fnmatchcase(name, pattern)]
@@ -119,6 +134,10 @@ _FLAT_GROUP = re.compile(r"(\{[^{}]*\})")
 def is_plain(prompt: str) -> bool:
     """Whether a prompt has neither columns nor variants."""
     return "{" not in prompt and "__" not in prompt
+
+
+class _PlacedError(BatchError):
+    """Its message begins with a wildcard's file and line."""
 
 
 class TemplateReader:
@@ -195,7 +214,7 @@ class TemplateReader:
         index = self._columns.get(match.group(1))
         if index is not None:
             return f"{_COLUMN}{chr(_FIRST_NUMBER + index)}"
-        if re.fullmatch(r"[\w -]+", match.group(1)):
+        if not any(sign in match.group(1) for sign in ("$$", "__", "::")):  # no group and no wildcard
             self.words[match.group(1)] = None
         return match.group()
 
@@ -249,13 +268,24 @@ class TemplateReader:
         try:
             options = []
             for value in self._wildcards.values(name):
-                self.tags_in_wildcards |= "<lora:" in value
                 weight = re.match(r"(\d+(?:\.\d+)?)::", value)
                 text = value[weight.end() :].strip() if weight else value
-                options.append((self.read(text), float(weight.group(1)) if weight else 1.0))
+                options.append((self._wildcard_line(name, value, text), float(weight.group(1)) if weight else 1.0))
             return _choice(options, 1, 1, ",")
         finally:
             self._open_wildcards.pop()
+
+    def _wildcard_line(self, name: str, line: str, text: str) -> Variants:
+        self.tags_in_wildcards |= has_lora_tag(text)
+        try:
+            for tag in split_lora_tags(text)[1]:
+                if is_plain(tag):
+                    lora_choice(tag)
+            return self.read(text)
+        except _PlacedError:  # by the innermost wildcard: the others are on the way to it
+            raise
+        except StudioError as error:
+            raise _PlacedError(f"{self._wildcards.place(name, line)}: {error}") from error
 
     def written(self, text: str) -> str:
         """The text as it was written, with the columns' names, for messages."""

@@ -28,6 +28,7 @@ from studio.cli.options import (
     lora_choices,
     output_folder,
     prepare_engine,
+    print_prompt_notes,
     read_options,
 )
 from studio.core.paths import locate_user_data
@@ -75,6 +76,7 @@ def generate(
         read_options(context, ImagesSettings, generation=generation),
         read_options(context, ModelSettings),
     )
+    print_prompt_notes([generation])
     place, folder = locate_user_data(user_data), output_folder(out)
     prepare_engine()
     from studio.cli.engine import loaded_manager, printing_watcher

@@ -1,8 +1,9 @@
 """What several commands share: their options, and how these become settings. Imports nothing heavy."""
 
 import os
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +92,20 @@ def _lora_choice(option: str) -> dict[str, object]:
     if choice["name"].endswith(LORA_ENDING):
         choice["name"] = str(Path(choice["name"]).resolve())
     return {**choice}
+
+
+def print_prompt_notes(generations: Iterable[GenerationSettings]) -> None:
+    """Say on stderr what of their prompts acts otherwise than in A1111, or is cut off."""
+    from studio.images.prompts import prompt_notes
+
+    notes = {
+        note: None
+        for generation in generations
+        for prompt in (generation.prompt, generation.negative_prompt)
+        for note in prompt_notes(prompt, long_prompt=generation.long_prompt)
+    }
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def output_folder(out: Path | None, *, empty: bool = False) -> Path | None:

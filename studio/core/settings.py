@@ -318,6 +318,8 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, object]) -> Setti
             rule = _rule(kind.model_fields.get(name), problem["msg"])
             place = " ".join(str(step + 1 if isinstance(step, int) else step) for step in problem["loc"])
             sentences.append(f"{place} {rule}, got {problem['input']!r}.")
+            if name.endswith("seed") and str(problem["input"]).strip() == "-1":  # as A1111 has it
+                sentences.append("-1 is no random seed here: write a number.")
         raise SettingsError(" ".join(dict.fromkeys(sentences))) from error
 
 
@@ -341,6 +343,8 @@ def _rule(field: FieldInfo | None, message: str) -> str:
         return "is not a setting"
     low, high = _bounds(field)
     if low is not None and high is not None and ("than or equal" in message or "less than" in message):
-        return f"must be between {low:g} and {high:g}" if high < 1e6 else f"must be at least {low:g}"
+        if high < 1e6:
+            return f"must be between {low:g} and {high:g}"
+        return f"must be at most {high}" if "less than" in message else f"must be at least {low:g}"
     rule = message.removeprefix("Input ").removeprefix("Value error, ")
     return rule[0].lower() + rule[1:]

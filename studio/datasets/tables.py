@@ -2,7 +2,9 @@
 
 import csv
 import io
+import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from studio.images.records import Problem
 MAX_TABLE_BYTES = 512 * 1024 * 1024
 MAX_CELL_CHARACTERS = 64 * 1024
 _DELIMITERS = ",;\t"
+_SEPARATOR_LINE = re.compile(r"sep=([,;\t|])\s*", re.IGNORECASE)
 _METADATA_KEYS = ("caption", "tags")  # sd-scripts trains on both, the caption first
 
 
@@ -71,24 +74,32 @@ def _decode(content: bytes, name: str) -> tuple[str, list[SkippedFile]]:
         return text, [_left(name, "table not UTF-8", sentence, lost=False)]
 
 
-def find_delimiter(head: str) -> str:
-    """What stands between the columns' names of a table's first line."""
-    return max(_DELIMITERS, key=head.count)
+def csv_records(lines: Iterable[str], name: str) -> tuple[str, Iterator[tuple[int, list[str]]]]:
+    """(the delimiter, each record with the line on which it begins); the first record is the head, if there is any.
 
-
-def csv_records(lines: Iterable[str], delimiter: str, name: str, *, first: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """Each record of a CSV with the line on which it begins, read strictly: no quote may swallow the rows behind it.
+    The delimiter is the one that stands most often in the head, or what a line `sep=;` before it says, as Excel
+    writes and reads it. Empty cells behind the head's last name are none: a spreadsheet's emptied columns. It is read
+    strictly: no quote may swallow the rows behind it.
 
     Args:
         lines: with their ends as they are.
         name: what to call the table in errors.
-        first: the number of the first line.
 
     Raises:
-        DatasetError: naming the line on which the record begins that cannot be read.
+        DatasetError: from the records, naming the line on which one begins that cannot be read.
     """
+    lines = iter(lines)
+    head, first = next(lines, ""), 1
+    if separator := _SEPARATOR_LINE.fullmatch(head):
+        head, first = next(lines, ""), 2
+    delimiter = separator[1] if separator else max(_DELIMITERS, key=head.count)
+    return delimiter, _csv_records(itertools.chain([head], lines), delimiter, name, first)
+
+
+def _csv_records(lines: Iterable[str], delimiter: str, name: str, first: int) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(max(csv.field_size_limit(), MAX_TABLE_BYTES))  # ours is checked for each row, by name
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    num_columns = 0
     while True:
         number = reader.line_num + first
         try:
@@ -98,6 +109,9 @@ def csv_records(lines: Iterable[str], delimiter: str, name: str, *, first: int =
         except csv.Error as error:
             reason = "a quote is opened and not closed" if "end of data" in str(error) else str(error)
             raise DatasetError(f"{name} line {number} cannot be read ({reason}). Check its quotes.") from error
+        while len(record) > num_columns and not record[-1].strip():
+            record.pop()
+        num_columns = num_columns or len(record)
         yield number, record
 
 
@@ -117,8 +131,7 @@ def json_lines(lines: Iterable[str]) -> Iterator[tuple[int, object]]:
 
 
 def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_takes_rest: bool) -> Table:
-    delimiter = find_delimiter(text.partition("\n")[0])
-    numbered = csv_records(io.StringIO(text, newline=""), delimiter, name)
+    delimiter, numbered = csv_records(io.StringIO(text, newline=""), name)
     _, first = next(numbered, (1, []))
     if not any(first):
         raise DatasetError(f"{name} is empty, or its first line names no column.")

@@ -8,6 +8,7 @@ D embedding width.
 """
 
 import inspect
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -106,37 +107,41 @@ class TextEncoding:
 
 
 def encode_prompts(components: Components, texts: Sequence[str], *, long_prompt: bool = False) -> torch.Tensor:
-    """(len(texts), N, D) embeddings; N is 77, or with `long_prompt` as many times 77 as the longest text needs.
+    """(len(texts), N, D) embeddings; N is 77 times the chunks that the longest text needs.
 
-    Without `long_prompt` what is past 77 tokens is cut off.
+    BREAK begins a chunk of its own, filled up as A1111 does. What is past 75 tokens in a chunk is cut off; with
+    `long_prompt` it goes on in further chunks.
     """
-    tokenizer = components.tokenizer
-    prompts = [_tokens(tokenizer, text) for text in texts]
-    size = tokenizer.model_max_length - 2
-    num_parts = max(1, *(-(-len(tokens.ids) // size) for tokens in prompts)) if long_prompt else 1
-    parts = [_encode_part(components, prompts, slice(size * i, size * (i + 1))) for i in range(num_parts)]
-    return torch.cat(parts, dim=1)
+    prompts = [_chunks(components.tokenizer, text, long_prompt=long_prompt) for text in texts]
+    chunks = itertools.zip_longest(*prompts, fillvalue=WeightedTokens((), ()))
+    return torch.cat([_encode_chunk(components, chunk) for chunk in chunks], dim=1)
 
 
-def _tokens(tokenizer: CLIPTokenizer, text: str) -> WeightedTokens:
-    ids: list[int] = []
-    weights: list[float] = []
+def _chunks(tokenizer: CLIPTokenizer, text: str, *, long_prompt: bool) -> list[WeightedTokens]:
+    """A prompt's tokens, 75 at most in each chunk; at least one chunk, and none of a BREAK at the end."""
+    sections = [WeightedTokens((), ())]
     for piece in parse_weights(text):
-        piece_ids = tokenizer(piece.text, add_special_tokens=False).input_ids
-        ids += piece_ids
-        weights += [piece.weight] * len(piece_ids)
-    return WeightedTokens(tuple(ids), tuple(weights))
+        ids = tuple(tokenizer(piece.text, add_special_tokens=False).input_ids)
+        before = WeightedTokens((), ()) if piece.after_break else sections.pop()
+        sections.append(WeightedTokens(before.ids + ids, before.weights + (piece.weight,) * len(ids)))
+    if len(sections) > 1 and not sections[-1].ids:
+        sections.pop()
+    size = tokenizer.model_max_length - 2
+    return [
+        WeightedTokens(section.ids[start : start + size], section.weights[start : start + size])
+        for section in sections
+        for start in range(0, max(1, len(section.ids)) if long_prompt else 1, size)
+    ]
 
 
-def _encode_part(components: Components, prompts: Sequence[WeightedTokens], part: slice) -> torch.Tensor:
-    """(len(prompts), 77, D): one part of every prompt, between its marks, filled up as the tokenizer does."""
+def _encode_chunk(components: Components, prompts: Sequence[WeightedTokens]) -> torch.Tensor:
+    """(len(prompts), 77, D): one chunk of every prompt, between its marks, filled up as the tokenizer does."""
     tokenizer, encoder = components.tokenizer, components.text_encoder
     rows, weight_rows = [], []
     for prompt in prompts:
-        ids, weights = prompt.ids[part], prompt.weights[part]
-        filling = tokenizer.model_max_length - len(ids) - 2
-        rows.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * filling])
-        weight_rows.append([1.0, *weights, 1.0, *[1.0] * filling])
+        filling = tokenizer.model_max_length - len(prompt.ids) - 2
+        rows.append([tokenizer.bos_token_id, *prompt.ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * filling])
+        weight_rows.append([1.0, *prompt.weights, 1.0, *[1.0] * filling])
     embeddings: torch.Tensor = encoder(torch.tensor(rows, device=encoder.device))[0]
     return _weighted(embeddings, torch.tensor(weight_rows))
 

@@ -11,7 +11,7 @@ from studio import __version__
 from studio.core.errors import PictureFileError, SettingsError
 from studio.core.results import ImageRecord
 from studio.core.settings import GenerationSettings, LoraChoice, SchedulerName, parse_settings
-from studio.images.prompts import lora_choice, split_lora_tags
+from studio.images.prompts import lora_choice, split_lora_tags, unlike_a1111
 
 # Ours to A1111's sampler and schedule type. A1111's "Automatic" is Karras for DPM++ 2M, so that is said in full.
 _SAMPLERS: Mapping[str, tuple[str, str]] = {
@@ -213,8 +213,17 @@ def taken_over(
     prompt, loras = _take_known_loras(prompt, skipped)
     fitting = _fitting({**_checked_numbers(written, skipped), **(values or {})}, skipped)
     skipped += _unknown(written)
+    if source == "A1111":
+        skipped += dict.fromkeys((*unlike_a1111(prompt), *unlike_a1111(negative_prompt)))
     settings = GenerationSettings.model_validate(
-        {**fitting, "prompt": prompt, "negative_prompt": negative_prompt, "loras": loras}
+        # None of them cuts a prompt at 75 tokens. What our own text does not say stays at its default.
+        {
+            **fitting,
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "loras": loras,
+            "long_prompt": not written.get("Version", "").startswith("lora-studio"),
+        }
     )
     return PictureText(settings, None, source, written.get("Model", ""), _shortened(skipped))
 

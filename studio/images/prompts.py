@@ -5,10 +5,11 @@ The grammar of prompts, as AUTOMATIC1111's web UI has it: weights in brackets, a
 Counting a prompt's tokens as the model will, without torch: the page shows what fits and what is cut off.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from tokenizers import Tokenizer
 
 from studio.core.errors import SettingsError
 from studio.core.files import FileStamp, file_stamp
-from studio.core.settings import LoraChoice, bounds
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL, LoraChoice, bounds
 
 ROUND_FACTOR = 1.1
 SQUARE_FACTOR = 1 / 1.1
@@ -27,17 +29,31 @@ WEIGHT_LIMIT = 10_000.0
 _TOKEN = re.compile(
     r"\\[()\[\]\\]|\\|[(\[\])]|:\s*[+-]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})\s*\)|:|[^\\()\[\]:]+", re.ASCII
 )
-_LORA_TAG = re.compile(r"<lora:([^<>]*)>")
-# Brackets and backslashes; A1111's tags, ours among them; the line at which the prompt ends in A1111's text.
-_COMMAND = re.compile(r"[\\()\[\]]|(?<=<)(?=\w+:)|^(?=[^\S\n]*Negative prompt:)", re.MULTILINE)
+# A1111's extension for LyCORIS read <lyco:…> before its own LoRA tags could hold those files.
+_LORA_TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>")
+# Brackets and backslashes; A1111's tags, ours among them; its words in capitals; the line at which the prompt ends in
+# A1111's text.
+_COMMAND = re.compile(
+    r"[\\()\[\]]|(?<=<)(?=\w+:)|(?<=\bB)(?=REAK\b)|(?<=\bA)(?=ND\b)|^(?=[^\S\n]*Negative prompt:)", re.MULTILINE
+)
+_BREAK = re.compile(r"\bBREAK\b")
+_AND = re.compile(r"\bAND\b")
+_NUMBER = re.compile(r"\s*[+-]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})\s*", re.ASCII)
+_WEIGHT_OF_AND = re.compile(rf":{_NUMBER.pattern}(?=\bAND\b|\Z)", re.ASCII)
+_OTHER_TAG = re.compile(r"<(?:hypernet|ti|embedding):[^<>]*>")
 
 
 @dataclass(frozen=True)
 class WeightedText:
-    """A part of a prompt, and how strongly it counts; 1 is as written."""
+    """A part of a prompt, and how strongly it counts; 1 is as written.
+
+    Attributes:
+        after_break: whether a BREAK stands before it, so that it begins a chunk of tokens.
+    """
 
     text: str
     weight: float
+    after_break: bool = False
 
 
 def parse_weights(prompt: str) -> tuple[WeightedText, ...]:
@@ -46,16 +62,30 @@ def parse_weights(prompt: str) -> tuple[WeightedText, ...]:
     `\(` and the like are the bracket itself; a lone backslash is dropped, as in A1111. A bracket that is never
     closed counts to the end, one that was never opened is text. Round and square brackets may cross. Adjacent
     parts of the same weight are one. Weights lie within ±`WEIGHT_LIMIT`. An empty prompt is one empty part.
-    A1111's BREAK and its prompt editing are text.
+    BREAK ends a part, in brackets too, and takes the space around it along. A1111's other commands are text
+    (`unlike_a1111`).
     """
-    tokens = _TOKEN.findall(prompt)
+    return _weighted_parts(_TOKEN.findall(prompt))
+
+
+def _weighted_parts(tokens: list[str]) -> tuple[WeightedText, ...]:
     parts: list[WeightedText] = []
-    for text, weight in _weighted_tokens(tokens, _opening_factors(tokens)):
-        if parts and parts[-1].weight == weight:
-            parts[-1] = WeightedText(parts[-1].text + text, weight)
+    for token, weight in _weighted_tokens(tokens, _opening_factors(tokens)):
+        text, *after_breaks = _BREAK.split(token) if "BREAK" in token else (token,)
+        if parts and (parts[-1].weight == weight or (parts[-1].after_break and not parts[-1].text.strip())):
+            parts[-1] = WeightedText(parts[-1].text + text, weight, parts[-1].after_break)
         elif text:
             parts.append(WeightedText(text, weight))
-    return tuple(parts) or (WeightedText("", 1.0),)
+        parts += [WeightedText(after, weight, after_break=True) for after in after_breaks]
+    return tuple(_trimmed_at_breaks(parts)) or (WeightedText("", 1.0),)
+
+
+def _trimmed_at_breaks(parts: list[WeightedText]) -> Iterator[WeightedText]:
+    for part, following in itertools.pairwise([*parts, WeightedText("", 1.0)]):
+        text = part.text.lstrip() if part.after_break else part.text
+        text = text.rstrip() if following.after_break else text
+        if text or part.after_break:
+            yield replace(part, text=text)
 
 
 def _opening_factors(tokens: list[str]) -> dict[int, float]:
@@ -108,6 +138,11 @@ def take_lora_tags(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
     """
     rest, tags = split_lora_tags(prompt)
     return rest, tuple(lora_choice(tag) for tag in tags)
+
+
+def has_lora_tag(text: str) -> bool:
+    """Whether something in it begins as a LoRA tag does."""
+    return "<lora:" in text or "<lyco:" in text
 
 
 def split_lora_tags(prompt: str) -> tuple[str, tuple[str, ...]]:
@@ -172,9 +207,61 @@ def _strength(tag: str, written: str) -> float:
 
 
 def plain_prompt(prompt: str) -> str:
-    """The words alone, for captions: without LoRA tags, weights and brackets. Never raises."""
+    """The words alone, for captions: without LoRA tags, weights, brackets and A1111's commands. Never raises.
+
+    Of `[a:b:0.5]` and `[a|b]` both words stay, as both act here; of `a AND b`, a and b.
+    """
     rest, _ = split_lora_tags(prompt)
-    return "".join(part.text for part in parse_weights(rest)).strip()
+    if _AND.search(rest):
+        rest = _AND.sub("and", _WEIGHT_OF_AND.sub(" ", rest))
+    tokens, _ = _take_commands(_TOKEN.findall(_OTHER_TAG.sub("", rest)))
+    sections: list[list[str]] = [[]]
+    for part in _weighted_parts(tokens):
+        if part.after_break:
+            sections.append([])
+        sections[-1].append(part.text)
+    return " ".join(filter(None, map("".join, sections))).strip()
+
+
+def unlike_a1111(prompt: str) -> tuple[str, ...]:
+    """What is a command in A1111 and not here, a sentence each; `BREAK` and `<lyco:…>` act here as there."""
+    rest, _ = split_lora_tags(prompt)
+    commands = _take_commands(_TOKEN.findall(rest))[1] if "[" in rest else ()
+    notes = []
+    if tag := _OTHER_TAG.search(rest):
+        notes.append(f"{tag.group()[:60]} loads a file in A1111; here it is text. Remove it.")
+    if _AND.search(rest):
+        notes.append("AND combines several prompts in A1111; here it is a word.")
+    if "editing" in commands:
+        notes.append("[a:b:0.5] changes the prompt between steps in A1111; here all of it is text of lower weight.")
+    if "alternation" in commands:
+        notes.append("[a|b] alternates between steps in A1111; here all of it is text of lower weight.")
+    return tuple(notes)
+
+
+def _take_commands(tokens: list[str]) -> tuple[list[str], frozenset[str]]:
+    """Tokens without the signs of A1111's `[a:b:0.5]` ("editing") and `[a|b]` ("alternation"), and which there were."""
+    kept, found = list(tokens), set[str]()
+    open_squares: list[tuple[list[int], list[int]]] = []  # the places of colons and of bars in each
+    for place, token in enumerate(tokens):
+        if token == "[":
+            open_squares.append(([], []))
+        elif token == "]" and open_squares:
+            colons, bars = open_squares.pop()
+            if bars:
+                found.add("alternation")
+                for bar in bars:
+                    kept[bar] = tokens[bar].replace("|", " ")
+            elif colons and colons[-1] == place - 2 and _NUMBER.fullmatch(tokens[place - 1]):
+                found.add("editing")
+                for colon in colons:
+                    kept[colon] = " "
+                kept[place - 2] = kept[place - 1] = ""
+        elif open_squares and token == ":":
+            open_squares[-1][0].append(place)
+        elif open_squares and "|" in token:
+            open_squares[-1][1].append(place)
+    return [token for token in kept if token], frozenset(found)
 
 
 def escape_prompt(text: str) -> str:
@@ -187,6 +274,7 @@ def escape_prompt(text: str) -> str:
     return _COMMAND.sub(r"\\\g<0>", text)
 
 
+_MAX_SHOWN = 90
 PART_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
 
 
@@ -224,13 +312,40 @@ class TokenCounter:
         Raises:
             SettingsError: where a LoRA tag in it is wrong.
         """
-        total, cut_off = 0, ""
+        sections, cut_off = [0], [""]  # between one BREAK and the next
         for piece in parse_weights(take_lora_tags(prompt)[0]):
+            if piece.after_break:
+                sections.append(0)
+                cut_off.append("")
             encoding = self._tokenizer.encode(piece.text, add_special_tokens=False)
-            room = PART_TOKENS - total
-            if cut_off:
-                cut_off += piece.text  # with the spaces at its beginning, which are no tokens
+            room = PART_TOKENS - sections[-1]
+            if cut_off[-1]:
+                cut_off[-1] += piece.text  # with the spaces at its beginning, which are no tokens
             elif len(encoding.ids) > room:
-                cut_off = piece.text[encoding.offsets[room][0] :]
-            total += len(encoding.ids)
-        return TokenCount(total, max(1, -(-total // PART_TOKENS)), cut_off)
+                cut_off[-1] = piece.text[encoding.offsets[room][0] :]
+            sections[-1] += len(encoding.ids)
+        filled = sections if sections[-1] or len(sections) == 1 else sections[:-1]  # BREAK at the end begins nothing
+        num_parts = sum(max(1, -(-total // PART_TOKENS)) for total in filled)
+        return TokenCount(sum(sections), num_parts, " … ".join(filter(None, cut_off)))
+
+
+def shipped_tokenizer() -> Path:
+    """The tokenizer of Stable Diffusion 1, for what is counted before a model is loaded."""
+    return assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json"
+
+
+def prompt_notes(prompt: str, *, long_prompt: bool, tokens: TokenCounter | None = None) -> tuple[str, ...]:
+    """What of a prompt acts otherwise here than in A1111, a sentence each: its commands, and what is cut off.
+
+    Raises:
+        SettingsError: where a LoRA tag in it is wrong.
+    """
+    notes = unlike_a1111(prompt)
+    # No token is shorter than a byte, so most prompts need no counting.
+    if long_prompt or len(prompt.encode("utf-8", "replace")) <= PART_TOKENS:
+        return notes
+    cut_off = " ".join((tokens or TokenCounter(shipped_tokenizer())).count(prompt).cut_off.split())
+    if not cut_off:
+        return notes
+    shown = cut_off if len(cut_off) <= _MAX_SHOWN else cut_off[: _MAX_SHOWN - 1] + "…"
+    return (*notes, f"Cut off after {PART_TOKENS} tokens: “{shown}” (or switch on “Long prompts”, long_prompt).")

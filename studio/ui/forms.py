@@ -20,6 +20,7 @@ from studio.core.settings import GenerationSettings, LoraChoice, Settings, bound
 from studio.core.text import template
 
 _template = template("ui/templates/shell.html")
+_WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,40}\s*", re.ASCII)
 
 MAX_LINES = 12
 NO_CHANGE: Final[dict[Any, Any]] = gr.skip()
@@ -118,8 +119,9 @@ def setting_control(
 ) -> Component:
     """The control that fits a field's type, with a value of the model.
 
-    Numbers that may be left out have an empty box, which says what stands in for them. Gradio checks the bounds of
-    such a box before it knows that it is empty, so they are the settings' alone to check.
+    Numbers that may be left out have an empty box, which says what stands in for them. The bounds of a number's box
+    are the settings' alone to check: Gradio's own error names no setting. A seed's box holds text, since a browser's
+    numbers end at 2^53.
     """
     field = kind.model_fields[name]
     hint = form_hint(field)
@@ -138,6 +140,8 @@ def setting_control(
     if field.annotation is str or get_origin(field.annotation) is tuple:
         size = {"lines": hint.lines, "max_lines": MAX_LINES} if hint.lines else {"max_lines": 1}
         return gr.Textbox(str(value), placeholder=hint.placeholder or None, min_width=96, **size, **common)
+    if holds_large_numbers(kind, name):
+        return gr.Textbox(str(value), placeholder=hint.placeholder or None, max_lines=1, min_width=96, **common)
     low, high = hint.slider or bounds(kind, name)
     if hint.step:
         assert isinstance(value, int | float)
@@ -146,7 +150,13 @@ def setting_control(
         number = gr.Number(placeholder=hint.placeholder, min_width=96, **common)
         number.value = value  # not through the constructor, whose type has no empty one: None would be shown as 0
         return number
-    return gr.Number(value, minimum=low, maximum=high, min_width=96, **common)
+    return gr.Number(value, min_width=96, **common)
+
+
+def holds_large_numbers(kind: type[Settings], name: str) -> bool:
+    """Whether it takes whole numbers that JavaScript would round: past 2^53."""
+    _, high = bounds(kind, name)
+    return high is not None and high > 2**53
 
 
 def is_optional(field: FieldInfo) -> bool:
@@ -171,6 +181,8 @@ def read_value(kind: type[Settings], name: str, value: object) -> object:
         return tuple(line.strip() for line in str(value or "").splitlines() if line.strip())
     if is_optional(field) and not value:
         return None
+    if holds_large_numbers(kind, name) and _WHOLE_NUMBER.fullmatch(str(value)):
+        return int(str(value))
     return int(value) if isinstance(value, float) and value.is_integer() else value  # 16.0 where 16 was typed
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from studio.core.errors import BatchError
+from studio.core.settings import GenerationSettings
 from tests.batches.plans import plan_of
 
 TOO_MANY = "num_inference_steps must be at most 50 with the scheduler LCM, got 60"
@@ -74,3 +75,23 @@ def test_lines_that_all_give_their_steps_let_a_table_choose_any_scheduler(tmp_pa
 def test_a_value_that_no_setting_takes_is_refused_by_its_column(column: str, words: str) -> None:
     with pytest.raises(BatchError, match=f"attributes, {column.split(':')[0]}: .*{words}"):
         plan_of(prompts="red shoe", attributes=column)
+
+
+def test_what_acts_otherwise_than_in_a1111_is_a_note_of_the_plan_and_no_word_of_a_caption() -> None:
+    long = "boots, " * 50
+    shared = GenerationSettings(prompt="", negative_prompt="[a|b]")
+    prompts = f"a [cat:dog:0.5]\nshoe\n{{boot|shoe}} AND [red:blue:2]\n{long}\n{long}x\na BREAK b <lyco:ink:0.5>"
+    plan = plan_of(prompts=prompts, generation=shared)
+    assert [note[:39] for note in plan.notes] == [
+        "negative_prompt: [a|b] alternates betwe",
+        "prompts line 1: [a:b:0.5] changes the p",
+        "prompts line 3: AND combines several pr",
+        "prompts line 4: Cut off after 75 tokens",
+    ]
+    assert plan.notes[1].endswith("Lines like it: 2.")
+    captions = [plan.item(i).caption for i in range(plan.num_items)]
+    assert captions[:2] == ["a cat dog", "shoe"]
+    assert captions[2] == "boot and red blue"
+    assert captions[-1] == "a b"
+    shared = GenerationSettings(prompt="", long_prompt=True)
+    assert not plan_of(prompts=long, generation=shared).notes

@@ -7,7 +7,7 @@ import pytest
 
 from studio.batches.plan import BatchPlan
 from studio.core.errors import BatchError
-from tests.batches.plans import plan_of, prompts_of
+from tests.batches.plans import plan_of, prompts_of, wildcard_folder
 
 
 def plan_of_file(folder: Path, name: str, content: str | bytes, **settings: object) -> BatchPlan:
@@ -137,3 +137,48 @@ def test_a_tag_that_a_record_brings_is_tried_before_the_plan_stands(tmp_path: Pa
 def test_json_lines_end_at_a_line_feed_alone(tmp_path: Path, sign: str) -> None:
     line = json.dumps({"prompt": f"red{sign}shoe"}, ensure_ascii=False)
     assert prompts_of(plan_of_file(tmp_path, "p.jsonl", f"{line}\r\n")) == [f"red{sign}shoe"]
+
+
+def test_excels_line_of_the_separator_is_no_head(tmp_path: Path) -> None:
+    plan = plan_of_file(tmp_path, "p.csv", "sep=;\r\nprompt;colour;width\r\na, b shoe;red;64\r\n")
+    assert prompts_of(plan) == ["a, b shoe"]
+    assert plan.item(0).attributes == {"colour": "red", "width": "64"}
+    with pytest.raises(BatchError, match=r"p.csv line 4: width .*got '65'"):
+        plan_of_file(tmp_path, "p.csv", "sep=;\nprompt;width\nshoe;64\nboot;65\n")
+    with pytest.raises(BatchError, match=r"p\.csv line 2 must name each column, and each once"):
+        plan_of_file(tmp_path, "p.csv", "sep=|\nprompt|a|a\nshoe|1|2\n")
+
+
+def test_columns_that_a_spreadsheet_emptied_are_none(tmp_path: Path) -> None:
+    plan = plan_of_file(tmp_path, "p.csv", "prompt,colour,,\nshoe,red,,\nboot,blue,\n")
+    assert plan.columns == ("colour",)
+    assert [plan.item(i).attributes for i in range(2)] == [{"colour": "red"}, {"colour": "blue"}]
+    with pytest.raises(BatchError, match=r"p\.csv line 2: "):
+        plan_of_file(tmp_path, "p.csv", "prompt,colour,,\nshoe,red,,lost\n")
+
+
+def test_numbers_may_have_a_decimal_comma(tmp_path: Path) -> None:
+    plan = plan_of_file(tmp_path, "p.csv", "prompt;cfg;lora\nshoe;7,5;white-ground:0,25\n")
+    assert plan.item(0).generation.guidance_scale == 7.5
+    assert [choice.strength for choice in plan.item(0).generation.loras] == [0.25]
+    with pytest.raises(BatchError, match=r"guidance_scale .*got '1,000'"):
+        plan_of_file(tmp_path, "p.csv", "prompt;cfg\nshoe;1,000\n")
+
+
+def test_an_empty_part_takes_no_separator(tmp_path: Path) -> None:
+    assert prompts_of(plan_of(prompts="{2$$ and $$a||b}")) == ["a", "a and b", "b", "b and a"]
+    drawn = plan_of(prompts="{2$$ and $$a||b}", combine="random", total="40")
+    assert set(prompts_of(drawn)) == {"a", "a and b", "b", "b and a"}
+
+
+def test_braces_that_are_none_are_said(tmp_path: Path) -> None:
+    plan = plan_of(prompts="a {red, worn} shoe")
+    assert prompts_of(plan) == ["a red, worn shoe"]
+    assert plan.notes[0].startswith("No column is called {red, worn}: the words stand in the prompts")
+
+
+@pytest.mark.parametrize("line", ["{red$$blue}", "<lora:x:9>", "{red|blue", "__nowhere__"])
+def test_a_mistake_in_a_wildcard_names_its_file_and_line(tmp_path: Path, line: str) -> None:
+    folder = wildcard_folder(tmp_path, colour=f"# colours\nwhite\n\n2::{line}\n", outer="x __colour__")
+    with pytest.raises(BatchError, match=r"prompts line 1: the wildcard file colour.txt line 4: "):
+        plan_of(folder, prompts="__outer__ shoe")

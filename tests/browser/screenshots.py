@@ -31,7 +31,6 @@ from page_actions import (
     pictures,
     save_links,
     set_field,
-    set_number,
     slider_sources,
     verdict,
 )
@@ -119,7 +118,7 @@ def empty(stage: Stage) -> None:
 
 def refused(stage: Stage) -> None:
     def send_a_bad_seed(page: Page) -> None:
-        set_number(page, "Seed", "-1")
+        set_field(page, "smoke-seed", "-1")
         page.locator("#run-smoke").click()
         expect(page.get_by_test_id("toast-body")).to_contain_text("seed must be")
         page.wait_for_timeout(600)  # it fades in, by a script

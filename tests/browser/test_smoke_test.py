@@ -22,7 +22,7 @@ from tests.browser.page_actions import (
     pictures,
     problem,
     run_to_end,
-    set_number,
+    set_field,
     start_load,
     start_run,
     verdict,
@@ -256,9 +256,11 @@ def test_the_whole_story_opens_from_any_tab(page: Page, tab: str) -> None:
     expect(page.get_by_role("button", name="Why float32? The story of the black images")).to_be_in_viewport()
 
 
-@pytest.mark.parametrize(("seed", "words"), [("-1", "less than minimum value 0"), ("", "seed")])
+@pytest.mark.parametrize(
+    ("seed", "words"), [("-1", "seed must be at least 0, got -1. -1 is no random seed here"), ("", "seed")]
+)
 def test_a_setting_that_breaks_its_rule_is_refused_with_the_rule(page: Page, seed: str, words: str) -> None:
-    set_number(page, "Seed", seed)
+    set_field(page, "smoke-seed", seed)
     before = verdict(page).inner_text()
     page.locator("#run-smoke").click()
     expect(page.get_by_test_id("toast-body")).to_contain_text(words)

@@ -102,3 +102,28 @@ def test_the_cache_forgets_the_oldest(manager: PipelineManager, quick: Generatio
     encoding = TextEncoding(manager.components)
     many = [quick.model_copy(update={"prompt": f"boots {i}"}) for i in range(KEPT_PROMPTS + 1)]
     assert count_forward_passes(manager, encoding, *many, many[-1], many[0]) == len(many) + 1
+
+
+def chunk(manager: PipelineManager, *ids: int) -> torch.Tensor:
+    """(1, 77, D) of these tokens, filled up to 77 by hand."""
+    tokenizer, encoder = manager.components.tokenizer, manager.components.text_encoder
+    row = [tokenizer.bos_token_id, *ids, *[tokenizer.eos_token_id] * (76 - len(ids))]
+    with torch.inference_mode():
+        return encoder(torch.tensor([row]))[0]
+
+
+def test_break_begins_a_chunk_of_its_own_filled_up_with_ends(manager: PipelineManager) -> None:
+    tokenizer = manager.components.tokenizer
+    boots, grass, long = (
+        tokenizer(text, add_special_tokens=False).input_ids for text in ("brown boots,", "on grass", LONG)
+    )
+    two = torch.cat([chunk(manager, *boots), chunk(manager, *grass)], dim=1)
+    assert torch.equal(encode(manager, "brown boots, BREAK on grass"), two)
+    assert torch.equal(encode(manager, "brown boots,\nBREAK\non grass BREAK"), two), "at the end it begins nothing"
+    cut = torch.cat([chunk(manager, *long[:75]), chunk(manager, *grass)], dim=1)
+    assert torch.equal(encode(manager, f"{LONG} BREAK on grass"), cut)
+    parts = [chunk(manager, *long[start : start + 75]) for start in range(0, len(long), 75)]
+    whole = torch.cat([*parts, chunk(manager, *grass)], dim=1)
+    assert torch.equal(encode(manager, f"{LONG} BREAK on grass", long_prompt=True), whole)
+    empty_first = torch.cat([chunk(manager), chunk(manager, *grass)], dim=1)
+    assert torch.equal(encode(manager, "BREAK on grass"), empty_first)

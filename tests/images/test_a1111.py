@@ -154,6 +154,7 @@ def test_a_picture_of_a1111_is_understood() -> None:
         width=512,
         height=768,
         loras=(LoraChoice(name="shoes", strength=0.7),),
+        long_prompt=True,
     )
     assert (read.model, read.record, read.skipped) == ("v1-5-pruned", None, ())
 
@@ -248,7 +249,13 @@ def test_a_text_without_a_line_of_settings_is_refused(text: str) -> None:
 def test_a_line_of_settings_is_known_by_its_keys_in_any_order_and_case(line: str) -> None:
     read = parse_parameters(f"a shoe\nNegative prompt: dark\n{line}")
     assert read.settings == GenerationSettings(
-        prompt="a shoe", negative_prompt="dark", num_inference_steps=20, seed=5, width=512, height=768
+        prompt="a shoe",
+        negative_prompt="dark",
+        num_inference_steps=20,
+        seed=5,
+        width=512,
+        height=768,
+        long_prompt=True,
     )
     assert read.skipped == ()
 

@@ -81,7 +81,7 @@ def test_a_programs_settings_are_taken_and_its_name_is_said(tmp_path: Path, prog
     settings = read.settings
     assert (read.source, read.record) == (program, None)
     assert settings.model_copy(update={"prompt": "", "negative_prompt": ""}) == GenerationSettings(
-        prompt="", num_inference_steps=20, guidance_scale=6.5, seed=7, width=512, height=768
+        prompt="", num_inference_steps=20, guidance_scale=6.5, seed=7, width=512, height=768, long_prompt=True
     )
     assert "seed makes another image here" in read.skipped[0]
 

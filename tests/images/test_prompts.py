@@ -6,10 +6,20 @@ import time
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from studio.core.errors import SettingsError
 from studio.core.settings import LoraChoice
-from studio.images.prompts import WEIGHT_LIMIT, WeightedText, escape_prompt, parse_weights, plain_prompt, take_lora_tags
+from studio.images.prompts import (
+    WEIGHT_LIMIT,
+    WeightedText,
+    escape_prompt,
+    parse_weights,
+    plain_prompt,
+    take_lora_tags,
+    unlike_a1111,
+)
 from tests.captions import hostile_captions
 
 
@@ -155,3 +165,105 @@ def test_an_escaped_text_is_read_as_that_text_with_weight_1_and_without_loras() 
         assert take_lora_tags(prompt) == (prompt, ())
         assert parse_weights(prompt) == (WeightedText(caption, 1.0),)
         assert plain_prompt(prompt) == caption.strip()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parts"),
+    [
+        ("a BREAK b", [("a", 1, False), ("b", 1, True)]),
+        ("a,\nBREAK\nb", [("a,", 1, False), ("b", 1, True)]),
+        ("BREAK a", [("a", 1, True)]),
+        ("a BREAK", [("a", 1, False), ("", 1, True)]),
+        ("a BREAK BREAK b", [("a", 1, False), ("", 1, True), ("b", 1, True)]),
+        ("(a BREAK b:1.5) c", [("a", 1.5, False), ("b", 1.5, True), (" c", 1, False)]),
+        ("(a) BREAK (b:2)", [("a", 1.1, False), ("b", 2, True)]),
+        ("a BREAKFAST break", [("a BREAKFAST break", 1, False)]),
+    ],
+)
+def test_break_ends_a_part(prompt: str, parts: list[tuple[str, float, bool]]) -> None:
+    assert [(p.text, pytest.approx(p.weight), p.after_break) for p in parse_weights(prompt)] == parts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "caption", "named"),
+    [
+        ("a BREAK b <lyco:x:0.5>", "a b", ()),
+        ("a :1.2 AND b:0.8", "a  and b", ("AND",)),
+        ("a [cat:dog:0.5] here", "a cat dog here", ("[a:b:0.5]",)),
+        ("a [:dog:10]", "a  dog", ("[a:b:0.5]",)),
+        ("a [red|blue (big|small)] [hat]", "a red blue big small hat", ("[a|b]",)),
+        ("[[cat:dog:0.5]|bird]", "cat dog bird", ("[a:b:0.5]", "[a|b]")),
+        ("a <hypernet:x:1>shoe", "a shoe", ("<hypernet:x:1>",)),
+        (r"at 3:15, a\|b [hat], \[a|b\], HAND", "at 3:15, a|b hat, [a|b], HAND", ()),
+        ("[hat: red]", "hat: red", ()),
+    ],
+)
+def test_a1111s_commands_are_named_and_no_words_of_a_caption(prompt: str, caption: str, named: tuple[str, ...]) -> None:
+    assert plain_prompt(prompt) == caption
+    assert tuple(note.split()[0] for note in unlike_a1111(prompt)) == named
+
+
+def test_a_lyco_tag_is_a_lora_tag() -> None:
+    assert take_lora_tags("a <lyco:x:0.5> b") == ("a b", (LoraChoice(name="x", strength=0.5),))
+
+
+def reference_weights(prompt: str) -> list[tuple[str, float]]:
+    """The weight of each character, worked out another way: by a parser that goes down into each bracket's inside.
+
+    It takes prompts whose brackets have partners and do not cross; a weight stands at the end of round ones only.
+    """
+
+    def inside(place: int, closing: str, factor: float) -> tuple[int, list[tuple[str, float]]]:
+        found: list[tuple[str, float]] = []
+        while place < len(prompt) and prompt[place] != closing:
+            sign = prompt[place]
+            if sign == "\\":
+                place += 1
+                found += [(prompt[place], factor)]
+                place += 1
+            elif sign in "([":
+                place, inner = inside(place + 1, ")" if sign == "(" else "]", 1.0)
+                weight = 1.1 if sign == "(" else 1 / 1.1
+                if sign == "(" and prompt[place - 1] == "\t":  # written as (x:N\t) so that no pattern has to find it
+                    text = "".join(character for character, _ in inner)
+                    weight = float(text[text.rindex(":") + 1 : -1])
+                    inner = inner[: text.rindex(":")]
+                found += [(character, factor * weight * own) for character, own in inner]
+                place += 1
+            else:
+                found += [(sign, factor)]
+                place += 1
+        return place, found
+
+    return inside(0, "", 1.0)[1]
+
+
+WORDS = st.text("ab ,é", min_size=1, max_size=4) | st.sampled_from([r"\(", r"\]", r"\\", r"\)"])
+PROMPTS = st.recursive(
+    WORDS,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map("".join),
+        inner.map("({})".format),
+        inner.map("[{}]".format),
+        st.builds("({}:{}\t)".format, inner, st.sampled_from(["1.3", "0.5", ".25", "-2", "0", "7"])),
+    ),
+    max_leaves=8,
+)
+
+
+@given(PROMPTS)
+def test_weights_are_those_of_another_parser(prompt: str) -> None:
+    found = [(character, part.weight) for part in parse_weights(prompt) for character in part.text]
+    expected = reference_weights(prompt)
+    assert [character for character, _ in found] == [character for character, _ in expected]
+    assert [weight for _, weight in found] == pytest.approx([weight for _, weight in expected])
+
+
+@given(st.text("ab \n,:|()[]\\<>{}.05", max_size=30) | st.lists(st.sampled_from(
+    ["BREAK", "AND", "[a:b:0.5]", "[a|b]", "<lyco:x:1>", "<hypernet:y>", " ", "(", ")", "[", "]", "\\", ":1.2", "word"]
+), max_size=12).map("".join))  # fmt: skip
+def test_nothing_in_a_prompt_makes_a_caption_or_a_note_fail(text: str) -> None:
+    plain_prompt(text)
+    unlike_a1111(text)
+    assert plain_prompt(escape_prompt(text)) == text.strip()
+    assert unlike_a1111(escape_prompt(text)) == ()

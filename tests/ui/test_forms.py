@@ -1,6 +1,7 @@
 """Forms come from the settings models: every field once, with its bounds, and a new one without any further change."""
 
 import ast
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from annotated_types import Ge, Le
 from pydantic import Field, ValidationError
 
 from studio.batches.settings import BatchSettings
+from studio.core.errors import SettingsError
 from studio.core.settings import (
     CompareSettings,
     GenerationSettings,
@@ -19,6 +21,7 @@ from studio.core.settings import (
     Settings,
     SmokeSettings,
     bounds,
+    parse_settings,
 )
 from studio.training.settings import TrainingSettings
 from studio.ui import forms
@@ -40,6 +43,12 @@ FORMS: tuple[tuple[type[Settings], str, Callable[[], object]], ...] = (
 )
 
 
+SEEDS = [
+    (kind, name)
+    for kind in dict.fromkeys(kind for kind, _, _ in FORMS)
+    for name in kind.model_fields
+    if "seed" in name and not name.startswith("num_")
+]
 MODELS_INSIDE = {"generation", "loras", "left", "right"}  # each is a form or a row of its own
 
 
@@ -79,9 +88,40 @@ def test_every_field_is_in_its_form_exactly_once_with_its_bounds(
     for name in names:
         found = [control for control in controls if control.elem_id == f"{form}-{name.replace('_', '-')}"]
         assert len(found) == 1, name
-        if isinstance(found[0], gr.Number | gr.Slider) and not is_optional(kind.model_fields[name]):
+        if isinstance(found[0], gr.Slider) and not is_optional(kind.model_fields[name]):
             shown = form_hint(kind.model_fields[name]).slider or bounds(kind, name)
             assert (found[0].minimum, found[0].maximum) == shown, name
+        if isinstance(found[0], gr.Number):  # gradio's own error would name no setting
+            assert (found[0].minimum, found[0].maximum) == (None, None), name
+        assert isinstance(found[0], gr.Textbox) or (bounds(kind, name)[1] or 0) <= 2**53, f"{name}: JavaScript rounds"
+
+
+@pytest.mark.parametrize("seed", [0, 42, 2**53 + 1, 2**63 - 3])
+@pytest.mark.parametrize(("kind", "name"), SEEDS)
+def test_a_seed_goes_through_its_box_without_loss(kind: type[Settings], name: str, seed: int) -> None:
+    with gr.Blocks():
+        form = SettingsForm(kind, "example", {name: seed})
+        box = form.add(name)
+    shown = json.loads(json.dumps(box.postprocess(form.shown({name: seed})[name])))
+    assert isinstance(shown, str)
+    assert read_value(kind, name, box.preprocess(shown)) == seed
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("-2", r"seed must be at least 0, got -2\.$"),
+        ("-1", r"seed must be at least 0, got -1\. -1 is no random seed here: write a number\.$"),
+        ("9223372036854775808", r"seed must be at most 9223372036854775807, got 9223372036854775808\.$"),
+        ("", "seed should be a valid integer"),
+        ("1e3", "seed should be a valid integer.*got '1e3'"),
+        ("seven", "seed should be a valid integer.*got 'seven'"),
+    ],
+)
+def test_a_seed_that_is_none_is_named_with_the_side_it_broke(typed: str, words: str) -> None:
+    value = read_value(GenerationSettings, "seed", typed)
+    with pytest.raises(SettingsError, match=words):
+        parse_settings(GenerationSettings, {"prompt": "", "seed": value})
 
 
 @pytest.mark.parametrize("kind", dict.fromkeys(kind for kind, _, _ in FORMS), ids=lambda kind: kind.__name__)
@@ -108,7 +148,7 @@ def test_a_new_field_gets_the_control_that_fits_it_in_its_group() -> None:
     assert list(form.fields) == ["rank", "kind", "limit", "share", "lines", "on"]
     assert [block.label for block in blocks.blocks.values() if isinstance(block, gr.Accordion)] == ["More"]
     rank, kind, limit, share, lines, on = (form.fields[name].get_config() for name in form.fields)
-    assert (rank["value"], rank["minimum"], rank["maximum"]) == (8, 1, 320)
+    assert (rank["value"], rank["minimum"], rank["maximum"]) == (8, None, None)
     assert (kind["value"], kind["choices"]) == ("b", [("a", "a"), ("b", "b")])
     assert (limit["value"], limit["placeholder"], limit["label"], limit["info"]) == (
         "",

@@ -15,6 +15,7 @@ import gradio as gr
 from markupsafe import Markup
 from pydantic import ValidationError
 
+from studio.batches.columns import own_seed
 from studio.batches.folder import BatchFolder, begin_batch, plan_of, read_batch_settings
 from studio.batches.forecast import PlanFacts
 from studio.batches.session import BatchSession, BatchView, training_side
@@ -240,9 +241,9 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML) -> None:
         with toasts():
             return form.filled_by(read_batch_settings(page.batch_of(selection)))
 
-    def make_grid(seed: float, **axes: str) -> dict[Any, Any]:
+    def make_grid(seed: str, **axes: str) -> dict[Any, Any]:
         with toasts():
-            columns = batch_form.grid_columns(**axes, seed=int(seed))
+            columns = batch_form.grid_columns(**axes, seed=own_seed(seed))
         plan = {**columns, "images_per_prompt": 1, "total": "", "combine": "every combination"}
         return by_component(form.named, plan)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from studio.core.errors import SettingsError
 from studio.core.paths import UserData
@@ -16,7 +17,7 @@ from studio.images.comparison import SavedComparison, comparison_grid
 from studio.loras.library import LoraLibrary
 from studio.ui.forms import SettingsForm, build_generation, build_lora_row, lora_choices, read_generation, read_value
 from studio.ui.inference import compare_view
-from studio.ui.inference.generate import state_box
+from studio.ui.inference.generate import prompt_notes_html, state_box
 from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toasts
 
 MODE, BASE = "compare", "base"
@@ -24,10 +25,11 @@ STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 FIRST_PROMPTS = ("black casual shoes, white background", "red canvas sneakers, white background")
 
 
-def build_form() -> dict[str, Any]:
-    """Lay the form out and give its controls by name; it begins with the base against the first LoRA that ships."""
+def build_form() -> tuple[dict[str, Any], gr.HTML]:
+    """(its controls by name, where notes on the prompts go); it begins with the base against the first shipped LoRA."""
     form = SettingsForm(CompareSettings, MODE, {"prompts": FIRST_PROMPTS})
     form.add("prompts", info=True)
+    notes = gr.HTML(elem_id="compare-tokens", padding=False)
     shared = SettingsForm(GenerationSettings, MODE)
     shared.add("negative_prompt", elem_id="compare-negative")
     with gr.Group(elem_classes="lora-rows"):
@@ -43,7 +45,7 @@ def build_form() -> dict[str, Any]:
         interactive=True,
     )
     sides = {"left": left, "left_strength": left_strength, "right": right, "right_strength": right_strength}
-    return {**form.fields, **shared.fields, **sides, "strip": strip, **build_generation(MODE).fields}
+    return {**form.fields, **shared.fields, **sides, "strip": strip, **build_generation(MODE).fields}, notes
 
 
 def to_settings(values: Mapping[str, Any]) -> CompareSettings:
@@ -75,6 +77,7 @@ class CompareMode:
     """The mode's components, by what they are for."""
 
     form: dict[str, Any]
+    notes: gr.HTML
     run: gr.Button
     cancel: gr.Button
     pair: gr.Radio
@@ -93,7 +96,7 @@ def build() -> CompareMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Compare", variant="primary", elem_id="run-compare", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-compare", interactive=False)
-            form = build_form()
+            form, notes = build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             state = gr.HTML(elem_id="compare-state", padding=False)
             finding = gr.HTML(elem_id="compare-finding", padding=False)
@@ -121,7 +124,7 @@ def build() -> CompareMode:
         "cancel-compare": cancel,
         **vote.shown,
     }
-    return CompareMode(form, run, cancel, pair, slider, side_by_side, grid, grid_link, vote, shown)
+    return CompareMode(form, notes, run, cancel, pair, slider, side_by_side, grid, grid_link, vote, shown)
 
 
 def _build_slider() -> gr.ImageSlider:
@@ -195,6 +198,14 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
         name = f"{saved.folder.name}.png"
         return save_link(name, data_url(comparison_grid(saved), "image/png"), f"Save {name}")
 
+    def show_notes(prompts: str, negative_prompt: str, long_prompt: bool) -> Markup:
+        named = {f"Prompt {i}": line for i, line in enumerate(filter(str.strip, prompts.splitlines()), start=1)}
+        named["Negative prompt"] = negative_prompt
+        return prompt_notes_html(engine, named, long_prompt=long_prompt)
+
+    noted = {name: mode.form[name] for name in ("prompts", "negative_prompt", "long_prompt")}
+    for control in noted.values():
+        control.change(show_notes, inputs_kwargs=noted, outputs=mode.notes, queue=False, **QUIET)
     then_refresh(mode.run.click(compare, inputs_kwargs=mode.form, outputs=mode.grid_link, **QUIET))
     then_refresh(mode.cancel.click(engine.cancel, **QUIET))
     mode.pair.input(show_pair, mode.pair, [mode.slider, mode.side_by_side], **QUIET)

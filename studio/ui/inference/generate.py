@@ -14,7 +14,7 @@ from studio.core.settings import GenerationSettings, ImagesSettings, parse_setti
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
-from studio.images.prompts import PART_TOKENS, TokenCounter
+from studio.images.prompts import PART_TOKENS, TokenCounter, prompt_notes, unlike_a1111
 from studio.ui.forms import (
     LORA_ROWS,
     NO_LORA,
@@ -160,18 +160,40 @@ def _step_words(view: EngineView) -> str:
     return f"step {view.step.step} of {view.step.num_steps}" if view.step else "…"
 
 
-def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Markup:
-    """`12 of 75 tokens`, and what is cut off; empty until a model is loaded."""
+def prompt_notes_html(engine: EngineClient, prompts: Mapping[str, str], *, long_prompt: bool) -> Markup:
+    """What of these prompts acts otherwise than in A1111 or is cut off; their names stand before it."""
+    words = []
+    for name, prompt in prompts.items():
+        try:
+            notes = prompt_notes(prompt, long_prompt=long_prompt, tokens=_token_counter(engine))
+        except SettingsError as error:
+            notes = (str(error),)
+        words += [paragraph("tokens bad", f"{name}: {note}") for note in notes]
+    return Markup().join(words)
+
+
+def _token_counter(engine: EngineClient) -> TokenCounter | None:
     file = engine.view.tokenizer_file
-    if file is None or not file.is_file():
+    return TokenCounter(file) if file is not None and file.is_file() else None
+
+
+def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Markup:
+    """`12 of 75 tokens`, what is cut off, and A1111's commands; the tokens are empty until a model is loaded."""
+    unlike = (paragraph("tokens bad", note) for note in unlike_a1111(prompt))
+    return Markup().join([_num_tokens(engine, prompt, long_prompt=long_prompt), *unlike])
+
+
+def _num_tokens(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Markup:
+    counter = _token_counter(engine)
+    if counter is None:
         return Markup()
     try:
-        count = TokenCounter(file).count(prompt)
+        count = counter.count(prompt)
     except SettingsError as error:
         return paragraph("tokens bad", error)
     if count.num_parts == 1:
         return paragraph("tokens", f"{count.num_tokens} of {PART_TOKENS} tokens")
-    if long_prompt:
+    if long_prompt or not count.cut_off:  # BREAK begins a part, however short
         return paragraph("tokens", f"{count.num_tokens} tokens in {count.num_parts} parts of {PART_TOKENS}")
     lost = _shortened(count.cut_off)
     words = f"{count.num_tokens} of {PART_TOKENS} tokens. Cut off: “{lost}” (or switch on “Long prompts”)"
@@ -186,18 +208,19 @@ def _shortened(words: str, *, limit: int = 90) -> str:
 def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons and the token count."""
 
-    def generate(**values: Any) -> int:  # noqa: ANN401 - the form's values, checked by to_settings
+    def generate(**values: Any) -> str:  # noqa: ANN401 - the form's values, checked by to_settings
         with toasts():
             settings = to_settings(values)
             engine.generate(settings)
-            return settings.generation.seed
+            return str(settings.generation.seed)
 
-    def count_tokens(prompt: str, long_prompt: bool) -> Markup:
-        return token_words(engine, prompt, long_prompt=long_prompt)
+    def count_tokens(prompt: str, negative_prompt: str, long_prompt: bool) -> Markup:
+        negative = prompt_notes_html(engine, {"Negative prompt": negative_prompt}, long_prompt=long_prompt)
+        return Markup().join([token_words(engine, prompt, long_prompt=long_prompt), negative])
 
     named = mode.form.named
     then_refresh(mode.run.click(generate, inputs_kwargs=named, outputs=named["seed"], **QUIET))
     then_refresh(mode.cancel.click(engine.cancel, **QUIET))
-    counted_from = {name: named[name] for name in ("prompt", "long_prompt")}
-    for trigger in (tab.select, named["prompt"].change, named["long_prompt"].change):
+    counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
+    for trigger in (tab.select, *(control.change for control in counted_from.values())):
         trigger(count_tokens, inputs_kwargs=counted_from, outputs=mode.form.tokens, queue=False, **QUIET)

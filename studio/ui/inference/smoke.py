@@ -24,6 +24,7 @@ from studio.images.smoke_report import (
     time_rows,
 )
 from studio.ui.forms import SettingsForm
+from studio.ui.inference.generate import prompt_notes_html
 from studio.ui.shell import parts
 from studio.ui.shell.images import card as picture_card
 from studio.ui.shell.images import empty_frame, picture_frame, running_frame
@@ -38,6 +39,7 @@ class SmokeMode:
     """The mode's components, by what they are for."""
 
     named: dict[str, Any]
+    notes: gr.HTML
     run: gr.Button
     cancel: gr.Button
     shown: dict[str, gr.components.Component]
@@ -57,7 +59,7 @@ def build() -> SmokeMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Run the smoke test", variant="primary", elem_id="run-smoke", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-smoke", interactive=False)
-            named = _build_form()
+            named, notes = _build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             verdict = gr.HTML(elem_id="verdict", padding=False)
             with gr.Row(elem_classes="cards"):
@@ -72,19 +74,20 @@ def build() -> SmokeMode:
         "run": run,
         "cancel": cancel,
     }
-    return SmokeMode(named, run, cancel, shown)
+    return SmokeMode(named, notes, run, cancel, shown)
 
 
-def _build_form() -> dict[str, Any]:
+def _build_form() -> tuple[dict[str, Any], gr.HTML]:
     prompts = {
         f"prompt_{i}": gr.Textbox(
             prompt, label=f"Prompt {i}", lines=2, max_lines=4, interactive=True, elem_id=f"prompt-{i}"
         )
         for i, prompt in enumerate(SmokeSettings().prompts, start=1)
     }
+    notes = gr.HTML(elem_id="smoke-tokens", padding=False)
     form = SettingsForm(SmokeSettings, "smoke")
     form.accordions()
-    return {**prompts, **form.fields}
+    return {**prompts, **form.fields}, notes
 
 
 def render(view: EngineView) -> dict[str, Update]:
@@ -191,5 +194,12 @@ def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any],
         with toasts():
             engine.run_smoke_test(parse_settings(SmokeSettings, {**values, "prompts": prompts}))
 
+    def show_notes(**prompts: str) -> Markup:
+        named = {name.replace("prompt_", "Prompt "): prompt for name, prompt in prompts.items()}
+        return prompt_notes_html(engine, named, long_prompt=False)
+
+    prompts = {name: control for name, control in mode.named.items() if name.startswith("prompt_")}
+    for control in prompts.values():
+        control.change(show_notes, inputs_kwargs=prompts, outputs=mode.notes, queue=False, **QUIET)
     then_refresh(mode.run.click(run_smoke_test, inputs_kwargs=mode.named, **QUIET))
     then_refresh(mode.cancel.click(engine.cancel, **QUIET))
