@@ -132,7 +132,7 @@ class RowChecker:
         self._first_values = {column.name: column.values[0] for column in attributes}
         self._acting = {setting for name in (*table_columns, *self._first_values) if (setting := setting_of(name))}
         self._acting_cells = [(place, name) for place, name in enumerate(table_columns) if setting_of(name)]
-        self._tags_in_attributes = any(_has_tag(value) for column in attributes for value in column.values)
+        self._tags_in_attributes = any(has_lora_tag(value) for column in attributes for value in column.values)
         self._texts_to_fill: list[str] = []
         self._long_prompt = shared.long_prompt
         self._notes: dict[str, tuple[str, int]] = {}  # by what each is about: its text, and on how many lines
@@ -161,7 +161,7 @@ class RowChecker:
                 if row.options or (row.cells and self._acting_cells):
                     self._check_row(row)
                 self._check_line_together(row)
-                plain = is_plain(row.prompt) and not _has_tag(row.prompt)
+                plain = is_plain(row.prompt) and not has_lora_tag(row.prompt)
                 self.num_variants.append(1 if plain else self._check_prompt(row))
                 self._note_row(row)
             except StudioError as error:
@@ -181,8 +181,8 @@ class RowChecker:
                 for of_line in self._related_in_lines:
                     self._meet((*of_line, *self._related_of(row)))
                 values = [*row.cells, *self._first_values.values()]
-                for text in self._texts_to_fill if any(map(_has_tag, (*self._texts_to_fill, *row.cells))) else ():
-                    take_lora_tags(fill(text, values))
+                for text in self._texts_to_fill if any(map(has_lora_tag, self._texts_to_fill)) else ():
+                    take_lora_tags(fill(text, values, len(row.cells)))
             except StudioError as error:
                 raise BatchError(f"{self._names[row.source]} line {row.number}: {error}") from error
             yield row
@@ -199,7 +199,7 @@ class RowChecker:
             self._left_to_count -= 1
             cells = list(row.cells) or [""] * len(self._table_columns)
             variant = text if is_plain(text) else self._reader.read(text).at(0)
-            text = fill(variant, [*cells, *self._first_values.values()])
+            text = fill(variant, [*cells, *self._first_values.values()], len(cells))
         self._note(f"{self._names[row.source]} line {row.number}", text, counted=counted)
 
     def _note(self, place: str, text: str, *, counted: bool = True) -> None:
@@ -268,7 +268,7 @@ class RowChecker:
         if not row.cells and self._table_columns:
             self._texts_to_fill += [variants.at(i) for i in range(min(variants.count, _MAX_TEXTS_TO_FILL))]
         in_wildcards = self._reader.tags_in_wildcards and "__" in row.prompt
-        if self._tags_in_attributes or in_wildcards or _has_tag(row.prompt) or any(map(_has_tag, row.cells)):
+        if self._tags_in_attributes or in_wildcards or has_lora_tag(row.prompt):
             self._try_tags(variants, row)
         return min(variants.count, _MAX_COUNT)
 
@@ -277,7 +277,7 @@ class RowChecker:
             text = variants.at(index)
             self._left_to_try -= variants.count > 1
             for values in self._values_for(text, row):
-                take_lora_tags(fill(text, values))
+                take_lora_tags(fill(text, values, len(self._table_columns)))
 
     def _values_for(self, text: str, row: Row) -> Iterator[list[str]]:
         """Values for the columns in a text, so that each value comes up; cells of other rows are not known here."""
@@ -293,7 +293,3 @@ class RowChecker:
         for index in range(min(most, max(1, self._left_to_try))):
             self._left_to_try -= most > 1
             yield cells + [column.values[index % len(column.values)] for column in self._attributes]
-
-
-def _has_tag(text: str) -> bool:
-    return has_lora_tag(text)

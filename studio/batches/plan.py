@@ -65,6 +65,7 @@ class BatchPlan:
         self.digest = digest
         self.notes = parts.notes
         self.columns: tuple[str, ...] = (*parts.table_columns, *(column.name for column in self._attributes))
+        self._num_cells = len(parts.table_columns) if parts.format >= 2 else 0
         self._layout = plan_size(parts, self._attributes).layout
         self.num_items = self._layout.num_items
         self._reader = TemplateReader(self.columns, Wildcards(parts.wildcard_folder, parts.wildcards))
@@ -124,7 +125,7 @@ class BatchPlan:
             text = template.draw(Random(item_seed(self._shared.seed, index)))
         else:
             text = template.at(variant)
-        filled = fill(text, values)
+        filled = fill(text, values, self._num_cells)
         return tidy(filled) if any(not values[column] for column in columns_in(text)) else filled.strip()
 
     def value_counts(self) -> Mapping[str, Mapping[str, int] | int]:

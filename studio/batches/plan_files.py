@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Final, Literal, cast
 
 import numpy as np
 from pydantic import ValidationError
@@ -31,8 +31,8 @@ LINES = "lines.jsonl"
 RECORDS = "records.jsonl"
 VARIANTS = "variants.bin"
 WILDCARDS = "wildcards.json"
-FORMAT = 1
-"""Raised when the same files would give other items."""
+FORMAT: Final = 2
+"""Raised when the same files would give other items: since 2, a table's cells are text in the prompts they fill."""
 _DECIDING = ("attributes", "combine", "total", "images_per_prompt", "generation")
 _SPOOL_BYTES = 16 * 1024 * 1024
 
@@ -40,7 +40,7 @@ _SPOOL_BYTES = 16 * 1024 * 1024
 class PlanFacts(Record):
     """What a plan's folder says of it, beside the rows."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     settings: BatchSettings
     source_names: tuple[str, ...]
     table_columns: tuple[str, ...]
@@ -58,6 +58,7 @@ class PlanParts:
         records: the table that they are filled from; None where there is none.
         num_variants: (lines,) int64, how many variants each prompt has.
         wildcards: the values of every wildcard file that is used.
+        format: of the plan that it was read from.
     """
 
     settings: BatchSettings
@@ -69,11 +70,12 @@ class PlanParts:
     wildcards: dict[str, tuple[str, ...]]
     wildcard_folder: Path
     notes: tuple[str, ...]
+    format: Literal[1, 2] = FORMAT
 
     def digest(self) -> str:
         """SHA-256 over all of it but the notes."""
         settings = self.settings.model_dump(mode="json", include=set(_DECIDING))
-        head = [FORMAT, settings, self.source_names, self.table_columns, self.wildcards]
+        head = [self.format, settings, self.source_names, self.table_columns, self.wildcards]
         total = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         total.update(_bytes(self.num_variants))
         for rows in (self.lines, self.records):
@@ -105,7 +107,7 @@ def write_parts(parts: PlanParts, digest: str, folder: Path) -> None:
         OSError: where the folder cannot be written.
     """
     facts = PlanFacts(
-        format=FORMAT,
+        format=parts.format,
         settings=parts.settings,
         source_names=parts.source_names,
         table_columns=parts.table_columns,
@@ -145,6 +147,7 @@ def read_parts(folder: Path) -> tuple[PlanParts, str]:
             wildcards={name: tuple(values) for name, values in wildcards.items()},
             wildcard_folder=Path(facts.wildcard_folder),
             notes=facts.notes,
+            format=facts.format,
         )
         digest = parts.digest()
     except FileNotFoundError as error:

@@ -29,7 +29,7 @@ from studio.batches.grammar import (
 from studio.core.errors import BatchError, DatasetError, StudioError
 from studio.core.files import guess_text
 from studio.core.paths import leads_out
-from studio.images.prompts import has_lora_tag, lora_choice, split_lora_tags
+from studio.images.prompts import escape_prompt, has_lora_tag, lora_choice, split_lora_tags
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 _NAMES_SHOWN = 20
@@ -127,6 +127,7 @@ _MAX_EXCERPT = 40
 _FIRST_NUMBER = 0xE100
 _NAME = re.compile(r"\{\s*([^{}|]+?)\s*\}")
 _PLACED = re.compile(f"{_COLUMN}(.)", re.DOTALL)
+_OPEN_TAG = re.compile(r"<(?:lora|lyco):[^<>]*\Z")
 _VARIABLE = re.compile(r"[$%]\{")
 _FLAT_GROUP = re.compile(r"(\{[^{}]*\})")
 
@@ -297,11 +298,29 @@ class TemplateReader:
         return written if len(written) <= _MAX_EXCERPT else written[: _MAX_EXCERPT - 1] + "…"
 
 
-def fill(text: str, values: Sequence[str]) -> str:
-    """A variant with the columns' values in their places."""
+def fill(text: str, values: Sequence[str], num_cells: int) -> str:
+    """A variant with the columns' values in their places.
+
+    Args:
+        num_cells: so many of the values, the first ones, are cells of a table. They are text, whatever brackets they
+            hold; the others were typed as parts of prompts. Within a LoRA tag all are as they are.
+
+    Raises:
+        BatchError: where a value would end the LoRA tag that it stands in.
+    """
     if _COLUMN not in text:
         return text
-    return _PLACED.sub(lambda match: values[ord(match.group(1)) - _FIRST_NUMBER], text)
+
+    def value_at(place: re.Match[str]) -> str:
+        number = ord(place.group(1)) - _FIRST_NUMBER
+        value = values[number]
+        if _OPEN_TAG.search(text, 0, place.start()):
+            if "<" in value or ">" in value:
+                raise BatchError(f"a value inside a LoRA tag must have no < and no >, got {value[:_MAX_EXCERPT]!r}.")
+            return value
+        return escape_prompt(value) if number < num_cells else value
+
+    return _PLACED.sub(value_at, text)
 
 
 def columns_in(text: str) -> set[int]:

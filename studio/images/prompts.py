@@ -32,9 +32,11 @@ _TOKEN = re.compile(
 # A1111's extension for LyCORIS read <lyco:…> before its own LoRA tags could hold those files.
 _LORA_TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>")
 # Brackets and backslashes; A1111's tags, ours among them; its words in capitals; the line at which the prompt ends in
-# A1111's text.
+# A1111's text; a number at the end, which a bracket behind the text would make a weight.
 _COMMAND = re.compile(
-    r"[\\()\[\]]|(?<=<)(?=\w+:)|(?<=\bB)(?=REAK\b)|(?<=\bA)(?=ND\b)|^(?=[^\S\n]*Negative prompt:)", re.MULTILINE
+    r"[\\()\[\]]|(?<=<)(?=\w+:)|(?<=\bB)(?=REAK\b)|(?<=\bA)(?=ND\b)|^(?=[^\S\n]*Negative prompt:)"
+    r"|(?<=:)(?=\s*[+-]?[\d.]+\s*\Z)",
+    re.MULTILINE,
 )
 _BREAK = re.compile(r"\bBREAK\b")
 _AND = re.compile(r"\bAND\b")
@@ -265,7 +267,7 @@ def _take_commands(tokens: list[str]) -> tuple[list[str], frozenset[str]]:
 
 
 def escape_prompt(text: str) -> str:
-    r"""The prompt that means exactly this text, every weight 1 and no LoRA: for what was not written as a prompt.
+    r"""The prompt that means exactly this text and no LoRA, in a bracket too: for what was not written as a prompt.
 
     `plain_prompt` gives the text back, without space around it. A backslash before a bracket is the bracket itself;
     elsewhere it is dropped (`parse_weights`), so that one inside `<\lora:` and `\Negative prompt:` hides them from

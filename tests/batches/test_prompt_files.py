@@ -1,12 +1,17 @@
 """Files of prompts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from studio.batches.plan import BatchPlan
+from studio.batches.plan import BatchPlan, open_plan
+from studio.batches.template import TemplateReader, Wildcards, fill
 from studio.core.errors import BatchError
+from studio.images.prompts import parse_weights, plain_prompt, take_lora_tags
 from tests.batches.plans import plan_of, prompts_of, wildcard_folder
 
 
@@ -131,6 +136,44 @@ def test_a_table_with_prompts_and_prompts_in_the_box_are_told(tmp_path: Path) ->
 def test_a_tag_that_a_record_brings_is_tried_before_the_plan_stands(tmp_path: Path) -> None:
     with pytest.raises(BatchError, match=r"p\.csv line 3: The strength in <lora:ink:9> must be"):
         plan_of_file(tmp_path, "p.csv", "k\n0.5\n9\n", prompts="a shoe <lora:ink:{k}>")
+
+
+@given(cell=st.text(max_size=12) | st.sampled_from([r"\(", "16:9", "(new:1.4)", "<lora:ink:1>", "BREAK", "a AND b"]))
+@example(cell="Men's (Black) [New] <lora:ink:9>")
+def test_a_cell_is_text_in_the_prompt_that_it_fills(cell: str) -> None:
+    """Each sign of it has the weight of its place, loads no LoRA, begins no chunk, and is whole in the caption."""
+    text = cell.strip()
+    template = TemplateReader(("k",), Wildcards(Path("none"))).read("a ({k}) shoe").at(0)
+    parts = parse_weights(take_lora_tags(fill(template, (cell,), 1))[0])
+    expected = (("a ", 1.0), (cell, 1.1), (" shoe", 1.0)) if cell else (("a  shoe", 1.0),)
+    assert tuple((part.text, part.weight) for part in parts) == expected
+    assert not any(part.after_break for part in parts)
+    assert text in plain_prompt(fill(template, (cell,), 1))
+
+
+def test_a_table_of_products_fills_prompts_as_text_and_typed_values_as_prompts(tmp_path: Path) -> None:
+    table = 'name,k\n"Boot (Black) [New]",<lora:ink:0.5>\n'
+    item = plan_of_file(tmp_path, "p.csv", table, prompts="({name}) {k}{tone}", attributes='tone: " (matte:1.2)"').item(
+        0
+    )
+    prompt, loras = take_lora_tags(item.generation.prompt)
+    assert loras == ()
+    assert {part.text: part.weight for part in parse_weights(prompt)} == {
+        "Boot (Black) [New]": 1.1,
+        " <lora:ink:0.5> ": 1.0,
+        "matte": 1.2,
+    }
+    assert item.caption == "Boot (Black) [New] <lora:ink:0.5> matte"
+    with pytest.raises(BatchError, match=r"p\.csv line 2: a value inside a LoRA tag must have no < and no >"):
+        plan_of_file(tmp_path, "p.csv", "k\n1> <lora:x:1\n", prompts="a shoe <lora:ink:{k}>")
+
+
+def test_a_plan_stored_before_cells_were_text_keeps_its_prompts(tmp_path: Path) -> None:
+    parts = plan_of_file(tmp_path, "p.csv", "k\n(red:1.2)\n", prompts="a {k} shoe")._parts
+    old = replace(parts, format=1)
+    (tmp_path / "plan").mkdir()
+    BatchPlan(old, old.digest()).store(tmp_path / "plan")
+    assert prompts_of(open_plan(tmp_path / "plan")) == ["a (red:1.2) shoe"]
 
 
 @pytest.mark.parametrize("sign", "\u2028\u0085")

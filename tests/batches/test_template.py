@@ -118,17 +118,17 @@ def test_signs_of_comments_and_variables_are_text() -> None:
 
 def test_a_column_is_a_place_for_its_value() -> None:
     (text,) = variants_of("a {colour} { type }", columns=("colour", "type"))
-    assert fill(text, ("red", "boot")) == "a red boot"
+    assert fill(text, ("red", "boot"), 0) == "a red boot"
 
 
 def test_a_column_may_stand_inside_a_variant() -> None:
     texts = variants_of("{a {colour} shoe|boots}", columns=("colour",))
-    assert [fill(text, ("red",)) for text in texts] == ["a red shoe", "boots"]
+    assert [fill(text, ("red",), 0) for text in texts] == ["a red shoe", "boots"]
 
 
 def test_a_value_is_never_looked_into() -> None:
     (text,) = variants_of("a {colour}", columns=("colour", "type"))
-    assert fill(text, ("{x|y} {type} __c__", "boot")) == "a {x|y} {type} __c__"
+    assert fill(text, ("{x|y} {type} __c__", "boot"), 0) == "a {x|y} {type} __c__"
 
 
 def test_a_word_in_braces_that_is_no_column_is_remembered() -> None:
