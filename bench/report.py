@@ -48,7 +48,7 @@ def _method_line(result: BenchResult) -> str:
 
 def figure_row(bench: str, figure: Figure) -> tuple[str, ...]:
     """One line of the figures' table; the limit is for the ratio where there is a peer."""
-    reached, unit = "yes" if figure.reached else "**no**", f" {figure.unit}" if figure.unit else ""
+    reached, unit = "yes" if figure.reached else "no", f" {figure.unit}" if figure.unit else ""
     ours = f"{figure.ours.median:.4g}{unit}"
     if figure.peer is None:
         low_to_high = "" if figure.ours.least == figure.ours.greatest else f" ({_ends(figure.ours, '.4g')})"

@@ -1,7 +1,6 @@
 """The morning report: what was made, what was rejected and why, how long it took, how good it is. In Markdown."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -92,7 +91,7 @@ def _values(found: _Found, plan: BatchPlan) -> list[str]:
             lines += ["", f"{escape_markdown(column)}: {len(found.values[column]):,} different values."]
             continue
         rows = [(value, f"{found.values[column][value]:,}", f"{number:,}") for value, number in counts.items()]
-        lines += ["", _table((column, "made", "planned"), rows)]
+        lines += ["", markdown_table((column, "made", "planned"), rows)]
     return lines
 
 
@@ -101,7 +100,7 @@ def _failed(found: _Found) -> list[str]:
     if not found.failed:
         return []
     rows = [(f"{row.item:,}", str(row.attempts), row.reason) for row in found.failed[:MAX_ROWS]]
-    lines = ["## Failed", "", _table(("item", "rejected", "why"), rows)]
+    lines = ["## Failed", "", markdown_table(("item", "rejected", "why"), rows)]
     more = len(found.failed) - MAX_ROWS
     return [*lines, "", f"{counted(more, 'more item')} failed."] if more > 0 else lines
 
@@ -112,11 +111,7 @@ def _rejected(folder: BatchFolder, found: _Found) -> list[str]:
         return ["## Rejected", "", "No images were rejected."]
     lines = ["## Rejected", ""]
     rows = [(f"{r.item:,}", str(r.attempt + 1), r.reason, r.file) for r in rejections[:MAX_ROWS]]
-    lines.append(_table(("item", "try", "why", "copy"), rows))
+    lines.append(markdown_table(("item", "try", "why", "copy"), rows))
     if len(rejections) > MAX_ROWS:
         lines += ["", f"These are the first {MAX_ROWS}; the others are in `rejected/`."]
     return lines
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return markdown_table(head, [tuple(map(escape_markdown, row)) for row in rows])

@@ -55,15 +55,18 @@ def escape_markdown(value: str) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already: a bar or a line break in one does not end it."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    """A table of texts: no sign in one is markup, or ends its cell."""
+    return "\n".join(
+        [
+            _line(map(escape_markdown, head)),
+            _line(["---"] * len(head)),
+            *(_line(map(escape_markdown, row)) for row in rows),
+        ]
+    )
 
 
-def _cell(markdown: str) -> str:
-    """Bars that are not escaped yet are."""
-    one_line = markdown.replace("\n", " ")
-    return one_line.replace("\\|", "|").replace("|", "\\|")
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def template(path: str) -> Callable[..., Markup]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from studio.core.files import write_atomically
 from studio.core.results import InvalidPicture, MemorySample, SavedReport, SmokeReport, ValidPicture
-from studio.core.text import gigabytes, markdown_table
+from studio.core.text import escape_markdown, gigabytes, markdown_table
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ def to_markdown(report: SmokeReport) -> str:
     facts = report.engine
     sections = [
         f"# Smoke test: {report.verdict}",
-        f"{report.started_at:%Y-%m-%d %H:%M} · {facts.model} · {facts.device_name} · {facts.precision.precision}",
+        f"{report.started_at:%Y-%m-%d %H:%M} · {escape_markdown(facts.model)} · {escape_markdown(facts.device_name)} · "
+        f"{facts.precision.precision}",
         _list("Notes", facts.notes),
         "## Settings\n\n" + markdown_table(("Setting", "Value"), settings_rows(report)),
         "## Images\n\n" + _pictures_table(report),
@@ -167,4 +168,4 @@ def _memory_words(sample: MemorySample) -> tuple[str, str, str]:
 
 
 def _list(title: str, lines: tuple[str, ...]) -> str:
-    return f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
+    return f"## {title}\n\n" + "\n".join(f"- {escape_markdown(line)}" for line in lines) if lines else ""

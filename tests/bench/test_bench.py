@@ -120,7 +120,7 @@ def test_a_figure_with_a_peer_is_one_line_of_the_report() -> None:
         "2 s",
         "1.500 (1.500 to 1.500)",
         "1.02 ×",
-        "**no**",
+        "no",
     )
 
 
@@ -138,7 +138,7 @@ def test_the_page_names_command_machine_figures_and_method() -> None:
     )
     assert "`python -m studio bench --only shipped --runs 7 --cpu` wrote this page on 2026-01-31." in page
     assert "| Processor | Some \\| Processor |" in page
-    assert "| shipped | an image | 3 s | plain diffusers | 2 s | 1.500 (1.500 to 1.500) | 1.02 × | **no** |" in page
+    assert "| shipped | an image | 3 s | plain diffusers | 2 s | 1.500 (1.500 to 1.500) | 1.02 × | no |" in page
     assert "- **shipped**: Both sides | in turns." in page
 
 

@@ -154,13 +154,9 @@ def to_html(report: Report) -> Markup:
 def to_markdown(report: Report) -> str:
     """The whole report."""
     parts = [f"# {escape_markdown(report.title)}", *map(escape_markdown, report.first)]
-    parts.append(_table(("Item", "Value"), report.figures))
+    parts.append(markdown_table(("Item", "Value"), report.figures))
     parts += [_section_markdown(section) for section in report.sections]
     return "\n\n".join([*parts, escape_markdown(report.written)]) + "\n"
-
-
-def _table(head: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
-    return markdown_table(head, [tuple(map(escape_markdown, row)) for row in rows])
 
 
 def _section_markdown(section: Section) -> str:
@@ -174,7 +170,7 @@ def _part_markdown(part: Part) -> str:
         case Items():
             return "\n".join(f"- {escape_markdown(line)}" for line in part.lines)
         case Table():
-            rows = _table(part.head, part.rows) if part.rows else "None."
+            rows = markdown_table(part.head, part.rows) if part.rows else "None."
             return f"### {escape_markdown(part.caption)}\n\n{rows}"
         case Charts():
             lines = [f"{summary(chart)} {chart.note}" for chart in part.charts if any(c.points for c in chart.curves)]
