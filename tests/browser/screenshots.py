@@ -118,6 +118,7 @@ def empty(stage: Stage) -> None:
 
 def refused(stage: Stage) -> None:
     def send_a_bad_seed(page: Page) -> None:
+        open_section(page, "Steps, guidance, seed")
         set_field(page, "smoke-seed", "-1")
         page.locator("#run-smoke").click()
         expect(page.get_by_test_id("toast-body")).to_contain_text("seed must be")
