@@ -20,6 +20,7 @@ BenchName = Literal[
     "training",
     "training-tab",
     "batch",
+    "scale",
     "real-size",
 ]
 BENCH_NAMES: tuple[BenchName, ...] = get_args(BenchName)

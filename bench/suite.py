@@ -13,6 +13,7 @@ from bench.generation import bench_real_size, bench_shipped
 from bench.lora import bench_lora
 from bench.memory import bench_memory
 from bench.passes import bench_passes
+from bench.scale import bench_scale
 from bench.settings import BenchName, BenchSettings
 from bench.startup import bench_startup
 from bench.training import bench_training
@@ -108,6 +109,12 @@ BENCHES: Mapping[BenchName, Bench] = {
         "the same loaded pipeline that only generates and saves the same files. What is around one image of 512 × "
         "512, measured with two steps, as a share of 25. A file of a million prompts planned, shown, fixed and its "
         "last item drawn, and a batch of a thousand small images, each in a fresh process.",
+    ),
+    "scale": Bench(
+        bench_scale,
+        "A `user_data/` with 3,000 ended runs of 500 steps, 600 batches, all of them in the queue, 1,500 LoRAs and 50,000 "
+        "images, each the copy of one. In a fresh process: every part of the page and the newest images, the first "
+        "time; then the process's CPU time for every part of the page, twenty times.",
     ),
     "real-size": Bench(
         bench_real_size,
