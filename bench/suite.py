@@ -112,7 +112,7 @@ BENCHES: Mapping[BenchName, Bench] = {
     ),
     "scale": Bench(
         bench_scale,
-        "A `user_data/` with 3,000 ended runs of 500 steps, 600 batches, all of them in the queue, 1,500 LoRAs and 50,000 "
+        "3,000 ended runs of 500 steps, 600 batches, all of them in the queue, 1,500 LoRAs and 50,000 "
         "images, each the copy of one. In a fresh process: every part of the page and the newest images, the first "
         "time; then the process's CPU time for every part of the page, twenty times.",
     ),

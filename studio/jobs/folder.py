@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -140,12 +140,15 @@ class JobFolder:
                 return cls(folder)
 
     @classmethod
-    def all_in(cls, parent: Path) -> tuple[Self, ...]:
-        """Every one, newest first."""
-        if not parent.is_dir():
+    def all_in(cls, parent: Path, *, known: Mapping[str, Self] | None = None) -> tuple[Self, ...]:
+        """Every one, newest first; those that are known by their names are not looked into again."""
+        known = known or {}
+        try:
+            names = sorted(os.listdir(parent), reverse=True)  # noqa: PTH208 - thousands, at each look of a page
+        except OSError:
             return ()
-        found = [cls(path) for path in parent.iterdir() if (path / SETTINGS).is_file()]
-        return tuple(sorted(found, key=lambda folder: folder.name, reverse=True))
+        found = (known.get(name) or cls(parent / name) for name in names)
+        return tuple(folder for folder in found if folder.name in known or folder.settings.is_file())
 
     @classmethod
     def find(cls, name: str, parent: Path) -> Self:

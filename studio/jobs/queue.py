@@ -69,6 +69,7 @@ class Job(Record):
 
 
 _UNFINISHED: tuple[JobState, ...] = ("queued", "running", "paused", "stopped", "failed")
+_ORDER = "order by case state when 'running' then 0 when 'queued' then 1 else 2 end, position, ended_at desc, id desc"
 _RESUMABLE: tuple[JobState, ...] = ("paused", "stopped", "failed")
 
 
@@ -103,20 +104,26 @@ class JobQueue:
             _set_line(connection, [*_waiting(connection, but=added.lastrowid), added.lastrowid])
             return _job(connection, added.lastrowid)
 
-    def jobs(self) -> tuple[Job, ...]:
+    def jobs(self, *, num_ended: int | None = None) -> tuple[Job, ...]:
         """All jobs: what runs, then the line in its order, then the others, the last to end first.
+
+        Args:
+            num_ended: so many at most of those that ended and are not paused; None for all.
 
         Raises:
             RunError: where the queue cannot be read.
         """
+        ended = "select id from jobs where state in ('stopped', 'finished', 'failed') order by ended_at desc, id desc"
+        return self._read(
+            f"where state in ('running', 'queued', 'paused') or id in ({ended} limit ?) {_ORDER}",
+            -1 if num_ended is None else num_ended,
+        )
+
+    def _read(self, clause: str, *values: str | int) -> tuple[Job, ...]:
         if not self._database.is_file():
             return ()
         with reading(self._database) as connection:
-            return _jobs(
-                connection,
-                "order by case state when 'running' then 0 when 'queued' then 1 else 2 end, position, "
-                "ended_at desc, id desc",
-            )
+            return _jobs(connection, clause, *values)
 
     def job(self, job_id: int) -> Job:
         """One job.
@@ -126,6 +133,15 @@ class JobQueue:
         """
         with reading(self._database) as connection:
             return _job(connection, job_id)
+
+    def job_of(self, run_folder: Path) -> Job | None:
+        """The latest job of a run; None where it has none.
+
+        Raises:
+            RunError: where the queue cannot be read.
+        """
+        found = self._read(f"where run_folder = ? {_ORDER} limit 1", str(run_folder.resolve()))
+        return found[0] if found else None
 
     def move(self, job_id: int, position: int) -> Job:
         """Give a waiting job another place in the line: 1 is the next to start; beyond the end means the end.
@@ -201,7 +217,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return any(job.state in ("queued", "running") for job in self.jobs())
+        return bool(self._read("where state in ('queued', 'running') limit 1"))
 
     def running(self) -> tuple[Job, ...]:
         """The jobs whose process was started and whose ending is not known yet.
@@ -209,7 +225,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return tuple(job for job in self.jobs() if job.state == "running")
+        return self._read(f"where state = 'running' {_ORDER}")
 
     def next_job(self) -> Job | None:
         """The job that is first in the line.
@@ -217,7 +233,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return next((job for job in self.jobs() if job.state == "queued"), None)
+        return next(iter(self._read(f"where state = 'queued' {_ORDER} limit 1")), None)
 
     def begin(self, job_id: int, *, pid: int, process_start_time: float) -> Job | None:
         """Note the process of a job that waits; None where it was paused, stopped, moved away or removed meanwhile.

@@ -8,7 +8,7 @@ It keeps no state of a job: all is read from folders and the queue, so a page th
 it keep which one is shown: every page names its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -30,13 +30,13 @@ class JobLine(Record):
     message: str
 
 
-def job_lines(queue: JobQueue) -> tuple[JobLine, ...]:
-    """All jobs in the queue's order, each with where its run stands.
+def job_lines(queue: JobQueue, *, num_ended: int | None = None) -> tuple[JobLine, ...]:
+    """The queue's jobs in its order, each with where its run stands; see `JobQueue.jobs`.
 
     Raises:
         RunError: where the queue cannot be read.
     """
-    return tuple(_line(job) for job in queue.jobs())
+    return tuple(_line(job) for job in queue.jobs(num_ended=num_ended))
 
 
 def _line(job: Job) -> JobLine:
@@ -63,6 +63,7 @@ def is_in_line(folder: JobFolder, jobs: Iterable[JobLine]) -> bool:
 
 
 JOB_REQUESTS: tuple[RunRequest, ...] = ("pause", "stop")
+MAX_ENDED = 50  # of the queue's lines that a page is shown
 MAX_LOOKED_AT = 20  # of the newest, for one that is being worked on
 FolderT = TypeVar("FolderT", bound=JobFolder)
 
@@ -77,18 +78,21 @@ class JobSession(Generic[FolderT]):
         self._kind: JobKind = kind
         self._folder = folder
         self._parent = parent
+        self._known: Mapping[str, FolderT] = {}
 
     def jobs(self) -> tuple[JobLine, ...]:
-        """The queue's lines, of all kinds.
+        """The queue's lines, of all kinds; of jobs that ended the last ones.
 
         Raises:
             RunError: where the queue cannot be read.
         """
-        return job_lines(self.queue)
+        return job_lines(self.queue, num_ended=MAX_ENDED)
 
     def folders(self) -> tuple[FolderT, ...]:
-        """Every one of the kind, newest first."""
-        return self._folder.all_in(self._parent)
+        """Every one of the kind, newest first; only those that were not there before are looked into."""
+        folders = self._folder.all_in(self._parent, known=self._known)
+        self._known = {folder.name: folder for folder in folders}
+        return folders
 
     def named(self, name: str) -> FolderT:
         """One by its whole name, which may come from a page: it is never taken for a path.
@@ -159,8 +163,7 @@ class JobSession(Generic[FolderT]):
         self.queue.move(job_id, max(1, self.queue.job(job_id).position + by))
 
     def _job(self, folder: FolderT) -> Job | None:
-        root = folder.root.resolve()
-        return next((job for job in self.queue.jobs() if job.run_folder == root), None)
+        return self.queue.job_of(folder.root)
 
     def _named(self, name: str, folders: Sequence[FolderT]) -> FolderT:
         noun, error = self._folder.noun, self._folder.error

@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -24,10 +24,10 @@ from studio.loras.keys import config_beside, foreign_kind, read_key, strength_no
 from studio.loras.weights_file import (
     DTYPE_BYTES,
     ENDING,
+    FilesBelow,
     WeightsHeader,
     adapter_config_of,
     file_state,
-    files_below,
     known_name,
     named_config,
     read_header,
@@ -158,12 +158,14 @@ class LoraLibrary:
 
     def __init__(self, folder: Path | None = None, *, shipped: Path | None = None) -> None:
         self._folder = folder
-        self._shipped = shipped or shipped_loras()
+        self._listings = tuple(map(FilesBelow, filter(None, (shipped or shipped_loras(), folder))))
 
-    def cards(self) -> tuple[LoraCard, ...]:
-        """One card for each file, by name; a file that cannot be used has its reason in `problem`."""
-        files = sorted(self._files().items(), key=lambda item: item[0].lower())
-        return tuple(_known_card(name, path) for name, path in files)
+    def cards(self, names: Sequence[str] | None = None) -> tuple[LoraCard, ...]:
+        """The cards of these, or of all; a file that cannot be used has its reason in `problem`."""
+        files = self._files()
+        return tuple(
+            _known_card(name, files[name]) for name in (self.names() if names is None else names) if name in files
+        )
 
     def names(self) -> tuple[str, ...]:
         """The names alone, in order: no file is opened."""
@@ -227,8 +229,7 @@ class LoraLibrary:
         return None
 
     def _files(self) -> dict[str, Path]:
-        folders = [self._shipped, *([self._folder] if self._folder else [])]
-        return {name: path for folder in folders for name, path in files_below(folder).items()}
+        return {name: path for listing in self._listings for name, path in listing.files().items()}
 
     def _free_path(self, wanted: str) -> Path:
         assert self._folder is not None
@@ -298,7 +299,7 @@ def _known_card(name: str, path: Path) -> LoraCard:
         return read_card(name, path)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)  # a card may have a thumbnail of 400,000 characters
 def _read_once(name: str, path: Path, _state: tuple[int, ...]) -> LoraCard:
     return read_card(name, path)
 

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import struct
+import time
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -291,14 +292,52 @@ def _number(value: object) -> int:
 _VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
 
 
-def files_below(folder: Path) -> dict[str, Path]:
+_CLOCK_TICK_NS = 3 * 10**9  # FAT keeps times in steps of two seconds
+
+
+class FilesBelow:
+    """The `.safetensors` files below a folder, listed again only where a folder changed. Any thread may ask."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, Path] = {}
+        self._times: dict[str, int] = {}
+        self._listed_at = 0
+
+    def files(self) -> dict[str, Path]:
+        """As `files_below`."""
+        if not self._is_current():
+            listed_at, times = time.time_ns(), dict[str, int]()
+            self._files = files_below(self._folder, times)
+            self._times, self._listed_at = times, listed_at
+        return self._files
+
+    def _is_current(self) -> bool:
+        try:
+            now = {folder: _time_of(folder) for folder in self._times}
+        except OSError:
+            return False
+        # A folder that changed just before it was listed may change again within a tick of the disk's clock.
+        return bool(now) and now == self._times and max(now.values()) < self._listed_at - _CLOCK_TICK_NS
+
+
+def _time_of(folder: str) -> int:
+    return os.stat(folder).st_mtime_ns  # noqa: PTH116 - for each folder at each look
+
+
+def files_below(folder: Path, times: dict[str, int] | None = None) -> dict[str, Path]:
     """The `.safetensors` files by their names; where a sub-folder repeats one, by the path below the folder.
 
     What is hidden is left out, and links to folders are not followed.
+
+    Args:
+        times: takes every folder that was looked into, with the time of its last change in nanoseconds.
     """
     found: dict[str, Path] = {}
     paths: list[Path] = []
     for parent, folders, names in os.walk(folder):
+        if times is not None:
+            times[parent] = _time_of(parent)
         folders[:] = [name for name in folders if not name.startswith(".")]
         names += [name for name in folders if name.lower().endswith(ENDING)]  # no files, which their cards say
         paths += [Path(parent, name) for name in names if name.lower().endswith(ENDING) and not name.startswith(".")]

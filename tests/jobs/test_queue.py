@@ -271,3 +271,19 @@ def test_a_queue_that_others_hold_and_a_full_disk_pass_and_a_damaged_file_does_n
     with pytest.raises(RunError, match="not a database") as caught:
         queue.jobs()
     assert not isinstance(caught.value, QueueBusyError)
+
+
+def test_a_look_at_the_last_jobs_has_all_that_is_to_do_and_the_last_that_ended(
+    user_data: UserData, queue: JobQueue
+) -> None:
+    done, failed, waits, paused = (add_job(user_data, name) for name in ("done", "failed", "waits", "paused"))
+    queue.finish_job(done.id, "finished", "")
+    queue.finish_job(failed.id, "failed", "")
+    queue.pause(paused.id)
+    assert [job.title for job in queue.jobs(num_ended=1)] == ["waits", "paused", "failed"]
+    assert [job.title for job in queue.jobs(num_ended=0)] == ["waits", "paused"]
+    assert sorted(titles(queue)) == ["done", "failed", "paused", "waits"]
+    found = queue.job_of(waits.run_folder)
+    assert found is not None
+    assert found.id == waits.id
+    assert queue.job_of(user_data.runs / "none") is None

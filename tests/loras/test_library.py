@@ -175,6 +175,31 @@ def test_a_file_whose_name_is_no_text_does_not_hide_the_others(folder: Path, lib
     assert [card.name for card in library.cards()] == ["a"]
 
 
+def test_a_file_that_comes_or_goes_is_seen_at_the_next_look(folder: Path, library: LoraLibrary) -> None:
+    """Whatever the age of the folders, and though they are listed once only where nothing changes."""
+    below = folder / "styles"
+    below.mkdir(parents=True)
+    changes = (
+        lambda: (folder / "a.safetensors").write_bytes(b""),
+        lambda: (below / "b.safetensors").write_bytes(b""),
+        lambda: (below / "b.safetensors").rename(folder / "c.safetensors"),
+        lambda: (folder / "a.safetensors").unlink(),
+        lambda: shutil.rmtree(below),
+        lambda: shutil.rmtree(folder),
+    )
+    expected = (("a",), ("a", "b"), ("a", "c"), ("c",), ("c",), ())
+    for age_seconds in (60, 0):
+        below.mkdir(parents=True, exist_ok=True)
+        for change, names in zip(changes, expected, strict=True):
+            for place in (below, folder):
+                if age_seconds and place.is_dir():
+                    os.utime(place, (1_700_000_000, 1_700_000_000))
+            listed = library._files()
+            assert library.names() == tuple(sorted(listed))
+            change()
+            assert library.names() == names
+
+
 def test_a_users_file_hides_a_shipped_one(folder: Path, tmp_path: Path, library: LoraLibrary) -> None:
     write_lora(tmp_path / "shipped" / "a.safetensors")
     own = write_lora(folder / "a.safetensors", value=2)

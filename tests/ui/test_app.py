@@ -1,5 +1,6 @@
 """The whole page as it should be, of two pages that show two runs and two batches."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -103,3 +104,32 @@ def test_the_whole_page_is_laid_out(tmp_path: Path) -> None:
     tabs = [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
     assert {"Inference", "Dataset", "Training", "Batch"} <= set(tabs)
     assert set(user_data.root.rglob("*")) == set(), "nothing is started or written by it"
+
+
+def test_a_run_is_there_once_it_has_settings_and_until_its_folder_goes(sessions: Sessions) -> None:
+    session = sessions.training.session
+    new = RunFolder(session.user_data.runs / "20261126-220000-begun")
+    new.root.mkdir()
+    assert session.view().names == (NEW, OLD)
+    shutil.copyfile(run_of(sessions, NEW).settings, new.settings)
+    assert session.view().names == (new.name, NEW, OLD)
+    shutil.rmtree(run_of(sessions, NEW).root)
+    assert session.view().names == (new.name, OLD)
+
+
+def test_cards_are_shown_by_the_page_and_found_by_their_names(sessions: Sessions) -> None:
+    folder = sessions.training.session.user_data.loras
+    folder.mkdir(parents=True)
+    for number in range(60):
+        (folder / f"Style {number:02}.safetensors").write_bytes(b"none")
+
+    def shown(**chosen: object) -> tuple[str, list[str]]:
+        html = str(sessions.now(Selection.model_validate(chosen)).parts["lora-cards"])
+        return re.findall(r'role="status">([^<]*)', html)[0], re.findall(r"<h3>([^<]*)</h3>", html)
+
+    names = [*(f"Style {number:02}" for number in range(60)), "white-ground"]
+    assert shown() == ("61 LoRAs, page 1 of 3", names[:24])
+    assert shown(lora_page=3) == shown(lora_page=99) == ("61 LoRAs, page 3 of 3", names[48:])
+    assert shown(lora_search="5 STYLE", lora_page=2) == shown(lora_search="style 5")
+    assert shown(lora_search="style 5")[1] == [name for name in names[:60] if "5" in name]
+    assert shown(lora_search="nothing") == ("No LoRA has such a name.", [])

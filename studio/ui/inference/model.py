@@ -16,14 +16,17 @@ from markupsafe import Markup
 from studio.core.errors import StudioError
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, LoraCard
 from studio.core.settings import ModelSettings, parse_settings
-from studio.core.text import gigabytes, template
+from studio.core.text import counted, gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
 from studio.loras.library import LoraLibrary
 from studio.ui.forms import NO_CHANGE, SettingsForm
 from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
+from studio.ui.shell.selection import Selection, select
 from studio.ui.shell.status import phase_words
+
+CARDS_PER_PAGE = 24
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class LoraPanel:
 
     drop: gr.File
     words: gr.HTML
+    search: gr.Textbox
+    previous: gr.Button
+    following: gr.Button
     check: gr.Button
     shown: dict[str, gr.components.Component]
 
@@ -47,16 +53,40 @@ def build_loras() -> LoraPanel:
             interactive=True,
         )
         words = gr.HTML(elem_id="lora-words", padding=False)
+        with gr.Row(visible=False, elem_id="lora-pages", elem_classes="compact") as pages:
+            search = gr.Textbox(label="Search by name", max_lines=1, elem_id="lora-search", scale=3)
+            previous = gr.Button("Previous", size="sm", min_width=90, scale=0, elem_id="lora-previous")
+            following = gr.Button("Next", size="sm", min_width=90, scale=0, elem_id="lora-next")
         cards = gr.HTML(elem_id="lora-cards", padding=False)
         check = gr.Button("Check all against the model", elem_id="check-loras", interactive=False)
-    return LoraPanel(drop, words, check, {"lora-cards": cards, "check-loras": check})
+    shown = {
+        "lora-pages": pages,
+        "lora-search": search,
+        "lora-previous": previous,
+        "lora-next": following,
+        "lora-cards": cards,
+        "check-loras": check,
+    }
+    return LoraPanel(drop, words, search, previous, following, check, shown)
 
 
-def render_loras(view: EngineView, library: LoraLibrary) -> dict[str, Update]:
-    """What every shown part of the panel should be now."""
-    cards = [_card(card, view.lora_checks.get(card.name)) for card in library.cards()]
+def render_loras(view: EngineView, library: LoraLibrary, selection: Selection) -> dict[str, Update]:
+    """What every shown part of the panel should be now; only the cards that are shown are read."""
+    names, words = library.names(), selection.lora_search.casefold().split()
+    found = [name for name in names if all(word in name.casefold() for word in words)]
+    num_pages = max(1, -(-len(found) // CARDS_PER_PAGE))
+    page = min(max(selection.lora_page, 1), num_pages)
+    shown = library.cards(found[(page - 1) * CARDS_PER_PAGE : page * CARDS_PER_PAGE])
+    said = ""
+    if len(names) > CARDS_PER_PAGE:
+        said = f"{counted(len(found), 'LoRA')}, page {page} of {num_pages}" if found else "No LoRA has such a name."
+    cards = [_card(card, view.lora_checks.get(card.name)) for card in shown]
     return {
-        "lora-cards": _template("lora_cards", cards=cards),
+        "lora-pages": gr.update(visible=len(names) > CARDS_PER_PAGE),
+        "lora-search": gr.update(value=selection.lora_search),
+        "lora-previous": gr.update(interactive=page > 1),
+        "lora-next": gr.update(interactive=page < num_pages),
+        "lora-cards": _template("lora_cards", said=said, cards=cards),
         "check-loras": gr.update(interactive=view.phase == "ready"),
     }
 
@@ -74,9 +104,14 @@ def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, str, s
 
 
 def wire_loras(
-    panel: LoraPanel, engine: EngineClient, library: LoraLibrary, *, then_refresh: Callable[[Any], None]
+    panel: LoraPanel,
+    engine: EngineClient,
+    library: LoraLibrary,
+    selection: gr.HTML,
+    *,
+    then_refresh: Callable[[Any], None],
 ) -> None:
-    """Connect the drop and the check."""
+    """Connect the drop, the search, the pages and the check."""
 
     def add(files: list[str] | None) -> dict[Any, Any]:
         if not files:
@@ -92,10 +127,14 @@ def wire_loras(
         return paragraph("good", f"{card.name} was added to the library.", role="status")
 
     def check_all() -> None:
-        for card in library.cards():
-            engine.check_lora(card.name)
+        for name in library.names():
+            engine.check_lora(name)
 
     then_refresh(panel.drop.upload(add, panel.drop, [panel.words, panel.drop], **QUIET))
+    for asked in (panel.search.submit, panel.search.blur):
+        then_refresh(select(asked, selection, panel.search, change='lora_search: values[0] ?? "", lora_page: 1'))
+    then_refresh(select(panel.previous.click, selection, change="lora_page: Math.max(1, now.lora_page - 1)"))
+    then_refresh(select(panel.following.click, selection, change="lora_page: now.lora_page + 1"))
     then_refresh(panel.check.click(check_all, **QUIET))
 
 

@@ -20,6 +20,7 @@ from studio.ui.inference import smoke as smoke_mode
 from studio.ui.shell import device_busy_box
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import QUIET, Update
+from studio.ui.shell.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,11 @@ def build() -> InferenceTab:
 
 
 def render(
-    view: EngineView, library: LoraLibrary, jobs: Sequence[JobLine], blocking_jobs: BlockingJobs
+    view: EngineView,
+    library: LoraLibrary,
+    jobs: Sequence[JobLine],
+    blocking_jobs: BlockingJobs,
+    selection: Selection,
 ) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
     names = library.names()
@@ -73,7 +78,7 @@ def render(
         **generate_mode.render(view, names),
         **history_panel.render(view),
         **compare_mode.render(view, names),
-        **model_box.render_loras(view, library),
+        **model_box.render_loras(view, library, selection),
         **model_box.render(view),
         "start": gr.update(visible=view.phase in ("gone", "off")),
     }
@@ -84,6 +89,7 @@ def wire(
     engine: EngineClient,
     trainings: TrainingSession,
     blocking_jobs: BlockingJobs,
+    selection: gr.HTML,
     *,
     then_refresh: Callable[[Any], None],
 ) -> None:
@@ -94,6 +100,6 @@ def wire(
     generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
     history_panel.wire(tab.history, user_data, form=tab.generate.form)
     compare_mode.wire(tab.compare, engine, user_data, then_refresh=then_refresh)
-    model_box.wire_loras(tab.loras, engine, LoraLibrary(user_data.loras), then_refresh=then_refresh)
+    model_box.wire_loras(tab.loras, engine, LoraLibrary(user_data.loras), selection, then_refresh=then_refresh)
     model_box.wire(tab.model, engine, then_refresh=then_refresh)
     then_refresh(tab.start.click(engine.start, **QUIET))

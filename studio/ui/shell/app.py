@@ -158,7 +158,7 @@ class Sessions:
             "status-memory": memory_words(view),
             "status-jobs": jobs_words(runs.jobs),
             "status-activity": activity_words(view, owner_is_told=job_runs),
-            **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs),
+            **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, selection),
             **dataset_tab.render(self.datasets),
             **training_tab.render(self.training, runs, shown),
             **batch_tab.render(self.batches, made),
@@ -196,9 +196,9 @@ def build_app(
         shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, **batch_parts.shown}
         polling = Polling(sessions.now, shown)
         then_refresh = polling.then_refresh
-        inference_tab.wire(tab, engine, trainings, blocking_jobs, then_refresh=then_refresh)
-        dataset_tab.wire(datasets, session, then_refresh=then_refresh)
         selection = polling.selection
+        inference_tab.wire(tab, engine, trainings, blocking_jobs, selection, then_refresh=then_refresh)
+        dataset_tab.wire(datasets, session, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)
         # Another tab may have started something: the script presses it when the page becomes visible.

@@ -35,6 +35,7 @@ class Selection(Record):
         window, log: which part of the curves is drawn, and whether on a logarithmic scale.
         compared: names of the runs that are drawn over it.
         image: the image that is open in “Look closer”; None where that is closed.
+        lora_search, lora_page: which cards of the LoRA library are shown.
     """
 
     run: str = ""
@@ -43,6 +44,8 @@ class Selection(Record):
     log: bool = False
     compared: tuple[str, ...] = ()
     image: SelectedImage | None = None
+    lora_search: str = ""
+    lora_page: int = 1
 
 
 def selection_box() -> gr.HTML:
