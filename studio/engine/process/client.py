@@ -3,7 +3,8 @@
 import logging
 import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from studio.core.errors import EngineError
@@ -56,6 +57,15 @@ from studio.images.smoke_report import latest_report
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # an engine that dies so often without carrying anything out is not started again by itself
+STOPPED_NOW = "The engine did not answer, so it was stopped and is starting again. Finished images are saved."
+# Of the page's view where the process ended.
+_NOTHING_RUNS: Mapping[str, object] = {
+    "keeps_runs": False,
+    "facts": None,
+    "step": None,
+    "preview_png": None,
+    "loras_in_check": frozenset(),
+}
 
 
 class EngineClient:
@@ -87,7 +97,7 @@ class EngineClient:
                 return
             self._process = start_engine_process(self._user_data, cpu_only=self._cpu_only)
             self._change(
-                phase="starting", pid=self._process.pid, facts=None, cancelling=False, download=None, lora_checks={}
+                phase="starting", pid=self._process.pid, facts=None, cancel_asked_at=None, download=None, lora_checks={}
             )
             listener = threading.Thread(target=self._listen, args=(self._process,), name="engine-events", daemon=True)
             listener.start()
@@ -109,7 +119,7 @@ class EngineClient:
                 self._change(model=model.model, problem="")
                 self.start()
                 return
-            self._change(phase="loading", model=model.model, problem="", download=None, cancelling=False)
+            self._change(phase="loading", model=model.model, problem="", download=None, cancel_asked_at=None)
             self._send(Load(settings=model))
 
     def run_smoke_test(self, settings: SmokeSettings) -> None:
@@ -170,11 +180,19 @@ class EngineClient:
             self._send(CheckDevice())
 
     def cancel(self) -> None:
-        """Ask what runs to stop: images after their current step, a download at once."""
+        """Ask what runs to stop: images after their current step, a download at once.
+
+        Asked again where it did not within some seconds, the process is ended, and a new one started.
+        """
         with self._lock:
-            if self._view.phase in CANCELLABLE_PHASES and not self._view.cancelling:
-                self._change(cancelling=True)
+            view = self._view
+            if view.phase in CANCELLABLE_PHASES and not view.cancelling:
+                self._change(cancel_asked_at=time.monotonic())
                 self._send(Cancel())
+            elif view.phase in CANCELLABLE_PHASES and view.ignores_cancel:
+                self.stop()
+                self._change(**_NOTHING_RUNS, problem=STOPPED_NOW)
+                self.start()
 
     def stop(self) -> None:
         """End the engine process and wait for it."""
@@ -202,7 +220,7 @@ class EngineClient:
             preview_png=None,
             problem="",
             run_note="",
-            cancelling=False,
+            cancel_asked_at=None,
             keeps_runs=False,
             kept=None,
             **nothing_yet(run),
@@ -249,16 +267,7 @@ class EngineClient:
                 self._change(phase="waiting", owner=owner)  # so it will say itself in a moment
                 return
             problem = last_words(process.returncode, view.phase)
-            self._change(
-                phase="gone",
-                keeps_runs=False,
-                pid=None,
-                facts=None,
-                step=None,
-                preview_png=None,
-                loras_in_check=frozenset(),
-                problem=problem,
-            )
+            self._change(phase="gone", pid=None, **_NOTHING_RUNS, problem=problem)
             self._deaths += 1
             if view.facts is not None and self._deaths < MAX_DEATHS:  # it had started well, so it will again
                 self.start()
@@ -296,7 +305,7 @@ class EngineClient:
             memory=event.facts.load_memory.after,
             lora_checks={},
             download=None,
-            cancelling=False,
+            cancel_asked_at=None,
             keeps_runs=False,
         )
         if self._view.kept is not None:
@@ -324,7 +333,7 @@ class EngineClient:
     def _take_result(self, **changes: object) -> None:
         """A request was carried out."""
         self._deaths = 0
-        self._change(phase="ready", step=None, preview_png=None, cancelling=False, **changes)
+        self._change(phase="ready", step=None, preview_png=None, cancel_asked_at=None, **changes)
 
     def _take_failure(self, event: Failed) -> None:
         self._change(
@@ -336,6 +345,6 @@ class EngineClient:
             step=None,
             preview_png=None,
             download=None,
-            cancelling=False,
+            cancel_asked_at=None,
             keeps_runs=False,
         )

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ Phase = Literal[
 ]
 RUNNING_PHASES: tuple[Phase, ...] = ("smoke test", "generating", "comparing")
 CANCELLABLE_PHASES: tuple[Phase, ...] = (*RUNNING_PHASES, "loading")
+CANCEL_PATIENCE_SECONDS = 5.0
 ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", "device check", *RUNNING_PHASES)
 
 
@@ -43,6 +45,7 @@ class EngineView:
     """All that the page shows of the engine, at one moment.
 
     Attributes:
+        cancel_asked_at: when what runs was asked to stop, as `time.monotonic` counts; None where it was not.
         run_note: what the user should know of the run that is going on.
         device_part: what of the device is being checked; empty where nothing is.
         keeps_runs: whether the next run that is asked for is kept until the device is free.
@@ -69,7 +72,7 @@ class EngineView:
     device_check: DeviceCheck | None = None
     device_part: str = ""
     run_note: str = ""
-    cancelling: bool = False
+    cancel_asked_at: float | None = None
     keeps_runs: bool = False
     kept: Run | None = None
     problem: str = ""
@@ -78,6 +81,16 @@ class EngineView:
     def active(self) -> bool:
         """True while something happens that the page must follow."""
         return self.phase in ACTIVE_PHASES or bool(self.loras_in_check)
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether what runs was asked to stop, and has not yet."""
+        return self.cancel_asked_at is not None
+
+    @property
+    def ignores_cancel(self) -> bool:
+        """Whether it was asked so long ago that only ending the process helps."""
+        return self.cancel_asked_at is not None and time.monotonic() - self.cancel_asked_at > CANCEL_PATIENCE_SECONDS
 
     @property
     def takes_runs(self) -> bool:

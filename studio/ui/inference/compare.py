@@ -19,6 +19,7 @@ from studio.ui.forms import SettingsForm, build_generation, build_lora_row, lora
 from studio.ui.inference import compare_view
 from studio.ui.inference.generate import prompt_notes_html, state_box
 from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toasts
+from studio.ui.shell.status import cancel_button
 
 MODE, BASE = "compare", "base"
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -164,7 +165,7 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
         "compare-left": choices,
         "compare-right": choices,
         "run-compare": gr.update(interactive=view.takes_runs),
-        "cancel-compare": gr.update(interactive=running and not view.cancelling),
+        "cancel-compare": cancel_button(view, "comparing"),
         **compare_view.render_vote(finished=finished),
     }
 

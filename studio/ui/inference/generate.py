@@ -26,7 +26,7 @@ from studio.ui.forms import (
 )
 from studio.ui.shell.images import card, check_marks, empty_frame, picture_frame, record_line, running_frame
 from studio.ui.shell.parts import QUIET, Update, paragraph, problem, toasts, verdict
-from studio.ui.shell.status import phase_words
+from studio.ui.shell.status import cancel_button, phase_words
 
 _template = template("ui/templates/inference.html")
 
@@ -114,7 +114,7 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
         "generate-state": state_box(view, idle=_idle_words(view.images)),
         "generate-pictures": _pictures(view),
         "run-generate": gr.update(interactive=view.takes_runs),
-        "cancel-generate": gr.update(interactive=view.phase == "generating" and not view.cancelling),
+        "cancel-generate": cancel_button(view, "generating"),
         **{f"generate-lora-{i}": choices for i in range(LORA_ROWS)},
     }
 

@@ -24,7 +24,7 @@ from studio.loras.library import LoraLibrary
 from studio.ui.forms import NO_CHANGE, SettingsForm
 from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
 from studio.ui.shell.selection import Selection, select
-from studio.ui.shell.status import phase_words
+from studio.ui.shell.status import cancel_button, phase_words
 
 CARDS_PER_PAGE = 24
 
@@ -184,7 +184,7 @@ def render(view: EngineView) -> dict[str, Update]:
         "device": _device_words(view),
         "model-facts": _model_facts(view),
         "load": gr.update(interactive=view.phase in ("ready", "no model")),
-        "cancel-load": gr.update(interactive=view.phase == "loading" and not view.cancelling),
+        "cancel-load": cancel_button(view, "loading"),
         "check": gr.update(interactive=view.phase == "ready"),
     }
 

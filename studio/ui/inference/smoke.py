@@ -29,7 +29,7 @@ from studio.ui.shell import parts
 from studio.ui.shell.images import card as picture_card
 from studio.ui.shell.images import empty_frame, picture_frame, running_frame
 from studio.ui.shell.parts import QUIET, Update, download_link, paragraph, problem, table, toasts
-from studio.ui.shell.status import phase_words
+from studio.ui.shell.status import cancel_button, phase_words
 
 _template = template("ui/templates/inference.html")
 
@@ -98,7 +98,7 @@ def render(view: EngineView) -> dict[str, Update]:
         "downloads": downloads(view.report),
         "details": details(view.report),
         "run": gr.update(interactive=view.takes_runs),
-        "cancel": gr.update(interactive=view.phase == "smoke test" and not view.cancelling),
+        "cancel": cancel_button(view, "smoke test"),
     }
 
 

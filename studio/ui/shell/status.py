@@ -7,12 +7,14 @@ The line at the top: what is loaded, on what, how much memory, what is running.
 
 from collections.abc import Mapping, Sequence
 
+import gradio as gr
 import psutil
 from markupsafe import Markup
 
 from studio.core.text import counted, duration, gigabytes, template
 from studio.engine.process.view import EngineView, Phase
 from studio.jobs.session import JobLine
+from studio.ui.shell.parts import Update
 
 _template = template("ui/templates/shell.html")
 
@@ -104,6 +106,16 @@ def activity_words(view: EngineView, *, owner_is_told: bool = False) -> Markup:
     }.get(view.phase) or progress_words(view)
     kind = "busy" if view.active else "idle" if view.phase == "ready" else "wrong"
     return _template("engine_activity", kind=kind, text=words, mode=MODES.get(view.phase))
+
+
+def cancel_button(view: EngineView, phase: Phase) -> Update:
+    """The button that cancels what runs in that phase; where it was pressed and nothing stopped, it ends the engine."""
+    runs = view.phase == phase
+    update: Update = gr.update(
+        value="Stop now (restarts the engine)" if runs and view.ignores_cancel else "Cancel",
+        interactive=runs and (not view.cancelling or view.ignores_cancel),
+    )
+    return update
 
 
 MODES: dict[Phase, str] = {"smoke test": "Smoke test", "generating": "Generate", "comparing": "Compare"}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gradio as gr
 import psutil
 import pytest
 
@@ -21,11 +22,13 @@ from studio.core.settings import (
     ModelSettings,
     SmokeSettings,
 )
+from studio.engine.process import view as view_module
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import EVENTS, Cancel, Load, Smoke, to_line
 from studio.engine.process.view import EngineView
 from studio.images.prompts import TokenCounter
 from studio.jobs.device_lock import DeviceLock
+from studio.ui.shell.status import cancel_button
 
 pytestmark = pytest.mark.process
 
@@ -114,6 +117,31 @@ def test_a_cancel_in_the_same_breath_as_the_request_is_heard(client: EngineClien
         assert view.report is not None
         assert view.report.report.cancelled
         assert not view.cancelling
+
+
+def test_an_engine_that_does_not_hear_a_cancel_is_ended_by_the_next(
+    client: EngineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_module, "CANCEL_PATIENCE_SECONDS", 0.5)
+    client.generate(ImagesSettings(generation=SHOES, num_images=60))
+    pid = wait_for(client, lambda view: view.finished_pictures >= 1).pid
+    psutil.Process(pid).suspend()
+    client.cancel()
+    asked = client.view
+    assert cancel_button(asked, "generating") == gr.update(value="Cancel", interactive=False)
+    client.cancel()
+    assert client.view.pid == pid, "at once it is only asked again"
+    wait_for(client, lambda view: view.ignores_cancel)
+    stops = gr.update(value="Stop now (restarts the engine)", interactive=True)
+    assert cancel_button(client.view, "generating") == stops
+    client.cancel()
+    view = wait_for(client, lambda view: view.phase == "ready")
+    assert view.pid != pid
+    assert not psutil.pid_exists(pid)
+    assert "it was stopped and is starting again" in view.problem
+    assert view.images is not None
+    assert len(view.images.images) >= 1
+    assert cancel_button(view, "generating") == gr.update(value="Cancel", interactive=False)
 
 
 def test_the_engine_keeps_the_device_while_it_lives(client: EngineClient) -> None:
