@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image
 
-from studio.core.errors import RunError, StudioError, system_error_message
+from studio.core.errors import ModelError, RunError, StudioError, error_message, system_error_message
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
 from studio.core.results import InvalidPicture, ValidPicture
+from studio.core.settings import ModelSettings
 from studio.core.system import prepare_threads
 from studio.engine.process.messages import (
     REQUESTS,
@@ -61,6 +62,8 @@ from studio.loras.library import LoraLibrary
 if TYPE_CHECKING:
     from studio.engine.progress import RunWatcher
 
+# What reading a model raises: ours, the disk's, torch's.
+LOAD_ERRORS = (StudioError, OSError, RuntimeError, MemoryError)
 LOOK_FOR_OTHERS_SECONDS = 1.0  # while nothing is asked of this process
 LEAVE_SECONDS = 10.0  # a step at 512 × 512 takes up to 8 s on a slow CPU; nobody waits for it any longer
 
@@ -117,6 +120,7 @@ class EngineProcess:
         self._mailbox = mailbox
         self._output = output
         self._lock = lock
+        self._model: ModelSettings | None = None  # the last one that was loaded
         self._manager = PipelineManager(
             pick_device(cpu_only=cpu_only),
             rejected_folder=user_data.rejected,
@@ -172,12 +176,27 @@ class EngineProcess:
             )
 
         self._report(Loading(model=request.settings.model))
-        facts = self._manager.load(
-            request.settings,
-            progress=DownloadWatcher(on_progress, self._mailbox.cancelled),
-            on_check=lambda part: self._report(CheckingDevice(part=part)),
-        )
+        try:
+            facts = self._manager.load(
+                request.settings,
+                progress=DownloadWatcher(on_progress, self._mailbox.cancelled),
+                on_check=lambda part: self._report(CheckingDevice(part=part)),
+            )
+        except LOAD_ERRORS as error:
+            if self._manager.facts is not None or self._model is None:
+                raise
+            self._report(Loading(model=self._model.model))
+            raise ModelError(f"{error_message(error)} {self._load_again(self._model)}") from error
+        self._model = request.settings
         self._report(Loaded(facts=facts, tokenizer_file=self._keep_tokenizer()))
+
+    def _load_again(self, model: ModelSettings) -> str:
+        """Load the model that was loaded before one that could not be; whether that worked, in a sentence."""
+        try:
+            self._manager.load(model)
+        except LOAD_ERRORS as error:
+            return f"{model.model}, which was loaded before, cannot be loaded again either: {error_message(error)}"
+        return f"{model.model}, which was loaded before, is loaded again."
 
     def _keep_tokenizer(self) -> Path:
         file = self._user_data.cache / "tokenizer.json"

@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 import psutil
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from studio.core.errors import EngineError
 from studio.core.paths import UserData
@@ -168,14 +169,22 @@ def test_the_device_check_is_told_and_kept(client: EngineClient) -> None:
     assert "no other device" in view.device_check.sentence
 
 
-def test_a_model_that_cannot_be_loaded_is_told_and_another_can_be(client: EngineClient, tmp_path: Path) -> None:
-    client.load(ModelSettings(model=str(tmp_path)))
-    view = wait_for(client, lambda view: view.phase == "no model")
-    assert "has no model_index.json" in view.problem
-    with pytest.raises(EngineError, match="no model is loaded"):
-        client.run_smoke_test(QUICK)
-    client.load(ModelSettings())
+def test_a_model_that_fails_while_it_loads_gives_its_place_back(client: EngineClient, model_copy: Path) -> None:
+    file = model_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_in.weight"]
+    save_file(weights, file)
+    client.load(ModelSettings(model=str(model_copy)))
+    view = wait_for(client, lambda view: view.phase != "loading" and view.problem != "")
+    assert (view.phase, view.model) == ("ready", "shoes-demo")
+    assert view.facts is not None
+    assert view.facts.model == "shoes-demo"
+    assert "The U-Net in" in view.problem
+    assert view.problem.endswith("shoes-demo, which was loaded before, is loaded again.")
+    client.run_smoke_test(QUICK)
     view = wait_for(client, lambda view: view.phase == "ready")
+    assert view.report is not None
+    assert view.report.report.passed
     assert view.problem == ""
 
 
