@@ -23,7 +23,7 @@ from studio.batches.plan import BatchPlan, open_plan
 from studio.core.errors import BatchError, RunError
 from studio.core.paths import UserData
 from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
-from studio.jobs.folder import BUSY_STATES, RunStatus, read_status, status_or
+from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, read_status, status_or
 from studio.jobs.session import JobLine, JobSession, has_work, is_in_line
 
 MAX_LATEST = 12
@@ -162,6 +162,7 @@ class BatchView:
         latest: its last images, newest first.
         history: what it told of memory, and its notes.
         active: whether anything runs or is about to, so that the page must follow.
+        asked: what the batch was asked for and has not taken up yet.
         problem: why queue or batch could not be read, or that the batch is gone, in a sentence.
     """
 
@@ -174,6 +175,7 @@ class BatchView:
     latest: tuple[LatestPicture, ...] = ()
     history: JobHistory | None = None
     active: bool = False
+    asked: frozenset[RunRequest] = frozenset()
     problem: str = ""
 
     @property
@@ -221,8 +223,10 @@ class BatchSession(JobSession[BatchFolder]):
             latest = opened.pictures(progress)
         except (RunError, BatchError) as error:
             return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=str(error))
-        active = status.state in BUSY_STATES or has_work(jobs)
-        return BatchView(names, past, jobs, batch, status, progress, latest, opened.events.look(), active)
+        busy = status.state in BUSY_STATES
+        asked = pending_requests(batch) if busy else frozenset()
+        history = opened.events.look()
+        return BatchView(names, past, jobs, batch, status, progress, latest, history, busy or has_work(jobs), asked)
 
 
 class _OpenBatch:

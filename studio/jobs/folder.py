@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import ClassVar, Literal, Self
 
+import psutil
 from pydantic import ValidationError
 
 from studio.core.errors import RunError, StudioError
@@ -220,6 +221,19 @@ def take_requests(folder: JobFolder) -> frozenset[RunRequest]:
     for request in taken:
         (folder.requests / request).unlink(missing_ok=True)
     return taken
+
+
+def forget_old_requests(folder: JobFolder) -> None:
+    """Forget what was asked of an earlier process. What was asked since this one began, as it was loading, stays."""
+    began_at = psutil.Process().create_time()
+    for request in pending_requests(folder):
+        try:
+            what = json.loads((folder.requests / request).read_bytes())
+            asked_at = datetime.fromisoformat(what["asked_at"]).timestamp()
+        except (OSError, ValueError, KeyError, TypeError):  # not written by `ask`
+            asked_at = 0.0
+        if asked_at < began_at:
+            (folder.requests / request).unlink(missing_ok=True)
 
 
 def pending_requests(folder: JobFolder) -> frozenset[RunRequest]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs.events import EventFollower, JobEvent, JobHistory, ResumedEvent, first_step_taken_back
-from studio.jobs.folder import BUSY_STATES, RunStatus, read_status
+from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, read_status
 from studio.jobs.session import JobLine, JobSession, has_work
 from studio.training.events import (
     EVENTS,
@@ -129,6 +129,7 @@ class TrainingView:
         status: of that run.
         history: what it told.
         active: whether anything runs or is about to, so that the page must follow.
+        asked: what the run was asked for and has not taken up yet.
         problem: why queue or run could not be read, or that the run is gone, in a sentence.
     """
 
@@ -138,6 +139,7 @@ class TrainingView:
     status: RunStatus | None = None
     history: RunHistory | None = None
     active: bool = False
+    asked: frozenset[RunRequest] = frozenset()
     problem: str = ""
 
 
@@ -165,7 +167,8 @@ class TrainingSession(JobSession[RunFolder]):
             return TrainingView(names=names, jobs=jobs, active=has_work(jobs), problem=str(error))
         history = self.history(run) if run else None
         busy = status is not None and status.state in BUSY_STATES
-        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy)
+        asked = pending_requests(run) if run and busy else frozenset()
+        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy, asked)
 
     def history(self, run: RunFolder) -> RunHistory:
         """What a run reported up to now."""

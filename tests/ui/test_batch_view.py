@@ -34,6 +34,11 @@ def test_a_state_is_a_word_with_how_far_it_is(state: RunState, words: str, tmp_p
     assert "<img" not in html
 
 
+def test_what_a_batch_was_asked_for_stands_in_its_head(tmp_path: Path) -> None:
+    html = batch_view.state_html(view_of(tmp_path, "running", asked=frozenset({"stop"})))
+    assert "<b>Stopping after this image.</b>" in html
+
+
 def test_without_a_batch_it_says_what_to_do_first() -> None:
     assert "press “Start”" in batch_view.state_html(BatchView())
     assert "&lt;b" in batch_view.state_html(BatchView(problem="<b>"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from studio.jobs.events import MemoryEvent, NoteEvent
-from studio.jobs.folder import RunState, RunStatus
+from studio.jobs.folder import RunRequest, RunState, RunStatus
 from studio.training.events import AnyEvent, EffectEvent, HeldOutEvent, ProposalEvent, StepEvent
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
@@ -133,3 +133,18 @@ def test_other_runs_are_laid_over_by_name_in_lines_of_their_own() -> None:
 
 def test_before_the_first_step_there_are_words() -> None:
     assert "from the first step on" in plot_html(None, PlotOptions(), {})
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("pause",), "Pausing after this step."),
+        (("stop", "save"), "Saving and stopping after this step."),
+        (("sample",), "Making images after this step."),
+    ],
+)
+def test_what_a_run_was_asked_for_stands_in_its_head_until_it_is_done(
+    asked: tuple[RunRequest, ...], words: str, tmp_path: Path
+) -> None:
+    view = TrainingView(run=RunFolder(tmp_path), status=RunStatus(state="running"), asked=frozenset(asked))
+    assert f"<b>{words}</b>" in training_view.state_html(view)

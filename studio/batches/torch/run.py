@@ -29,7 +29,7 @@ from studio.engine.memory import MemoryWatch
 from studio.engine.pipeline import PipelineManager
 from studio.engine.progress import RunWatcher
 from studio.jobs.device_lock import device_turn
-from studio.jobs.folder import StopRequests, StopSignal, take_requests
+from studio.jobs.folder import StopRequests, StopSignal, forget_old_requests
 from studio.jobs.reporter import JobReporter, report_failure, retry_until_disk_space
 from studio.loras.library import LoraLibrary
 
@@ -69,7 +69,7 @@ def _open(folder: BatchFolder, user_data: UserData, share: Share, stop: StopSign
     settings, plan = read_batch_settings(folder), open_plan(folder.plan)
     reporter = JobReporter(folder, num_steps=plan.num_items, num_processes=share.count, silent=not share.is_first)
     if share.is_first:
-        take_requests(folder)  # those of an earlier process were for that one
+        forget_old_requests(folder)
     requests = StopRequests(folder, stop, hears_folder=share.is_first, halted=share.is_halted)
     return BatchRun(folder, settings, plan, user_data, share, requests, reporter)
 

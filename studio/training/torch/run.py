@@ -27,7 +27,7 @@ from studio.datasets.snapshot import Snapshot, changed_since, read_snapshot, wit
 from studio.engine.device import pick_device
 from studio.engine.memory import all_present
 from studio.jobs.device_lock import device_turn
-from studio.jobs.folder import StopSignal, read_status, take_requests
+from studio.jobs.folder import StopSignal, forget_old_requests, read_status, take_requests
 from studio.jobs.reporter import report_failure
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
@@ -219,7 +219,7 @@ def _run_alone(run: RunFolder, is_main: bool) -> Iterator[None]:
         pid = read_status(run).pid
         raise RunError(f"{run.name} is already being trained (process {pid}). Stop that one first.") from error
     try:
-        take_requests(run)  # those of an earlier process were for that one
+        forget_old_requests(run)
         yield
     finally:
         lock.release()

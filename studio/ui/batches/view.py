@@ -20,7 +20,16 @@ from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
 from studio.ui.shell.images import small_picture_url
 from studio.ui.shell.parts import Update, live_html, paragraph, problem
-from studio.ui.training.view import STATE_KINDS, STATE_WORDS, log_html, memory_html, nothing_yet, run_bar, state_box
+from studio.ui.training.view import (
+    STATE_KINDS,
+    STATE_WORDS,
+    asked_words,
+    log_html,
+    memory_html,
+    nothing_yet,
+    run_bar,
+    state_box,
+)
 
 _template = template("ui/templates/batches.html")
 
@@ -42,6 +51,8 @@ def state_html(view: BatchView) -> Markup:
     sign, word = STATE_WORDS[status.state]
     if view.in_line and not view.busy:
         sign, word = STATE_WORDS["waiting"][0], "In the queue."
+    elif view.asked:
+        sign, word = STATE_WORDS["waiting"][0], asked_words(view.asked, "image")
     kind = STATE_KINDS.get(status.state, "") if not view.in_line else ""
     message = status.message or view.batch.name
     return state_box(kind, sign, word, progress_words(view), message, _bar(status, view.progress))

@@ -5,7 +5,7 @@ Runs side by side: the settings in which those that are laid over each other dif
 What the Training tab shows of a run: state, memory, proposal, effect, notes, log. From facts to HTML, no gradio.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from studio.core.errors import RunError, SettingsError
 from studio.core.text import duration, template
 from studio.jobs.events import JobHistory, MemoryEvent
-from studio.jobs.folder import BUSY_STATES, RunState, RunStatus
+from studio.jobs.folder import BUSY_STATES, RunRequest, RunState, RunStatus
 from studio.jobs.launcher import end_of_log
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
@@ -95,6 +95,12 @@ STATE_WORDS: Mapping[RunState, tuple[str, str]] = {
     "finished": ("✓", "Finished."),
     "failed": ("✗", "Failed."),
 }
+ASKED_WORDS: Mapping[RunRequest, str] = {
+    "save": "saving",
+    "sample": "making images",
+    "pause": "pausing",
+    "stop": "stopping",
+}
 STATE_KINDS: Mapping[RunState, str] = {"finished": "pass", "failed": "fail"}
 
 
@@ -109,10 +115,18 @@ def state_html(view: TrainingView) -> Markup:
     place = _place_in_line(view)
     if place:
         sign, word = STATE_WORDS["waiting"][0], f"In the queue, position {place:,}."
+    elif view.asked:
+        sign, word = STATE_WORDS["waiting"][0], asked_words(view.asked, "step")
     share = 100 * status.step / status.num_steps if status.num_steps else 0
     bar = run_bar("Steps", status.step, status.num_steps, [("", f"{share:.1f}")])
     kind = STATE_KINDS.get(status.state, "")
     return state_box(kind, sign, word, _step_words(status), status.message or view.run.name, bar)
+
+
+def asked_words(asked: Collection[RunRequest], unit: str) -> str:
+    """What a job will do as soon as the step or the image in hand is done."""
+    words = [words for request, words in ASKED_WORDS.items() if request in asked]
+    return f"{' and '.join(words).capitalize()} after this {unit}."
 
 
 def nothing_yet(bold: str, text: str, first_steps: Sequence[str] = ()) -> Markup:
