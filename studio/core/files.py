@@ -8,13 +8,18 @@ whether the letters that come out can stand together; charset-normalizer decides
 Writing files so that a kill or a full disk leaves the old file or the new one, never half of either.
 """
 
+import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO
+
+from send2trash import send2trash
 
 from studio.core.errors import DatasetError
 
@@ -153,3 +158,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def move_to_trash(path: Path, *, without_trash: Path) -> str:
+    """Move a file or a folder to the system's trash, or to this folder where it has none; where it is now, in words.
+
+    Raises:
+        OSError: where it is gone or cannot be moved.
+    """
+    try:
+        send2trash(path)
+    except OSError as error:
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "It is gone", str(path)) from error
+        without_trash.mkdir(parents=True, exist_ok=True)
+        target = without_trash / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{path.name}"
+        shutil.move(path, target)
+        return f"in {target}; delete it there to free its space"
+    return "in the system's trash"

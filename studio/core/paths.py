@@ -108,6 +108,11 @@ class UserData:
         return self.root / "studio.db"
 
     @property
+    def trash(self) -> Path:
+        """Where what was deleted goes on a system without a trash."""
+        return self.root / "trash"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from filelock import FileLock, Timeout
+
+from studio.core.files import move_to_trash
 from studio.core.paths import UserData
 from studio.core.results import Record
 from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, RunState, ask, status_or
@@ -153,6 +156,26 @@ class JobSession(Generic[FolderT]):
         else:
             self.queue.resume(job.id)
         ensure_worker(self.user_data)
+
+    def delete(self, folder: FolderT) -> str:
+        """Move a folder to the trash, and take its job out of the queue; where it is now, in words.
+
+        Raises:
+            RunError: where it is being worked on or waits for that, or the queue cannot be written.
+            OSError: where it cannot be moved.
+        """
+        job = self._job(folder)
+        lock = FileLock(folder.lock)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise self._folder.error(f"{folder.name} is being worked on. Stop it first.") from None
+        lock.release()
+        if job is not None:
+            if job.state == "queued":
+                raise self._folder.error(f"{folder.name} waits in the queue. Stop it first.")
+            self.queue.remove(job.id)
+        return move_to_trash(folder.root, without_trash=self.user_data.trash)
 
     def move_job(self, job_id: int, *, by: int) -> None:
         """Move a waiting job so many places down the line; up with a negative number, to the first place at most.

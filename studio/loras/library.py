@@ -1,25 +1,16 @@
-"""The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata.
+"""The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata."""
 
-The blind vote: which side people preferred without knowing which it was, kept beside the LoRA.
-"""
-
-import json
-import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
-
-from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import LoraError, WeightsFileError
-from studio.core.files import write_atomically
+from studio.core.files import move_to_trash
 from studio.core.paths import assets_folder, typed_path
-from studio.core.results import LoraCard, Record
+from studio.core.results import LoraCard
 from studio.loras.keys import config_beside, foreign_kind, read_key, strength_notes
 from studio.loras.weights_file import (
     DTYPE_BYTES,
@@ -34,112 +25,6 @@ from studio.loras.weights_file import (
     sha256_of,
     visible,
 )
-
-Winner = Literal["left", "right", "neither"]
-CONFIDENCE_Z = 1.96  # 95 %
-
-
-class Vote(Record):
-    """One look at one pair. `left` and `right` are the sides' names in the comparison, as `white-ground 0.8`."""
-
-    left: str
-    right: str
-    winner: Winner
-    prompt: str
-    seed: int
-    voted_at: datetime
-
-
-_VOTES: TypeAdapter[tuple[Vote, ...]] = TypeAdapter(tuple[Vote, ...])
-
-
-class VoteCount(Record):
-    """How the votes between two sides stand."""
-
-    left: str
-    right: str
-    num_left: int
-    num_right: int
-    num_neither: int
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the right side's share of the decided votes; None before the first.
-
-        Wilson's score interval (1927), which holds for few votes too.
-        """
-        decided = self.num_left + self.num_right
-        if decided == 0:
-            return None
-        share, z2 = self.num_right / decided, CONFIDENCE_Z**2
-        middle = share + z2 / (2 * decided)
-        spread = CONFIDENCE_Z * math.sqrt(share * (1 - share) / decided + z2 / (4 * decided**2))
-        low, high = (middle - spread) / (1 + z2 / decided), (middle + spread) / (1 + z2 / decided)
-        return max(0.0, low), min(1.0, high)
-
-    @property
-    def sentence(self) -> str:
-        """The count, the interval, and what it allows to say."""
-        if self.interval is None:
-            return f"No decided vote yet between {self.left} and {self.right}."
-        low, high = self.interval
-        verdict = (
-            f"{self.right} is preferred"
-            if low > 0.5
-            else f"{self.left} is preferred"
-            if high < 0.5
-            else "not decided yet"
-        )
-        return (
-            f"{self.right}: {self.num_right}, {self.left}: {self.num_left}, no difference: {self.num_neither}. "
-            f"{self.right} wins {100 * low:.0f} to {100 * high:.0f} % of decided votes (95 % confidence): {verdict}."
-        )
-
-
-def votes_file(folder: Path, lora: str) -> Path:
-    """Where the votes of a LoRA lie: beside the LoRAs that users add, for shipped ones too."""
-    return folder / f"{Path(lora).name}.votes.json"
-
-
-def read_votes(folder: Path, lora: str) -> tuple[Vote, ...]:
-    """All votes of a LoRA, oldest first.
-
-    Raises:
-        LoraError: where the file cannot be read.
-    """
-    path = votes_file(folder, lora)
-    if not path.is_file():
-        return ()
-    try:
-        return _VOTES.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise LoraError(f"The votes in {path} cannot be read. Move the file away to start again.") from error
-
-
-def add_vote(folder: Path, lora: str, vote: Vote) -> tuple[Vote, ...]:
-    """Keep one more vote.
-
-    Raises:
-        LoraError: where the votes before it cannot be read: they are not overwritten.
-        OSError: where it cannot be written.
-    """
-    votes = (*read_votes(folder, lora), vote)
-    text = json.dumps(_VOTES.dump_python(votes, mode="json"), indent=1)
-    write_atomically(votes_file(folder, lora), text.encode())
-    return votes
-
-
-def count_votes(votes: Iterable[Vote], *, left: str, right: str) -> VoteCount:
-    """Count the votes between two sides."""
-    winners = [vote.winner for vote in votes if (vote.left, vote.right) == (left, right)]
-    return VoteCount(
-        left=left,
-        right=right,
-        num_left=winners.count("left"),
-        num_right=winners.count("right"),
-        num_neither=winners.count("neither"),
-    )
-
 
 THUMBNAIL = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]+")
 THUMBNAIL_LIMIT = 400_000  # characters; a 512-pixel JPEG has about 100,000
@@ -213,6 +98,23 @@ class LoraLibrary:
             self._copy(config, named_config(target))
         self._copy(path, target)
         return read_card(target.stem, target)
+
+    def delete(self, name: str) -> str:
+        """Move a LoRA to the trash, with peft's configuration of its name; where it is now, in words.
+
+        Raises:
+            LoraError: where there is none, or it comes with the studio.
+            OSError: where it cannot be moved.
+        """
+        path = self._files().get(name)
+        if path is None:
+            raise LoraError(f"There is no LoRA named {name} in the library any more.")
+        if self._folder is None or not path.is_relative_to(self._folder):
+            raise LoraError(f"{name} comes with the studio, so it cannot be deleted.")
+        trash = self._folder.parent / "trash"
+        if (config := named_config(path)).is_file():
+            move_to_trash(config, without_trash=trash)
+        return move_to_trash(path, without_trash=trash)
 
     def name_of_copy(self, path: Path) -> str | None:
         """The name under which the very same file is here already; None where it is not.

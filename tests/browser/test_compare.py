@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from studio.images.comparison import SavedComparison, latest_comparison
-from studio.loras.library import read_votes, votes_file
+from studio.loras.votes import read_votes, votes_file
 from tests.browser.conftest import OpenPage, StartStudio
 from tests.browser.page_actions import (
     activity,

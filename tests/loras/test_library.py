@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from studio.core import files
 from studio.core.errors import LoraError, WeightsFileError
 from studio.loras.keys import scale_rules
 from studio.loras.library import THUMBNAIL_LIMIT, LoraLibrary, check_kind, read_card, shipped_loras
@@ -525,3 +526,25 @@ def test_a1111s_hash_is_the_files_word_or_what_that_is_computed_from(folder: Pat
     assert weights_hash(read_header(said)) == "ab" * 32
     odd = write_lora(folder / "c.safetensors", metadata={"sshs_model_hash": '", x: "'})
     assert weights_hash(read_header(odd)) == wanted
+
+
+def test_a_users_file_is_deleted_with_its_configuration_and_a_shipped_one_never(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_trash(path: Path) -> None:
+        raise OSError(13, "There is no trash")
+
+    monkeypatch.setattr(files, "send2trash", no_trash)
+    library = LoraLibrary(folder)
+    write_lora(folder / "mine.safetensors")
+    (folder / "mine.adapter_config.json").write_text("{}")
+    library.delete("mine")
+    assert library.names() == ("white-ground",)
+    assert [path.name.rpartition("-")[2] for path in sorted((folder.parent / "trash").iterdir())] == [
+        "mine.adapter_config.json",
+        "mine.safetensors",
+    ]
+    with pytest.raises(LoraError, match="white-ground comes with the studio"):
+        library.delete("white-ground")
+    with pytest.raises(LoraError, match="There is no LoRA named mine"):
+        library.delete("mine")

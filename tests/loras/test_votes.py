@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from studio.core.errors import LoraError
-from studio.loras.library import CONFIDENCE_Z, Vote, VoteCount, Winner, add_vote, count_votes, read_votes, votes_file
+from studio.loras.votes import CONFIDENCE_Z, Vote, VoteCount, Winner, add_vote, count_votes, read_votes, votes_file
 
 
 def vote(winner: Winner, *, left: str = "base", right: str = "x 0.8", seed: int = 1) -> Vote:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+from filelock import FileLock
 
 from studio.batches.session import BatchSession
+from studio.core import files
+from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.datasets.session import DatasetSession
@@ -133,3 +136,27 @@ def test_cards_are_shown_by_the_page_and_found_by_their_names(sessions: Sessions
     assert shown(lora_search="5 STYLE", lora_page=2) == shown(lora_search="style 5")
     assert shown(lora_search="style 5")[1] == [name for name in names[:60] if "5" in name]
     assert shown(lora_search="nothing") == ("No LoRA has such a name.", [])
+
+
+def test_a_run_is_deleted_with_its_job_and_not_while_it_is_worked_on(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_trash(path: Path) -> None:
+        raise OSError(13, "There is no trash")
+
+    monkeypatch.setattr(files, "send2trash", no_trash)
+    session = sessions.training.session
+    run = run_of(sessions, OLD)
+    job = session.queue.add("train", run.root, OLD)
+    with pytest.raises(RunError, match="waits in the queue"):
+        session.delete(run)
+    session.queue.stop(job.id)
+    with FileLock(run.lock), pytest.raises(RunError, match="is being worked on"):
+        session.delete(run)
+    assert run.settings.is_file()
+    where = session.delete(run)
+    assert session.view().names == (NEW,)
+    assert session.queue.jobs() == ()
+    (kept,) = session.user_data.trash.iterdir()
+    assert where == f"in {kept}; delete it there to free its space"
+    assert (kept / "settings.json").is_file()

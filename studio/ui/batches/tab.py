@@ -23,13 +23,14 @@ from studio.batches.settings import BatchSettings
 from studio.core.errors import StudioError, system_error_message
 from studio.core.paths import typed_path
 from studio.core.settings import parse_settings
-from studio.core.text import template
+from studio.core.text import counted, template
 from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunRequest
 from studio.loras.library import LoraLibrary
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import view as batch_panel
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
+from studio.ui.shell import trash_box
 from studio.ui.shell.parts import QUIET, Update, paragraph, problem, show_folder, toasts
 from studio.ui.shell.preflight_runner import PreflightRunner, PreflightState
 from studio.ui.shell.selection import changed, read_selection, select
@@ -290,6 +291,17 @@ def _wire_batch(
         with toasts():
             show_folder(page.batch_of(selection).root, request)
 
+    def find(selection: str) -> tuple[str, Markup]:
+        batch = page.batch_of(selection)
+        num_images = sum(1 for path in batch.dataset.glob("[0-9]*/[0-9]*.*") if path.suffix != ".txt")
+        what = f"Its {counted(num_images, 'image')}, captions and report go with it."
+        return batch.name, trash_box.question_words(batch.name, what)
+
+    def delete(name: str) -> str:
+        return f"{name} is {page.session.delete(page.session.named(name))}."
+
+    deleted = trash_box.wire(panel.trash, panel.delete.click, selection, find=find, delete=delete)
+    then_refresh(select(deleted.success, selection, change='batch: ""'))
     panel.folder.click(open_it, selection, **QUIET)
     then_refresh(select(panel.batch.input, selection, panel.batch, change="batch: values[0] ?? now.batch"))
     then_refresh(panel.past.click(choose_past, selection, selection, **QUIET))

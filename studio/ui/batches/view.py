@@ -18,6 +18,7 @@ from studio.batches.session import MAX_LATEST, BatchProgress, BatchView, LatestP
 from studio.core.text import counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
+from studio.ui.shell import trash_box
 from studio.ui.shell.images import small_picture_url
 from studio.ui.shell.parts import Update, live_html, paragraph, problem
 from studio.ui.training.view import (
@@ -169,6 +170,8 @@ class BatchPanel:
     duplicate: gr.Button
     as_dataset: gr.Button
     folder: gr.Button
+    delete: gr.Button
+    trash: trash_box.TrashBox
     past: gr.HTML
     shown: dict[str, gr.components.Component]
 
@@ -186,6 +189,8 @@ def build() -> BatchPanel:
         duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
         as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
         folder = gr.Button("Open the folder", elem_id="batch-folder", size="sm", min_width=112)
+        delete = gr.Button("Delete…", elem_id="batch-delete", size="sm", min_width=84)
+    trash = trash_box.build("batch")
     for name in ("state", "memory", "latest", "files", "sheet"):
         live_html(f"batch-{name}")
     report = gr.Markdown(elem_id="batch-report", container=False)
@@ -200,8 +205,9 @@ def build() -> BatchPanel:
         "batch-duplicate": duplicate,
         "batch-as-dataset": as_dataset,
         "batch-folder": folder,
+        "batch-delete": delete,
     }
-    return BatchPanel(batch, buttons, resume, duplicate, as_dataset, folder, past, shown)
+    return BatchPanel(batch, buttons, resume, duplicate, as_dataset, folder, delete, trash, past, shown)
 
 
 def render(view: BatchView) -> dict[str, Update]:
@@ -225,4 +231,5 @@ def render(view: BatchView) -> dict[str, Update]:
         "batch-duplicate": gr.update(interactive=batch is not None),
         "batch-as-dataset": gr.update(interactive=view.progress.num_done > 0 and not view.busy),
         "batch-folder": gr.update(interactive=batch is not None),
+        "batch-delete": gr.update(interactive=batch is not None and not view.busy and not view.in_line),
     }

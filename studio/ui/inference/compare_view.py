@@ -19,7 +19,7 @@ from studio.core.text import template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
-from studio.loras.library import Vote, Winner, add_vote, count_votes, read_votes
+from studio.loras.votes import Vote, Winner, add_vote, count_votes, read_votes
 from studio.ui.forms import NO_CHANGE
 from studio.ui.shell.images import card, empty_frame, picture_frame, running_frame
 from studio.ui.shell.parts import QUIET, Update, data_url, paragraph, toasts

@@ -8,6 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import PictureFileError
+from studio.core.files import move_to_trash
 from studio.core.paths import UserData
 from studio.core.results import MadeImage
 from studio.core.text import counted, template
@@ -17,6 +18,7 @@ from studio.images.files import read_picture_text
 from studio.images.gallery import History, HistoryPage, thumbnail
 from studio.ui.forms import NO_CHANGE
 from studio.ui.inference.generate import GenerateForm
+from studio.ui.shell import trash_box
 from studio.ui.shell.images import card, picture_frame, record_line, record_rows
 from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
 
@@ -43,7 +45,10 @@ class HistoryPanel:
     shown_page: gr.JSON
     selected: gr.Textbox
     detail: gr.HTML
+    acts: gr.Row
     use: gr.Button
+    delete: gr.Button
+    trash: trash_box.TrashBox
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
@@ -88,7 +93,10 @@ def build() -> HistoryPanel:
         shown_page = gr.JSON(visible=False)
         selected = gr.Textbox(visible=False)
         detail = gr.HTML(elem_id="history-detail", padding=False)
-        use = gr.Button("Reuse these settings", elem_id="use-settings", visible=False)
+        with gr.Row(visible=False, elem_classes="compact") as acts:
+            use = gr.Button("Reuse these settings", elem_id="use-settings")
+            delete = gr.Button("Delete…", elem_id="history-delete", min_width=96, scale=0)
+        trash = trash_box.build("history")
     return HistoryPanel(
         drop=drop,
         dropped_words=dropped_words,
@@ -105,7 +113,10 @@ def build() -> HistoryPanel:
         shown_page=shown_page,
         selected=selected,
         detail=detail,
+        acts=acts,
         use=use,
+        delete=delete,
+        trash=trash,
     )
 
 
@@ -180,7 +191,7 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
             return NO_CHANGE
         with toasts():
             path = _own_path(user_data, paths[index])
-            return {panel.selected: str(path), panel.detail: picture_detail(path), panel.use: gr.update(visible=True)}
+            return {panel.selected: str(path), panel.detail: picture_detail(path), panel.acts: gr.update(visible=True)}
 
     def use_selected(selected: str) -> dict[Any, Any]:
         with toasts():
@@ -197,6 +208,14 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
             words = taken_words(Path(file).name, taken)
             return {**form.filled_by(taken.settings), panel.dropped_words: words, panel.drop: None}
 
+    def find(selected: str) -> tuple[str, Markup]:
+        path = _own_path(user_data, selected)
+        return str(path), trash_box.question_words(path.name, "The image and the settings inside it go.")
+
+    def delete(path: str) -> str:
+        where = move_to_trash(_own_path(user_data, path), without_trash=user_data.trash)
+        return f"{Path(path).name} is {where}."
+
     shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
     panel.box.expand(show, [panel.page, panel.search], shown, **QUIET)
     panel.box.expand(lambda: True, None, panel.opened, **QUIET)
@@ -206,8 +225,11 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
     panel.search.submit(lambda search: show(1, search), panel.search, shown, **QUIET)
     panel.newer.click(lambda number, search: show(number - 1, search), [panel.page, panel.search], shown, **QUIET)
     panel.older.click(lambda number, search: show(number + 1, search), [panel.page, panel.search], shown, **QUIET)
-    panel.gallery.select(select, panel.shown_page, [panel.selected, panel.detail, panel.use], **QUIET)
+    panel.gallery.select(select, panel.shown_page, [panel.selected, panel.detail, panel.acts], **QUIET)
     panel.use.click(use_selected, panel.selected, filled, **QUIET)
+    deleted = trash_box.wire(panel.trash, panel.delete.click, panel.selected, find=find, delete=delete)
+    deleted.success(lambda: ("", gr.update(visible=False)), None, [panel.detail, panel.acts], **QUIET)
+    deleted.success(show, [panel.page, panel.search], shown, **QUIET)
     panel.drop.upload(use_dropped, panel.drop, [*filled, panel.dropped_words, panel.drop], **QUIET)
 
 

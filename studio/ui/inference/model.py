@@ -20,13 +20,19 @@ from studio.core.text import counted, gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
-from studio.loras.library import LoraLibrary
+from studio.loras.library import LoraLibrary, shipped_loras
 from studio.ui.forms import NO_CHANGE, SettingsForm
+from studio.ui.shell import trash_box
 from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
 from studio.ui.shell.selection import Selection, select
 from studio.ui.shell.status import cancel_button, phase_words
 
 CARDS_PER_PAGE = 24
+# Gradio's HTML takes clicks of its own; the name of the LoRA goes with ours.
+_CLICKS = """element.addEventListener("click", (event) => {
+  const name = event.target.closest("button.delete-lora")?.dataset.name;
+  if (name) trigger("click", { name });
+});"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class LoraPanel:
     previous: gr.Button
     following: gr.Button
     check: gr.Button
+    cards: gr.HTML
+    trash: trash_box.TrashBox
     shown: dict[str, gr.components.Component]
 
 
@@ -57,7 +65,8 @@ def build_loras() -> LoraPanel:
             search = gr.Textbox(label="Search by name", max_lines=1, elem_id="lora-search", scale=3)
             previous = gr.Button("Previous", size="sm", min_width=90, scale=0, elem_id="lora-previous")
             following = gr.Button("Next", size="sm", min_width=90, scale=0, elem_id="lora-next")
-        cards = gr.HTML(elem_id="lora-cards", padding=False)
+        cards = gr.HTML(elem_id="lora-cards", padding=False, js_on_load=_CLICKS)
+        trash = trash_box.build("lora")
         check = gr.Button("Check all against the model", elem_id="check-loras", interactive=False)
     shown = {
         "lora-pages": pages,
@@ -67,7 +76,7 @@ def build_loras() -> LoraPanel:
         "lora-cards": cards,
         "check-loras": check,
     }
-    return LoraPanel(drop, words, search, previous, following, check, shown)
+    return LoraPanel(drop, words, search, previous, following, check, cards, trash, shown)
 
 
 def render_loras(view: EngineView, library: LoraLibrary, selection: Selection) -> dict[str, Update]:
@@ -91,8 +100,8 @@ def render_loras(view: EngineView, library: LoraLibrary, selection: Selection) -
     }
 
 
-def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, str, str, tuple[str, ...]]:
-    """A file, what it is in short, what is wrong with it, and what the model says of it."""
+def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, bool, str, str, tuple[str, ...]]:
+    """A file, whether it is the user's, what it is in short, what is wrong with it, what the model says of it."""
     facts = [
         f"rank {card.rank}" if card.rank else "",
         f"{card.size_bytes / 2**20:.1f} MB",
@@ -100,7 +109,8 @@ def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, str, s
     ]
     problem = card.problem or (checked.problem if checked else "")
     notes = checked.notes if checked else card.notes
-    return card, " · ".join(filter(None, facts)), problem, notes
+    own = not card.path.is_relative_to(shipped_loras())
+    return card, own, " · ".join(filter(None, facts)), problem, notes
 
 
 def wire_loras(
@@ -131,6 +141,15 @@ def wire_loras(
             engine.check_lora(name)
 
     then_refresh(panel.drop.upload(add, panel.drop, [panel.words, panel.drop], **QUIET))
+
+    def find(event: gr.EventData) -> tuple[str, Markup]:
+        name = str(getattr(event, "name", ""))
+        return name, trash_box.question_words(name, "Images that were made with it stay.")
+
+    def delete(name: str) -> str:
+        return f"{name} is {library.delete(name)}."
+
+    then_refresh(trash_box.wire(panel.trash, panel.cards.click, None, find=find, delete=delete))
     for asked in (panel.search.submit, panel.search.blur):
         then_refresh(select(asked, selection, panel.search, change='lora_search: values[0] ?? "", lora_page: 1'))
     then_refresh(select(panel.previous.click, selection, change="lora_page: Math.max(1, now.lora_page - 1)"))

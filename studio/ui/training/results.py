@@ -9,13 +9,17 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
+from studio.core.text import counted, gigabytes
+from studio.jobs.folder import BUSY_STATES
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.report import standalone_html, write_report
 from studio.training.session import RunHistory, TrainingView
 from studio.ui.inference.compare import BASE
+from studio.ui.shell import trash_box
 from studio.ui.shell.parts import QUIET, Update, data_url, save_link, show_folder, toast, toasts
+from studio.ui.shell.selection import select
 from studio.ui.training.form import TrainingForm
 from studio.ui.training.queue import TrainingPage
 
@@ -40,10 +44,12 @@ class ResultButtons:
     report_link: gr.HTML
     folder: gr.Button
     copy: gr.Button
+    delete: gr.Button
+    trash: trash_box.TrashBox
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        return {"training-results": self.row, "training-send": self.send}
+        return {"training-results": self.row, "training-send": self.send, "training-delete": self.delete}
 
 
 def build() -> ResultButtons:
@@ -53,8 +59,10 @@ def build() -> ResultButtons:
         report = gr.Button("Save the report", elem_id="training-report", size="sm", min_width=112)
         folder = gr.Button("Open the folder", elem_id="training-folder", size="sm", min_width=112)
         copy = gr.Button("Copy to form", elem_id="training-duplicate", size="sm", min_width=112)
+        delete = gr.Button("Delete…", elem_id="training-delete", size="sm", min_width=84)
+    trash = trash_box.build("training")
     report_link = gr.HTML(elem_id="training-report-link", visible="hidden", padding=False)
-    return ResultButtons(row, send, report, report_link, folder, copy)
+    return ResultButtons(row, send, report, report_link, folder, copy, delete, trash)
 
 
 def render(view: TrainingView) -> dict[str, Update]:
@@ -63,6 +71,7 @@ def render(view: TrainingView) -> dict[str, Update]:
     return {
         "training-results": gr.update(visible=view.run is not None),
         "training-send": gr.update(interactive=found),
+        "training-delete": gr.update(interactive=view.status is not None and view.status.state not in BUSY_STATES),
     }
 
 
@@ -118,6 +127,13 @@ def wire(
         with toasts():
             return form.filled_by(read_run_settings(page.run_of(selection)))
 
+    def find(selection: str) -> tuple[str, Markup]:
+        run = page.run_of(selection)
+        return run.name, trash_box.question_words(run.name, _goes_with(run))
+
+    def delete(name: str) -> str:
+        return f"{name} is {page.session.delete(page.session.named(name))}."
+
     in_the_page: dict[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
     sides = [compare[name] for name in ("left", "right", "right_strength")]
     sent = buttons.send.click(send, selection, sides, **QUIET)
@@ -125,6 +141,8 @@ def wire(
     then_refresh(sent)
     buttons.report.click(report, selection, buttons.report_link, **QUIET).success(js=SAVE_REPORT, **in_the_page)
     buttons.folder.click(open_it, selection, **QUIET)
+    deleted = trash_box.wire(buttons.trash, buttons.delete.click, selection, find=find, delete=delete)
+    then_refresh(select(deleted.success, selection, change='run: "", image: null'))
     buttons.copy.click(copy, selection, list(form.settings.fields.values()), **QUIET)
 
 
@@ -154,3 +172,10 @@ def report_link(run: RunFolder) -> Markup:
     """A link that saves the report, whole in one file: no folder is served for it."""
     url = data_url(standalone_html(run).encode(errors="replace"), "text/html")
     return save_link(f"{run.name}-report.html", url, "Save the report")
+
+
+def _goes_with(run: RunFolder) -> str:
+    num_checkpoints = sum(1 for _ in run.checkpoints.glob("step-*"))
+    num_bytes = sum(path.stat().st_size for path in run.root.rglob("*") if path.is_file())
+    with_it = f"Its {counted(num_checkpoints, 'checkpoint')}, images and log go with it, {gigabytes(num_bytes)} in all."
+    return f"{with_it} A LoRA that was sent to Inference stays in the library."

@@ -1,0 +1,119 @@
+"""Votes in the blind comparison: which side was preferred, kept beside the LoRAs, and counted."""
+
+import json
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from studio.core.errors import LoraError
+from studio.core.files import write_atomically
+from studio.core.results import Record
+
+Winner = Literal["left", "right", "neither"]
+CONFIDENCE_Z = 1.96  # 95 %
+
+
+class Vote(Record):
+    """One look at one pair. `left` and `right` are the sides' names in the comparison, as `white-ground 0.8`."""
+
+    left: str
+    right: str
+    winner: Winner
+    prompt: str
+    seed: int
+    voted_at: datetime
+
+
+_VOTES: TypeAdapter[tuple[Vote, ...]] = TypeAdapter(tuple[Vote, ...])
+
+
+class VoteCount(Record):
+    """How the votes between two sides stand."""
+
+    left: str
+    right: str
+    num_left: int
+    num_right: int
+    num_neither: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the right side's share of the decided votes; None before the first.
+
+        Wilson's score interval (1927), which holds for few votes too.
+        """
+        decided = self.num_left + self.num_right
+        if decided == 0:
+            return None
+        share, z2 = self.num_right / decided, CONFIDENCE_Z**2
+        middle = share + z2 / (2 * decided)
+        spread = CONFIDENCE_Z * math.sqrt(share * (1 - share) / decided + z2 / (4 * decided**2))
+        low, high = (middle - spread) / (1 + z2 / decided), (middle + spread) / (1 + z2 / decided)
+        return max(0.0, low), min(1.0, high)
+
+    @property
+    def sentence(self) -> str:
+        """The count, the interval, and what it allows to say."""
+        if self.interval is None:
+            return f"No decided vote yet between {self.left} and {self.right}."
+        low, high = self.interval
+        verdict = (
+            f"{self.right} is preferred"
+            if low > 0.5
+            else f"{self.left} is preferred"
+            if high < 0.5
+            else "not decided yet"
+        )
+        return (
+            f"{self.right}: {self.num_right}, {self.left}: {self.num_left}, no difference: {self.num_neither}. "
+            f"{self.right} wins {100 * low:.0f} to {100 * high:.0f} % of decided votes (95 % confidence): {verdict}."
+        )
+
+
+def votes_file(folder: Path, lora: str) -> Path:
+    """Where the votes of a LoRA lie: beside the LoRAs that users add, for shipped ones too."""
+    return folder / f"{Path(lora).name}.votes.json"
+
+
+def read_votes(folder: Path, lora: str) -> tuple[Vote, ...]:
+    """All votes of a LoRA, oldest first.
+
+    Raises:
+        LoraError: where the file cannot be read.
+    """
+    path = votes_file(folder, lora)
+    if not path.is_file():
+        return ()
+    try:
+        return _VOTES.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise LoraError(f"The votes in {path} cannot be read. Move the file away to start again.") from error
+
+
+def add_vote(folder: Path, lora: str, vote: Vote) -> tuple[Vote, ...]:
+    """Keep one more vote.
+
+    Raises:
+        LoraError: where the votes before it cannot be read: they are not overwritten.
+        OSError: where it cannot be written.
+    """
+    votes = (*read_votes(folder, lora), vote)
+    text = json.dumps(_VOTES.dump_python(votes, mode="json"), indent=1)
+    write_atomically(votes_file(folder, lora), text.encode())
+    return votes
+
+
+def count_votes(votes: Iterable[Vote], *, left: str, right: str) -> VoteCount:
+    """Count the votes between two sides."""
+    winners = [vote.winner for vote in votes if (vote.left, vote.right) == (left, right)]
+    return VoteCount(
+        left=left,
+        right=right,
+        num_left=winners.count("left"),
+        num_right=winners.count("right"),
+        num_neither=winners.count("neither"),
+    )
