@@ -174,8 +174,11 @@ def test_checkpoints_are_kept_as_the_settings_say(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     for step in range(1, 11):
         store.save(step, {"a": b"b"})
+        if step == 3:  # as “Save now” does
+            store.keep(step)
         store.prune(keep_last=2, keep_every=4)
-    assert store.steps() == [4, 8, 9, 10]
+    assert store.steps() == [3, 4, 8, 9, 10]
+    assert store.newest(report=pytest.fail).step == 10
 
 
 def test_on_a_full_disk_it_waits_says_so_and_goes_on_with_nothing_lost(

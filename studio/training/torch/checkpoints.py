@@ -37,6 +37,8 @@ from studio.training.torch.adapters import Adapters
 from studio.training.torch.optimizers import RunningMean, load_optimizer_state
 
 MANIFEST = "manifest.json"
+KEPT = "kept"
+"""A file in a checkpoint that someone asked for."""
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -118,11 +120,18 @@ class CheckpointStore:
         return None
 
     def prune(self, *, keep_last: int, keep_every: int | None) -> None:
-        """Delete all but the last few and those at multiples of `keep_every`."""
-        steps = self.steps()
-        for step in steps[:-keep_last]:
-            if keep_every is None or step % keep_every:
+        """Delete all but the last few, those at multiples of `keep_every`, and those that someone asked for."""
+        for step in self.steps()[:-keep_last]:
+            if (keep_every is None or step % keep_every) and not (self.place(step) / KEPT).exists():
                 shutil.rmtree(self.place(step))
+
+    def keep(self, step: int) -> None:
+        """Never prune the checkpoint of this step.
+
+        Raises:
+            OSError: where that cannot be noted.
+        """
+        (self.place(step) / KEPT).touch()
 
     def _read(self, step: int) -> Checkpoint:
         folder = self.place(step)

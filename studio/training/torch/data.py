@@ -116,7 +116,12 @@ def make_training_set(
     held_out = _held_out(items, settings)
     out = {item.sha256 for item in held_out}
     kept = [item for item in items if item.sha256 not in out]
-    notes = [f"{len(kept):,} images are trained on, {len(held_out):,} are held out."]
+    notes = [f"{counted(len(kept), 'image')} to train on, {len(held_out):,} held out."]
+    if len({item.sha256 for item in kept}) == 1:
+        notes.append(
+            "There is one image to learn from: the LoRA will learn to repeat it, not what it shows. Ten different "
+            "images are a beginning, twenty to thirty are common."
+        )
     if any(item.mask for item in items):
         lacking = sum(item.mask is None for item in kept)
         notes.append(f"{len(kept) - lacking:,} have a mask; {lacking:,} have none and are learned whole.")

@@ -315,6 +315,7 @@ class TrainingLoop:
             asked = {r for r in REQUESTS if r in self.processes.words_of_all(sorted(asked))}
         if "save" in asked:
             self.save()
+            self._watched(lambda watch: watch.store.keep(self.state.position.step))
         if "sample" in asked:
             self._watched(Watch.sample_now)
         if "stop" in asked:

@@ -65,8 +65,8 @@ def build_loras() -> LoraPanel:
             search = gr.Textbox(label="Search by name", max_lines=1, elem_id="lora-search", scale=3)
             previous = gr.Button("Previous", size="sm", min_width=90, scale=0, elem_id="lora-previous")
             following = gr.Button("Next", size="sm", min_width=90, scale=0, elem_id="lora-next")
+        trash = trash_box.build("lora")  # above the cards, where it is seen
         cards = gr.HTML(elem_id="lora-cards", padding=False, js_on_load=_CLICKS)
-        trash = trash_box.build("lora")
         check = gr.Button("Check all against the model", elem_id="check-loras", interactive=False)
     shown = {
         "lora-pages": pages,

@@ -177,5 +177,8 @@ def report_link(run: RunFolder) -> Markup:
 def _goes_with(run: RunFolder) -> str:
     num_checkpoints = sum(1 for _ in run.checkpoints.glob("step-*"))
     num_bytes = sum(path.stat().st_size for path in run.root.rglob("*") if path.is_file())
-    with_it = f"Its {counted(num_checkpoints, 'checkpoint')}, images and log go with it, {gigabytes(num_bytes)} in all."
-    return f"{with_it} A LoRA that was sent to Inference stays in the library."
+    checkpoints = f"{counted(num_checkpoints, 'checkpoint')}, " if num_checkpoints else ""
+    return (
+        f"Its {checkpoints}images and log go with it, {gigabytes(num_bytes)} in all. A LoRA that was sent to Inference "
+        "stays in the library."
+    )

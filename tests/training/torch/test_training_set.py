@@ -187,11 +187,14 @@ def test_where_all_pictures_are_copies_of_one_none_is_held_out() -> None:
     copies = [snapshot.entries[0].model_copy(update={"key": f"{i}.png"}) for i in range(12)]
     data = make_set(with_entries(snapshot, copies), held_out_percent=10)
     assert (len(data.items), data.held_out) == (12, ())
+    assert [note for note in data.notes if note.startswith("There is one image to learn from")]
+    two = with_entries(snapshot, snapshot_of_sizes([SQUARE] * 2).entries)
+    assert not [note for note in make_set(two).notes if note.startswith("There is one image")]
 
 
 def test_the_notes_say_how_many_are_on_either_side() -> None:
     data = make_set(snapshot_of_sizes([SQUARE] * 20), held_out_percent=10)
-    assert data.notes == ("18 images are trained on, 2 are held out.",)
+    assert data.notes == ("18 images to train on, 2 held out.",)
 
 
 # Regularisation images
