@@ -205,6 +205,18 @@ def write_status(folder: JobFolder, status: RunStatus) -> None:
     write_atomically(folder.status, status.model_dump_json().encode() + b"\n")
 
 
+def write_halt(folder: JobFolder, state: Literal["paused", "stopped"]) -> None:
+    """Say of a job on which no process works that it was paused or stopped; one that is finished stays so.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    status = status_or("new", folder)
+    if status.state != "finished" and folder.root.is_dir():
+        message = f"It was {state} while nothing worked on it."
+        write_status(folder, status.model_copy(update={"state": state, "pid": 0, "message": message}))
+
+
 def ask(folder: JobFolder, request: RunRequest) -> None:
     """Ask a run for something; it acts after the current step. Asked twice is asked once.
 

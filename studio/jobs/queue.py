@@ -19,7 +19,7 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.core.results import Record
 from studio.jobs.database import changing, reading
-from studio.jobs.folder import JobFolder, RunRequest, ask
+from studio.jobs.folder import JobFolder, RunRequest, ask, write_halt
 
 JobKind = Literal["train", "batch"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
@@ -275,7 +275,14 @@ class JobQueue:
             front = [job_id] if state == "queued" else []
             _set_line(connection, [*front, *_waiting(connection, but=job_id)])
 
-    def _halt(self, job_id: int, request: RunRequest, state: JobState, *, from_states: tuple[JobState, ...]) -> Job:
+    def _halt(
+        self,
+        job_id: int,
+        request: RunRequest,
+        state: Literal["paused", "stopped"],
+        *,
+        from_states: tuple[JobState, ...],
+    ) -> Job:
         with changing(self._database) as connection:
             job = _job(connection, job_id)
             if job.state == "running":
@@ -286,6 +293,7 @@ class JobQueue:
             elif job.state in from_states:
                 _change(connection, job_id, state=state, ended_at=_now(), message=f"It was {state} while it waited.")
                 _set_line(connection, _waiting(connection))
+                write_halt(job.run, state)
             else:
                 raise RunError(f"{job} is {job.state} already, so it cannot be {state}. {_advice(job)}")
             return _job(connection, job_id)

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from studio.core.files import move_to_trash
 from studio.core.paths import UserData
 from studio.core.results import Record
-from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, RunState, ask, status_or
+from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, RunState, ask, status_or, write_halt
 from studio.jobs.queue import Job, JobKind, JobQueue
 from studio.jobs.worker import ensure_worker
 
@@ -136,8 +136,11 @@ class JobSession(Generic[FolderT]):
             OSError: where it cannot be written.
         """
         job = self._job(folder)
-        if request not in JOB_REQUESTS or job is None or job.state not in ("queued", "running"):
-            ask(folder, request)
+        if request not in JOB_REQUESTS or job is None or job.state not in ("queued", "running", "paused"):
+            if request == "stop" and status_or("new", folder).state == "paused":
+                write_halt(folder, "stopped")  # it was begun without the queue
+            else:
+                ask(folder, request)
         elif request == "pause":
             self.queue.pause(job.id)
         else:

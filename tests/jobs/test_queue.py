@@ -1,6 +1,7 @@
 """The queue's rows: order, what the user may do in which state, and other connections meanwhile."""
 
 import multiprocessing
+import shutil
 import sqlite3
 import threading
 import time
@@ -15,7 +16,7 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.jobs import database
 from studio.jobs.database import QueueBusyError
-from studio.jobs.folder import ask, take_requests
+from studio.jobs.folder import RunStatus, ask, pending_requests, read_status, take_requests, write_status
 from studio.jobs.queue import Job, JobQueue
 from tests.jobs.scripted_jobs import add_job, make_run, new_user_data
 
@@ -156,8 +157,7 @@ def test_a_run_without_a_folder_is_refused(user_data: UserData, queue: JobQueue)
         queue.add("train", user_data.runs / "nowhere", "nowhere")
     job = add_job(user_data, "one")
     queue.stop(job.id)
-    (job.run_folder / "job.py").unlink()
-    job.run_folder.rmdir()
+    shutil.rmtree(job.run_folder)
     with pytest.raises(RunError, match=r"is not there\. Remove job 1 from the queue"):
         queue.resume(job.id)
     queue.remove(job.id)
@@ -287,3 +287,18 @@ def test_a_look_at_the_last_jobs_has_all_that_is_to_do_and_the_last_that_ended(
     assert found is not None
     assert found.id == waits.id
     assert queue.job_of(user_data.runs / "none") is None
+
+
+@pytest.mark.parametrize("first", ["queued", "paused"])
+def test_a_job_that_is_stopped_as_nothing_works_on_it_says_so_in_its_run(
+    user_data: UserData, queue: JobQueue, first: str
+) -> None:
+    job = add_job(user_data, "one")
+    write_status(job.run, RunStatus(state="new", num_steps=9))
+    if first == "paused":
+        queue.pause(job.id)
+        assert read_status(job.run).state == "paused"
+    queue.stop(job.id)
+    assert read_status(job.run).state == "stopped"
+    assert read_status(job.run).num_steps == 9
+    assert pending_requests(job.run) == frozenset()

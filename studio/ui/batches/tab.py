@@ -291,11 +291,11 @@ def _wire_batch(
         with toasts():
             show_folder(page.batch_of(selection).root, request)
 
-    def find(selection: str) -> tuple[str, Markup]:
+    def find(selection: str) -> trash_box.Question:
         batch = page.batch_of(selection)
         num_images = sum(1 for path in batch.dataset.glob("[0-9]*/[0-9]*.*") if path.suffix != ".txt")
         what = f"Its {counted(num_images, 'image')}, captions and report go with it."
-        return batch.name, trash_box.question_words(batch.name, what)
+        return trash_box.Question(batch.name, batch.name, what)
 
     def delete(name: str) -> str:
         return f"{name} is {page.session.delete(page.session.named(name))}."

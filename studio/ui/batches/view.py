@@ -226,7 +226,7 @@ def render(view: BatchView) -> dict[str, Update]:
         "batch-log": log_html(batch.log if batch else None),
         "batch-past": past_html(view),
         "batch-pause": can_ask,
-        "batch-stop": can_ask,
+        "batch-stop": gr.update(interactive=view.busy or view.in_line or state == "paused"),
         "batch-resume": gr.update(interactive=can_resume),
         "batch-duplicate": gr.update(interactive=batch is not None),
         "batch-as-dataset": gr.update(interactive=view.progress.num_done > 0 and not view.busy),

@@ -208,13 +208,16 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
             words = taken_words(Path(file).name, taken)
             return {**form.filled_by(taken.settings), panel.dropped_words: words, panel.drop: None}
 
-    def find(selected: str) -> tuple[str, Markup]:
+    def find(selected: str) -> trash_box.Question:
         path = _own_path(user_data, selected)
-        return str(path), trash_box.question_words(path.name, "The image and the settings inside it go.")
+        return trash_box.Question(str(path), path.name, "The image and the settings inside it go.")
 
     def delete(path: str) -> str:
         where = move_to_trash(_own_path(user_data, path), without_trash=user_data.trash)
         return f"{Path(path).name} is {where}."
+
+    def close() -> dict[Any, Any]:
+        return {panel.detail: "", panel.acts: gr.update(visible=False)}
 
     shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
     panel.box.expand(show, [panel.page, panel.search], shown, **QUIET)
@@ -228,7 +231,7 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
     panel.gallery.select(select, panel.shown_page, [panel.selected, panel.detail, panel.acts], **QUIET)
     panel.use.click(use_selected, panel.selected, filled, **QUIET)
     deleted = trash_box.wire(panel.trash, panel.delete.click, panel.selected, find=find, delete=delete)
-    deleted.success(lambda: ("", gr.update(visible=False)), None, [panel.detail, panel.acts], **QUIET)
+    deleted.success(close, None, [panel.detail, panel.acts], **QUIET)
     deleted.success(show, [panel.page, panel.search], shown, **QUIET)
     panel.drop.upload(use_dropped, panel.drop, [*filled, panel.dropped_words, panel.drop], **QUIET)
 

@@ -142,9 +142,9 @@ def wire_loras(
 
     then_refresh(panel.drop.upload(add, panel.drop, [panel.words, panel.drop], **QUIET))
 
-    def find(event: gr.EventData) -> tuple[str, Markup]:
+    def find(event: gr.EventData) -> trash_box.Question:
         name = str(getattr(event, "name", ""))
-        return name, trash_box.question_words(name, "Images that were made with it stay.")
+        return trash_box.Question(name, name, "Images that were made with it stay.")
 
     def delete(name: str) -> str:
         return f"{name} is {library.delete(name)}."

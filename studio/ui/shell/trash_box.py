@@ -35,9 +35,23 @@ def build(name: str) -> TrashBox:
     return TrashBox(question, words, about, really, keep)
 
 
-def question_words(name: str, what: str) -> Markup:
-    """Delete what, and what goes with it."""
-    return _template("status", bold=f"Delete {name}?", sentence=what)
+@dataclass(frozen=True)
+class Question:
+    """Whether to delete something.
+
+    Attributes:
+        about: its name or path, as whoever deletes it takes it.
+        name: as people know it.
+        what: what goes with it, in a sentence.
+    """
+
+    about: str
+    name: str
+    what: str
+
+    @property
+    def words(self) -> Markup:
+        return _template("status", bold=f"Delete {self.name}?", sentence=self.what)
 
 
 def wire(
@@ -45,14 +59,14 @@ def wire(
     asked: Callable[..., Any],
     about: gr.components.Component | None,
     *,
-    find: Callable[..., tuple[str, Markup]],
+    find: Callable[..., Question],
     delete: Callable[[str], str],
 ) -> Any:  # noqa: ANN401 - gradio's Dependency
     """Connect the question.
 
     Args:
         asked: the event that asks it, with `about` as its input.
-        find: what the question is about, as a name or a path that `delete` takes, and its words.
+        find: the question, from the inputs of `asked`.
         delete: moves that away, and says where it is now.
 
     Returns:
@@ -62,8 +76,8 @@ def wire(
     @wraps(find)  # Gradio looks at its parameters
     def ask(*values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the inputs of `asked`
         with toasts():
-            found, words = find(*values)
-            return {box.question: gr.update(visible=True), box.words: words, box.about: found}
+            question = find(*values)
+            return {box.question: gr.update(visible=True), box.words: question.words, box.about: question.about}
 
     def really(about: str) -> Any:  # noqa: ANN401 - gradio's update
         with toasts():

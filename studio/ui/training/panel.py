@@ -166,8 +166,8 @@ def _button_states(view: TrainingView) -> dict[str, Update]:
     return {
         "sample": gr.update(interactive=working),
         "save": gr.update(interactive=working),
-        "pause": gr.update(interactive=waiting),
-        "stop": gr.update(interactive=waiting),
+        "pause": gr.update(interactive=waiting or in_queue),
+        "stop": gr.update(interactive=waiting or in_queue or state == "paused"),
         "resume": gr.update(interactive=can_resume),
     }
 

@@ -127,9 +127,9 @@ def wire(
         with toasts():
             return form.filled_by(read_run_settings(page.run_of(selection)))
 
-    def find(selection: str) -> tuple[str, Markup]:
+    def find(selection: str) -> trash_box.Question:
         run = page.run_of(selection)
-        return run.name, trash_box.question_words(run.name, _goes_with(run))
+        return trash_box.Question(run.name, run.name, _goes_with(run))
 
     def delete(name: str) -> str:
         return f"{name} is {page.session.delete(page.session.named(name))}."
