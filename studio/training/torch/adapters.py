@@ -96,11 +96,13 @@ def fuse(layer: nn.Module, *, adapter: str) -> bool:
 ADAPTER = "default"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
-CONVOLUTIONS = ("conv1", "conv2", "conv_in", "conv_out")
+RESNETS = ("conv1", "conv2")
+ENDS = ("conv_in", "conv_out")
 TARGET_MODULES: Mapping[TargetName, tuple[str, ...]] = {
     "attention": ATTENTION,
     "attention + feed-forward": ATTENTION + FEED_FORWARD,
-    "attention + feed-forward + convolutions": ATTENTION + FEED_FORWARD + CONVOLUTIONS,
+    "attention + feed-forward + resnets": ATTENTION + FEED_FORWARD + RESNETS,
+    "attention + feed-forward + convolutions": ATTENTION + FEED_FORWARD + RESNETS + ENDS,
 }
 # As the programs' own code has it: docs/lora-files.md
 DORA_READERS = (
