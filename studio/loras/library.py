@@ -20,12 +20,13 @@ from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import write_atomically
 from studio.core.paths import assets_folder, typed_path
 from studio.core.results import LoraCard, Record
-from studio.loras.keys import config_beside, foreign_kind, read_key, strength_notes
+from studio.loras.keys import foreign_kind, read_key, strength_notes
 from studio.loras.weights_file import (
     DTYPE_BYTES,
     ENDING,
     WeightsHeader,
     adapter_config_of,
+    config_beside,
     file_state,
     files_below,
     known_name,

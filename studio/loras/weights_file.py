@@ -22,7 +22,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from studio.core.errors import WeightsFileError
+from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import file_stamp
 from studio.core.settings import Settings
 
@@ -154,6 +154,26 @@ def adapter_config_of(path: Path) -> Path | None:
 def named_config(path: Path) -> Path:
     """Where a library keeps peft's file of a LoRA."""
     return path.with_name(f"{path.stem}.{ADAPTER_CONFIG}")
+
+
+def config_beside(header: WeightsHeader) -> Path | None:
+    """peft's own file; only of tensors that peft names, and that say nothing of their strength."""
+    is_pefts = any(".lora_A." in name for name in header.tensors)
+    return adapter_config_of(header.path) if is_pefts else None
+
+
+def adapter_config_text(config: Path, damaged: str) -> str:
+    """What it holds; `damaged` begins the sentence of an error.
+
+    Raises:
+        LoraError: where it cannot be read.
+    """
+    try:
+        if config.stat().st_size > ADAPTER_CONFIG_LIMIT_BYTES:
+            raise LoraError(f"{damaged} is too large.")
+        return config.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise LoraError(f"{damaged} cannot be read. Copy or download it again.") from error
 
 
 def file_state(path: Path) -> tuple[int, ...]:
