@@ -32,11 +32,11 @@ ExportForm = Literal["kohya", "diffusers", "merged", "checkpoint"]
 ExportDtype = Literal["float16", "float32"]
 EXPORT_FORMS: tuple[ExportForm, ...] = get_args(ExportForm)
 EXPORT_DTYPES: tuple[ExportDtype, ...] = get_args(ExportDtype)
+MODEL_ENDINGS: dict[ModelForm, str] = {"merged": "-merged", "checkpoint": "-checkpoint.safetensors"}
 _ENDINGS: dict[ExportForm, str] = {
     "kohya": "-kohya.safetensors",
     "diffusers": "-diffusers.safetensors",
-    "merged": "-merged",
-    "checkpoint": "-checkpoint.safetensors",
+    **MODEL_ENDINGS,
 }
 
 

@@ -25,6 +25,7 @@ from studio.training.settings import PRESETS, TARGET_NAMES
 from studio.training.torch.adapters import Adapters, reader_notes
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.loss import Denoiser
+from studio.ui.training.results import EXPORT_WORDS
 from tests.training.torch.parts import (
     give_effect,
     make_adapters,
@@ -133,6 +134,13 @@ def test_more_targets_keep_the_layers_of_fewer(fewer: str, more: str, training_m
     base = training_manager.components
     few, many = (set(adapters_of(copy.deepcopy(base), targets=targets).weights().unet) for targets in (fewer, more))
     assert few < many
+
+
+def test_of_a_dora_it_is_said_where_it_is_chosen_who_computes_it_otherwise() -> None:
+    (note,) = reader_notes(settings_of(use_dora=True))
+    assert all(word in note for word in ("A1111", "Forge", "ComfyUI before 0.3.77", "sd-scripts", "diffusers"))
+    assert all(f"“{words}”" in note for words in EXPORT_WORDS.values()), "the buttons that write a whole model"
+    assert len(reader_notes(settings_of(use_dora=True, targets=ALL_LAYERS))) == 2
 
 
 @pytest.mark.parametrize("rank", [1, 4, 32])
