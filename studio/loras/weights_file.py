@@ -36,7 +36,8 @@ MODEL_ENDINGS: dict[ModelForm, str] = {"merged": "-merged", "checkpoint": "-chec
 _ENDINGS: dict[ExportForm, str] = {
     "kohya": "-kohya.safetensors",
     "diffusers": "-diffusers.safetensors",
-    **MODEL_ENDINGS,
+    "merged": MODEL_ENDINGS["merged"],
+    "checkpoint": MODEL_ENDINGS["checkpoint"],
 }
 
 
