@@ -36,7 +36,7 @@ def export(
     user_data: UserDataOption = None,
 ) -> None:
     """Write a LoRA for another program, or a model with it merged; it is read back and compared first."""
-    name = str(Path(lora).expanduser().resolve()) if lora.endswith(LORA_ENDING) else lora
+    name = str(Path(lora).expanduser().resolve()) if lora.lower().endswith(LORA_ENDING) else lora
     settings = read_options(context, ExportSettings, lora=name)
     model_settings = read_options(context, ModelSettings)
     prepare_engine()

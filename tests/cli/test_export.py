@@ -1,5 +1,6 @@
 """`studio export` writes what it says, and never over anything."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,13 @@ def test_a_model_keeps_what_it_was_trained_to_predict(tmp_path: Path) -> None:
     assert load_components(find_model(str(tmp_path / "m")), "float32").pipeline.scheduler.config.prediction_type == (
         "v_prediction"
     )
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "A.SAFETENSORS"])
+def test_a_file_is_found_from_the_current_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(WHITE_GROUND, tmp_path / name)
+    assert command_line(name, "--output", "b.safetensors").startswith(f"Written: {tmp_path / 'b.safetensors'} (108")
 
 
 def test_the_file_is_named_after_the_lora_where_no_output_is_given(
