@@ -26,6 +26,7 @@ from studio.loras.keys import (
     foreign_kind,
     read_key,
     scale_rules,
+    strength_notes,
 )
 from studio.loras.weights_file import TensorInfo, WeightsHeader, read_header
 
@@ -518,6 +519,13 @@ def test_pefts_configuration_beside_the_file_says_how_strong_it_is(
 def test_what_the_file_says_itself_goes_before_what_lies_beside_it(tmp_path: Path) -> None:
     head = peft_header(tmp_path, {"lora_alpha": 8}, metadata='{"unet.lora_alpha": 2}')
     assert scale_rules(head)["unet"].alpha == 2
+
+
+def test_a_configuration_beside_a_file_that_peft_did_not_write_says_nothing_of_it(tmp_path: Path) -> None:
+    beside = peft_header(tmp_path, {"lora_alpha": 8})
+    kohyas = WeightsHeader(beside.path, {f"lora_unet_{TO_Q}.lora_down.weight": TensorInfo("F16", (4, 8))}, {}, 0)
+    assert scale_rules(kohyas)["unet"].alpha is None
+    assert len(strength_notes(kohyas)) == 1
 
 
 def test_a_configuration_among_several_files_is_that_of_adapter_model_alone(tmp_path: Path) -> None:
