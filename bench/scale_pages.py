@@ -16,7 +16,7 @@ from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
 from studio.ui.shell.app import Sessions
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
+from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.selection import Selection
 from studio.ui.training.queue import TrainingPage
 
@@ -38,7 +38,9 @@ def measure(user_data: UserData) -> PageLooks:
     sessions = Sessions(
         engine=engine,
         datasets=datasets,
-        training=TrainingPage(TrainingSession(user_data), datasets, PreflightRunner(user_data), True),
+        training=TrainingPage(
+            TrainingSession(user_data), datasets, PreflightRunner(user_data), CommandRunner(user_data)
+        ),
         batches=BatchPage(BatchSession(user_data), datasets, library, PreflightRunner(user_data, BATCH), True),
         library=library,
         blocking_jobs=BlockingJobs(user_data),

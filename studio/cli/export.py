@@ -11,11 +11,6 @@ from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import ModelSettings
 from studio.loras.weights_file import EXPORT_DTYPES, EXPORT_FORMS, ExportSettings
 
-DORA_READERS = {
-    "kohya": "It is a DoRA: A1111 computes it otherwise (a very different image), Forge and ComfyUI before 0.3.77 a "
-    "little, and sd-scripts and diffusers drop its magnitudes. --to checkpoint is exact everywhere.",
-    "diffusers": "It is a DoRA: diffusers is exact at strength 1. --to merged or checkpoint is exact everywhere.",
-}
 _DEFAULTS = ExportSettings(lora="-")
 
 
@@ -35,10 +30,13 @@ def export(
     model: Annotated[
         str, typer.Option(help="The model it was made for: " + field_help(ModelSettings, "model"))
     ] = ModelSettings().model,
+    prediction_type: Annotated[
+        str, typer.Option("--prediction-type", help=field_help(ModelSettings, "prediction_type"))
+    ] = ModelSettings().prediction_type,
     user_data: UserDataOption = None,
 ) -> None:
     """Write a LoRA for another program, or a model with it merged; it is read back and compared first."""
-    name = str(Path(lora).expanduser().resolve()) if lora.endswith(LORA_ENDING) else lora
+    name = str(Path(lora).expanduser().resolve()) if lora.lower().endswith(LORA_ENDING) else lora
     settings = read_options(context, ExportSettings, lora=name)
     model_settings = read_options(context, ModelSettings)
     prepare_engine()
@@ -46,7 +44,7 @@ def export(
 
 
 def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: UserData) -> str:
-    """Convert or merge, and say in a sentence what was written.
+    """Convert or merge, and say what was written, and which programs do not read it so.
 
     Raises:
         SettingsError: where `output` has an ending that its readers would not take.
@@ -55,7 +53,7 @@ def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: Use
         ModelError: where there is no such model, or it cannot be a single file.
         WeightsFileError: where the LoRA's file is damaged.
     """
-    from studio.engine.lora_conversion import at_strength, convert_lora, export_model
+    from studio.engine.lora_conversion import at_strength, convert_lora, export_model, export_notes
     from studio.engine.lora_file import read_weights
     from studio.engine.lora_merge import assert_free
     from studio.engine.models import find_model, load_components
@@ -83,5 +81,4 @@ def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: Use
         difference = export_model(components, loras, target, form=settings.to, dtype=settings.dtype)
     num_layers = len(weights.unet) + len(weights.text_encoder)
     written = f"Written: {target} ({num_layers} layers, largest relative difference when read back {difference:.2g})"
-    is_dora = any(layer.magnitude is not None for _, _, layer in weights.layers())
-    return f"{written}\n{DORA_READERS[settings.to]}" if is_dora and settings.to in DORA_READERS else written
+    return "\n".join([written, *export_notes(weights, settings.to)])

@@ -89,7 +89,7 @@ def _lora_choice(option: str) -> dict[str, object]:
     except ValueError:
         name = ""
     choice = {"name": name, "strength": strength} if name else {"name": option}
-    if choice["name"].endswith(LORA_ENDING):
+    if choice["name"].lower().endswith(LORA_ENDING):
         choice["name"] = str(Path(choice["name"]).resolve())
     return {**choice}
 

@@ -11,11 +11,18 @@ from studio.engine.lora_export import largest_difference, write_kohya, write_pef
 from studio.engine.lora_file import LayerWeights, LoraWeights, read_weights
 from studio.engine.lora_merge import merge_loras, merged_tensors, write_checkpoint, written_aside
 from studio.engine.models import Components, find_model, load_components
-from studio.loras.weights_file import ExportDtype, LoraDialect, ModelForm
+from studio.loras.weights_file import ExportDtype, ExportForm, LoraDialect, ModelForm
 
 # Rounding alone: half a unit of float16's last place is 2^-11 of a number, and a LoRA's updates are sums of products.
 UPDATE_LIMITS: Mapping[ExportDtype, float] = {"float32": 1e-5, "float16": 1e-2}
 WEIGHT_LIMITS: Mapping[ExportDtype, float] = {"float32": 1e-6, "float16": 1e-3}
+# As the programs' own code has it: docs/lora-files.md
+_DORA_READERS: Mapping[ExportForm, str] = {
+    "kohya": "It is a DoRA: A1111 computes it otherwise (a very different image), Forge and ComfyUI before 0.3.77 a "
+    "little, and sd-scripts and diffusers drop its magnitudes. --to checkpoint is exact everywhere.",
+    "diffusers": "It is a DoRA: diffusers is exact at strength 1. --to merged or checkpoint is exact everywhere.",
+}
+_BLOCKS = ("down_blocks.", "mid_block.", "up_blocks.")
 # Of the file that is converted, not of what comes of it.
 _LEFT_BEHIND = ("lora_adapter_metadata", "format", "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
 
@@ -95,6 +102,24 @@ def at_strength(name: str, weights: LoraWeights, strength: float) -> LoraWeights
         return {path: replace(layer, alpha=layer.alpha * strength) for path, layer in layers.items()}
 
     return LoraWeights(scaled(weights.unet), scaled(weights.text_encoder))
+
+
+def export_notes(weights: LoraWeights, form: ExportForm) -> tuple[str, ...]:
+    """Which programs will not make of a file of this form what the studio makes of the LoRA, in sentences."""
+    if form in ("merged", "checkpoint"):
+        return ()
+    is_dora = any(layer.magnitude is not None for _, _, layer in weights.layers())
+    notes = [_DORA_READERS[form]] if is_dora else []
+    if form == "kohya" and (ends := sorted(path for path in weights.unet if not path.startswith(_BLOCKS))):
+        notes.append(ends_note(ends))
+    return tuple(notes)
+
+
+def ends_note(paths: Sequence[str]) -> str:
+    """Of layers outside the U-Net's blocks: sd-scripts looks into its blocks alone."""
+    return (
+        f"sd-scripts' own LoRA reader drops {' and '.join(paths)}; A1111, Forge, ComfyUI and diffusers read all layers."
+    )
 
 
 def _difference_of_models(components: Components, loras: Sequence[tuple[LoraWeights, float]], written: Path) -> float:

@@ -5,7 +5,7 @@ A LoRA's weights as they are in memory: what training makes, what files hold, wh
 Reading a LoRA file against the loaded model: every tensor is accounted for before anything is attached.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from studio.core.errors import LoraError
 from studio.engine.models import Components
-from studio.loras.keys import LoraKey, Part, Role, ScaleRule, layer_name, missing_sides, read_key, scale_rules
+from studio.loras.keys import LoraKey, Part, Role, ScaleRule, layer_name, read_key, scale_rules
 from studio.loras.library import check_kind
 from studio.loras.weights_file import WeightsHeader, read_header
 
@@ -138,7 +138,7 @@ def _group(name: str, header: WeightsHeader) -> Layers:
         assert key is not None, "check_kind lets only known names through"
         _put(name, layers, key, tensor)
     for (_, layer), names in layers.items():
-        missing = missing_sides(names)
+        missing = _missing_sides(names)
         if missing:
             raise LoraError(
                 f"{name} is not complete: the layer {layer} has no {' and no '.join(sorted(missing))} "
@@ -174,6 +174,34 @@ def _assert_sound(name: str, layer: str, stored: Stored) -> None:
             raise LoraError(f"{name} cannot be used: {layer} is stored as {tensor.dtype}, where floats belong.")
         if not bool(torch.isfinite(tensor).all()):
             raise LoraError(f"{name} is broken: {layer} holds NaN or infinite values. Its training went wrong.")
+
+
+def _missing_sides(roles: Iterable[Role]) -> set[Role]:
+    """What a layer's tensors lack to be an update; a bias alone is one."""
+    found = set(roles)
+    for whole in _WHOLES:
+        if whole & found:
+            if any(role.startswith("lokr") for role in whole):
+                return _missing_of_lokr(found)
+            return set(whole - found)
+    return set() if found & {"diff", "diff_b", "w_norm", "b_norm", "ia3"} else {"down", "up"}
+
+
+_WHOLES: tuple[frozenset[Role], ...] = (
+    frozenset({"down", "up"}),
+    frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
+    frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"}),
+)
+
+
+def _missing_of_lokr(found: set[Role]) -> set[Role]:
+    """Each side is one matrix, or the product of two."""
+    first, second = set[Role](), set[Role]()
+    if "lokr_w1" not in found:
+        first = set[Role](("lokr_w1_a", "lokr_w1_b")) - found
+    if "lokr_w2" not in found:
+        second = set[Role](("lokr_w2_a", "lokr_w2_b")) - found
+    return first | second
 
 
 def _layer(name: str, path: str, module: Layer, stored: Stored, rule: ScaleRule) -> LayerWeights:

@@ -265,8 +265,8 @@ def assert_size_of_sd15(components: Components) -> None:
             if wanted != (list(found) if isinstance(found, tuple) else found):
                 raise ModelError(
                     f"This model cannot be a single file: its {part} has {name} {found}, where Stable Diffusion 1.5 "
-                    f"has {wanted}. Such files hold no configuration, so no program could load it. Write a folder "
-                    "instead (--to merged)."
+                    f"has {wanted}. Such files hold no configuration, so no program could load it. Export a model "
+                    "folder instead (--to merged)."
                 )
 
 

@@ -78,7 +78,7 @@ def find_model(name: str, *, progress: DownloadWatcher | None = None) -> FoundMo
         file = path.resolve()
         check_checkpoint(file)
         return FoundModel(file.stem, file.parent, file=file)
-    if not looks_like_hub_name(name) or path.suffix in (SAFETENSORS, *PICKLE_ENDINGS):
+    if not looks_like_hub_name(name) or path.suffix.lower() in (SAFETENSORS, *PICKLE_ENDINGS):
         raise ModelError(
             f"There is no model folder or file {name}. Give the folder that holds model_index.json, a .safetensors "
             "file, a Hugging Face id such as stable-diffusion-v1-5/stable-diffusion-v1-5, or "

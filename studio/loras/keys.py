@@ -9,19 +9,13 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from studio.core.errors import LoraError
-from studio.loras.weights_file import (
-    ADAPTER_CONFIG,
-    ADAPTER_CONFIG_LIMIT_BYTES,
-    TensorInfo,
-    WeightsHeader,
-    adapter_config_of,
-)
+from studio.loras.weights_file import ADAPTER_CONFIG, TensorInfo, WeightsHeader, adapter_config_text, config_beside
 
 Part = Literal["unet", "text_encoder"]
 # From `hada_w1_a` on they are LyCORIS' own names.
@@ -192,62 +186,30 @@ def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
     return "" if any(_SD1_BLOCK.search(name) for name in tensors) else _SDXL
 
 
-def missing_sides(roles: Iterable[Role]) -> set[Role]:
-    """What a layer's tensors lack to be an update; a bias alone is one."""
-    found = set(roles)
-    for whole in _WHOLES:
-        if whole & found:
-            if any(role.startswith("lokr") for role in whole):
-                return _missing_of_lokr(found)
-            return set(whole - found)
-    return set() if found & {"diff", "diff_b", "w_norm", "b_norm", "ia3"} else {"down", "up"}
-
-
-_WHOLES: tuple[frozenset[Role], ...] = (
-    frozenset({"down", "up"}),
-    frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
-    frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"}),
-)
-
-
-def _missing_of_lokr(found: set[Role]) -> set[Role]:
-    """Each side is one matrix, or the product of two."""
-    first, second = set[Role](), set[Role]()
-    if "lokr_w1" not in found:
-        first = set[Role](("lokr_w1_a", "lokr_w1_b")) - found
-    if "lokr_w2" not in found:
-        second = set[Role](("lokr_w2_a", "lokr_w2_b")) - found
-    return first | second
-
-
 @dataclass(frozen=True)
 class ScaleRule:
-    """How strong a layer's update is where the file has no alpha tensor for it: peft keeps that in the metadata."""
+    """How strong a layer's update is where the file has no alpha tensor for it: peft keeps that in the metadata.
+
+    `layer_alphas` has those that differ from `alpha`.
+    """
 
     alpha: float | None = None
-    alpha_pattern: Mapping[str, float] | None = None
+    layer_alphas: Mapping[str, float] = field(default_factory=dict)
     use_rslora: bool = False
 
     def knows(self, layer: str) -> bool:
         """Whether it says how strong a layer is; else alpha is taken to be the rank."""
-        return self._pattern_alpha(layer) is not None
+        return self.layer_alphas.get(layer, self.alpha) is not None
 
     def effective_alpha(self, layer: str, rank: int, alpha: float | None) -> float:
         """The alpha that makes alpha / rank right: with rsLoRA (arXiv 2312.03732) the file means alpha / sqrt(rank).
 
         Where no alpha is known it is the rank, and the scale so 1.
         """
-        chosen = alpha if alpha is not None else self._pattern_alpha(layer)
+        chosen = alpha if alpha is not None else self.layer_alphas.get(layer, self.alpha)
         if chosen is None:
             return float(rank)
         return chosen * math.sqrt(rank) if self.use_rslora else chosen
-
-    def _pattern_alpha(self, layer: str) -> float | None:
-        for pattern, alpha in (self.alpha_pattern or {}).items():
-            name = layer_name(pattern)
-            if layer == name or layer.endswith("_" + name):
-                return alpha
-        return self.alpha
 
 
 def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
@@ -261,7 +223,7 @@ def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
     config = None if "lora_adapter_metadata" in header.metadata else config_beside(header)
     if config is not None:
         damaged = f"{config.name}, which says how strong {header.path.name} is, cannot be used: it"
-        text = _text_of(config, damaged)
+        text = adapter_config_text(config, damaged)
     elif "lora_adapter_metadata" not in header.metadata:
         text = "{}"
     try:
@@ -271,32 +233,18 @@ def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
     if not isinstance(entries, dict):
         raise LoraError(f"{damaged} is not a JSON object.")
     alone = {key: value for key, value in entries.items() if "." not in key}
+    of_unet, of_text_encoder = {**alone, **_below("unet.", entries)}, _below("text_encoder.", entries)
     try:
         if config is not None:
-            rule = _scale_rule(entries)
             _assert_lora(entries, header)
-            return {"unet": rule, "text_encoder": rule}
+            of_unet = of_text_encoder = entries
+        paths = _paths(header)
         return {
-            "unet": _scale_rule({**alone, **_below("unet.", entries)}),
-            "text_encoder": _scale_rule(_below("text_encoder.", entries)),
+            "unet": _scale_rule(of_unet, paths["unet"]),
+            "text_encoder": _scale_rule(of_text_encoder, paths["text_encoder"]),
         }
     except ValueError as error:
         raise LoraError(f"{damaged} has {error}.") from error
-
-
-def config_beside(header: WeightsHeader) -> Path | None:
-    """peft's own file; only of tensors that peft names, and that say nothing of their strength."""
-    is_pefts = any(".lora_A." in name for name in header.tensors)
-    return adapter_config_of(header.path) if is_pefts else None
-
-
-def _text_of(config: Path, damaged: str) -> str:
-    try:
-        if config.stat().st_size > ADAPTER_CONFIG_LIMIT_BYTES:
-            raise LoraError(f"{damaged} is too large.")
-        return config.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise LoraError(f"{damaged} cannot be read. Copy or download it again.") from error
 
 
 def _assert_lora(entries: Mapping[str, object], header: WeightsHeader) -> None:
@@ -330,17 +278,58 @@ def _below(prefix: str, entries: Mapping[str, object]) -> dict[str, object]:
     return {key.removeprefix(prefix): value for key, value in entries.items() if key.startswith(prefix)}
 
 
-def _scale_rule(entries: Mapping[str, object]) -> ScaleRule:
+def _paths(header: WeightsHeader) -> dict[Part, dict[str, str]]:
+    """The layers of each part with their paths as the file writes them, which peft's patterns are about."""
+    paths: dict[Part, dict[str, str]] = {"unet": {}, "text_encoder": {}}
+    for name in header.tensors:
+        if (key := read_key(name)) is not None:
+            dotted = _DOTTED.fullmatch(name)
+            paths[key.part][key.layer] = dotted[2] if dotted else key.layer
+    return paths
+
+
+def _scale_rule(entries: Mapping[str, object], paths: Mapping[str, str]) -> ScaleRule:
     alpha, pattern = entries.get("lora_alpha"), entries.get("alpha_pattern")
     if not isinstance(pattern, dict | None):
         raise ValueError("no table in alpha_pattern")
-    if regular := next((layer for layer in pattern or {} if not re.fullmatch(r"[\w.-]*", str(layer))), None):
-        raise ValueError(f"the regular expression {regular!r} in alpha_pattern, where the studio reads names of layers")
+    alphas = {str(layer): _finite("alpha_pattern", value) for layer, value in (pattern or {}).items()}
     return ScaleRule(
         alpha=None if alpha is None else _finite("lora_alpha", alpha),
-        alpha_pattern={str(layer): _finite("alpha_pattern", value) for layer, value in (pattern or {}).items()},
+        layer_alphas=_layer_alphas(alphas, paths),
         use_rslora=entries.get("use_rslora") is True,
     )
+
+
+# What people write. Others could be searched for without end, and a file may come from anyone.
+_PATTERN = re.compile(r"\^?(?:\\[.dw]|\[[\w.^-]+\]|[\w.|()-]|(?<!\))[*+?])*\$?")
+_MAX_REPEATS, _MAX_CHOICES, _MAX_PATH, _MAX_SECONDS = 3, 6, 96, 1.0
+
+
+def _layer_alphas(alphas: Mapping[str, float], paths: Mapping[str, str]) -> dict[str, float]:
+    """The alpha of each layer that a pattern names: the first that fits its path, or the end of it after a dot.
+
+    So does peft's `get_pattern_key`, for which they are regular expressions.
+    """
+    found: dict[str, float] = {}
+    began = time.thread_time()
+    for text, alpha in alphas.items():
+        pattern = _compiled(text)
+        for layer, path in paths.items():
+            if layer not in found and len(path) <= _MAX_PATH and pattern.match(path):
+                found[layer] = alpha
+            if time.thread_time() - began > _MAX_SECONDS:
+                raise ValueError(f"{text!r} in alpha_pattern, which takes too long to search for")
+    return found
+
+
+def _compiled(text: str) -> re.Pattern[str]:
+    is_simple = sum(map(text.count, "*+?")) <= _MAX_REPEATS and text.count("|") <= _MAX_CHOICES
+    if not (is_simple and _PATTERN.fullmatch(text)):
+        raise ValueError(f"the regular expression {text!r} in alpha_pattern, which is too complicated")
+    try:
+        return re.compile(rf"(.*\.)?({text})$")
+    except re.error as error:
+        raise ValueError(f"{text!r} in alpha_pattern, which is no regular expression ({error})") from error
 
 
 def _finite(name: str, value: object) -> float:

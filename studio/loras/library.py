@@ -1,9 +1,12 @@
 """The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata."""
 
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,20 +14,96 @@ from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import move_to_trash
 from studio.core.paths import assets_folder, typed_path
 from studio.core.results import LoraCard
-from studio.loras.keys import config_beside, foreign_kind, read_key, strength_notes
+from studio.loras.keys import foreign_kind, read_key, strength_notes
 from studio.loras.weights_file import (
     DTYPE_BYTES,
     ENDING,
-    FilesBelow,
     WeightsHeader,
     adapter_config_of,
+    config_beside,
     file_state,
-    known_name,
     named_config,
     read_header,
     sha256_of,
-    visible,
 )
+
+_VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
+
+
+_CLOCK_TICK_NS = 3 * 10**9  # FAT keeps times in steps of two seconds
+
+
+class FilesBelow:
+    """The `.safetensors` files below a folder, listed again only where a folder changed. Any thread may ask."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, Path] = {}
+        self._times: dict[str, int] = {}
+        self._listed_at = 0
+
+    def files(self) -> dict[str, Path]:
+        """As `files_below`."""
+        if not self._is_current():
+            listed_at, times = time.time_ns(), dict[str, int]()
+            self._files = files_below(self._folder, times)
+            self._times, self._listed_at = times, listed_at
+        return self._files
+
+    def _is_current(self) -> bool:
+        try:
+            now = {folder: _time_of(folder) for folder in self._times}
+        except OSError:
+            return False
+        # A folder that changed just before it was listed may change again within a tick of the disk's clock.
+        return bool(now) and now == self._times and max(now.values()) < self._listed_at - _CLOCK_TICK_NS
+
+
+def _time_of(folder: str) -> int:
+    return os.stat(folder).st_mtime_ns  # noqa: PTH116 - for each folder at each look
+
+
+def files_below(folder: Path, times: dict[str, int] | None = None) -> dict[str, Path]:
+    """The `.safetensors` files by their names; where a sub-folder repeats one, by the path below the folder.
+
+    What is hidden is left out, and links to folders are not followed.
+
+    Args:
+        times: takes every folder that was looked into, with the time of its last change in nanoseconds.
+    """
+    found: dict[str, Path] = {}
+    paths: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        if times is not None:
+            times[parent] = _time_of(parent)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [name for name in folders if name.lower().endswith(ENDING)]  # no files, which their cards say
+        paths += [Path(parent, name) for name in names if name.lower().endswith(ENDING) and not name.startswith(".")]
+    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
+        below = path.relative_to(folder).with_suffix("").as_posix()
+        if _is_text(below):
+            found[below if path.stem in found else path.stem] = path
+    return found
+
+
+def known_name(name: str, names: Iterable[str]) -> str | None:
+    """The name itself, or the one that looks the same: a Mac writes é as two characters."""
+    if name in (known := tuple(names)):
+        return name
+    seen = visible(name)
+    return next((other for other in known if visible(other) == seen), None)
+
+
+def visible(name: str) -> str:
+    """What the eye sees of a name: in NFC, every kind of space a space, without characters that have no shape."""
+    shown = (" " if unicodedata.category(c) == "Zs" else c for c in unicodedata.normalize("NFC", name))
+    return "".join(c for c in shown if unicodedata.category(c) not in ("Cf", "Cc") and c not in _VARIATIONS).strip()
+
+
+def _is_text(name: str) -> bool:
+    """False where a name's bytes are no UTF-8, as Linux allows: such a name could be neither shown nor written."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
 
 THUMBNAIL = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]+")
 THUMBNAIL_LIMIT = 400_000  # characters; a 512-pixel JPEG has about 100,000

@@ -9,13 +9,10 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import re
 import stat
 import struct
-import time
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -23,7 +20,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from studio.core.errors import WeightsFileError
+from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import file_stamp
 from studio.core.settings import Settings
 
@@ -33,11 +30,12 @@ ExportForm = Literal["kohya", "diffusers", "merged", "checkpoint"]
 ExportDtype = Literal["float16", "float32"]
 EXPORT_FORMS: tuple[ExportForm, ...] = get_args(ExportForm)
 EXPORT_DTYPES: tuple[ExportDtype, ...] = get_args(ExportDtype)
+MODEL_ENDINGS: dict[ModelForm, str] = {"merged": "-merged", "checkpoint": "-checkpoint.safetensors"}
 _ENDINGS: dict[ExportForm, str] = {
     "kohya": "-kohya.safetensors",
     "diffusers": "-diffusers.safetensors",
-    "merged": "-merged",
-    "checkpoint": "-checkpoint.safetensors",
+    "merged": MODEL_ENDINGS["merged"],
+    "checkpoint": MODEL_ENDINGS["checkpoint"],
 }
 
 
@@ -155,6 +153,26 @@ def adapter_config_of(path: Path) -> Path | None:
 def named_config(path: Path) -> Path:
     """Where a library keeps peft's file of a LoRA."""
     return path.with_name(f"{path.stem}.{ADAPTER_CONFIG}")
+
+
+def config_beside(header: WeightsHeader) -> Path | None:
+    """peft's own file; only of tensors that peft names, and that say nothing of their strength."""
+    is_pefts = any(".lora_A." in name for name in header.tensors)
+    return adapter_config_of(header.path) if is_pefts else None
+
+
+def adapter_config_text(config: Path, damaged: str) -> str:
+    """What it holds; `damaged` begins the sentence of an error.
+
+    Raises:
+        LoraError: where it cannot be read.
+    """
+    try:
+        if config.stat().st_size > ADAPTER_CONFIG_LIMIT_BYTES:
+            raise LoraError(f"{damaged} is too large.")
+        return config.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise LoraError(f"{damaged} cannot be read. Copy or download it again.") from error
 
 
 def file_state(path: Path) -> tuple[int, ...]:
@@ -287,81 +305,3 @@ def _number(value: object) -> int:
     if type(value) is not int or not 0 <= value < NUMBER_LIMIT:
         raise ValueError("no length and no offset")
     return value
-
-
-_VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
-
-
-_CLOCK_TICK_NS = 3 * 10**9  # FAT keeps times in steps of two seconds
-
-
-class FilesBelow:
-    """The `.safetensors` files below a folder, listed again only where a folder changed. Any thread may ask."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: dict[str, Path] = {}
-        self._times: dict[str, int] = {}
-        self._listed_at = 0
-
-    def files(self) -> dict[str, Path]:
-        """As `files_below`."""
-        if not self._is_current():
-            listed_at, times = time.time_ns(), dict[str, int]()
-            self._files = files_below(self._folder, times)
-            self._times, self._listed_at = times, listed_at
-        return self._files
-
-    def _is_current(self) -> bool:
-        try:
-            now = {folder: _time_of(folder) for folder in self._times}
-        except OSError:
-            return False
-        # A folder that changed just before it was listed may change again within a tick of the disk's clock.
-        return bool(now) and now == self._times and max(now.values()) < self._listed_at - _CLOCK_TICK_NS
-
-
-def _time_of(folder: str) -> int:
-    return os.stat(folder).st_mtime_ns  # noqa: PTH116 - for each folder at each look
-
-
-def files_below(folder: Path, times: dict[str, int] | None = None) -> dict[str, Path]:
-    """The `.safetensors` files by their names; where a sub-folder repeats one, by the path below the folder.
-
-    What is hidden is left out, and links to folders are not followed.
-
-    Args:
-        times: takes every folder that was looked into, with the time of its last change in nanoseconds.
-    """
-    found: dict[str, Path] = {}
-    paths: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        if times is not None:
-            times[parent] = _time_of(parent)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [name for name in folders if name.lower().endswith(ENDING)]  # no files, which their cards say
-        paths += [Path(parent, name) for name in names if name.lower().endswith(ENDING) and not name.startswith(".")]
-    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
-        below = path.relative_to(folder).with_suffix("").as_posix()
-        if _is_text(below):
-            found[below if path.stem in found else path.stem] = path
-    return found
-
-
-def known_name(name: str, names: Iterable[str]) -> str | None:
-    """The name itself, or the one that looks the same: a Mac writes é as two characters."""
-    if name in (known := tuple(names)):
-        return name
-    seen = visible(name)
-    return next((other for other in known if visible(other) == seen), None)
-
-
-def visible(name: str) -> str:
-    """What the eye sees of a name: in NFC, every kind of space a space, without characters that have no shape."""
-    shown = (" " if unicodedata.category(c) == "Zs" else c for c in unicodedata.normalize("NFC", name))
-    return "".join(c for c in shown if unicodedata.category(c) not in ("Cf", "Cc") and c not in _VARIATIONS).strip()
-
-
-def _is_text(name: str) -> bool:
-    """False where a name's bytes are no UTF-8, as Linux allows: such a name could be neither shown nor written."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)

@@ -8,7 +8,12 @@ from pydantic import Field, model_validator
 
 from studio.core.settings import SEED_MAX, SHIPPED_MODEL, PredictionType, PromptText, Settings
 
-TargetName = Literal["attention", "attention + feed-forward", "attention + feed-forward + convolutions"]
+TargetName = Literal[
+    "attention",
+    "attention + feed-forward",
+    "attention + feed-forward + resnets",
+    "attention + feed-forward + convolutions",
+]
 OptimizerName = Literal["AdamW", "Prodigy"]
 LrSchedulerName = Literal["constant", "linear", "cosine", "cosine with restarts"]
 MixedPrecisionName = Literal["no", "bf16", "fp16"]
@@ -83,7 +88,7 @@ class TrainingSettings(Settings):
         "attention",
         title="Layers",
         description="Which layers of the U-Net learn: attention (128 in SD 1.5), feed-forward and projections too "
-        "(192, as kohya does), or convolutions as well (backgrounds learn faster; sd-scripts drops two).",
+        "(192, as kohya does), resnets as well (backgrounds learn faster), or all convolutions (sd-scripts drops two).",
     )
     train_text_encoder: bool = Field(
         False, title="Train the text encoder", description="Learn new words too. Needs more memory and overfits sooner."
@@ -169,9 +174,7 @@ class TrainingSettings(Settings):
         json_schema_extra={"placeholder": "off"},
     )
     noise_offset: Annotated[float, Ge(0), Le(1)] = Field(
-        0.0,
-        title="Noise offset",
-        description="Noise added to each image's mean. 0.1 lets the LoRA learn very bright and very dark backgrounds.",
+        0.0, title="Noise offset", description="Noise added to the mean. 0.1 learns very bright and dark backgrounds."
     )
     prior_dataset: str = Field(
         "",
@@ -203,14 +206,10 @@ class TrainingSettings(Settings):
         json_schema_extra={"group": "Images and captions"},
     )
     crop: CropName = Field(
-        "centre",
-        title="Crop",
-        description="Which part of the image is kept. random: one of a few positions, changing each time.",
+        "centre", title="Crop", description="Which part of an image is kept. random: one of a few, changing each time."
     )
     horizontal_flip: bool = Field(
-        False,
-        title="Mirror",
-        description="Mirrors half of the images. Leave off for lettering, logos, or where left and right matter.",
+        False, title="Mirror", description="Mirrors half of the images. Leave off for lettering, or where sides matter."
     )
     caption_dropout: Annotated[float, Ge(0), Le(1)] = Field(
         0.0, title="Caption dropout", description="Fraction of images trained without their caption."
@@ -308,7 +307,7 @@ PRESETS: dict[str, Preset] = {
         title="Quick try",
         purpose="The built-in model learns white backgrounds in a few minutes on two cores.",
         changes={
-            "targets": "attention + feed-forward + convolutions",
+            "targets": "attention + feed-forward + resnets",
             "learning_rate": 3e-3,
             "lr_scheduler": "linear",
             "lr_warmup_steps": 20,
@@ -337,9 +336,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "product-photos": Preset(
         title="Product photos",
-        purpose="White backgrounds and centred products: noise offset and convolutions learn backgrounds fast.",
+        purpose="White backgrounds and centred products: noise offset and resnets learn backgrounds fast.",
         changes={
-            "targets": "attention + feed-forward + convolutions",
+            "targets": "attention + feed-forward + resnets",
             "noise_offset": 0.1,
             "caption_dropout": 0.1,
             "lr_scheduler": "cosine",

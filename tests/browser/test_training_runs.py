@@ -155,6 +155,23 @@ def test_the_report_is_saved_whole_in_one_file(past_studio: RunningStudio, train
     assert (past_studio.user_data.runs / NEWEST / "report.md").is_file(), "and written beside the run"
 
 
+def test_the_proposed_lora_is_exported_inside_a_whole_model_and_its_place_is_shown(
+    past_studio: RunningStudio, training: Page
+) -> None:
+    export, said = training.locator("#training-export-merged"), training.locator("#training-export")
+    folder = past_studio.user_data.runs / NEWEST / "white-shoes step 300-merged"
+    export.click()
+    expect(said).to_contain_text("A whole model with the LoRA in it is being written.")
+    expect(export).to_be_disabled()
+    expect(said).to_contain_text(str(folder), timeout=120_000)
+    assert (folder / "model_index.json").is_file()
+    expect(export).to_be_enabled()
+    export.click()
+    expect(said.get_by_role("alert")).to_contain_text("is there already, and nothing is overwritten", timeout=120_000)
+    training.locator("#training-export-checkpoint").click()
+    expect(said.get_by_role("alert")).to_contain_text("Export a model folder instead", timeout=120_000)
+
+
 def test_without_a_screen_the_folders_path_is_told(past_studio: RunningStudio, training: Page) -> None:
     training.locator("#training-folder").click()
     expect(toast(training)).to_contain_text(str(past_studio.user_data.runs / NEWEST))

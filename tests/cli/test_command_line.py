@@ -194,6 +194,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_a_model_is_loaded(tmp_pa
         (":0.5", ":0.5", 1.0),
         ("/loras/a:b.safetensors", "/loras/a:b.safetensors", 1.0),
         ("/loras/a:b.safetensors:-1", "/loras/a:b.safetensors", -1.0),
+        ("a.safetensors", f"{Path.cwd()}/a.safetensors", 1.0),
+        ("a.SAFETENSORS:0.5", f"{Path.cwd()}/a.SAFETENSORS", 0.5),
     ],
 )
 def test_a_lora_is_named_with_its_strength(option: str, name: str, strength: float) -> None:

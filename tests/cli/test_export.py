@@ -1,5 +1,6 @@
 """`studio export` writes what it says, and never over anything."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,12 @@ def command_line(*arguments: str) -> str:
 def test_a_shipped_lora_is_written_for_other_programs(form: str, manager: PipelineManager, tmp_path: Path) -> None:
     file = tmp_path / "out" / "white.safetensors"
     words = command_line("white-ground", "--to", form, "--output", str(file), "--user-data", str(tmp_path))
-    assert words == f"Written: {file} (108 layers, largest relative difference when read back 0)\n"
+    written, *notes = words.splitlines()
+    assert written == f"Written: {file} (108 layers, largest relative difference when read back 0)"
+    drops = (
+        "sd-scripts' own LoRA reader drops conv_in and conv_out; A1111, Forge, ComfyUI and diffusers read all layers."
+    )
+    assert notes == ([drops] if form == "kohya" else [])
     source = read_weights("source", WHITE_GROUND, manager.components)
     assert largest_difference(source, read_weights("white", file, manager.components)) == 0
     assert [path.name for path in file.parent.iterdir()] == ["white.safetensors"]
@@ -53,6 +59,42 @@ def test_a_file_with_another_programs_names_becomes_kohyas(manager: PipelineMana
     words = command_line(str(tmp_path / "theirs.safetensors"), "--output", str(tmp_path / "ours.safetensors"))
     assert words.startswith(f"Written: {tmp_path / 'ours.safetensors'} (")
     assert largest_difference(weights, read_weights("a", tmp_path / "ours.safetensors", manager.components)) < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("kohya", ("A1111 computes it otherwise", "Forge and ComfyUI before 0.3.77", "sd-scripts and diffusers drop")),
+        ("diffusers", ("diffusers is exact at strength 1",)),
+        ("merged", ()),
+    ],
+)
+def test_of_a_dora_it_is_said_who_computes_it_otherwise(
+    form: str, words: tuple[str, ...], manager: PipelineManager, tmp_path: Path
+) -> None:
+    manager.loras.use(())
+    write_peft(tmp_path / "dora.safetensors", random_update(manager.components, dora=True), {}, dtype=torch.float32)
+    target = tmp_path / "out" / ENDINGS[form]
+    settings = ExportSettings(lora=str(tmp_path / "dora.safetensors"), to=form, output=target, dtype="float32")
+    said = run(settings, tmp_path).partition("\n")[2]
+    assert all(word in said for word in words)
+    assert ("It is a DoRA" in said) == ("checkpoint is exact everywhere" in said) == bool(words)
+
+
+def test_a_model_keeps_what_it_was_trained_to_predict(tmp_path: Path) -> None:
+    command_line(
+        "white-ground", "--to", "merged", "--output", str(tmp_path / "m"), "--prediction-type", "v_prediction"
+    )  # fmt: skip
+    assert load_components(find_model(str(tmp_path / "m")), "float32").pipeline.scheduler.config.prediction_type == (
+        "v_prediction"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "A.SAFETENSORS"])
+def test_a_file_is_found_from_the_current_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(WHITE_GROUND, tmp_path / name)
+    assert command_line(name, "--output", "b.safetensors").startswith(f"Written: {tmp_path / 'b.safetensors'} (108")
 
 
 def test_the_file_is_named_after_the_lora_where_no_output_is_given(
@@ -76,7 +118,7 @@ def test_a_merged_model_has_the_lora_at_its_strength(manager: PipelineManager, t
 
 
 def test_the_shipped_model_cannot_be_a_checkpoint_and_says_what_can_be(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"Write a folder instead \(--to merged\)"):
+    with pytest.raises(ModelError, match=r"Export a model folder instead \(--to merged\)"):
         run(ExportSettings(lora="white-ground", to="checkpoint", output=tmp_path / "a.safetensors"), tmp_path)
     assert not (tmp_path / "a.safetensors").exists()
 

@@ -331,10 +331,11 @@ def test_a_file_that_changed_after_it_was_found_is_checked_again(tmp_path: Path)
         load_components(FoundModel("x", tmp_path, file=file), "float32")
 
 
-def test_a_file_that_does_not_exist_is_not_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["models/shoes.safetensors", "models/shoes.SAFETENSORS", "models/shoes.Ckpt"])
+def test_a_file_that_does_not_exist_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studio.engine.models.find_hub_model", lambda *_, **__: pytest.fail("asked the Hub"))
-    with pytest.raises(ModelError, match=r"There is no model folder or file models/shoes\.safetensors"):
-        find_model("models/shoes.safetensors")
+    with pytest.raises(ModelError, match=f"There is no model folder or file {re.escape(name)}"):
+        find_model(name)
 
 
 def test_the_tokenizer_numbers_words_as_clip_does() -> None:

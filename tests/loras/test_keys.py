@@ -4,12 +4,15 @@ import json
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
 
 from studio.core.errors import LoraError
 from studio.engine.lora_merge import OriginalLayout
@@ -23,8 +26,9 @@ from studio.loras.keys import (
     foreign_kind,
     read_key,
     scale_rules,
+    strength_notes,
 )
-from studio.loras.weights_file import TensorInfo, WeightsHeader
+from studio.loras.weights_file import TensorInfo, WeightsHeader, read_header
 
 SDXL = "a LoRA for Stable Diffusion XL"
 TO_Q = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -45,9 +49,11 @@ DOTTED_SIDES = [
 ]
 
 
-def header(entries: object = None, *, raw: str | None = None) -> WeightsHeader:
+def header(entries: object = None, *, raw: str | None = None, paths: Sequence[str] = ()) -> WeightsHeader:
+    """What a file says of its strength, with layers at these paths of the U-Net."""
     text = raw if raw is not None else json.dumps(entries)
-    return WeightsHeader(Path("a.safetensors"), {}, {"lora_adapter_metadata": text}, 0)
+    tensors = {f"unet.{path}.lora_A.weight": TensorInfo("F16", (4, 8)) for path in paths}
+    return WeightsHeader(Path("a.safetensors"), tensors, {"lora_adapter_metadata": text}, 0)
 
 
 def scale(rule: ScaleRule, layer: str, rank: int, alpha: float | None) -> float:
@@ -328,7 +334,7 @@ def test_the_scale_is_alpha_by_rank() -> None:
 
 
 def test_an_alpha_tensor_goes_before_the_metadata() -> None:
-    assert scale(ScaleRule(alpha=16, alpha_pattern={"a": 32}), "a", 8, 4.0) == 0.5
+    assert scale(ScaleRule(alpha=16, layer_alphas={"a": 32}), "a", 8, 4.0) == 0.5
 
 
 def test_the_metadatas_alpha_is_each_parts_own() -> None:
@@ -354,14 +360,98 @@ def test_rslora_divides_by_the_root_of_the_rank() -> None:
 
 def test_a_layer_of_its_own_alpha_has_it() -> None:
     entries = {"unet.lora_alpha": 4, "unet.alpha_pattern": {"mid_block.attn.to_q": 8, "conv_in": 2}}
-    rule = scale_rules(header(entries))["unet"]
-    scales = [scale(rule, layer, 4, None) for layer in ("mid_block_attn_to_q", "conv_in", "mid_block_attn_to_k")]
-    assert scales == [2, 0.5, 1]
+    paths = ("mid_block.attn.to_q", "conv_in", "mid_block.attn.to_k")
+    rule = scale_rules(header(entries, paths=paths))["unet"]
+    assert [scale(rule, path.replace(".", "_"), 4, None) for path in paths] == [2, 0.5, 1]
 
 
-def test_an_alpha_pattern_may_name_the_end_of_a_path() -> None:
-    rule = ScaleRule(alpha=4, alpha_pattern={"attn.to_q": 8})
-    assert [scale(rule, layer, 4, None) for layer in ("mid_attn_to_q", "mid_xattn_to_q")] == [2, 1]
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("to_q", "to_k", "to_v", "xto_q"):
+            self.add_module(name, nn.Linear(8, 8))
+
+
+class Blocks(nn.Module):
+    """Paths as a U-Net has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down_blocks = nn.ModuleList([Attention() for _ in range(12)])
+        self.mid_block = nn.ModuleDict({"attn1": Attention(), "attn2": Attention()})
+
+
+# What peft's documentation and its users write, and what only a regular expression is.
+PATTERNS: list[dict[str, float]] = [
+    {"attn1.to_q": 3},
+    {"to_q": 3, "attn1.to_q": 5},
+    {"attn1.to_q": 5, "to_q": 3},
+    {"q": 3, "o_q": 3, "xto_q": 5},
+    {"^mid_block.attn1.to_q": 3, "^attn2.to_q": 5},
+    {r"down_blocks\.1\..*": 3},
+    {r"down_blocks\.1.*to_q": 3, "down_blocks.1": 5},
+    {r".*attn[12]\.to_(q|k)": 3, ".*": 5},
+    {r"down_blocks\.\d+\.to_v": 3, r"^down_blocks\.(0|11)\.to_[^qv]$": 5},
+    {"mid_block": 3, "mid_block.*": 5},
+    {"t._.": 3},
+    {"": 3},
+]
+
+
+@pytest.mark.filterwarnings("ignore:The following alpha_pattern keys")
+@pytest.mark.parametrize("use_rslora", [False, True])
+@pytest.mark.parametrize("alphas", PATTERNS, ids=str)
+def test_patterns_mean_what_they_mean_to_peft(alphas: dict[str, float], use_rslora: bool, tmp_path: Path) -> None:
+    """Ranks by pattern come from the tensors; strengths are those of peft's own layers."""
+    ranks = {r".*to_(k|v)": 4, "^mid_block.*": 3}
+    config = LoraConfig(
+        r=2, lora_alpha=6, target_modules=["to_q", "to_k", "to_v", "xto_q"], rank_pattern=ranks, alpha_pattern=alphas,
+        use_rslora=use_rslora,
+    )  # fmt: skip
+    get_peft_model(Blocks(), config).save_pretrained(tmp_path)
+    model = PeftModel.from_pretrained(Blocks(), tmp_path)  # the file has the patterns sorted
+    head = read_header(tmp_path / "adapter_model.safetensors")
+    rule = scale_rules(head)["unet"]
+    wanted, found = {}, {}
+    for path, layer in model.base_model.model.named_modules():
+        if isinstance(layer, LoraLayer):
+            wanted[path] = layer.scaling["default"]
+            rank = head.tensors[f"base_model.model.{path}.lora_A.weight"].shape[0]
+            found[path] = scale(rule, path.replace(".", "_"), rank, None)
+    assert len(wanted) == 14 * 4
+    assert found == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("pattern", [{r".*to_(k|v)": 4}, {"a" * 1000: 4}])
+def test_ranks_are_those_of_the_tensors_whatever_a_pattern_says(pattern: object, tmp_path: Path) -> None:
+    rule = scale_rules(peft_header(tmp_path, {"r": 99, "lora_alpha": 8, "rank_pattern": pattern}))["unet"]
+    assert scale(rule, "a_to_q", 4, None) == 2
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+b", "(a|a)" * 20, "a?" * 30 + "a" * 30, "(?=a)a", r"(a)\1", ".*" * 4, "a{1,9}"]
+)
+def test_a_pattern_that_could_be_searched_for_without_end_is_refused(pattern: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(LoraError, match="in alpha_pattern, which is too complicated"):
+        scale_rules(header({"unet.alpha_pattern": {pattern: 1}}, paths=["a" * 90]))
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("pattern", ["(a", "a)", "[z-a]", "*a", "(?i)a"])
+def test_a_pattern_that_is_no_regular_expression_is_refused(pattern: str) -> None:
+    with pytest.raises(LoraError, match="in alpha_pattern, which is no regular expression"):
+        scale_rules(header({"unet.alpha_pattern": {pattern: 1}}, paths=["a"]))
+
+
+def test_patterns_that_are_slow_together_are_given_up() -> None:
+    """The slowest that are let through, for many layers with the longest names: refused in seconds, not never."""
+    slow = {f".*a.*a.*{'(a|a)' * 6}{number}": 1.0 for number in range(1000)}
+    paths = [f"{number:05}" + "a" * 91 for number in range(1000)]
+    began = time.thread_time()
+    with pytest.raises(LoraError, match="in alpha_pattern, which takes too long to search for"):
+        scale_rules(header({"unet.alpha_pattern": slow}, paths=paths))
+    assert time.thread_time() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -403,7 +493,8 @@ def peft_header(
     path = folder / f"{name}.safetensors"
     path.touch()
     (folder / "adapter_config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-    tensors = {"base_model.model.a.to_q.lora_A.weight": TensorInfo("F32", (4, 8))}
+    names = [f"{part}{block}.to_q" for part in ("", "encoder.layers.0.") for block in "ab"]
+    tensors = {f"base_model.model.{name}.lora_A.weight": TensorInfo("F32", (4, 8)) for name in names}
     return WeightsHeader(path, tensors, {} if metadata is None else {"lora_adapter_metadata": metadata}, 0)
 
 
@@ -421,12 +512,20 @@ def test_pefts_configuration_beside_the_file_says_how_strong_it_is(
     part: Part, config: object, wanted: list[float], tmp_path: Path
 ) -> None:
     rule = scale_rules(peft_header(tmp_path, config))[part]
-    assert [scale(rule, layer, 16, None) for layer in ("a_to_q", "b_to_q")] == wanted
+    within = "encoder_layers_0_" if part == "text_encoder" else ""
+    assert [scale(rule, within + layer, 16, None) for layer in ("a_to_q", "b_to_q")] == wanted
 
 
 def test_what_the_file_says_itself_goes_before_what_lies_beside_it(tmp_path: Path) -> None:
     head = peft_header(tmp_path, {"lora_alpha": 8}, metadata='{"unet.lora_alpha": 2}')
     assert scale_rules(head)["unet"].alpha == 2
+
+
+def test_a_configuration_beside_a_file_that_peft_did_not_write_says_nothing_of_it(tmp_path: Path) -> None:
+    beside = peft_header(tmp_path, {"lora_alpha": 8})
+    kohyas = WeightsHeader(beside.path, {f"lora_unet_{TO_Q}.lora_down.weight": TensorInfo("F16", (4, 8))}, {}, 0)
+    assert scale_rules(kohyas)["unet"].alpha is None
+    assert len(strength_notes(kohyas)) == 1
 
 
 def test_a_configuration_among_several_files_is_that_of_adapter_model_alone(tmp_path: Path) -> None:
@@ -444,7 +543,7 @@ def test_a_configuration_among_several_files_is_that_of_adapter_model_alone(tmp_
         ({"lora_alpha": "8"}, "has no finite number in lora_alpha"),
         ({"peft_type": "LOHA"}, "has peft_type 'LOHA', where the studio reads LORA"),
         ({"use_dora": True}, "has use_dora, but the weights have no lora_magnitude_vector"),
-        ({"alpha_pattern": {"^a.*": 3}}, r"has the regular expression '\^a\.\*' in alpha_pattern"),
+        ({"alpha_pattern": {"(a+)+": 3}}, r"has the regular expression '\(a\+\)\+' in alpha_pattern, which is too"),
         ("x" * (2**20 + 1), "is too large"),
     ],
 )

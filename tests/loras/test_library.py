@@ -140,13 +140,15 @@ def test_bad_files_have_cards_with_their_reasons(folder: Path, library: LoraLibr
     folder.mkdir()
     (folder / "empty.safetensors").write_bytes(b"")
     (folder / "folder.safetensors").mkdir()
+    (folder / "folder 2.SAFETENSORS").mkdir()
     (folder / "link.safetensors").symlink_to(folder / "nowhere")
     (folder / "page.safetensors").write_bytes(b"<!doctype html><title>404</title>")
     write_named(folder / "xl.safetensors", "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight")
     problems = {card.name: card.problem for card in library.cards()}
-    assert list(problems) == ["empty", "folder", "link", "page", "xl"]
+    assert list(problems) == ["empty", "folder", "folder 2", "link", "page", "xl"]
     assert "is empty or cut short" in problems["empty"]
     assert "is not a file" in problems["folder"]
+    assert "is not a file" in problems["folder 2"]
     assert "There is no file" in problems["link"]
     assert "is a web page" in problems["page"]
     assert "is a LoRA for Stable Diffusion XL" in problems["xl"]
@@ -224,7 +226,9 @@ def test_a_lora_is_found_by_its_name(folder: Path, library: LoraLibrary) -> None
     assert library.find("my shoes.v2") == path
 
 
-def test_a_lora_is_found_by_its_absolute_path(dropped: Path, library: LoraLibrary) -> None:
+@pytest.mark.parametrize("ending", [".safetensors", ".SAFETENSORS"])
+def test_a_lora_is_found_by_its_absolute_path(ending: str, dropped: Path, library: LoraLibrary) -> None:
+    dropped = dropped.rename(dropped.with_suffix(ending))
     assert library.find(str(dropped)) == dropped
 
 

@@ -22,7 +22,7 @@ from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
 from studio.ui.shell.app import Sessions, build_app
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
+from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.selection import Selection
 from studio.ui.training import plot as training_plot
 from studio.ui.training.queue import TrainingPage
@@ -41,7 +41,9 @@ def sessions(tmp_path: Path) -> Sessions:
     return Sessions(
         engine=EngineClient(user_data, model=ModelSettings(), cpu_only=True),
         datasets=datasets,
-        training=TrainingPage(TrainingSession(user_data), datasets, PreflightRunner(user_data)),
+        training=TrainingPage(
+            TrainingSession(user_data), datasets, PreflightRunner(user_data), CommandRunner(user_data)
+        ),
         batches=BatchPage(BatchSession(user_data), datasets, library, PreflightRunner(user_data, BATCH)),
         library=library,
         blocking_jobs=BlockingJobs(user_data),

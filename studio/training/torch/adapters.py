@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from studio.core.errors import TrainingError
+from studio.engine.lora_conversion import ends_note
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.lora_layers import SeededDropout
 from studio.engine.models import Components
@@ -96,28 +97,27 @@ def fuse(layer: nn.Module, *, adapter: str) -> bool:
 ADAPTER = "default"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
-CONVOLUTIONS = ("conv1", "conv2", "conv_in", "conv_out")
+RESNETS = ("conv1", "conv2")
+ENDS = ("conv_in", "conv_out")
 TARGET_MODULES: Mapping[TargetName, tuple[str, ...]] = {
     "attention": ATTENTION,
     "attention + feed-forward": ATTENTION + FEED_FORWARD,
-    "attention + feed-forward + convolutions": ATTENTION + FEED_FORWARD + CONVOLUTIONS,
+    "attention + feed-forward + resnets": ATTENTION + FEED_FORWARD + RESNETS,
+    "attention + feed-forward + convolutions": ATTENTION + FEED_FORWARD + RESNETS + ENDS,
 }
 # As the programs' own code has it: docs/lora-files.md
 DORA_READERS = (
     "DoRA is computed otherwise by A1111 (a very different image), a little by Forge and ComfyUI before 0.3.77; "
     "sd-scripts drops its magnitudes. In diffusers, pytorch_lora_weights.safetensors is exact at strength 1. For other "
-    "programs write a whole model: python -m studio export NAME --to checkpoint (or merged)."
-)
-ENDS_READERS = (
-    "sd-scripts' own LoRA reader drops two of the trained layers, conv_in and conv_out; A1111, Forge, ComfyUI and "
-    "diffusers read all."
+    "programs write a whole model: “Export checkpoint” or “Export model folder” below the run, or python -m studio "
+    "export NAME --to checkpoint (or merged)."
 )
 
 
 def reader_notes(settings: TrainingSettings) -> tuple[str, ...]:
     """Which programs will not make of the finished file what the studio does, in sentences."""
-    trains_ends = "conv_in" in TARGET_MODULES[settings.targets]
-    return (*([DORA_READERS] if settings.use_dora else []), *([ENDS_READERS] if trains_ends else []))
+    trains_ends = set(ENDS) <= set(TARGET_MODULES[settings.targets])
+    return (*([DORA_READERS] if settings.use_dora else []), *([ends_note(ENDS)] if trains_ends else []))
 
 
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")

@@ -36,7 +36,7 @@ from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header
 from studio.training.folder import RunFolder, TrainingPlan
 from studio.training.settings import KohyaName, TrainingSettings
-from studio.training.torch.adapters import reader_notes
+from studio.training.torch.adapters import TARGET_MODULES, reader_notes
 from studio.training.torch.data import TrainingSet
 from studio.training.torch.preparation import Prepared
 from studio.training.torch.validation import DTYPES
@@ -68,7 +68,7 @@ def file_metadata(
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(settings.rank),
         "ss_network_alpha": f"{settings.lora_alpha:g}",
-        "ss_network_args": json.dumps(conv if "convolutions" in settings.targets else {}),
+        "ss_network_args": json.dumps(conv if "conv1" in TARGET_MODULES[settings.targets] else {}),
         "ss_output_name": settings.name,
         "ss_sd_model_name": _model_name(plan.model),
         "ss_resolution": f"({plan.resolution}, {plan.resolution})",

@@ -25,7 +25,7 @@ from studio.ui.datasets import tab as dataset_tab
 from studio.ui.inference import tab as inference_tab
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import QUIET, Seen, Update, changed_parts, digest_of, digests_of, follower, live_html
-from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
+from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.selection import RECALL, SEEN_AND_RECALL, Selection, read_selection, selection_box
 from studio.ui.shell.status import activity_words, jobs_words, memory_words, model_words
 from studio.ui.training import tab as training_tab
@@ -150,6 +150,7 @@ class Sessions:
             (view.active and view.phase != "waiting")
             or self.datasets.view.active
             or self.training.preflight.state.running
+            or self.training.exports.state.running
             or self.batches.forecast.state.running
         )
         jobs = runs.active or made.active or view.active
@@ -176,7 +177,7 @@ def build_app(
 ) -> gr.Blocks:
     """Lay out the page and wire it to the engine, the open dataset, trainings and batches. Nothing is started by it."""
     library, blocking_jobs = LoraLibrary(user_data.loras), BlockingJobs(user_data)
-    training = TrainingPage(trainings, session, PreflightRunner(user_data), cpu_only)
+    training = TrainingPage(trainings, session, PreflightRunner(user_data), CommandRunner(user_data), cpu_only)
     batches = batch_tab.BatchPage(
         BatchSession(user_data), session, library, PreflightRunner(user_data, BATCH), cpu_only
     )

@@ -1,10 +1,10 @@
-"""What is measured before a job, for the page: a process of its own, as it needs torch; its result, or why none."""
+"""Commands that need torch, run for the page in a process of their own: a preflight, an export; what came of them."""
 
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,35 +27,45 @@ class PreflightState:
     problem: str = ""
 
 
-class PreflightRunner:
-    """Runs one such command at a time. Any thread may ask."""
+@dataclass(frozen=True)
+class CommandState:
+    """Where a command stands.
 
-    def __init__(self, user_data: UserData, command: Sequence[str] = TRAINING) -> None:
+    Attributes:
+        about: what it was started for.
+        last_line: that it printed; empty before it ended well.
+        problem: what it said last where it failed.
+    """
+
+    about: str = ""
+    running: bool = False
+    last_line: str = ""
+    problem: str = ""
+
+
+class CommandRunner:
+    """Runs one command of `python -m studio` at a time. Any thread may ask."""
+
+    def __init__(self, user_data: UserData) -> None:
         self._user_data = user_data
-        self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._state = PreflightState()
+        self._state = CommandState()
 
     @property
-    def state(self) -> PreflightState:
+    def state(self) -> CommandState:
         with self._lock:
             return self._state
 
-    def start(self, settings_json: str) -> None:
-        """Begin one; one that runs is ended first.
+    def start(self, *arguments: str, about: str = "", ended: Callable[[], None] = lambda: None) -> None:
+        """Begin one; one that runs is ended first. `ended` is called in a thread when its process is gone.
 
         Raises:
             OSError: where it cannot be started.
         """
         self.stop()
-        folder = self._user_data.cache / "preflight"
-        folder.mkdir(parents=True, exist_ok=True)
-        file = Path(tempfile.mkdtemp(dir=folder)) / "settings.json"
-        write_atomically(file, settings_json.encode())
-        command = [sys.executable, "-P", "-m", "studio", *self._command, str(file)]
         process = subprocess.Popen(
-            [*command, "--user-data", str(self._user_data.root)],
+            [sys.executable, "-P", "-m", "studio", *arguments, "--user-data", str(self._user_data.root)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -63,28 +73,57 @@ class PreflightRunner:
             cwd=self._user_data.root,
         )
         with self._lock:
-            self._process, self._state = process, PreflightState(running=True)
-        threading.Thread(target=self._wait, args=(process, file), name="preflight", daemon=True).start()
+            self._process, self._state = process, CommandState(about, running=True)
+        threading.Thread(target=self._wait, args=(process, ended), name=arguments[0], daemon=True).start()
 
     def stop(self) -> None:
         """End the one that runs."""
         with self._lock:
             process, self._process = self._process, None
-            self._state = PreflightState()
+            self._state = CommandState()
         if process is not None and process.poll() is None:
             process.terminate()
             process.wait()
 
-    def _wait(self, process: subprocess.Popen[str], file: Path) -> None:
+    def _wait(self, process: subprocess.Popen[str], ended: Callable[[], None]) -> None:
         output, errors = process.communicate()
-        file.unlink(missing_ok=True)
-        file.parent.rmdir()
+        ended()
         with self._lock:
             if process is not self._process:
                 return
-            self._process = None
+            self._process, about = None, self._state.about
             if process.returncode == 0:
-                self._state = PreflightState(result_json=output.strip().splitlines()[-1])
+                self._state = CommandState(about, last_line=output.strip().splitlines()[-1])
             else:
                 said = " ".join(line for line in errors.splitlines()[-LAST_LINES:] if line.strip())
-                self._state = PreflightState(problem=said or f"The measurement ended with code {process.returncode}.")
+                self._state = CommandState(about, problem=said or f"It ended with code {process.returncode}.")
+
+
+class PreflightRunner:
+    """Measures what a job would take, one at a time. Any thread may ask."""
+
+    def __init__(self, user_data: UserData, command: Sequence[str] = TRAINING) -> None:
+        self._folder = user_data.cache / "preflight"
+        self._command = command
+        self._runner = CommandRunner(user_data)
+
+    @property
+    def state(self) -> PreflightState:
+        now = self._runner.state
+        return PreflightState(now.running, now.last_line, now.problem)
+
+    def start(self, settings_json: str) -> None:
+        """Begin one; one that runs is ended first.
+
+        Raises:
+            OSError: where it cannot be started.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = Path(tempfile.mkdtemp(dir=self._folder)) / "settings.json"
+        write_atomically(file, settings_json.encode())
+
+        def clean_up() -> None:
+            file.unlink(missing_ok=True)
+            file.parent.rmdir()
+
+        self._runner.start(*self._command, str(file), ended=clean_up)

@@ -60,7 +60,7 @@ def build() -> RunPanel:
     for name in ("state", "proposal"):
         live_html(f"training-{name}")
     results = training_results.build()
-    for name in ("files", "memory"):
+    for name in ("export", "files", "memory"):
         live_html(f"training-{name}")
     with gr.Row(elem_classes="plot-options") as shown["training-plot-options"]:
         window, log_scale, overlay = _build_plot_options()
@@ -122,6 +122,7 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
         "run": gr.update(choices=list(view.names), value=run.name if run else None),
         "state": training_view.state_html(view),
         "proposal": training_view.proposal_html(history),
+        "export": training_results.export_html(run, page.exports.state),
         "files": training_view.files_html(run, history),
         "memory": training_view.memory_html(history, working=working),
         "window": gr.update(value=options.window),
@@ -144,7 +145,7 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
     return {
         **{f"training-{name}": part for name, part in parts.items()},
         **image_viewer,
-        **training_results.render(view),
+        **training_results.render(view, page.exports.state),
     }
 
 

@@ -19,7 +19,7 @@ from studio.jobs.session import JobLine
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingSession, TrainingView
 from studio.ui.shell.parts import QUIET, live_html, toast, toasts
-from studio.ui.shell.preflight_runner import PreflightRunner
+from studio.ui.shell.preflight_runner import CommandRunner, PreflightRunner
 from studio.ui.shell.selection import Selection, changed, read_selection
 from studio.ui.training.images import Thumbnails
 from studio.ui.training.plot import OVERLAY_STYLES, PlotCache, PlotOptions
@@ -36,7 +36,7 @@ def _kept_plots() -> PlotOf:
 
 @dataclass(frozen=True)
 class TrainingPage:
-    """The runs and the preflight.
+    """The runs, the preflight and the export of a run's LoRA.
 
     Attributes:
         plot_of: the plot of a run, so drawn, with those of other runs over it, as it was drawn last.
@@ -45,6 +45,7 @@ class TrainingPage:
     session: TrainingSession
     datasets: DatasetSession
     preflight: PreflightRunner
+    exports: CommandRunner
     cpu_only: bool = False
     plot_of: PlotOf = field(default_factory=_kept_plots)
 

@@ -1,7 +1,8 @@
-"""What comes out of a run, as buttons: its LoRA to Inference, its report, its folder, its settings to the form."""
+"""What comes out of a run, as buttons: its LoRA to Inference or into a model, its report, folder, settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
-from studio.core.text import counted, gigabytes
+from studio.core.text import counted, gigabytes, template
 from studio.jobs.folder import BUSY_STATES
 from studio.loras.library import LoraLibrary
+from studio.loras.weights_file import MODEL_ENDINGS, ModelForm
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.report import standalone_html, write_report
@@ -19,10 +21,14 @@ from studio.training.session import RunHistory, TrainingView
 from studio.ui.inference.compare import BASE
 from studio.ui.shell import trash_box
 from studio.ui.shell.parts import QUIET, Update, data_url, save_link, show_folder, toast, toasts
+from studio.ui.shell.preflight_runner import CommandState
 from studio.ui.shell.selection import select
 from studio.ui.training.form import TrainingForm
 from studio.ui.training.queue import TrainingPage
 
+_template = template("ui/templates/training.html")
+
+EXPORT_WORDS: Mapping[ModelForm, str] = {"checkpoint": "Export checkpoint", "merged": "Export model folder"}
 CHECKPOINT_LORA = "lora.safetensors"
 TO_COMPARE = """() => {
   const link = document.createElement("a");
@@ -44,12 +50,15 @@ class ResultButtons:
     report_link: gr.HTML
     folder: gr.Button
     copy: gr.Button
+    exports: Mapping[ModelForm, gr.Button]
     delete: gr.Button
     trash: trash_box.TrashBox
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
-        return {"training-results": self.row, "training-send": self.send, "training-delete": self.delete}
+        exports = {f"training-export-{form}": button for form, button in self.exports.items()}
+        own = {"training-results": self.row, "training-send": self.send, "training-delete": self.delete}
+        return {**own, **exports}
 
 
 def build() -> ResultButtons:
@@ -59,20 +68,41 @@ def build() -> ResultButtons:
         report = gr.Button("Save the report", elem_id="training-report", size="sm", min_width=112)
         folder = gr.Button("Open the folder", elem_id="training-folder", size="sm", min_width=112)
         copy = gr.Button("Copy to form", elem_id="training-duplicate", size="sm", min_width=112)
+        exports = {
+            form: gr.Button(words, elem_id=f"training-export-{form}", size="sm", min_width=112)
+            for form, words in EXPORT_WORDS.items()
+        }
         delete = gr.Button("Delete…", elem_id="training-delete", size="sm", min_width=84)
     trash = trash_box.build("training")
     report_link = gr.HTML(elem_id="training-report-link", visible="hidden", padding=False)
-    return ResultButtons(row, send, report, report_link, folder, copy, delete, trash)
+    return ResultButtons(row, send, report, report_link, folder, copy, exports, delete, trash)
 
 
-def render(view: TrainingView) -> dict[str, Update]:
-    """Which of them can be pressed."""
+def render(view: TrainingView, export: CommandState) -> dict[str, Update]:
+    """Which of them can be pressed. A whole model needs memory, so none is written beside a run that works."""
     found = view.history is not None and lora_to_send(view.history) is not None
+    works = view.status is not None and view.status.state in BUSY_STATES
+    may_export = gr.update(interactive=found and not works and not export.running)
     return {
         "training-results": gr.update(visible=view.run is not None),
         "training-send": gr.update(interactive=found),
-        "training-delete": gr.update(interactive=view.status is not None and view.status.state not in BUSY_STATES),
+        "training-delete": gr.update(interactive=view.status is not None and not works),
+        **{f"training-export-{form}": may_export for form in EXPORT_WORDS},
     }
+
+
+def export_html(run: RunFolder | None, export: CommandState) -> Markup:
+    """Whether a whole model is being written, why it was not, and those that lie in the run's folder."""
+    if run is None:
+        return Markup()
+    own = export if export.about == run.name else CommandState()
+    return _template("exports", running=own.running, problem=own.problem, models=exported_models(run))
+
+
+def exported_models(run: RunFolder) -> list[Path]:
+    """The whole models in a run's folder."""
+    endings = tuple(MODEL_ENDINGS.values())
+    return sorted(path for path in run.root.glob("*-*") if path.name.endswith(endings))
 
 
 def lora_to_send(history: RunHistory) -> tuple[int, str] | None:
@@ -134,6 +164,13 @@ def wire(
     def delete(name: str) -> str:
         return f"{name} is {page.session.delete(page.session.named(name))}."
 
+    def export(form: ModelForm, selection: str) -> None:
+        with toasts():
+            run = page.run_of(selection)
+            if page.exports.state.running:
+                raise RunError("A model is being written: wait until it is done.")
+            page.exports.start(*export_arguments(run, page.session.history(run), form), about=run.name)
+
     in_the_page: dict[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
     sides = [compare[name] for name in ("left", "right", "right_strength")]
     sent = buttons.send.click(send, selection, sides, **QUIET)
@@ -144,6 +181,8 @@ def wire(
     deleted = trash_box.wire(buttons.trash, buttons.delete.click, selection, find=find, delete=delete)
     then_refresh(select(deleted.success, selection, change='run: "", image: null'))
     buttons.copy.click(copy, selection, list(form.settings.fields.values()), **QUIET)
+    for model_form, button in buttons.exports.items():
+        then_refresh(button.click(partial(export, model_form), selection, **QUIET))
 
 
 def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) -> str:
@@ -153,6 +192,17 @@ def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) ->
         RunError: where the run has none yet, or its file is gone.
         LoraError, WeightsFileError: where the file is damaged.
         OSError: where the library cannot be written.
+    """
+    step, file = best_lora(run, history)
+    known = library.name_of_copy(file)
+    return known or library.add(file, name=f"{read_run_settings(run).name} step {step}").name
+
+
+def best_lora(run: RunFolder, history: RunHistory) -> tuple[int, Path]:
+    """Step and file of the LoRA that goes on from here.
+
+    Raises:
+        RunError: where the run has none yet, or its file is gone.
     """
     found = lora_to_send(history)
     if found is None:
@@ -164,8 +214,21 @@ def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) ->
         file = run.root / "not in the folder"
     if not file.is_file():
         raise RunError(f"The LoRA of step {step:,} is no longer in {run.root}: {reported} is gone.")
-    known = library.name_of_copy(file)
-    return known or library.add(file, name=f"{read_run_settings(run).name} step {step}").name
+    return step, file
+
+
+def export_arguments(run: RunFolder, history: RunHistory, form: ModelForm) -> tuple[str, ...]:
+    """The command that merges a run's best LoRA into the model it was trained on, beside the run.
+
+    Raises:
+        RunError: where the run has none yet, or its file or the settings are gone.
+        SettingsError: where the settings break a rule.
+    """
+    step, file = best_lora(run, history)
+    settings = read_run_settings(run)
+    output = run.root / f"{settings.name} step {step}{MODEL_ENDINGS[form]}"
+    options = {"to": form, "output": str(output), "model": settings.model, "prediction-type": settings.prediction_type}
+    return ("export", str(file), *(f"--{name}={value}" for name, value in options.items()))
 
 
 def report_link(run: RunFolder) -> Markup:

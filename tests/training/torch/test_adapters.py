@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +21,11 @@ from studio.engine.lora_layers import LoraLayers
 from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.loras.library import LoraLibrary
-from studio.training.settings import TARGET_NAMES
-from studio.training.torch.adapters import Adapters
+from studio.training.settings import PRESETS, TARGET_NAMES
+from studio.training.torch.adapters import Adapters, reader_notes
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.loss import Denoiser
+from studio.ui.training.results import EXPORT_WORDS
 from tests.training.torch.parts import (
     give_effect,
     make_adapters,
@@ -68,6 +70,7 @@ def effect(components: Components, base: torch.Tensor) -> torch.Tensor:
         ({"rank": 4}, 128, 797_184),
         ({"rank": 8, "targets": "attention + feed-forward"}, 192, None),
         ({"rank": 8, "targets": "attention + feed-forward", "train_text_encoder": True}, 192 + 72, None),
+        ({"rank": 8, "targets": "attention + feed-forward + resnets"}, 192 + 2 * 22, None),
         ({"rank": 8, "targets": ALL_LAYERS}, 192 + 2 * 22 + 2, None),
     ],
 )
@@ -78,13 +81,46 @@ def test_the_real_model_gets_so_many_layers(
 
     22 resnets have two convolutions each, the ends one.
     """
-    with torch.device("meta"):
-        unet, text_encoder = make_unet(), make_text_encoder()
-        pipeline = training_manager.components.pipeline
-        real = Components(pipeline, unet, pipeline.vae, text_encoder, pipeline.tokenizer)
-        adapters = Adapters(real, settings_of(**changes))
+    adapters = real_size_adapters(training_manager, **changes)
     assert adapters.num_layers == layers
     assert parameters is None or adapters.num_parameters == parameters
+
+
+def real_size_adapters(manager: PipelineManager, **changes: object) -> Adapters:
+    """In a U-Net and a text encoder of Stable Diffusion 1.5's shapes that take no memory."""
+    pipeline = manager.components.pipeline
+    with torch.device("meta"):
+        real = Components(pipeline, make_unet(), pipeline.vae, make_text_encoder(), pipeline.tokenizer)
+        return Adapters(real, settings_of(**changes))
+
+
+# What sd-scripts' networks.lora looks into, for linear layers and convolutions. It puts no layers elsewhere, and its
+# reader drops theirs.
+KOHYAS_MODULES = {"Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D"}
+
+
+def dropped_by_kohya(manager: PipelineManager, targets: str) -> set[str]:
+    with torch.device("meta"):
+        kinds = {path: type(module).__name__ for path, module in make_unet().named_modules()}
+    names = [name for name, _ in real_size_adapters(manager, targets=targets).named_parameters("unet")]
+    paths = {name.removeprefix("unet.").partition(".lora_")[0] for name in names}
+    parents = {path: {kind for at, kind in kinds.items() if path.startswith(f"{at}.")} for path in paths}
+    return {path for path in paths if not KOHYAS_MODULES & parents[path]}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_trains_what_every_reader_reads(preset: str, training_manager: PipelineManager) -> None:
+    settings = settings_of(**PRESETS[preset].changes)
+    assert dropped_by_kohya(training_manager, settings.targets) == set()
+    assert reader_notes(settings) == ()
+
+
+@pytest.mark.parametrize("targets", TARGET_NAMES)
+def test_it_is_said_which_layers_a_reader_drops(targets: str, training_manager: PipelineManager) -> None:
+    dropped = dropped_by_kohya(training_manager, targets)
+    (note,) = reader_notes(settings_of(targets=targets)) or ("",)
+    assert {"conv_in", "conv_out"} & set(re.findall(r"\w+", note)) == dropped
+    assert ("sd-scripts" in note) == bool(dropped)
 
 
 def test_layers_are_of_the_kinds_that_were_chosen(components: Components) -> None:
@@ -98,6 +134,13 @@ def test_more_targets_keep_the_layers_of_fewer(fewer: str, more: str, training_m
     base = training_manager.components
     few, many = (set(adapters_of(copy.deepcopy(base), targets=targets).weights().unet) for targets in (fewer, more))
     assert few < many
+
+
+def test_of_a_dora_it_is_said_where_it_is_chosen_who_computes_it_otherwise() -> None:
+    (note,) = reader_notes(settings_of(use_dora=True))
+    assert all(word in note for word in ("A1111", "Forge", "ComfyUI before 0.3.77", "sd-scripts", "diffusers"))
+    assert all(f"“{words}”" in note for words in EXPORT_WORDS.values()), "the buttons that write a whole model"
+    assert len(reader_notes(settings_of(use_dora=True, targets=ALL_LAYERS))) == 2
 
 
 @pytest.mark.parametrize("rank", [1, 4, 32])

@@ -62,6 +62,14 @@ def assert_finishes_without_a_problem(run: RunFolder, place: Place) -> FinishedE
     return finished
 
 
+def test_what_other_programs_make_of_the_file_is_said_at_the_beginning_and_at_the_end(place: Place) -> None:
+    run = place.begin(max_train_steps=1, use_dora=True)
+    assert_finishes_without_a_problem(run, place)
+    for words in ("DoRA is computed otherwise by A1111", "sd-scripts' own LoRA reader drops conv_in and conv_out"):
+        assert reported(run, NoteEvent).count(words) == 2
+        assert words in (run.root / "report.md").read_text(encoding="utf-8").replace("\\_", "_")
+
+
 def test_a_file_that_acts_otherwise_than_the_trained_layers_is_there_and_told(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

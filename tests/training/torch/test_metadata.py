@@ -204,6 +204,11 @@ def test_layers_without_convolutions_have_no_arguments_of_theirs(snapshot: Snaps
     assert (said["ss_text_encoder_lr"], said["ss_min_snr_gamma"], said["ss_noise_offset"]) == ("None", "None", "None")
 
 
+def test_layers_with_some_convolutions_tell_their_rank(snapshot: Snapshot) -> None:
+    said = reported(snapshot, settings_of(targets="attention + feed-forward + resnets"))
+    assert set(json.loads(said["ss_network_args"])) == {"conv_dim", "conv_alpha"}
+
+
 def test_the_loss_is_told_in_kohyas_words(snapshot: Snapshot) -> None:
     names = ("ss_loss_type", "ss_huber_c", "ss_huber_schedule")
     said = reported(snapshot, settings_of())

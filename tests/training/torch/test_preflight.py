@@ -202,6 +202,15 @@ def test_where_all_fits_nothing_is_warned_of(place: Place, measured: None, monke
     assert place.forecast().warnings == ()
 
 
+def test_what_other_programs_make_of_the_file_is_warned_of(
+    place: Place, measured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_limits(monkeypatch, memory=64 * GIB, disk=100 * GIB)
+    dora, ends = place.forecast(use_dora=True, targets="attention + feed-forward + convolutions").warnings
+    assert dora.startswith("DoRA is computed otherwise by A1111")
+    assert ends.startswith("sd-scripts' own LoRA reader drops conv_in and conv_out;")
+
+
 def test_little_memory_and_little_disk_are_warned_of(
     place: Place, measured: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
