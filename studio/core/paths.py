@@ -35,9 +35,7 @@ def typed_path(typed: str | Path) -> Path:
 
     `~nobody` of a user that does not exist is left as it is. What exists exactly as it was typed is meant so.
     """
-    if isinstance(typed, Path):
-        return _at_home(typed)
-    text = typed.strip()
+    text = str(typed).strip()
     if _exists(Path(typed)):
         return Path(typed)
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
@@ -127,9 +125,9 @@ class UserData:
 def locate_user_data(option: Path | None = None, *, environment: Mapping[str, str] = os.environ) -> UserData:
     """The option, else the environment's STUDIO_USER_DATA, else the checkout's, else the platform's folder."""
     if option is not None:
-        return UserData(option.expanduser().resolve())
+        return UserData(typed_path(option).resolve())
     if chosen := environment.get(USER_DATA_VARIABLE):
-        return UserData(Path(chosen).expanduser().resolve())
+        return UserData(typed_path(chosen).resolve())
     if is_checkout():
         return UserData(CHECKOUT_FOLDER / "user_data")
     return UserData(Path(platformdirs.user_data_dir("LoRA Studio", appauthor=False)))

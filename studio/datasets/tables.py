@@ -250,15 +250,16 @@ def _whole_json(text: str, name: str) -> list[object]:
         raise DatasetError(f"{name} is not JSON ({error}).") from error
     if isinstance(whole, list):
         return whole
-    is_metadata = isinstance(whole, dict) and all(
-        isinstance(value, dict) and not value.keys().isdisjoint(_METADATA_KEYS) for value in whole.values()
-    )
-    if not whole or not is_metadata:
+    if not isinstance(whole, dict) or not whole or not all(map(_is_metadata, whole.values())):
         raise DatasetError(f"{name} holds no list of rows.")
     return [
         {"image": key} | value | {"image": key, "caption": as_text([value.get(k) for k in _METADATA_KEYS])}
         for key, value in whole.items()
     ]
+
+
+def _is_metadata(value: object) -> bool:
+    return isinstance(value, dict) and not value.keys().isdisjoint(_METADATA_KEYS)
 
 
 def as_text(value: object) -> str:

@@ -17,7 +17,7 @@ import torch
 from studio.core.errors import TrainingError
 from studio.core.text import counted
 from studio.datasets.rows import SMALL_RESOLUTION, Bucket, assign_bucket, buckets_for
-from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry
+from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, fitting_notes
 from studio.training.settings import TrainingSettings
 
 CROP_VARIANTS = 4  # places of a random crop; each is encoded once, so that latents can still be cached
@@ -58,39 +58,6 @@ class TrainingItem:
 
 
 @dataclass(frozen=True)
-class SeenMask:
-    """An item's mask as it was decoded: its own size in pixels, and its brightest level, of 255."""
-
-    item: TrainingItem
-    width: int
-    height: int
-    brightest: int
-
-    @property
-    def has_other_shape(self) -> bool:
-        """Than the image: more than rounding a smaller or larger size explains."""
-        across, down = self.width * self.item.height, self.height * self.item.width
-        return abs(across - down) > max(self.item.width, self.item.height)
-
-
-def mask_notes(masks: Sequence[SeenMask]) -> tuple[str, ...]:
-    """A sentence for each kind of mask that does something else than it was probably made for."""
-    kinds = (
-        ([m for m in masks if m.has_other_shape], "Masks of another shape than their image are stretched over it"),
-        ([m for m in masks if m.brightest == 0], "Masks that are all black learn nothing at full weight"),
-        (
-            [m for m in masks if m.brightest == 1],
-            "Masks with the levels 0 and 1 only are black throughout; save what is learned as 255",
-        ),
-    )
-    return tuple(f"{words}: {_first_of([m.item.key for m in found])}." for found, words in kinds if found)
-
-
-def _first_of(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5:,} more" if len(keys) > 5 else "")
-
-
-@dataclass(frozen=True)
 class TrainingSet:
     """What is trained on and what is held out, and what the user should know of it."""
 
@@ -117,15 +84,7 @@ def make_training_set(
     out = {item.sha256 for item in held_out}
     kept = [item for item in items if item.sha256 not in out]
     notes = [f"{len(kept):,} images are trained on, {len(held_out):,} are held out."]
-    if any(item.mask for item in items):
-        lacking = sum(item.mask is None for item in kept)
-        notes.append(f"{len(kept) - lacking:,} have a mask; {lacking:,} have none and are learned whole.")
-    notes += [
-        f"{item.key} has {1 + len(item.mask.unused)} masks: {Path(item.mask.path).name} is used, "
-        f"{', '.join(item.mask.unused)} not. Delete those that are wrong."
-        for item in items
-        if item.mask is not None and item.mask.unused
-    ]
+    notes += fitting_notes([(item.key, item.mask) for item in kept])
     notes += [*_placeholder_note(snapshot, settings), *_size_notes(kept, settings)]
     if prior is not None:
         apart = tuple(entry for entry in prior.entries if entry.sha256 not in out)
