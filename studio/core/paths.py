@@ -12,6 +12,7 @@ import platformdirs
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 CHECKOUT_FOLDER = PACKAGE_FOLDER.parent
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?= *(\.|$))", re.IGNORECASE)
 USER_DATA_VARIABLE = "STUDIO_USER_DATA"
 
 
@@ -60,6 +61,11 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long, or a zero byte: whoever opens it says so
         return False
+
+
+def unreserved(name: str) -> str:
+    """A name with `_` behind what Windows takes for a device, whatever its ending: `con_`, `nul_.txt`."""
+    return _RESERVED.sub(r"\1_", name)
 
 
 def leads_out(path: Path, folder: Path) -> bool:

@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from studio.core.errors import DatasetError, PictureFileError
 from studio.core.files import write_atomically
+from studio.core.paths import unreserved
 from studio.datasets.captions import caption_file, caption_targets
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
@@ -179,7 +180,7 @@ def export_kohya(snapshot: Snapshot, folder: Path, *, background: str, progress:
     Raises:
         DatasetError, OSError: as `export_imagefolder` does.
     """
-    words = _UNSAFE.sub("-", snapshot.header.name).strip("-") or "pictures"
+    words = _UNSAFE.sub("-", snapshot.header.name.replace(".", "-")).strip("-") or "pictures"  # no 10_shoe.png
     with _new_folder(folder) as partial:
         for entry, name, content in _files(snapshot, background=background, progress=progress):
             place = partial / f"{entry.repeats}_{words}" / name
@@ -245,7 +246,8 @@ def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
     """The key on one level, safe on every system and unlike all others, their captions' names included."""
     flat = unicodedata.normalize("NFC", str(PurePosixPath(entry.key).with_suffix("")).replace("/", "__"))
     # Most systems limit the bytes of a name, not its letters.
-    stem = _UNSAFE.sub("-", flat).encode()[:MAX_STEM_BYTES].decode(errors="ignore").strip(".-") or "x"
+    short = _UNSAFE.sub("-", flat).encode()[:MAX_STEM_BYTES].decode(errors="ignore")
+    stem = unreserved(short.strip(".-")) or "x"
     name, number = stem, 1
     while name.casefold() in taken:
         number += 1

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import write_atomically
-from studio.core.paths import assets_folder, typed_path
+from studio.core.paths import assets_folder, typed_path, unreserved
 from studio.core.results import LoraCard, Record
 from studio.loras.keys import config_beside, foreign_kind, read_key, strength_notes
 from studio.loras.weights_file import (
@@ -255,7 +255,7 @@ def _file_elsewhere(name: str) -> Path | None:
 
 def _clean_name(name: str) -> str:
     cut = _UNFIT_FOR_A_NAME.sub("_", name).encode(errors="ignore")[:NAME_LIMIT_BYTES]
-    return cut.decode(errors="ignore").strip(" .") or "lora"
+    return unreserved(cut.decode(errors="ignore").strip(" .")) or "lora"
 
 
 def _alike(name: str) -> str:

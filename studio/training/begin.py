@@ -76,8 +76,8 @@ def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
 def _open(name: str, user_data: UserData) -> OpenedDataset:
     count_tokens = TokenCounter(assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json").count_plain
     library = DatasetLibrary(user_data.datasets)
-    if name in library.names():
-        return library.open(name, count_tokens=count_tokens)
+    if known_name := library.known_name(name):
+        return library.open(known_name, count_tokens=count_tokens)
     folder = typed_path(name)
     if not folder.is_dir():
         known = ", ".join(library.names()) or "none yet"

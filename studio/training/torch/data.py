@@ -85,8 +85,9 @@ def make_training_set(
     kept = [item for item in items if item.sha256 not in out]
     notes = [f"{len(kept):,} images are trained on, {len(held_out):,} are held out."]
     notes += fitting_notes([(item.key, item.mask) for item in kept])
-    notes += [*_placeholder_note(snapshot, settings), *_size_notes(kept, settings)]
+    notes += [*_placeholder_note(snapshot, settings, "caption"), *_size_notes(kept, settings)]
     if prior is not None:
+        notes += _placeholder_note(prior, settings, "regularisation caption")
         apart = tuple(entry for entry in prior.entries if entry.sha256 not in out)
         if len(apart) < len(prior.entries):
             notes.append(
@@ -101,14 +102,16 @@ def make_training_set(
     return TrainingSet(tuple(kept), held_out, tuple(notes))
 
 
-def _item(entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str) -> TrainingItem:
+def _item(
+    entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str, is_prior: bool = False
+) -> TrainingItem:
     buckets = buckets_for(resolution) if settings.use_buckets else (Bucket(resolution, resolution),)
     fit = assign_bucket(entry.width, entry.height, buckets)
     crops = (fit.crop,) if settings.crop == "centre" else _random_crops(entry, fit.crop)
     trigger, caption = settings.trigger_word.strip(), entry.caption
     if trigger and TRIGGER_PLACEHOLDER in caption:
         caption = caption.replace(TRIGGER_PLACEHOLDER, trigger)
-    else:
+    elif not is_prior:  # what the model knew has no trigger word, except where its caption says so
         caption = ", ".join(part for part in (trigger, caption) if part)
     return TrainingItem(
         key=entry.key,
@@ -122,18 +125,19 @@ def _item(entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, 
         repeats=entry.repeats,
         mask=entry.mask,
         background=background,
+        is_prior=is_prior,
     )
 
 
-def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings) -> list[str]:
+def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings, noun: str) -> list[str]:
     number = sum(TRIGGER_PLACEHOLDER in entry.caption for entry in snapshot.entries)
     if not number:
         return []
     trigger = settings.trigger_word.strip()
     if trigger:
-        return [f"{TRIGGER_PLACEHOLDER} in {counted(number, 'caption')} is replaced by the trigger word “{trigger}”."]
+        return [f"{TRIGGER_PLACEHOLDER} in {counted(number, noun)} is replaced by the trigger word “{trigger}”."]
     return [
-        f"{TRIGGER_PLACEHOLDER} in {counted(number, 'caption')} is learned as plain text, because trigger_word is "
+        f"{TRIGGER_PLACEHOLDER} in {counted(number, noun)} is learned as plain text, because trigger_word is "
         "empty. Set trigger_word to replace it."
     ]
 
@@ -199,15 +203,16 @@ def _prior_items(
             "prior_dataset holds only images that are held out. Choose other images, or leave it empty."
         )
     background = prior.header.recipe.background
-    plain = settings.model_copy(update={"trigger_word": ""})
-    items = [_item(entry, plain, resolution=resolution, background=background) for entry in prior.entries]
+    items = [
+        _item(entry, settings, resolution=resolution, background=background, is_prior=True) for entry in prior.entries
+    ]
     wanted = sum(item.repeats for item in ours)
     whole, rest = divmod(wanted, len(items))
     repeated = []
     for index, item in enumerate(items):
         repeats = whole + (index < rest)
         if repeats:
-            repeated.append(replace(item, repeats=repeats, weight=settings.prior_loss_weight, is_prior=True))
+            repeated.append(replace(item, repeats=repeats, weight=settings.prior_loss_weight))
     return repeated
 
 
