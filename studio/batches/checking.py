@@ -20,7 +20,8 @@ from studio.batches.rows import Row, Rows
 from studio.batches.template import TemplateReader, columns_in, fill, is_plain
 from studio.core.errors import BatchError, SettingsError, StudioError
 from studio.core.settings import RELATED_SETTINGS, GenerationSettings
-from studio.images.prompts import has_lora_tag, prompt_notes, take_lora_tags
+from studio.images.prompts import has_lora_tag, take_lora_tags
+from studio.images.tokens import prompt_notes
 
 MAX_COUNTED_VALUES = 200
 _CHUNK_ITEMS = 65_536

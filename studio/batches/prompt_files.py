@@ -30,6 +30,7 @@ from studio.datasets.tables import (
     cell_problem,
     csv_records,
     json_lines,
+    text_problem,
 )
 
 OPTIONS = {
@@ -122,11 +123,12 @@ def open_prompt_file(path: Path) -> PromptFile:
     if not path.is_file():
         raise BatchError(f"prompt_file: there is no file {path}. Choose another, or clear the field.")
     notes: list[str] = []
+    lists = frozenset[str]()
     text = _text_source(path, notes)
     if path.suffix.lower() == ".txt":
         return PromptFile(path.name, (), "", False, notes, lambda source: _text_rows(text, source, path.name))
     if path.suffix.lower() == ".jsonl":
-        columns = _json_columns(text, path.name)
+        columns, lists = _json_columns(text, path.name)
         make_rows = _json_rows
     else:
         columns = _csv_columns(text, path.name)
@@ -134,6 +136,11 @@ def open_prompt_file(path: Path) -> PromptFile:
     prompt = _prompt_column(columns)
     if prompt and prompt.lower() != "prompt":
         notes.append(f"{path.name} has no column prompt: its column {prompt} is taken for it.")
+    if prompt in lists:
+        notes.append(
+            f"{path.name}: the column {prompt} holds lists. The texts of each are joined into one prompt with commas; "
+            "to make an image of each, write each on its own line."
+        )
     others = tuple(column for column in columns if column != prompt)
     try:
         check_columns(others)
@@ -239,15 +246,19 @@ def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, ob
             yield number, record
 
 
-def _json_columns(text: OpenText, name: str) -> tuple[str, ...]:
-    columns = dict[str, None]()
-    for _, record in _json_records(text, name):
+def _json_columns(text: OpenText, name: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The columns, and those of them with lists of several texts."""
+    columns, lists = dict[str, None](), set[str]()
+    for number, record in _json_records(text, name):
+        if problem := text_problem(record):
+            raise BatchError(f"{name} line {number}: {problem}")
         columns.update(dict.fromkeys(record))
+        lists |= {column for column, value in record.items() if isinstance(value, list) and len(value) > 1}
     if not columns:
         raise BatchError(f'{name} holds no row. Write one on each line: {{"prompt": "a red shoe"}}.')
     if any(not column or column != column.strip() for column in columns):
         raise BatchError(f"{name} has a column without a name, or with spaces around it, got {list(columns)}.")
-    return tuple(columns)
+    return tuple(columns), frozenset(lists)
 
 
 def _json_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...], prompt: str) -> Iterator[Row]:
@@ -255,8 +266,8 @@ def _json_rows(text: OpenText, source: int, name: str, columns: tuple[str, ...],
     for number, record in _json_records(text, name):
         cells = [as_text(record.get(column)) for column in others]
         own = as_text(record.get(prompt)) if prompt else ""
-        if any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in (own, *cells)):
-            raise BatchError(f"{name} line {number} has a zero byte, or over {MAX_CELL_CHARACTERS:,} characters.")
+        if problem := text_problem((own, *cells)):
+            raise BatchError(f"{name} line {number}: {problem}")
         yield Row(source, number, own, {}, tuple(cells))
 
 

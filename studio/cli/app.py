@@ -19,7 +19,7 @@ from studio.cli.score import score
 from studio.cli.smoke import smoke
 from studio.cli.train import train
 from studio.core.errors import StudioError, system_error_message
-from studio.core.paths import is_checkout, locate_user_data
+from studio.core.paths import is_checkout, locate_user_data, typed_path
 from studio.core.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="LoRA Studio.")
@@ -39,10 +39,10 @@ def ui(
     """Open the studio in the browser."""
     from studio.ui.shell.server import serve
 
-    passwords = auth_file.resolve() if auth_file else None
+    passwords = typed_path(auth_file).resolve() if auth_file else None
     settings = read_options(context, ServerSettings, open_browser=not no_browser, auth_file=passwords)
     # A relative folder is meant from here; the page's process works elsewhere.
-    folder = Path(model).expanduser()
+    folder = typed_path(model)
     model_settings = read_options(context, ModelSettings, model=str(folder.resolve()) if folder.is_dir() else model)
     serve(settings, model=model_settings, user_data=locate_user_data(user_data))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.cli.options import JsonOption, UserDataOption, field_help, read_options
-from studio.core.paths import UserData, assets_folder, locate_user_data
+from studio.core.paths import UserData, assets_folder, locate_user_data, typed_path
 from studio.core.settings import SHIPPED_MODEL
 from studio.datasets.source import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 
@@ -36,18 +36,23 @@ def check(
     resolution: Annotated[int, typer.Option(help=field_help(DatasetRecipe, "resolution"))] = DatasetRecipe(
         source="-"
     ).resolution,
+    masks: Annotated[
+        Path | None, typer.Option(help="Also check how a mask folder (a training's mask_folder) fits the images.")
+    ] = None,
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
     """Look at every image and caption of a folder; exit code 1 when something needs fixing."""
-    choice, source = read_options(context, LayoutChoice), str(path.expanduser().resolve())
+    choice, source = read_options(context, LayoutChoice), str(typed_path(path).resolve())
     recipe = read_options(context, DatasetRecipe, source=source, layout=choice)
-    passed = check_dataset(recipe, locate_user_data(user_data), as_json=json)
+    passed = check_dataset(recipe, locate_user_data(user_data), masks=masks, as_json=json)
     raise typer.Exit(0 if passed else 1)
 
 
-def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) -> bool:
-    """Check every image of a folder and print what was found; whether nothing needs fixing.
+def check_dataset(
+    recipe: DatasetRecipe, user_data: UserData, *, masks: Path | None = None, as_json: bool = False
+) -> bool:
+    """Check every image of a folder, and the masks of another, and print what was found; whether nothing needs fixing.
 
     Nothing is written beside the images, and no dataset is made of them.
 
@@ -57,8 +62,8 @@ def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) 
     """
     from studio.datasets.checker import PictureChecker
     from studio.datasets.opened import OpenedDataset
-    from studio.datasets.report import make_report
-    from studio.images.prompts import TokenCounter
+    from studio.datasets.report import add_masks, make_report
+    from studio.images.tokens import TokenCounter
 
     tokens = TokenCounter(assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json")
     nowhere = user_data.cache / "no-edits"
@@ -77,6 +82,8 @@ def check_dataset(recipe: DatasetRecipe, user_data: UserData, *, as_json: bool) 
     finally:
         checker.close()
     report = make_report(dataset)
+    if masks is not None:
+        report = add_masks(report, dataset, str(masks))
     print(report.model_dump_json(indent=2) if as_json else report_text(report))
     return not report.needs_fixing
 
@@ -89,6 +96,7 @@ def report_text(report: "DatasetReport") -> str:
     """The report for a terminal."""
     lines = [report.source, f"Layout: {report.layout}", report.how_many]
     lines += [f"! {sentence}" for sentence in report.warnings]
+    lines += [f"Masks: {sentence}" for sentence in report.masks]
     for severity, title in GROUPS.items():
         findings = [finding for finding in report.findings if finding.problem.severity == severity]
         if findings:

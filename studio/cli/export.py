@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from studio.cli.options import LORA_ENDING, UserDataOption, field_help, prepare_engine, read_options
+from studio.cli.options import LORA_ENDING, UserDataOption, field_help, lora_name, prepare_engine, read_options
 from studio.core.errors import SettingsError
 from studio.core.paths import UserData, locate_user_data
 from studio.core.settings import ModelSettings
@@ -36,8 +36,7 @@ def export(
     user_data: UserDataOption = None,
 ) -> None:
     """Write a LoRA for another program, or a model with it merged; it is read back and compared first."""
-    name = str(Path(lora).expanduser().resolve()) if lora.lower().endswith(LORA_ENDING) else lora
-    settings = read_options(context, ExportSettings, lora=name)
+    settings = read_options(context, ExportSettings, lora=lora_name(lora))
     model_settings = read_options(context, ModelSettings)
     prepare_engine()
     typer.echo(run_export(settings, model_settings, user_data=locate_user_data(user_data)))

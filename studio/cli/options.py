@@ -88,15 +88,18 @@ def _lora_choice(option: str) -> dict[str, object]:
         float(strength)
     except ValueError:
         name = ""
-    choice = {"name": name, "strength": strength} if name else {"name": option}
-    if choice["name"].lower().endswith(LORA_ENDING):
-        choice["name"] = str(Path(choice["name"]).resolve())
-    return {**choice}
+    return {"name": lora_name(name), "strength": strength} if name else {"name": lora_name(option)}
+
+
+def lora_name(typed: str) -> str:
+    """A LoRA as it was typed: its name in the library, or the whole path of its file."""
+    path = typed_path(typed)
+    return str(path.resolve()) if path.suffix.lower() == LORA_ENDING else typed
 
 
 def print_prompt_notes(generations: Iterable[GenerationSettings]) -> None:
     """Say on stderr what of their prompts acts otherwise than in A1111, or is cut off."""
-    from studio.images.prompts import prompt_notes
+    from studio.images.tokens import prompt_notes
 
     notes = {
         note: None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.cli.options import JsonOption, UserDataOption
-from studio.core.paths import locate_user_data
+from studio.core.paths import locate_user_data, typed_path
 
 if TYPE_CHECKING:
     from studio.datasets.scores import FolderScores
@@ -29,7 +29,7 @@ def score(
         print(words, file=sys.stderr, flush=True)
 
     index = None if dataset is None else nearest_index(dataset, locate_user_data(user_data), report=report)
-    scores = score_folder(folder.expanduser().resolve(), nearest=index)
+    scores = score_folder(typed_path(folder).resolve(), nearest=index)
     print(scores.model_dump_json(indent=2) if json else scores_text(scores))
     raise typer.Exit(1 if scores.unreadable or not scores.pictures else 0)
 

@@ -20,7 +20,7 @@ from studio.cli.options import (
     prepare_engine,
 )
 from studio.core.errors import SettingsError, StudioError
-from studio.core.paths import UserData, locate_user_data
+from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.core.settings import parse_settings
 from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
@@ -141,6 +141,7 @@ def read_settings_file(file: Path) -> TrainingSettings:
     Raises:
         SettingsError: where the file cannot be read, or breaks a rule.
     """
+    file = typed_path(file)
     try:
         values = loads(file.read_bytes())
     except (OSError, ValueError) as error:

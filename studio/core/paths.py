@@ -12,6 +12,7 @@ import platformdirs
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 CHECKOUT_FOLDER = PACKAGE_FOLDER.parent
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?= *(\.|$))", re.IGNORECASE)
 USER_DATA_VARIABLE = "STUDIO_USER_DATA"
 
 
@@ -35,9 +36,7 @@ def typed_path(typed: str | Path) -> Path:
 
     `~nobody` of a user that does not exist is left as it is. What exists exactly as it was typed is meant so.
     """
-    if isinstance(typed, Path):
-        return _at_home(typed)
-    text = typed.strip()
+    text = str(typed).strip()
     if _exists(Path(typed)):
         return Path(typed)
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
@@ -62,6 +61,11 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long, or a zero byte: whoever opens it says so
         return False
+
+
+def unreserved(name: str) -> str:
+    """A name with `_` behind what Windows takes for a device, whatever its ending: `con_`, `nul_.txt`."""
+    return _RESERVED.sub(r"\1_", name)
 
 
 def leads_out(path: Path, folder: Path) -> bool:
@@ -132,9 +136,9 @@ class UserData:
 def locate_user_data(option: Path | None = None, *, environment: Mapping[str, str] = os.environ) -> UserData:
     """The option, else the environment's STUDIO_USER_DATA, else the checkout's, else the platform's folder."""
     if option is not None:
-        return UserData(option.expanduser().resolve())
+        return UserData(typed_path(option).resolve())
     if chosen := environment.get(USER_DATA_VARIABLE):
-        return UserData(Path(chosen).expanduser().resolve())
+        return UserData(typed_path(chosen).resolve())
     if is_checkout():
         return UserData(CHECKOUT_FOLDER / "user_data")
     return UserData(Path(platformdirs.user_data_dir("LoRA Studio", appauthor=False)))

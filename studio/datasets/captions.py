@@ -22,6 +22,12 @@ from studio.images.records import Problem
 MAX_CAPTION_BYTES = 64 * 1024
 _UTF8_MARK = b"\xef\xbb\xbf"
 _RTF_MARK = b"{\\rtf"
+# striprtf's patterns for links and fonts can take hours on a file of a few kB: links are taken as the text they show.
+_FIELD = re.compile(r"\\field(?![a-z])", re.IGNORECASE)
+_FONT_TABLE = re.compile(r"\{[^{}]*\\fonttbl")
+_FONT = re.compile(r"\\f\d")
+_BRACE = re.compile(r"[{}]")
+MAX_FONTS = 500
 _RANKS = {".txt": 0, ".caption": 1}  # .txt is what most tools write
 
 
@@ -44,19 +50,67 @@ def stem_of(key: str) -> str:
 
 
 def find_captions(pictures: Sequence[str], captions: Sequence[str]) -> dict[str, list[str]]:
-    """The caption files of each image, the one that counts first: `a.txt`, `a.png.txt`, then other endings."""
+    """The caption files of each image, the one that counts first: `a.txt`, `a.png.txt`, then other endings.
+
+    Where `a.png` and `a.jpg` share `a.txt`, what has the image's whole name counts first.
+    """
     by_stem = defaultdict(list)
     for file in captions:
         by_stem[stem_of(file)].append(file)
+    owners = _owners(pictures)
 
     def rank(file: str) -> int:
         return _RANKS.get(PurePosixPath(file).suffix.lower(), len(_RANKS))
 
-    return {
+    found = {}
+    for key in pictures:
+        of_stem, of_name = (sorted(by_stem.get(name, ()), key=rank) for name in (stem_of(key), name_of(key)))
+        is_shared = len(owners[stem_of(key)]) > 1
         # Sorting keeps the order within an ending.
-        key: sorted([*by_stem.get(stem_of(key), ()), *by_stem.get(name_of(key), ())], key=rank)
-        for key in pictures
-    }
+        found[key] = [*of_name, *of_stem] if is_shared else sorted([*of_stem, *of_name], key=rank)
+    return found
+
+
+def caption_targets(pictures: Mapping[str, str]) -> dict[str, str | None]:
+    """Where each image's caption is written so that it is the one that counts; None where it would be another's too.
+
+    Args:
+        pictures: each image's key with the caption file that counts now; "" where it has none.
+    """
+    owners = _owners(list(pictures))
+    targets: dict[str, str | None] = {}
+    for key, file in pictures.items():
+        wanted = [
+            file if file.lower().endswith(".txt") else "",
+            str(PurePosixPath(key).with_suffix(".txt")),
+            f"{key}.txt",
+        ]
+        targets[key] = next((name for name in wanted if name and owners[stem_of(name)] == {key}), None)
+    return targets
+
+
+def _owners(pictures: Sequence[str]) -> dict[str, set[str]]:
+    """The images to which a caption file of each stem belongs."""
+    owners = defaultdict(set)
+    for key in pictures:
+        owners[stem_of(key)].add(key)
+        owners[name_of(key)].add(key)
+    return owners
+
+
+def caption_file(key: str, caption: str) -> bytes:
+    """What a caption file holds from which this caption is read.
+
+    Raises:
+        DatasetError: where there is none: it holds a zero byte, or begins as no plain text does.
+    """
+    content = f"{check_typed(key, caption)}\n".encode()
+    if decode_caption(content).text != caption:
+        raise DatasetError(
+            f"The caption of {key} cannot be kept in a text file: it holds a zero byte, or begins with a byte order "
+            f"mark or as RTF does ({caption[:20]!r}). Delete that."
+        )
+    return content
 
 
 def read_caption(path: Path) -> CaptionReading:
@@ -127,12 +181,37 @@ def _guess(content: bytes) -> tuple[str, str]:
         return guess_text(content)
     from striprtf.striprtf import rtf_to_text  # here: few captions are RTF
 
+    # RTF is ASCII that names other characters by their code page
+    plain = _FIELD.sub("", rtf.decode("cp1252", "replace"))
+    _check_fonts(plain)
     try:
-        # RTF is ASCII that names other characters by their code page
-        text: str = rtf_to_text(rtf.decode("cp1252", "replace"), errors="replace")  # type: ignore[no-untyped-call]
-    except (ValueError, LookupError) as error:
+        text: str = rtf_to_text(plain, errors="replace")  # type: ignore[no-untyped-call]
+    except (ValueError, LookupError, OverflowError, TypeError) as error:
         raise DatasetError(f"The RTF cannot be read ({error}). Save the caption as plain text.") from error
-    return text, "RTF"
+    # RTF writes characters beyond U+FFFF, such as emoji, as two halves; what stays half is no text.
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if "\0" in whole:
+        raise DatasetError("The RTF holds zero bytes, as text does not. Save the caption as plain text.")
+    return whole, "RTF"
+
+
+def _check_fonts(rtf: str) -> None:
+    """A table of fonts in which each ends with a semicolon: the reader's pattern takes for ever on others.
+
+    Raises:
+        DatasetError: where it is not such a table.
+    """
+    if (start := _FONT_TABLE.search(rtf)) is None:
+        return
+    depth, end = 1, None
+    for brace in _BRACE.finditer(rtf, start.end()):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            end = brace.start()
+            break
+    *fonts, rest = rtf[start.end() : end].split(";")
+    if end is None or len(fonts) > MAX_FONTS or _FONT.search(rest) or any(len(_FONT.findall(f)) != 1 for f in fonts):
+        raise DatasetError("The RTF's table of fonts is damaged. Save the caption as plain text.")
 
 
 def check_typed(key: str, caption: str) -> str:

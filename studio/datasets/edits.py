@@ -263,7 +263,8 @@ def change_caption(caption: str, change: BulkChange) -> str:
         text = text if text == caption else tidy(text)
     if change.remove_repeats:
         text = _without_repeats(text)
-    prefix, suffix = change.prefix.strip(), change.suffix.strip()
+    # As they would stand in a caption, so that a second time finds what the first one added.
+    text, prefix, suffix = (" ".join(part.split()) for part in (text, change.prefix, change.suffix))
     if prefix and not _starts_with(text, prefix):
         text = _glued(prefix, text)
     if suffix and not _starts_with(text[::-1], suffix[::-1]):

@@ -24,6 +24,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from studio.core.errors import DatasetError, PictureFileError
 from studio.core.files import write_atomically
+from studio.core.paths import unreserved
+from studio.datasets.captions import caption_file, caption_targets
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
 from studio.datasets.source import DatasetRow, SkippedFile
@@ -109,20 +111,37 @@ def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
     if not edited:
         raise DatasetError("No caption was edited, so there is nothing to write.")
     kept = dataset.folder / REPLACED / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+    targets = caption_targets({picture.key: picture.caption_from for picture in dataset.reading.pictures})
     skipped_files = []
     for row in edited:
-        target = (Path(dataset.recipe.source) / row.key).with_suffix(".txt")
-        try:
-            if target.is_file():
-                copy = (kept / row.key).with_suffix(".txt")
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(target, copy, follow_symlinks=False)  # a link is kept as a link, wherever it leads
-            write_atomically(target, f"{row.caption}\n".encode())
-        except OSError as error:
-            sentence = f"Its caption could not be written ({error.strerror}). It stays in the dataset's recipe."
-            problem = Problem(code="not written", severity="note", sentence=sentence)
+        target = targets[row.key]
+        if problem := _NAMED_ALIKE if target is None else _write_caption(row, target, dataset.recipe.source, kept):
             skipped_files.append(SkippedFile(name=row.key, problem=problem))
     return SidecarsWritten(len(edited) - len(skipped_files), kept, tuple(skipped_files))
+
+
+def _write_caption(row: DatasetRow, target: str, source: str, kept: Path) -> Problem | None:
+    file = Path(source, target)
+    try:
+        content = caption_file(row.key, row.caption)
+        if file.is_file():
+            copy = kept / target
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, copy, follow_symlinks=False)  # a link is kept as a link, wherever it leads
+        write_atomically(file, content)
+    except DatasetError as error:
+        return _not_written(str(error))
+    except OSError as error:
+        return _not_written(f"Its caption could not be written ({error.strerror}).")
+    return None
+
+
+def _not_written(reason: str) -> Problem:
+    sentence = f"{reason} The caption stays in the dataset's recipe."
+    return Problem(code="not written", severity="note", sentence=sentence)
+
+
+_NAMED_ALIKE = _not_written("Its caption file would belong to another image too. Rename one of them.")
 
 
 Progress = Callable[[int, int], None]
@@ -161,13 +180,13 @@ def export_kohya(snapshot: Snapshot, folder: Path, *, background: str, progress:
     Raises:
         DatasetError, OSError: as `export_imagefolder` does.
     """
-    words = _UNSAFE.sub("-", snapshot.header.name).strip("-") or "pictures"
+    words = _UNSAFE.sub("-", snapshot.header.name.replace(".", "-")).strip("-") or "pictures"  # no 10_shoe.png
     with _new_folder(folder) as partial:
         for entry, name, content in _files(snapshot, background=background, progress=progress):
             place = partial / f"{entry.repeats}_{words}" / name
             place.parent.mkdir(exist_ok=True)
             place.write_bytes(content)
-            place.with_suffix(".txt").write_text(entry.caption + "\n", encoding="utf-8")
+            place.with_suffix(".txt").write_bytes(caption_file(entry.key, entry.caption))
 
 
 def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Progress) -> None:
@@ -227,7 +246,8 @@ def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
     """The key on one level, safe on every system and unlike all others, their captions' names included."""
     flat = unicodedata.normalize("NFC", str(PurePosixPath(entry.key).with_suffix("")).replace("/", "__"))
     # Most systems limit the bytes of a name, not its letters.
-    stem = _UNSAFE.sub("-", flat).encode()[:MAX_STEM_BYTES].decode(errors="ignore").strip(".-") or "x"
+    short = _UNSAFE.sub("-", flat).encode()[:MAX_STEM_BYTES].decode(errors="ignore")
+    stem = unreserved(short.strip(".-")) or "x"
     name, number = stem, 1
     while name.casefold() in taken:
         number += 1

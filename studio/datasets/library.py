@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import write_atomically
+from studio.core.paths import unreserved
+from studio.datasets.captions import name_of
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe
@@ -17,6 +19,7 @@ RECIPE = "recipe.json"
 FILES = "files"
 SNAPSHOT = "snapshot.jsonl"
 MAX_NAME_LENGTH = 80
+MAX_NAME_BYTES = 180  # systems allow 255, and a run has its time before the name
 
 _NOT_IN_NAMES = re.compile(r"[^\w .()+-]+")
 
@@ -33,22 +36,27 @@ class DatasetLibrary:
             return []
         return natsorted(entry.name for entry in self.folder.iterdir() if (entry / RECIPE).is_file())
 
+    def known_name(self, typed: str) -> str | None:
+        """The dataset of a name as it was typed, in whichever form its accents are; None where there is none."""
+        return next((name for name in self.names() if name_of(name) == name_of(typed)), None)
+
     def place(self, name: str) -> Path:
         """The folder of a dataset, there or not.
 
         Raises:
             DatasetError: where the name is not one that the library gives.
         """
-        if not name or name != safe_name(name):
+        if not name or (name != safe_name(name) and name not in self.names()):  # made before a rule was
             raise DatasetError(f"name must be letters, digits, spaces and . ( ) + - _, got {name!r}.")
         return self.folder / name
 
     def free_name(self, wanted: str) -> str:
         """The wanted name made safe, with a number where it is taken."""
         name, number = safe_name(wanted), 1
+        stem = name[: MAX_NAME_LENGTH - 6].encode()[: MAX_NAME_BYTES - 6].decode(errors="ignore")
         while (self.folder / name).exists():
             number += 1
-            name = f"{safe_name(wanted)[: MAX_NAME_LENGTH - 6]} {number}"
+            name = f"{stem} {number}"
         return name
 
     def name_of_source(self, source: Path) -> str | None:
@@ -97,5 +105,6 @@ class DatasetLibrary:
 
 def safe_name(wanted: str) -> str:
     """A name that is a folder's on every system, as like the wanted one as can be."""
-    name = _NOT_IN_NAMES.sub("-", unicodedata.normalize("NFC", wanted)).strip(" .-")[:MAX_NAME_LENGTH].strip(" .-")
-    return name or "dataset"
+    name = _NOT_IN_NAMES.sub("-", unicodedata.normalize("NFC", wanted)).strip(" .-")[:MAX_NAME_LENGTH]
+    short = unreserved(name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    return short.strip(" .-") or "dataset"

@@ -79,7 +79,7 @@ def read_kohya(walk: Walk) -> tuple[list[SourcePicture], list[SkippedFile]]:
             problem = Problem(code="outside of repeats", severity="reject", sentence=sentence)
             skipped_files.append(SkippedFile(name=picture.key, problem=problem))
             continue
-        words = match[2].strip()
+        words = " ".join(match[2].split())
         own = picture.caption is not None or any(p.severity == "reject" for p in picture.problems)
         taken.append(
             SourcePicture(

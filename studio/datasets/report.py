@@ -10,13 +10,25 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from studio.core.errors import DatasetError, PictureFileError
 from studio.core.results import Record
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.rows import captions_all_alike
+from studio.datasets.snapshot import (
+    MASK_BACKGROUND,
+    SeenMask,
+    fitting_notes,
+    make_snapshot,
+    mask_notes,
+    see_mask,
+    with_masks,
+)
 from studio.datasets.source import LAYOUT_TITLES, DatasetRow
+from studio.images.decoding import open_rgb
 from studio.images.records import PictureFacts, Problem, Severity
 
 MAX_DISTANCE = 6
@@ -195,6 +207,7 @@ class DatasetReport(Record):
         num_used: how many training will use; `num_shown` counts each as often as it is repeated in an epoch.
         findings: of images, worst first; leftovers too.
         warnings: what is only seen in the whole, a sentence each.
+        masks: how a mask folder fits the images, a sentence each; () where none was given.
     """
 
     source: str
@@ -212,6 +225,7 @@ class DatasetReport(Record):
     findings: tuple[Finding, ...]
     duplicates: tuple[Duplicate, ...]
     warnings: tuple[str, ...]
+    masks: tuple[str, ...] = ()
 
     @property
     def needs_fixing(self) -> bool:
@@ -268,6 +282,30 @@ def make_report(dataset: OpenedDataset) -> DatasetReport:
         ),
         warnings=tuple(warnings),
     )
+
+
+def add_masks(report: DatasetReport, dataset: OpenedDataset, folder: str) -> DatasetReport:
+    """The report with how a mask folder fits the images, as a training would say it; masks are decoded."""
+    seen, lost = list[SeenMask](), list[Finding]()
+    try:
+        entries = with_masks(make_snapshot(dataset.name, dataset.recipe, dataset.rows), folder).entries
+    except DatasetError as error:
+        entries, lost = (), [_rejected(folder, "no masks", str(error))]
+    for entry in entries:
+        if entry.mask is None:
+            continue
+        try:
+            grey = open_rgb(Path(entry.mask.path), background=MASK_BACKGROUND).convert("L")
+        except PictureFileError as error:
+            lost.append(_rejected(entry.mask.path, "mask unreadable", f"The mask of {entry.key}: {error}"))
+        else:
+            seen.append(see_mask(entry.key, (entry.width, entry.height), grey))
+    notes = (*fitting_notes([(entry.key, entry.mask) for entry in entries]), *mask_notes(seen))
+    return report.model_copy(update={"masks": notes, "findings": (*lost, *report.findings)})
+
+
+def _rejected(name: str, code: str, sentence: str) -> Finding:
+    return Finding(name=name, problem=Problem(code=code, severity="reject", sentence=sentence))
 
 
 def count_problems(rows: Sequence[DatasetRow]) -> dict[str, int]:

@@ -114,8 +114,8 @@ def caption_of(picture: SourcePicture, recipe: DatasetRecipe, edits: EditLog) ->
         return fill_template(recipe.template, picture.attributes), "the template"
     if picture.caption:
         return picture.caption, picture.caption_from
-    if recipe.default_caption:
-        return recipe.default_caption, "the caption for images without one"
+    if recipe.default_caption.strip():
+        return " ".join(recipe.default_caption.split()), "the caption for images without one"
     return picture.caption or "", picture.caption_from
 
 

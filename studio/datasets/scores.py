@@ -48,10 +48,11 @@ def _recipe_of(dataset: str, user_data: UserData) -> DatasetRecipe:
     if folder.is_dir():
         return DatasetRecipe(source=str(folder.resolve()))
     library = DatasetLibrary(user_data.datasets)
-    if dataset not in library.names():
+    name = library.known_name(dataset)
+    if name is None:
         known = ", ".join(library.names()) or "none yet"
         raise DatasetError(f"dataset must be a folder or the name of a dataset ({known}), got {dataset!r}.")
-    return library.recipe(dataset)
+    return library.recipe(name)
 
 
 _MAX_PROMPT_BYTES = 100_000

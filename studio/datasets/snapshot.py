@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
@@ -16,6 +17,12 @@ from studio.core.results import Record
 from studio.datasets.captions import stem_of
 from studio.datasets.source import PICTURE_SUFFIXES, DatasetRecipe, DatasetRow
 from studio.datasets.walk import MASK_MARK
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MASK_BACKGROUND = "#000000"
+"""White on transparent marks its white alone, as an eraser or a selection saves it."""
 
 
 class MaskFile(Record):
@@ -140,6 +147,70 @@ def with_masks(snapshot: Snapshot, folder: str) -> Snapshot:
         )
     header = snapshot.header.model_copy(update={"digest": _digest(entries)})
     return Snapshot(header, entries)
+
+
+@dataclass(frozen=True)
+class SeenMask:
+    """A mask as it was decoded: its own size and its image's in pixels, and its brightest level, of 255."""
+
+    key: str
+    image_size: tuple[int, int]
+    size: tuple[int, int]
+    brightest: int
+
+    @property
+    def has_other_shape(self) -> bool:
+        """Than the image: more than rounding a smaller or larger size explains."""
+        across, down = self.size[0] * self.image_size[1], self.size[1] * self.image_size[0]
+        return abs(across - down) > max(self.image_size)
+
+
+def see_mask(key: str, image_size: tuple[int, int], grey: "Image.Image") -> SeenMask:
+    """What is to be known of a decoded mask.
+
+    Args:
+        grey: the whole mask, upright, mode L.
+    """
+    brightest = grey.getextrema()[1]
+    assert isinstance(brightest, int)
+    return SeenMask(key, image_size, grey.size, brightest)
+
+
+def fitting_notes(masks: Sequence[tuple[str, MaskFile | None]]) -> list[str]:
+    """How many images have a mask, and which have several; nothing where none has one.
+
+    Args:
+        masks: of each image, by its key.
+    """
+    lacking = sum(mask is None for _, mask in masks)
+    if lacking == len(masks):
+        return []
+    return [
+        f"{len(masks) - lacking:,} have a mask; {lacking:,} have none and are learned whole.",
+        *(
+            f"{key} has {1 + len(mask.unused)} masks: {Path(mask.path).name} is used, {', '.join(mask.unused)} not. "
+            "Delete those that are wrong."
+            for key, mask in masks
+            if mask is not None and mask.unused
+        ),
+    ]
+
+
+def mask_notes(masks: Sequence[SeenMask]) -> tuple[str, ...]:
+    """A sentence for each kind of mask that does something else than it was probably made for."""
+    kinds = (
+        ([m for m in masks if m.has_other_shape], "Masks of another shape than their image are stretched over it"),
+        ([m for m in masks if m.brightest == 0], "Masks that are all black learn nothing at full weight"),
+        (
+            [m for m in masks if m.brightest == 1],
+            "Masks with the levels 0 and 1 only are black throughout; save what is learned as 255",
+        ),
+    )
+    return tuple(f"{words}: {_first_of([m.key for m in found])}." for found, words in kinds if found)
+
+
+def _first_of(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5:,} more" if len(keys) > 5 else "")
 
 
 def _masks(root: Path, images: set[Path]) -> dict[str, list[Path]]:

@@ -18,6 +18,10 @@ MAX_TABLE_BYTES = 512 * 1024 * 1024
 MAX_CELL_CHARACTERS = 64 * 1024
 _DELIMITERS = ",;\t"
 _SEPARATOR_LINE = re.compile(r"sep=([,;\t|])\s*", re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+MAX_NESTING = 100
+"""Lists and objects inside of each other: no table of images has as many, and Python's own readers stop at 1000."""
 _METADATA_KEYS = ("caption", "tags")  # sd-scripts trains on both, the caption first
 
 
@@ -64,22 +68,30 @@ def read_table(path: Path, name: str, *, last_takes_rest: bool = False) -> Table
 
 def _decode(content: bytes, name: str) -> tuple[str, list[SkippedFile]]:
     try:
-        return content.decode("utf-8-sig"), []
+        plain, place = content.decode("utf-8-sig"), content.find(b"\0")
     except UnicodeDecodeError as error:
+        plain, place = None, error.start
+    if plain is not None and place < 0:
+        return plain, []
+    try:
         text, encoding = guess_text(content)
-        sentence = (
-            f"Byte {error.start + 1}, 0x{content[error.start]:02x}, is not UTF-8: it is read as {encoding}. Look "
-            "whether its letters are right; if not, save it as UTF-8."
-        )
-        return text, [_left(name, "table not UTF-8", sentence, lost=False)]
+    except DatasetError as error:
+        if plain is not None:  # a stray zero byte: its row alone is lost
+            return plain, []
+        raise DatasetError(f"{name} cannot be read: {error}") from error
+    sentence = (
+        f"Byte {place + 1}, 0x{content[place]:02x}, is not UTF-8: it is read as {encoding}. Look whether its letters "
+        "are right; if not, save it as UTF-8."
+    )
+    return text, [_left(name, "table not UTF-8", sentence, lost=False)]
 
 
 def csv_records(lines: Iterable[str], name: str) -> tuple[str, Iterator[tuple[int, list[str]]]]:
     """(the delimiter, each record with the line on which it begins); the first record is the head, if there is any.
 
-    The delimiter is the one that stands most often in the head, or what a line `sep=;` before it says, as Excel
-    writes and reads it. Empty cells behind the head's last name are none: a spreadsheet's emptied columns. It is read
-    strictly: no quote may swallow the rows behind it.
+    The delimiter is the one that stands most often in the head, outside of quotes, or what a line `sep=;` before it
+    says, as Excel writes and reads it. Empty cells behind the head's last name are none: a spreadsheet's emptied
+    columns. It is read strictly: no quote may swallow the rows behind it.
 
     Args:
         lines: with their ends as they are.
@@ -92,8 +104,10 @@ def csv_records(lines: Iterable[str], name: str) -> tuple[str, Iterator[tuple[in
     head, first = next(lines, ""), 1
     if separator := _SEPARATOR_LINE.fullmatch(head):
         head, first = next(lines, ""), 2
-    delimiter = separator[1] if separator else max(_DELIMITERS, key=head.count)
-    return delimiter, _csv_records(itertools.chain([head], lines), delimiter, name, first)
+    while head.count('"') % 2 and len(head) <= MAX_CELL_CHARACTERS and (line := next(lines, "")):
+        head += line  # a column's name may have several lines
+    delimiter = separator[1] if separator else max(_DELIMITERS, key=_QUOTED.sub("", head).count)
+    return delimiter, _csv_records(itertools.chain(io.StringIO(head, newline=""), lines), delimiter, name, first)
 
 
 def _csv_records(lines: Iterable[str], delimiter: str, name: str, first: int) -> Iterator[tuple[int, list[str]]]:
@@ -125,9 +139,35 @@ def json_lines(lines: Iterable[str]) -> Iterator[tuple[int, object]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
-        except (ValueError, RecursionError) as error:
+            yield number, parse_json(line)
+        except ValueError as error:
             yield number, error
+
+
+def parse_json(text: str) -> object:
+    """A value that whatever is done with it cannot run out of Python's stack.
+
+    Raises:
+        ValueError: where it is not JSON, or nested deeper than data is.
+    """
+    try:
+        value: object = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if text.count("[") + text.count("{") > MAX_NESTING:
+        level, depth = [value], 0
+        while level:
+            level = [inner for outer in level for inner in _inside(outer)]
+            depth += 1
+            if depth > MAX_NESTING:
+                raise ValueError("nested too deep")
+    return value
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_takes_rest: bool) -> Table:
@@ -140,7 +180,7 @@ def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_ta
         raise DatasetError(f"{name} names a column twice: {', '.join(columns)}. Rename one of them.")
     rows = []
     for number, cells in numbered:
-        if not any(cells):
+        if not any(map(str.strip, cells)):
             continue  # an empty line is no row
         if len(cells) > len(columns) and last_takes_rest:
             cells = [*cells[: len(columns) - 1], delimiter.join(cells[len(columns) - 1 :])]
@@ -157,12 +197,21 @@ def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
         return f"The row has {len(cells)} cells for {len(columns)} columns, so it is not known which is missing."
     if len(cells) > len(columns):
         return f"The row has {len(cells)} cells for {len(columns)} columns. Put texts with commas in quotes."
-    if any("\0" in cell for cell in cells):
-        return "The row holds a zero byte, so it is not plain text."
-    if any(len(cell) > MAX_CELL_CHARACTERS for cell in cells):
-        return (
-            f"A cell has over {MAX_CELL_CHARACTERS:,} characters, which is no caption. Perhaps a quote is not closed."
-        )
+    return text_problem(cells)
+
+
+def text_problem(texts: Iterable[str]) -> str:
+    """Why texts of a row can be neither shown nor kept, in a sentence; empty where they can."""
+    for text in texts:
+        if "\0" in text:
+            return "The row holds a zero byte, so it is not plain text."
+        if len(text) > MAX_CELL_CHARACTERS:
+            return (
+                f"A cell has over {MAX_CELL_CHARACTERS:,} characters, which is no caption. Perhaps a quote is not "
+                "closed."
+            )
+        if half := _HALF_CHARACTER.search(text):
+            return f"The row holds half of a character (\\u{ord(half[0]):04x}), which no file can keep. Write it again."
     return ""
 
 
@@ -177,9 +226,7 @@ def _read_json(text: str, name: str, skipped_files: list[SkippedFile], *, lines:
         else:
             cells = {key: as_text(value) for key, value in record.items()}
             lists |= {key for key, value in record.items() if isinstance(value, list) and len(value) > 1}
-            problem = ""
-            if any("\0" in cell or len(cell) > MAX_CELL_CHARACTERS for cell in cells.values()):
-                problem = f"A cell holds a zero byte, or over {MAX_CELL_CHARACTERS:,} characters."
+            problem = text_problem(itertools.chain(cells, cells.values()))
         if problem:
             skipped_files.append(_left(f"{name} row {number}", "row unreadable", problem))
             continue
@@ -198,28 +245,29 @@ def _whole_json(text: str, name: str) -> list[object]:
         DatasetError: where it is neither.
     """
     try:
-        whole = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        whole = parse_json(text)
+    except ValueError as error:
         raise DatasetError(f"{name} is not JSON ({error}).") from error
     if isinstance(whole, list):
         return whole
-    is_metadata = isinstance(whole, dict) and all(
-        isinstance(value, dict) and not value.keys().isdisjoint(_METADATA_KEYS) for value in whole.values()
-    )
-    if not whole or not is_metadata:
+    if not isinstance(whole, dict) or not whole or not all(map(_is_metadata, whole.values())):
         raise DatasetError(f"{name} holds no list of rows.")
     return [
-        {"image": key, **value, "caption": ", ".join(filter(None, (as_text(value.get(k)) for k in _METADATA_KEYS)))}
+        {"image": key} | value | {"image": key, "caption": as_text([value.get(k) for k in _METADATA_KEYS])}
         for key, value in whole.items()
     ]
 
 
+def _is_metadata(value: object) -> bool:
+    return isinstance(value, dict) and not value.keys().isdisjoint(_METADATA_KEYS)
+
+
 def as_text(value: object) -> str:
-    """As a cell of a CSV would say it; a list is its items with commas between."""
+    """As a cell of a CSV would say it; a list is its items with commas between, without those that are empty."""
     if value is None:
         return ""
     if isinstance(value, list):
-        return ", ".join(as_text(item) for item in value)
+        return ", ".join(filter(None, map(as_text, value)))
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
 
 

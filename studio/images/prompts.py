@@ -1,8 +1,6 @@
-"""Prompts without torch: the grammar, and counting tokens.
+"""Prompts without torch.
 
 The grammar of prompts, as AUTOMATIC1111's web UI has it: weights in brackets, and LoRA tags.
-
-Counting a prompt's tokens as the model will, without torch: the page shows what fits and what is cut off.
 """
 
 import itertools
@@ -10,15 +8,9 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-
-from tokenizers import Tokenizer
 
 from studio.core.errors import SettingsError
-from studio.core.files import FileStamp, file_stamp
-from studio.core.paths import assets_folder
-from studio.core.settings import SHIPPED_MODEL, LoraChoice, bounds
+from studio.core.settings import LoraChoice, bounds
 
 ROUND_FACTOR = 1.1
 SQUARE_FACTOR = 1 / 1.1
@@ -274,80 +266,3 @@ def escape_prompt(text: str) -> str:
     their readers and leaves no trace in the words.
     """
     return _COMMAND.sub(r"\\\g<0>", text)
-
-
-_MAX_SHOWN = 90
-PART_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
-
-
-@dataclass(frozen=True)
-class TokenCount:
-    """How many tokens a prompt has, how many parts of 75 it fills, and its text past the first part."""
-
-    num_tokens: int
-    num_parts: int
-    cut_off: str
-
-
-@lru_cache(maxsize=1)
-def _read_tokenizer(file: Path, _stamp: FileStamp) -> Tokenizer:
-    """Read it once: Stable Diffusion 1.5's has three megabytes, and every key that is pressed asks for it."""
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()  # the file keeps what the engine set: 77 tokens, whatever the prompt
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-class TokenCounter:
-    """Counts with one model's tokenizer, from the JSON file that the engine writes when it loads a model."""
-
-    def __init__(self, file: Path) -> None:
-        self._tokenizer = _read_tokenizer(file, file_stamp(file))
-
-    def count_plain(self, caption: str) -> int:
-        """How many tokens a caption has, every character of it a word's: training knows no tags and no weights."""
-        return len(self._tokenizer.encode(caption, add_special_tokens=False))
-
-    def count(self, prompt: str) -> TokenCount:
-        """Count a prompt; LoRA tags and weights are not words.
-
-        Raises:
-            SettingsError: where a LoRA tag in it is wrong.
-        """
-        sections, cut_off = [0], [""]  # between one BREAK and the next
-        for piece in parse_weights(take_lora_tags(prompt)[0]):
-            if piece.after_break:
-                sections.append(0)
-                cut_off.append("")
-            encoding = self._tokenizer.encode(piece.text, add_special_tokens=False)
-            room = PART_TOKENS - sections[-1]
-            if cut_off[-1]:
-                cut_off[-1] += piece.text  # with the spaces at its beginning, which are no tokens
-            elif len(encoding.ids) > room:
-                cut_off[-1] = piece.text[encoding.offsets[room][0] :]
-            sections[-1] += len(encoding.ids)
-        filled = sections if sections[-1] or len(sections) == 1 else sections[:-1]  # BREAK at the end begins nothing
-        num_parts = sum(max(1, -(-total // PART_TOKENS)) for total in filled)
-        return TokenCount(sum(sections), num_parts, " … ".join(filter(None, cut_off)))
-
-
-def shipped_tokenizer() -> Path:
-    """The tokenizer of Stable Diffusion 1, for what is counted before a model is loaded."""
-    return assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json"
-
-
-def prompt_notes(prompt: str, *, long_prompt: bool, tokens: TokenCounter | None = None) -> tuple[str, ...]:
-    """What of a prompt acts otherwise here than in A1111, a sentence each: its commands, and what is cut off.
-
-    Raises:
-        SettingsError: where a LoRA tag in it is wrong.
-    """
-    notes = unlike_a1111(prompt)
-    # No token is shorter than a byte, so most prompts need no counting.
-    if long_prompt or len(prompt.encode("utf-8", "replace")) <= PART_TOKENS:
-        return notes
-    cut_off = " ".join((tokens or TokenCounter(shipped_tokenizer())).count(prompt).cut_off.split())
-    if not cut_off:
-        return notes
-    shown = cut_off if len(cut_off) <= _MAX_SHOWN else cut_off[: _MAX_SHOWN - 1] + "…"
-    return (*notes, f"Cut off after {PART_TOKENS} tokens: “{shown}” (or switch on “Long prompts”, long_prompt).")

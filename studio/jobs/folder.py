@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -161,15 +162,17 @@ class JobFolder:
         path = typed_path(name)
         if (path / SETTINGS).is_file():
             return cls(path.resolve())
-        known = cls.all_in(parent)
-        found = [one for one in known if one.name == name] or [one for one in known if one.name.endswith(f"-{name}")]
+        known, wanted = cls.all_in(parent), unicodedata.normalize("NFC", name)  # a Mac types and keeps NFD
+        names = {one: unicodedata.normalize("NFC", one.name) for one in known}
+        found = [one for one in known if names[one] == wanted]
+        found = found or [one for one in known if names[one].endswith(f"-{wanted}")]
         if len(found) == 1:
             return found[0]
         if found:
-            names = ", ".join(one.name for one in found)
-            raise cls.error(f"{name} is not one {cls.noun} but {len(found)}: {names}.")
-        names = ", ".join(one.name for one in known[:8]) or "none"
-        raise cls.error(f"There is no {cls.noun} {name}. Available: {names}. `{cls.begin_command}` starts one.")
+            several = ", ".join(one.name for one in found)
+            raise cls.error(f"{name} is not one {cls.noun} but {len(found)}: {several}.")
+        available = ", ".join(one.name for one in known[:8]) or "none"
+        raise cls.error(f"There is no {cls.noun} {name}. Available: {available}. `{cls.begin_command}` starts one.")
 
 
 def read_status(folder: JobFolder) -> RunStatus:

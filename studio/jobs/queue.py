@@ -167,7 +167,7 @@ class JobQueue:
             RunError: where it neither waits nor runs.
             OSError: where its run's folder cannot be written.
         """
-        return self._halt(job_id, "pause", "paused", from_states=("queued",))
+        return self._halt(job_id, "pause", from_states=("queued",))
 
     def stop(self, job_id: int) -> Job:
         """Stop a job: at once where it waits or is paused; where it runs, it saves first.
@@ -176,7 +176,7 @@ class JobQueue:
             RunError: where it has ended.
             OSError: where its run's folder cannot be written.
         """
-        return self._halt(job_id, "stop", "stopped", from_states=("queued", "paused"))
+        return self._halt(job_id, "stop", from_states=("queued", "paused"))
 
     def resume(self, job_id: int) -> Job:
         """Put a paused, stopped or failed job at the end of the line, with all its attempts; a waiting one stays.
@@ -275,14 +275,8 @@ class JobQueue:
             front = [job_id] if state == "queued" else []
             _set_line(connection, [*front, *_waiting(connection, but=job_id)])
 
-    def _halt(
-        self,
-        job_id: int,
-        request: RunRequest,
-        state: Literal["paused", "stopped"],
-        *,
-        from_states: tuple[JobState, ...],
-    ) -> Job:
+    def _halt(self, job_id: int, request: Literal["pause", "stop"], *, from_states: tuple[JobState, ...]) -> Job:
+        state: Literal["paused", "stopped"] = "paused" if request == "pause" else "stopped"
         with changing(self._database) as connection:
             job = _job(connection, job_id)
             if job.state == "running":

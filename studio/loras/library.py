@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import move_to_trash
-from studio.core.paths import assets_folder, typed_path
+from studio.core.paths import assets_folder, typed_path, unreserved
 from studio.core.results import LoraCard
 from studio.loras.keys import foreign_kind, read_key, strength_notes
 from studio.loras.weights_file import (
@@ -237,7 +237,7 @@ def _file_elsewhere(name: str) -> Path | None:
 
 def _clean_name(name: str) -> str:
     cut = _UNFIT_FOR_A_NAME.sub("_", name).encode(errors="ignore")[:NAME_LIMIT_BYTES]
-    return cut.decode(errors="ignore").strip(" .") or "lora"
+    return unreserved(cut.decode(errors="ignore").strip(" .")) or "lora"
 
 
 def _alike(name: str) -> str:

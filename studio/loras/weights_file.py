@@ -22,6 +22,7 @@ from pydantic import Field
 
 from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import file_stamp
+from studio.core.paths import typed_path
 from studio.core.settings import Settings
 
 LoraDialect = Literal["kohya", "diffusers"]
@@ -68,7 +69,7 @@ class ExportSettings(Settings):
 
     def target(self, stem: str) -> Path:
         """Where it is written, for a LoRA of this name."""
-        return (self.output or Path(f"{stem}{_ENDINGS[self.to]}")).expanduser().absolute()
+        return typed_path(self.output or f"{stem}{_ENDINGS[self.to]}").absolute()
 
 
 HEADER_LIMIT_BYTES = 10 * 2**20

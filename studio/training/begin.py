@@ -22,7 +22,8 @@ from studio.datasets.library import DatasetLibrary, safe_name
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import Snapshot, make_snapshot, with_masks, write_snapshot
 from studio.datasets.source import DatasetRecipe
-from studio.images.prompts import TokenCounter, take_lora_tags
+from studio.images.prompts import take_lora_tags
+from studio.images.tokens import TokenCounter
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
 from studio.training.folder import RunFolder
@@ -76,8 +77,8 @@ def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
 def _open(name: str, user_data: UserData) -> OpenedDataset:
     count_tokens = TokenCounter(assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json").count_plain
     library = DatasetLibrary(user_data.datasets)
-    if name in library.names():
-        return library.open(name, count_tokens=count_tokens)
+    if known_name := library.known_name(name):
+        return library.open(known_name, count_tokens=count_tokens)
     folder = typed_path(name)
     if not folder.is_dir():
         known = ", ".join(library.names()) or "none yet"

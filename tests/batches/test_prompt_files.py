@@ -182,6 +182,13 @@ def test_json_lines_end_at_a_line_feed_alone(tmp_path: Path, sign: str) -> None:
     assert prompts_of(plan_of_file(tmp_path, "p.jsonl", f"{line}\r\n")) == [f"red{sign}shoe"]
 
 
+def test_prompts_in_lists_are_joined_and_said(tmp_path: Path) -> None:
+    plan = plan_of_file(tmp_path, "p.jsonl", '{"prompt": ["a shoe", "red"]}\n{"prompt": "a boot"}\n')
+    assert prompts_of(plan) == ["a shoe, red", "a boot"]
+    assert [note for note in plan.notes if "the column prompt holds lists" in note]
+    assert plan_of_file(tmp_path, "p.jsonl", '{"prompt": ["a shoe"], "tags": ["a", "b"]}').notes == ()
+
+
 def test_excels_line_of_the_separator_is_no_head(tmp_path: Path) -> None:
     plan = plan_of_file(tmp_path, "p.csv", "sep=;\r\nprompt;colour;width\r\na, b shoe;red;64\r\n")
     assert prompts_of(plan) == ["a, b shoe"]

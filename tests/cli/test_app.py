@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from studio.cli.options import lora_choices, lora_name
 from studio.core.paths import CHECKOUT_FOLDER, assets_folder
 
 STUDIO = CHECKOUT_FOLDER / "studio"
@@ -86,3 +87,16 @@ def test_an_installed_studio_has_every_other_command(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert {*COMMANDS, "version"} <= {*done.stdout.split()}
     assert "bench" not in done.stdout.split()
+
+
+def test_a_lora_on_the_command_line_is_a_name_or_a_file_in_any_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "a b.SAFETENSORS"
+    assert {lora_name(text) for text in (str(file), f"'{file}'", file.as_uri(), file.name)} == {str(file)}
+    assert lora_choices(["white-ground:0.5", f"{file}:0.8", "x: y"]) == (
+        {"name": "white-ground", "strength": "0.5"},
+        {"name": str(file), "strength": "0.8"},
+        {"name": "x: y"},
+    )

@@ -75,6 +75,16 @@ def test_a_pasted_path_is_understood(tmp_path: Path) -> None:
         re.sub(r"([ ()&%])", r"\\\1", str(folder)),
     ]
     assert {typed_path(text) for text in pasted} == {folder}
+    # A command's options are paths already, which have lost one of two slashes.
+    assert {typed_path(Path(text)) for text in pasted if "localhost" not in text} == {folder}
+    assert locate_user_data(Path(folder.as_uri())).root == folder
+    assert locate_user_data(environment={"STUDIO_USER_DATA": f'"{folder}"'}).root == folder
+
+
+def test_no_module_reads_a_typed_path_in_another_way() -> None:
+    modules = (assets_folder().parent / "studio").rglob("*.py")
+    found = [path.name for path in modules if ".expanduser(" in path.read_text(encoding="utf-8")]
+    assert found == ["paths.py"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a name cannot have them there")

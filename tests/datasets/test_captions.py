@@ -2,12 +2,24 @@
 
 import os
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from studio.core.errors import DatasetError
-from studio.datasets.captions import MAX_CAPTION_BYTES, decode_caption, guess_caption, read_caption
+from studio.datasets.captions import (
+    MAX_CAPTION_BYTES,
+    caption_file,
+    caption_targets,
+    decode_caption,
+    find_captions,
+    guess_caption,
+    read_caption,
+)
+from studio.datasets.edits import BulkChange, change_caption
 
 
 def codes(content: bytes) -> list[str]:
@@ -164,3 +176,119 @@ def test_rtf_is_rejected_with_its_text_and_one_click_takes_it(tmp_path: Path) ->
     assert "recode caption" in problem.remedies
     assert "“Größe, 靴”" in problem.sentence
     assert guess_caption(tmp_path / "a.txt") == ("Größe, 靴", "RTF")
+
+
+@pytest.mark.parametrize(
+    ("rtf", "text"),
+    [
+        (rb"{\rtf1 shoe \uc0\u55357 \u56842 }", "shoe 😊"),  # TextEdit's emoji: two halves
+        (rb"{\rtf1 shoe \u-10179 ?\u-8694 ?}", "shoe 😊"),
+        (rb"{\rtf1 half \u-10179 ?}", "half \ufffd"),
+        (rb"{\rtf1{\fonttbl\f0\fnil\fcharset134 SimSun;}\f0 \'b0\'d7 shoe}", "白 shoe"),
+        (rb'{\rtf1 a {\field{\*\fldinst{HYPERLINK "http://x.y"}}{\fldrslt boot}} red}', "a boot red"),
+    ],
+)
+def test_rtf_is_read_with_emoji_links_and_other_code_pages(rtf: bytes, text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.rtf").write_bytes(rtf)
+    assert guess_caption(tmp_path / "a.rtf") == (text, "RTF")
+    (problem,) = decode_caption(rtf).problems
+    assert f"“{text}”" in problem.sentence
+    assert problem.model_dump_json()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        rb"{\fonttbl|\f1\fcharset1 ",
+        rb"{\fonttbl|\f1 |}",
+        rb"{\fonttbl|{\f1\fcharset1 x;}|}\f1 x",
+        rb'{\field{\*\fldinst{|HYPERLINK "a" ',
+        rb'{\field{\*\fldinst{HYPERLINK "a"}}{|  ',
+        rb"|{\field{\*\fldinst{",
+        rb"\pict|\bin",
+    ],
+)
+def test_no_rtf_takes_for_ever(pieces: bytes) -> None:
+    start, repeated, *end = pieces.split(b"|")
+    decode_caption(b"{\\rtf1 " + start + repeated * (40_000 // len(repeated)) + b"".join(end))
+
+
+RTF_PIECES = (
+    rb"\u|\u-10179 ?|\u99999999999 ?|\'|\'e9|\ansicpg1252|\ansicpg99999|\uc|\uc9|\fcharset128|\bin9 |{|}|\par| x|\*|"
+    rb"{\fonttbl\f0\fcharset134 A;}|\f0".split(b"|")
+)
+STARTS = (*rb"{\rtf1||{|x".split(b"|"), b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x94\x92", b"\xe9", b"\0")
+
+
+@given(
+    st.sampled_from(STARTS), st.lists(st.sampled_from(RTF_PIECES) | st.binary(max_size=4), max_size=10).map(b"".join)
+)
+def test_whatever_a_caption_file_holds_only_we_raise_and_what_is_read_can_be_kept(start: bytes, rest: bytes) -> None:
+    reading = decode_caption(start + rest)
+    assert (reading.text is None) == any(problem.severity == "reject" for problem in reading.problems)
+    for problem in reading.problems:
+        assert problem.model_dump_json()
+    if reading.text and not reading.text.startswith(("\ufeff", "{\\rtf")):
+        assert decode_caption(caption_file("a.png", reading.text)).text == reading.text
+
+
+CAPTIONS = st.text(st.sampled_from("ab ,.:()[]<>{}\\*\"'\n\r\t\0\u2028\u0085\ufeff\u200béß靴🥾ﬁ"), max_size=12)
+
+
+@given(CAPTIONS | CAPTIONS.map("{{\\rtf1 {}".format))
+def test_a_caption_reads_back_as_it_was_written_or_is_refused(caption: str) -> None:
+    text = " ".join(caption.split())
+    try:
+        content = caption_file("a.png", text)
+    except DatasetError as error:
+        assert "\0" in text or text.startswith(("\ufeff", "{\\rtf"))
+        assert str(error).startswith("The caption of a.png cannot be kept in a text file")
+    else:
+        assert decode_caption(content).text == text
+        assert decode_caption(content).problems == decode_caption(f"{text}\n".encode()).problems
+
+
+def test_half_of_a_character_is_not_written() -> None:
+    with pytest.raises(DatasetError, match="half of one"):
+        caption_file("a.png", "x\ud800")
+
+
+@given(CAPTIONS, st.builds(BulkChange, find=CAPTIONS, replace=CAPTIONS, prefix=CAPTIONS, suffix=CAPTIONS,
+                           whole_words=st.booleans(), remove_repeats=st.booleans()))  # fmt: skip
+def test_a_bulk_change_gives_a_line_and_adds_nothing_twice(caption: str, change: BulkChange) -> None:
+    text = change_caption(caption, change)
+    assert text == " ".join(text.split())
+    ends = BulkChange(prefix=change.prefix, suffix=change.suffix)
+    assert change_caption(change_caption(caption, ends), ends) == change_caption(caption, ends)
+
+
+# Names: an image's caption is found whatever both are called, and is another image's only where it is said
+
+STEMS = ("a", "a.png", "v1.5 shoe", "caf\u00e9", "cafe\u0301", "🥾", "a\u200b", "a ", "a.", "-a", "靴", "a_mask", "CON")
+ENDINGS = (".png", ".PNG", ".jpg", "", ".png.jpg")
+
+
+@given(
+    st.lists(st.builds("{}{}".format, st.sampled_from(STEMS), st.sampled_from(ENDINGS)), min_size=1, unique=True),
+    st.sets(st.builds("{}{}".format, st.sampled_from((*STEMS, "a.png.png")), st.sampled_from([".txt", ".TXT"]))),
+)  # fmt: skip
+def test_a_caption_is_written_where_it_is_read_first(pictures: list[str], captions: set[str]) -> None:
+    found = find_captions(pictures, sorted(captions))
+    counted = {key: next(iter(files), "") for key, files in found.items()}
+    targets = caption_targets(counted)
+    written = {key: target for key, target in targets.items() if target is not None}
+    assert len(set(written.values())) == len(written)
+    after = find_captions(pictures, sorted({*captions, *written.values()}))
+    for key, target in written.items():
+        assert after[key][0] == target
+    for key in pictures:
+        if key not in written:  # its name is another's too
+            assert not {target for target in after[key] if target in written.values()} - {*found[key], *after[key][1:]}
+            alike = [other for other in pictures if other != key and _may_share(other, key)]
+            assert alike
+
+
+def _may_share(one: str, other: str) -> bool:
+    one, other = unicodedata.normalize("NFC", one), unicodedata.normalize("NFC", other)
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

@@ -39,6 +39,14 @@ def test_a_name_is_always_one_folder(wanted: str, library: DatasetLibrary) -> No
     assert 0 < len(name) <= 80
 
 
+def test_a_dataset_of_a_name_that_is_no_longer_given_is_opened(library: DatasetLibrary) -> None:
+    recipe = DatasetRecipe(source="/x")
+    (library.folder / "aux").mkdir(parents=True)
+    (library.folder / "aux" / "recipe.json").write_text(recipe.model_dump_json(), encoding="utf-8")
+    assert library.free_name("aux") == "aux_"
+    assert library.recipe("aux") == recipe
+
+
 def test_a_name_that_leads_elsewhere_is_refused(library: DatasetLibrary) -> None:
     with pytest.raises(DatasetError, match="name must be"):
         library.place("../outside")

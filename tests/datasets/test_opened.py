@@ -267,6 +267,41 @@ def test_captions_are_written_beside_the_pictures_only_when_asked(source: Path, 
     assert (written.kept / "a.txt").read_text(encoding="utf-8") == "shoe a\n"
 
 
+def test_captions_that_are_written_beside_the_pictures_read_back(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    keys = ["a.jpg", "a.png", "b.png", "caf\u00e9.png", "d.png", "e.png"]
+    for key in keys:
+        (folder / key).touch()
+    for name in ("a.txt", "b.png.txt", "cafe\u0301.txt", "d.caption"):
+        (folder / name).write_text("old", encoding="utf-8")
+    dataset = open_dataset(folder, tmp_path / "own")
+    dataset.set_captions({key: f"new {key}" for key in keys}, what="all")
+    dataset.set_caption("e.png", "\ufeffmarked")
+    written = write_sidecars(dataset)
+    assert written.num_written == len(keys) - 1
+    (skipped,) = written.skipped_files
+    assert skipped.name == "e.png"
+    assert "cannot be kept in a text file" in skipped.problem.sentence
+    again = open_dataset(folder, tmp_path / "no edits")
+    assert {row.key: row.caption for row in again.rows} == {key: f"new {key}" for key in keys[:-1]} | {"e.png": ""}
+    assert sorted(path.name for path in written.kept.iterdir()) == ["b.png.txt", "cafe\u0301.txt"]
+
+
+def test_of_images_whose_names_are_the_same_to_a_mac_neither_caption_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for key in ("caf\u00e9.png", "cafe\u0301.png"):
+        (folder / key).touch()
+    if len(list(folder.iterdir())) < 2:
+        pytest.skip("this file system takes both for one")
+    dataset = open_dataset(folder, tmp_path / "own")
+    dataset.set_captions(dict.fromkeys((row.key for row in dataset.rows), "new"), what="all")
+    written = write_sidecars(dataset)
+    assert (written.num_written, len(written.skipped_files)) == (0, 2)
+    assert "another image" in written.skipped_files[0].problem.sentence
+
+
 def test_captions_of_a_table_are_not_written_beside(tmp_path: Path) -> None:
     dataset = open_dataset(SHOES, tmp_path / "own")
     dataset.set_caption("images/10001.jpg", "edited")

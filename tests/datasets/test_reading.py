@@ -405,10 +405,12 @@ def test_a_caption_with_the_pictures_ending_in_its_name_is_found(tmp_path: Path)
     reading = read_source(tmp_path, AS_FOUND)
     assert captions(reading) == {"a.png": "png", "a.jpg": "jpg", "b.png": None}
     assert left(reading) == {}
-    write(tmp_path, "a.txt", "plain")
-    first, *_ = read_source(tmp_path, AS_FOUND).pictures
-    assert first.caption == "plain"
-    assert [problem.code for problem in first.problems] == ["two captions", "shared caption"]
+    write(tmp_path, "b.png.txt", "whole name")
+    write(tmp_path, "a.txt", "both")
+    write(tmp_path, "b.txt", "plain")
+    reading = read_source(tmp_path, AS_FOUND)
+    assert captions(reading) == {"a.png": "png", "a.jpg": "jpg", "b.png": "plain"}
+    assert {problem.code for picture in reading.pictures for problem in picture.problems} == {"two captions"}
 
 
 def test_a_kohya_project_is_read_with_its_repeats(tmp_path: Path) -> None:

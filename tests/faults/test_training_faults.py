@@ -299,6 +299,35 @@ def test_with_the_snapshot_it_goes_on_as_if_nothing_had_been_edited(place: Place
     assert final_state(run, LAST) == final_state(whole, LAST)
 
 
+@pytest.mark.parametrize("images_too", [False, True])
+def test_with_the_snapshot_it_goes_on_from_the_cache_where_masks_vanished(
+    place: Place, start: Start, tmp_path: Path, images_too: bool
+) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(10):
+        Image.linear_gradient("L").resize((72, 64 + 8 * (number % 2))).save(masks / f"{number}_mask.png")
+    masked: dict[str, object] = {"mask_folder": str(masks), "unmasked_weight": 0.0}
+    whole = place.begin(name="whole", **masked)
+    assert finish(start, whole) == 0
+    run = place.begin(name="killed", **masked)
+    process = start(run)
+    wait_until(lambda: len(steps(run)) > 1)
+    process.kill()
+    process.join(30)
+    shutil.rmtree(masks)
+    if images_too:
+        shutil.rmtree(place.dataset)
+    assert finish(start, run) == 1
+    message = read_status(run).message
+    assert "The mask of 0.png can no longer be read" in message
+    assert "--use-snapshot" in message
+    process = start(run, use_snapshot=True)
+    process.join(60)
+    assert process.exitcode == 0
+    assert final_state(run, LAST) == final_state(whole, LAST)
+
+
 def test_other_settings_are_refused_with_the_difference_and_watching_ones_are_not(place: Place, start: Start) -> None:
     run = place.begin(max_train_steps=200)
     process = start(run)

@@ -1,4 +1,4 @@
-"""Pixels become RGB rightly for every pair of depth, transparency, profile and turn, by a reference of our own."""
+"""Pixels become RGB rightly for every pair of depth, alpha, profile, turn and animation, by a reference of our own."""
 
 import io
 import itertools
@@ -53,8 +53,8 @@ def srgb(linear: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def png(samples_HWC: np.ndarray, depth: int, colour_type: int, *chunks: bytes) -> bytes:
-    height, width = samples_HWC.shape[:2]
+def packed(samples_HWC: np.ndarray, depth: int) -> bytes:
+    height = samples_HWC.shape[0]
     rows = b""
     for row in samples_HWC.reshape(height, -1):
         if depth >= 8:
@@ -63,8 +63,21 @@ def png(samples_HWC: np.ndarray, depth: int, colour_type: int, *chunks: bytes) -
             bits = "".join(f"{value:0{depth}b}" for value in row)
             bits += "0" * (-len(bits) % 8)
             rows += b"\0" + bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return zlib.compress(rows)
+
+
+def png(samples_HWC: np.ndarray, depth: int, colour_type: int, *chunks: bytes, animated: bool = False) -> bytes:
+    """One frame, or two, of which the second has every sample turned about."""
+    height, width = samples_HWC.shape[:2]
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)), *chunks]
+    frames = [chunk(b"IDAT", packed(samples_HWC, depth))]
+    if animated:
+        controls = [
+            chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, width, height, 0, 0, 1, 10, 0, 0)) for number in (0, 1)
+        ]
+        second = chunk(b"fdAT", struct.pack(">I", 2) + packed(2**depth - 1 - samples_HWC, depth))
+        frames = [chunk(b"acTL", struct.pack(">II", 2, 0)), controls[0], *frames, controls[1], second]
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*parts, *frames, chunk(b"IEND", b"")])
 
 
 def exif_turn(orientation: int) -> bytes:
@@ -85,13 +98,13 @@ KINDS += [("palette", depth) for depth in (1, 2, 4, 8)]
 
 
 @pytest.mark.parametrize(
-    ("kind", "depth", "keyed", "profiled", "turned"),
-    [(*kind, *more) for kind in KINDS for more in itertools.product((False, True), repeat=3)],
+    ("kind", "depth", "keyed", "profiled", "turned", "animated"),
+    [(*kind, *more) for kind in KINDS for more in itertools.product((False, True), repeat=4)],
 )
 def test_every_kind_of_png_is_read_as_a_reference_of_our_own(
-    kind: str, depth: int, keyed: bool, profiled: bool, turned: bool
+    kind: str, depth: int, keyed: bool, profiled: bool, turned: bool, animated: bool
 ) -> None:
-    """The reference works on the samples themselves, in floats: scale, then the profile, then transparency."""
+    """The reference works on the first frame's samples, in floats: scale, then the profile, then transparency."""
     top, random = 2**depth - 1, np.random.default_rng(depth)
     channels = {"grey": 1, "rgb": 3, "grey+alpha": 2, "rgb+alpha": 4, "palette": 1}[kind]
     samples = random.integers(0, top, (20, 24, channels), endpoint=True)
@@ -127,7 +140,9 @@ def test_every_kind_of_png_is_read_as_a_reference_of_our_own(
     wanted = rgb * 255 * alpha_HW[..., None] + BACKGROUND * (1 - alpha_HW[..., None])
     if turned:
         wanted = np.rot90(wanted, -1)
-    got = np.asarray(read(png(samples, depth, colour_type, *chunks)).image).astype(float)
+    found = read(png(samples, depth, colour_type, *chunks, animated=animated))
+    assert ("several frames" in {problem.code for problem in found.problems}) == animated
+    got = np.asarray(found.image).astype(float)
     # 16 bits are cut to 8 before a profile, and steep curves magnify that near black.
     assert np.abs(got - wanted).max() <= (6 if profiled else 2)
     assert np.abs(got - wanted).mean() <= 1

@@ -10,7 +10,8 @@ from transformers import CLIPTokenizer
 from studio.core.errors import SettingsError
 from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL
-from studio.images.prompts import PART_TOKENS, TokenCount, TokenCounter, parse_weights
+from studio.images.prompts import parse_weights
+from studio.images.tokens import PART_TOKENS, TokenCount, TokenCounter
 
 WORDS = [
     "red,",

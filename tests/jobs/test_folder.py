@@ -1,13 +1,18 @@
 """A job's folder is its own, is found by its name, and what it is asked it hears once."""
 
+import tempfile
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from studio.batches.folder import BatchFolder
 from studio.core.errors import BatchError, RunError, StudioError
+from studio.datasets.library import safe_name
 from studio.jobs.folder import REQUESTS, JobFolder, RunStatus, ask, read_status, take_requests, write_status
 from studio.training.folder import RunFolder
 
@@ -126,3 +131,19 @@ def test_a_file_that_an_event_names_is_never_outside_of_the_folder(tmp_path: Pat
     with pytest.raises(FileNotFoundError):
         RunFolder(tmp_path).file(reported)
     assert RunFolder(tmp_path).file("samples/x.png") == tmp_path / "samples/x.png"
+
+
+@pytest.fixture(scope="module")
+def jobs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs")
+
+
+@settings(max_examples=50)
+@given(st.text(max_size=12) | st.sampled_from(["café", "cafe\u0301", "靴" * 99, "-a", "a.b", "~", "CON"]))
+def test_a_job_of_any_name_is_found_by_its_folders_name_and_by_its_own(jobs_folder: Path, wanted: str) -> None:
+    parent = Path(tempfile.mkdtemp(dir=jobs_folder))
+    run = RunFolder.new(parent, safe_name(wanted), now=NOW)
+    run.settings.write_text("{}", encoding="utf-8")
+    assert RunFolder.find(str(run.root), parent) == run
+    for name in (run.name, safe_name(wanted)):
+        assert RunFolder.find(name, parent) == RunFolder.find(unicodedata.normalize("NFD", name), parent) == run

@@ -4,15 +4,19 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from studio.core import files
 from studio.core.errors import LoraError, WeightsFileError
+from studio.images.prompts import take_lora_tags
 from studio.loras.keys import scale_rules
 from studio.loras.library import THUMBNAIL_LIMIT, LoraLibrary, check_kind, read_card, shipped_loras
 from studio.loras.weights_file import read_header, weights_hash
@@ -552,3 +556,26 @@ def test_a_users_file_is_deleted_with_its_configuration_and_a_shipped_one_never(
         library.delete("white-ground")
     with pytest.raises(LoraError, match="There is no LoRA named mine"):
         library.delete("mine")
+
+
+SIGNS = st.sampled_from("ab._- ()[]{}<>:|*?\"\\/'$%&#,;~\n\té靴🥾\u0301\u200b\u00a0\u202e\ufe0f\ud800ßİ")
+
+
+@pytest.fixture(scope="module")
+def names_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lora(tmp_path_factory.mktemp("names") / "shoes.safetensors").parent
+
+
+@settings(max_examples=40)
+@given(st.lists(st.text(SIGNS, max_size=12) | st.sampled_from(["CON", "靴" * 99, "café", "cafe\u0301"]), max_size=4))
+def test_what_is_added_under_any_name_is_found_by_it_and_by_its_tag(names_folder: Path, wanted: list[str]) -> None:
+    library = LoraLibrary(Path(tempfile.mkdtemp(dir=names_folder)), shipped=names_folder / "shipped")
+    for number, name in enumerate(wanted):
+        path = write_lora(names_folder / "shoes.safetensors", value=float(number + 1))
+        card = library.add(path, name=name)
+        assert library.find(card.name) == card.path
+        assert card.name in library.names()
+        assert card.problem == ""
+        text, (choice,) = take_lora_tags(f"a shoe <lora:{card.name}:0.5>")
+        assert (text, library.find(choice.name)) == ("a shoe", card.path)
+    assert len(library.cards()) == len(wanted)

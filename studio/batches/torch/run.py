@@ -29,7 +29,7 @@ from studio.engine.memory import MemoryWatch
 from studio.engine.pipeline import PipelineManager
 from studio.engine.progress import RunWatcher
 from studio.jobs.device_lock import device_turn
-from studio.jobs.folder import StopRequests, StopSignal, forget_old_requests
+from studio.jobs.folder import StopRequests, StopSignal, forget_old_requests, take_requests
 from studio.jobs.reporter import JobReporter, report_failure, retry_until_disk_space
 from studio.loras.library import LoraLibrary
 
@@ -55,9 +55,12 @@ def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnd:
             batch = _open(folder, user_data, share, stop)
             try:
                 with batch.device():
-                    return batch.work()
+                    end = batch.work()
             except CancelledError:
-                return batch.end_early()
+                end = batch.end_early()
+            if share.is_first:
+                take_requests(folder)  # answered
+            return end
         except BaseException as error:
             share.halt(error_message(error))
             if share.is_first:

@@ -22,13 +22,13 @@ from studio.core.errors import CancelledError, TrainingError
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
 from studio.datasets.rows import Bucket
-from studio.datasets.snapshot import MaskFile
+from studio.datasets.snapshot import MASK_BACKGROUND, MaskFile, SeenMask, see_mask
 from studio.engine.denoise import set_tiling, vae_scale_factor
 from studio.engine.memory import bit_sum
 from studio.engine.models import Components
 from studio.images.decoding import read_bytes, read_picture
 from studio.training.settings import TrainingSettings
-from studio.training.torch.data import Box, SeenMask, TrainingItem, TrainingSet
+from studio.training.torch.data import Box, TrainingItem, TrainingSet
 from studio.training.torch.processes import Processes
 
 
@@ -69,9 +69,8 @@ def read_mask(item: TrainingItem, mask: MaskFile) -> Image.Image:
     Raises:
         TrainingError: where the file changed since, or cannot be read.
     """
-    # On black: white on transparent marks its white alone, as an eraser or a selection saves it.
     name = f"The mask {mask.path} of {item.key}"
-    return _read_verified(Path(mask.path), mask.sha256, name, background="#000000").convert("L")
+    return _read_verified(Path(mask.path), mask.sha256, name, background=MASK_BACKGROUND).convert("L")
 
 
 def mask_share(grey: Image.Image, item: TrainingItem, variant: "Variant", *, vae_scale: int) -> torch.Tensor:
@@ -195,7 +194,8 @@ class MaskCache:
         grey = read_mask(item, item.mask)
         for variant in variants:
             _write(self._file(item, variant), mask_share(grey, item, variant, vae_scale=self._vae_scale).numpy())
-        _write(self._file(item, None), np.array([*grey.size, np.asarray(grey).max()], dtype=np.int64))
+        seen = see_mask(item.key, (item.width, item.height), grey)
+        _write(self._file(item, None), np.array([*seen.size, seen.brightest], dtype=np.int64))
 
     def share(self, item: TrainingItem, variant: Variant) -> torch.Tensor:
         """(1, H, W) in [0, 1]: each latent's share of white; 1 without a mask.
@@ -210,7 +210,8 @@ class MaskCache:
     def seen(self, items: Iterable[TrainingItem]) -> list[SeenMask]:
         """Size and brightest level of every item's mask that has one."""
         masked = [item for item in items if item.mask is not None]
-        return [SeenMask(item, *_read(self._file(item, None), f"the mask of {item.key}").tolist()) for item in masked]
+        rows = [_read(self._file(item, None), f"the mask of {item.key}").tolist() for item in masked]
+        return [SeenMask(i.key, (i.width, i.height), (w, h), top) for i, (w, h, top) in zip(masked, rows, strict=True)]
 
     def _file(self, item: TrainingItem, variant: Variant | None) -> Path:
         assert item.mask is not None

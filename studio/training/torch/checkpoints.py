@@ -37,8 +37,7 @@ from studio.training.torch.adapters import Adapters
 from studio.training.torch.optimizers import RunningMean, load_optimizer_state
 
 MANIFEST = "manifest.json"
-KEPT = "kept"
-"""A file in a checkpoint that someone asked for."""
+KEPT = "kept"  # a file in a checkpoint that someone asked for
 _NAME = re.compile(r"step-(\d{6,})")
 
 

@@ -17,7 +17,7 @@ import torch
 from studio.core.errors import TrainingError
 from studio.core.text import counted
 from studio.datasets.rows import SMALL_RESOLUTION, Bucket, assign_bucket, buckets_for
-from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry
+from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, fitting_notes
 from studio.training.settings import TrainingSettings
 
 CROP_VARIANTS = 4  # places of a random crop; each is encoded once, so that latents can still be cached
@@ -58,39 +58,6 @@ class TrainingItem:
 
 
 @dataclass(frozen=True)
-class SeenMask:
-    """An item's mask as it was decoded: its own size in pixels, and its brightest level, of 255."""
-
-    item: TrainingItem
-    width: int
-    height: int
-    brightest: int
-
-    @property
-    def has_other_shape(self) -> bool:
-        """Than the image: more than rounding a smaller or larger size explains."""
-        across, down = self.width * self.item.height, self.height * self.item.width
-        return abs(across - down) > max(self.item.width, self.item.height)
-
-
-def mask_notes(masks: Sequence[SeenMask]) -> tuple[str, ...]:
-    """A sentence for each kind of mask that does something else than it was probably made for."""
-    kinds = (
-        ([m for m in masks if m.has_other_shape], "Masks of another shape than their image are stretched over it"),
-        ([m for m in masks if m.brightest == 0], "Masks that are all black learn nothing at full weight"),
-        (
-            [m for m in masks if m.brightest == 1],
-            "Masks with the levels 0 and 1 only are black throughout; save what is learned as 255",
-        ),
-    )
-    return tuple(f"{words}: {_first_of([m.item.key for m in found])}." for found, words in kinds if found)
-
-
-def _first_of(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5:,} more" if len(keys) > 5 else "")
-
-
-@dataclass(frozen=True)
 class TrainingSet:
     """What is trained on and what is held out, and what the user should know of it."""
 
@@ -122,17 +89,10 @@ def make_training_set(
             "There is one image to learn from: the LoRA will learn to repeat it, not what it shows. Ten different "
             "images are a beginning, twenty to thirty are common."
         )
-    if any(item.mask for item in items):
-        lacking = sum(item.mask is None for item in kept)
-        notes.append(f"{len(kept) - lacking:,} have a mask; {lacking:,} have none and are learned whole.")
-    notes += [
-        f"{item.key} has {1 + len(item.mask.unused)} masks: {Path(item.mask.path).name} is used, "
-        f"{', '.join(item.mask.unused)} not. Delete those that are wrong."
-        for item in items
-        if item.mask is not None and item.mask.unused
-    ]
-    notes += [*_placeholder_note(snapshot, settings), *_size_notes(kept, settings)]
+    notes += fitting_notes([(item.key, item.mask) for item in kept])
+    notes += [*_placeholder_note(snapshot, settings, "caption"), *_size_notes(kept, settings)]
     if prior is not None:
+        notes += _placeholder_note(prior, settings, "regularisation caption")
         apart = tuple(entry for entry in prior.entries if entry.sha256 not in out)
         if len(apart) < len(prior.entries):
             notes.append(
@@ -147,14 +107,16 @@ def make_training_set(
     return TrainingSet(tuple(kept), held_out, tuple(notes))
 
 
-def _item(entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str) -> TrainingItem:
+def _item(
+    entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str, is_prior: bool = False
+) -> TrainingItem:
     buckets = buckets_for(resolution) if settings.use_buckets else (Bucket(resolution, resolution),)
     fit = assign_bucket(entry.width, entry.height, buckets)
     crops = (fit.crop,) if settings.crop == "centre" else _random_crops(entry, fit.crop)
     trigger, caption = settings.trigger_word.strip(), entry.caption
     if trigger and TRIGGER_PLACEHOLDER in caption:
         caption = caption.replace(TRIGGER_PLACEHOLDER, trigger)
-    else:
+    elif not is_prior:  # what the model knew has no trigger word, except where its caption says so
         caption = ", ".join(part for part in (trigger, caption) if part)
     return TrainingItem(
         key=entry.key,
@@ -168,18 +130,19 @@ def _item(entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, 
         repeats=entry.repeats,
         mask=entry.mask,
         background=background,
+        is_prior=is_prior,
     )
 
 
-def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings) -> list[str]:
+def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings, noun: str) -> list[str]:
     number = sum(TRIGGER_PLACEHOLDER in entry.caption for entry in snapshot.entries)
     if not number:
         return []
     trigger = settings.trigger_word.strip()
     if trigger:
-        return [f"{TRIGGER_PLACEHOLDER} in {counted(number, 'caption')} is replaced by the trigger word “{trigger}”."]
+        return [f"{TRIGGER_PLACEHOLDER} in {counted(number, noun)} is replaced by the trigger word “{trigger}”."]
     return [
-        f"{TRIGGER_PLACEHOLDER} in {counted(number, 'caption')} is learned as plain text, because trigger_word is "
+        f"{TRIGGER_PLACEHOLDER} in {counted(number, noun)} is learned as plain text, because trigger_word is "
         "empty. Set trigger_word to replace it."
     ]
 
@@ -245,15 +208,16 @@ def _prior_items(
             "prior_dataset holds only images that are held out. Choose other images, or leave it empty."
         )
     background = prior.header.recipe.background
-    plain = settings.model_copy(update={"trigger_word": ""})
-    items = [_item(entry, plain, resolution=resolution, background=background) for entry in prior.entries]
+    items = [
+        _item(entry, settings, resolution=resolution, background=background, is_prior=True) for entry in prior.entries
+    ]
     wanted = sum(item.repeats for item in ours)
     whole, rest = divmod(wanted, len(items))
     repeated = []
     for index, item in enumerate(items):
         repeats = whole + (index < rest)
         if repeats:
-            repeated.append(replace(item, repeats=repeats, weight=settings.prior_loss_weight, is_prior=True))
+            repeated.append(replace(item, repeats=repeats, weight=settings.prior_loss_weight))
     return repeated
 
 

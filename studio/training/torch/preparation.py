@@ -12,7 +12,7 @@ from studio.core.paths import UserData
 from studio.core.results import EngineFacts
 from studio.core.settings import GenerationSettings, ModelSettings
 from studio.core.system import versions
-from studio.datasets.snapshot import Snapshot
+from studio.datasets.snapshot import Snapshot, mask_notes
 from studio.engine.denoise import assert_possible
 from studio.engine.device import give_back_between_blocks, give_back_free_memory
 from studio.engine.hub_download import DownloadWatcher
@@ -34,7 +34,7 @@ from studio.training.torch.caches import (
     fill_caches,
     fingerprint_of,
 )
-from studio.training.torch.data import TrainingSet, make_training_set, mask_notes, seed_of
+from studio.training.torch.data import TrainingSet, make_training_set, seed_of
 from studio.training.torch.loss import Denoiser, NoiseLoss
 from studio.training.torch.memory import (
     CheckpointingDecision,

@@ -14,7 +14,8 @@ from studio.core.settings import GenerationSettings, ImagesSettings, parse_setti
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
-from studio.images.prompts import PART_TOKENS, TokenCounter, prompt_notes, unlike_a1111
+from studio.images.prompts import unlike_a1111
+from studio.images.tokens import PART_TOKENS, TokenCounter, prompt_notes
 from studio.ui.forms import (
     LORA_ROWS,
     NO_LORA,

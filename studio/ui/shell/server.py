@@ -18,7 +18,7 @@ from studio.core.paths import UserData, assets_folder
 from studio.core.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
-from studio.images.prompts import TokenCounter
+from studio.images.tokens import TokenCounter
 from studio.jobs.worker import ensure_worker
 from studio.training.session import TrainingSession
 

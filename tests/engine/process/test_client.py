@@ -27,7 +27,7 @@ from studio.engine.process import view as view_module
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import EVENTS, Cancel, Load, Smoke, to_line
 from studio.engine.process.view import EngineView
-from studio.images.prompts import TokenCounter
+from studio.images.tokens import TokenCounter
 from studio.jobs.device_lock import DeviceLock
 from studio.ui.shell.status import cancel_button
 

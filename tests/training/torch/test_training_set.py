@@ -399,6 +399,22 @@ def test_the_trigger_placeholder_is_the_trigger_word() -> None:
     assert note.startswith("[trigger] in 1 caption is learned as plain text, because trigger_word is empty")
 
 
+def test_the_trigger_placeholder_in_a_regularisation_caption_is_the_trigger_word_and_no_other_is_added() -> None:
+    ours, prior = snapshot_of_sizes([SQUARE] * 2), snapshot_of_sizes([WIDE] * 2)
+    first, second = prior.entries
+    prior = with_entries(
+        prior, [first.model_copy(update={"caption": "not [trigger]"}), second.model_copy(update={"caption": "boot"})]
+    )
+    data = make_set(ours, prior=prior, trigger_word="sks")
+    assert [item.caption for item in data.items if item.is_prior] == ["not sks", "boot"]
+    assert "[trigger] in 1 regularisation caption is replaced by the trigger word “sks”." in data.notes
+    plain = make_set(ours, prior=prior)
+    assert [item.caption for item in plain.items if item.is_prior] == ["not [trigger]", "boot"]
+    assert any(
+        note.startswith("[trigger] in 1 regularisation caption is learned as plain text") for note in plain.notes
+    )
+
+
 def test_many_small_sizes_are_said_with_a_resolution_that_has_fewer() -> None:
     sizes = [(300 + 47 * i % 201, 300 + 83 * i % 201) for i in range(40)]
     snapshot = snapshot_of_sizes(sizes)
