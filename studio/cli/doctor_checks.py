@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from studio.cli.doctor import Finding, note, ok, problem, release
 from studio.core.errors import ModelError, WeightsFileError
+from studio.core.files import assert_regular, read_text
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.results import DeviceCheck
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
@@ -173,15 +174,16 @@ def check_model_files(name: str, folder: Path) -> Finding:
 def _configuration_fault(path: Path) -> str:
     """What is wrong with a JSON file; empty where nothing is."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        json.loads(read_text(path))
     except (OSError, ValueError) as error:
-        return f"{path.parent.name}/{path.name} cannot be read ({error})"
+        return f"{path.parent.name}/{path.name} cannot be read ({getattr(error, 'strerror', None) or error})"
     return ""
 
 
 def _weights_fault(path: Path) -> str:
     """What is wrong with a .safetensors file's header or length; empty where nothing is."""
     try:
+        assert_regular(path)
         with safe_open(path, framework="numpy") as file:
             return "" if file.keys() else f"{path.parent.name}/{path.name} holds no weights"
     except (OSError, SafetensorError) as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import DatasetError, StudioError, system_error_message
-from studio.core.files import write_atomically
+from studio.core.files import read_text, write_atomically
 from studio.core.paths import UserData, typed_path
 from studio.core.results import Record
 from studio.datasets.checker import PictureChecker
@@ -134,7 +134,7 @@ class DatasetSession:
         if not last.is_file():
             return
         try:
-            self.open_name(last.read_text(encoding="utf-8").strip())
+            self.open_name(read_text(last).strip())
         except StudioError as error:
             self._problem = str(error)
         except (OSError, UnicodeDecodeError) as error:

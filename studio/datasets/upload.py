@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import DatasetError
-from studio.core.files import write_atomically
+from studio.core.files import open_file, read_file, write_atomically
 from studio.datasets.source import SkippedFile
 from studio.images.records import Problem, Severity
 
@@ -68,7 +68,7 @@ def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_
 def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[SkippedFile, ...]:
     folder.mkdir(parents=True)
     skipped_files: list[SkippedFile] = []
-    with zipfile.ZipFile(archive) as opened:
+    with open_file(archive) as file, zipfile.ZipFile(file) as opened:
         members = [member for member in opened.infolist() if not member.is_dir()]
         _check_limits(members, limits)
         for member in members:
@@ -211,7 +211,7 @@ def read_not_taken(file: Path) -> tuple[SkippedFile, ...]:
     if not file.is_file():
         return ()
     try:
-        return _LEFTOVERS.validate_json(file.read_bytes())
+        return _LEFTOVERS.validate_json(read_file(file))
     except ValidationError:
         sentence = f"What was not taken from the drop is no longer known: {file} is damaged."
         return (SkippedFile(name=file.name, problem=Problem(code="list damaged", severity="note", sentence=sentence)),)

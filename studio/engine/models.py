@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from studio.core.errors import ModelError
+from studio.core.files import open_file, read_text
 from studio.core.paths import assets_folder, typed_path
 from studio.core.settings import SHIPPED_MODEL, PrecisionName, PredictionType
 from studio.engine.device import DTYPES
@@ -200,7 +201,7 @@ def _assert_safetensors(folder: Path) -> None:
                 f"does. It needs the {part} as .safetensors; get that file from where the model comes from."
             )
     for path in sorted(folder.glob("*/*.safetensors")):
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(64)
         if head.startswith(b"version https://git-lfs"):
             raise ModelError(
@@ -213,7 +214,7 @@ def _assert_safetensors(folder: Path) -> None:
 def _assert_stable_diffusion(folder: Path) -> None:
     index = folder / "model_index.json"
     try:
-        kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+        kind = json.loads(read_text(index))["_class_name"]
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder} has no model_index.json, so it is not a model in diffusers' layout. Choose the folder that "
@@ -231,7 +232,7 @@ def _assert_json(folder: Path) -> None:
     """Every configuration is JSON: libraries answer a damaged one with anything, down to a bare Exception."""
     for path in sorted(folder.glob("*/*.json")):
         try:
-            json.loads(path.read_text(encoding="utf-8"))
+            json.loads(read_text(path))
         except (OSError, ValueError) as error:
             raise ModelError(f"{path} cannot be read ({error}). Copy or download the model again.") from error
 

@@ -22,7 +22,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import ValidationError
 
 from studio.core.errors import RunError, StudioError
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.paths import typed_path
 from studio.core.results import Record
 
@@ -175,7 +175,7 @@ def read_status(folder: JobFolder) -> RunStatus:
         RunError: where its status cannot be read.
     """
     try:
-        return RunStatus.model_validate_json(folder.status.read_bytes())
+        return RunStatus.model_validate_json(read_file(folder.status))
     except FileNotFoundError:
         return RunStatus(state="new")
     except (OSError, ValidationError) as error:

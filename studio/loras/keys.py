@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from studio.core.errors import LoraError
+from studio.core.files import read_text
 from studio.loras.weights_file import (
     ADAPTER_CONFIG,
     ADAPTER_CONFIG_LIMIT_BYTES,
@@ -292,9 +293,7 @@ def config_beside(header: WeightsHeader) -> Path | None:
 
 def _text_of(config: Path, damaged: str) -> str:
     try:
-        if config.stat().st_size > ADAPTER_CONFIG_LIMIT_BYTES:
-            raise LoraError(f"{damaged} is too large.")
-        return config.read_text(encoding="utf-8-sig")
+        return read_text(config, encoding="utf-8-sig", max_bytes=ADAPTER_CONFIG_LIMIT_BYTES)
     except (OSError, ValueError) as error:
         raise LoraError(f"{damaged} cannot be read. Copy or download it again.") from error
 

@@ -23,7 +23,7 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from studio.core.errors import WeightsFileError
-from studio.core.files import file_stamp
+from studio.core.files import file_stamp, open_file
 from studio.core.settings import Settings
 
 LoraDialect = Literal["kohya", "diffusers"]
@@ -112,7 +112,7 @@ def read_header(path: Path) -> WeightsHeader:
     _refuse_by_name(path)
     try:
         size = _regular_file_size(path)
-        with path.open("rb") as file:
+        with open_file(path) as file:
             length = _header_length(path, file.read(72))
             file.seek(8)
             raw = file.read(length)
@@ -168,7 +168,7 @@ def file_state(path: Path) -> tuple[int, ...]:
 
 def weights_sha256(path: Path) -> str:
     """SHA-256 of what follows the header, in hexadecimal: A1111's hash of a LoRA, kohya's `sshs_model_hash`."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -181,7 +181,7 @@ def weights_hash(header: WeightsHeader) -> str:
 
 def sha256_of(path: Path) -> str:
     """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from studio.core.errors import CancelledError, TrainingError
-from studio.core.files import write_atomically
+from studio.core.files import assert_regular, read_file, write_atomically
 from studio.core.paths import UserData
 from studio.datasets.rows import Bucket
 from studio.datasets.snapshot import MaskFile
@@ -290,7 +290,7 @@ def _is_whole(file: Path) -> bool:
     Its header is not parsed before: of a damaged one numpy raises whatever its tokenizer or zip reader does.
     """
     try:
-        content = memoryview(file.read_bytes())
+        content = memoryview(read_file(file, max_bytes=None))
     except OSError:
         return False
     return hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]
@@ -301,6 +301,7 @@ def _read(file: Path, what: str) -> torch.Tensor:
     if not _is_whole(file):
         raise TrainingError(lost)
     try:
+        assert_regular(file)
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:  # it went just now
         raise TrainingError(lost) from error

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.errors import DatasetError, StudioError, system_error_message
+from studio.core.files import read_text
 from studio.core.paths import assets_folder
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession, SessionView
@@ -53,7 +54,7 @@ def build() -> SourceBox:
         drop = gr.HTML(
             elem_id="dataset-drop",
             html_template=_DROPZONE,
-            js_on_load=(assets_folder() / "dropzone.js").read_text(encoding="utf-8"),
+            js_on_load=read_text(assets_folder() / "dropzone.js"),
             outcome=None,
         )
         with gr.Column(elem_classes="source-fields"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from studio.core.errors import SettingsError
+from studio.core.files import read_text
 from studio.core.paths import UserData, assets_folder
 from studio.core.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
 from studio.datasets.session import DatasetSession
@@ -75,7 +76,7 @@ def read_logins(settings: ServerSettings) -> list[tuple[str, str]] | None:
             )
         return None
     try:
-        lines = settings.auth_file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(settings.auth_file, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"auth_file must be a readable text file, got {settings.auth_file} ({error}).") from error
     logins = []

@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from studio.core.errors import StudioError
+from studio.core.files import read_text
 from studio.core.paths import assets_folder
 from studio.ui.shell.parts import make_theme
 
@@ -76,7 +77,7 @@ def web_app(page: gr.Blocks, *, hosts: Sequence[str], logins: list[tuple[str, st
         auth=logins,
         theme=make_theme(),
         css_paths=[assets_folder() / "studio.css"],
-        js=(assets_folder() / "studio.js").read_text(encoding="utf-8"),
+        js=read_text(assets_folder() / "studio.js"),
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
