@@ -175,7 +175,10 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
     partial.mkdir(parents=True)
     try:
         num_taken = 0
+        moved: dict[Path, Path] = {}
         for file in files:
+            if same := moved.get(file.uploaded):  # Gradio keeps files of one name and one content once
+                shutil.copy2(same, file.uploaded)
             place = _place(file, partial, uploads)
             if isinstance(place, SkippedFile):
                 skipped_files.append(place)
@@ -184,7 +187,7 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
                 num_taken += 1
             else:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(file.uploaded, place)
+                moved[file.uploaded] = Path(shutil.move(file.uploaded, place))
                 num_taken += 1
         if num_taken == 0:
             reasons = " ".join(skipped_file.problem.sentence for skipped_file in skipped_files[:1])

@@ -14,6 +14,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import StudioError
+from studio.core.files import remove_uploads
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, LoraCard
 from studio.core.settings import ModelSettings, parse_settings
 from studio.core.text import gigabytes, template
@@ -22,7 +23,7 @@ from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
 from studio.loras.library import LoraLibrary
 from studio.ui.forms import NO_CHANGE, SettingsForm
-from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
+from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts, uploads_folder
 from studio.ui.shell.status import phase_words
 
 
@@ -88,6 +89,8 @@ def wire_loras(
             card = library.add(file)
         except StudioError as error:
             return paragraph("bad", error, role="alert")
+        finally:
+            remove_uploads([file], uploads_folder())
         engine.check_lora(card.name)
         return paragraph("good", f"{card.name} was added to the library.", role="status")
 

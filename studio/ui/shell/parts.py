@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,11 @@ def verdict(bold: str, text: str, *, kind: str = "") -> Markup:
 def data_url(content: bytes, media_type: str) -> str:
     """The bytes as a URL that needs no route of its own, so nothing on the disk is ever served."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def uploads_folder() -> Path:
+    """Where Gradio puts what the page uploads."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))
 
 
 def download_link(path: Path, label: str, *, media_type: str) -> Markup:
