@@ -6,6 +6,7 @@ const cancel = element.querySelector(".drop-cancel");
 const PART = 200; // files a request; the server takes 1,000
 const ROOM_FULL = 507; // its answer says in a sentence how much there is
 let aborter = null;
+let sent = []; // what has arrived of the drop that is on its way
 
 const readAll = async (reader) => {
   const all = [];
@@ -48,7 +49,7 @@ const send = async (found) => {
   if (found.length === 0) return say("The drop contains no files.", "bad");
   aborter = new AbortController();
   cancel.hidden = false;
-  const files = [];
+  const files = (sent = []);
   try {
     for (let start = 0; start < found.length; start += PART) {
       say(`Uploading: ${start.toLocaleString("en")} of ${found.length.toLocaleString("en")} files`);
@@ -82,6 +83,7 @@ zone.takeEntries = async (entries) => {
   }
   return send(found);
 };
+window.addEventListener("pagehide", () => aborter && discard(sent));
 const choose = (directory) => {
   const input = document.createElement("input");
   input.type = "file";

@@ -19,7 +19,7 @@ from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.results import DeviceCheck
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
 from studio.core.text import GIB, gigabytes
-from studio.engine.hub import MOVED_MODELS, looks_like_hub_name, split_revision, unusable_proxy
+from studio.engine.hub import MOVED_MODELS, looks_like_hub_name, network_fault, split_revision
 from studio.jobs.device_lock import DeviceLock, DeviceOwner
 from studio.loras.weights_file import read_header
 
@@ -229,7 +229,7 @@ def check_connection(endpoint: str, *, offline_mode: bool) -> Finding:
     advice = "The shipped model and models that are already downloaded work; new downloads do not."
     if offline_mode:
         return note("Connection", "offline, because HF_HUB_OFFLINE is set", advice)
-    if fault := unusable_proxy():
+    if fault := network_fault():
         return note("Connection", f"offline: {fault}", f"Correct or unset it. {advice}")
     session = get_session()
     # httpx or httpx2, as huggingface_hub's version has it: its errors share no base with others.

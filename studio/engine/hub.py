@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from filelock import FileLock, Timeout
@@ -186,7 +187,7 @@ def _not_a_hub(repository: str) -> ModelError:
 
 def _ask(repository: str, revision: str, endpoint: str) -> ModelInfo:
     """What the Hub says of a revision: its commit, its files and their sizes."""
-    if fault := unusable_proxy() or unusable_certificates():
+    if fault := network_fault():
         raise ModelError(
             f"The model {repository} is not on this machine, and could not be downloaded from Hugging Face: {fault}. "
             "Correct or unset it and start again."
@@ -219,11 +220,27 @@ def unusable_proxy() -> str:
     if "*" in proxies.get("no", "").split(","):
         return ""
     for kind in ("http", "https", "all"):
-        scheme, separator, _ = proxies.get(kind, "").partition("://")
+        proxy = proxies.get(kind, "")
+        scheme, separator, _ = proxy.partition("://")
         if separator and scheme.lower() not in PROXY_SCHEMES:
             known = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
             return f"the proxy in {kind.upper()}_PROXY must begin with one of {known}, got {scheme}://"
+        if proxy and not _names_a_host(proxy if separator else f"http://{proxy}"):  # not shown: it may hold a password
+            return f"the proxy in {kind.upper()}_PROXY must be an address such as http://example.com:3128"
     return ""
+
+
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        return False
+
+
+def network_fault() -> str:
+    """What of the environment stops every download; empty where nothing does."""
+    return unusable_proxy() or unusable_certificates()
 
 
 def unusable_certificates() -> str:

@@ -412,6 +412,17 @@ def test_a_proxy_of_an_unknown_kind_is_named_without_its_password(
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("proxy", ["http://[::1", "me:secret:x", ":", "//", "http://", "socks5://", "http://a:99999"])
+def test_a_proxy_that_is_no_address_is_named_without_its_password(
+    find: Find, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    with pytest.raises(ModelError, match="the proxy in HTTPS_PROXY must be an address such as ") as reported:
+        find(NAME)
+    assert "secret" not in str(reported.value)
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize(
     "proxy", ["http://127.0.0.1:9", "127.0.0.1:9", "SOCKS5://127.0.0.1:9", "socks5h://127.0.0.1:9"]
 )
