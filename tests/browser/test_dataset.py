@@ -1,6 +1,7 @@
 """The Dataset tab as a person uses it: drop, look, type, filter, mend, export; and all is there after a reload."""
 
 import json
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -105,8 +106,9 @@ def test_the_demo_shoes_open_with_one_button(page: Page) -> None:
 
 def uploaded(studio: RunningStudio) -> list[Path]:
     """What pages sent and the studio still keeps as it came."""
-    below = [*(studio.user_data.cache / "page").glob("*/*"), *(studio.user_data.cache / "page").glob("*/*/*")]
-    return [path for path in below if path.is_file() and path.suffix in (".png", ".jpg", ".txt", ".zip", "")]
+    below = os.walk(studio.user_data.cache / "page")  # unlike glob, it lets folders go while it looks
+    files = [Path(folder, name) for folder, _, names in below for name in names]
+    return [file for file in files if file.suffix in (".png", ".jpg", ".txt", ".zip", "")]
 
 
 def test_a_dropped_folder_keeps_its_sub_folders(studio: RunningStudio, page: Page, source: Path) -> None:
