@@ -4,7 +4,9 @@ const zone = element.querySelector(".dropzone");
 const status = element.querySelector(".drop-status");
 const cancel = element.querySelector(".drop-cancel");
 const PART = 200; // files a request; the server takes 1,000
+const ROOM_FULL = 507; // its answer says in a sentence how much there is
 let aborter = null;
+let sent = []; // what has arrived of the drop that is on its way
 
 const readAll = async (reader) => {
   const all = [];
@@ -26,12 +28,28 @@ const say = (words, kind = "") => {
   status.textContent = words;
   status.className = `drop-status ${kind}`;
 };
+// Nothing of a drop that is not taken in stays with the studio.
+const discard = (files) => {
+  for (let start = 0; start < files.length; start += PART) {
+    const paths = files.slice(start, start + PART).map(({ path }) => path);
+    fetch("gradio_api/run/discard_uploads", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ data: [paths] }),
+      keepalive: true,
+    });
+  }
+};
+const failure = async (answer) => {
+  if (answer.status === ROOM_FULL) return answer.text();
+  return answer.status === 413 ? "a file is larger than 8 GB." : `the studio answered ${answer.status}.`;
+};
 const send = async (found) => {
   if (aborter) return say("An upload is already running. Wait for it, or cancel it.", "bad");
   if (found.length === 0) return say("The drop contains no files.", "bad");
   aborter = new AbortController();
   cancel.hidden = false;
-  const files = [];
+  const files = (sent = []);
   try {
     for (let start = 0; start < found.length; start += PART) {
       say(`Uploading: ${start.toLocaleString("en")} of ${found.length.toLocaleString("en")} files`);
@@ -39,14 +57,15 @@ const send = async (found) => {
       const form = new FormData();
       part.forEach(({ file }) => form.append("files", file, file.name));
       const answer = await fetch("gradio_api/upload", { method: "POST", body: form, signal: aborter.signal });
-      if (!answer.ok) throw new Error(answer.status === 413 ? "a file is larger than 8 GB" : `the studio answered ${answer.status}`);
+      if (!answer.ok) throw new Error(await failure(answer));
       const paths = await answer.json();
       part.forEach(({ rel }, i) => files.push({ rel, path: paths[i] }));
     }
     say(`Reading ${files.length.toLocaleString("en")} files`);
     trigger("upload", { files });
   } catch (error) {
-    say(error.name === "AbortError" ? "Cancelled: nothing was kept." : `The upload failed: ${error.message}. Nothing was kept; try again.`, "bad");
+    discard(files);
+    say(error.name === "AbortError" ? "Cancelled: nothing was kept." : `The upload failed: ${error.message} Nothing was kept; try again.`, "bad");
   } finally {
     aborter = null;
     cancel.hidden = true;
@@ -64,6 +83,7 @@ zone.takeEntries = async (entries) => {
   }
   return send(found);
 };
+window.addEventListener("pagehide", () => aborter && discard(sent));
 const choose = (directory) => {
   const input = document.createElement("input");
   input.type = "file";

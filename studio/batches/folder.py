@@ -13,7 +13,7 @@ from typing import ClassVar
 from studio.batches.plan import BatchPlan, make_plan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError, LoraError, StudioError
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.paths import UserData, typed_path
 from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.library import DatasetLibrary, safe_name
@@ -129,7 +129,7 @@ def read_settings_file(file: Path) -> BatchSettings:
         SettingsError: where it breaks a rule.
     """
     try:
-        values = json.loads(file.read_bytes())
+        values = json.loads(read_file(file))
     except (OSError, ValueError) as error:
         raise BatchError(f"{file} cannot be read as a batch's settings ({error}).") from error
     if not isinstance(values, dict):

@@ -27,7 +27,7 @@ from studio.batches.ledger import ItemRow, read_items
 from studio.batches.plan import BatchItem, BatchPlan
 from studio.batches.report import write_report
 from studio.batches.settings import BatchSettings
-from studio.core.files import replacing, write_atomically
+from studio.core.files import open_file, read_file, replacing, write_atomically
 from studio.core.results import EngineFacts, Record
 from studio.core.settings import LoraChoice
 from studio.core.text import escape_markdown
@@ -91,7 +91,7 @@ def write_provenance(path: Path, provenance: Provenance) -> None:
 def read_provenance(dataset: Path) -> Provenance | None:
     """Of a dataset's folder, where a batch made it; None of any other."""
     try:
-        return Provenance.model_validate_json((dataset.parent / LINEAGE).read_bytes())
+        return Provenance.model_validate_json(read_file(dataset.parent / LINEAGE))
     except (OSError, ValidationError):
         return None
 
@@ -138,7 +138,7 @@ def write_shards(folder: BatchFolder, *, pictures_per_shard: int) -> None:
         OSError: where they cannot be written.
     """
     names = []
-    with folder.metadata.open("rb") as lines:
+    with open_file(folder.metadata) as lines:
         for number in itertools.count():
             chunk = list(itertools.islice(lines, pictures_per_shard))
             if not chunk:
@@ -155,10 +155,10 @@ def _write_shard(folder: BatchFolder, name: str, lines: Iterable[bytes]) -> dict
     with replacing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for line in lines:
             picture = folder.dataset / json.loads(line)["file_name"]
-            _add(tar, picture.name, picture.read_bytes())
+            _add(tar, picture.name, read_file(picture))
             _add(tar, picture.with_suffix(".json").name, line)
             number += 1
-    with path.open("rb") as written:
+    with open_file(path) as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     return {"file": name, "num_pictures": number, "num_bytes": path.stat().st_size, "sha256": digest}
 

@@ -22,7 +22,7 @@ from studio.batches.layout import Integers, Layout
 from studio.batches.rows import Rows, open_rows
 from studio.batches.settings import MAX_ITEMS, BatchSettings
 from studio.core.errors import BatchError
-from studio.core.files import replacing, write_atomically
+from studio.core.files import read_file, replacing, write_atomically
 from studio.core.results import Record
 from studio.core.text import counted
 
@@ -133,10 +133,10 @@ def read_parts(folder: Path) -> tuple[PlanParts, str]:
         BatchError: where there is no plan, or it is damaged.
     """
     try:
-        facts = PlanFacts.model_validate_json((folder / PLAN).read_bytes())
-        wildcards = json.loads((folder / WILDCARDS).read_bytes())
+        facts = PlanFacts.model_validate_json(read_file(folder / PLAN))
+        wildcards = json.loads(read_file(folder / WILDCARDS))
         lines = open_rows(folder / LINES)
-        counts = np.frombuffer((folder / VARIANTS).read_bytes(), dtype="<i8").astype(np.int64)
+        counts = np.frombuffer(read_file(folder / VARIANTS), dtype="<i8").astype(np.int64)
         parts = PlanParts(
             settings=facts.settings,
             source_names=facts.source_names,

@@ -21,7 +21,7 @@ from studio.batches.columns import PROMPT_COLUMNS, check_columns
 from studio.batches.rows import Row
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError, DatasetError
-from studio.core.files import guess_text
+from studio.core.files import guess_text, open_file, read_file
 from studio.core.paths import typed_path
 from studio.datasets.tables import (
     MAX_CELL_CHARACTERS,
@@ -173,7 +173,7 @@ def _text_source(path: Path, notes: list[str]) -> OpenText:
     newline = "\n" if path.suffix.lower() == ".jsonl" else ""  # JSON lines end at it alone
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 decoder.decode(chunk)
                 if b"\0" in chunk:
@@ -183,14 +183,14 @@ def _text_source(path: Path, notes: list[str]) -> OpenText:
         return _guessed(path, notes, newline)
     except OSError as error:
         raise BatchError(f"{path} cannot be read ({error.strerror}).") from error
-    return lambda: path.open(encoding="utf-8-sig", newline=newline)
+    return lambda: io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline=newline)
 
 
 def _guessed(path: Path, notes: list[str], newline: str) -> OpenText:
     if path.stat().st_size > MAX_TABLE_BYTES:
         raise BatchError(f"{path.name} is not UTF-8 and has over 512 MB. Save it as UTF-8.")
     try:
-        text, encoding = guess_text(path.read_bytes())
+        text, encoding = guess_text(read_file(path, max_bytes=MAX_TABLE_BYTES))
     except DatasetError as error:
         raise BatchError(f"{path.name} cannot be read: {error}") from error
     notes.append(

@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 from pydantic_core import PydanticSerializationError, to_json
 
 from studio.core.errors import BatchError
+from studio.core.files import open_file
 
 _CHUNK_BYTES = 1 << 17
 
@@ -69,7 +70,7 @@ class Rows:
 
     def _read(self, start: int, length: int) -> bytes:
         if isinstance(self._file, Path):
-            with self._file.open("rb") as file:
+            with open_file(self._file) as file:
                 file.seek(start)
                 return file.read(length)
         with self._lock:
@@ -119,7 +120,7 @@ def open_rows(path: Path) -> Rows:
         OSError: where the file cannot be read.
     """
     offsets, start = array("Q", [0]), 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             place = chunk.find(b"\n")
             while place >= 0:

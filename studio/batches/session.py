@@ -21,6 +21,7 @@ from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemRow, count_rows_rejected, ledger_files, rows_since, states_since
 from studio.batches.plan import BatchPlan, open_plan
 from studio.core.errors import BatchError, RunError
+from studio.core.files import open_file
 from studio.core.paths import UserData
 from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, read_status, status_or
@@ -259,7 +260,7 @@ def training_side(batch: BatchFolder) -> int | None:
     """The side of the square that has an image's area, as a dataset's resolution; None where there is no image."""
     for path in batch.dataset.glob("[0-9]*/[0-9]*.*"):
         if path.suffix != ".txt":
-            with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
+            with open_file(path) as file, Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as image:
                 return max(64, round(math.sqrt(image.width * image.height) / 8) * 8)
     return None
 

@@ -27,7 +27,7 @@ from studio.batches.grammar import (
     parse_group,
 )
 from studio.core.errors import BatchError, DatasetError, StudioError
-from studio.core.files import guess_text
+from studio.core.files import guess_text, read_file
 from studio.core.paths import leads_out
 from studio.images.prompts import escape_prompt, has_lora_tag, lora_choice, split_lora_tags
 
@@ -74,7 +74,7 @@ class Wildcards:
         for name in self._names_of(pattern):
             if line in self._read(name):
                 path = self._folder / f"{name}.txt"
-                lines = _decode(path.read_bytes(), path).splitlines() if path.is_file() else []
+                lines = _decode(read_file(path), path).splitlines() if path.is_file() else []
                 numbers = [number for number, text in enumerate(lines, start=1) if text.strip() == line]
                 return f"the wildcard file {path.name}" + (f" line {numbers[0]}" if numbers else "")
         return f"the wildcard {pattern}"
@@ -96,7 +96,7 @@ class Wildcards:
                     )
                 if path.stat().st_size > MAX_FILE_BYTES:
                     raise BatchError(f"the wildcard file {path} has over 64 MB. Make it smaller.")
-                text = _decode(path.read_bytes(), path)
+                text = _decode(read_file(path, max_bytes=MAX_FILE_BYTES), path)
             except OSError as error:
                 raise BatchError(f"the wildcard file {path} cannot be read ({error.strerror}).") from error
             lines = (line.strip() for line in text.splitlines())

@@ -32,6 +32,7 @@ def ui(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in the browser.")] = False,
     listen: Annotated[bool, typer.Option("--listen", help=field_help(ServerSettings, "listen"))] = False,
     auth_file: Annotated[Path | None, typer.Option(help=field_help(ServerSettings, "auth_file"))] = None,
+    root_path: Annotated[str, typer.Option(help=field_help(ServerSettings, "root_path"))] = "",
     model: ModelOption = SHIPPED_MODEL,
     cpu: CpuOption = False,
     user_data: UserDataOption = None,

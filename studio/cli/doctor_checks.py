@@ -14,11 +14,12 @@ from safetensors import SafetensorError, safe_open
 
 from studio.cli.doctor import Finding, note, ok, problem, release
 from studio.core.errors import ModelError, WeightsFileError
+from studio.core.files import assert_regular, read_text
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.results import DeviceCheck
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
 from studio.core.text import GIB, gigabytes
-from studio.engine.hub import MOVED_MODELS, looks_like_hub_name, split_revision, unusable_proxy
+from studio.engine.hub import MOVED_MODELS, looks_like_hub_name, network_fault, split_revision
 from studio.jobs.device_lock import DeviceLock, DeviceOwner
 from studio.loras.weights_file import read_header
 
@@ -173,15 +174,16 @@ def check_model_files(name: str, folder: Path) -> Finding:
 def _configuration_fault(path: Path) -> str:
     """What is wrong with a JSON file; empty where nothing is."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        json.loads(read_text(path))
     except (OSError, ValueError) as error:
-        return f"{path.parent.name}/{path.name} cannot be read ({error})"
+        return f"{path.parent.name}/{path.name} cannot be read ({getattr(error, 'strerror', None) or error})"
     return ""
 
 
 def _weights_fault(path: Path) -> str:
     """What is wrong with a .safetensors file's header or length; empty where nothing is."""
     try:
+        assert_regular(path)
         with safe_open(path, framework="numpy") as file:
             return "" if file.keys() else f"{path.parent.name}/{path.name} holds no weights"
     except (OSError, SafetensorError) as error:
@@ -227,7 +229,7 @@ def check_connection(endpoint: str, *, offline_mode: bool) -> Finding:
     advice = "The shipped model and models that are already downloaded work; new downloads do not."
     if offline_mode:
         return note("Connection", "offline, because HF_HUB_OFFLINE is set", advice)
-    if fault := unusable_proxy():
+    if fault := network_fault():
         return note("Connection", f"offline: {fault}", f"Correct or unset it. {advice}")
     session = get_session()
     # httpx or httpx2, as huggingface_hub's version has it: its errors share no base with others.

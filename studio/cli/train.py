@@ -20,6 +20,7 @@ from studio.cli.options import (
     prepare_engine,
 )
 from studio.core.errors import SettingsError, StudioError
+from studio.core.files import read_file
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.core.settings import parse_settings
 from studio.training.folder import RunFolder
@@ -143,7 +144,7 @@ def read_settings_file(file: Path) -> TrainingSettings:
     """
     file = typed_path(file)
     try:
-        values = loads(file.read_bytes())
+        values = loads(read_file(file))
     except (OSError, ValueError) as error:
         raise SettingsError(f"--settings must be a run's settings.json, got {file} ({error}).") from error
     return parse_settings(TrainingSettings, values)

@@ -52,6 +52,10 @@ class BatchError(StudioError):
     """A batch that cannot be planned, found or made."""
 
 
+class UnreadableFileError(OSError):
+    """What bears a file's name and is none, or holds more than is read of it; it was not opened."""
+
+
 class SkippedError(StudioError):
     """A bench that cannot run here; its text says what it needs."""
 
@@ -153,6 +157,8 @@ def system_error_message(error: BaseException) -> str:
         place = error.filename or "a file"
         if is_disk_full(error):
             return f"The disk is full: {place} could not be written. Free some space, then try again."
+        if isinstance(error, UnreadableFileError):
+            return f"{place} cannot be read: {error.strerror}. Choose another file."
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return f"{place} is not writable. Change its permissions, or choose another folder with --user-data."
         return f"The system refused: {error}."

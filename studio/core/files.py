@@ -1,4 +1,4 @@
-"""Files: written whole or not at all; the encoding of text that is not UTF-8.
+"""Files: read through one door, written whole or not at all; the encoding of text that is not UTF-8.
 
 Which encoding bytes that are not UTF-8 are written in: a guess, made with care for texts of a few words.
 
@@ -9,11 +9,13 @@ Writing files so that a kill or a full disk leaves the old file or the new one, 
 """
 
 import errno
+import io
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import IO
 
 from send2trash import send2trash
 
-from studio.core.errors import DatasetError
+from studio.core.errors import DatasetError, UnreadableFileError
 
 _UTF8_MARK = b"\xef\xbb\xbf"
 _BOMS = ((_UTF8_MARK, "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -101,6 +103,84 @@ def _decoded(content: bytes, encoding: str) -> str | None:
         return None
 
 
+GB = 1000**3
+
+
+def open_file(path: Path, *, max_bytes: int | None = None) -> io.BufferedReader:
+    """The one door through which files are read: opens a regular file, and nothing else.
+
+    Opening a pipe waits for a writer for ever, opening a device may start it, and reading one may never end.
+
+    Raises:
+        OSError: where there is no such file, it is no regular file, or it has more than `max_bytes`.
+    """
+    assert_regular(path, max_bytes=max_bytes)
+    # Between the look and the opening it may have become a pipe: then this does not wait, and is seen.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = os.fdopen(descriptor, "rb")
+    try:
+        _assert_regular(os.fstat(descriptor), path, max_bytes)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def assert_regular(path: Path, *, max_bytes: int | None = None) -> os.stat_result:
+    """Make sure, without opening it, that a library may open this file by its path.
+
+    Returns:
+        What the system says of the file.
+
+    Raises:
+        OSError: as `open_file`.
+    """
+    try:
+        found = path.stat()
+    except ValueError as error:  # the path holds a zero byte
+        raise UnreadableFileError(errno.ENOENT, str(error), str(path)) from error
+    _assert_regular(found, path, max_bytes)
+    return found
+
+
+def _assert_regular(found: os.stat_result, path: Path, max_bytes: int | None) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise UnreadableFileError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableFileError(errno.EOPNOTSUPP, "it is a pipe, a socket or a device, not a file", str(path))
+    if max_bytes is not None and found.st_size > max_bytes:
+        raise UnreadableFileError(errno.EFBIG, f"it has over {_size_words(max_bytes)}", str(path))
+
+
+def read_file(path: Path, *, max_bytes: int | None = GB) -> bytes:
+    """The whole file, read through `open_file`; also one that grows while it is read, or says that it is empty, as
+    systems' own files do, gives no more than `max_bytes`.
+
+    Raises:
+        OSError: as `open_file`.
+    """
+    with open_file(path, max_bytes=max_bytes) as file:
+        content = file.read() if max_bytes is None else file.read(max_bytes + 1)
+    if max_bytes is not None and len(content) > max_bytes:
+        raise UnreadableFileError(errno.EFBIG, f"it has over {_size_words(max_bytes)}", str(path))
+    return content
+
+
+def read_text(path: Path, *, encoding: str = "utf-8", max_bytes: int = GB) -> str:
+    """The file as text, read through `open_file`, with `\\n` for each end of a line.
+
+    Raises:
+        OSError: as `open_file`.
+        UnicodeDecodeError: where it is in another encoding.
+    """
+    with io.TextIOWrapper(io.BytesIO(read_file(path, max_bytes=max_bytes)), encoding=encoding) as text:
+        return text.read()
+
+
+def _size_words(num_bytes: int) -> str:
+    return f"{num_bytes / GB:.0f} GB" if num_bytes >= GB else f"{num_bytes / 1000**2:.0f} MB"
+
+
 FileStamp = tuple[int, int, int, int]
 """Size in bytes, times of the content's and of the entry's last change in nanoseconds, inode number."""
 
@@ -117,6 +197,22 @@ def file_stamp(path: Path) -> FileStamp:
     """
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def remove_uploads(files: Iterable[Path], folder: Path) -> None:
+    """Remove files that the page uploaded into `folder` itself or a folder of it; whatever else is named stays.
+
+    Raises:
+        OSError: where one cannot be removed.
+    """
+    root = folder.resolve()
+    for file in files:
+        parent = file.parent.resolve()
+        if root in (parent, parent.parent):
+            if (parent / file.name).is_file():
+                (parent / file.name).unlink()
+            if parent != root and parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

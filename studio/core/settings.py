@@ -287,12 +287,11 @@ class ServerSettings(Settings):
         None, title="Port", description="The port to serve on. Leave out to use the first free one from 7860."
     )
     open_browser: bool = Field(True, title="Open browser", description="Open the page in the browser.")
-    listen: bool = Field(
-        False, title="Listen", description="Accept connections from other machines. Needs a password file."
-    )
+    listen: bool = Field(False, title="Listen", description="Accept other machines. Needs a password file.")
     auth_file: Path | None = Field(
         None, title="Auth file", description="A text file with one user:password on each line."
     )
+    root_path: str = Field("", title="Root path", description="Where a proxy shows the page: its path, or its URL.")
     cpu: bool = Field(False, title="CPU only", description="Do not use a GPU, even where there is one.")
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from studio.core.errors import DatasetError
-from studio.core.files import guess_text
+from studio.core.files import guess_text, read_file
 from studio.images.records import Problem
 
 MAX_CAPTION_BYTES = 64 * 1024
@@ -124,7 +124,7 @@ def read_caption(path: Path) -> CaptionReading:
                 "caption too large",
                 f"The caption file has {status.st_size:,} bytes, and a caption is a line or two. Check the file.",
             )
-        content = path.read_bytes()
+        content = read_file(path, max_bytes=MAX_CAPTION_BYTES)
     except OSError as error:
         return _rejected("caption unreadable", f"The caption file cannot be read ({error.strerror}).")
     return decode_caption(content)
@@ -166,7 +166,7 @@ def guess_caption(path: Path) -> tuple[str, str]:
     """
     if not path.is_file() or path.stat().st_size > MAX_CAPTION_BYTES:
         raise DatasetError(f"{path.name} is no caption file.")
-    text, encoding = _guess(path.read_bytes())
+    text, encoding = _guess(read_file(path, max_bytes=MAX_CAPTION_BYTES))
     return " ".join(text.split()), encoding
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from studio.core.errors import DatasetError
+from studio.core.files import read_file
 from studio.core.results import Record
 from studio.core.settings import Settings
 from studio.datasets.captions import tidy
@@ -91,7 +92,7 @@ class EditLog:
         self.damaged: list[SkippedFile] = []
         self._ends_whole = True
         if path.is_file():
-            self._replay(path.read_bytes())
+            self._replay(read_file(path))
 
     def apply(self, edit: Edit) -> None:
         """Make a change and write it down.

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageDraw, ImageFont
 
 from studio.core.errors import DatasetError, PictureFileError
-from studio.core.files import write_atomically
+from studio.core.files import open_file, read_file, write_atomically
 from studio.core.paths import unreserved
 from studio.datasets.captions import caption_file, caption_targets
 from studio.datasets.opened import OpenedDataset
@@ -72,7 +72,7 @@ def _paste(sheet: Image.Image, thumbnail: Path | None, x: int, y: int) -> None:
     if thumbnail is None or not thumbnail.is_file():
         ImageDraw.Draw(sheet).rectangle((x, y, x + PICTURE - 1, y + PICTURE - 1), outline=_PALE)
         return
-    with Image.open(thumbnail, formats=("JPEG",)) as picture:
+    with open_file(thumbnail) as file, Image.open(file, formats=("JPEG",)) as picture:
         small = picture.convert("RGB")
     small.thumbnail((PICTURE, PICTURE))
     sheet.paste(small, (x + (PICTURE - small.width) // 2, y + (PICTURE - small.height) // 2))
@@ -226,7 +226,7 @@ def _files(snapshot: Snapshot, *, background: str, progress: Progress) -> Iterat
 def _content(entry: SnapshotEntry, *, keep: bool, background: str) -> bytes:
     path = Path(entry.path)
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise DatasetError(f"{entry.key} can no longer be read ({error.strerror}). Open the dataset again.") from error
     if hashlib.sha256(content).hexdigest() != entry.sha256:

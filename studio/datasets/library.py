@@ -8,7 +8,7 @@ from natsort import natsorted
 from pydantic import ValidationError
 
 from studio.core.errors import DatasetError
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.paths import unreserved
 from studio.datasets.captions import name_of
 from studio.datasets.opened import OpenedDataset
@@ -71,7 +71,7 @@ class DatasetLibrary:
         """
         path = self.place(name) / RECIPE
         try:
-            return DatasetRecipe.model_validate_json(path.read_bytes())
+            return DatasetRecipe.model_validate_json(read_file(path))
         except FileNotFoundError as error:
             raise DatasetError(f"There is no dataset {name} any more. Open its folder again.") from error
         except ValidationError as error:

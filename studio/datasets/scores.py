@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from studio.core.errors import DatasetError, PictureFileError
+from studio.core.files import open_file
 from studio.core.paths import UserData, leads_out, typed_path
 from studio.core.results import Record
 from studio.datasets.library import DatasetLibrary
@@ -126,7 +127,7 @@ def prompt_of(path: Path, folder: Path) -> str:
     try:
         if not beside.is_file() or leads_out(beside, folder):
             return ""
-        with beside.open("rb") as file:
+        with open_file(beside) as file:
             return file.read(_MAX_PROMPT_BYTES).decode("utf-8-sig", "replace").strip()
     except OSError:
         return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import DatasetError, StudioError, system_error_message
-from studio.core.files import write_atomically
+from studio.core.files import read_text, remove_uploads, write_atomically
 from studio.core.paths import UserData, typed_path
 from studio.core.results import Record
 from studio.datasets.checker import PictureChecker
@@ -134,7 +134,7 @@ class DatasetSession:
         if not last.is_file():
             return
         try:
-            self.open_name(last.read_text(encoding="utf-8").strip())
+            self.open_name(read_text(last).strip())
         except StudioError as error:
             self._problem = str(error)
         except (OSError, UnicodeDecodeError) as error:
@@ -183,7 +183,7 @@ class DatasetSession:
         return self.open_name(known)
 
     def open_dropped(self, files: Sequence[DroppedFile], *, uploads: Path) -> OpenedDataset:
-        """Keep dropped files as the source of a new dataset, and open it.
+        """Keep dropped files as the source of a new dataset, and open it. None stays among the uploads.
 
         Raises:
             DatasetError: where nothing of them can be used; nothing is kept then.
@@ -200,6 +200,8 @@ class DatasetSession:
         except (DatasetError, OSError):
             shutil.rmtree(self.library.place(name))  # copies only: what was dropped is still where it was
             raise
+        finally:
+            remove_uploads([file.uploaded for file in files], uploads)
         return self.open_name(name)
 
     def change_recipe(self, recipe: DatasetRecipe) -> OpenedDataset:

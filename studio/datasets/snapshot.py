@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, ValidationError
 
 from studio.core.errors import DatasetError
-from studio.core.files import write_atomically
+from studio.core.files import open_file, read_file, write_atomically
 from studio.core.paths import leads_out, typed_path
 from studio.core.results import Record
 from studio.datasets.captions import stem_of
@@ -97,7 +97,7 @@ def read_snapshot(path: Path) -> Snapshot:
         DatasetError: where it is not there, or not as it was written.
     """
     try:
-        header, *lines = path.read_bytes().splitlines()
+        header, *lines = read_file(path).splitlines()
         snapshot = Snapshot(
             SnapshotHeader.model_validate_json(header), tuple(SnapshotEntry.model_validate_json(x) for x in lines)
         )
@@ -256,7 +256,7 @@ def sha256_of(path: Path) -> str:
     Raises:
         OSError: where it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import DatasetError
-from studio.core.files import guess_text
+from studio.core.files import guess_text, read_file
 from studio.datasets.source import SkippedFile
 from studio.images.records import Problem
 
@@ -57,7 +57,7 @@ def read_table(path: Path, name: str, *, last_takes_rest: bool = False) -> Table
     try:
         if not path.is_file() or path.stat().st_size > MAX_TABLE_BYTES:
             raise DatasetError(f"{name} is no table that can be read: no file, or over 512 MB.")
-        content = path.read_bytes()
+        content = read_file(path, max_bytes=MAX_TABLE_BYTES)
     except OSError as error:
         raise DatasetError(f"{name} cannot be read ({error.strerror}).") from error
     text, notes = _decode(content, name)

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import DatasetError
-from studio.core.files import write_atomically
+from studio.core.files import open_file, read_file, write_atomically
 from studio.datasets.source import SkippedFile
 from studio.images.records import Problem, Severity
 
@@ -68,7 +68,7 @@ def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_
 def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[SkippedFile, ...]:
     folder.mkdir(parents=True)
     skipped_files: list[SkippedFile] = []
-    with zipfile.ZipFile(archive) as opened:
+    with open_file(archive) as file, zipfile.ZipFile(file) as opened:
         members = [member for member in opened.infolist() if not member.is_dir()]
         _check_limits(members, limits)
         for member in members:
@@ -175,7 +175,10 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
     partial.mkdir(parents=True)
     try:
         num_taken = 0
+        moved: dict[Path, Path] = {}
         for file in files:
+            if same := moved.get(file.uploaded):  # Gradio keeps files of one name and one content once
+                shutil.copy2(same, file.uploaded)
             place = _place(file, partial, uploads)
             if isinstance(place, SkippedFile):
                 skipped_files.append(place)
@@ -184,7 +187,7 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
                 num_taken += 1
             else:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(file.uploaded, place)
+                moved[file.uploaded] = Path(shutil.move(file.uploaded, place))
                 num_taken += 1
         if num_taken == 0:
             reasons = " ".join(skipped_file.problem.sentence for skipped_file in skipped_files[:1])
@@ -211,7 +214,7 @@ def read_not_taken(file: Path) -> tuple[SkippedFile, ...]:
     if not file.is_file():
         return ()
     try:
-        return _LEFTOVERS.validate_json(file.read_bytes())
+        return _LEFTOVERS.validate_json(read_file(file))
     except ValidationError:
         sentence = f"What was not taken from the drop is no longer known: {file} is damaged."
         return (SkippedFile(name=file.name, problem=Problem(code="list damaged", severity="note", sentence=sentence)),)

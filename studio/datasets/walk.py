@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from natsort import natsorted
 
 from studio.core.errors import DatasetError
+from studio.core.files import open_file
 from studio.core.paths import leads_out
 from studio.datasets.captions import name_of, stem_of
 from studio.datasets.source import CAPTION_SUFFIXES, PICTURE_SUFFIXES, TABLE_SUFFIXES, SkippedFile
@@ -180,7 +181,7 @@ def _starts_like_picture(found: Walk, key: str) -> bool:
         status = path.stat()  # before opening: opening a FIFO waits for ever
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return False
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return picture_kind(file.read(START_BYTES)) != ""
     except OSError as error:
         sentence = f"It cannot be read ({error.strerror}), so it is not known whether it is an image."

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch.nn import functional
 
 from studio.core.errors import DeviceError, is_out_of_memory
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.results import CHECK_FORMAT, DeviceCheck
 from studio.core.system import operating_system
 from studio.engine.attention import AttentionPlan, attention_plan, set_attention
@@ -137,7 +137,7 @@ def _kept_checks(path: Path) -> tuple[DeviceCheck, ...]:
     if not path.is_file():
         return ()
     try:
-        return _CHECKS.validate_json(path.read_bytes())
+        return _CHECKS.validate_json(read_file(path))
     except ValidationError as error:
         logger.warning("The kept device checks in %s cannot be read and are made again: %s", path, error)
         return ()

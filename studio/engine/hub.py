@@ -5,10 +5,13 @@ How they are named, and which of their files are needed, is below.
 
 import json
 import logging
+import os
 import re
+import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from filelock import FileLock, Timeout
@@ -18,7 +21,7 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, not re-exported by name
 
 from studio.core.errors import ModelError
-from studio.core.files import write_atomically
+from studio.core.files import assert_regular, read_text, write_atomically
 from studio.engine.hub_download import (
     ANSWER_SECONDS,
     DEFAULT_REVISION,
@@ -107,10 +110,10 @@ def find_hub_model(
 def _local_snapshot(place: HubPlace, revision: str) -> Path | None:
     """The complete copy of a revision on this machine; None where there is none."""
     reference = place.reference(revision)
-    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+    commit = read_text(reference).strip() if reference.is_file() else revision
     folder = place.snapshot(commit)
     try:
-        index = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
+        index = json.loads(read_text(folder / MODEL_INDEX))
     except (OSError, ValueError):
         return None
     return folder if isinstance(index, dict) and is_complete(folder, index) else None
@@ -148,7 +151,7 @@ def _fetch_needed(
     folder = place.snapshot(commit)
     Download(place, commit, endpoint, [files[MODEL_INDEX]], DownloadWatcher(cancelled=watcher.cancelled)).run()
     try:
-        index = json.loads((folder / MODEL_INDEX).read_text(encoding="utf-8"))
+        index = json.loads(read_text(folder / MODEL_INDEX))
         kind = index["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The model_index.json of {place.repository} cannot be read. Choose another model.") from error
@@ -184,7 +187,7 @@ def _not_a_hub(repository: str) -> ModelError:
 
 def _ask(repository: str, revision: str, endpoint: str) -> ModelInfo:
     """What the Hub says of a revision: its commit, its files and their sizes."""
-    if fault := unusable_proxy():
+    if fault := network_fault():
         raise ModelError(
             f"The model {repository} is not on this machine, and could not be downloaded from Hugging Face: {fault}. "
             "Correct or unset it and start again."
@@ -217,10 +220,39 @@ def unusable_proxy() -> str:
     if "*" in proxies.get("no", "").split(","):
         return ""
     for kind in ("http", "https", "all"):
-        scheme, separator, _ = proxies.get(kind, "").partition("://")
+        proxy = proxies.get(kind, "")
+        scheme, separator, _ = proxy.partition("://")
         if separator and scheme.lower() not in PROXY_SCHEMES:
             known = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
             return f"the proxy in {kind.upper()}_PROXY must begin with one of {known}, got {scheme}://"
+        if proxy and not _names_a_host(proxy if separator else f"http://{proxy}"):  # not shown: it may hold a password
+            return f"the proxy in {kind.upper()}_PROXY must be an address such as http://example.com:3128"
+    return ""
+
+
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        return False
+
+
+def network_fault() -> str:
+    """What of the environment stops every download; empty where nothing does."""
+    return unusable_proxy() or unusable_certificates()
+
+
+def unusable_certificates() -> str:
+    """What is wrong with the file of certificates that the environment names; empty where nothing is."""
+    file = os.environ.get("SSL_CERT_FILE")
+    if not file:
+        return ""
+    try:
+        assert_regular(Path(file))
+        ssl.create_default_context(cafile=file)
+    except OSError as error:
+        return f"SSL_CERT_FILE must name a file of certificates (PEM), got {file} ({error.strerror or error})"
     return ""
 
 

@@ -30,6 +30,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # both are pu
 )
 
 from studio.core.errors import DownloadCancelledError, ModelError
+from studio.core.files import open_file
 from studio.core.settings import SHIPPED_MODEL
 
 logger = logging.getLogger(__name__)
@@ -257,7 +258,7 @@ def _size(path: Path) -> int:
 
 def _digest(path: Path, *, like: str) -> str:
     """The digest of a file, of the kind that `like` is: SHA-256, or SHA-1 as git names contents."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         if len(like) == 64:
             return hashlib.file_digest(file, "sha256").hexdigest()
         return hashlib.sha1(b"blob %d\0" % _size(path) + file.read(), usedforsecurity=False).hexdigest()

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from studio.core.errors import LoraError, ModelError
+from studio.core.files import read_text
 from studio.engine.lora_file import LoraWeights
 from studio.engine.lora_layers import Stack, changed_bias, changed_weight, stacks_by_layer
 from studio.engine.models import Components
@@ -259,7 +260,7 @@ def assert_size_of_sd15(components: Components) -> None:
         ModelError: naming what differs.
     """
     for part, names in _SIZES.items():
-        config = json.loads((configuration_folder() / part / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_text(configuration_folder() / part / "config.json"))
         for name in names:
             wanted, found = config[name], getattr(getattr(components, part).config, name)
             if wanted != (list(found) if isinstance(found, tuple) else found):
@@ -312,7 +313,7 @@ def _save_configuration(components: Components, part: ModelPart, folder: Path, d
 def _forget_own_path(folder: Path) -> None:
     """diffusers notes where a model was loaded from: nothing that belongs into a model that is passed on."""
     for path in [folder / "model_index.json", *folder.glob("*/*config.json")]:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(read_text(path))
         if entries.pop("_name_or_path", None) is not None:
             path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 

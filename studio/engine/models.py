@@ -14,14 +14,29 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from studio.core.errors import ModelError
+from studio.core.files import assert_regular, open_file, read_text
 from studio.core.paths import assets_folder, typed_path
 from studio.core.settings import SHIPPED_MODEL, PrecisionName, PredictionType
 from studio.engine.device import DTYPES
-from studio.engine.hub import PICKLE_STEMS, DownloadWatcher, find_hub_model, half_precision_parts, looks_like_hub_name
+from studio.engine.hub import (
+    PARTS,
+    PICKLE_STEMS,
+    DownloadWatcher,
+    find_hub_model,
+    half_precision_parts,
+    looks_like_hub_name,
+)
 from studio.engine.single_file import check_checkpoint, load_checkpoint, said_prediction_type
 from studio.loras.weights_file import PICKLE_ENDINGS
 
 SAFETENSORS = ".safetensors"
+
+# Far above those of any Stable Diffusion 1.x, far below what fills a memory: no model needs more.
+CONFIGURATIONS = ("config.json", "scheduler_config.json", "tokenizer_config.json")
+MAX_NUMBERS = {"num_train_timesteps": 10_000, "model_max_length": 1000, "max_position_embeddings": 1000}
+MAX_LAYERS = 100
+MAX_NUMBER = 1_000_000
+MIN_TOKENS = 3  # a beginning, a word and an end
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ def load_components(
         prediction_type = said_prediction_type(header) if prediction_type == "auto" else prediction_type
     else:
         _assert_stable_diffusion(model.folder)
-        _assert_json(model.folder)
+        _assert_configurations(model.folder)
         _assert_safetensors(model.folder)
     _quiet_libraries()
     try:
@@ -131,6 +146,7 @@ def load_components(
             "copy or download it again."
         ) from error
     _assert_whole(pipeline, missing, place)
+    _assert_tokens_fit(pipeline, place)
     if prediction_type != "auto":
         scheduler = pipeline.scheduler
         pipeline.scheduler = type(scheduler).from_config(scheduler.config, prediction_type=prediction_type)
@@ -200,7 +216,7 @@ def _assert_safetensors(folder: Path) -> None:
                 f"does. It needs the {part} as .safetensors; get that file from where the model comes from."
             )
     for path in sorted(folder.glob("*/*.safetensors")):
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(64)
         if head.startswith(b"version https://git-lfs"):
             raise ModelError(
@@ -213,7 +229,7 @@ def _assert_safetensors(folder: Path) -> None:
 def _assert_stable_diffusion(folder: Path) -> None:
     index = folder / "model_index.json"
     try:
-        kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+        kind = json.loads(read_text(index))["_class_name"]
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder} has no model_index.json, so it is not a model in diffusers' layout. Choose the folder that "
@@ -227,13 +243,46 @@ def _assert_stable_diffusion(folder: Path) -> None:
         )
 
 
-def _assert_json(folder: Path) -> None:
-    """Every configuration is JSON: libraries answer a damaged one with anything, down to a bare Exception."""
-    for path in sorted(folder.glob("*/*.json")):
+def _assert_configurations(folder: Path) -> None:
+    """Every file is one, and every configuration JSON: libraries answer a damaged one with anything, down to a bare
+    Exception, and numbers out of bounds with all the memory there is.
+    """
+    for path in sorted(path for part in PARTS for path in (folder / part).glob("*")):
         try:
-            json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if path.suffix == ".json":
+                _assert_bounds(path, json.loads(read_text(path)))
+            elif not path.is_dir():
+                assert_regular(path)
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{path} cannot be read ({error}). Copy or download the model again.") from error
+
+
+def _assert_bounds(path: Path, values: object) -> None:
+    if path.name not in CONFIGURATIONS or not isinstance(values, dict):
+        return
+    for name, value in values.items():
+        most = MAX_NUMBERS.get(name, MAX_LAYERS if "layers" in name else MAX_NUMBER)
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) > MAX_NUMBERS["num_train_timesteps"]:  # betas, one for each of the timesteps
+            raise ModelError(f"{name} in {path} must be a list of at most 10,000 numbers, got {len(numbers):,}.")
+        least = 1 if name in MAX_NUMBERS else -most
+        for number in numbers:
+            is_size = isinstance(number, int) or (isinstance(number, float) and name in MAX_NUMBERS)
+            if is_size and not least <= number <= most:  # NaN neither
+                raise ModelError(
+                    f"{name} in {path} must be between {least:,} and {most:,}, got {str(number)[:20]}. "
+                    "Copy or download the model again."
+                )
+
+
+def _assert_tokens_fit(pipeline: StableDiffusionPipeline, place: Path) -> None:
+    """A prompt is filled up to the length that the tokenizer says, and the text encoder has no more places."""
+    said, places = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
+    if not MIN_TOKENS <= said <= places:
+        raise ModelError(
+            f"model_max_length of the tokenizer in {place} must be between {MIN_TOKENS} and {places}, which is what "
+            f"its text encoder reads, got {said:g}. Copy or download the model again."
+        )
 
 
 def _quiet_libraries() -> None:

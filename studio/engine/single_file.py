@@ -12,6 +12,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from studio.core.errors import ModelError, WeightsFileError
+from studio.core.files import read_text
 from studio.core.paths import assets_folder
 from studio.core.settings import PredictionType
 from studio.loras.weights_file import WeightsHeader, read_header
@@ -144,7 +145,7 @@ def _other_kind(header: WeightsHeader, configuration: Path) -> str:
 
 def _wrong_width(header: WeightsHeader, configuration: Path) -> str:
     """How wide the text is that the U-Net listens to: it tells the families apart where a text encoder is missing."""
-    wanted = json.loads((configuration / "unet" / "config.json").read_text(encoding="utf-8"))["cross_attention_dim"]
+    wanted = json.loads(read_text(configuration / "unet" / "config.json"))["cross_attention_dim"]
     for name, info in header.tensors.items():
         if name.startswith(UNET_PREFIX) and name.endswith("attn2.to_k.weight"):
             width = info.shape[-1]

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 
-from studio.core.files import write_atomically
+from studio.core.files import open_file, read_file, write_atomically
 from studio.core.results import Record
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.images.files import PILLOW_ERRORS
@@ -145,7 +145,7 @@ def latest_comparison(outputs: Path) -> SavedComparison | None:
     """The newest that can be read; one that cannot is passed over, and logged."""
     for path in sorted(outputs.glob(f"*/compare-*/{JSON_NAME}"), reverse=True):
         try:
-            report = CompareReport.model_validate_json(path.read_bytes())
+            report = CompareReport.model_validate_json(read_file(path))
         except (OSError, ValidationError) as error:
             logger.warning("The comparison %s cannot be read: %s", path, error)
             continue
@@ -212,7 +212,7 @@ def _paste(image: Image.Image, path: Path | None, position: tuple[int, int], *, 
 def _shown(path: Path, size: int) -> Image.Image | None:
     """The image in the size of a cell; None where it is missing or cannot be read."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
+        with open_file(path) as file, Image.open(file, formats=("PNG", "JPEG", "WEBP")) as picture:
             picture.thumbnail((size, size))
             shown = picture.convert("RGB")
     except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:

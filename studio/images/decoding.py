@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
 
 from studio.core.errors import PictureFileError
+from studio.core.files import read_file
 from studio.images.colours import flat_rows, rgb_of
 from studio.images.formats import (
     FORMAT_WORDS,
@@ -136,7 +137,7 @@ def read_bytes(path: Path) -> tuple[bytes, Problem | None]:
         elif status.st_size > MAX_FILE_BYTES:
             read.add("file too large", "reject", f"The file has {status.st_size / 1e9:.1f} GB; up to 1 GB is read.")
         else:
-            return path.read_bytes(), None
+            return read_file(path, max_bytes=MAX_FILE_BYTES), None
     except OSError as error:
         link = path.is_symlink()
         what = "The link leads nowhere" if link else "The file cannot be read"

@@ -16,7 +16,7 @@ from PIL.ImageFile import ImageFile
 from pydantic import ValidationError
 
 from studio.core.errors import PictureFileError
-from studio.core.files import write_atomically
+from studio.core.files import open_file, write_atomically
 from studio.core.results import ImageRecord
 from studio.core.settings import PictureFormatName
 from studio.images.a1111 import MAX_TEXT_LENGTH, PictureText, has_settings_line, parse_parameters, to_parameters
@@ -232,7 +232,7 @@ def _open_file(path: Path) -> Iterator[BinaryIO]:
             raise PictureFileError(f"{shown_name(path)} is not a file. Choose a PNG, JPEG or WebP image.")
         if found.st_size > _MAX_FILE_BYTES:
             raise PictureFileError(f"{shown_name(path)} is larger than {_MAX_FILE_BYTES // 2**20} MiB. Choose another.")
-        file = path.open("rb")
+        file = open_file(path)
     except (OSError, ValueError) as error:
         raise PictureFileError(f"{shown_name(path)} cannot be opened: {_reason(error)}.") from error
     with file:

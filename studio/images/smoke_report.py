@@ -7,7 +7,7 @@ from statistics import mean
 
 from pydantic import ValidationError
 
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.results import InvalidPicture, MemorySample, SavedReport, SmokeReport, ValidPicture
 from studio.core.text import escape_markdown, gigabytes, markdown_table
 
@@ -35,7 +35,7 @@ def latest_report(outputs: Path) -> SavedReport | None:
     """The newest report that can be read; one that cannot is passed over, and logged."""
     for path in sorted(outputs.glob(f"*/smoke-*/{JSON_NAME}"), reverse=True):
         try:
-            report = SmokeReport.model_validate_json(path.read_bytes())
+            report = SmokeReport.model_validate_json(read_file(path))
         except (OSError, ValidationError) as error:
             logger.warning("The report %s cannot be read: %s", path, error)
             continue

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from studio.core.files import FileStamp, file_stamp
+from studio.core.files import FileStamp, file_stamp, read_text
 from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL
 from studio.images.prompts import parse_weights, take_lora_tags, unlike_a1111
@@ -27,7 +27,7 @@ class TokenCount:
 @lru_cache(maxsize=1)
 def _read_tokenizer(file: Path, _stamp: FileStamp) -> Tokenizer:
     """Read it once: Stable Diffusion 1.5's has three megabytes, and every key that is pressed asks for it."""
-    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_str(read_text(file))
     tokenizer.no_padding()  # the file keeps what the engine set: 77 tokens, whatever the prompt
     tokenizer.no_truncation()
     return tokenizer

@@ -17,7 +17,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from studio.core.errors import CancelledError
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.paths import UserData
 
 
@@ -80,7 +80,7 @@ class DeviceLock:
 
 def _read_owner(file: Path) -> DeviceOwner:
     try:
-        kept = json.loads(file.read_bytes())
+        kept = json.loads(read_file(file))
         return DeviceOwner(int(kept["pid"]), str(kept["purpose"]))
     except (OSError, ValueError, KeyError, TypeError):
         return DeviceOwner(0, "another program")

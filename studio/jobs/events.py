@@ -14,6 +14,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from studio.core.files import open_file
 from studio.core.results import Record
 from studio.jobs.folder import RunState
 
@@ -100,7 +101,7 @@ def read_events(path: Path, parse: Callable[[bytes], EventT]) -> list[EventT]:
     events: list[EventT] = []
     if not path.is_file():
         return events
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for event in _parsed(file, parse):
             if isinstance(event, ResumedEvent):
                 events = [earlier for earlier in events if not event.takes_back(earlier)]
@@ -163,7 +164,7 @@ class EventFollower(Generic[HistoryT]):
                 return self._history
             if self._path.stat().st_size < self._position:  # another file
                 self._begin_again()
-            with self._path.open("rb") as file:
+            with open_file(self._path) as file:
                 file.seek(self._position)
                 content = file.read()
             self._position += len(content)
@@ -208,6 +209,6 @@ class EventWriter:
 def _ends_in_mid_line(path: Path) -> bool:
     if not path.is_file() or path.stat().st_size == 0:
         return False
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(-1, 2)
         return file.read(1) != b"\n"

@@ -24,7 +24,7 @@ import psutil
 from pydantic import ValidationError
 
 from studio.core.errors import RunError, StudioError
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.paths import typed_path
 from studio.core.results import Record
 
@@ -182,7 +182,7 @@ def read_status(folder: JobFolder) -> RunStatus:
         RunError: where its status cannot be read.
     """
     try:
-        return RunStatus.model_validate_json(folder.status.read_bytes())
+        return RunStatus.model_validate_json(read_file(folder.status))
     except FileNotFoundError:
         return RunStatus(state="new")
     except (OSError, ValidationError) as error:
@@ -243,7 +243,7 @@ def forget_old_requests(folder: JobFolder) -> None:
     began_at = psutil.Process().create_time()
     for request in pending_requests(folder):
         try:
-            what = json.loads((folder.requests / request).read_bytes())
+            what = json.loads(read_file(folder.requests / request))
             asked_at = datetime.fromisoformat(what["asked_at"]).timestamp()
         except (OSError, ValueError, KeyError, TypeError):  # not written by `ask`
             asked_at = 0.0

@@ -20,6 +20,7 @@ from typing import IO, cast
 import psutil
 
 from studio.core.errors import says_no_memory
+from studio.core.files import open_file
 from studio.jobs import gate
 from studio.jobs.folder import RunState, RunStatus
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobState
@@ -217,7 +218,7 @@ def kept_awake(pid: int, *, platform: str = sys.platform) -> Iterator[None]:
 def end_of_log(log: Path, *, num_lines: int, of_last_attempt: bool = False) -> str:
     """The last lines of a log; empty where there is none. Bars that overwrite themselves count as lines."""
     try:
-        with log.open("rb") as file:
+        with open_file(log) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import LoraError
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.results import Record
 
 Winner = Literal["left", "right", "neither"]
@@ -89,7 +89,7 @@ def read_votes(folder: Path, lora: str) -> tuple[Vote, ...]:
     if not path.is_file():
         return ()
     try:
-        return _VOTES.validate_json(path.read_bytes())
+        return _VOTES.validate_json(read_file(path))
     except (OSError, ValidationError) as error:
         raise LoraError(f"The votes in {path} cannot be read. Move the file away to start again.") from error
 

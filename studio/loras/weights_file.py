@@ -21,7 +21,7 @@ from annotated_types import Ge, Le
 from pydantic import Field
 
 from studio.core.errors import LoraError, WeightsFileError
-from studio.core.files import file_stamp
+from studio.core.files import file_stamp, open_file, read_text
 from studio.core.paths import typed_path
 from studio.core.settings import Settings
 
@@ -112,7 +112,7 @@ def read_header(path: Path) -> WeightsHeader:
     _refuse_by_name(path)
     try:
         size = _regular_file_size(path)
-        with path.open("rb") as file:
+        with open_file(path) as file:
             length = _header_length(path, file.read(72))
             file.seek(8)
             raw = file.read(length)
@@ -169,9 +169,7 @@ def adapter_config_text(config: Path, damaged: str) -> str:
         LoraError: where it cannot be read.
     """
     try:
-        if config.stat().st_size > ADAPTER_CONFIG_LIMIT_BYTES:
-            raise LoraError(f"{damaged} is too large.")
-        return config.read_text(encoding="utf-8-sig")
+        return read_text(config, encoding="utf-8-sig", max_bytes=ADAPTER_CONFIG_LIMIT_BYTES)
     except (OSError, ValueError) as error:
         raise LoraError(f"{damaged} cannot be read. Copy or download it again.") from error
 
@@ -188,7 +186,7 @@ def file_state(path: Path) -> tuple[int, ...]:
 
 def weights_sha256(path: Path) -> str:
     """SHA-256 of what follows the header, in hexadecimal: A1111's hash of a LoRA, kohya's `sshs_model_hash`."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -201,7 +199,7 @@ def weights_hash(header: WeightsHeader) -> str:
 
 def sha256_of(path: Path) -> str:
     """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

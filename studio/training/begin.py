@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from studio.core.errors import DatasetError, LoraError, RunError, SettingsError
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.checker import PictureChecker
@@ -100,7 +100,7 @@ def read_run_settings(run: RunFolder) -> TrainingSettings:
         SettingsError: where one breaks its rule.
     """
     try:
-        values = json.loads(run.settings.read_bytes())
+        values = json.loads(read_file(run.settings))
     except (OSError, ValueError) as error:
         raise RunError(f"{run.settings} cannot be read ({error}). Start a new run.") from error
     return parse_settings(TrainingSettings, values)

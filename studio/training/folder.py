@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from studio.core.errors import RunError
-from studio.core.files import write_atomically
+from studio.core.files import read_file, write_atomically
 from studio.core.results import Record
 from studio.core.settings import PrecisionName
 from studio.jobs.folder import JobFolder
@@ -106,7 +106,7 @@ def read_plan(run: RunFolder) -> TrainingPlan | None:
     if not run.plan.is_file():
         return None
     try:
-        return TrainingPlan.model_validate_json(run.plan.read_bytes())
+        return TrainingPlan.model_validate_json(read_file(run.plan))
     except (OSError, ValueError) as error:
         raise RunError(f"{run.plan} is damaged ({type(error).__name__}). Duplicate the run to start again.") from error
 

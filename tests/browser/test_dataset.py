@@ -1,17 +1,18 @@
 """The Dataset tab as a person uses it: drop, look, type, filter, mend, export; and all is there after a reload."""
 
 import json
+import os
 import re
 import zipfile
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from studio.core.paths import assets_folder
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose, drop_files, field, go_to_tab, open_section, set_field, toast
-from tests.browser.studio_process import RunningStudio
+from tests.browser.studio_process import RunningStudio, wait_for
 from tests.datasets.bad_inputs import encoded, picture
 
 SHOES = assets_folder() / "casual-shoes"
@@ -103,13 +104,53 @@ def test_the_demo_shoes_open_with_one_button(page: Page) -> None:
     expect(page.locator("#dataset-problems")).to_contain_text("Nothing wrong")
 
 
-def test_a_dropped_folder_keeps_its_sub_folders(page: Page, source: Path) -> None:
+def uploaded(studio: RunningStudio) -> list[Path]:
+    """What pages sent and the studio still keeps as it came."""
+    below = os.walk(studio.user_data.cache / "page")  # unlike glob, it lets folders go while it looks
+    files = [Path(folder, name) for folder, _, names in below for name in names]
+    return [file for file in files if file.suffix in (".png", ".jpg", ".txt", ".zip", "")]
+
+
+def test_a_dropped_folder_keeps_its_sub_folders(studio: RunningStudio, page: Page, source: Path) -> None:
     drop_files(page, "dataset-drop", source)
     expect(page.locator(".drop-status")).to_contain_text("11 images in the dataset", timeout=WAIT_MILLISECONDS)
     wait_until_checked(page, pictures=11, used=9)
     press(page, "left/shoe 1.png")
     expect(caption(page)).to_have_value("shoe number 1")
     assert (source / "left/shoe 1.png").is_file()
+    assert uploaded(studio) == []
+
+
+def test_of_a_cancelled_drop_nothing_is_kept(studio: RunningStudio, page: Page, tmp_path: Path) -> None:
+    """Its first part has arrived, its second is on the way."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(201):
+        (folder / f"{number}.png").write_bytes(b"%d" % number)
+    parts: list[Route] = []
+
+    def hold_the_second(route: Route) -> None:
+        parts.append(route)
+        if len(parts) == 1:
+            route.continue_()
+
+    page.route("**/gradio_api/upload", hold_the_second)
+    drop_files(page, "dataset-drop", folder)
+    expect(page.locator(".drop-status")).to_have_text("Uploading: 200 of 201 files")
+    assert len(uploaded(studio)) == 200, "so this test can see them"
+    page.locator(".drop-cancel").click()
+    expect(page.locator(".drop-status")).to_have_text("Cancelled: nothing was kept.")
+    wait_for(lambda: uploaded(studio) == [], what="the uploads to go")
+    page.unroute("**/gradio_api/upload")
+
+
+def test_a_full_disk_is_said_in_the_drop_zone(page: Page, source: Path) -> None:
+    sentence = "The upload has 3.0 GB, and the disk has 12 MB free. Free some space first."
+    page.route("**/gradio_api/upload", lambda route: route.fulfill(status=507, body=sentence))
+    drop_files(page, "dataset-drop", source)
+    said = f"The upload failed: {sentence} Nothing was kept; try again."
+    expect(page.locator(".drop-status")).to_have_text(said)
+    page.unroute("**/gradio_api/upload")
 
 
 def test_a_folder_dropped_on_another_tab_finds_its_way(page: Page, source: Path) -> None:

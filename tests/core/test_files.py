@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.core.files import file_stamp, write_atomically
+from studio.core.files import file_stamp, remove_uploads, write_atomically
 
 resource = pytest.importorskip("resource", reason="Windows has no limits on file sizes to fill a disk with")
 
@@ -69,3 +69,18 @@ def test_a_stamp_differs_where_size_and_time_were_kept(tmp_path: Path, *, replac
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert file_stamp(path)[:2] == stamp[:2]
     assert file_stamp(path) != stamp
+
+
+def test_uploads_go_with_their_folders_and_nothing_else_does(tmp_path: Path) -> None:
+    uploads = tmp_path / "uploads"
+    for name in ("a/x.png", "b/x.png", "b/y.png", "whole.png", "a/deep/x.png", "../outside.png", "../other/z.png"):
+        (uploads / name).parent.mkdir(parents=True, exist_ok=True)
+        (uploads / name).write_bytes(b"x")
+    (uploads / "link").symlink_to(tmp_path / "other")
+    foreign = ["a/deep/x.png", "../outside.png", "a/../../other/z.png", "link/z.png", "a/..", "a"]
+    named = ["b/x.png", "whole.png", "gone/x.png", *foreign]
+    remove_uploads([uploads / name for name in named], uploads)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"uploads/a/x.png", "uploads/b/y.png", "uploads/a/deep/x.png", "outside.png", "other/z.png"}
+    remove_uploads([uploads / "b/y.png"], uploads)
+    assert not (uploads / "b").exists()

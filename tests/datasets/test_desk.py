@@ -122,6 +122,7 @@ def test_a_dropped_folder_becomes_a_dataset(session: DatasetSession, tmp_path: P
     opened = session.open_dropped(files, uploads=uploads)
     assert (opened.name, opened.reading.layout) == ("shoes", "kohya")
     assert opened.row("10_boot/a.png").repeats == 10
+    assert list(uploads.iterdir()) == [], "what was taken in is not kept twice"
 
 
 def test_what_was_not_taken_of_a_drop_is_kept_to_be_said(session: DatasetSession, tmp_path: Path) -> None:
@@ -129,6 +130,7 @@ def test_what_was_not_taken_of_a_drop_is_kept_to_be_said(session: DatasetSession
     files = [dropped(uploads, "a.png", encoded(picture(), "PNG")), dropped(uploads, "../b.png", b"x")]
     name = session.open_dropped(files, uploads=uploads).name
     assert [skipped_file.name for skipped_file in session.open_name(name).skipped_files] == ["../b.png"]
+    assert list(uploads.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["notes.md", "broken.zip"])
@@ -137,6 +139,7 @@ def test_a_drop_of_nothing_useful_leaves_nothing_behind(name: str, session: Data
     with pytest.raises(DatasetError):
         session.open_dropped([dropped(uploads, name, b"nothing useful")], uploads=uploads)
     assert list(session.library.folder.iterdir()) == []
+    assert list(uploads.iterdir()) == []
 
 
 def test_nothing_dropped_is_said(session: DatasetSession, tmp_path: Path) -> None:

@@ -64,6 +64,18 @@ def test_two_files_of_one_name_are_not_mixed_up(uploads: Path, tmp_path: Path) -
     assert (tmp_path / "new/x.png").read_bytes() == b"1"
 
 
+def test_one_content_under_one_name_in_two_folders_is_two_files(uploads: Path, tmp_path: Path) -> None:
+    """Gradio keeps it once, and names the same place for both."""
+    first = dropped(uploads, "a/x.png", b"1")
+    files = [first, DroppedFile("b/x.png", first.uploaded), DroppedFile("c/x.png", first.uploaded)]
+    assert take_files(files, tmp_path / "new", uploads=uploads) == ()
+    assert {path: (tmp_path / "new" / path).read_bytes() for path in ("a/x.png", "b/x.png", "c/x.png")} == {
+        "a/x.png": b"1",
+        "b/x.png": b"1",
+        "c/x.png": b"1",
+    }
+
+
 def test_a_file_and_a_folder_of_one_name_do_not_clash(uploads: Path, tmp_path: Path) -> None:
     files = [dropped(uploads, "a", b"1"), dropped(uploads, "a/b.png", b"2")]
     (skipped_file,) = take_files(files, tmp_path / "new", uploads=uploads)

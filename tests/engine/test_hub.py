@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from huggingface_hub import close_session
 
 from studio.core.errors import DownloadCancelledError, ModelError
 from studio.core.paths import CHECKOUT_FOLDER, assets_folder
 from studio.core.settings import SHIPPED_MODEL
-from studio.engine.hub import DownloadProgress, DownloadWatcher, HubSnapshot, find_hub_model, unusable_proxy
+from studio.engine.hub import PARTS, DownloadProgress, DownloadWatcher, HubSnapshot, find_hub_model, unusable_proxy
 from tests.engine.hub_server import FakeHub, fake_hub, files_of
 
 NAME = "someone/shoes"
@@ -411,6 +412,17 @@ def test_a_proxy_of_an_unknown_kind_is_named_without_its_password(
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("proxy", ["http://[::1", "me:secret:x", ":", "//", "http://", "socks5://", "http://a:99999"])
+def test_a_proxy_that_is_no_address_is_named_without_its_password(
+    find: Find, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    with pytest.raises(ModelError, match="the proxy in HTTPS_PROXY must be an address such as ") as reported:
+        find(NAME)
+    assert "secret" not in str(reported.value)
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize(
     "proxy", ["http://127.0.0.1:9", "127.0.0.1:9", "SOCKS5://127.0.0.1:9", "socks5h://127.0.0.1:9"]
 )
@@ -423,6 +435,41 @@ def test_a_proxy_that_is_not_used_may_be_of_any_kind(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("all_proxy", "socks://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "*")
     assert unusable_proxy() == ""
+
+
+def test_a_download_goes_through_the_proxy_that_is_set(
+    hub: FakeHub, shipped: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The Hub itself stands in for one: there is no other way to a host of this name."""
+    hub.add(NAME, shipped)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, hub.address)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "ours.example,[::1],::1")
+    close_session()  # it read the environment when it was made
+    try:
+        found = find_hub_model(NAME, endpoint="http://hub.example", cache=tmp_path)
+    finally:
+        close_session()
+    assert (found.folder / UNET).read_bytes() == shipped[UNET]
+    assert len(hub.requests) > len(PARTS)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "no such file"), (b"", "no certificate"), (b"not one", "no certificate")]
+)
+def test_certificates_that_cannot_be_read_are_named_before_anyone_is_asked(
+    find: Find, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(ModelError, match="SSL_CERT_FILE must name a file of certificates") as reported:
+        find(NAME)
+    assert f"got {file} (" in str(reported.value)
+    assert reason in str(reported.value).lower().replace("_", " ")
+    assert hub.requests == []
 
 
 def test_two_programs_do_not_download_the_same_model_at_once(

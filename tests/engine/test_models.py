@@ -1,6 +1,7 @@
 """Any model opens, or says exactly why not."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,60 @@ def test_weights_cut_short_are_refused(model_copy: Path) -> None:
 def test_a_damaged_configuration_is_refused(model_copy: Path, file: str) -> None:
     (model_copy / file).write_text("{")
     assert f"{file} cannot be read" in refusal(model_copy)
+
+
+@pytest.mark.skipif("os.name == 'nt'", reason="Windows has no such files")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("endless", [False, True])
+def test_no_file_of_a_model_may_be_a_pipe_or_without_an_end(model_copy: Path, endless: bool) -> None:
+    files = [path for path in model_copy.rglob("*") if path.is_file() and path.parent.name != model_copy.name]
+    assert len(files) >= 8
+    for path in [*files, model_copy / "model_index.json"]:
+        content = path.read_bytes()
+        path.unlink()
+        path.symlink_to("/dev/zero") if endless else os.mkfifo(path)
+        said = refusal(model_copy)
+        assert str(path) in said
+        assert "it is a pipe, a socket or a device, not a file" in said
+        path.unlink()
+        path.write_bytes(content)
+    load_components(find_model(str(model_copy)), "float32")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("file", "name", "value", "bounds"),
+    [
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 10**12, "between 1 and 10,000"),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 0, "between 1 and 10,000"),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", float("nan"), "between 1 and 10,000"),
+        ("scheduler/scheduler_config.json", "steps_offset", -(10**7), "between -1,000,000 and 1,000,000"),
+        ("tokenizer/tokenizer_config.json", "model_max_length", 10**30, "between 1 and 1,000"),
+        ("tokenizer/tokenizer_config.json", "model_max_length", 1e30, "between 1 and 1,000"),
+        ("text_encoder/config.json", "max_position_embeddings", 10**9, "between 1 and 1,000"),
+        ("text_encoder/config.json", "num_hidden_layers", 10**9, "between -100 and 100"),
+        ("text_encoder/config.json", "vocab_size", 10**400, "between -1,000,000 and 1,000,000"),
+        ("unet/config.json", "layers_per_block", 10**9, "between -100 and 100"),
+        ("unet/config.json", "block_out_channels", [32, 10**12], "between -1,000,000 and 1,000,000"),
+        ("vae/config.json", "sample_size", 10**9, "between -1,000,000 and 1,000,000"),
+        ("vae/config.json", "norm_num_groups", [1] * 10_001, "a list of at most 10,000 numbers"),
+    ],
+)
+def test_a_number_of_a_configuration_out_of_bounds_is_refused_by_its_name(
+    model_copy: Path, file: str, name: str, value: object, bounds: str
+) -> None:
+    values = json.loads((model_copy / file).read_text())
+    (model_copy / file).write_text(json.dumps({**values, name: value}))
+    assert f"{name} in {model_copy / file} must be {bounds}" in refusal(model_copy)
+
+
+@pytest.mark.parametrize("said", [2, 78, None])
+def test_a_prompt_is_no_longer_than_the_text_encoder_reads(model_copy: Path, said: int | None) -> None:
+    """Of a tokenizer that says no length, its library takes one of 10³⁰ tokens."""
+    file = model_copy / "tokenizer" / "tokenizer_config.json"
+    values = {name: value for name, value in json.loads(file.read_text()).items() if name != "model_max_length"}
+    file.write_text(json.dumps(values if said is None else {**values, "model_max_length": said}))
+    assert "must be between 3 and 77, which is what its text encoder reads, got" in refusal(model_copy)
 
 
 def test_a_hub_model_that_is_not_here_says_what_to_do_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

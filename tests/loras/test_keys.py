@@ -544,7 +544,7 @@ def test_a_configuration_among_several_files_is_that_of_adapter_model_alone(tmp_
         ({"peft_type": "LOHA"}, "has peft_type 'LOHA', where the studio reads LORA"),
         ({"use_dora": True}, "has use_dora, but the weights have no lora_magnitude_vector"),
         ({"alpha_pattern": {"(a+)+": 3}}, r"has the regular expression '\(a\+\)\+' in alpha_pattern, which is too"),
-        ("x" * (2**20 + 1), "is too large"),
+        ("x" * (2**20 + 1), "cannot be read"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_said(config: object, words: str, tmp_path: Path) -> None:

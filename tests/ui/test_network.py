@@ -3,9 +3,11 @@
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +18,10 @@ import httpx
 import psutil
 import pytest
 
+from studio.core.errors import SettingsError
 from studio.core.paths import CHECKOUT_FOLDER
-from studio.ui.shell.server import allowed_hosts
+from studio.core.settings import ServerSettings
+from studio.ui.shell.server import allowed_hosts, loopback_past_proxies, read_root_path, warnings_of
 from tests import command_line
 from tests.browser.studio_process import RunningStudio, running_studio, wait_for
 
@@ -105,8 +109,22 @@ def test_an_upload_from_a_foreign_page_is_not_stored(studio: RunningStudio, head
     assert b"our own" in _stored(studio), "the own page's upload is stored, so this test can see one"
 
 
+def test_an_upload_that_breaks_off_leaves_nothing(studio: RunningStudio) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    with socket.create_connection(("127.0.0.1", studio.port)) as line:
+        line.sendall(
+            f"POST {UPLOAD} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            "Content-Length: 10000000\r\n\r\n".encode()
+        )
+        line.sendall(head + b"half" * 100_000)
+        partial = wait_for(lambda: _partial_uploads(studio), what="the upload to begin")
+        assert partial[0].stat().st_size <= 400_000
+    wait_for(lambda: not _partial_uploads(studio), what="the upload to go")
+    assert "Traceback" not in studio.printed
+
+
 def test_a_foreign_page_may_not_read_answers(studio: RunningStudio) -> None:
-    for origin in (EVIL, "null"):
+    for origin in (EVIL, "null", "http://localhost:3000", f"http://127.0.0.1:{studio.port + 1}"):
         answer = httpx.get(f"{studio.url}/config", headers={"Origin": origin})
         assert answer.headers.get("access-control-allow-origin") is None
 
@@ -171,15 +189,48 @@ def test_nobody_can_make_the_studio_fetch_a_url(
 
 
 @pytest.mark.process
-def test_a_proxy_that_nobody_can_use_does_not_stop_the_start_and_is_left_to_the_engine(tmp_path: Path) -> None:
-    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "socks://127.0.0.1:9/")
-    proxies |= {name.lower(): value for name, value in proxies.items()} | {"NO_PROXY": "ours.example", "no_proxy": ""}
-    with running_studio(tmp_path, environment=proxies) as studio:
-        assert _ask(studio, "GET", "/")[0] == 200
-        assert _ask(studio, "GET", "/config")[0] == 200
-        for_engine = studio.wait_for_engine().environ()
-        assert {name: for_engine[name] for name in proxies} == proxies
+def test_an_installed_studio_in_an_odd_place_starts_in_any_environment(tmp_path: Path) -> None:
+    """No checkout, spaces and umlauts in its paths, no locale, behind a proxy of its own, and others' broken settings
+    for traffic that is not its own, which are left to the engine.
+    """
+    site = tmp_path / "Größe 42" / "site packages"
+    install(site)
+    broken = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "socks://127.0.0.1:9/") | {
+        "ALL_PROXY": "socks5://127.0.0.1:9"
+    }
+    broken |= {name.lower(): value for name, value in broken.items()}
+    broken |= {"SSL_CERT_FILE": "/nowhere/ca.pem", "SSL_CERT_DIR": "/nowhere"}
+    no_proxy = {"NO_PROXY": "ours.example, [::1]", "no_proxy": ""}
+    place = {"PYTHONPATH": str(site), "PYTHONSAFEPATH": "1", "LC_ALL": "C", "LANG": "C"}
+    environment = {**broken, **no_proxy, **place}
+    with running_studio(tmp_path / "my data", "--root-path", "/my/studio", environment=environment) as studio:
+        page = httpx.get(f"{studio.url}/my/studio/", trust_env=False)
+        assert page.status_code == 200
+        assert f'"root":"{studio.url}/my/studio"' in page.text.replace(" ", "")
+        engine = studio.wait_for_engine()
+        for_engine = engine.environ()
+        assert {name: for_engine[name] for name in broken} == broken
+        assert for_engine["NO_PROXY"] == "ours.example,::1,127.0.0.1,localhost"
+        assert for_engine["no_proxy"] == "127.0.0.1,localhost,::1"
+        assert Path(engine.cwd()) != CHECKOUT_FOLDER
+        wait_for(lambda: " ready " in studio.shown(), what="the shipped model of the installed studio")
+        assert studio.press("open_demo") == 200
+        recipe = wait_for(lambda: [*studio.user_data.datasets.glob("*/recipe.json")], what="the demo's dataset")[0]
+        assert str(site) in json.loads(recipe.read_bytes())["source"]
         assert "Traceback" not in studio.printed
+
+
+def test_no_proxy_stays_the_users_and_this_machine_needs_none() -> None:
+    ipv4 = "127.0.0.1,localhost"
+    loopback = f"{ipv4},::1"
+    assert loopback_past_proxies({}) == {}, "else the proxies of macOS' and Windows' own settings would be hidden"
+    for environment, upper, lower in (
+        ({"HTTPS_PROXY": "http://a"}, loopback, loopback),
+        ({"NO_PROXY": "b.example"}, f"b.example,{loopback}", f"b.example,{loopback}"),
+        ({"http_proxy": "http://a", "no_proxy": "[::1], b"}, f"::1,b,{ipv4}", f"::1,b,{ipv4}"),
+        ({"http_proxy": "http://a", "NO_PROXY": "b", "no_proxy": ""}, f"b,{loopback}", loopback),
+    ):
+        assert loopback_past_proxies(environment) == {"NO_PROXY": upper, "no_proxy": lower}
 
 
 def test_listening_to_others_without_passwords_is_refused(tmp_path: Path) -> None:
@@ -202,8 +253,11 @@ def test_a_file_without_logins_is_refused(tmp_path: Path, content: str) -> None:
 def test_with_passwords_nothing_is_shown_before_the_login(tmp_path: Path) -> None:
     logins = tmp_path / "logins.txt"
     logins.write_text("ada:correct horse\n", encoding="utf-8")
+    logins.chmod(0o604)
     with (
-        running_studio(tmp_path / "user_data", "--auth-file", str(logins)) as studio,
+        running_studio(
+            tmp_path / "user_data", "--listen", "--auth-file", str(logins), environment=turkish(tmp_path)
+        ) as studio,
         httpx.Client(base_url=studio.url) as visitor,
     ):
         assert "Smoke test" not in visitor.get("/").text
@@ -211,10 +265,77 @@ def test_with_passwords_nothing_is_shown_before_the_login(tmp_path: Path) -> Non
             assert visitor.get(path).status_code in (401, 403), path
         assert visitor.post(JOIN, json={"data": [], "fn_index": 0, "session_hash": "x"}).status_code == 401
         assert visitor.post(UPLOAD, files={"files": ("x.txt", b"x")}).status_code == 401
+        assert visitor.get("/gradio_api/app_id").status_code == 401, "open in Gradio"
+        assert "Warning: other machines reach the studio by plain HTTP" in studio.printed
+        assert f"Warning: everyone on this machine can read the passwords in {logins}." in studio.printed
         wrong = visitor.post("/login", data={"username": "ada", "password": "wrong"})
         assert wrong.status_code == 400
+        assert "Wrong password from 127.0.0.1 (1 since the last right one)." in studio.printed
         assert visitor.post("/login", data={"username": "ada", "password": "correct horse"}).status_code == 200
         assert "Smoke test" in visitor.get("/config").text
+
+
+def install(site: Path) -> None:
+    """Put the package where pip would, as pyproject.toml has it in its wheel."""
+    wheel = tomllib.loads((CHECKOUT_FOLDER / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]
+    for source, target in ({"studio": "studio"} | wheel["force-include"]).items():
+        copy = shutil.copytree if (CHECKOUT_FOLDER / source).is_dir() else shutil.copyfile
+        copy(CHECKOUT_FOLDER / source, site / target)
+
+
+def turkish(folder: Path) -> dict[str, str]:
+    """The environment of a machine that writes I as ı in small, where this one can make such a locale."""
+    if shutil.which("localedef"):
+        command = ["localedef", "-i", "tr_TR", "-f", "UTF-8", str(folder / "tr_TR.UTF-8")]
+        subprocess.run(command, check=False, capture_output=True)
+    return {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "LOCPATH": str(folder)}
+
+
+@pytest.mark.skipif("os.name == 'nt'", reason="Windows has other permissions")
+@pytest.mark.parametrize(
+    ("listen", "root_path", "mode", "words"),
+    [
+        (False, "", 0o600, []),
+        (False, "", 0o640, []),
+        (False, "", 0o644, ["everyone on this machine can read the passwords in"]),
+        (True, "", 0o600, ["other machines reach the studio by plain HTTP"]),
+        (True, "http://a.example", 0o600, ["other machines reach the studio by plain HTTP"]),
+        (True, "https://a.example", 0o600, []),
+    ],
+)
+def test_what_others_could_read_is_warned_of(
+    tmp_path: Path, listen: bool, root_path: str, mode: int, words: list[str]
+) -> None:
+    logins = tmp_path / "logins.txt"
+    logins.write_text("ada:correct horse\n", encoding="utf-8")
+    logins.chmod(mode)
+    found = warnings_of(ServerSettings(listen=listen, root_path=root_path, auth_file=logins))
+    assert [len(words)] == [len(found)]
+    assert all(warning.startswith(start) for warning, start in zip(found, words, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("", ""),
+        ("/studio", "/studio"),
+        ("/a/b/", "/a/b"),
+        ("https://a.example", "https://a.example"),
+        ("https://a.example:8443/studio/", "https://a.example:8443/studio"),
+    ],
+)
+def test_a_root_path_is_a_path_or_an_address(typed: str, read: str) -> None:
+    assert read_root_path(ServerSettings(root_path=typed)) == read
+
+
+@pytest.mark.parametrize(
+    "typed", ["studio", "//evil.example", "ftp://a.example", "/a?b", "https:///a", "/a b", "/a//b"]
+)
+def test_what_is_no_root_path_is_refused(typed: str) -> None:
+    with pytest.raises(SettingsError, match="root_path must be the address at which a proxy shows the page"):
+        read_root_path(ServerSettings(root_path=typed))
 
 
 def test_listening_to_others_answers_to_this_machines_names_and_to_no_other() -> None:
@@ -287,6 +408,10 @@ def _upload(studio: RunningStudio, headers: dict[str, str], *, content: bytes) -
 
 def _stored(studio: RunningStudio) -> list[bytes]:
     return [path.read_bytes() for path in studio.user_data.cache.rglob("*") if path.is_file()]
+
+
+def _partial_uploads(studio: RunningStudio) -> list[Path]:
+    return list((studio.user_data.cache / "page").glob("*/tmp*"))
 
 
 def _private_files(studio: RunningStudio) -> list[Path]:

@@ -24,6 +24,7 @@ from studio.batches.ledger import ItemFacts, ItemRow, RejectionRow, read_items
 from studio.batches.plan import BatchItem, BatchPlan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import CancelledError, InvalidImageError, error_message
+from studio.core.files import read_file
 from studio.core.results import ImageRecord
 from studio.core.settings import SEED_MAX
 from studio.engine.pipeline import GeneratedImage, PipelineManager
@@ -153,7 +154,7 @@ class PictureMaker:
         path = self.folder.picture(item.index, self.settings.picture_format)
         copy = f"rejected/{item.index:07}-try{attempt + 1}{path.suffix}"
         if path.is_file():
-            self.write(self.folder.root / copy, path.read_bytes())
+            self.write(self.folder.root / copy, read_file(path))
         self._note(item, attempt, seed=derived_seed(item.generation.seed, attempt), reason=reason, file=copy)
 
     def _keep(

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import Ledger, latest_row, ledger_files, read_rows, states_since
 from studio.core.errors import BatchError, CancelledError
+from studio.core.files import read_text
 from studio.datasets.snapshot import sha256_of
 
 
@@ -124,7 +125,7 @@ class Share:
 
     def halted_because(self) -> str:
         """The error by which another process ended; "" where none did since this one began."""
-        return self._halt.read_text(encoding="utf-8") if self.is_halted() else ""
+        return read_text(self._halt) if self.is_halted() else ""
 
     def is_halted(self) -> bool:
         """Whether another process asked all to end since this one began."""

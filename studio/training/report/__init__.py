@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio.core.files import write_atomically
+from studio.core.files import open_file, write_atomically
 from studio.training.folder import RunFolder
 from studio.training.report.curves import curves_section, pictures_section
 from studio.training.report.facts import RunFacts, read_facts
@@ -122,7 +122,7 @@ def _picture(cell: Picture | None, encode: Callable[[str], str]) -> Picture | No
 
 def _data_url(run: RunFolder, file: str) -> str:
     try:
-        with Image.open(run.file(file), formats=["PNG"]) as image:
+        with open_file(run.file(file)) as opened, Image.open(opened, formats=["PNG"]) as image:
             small = image.convert("RGB")
     except OSError:
         return ""

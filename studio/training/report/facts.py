@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from studio.core.errors import DatasetError, RunError
+from studio.core.files import read_file
 from studio.datasets.snapshot import Snapshot, read_snapshot
 from studio.jobs.events import JobEvent, MemoryEvent, ResumedEvent, StateEvent
 from studio.jobs.folder import RunState, RunStatus, read_status
@@ -163,7 +164,7 @@ def worked_seconds(events: Sequence[AnyEvent]) -> list[float]:
 
 def _settings(run: RunFolder, missing: list[str]) -> TrainingSettings | None:
     try:
-        return TrainingSettings.model_validate_json(run.settings.read_bytes())
+        return TrainingSettings.model_validate_json(read_file(run.settings))
     except FileNotFoundError:
         missing.append("settings.json is not there: what was wanted is not known.")
     except (OSError, ValidationError) as error:

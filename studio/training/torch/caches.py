@@ -2,9 +2,9 @@
 
 Latents and text embeddings, computed once and kept on the disk by content: another run finds them again.
 
-Each is a small .npy file, read through memory mapping, named by the sha256 of everything that it depends on, the kind
-of device and torch's version included: each rounds in its own way. Shapes: C latent channels, H and W an eighth of the
-image's, N = 77 tokens, D embedding width.
+Each is a small .npy file, read through memory mapping, named by the sha256 of all that it depends on, with the kind of
+device and torch's version, which round in their own ways. Shapes: C latent channels, H and W an eighth of the image's,
+N = 77 tokens, D embedding width.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from studio.core.errors import CancelledError, TrainingError
-from studio.core.files import write_atomically
+from studio.core.files import assert_regular, read_file, write_atomically
 from studio.core.paths import UserData
 from studio.datasets.rows import Bucket
 from studio.datasets.snapshot import MASK_BACKGROUND, MaskFile, SeenMask, see_mask
@@ -291,7 +291,7 @@ def _is_whole(file: Path) -> bool:
     Its header is not parsed before: of a damaged one numpy raises whatever its tokenizer or zip reader does.
     """
     try:
-        content = memoryview(file.read_bytes())
+        content = memoryview(read_file(file, max_bytes=None))
     except OSError:
         return False
     return hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]
@@ -302,6 +302,7 @@ def _read(file: Path, what: str) -> torch.Tensor:
     if not _is_whole(file):
         raise TrainingError(lost)
     try:
+        assert_regular(file)
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:  # it went just now
         raise TrainingError(lost) from error

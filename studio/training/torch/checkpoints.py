@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from studio.core.errors import TrainingError
-from studio.core.files import sync_folder
+from studio.core.files import read_file, sync_folder
 from studio.core.results import Record
 from studio.engine.lora_export import kohya_state
 from studio.engine.lora_file import LayerWeights, LoraWeights
@@ -136,8 +136,8 @@ class CheckpointStore:
         folder = self.place(step)
         if not (folder / MANIFEST).is_file():
             raise ValueError("it has no manifest")
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        files = {name: (folder / name).read_bytes() for name in manifest["files"]}
+        manifest = json.loads(read_file(folder / MANIFEST))
+        files = {name: read_file(folder / name, max_bytes=None) for name in manifest["files"]}
         for name, expected in manifest["files"].items():
             if _sha256(files[name]) != expected["sha256"]:
                 raise ValueError(f"{name} is not as it was saved")

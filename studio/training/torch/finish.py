@@ -26,6 +26,7 @@ from studio.core.errors import (
     WeightsFileError,
     system_error_message,
 )
+from studio.core.files import read_file
 from studio.core.settings import LoraChoice
 from studio.engine.lora_export import largest_difference, read_weights, write_kohya, write_peft
 from studio.engine.lora_file import LoraWeights
@@ -324,5 +325,5 @@ def _identity(file: Path) -> tuple[str | None, ...]:
 
 def _digest_of_weights(file: Path) -> str:
     """Of what follows the header: a copy that was damaged on its way says the same of itself, and is another."""
-    content = file.read_bytes()
+    content = read_file(file, max_bytes=None)
     return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()

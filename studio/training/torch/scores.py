@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from studio.core.errors import GenerationCancelledError, PictureFileError
+from studio.core.files import open_file
 from studio.images.decoding import open_rgb
 from studio.images.files import is_whole_png
 from studio.images.scores.image import PictureScores, score_picture, summarise_scores
@@ -138,7 +139,7 @@ class RunScores:
             if file is None:
                 scores.append(None)
                 continue
-            with Image.open(self.root / file, formats=["PNG"]) as image:
+            with open_file(self.root / file) as opened, Image.open(opened, formats=["PNG"]) as image:
                 picture = np.asarray(image.convert("RGB"))
             prompt = prompts[index % len(prompts)] if prompts else ""
             scores.append(score_picture(picture, prompt=prompt, nearest=self._nearest()))

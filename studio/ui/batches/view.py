@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from studio.batches.folder import BatchFolder
 from studio.batches.session import MAX_LATEST, BatchProgress, BatchView, LatestPicture
+from studio.core.files import read_text
 from studio.core.text import counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
@@ -128,7 +129,7 @@ def report_markdown(view: BatchView) -> str:
     """The report of a batch that has ended; gradio shows it as Markdown, without what could run."""
     if view.batch is None or view.busy or view.in_line or not view.batch.report.is_file():
         return ""
-    _, _, below_the_name = view.batch.report.read_text(encoding="utf-8").partition("\n")
+    _, _, below_the_name = read_text(view.batch.report).partition("\n")
     return below_the_name.strip()
 
 

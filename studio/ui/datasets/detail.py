@@ -16,6 +16,7 @@ import gradio as gr
 from pydantic import TypeAdapter
 
 from studio.core.errors import StudioError, system_error_message
+from studio.core.files import read_text
 from studio.core.paths import assets_folder
 from studio.datasets.rows import MAX_TOKENS, BucketFit, assign_bucket
 from studio.datasets.session import DatasetSession, Stamp, TypedCaption
@@ -65,7 +66,7 @@ def build_caption_box() -> gr.HTML:
     return gr.HTML(
         elem_id="dataset-caption",
         html_template=_BOX,
-        js_on_load=(assets_folder() / "captions.js").read_text(encoding="utf-8"),
+        js_on_load=read_text(assets_folder() / "captions.js"),
         padding=False,
         row=None,
     )

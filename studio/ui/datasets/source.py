@@ -1,6 +1,5 @@
 """Where a dataset comes from: a drop zone for folders, files and zips; a path; the datasets there are."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +9,12 @@ from typing import Any
 import gradio as gr
 
 from studio.core.errors import DatasetError, StudioError, system_error_message
+from studio.core.files import read_text, remove_uploads
 from studio.core.paths import assets_folder
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.upload import DroppedFile
-from studio.ui.shell.parts import QUIET, Update, problem, toasts
+from studio.ui.shell.parts import QUIET, Update, problem, toasts, uploads_folder
 
 DEMO_DATASET = "casual-shoes"
 DEMO_RESOLUTION = 128  # of the model that ships with it
@@ -53,7 +53,7 @@ def build() -> SourceBox:
         drop = gr.HTML(
             elem_id="dataset-drop",
             html_template=_DROPZONE,
-            js_on_load=(assets_folder() / "dropzone.js").read_text(encoding="utf-8"),
+            js_on_load=read_text(assets_folder() / "dropzone.js"),
             outcome=None,
         )
         with gr.Column(elem_classes="source-fields"):
@@ -90,10 +90,14 @@ def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
 def wire(box: SourceBox, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect every way to open a dataset."""
 
+    def discard_uploads(files: list[str]) -> None:
+        """What the drop zone asks where a drop was cancelled or broke off."""
+        remove_uploads(map(Path, files), uploads_folder())
+
     def take(event: gr.EventData) -> Any:  # noqa: ANN401 - gradio's update
         try:
             files = dropped_files(getattr(event, "files", None))
-            opened = session.open_dropped(files, uploads=Path(os.environ["GRADIO_TEMP_DIR"]))
+            opened = session.open_dropped(files, uploads=uploads_folder())
         except StudioError as error:
             return _outcome(str(error), "bad")
         except OSError as error:
@@ -116,6 +120,7 @@ def wire(box: SourceBox, session: DatasetSession, *, then_refresh: Callable[[Any
         with toasts():
             session.open_folder(str(assets_folder() / DEMO_DATASET), resolution=DEMO_RESOLUTION)
 
+    gr.api(discard_uploads, api_name="discard_uploads", queue=False, api_visibility="private")
     then_refresh(box.drop.upload(take, None, box.drop, **QUIET))
     then_refresh(box.open.click(open_path, box.path, **QUIET))
     then_refresh(box.path.submit(open_path, box.path, **QUIET))

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from studio.core.errors import LoraError
+from studio.core.files import open_file
 from studio.core.paths import UserData
 from studio.core.text import template
 from studio.engine.process.client import EngineClient
@@ -137,7 +138,7 @@ def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> Markup:
 
 def _bare_url(path: Path) -> str:
     """An image without what its file tells of itself: the LoRA's name is among that."""
-    with Image.open(path, formats=("PNG",)) as picture:
+    with open_file(path) as file, Image.open(file, formats=("PNG",)) as picture:
         buffer = io.BytesIO()
         Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, format="PNG")
     return data_url(buffer.getvalue(), "image/png")

@@ -8,7 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import PictureFileError
-from studio.core.files import move_to_trash
+from studio.core.files import move_to_trash, remove_uploads
 from studio.core.paths import UserData
 from studio.core.results import MadeImage
 from studio.core.text import counted, template
@@ -20,7 +20,7 @@ from studio.ui.forms import NO_CHANGE
 from studio.ui.inference.generate import GenerateForm
 from studio.ui.shell import trash_box
 from studio.ui.shell.images import card, picture_frame, record_line, record_rows
-from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
+from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts, uploads_folder
 
 PER_PAGE = 24
 _template = template("ui/templates/inference.html")
@@ -205,6 +205,8 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
                 taken = read_picture_text(Path(file))
             except PictureFileError as error:
                 return {panel.dropped_words: paragraph("bad", error), panel.drop: None}
+            finally:
+                remove_uploads([Path(file)], uploads_folder())
             words = taken_words(Path(file).name, taken)
             return {**form.filled_by(taken.settings), panel.dropped_words: words, panel.drop: None}
 

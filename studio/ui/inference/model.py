@@ -14,6 +14,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import StudioError
+from studio.core.files import remove_uploads
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, LoraCard
 from studio.core.settings import ModelSettings, parse_settings
 from studio.core.text import counted, gigabytes, template
@@ -23,7 +24,7 @@ from studio.engine.process.view import EngineView
 from studio.loras.library import LoraLibrary, shipped_loras
 from studio.ui.forms import NO_CHANGE, SettingsForm
 from studio.ui.shell import trash_box
-from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
+from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts, uploads_folder
 from studio.ui.shell.selection import Selection, select
 from studio.ui.shell.status import cancel_button, phase_words
 
@@ -133,6 +134,8 @@ def wire_loras(
             card = library.add(file)
         except StudioError as error:
             return paragraph("bad", error, role="alert")
+        finally:
+            remove_uploads([file], uploads_folder())
         engine.check_lora(card.name)
         return paragraph("good", f"{card.name} was added to the library.", role="status")
 

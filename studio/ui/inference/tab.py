@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.files import read_text
 from studio.core.paths import black_pictures_page
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
@@ -59,7 +60,7 @@ def build() -> InferenceTab:
     loras = model_box.build_loras()
     model = model_box.build()
     with gr.Accordion("Why float32? The story of the black images", open=False, elem_id="black-pictures"):
-        gr.Markdown(black_pictures_page().read_text(encoding="utf-8"))
+        gr.Markdown(read_text(black_pictures_page()))
     return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, model, start)
 
 

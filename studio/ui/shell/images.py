@@ -15,7 +15,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 from PIL import Image
 
-from studio.core.files import FileStamp, file_stamp
+from studio.core.files import FileStamp, file_stamp, open_file, read_file
 from studio.core.results import Check, ImageRecord
 from studio.core.text import duration, template
 from studio.datasets.inspection import save_thumbnail, thumbnail_path
@@ -37,7 +37,7 @@ def small_picture_url(path: Path, *, pixels: int = THUMBNAIL_PIXELS) -> str:
 
 @lru_cache(maxsize=128)
 def _small(path: Path, _stamp: FileStamp, pixels: int) -> str:
-    with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
+    with open_file(path) as file, Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as image:
         image.draft("RGB", (pixels, pixels))
         small = image.convert("RGB")
     small.thumbnail((pixels, pixels))
@@ -60,7 +60,7 @@ def run_thumbnail_url(picture: Path, folder: Path) -> str:
     name = hashlib.blake2b(known_by.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     small = folder / name[:2] / f"{name}.jpg"
     if not small.is_file():
-        with Image.open(picture, formats=["PNG"]) as image:
+        with open_file(picture) as file, Image.open(file, formats=["PNG"]) as image:
             copy = image.convert("RGB")
         copy.thumbnail((TRAINING_THUMBNAIL_PIXELS, TRAINING_THUMBNAIL_PIXELS))
         save_thumbnail(copy, small)
@@ -84,7 +84,7 @@ def picture_frame(path: Path, *, name: str, alt: str) -> Markup:
     """A finished image that opens large."""
     if not path.is_file():
         return empty_frame("?", f"{path.name} is no longer in its folder")
-    return _template("picture_frame", name=name, url=data_url(path.read_bytes(), "image/png"), alt=alt)
+    return _template("picture_frame", name=name, url=data_url(read_file(path), "image/png"), alt=alt)
 
 
 def running_frame(view: EngineView) -> Markup:

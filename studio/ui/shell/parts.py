@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from markupsafe import Markup
 from starlette.datastructures import Headers
 
 from studio.core.errors import StudioError, system_error_message
+from studio.core.files import read_file, read_text
 from studio.core.paths import assets_folder
 from studio.core.text import escape, template
 
@@ -50,7 +52,7 @@ def live_html(name: str, *, js_on_load: str = "", min_width: int | None = None) 
 
 def follower(elem_id: str) -> gr.HTML:
     """The script itself, in a hidden component: Gradio gives it what each refresh brought."""
-    script = (assets_folder() / "live.js").read_text(encoding="utf-8")
+    script = read_text(assets_folder() / "live.js")
     return gr.HTML(elem_id=elem_id, visible="hidden", padding=False, js_on_load=script)
 
 
@@ -81,11 +83,16 @@ def data_url(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
+def uploads_folder() -> Path:
+    """Where Gradio puts what the page uploads."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))
+
+
 def download_link(path: Path, label: str, *, media_type: str) -> Markup:
     """A link that saves a file which we made; empty where it is no longer there."""
     if not path.is_file():
         return Markup()
-    return save_link(path.name, data_url(path.read_bytes(), media_type), label)
+    return save_link(path.name, data_url(read_file(path), media_type), label)
 
 
 def save_link(name: str, url: str, label: str) -> Markup:

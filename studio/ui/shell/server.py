@@ -1,19 +1,24 @@
 """Serving the page: private by default, no word to anyone outside, and away cleanly when told to stop."""
 
 import gc
+import itertools
+import logging
 import os
+import re
 import signal
 import socket
+import stat
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from studio.core.errors import SettingsError
+from studio.core.files import read_text
 from studio.core.paths import UserData, assets_folder
 from studio.core.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
 from studio.datasets.session import DatasetSession
@@ -24,25 +29,30 @@ from studio.training.session import TrainingSession
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
+NO_PROXY_NAMES = ("NO_PROXY", "no_proxy")
+CERTIFICATE_NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+ROOT_PATH = re.compile(r"(https?://[^/?#\s]+)?(/[^/?#\s]+)*/?")
 
 
 def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData) -> None:
     """Serve until SIGTERM or Ctrl+C; then end the engine too.
 
     Raises:
-        SettingsError: where the port is taken, or `listen` has no passwords.
+        SettingsError: where the port is taken, `listen` has no passwords, or `root_path` is none.
     """
-    logins = read_logins(settings)
-    address = "0.0.0.0" if settings.listen else "127.0.0.1"
-    port = choose_port(address, settings.port)
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logins, root_path = read_logins(settings), read_root_path(settings)
+    port = choose_port(_address(settings), settings.port)
     cache = _prepare_environment(user_data)
     engine = EngineClient(user_data, model=model, cpu_only=settings.cpu)
     session = DatasetSession(user_data, count_tokens=_token_counter(engine))
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with _past_all_proxies(), _collected_later():
-        _launch(engine, session, user_data, address=address, port=port, logins=logins, cpu_only=settings.cpu)
+    with _plain_environment(), _collected_later():
+        _launch(engine, session, user_data, settings, port=port, logins=logins, root_path=root_path)
+    for warning in warnings_of(settings):
+        print(f"Warning: {warning}", flush=True)
     url = f"http://127.0.0.1:{port}"
     others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
     print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
@@ -61,6 +71,38 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
         cache.cleanup()
 
 
+def _address(settings: ServerSettings) -> str:
+    return "0.0.0.0" if settings.listen else "127.0.0.1"
+
+
+def read_root_path(settings: ServerSettings) -> str:
+    """What a proxy has before the page's own paths: `""`, `/studio` or `https://example.com/studio`.
+
+    Raises:
+        SettingsError: where it is none of these.
+    """
+    if not ROOT_PATH.fullmatch(settings.root_path):
+        raise SettingsError(
+            "root_path must be the address at which a proxy shows the page, such as https://example.com/studio, or "
+            f"its path, such as /studio, got {settings.root_path!r}."
+        )
+    return settings.root_path.rstrip("/")
+
+
+def warnings_of(settings: ServerSettings) -> tuple[str, ...]:
+    """What others could read, in sentences: passwords on the way, and passwords on this machine."""
+    found = []
+    if settings.listen and not settings.root_path.startswith("https:"):
+        found.append(
+            "other machines reach the studio by plain HTTP, so passwords and images can be read on the way. Do this "
+            "only on a network that you trust, or put a proxy with TLS in front and name its address with --root-path."
+        )
+    file = settings.auth_file
+    if file is not None and os.name != "nt" and file.stat().st_mode & stat.S_IROTH:
+        found.append(f"everyone on this machine can read the passwords in {file}. Protect it: chmod 600 {file}")
+    return tuple(found)
+
+
 def read_logins(settings: ServerSettings) -> list[tuple[str, str]] | None:
     """The user:password lines of the auth file; None where there is no file.
 
@@ -75,7 +117,7 @@ def read_logins(settings: ServerSettings) -> list[tuple[str, str]] | None:
             )
         return None
     try:
-        lines = settings.auth_file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(settings.auth_file, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"auth_file must be a readable text file, got {settings.auth_file} ({error}).") from error
     logins = []
@@ -145,19 +187,37 @@ def _prepare_environment(user_data: UserData) -> tempfile.TemporaryDirectory[str
 
 
 @contextmanager
-def _past_all_proxies() -> Iterator[None]:
-    """While it is imported, gradio fails on a proxy of a kind that it does not know. The engine and the jobs, which
-    download, find the proxies again.
+def _plain_environment() -> Iterator[None]:
+    """While it is imported, gradio fails on a proxy of a kind that it does not know, and on certificates that are not
+    there. The engine and the jobs, which download, find both again, and never ask a proxy for this machine.
     """
-    names = ("NO_PROXY", "no_proxy")
+    names = (*NO_PROXY_NAMES, *CERTIFICATE_NAMES)
     before = {name: os.environ[name] for name in names if name in os.environ}
-    os.environ.update(dict.fromkeys(names, "*"))
+    os.environ.update(dict.fromkeys(NO_PROXY_NAMES, "*"))
+    for name in CERTIFICATE_NAMES:
+        os.environ.pop(name, None)
     try:
         yield
     finally:
         for name in names:
             os.environ.pop(name, None)
         os.environ.update(before)
+        os.environ.update(loopback_past_proxies(os.environ))
+
+
+def loopback_past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """`no_proxy` as the user has it, and this machine itself; nothing where the environment names no proxies.
+
+    There, a variable of ours would hide the proxies that macOS and Windows keep in their own settings.
+    """
+    if not any(name.lower().endswith("_proxy") and value for name, value in environment.items()):
+        return {}
+    merged = {}
+    for name, other in itertools.permutations(NO_PROXY_NAMES):
+        entries = [entry.strip() for entry in environment.get(name, environment.get(other, "")).split(",")]
+        entries = [entry[1:-1] if entry[:1] == "[" and entry[-1:] == "]" else entry for entry in entries if entry]
+        merged[name] = ",".join(dict.fromkeys([*entries, *LOOPBACK_HOSTS, "::1"]))
+    return merged
 
 
 @contextmanager
@@ -192,17 +252,18 @@ def _launch(
     engine: EngineClient,
     session: DatasetSession,
     user_data: UserData,
+    settings: ServerSettings,
     *,
-    address: str,
     port: int,
     logins: list[tuple[str, str]] | None,
-    cpu_only: bool,
+    root_path: str,
 ) -> None:
     """Build the page and serve it from a thread."""
     # Imported here: gradio reads its environment, set above, when it is imported.
     import gradio
 
     from studio.ui.shell.app import build_app
+    from studio.ui.shell.parts import uploads_folder
     from studio.ui.shell.web_server import serve_in_thread, web_app
 
     trainings = TrainingSession(user_data)
@@ -210,7 +271,8 @@ def _launch(
     for folder in served:
         folder.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths(served)
-    page = build_app(engine, session, trainings, user_data, cpu_only=cpu_only)
+    page = build_app(engine, session, trainings, user_data, cpu_only=settings.cpu)
     page.queue(default_concurrency_limit=4, max_size=32)
-    hosts = allowed_hosts(address != "127.0.0.1")
-    serve_in_thread(web_app(page, hosts=hosts, logins=logins), address=address, port=port)
+    hosts = allowed_hosts(settings.listen)
+    app = web_app(page, hosts=hosts, logins=logins, uploads=uploads_folder(), root_path=root_path)
+    serve_in_thread(app, address=_address(settings), port=port)

@@ -1,82 +1,67 @@
 """The page as a web app behind our guards, and the thread that serves it."""
 
 import asyncio
-import re
 import selectors
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from studio.core.errors import StudioError
+from studio.core.files import read_text
 from studio.core.paths import assets_folder
+from studio.ui.shell.guards import LoginGuard, OriginGuard, RootPath, SecurityHeaders, UploadGuard
 from studio.ui.shell.parts import make_theme
-
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-# Gradio's file routes take URLs too, and look their hosts up at a name server on the net. Our page has none.
-URL_AS_FILE = re.compile(r"/(file[=/]|proxy=)[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
-
-
-class OriginGuard:
-    """Answers 403 to a request that changes something and comes from another origin, or that names a URL as a file.
-
-    Browsers name the origin on every request that changes something; programs that are not browsers name none
-    and pass.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _is_refused(scope):
-            refusal = PlainTextResponse("LoRA Studio only takes requests from its own page.", status_code=403)
-            await refusal(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
-def _is_refused(scope: Scope) -> bool:
-    if URL_AS_FILE.search(scope["path"]):
-        return True
-    return scope["method"] not in SAFE_METHODS and _is_foreign(Headers(scope=scope))
-
-
-def _is_foreign(headers: Headers) -> bool:
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return True
-    origin = headers.get("origin")
-    # Compared as text, so that a malformed origin is simply a foreign one. Host alone cannot tell the scheme.
-    return origin is not None and origin not in (f"http://{headers.get('host')}", f"https://{headers.get('host')}")
-
 
 TIMER_SECONDS = 0.02  # what a timer may be late; nobody feels it
 STARTED_LOOK_SECONDS = 0.002
 
 
-def web_app(page: gr.Blocks, *, hosts: Sequence[str], logins: list[tuple[str, str]] | None) -> FastAPI:
-    """The page at `/`, for requests to `hosts` alone, and for those who log in where there are logins."""
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(OriginGuard)]
+def web_app(
+    page: gr.Blocks,
+    *,
+    hosts: Sequence[str],
+    logins: list[tuple[str, str]] | None,
+    uploads: Path,
+    root_path: str = "",
+) -> FastAPI:
+    """The page at `/`, for requests to `hosts` alone, and for those who log in where there are logins.
+
+    Args:
+        uploads: Gradio's folder for them.
+        root_path: as in `ServerSettings`.
+    """
+    public = urlsplit(root_path)
+    public_hosts = [public.hostname] if public.hostname else []
+    guards = [
+        Middleware(SecurityHeaders),
+        Middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, *public_hosts]),
+        Middleware(OriginGuard, public_origin=f"{public.scheme}://{public.netloc}" if public.netloc else ""),
+        Middleware(CORSMiddleware),  # no origin but our own, which needs none; Gradio's lets any port of localhost read
+        Middleware(RootPath, path=public.path),
+        *([Middleware(LoginGuard)] if logins else []),
+        Middleware(UploadGuard, folder=uploads),
+    ]
     app = FastAPI(openapi_url=None, middleware=guards)
     gr.mount_gradio_app(
         app,
         page,
         "/",
         auth=logins,
+        root_path=root_path or None,
         theme=make_theme(),
         css_paths=[assets_folder() / "studio.css"],
-        js=(assets_folder() / "studio.js").read_text(encoding="utf-8"),
+        js=read_text(assets_folder() / "studio.js"),
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
