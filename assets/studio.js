@@ -45,7 +45,7 @@
 
   // Of several modes, one is on the screen: its buttons are the ones that the keys press.
   const pressShown = (selectors) => {
-    const button = [...document.querySelectorAll(selectors)].find((b) => b.checkVisibility() && !b.disabled);
+    const button = [...document.querySelectorAll(selectors)].find((b) => b.checkVisibility({ visibilityProperty: true }) && !b.disabled);
     button?.click();
     return Boolean(button);
   };
@@ -65,7 +65,7 @@
 
   // The Dataset tab's keys; while one types a caption only Escape, which leaves it.
   document.addEventListener("keydown", (event) => {
-    if (!document.querySelector("#dataset-detail")?.checkVisibility() || document.querySelector("dialog[open]")) return;
+    if (!document.querySelector("#dataset-detail")?.checkVisibility({ visibilityProperty: true }) || document.querySelector("dialog[open]")) return;
     const caption = document.querySelector("#dataset-caption textarea");
     if (event.target === caption) {
       if (event.isComposing) return; // Enter and Escape choose among an input method's words

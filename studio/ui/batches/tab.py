@@ -280,11 +280,14 @@ def _wire_batch(
         with toasts():
             page.session.resume(page.batch_of(selection))
 
-    def open_dataset(selection: str) -> Any:  # noqa: ANN401 - gradio's update
+    opened = gr.Textbox(visible=False)  # the name of the dataset
+
+    def open_dataset(selection: str) -> dict[Any, Any]:
         with toasts():
             batch = page.batch_of(selection)
-            page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=training_side(batch))
-        return gr.update(selected="dataset")
+            side = training_side(batch)
+            dataset = page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=side)
+        return {tabs: gr.update(selected="dataset"), opened: dataset.name}
 
     def open_it(selection: str, request: gr.Request) -> None:
         with toasts():
@@ -296,4 +299,5 @@ def _wire_batch(
     for request, button in panel.buttons.items():
         then_refresh(button.click(asking(request), selection, **QUIET))
     then_refresh(panel.resume.click(resume, selection, **QUIET))
-    then_refresh(panel.as_dataset.click(open_dataset, selection, tabs, **QUIET))
+    shown = panel.as_dataset.click(open_dataset, selection, [tabs, opened], **QUIET)
+    then_refresh(select(shown.success, selection, opened, change="dataset: values[0] || now.dataset"))

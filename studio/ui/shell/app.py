@@ -139,16 +139,19 @@ class Sessions:
         """Every part of a page of that selection as it should be now, and when it will be another."""
         view = self.engine.view
         runs, made = self.training.session.view(selection.run), self.batches.session.view(selection.batch)
+        datasets = self.datasets.of(selection.dataset)
+        dataset = datasets.view
         shown = selection.model_copy(
             update={
                 "run": _shown(selection.run, runs.run, runs.names),
                 "batch": _shown(selection.batch, made.batch, made.names),
+                "dataset": selection.dataset or dataset.name,
             }
         )
         job_runs = any(line.job.state == "running" for line in runs.jobs)
         ours = (
             (view.active and view.phase != "waiting")
-            or self.datasets.view.active
+            or dataset.active
             or self.training.preflight.state.running
             or self.batches.forecast.state.running
         )
@@ -159,7 +162,7 @@ class Sessions:
             "status-jobs": jobs_words(runs.jobs),
             "status-activity": activity_words(view, owner_is_told=job_runs),
             **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs),
-            **dataset_tab.render(self.datasets),
+            **dataset_tab.render(datasets.of(dataset.name), dataset),
             **training_tab.render(self.training, runs, shown),
             **batch_tab.render(self.batches, made),
         }
@@ -197,8 +200,8 @@ def build_app(
         polling = Polling(sessions.now, shown)
         then_refresh = polling.then_refresh
         inference_tab.wire(tab, engine, trainings, blocking_jobs, then_refresh=then_refresh)
-        dataset_tab.wire(datasets, session, then_refresh=then_refresh)
         selection = polling.selection
+        dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)
         # Another tab may have started something: the script presses it when the page becomes visible.

@@ -13,7 +13,10 @@ from studio.core.results import Record
 from studio.ui.training.plot import ALL_STEPS
 
 # The browser's tab keeps it, so that it outlives a reload and a restart of the studio; live.js sends it from there.
-_KEEP = 'watch("value", () => sessionStorage.setItem("selection", props.value));'
+_KEEP = """watch("value", () => {
+  sessionStorage.setItem("selection", props.value);
+  document.dispatchEvent(new Event("studio:selection"));
+});"""
 _KEPT = 'sessionStorage.getItem("selection") ?? ""'
 RECALL = f"() => {_KEPT}"
 # A refresh may be asked for while the page is being opened: Gradio tells of controls that nobody has touched.
@@ -31,7 +34,7 @@ class Selection(Record):
     """The choices of one page.
 
     Attributes:
-        run, batch: names; "" where there was none to be shown yet.
+        run, batch, dataset: names; "" where there was none to be shown yet.
         window, log: which part of the curves is drawn, and whether on a logarithmic scale.
         compared: names of the runs that are drawn over it.
         image: the image that is open in “Look closer”; None where that is closed.
@@ -39,6 +42,7 @@ class Selection(Record):
 
     run: str = ""
     batch: str = ""
+    dataset: str = ""
     window: str = ALL_STEPS
     log: bool = False
     compared: tuple[str, ...] = ()
