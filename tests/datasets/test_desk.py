@@ -1,4 +1,4 @@
-"""Open datasets: each page has its own; what was open is open again after a restart; what cannot be opened leaves the one before."""
+"""Open datasets: each page has its own, also after a restart; what cannot be opened leaves the one before."""
 
 import shutil
 import threading

@@ -15,6 +15,7 @@ from studio.ui.forms import (
     SettingsForm,
     build_generation,
     build_lora_rows,
+    build_reset,
     by_component,
     generation_values,
     help_html,
@@ -77,6 +78,11 @@ class BatchForm:
         return (self.problem.click, *(control.input for control in picked))
 
     @property
+    def kept(self) -> dict[str, Component]:
+        """What the browser keeps of it."""
+        return {**self.named, **self.grid.named}
+
+    @property
     def shown(self) -> dict[str, Component]:
         """What a refresh keeps true."""
         return {f"batch-lora-{i}": self.named[f"lora_{i}"] for i in range(LORA_ROWS)}
@@ -109,7 +115,9 @@ def build() -> BatchForm:
     form.accordions()
     with gr.Accordion("X/Y grid", open=False):
         grid = build_grid()
-    return BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example)
+    made = BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example)
+    build_reset(made.kept, form=FORM)
+    return made
 
 
 def read_form(values: Mapping[str, Any]) -> dict[str, object]:

@@ -79,7 +79,13 @@ def wire(
 ) -> None:
     """Connect the buttons, each to the dataset that the page shows; what was said of another is cleared."""
 
-    def export(subject: object, title: str, folder: str, progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008 - gradio's way
+    def export(
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio's way
+        *,
+        subject: object,
+        title: str,
+        folder: str,
+    ) -> dict[Any, Any]:
         with toasts():
             place, snapshot = export_dataset(
                 session.named(read_subject(subject).dataset),
@@ -107,8 +113,8 @@ def wire(
     of.change(clear, None, [box.words, box.file, box.folder, box.sure], **QUIET)
     box.export.click(
         export,
-        [subject, box.format, box.folder],
-        [box.words, box.file],
+        inputs_kwargs={"subject": subject, "title": box.format, "folder": box.folder},
+        outputs=[box.words, box.file],
         js=SAVED_WITH_SUBJECT,
         api_visibility="private",
         show_progress_on=box.words,

@@ -49,6 +49,11 @@ class DatasetTab:
             "dataset-canvas": self.canvas,
         }
 
+    @property
+    def form(self) -> dict[str, gr.components.Component]:
+        """What the browser keeps of the tab; all else belongs to one dataset."""
+        return {"path": self.source.path, **self.bulk.change, "format": self.export.format}
+
 
 def build() -> DatasetTab:
     """Lay the tab out."""

@@ -20,6 +20,7 @@ from studio.ui.inference import smoke as smoke_mode
 from studio.ui.shell import device_busy_box
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import QUIET, Update
+from studio.ui.shell.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ class InferenceTab:
         parts = (self.taken, self.smoke, self.generate, self.history, self.compare, self.loras, self.model)
         return {name: part for group in parts for name, part in group.shown.items()} | {"start": self.start}
 
+    @property
+    def forms(self) -> dict[str, dict[str, gr.components.Component]]:
+        """What the browser keeps of the tab, form by form."""
+        return {
+            "smoke": self.smoke.named,
+            "generate": self.generate.form.named,
+            "compare": self.compare.form,
+            "model": self.model.named,
+        }
+
 
 def build() -> InferenceTab:
     """Lay the tab out."""
@@ -63,7 +74,11 @@ def build() -> InferenceTab:
 
 
 def render(
-    view: EngineView, library: LoraLibrary, jobs: Sequence[JobLine], blocking_jobs: BlockingJobs
+    view: EngineView,
+    library: LoraLibrary,
+    jobs: Sequence[JobLine],
+    blocking_jobs: BlockingJobs,
+    selection: Selection,
 ) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
     names = library.names()
@@ -72,7 +87,7 @@ def render(
         **smoke_mode.render(view),
         **generate_mode.render(view, names),
         **history_panel.render(view),
-        **compare_mode.render(view, names),
+        **compare_mode.render(view, names, selection.pair),
         **model_box.render_loras(view, library),
         **model_box.render(view),
         "start": gr.update(visible=view.phase in ("gone", "off")),
@@ -84,6 +99,7 @@ def wire(
     engine: EngineClient,
     trainings: TrainingSession,
     blocking_jobs: BlockingJobs,
+    selection: gr.HTML,
     *,
     then_refresh: Callable[[Any], None],
 ) -> None:
@@ -93,7 +109,7 @@ def wire(
     smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
     generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
     history_panel.wire(tab.history, user_data, form=tab.generate.form)
-    compare_mode.wire(tab.compare, engine, user_data, then_refresh=then_refresh)
+    compare_mode.wire(tab.compare, engine, user_data, selection, then_refresh=then_refresh)
     model_box.wire_loras(tab.loras, engine, LoraLibrary(user_data.loras), then_refresh=then_refresh)
     model_box.wire(tab.model, engine, then_refresh=then_refresh)
     then_refresh(tab.start.click(engine.start, **QUIET))

@@ -26,7 +26,7 @@ from studio.ui.inference import tab as inference_tab
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import QUIET, Seen, Update, changed_parts, digest_of, digests_of, follower, live_html
 from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
-from studio.ui.shell.selection import RECALL, SEEN_AND_RECALL, Selection, read_selection, selection_box
+from studio.ui.shell.selection import RECALL, SEEN_AND_RECALL, Selection, keep_form, read_selection, selection_box
 from studio.ui.shell.status import activity_words, jobs_words, memory_words, model_words
 from studio.ui.training import tab as training_tab
 from studio.ui.training.queue import TrainingPage
@@ -161,7 +161,7 @@ class Sessions:
             "status-memory": memory_words(view),
             "status-jobs": jobs_words(runs.jobs),
             "status-activity": activity_words(view, owner_is_told=job_runs),
-            **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs),
+            **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, shown),
             **dataset_tab.render(datasets.of(dataset.name), dataset),
             **training_tab.render(self.training, runs, shown),
             **batch_tab.render(self.batches, made),
@@ -199,11 +199,14 @@ def build_app(
         shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, **batch_parts.shown}
         polling = Polling(sessions.now, shown)
         then_refresh = polling.then_refresh
-        inference_tab.wire(tab, engine, trainings, blocking_jobs, then_refresh=then_refresh)
         selection = polling.selection
+        inference_tab.wire(tab, engine, trainings, blocking_jobs, selection, then_refresh=then_refresh)
         dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)
+        kept = {"dataset": datasets.form, "training": training_parts.form.kept, "batch": batch_parts.form.kept}
+        for name, controls in {**tab.forms, **kept}.items():
+            keep_form(app, name, controls)
         # Another tab may have started something: the script presses it when the page becomes visible.
         polling.wire(app, wake)
     return app

@@ -140,8 +140,7 @@ def wire(
     form, fields = tab.form, tab.form.settings.fields
 
     def show_preset(preset: str) -> dict[Any, Any]:
-        values = form.settings.shown(training_form.preset_values(preset))
-        return {form.purpose: training_form.purpose_html(preset), **by_component(fields, values)}
+        return by_component(fields, form.settings.shown(training_form.preset_values(preset)))
 
     def start(selection: str, **values: Any) -> str:  # noqa: ANN401 - the form's values
         with toasts():
@@ -149,7 +148,9 @@ def wire(
             page.session.enqueue(run)
             return changed(read_selection(selection), run=run.name, image=None)
 
-    form.preset.input(show_preset, form.preset, [form.purpose, *fields.values()], **QUIET)
+    for back in (form.preset.input, form.reset.click):
+        back(show_preset, form.preset, list(fields.values()), **QUIET)
+    form.preset.change(training_form.purpose_html, form.preset, form.purpose, **QUIET)
     _wire_preflight(tab, page, then_refresh=then_refresh)
     started = tab.start.click(start, inputs_kwargs={"selection": selection, **fields}, outputs=selection, **QUIET)
     then_refresh(started)
