@@ -151,6 +151,20 @@
     await handOver(files.filter(isPicture), { tabs: ["Inference", "Generate"], box: "drop-box", zone: "drop-picture" });
   });
 
+  // What was measured was measured for the settings of a moment: where the form holds others, it says so.
+  const shown = (value) => String(value ?? "").trim();
+  document.addEventListener("studio:form", () => {
+    for (const box of document.querySelectorAll(".forecast")) {
+      const now = window.keptForms?.[box.dataset.form] ?? {};
+      const others = JSON.parse(box.dataset.madeFor).filter(([name, , value]) => name in now && shown(now[name]) !== shown(value));
+      const labels = [...new Set(others.map(([, label]) => label))];
+      const few = labels.slice(0, 4).join(", ") + (labels.length > 4 ? ", …" : "");
+      const old = box.querySelector(".old");
+      old.hidden = labels.length === 0;
+      old.textContent = labels.length ? `For other settings than the form has now (${few}). Press “${box.dataset.button}” again.` : "";
+    }
+  });
+
   // A reload, which Gradio also does when its studio was started again, leads back to the tab and the mode of before.
   const TAB_LISTS = ["tabs", "modes"];
   document.addEventListener("click", (event) => {

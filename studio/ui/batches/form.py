@@ -53,6 +53,14 @@ KINDS: Mapping[str, str] = {
     "negative_prompt": str(GenerationSettings.model_fields["negative_prompt"].title),
 }
 """Columns that are settings, and what they are called here."""
+LABELS: Mapping[str, str] = {
+    **{name: field.title or name for name, field in GenerationSettings.model_fields.items()},
+    **{name: field.title or name for name, field in BatchSettings.model_fields.items() if name != "name"},
+    "size": "Size",
+    **{f"lora_{i}": "LoRA" for i in range(LORA_ROWS)},
+    **{f"strength_{i}": str(LoraChoice.model_fields["strength"].title) for i in range(LORA_ROWS)},
+}
+"""What the page calls the controls that a forecast depends on, by their names."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from studio.ui.batches import form as batch_form
 from studio.ui.batches import view as batch_panel
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell.parts import QUIET, Update, paragraph, problem, show_folder, toasts
-from studio.ui.shell.preflight_runner import PreflightRunner, PreflightState
+from studio.ui.shell.preflight_runner import COMPARED_ON_LOAD, PreflightRunner, PreflightState, forecast_box
 from studio.ui.shell.selection import changed, read_selection, select
 
 _template = template("ui/templates/batches.html")
@@ -86,7 +86,11 @@ def _values(found: Mapping[str, int] | int) -> tuple[list[tuple[str, int]], str]
 
 
 def forecast_html(state: PreflightState) -> Markup:
-    """Where the measuring stands, or what it found."""
+    """Where the measuring stands, or what it found, and for what."""
+    return forecast_box(state, _forecast_words(state), form="batch", labels=batch_form.LABELS, button="Measure")
+
+
+def _forecast_words(state: PreflightState) -> Markup:
     if state.running:
         words = "A few real images are being made and measured; none are kept."
         return paragraph("quiet", words, role="status")
@@ -153,7 +157,7 @@ def build() -> BatchTab:
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Start", variant="primary", elem_id="start-batch")
                 measure = gr.Button("Measure", elem_id="measure-batch")
-            forecast = gr.HTML(elem_id="batch-forecast", padding=False)
+            forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=COMPARED_ON_LOAD)
             form = batch_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
             with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
@@ -187,7 +191,7 @@ def wire(
 
     def measure(**values: Any) -> None:  # noqa: ANN401
         with toasts():
-            page.forecast.start(settings_of(values, page).model_dump_json())
+            page.forecast.start(settings_of(values, page).model_dump_json(), values)
 
     with_selection = {"sent": selection, **named}
     started = tab.start.click(start, inputs_kwargs=with_selection, outputs=[tab.preview_box, selection], **QUIET)

@@ -17,6 +17,8 @@ FIRST_PRESET = "quick-try"  # what fits the model and the dataset inside, and is
 
 
 OF_NO_PRESET = ("dataset", "name", "model")
+LABELS = {name: field.title or name for name, field in TrainingSettings.model_fields.items() if name != "name"}
+"""What the page calls the controls that a preflight depends on, by their names."""
 
 
 @dataclass(frozen=True)
