@@ -82,15 +82,16 @@ def test_forms_of_all_tabs_outlive_a_reload_and_a_restart_and_nothing_that_was_o
         see_all(page)
         go_to_tab(page, "Inference")
         open_mode(page, "Generate", idle=False)
-        page.evaluate("window.isOfTheFirst = true")
+        page.evaluate("window.isTheSame = true")
     with running_studio(user_data.root, port=first.port) as again:
-        page.wait_for_function("!window.isOfTheFirst")  # Gradio has loaded the open page again
+        again.make_ready()
         see_all(page)
         go_to_tab(page, "Inference")
         open_mode(page, "Generate")
         page.locator("#run-generate").click()
         expect(page.locator("#generate-state")).to_contain_text("made, checked and saved", timeout=60_000)
         expect(toast(page)).to_have_count(0)
+        assert page.evaluate("window.isTheSame"), "it was open all the time"
         other = context.new_page()
         other.goto(again.url)
         see_all(other)  # a new tab begins with what was typed last
