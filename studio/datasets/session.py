@@ -308,12 +308,15 @@ class DatasetSession:
 
     def _open_again(self) -> None:
         """In a thread of its own, for a page that shows what is not in memory."""
+        problem = ""
         try:
             _ = self.opened
         except (StudioError, OSError) as error:
-            self._problems[self.name] = _sentence(error)
+            problem = _sentence(error)
         finally:
-            self._opening.discard(self.name)
+            with self._lock:  # a look sees both, or neither
+                self._problems[self.name] = problem
+                self._opening.discard(self.name)
 
     def _read(self, name: str, *, is_last: bool) -> OpenedDataset:
         with self._reading:
