@@ -44,6 +44,7 @@ const isTouched = () => document.activeElement === area || (box.shown && box.typ
 
 const show = (image) => {
   box.shown = image;
+  if (image) sessionStorage.setItem("dataset-image", JSON.stringify(image)); // for a reload
   const known = image && box.known.get(idOf(image));
   area.value = image ? (box.typed.get(idOf(image))?.text ?? known?.caption ?? "") : "";
   area.disabled = !image;
@@ -76,6 +77,25 @@ const mark = () => {
     const typed = box.typed.get(idOf({ dataset: shownDataset(), key: place.dataset.key }));
     place.classList.toggle("not-saved", Boolean(typed?.problem));
   }
+};
+
+// What is on the screen is of one dataset: until the grid of the one that was chosen is there, nothing of the one before.
+const cover = () => {
+  const chosen = JSON.parse(sessionStorage.getItem("selection") || "{}").dataset ?? "";
+  const canvas = document.querySelector("#dataset-canvas");
+  if (canvas) canvas.inert = chosen !== "" && chosen !== shownDataset();
+};
+listen(document, "studio:selection", cover);
+// After a reload the image of before is shown again, on whichever page of the grid it is.
+const recall = () => {
+  if (box.recalled) return;
+  box.recalled = true;
+  const image = JSON.parse(sessionStorage.getItem("dataset-image") || "null");
+  if (box.shown || image?.dataset !== shownDataset()) return;
+  const place = placeOf(image);
+  if (place) return choose(place);
+  show({ ...image, beyond: true });
+  ask();
 };
 
 // Until the studio sent the large picture, its thumbnail; what is of the image before is hidden meanwhile.
@@ -207,7 +227,9 @@ listen(document, "studio:grid", () => {
   if (!grid()) return;
   const stamp = JSON.parse(grid().dataset.stamp);
   images().forEach(({ dataset: { key, caption: text } }) => learn({ dataset: shownDataset(), key, caption: text, stamp }));
+  cover();
   settle();
+  recall();
   if ([...box.typed.values()].some((entry) => entry.problem)) saveIn(SAVE_MILLISECONDS); // perhaps it can be now
 });
 watch("row", () => {

@@ -45,7 +45,7 @@
 
   // Of several modes, one is on the screen: its buttons are the ones that the keys press.
   const pressShown = (selectors) => {
-    const button = [...document.querySelectorAll(selectors)].find((b) => b.checkVisibility() && !b.disabled);
+    const button = [...document.querySelectorAll(selectors)].find((b) => b.checkVisibility({ visibilityProperty: true }) && !b.disabled);
     button?.click();
     return Boolean(button);
   };
@@ -65,7 +65,7 @@
 
   // The Dataset tab's keys; while one types a caption only Escape, which leaves it.
   document.addEventListener("keydown", (event) => {
-    if (!document.querySelector("#dataset-detail")?.checkVisibility() || document.querySelector("dialog[open]")) return;
+    if (!document.querySelector("#dataset-detail")?.checkVisibility({ visibilityProperty: true }) || document.querySelector("dialog[open]")) return;
     const caption = document.querySelector("#dataset-caption textarea");
     if (event.target === caption) {
       if (event.isComposing) return; // Enter and Escape choose among an input method's words
@@ -149,6 +149,20 @@
     const isPicture = (file) => /\.(png|jpe?g|webp)$/i.test(file.name);
     await handOver(files.filter((f) => !isPicture(f)), { tabs: ["Inference"], box: "lora-box", zone: "drop-lora" });
     await handOver(files.filter(isPicture), { tabs: ["Inference", "Generate"], box: "drop-box", zone: "drop-picture" });
+  });
+
+  // What was measured was measured for the settings of a moment: where the form holds others, it says so.
+  const shown = (value) => String(value ?? "").trim();
+  document.addEventListener("studio:form", () => {
+    for (const box of document.querySelectorAll(".forecast")) {
+      const now = window.keptForms?.[box.dataset.form] ?? {};
+      const others = JSON.parse(box.dataset.madeFor).filter(([name, , value]) => name in now && shown(now[name]) !== shown(value));
+      const labels = [...new Set(others.map(([, label]) => label))];
+      const few = labels.slice(0, 4).join(", ") + (labels.length > 4 ? ", …" : "");
+      const old = box.querySelector(".old");
+      old.hidden = labels.length === 0;
+      old.textContent = labels.length ? `For other settings than the form has now (${few}). Press “${box.dataset.button}” again.` : "";
+    }
   });
 
   // A reload, which Gradio also does when its studio was started again, leads back to the tab and the mode of before.

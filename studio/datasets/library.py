@@ -1,7 +1,14 @@
-"""The datasets of `user_data/datasets/`: each a folder with its recipe, its edits, and what was dropped in."""
+"""The datasets of `user_data/datasets/`: each a folder with its recipe, its edits, and what was dropped in.
 
+Those of them that are in memory, the page's ones, each with its check.
+"""
+
+import itertools
 import re
+import threading
+import time
 import unicodedata
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from natsort import natsorted
@@ -11,6 +18,7 @@ from studio.core.errors import DatasetError
 from studio.core.files import read_file, write_atomically
 from studio.core.paths import unreserved
 from studio.datasets.captions import name_of
+from studio.datasets.checker import PictureChecker
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe
@@ -20,6 +28,8 @@ FILES = "files"
 SNAPSHOT = "snapshot.jsonl"
 MAX_NAME_LENGTH = 80
 MAX_NAME_BYTES = 180  # systems allow 255, and a run has its time before the name
+KEPT_IN_MEMORY = 4  # a page that shows another one has it read again
+CLOSE_SECONDS = 10
 
 _NOT_IN_NAMES = re.compile(r"[^\w .()+-]+")
 
@@ -108,3 +118,70 @@ def safe_name(wanted: str) -> str:
     name = _NOT_IN_NAMES.sub("-", unicodedata.normalize("NFC", wanted)).strip(" .-")[:MAX_NAME_LENGTH]
     short = unreserved(name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     return short.strip(" .-") or "dataset"
+
+
+@dataclass
+class HeldDataset:
+    """A dataset in memory: which opening of all it is, and its check."""
+
+    dataset: OpenedDataset
+    number: int
+    stop: threading.Event = field(default_factory=threading.Event)
+    check: threading.Thread | None = None
+
+
+class HeldDatasets:
+    """The datasets in memory, a few, by their names. Any thread may ask."""
+
+    def __init__(self, checker: PictureChecker) -> None:
+        self._checker = checker
+        self._lock = threading.RLock()
+        self._held: dict[str, HeldDataset] = {}  # the last one is the one that was opened last
+        self._numbers = itertools.count(int(time.time()))  # greater than any studio's before, which open pages remember
+
+    def find(self, name: str) -> HeldDataset | None:
+        """The one of that name, "" for the one that was opened last; None where it is not in memory."""
+        with self._lock:
+            return self._held.get(name) if name else next(reversed(self._held.values()), None)
+
+    def make_last(self, name: str) -> None:
+        """It counts as opened last."""
+        with self._lock:
+            self._held[name] = self._held.pop(name)
+
+    def put(self, opened: OpenedDataset, *, is_last: bool) -> None:
+        """Hold it, in place of what was held under its name, and begin to check it.
+
+        Args:
+            is_last: False where nobody opened it just now, but a page shows it still.
+        """
+        with self._lock:
+            held, before = HeldDataset(opened, next(self._numbers)), self._held.pop(opened.name, None)
+            self._held = {**self._held, opened.name: held} if is_last else {opened.name: held, **self._held}
+            others = [name for name in self._held if name != opened.name]
+            forgotten = [self._held.pop(name) for name in others[: max(0, len(self._held) - KEPT_IN_MEMORY)]]
+            for other in (*forgotten, *([before] if before else [])):
+                other.stop.set()
+            self.begin_check(held, after=before.check if before else None)
+
+    def begin_check(self, held: HeldDataset, *, after: threading.Thread | None) -> None:
+        """Look at whatever of it was not looked at yet, in the background, once another thread has ended."""
+
+        def run() -> None:
+            if after is not None:
+                after.join()
+            if not held.stop.is_set():
+                held.dataset.check(self._checker, stop=held.stop)
+
+        held.check = threading.Thread(target=run, name="dataset check", daemon=True)
+        held.check.start()
+
+    def close(self) -> None:
+        """Stop all checks."""
+        with self._lock:
+            all_held = tuple(self._held.values())
+        for held in all_held:
+            held.stop.set()
+        for held in all_held:
+            if held.check is not None:
+                held.check.join(CLOSE_SECONDS)

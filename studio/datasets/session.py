@@ -1,9 +1,9 @@
-"""The dataset on the desk: which one is open, and the check that runs on it. One for all tabs of the page."""
+"""The open datasets, and the checks that run on them. Which of them a page shows is its own choice (`Selection`)."""
 
+import copy
 import re
 import shutil
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from studio.core.files import read_text, remove_uploads, write_atomically
 from studio.core.paths import UserData, typed_path
 from studio.core.results import Record
 from studio.datasets.checker import PictureChecker
-from studio.datasets.library import FILES, DatasetLibrary
+from studio.datasets.library import FILES, DatasetLibrary, HeldDataset, HeldDatasets
 from studio.datasets.opened import CheckProgress, OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe, DatasetRow
@@ -52,81 +52,103 @@ class SessionView:
     Attributes:
         name: of the open dataset; "" where none is.
         version: changes whenever the page would show something else.
-        problem: why the last dataset could not be opened; "" where it could.
+        problem: why the dataset could not be opened; "" where it could.
+        opening: the name of the one that is being read; "" where none is.
     """
 
     name: str = ""
     version: str = ""
     progress: CheckProgress | None = None
     problem: str = ""
+    opening: str = ""
 
     @property
     def active(self) -> bool:
-        """True while images are being checked."""
-        return self.progress is not None and self.progress.running
+        """True while it is being read, or its images are being checked."""
+        return bool(self.opening) or (self.progress is not None and self.progress.running)
 
 
 class DatasetSession:
-    """Opens datasets one at a time. Any thread may ask."""
+    """The datasets as a page sees them that shows the one of that name. Any thread may ask.
+
+    Attributes:
+        name: of the dataset that `opened` and all changes are about; "" for the one that was opened last.
+    """
 
     def __init__(self, user_data: UserData, *, count_tokens: CountTokens) -> None:
+        self.name = ""
         self.library = DatasetLibrary(user_data.datasets)
         self.thumbnails = user_data.cache / "dataset-thumbnails"
         self._checker = PictureChecker(user_data.cache / "picture-checks.db", self.thumbnails)
+        # What follows is shared by the sessions of all pages: see `of`.
+        self._held = HeldDatasets(self._checker)
         self._count_tokens = count_tokens
-        self._lock = threading.RLock()
-        self._reading = threading.Lock()  # held while a source is read: a caption saved meanwhile would be missed
+        self._lock = threading.Lock()
+        self._reading = threading.RLock()  # held while a source is read: a caption saved meanwhile would be missed
         self._latest: dict[tuple[str, str], TypedCaption] = {}
-        self._opened: OpenedDataset | None = None
-        self._num_opened = int(time.time())  # greater than that of any studio before, which open pages remember
-        self._problem = ""
-        self._stop = threading.Event()
-        self._check: threading.Thread | None = None
+        self._opening: set[str] = set()
+        self._problems: dict[str, str] = {}
+
+    def of(self, name: str) -> "DatasetSession":
+        """The same datasets, for a page that shows the one of that name; "" for the one that was opened last."""
+        page = copy.copy(self)
+        page.name = name
+        return page
+
+    def named(self, name: str) -> "DatasetSession":
+        """Likewise for a press, which is about the dataset that its page shows.
+
+        Raises:
+            DatasetError: where it shows none, or that one is gone or cannot be read.
+        """
+        if not name:
+            raise DatasetError("No dataset is open. Drop a folder, or type its path.")
+        self.library.recipe(name)  # raises where it is gone
+        page = self.of(name)
+        _ = page.opened  # read here, so that no handler finds later that it cannot be
+        return page
 
     @property
     def view(self) -> SessionView:
-        """What the page must follow."""
+        """What the page must follow. A dataset that is not in memory, as after a restart, is read meanwhile."""
+        held = self._find()
+        if held is not None:
+            version = f"{held.number}-{held.dataset.version}"
+            return SessionView(held.dataset.name, version, held.dataset.progress)
         with self._lock:
-            opened = self._opened
-            if opened is None:
-                return SessionView(problem=self._problem, version=f"none-{self._num_opened}")
-            version = f"{self._num_opened}-{opened.version}"
-            return SessionView(opened.name, version, opened.progress, self._problem)
+            problem = self._problems.get(self.name, "")
+            if self.name and not problem and self.name not in self._opening:
+                self._opening.add(self.name)
+                threading.Thread(target=self._open_again, name="dataset", daemon=True).start()
+            opening = self.name if self.name in self._opening else ""
+            return SessionView(version=f"none-{self.name}", problem=problem, opening=opening)
 
     @property
     def opened(self) -> OpenedDataset:
-        """The open dataset.
+        """The dataset; it is read first where it is not in memory.
 
         Raises:
-            DatasetError: where none is.
+            DatasetError: where none is open, or it cannot be read.
         """
-        if self._opened is None:
+        held = self._find()
+        if held is not None:
+            return held.dataset
+        if not self.name:
             raise DatasetError("No dataset is open. Drop a folder, or type its path.")
-        return self._opened
+        with self._reading:
+            held = self._find()
+            return held.dataset if held else self._read(self.name, is_last=False)
 
     @property
     def is_open(self) -> bool:
-        """Whether a dataset is open."""
-        return self._opened is not None
+        """Whether it is in memory."""
+        return self._find() is not None
 
     @property
     def stamp(self) -> Stamp:
         """Take it before the captions that are sent with it: what is newer than its stamp does no harm."""
-        with self._lock:
-            return self._num_opened, self._opened.num_changes if self._opened else 0
-
-    def opened_as(self, name: str) -> OpenedDataset:
-        """The open dataset, where it is the one that a page acts on.
-
-        Raises:
-            DatasetError: where another was opened meanwhile.
-        """
-        if self.opened.name != name:
-            raise DatasetError(
-                f"Nothing was changed: this page shows the dataset {name}, and {self.opened.name} was opened "
-                f"meanwhile, perhaps in another tab. Open {name} again to change it."
-            )
-        return self.opened
+        held = self._find()
+        return (held.number, held.dataset.num_changes) if held else (0, 0)
 
     def restore(self) -> None:
         """Open what was open when the studio was last used; why it cannot be is in the view."""
@@ -135,21 +157,30 @@ class DatasetSession:
             return
         try:
             self.open_name(read_text(last).strip())
-        except StudioError as error:
-            self._problem = str(error)
-        except (OSError, UnicodeDecodeError) as error:
-            self._problem = system_error_message(error)
+        except (StudioError, OSError, UnicodeDecodeError) as error:
+            self._problems[""] = _sentence(error)
 
-    def open_name(self, name: str) -> OpenedDataset:
-        """Open a dataset of the library and begin to check it.
+    def show(self, name: str) -> OpenedDataset:
+        """A dataset of the library, which is the one opened last from now on; it is not read again where it is open.
 
         Raises:
-            DatasetError: where it or its images cannot be read; the one before stays open.
+            DatasetError: where it or its images cannot be read.
         """
         with self._reading:
-            opened = self.library.open(name, count_tokens=self._count_tokens)
-            self._put(opened)
-        return opened
+            held = self._held.find(name)
+            if held is None:
+                return self.open_name(name)
+            self._held.make_last(name)
+            self._remember(name)
+            return held.dataset
+
+    def open_name(self, name: str) -> OpenedDataset:
+        """Read a dataset of the library, also where it is open already, and begin to check it.
+
+        Raises:
+            DatasetError: where it or its images cannot be read; what is open stays as it is.
+        """
+        return self._read(name, is_last=True)
 
     def open_folder(
         self,
@@ -205,7 +236,7 @@ class DatasetSession:
         return self.open_name(name)
 
     def change_recipe(self, recipe: DatasetRecipe) -> OpenedDataset:
-        """Read the open dataset in another way; edits stay.
+        """Read the dataset in another way; edits stay.
 
         Raises:
             DatasetError: where the source cannot be read so; the recipe stays as it was.
@@ -215,11 +246,11 @@ class DatasetSession:
             place = self.library.place(before.name)
             opened = OpenedDataset(before.name, place, recipe, count_tokens=self._count_tokens)
             self.library.save_recipe(before.name, recipe)
-            self._put(opened)
+            self._put(opened, is_last=True)
         return opened
 
     def save_caption(self, typed: TypedCaption) -> tuple[DatasetRow, Stamp]:
-        """Save a caption in the dataset it was typed for, also where another is open by now.
+        """Save a caption in the dataset it was typed for, whichever this page shows by now.
 
         A text that arrives after a later one of the same page changes nothing.
 
@@ -231,15 +262,14 @@ class DatasetSession:
             OSError: where it cannot be saved; nothing is changed then.
         """
         with self._reading:
-            opened = self._opened
-            if opened is None or opened.name != typed.dataset:
-                opened = self.library.open(typed.dataset, count_tokens=self._count_tokens)
+            page = self.named(typed.dataset)
+            opened = page.opened
             place = (typed.dataset, typed.key)
             latest = self._latest.get(place)
             if latest is None or latest.page != typed.page or latest.number < typed.number:
                 opened.set_caption(typed.key, typed.text)
                 self._latest[place] = typed
-            stamp = self._num_opened, opened.num_changes
+            stamp = page.stamp
             return opened.row(typed.key), stamp
 
     def count_tokens(self, caption: str) -> int:
@@ -247,22 +277,18 @@ class DatasetSession:
         return self._count_tokens(caption)
 
     def check(self) -> None:
-        """Look at whatever of the open dataset was not looked at yet, in the background."""
-        with self._lock:
-            if self._opened is not None:
-                self._begin_check(self._opened)
+        """Look at whatever of the dataset was not looked at yet, in the background."""
+        held = self._find()
+        if held is not None:
+            self._held.begin_check(held, after=held.check)
 
     def convert(self, key: str) -> None:
         """Use an upright RGB copy of an image from now on."""
         self.opened.convert(key, self._checker)
 
     def close(self) -> None:
-        """Stop the check and end its workers."""
-        with self._lock:
-            self._stop.set()
-            check = self._check
-        if check is not None:
-            check.join(10)
+        """Stop the checks and end their workers."""
+        self._held.close()
         self._checker.close()
 
     def _create(self, name: str, recipe: DatasetRecipe, on_progress: OnProgress | None = None) -> str:
@@ -279,27 +305,40 @@ class DatasetSession:
         self.library.save_recipe(name, recipe)
         return name
 
-    def _put(self, opened: OpenedDataset) -> None:
-        with self._lock:
-            self._stop.set()
-            self._opened = opened
-            self._num_opened += 1
-            self._problem = ""
-            write_atomically(self.library.folder / LAST_OPENED, opened.name.encode())
-            self._begin_check(opened)
+    def _find(self) -> HeldDataset | None:
+        return self._held.find(self.name)
 
-    def _begin_check(self, opened: OpenedDataset) -> None:
-        before, stop = self._check, threading.Event()
-        self._stop = stop
+    def _open_again(self) -> None:
+        """In a thread of its own, for a page that shows what is not in memory."""
+        problem = ""
+        try:
+            _ = self.opened
+        except (StudioError, OSError) as error:
+            problem = _sentence(error)
+        finally:
+            with self._lock:  # a look sees both, or neither
+                self._problems[self.name] = problem
+                self._opening.discard(self.name)
 
-        def run() -> None:
-            if before is not None:
-                before.join()
-            if not stop.is_set():
-                opened.check(self._checker, stop=stop)
+    def _read(self, name: str, *, is_last: bool) -> OpenedDataset:
+        with self._reading:
+            opened = self.library.open(name, count_tokens=self._count_tokens)
+            self._put(opened, is_last=is_last)
+        return opened
 
-        self._check = threading.Thread(target=run, name="dataset check", daemon=True)
-        self._check.start()
+    def _put(self, opened: OpenedDataset, *, is_last: bool) -> None:
+        self._held.put(opened, is_last=is_last)
+        if is_last:
+            self._remember(opened.name)
+
+    def _remember(self, name: str) -> None:
+        self._problems.pop(name, None)
+        self._problems.pop("", None)
+        write_atomically(self.library.folder / LAST_OPENED, name.encode())
+
+
+def _sentence(error: StudioError | OSError | UnicodeDecodeError) -> str:
+    return str(error) if isinstance(error, StudioError) else system_error_message(error)
 
 
 def _only_folder(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from studio.core.errors import SettingsError
 from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
 from studio.core.text import template
+from studio.ui.shell.parts import QUIET
 
 _template = template("ui/templates/shell.html")
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,40}\s*", re.ASCII)
@@ -196,6 +197,13 @@ def by_component(named: Mapping[str, Component], values: Mapping[str, object]) -
     return {named[name]: value for name, value in values.items()} or NO_CHANGE
 
 
+def build_reset(controls: Mapping[str, Component], *, form: str) -> None:
+    """Lay out the button that gives a form the values again that it began with, and connect it."""
+    reset = gr.Button("Reset this form", elem_id=f"{form}-reset", size="sm")
+    first = ["" if control.value is None else control.value for control in controls.values()]
+    reset.click(lambda: first, None, list(controls.values()), **QUIET)
+
+
 def _default(field: FieldInfo) -> object:
     return "" if field.is_required() else field.default
 
@@ -226,6 +234,7 @@ def build_lora_row(mode: str, number: int, *, label: str, none: str = NO_LORA, f
             value=first or none,
             label=label,
             elem_id=f"{mode}-lora-{number}",
+            allow_custom_value=True,  # Gradio forgets what it offered when the studio is started again
             interactive=True,
             min_width=120,
         )

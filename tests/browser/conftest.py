@@ -82,9 +82,17 @@ def start_studio(browser: Browser, tmp_path: Path) -> Iterator[StartStudio]:
         yield start
 
 
+def forget_forms(page: Page, url: str) -> None:
+    """What the browser keeps for all pages of that address."""
+    session = page.context.new_cdp_session(page)
+    session.send("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "local_storage"})
+    session.detach()
+
+
 @pytest.fixture
 def open_page(profiles: Profiles) -> Iterator[OpenPage]:
     """Opens pages: `open_page(studio, dark=True)`, `at` another address of it; they are closed after the test."""
+    fresh: set[tuple[str, int, bool]] = set()
     with ExitStack() as stack:
 
         def open_one(
@@ -92,6 +100,9 @@ def open_page(profiles: Profiles) -> Iterator[OpenPage]:
         ) -> Page:
             page = profiles(width, dark).new_page()
             stack.callback(page.close)
+            if (running.url, width, dark) not in fresh:  # no test finds the forms of another one
+                fresh.add((running.url, width, dark))
+                forget_forms(page, at or running.url)
             page.goto(at or running.url)
             if ready:
                 wait_until_ready(page)

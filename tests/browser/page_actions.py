@@ -283,6 +283,7 @@ def set_training_number(page: Page, field: str, value: str) -> None:
 def choose_quick_try(page: Page, *, steps: int) -> None:
     """The preset for the model inside, made short; images soon."""
     page.get_by_role("radio", name="Quick try").check()
+    page.locator("#training-reset").click()  # the browser keeps what was typed before
     expect(page.locator("#training-max-train-steps input")).to_have_value("400")
     set_training_number(page, "max-train-steps", str(steps))
     set_training_number(page, "train-batch-size", "2")

@@ -105,6 +105,12 @@ def test_measuring_tells_time_disk_and_when_it_is_ready(studio: RunningStudio, p
     expect(page.locator("#batch-forecast .verdict")).to_contain_text("60 images in", timeout=MAKING_MILLISECONDS)
     expect(page.locator("#batch-forecast .verdict")).to_contain_text(re.compile(r"ready at .*\d\d:\d\d, .* of disk"))
     assert not BatchFolder.all_in(studio.user_data.batches)
+    old = page.locator("#batch-forecast .old")
+    expect(old).to_be_hidden()
+    set_field(page, "batch-num-inference-steps", 3)
+    expect(old).to_have_text("For other settings than the form has now (Steps). Press “Measure” again.")
+    set_field(page, "batch-num-inference-steps", 2)
+    expect(old).to_be_hidden()
     wait_for(lambda: " ready " in studio.shown(), what="the engine to come back", seconds=90)
 
 

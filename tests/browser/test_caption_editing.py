@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import go_to_tab, open_section, set_field, toast
+from tests.browser.page_actions import field, go_to_tab, open_section, set_field
 from tests.browser.slow_link import SlowLink, slow_link
 from tests.browser.studio_process import RunningStudio, wait_for
 from tests.datasets.bad_inputs import encoded, picture
@@ -194,7 +194,7 @@ def test_of_two_tabs_the_last_to_save_wins_and_only_an_untouched_box_follows(
     expect(caption(other)).to_have_value("begun here, ended here")
 
 
-def test_a_caption_lands_in_the_dataset_it_was_typed_for_when_another_was_opened(
+def test_a_page_goes_on_with_its_dataset_when_another_page_opens_one(
     studio: RunningStudio, page: Page, source: Path, open_page: OpenPage, tmp_path: Path
 ) -> None:
     thumb(page, "2.png").click()
@@ -205,31 +205,29 @@ def test_a_caption_lands_in_the_dataset_it_was_typed_for_when_another_was_opened
     other, second = open_page(studio, ready=False), make_source(tmp_path / f"second {tmp_path.name[-6:]}")
     open_dataset(other, second)
     look_at(page)
-    expect(page.locator("#dataset-layout-words")).to_contain_text(str(second))
+    page.wait_for_timeout(4000 * LATE_SECONDS)
+    expect(page.locator("#dataset-layout-words")).to_contain_text(str(source))
     page.keyboard.type(" dataset")
+    page.keyboard.press("Enter")
     expect(caption(page)).to_have_value("for the first dataset")
     wait_for_edits(studio, source, {"2.png": "for the first dataset"})
     assert edits(studio, second) == {}
-    page.keyboard.press("Escape")
+
+
+def test_a_caption_lands_in_the_dataset_it_was_typed_for_when_its_page_opens_another(
+    studio: RunningStudio, page: Page, source: Path, tmp_path: Path
+) -> None:
+    second = make_source(tmp_path / f"second {tmp_path.name[-6:]}", 3)
+    thumb(page, "2.png").click()
+    type_anew(page, "for the first dataset")
+    field(page, "dataset-path").fill(str(second))
+    page.locator("#dataset-open").click()
+    expect(page.locator(f"#dataset-grid .thumbs[data-dataset='{second.name}']")).to_be_visible(timeout=EVENTUALLY)
     expect(caption(page)).to_be_disabled()  # its image is not on this page any more
+    wait_for_edits(studio, source, {"2.png": "for the first dataset"})
+    assert edits(studio, second) == {}
     thumb(page, "2.png").click()
     expect(caption(page)).to_have_value("found 2")
-
-
-def test_a_table_of_one_dataset_is_not_saved_into_another(
-    studio: RunningStudio, page: Page, link: SlowLink, source: Path, open_page: OpenPage, tmp_path: Path
-) -> None:
-    link.seconds = 0
-    open_section(page, "Edit captions in bulk")
-    page.locator("#dataset-bulk-load").click()
-    expect(page.locator("#dataset-bulk-save")).to_be_enabled()
-    other, second = open_page(studio, ready=False), make_source(tmp_path / f"second {tmp_path.name[-6:]}")
-    (second / "2.txt").write_text("another caption", encoding="utf-8")
-    open_dataset(other, second)
-    look_at(page)
-    page.locator("#dataset-bulk-save").click()
-    expect(toast(page)).to_contain_text(f"this page shows the dataset {source.name}, and {second.name} was opened")
-    assert edits(studio, second) == {}
 
 
 def test_what_cannot_be_saved_stays_is_said_and_is_saved_when_it_can_be(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -359,6 +360,71 @@ def test_what_files_say_is_shown_as_text(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#dataset-statistics")).to_contain_text("onerror")
     expect(thumbs(page).first).to_contain_text("{{1+1}} ${1+1}")
     assert page.title() != "run"
+
+
+def test_two_pages_each_change_export_and_undo_their_own_dataset(
+    studio: RunningStudio, open_page: OpenPage, source: Path, tmp_path: Path
+) -> None:
+    second = Path(shutil.copytree(source, tmp_path / f"second {tmp_path.name[-6:]}"))
+    (second / "clear.png").unlink()
+    pages = [open_page(studio, ready=False, dark=dark) for dark in (False, True)]
+    for page, folder, number in zip(pages, (source, second), (11, 10), strict=True):
+        go_to_tab(page, "Dataset")
+        open_path(page, folder, pictures=number, used=number - 2)
+        open_section(page, "Edit captions in bulk")
+        set_field(page, "dataset-bulk-prefix", f"page{number}")
+    for page, number in zip(pages, (11, 10), strict=True):
+        page.locator("#dataset-bulk-apply").click()
+        expect(page.locator("#dataset-bulk-words")).to_contain_text("captions changed")
+        open_section(page, "Export")
+        set_field(page, "dataset-export-folder", tmp_path / f"exported {number}")
+        page.get_by_label("kohya").check()
+        page.locator("#dataset-export").click()
+        expect(page.locator("#dataset-export-words")).to_contain_text(f"{number - 1} images exported")
+        texts = [path.read_text(encoding="utf-8") for path in (tmp_path / f"exported {number}").rglob("*.txt")]
+        assert len(texts) == number - 1  # the caption in latin-1 is one of ours now
+        assert {text.split()[0] for text in texts} == {f"page{number}"}
+    for page, folder, number in zip(pages, (source, second), (11, 10), strict=True):
+        undo = page.locator("#dataset-undo")  # no image is chosen
+        expect(undo).to_contain_text(f"Undo: “page{number}” before")
+        undo.click()
+        expect(page.locator("#dataset-redo")).to_contain_text(f"Redo: “page{number}” before")
+        assert [json.loads(line)["act"] for line in edit_lines(studio, folder)] == ["do", "undo"]
+    for page, folder, number in zip(pages, (source, second), (11, 10), strict=True):
+        reload(page)
+        expect(page.locator("#dataset-layout-words")).to_contain_text(str(folder))
+        see_summary(page, f"{number} images")
+
+
+def edit_lines(studio: RunningStudio, folder: Path) -> list[str]:
+    log = studio.user_data.datasets / folder.name / "edits.jsonl"
+    return log.read_text(encoding="utf-8").splitlines()
+
+
+def test_search_filters_page_image_and_table_are_of_one_dataset_and_the_image_outlives_a_reload(
+    page: Page, source: Path, tmp_path: Path
+) -> None:
+    second = Path(shutil.copytree(source, tmp_path / f"second {tmp_path.name[-6:]}"))
+    open_path(page, second, pictures=11, used=9)
+    open_path(page, source, pictures=11, used=9)
+    press(page, "right/shoe 4.png")
+    reload(page)
+    expect(page.locator("#dataset-facts")).to_contain_text("right/shoe 4.png")
+    expect(caption(page)).to_have_value("shoe number 4")
+    field(page, "dataset-search").fill("number")
+    field(page, "dataset-search").press("Enter")
+    expect(thumbs(page)).to_have_count(8)
+    open_section(page, "Edit captions in bulk")
+    page.locator("#dataset-bulk-load").click()
+    expect(page.locator("#dataset-bulk-save")).to_be_enabled()
+    choose(page, "dataset-names", second.name)
+    expect(page.locator(f"#dataset-grid .thumbs[data-dataset='{second.name}']")).to_be_visible()
+    expect(thumbs(page)).to_have_count(11)
+    expect(field(page, "dataset-search")).to_have_value("")
+    expect(page.locator("#dataset-facts")).to_have_text("")
+    expect(caption(page)).to_be_disabled()
+    expect(page.locator("#dataset-bulk-save")).to_be_disabled()
+    expect(page.locator("#dataset-bulk-table")).to_be_hidden()
 
 
 def test_two_tabs_see_the_same_and_neither_takes_back_the_others_edit(

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from studio.core.results import SmokeReport
 from studio.core.settings import SEED_REPORT_PROMPTS
-from tests.browser.conftest import OpenPage, Profiles, StartStudio
+from tests.browser.conftest import OpenPage, Profiles, StartStudio, forget_forms
 from tests.browser.page_actions import (
     FEW_STEPS,
     MANY_STEPS,
@@ -57,6 +57,7 @@ def finished(shared_studio: RunningStudio, profiles: Profiles) -> Iterator[Finis
     with profiles(1280, False).new_page() as page:
         shared_studio.make_ready()
         shared_studio.press("load", "shoes-demo", "float32", "auto", False)
+        forget_forms(page, shared_studio.url)
         page.goto(shared_studio.url)
         wait_until_ready(page)
         run_to_end(page, "PASS")

@@ -12,14 +12,15 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchSession
 from studio.core.paths import UserData
+from studio.datasets.session import LAST_OPENED
 from studio.jobs.folder import REQUESTS, RunState, RunStatus, pending_requests, take_requests, write_status
 from studio.jobs.queue import JobQueue, JobState
 from studio.loras.library import shipped_loras
 from studio.training.events import AnyEvent
 from studio.training.folder import RunFolder
 from tests.batches.test_session import make_batch, note
-from tests.browser.conftest import Profiles
-from tests.browser.page_actions import choose, field, open_batch, open_training, toast, training_state
+from tests.browser.conftest import Profiles, forget_forms
+from tests.browser.page_actions import choose, field, go_to_tab, open_batch, open_training, toast, training_state
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.training.told_runs import SETTINGS, make_run, sample_event, step_event
 
@@ -91,6 +92,8 @@ def prepared(studio: RunningStudio, profiles: Profiles) -> Iterator[Prepared]:
     first, second = (session.named(name) for name in sorted(session.view().names))
     runs = tuple(RunFolder(studio.user_data.runs / name) for name in RANKS)
     one, two = (profiles(1280, dark).new_page() for dark in (False, True))
+    for page in (one, two):
+        forget_forms(page, studio.url)
     yield Prepared(studio, (runs[0], runs[1]), (first, second), (one, two))
     for page in (one, two):
         page.close()
@@ -294,6 +297,12 @@ def test_a_batch_is_resumed_copied_and_opened_by_the_page_that_shows_it(prepared
     prepared.expect_jobs(one="queued")
     press(one, "batch-as-dataset")
     expect(one.locator("#dataset-summary")).to_contain_text("1 will be trained on")
+    press(two, "batch-as-dataset")
+    expect(two.locator("#dataset-summary")).to_contain_text("2 will be trained on")
+    one.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(one.locator("#dataset-layout-words")).to_contain_text(first.name)
+    expect(one.locator("#dataset-summary")).to_contain_text("1 will be trained on")
+    open_batch(two)
     press(two, "batch-resume")
     expect(two.locator("#batch-state")).to_contain_text("In the queue.")
     prepared.expect_jobs(one="queued", two="queued")
@@ -311,9 +320,15 @@ def test_the_choice_outlives_the_studio(prepared: Prepared, tmp_path: Path) -> N
         expect(page.locator("#training-files")).to_contain_text(newer)
         choose(page, "training-run", older)
         expect(page.locator("#training-files")).to_contain_text(older)
+        go_to_tab(page, "Dataset")
+        page.locator("#dataset-demo").click()
+        expect(page.locator("#dataset-summary")).to_contain_text("60 will be trained on")
         page.goto("about:blank")  # else Gradio reloads it at a moment of its own
+    (user_data.datasets / LAST_OPENED).unlink()  # as if another page had opened another one since
     with running_studio(user_data.root, port=first.port):
         page.goto(first.url)
         open_training(page)
         expect(page.locator("#training-files")).to_contain_text(older)
         expect(field(page, "training-run")).to_have_value(older)
+        go_to_tab(page, "Dataset")
+        expect(page.locator("#dataset-grid .thumbs[data-dataset='casual-shoes']")).to_be_visible()

@@ -1,4 +1,4 @@
-"""The desk: what was open is open again after a restart; what cannot be opened leaves the one before."""
+"""Open datasets: each page has its own, also after a restart; what cannot be opened leaves the one before."""
 
 import shutil
 import threading
@@ -9,6 +9,7 @@ import pytest
 
 from studio.core.errors import DatasetError
 from studio.core.paths import UserData
+from studio.datasets.library import KEPT_IN_MEMORY
 from studio.datasets.session import DatasetSession, TypedCaption
 from studio.datasets.source import DatasetRecipe
 from studio.datasets.upload import DroppedFile
@@ -37,8 +38,9 @@ def source(tmp_path: Path) -> Path:
 
 
 def wait(session: DatasetSession) -> None:
-    assert session._check is not None
-    session._check.join(30)
+    held = session._held.find("")
+    assert held is not None and held.check is not None
+    held.check.join(30)
 
 
 def test_a_folder_is_opened_where_it_is_and_checked(session: DatasetSession, source: Path) -> None:
@@ -188,7 +190,7 @@ def test_a_typed_caption_lands_in_its_own_dataset_where_another_is_open(session:
         ({"key": "gone.png"}, "The dataset my shoes has no image gone.png"),
         ({"dataset": "gone"}, "There is no dataset gone any more"),
         ({"dataset": "../my shoes"}, "name must be letters"),
-        ({"dataset": ""}, "name must be letters"),
+        ({"dataset": ""}, "No dataset is open"),
         ({"text": "half \ud83d of one"}, r"character 6 \(U\+D83D\) is half of one"),
         ({"text": "x" * 65_537}, "must have at most 65,536 bytes, got 65,537"),
     ],
@@ -243,10 +245,75 @@ def test_a_caption_saved_while_the_dataset_is_read_anew_is_not_missed(
     assert session.opened.row("a.png").caption == "meanwhile"
 
 
-def test_a_page_that_shows_another_dataset_than_the_open_one_changes_nothing(
-    session: DatasetSession, source: Path
-) -> None:
+@pytest.fixture
+def two(session: DatasetSession, source: Path) -> tuple[DatasetSession, DatasetSession]:
+    """Two pages, each with a dataset of its own; that of the second was opened last."""
     session.open_folder(str(source))
-    assert session.opened_as("my shoes") is session.opened
-    with pytest.raises(DatasetError, match="this page shows the dataset old, and my shoes was opened meanwhile"):
-        session.opened_as("old")
+    session.open_folder(str(shutil.copytree(source, source.parent / "second")))
+    return session.of("my shoes"), session.of("second")
+
+
+def test_each_page_changes_and_takes_back_what_is_of_its_own_dataset(
+    two: tuple[DatasetSession, DatasetSession],
+) -> None:
+    for page in two:
+        page.named(page.name).opened.set_caption("a.png", f"of {page.name}")
+    first, second = two
+    assert first.named("my shoes").opened.undo() == "caption of a.png"
+    assert [page.opened.row("a.png").caption for page in two] == ["a", "of second"]
+    second.change_recipe(second.opened.recipe.model_copy(update={"resolution": 128}))
+    assert [page.opened.recipe.resolution for page in two] == [512, 128]
+    assert first.view.name == "my shoes"
+    assert first.view.version.partition("-")[0] < second.view.version.partition("-")[0]
+
+
+def test_a_page_without_a_choice_shows_what_was_opened_last(
+    session: DatasetSession, two: tuple[DatasetSession, DatasetSession]
+) -> None:
+    assert session.view.name == "second"
+    before = two[0].opened
+    assert session.show("my shoes") is before, "it is not read again"
+    assert session.view.name == "my shoes"
+
+
+def test_a_page_has_its_dataset_after_a_restart_also_where_another_was_opened_last(
+    two: tuple[DatasetSession, DatasetSession], tmp_path: Path
+) -> None:
+    again = make_session(tmp_path)
+    again.restore()
+    page = again.of("my shoes")
+    view = page.view
+    assert (view.name, view.opening, view.active) == ("", "my shoes", True), "it is read in the background"
+    while page.view.opening:
+        threading.Event().wait(0.01)
+    assert page.view.name == "my shoes"
+    assert again.view.name == "second"
+    again.close()
+
+
+def test_a_press_about_a_dataset_that_is_gone_is_refused(two: tuple[DatasetSession, DatasetSession]) -> None:
+    first, second = two
+    shutil.rmtree(first.library.place("my shoes"))
+    with pytest.raises(DatasetError, match="There is no dataset my shoes any more"):
+        first.named("my shoes")
+    with pytest.raises(DatasetError, match="No dataset is open"):
+        first.named("")
+    assert second.named("second").opened.name == "second"
+    assert not first.library.place("my shoes").exists()
+
+
+def test_a_page_that_names_no_dataset_of_ours_hears_why(session: DatasetSession) -> None:
+    page = session.of("../runs")
+    while page.view.opening:
+        threading.Event().wait(0.01)
+    assert "name must be letters" in page.view.problem
+
+
+def test_few_datasets_stay_in_memory_and_the_others_are_read_again(session: DatasetSession, source: Path) -> None:
+    names = ["my shoes", *(f"copy {number}" for number in range(KEPT_IN_MEMORY))]
+    for name in names[1:]:
+        shutil.copytree(source, source.parent / name)
+    for name in names:
+        session.open_folder(str(source.parent / name))
+    assert [session.of(name).is_open for name in names] == [False, *([True] * KEPT_IN_MEMORY)]
+    assert session.named("my shoes").opened.row("a.png").caption == "a"

@@ -27,6 +27,7 @@ from studio.ui.shell.selection import Selection
 from studio.ui.training import plot as training_plot
 from studio.ui.training.queue import TrainingPage
 from tests.batches.test_session import make_batch
+from tests.datasets.bad_inputs import encoded, picture
 from tests.training.told_runs import make_run, step_event
 
 OLD, NEW = "20261124-220000-old", "20261125-220000-new"
@@ -162,3 +163,38 @@ def test_a_run_is_deleted_with_its_job_and_not_while_it_is_worked_on(
     (kept,) = session.user_data.trash.iterdir()
     assert where == f"in {kept}; delete it there to free its space"
     assert (kept / "settings.json").is_file()
+
+
+def test_no_list_of_choices_that_changes_is_checked_by_gradio_which_forgets_it_in_a_restart(tmp_path: Path) -> None:
+    user_data = UserData(tmp_path)
+    engine = EngineClient(user_data, model=ModelSettings(), cpu_only=True)
+    datasets = DatasetSession(user_data, count_tokens=len)
+    page = build_app(engine, datasets, TrainingSession(user_data), user_data, cpu_only=True)
+    lists = (gr.Dropdown, gr.Radio)
+    refresh = next(event for event in page.fns.values() if event.name == "refresh")
+    changing = {block for block in refresh.outputs if isinstance(block, lists)}
+    sent = {block for event in page.fns.values() if event.fn for block in event.inputs if isinstance(block, lists)}
+    found = {block.elem_id for block in changing & sent}
+    assert {"generate-lora-0", "compare-lora-1", "batch-lora-2", "training-dataset"} <= found
+    refused = [block.elem_id for block in changing & sent if not getattr(block, "allow_custom_value", False)]
+    assert refused == []
+
+
+def test_each_page_has_its_own_dataset_and_keeps_it(sessions: Sessions, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(encoded(picture(), "PNG"))
+        sessions.datasets.open_folder(str(tmp_path / name))
+    shown = sessions.now(Selection()).selection
+    assert shown.dataset == "second", "what was opened last"
+    assert sessions.now(Selection(dataset="first")).parts["dataset-names"]["value"] == "first"
+    sessions.datasets.show("first")
+    page = sessions.now(shown)
+    assert (page.selection.dataset, page.parts["dataset-names"]["value"]) == ("second", "second")
+    assert str(tmp_path / "second") in str(page.parts["dataset-layout-words"])
+    shutil.rmtree(sessions.datasets.library.place("first"))
+    gone = sessions.now(Selection(dataset="gone"))
+    while gone.look_again_seconds:
+        gone = sessions.now(Selection(dataset="gone"))
+    assert "There is no dataset gone any more" in str(gone.parts["dataset-problem"])
+    assert gone.selection.dataset == "gone"

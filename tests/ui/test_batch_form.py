@@ -1,5 +1,8 @@
 """The Batch tab's form: every setting has its place, what it holds is what is made, and the preview says that."""
 
+import json
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +171,11 @@ def test_a_grid_of_one_axis_or_of_seeds_needs_no_more() -> None:
         batch_form.grid_columns("seed", " ", batch_form.NOTHING, "", seed=7)
     with pytest.raises(SettingsError, match="must differ"):
         batch_form.grid_columns("seed", "1", "seed", "2", seed=7)
+
+
+def test_a_forecast_carries_what_it_was_made_for_as_text() -> None:
+    made_with = {"name": "x", "num_inference_steps": 3, "prompts": "<b>'\"", "unknown": 1}
+    html = batch_preview.forecast_html(PreflightState(running=True, form=made_with, number=7))
+    (found,) = re.findall(r'data-form="batch" data-made-for="([^"]*)" data-button="Measure"', html)
+    assert json.loads(unescape(found)) == [["num_inference_steps", "Steps", 3], ["prompts", "Prompts", "<b>'\""]]
+    assert "made-for" not in batch_preview.forecast_html(PreflightState()), "nothing was measured"

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from studio.core.errors import EngineError
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.engine.process.view import EngineView
 from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, Difference, SavedComparison
 from studio.ui.inference import compare as compare_mode
 from studio.ui.inference import compare_view
+from studio.ui.shell.selection import SelectedPair
 
 LEFT, RIGHT = (10, 20, 30), (200, 210, 220)
 
@@ -120,16 +122,33 @@ def running(saved: SavedComparison, num_pairs: int) -> EngineView:
 def test_while_a_pair_is_made_its_places_are_shown_and_the_slider_keeps_the_pair_before(
     saved: SavedComparison,
 ) -> None:
-    parts = compare_mode.render(running(saved, 1), ())
+    parts = compare_mode.render(running(saved, 1), (), None)
     assert "about to start" in str(parts["compare-side-by-side"])
     assert str(saved.folder / "0-left.png") in str(parts["compare-slider"])
-    assert "about to start" not in str(compare_mode.render(running(saved, 2), ())["compare-side-by-side"])
+    assert "about to start" not in str(compare_mode.render(running(saved, 2), (), None)["compare-side-by-side"])
+
+
+def test_a_page_shows_the_pair_that_it_chose_as_long_as_it_is_of_that_comparison(saved: SavedComparison) -> None:
+    view = EngineView(phase="ready", comparison=saved)
+    for name, number, shown in ((saved.folder.name, 0, 0), (saved.folder.name, 7, 1), ("compare-120000-0", 0, 1)):
+        parts = compare_mode.render(view, (), SelectedPair(comparison=name, number=number))
+        assert parts["compare-pair"]["value"] == shown
+        assert str(saved.folder / f"{shown}-left.png") in str(parts["compare-slider"])
+    assert parts["compare-of"]["value"] == saved.folder.name
+
+
+def test_a_press_on_a_comparison_that_another_has_replaced_is_refused(saved: SavedComparison) -> None:
+    view = EngineView(phase="ready", comparison=saved)
+    assert compare_view.comparison_of(view, saved.folder.name) is saved
+    for of in ("compare-120000-0", ""):
+        with pytest.raises(EngineError, match="another comparison was started meanwhile"):
+            compare_view.comparison_of(view, of)
 
 
 def test_a_comparison_that_a_crash_ended_does_not_look_as_if_it_ran(saved: SavedComparison) -> None:
     half = saved.report.pairs[0].model_copy(update={"right": None, "difference": None})
     report = saved.report.model_copy(update={"pairs": (half,), "finished": False})
     view = EngineView(phase="ready", comparison=saved.model_copy(update={"report": report}))
-    parts = compare_mode.render(view, ())
+    parts = compare_mode.render(view, (), None)
     assert "not made" in str(parts["compare-side-by-side"])
     assert "about to start" not in str(parts["compare-side-by-side"])

@@ -35,6 +35,18 @@ class TrainingBatch:
     weights_B: torch.Tensor
     mask_B1HW: torch.Tensor | None
 
+    def first(self, size: int | None) -> "TrainingBatch":
+        """Its first images, so many; all of them for None."""
+        return TrainingBatch(
+            keys=self.keys[:size],
+            noisy_BCHW=self.noisy_BCHW[:size],
+            target_BCHW=self.target_BCHW[:size],
+            timesteps_B=self.timesteps_B[:size],
+            text_BND=self.text_BND[:size],
+            weights_B=self.weights_B[:size],
+            mask_B1HW=None if self.mask_B1HW is None else self.mask_B1HW[:size],
+        )
+
 
 class BatchMaker:
     """Makes batches from caches. The same number gives the same batch, in any process."""

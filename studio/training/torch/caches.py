@@ -3,8 +3,7 @@
 Latents and text embeddings, computed once and kept on the disk by content: another run finds them again.
 
 Each is a small .npy file, read through memory mapping, named by the sha256 of all that it depends on, with the kind of
-device and torch's version, which round in their own ways. Shapes: C latent channels, H and W an eighth of the image's,
-N = 77 tokens, D embedding width.
+device and torch's version. Shapes: C latent channels, H and W an eighth of the image's, N tokens, D embedding width.
 """
 
 import hashlib

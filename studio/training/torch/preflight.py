@@ -5,7 +5,7 @@ Nothing is trained: no optimizer step is made, and the LoRA layers are thrown aw
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -16,7 +16,7 @@ from studio.datasets.snapshot import Snapshot, with_masks
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_accelerator
 from studio.training.begin import take_snapshot
-from studio.training.folder import Offer, PassFacts, Preflight
+from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import reader_notes
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
@@ -30,6 +30,8 @@ from studio.training.torch.processes import Processes, precision_of_passes
 TIMED_PASSES = 2
 FEW_STEPS = 2
 FEWER_STEPS_FROM = 100
+NEARLY_ALL = 0.9  # of memory or disk: from here on it is short
+NOTICEABLE = 0.05  # of time or memory: less is what two measurements of the same differ by
 
 
 def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
@@ -68,13 +70,21 @@ def _no_words(_: str) -> None:
 class _Measured:
     """Of the few images: both ways of one batch, an image's encoding, a validation image.
 
-    `with_checkpointing` or `without` is None where it was not tried, because memory would not do.
+    `without` is None where it was not tried, because memory would not do; `half`, of half a batch, where memory is not
+    short, or a batch is one image.
     """
 
     with_checkpointing: PassFacts
     without: PassFacts | None
     encoding_seconds: float
     picture_seconds: float
+    half: PassFacts | None = None
+
+    def chosen(self, plan: TrainingPlan) -> tuple[PassFacts, bool]:
+        """The way that the training takes, and whether it is with checkpointing."""
+        if plan.gradient_checkpointing or self.without is None:
+            return self.with_checkpointing, True
+        return self.without, False
 
 
 def _measure(prepared: Prepared) -> _Measured:
@@ -85,11 +95,26 @@ def _measure(prepared: Prepared) -> _Measured:
     needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
     if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
         without = _passes(prepared, on=False)
-    return _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
+    both = _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
+    chosen, on = both.chosen(prepared.plan)
+    size = _half(prepared.settings.train_batch_size)
+    if not size or chosen.peak_bytes < _memory_limit(device) * NEARLY_ALL:
+        return both
+    return replace(both, half=_passes(prepared, on=on, size=size))
 
 
-def _passes(prepared: Prepared, *, on: bool) -> PassFacts:
-    """The least time of a few passes after a first one; nothing is learned."""
+def _memory_limit(device: torch.device) -> int:
+    _, limit = read_accelerator(device)
+    return limit or psutil.virtual_memory().total
+
+
+def _half(batch: int) -> int:
+    """The largest size up to a half of which a step has the same images; 0 where there is none."""
+    return max((size for size in range(1, batch // 2 + 1) if batch % size == 0), default=0)
+
+
+def _passes(prepared: Prepared, *, on: bool, size: int | None = None) -> PassFacts:
+    """The least time of a few passes after a first one, of so many images of a batch; nothing is learned."""
     unet, device = prepared.denoiser.unet, prepared.manager.device
     (unet.enable_gradient_checkpointing if on else unet.disable_gradient_checkpointing)()
     prepared.denoiser.train()
@@ -97,7 +122,7 @@ def _passes(prepared: Prepared, *, on: bool) -> PassFacts:
     with torch.random.fork_rng(devices=[]), MemoryMeter(device) as meter:
         for number in range(1 + TIMED_PASSES):
             started = time.perf_counter()
-            losses = prepared.noise_loss(prepared.denoiser, prepared.maker.batch(number))
+            losses = prepared.noise_loss(prepared.denoiser, prepared.maker.batch(number).first(size))
             torch.autograd.backward(losses.mean())
             synchronize(device)
             meter.sample_accelerator()
@@ -130,28 +155,54 @@ def _picture_seconds(prepared: Prepared) -> float:
     return timings.text_seconds + timings.vae_seconds + a_step * wanted.num_inference_steps
 
 
+@dataclass(frozen=True)
+class _Times:
+    """Seconds of a step, and of all that is done besides the steps."""
+
+    num_steps: int
+    step: float
+    encoding: float
+    pictures: float
+    held_out: float
+
+    @classmethod
+    def of(cls, settings: TrainingSettings, whole: TrainingSet, measured: _Measured, chosen: PassFacts) -> "_Times":
+        steps, sides = settings.max_train_steps, 2 if whole.held_out else 1
+        num_samples = (steps // settings.validation_steps + 2) * settings.num_validation_images
+        num_looks = steps // settings.held_out_steps + 1
+        return cls(
+            num_steps=steps,
+            step=chosen.seconds * settings.gradient_accumulation_steps,
+            encoding=_num_variants(settings, whole) * measured.encoding_seconds,
+            pictures=num_samples * measured.picture_seconds,
+            # A forward pass is a third of forward and backward.
+            held_out=num_looks * sides * NUM_TRIPLES / settings.train_batch_size * chosen.seconds / 3,
+        )
+
+    @property
+    def total(self) -> float:
+        return self.encoding + self.num_steps * self.step + self.held_out + self.pictures
+
+
+def _num_variants(settings: TrainingSettings, whole: TrainingSet) -> int:
+    items = (*whole.items, *whole.held_out)
+    return sum(len(variants_of(item, horizontal_flip=settings.horizontal_flip)) for item in items)
+
+
 def _forecast(
     prepared: Prepared, settings: TrainingSettings, whole: TrainingSet, measured: _Measured, user_data: UserData
 ) -> Preflight:
     """From what one batch took to what all of them will."""
-    on = prepared.plan.gradient_checkpointing or measured.without is None
-    chosen = measured.with_checkpointing if on or measured.without is None else measured.without
+    chosen, on = measured.chosen(prepared.plan)
     steps, batches = settings.max_train_steps, settings.gradient_accumulation_steps
-    step_seconds = chosen.seconds * batches
+    times = _Times.of(settings, whole, measured, chosen)
     items = (*whole.items, *whole.held_out)
-    num_variants = sum(len(variants_of(item, horizontal_flip=settings.horizontal_flip)) for item in items)
-    num_samples = (steps // settings.validation_steps + 2) * settings.num_validation_images
-    num_looks = steps // settings.held_out_steps + 1
-    sides = 2 if whole.held_out else 1
-    # A forward pass is a third of forward and backward.
-    held_out = num_looks * sides * NUM_TRIPLES / settings.train_batch_size * chosen.seconds / 3
-    encoding = num_variants * measured.encoding_seconds
-    pictures = num_samples * measured.picture_seconds
+    num_variants = _num_variants(settings, whole)
+    fewer = settings.model_copy(update={"max_train_steps": steps // 2})
     disk = _disk_bytes(prepared, settings, num_variants=num_variants, num_captions=len({i.caption for i in items}))
     user_data.root.mkdir(parents=True, exist_ok=True)
     free_disk = shutil.disk_usage(user_data.root).free
-    _, limit = read_accelerator(prepared.manager.device)
-    limit = limit or psutil.virtual_memory().total
+    limit = _memory_limit(prepared.manager.device)
     return Preflight(
         num_steps=steps,
         batches_per_step=batches,
@@ -159,16 +210,19 @@ def _forecast(
         epochs=steps * batches * settings.train_batch_size / whole.pictures_per_epoch,
         gradient_checkpointing=on,
         reason=prepared.plan.checkpointing_reason,
-        step_seconds=step_seconds,
-        encoding_seconds=encoding,
-        pictures_seconds=pictures,
-        held_out_seconds=held_out,
-        total_seconds=encoding + steps * step_seconds + held_out + pictures,
+        step_seconds=times.step,
+        encoding_seconds=times.encoding,
+        pictures_seconds=times.pictures,
+        held_out_seconds=times.held_out,
+        total_seconds=times.total,
         peak_bytes=chosen.peak_bytes,
         limit_bytes=limit,
         disk_bytes=disk,
         free_disk_bytes=free_disk,
-        offers=_offers(settings, measured, chosen, on=on, step_seconds=step_seconds),
+        offers=(
+            *_measured_offers(settings, measured, chosen, on=on),
+            *_fewer_steps(settings, times.total - _Times.of(fewer, whole, measured, chosen).total),
+        ),
         warnings=(
             *_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
             *schedule_notes(settings),
@@ -204,46 +258,55 @@ def _disk_bytes(prepared: Prepared, settings: TrainingSettings, *, num_variants:
     )
 
 
-def _offers(
-    settings: TrainingSettings, measured: _Measured, chosen: PassFacts, *, on: bool, step_seconds: float
+def _measured_offers(
+    settings: TrainingSettings, measured: _Measured, chosen: PassFacts, *, on: bool
 ) -> tuple[Offer, ...]:
-    """Changes that a person may want, each with what it does to time and memory."""
+    """Changes that were tried too, each with what it did to time and memory; without those that gained nothing."""
     offers = []
     other = measured.without if on else measured.with_checkpointing
-    if other is not None:
-        change = _percent(other.seconds / chosen.seconds)
-        offers.append(
-            Offer(
-                changes={"gradient_checkpointing": "off" if on else "on"},
-                effect=f"checkpointing {'off' if on else 'on'}: "
-                f"{_memory_change(other.peak_bytes - chosen.peak_bytes)}, {change} time (measured)",
-            )
-        )
-    if settings.train_batch_size > 1:
-        batch = settings.train_batch_size
-        half = max(size for size in range(1, batch // 2 + 1) if batch % size == 0)  # a step has the same images
-        accumulation = settings.gradient_accumulation_steps * batch // half
-        offers.append(
-            Offer(
-                changes={"train_batch_size": half, "gradient_accumulation_steps": accumulation},
-                effect=f"batches of {half}, {accumulation} to a step: the same steps in less memory, a little slower",
-            )
-        )
-    if settings.max_train_steps > FEWER_STEPS_FROM:
-        fewer = settings.max_train_steps // 2
-        saved = duration((settings.max_train_steps - fewer) * step_seconds)
-        offers.append(Offer(changes={"max_train_steps": fewer}, effect=f"{fewer:,} steps: {saved} less"))
+    if other is not None and _gains(other, chosen):
+        changes: dict[str, object] = {"gradient_checkpointing": "off" if on else "on"}
+        words = f"checkpointing {'off' if on else 'on'}: {_measured_words(other, chosen)}"
+        offers.append(Offer(changes=changes, effect=words))
+    if measured.half is not None:
+        batch, size = settings.train_batch_size, _half(settings.train_batch_size)
+        accumulation = settings.gradient_accumulation_steps * batch // size
+        seconds = measured.half.seconds * batch / size  # of as many images
+        as_many = PassFacts(seconds=seconds, peak_bytes=measured.half.peak_bytes)
+        if _gains(as_many, chosen):
+            changes = {"train_batch_size": size, "gradient_accumulation_steps": accumulation}
+            words = f"batches of {size}, {accumulation} to a step: {_measured_words(as_many, chosen)}"
+            offers.append(Offer(changes=changes, effect=words))
     return tuple(offers)
+
+
+def _gains(other: PassFacts, chosen: PassFacts) -> bool:
+    """Whether it took noticeably less memory or time."""
+    most = 1 - NOTICEABLE
+    return other.peak_bytes < chosen.peak_bytes * most or other.seconds < chosen.seconds * most
+
+
+def _measured_words(other: PassFacts, chosen: PassFacts) -> str:
+    memory = _memory_change(other.peak_bytes - chosen.peak_bytes)
+    return f"{memory}, {_percent(other.seconds / chosen.seconds)} time (measured)"
+
+
+def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offer, ...]:
+    """Half of the steps, where there are many; all that is done less often then counts, too."""
+    if settings.max_train_steps <= FEWER_STEPS_FROM:
+        return ()
+    steps = settings.max_train_steps // 2
+    return (Offer(changes={"max_train_steps": steps}, effect=f"{steps:,} steps: {duration(saved_seconds)} less"),)
 
 
 def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
     warnings = []
-    if chosen.peak_bytes > limit * 0.9:
+    if chosen.peak_bytes > limit * NEARLY_ALL:
         warnings.append(
             f"It needs {gigabytes(chosen.peak_bytes)} of {gigabytes(limit)}: the machine would swap or end it. Take "
             "one of the suggestions."
         )
-    if disk > free_disk * 0.9:
+    if disk > free_disk * NEARLY_ALL:
         warnings.append(f"It needs {gigabytes(disk)} of disk, {gigabytes(free_disk)} are free. Free some first.")
     return tuple(warnings)
 

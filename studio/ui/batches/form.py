@@ -15,6 +15,7 @@ from studio.ui.forms import (
     SettingsForm,
     build_generation,
     build_lora_rows,
+    build_reset,
     by_component,
     generation_values,
     help_html,
@@ -52,6 +53,14 @@ KINDS: Mapping[str, str] = {
     "negative_prompt": str(GenerationSettings.model_fields["negative_prompt"].title),
 }
 """Columns that are settings, and what they are called here."""
+LABELS: Mapping[str, str] = {
+    **{name: field.title or name for name, field in GenerationSettings.model_fields.items()},
+    **{name: field.title or name for name, field in BatchSettings.model_fields.items() if name != "name"},
+    "size": "Size",
+    **{f"lora_{i}": "LoRA" for i in range(LORA_ROWS)},
+    **{f"strength_{i}": str(LoraChoice.model_fields["strength"].title) for i in range(LORA_ROWS)},
+}
+"""What the page calls the controls that a forecast depends on, by their names."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,11 @@ class BatchForm:
         """The events after which the plan is another: what was typed, a while after, and what was picked."""
         picked = (self.named[name] for name in ("combine", "size", "scheduler"))
         return (self.problem.click, *(control.input for control in picked))
+
+    @property
+    def kept(self) -> dict[str, Component]:
+        """What the browser keeps of it."""
+        return {**self.named, **self.grid.named}
 
     @property
     def shown(self) -> dict[str, Component]:
@@ -109,7 +123,9 @@ def build() -> BatchForm:
     form.accordions()
     with gr.Accordion("X/Y grid", open=False):
         grid = build_grid()
-    return BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example)
+    made = BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example)
+    build_reset(made.kept, form=FORM)
+    return made
 
 
 def read_form(values: Mapping[str, Any]) -> dict[str, object]:

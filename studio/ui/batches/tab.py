@@ -32,7 +32,7 @@ from studio.ui.batches import view as batch_panel
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell import trash_box
 from studio.ui.shell.parts import QUIET, Update, paragraph, problem, show_folder, toasts
-from studio.ui.shell.preflight_runner import PreflightRunner, PreflightState
+from studio.ui.shell.preflight_runner import COMPARED_ON_LOAD, PreflightRunner, PreflightState, forecast_box
 from studio.ui.shell.selection import changed, read_selection, select
 
 _template = template("ui/templates/batches.html")
@@ -87,7 +87,11 @@ def _values(found: Mapping[str, int] | int) -> tuple[list[tuple[str, int]], str]
 
 
 def forecast_html(state: PreflightState) -> Markup:
-    """Where the measuring stands, or what it found."""
+    """Where the measuring stands, or what it found, and for what."""
+    return forecast_box(state, _forecast_words(state), form="batch", labels=batch_form.LABELS, button="Measure")
+
+
+def _forecast_words(state: PreflightState) -> Markup:
     if state.running:
         words = "A few real images are being made and measured; none are kept."
         return paragraph("quiet", words, role="status")
@@ -154,7 +158,7 @@ def build() -> BatchTab:
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Start", variant="primary", elem_id="start-batch")
                 measure = gr.Button("Measure", elem_id="measure-batch")
-            forecast = gr.HTML(elem_id="batch-forecast", padding=False)
+            forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=COMPARED_ON_LOAD)
             form = batch_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
             with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
@@ -188,7 +192,7 @@ def wire(
 
     def measure(**values: Any) -> None:  # noqa: ANN401
         with toasts():
-            page.forecast.start(settings_of(values, page).model_dump_json())
+            page.forecast.start(settings_of(values, page).model_dump_json(), values)
 
     with_selection = {"sent": selection, **named}
     started = tab.start.click(start, inputs_kwargs=with_selection, outputs=[tab.preview_box, selection], **QUIET)
@@ -281,11 +285,14 @@ def _wire_batch(
         with toasts():
             page.session.resume(page.batch_of(selection))
 
-    def open_dataset(selection: str) -> Any:  # noqa: ANN401 - gradio's update
+    opened = gr.Textbox(visible=False)  # the name of the dataset
+
+    def open_dataset(selection: str) -> dict[Any, Any]:
         with toasts():
             batch = page.batch_of(selection)
-            page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=training_side(batch))
-        return gr.update(selected="dataset")
+            side = training_side(batch)
+            dataset = page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=side)
+        return {tabs: gr.update(selected="dataset"), opened: dataset.name}
 
     def open_it(selection: str, request: gr.Request) -> None:
         with toasts():
@@ -308,4 +315,5 @@ def _wire_batch(
     for request, button in panel.buttons.items():
         then_refresh(button.click(asking(request), selection, **QUIET))
     then_refresh(panel.resume.click(resume, selection, **QUIET))
-    then_refresh(panel.as_dataset.click(open_dataset, selection, tabs, **QUIET))
+    shown = panel.as_dataset.click(open_dataset, selection, [tabs, opened], **QUIET)
+    then_refresh(select(shown.success, selection, opened, change="dataset: values[0] || now.dataset"))

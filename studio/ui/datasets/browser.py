@@ -24,7 +24,7 @@ drawn();"""
 
 @dataclass(frozen=True)
 class Browser:
-    """Its components, by what they are for."""
+    """Its components, by what they are for; `of` names the dataset that all the others are about."""
 
     search: gr.Textbox
     problem: gr.Dropdown
@@ -37,18 +37,18 @@ class Browser:
     following: gr.Button
     words: gr.HTML
     grid: gr.HTML
+    of: gr.Textbox
 
     @property
     def query(self) -> dict[str, gr.components.Component]:
         """What makes a `DatasetQuery`, by its names."""
-        names = ("search", "problem", "bucket", "column", "value", "sort", "page")
+        names = ("search", "problem", "bucket", "column", "value", "sort", "page", "of")
         return {name: getattr(self, name) for name in names}
 
     @property
     def rendered(self) -> dict[str, gr.components.Component]:
         """What `render_page` fills, by its names."""
-        names = ("problem", "bucket", "column", "value", "page", "previous", "following", "words", "grid")
-        return {name: getattr(self, name) for name in names}
+        return {**self.query, **{name: getattr(self, name) for name in ("previous", "following", "words", "grid")}}
 
 
 def build_filters() -> dict[str, Any]:
@@ -94,6 +94,7 @@ def build_filters() -> dict[str, Any]:
         "previous": previous,
         "following": following,
         "words": words,
+        "of": gr.Textbox(visible="hidden", elem_id="dataset-of", label="Dataset"),
     }
 
 
@@ -111,6 +112,20 @@ def read_query(values: dict[str, Any]) -> DatasetQuery:
     known = {name: value for name, value in values.items() if name in FIELDS and value not in (None, "")}
     known["page"] = max(1, int(known.get("page", 1)))
     return parse_settings(DatasetQuery, known)
+
+
+def render_for(session: DatasetSession, values: dict[str, Any]) -> dict[str, Any]:
+    """What `render_page` gives for the controls' values; without search, filters and page of another dataset.
+
+    Raises:
+        SettingsError: where a value breaks its rule.
+    """
+    if not session.is_open or values["of"] == session.opened.name:
+        return render_page(session, read_query(values))
+    rendered = render_page(session, DatasetQuery())
+    nothing = {"problem": STATES[0], "bucket": ANY, "column": ANY, "value": ANY}
+    filters = {name: {**rendered[name], "value": value} for name, value in nothing.items()}
+    return {**rendered, **filters, "search": "", "sort": SORT_NAMES[0], "of": session.opened.name}
 
 
 def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from studio.core.text import counted
 from studio.datasets.edits import BulkChange, changed_captions, describe
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import read_query
-from studio.ui.datasets.detail import SAVED, SAVED_WITH_SUBJECT, read_subject
+from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, paragraph, table, toasts
 
 PREVIEWED = 20
@@ -130,24 +130,24 @@ def wire(
     panel: BulkPanel,
     session: DatasetSession,
     *,
-    query: dict[str, gr.components.Component],
+    query: dict[str, Any],
     subject: gr.JSON,
     then_refresh: Callable[[Any], None],
 ) -> None:
     """Connect the buttons."""
 
-    def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
-        return preview_words(session, values)
+    def preview(subject: object, **values: Any) -> str:  # noqa: ANN401 - the controls' values
+        with toasts():
+            return preview_words(session.named(read_subject(subject).dataset), values)
 
     def apply(subject: object, **values: Any) -> str:  # noqa: ANN401
         with toasts():
-            session.opened_as(read_subject(subject).dataset)
-            number = apply_change(session, values)
+            number = apply_change(session.named(read_subject(subject).dataset), values)
         return paragraph("good", f"{counted(number, 'caption')} changed. Undo, beside the image, takes it back.")
 
-    def show_table(**values: Any) -> dict[Any, Any]:  # noqa: ANN401
+    def show_table(subject: object, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
         with toasts():
-            opened = session.opened
+            opened = session.named(read_subject(subject).dataset).opened
             rows = opened.page(read_query(values)).rows
         cells = [[row.key, row.caption] for row in rows]
         return {
@@ -158,14 +158,22 @@ def wire(
 
     def save(cells: object, table_of: str) -> str:
         with toasts():
-            session.opened_as(table_of)
-            number = save_table(session, cells)
+            number = save_table(session.named(table_of), cells)
         return paragraph("good", f"{counted(number, 'caption')} of the table changed.")
 
-    both = {**query, **panel.change}
-    pressed = {"subject": subject, **both}
+    def clear() -> dict[Any, Any]:
+        return {
+            panel.words: "",
+            panel.table: gr.update(value=[], visible=False),
+            panel.table_of: "",
+            panel.save: gr.update(interactive=False),
+        }
+
+    pressed = {"subject": subject, **query, **panel.change}
+    looked_at = {"subject": subject, **query}
     shown = [panel.table, panel.table_of, panel.save]
-    panel.preview.click(preview, inputs_kwargs=both, outputs=panel.words, js=SAVED, **QUIET)
+    query["of"].change(clear, None, [panel.words, *shown], **QUIET)
+    panel.preview.click(preview, inputs_kwargs=pressed, outputs=panel.words, js=SAVED_WITH_SUBJECT, **QUIET)
     then_refresh(panel.apply.click(apply, inputs_kwargs=pressed, outputs=panel.words, js=SAVED_WITH_SUBJECT, **QUIET))
-    panel.load.click(show_table, inputs_kwargs=query, outputs=shown, js=SAVED, **QUIET)
+    panel.load.click(show_table, inputs_kwargs=looked_at, outputs=shown, js=SAVED_WITH_SUBJECT, **QUIET)
     then_refresh(panel.save.click(save, [panel.table, panel.table_of], panel.words, **QUIET))

@@ -17,7 +17,7 @@ from studio.datasets.export import export_imagefolder, export_kohya, export_zip,
 from studio.datasets.library import SNAPSHOT
 from studio.datasets.session import DatasetSession
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
-from studio.ui.datasets.detail import SAVED
+from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, paragraph, toasts
 
 SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"
@@ -69,13 +69,26 @@ def build() -> ExportBox:
     return ExportBox(choice, folder, export, words, file, sure, sidecars)
 
 
-def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
-    """Connect the buttons."""
+def wire(
+    box: ExportBox,
+    session: DatasetSession,
+    *,
+    subject: gr.JSON,
+    of: gr.Textbox,
+    then_refresh: Callable[[Any], None],
+) -> None:
+    """Connect the buttons, each to the dataset that the page shows; what was said of another is cleared."""
 
-    def export(title: str, folder: str, progress: gr.Progress = gr.Progress()) -> dict[Any, Any]:  # noqa: B008 - gradio's way
+    def export(
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - gradio's way
+        *,
+        subject: object,
+        title: str,
+        folder: str,
+    ) -> dict[Any, Any]:
         with toasts():
             place, snapshot = export_dataset(
-                session,
+                session.named(read_subject(subject).dataset),
                 FORMATS.get(title, "snapshot"),
                 folder.strip(),
                 progress=lambda done, total: progress((done, total), desc="Writing", unit="images"),
@@ -84,9 +97,9 @@ def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any
         words = paragraph("good", f"{counted(snapshot.header.num_pictures, 'image')} exported to {place}")
         return {box.words: words, box.file: gr.update(value=download, visible=download is not None)}
 
-    def write() -> dict[Any, Any]:
+    def write(subject: object) -> dict[Any, Any]:
         with toasts():
-            written = write_sidecars(session.opened)
+            written = write_sidecars(session.named(read_subject(subject).dataset).opened)
         words = paragraph("good", f"{counted(written.num_written, 'caption')} written beside the images.")
         if written.skipped_files:
             first = written.skipped_files[0]
@@ -94,16 +107,20 @@ def wire(box: ExportBox, session: DatasetSession, *, then_refresh: Callable[[Any
             words += paragraph("bad", f"{number} could not be written: {first.name}: {first.problem.sentence}")
         return {box.words: words, box.sure: False}
 
+    def clear() -> dict[Any, Any]:
+        return {box.words: "", box.file: gr.update(value=None, visible=False), box.folder: "", box.sure: False}
+
+    of.change(clear, None, [box.words, box.file, box.folder, box.sure], **QUIET)
     box.export.click(
         export,
-        [box.format, box.folder],
-        [box.words, box.file],
-        js=SAVED,
+        inputs_kwargs={"subject": subject, "title": box.format, "folder": box.folder},
+        outputs=[box.words, box.file],
+        js=SAVED_WITH_SUBJECT,
         api_visibility="private",
         show_progress_on=box.words,
     )
     box.sure.change(lambda sure: gr.update(interactive=sure), box.sure, box.sidecars, **QUIET)
-    then_refresh(box.sidecars.click(write, None, [box.words, box.sure], js=SAVED, **QUIET))
+    then_refresh(box.sidecars.click(write, subject, [box.words, box.sure], js=SAVED_WITH_SUBJECT, **QUIET))
 
 
 def downloadable(file: Path) -> str:

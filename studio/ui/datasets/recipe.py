@@ -15,9 +15,10 @@ from studio.datasets.captions import check_template, fill_template
 from studio.datasets.rows import take_rows
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.source import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
-from studio.ui.datasets.detail import SAVED
-from studio.ui.forms import NO_CHANGE
+from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
+from studio.ui.forms import NO_CHANGE, by_component
 from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
+from studio.ui.shell.selection import read_selection
 
 _template = template("ui/templates/datasets.html")
 
@@ -257,33 +258,47 @@ def _hex(colour: str) -> str:
     return colour.lower()
 
 
-def wire(box: RecipeBox, session: DatasetSession, *, version: gr.Textbox, then_refresh: Callable[[Any], None]) -> None:
+def wire(
+    box: RecipeBox,
+    session: DatasetSession,
+    selection: gr.HTML,
+    *,
+    version: gr.Textbox,
+    subject: gr.JSON,
+    then_refresh: Callable[[Any], None],
+) -> None:
     """Connect the form."""
 
-    def preview(**values: Any) -> str:  # noqa: ANN401 - the controls' values
-        return preview_words(session, values)
+    def preview(selection: str, **values: Any) -> str:  # noqa: ANN401 - the controls' values
+        return preview_words(session.of(read_selection(selection).dataset), values)
 
-    def apply(filled: str, **values: Any) -> None:  # noqa: ANN401 - the controls' values
+    def apply(subject: object, filled: str, **values: Any) -> None:  # noqa: ANN401 - the controls' values
         with toasts():
-            if filled != session.view.version.partition("-")[0]:
+            page = session.named(read_subject(subject).dataset)
+            if filled != page.view.version.partition("-")[0]:
                 raise DatasetError("The dataset was reopened meanwhile. Check this form again, then apply it.")
-            session.change_recipe(read_recipe(session, values))
+            page.change_recipe(read_recipe(page, values))
 
-    def fill_new(version: str, before: str) -> dict[Any, Any]:
+    def fill_new(selection: str, version: str, before: str) -> dict[Any, Any]:
         """Where another dataset, or the same in another way, was opened: the number before the dash says so."""
         opened = version.partition("-")[0]
         if opened == before:
             return NO_CHANGE
-        return {**{box.form[name]: value for name, value in fill(session).items()}, filled: opened}
+        shown = fill(session.of(read_selection(selection).dataset))
+        return {**by_component(box.form, shown), filled: opened} if shown else NO_CHANGE
 
     filled = gr.Textbox(visible=False)
     form = list(box.form.values())
-    version.change(fill_new, [version, filled], [*form, filled], **QUIET).then(
-        preview, inputs_kwargs=box.form, outputs=box.preview, **QUIET
+    previewed = {"selection": selection, **box.form}
+    version.change(fill_new, [selection, version, filled], [*form, filled], **QUIET).then(
+        preview, inputs_kwargs=previewed, outputs=box.preview, **QUIET
     )
-    box.row_column.input(
-        lambda column: gr.update(choices=values_of(session, column), value=[]), box.row_column, box.row_values, **QUIET
-    )
+
+    def show_values(selection: str, column: str) -> Any:  # noqa: ANN401 - gradio's update
+        return gr.update(choices=values_of(session.of(read_selection(selection).dataset), column), value=[])
+
+    box.row_column.input(show_values, [selection, box.row_column], box.row_values, **QUIET)
     for control in (box.template, box.row_values, box.row_column):
-        control.change(preview, inputs_kwargs=box.form, outputs=box.preview, trigger_mode="always_last", **QUIET)
-    then_refresh(box.apply.click(apply, inputs_kwargs={"filled": filled, **box.form}, js=SAVED, **QUIET))
+        control.change(preview, inputs_kwargs=previewed, outputs=box.preview, trigger_mode="always_last", **QUIET)
+    pressed = {"subject": subject, "filled": filled, **box.form}
+    then_refresh(box.apply.click(apply, inputs_kwargs=pressed, js=SAVED_WITH_SUBJECT, **QUIET))

@@ -15,6 +15,7 @@ from studio.core.text import counted
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.upload import DroppedFile
 from studio.ui.shell.parts import QUIET, Update, problem, toasts, uploads_folder
+from studio.ui.shell.selection import select
 
 DEMO_DATASET = "casual-shoes"
 DEMO_RESOLUTION = 128  # of the model that ships with it
@@ -32,7 +33,7 @@ _DROPZONE = """<div class="dropzone">
 
 @dataclass(frozen=True)
 class SourceBox:
-    """Its components, by what they are for."""
+    """Its components, by what they are for; `opened` is the name of what this page opened last."""
 
     drop: gr.HTML
     path: gr.Textbox
@@ -40,6 +41,7 @@ class SourceBox:
     names: gr.Dropdown
     demo: gr.Button
     problem: gr.HTML
+    opened: gr.Textbox
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
@@ -76,7 +78,7 @@ def build() -> SourceBox:
                 )
                 demo = gr.Button("Demo shoes", elem_id="dataset-demo", min_width=176)
     problem = gr.HTML(elem_id="dataset-problem", padding=False, visible=False)
-    return SourceBox(drop, path, opener, names, demo, problem)
+    return SourceBox(drop, path, opener, names, demo, problem, gr.Textbox(visible=False))
 
 
 def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
@@ -87,45 +89,47 @@ def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
     }
 
 
-def wire(box: SourceBox, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
-    """Connect every way to open a dataset."""
+def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect every way to open a dataset, which this page shows then, and no other."""
 
     def discard_uploads(files: list[str]) -> None:
         """What the drop zone asks where a drop was cancelled or broke off."""
         remove_uploads(map(Path, files), uploads_folder())
 
-    def take(event: gr.EventData) -> Any:  # noqa: ANN401 - gradio's update
+    def take(event: gr.EventData) -> dict[Any, Any]:
         try:
             files = dropped_files(getattr(event, "files", None))
             opened = session.open_dropped(files, uploads=uploads_folder())
         except StudioError as error:
-            return _outcome(str(error), "bad")
+            return {box.drop: _outcome(str(error), "bad")}
         except OSError as error:
-            return _outcome(system_error_message(error), "bad")
+            return {box.drop: _outcome(system_error_message(error), "bad")}
         words = f"{counted(len(opened.reading.pictures), 'image')} in the dataset {opened.name}."
         if opened.not_taken:
             words += f" {counted(len(opened.not_taken), 'file')} skipped: the doctor lists them."
-        return _outcome(words, "good")
+        return {box.drop: _outcome(words, "good"), box.opened: opened.name}
 
-    def open_path(path: str) -> None:
+    def open_path(path: str) -> str:
         with toasts():
-            session.open_folder(path, on_progress=_say_seen)
+            return session.open_folder(path, on_progress=_say_seen).name
 
-    def open_name(name: str | None) -> None:
+    def open_name(name: str | None) -> str:
         with toasts():
-            if name and not (session.is_open and name == session.opened.name):
-                session.open_name(name)
+            return session.show(name).name if name else ""
 
-    def open_demo() -> None:
+    def open_demo() -> str:
         with toasts():
-            session.open_folder(str(assets_folder() / DEMO_DATASET), resolution=DEMO_RESOLUTION)
+            return session.open_folder(str(assets_folder() / DEMO_DATASET), resolution=DEMO_RESOLUTION).name
 
     gr.api(discard_uploads, api_name="discard_uploads", queue=False, api_visibility="private")
-    then_refresh(box.drop.upload(take, None, box.drop, **QUIET))
-    then_refresh(box.open.click(open_path, box.path, **QUIET))
-    then_refresh(box.path.submit(open_path, box.path, **QUIET))
-    then_refresh(box.names.input(open_name, box.names, **QUIET))
-    then_refresh(box.demo.click(open_demo, **QUIET))
+    for opened in (
+        box.drop.upload(take, None, [box.drop, box.opened], **QUIET),
+        box.open.click(open_path, box.path, box.opened, **QUIET),
+        box.path.submit(open_path, box.path, box.opened, **QUIET),
+        box.names.input(open_name, box.names, box.opened, **QUIET),
+        box.demo.click(open_demo, None, box.opened, **QUIET),
+    ):
+        then_refresh(select(opened.success, selection, box.opened, change="dataset: values[0] || now.dataset"))
 
 
 def _say_seen(num_seen: int) -> None:

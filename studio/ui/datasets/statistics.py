@@ -32,9 +32,11 @@ from studio.datasets.report import (
 from studio.datasets.session import DatasetSession
 from studio.datasets.source import DatasetRow
 from studio.images.records import Severity
+from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.datasets.html import SIGNS, thumbnail_url
 from studio.ui.forms import NO_CHANGE
 from studio.ui.shell.parts import QUIET, paragraph, toasts
+from studio.ui.shell.selection import read_selection
 
 _template = template("ui/templates/datasets.html")
 
@@ -220,45 +222,55 @@ def contact_sheet(session: DatasetSession) -> Path:
 
 
 def wire(
-    panels: StatisticsPanels, session: DatasetSession, *, version: gr.Textbox, then_refresh: Callable[[Any], None]
+    panels: StatisticsPanels,
+    session: DatasetSession,
+    selection: gr.HTML,
+    *,
+    version: gr.Textbox,
+    subject: gr.JSON,
+    then_refresh: Callable[[Any], None],
 ) -> None:
     """Connect the panels; each is drawn when it is opened, and again when something changed while it is open."""
 
-    def show_statistics(is_open: bool) -> Any:  # noqa: ANN401 - gradio's skip
-        if not is_open or not session.is_open:
+    def show_statistics(is_open: bool, selection: str) -> Any:  # noqa: ANN401 - gradio's skip
+        page = session.of(read_selection(selection).dataset)
+        if not is_open or not page.is_open:
             return gr.skip()
-        return statistics_html(summarise(session.opened.rows, bucket_of=session.opened.bucket_words))
+        return statistics_html(summarise(page.opened.rows, bucket_of=page.opened.bucket_words))
 
-    def show_doctor(is_open: bool) -> dict[Any, Any]:
-        if not is_open or not session.is_open:
+    def show_doctor(is_open: bool, selection: str) -> dict[Any, Any]:
+        page = session.of(read_selection(selection).dataset)
+        if not is_open or not page.is_open:
             return NO_CHANGE
-        report = make_report(session.opened)
+        report = make_report(page.opened)
         return {
-            panels.doctor: doctor_html(session, report),
+            panels.doctor: doctor_html(page, report),
             panels.exclude_all: gr.update(visible=report.num_rejected > 0),
         }
 
     def click(event: gr.EventData) -> None:
         with toasts():
-            session.opened_as(str(getattr(event, "dataset", "")))
-            mend(session, str(getattr(event, "key", "")), str(getattr(event, "remedy", "")))
+            page = session.named(str(getattr(event, "dataset", "")))
+            mend(page, str(getattr(event, "key", "")), str(getattr(event, "remedy", "")))
 
-    def exclude_all() -> None:
+    def exclude_all(subject: object) -> None:
         with toasts():
-            session.opened.set_excluded([row.key for row in session.opened.rows if row.is_rejected], True)
+            opened = session.named(read_subject(subject).dataset).opened
+            opened.set_excluded([row.key for row in opened.rows if row.is_rejected], True)
 
-    def make_sheet() -> str:
+    def make_sheet(subject: object) -> str:
         with toasts():
-            return str(contact_sheet(session))
+            return str(contact_sheet(session.named(read_subject(subject).dataset)))
 
     doctor = [panels.doctor, panels.exclude_all]
     for box, is_open, show, shown in (
         (panels.statistics_box, panels.statistics_open, show_statistics, panels.statistics),
         (panels.doctor_box, panels.doctor_open, show_doctor, doctor),
     ):
-        box.expand(lambda: True, None, is_open, **QUIET).then(show, is_open, shown, **QUIET)
+        asked = [is_open, selection]
+        box.expand(lambda: True, None, is_open, **QUIET).then(show, asked, shown, **QUIET)
         box.collapse(lambda: False, None, is_open, **QUIET)
-        version.change(show, is_open, shown, trigger_mode="always_last", **QUIET)
+        version.change(show, asked, shown, trigger_mode="always_last", **QUIET)
     then_refresh(panels.doctor.click(click, None, None, **QUIET))
-    then_refresh(panels.exclude_all.click(exclude_all, **QUIET))
-    panels.sheet.click(make_sheet, None, panels.sheet, **QUIET)
+    then_refresh(panels.exclude_all.click(exclude_all, subject, js=SAVED_WITH_SUBJECT, **QUIET))
+    panels.sheet.click(make_sheet, subject, panels.sheet, js=SAVED_WITH_SUBJECT, **QUIET)

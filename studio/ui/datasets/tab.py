@@ -15,11 +15,12 @@ from studio.ui.datasets import export as dataset_export
 from studio.ui.datasets import recipe as dataset_recipe_box
 from studio.ui.datasets import source as dataset_source
 from studio.ui.datasets import statistics as dataset_statistics
-from studio.ui.datasets.browser import read_query, render_page
+from studio.ui.datasets.browser import read_query, render_for
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, WITH_SUBJECT, Subject, find_row, read_subject, render_row
 from studio.ui.datasets.html import summary
 from studio.ui.forms import by_component
 from studio.ui.shell.parts import QUIET, Update, paragraph, toasts
+from studio.ui.shell.selection import read_selection
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class DatasetTab:
             "dataset-canvas": self.canvas,
         }
 
+    @property
+    def form(self) -> dict[str, gr.components.Component]:
+        """What the browser keeps of the tab; all else belongs to one dataset."""
+        return {"path": self.source.path, **self.bulk.change, "format": self.export.format}
+
 
 def build() -> DatasetTab:
     """Lay the tab out."""
@@ -68,9 +74,8 @@ def build() -> DatasetTab:
     return DatasetTab(source, summary_line, version, canvas, browser, detail, recipe, bulk, statistics, export)
 
 
-def render(session: DatasetSession) -> dict[str, Update]:
+def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
     """What every shown part of the tab should be now."""
-    view = session.view
     return {
         **dataset_source.render(session, view),
         **dataset_recipe_box.render(session, view),
@@ -83,6 +88,8 @@ def render(session: DatasetSession) -> dict[str, Update]:
 def _summary(session: DatasetSession, view: SessionView) -> str:
     if view.name:
         return summary(session, view)
+    if view.opening:
+        return paragraph("quiet", f"{view.opening} is being opened.", role="status")
     return paragraph(
         "quiet",
         "No dataset is open. Drop a folder of images, type its path, or start with the demo shoes: 60 drawn images "
@@ -90,14 +97,16 @@ def _summary(session: DatasetSession, view: SessionView) -> str:
     )
 
 
-def wire(tab: DatasetTab, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
-    """Connect the tab's parts."""
-    dataset_source.wire(tab.source, session, then_refresh=then_refresh)
-    dataset_recipe_box.wire(tab.recipe, session, version=tab.version, then_refresh=then_refresh)
-    dataset_bulk.wire(tab.bulk, session, query=tab.browser.query, subject=tab.detail.subject, then_refresh=then_refresh)
-    dataset_statistics.wire(tab.statistics, session, version=tab.version, then_refresh=then_refresh)
-    dataset_export.wire(tab.export, session, then_refresh=then_refresh)
-    _wire_grid(tab, session)
+def wire(tab: DatasetTab, session: DatasetSession, selection: gr.HTML, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the tab's parts. What is shown is of the page's selection; a press is about what its page shows."""
+    version, subject, query = tab.version, tab.detail.subject, tab.browser.query
+    shared: dict[str, Any] = {"subject": subject, "then_refresh": then_refresh}
+    dataset_source.wire(tab.source, session, selection, then_refresh=then_refresh)
+    dataset_recipe_box.wire(tab.recipe, session, selection, version=version, **shared)
+    dataset_bulk.wire(tab.bulk, session, query=query, **shared)
+    dataset_statistics.wire(tab.statistics, session, selection, version=version, **shared)
+    dataset_export.wire(tab.export, session, of=tab.browser.of, **shared)
+    _wire_grid(tab, session, selection)
     _wire_detail(tab, session, then_refresh=then_refresh)
 
 
@@ -110,20 +119,22 @@ ORDERED: dict[str, Any] = {
 }
 
 
-def _wire_grid(tab: DatasetTab, session: DatasetSession) -> None:
-    """Connect search, filters, pages and images; all is drawn again when the dataset changed."""
+def _wire_grid(tab: DatasetTab, session: DatasetSession, selection: gr.HTML) -> None:
+    """Connect search, filters, pages and images; all is drawn again when the dataset changed, or another is shown."""
     browser, detail = tab.browser, tab.detail
 
-    def show_first(**values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the controls' values
-        return _page(tab, session, {**values, "page": 1})
+    def show_first(selection: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the controls' values
+        return _page(tab, session.of(read_selection(selection).dataset), {**values, "page": 1})
 
-    def show_all(subject: object, shown_file: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
-        row = _row(tab, session, read_subject(subject), shown_file=shown_file)
-        return {**_page(tab, session, values), **row}
+    def show_all(selection: str, subject: object, shown_file: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
+        page = session.of(read_selection(selection).dataset)
+        row = _row(tab, page, read_subject(subject), shown_file=shown_file)
+        return {**_page(tab, page, values), **row}
 
     def turn(step: int) -> Callable[..., dict[Any, Any]]:
-        def go(**values: Any) -> dict[Any, Any]:  # noqa: ANN401
-            return _page(tab, session, {**values, "page": max(1, int(values["page"] or 1) + step)})
+        def go(selection: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
+            number = max(1, int(values["page"] or 1) + step)
+            return _page(tab, session.of(read_selection(selection).dataset), {**values, "page": number})
 
         return go
 
@@ -131,67 +142,70 @@ def _wire_grid(tab: DatasetTab, session: DatasetSession) -> None:
         page: dict[Any, Any] = {}
         with toasts():
             asked = read_subject(subject)
-            if asked.beyond and find_row(session, asked):
+            shown = session.named(asked.dataset)
+            if asked.beyond and find_row(shown, asked):
                 query = read_query(values)
-                page = _page(tab, session, {**values, "page": session.opened.page_with(query, asked.key)})
-            return {**page, **_row(tab, session, asked, shown_file=shown_file)}
+                page = _page(tab, shown, {**values, "page": shown.opened.page_with(query, asked.key)})
+            return {**page, **_row(tab, shown, asked, shown_file=shown_file)}
 
+    queried = {"selection": selection, **browser.query}
     asked = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
     grid = list(browser.rendered.values())
     both = [*grid, *detail.rendered.values()]
-    tab.version.change(show_all, inputs_kwargs=asked, outputs=both, js=WITH_SUBJECT, **ORDERED)
+    all_asked = {**asked, "selection": selection}  # the subject first: it is the page's script that says it
+    tab.version.change(show_all, inputs_kwargs=all_asked, outputs=both, js=WITH_SUBJECT, **ORDERED)
     # Of images gone through fast only the last is rendered: the script sees which one an answer is about.
     latest = {**ORDERED, "trigger_mode": "always_last"}
     detail.caption.select(select, inputs_kwargs=asked, outputs=both, js=WITH_SUBJECT, **latest)
     filters = (browser.problem, browser.bucket, browser.column, browser.value, browser.sort)
     for event in (browser.search.submit, *(control.input for control in filters)):
-        event(show_first, inputs_kwargs=browser.query, outputs=grid, **ORDERED)
-    browser.previous.click(turn(-1), inputs_kwargs=browser.query, outputs=grid, **ORDERED)
-    browser.following.click(turn(1), inputs_kwargs=browser.query, outputs=grid, **ORDERED)
+        event(show_first, inputs_kwargs=queried, outputs=grid, **ORDERED)
+    browser.previous.click(turn(-1), inputs_kwargs=queried, outputs=grid, **ORDERED)
+    browser.following.click(turn(1), inputs_kwargs=queried, outputs=grid, **ORDERED)
 
 
 def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the saving of captions and the buttons of the chosen image."""
     browser, detail = tab.browser, tab.detail
 
-    def doing(act: Callable[[Subject], object]) -> Callable[..., dict[Any, Any]]:
+    def doing(act: Callable[[DatasetSession, Subject], object]) -> Callable[..., dict[Any, Any]]:
         def do(subject: object, shown_file: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the controls' values
             asked = read_subject(subject)
             with toasts():
-                session.opened_as(asked.dataset)
-                act(asked)
-            return {**_page(tab, session, values), **_row(tab, session, asked, shown_file=shown_file)}
+                page = session.named(asked.dataset)
+                act(page, asked)
+            return {**_page(tab, page, values), **_row(tab, page, asked, shown_file=shown_file)}
 
         return do
 
     gr.api(dataset_detail.saver(session), api_name="save_captions", queue=False, api_visibility="private")
     pressed = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
     both = [*browser.rendered.values(), *detail.rendered.values()]
-    for button, act in _acts(detail, session).items():
+    for button, act in _acts(detail).items():
         then_refresh(button.click(doing(act), inputs_kwargs=pressed, outputs=both, js=SAVED_WITH_SUBJECT, **ORDERED))
 
 
-def _acts(detail: dataset_detail.Detail, session: DatasetSession) -> dict[gr.Button, Callable[[Subject], object]]:
-    """What each button does to the image that the page shows."""
+def _acts(detail: dataset_detail.Detail) -> dict[gr.Button, Callable[[DatasetSession, Subject], object]]:
+    """What each button does to the image, or to the dataset, that the page shows."""
 
-    def toggle(asked: Subject) -> None:
+    def toggle(page: DatasetSession, asked: Subject) -> None:
         if not asked.key:
             raise DatasetError("Choose an image first.")
-        session.opened.set_excluded([asked.key], not session.opened.row(asked.key).excluded)
+        page.opened.set_excluded([asked.key], not page.opened.row(asked.key).excluded)
 
-    def undo(_asked: Subject) -> None:
-        session.opened.undo()
-        session.check()  # an image may be read from another file now
+    def undo(page: DatasetSession, _asked: Subject) -> None:
+        page.opened.undo()
+        page.check()  # an image may be read from another file now
 
-    def redo(_asked: Subject) -> None:
-        session.opened.redo()
-        session.check()
+    def redo(page: DatasetSession, _asked: Subject) -> None:
+        page.opened.redo()
+        page.check()
 
     return {
         detail.exclude: toggle,
-        detail.convert: lambda asked: session.convert(asked.key),
-        detail.recode: lambda asked: session.opened.recode_caption(asked.key),
-        detail.reset: lambda asked: session.opened.reset_captions([asked.key]),
+        detail.convert: lambda page, asked: page.convert(asked.key),
+        detail.recode: lambda page, asked: page.opened.recode_caption(asked.key),
+        detail.reset: lambda page, asked: page.opened.reset_captions([asked.key]),
         detail.undo: undo,
         detail.redo: redo,
     }
@@ -200,7 +214,7 @@ def _acts(detail: dataset_detail.Detail, session: DatasetSession) -> dict[gr.But
 def _page(tab: DatasetTab, session: DatasetSession, values: dict[str, Any]) -> dict[Any, Any]:
     """The page of the grid that the controls ask for."""
     with toasts():
-        return by_component(tab.browser.rendered, render_page(session, read_query(values)))
+        return by_component(tab.browser.rendered, render_for(session, values))
 
 
 def _row(tab: DatasetTab, session: DatasetSession, asked: Subject, *, shown_file: str) -> dict[Any, Any]:

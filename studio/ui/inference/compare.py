@@ -15,10 +15,19 @@ from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.comparison import SavedComparison, comparison_grid
 from studio.loras.library import LoraLibrary
-from studio.ui.forms import SettingsForm, build_generation, build_lora_row, lora_choices, read_generation, read_value
+from studio.ui.forms import (
+    SettingsForm,
+    build_generation,
+    build_lora_row,
+    build_reset,
+    lora_choices,
+    read_generation,
+    read_value,
+)
 from studio.ui.inference import compare_view
-from studio.ui.inference.generate import prompt_notes_html, state_box
+from studio.ui.inference.generate import cancelling, prompt_notes_html, state_box
 from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toasts
+from studio.ui.shell.selection import SelectedPair, select
 from studio.ui.shell.status import cancel_button
 
 MODE, BASE = "compare", "base"
@@ -46,7 +55,9 @@ def build_form() -> tuple[dict[str, Any], gr.HTML]:
         interactive=True,
     )
     sides = {"left": left, "left_strength": left_strength, "right": right, "right_strength": right_strength}
-    return {**form.fields, **shared.fields, **sides, "strip": strip, **build_generation(MODE).fields}, notes
+    named = {**form.fields, **shared.fields, **sides, "strip": strip, **build_generation(MODE).fields}
+    build_reset(named, form=MODE)
+    return named, notes
 
 
 def to_settings(values: Mapping[str, Any]) -> CompareSettings:
@@ -75,17 +86,16 @@ def to_settings(values: Mapping[str, Any]) -> CompareSettings:
 
 @dataclass(frozen=True)
 class CompareMode:
-    """The mode's components, by what they are for."""
+    """The mode's components, by what they are for; `of` names the comparison that all the others show."""
 
     form: dict[str, Any]
     notes: gr.HTML
     run: gr.Button
     cancel: gr.Button
     pair: gr.Radio
-    slider: gr.ImageSlider
-    side_by_side: gr.HTML
     grid: gr.Button
     grid_link: gr.HTML
+    of: gr.Textbox
     vote: compare_view.VotePanel
     shown: dict[str, gr.components.Component]
 
@@ -109,10 +119,12 @@ def build() -> CompareMode:
             with gr.Row(elem_classes="actions", visible=False) as after:
                 grid = gr.Button("Make a labelled grid", elem_id="make-grid")
                 grid_link = gr.HTML(elem_id="grid-link", padding=False)
+            of = gr.Textbox(visible=False)
             vote = compare_view.build_vote()
     shown: dict[str, gr.components.Component] = {
         "compare-state": state,
         "compare-finding": finding,
+        "compare-of": of,
         "compare-pair": pair,
         "compare-slider": slider,
         "compare-ends": ends,
@@ -125,7 +137,7 @@ def build() -> CompareMode:
         "cancel-compare": cancel,
         **vote.shown,
     }
-    return CompareMode(form, notes, run, cancel, pair, slider, side_by_side, grid, grid_link, vote, shown)
+    return CompareMode(form, notes, run, cancel, pair, grid, grid_link, of, vote, shown)
 
 
 def _build_slider() -> gr.ImageSlider:
@@ -141,22 +153,28 @@ def _build_slider() -> gr.ImageSlider:
     )
 
 
-def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
-    """What every shown part of the mode should be now: the newest pair of the running or the last comparison."""
+def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | None) -> dict[str, Update]:
+    """What every shown part of the mode should be now: a pair of the running or the last comparison.
+
+    Args:
+        chosen: the pair to be shown; the newest is where there is none, or it is of another comparison.
+    """
     saved, running = view.comparison, view.phase == "comparing"
     count = compare_view.finished_pairs(saved)
-    newest = max(0, count - 1)
     # While one is made, the small images show the pair in work; the slider keeps the last finished one.
     to_come = saved is not None and running and count < len(saved.report.settings.pairs())
-    small = count if to_come else newest
-    files = compare_view.pair_files(saved, newest)
+    number, small = max(0, count - 1), count if to_come else max(0, count - 1)
+    if chosen and saved and chosen.comparison == saved.folder.name and 0 <= chosen.number < count:
+        number = small = chosen.number
+    files = compare_view.pair_files(saved, number)
     finished = saved is not None and saved.report.finished and count > 0
     choices = gr.update(choices=[BASE, *lora_names])
     ends = compare_view.captions(saved.report if saved else None)
     return {
         "compare-state": state_box(view, idle=_idle_words(saved)),
         "compare-finding": compare_view.sentence(view),
-        "compare-pair": gr.update(choices=compare_view.pair_choices(saved), value=newest, visible=count > 1),
+        "compare-of": gr.update(value=saved.folder.name if saved else ""),
+        "compare-pair": gr.update(choices=compare_view.pair_choices(saved), value=number, visible=count > 1),
         "compare-slider": gr.update(value=files, visible=files is not None),
         "compare-ends": gr.update(value=ends, visible=files is not None),
         "compare-side-by-side": compare_view.side_by_side(saved, small, view),
@@ -178,7 +196,14 @@ def _idle_words(saved: SavedComparison | None) -> str:
     return f"The comparison of {saved.report.started_at:%d %B, %H:%M} {end}: {pairs}."
 
 
-def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_refresh: Callable[[Any], None]) -> None:
+def wire(
+    mode: CompareMode,
+    engine: EngineClient,
+    user_data: UserData,
+    selection: gr.HTML,
+    *,
+    then_refresh: Callable[[Any], None],
+) -> None:
     """Connect the buttons, the choice of a pair, the grid and the vote."""
 
     def compare(**values: Any) -> str:  # noqa: ANN401 - the form's values, checked by to_settings
@@ -186,16 +211,9 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
             engine.compare(to_settings(values))
         return ""  # the link to the grid of the comparison before
 
-    def show_pair(index: int) -> dict[Any, Any]:
-        view = engine.view
-        files = compare_view.pair_files(view.comparison, index)
-        pictures = compare_view.side_by_side(view.comparison, index, view)
-        return {mode.side_by_side: pictures, mode.slider: gr.update(value=files) if files else gr.skip()}
-
-    def make_grid() -> str:
-        saved = engine.view.comparison
-        if saved is None:
-            return ""
+    def make_grid(of: str) -> str:
+        with toasts():
+            saved = compare_view.comparison_of(engine.view, of)
         name = f"{saved.folder.name}.png"
         return save_link(name, data_url(comparison_grid(saved), "image/png"), f"Save {name}")
 
@@ -208,7 +226,8 @@ def wire(mode: CompareMode, engine: EngineClient, user_data: UserData, *, then_r
     for control in noted.values():
         control.change(show_notes, inputs_kwargs=noted, outputs=mode.notes, queue=False, **QUIET)
     then_refresh(mode.run.click(compare, inputs_kwargs=mode.form, outputs=mode.grid_link, **QUIET))
-    then_refresh(mode.cancel.click(engine.cancel, **QUIET))
-    mode.pair.input(show_pair, mode.pair, [mode.slider, mode.side_by_side], **QUIET)
-    mode.grid.click(make_grid, None, mode.grid_link, **QUIET)
-    compare_view.wire_vote(mode.vote, engine, user_data)
+    then_refresh(mode.cancel.click(cancelling(engine, "comparing"), **QUIET))
+    pair = "pair: { comparison: values[0], number: values[1] }"
+    then_refresh(select(mode.pair.input, selection, mode.of, mode.pair, change=pair))
+    mode.grid.click(make_grid, mode.of, mode.grid_link, **QUIET)
+    compare_view.wire_vote(mode.vote, engine, user_data, of=mode.of)

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from studio.core.errors import LoraError
+from studio.core.errors import EngineError, LoraError
 from studio.core.files import open_file
 from studio.core.paths import UserData
 from studio.core.text import template
@@ -21,7 +21,6 @@ from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
 from studio.loras.votes import Vote, Winner, add_vote, count_votes, read_votes
-from studio.ui.forms import NO_CHANGE
 from studio.ui.shell.images import card, empty_frame, picture_frame, running_frame
 from studio.ui.shell.parts import QUIET, Update, data_url, paragraph, toasts
 
@@ -49,6 +48,20 @@ def pair_files(saved: SavedComparison | None, index: int) -> tuple[str, str] | N
     pair = saved.report.pairs[index]
     files = [saved.folder / side.file for side in (pair.left, pair.right) if side and side.file]
     return (str(files[0]), str(files[1])) if len(files) == 2 and all(f.is_file() for f in files) else None
+
+
+def comparison_of(view: EngineView, of: str) -> SavedComparison:
+    """The comparison that a page shows, which a press on it is about.
+
+    Raises:
+        EngineError: where another one was begun meanwhile.
+    """
+    if not of or view.comparison is None or view.comparison.folder.name != of:
+        raise EngineError(
+            "Nothing was done: another comparison was started meanwhile, perhaps in another tab, and this page still "
+            "showed the one before. Look at the new one, then press again."
+        )
+    return view.comparison
 
 
 def finished_pairs(saved: SavedComparison | None) -> int:
@@ -150,7 +163,7 @@ ANSWERS = ("1 is better", "2 is better", "No difference")
 
 @dataclass(frozen=True)
 class VotePanel:
-    """Its components, by what they are for."""
+    """Its components, by what they are for; `of` names the comparison that the ballots are of."""
 
     start: gr.Button
     ballot: gr.HTML
@@ -158,6 +171,7 @@ class VotePanel:
     row: gr.Row
     result: gr.HTML
     ballots: gr.State
+    of: gr.State
     shown: dict[str, gr.components.Component]
 
 
@@ -178,7 +192,8 @@ def build_vote() -> VotePanel:
                 gr.Button(f"{words} ({key})", elem_id=f"vote-{key}") for key, words in enumerate(ANSWERS, start=1)
             )
         result = gr.HTML(elem_id="vote-result", padding=False)
-    return VotePanel(start, ballot, (first, second, third), row, result, gr.State([]), {"vote-box": box})
+    shown: dict[str, gr.components.Component] = {"vote-box": box}
+    return VotePanel(start, ballot, (first, second, third), row, result, gr.State([]), gr.State(""), shown)
 
 
 def render_vote(*, finished: bool) -> dict[str, Update]:
@@ -213,9 +228,13 @@ def make_vote(saved: SavedComparison, index: int, *, swapped: bool, answer: int)
     )
 
 
-def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData) -> None:
-    """Connect the buttons; the keys 1, 2 and 3 press them, by the page's script."""
-    outputs = [panel.ballots, panel.ballot, panel.row, panel.start, panel.result]
+def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData, *, of: gr.Textbox) -> None:
+    """Connect the buttons; the keys 1, 2 and 3 press them, by the page's script.
+
+    Args:
+        of: names the comparison that the page shows.
+    """
+    outputs = [panel.ballots, panel.ballot, panel.row, panel.start, panel.result, panel.of]
 
     def show(saved: SavedComparison, ballots: Ballots) -> dict[Any, Any]:
         return {
@@ -224,24 +243,26 @@ def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData) -> No
             panel.row: gr.update(visible=bool(ballots)),
             panel.start: gr.update(visible=not ballots),
             panel.result: paragraph("", f"{len(ballots)} to go.") if ballots else _votes_html(user_data, saved),
+            panel.of: saved.folder.name,
         }
 
-    def begin() -> dict[Any, Any]:
-        saved = engine.view.comparison
-        return show(saved, new_ballots(saved, random.Random())) if saved else NO_CHANGE
-
-    def answer(ballots: Ballots, choice: int) -> dict[Any, Any]:
-        saved = engine.view.comparison
-        if saved is None or not ballots or ballots[0][0] >= len(saved.report.pairs):
-            return NO_CHANGE
-        index, swapped = ballots[0]
+    def begin(of: str) -> dict[Any, Any]:
         with toasts():
+            saved = comparison_of(engine.view, of)
+            return show(saved, new_ballots(saved, random.Random()))
+
+    def answer(ballots: Ballots, vote_of: str, choice: int) -> dict[Any, Any]:
+        with toasts():
+            saved = comparison_of(engine.view, vote_of)
+            if not ballots:
+                raise EngineError("This vote is over. Press “Start the vote” for another.")
+            index, swapped = ballots[0]
             add_vote(user_data.loras, voted_lora(saved), make_vote(saved, index, swapped=swapped, answer=choice))
         return show(saved, ballots[1:])
 
-    panel.start.click(begin, None, outputs, **QUIET)
+    panel.start.click(begin, of, outputs, **QUIET)
     for choice, button in enumerate(panel.answers):
-        button.click(partial(answer, choice=choice), panel.ballots, outputs, **QUIET)
+        button.click(partial(answer, choice=choice), [panel.ballots, panel.of], outputs, **QUIET)
 
 
 def _votes_html(user_data: UserData, saved: SavedComparison) -> Markup:

@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from studio.core.errors import SettingsError
+from studio.core.errors import EngineError, SettingsError
 from studio.core.results import FailedImage, ImagesReport, MadeImage
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
-from studio.engine.process.view import EngineView
+from studio.engine.process.view import EngineView, Phase
 from studio.images.prompts import unlike_a1111
 from studio.images.tokens import PART_TOKENS, TokenCounter, prompt_notes
 from studio.ui.forms import (
@@ -22,6 +22,7 @@ from studio.ui.forms import (
     SettingsForm,
     build_generation,
     build_lora_rows,
+    build_reset,
     generation_values,
     read_generation,
 )
@@ -63,6 +64,7 @@ def build_form() -> GenerateForm:
         new_seed = gr.Checkbox(True, label="New seed each time", elem_id="generate-new-seed", interactive=True)
         images.rest()
     named = {**form.fields, **rows, **generation.fields, "new_seed": new_seed, **images.fields}
+    build_reset(named, form=MODE)
     return GenerateForm(named, tokens)
 
 
@@ -206,6 +208,18 @@ def _shortened(words: str, *, limit: int = 90) -> str:
     return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
+def cancelling(engine: EngineClient, phase: Phase) -> Callable[[], None]:
+    """What a Cancel button does: it ends what its own mode began, and nothing else."""
+
+    def cancel() -> None:
+        with toasts():
+            if engine.view.phase != phase:
+                raise EngineError("Nothing was cancelled: what this button was about is over already.")
+            engine.cancel()
+
+    return cancel
+
+
 def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
     """Connect the buttons and the token count."""
 
@@ -221,7 +235,7 @@ def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh:
 
     named = mode.form.named
     then_refresh(mode.run.click(generate, inputs_kwargs=named, outputs=named["seed"], **QUIET))
-    then_refresh(mode.cancel.click(engine.cancel, **QUIET))
+    then_refresh(mode.cancel.click(cancelling(engine, "generating"), **QUIET))
     counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
     for trigger in (tab.select, *(control.change for control in counted_from.values())):
         trigger(count_tokens, inputs_kwargs=counted_from, outputs=mode.form.tokens, queue=False, **QUIET)

@@ -22,7 +22,8 @@ from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
 from studio.loras.library import LoraLibrary, shipped_loras
-from studio.ui.forms import NO_CHANGE, SettingsForm
+from studio.ui.forms import NO_CHANGE, SettingsForm, build_reset
+from studio.ui.inference.generate import cancelling
 from studio.ui.shell import trash_box
 from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts, uploads_folder
 from studio.ui.shell.selection import Selection, select
@@ -186,6 +187,7 @@ def build() -> ModelBox:
         with gr.Row(elem_classes="actions"):
             load = gr.Button("Load", elem_id="load-model", interactive=False)
             cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
+            build_reset(form.fields, form="model")
         facts = gr.HTML(elem_id="model-facts", padding=False)
     with gr.Accordion("Device check", open=False, elem_id="device-box"):
         words = gr.HTML(elem_id="device-words")
@@ -268,5 +270,5 @@ def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], N
             engine.check_device()
 
     then_refresh(box.load.click(load, inputs_kwargs=box.named, **QUIET))
-    then_refresh(box.cancel.click(engine.cancel, **QUIET))
+    then_refresh(box.cancel.click(cancelling(engine, "loading"), **QUIET))
     then_refresh(box.check.click(check, **QUIET))

@@ -23,8 +23,8 @@ from studio.images.smoke_report import (
     settings_rows,
     time_rows,
 )
-from studio.ui.forms import SettingsForm
-from studio.ui.inference.generate import prompt_notes_html
+from studio.ui.forms import SettingsForm, build_reset
+from studio.ui.inference.generate import cancelling, prompt_notes_html
 from studio.ui.shell import parts
 from studio.ui.shell.images import card as picture_card
 from studio.ui.shell.images import empty_frame, picture_frame, running_frame
@@ -87,7 +87,9 @@ def _build_form() -> tuple[dict[str, Any], gr.HTML]:
     notes = gr.HTML(elem_id="smoke-tokens", padding=False)
     form = SettingsForm(SmokeSettings, "smoke")
     form.accordions()
-    return {**prompts, **form.fields}, notes
+    named = {**prompts, **form.fields}
+    build_reset(named, form="smoke")
+    return named, notes
 
 
 def render(view: EngineView) -> dict[str, Update]:
@@ -202,4 +204,4 @@ def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any],
     for control in prompts.values():
         control.change(show_notes, inputs_kwargs=prompts, outputs=mode.notes, queue=False, **QUIET)
     then_refresh(mode.run.click(run_smoke_test, inputs_kwargs=mode.named, **QUIET))
-    then_refresh(mode.cancel.click(engine.cancel, **QUIET))
+    then_refresh(mode.cancel.click(cancelling(engine, "smoke test"), **QUIET))

@@ -44,6 +44,16 @@ class InferenceTab:
         parts = (self.taken, self.smoke, self.generate, self.history, self.compare, self.loras, self.model)
         return {name: part for group in parts for name, part in group.shown.items()} | {"start": self.start}
 
+    @property
+    def forms(self) -> dict[str, dict[str, gr.components.Component]]:
+        """What the browser keeps of the tab, form by form."""
+        return {
+            "smoke": self.smoke.named,
+            "generate": self.generate.form.named,
+            "compare": self.compare.form,
+            "model": self.model.named,
+        }
+
 
 def build() -> InferenceTab:
     """Lay the tab out."""
@@ -78,7 +88,7 @@ def render(
         **smoke_mode.render(view),
         **generate_mode.render(view, names),
         **history_panel.render(view),
-        **compare_mode.render(view, names),
+        **compare_mode.render(view, names, selection.pair),
         **model_box.render_loras(view, library, selection),
         **model_box.render(view),
         "start": gr.update(visible=view.phase in ("gone", "off")),
@@ -100,7 +110,7 @@ def wire(
     smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
     generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
     history_panel.wire(tab.history, user_data, form=tab.generate.form)
-    compare_mode.wire(tab.compare, engine, user_data, then_refresh=then_refresh)
+    compare_mode.wire(tab.compare, engine, user_data, selection, then_refresh=then_refresh)
     model_box.wire_loras(tab.loras, engine, LoraLibrary(user_data.loras), selection, then_refresh=then_refresh)
     model_box.wire(tab.model, engine, then_refresh=then_refresh)
     then_refresh(tab.start.click(engine.start, **QUIET))

@@ -26,7 +26,7 @@ from studio.ui.inference import tab as inference_tab
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import QUIET, Seen, Update, changed_parts, digest_of, digests_of, follower, live_html
 from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
-from studio.ui.shell.selection import RECALL, SEEN_AND_RECALL, Selection, read_selection, selection_box
+from studio.ui.shell.selection import RECALL, SEEN_AND_RECALL, Selection, keep_form, read_selection, selection_box
 from studio.ui.shell.status import activity_words, jobs_words, memory_words, model_words
 from studio.ui.training import tab as training_tab
 from studio.ui.training.queue import TrainingPage
@@ -139,16 +139,19 @@ class Sessions:
         """Every part of a page of that selection as it should be now, and when it will be another."""
         view = self.engine.view
         runs, made = self.training.session.view(selection.run), self.batches.session.view(selection.batch)
+        datasets = self.datasets.of(selection.dataset)
+        dataset = datasets.view
         shown = selection.model_copy(
             update={
                 "run": _shown(selection.run, runs.run, runs.names),
                 "batch": _shown(selection.batch, made.batch, made.names),
+                "dataset": selection.dataset or dataset.name,
             }
         )
         job_runs = any(line.job.state == "running" for line in runs.jobs)
         ours = (
             (view.active and view.phase != "waiting")
-            or self.datasets.view.active
+            or dataset.active
             or self.training.preflight.state.running
             or self.training.exports.state.running
             or self.batches.forecast.state.running
@@ -159,8 +162,8 @@ class Sessions:
             "status-memory": memory_words(view),
             "status-jobs": jobs_words(runs.jobs),
             "status-activity": activity_words(view, owner_is_told=job_runs),
-            **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, selection),
-            **dataset_tab.render(self.datasets),
+            **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, shown),
+            **dataset_tab.render(datasets.of(dataset.name), dataset),
             **training_tab.render(self.training, runs, shown),
             **batch_tab.render(self.batches, made),
         }
@@ -199,9 +202,12 @@ def build_app(
         then_refresh = polling.then_refresh
         selection = polling.selection
         inference_tab.wire(tab, engine, trainings, blocking_jobs, selection, then_refresh=then_refresh)
-        dataset_tab.wire(datasets, session, then_refresh=then_refresh)
+        dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)
+        kept = {"dataset": datasets.form, "training": training_parts.form.kept, "batch": batch_parts.form.kept}
+        for name, controls in {**tab.forms, **kept}.items():
+            keep_form(app, name, controls)
         # Another tab may have started something: the script presses it when the page becomes visible.
         polling.wire(app, wake)
     return app

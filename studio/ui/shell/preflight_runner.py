@@ -1,15 +1,21 @@
 """Commands that need torch, run for the page in a process of their own: a preflight, an export; what came of them."""
 
+import itertools
+import json
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from markupsafe import Markup
 
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
+from studio.core.text import template
 
 TRAINING = ("train", "--preflight", "--json", "--settings")
 """The command that measures a training; the file of its settings comes last, and JSON is the last line it prints."""
@@ -20,11 +26,39 @@ LAST_LINES = 4
 
 @dataclass(frozen=True)
 class PreflightState:
-    """Where it stands: the JSON that it printed, or what it said last where it failed."""
+    """Where it stands: the JSON that it printed, or what it said last where it failed.
+
+    Attributes:
+        form: what the page's form held that it was begun with, by its controls' names.
+        number: another one for every measurement; 0 where there is none.
+    """
 
     running: bool = False
     result_json: str = ""
     problem: str = ""
+    form: Mapping[str, object] = field(default_factory=dict)
+    number: int = 0
+
+
+def forecast_box(state: PreflightState, html: Markup, *, form: str, labels: Mapping[str, str], button: str) -> Markup:
+    """What was measured, with what it was measured for: the page's script says where its form holds something else.
+
+    Args:
+        form: the name under which the browser keeps the form.
+        labels: what the page calls its controls.
+        button: what measures anew.
+    """
+    if not state.number:
+        return html
+    made_for = [(name, labels[name], value) for name, value in state.form.items() if name in labels]
+    return _template("forecast_box", html=html, form=form, made_for=json.dumps(made_for), button=button)
+
+
+# Written anew, it is compared with the form again.
+COMPARED_ON_LOAD = """const drawn = () => requestAnimationFrame(() => document.dispatchEvent(new Event("studio:form")));
+watch("value", drawn);
+drawn();"""
+_template = template("ui/templates/shell.html")
 
 
 @dataclass(frozen=True)
@@ -106,14 +140,19 @@ class PreflightRunner:
         self._folder = user_data.cache / "preflight"
         self._command = command
         self._runner = CommandRunner(user_data)
+        self._begun = PreflightState()
+        self._numbers = itertools.count(time.time_ns())  # greater than any studio's before, which open pages remember
 
     @property
     def state(self) -> PreflightState:
         now = self._runner.state
-        return PreflightState(now.running, now.last_line, now.problem)
+        return replace(self._begun, running=now.running, result_json=now.last_line, problem=now.problem)
 
-    def start(self, settings_json: str) -> None:
+    def start(self, settings_json: str, form: Mapping[str, object] | None = None) -> None:
         """Begin one; one that runs is ended first.
+
+        Args:
+            form: what the page's form holds.
 
         Raises:
             OSError: where it cannot be started.
@@ -126,4 +165,5 @@ class PreflightRunner:
             file.unlink(missing_ok=True)
             file.parent.rmdir()
 
+        self._begun = PreflightState(form=dict(form or {}), number=next(self._numbers))
         self._runner.start(*self._command, str(file), ended=clean_up)

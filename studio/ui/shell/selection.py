@@ -1,19 +1,25 @@
-"""What one page has chosen to show. The page holds it itself: no two pages share a choice, and a reload keeps it.
+"""What one page has chosen to show, and what its forms hold. The page keeps it itself, also through a reload.
 
 Every press on a run or a batch carries the selection of the page that it was made on, so it acts on what is shown there
 and on nothing else.
 """
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 from pydantic import ValidationError
 
 from studio.core.results import Record
+from studio.ui.shell.parts import QUIET
 from studio.ui.training.plot import ALL_STEPS
 
 # The browser's tab keeps it, so that it outlives a reload and a restart of the studio; live.js sends it from there.
-_KEEP = 'watch("value", () => sessionStorage.setItem("selection", props.value));'
+_KEEP = """watch("value", () => {
+  sessionStorage.setItem("selection", props.value);
+  document.dispatchEvent(new Event("studio:selection"));
+});"""
 _KEPT = 'sessionStorage.getItem("selection") ?? ""'
 RECALL = f"() => {_KEPT}"
 # A refresh may be asked for while the page is being opened: Gradio tells of controls that nobody has touched.
@@ -27,25 +33,35 @@ class SelectedImage(Record):
     picture: int
 
 
+class SelectedPair(Record):
+    """A pair of the Compare mode: of which comparison, by its folder's name, and its number in it."""
+
+    comparison: str
+    number: int
+
+
 class Selection(Record):
     """The choices of one page.
 
     Attributes:
-        run, batch: names; "" where there was none to be shown yet.
+        run, batch, dataset: names; "" where there was none to be shown yet.
         window, log: which part of the curves is drawn, and whether on a logarithmic scale.
         compared: names of the runs that are drawn over it.
         image: the image that is open in “Look closer”; None where that is closed.
         lora_search, lora_page: which cards of the LoRA library are shown.
+        pair: the pair that was chosen in the Compare mode; None where the newest is shown.
     """
 
     run: str = ""
     batch: str = ""
+    dataset: str = ""
     window: str = ALL_STEPS
     log: bool = False
     compared: tuple[str, ...] = ()
     image: SelectedImage | None = None
     lora_search: str = ""
     lora_page: int = 1
+    pair: SelectedPair | None = None
 
 
 def selection_box() -> gr.HTML:
@@ -79,3 +95,33 @@ def select(event: Any, box: gr.HTML, *inputs: gr.components.Component, change: s
   return JSON.stringify({{ ...now, {change} }});
 }}"""
     return event(fn=None, inputs=[box, *inputs], outputs=box, js=js, queue=False, show_progress="hidden")
+
+
+# What the page shows counts only once it was recalled: Gradio reports changes of controls that nobody has touched.
+_RECALL_FORM = """(form, names, values) => {
+  const kept = JSON.parse(sessionStorage.getItem(`form ${form}`) ?? localStorage.getItem(`form ${form}`) ?? "{}");
+  const shown = names.map((name, i) => (name in kept ? kept[name] : values[i]));
+  (window.keptForms ??= {})[form] = Object.fromEntries(names.map((name, i) => [name, shown[i]]));
+  document.dispatchEvent(new Event("studio:form"));
+  return shown;
+}"""
+_KEEP_FORM = """(form, names, values) => {
+  if (!window.keptForms?.[form]) return [];
+  const now = Object.fromEntries(names.map((name, i) => [name, values[i]]));
+  window.keptForms[form] = now;
+  for (const storage of [sessionStorage, localStorage]) storage.setItem(`form ${form}`, JSON.stringify(now));
+  document.dispatchEvent(new Event("studio:form"));
+  return [];
+}"""
+
+
+def keep_form(app: gr.Blocks, form: str, controls: Mapping[str, gr.components.Component]) -> None:
+    """Have the browser keep what a form holds, so that it outlives a reload and a restart of the studio.
+
+    A tab of the browser finds its own form again; a new one begins with that which was changed last in any of them.
+    """
+    in_the_page: dict[str, Any] = {"fn": None, "inputs": list(controls.values()), "queue": False, **QUIET}
+    names = f"{json.dumps(form)}, {json.dumps(list(controls))}"
+    app.load(outputs=list(controls.values()), js=f"(...values) => ({_RECALL_FORM})({names}, values)", **in_the_page)
+    changes = [control.change for control in controls.values()]
+    gr.on(changes, js=f"(...values) => ({_KEEP_FORM})({names}, values)", **in_the_page)

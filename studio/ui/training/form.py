@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from markupsafe import Markup
 
 from studio.core.paths import assets_folder
@@ -16,6 +17,8 @@ FIRST_PRESET = "quick-try"  # what fits the model and the dataset inside, and is
 
 
 OF_NO_PRESET = ("dataset", "name", "model")
+LABELS = {name: field.title or name for name, field in TrainingSettings.model_fields.items() if name != "name"}
+"""What the page calls the controls that a preflight depends on, by their names."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,14 @@ class TrainingForm:
     """The form: `settings` has the controls by the names of their settings."""
 
     preset: gr.Radio
+    reset: gr.Button
     purpose: gr.HTML
     settings: SettingsForm
+
+    @property
+    def kept(self) -> dict[str, Component]:
+        """What the browser keeps of it."""
+        return {"preset": self.preset, **self.settings.fields}
 
     def filled_by(self, settings: TrainingSettings) -> dict[Any, Any]:
         """What an event returns so that the form says these settings."""
@@ -40,6 +49,7 @@ def build_form() -> TrainingForm:
         elem_id="training-preset",
         interactive=True,
     )
+    reset = gr.Button("Back to the preset", elem_id="training-reset", size="sm")
     purpose = gr.HTML(purpose_html(FIRST_PRESET), elem_id="training-purpose", padding=False)
     form = SettingsForm(TrainingSettings, "training", preset_values(FIRST_PRESET))
     form.fields["dataset"] = gr.Dropdown(
@@ -57,7 +67,7 @@ def build_form() -> TrainingForm:
     with gr.Row(elem_classes="fields training-fields"):
         form.rest()
     form.accordions()
-    return TrainingForm(preset, purpose, form)
+    return TrainingForm(preset, reset, purpose, form)
 
 
 def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import gradio as gr
 from markupsafe import Markup
 from pydantic import ValidationError
 
+from studio.core.errors import TrainingError
 from studio.core.settings import parse_settings
 from studio.core.text import template
 from studio.training.begin import begin_run
@@ -17,7 +18,7 @@ from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.forms import by_component, read_settings, shown_value
 from studio.ui.shell.parts import QUIET, Update, paragraph, problem, toasts
-from studio.ui.shell.preflight_runner import PreflightState
+from studio.ui.shell.preflight_runner import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.selection import Selection, changed, read_selection
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
@@ -30,16 +31,18 @@ _template = template("ui/templates/training.html")
 
 @dataclass(frozen=True)
 class PreflightBox:
-    """Its components."""
+    """Its components; `of` says which measurement they show."""
 
     check: gr.Button
     words: gr.HTML
     offers: tuple[gr.Button, ...]
+    of: gr.Textbox
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         return {
             "preflight-words": self.words,
+            "preflight-of": self.of,
             **{f"preflight-offer-{i}": button for i, button in enumerate(self.offers)},
         }
 
@@ -61,12 +64,12 @@ class TrainingTab:
 
 def build_preflight(check: gr.Button) -> PreflightBox:
     """Lay it out below the button that begins it."""
-    words = gr.HTML(elem_id="preflight-words", padding=False)
+    words = gr.HTML(elem_id="preflight-words", padding=False, js_on_load=COMPARED_ON_LOAD)
     with gr.Column(elem_classes="offers"):
         offers = tuple(
             gr.Button("", visible=False, size="sm", elem_id=f"preflight-offer-{i}") for i in range(MAX_OFFERS)
         )
-    return PreflightBox(check, words, offers)
+    return PreflightBox(check, words, offers, gr.Textbox(visible=False))
 
 
 def build() -> TrainingTab:
@@ -100,7 +103,10 @@ def render_preflight(state: PreflightState) -> dict[str, Update]:
     for i in range(MAX_OFFERS):
         shown = i < len(offers)
         buttons[f"preflight-offer-{i}"] = gr.update(visible=shown, value=_offer_words(offers[i]) if shown else "")
-    return {"preflight-words": _preflight_html(state, found), **buttons}
+    words = forecast_box(
+        state, _preflight_html(state, found), form="training", labels=training_form.LABELS, button="Preflight"
+    )
+    return {"preflight-words": words, "preflight-of": gr.update(value=str(state.number)), **buttons}
 
 
 def read_preflight(state: PreflightState) -> Preflight | None:
@@ -140,8 +146,7 @@ def wire(
     form, fields = tab.form, tab.form.settings.fields
 
     def show_preset(preset: str) -> dict[Any, Any]:
-        values = form.settings.shown(training_form.preset_values(preset))
-        return {form.purpose: training_form.purpose_html(preset), **by_component(fields, values)}
+        return by_component(fields, form.settings.shown(training_form.preset_values(preset)))
 
     def start(selection: str, **values: Any) -> str:  # noqa: ANN401 - the form's values
         with toasts():
@@ -149,7 +154,9 @@ def wire(
             page.session.enqueue(run)
             return changed(read_selection(selection), run=run.name, image=None)
 
-    form.preset.input(show_preset, form.preset, [form.purpose, *fields.values()], **QUIET)
+    for back in (form.preset.input, form.reset.click):
+        back(show_preset, form.preset, list(fields.values()), **QUIET)
+    form.preset.change(training_form.purpose_html, form.preset, form.purpose, **QUIET)
     _wire_preflight(tab, page, then_refresh=then_refresh)
     started = tab.start.click(start, inputs_kwargs={"selection": selection, **fields}, outputs=selection, **QUIET)
     then_refresh(started)
@@ -163,17 +170,21 @@ def _wire_preflight(tab: TrainingTab, page: TrainingPage, *, then_refresh: Calla
 
     def begin(**values: Any) -> None:  # noqa: ANN401 - the form's values
         with toasts():
-            page.preflight.start(settings_of(values, page).model_dump_json())
+            page.preflight.start(settings_of(values, page).model_dump_json(), values)
 
-    def take(index: int) -> dict[Any, Any]:
-        found = read_preflight(page.preflight.state)
-        offered = found.offers[index].changes if found and index < len(found.offers) else {}
+    def take(of: str, index: int) -> dict[Any, Any]:
+        state = page.preflight.state
+        found = read_preflight(state)
+        with toasts():
+            if of != str(state.number) or found is None or index >= len(found.offers):
+                raise TrainingError("Nothing was changed: another preflight was begun meanwhile. Wait for its numbers.")
+        offered = found.offers[index].changes
         return by_component(fields, {name: shown_value(value) for name, value in offered.items()})
 
     then_refresh(box.check.click(begin, inputs_kwargs=fields, **QUIET))
     for index, button in enumerate(box.offers):
-        taken = button.click(partial(take, index), None, list(fields.values()), **QUIET)
-        then_refresh(taken.then(begin, inputs_kwargs=fields, **QUIET))
+        taken = button.click(partial(take, index=index), box.of, list(fields.values()), **QUIET)
+        then_refresh(taken.success(begin, inputs_kwargs=fields, **QUIET))
 
 
 def settings_of(values: dict[str, Any], page: TrainingPage) -> TrainingSettings:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +14,7 @@ import torch
 from studio.core.errors import DatasetError, ModelError, TrainingError
 from studio.core.paths import UserData
 from studio.core.settings import parse_settings
+from studio.core.text import duration
 from studio.training.settings import TrainingSettings
 from studio.training.torch import preflight
 from studio.training.torch.loss import NUM_TRIPLES, NoiseLoss
@@ -165,14 +166,13 @@ def test_disk_grows_with_what_is_kept(place: Place, measured: None) -> None:
 
 def test_every_offer_says_what_it_does_and_can_be_taken(place: Place, measured: None) -> None:
     found = place.forecast(gradient_checkpointing="off")
+    half = place.forecast(gradient_checkpointing="off", max_train_steps=500)
     effects = {tuple(offer.changes.items()): offer.effect for offer in found.offers}
     assert effects == {
         (("gradient_checkpointing", "on"),): "checkpointing on: −2.0 GB, +25 % time (measured)",
-        (("train_batch_size", 2), ("gradient_accumulation_steps", 6)): (
-            "batches of 2, 6 to a step: the same steps in less memory, a little slower"
-        ),
-        (("max_train_steps", 500),): "500 steps: 50 min 00 s less",
+        (("max_train_steps", 500),): f"500 steps: {duration(found.total_seconds - half.total_seconds)} less",
     }
+    assert found.total_seconds - half.total_seconds > 500 * found.step_seconds, "fewer images are made, too"
     for offer in found.offers:
         assert place.settings(**offer.changes) != place.settings()
     other = place.forecast(gradient_checkpointing="on").offers[0]
@@ -184,12 +184,43 @@ def test_every_offer_says_what_it_does_and_can_be_taken(place: Place, measured: 
     [(2, 3, (1, 6)), (3, 1, (1, 3)), (5, 3, (1, 15)), (6, 2, (3, 4)), (9, 1, (3, 3))],
 )
 def test_smaller_batches_are_offered_with_the_same_pictures_to_a_step(
-    batch: int, accumulation: int, smaller: tuple[int, int], place: Place, measured: None
+    batch: int, accumulation: int, smaller: tuple[int, int], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    less = replace(MEASURED, half=PassFacts(seconds=1.5, peak_bytes=3 * GIB))
+    monkeypatch.setattr(preflight, "_measure", lambda prepared: less)
     found = place.forecast(train_batch_size=batch, gradient_accumulation_steps=accumulation)
     changes = next(offer.changes for offer in found.offers if "train_batch_size" in offer.changes)
     assert (changes["train_batch_size"], changes["gradient_accumulation_steps"]) == smaller
     assert smaller[0] * smaller[1] == batch * accumulation
+    effect = next(offer.effect for offer in found.offers if "train_batch_size" in offer.changes)
+    slower = round(100 * (1.5 * batch / smaller[0] / KEPT.seconds - 1))
+    assert effect.endswith(f"−3.0 GB, +{slower} % time (measured)")
+
+
+@pytest.mark.parametrize(("share", "is_measured"), [(1.2, False), (1.0, True)])
+def test_half_a_batch_is_measured_where_memory_is_short_and_not_offered_else(
+    place: Place, monkeypatch: pytest.MonkeyPatch, share: float, is_measured: bool
+) -> None:
+    sizes: list[int | None] = []
+
+    def passes(prepared: Prepared, *, on: bool, size: int | None = None) -> PassFacts:
+        sizes.append(len(prepared.maker.batch(0).first(size).keys))
+        return TWICE if on else PassFacts(seconds=2.0, peak_bytes=KEPT.peak_bytes // (1 if size is None else 2))
+
+    monkeypatch.setattr(preflight, "_passes", passes)
+    monkeypatch.setattr(preflight, "_memory_limit", lambda device: int(share * KEPT.peak_bytes))
+    found = place.forecast(gradient_checkpointing="off")
+    assert sizes == [4, 4, 2] if is_measured else [4, 4]
+    assert any("train_batch_size" in offer.changes for offer in found.offers) == is_measured
+
+
+@pytest.mark.parametrize("other", [KEPT, PassFacts(seconds=1.95, peak_bytes=7 * GIB)])
+def test_what_gained_nothing_when_it_was_tried_is_not_offered(
+    place: Place, monkeypatch: pytest.MonkeyPatch, other: PassFacts
+) -> None:
+    monkeypatch.setattr(preflight, "_measure", lambda prepared: replace(MEASURED, with_checkpointing=other))
+    found = place.forecast(gradient_checkpointing="off")
+    assert not any("gradient_checkpointing" in offer.changes for offer in found.offers)
 
 
 def test_a_batch_of_one_and_a_short_training_are_offered_nothing_smaller(place: Place, measured: None) -> None:
@@ -233,7 +264,7 @@ def test_the_text_says_what_a_person_asks(place: Place, measured: None) -> None:
     text = preflight_text(place.forecast(gradient_accumulation_steps=1))
     assert text.startswith("1,000 steps ≈ ")
     assert "A step is one batch, 2.0 s. 8 images, each seen about 500.0 times." in text
-    assert "--set train_batch_size=2 --set gradient_accumulation_steps=2" in text
+    assert "--set max_train_steps=500" in text
 
 
 def test_passes_are_computed_in_the_precision_of_the_training(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
