@@ -75,9 +75,11 @@ def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[Skippe
             problem = _member_problem(member)
             if problem is None:
                 place = folder.joinpath(*PurePosixPath(member.filename).parts)
-                problem = _place_problem(place) or _write(opened, member, place)
-            if problem is not None:
-                skipped_files.append(SkippedFile(name=_escaped(member.filename)[:200], problem=problem))
+                problem = _place_problem(place)
+                if problem is None:
+                    _write(opened, member, place)
+                    continue
+            skipped_files.append(SkippedFile(name=_escaped(member.filename)[:200], problem=problem))
         if len(skipped_files) == len(members):
             raise DatasetError("There is no file in the zip that can be unpacked.")
     return _with_one_mac_note(skipped_files)

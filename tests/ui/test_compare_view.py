@@ -16,6 +16,7 @@ from studio.engine.process.view import EngineView
 from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, Difference, SavedComparison
 from studio.ui.inference import compare as compare_mode
 from studio.ui.inference import compare_view
+from studio.ui.shell.parts import Guard, Update
 
 LEFT, RIGHT = (10, 20, 30), (200, 210, 220)
 
@@ -48,6 +49,10 @@ def saved(tmp_path: Path) -> SavedComparison:
         started_at=datetime.now(UTC), settings=settings, model="m", pairs=tuple(pairs), finished=True
     )
     return SavedComparison(folder=tmp_path, report=report)
+
+
+def shown(view: EngineView) -> dict[str, Update]:
+    return Guard().parts({"Compare": lambda: compare_mode.render(view, ())})
 
 
 def embedded(html: str) -> list[bytes]:
@@ -120,16 +125,16 @@ def running(saved: SavedComparison, num_pairs: int) -> EngineView:
 def test_while_a_pair_is_made_its_places_are_shown_and_the_slider_keeps_the_pair_before(
     saved: SavedComparison,
 ) -> None:
-    parts = compare_mode.render(running(saved, 1), ())
+    parts = shown(running(saved, 1))
     assert "about to start" in str(parts["compare-side-by-side"])
     assert str(saved.folder / "0-left.png") in str(parts["compare-slider"])
-    assert "about to start" not in str(compare_mode.render(running(saved, 2), ())["compare-side-by-side"])
+    assert "about to start" not in str(shown(running(saved, 2))["compare-side-by-side"])
 
 
 def test_a_comparison_that_a_crash_ended_does_not_look_as_if_it_ran(saved: SavedComparison) -> None:
     half = saved.report.pairs[0].model_copy(update={"right": None, "difference": None})
     report = saved.report.model_copy(update={"pairs": (half,), "finished": False})
     view = EngineView(phase="ready", comparison=saved.model_copy(update={"report": report}))
-    parts = compare_mode.render(view, ())
+    parts = shown(view)
     assert "not made" in str(parts["compare-side-by-side"])
     assert "about to start" not in str(parts["compare-side-by-side"])

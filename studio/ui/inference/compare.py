@@ -18,7 +18,7 @@ from studio.loras.library import LoraLibrary
 from studio.ui.forms import SettingsForm, build_generation, build_lora_row, lora_choices, read_generation, read_value
 from studio.ui.inference import compare_view
 from studio.ui.inference.generate import prompt_notes_html, state_box
-from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toasts
+from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
 
 MODE, BASE = "compare", "base"
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -140,7 +140,7 @@ def _build_slider() -> gr.ImageSlider:
     )
 
 
-def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
+def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Part]:
     """What every shown part of the mode should be now: the newest pair of the running or the last comparison."""
     saved, running = view.comparison, view.phase == "comparing"
     count = compare_view.finished_pairs(saved)
@@ -153,13 +153,13 @@ def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
     choices = gr.update(choices=[BASE, *lora_names])
     ends = compare_view.captions(saved.report if saved else None)
     return {
-        "compare-state": state_box(view, idle=_idle_words(saved)),
-        "compare-finding": compare_view.sentence(view),
+        "compare-state": lambda: state_box(view, idle=_idle_words(saved)),
+        "compare-finding": lambda: compare_view.sentence(view),
         "compare-pair": gr.update(choices=compare_view.pair_choices(saved), value=newest, visible=count > 1),
         "compare-slider": gr.update(value=files, visible=files is not None),
         "compare-ends": gr.update(value=ends, visible=files is not None),
-        "compare-side-by-side": compare_view.side_by_side(saved, small, view),
-        "compare-strip": compare_view.strip(saved, view),
+        "compare-side-by-side": lambda: compare_view.side_by_side(saved, small, view),
+        "compare-strip": lambda: compare_view.strip(saved, view),
         "compare-after": gr.update(visible=finished),
         "compare-left": choices,
         "compare-right": choices,

@@ -22,7 +22,7 @@ from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
 from studio.loras.library import LoraLibrary
 from studio.ui.forms import NO_CHANGE, SettingsForm
-from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
+from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts
 from studio.ui.shell.status import phase_words
 
 
@@ -52,11 +52,15 @@ def build_loras() -> LoraPanel:
     return LoraPanel(drop, words, check, {"lora-cards": cards, "check-loras": check})
 
 
-def render_loras(view: EngineView, library: LoraLibrary) -> dict[str, Update]:
+def render_loras(view: EngineView, library: LoraLibrary) -> dict[str, Part]:
     """What every shown part of the panel should be now."""
-    cards = [_card(card, view.lora_checks.get(card.name)) for card in library.cards()]
+
+    def cards() -> str:
+        shown = [_card(card, view.lora_checks.get(card.name)) for card in library.cards()]
+        return _template("lora_cards", cards=shown)
+
     return {
-        "lora-cards": _template("lora_cards", cards=cards),
+        "lora-cards": cards,
         "check-loras": gr.update(interactive=view.phase == "ready"),
     }
 
@@ -139,11 +143,11 @@ def build() -> ModelBox:
     return ModelBox(form.fields, load, cancel, check, shown)
 
 
-def render(view: EngineView) -> dict[str, Update]:
+def render(view: EngineView) -> dict[str, Part]:
     """What every shown part should be now."""
     return {
-        "device": _device_words(view),
-        "model-facts": _model_facts(view),
+        "device": lambda: _device_words(view),
+        "model-facts": lambda: _model_facts(view),
         "load": gr.update(interactive=view.phase in ("ready", "no model")),
         "cancel-load": gr.update(interactive=view.phase == "loading" and not view.cancelling),
         "check": gr.update(interactive=view.phase == "ready"),

@@ -19,7 +19,7 @@ from studio.ui.inference import model as model_box
 from studio.ui.inference import smoke as smoke_mode
 from studio.ui.shell import device_busy_box
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.parts import QUIET, Update
+from studio.ui.shell.parts import QUIET, Group
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,17 @@ def build() -> InferenceTab:
 
 def render(
     view: EngineView, library: LoraLibrary, jobs: Sequence[JobLine], blocking_jobs: BlockingJobs
-) -> dict[str, Update]:
-    """What every shown part of the tab should be now."""
-    names = library.names()
+) -> dict[str, Group]:
+    """What makes every shown part of the tab as it should be now."""
     return {
-        **device_busy_box.render(view, jobs, blocking_jobs),
-        **smoke_mode.render(view),
-        **generate_mode.render(view, names),
-        **history_panel.render(view),
-        **compare_mode.render(view, names),
-        **model_box.render_loras(view, library),
-        **model_box.render(view),
-        "start": gr.update(visible=view.phase in ("gone", "off")),
+        "The device": lambda: device_busy_box.render(view, jobs, blocking_jobs),
+        "The smoke test": lambda: smoke_mode.render(view),
+        "Generate": lambda: generate_mode.render(view, library.names()),
+        "The history": lambda: history_panel.render(view),
+        "Compare": lambda: compare_mode.render(view, library.names()),
+        "The library of LoRAs": lambda: model_box.render_loras(view, library),
+        "The model": lambda: model_box.render(view),
+        "The engine": lambda: {"start": gr.update(visible=view.phase in ("gone", "off"))},
     }
 
 
