@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 from pydantic import AllowInfNan, BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-MOST = 2**63 - 1
+MOST, LARGEST = 2**63 - 1, 1e30
 MOST_SECONDS = 1e11  # three thousand years: more than any duration, and a date can still be moved by it
 EARLIEST, LATEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
 AnyFloat = Annotated[float, AllowInfNan(True)]
@@ -39,8 +39,8 @@ def _limits(schema: Mapping[str, Any], field: str) -> dict[str, Any]:
             return {"ge": -MOST, "le": MOST}
         case "float" if field.endswith("seconds"):
             return {"allow_inf_nan": False, "ge": -MOST_SECONDS, "le": MOST_SECONDS}
-        case "float":
-            return {"allow_inf_nan": False}
+        case "float" if not schema.get("allow_inf_nan"):
+            return {"allow_inf_nan": False, "ge": -LARGEST, "le": LARGEST}
         case "datetime":
             return {"ge": EARLIEST, "le": LATEST}
     return {}

@@ -134,10 +134,10 @@ class DatasetSession:
         if not last.is_file():
             return
         try:
-            self.open_name(last.read_text(encoding="utf-8").strip())
+            self.open_name(last.read_text(encoding="utf-8", errors="replace").strip())
         except StudioError as error:
             self._problem = str(error)
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             self._problem = system_error_message(error)
 
     def open_name(self, name: str) -> OpenedDataset:

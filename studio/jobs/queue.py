@@ -11,9 +11,11 @@ process has ended. Nothing here starts or ends a process: that is the worker's.
 import re
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+
+from pydantic import ValidationError
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
@@ -302,7 +304,23 @@ def _now() -> str:
 
 def _jobs(connection: sqlite3.Connection, clause: str, *values: str | int) -> tuple[Job, ...]:
     rows = connection.execute(f"select * from jobs {clause}", values)
-    return tuple(Job.model_validate(dict(row)) for row in rows)
+    return tuple(map(_read, rows))
+
+
+_DAMAGED = {
+    **{"kind": "train", "state": "failed", "asked": "", "position": 0, "attempts": 0, "pid": 0},
+    **{"process_start_time": 0.0, "created_at": datetime.fromtimestamp(0, UTC), "started_at": None, "ended_at": None},
+}
+
+
+def _read(row: sqlite3.Row) -> Job:
+    """A job of its row; one that was damaged is a failed job, which can be removed and holds up no other."""
+    try:
+        return Job.model_validate(dict(row))
+    except ValidationError:
+        known = {"id": row["id"], "run_folder": str(row["run_folder"]), "title": str(row["title"])}
+        message = f"Its row in the queue is damaged. `python -m studio jobs remove {row['id']}` removes it."
+        return Job.model_validate({**_DAMAGED, **known, "message": message})
 
 
 def _job(connection: sqlite3.Connection, job_id: int) -> Job:
@@ -313,8 +331,8 @@ def _job(connection: sqlite3.Connection, job_id: int) -> Job:
 
 
 def _waiting(connection: sqlite3.Connection, *, but: int = 0) -> list[int]:
-    rows = connection.execute("select id from jobs where state = 'queued' and id != ? order by position, id", (but,))
-    return [int(row["id"]) for row in rows]
+    found = _jobs(connection, "where state = 'queued' and id != ? order by position, id", but)
+    return [job.id for job in found if job.state == "queued"]
 
 
 def _set_line(connection: sqlite3.Connection, ids: Sequence[int]) -> None:

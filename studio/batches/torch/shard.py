@@ -124,7 +124,7 @@ class Share:
 
     def halted_because(self) -> str:
         """The error by which another process ended; "" where none did since this one began."""
-        return self._halt.read_text(encoding="utf-8") if self.is_halted() else ""
+        return self._halt.read_text(encoding="utf-8", errors="replace") if self.is_halted() else ""
 
     def is_halted(self) -> bool:
         """Whether another process asked all to end since this one began."""
