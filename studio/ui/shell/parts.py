@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -192,18 +193,39 @@ class Guard:
 class Page(gr.Blocks):  # type: ignore[misc]  # likewise
     """Gradio's page, with the guard over every press: none is answered with a bare “Error”, or in Gradio's words."""
 
-    async def process_api(self, *arguments: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - as gradio has them
+    async def process_api(self, block_fn: Any, inputs: list[Any], *more: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - as gradio has them
         with Guard().over("A press on the page") as caught:
             try:
-                answer: dict[str, Any] = await super().process_api(*arguments, **options)
+                answer: dict[str, Any] = await super().process_api(block_fn, inputs, *more, **options)
                 return answer
-            except gr.Error as error:
+            except (gr.Error, ValueError) as error:
                 if isinstance(error, Refusal):
                     raise
-                raise StudioError(
-                    f"The page sent a value that cannot be used ({error.message}). Choose it again, or reload the page."
-                ) from error
+                function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+                for component, value in zip(function.inputs, inputs, strict=False):
+                    # A list may hold more on this page than it began with: only Gradio's own error tells of it.
+                    if hasattr(component, "choices") and not isinstance(error, gr.Error):
+                        continue
+                    if said := _value_problem(component, value):
+                        raise StudioError(said) from error
+                raise
         raise Refusal(caught.text)
+
+
+def _value_problem(component: Any, value: object) -> str:  # noqa: ANN401 - any of gradio's
+    """Why a component takes a value for none of its own, in our words; "" where it takes it."""
+    try:
+        component.preprocess(value)
+    except (gr.Error, ValueError, TypeError, AttributeError):
+        low, high = getattr(component, "minimum", None), getattr(component, "maximum", None)
+        label = getattr(component, "label", None) or "A value of the page"
+        rule = (
+            f"must be a number between {low:g} and {high:g}"
+            if low is not None and high is not None
+            else "cannot be used here"
+        )
+        return f"{label} {rule}, got {textwrap.shorten(repr(value), 80)}. Change it, or reload the page."
+    return ""
 
 
 def changed_parts(parts: Mapping[str, Update], seen: Seen | None) -> tuple[list[Update], Seen]:

@@ -244,7 +244,7 @@ def test_a_run_has_whole_paths_so_that_it_can_be_resumed_from_anywhere(
 
 def test_regularisation_pictures_that_are_the_dataset_under_another_name_are_refused(place: Place) -> None:
     (place.dataset.parent / "again").symlink_to(place.dataset)
-    with pytest.raises(SettingsError, match="[(]prior_dataset[)] must be other images than the dataset"):
+    with pytest.raises(SettingsError, match=r"[(]prior_dataset[)] must be other images than the dataset"):
         place.begin(prior_dataset=str(place.dataset.parent / "again"))
 
 
