@@ -271,3 +271,21 @@ def test_a_queue_that_others_hold_and_a_full_disk_pass_and_a_damaged_file_does_n
     with pytest.raises(RunError, match="not a database") as caught:
         queue.jobs()
     assert not isinstance(caught.value, QueueBusyError)
+
+
+@pytest.mark.parametrize(("column", "value"), [("kind", "nonsense"), ("created_at", "when"), ("attempts", "many")])
+def test_a_damaged_row_is_a_failed_job_and_holds_up_no_other(
+    column: str, value: str, user_data: UserData, queue: JobQueue
+) -> None:
+    first, second = (add_job(user_data, name) for name in ("first", "second"))
+    with closing(sqlite3.connect(user_data.database)) as connection, connection:
+        connection.execute(f"update jobs set {column} = ? where id = ?", (value, first.id))
+    damaged = queue.job(first.id)
+    assert (damaged.state, damaged.title) == ("failed", first.title)
+    assert f"jobs remove {first.id}" in damaged.message
+    waiting = queue.next_job()
+    assert waiting is not None
+    assert waiting.id == second.id
+    assert queue.begin(second.id, pid=1, process_start_time=1.0) is not None
+    queue.remove(first.id)
+    assert [job.id for job in queue.jobs()] == [second.id]
