@@ -15,8 +15,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from pydantic import Field, ValidationError
+
+from studio.batches.settings import MAX_ITEMS
 from studio.core.errors import BatchError
 from studio.core.results import Check, Record
 from studio.images.scores.image import PictureScores
@@ -30,6 +33,7 @@ class ItemFacts(Record):
 
 
 ItemState = Literal["done", "failed"]
+RecordT = TypeVar("RecordT", bound=Record)
 _BUSY_SECONDS = 30
 _ROWS_AT_ONCE = 5000
 _TABLES = """
@@ -60,6 +64,10 @@ create table rejections (
 );
 """
 _VERSION = 1
+_DAMAGED = (
+    "The batch's ledger has a damaged row (item {}). Move its folder `ledgers` away, then resume: its images are made "
+    "again."
+)
 
 
 class ItemRow(Record):
@@ -76,7 +84,7 @@ class ItemRow(Record):
         facts: `studio.batches.ledger.ItemFacts` as JSON: read by those who need scores, and not by the page.
     """
 
-    item: int
+    item: int = Field(ge=0, lt=MAX_ITEMS)
     state: ItemState
     file: str = ""
     sha256: str = ""
@@ -225,7 +233,7 @@ def states_since(path: Path, seq: int) -> list[tuple[int, int, ItemState]]:
         BatchError: where it cannot be read.
     """
     found = _rows(path, "select seq, item, state from items where seq > ? order by seq", seq)
-    return [(row["seq"], row["item"], row["state"]) for row in found]
+    return [(row["seq"], *_state(row)) for row in found]
 
 
 def rows_since(path: Path, seq: int, *, limit: int = _ROWS_AT_ONCE) -> list[tuple[int, ItemRow]]:
@@ -265,11 +273,26 @@ def _item_of(found: tuple[Path, ItemRow]) -> int:
 
 def _rejection_rows(path: Path) -> Iterator[RejectionRow]:
     for row in _rows(path, "select * from rejections order by item, attempt"):
-        yield RejectionRow(**{name: row[name] for name in RejectionRow.model_fields})
+        yield _record(RejectionRow, row)
 
 
 def _item(row: sqlite3.Row) -> ItemRow:
-    return ItemRow(**{name: row[name] for name in ItemRow.model_fields})
+    return _record(ItemRow, row)
+
+
+def _state(row: sqlite3.Row) -> tuple[int, ItemState]:
+    """Item and state alone: of a hundred thousand rows no records are made."""
+    item, state = row["item"], row["state"]
+    if not isinstance(item, int) or not 0 <= item < MAX_ITEMS or state not in ("done", "failed"):
+        raise BatchError(_DAMAGED.format(item))
+    return item, "done" if state == "done" else "failed"
+
+
+def _record(kind: type[RecordT], row: sqlite3.Row) -> RecordT:
+    try:
+        return kind(**{name: row[name] for name in kind.model_fields})
+    except ValidationError as error:
+        raise BatchError(_DAMAGED.format(row["item"])) from error
 
 
 def _rows(path: Path, statement: str, *values: int) -> Iterator[sqlite3.Row]:

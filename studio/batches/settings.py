@@ -7,7 +7,8 @@ from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
 from studio.core.errors import SettingsError
-from studio.core.settings import SHIPPED_MODEL, GenerationSettings, PictureFormatName, PrecisionName, Settings
+from studio.core.rules import nearest_setting
+from studio.core.settings import SHIPPED_MODEL, FileName, GenerationSettings, PictureFormatName, PrecisionName, Settings
 
 CombineName = Literal["every combination", "random"]
 MAX_ITEMS = 10_000_000
@@ -16,10 +17,9 @@ MAX_ITEMS = 10_000_000
 class BatchSettings(Settings):
     """One batch: prompts, columns, and how they become images."""
 
-    name: str = Field(
+    name: FileName = Field(
         "batch",
         title="Name",
-        pattern=r"^[\w][\w .()+-]{0,79}$",
         description="Name of its folder: letters, digits, spaces and . ( ) + - _.",
     )
     model: str = Field(
@@ -173,14 +173,27 @@ class BatchSettings(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "BatchSettings":
         if not self.prompts.strip() and not self.prompt_file.strip():
-            raise ValueError("prompts and prompt_file are both empty: write a prompt, or choose a file of prompts")
+            raise ValueError(
+                "Prompts and Prompt file (prompt_file) are both empty: write a prompt, or choose a file of prompts"
+            )
         if self.least_distance is not None and not self.nearest_to.strip():
-            raise ValueError("least_distance needs nearest_to: the training images that it is measured to")
+            raise ValueError(
+                "Minimum distance to training images (least_distance) needs Training images (nearest_to): what it is "
+                "measured to"
+            )
         if self.grid_y and not self.grid_x:
-            raise ValueError("grid_y needs grid_x: choose the column whose values stand side by side first")
+            raise ValueError(
+                "Grid, down (grid_y) needs Grid, across (grid_x): choose the column whose values stand side by side "
+                "first"
+            )
         if self.grid_x and self.grid_x == self.grid_y:
-            raise ValueError(f"grid_x and grid_y must be two columns, got {self.grid_x!r} for both")
+            raise ValueError(
+                f"Grid, across and Grid, down (grid_x and grid_y) must be two columns, got {self.grid_x!r} for both"
+            )
         return self
+
+
+_NOT_ASSIGNED = ("generation", "prompt", "loras")
 
 
 def parse_assignments(assignments: Sequence[str]) -> tuple[dict[str, object], dict[str, object]]:
@@ -194,9 +207,9 @@ def parse_assignments(assignments: Sequence[str]) -> tuple[dict[str, object], di
     for assignment in assignments:
         name, equals, text = (part.strip() for part in assignment.partition("="))
         fields = {**GenerationSettings.model_fields, **BatchSettings.model_fields}
-        if not equals or name not in fields or name in ("generation", "prompt", "loras"):
-            known = ", ".join(name for name in fields if name not in ("generation", "prompt", "loras"))
-            raise SettingsError(f"--set takes name=value, got {assignment!r}. Names: {known}.")
+        if not equals or name not in fields or name in _NOT_ASSIGNED:
+            near = nearest_setting(name, [GenerationSettings, BatchSettings], but=_NOT_ASSIGNED)
+            raise SettingsError(f"--set takes name=value, got {assignment!r}.{near} `--list-settings` lists all names.")
         values = own if name in BatchSettings.model_fields else shared
         values[name] = None if text == "none" else text
     return own, shared

@@ -1,7 +1,11 @@
 """What users see when something cannot be done: one root, few branches, each message a whole sentence."""
 
 import errno
+import textwrap
 from pathlib import Path
+
+MAX_FOREIGN_WORDS = 300
+"""Characters that are shown of an error which is not ours: some tell all that they were given."""
 
 
 class StudioError(Exception):
@@ -162,4 +166,5 @@ def system_error_message(error: BaseException) -> str:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return f"{place} is not writable. Change its permissions, or choose another folder with --user-data."
         return f"The system refused: {error}."
-    return f"This should not have happened: {type(error).__name__}: {error}. The log has the details."
+    said = textwrap.shorten(str(error), MAX_FOREIGN_WORDS, placeholder="…")
+    return f"This should not have happened: {type(error).__name__}: {said}. The log has the details."

@@ -5,16 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from studio.core.records import AnyFloat
+from studio.core.records import Record as Record  # from here for everyone: they keep facts, too
 from studio.core.settings import GenerationSettings, ImagesSettings, PrecisionName, SmokeSettings
-
-
-class Record(BaseModel):
-    """Frozen, and strict about names, so that a report from another version is refused and not misread."""
-
-    # A difference can be infinite, and JSON's null would lose that.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class MemorySample(Record):
@@ -80,7 +75,7 @@ class DeviceDifference(Record):
     """
 
     part: str
-    difference: float
+    difference: AnyFloat
     limit: float
     seconds: float | None = None
     memory_bytes: int | None = None
@@ -97,7 +92,7 @@ class AttentionTrial(Record):
     max_scores: int | None
     contiguous: bool
     head_width: int | None
-    difference: float
+    difference: AnyFloat
     limit: float
     seconds: float
     memory_bytes: int | None = None

@@ -1,14 +1,15 @@
 """Every setting of the studio: the only home of defaults, bounds, labels and help texts."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
 from annotated_types import Ge, Le, MultipleOf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 
 from studio.core.errors import SettingsError
+from studio.core.rules import rules_of, sentences
 
 PrecisionName = Literal["float32", "float16", "bfloat16"]
 PredictionType = Literal["auto", "epsilon", "v_prediction"]
@@ -33,6 +34,16 @@ def _whole_characters(text: str) -> str:
     return text
 
 
+def _named_characters(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            "must have 1 to 80 characters: letters, digits, spaces and . ( ) + - _, the first a letter, a digit or _"
+        )
+    return text
+
+
+_NAME = re.compile(r"\w[\w .()+-]{0,79}")
+FileName = Annotated[str, AfterValidator(_named_characters)]
 PromptText = Annotated[str, AfterValidator(_whole_characters)]
 # Numbers that forms show as sliders: `json_schema_extra` is a field's place in a form (`FormHint` in ui/forms.py).
 StepCount = Annotated[int, Ge(1), Le(150), Field(json_schema_extra={"step": 1})]
@@ -158,7 +169,7 @@ class GenerationSettings(Settings):
     def _fit_together(self) -> "GenerationSettings":
         if self.scheduler == "LCM" and self.num_inference_steps > LCM_MAX_STEPS:
             raise ValueError(
-                f"num_inference_steps must be at most {LCM_MAX_STEPS} with the scheduler LCM, got "
+                f"Steps (num_inference_steps) must be at most {LCM_MAX_STEPS} with the scheduler LCM, got "
                 f"{self.num_inference_steps}: lower the steps (4 to 8 are usual for LCM), or choose another scheduler"
             )
         return self
@@ -307,43 +318,12 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, object]) -> Setti
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        sentences = []
-        for problem in error.errors():
-            name = str(problem["loc"][0]) if problem["loc"] else ""
-            if not name or (isinstance(problem["input"], Mapping | Settings) and problem["type"] == "value_error"):
-                # A rule between settings, of these or of some inside them: its own words name them.
-                sentences.append(f"{problem['msg'].removeprefix('Value error, ')}.")
-                continue
-            rule = _rule(kind.model_fields.get(name), problem["msg"])
-            place = " ".join(str(step + 1 if isinstance(step, int) else step) for step in problem["loc"])
-            sentences.append(f"{place} {rule}, got {problem['input']!r}.")
-            if name.endswith("seed") and str(problem["input"]).strip() == "-1":  # as A1111 has it
-                sentences.append("-1 is no random seed here: write a number.")
-        raise SettingsError(" ".join(dict.fromkeys(sentences))) from error
+        raise SettingsError(" ".join(sentences(kind, error))) from error
 
 
 def bounds(kind: type[Settings], name: str) -> tuple[float | None, float | None]:
     """The least and the greatest value of a number setting; None where there is no bound."""
-    return _bounds(kind.model_fields[name])
-
-
-def _bounds(field: FieldInfo) -> tuple[float | None, float | None]:
-    rules = [*field.metadata]
-    for option in getattr(field.annotation, "__args__", ()):
-        rules += getattr(option, "__metadata__", ())
+    rules = [*rules_of(kind.model_fields[name])]
     low = next((rule.ge for rule in rules if isinstance(rule, Ge)), None)
     high = next((rule.le for rule in rules if isinstance(rule, Le)), None)
     return (low if isinstance(low, int | float) else None, high if isinstance(high, int | float) else None)
-
-
-def _rule(field: FieldInfo | None, message: str) -> str:
-    """The rule in words: with both bounds where the setting has them, else pydantic's own words."""
-    if field is None:
-        return "is not a setting"
-    low, high = _bounds(field)
-    if low is not None and high is not None and ("than or equal" in message or "less than" in message):
-        if high < 1e6:
-            return f"must be between {low:g} and {high:g}"
-        return f"must be at most {high}" if "less than" in message else f"must be at least {low:g}"
-    rule = message.removeprefix("Input ").removeprefix("Value error, ")
-    return rule[0].lower() + rule[1:]

@@ -76,6 +76,10 @@ class CheckCache:
             connection = self._connect()
         try:
             yield connection
+        except sqlite3.OperationalError:  # locked, or the disk is full
+            raise
+        except sqlite3.DatabaseError:  # damaged behind its beginning: nothing of it is known then
+            self._file.replace(self._file.with_suffix(".damaged"))
         finally:
             connection.close()
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -182,7 +184,7 @@ class OpenedDataset:
 
         try:
             checker.check(missing, background=self.recipe.background, on_checked=take, stop=stop)
-        except OSError as error:
+        except (OSError, sqlite3.Error, BrokenProcessPool) as error:
             self._check_problem = system_error_message(error)
         finally:
             with self._lock:

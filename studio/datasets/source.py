@@ -8,13 +8,14 @@ One image of a dataset as it stands: source, edits, and what the check found, in
 What is found in a source folder, before any image is opened.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Le, MultipleOf
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from studio.core.results import Record
 from studio.core.settings import Settings
@@ -31,7 +32,14 @@ LAYOUT_TITLES: dict[LayoutName, str] = {
     "fashion": "Fashion products (styles.csv and images/)",
 }
 
-HexColour = Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
+
+def _six_digits(text: str) -> str:
+    if not re.fullmatch("#[0-9a-f]{6}", text):
+        raise ValueError("must be a colour as # and six of the digits 0 to 9 and a to f, such as #ffffff")
+    return text
+
+
+HexColour = Annotated[str, AfterValidator(_six_digits)]
 
 
 class LayoutChoice(Settings):

@@ -48,7 +48,7 @@ def extract_zip(archive: Path, folder: Path, *, limits: ArchiveLimits = DEFAULT_
         DatasetError: where it is no zip, is damaged, encrypted, or declares or holds more than the limits.
         OSError: where the disk is full.
     """
-    partial = folder.with_name(f".{folder.name}.part")
+    partial = folder.with_name(f".{folder.name[:40]}.part")  # a longer name than the folder's might be too long
     shutil.rmtree(partial, ignore_errors=True)
     try:
         skipped_files = _extract(archive, partial, limits)
@@ -73,13 +73,13 @@ def _extract(archive: Path, folder: Path, limits: ArchiveLimits) -> tuple[Skippe
         _check_limits(members, limits)
         for member in members:
             problem = _member_problem(member)
-            place = folder.joinpath(*PurePosixPath(member.filename).parts) if problem is None else None
-            if place is not None and (place.exists() or any(parent.is_file() for parent in place.parents)):
-                problem = _problem("name twice", "reject", "Another file of the zip has its name.")
-            if problem is not None:
-                skipped_files.append(SkippedFile(name=_escaped(member.filename)[:200], problem=problem))
-            elif place is not None:
-                _write(opened, member, place)
+            if problem is None:
+                place = folder.joinpath(*PurePosixPath(member.filename).parts)
+                problem = _place_problem(place)
+                if problem is None:
+                    _write(opened, member, place)
+                    continue
+            skipped_files.append(SkippedFile(name=_escaped(member.filename)[:200], problem=problem))
         if len(skipped_files) == len(members):
             raise DatasetError("There is no file in the zip that can be unpacked.")
     return _with_one_mac_note(skipped_files)
@@ -110,9 +110,36 @@ def _member_problem(member: zipfile.ZipInfo) -> Problem | None:
     return None
 
 
+_NO_NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
+_TOO_LONG = "Its name, or its folder's, is too long for this disk, or has letters that it does not take"
+
+
+def _place_problem(place: Path) -> Problem | None:
+    """Why no file can be made there; its folder is made where one can. One odd name costs its own file alone."""
+    try:
+        if _is_taken(place):
+            return _problem("name twice", "reject", "Another file of the zip has its name.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in _NO_NAME:
+            raise
+        return _problem("name too long", "reject", f"{_TOO_LONG}, so it is not unpacked. Shorten it, then pack again.")
+    return None
+
+
+def _is_taken(place: Path) -> bool:
+    """Whether a file or a folder is there, or a file where its folder would be."""
+    try:
+        place.lstat()
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        return True
+    return True
+
+
 def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
     """Write one member, and never more than it declares."""
-    place.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     try:
         with opened.open(member) as packed, place.open("wb") as file:
@@ -182,13 +209,12 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
             place = _place(file, partial, uploads)
             if isinstance(place, SkippedFile):
                 skipped_files.append(place)
-            elif place.suffix.lower() == ".zip":
-                skipped_files += extract_zip(file.uploaded, place.with_suffix(""))
-                num_taken += 1
+                continue
+            if _is_zip(file):
+                skipped_files += extract_zip(file.uploaded, place)
             else:
-                place.parent.mkdir(parents=True, exist_ok=True)
                 moved[file.uploaded] = Path(shutil.move(file.uploaded, place))
-                num_taken += 1
+            num_taken += 1
         if num_taken == 0:
             reasons = " ".join(skipped_file.problem.sentence for skipped_file in skipped_files[:1])
             raise DatasetError(f"None of the dropped files can be used. {reasons}".strip())
@@ -241,9 +267,16 @@ def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | SkippedFile
     if not uploaded.is_relative_to(uploads.resolve()) or not uploaded.is_file():
         return _refused(file, "it did not arrive")
     place = folder.joinpath(*parts)
-    if place.exists() or any(parent.is_file() for parent in place.parents):
-        return _refused(file, "another file of that name was dropped too")
-    return place
+    place = place.with_suffix("") if _is_zip(file) else place
+    problem = _place_problem(place)
+    if problem is None:
+        return place
+    reason = "another file of that name was dropped too" if problem.code == "name twice" else _TOO_LONG.lower()
+    return _refused(file, reason)
+
+
+def _is_zip(file: DroppedFile) -> bool:
+    return PurePosixPath(file.relative).suffix.lower() == ".zip"
 
 
 def _refused(file: DroppedFile, reason: str) -> SkippedFile:

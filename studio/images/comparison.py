@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 
 from studio.core.files import open_file, read_file, write_atomically
-from studio.core.results import Record
+from studio.core.records import AnyFloat, Record
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.images.files import PILLOW_ERRORS
 
@@ -33,9 +33,9 @@ class Difference(Record):
     in some channel, `latents` the mean of |left - right| of the latents (noise has a deviation of 1 there).
     """
 
-    pixels: float
-    changed_share: float
-    latents: float
+    pixels: AnyFloat
+    changed_share: AnyFloat
+    latents: AnyFloat
 
     @property
     def words(self) -> str:

@@ -5,7 +5,7 @@ change is on the disk when it returns: WAL with `synchronous = full`.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -120,3 +120,16 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("pragma user_version").fetchone()[0])
+
+
+def set_line(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """The jobs that wait, in the order in which they begin."""
+    connection.execute("update jobs set position = 0 where state != 'queued'")
+    places = [(place, job_id) for place, job_id in enumerate(ids, start=1)]
+    connection.executemany("update jobs set position = ? where id = ?", places)
+
+
+def change_job(connection: sqlite3.Connection, job_id: int, **values: str | float | None) -> None:
+    """Set columns of one job."""
+    columns = ", ".join(f"{name} = ?" for name in values)
+    connection.execute(f"update jobs set {columns} where id = ?", (*values.values(), job_id))

@@ -1,8 +1,4 @@
-"""The queue of jobs, in SQLite.
-
-A job of the queue, as it is read. No torch, no gradio.
-
-The queue of jobs: rows in SQLite which the page, the command line and the worker read and change.
+"""The queue of jobs: rows in SQLite which the page, the command line and the worker read and change. No torch.
 
 A job that waits is changed at once. One that runs is asked through its run's folder, and its row follows when its
 process has ended. Nothing here starts or ends a process: that is the worker's.
@@ -10,15 +6,16 @@ process has ended. Nothing here starts or ends a process: that is the worker's.
 
 import re
 import sqlite3
-from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from studio.core.errors import RunError
 from studio.core.paths import UserData
-from studio.core.results import Record
-from studio.jobs.database import changing, reading
+from studio.core.records import Record
+from studio.jobs.database import change_job, changing, reading, set_line
 from studio.jobs.folder import JobFolder, RunRequest, ask, write_halt
 
 JobKind = Literal["train", "batch"]
@@ -101,7 +98,7 @@ class JobQueue:
                 (kind, str(folder), title, _now()),
             )
             assert added.lastrowid is not None
-            _set_line(connection, [*_waiting(connection, but=added.lastrowid), added.lastrowid])
+            set_line(connection, [*_waiting(connection, but=added.lastrowid), added.lastrowid])
             return _job(connection, added.lastrowid)
 
     def jobs(self, *, num_ended: int | None = None) -> tuple[Job, ...]:
@@ -140,8 +137,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        found = self._read(f"where run_folder = ? {_ORDER} limit 1", str(run_folder.resolve()))
-        return found[0] if found else None
+        return next(iter(self._read(f"where run_folder = ? {_ORDER} limit 1", str(run_folder.resolve()))), None)
 
     def move(self, job_id: int, position: int) -> Job:
         """Give a waiting job another place in the line: 1 is the next to start; beyond the end means the end.
@@ -157,7 +153,7 @@ class JobQueue:
                 raise RunError(f"{job} is {job.state}, so it has no position in the queue. {_advice(job)}")
             line = _waiting(connection, but=job_id)
             line.insert(position - 1, job_id)
-            _set_line(connection, line)
+            set_line(connection, line)
             return _job(connection, job_id)
 
     def pause(self, job_id: int) -> Job:
@@ -193,8 +189,8 @@ class JobQueue:
                 raise RunError(f"{job} is {job.state}, so it cannot be resumed. {_advice(job)}")
             _require_folder(job.run_folder, f"Remove job {job.id} from the queue.")
             _take_back(job.run, "stop", "pause")
-            _change(connection, job_id, state="queued", attempts=0, message="", ended_at=None)
-            _set_line(connection, [*_waiting(connection, but=job_id), job_id])
+            change_job(connection, job_id, state="queued", attempts=0, message="", ended_at=None)
+            set_line(connection, [*_waiting(connection, but=job_id), job_id])
             return _job(connection, job_id)
 
     def remove(self, job_id: int) -> Job:
@@ -208,7 +204,7 @@ class JobQueue:
             if job.state == "running":
                 raise RunError(f"{job} is running, so it cannot be removed. {_advice(job)}")
             connection.execute("delete from jobs where id = ?", (job_id,))
-            _set_line(connection, _waiting(connection))
+            set_line(connection, _waiting(connection))
             return job
 
     def has_work(self) -> bool:
@@ -217,7 +213,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return bool(self._read("where state in ('queued', 'running') limit 1"))
+        return any(job.state in ("queued", "running") for job in self._read("where state in ('queued', 'running')"))
 
     def running(self) -> tuple[Job, ...]:
         """The jobs whose process was started and whose ending is not known yet.
@@ -225,7 +221,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return self._read(f"where state = 'running' {_ORDER}")
+        return tuple(job for job in self._read(f"where state = 'running' {_ORDER}") if job.state == "running")
 
     def next_job(self) -> Job | None:
         """The job that is first in the line.
@@ -233,7 +229,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return next(iter(self._read(f"where state = 'queued' {_ORDER} limit 1")), None)
+        return next((job for job in self._read(f"where state = 'queued' {_ORDER}") if job.state == "queued"), None)
 
     def begin(self, job_id: int, *, pid: int, process_start_time: float) -> Job | None:
         """Note the process of a job that waits; None where it was paused, stopped, moved away or removed meanwhile.
@@ -246,7 +242,7 @@ class JobQueue:
             if line[:1] != [job_id]:
                 return None
             begun = _job(connection, job_id)
-            _change(
+            change_job(
                 connection,
                 job_id,
                 state="running",
@@ -257,7 +253,7 @@ class JobQueue:
                 started_at=_now(),
                 ended_at=None,
             )
-            _set_line(connection, line[1:])
+            set_line(connection, line[1:])
             return _job(connection, job_id)
 
     def finish_job(self, job_id: int, state: JobState, message: str) -> None:
@@ -271,9 +267,9 @@ class JobQueue:
             if not _jobs(connection, where, job_id):
                 return
             ended_at = None if state == "queued" else _now()
-            _change(connection, job_id, state=state, asked="", pid=0, message=message, ended_at=ended_at)
+            change_job(connection, job_id, state=state, asked="", pid=0, message=message, ended_at=ended_at)
             front = [job_id] if state == "queued" else []
-            _set_line(connection, [*front, *_waiting(connection, but=job_id)])
+            set_line(connection, [*front, *_waiting(connection, but=job_id)])
 
     def _halt(self, job_id: int, request: Literal["pause", "stop"], *, from_states: tuple[JobState, ...]) -> Job:
         state: Literal["paused", "stopped"] = "paused" if request == "pause" else "stopped"
@@ -283,10 +279,10 @@ class JobQueue:
                 # One wish at a time: the last one counts.
                 _take_back(job.run, "pause" if request == "stop" else "stop")
                 ask(job.run, request)
-                _change(connection, job_id, asked=request)
+                change_job(connection, job_id, asked=request)
             elif job.state in from_states:
-                _change(connection, job_id, state=state, ended_at=_now(), message=f"It was {state} while it waited.")
-                _set_line(connection, _waiting(connection))
+                change_job(connection, job_id, state=state, ended_at=_now(), message=f"It was {state} while it waited.")
+                set_line(connection, _waiting(connection))
                 write_halt(job.run, state)
             else:
                 raise RunError(f"{job} is {job.state} already, so it cannot be {state}. {_advice(job)}")
@@ -320,7 +316,23 @@ def _now() -> str:
 
 def _jobs(connection: sqlite3.Connection, clause: str, *values: str | int) -> tuple[Job, ...]:
     rows = connection.execute(f"select * from jobs {clause}", values)
-    return tuple(Job.model_validate(dict(row)) for row in rows)
+    return tuple(map(_read, rows))
+
+
+_DAMAGED = {
+    **{"kind": "train", "state": "failed", "asked": "", "position": 0, "attempts": 0, "pid": 0},
+    **{"process_start_time": 0.0, "created_at": datetime.fromtimestamp(0, UTC), "started_at": None, "ended_at": None},
+}
+
+
+def _read(row: sqlite3.Row) -> Job:
+    """A job of its row; one that was damaged is a failed job, which can be removed and holds up no other."""
+    try:
+        return Job.model_validate(dict(row))
+    except ValidationError:
+        known = {"id": row["id"], "run_folder": str(row["run_folder"]), "title": str(row["title"])}
+        message = f"Its row in the queue is damaged. `python -m studio jobs remove {row['id']}` removes it."
+        return Job.model_validate({**_DAMAGED, **known, "message": message})
 
 
 def _job(connection: sqlite3.Connection, job_id: int) -> Job:
@@ -331,16 +343,5 @@ def _job(connection: sqlite3.Connection, job_id: int) -> Job:
 
 
 def _waiting(connection: sqlite3.Connection, *, but: int = 0) -> list[int]:
-    rows = connection.execute("select id from jobs where state = 'queued' and id != ? order by position, id", (but,))
-    return [int(row["id"]) for row in rows]
-
-
-def _set_line(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
-    connection.execute("update jobs set position = 0 where state != 'queued'")
-    places = [(place, job_id) for place, job_id in enumerate(ids, start=1)]
-    connection.executemany("update jobs set position = ? where id = ?", places)
-
-
-def _change(connection: sqlite3.Connection, job_id: int, **values: str | float | None) -> None:
-    columns = ", ".join(f"{name} = ?" for name in values)
-    connection.execute(f"update jobs set {columns} where id = ?", (*values.values(), job_id))
+    found = _jobs(connection, "where state = 'queued' and id != ? order by position, id", but)
+    return [job.id for job in found if job.state == "queued"]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from studio.core.errors import RunError, StudioError, is_disk_full, system_error_message
+from studio.core.records import MOST_SECONDS
 from studio.core.text import duration
 from studio.jobs.events import EventWriter, JobEvent, NoteEvent, ProblemEvent, StateEvent
 from studio.jobs.folder import BUSY_STATES, JobFolder, RunState, RunStatus, read_status, write_status
@@ -168,7 +169,8 @@ class JobReporter:
         if not self._seconds:
             return None
         steps = (self.num_steps - self._step) * sum(self._seconds) / len(self._seconds)
-        return steps / self._num_processes + self._beside_steps(self._step)
+        seconds = steps / self._num_processes + self._beside_steps(self._step)
+        return seconds if seconds <= MOST_SECONDS else None
 
     def _write_status_if_due(self) -> None:
         if time.monotonic() - self._written_at >= STATUS_EVERY_SECONDS:

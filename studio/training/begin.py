@@ -16,6 +16,7 @@ from pathlib import Path
 from studio.core.errors import DatasetError, LoraError, RunError, SettingsError
 from studio.core.files import read_file, write_atomically
 from studio.core.paths import UserData, assets_folder, typed_path
+from studio.core.rules import nearest_setting
 from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import DatasetLibrary, safe_name
@@ -132,8 +133,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
         name, equals, text = assignment.partition("=")
         name = name.strip()
         if not equals or name not in TrainingSettings.model_fields:
-            known = ", ".join(TrainingSettings.model_fields)
-            raise SettingsError(f"--set takes name=value, got {assignment!r}. Names: {known}.")
+            near = nearest_setting(name, [TrainingSettings])
+            raise SettingsError(f"--set takes name=value, got {assignment!r}.{near} `--list-settings` lists all names.")
         value: object = text.strip()
         if name == "validation_prompts":
             value = () if value == "none" else tuple(part.strip() for part in text.split(" | ") if part.strip())
@@ -199,7 +200,10 @@ def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> Training
     places = {name: typed_path(value) for name, value in given.items() if value and value not in known[name]}
     whole = settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
     if whole.prior_dataset and whole.prior_dataset == whole.dataset:
-        raise SettingsError(f"prior_dataset must be other images than dataset, got {settings.prior_dataset!r}.")
+        raise SettingsError(
+            f"Regularisation images (prior_dataset) must be other images than the dataset's, got "
+            f"{settings.prior_dataset!r}."
+        )
     return whole
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from studio.core.text import template
 
 MAX_POINTS = 600
+MAX_DRAWN = 1e100
 MAX_MARKED_POINTS = 60  # more markers than these would run into each other
 WIDTH, HEIGHT = 540, 280
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 32, 50
@@ -42,11 +43,11 @@ class Curve:
     @cached_property
     def points(self) -> list[Point]:
         """All that can be drawn."""
-        return [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        return [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if is_number(x) and is_number(y)]
 
     def in_powers_of_ten(self) -> "Curve":
         """The same with the logarithm of each value; what has none is left out."""
-        return replace(self, ys=[math.log10(y) if y > 0 and math.isfinite(y) else math.nan for y in self.ys])
+        return replace(self, ys=[math.log10(y) if y > 0 and is_number(y) else math.nan for y in self.ys])
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Chart:
     height: int = HEIGHT
 
 
+def is_number(value: float) -> bool:
+    """Whether it can be drawn and added up: a loss of 10³⁰⁰ is as good as infinite, and sums of it overflow."""
+    return abs(value) <= MAX_DRAWN
+
+
 def smoothed(values: Sequence[float], weight: float) -> list[float]:
     """Exponential mean, corrected for its start: the first value is the first one's own, not a share of it.
 
@@ -87,7 +93,7 @@ def smoothed(values: Sequence[float], weight: float) -> list[float]:
     means: list[float] = []
     total, certainty = 0.0, 0.0
     for value in values:
-        if math.isfinite(value):
+        if is_number(value):
             total = weight * total + (1 - weight) * value
             certainty = weight * certainty + (1 - weight)
         means.append(total / certainty if certainty else math.nan)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from studio.core.results import Record
+from studio.core.records import AnyFloat, Record
 from studio.images.scores.summary import Likeness, ScoreSummary
 from studio.jobs.events import (
     JobEvent,
@@ -24,9 +24,9 @@ class StepEvent(StepBoundEvent):
     """An optimizer step: mean loss of its images, norm of the gradient before clipping, rate of the U-Net."""
 
     kind: Literal["step"] = "step"
-    loss: float
+    loss: AnyFloat
     learning_rate: float
-    grad_norm: float
+    grad_norm: AnyFloat
     seconds: float
 
 
@@ -34,8 +34,8 @@ class HeldOutEvent(StepBoundEvent):
     """Loss of fixed (image, timestep, noise) triples: of images kept out, and of images trained on."""
 
     kind: Literal["held-out"] = "held-out"
-    held_out_loss: float | None
-    trained_loss: float
+    held_out_loss: AnyFloat | None
+    trained_loss: AnyFloat
 
 
 class SampleEvent(StepBoundEvent):

@@ -1,11 +1,12 @@
 """Which checkpoint to take, and why: rules that a person can follow (docs/scores.md has them in full)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from studio.core.errors import RunError
 from studio.core.results import Record
-from studio.images.scores.summary import ScoreSummary
+from studio.images.scores.summary import WHITE_SHARE, ScoreSummary
+from studio.training.events import ScoreEvent
 
 TIE = 0.02
 """Of the merit, 0 to 1: points so near to the best are as good, and the earliest of them is taken."""
@@ -234,3 +235,82 @@ def _of_later_steps(chosen: Verdict, verdicts: Sequence[Verdict], by_step: dict[
     if all(verdict.merit is not None and verdict.merit < chosen.merit - TIE for verdict in later):
         return "later steps are worse"
     return "later steps are no better"
+
+
+MIN_CHANGE = 0.2
+"""Of the images: a share that moved by less is as it was (one of eight may be chance)."""
+MIN_SHARPNESS_CHANGE = 0.1
+
+
+class BaseComparison(Record):
+    """What the LoRA changed, score by score, beside the same images of the base.
+
+    Attributes:
+        better, worse, same: a phrase each, such as `colours got worse: 4 of 4 → 2 of 4`.
+    """
+
+    step: int
+    better: tuple[str, ...] = ()
+    worse: tuple[str, ...] = ()
+    same: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """All of them, what got worse first; "" where nothing was compared."""
+        said = "; ".join((*self.worse, *self.better, *self.same))
+        return f"Compared with the base at step {self.step:,}: {said}." if said else ""
+
+
+def compare_with_base(
+    scores: Mapping[int, ScoreEvent], *, step: int | None, reference: ScoreSummary | None
+) -> BaseComparison | None:
+    """Of the proposed step, where its images were scored, else of the last that were; None where none were.
+
+    Args:
+        scores: by step.
+        step: that is proposed.
+        reference: of the dataset's own images: a white background counts where it has them, or nothing is known of it.
+    """
+    trained = {at: event for at, event in scores.items() if at > 0}
+    if not trained:
+        return None
+    event = trained.get(step or 0) or trained[max(trained)]
+    white = reference is None or (reference.whiteness is not None and reference.whiteness.mean >= WHITE_SHARE)
+    found: dict[str, list[str]] = {"got better": [], "got worse": [], "unchanged": []}
+    for name, before, after, change, least in _changes(event.base, event.scores, white_ground=white):
+        how = "unchanged" if abs(change) < least else "got better" if change > 0 else "got worse"
+        found[how].append(f"{name} {how}: {before}" + (f" → {after}" if after != before else ""))
+    return BaseComparison(
+        step=event.step,
+        better=tuple(found["got better"]),
+        worse=tuple(found["got worse"]),
+        same=tuple(found["unchanged"]),
+    )
+
+
+_Change = tuple[str, str, str, float, float]
+"""A score's name, what the base has, what the LoRA has, by how much that is better, from where on it counts."""
+
+
+def _changes(base: ScoreSummary, scores: ScoreSummary, *, white_ground: bool) -> Iterator[_Change]:
+    if white_ground and base.whiteness is not None and scores.whiteness is not None:
+        before, after = base.whiteness.mean, scores.whiteness.mean
+        yield "white backgrounds", f"{before:.0%}", f"{after:.0%}", after - before, MAX_WHITENESS_LOSS
+    subjects = [(s.num_pictures - s.num_without_subject, s.num_pictures) for s in (base, scores)]
+    yield from _share("subjects found", *subjects)
+    yield from _share("centring", *((s.num_centred, s.num_pictures) for s in (base, scores)))
+    colours = [(s.num_named_right, s.colour_difference.count if s.colour_difference else 0) for s in (base, scores)]
+    yield from _share("colours", *colours)
+    copies = [(s.num_copies, s.nearest.count if s.nearest else 0) for s in (base, scores)]
+    yield from _share("copies of training images", *copies, sign=-1, least=MAX_COPIES)
+    if base.sharpness is not None and scores.sharpness is not None:
+        sharp = base.sharpness.median, scores.sharpness.median
+        yield "sharpness", f"{sharp[0]:.2f}", f"{sharp[1]:.2f}", sharp[1] - sharp[0], MIN_SHARPNESS_CHANGE
+
+
+def _share(
+    name: str, base: tuple[int, int], ours: tuple[int, int], *, sign: int = 1, least: float = MIN_CHANGE
+) -> Iterator[_Change]:
+    if base[1] > 0 and ours[1] > 0:
+        change = sign * (ours[0] / ours[1] - base[0] / base[1])
+        yield name, f"{base[0]:,} of {base[1]:,}", f"{ours[0]:,} of {ours[1]:,}", change, least

@@ -28,6 +28,7 @@ from studio.training.events import (
     StepEvent,
 )
 from studio.training.folder import RunFolder
+from studio.training.proposal import BaseComparison, compare_with_base
 
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
 
@@ -98,6 +99,13 @@ class RunHistory(JobHistory):
             self.effects.append(event)
         elif isinstance(event, FinishedEvent):
             self.finished = event
+
+    @property
+    def comparison(self) -> BaseComparison | None:
+        """How the proposed step compares with the base; None where no images were scored."""
+        step = self.proposal.step if self.proposal is not None else None
+        reference = self.reference.scores if self.reference is not None else None
+        return compare_with_base(dict(self.scores), step=step, reference=reference)
 
     def _take_back(self, resumed: ResumedEvent) -> None:
         self.steps.drop_from(first_step_taken_back(resumed.step))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Gt, Le, MultipleOf
 from pydantic import Field, model_validator
 
-from studio.core.settings import SEED_MAX, SHIPPED_MODEL, PredictionType, PromptText, Settings
+from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, PredictionType, PromptText, Settings
 
 TargetName = Literal[
     "attention",
@@ -35,10 +35,9 @@ class KohyaName:
 class TrainingSettings(Settings):
     """One training of a LoRA. Names are diffusers' and peft's."""
 
-    name: str = Field(
+    name: FileName = Field(
         "lora",
         title="Name",
-        pattern=r"^[\w][\w .()+-]{0,79}$",
         description="Name of the finished LoRA: letters, digits, spaces and . ( ) + - _.",
     )
     model: str = Field(
@@ -282,11 +281,11 @@ class TrainingSettings(Settings):
     def _consistent(self) -> "TrainingSettings":
         if len(self.validation_prompts) > max(1, self.num_validation_images):
             raise ValueError(
-                f"num_validation_images ({self.num_validation_images}) is less than the number of prompts "
-                f"({len(self.validation_prompts)}): each prompt needs an image"
+                f"Validation images (num_validation_images) must be at least the number of prompts, which is "
+                f"{len(self.validation_prompts)}, got {self.num_validation_images}: each prompt needs an image"
             )
         if self.prior_dataset and self.prior_dataset == self.dataset:
-            raise ValueError("prior_dataset must be other images than dataset")
+            raise ValueError("Regularisation images (prior_dataset) must be other images than the dataset's")
         return self
 
 

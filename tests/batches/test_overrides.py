@@ -54,21 +54,21 @@ def test_a_path_with_a_colon_is_a_name() -> None:
 
 def test_the_greatest_seed_is_one_and_the_next_is_none() -> None:
     assert own_seed(str(SEED_MAX)) == SEED_MAX
-    with pytest.raises(SettingsError, match="seed must be at most 9223372036854775807, got '9223372036854775808'"):
+    with pytest.raises(SettingsError, match="Seed must be at most 9223372036854775807, got '9223372036854775808'"):
         own_seed(str(SEED_MAX + 1))
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"width": "65"}, "width should be a multiple of 8, got '65'"),
-        ({"num_inference_steps": "0"}, "num_inference_steps must be between 1 and 150, got '0'"),
-        ({"guidance_scale": "many"}, "guidance_scale .* number.*got 'many'"),
-        ({"scheduler": "Eule"}, "scheduler should be .*got 'Eule'"),
+        ({"width": "65"}, "Width must be a multiple of 8 between 64 and 2048, got '65'"),
+        ({"num_inference_steps": "0"}, "Steps [(]num_inference_steps[)] must be between 1 and 150, got '0'"),
+        ({"guidance_scale": "many"}, "Guidance [(]guidance_scale[)] .* number.*got 'many'"),
+        ({"scheduler": "Eule"}, "Scheduler must be .*got 'Eule'"),
         ({"lora": "a:5"}, "lora must have a strength between -4 and 4, got '5'"),
         ({"lora": "a:0.5", "strength": "0.6"}, "lora has a strength of its own, and there is a column strength too"),
         ({"lora": "a", "strength": "x"}, "strength must have a strength between -4 and 4, got 'x'"),
-        ({"lora": "a;b;c;d;e;f;g;h"}, "loras .*at most 8"),
+        ({"lora": "a;b;c;d;e;f;g;h"}, "LoRAs .*at most 8"),
     ],
 )
 def test_a_value_that_breaks_a_rule_is_told(overrides: dict[str, str], message: str) -> None:

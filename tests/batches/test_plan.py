@@ -270,9 +270,9 @@ def test_ten_thousand_copies_of_each_are_possible() -> None:
     [
         ({"prompts": "# only this"}, "prompts holds no prompt, only comments"),
         ({"prompts": "a\nb\n__c__"}, "prompts line 3: there is no wildcard 'c' in no wildcards, which has: none"),
-        ({"prompts": "a --w 7"}, "prompts line 1: width should be a multiple of 8, got '7'"),
+        ({"prompts": "a --w 7"}, "prompts line 1: Width must be a multiple of 8 between 64 and 2048, got '7'"),
         ({"prompts": "a --w 64", "attributes": "width: 64, 128"}, "line 1: width is set at the line's end, and by a"),
-        ({"prompts": "a", "attributes": "width: 64, 65"}, "attributes, width: width .*got '65'"),
+        ({"prompts": "a", "attributes": "width: 64, 65"}, "attributes, width: Width .*got '65'"),
         ({"prompts": "a", "attributes": "strength: 0.5"}, "attributes, strength: strength has no LoRA to act on"),
         ({"prompts": "a", "attributes": "lora: x:0.5\nstrength: 1"}, "attributes, lora, strength: lora has a strength"),
         ({"prompts": "a <lora:x:{k}>", "attributes": "k: 1, 9"}, "prompts line 1: The strength in <lora:x:9>"),

@@ -52,7 +52,7 @@ def test_other_delimiters_are_seen_in_the_head(tmp_path: Path, delimiter: str) -
 
 def test_a_cell_may_have_several_lines_and_the_next_row_keeps_its_number(tmp_path: Path) -> None:
     table = 'prompt,width\n"a\nshoe",64\nboot,65\n'
-    with pytest.raises(BatchError, match=r"p.csv line 4: width .*got '65'"):
+    with pytest.raises(BatchError, match=r"p.csv line 4: Width .*got '65'"):
         plan_of_file(tmp_path, "p.csv", table)
 
 
@@ -102,7 +102,11 @@ def test_prompts_in_tables_may_have_variants_and_columns(tmp_path: Path) -> None
         ("p.xlsx", "a", r"prompt_file must end in \.txt, \.csv, \.tsv, \.jsonl, got '.*p\.xlsx'"),
         ("p.txt", "# nothing\n", r"p\.txt holds no row"),
         ("p.txt", "a\nb --am 2", r"p\.txt line 2: --am is no option"),
-        ("p.txt", "a\nb --s 500", r"p\.txt line 2: num_inference_steps must be between 1 and 150, got '500'"),
+        (
+            "p.txt",
+            "a\nb --s 500",
+            r"p\.txt line 2: Steps [(]num_inference_steps[)] must be between 1 and 150, got '500'",
+        ),
         ("p.txt", "a\nb {c", r"p\.txt line 2: a \{ has no \}"),
         ("p.txt", "a\nb <lora:x:9>", r"p\.txt line 2: The strength in <lora:x:9> must be .* got '9'"),
         ("p.txt", "a\nb {c|<lora:x:9>}", r"p\.txt line 2: The strength in <lora:x:9>"),
@@ -111,7 +115,7 @@ def test_prompts_in_tables_may_have_variants_and_columns(tmp_path: Path) -> None
         ("p.csv", "prompt,steps,num_inference_steps\n", r"p\.csv: The columns 'steps' and 'num_inference_steps'"),
         ("p.csv", "prompt,a\nx,y\nx,y,z", r"p\.csv line 3: The row has 3 cells for 2 columns"),
         ("p.csv", 'prompt,a\nx,"y', r"p\.csv line 2 cannot be read .* quotes"),
-        ("p.csv", "prompt,seed\nx,-1", r"p\.csv line 2: seed must be at least 0, got '-1'"),
+        ("p.csv", "prompt,seed\nx,-1", r"p\.csv line 2: Seed must be at least 0, got '-1'"),
         ("p.csv", "colour\nred", r"p\.csv has no column prompt, text or caption; it has: colour\..* a \{colour\} shoe"),
         ("p.jsonl", '{"prompt": "a"}\n{', r"p\.jsonl line 2 is not JSON"),
         ("p.jsonl", "[1]", r"p\.jsonl line 1 must be columns as"),
@@ -193,7 +197,7 @@ def test_excels_line_of_the_separator_is_no_head(tmp_path: Path) -> None:
     plan = plan_of_file(tmp_path, "p.csv", "sep=;\r\nprompt;colour;width\r\na, b shoe;red;64\r\n")
     assert prompts_of(plan) == ["a, b shoe"]
     assert plan.item(0).attributes == {"colour": "red", "width": "64"}
-    with pytest.raises(BatchError, match=r"p.csv line 4: width .*got '65'"):
+    with pytest.raises(BatchError, match=r"p.csv line 4: Width .*got '65'"):
         plan_of_file(tmp_path, "p.csv", "sep=;\nprompt;width\nshoe;64\nboot;65\n")
     with pytest.raises(BatchError, match=r"p\.csv line 2 must name each column, and each once"):
         plan_of_file(tmp_path, "p.csv", "sep=|\nprompt|a|a\nshoe|1|2\n")
@@ -211,7 +215,7 @@ def test_numbers_may_have_a_decimal_comma(tmp_path: Path) -> None:
     plan = plan_of_file(tmp_path, "p.csv", "prompt;cfg;lora\nshoe;7,5;white-ground:0,25\n")
     assert plan.item(0).generation.guidance_scale == 7.5
     assert [choice.strength for choice in plan.item(0).generation.loras] == [0.25]
-    with pytest.raises(BatchError, match=r"guidance_scale .*got '1,000'"):
+    with pytest.raises(BatchError, match=r"Guidance [(]guidance_scale[)] .*got '1,000'"):
         plan_of_file(tmp_path, "p.csv", "prompt;cfg\nshoe;1,000\n")
 
 

@@ -21,13 +21,16 @@ def test_settings_come_back_from_json() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "prompts and prompt_file are both empty: write a prompt, or choose a file of prompts"),
-        ({"prompts": "a", "least_distance": 0.5}, "least_distance needs nearest_to"),
-        ({"prompts": "a", "grid_y": "x"}, "grid_y needs grid_x"),
-        ({"prompts": "a", "grid_x": "x", "grid_y": "x"}, "grid_x and grid_y must be two columns, got 'x' for both"),
-        ({"prompts": "a", "total": 0}, "total must be at least 1, got 0"),
-        ({"prompts": "a", "images_per_prompt": 0}, "images_per_prompt must be between 1 and 10000, got 0"),
-        ({"prompts": "a", "name": "a/b"}, "name .*got 'a/b'"),
+        ({}, "Prompts and Prompt file [(]prompt_file[)] are both empty: write a prompt, or choose a file of prompts"),
+        ({"prompts": "a", "least_distance": 0.5}, "[(]least_distance[)] needs Training images [(]nearest_to"),
+        ({"prompts": "a", "grid_y": "x"}, "Grid, down [(]grid_y[)] needs Grid, across"),
+        (
+            {"prompts": "a", "grid_x": "x", "grid_y": "x"},
+            "[(]grid_x and grid_y[)] must be two columns, got 'x' for both",
+        ),
+        ({"prompts": "a", "total": 0}, "Total images [(]total[)] must be at least 1, got 0"),
+        ({"prompts": "a", "images_per_prompt": 0}, "Images per prompt must be between 1 and 10000, got 0"),
+        ({"prompts": "a", "name": "a/b"}, "Name .*letters, digits, spaces .*got 'a/b'"),
         ({"prompts": "a", "pictures": 5}, "pictures is not a setting"),
     ],
 )

@@ -259,7 +259,7 @@ def test_the_whole_story_opens_from_any_tab(page: Page, tab: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "words"), [("-1", "seed must be at least 0, got '-1'. -1 is no random seed here"), ("", "seed")]
+    ("seed", "words"), [("-1", "Seed must be at least 0, got '-1'. -1 is no random seed here"), ("", "Seed")]
 )
 def test_a_setting_that_breaks_its_rule_is_refused_with_the_rule(page: Page, seed: str, words: str) -> None:
     open_section(page, "Steps, guidance, seed")

@@ -136,9 +136,12 @@ def test_nothing_is_overwritten(form: str, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("nosuch",), "There is no LoRA named nosuch in the library"),
-        (("white-ground", "--to", "a1111"), "to should be 'kohya', 'diffusers', 'merged' or 'checkpoint', got 'a1111'"),
-        (("white-ground", "--dtype", "int8"), "dtype should be 'float16' or 'float32', got 'int8'"),
-        (("white-ground", "--strength", "9"), "strength must be between -4 and 4, got 9"),
+        (
+            ("white-ground", "--to", "a1111"),
+            "Form [(]to[)] must be 'kohya', 'diffusers', 'merged' or 'checkpoint', got",
+        ),
+        (("white-ground", "--dtype", "int8"), "Number format [(]dtype[)] must be 'float16' or 'float32', got 'int8'"),
+        (("white-ground", "--strength", "9"), "Strength must be between -4 and 4, got 9"),
         (
             ("white-ground", "--output", "shoes.ckpt"),
             r"output must end in \.safetensors for --to kohya, got shoes\.ckpt",

@@ -21,20 +21,20 @@ ALL_SETTINGS = [ModelSettings, GenerationSettings, SmokeSettings, ServerSettings
 
 
 def test_the_sentence_names_the_setting_the_rule_and_the_value() -> None:
-    with pytest.raises(SettingsError, match=r"^num_inference_steps must be between 1 and 150, got 0\.$"):
+    with pytest.raises(SettingsError, match=r"^Steps [(]num_inference_steps[)] must be between 1 and 150, got 0\.$"):
         parse_settings(GenerationSettings, {"prompt": "x", "num_inference_steps": 0})
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"width": 100}, "width should be a multiple of 8, got 100."),
-        ({"width": 4096}, "width must be between 64 and 2048, got 4096."),
-        ({"seed": None}, "seed should be a valid integer, got None."),
-        ({"seed": -1}, "seed must be at least 0, got -1."),
+        ({"width": 100}, "Width must be a multiple of 8 between 64 and 2048, got 100."),
+        ({"width": 4096}, "Width must be a multiple of 8 between 64 and 2048, got 4096."),
+        ({"seed": None}, "Seed must be a whole number, got None."),
+        ({"seed": -1}, "Seed must be at least 0, got -1."),
         ({"steps": 3}, "steps is not a setting, got 3."),
-        ({"guidance_scale": "much"}, "guidance_scale should be a valid number"),
-        ({"num_inference_steps": 2.5}, "num_inference_steps should be a valid integer"),
+        ({"guidance_scale": "much"}, "Guidance (guidance_scale) must be a number"),
+        ({"num_inference_steps": 2.5}, "Steps (num_inference_steps) must be a whole number"),
     ],
 )
 def test_each_broken_rule_is_told_in_words(values: dict[str, object], words: str) -> None:
@@ -44,7 +44,7 @@ def test_each_broken_rule_is_told_in_words(values: dict[str, object], words: str
 
 
 def test_every_broken_rule_is_told_not_only_the_first() -> None:
-    with pytest.raises(SettingsError, match=r"num_inference_steps .* guidance_scale "):
+    with pytest.raises(SettingsError, match=r"Steps [(]num_inference_steps[)] .* Guidance [(]guidance_scale[)] "):
         parse_settings(SmokeSettings, {"num_inference_steps": 0, "guidance_scale": 99})
 
 
@@ -79,13 +79,14 @@ def test_bounds_are_read_from_the_settings() -> None:
 
 @pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
 def test_half_a_character_is_no_text(name: str) -> None:
-    with pytest.raises(SettingsError, match=rf"^{name} must hold whole characters .*, got 'a \\ud800'\.$"):
+    label = name.capitalize().replace("_", " ")
+    with pytest.raises(SettingsError, match=rf"^{label} must hold whole characters .*, got 'a \\ud800'\.$"):
         parse_settings(GenerationSettings, {"prompt": "a", name: "a \ud800"})
 
 
 TOO_MANY_STEPS = (
-    "num_inference_steps must be at most 50 with the scheduler LCM, got 51: lower the steps (4 to 8 are usual for "
-    "LCM), or choose another scheduler."
+    "Steps (num_inference_steps) must be at most 50 with the scheduler LCM, got 51: lower the steps (4 to 8 are usual "
+    "for LCM), or choose another scheduler."
 )
 LCM = {"prompt": "a", "scheduler": "LCM", "num_inference_steps": 51}
 

@@ -38,6 +38,17 @@ def test_names_that_lead_out_are_refused_and_said(name: str, tmp_path: Path) -> 
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["x" * 300 + ".png", "a/" + "y" * 300 + "/b.png", "ä" * 150 + ".png", "/".join("z" * 2500)]
+)
+def test_a_name_too_long_for_the_disk_costs_that_file_alone(name: str, tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", {"good.png": b"1", name: b"2", "after.png": b"3"})
+    (skipped_file,) = extract_zip(archive, tmp_path / "out")
+    assert (skipped_file.name, skipped_file.problem.code) == (name[:200], "name too long")
+    assert "too long" in skipped_file.problem.sentence
+    assert unpacked(tmp_path / "out") == {"good.png": b"1", "after.png": b"3"}
+
+
 def test_links_are_not_made(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link.png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

@@ -90,6 +90,33 @@ def test_a_zip_is_unpacked_into_a_folder_of_its_name(uploads: Path, tmp_path: Pa
     assert (tmp_path / "new/shoes/a/x.png").read_bytes() == b"1"
 
 
+def test_a_name_too_long_for_the_disk_costs_that_file_alone(uploads: Path, tmp_path: Path) -> None:
+    files = [dropped(uploads, name) for name in ("good.png", "x" * 300 + ".png", "d" * 300 + "/a.png", "after.png")]
+    skipped_files = take_files(files, tmp_path / "new", uploads=uploads)
+    assert [skipped_file.name[0] for skipped_file in skipped_files] == ["x", "d"]
+    assert all("too long" in skipped_file.problem.sentence for skipped_file in skipped_files)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["after.png", "good.png"]
+
+
+def test_a_zip_with_the_longest_name_that_a_disk_takes_is_unpacked(uploads: Path, tmp_path: Path) -> None:
+    file = uploads / "shoes"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.png", b"1")
+    folder = "n" * 251
+    take_files([DroppedFile(f"{folder}.zip", file)], tmp_path / "new", uploads=uploads)
+    assert (tmp_path / "new" / folder / "x.png").read_bytes() == b"1"
+
+
+def test_a_zip_beside_a_folder_of_its_name_costs_itself_alone(uploads: Path, tmp_path: Path) -> None:
+    file = uploads / "shoes"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.png", b"1")
+    files = [dropped(uploads, "a/y.png"), DroppedFile("a.zip", file)]
+    (skipped_file,) = take_files(files, tmp_path / "new", uploads=uploads)
+    assert skipped_file.name == "a.zip"
+    assert (tmp_path / "new/a/y.png").is_file()
+
+
 def test_what_fails_leaves_no_half_dataset(uploads: Path, tmp_path: Path) -> None:
     files = [dropped(uploads, "a.png"), dropped(uploads, "broken.zip", b"PK\x03\x04 cut short")]
     with pytest.raises(DatasetError):

@@ -67,7 +67,7 @@ def test_what_the_settings_accept_is_made_and_what_they_refuse_has_a_sentence(
             settings = parse_settings(GenerationSettings, values)
         except SettingsError as error:
             assert scheduler in str(error), "the sentence names both settings"
-            assert f"num_inference_steps must be at most {LCM_MAX_STEPS}" in str(error)
+            assert f"Steps (num_inference_steps) must be at most {LCM_MAX_STEPS}" in str(error)
             assert f"got {steps}" in str(error)
             continue
         assert_possible(managers[prediction].components, settings)

@@ -178,11 +178,11 @@ def test_samplers_mean_what_they_mean_in_the_version_that_wrote_them(sampler: st
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("Steps: 0, Seed: 7", "num_inference_steps must be between 1 and 150, got '0'."),
-        ("Steps: 20, Seed: 7, CFG scale: 0.5", "guidance_scale must be between 1 and 30"),
+        ("Steps: 0, Seed: 7", "Steps (num_inference_steps) must be between 1 and 150, got '0'."),
+        ("Steps: 20, Seed: 7, CFG scale: 0.5", "Guidance (guidance_scale) must be between 1 and 30"),
         ("Steps: 20, Seed: 7, CFG scale: nan", "guidance_scale"),
-        ("Steps: 20, Seed: 7, Size: 500x512", "width should be a multiple of 8"),
-        ("Steps: 20, Seed: 7, Size: big", "width should be a valid integer"),
+        ("Steps: 20, Seed: 7, Size: 500x512", "Width must be a multiple of 8 between 64 and 2048"),
+        ("Steps: 20, Seed: 7, Size: big", "Width must be a whole number"),
         ("Steps: 20, Seed: 7, Sampler: DPM++ SDE", "The sampler DPM++ SDE is not known here"),
         ("Steps: 20, Seed: 7, Sampler: Euler, Schedule type: Beta", "The schedule type Beta is not known"),
         ("Steps: 20, Seed: 7, Hires upscale: 2", "Hires upscale is not known here"),
@@ -201,13 +201,13 @@ def test_what_cannot_be_taken_over_is_named_and_the_rest_is_taken(line: str, wor
 def test_more_steps_than_its_scheduler_takes_here_are_named_and_the_scheduler_is_taken() -> None:
     read = parse_parameters("a shoe\nSteps: 60, Sampler: LCM, CFG scale: 2")
     assert (read.settings.scheduler, read.settings.num_inference_steps) == ("LCM", 25)
-    assert read.skipped[0].startswith("Not applied: num_inference_steps must be at most 50")
+    assert read.skipped[0].startswith("Not applied: Steps (num_inference_steps) must be at most 50")
 
 
 def test_a_negative_seed_stays_the_default() -> None:
     read = parse_parameters("a\nSteps: 20, RNG: CPU, Seed: -1")
     assert read.settings.seed == GenerationSettings(prompt="").seed
-    assert "seed must be at least 0" in read.skipped[0]
+    assert "Seed must be at least 0" in read.skipped[0]
 
 
 def test_a_lora_tag_that_breaks_its_rule_is_named_and_the_others_act() -> None:

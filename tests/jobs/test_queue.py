@@ -302,3 +302,21 @@ def test_a_job_that_is_stopped_as_nothing_works_on_it_says_so_in_its_run(
     assert read_status(job.run).state == "stopped"
     assert read_status(job.run).num_steps == 9
     assert pending_requests(job.run) == frozenset()
+
+
+@pytest.mark.parametrize(("column", "value"), [("kind", "nonsense"), ("created_at", "when"), ("attempts", "many")])
+def test_a_damaged_row_is_a_failed_job_and_holds_up_no_other(
+    column: str, value: str, user_data: UserData, queue: JobQueue
+) -> None:
+    first, second = (add_job(user_data, name) for name in ("first", "second"))
+    with closing(sqlite3.connect(user_data.database)) as connection, connection:
+        connection.execute(f"update jobs set {column} = ? where id = ?", (value, first.id))
+    damaged = queue.job(first.id)
+    assert (damaged.state, damaged.title) == ("failed", first.title)
+    assert f"jobs remove {first.id}" in damaged.message
+    waiting = queue.next_job()
+    assert waiting is not None
+    assert waiting.id == second.id
+    assert queue.begin(second.id, pid=1, process_start_time=1.0) is not None
+    queue.remove(first.id)
+    assert [job.id for job in queue.jobs()] == [second.id]

@@ -34,6 +34,7 @@ from tests.training.told_runs import (
     sample_event,
     step_event,
 )
+from tests.ui.told_scores import score_event
 
 STYLE = resources.files("studio").joinpath("training/templates/report.css").read_text(encoding="utf-8")
 HOSTILE = "<script>alert(1)</script> | `rm -rf` \"x\" 'y' &lt; <img src=x onerror=alert(2)>"
@@ -470,3 +471,15 @@ def test_a_report_that_is_saved_elsewhere_has_its_pictures_inside(tmp_path: Path
     (root / "samples/base/0-seed42.png").write_bytes(b"no image")
     assert "cannot be read" in Page(standalone_html(run)).text
     assert all(str(image["src"]).startswith("samples/") for image in written(run)[1].all("img")), "the one beside them"
+
+
+@pytest.mark.parametrize(("white", "classes"), [(0.9, 'class="state finished"'), (0.02, 'class="state"')])
+def test_a_report_compares_with_the_base_and_is_green_only_where_nothing_got_worse(
+    white: float, classes: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", [*[step_event(step) for step in (1, 2)], score_event(2, white)])
+    html = standalone_html(run)
+    assert classes in html
+    assert (
+        f"Compared with the base at step 2: white backgrounds got {'better' if white > 0.5 else 'worse'}: 10% →" in html
+    )

@@ -17,6 +17,7 @@ from studio.engine.process.view import EngineView
 from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, Difference, SavedComparison
 from studio.ui.inference import compare as compare_mode
 from studio.ui.inference import compare_view
+from studio.ui.shell.parts import Guard, Update
 from studio.ui.shell.selection import SelectedPair
 
 LEFT, RIGHT = (10, 20, 30), (200, 210, 220)
@@ -50,6 +51,10 @@ def saved(tmp_path: Path) -> SavedComparison:
         started_at=datetime.now(UTC), settings=settings, model="m", pairs=tuple(pairs), finished=True
     )
     return SavedComparison(folder=tmp_path, report=report)
+
+
+def shown(view: EngineView, chosen: SelectedPair | None = None) -> dict[str, Update]:
+    return Guard().parts({"Compare": lambda: compare_mode.render(view, (), chosen)})
 
 
 def embedded(html: str) -> list[bytes]:
@@ -122,18 +127,18 @@ def running(saved: SavedComparison, num_pairs: int) -> EngineView:
 def test_while_a_pair_is_made_its_places_are_shown_and_the_slider_keeps_the_pair_before(
     saved: SavedComparison,
 ) -> None:
-    parts = compare_mode.render(running(saved, 1), (), None)
+    parts = shown(running(saved, 1))
     assert "about to start" in str(parts["compare-side-by-side"])
     assert str(saved.folder / "0-left.png") in str(parts["compare-slider"])
-    assert "about to start" not in str(compare_mode.render(running(saved, 2), (), None)["compare-side-by-side"])
+    assert "about to start" not in str(shown(running(saved, 2))["compare-side-by-side"])
 
 
 def test_a_page_shows_the_pair_that_it_chose_as_long_as_it_is_of_that_comparison(saved: SavedComparison) -> None:
     view = EngineView(phase="ready", comparison=saved)
-    for name, number, shown in ((saved.folder.name, 0, 0), (saved.folder.name, 7, 1), ("compare-120000-0", 0, 1)):
-        parts = compare_mode.render(view, (), SelectedPair(comparison=name, number=number))
-        assert parts["compare-pair"]["value"] == shown
-        assert str(saved.folder / f"{shown}-left.png") in str(parts["compare-slider"])
+    for name, number, expected in ((saved.folder.name, 0, 0), (saved.folder.name, 7, 1), ("compare-120000-0", 0, 1)):
+        parts = shown(view, SelectedPair(comparison=name, number=number))
+        assert parts["compare-pair"]["value"] == expected
+        assert str(saved.folder / f"{expected}-left.png") in str(parts["compare-slider"])
     assert parts["compare-of"]["value"] == saved.folder.name
 
 
@@ -149,6 +154,6 @@ def test_a_comparison_that_a_crash_ended_does_not_look_as_if_it_ran(saved: Saved
     half = saved.report.pairs[0].model_copy(update={"right": None, "difference": None})
     report = saved.report.model_copy(update={"pairs": (half,), "finished": False})
     view = EngineView(phase="ready", comparison=saved.model_copy(update={"report": report}))
-    parts = compare_mode.render(view, (), None)
+    parts = shown(view)
     assert "not made" in str(parts["compare-side-by-side"])
     assert "about to start" not in str(parts["compare-side-by-side"])

@@ -110,12 +110,12 @@ def test_a_seed_goes_through_its_box_without_loss(kind: type[Settings], name: st
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("-2", r"seed must be at least 0, got -2\.$"),
-        ("-1", r"seed must be at least 0, got -1\. -1 is no random seed here: write a number\.$"),
-        ("9223372036854775808", r"seed must be at most 9223372036854775807, got 9223372036854775808\.$"),
-        ("", "seed should be a valid integer"),
-        ("1e3", "seed should be a valid integer.*got '1e3'"),
-        ("seven", "seed should be a valid integer.*got 'seven'"),
+        ("-2", r"Seed must be at least 0, got -2\.$"),
+        ("-1", r"Seed must be at least 0, got -1\. -1 is no random seed here: write a number\.$"),
+        ("9223372036854775808", r"Seed must be at most 9223372036854775807, got 9223372036854775808\.$"),
+        ("", "Seed must be a whole number"),
+        ("1e3", "Seed must be a whole number.*got '1e3'"),
+        ("seven", "Seed must be a whole number.*got 'seven'"),
     ],
 )
 def test_a_seed_that_is_none_is_named_with_the_side_it_broke(typed: str, words: str) -> None:

@@ -23,7 +23,7 @@ from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
 from studio.ui.datasets.statistics import doctor_html
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.parts import Update
+from studio.ui.shell.parts import Group, Part, Update
 from tests.datasets.bad_inputs import encoded, picture
 from tests.ui.made_up import HOSTILE, MadeUp
 
@@ -53,7 +53,7 @@ def views() -> dict[str, Callable[..., object]]:
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and not name.startswith("_"):
                 returned = typing.get_type_hints(function).get("return")
-                if returned in (Markup, Markup | None, dict[str, Update]):
+                if returned in (Markup, Markup | None, *(dict[str, kind] for kind in (Update, Part, Group))):  # type: ignore[valid-type]
                     found[f"{module.__name__}.{name}"] = function
     return found
 
@@ -102,6 +102,13 @@ def assert_text_is_text(html: str) -> None:
         assert (name, value) != ("src", "x")
 
 
+def rendered(made: object) -> object:
+    """A view's result, with all that is only made under the page's guard."""
+    if callable(made) and not isinstance(made, Markup):
+        return rendered(made())
+    return {name: rendered(part) for name, part in made.items()} if isinstance(made, Mapping) else made
+
+
 def htmls(made: object) -> Iterator[str]:
     """What of a view's result is HTML. A part that is a string is live, so that the page's script writes it as HTML."""
     if isinstance(made, Mapping):
@@ -111,6 +118,8 @@ def htmls(made: object) -> Iterator[str]:
                 yield part
             elif isinstance(part, dict) and isinstance(part.get("value"), Markup):
                 yield part["value"]
+            elif isinstance(part, dict) and "__type__" not in part:  # a group of parts
+                yield from htmls(part)
     elif made is not None:
         assert isinstance(made, Markup)
         yield made
@@ -126,8 +135,7 @@ def test_a_text_in_any_place_of_a_view_is_text(
         made_up = MadeUp(tmp_path, random.Random(f"{name} {number}"), known)
         arguments = made_up.arguments(VIEWS[name])
         with contextlib.suppress(ValueError, AssertionError, StudioError):  # of values that do not go together
-            made = VIEWS[name](**arguments)
-            shown.append(made)
+            shown.append(rendered(VIEWS[name](**arguments)))
     assert len(shown) >= NUM_TRIES // 4, "what is made up must go together more often"
     for made in shown:
         for html in htmls(made):

@@ -5,6 +5,7 @@ from datetime import datetime
 from studio.core.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
 from studio.engine.process.view import EngineView
 from studio.ui.inference.model import render
+from studio.ui.shell.parts import Guard
 from studio.ui.shell.status import phase_words
 
 
@@ -39,7 +40,7 @@ def checked() -> DeviceCheck:
 
 
 def shown(view: EngineView) -> str:
-    return str(render(view)["device"])
+    return str(Guard().parts({"The model": lambda: render(view)})["device"])
 
 
 def test_each_part_has_its_difference_verdict_time_and_memory() -> None:

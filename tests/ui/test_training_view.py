@@ -13,6 +13,7 @@ from studio.training.session import RunHistory, TrainingView
 from studio.ui.training import view as training_view
 from studio.ui.training.plot import PlotOptions, plot_html
 from tests.ui.queued import job_line
+from tests.ui.told_scores import score_event
 
 GIB = 2**30
 
@@ -94,6 +95,18 @@ def test_a_proposal_does_not_say_its_step_twice() -> None:
     reported = ProposalEvent(step=1300, sentence="Step 1,300: white backgrounds.", sure=False, lora="l")
     html = training_view.proposal_html(history_of(reported))
     assert "<b>Step 1,300 is recommended:</b> <span>white backgrounds. The evidence is thin so far." in html
+
+
+@pytest.mark.parametrize(("white", "is_green"), [(0.9, True), (0.02, False)])
+def test_a_finished_run_is_green_only_where_nothing_got_worse_than_the_base(
+    white: float, is_green: bool, tmp_path: Path
+) -> None:
+    status = RunStatus(state="finished", step=40, num_steps=40, message="The LoRA a is finished.")
+    view = TrainingView(run=RunFolder(tmp_path), status=status, history=history_of(score_event(40, white)))
+    html = training_view.state_html(view)
+    assert ("run-state pass" in html) == is_green
+    assert "The LoRA a is finished. Compared with the base at step 40: white backgrounds got " in html
+    assert ("white backgrounds got worse: 10% → 2%" in html) != is_green
 
 
 def test_a_run_that_waits_in_the_queue_says_its_place(tmp_path: Path) -> None:

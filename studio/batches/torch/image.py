@@ -96,8 +96,8 @@ class PictureMaker:
     ) -> ItemRow:
         """Make an item until an image of it is taken, or its tries are used up; the image is on the disk then.
 
-        Whatever a library raises over an item (settings that it cannot take, memory for its size) is that item's: it
-        is failed then, with tries left.
+        Whatever is raised over an item (settings that a library cannot take, memory for its size, a file that the
+        disk does not write) is that item's: it is failed then, with tries left.
 
         Args:
             first_attempt: tries before it were used up already.
@@ -105,22 +105,11 @@ class PictureMaker:
 
         Raises:
             GenerationCancelledError: where the watcher cancelled; the item is as if never begun.
-            OSError, BatchError: where it cannot be written or noted.
         """
         started, reason = time.perf_counter(), ""
         for attempt in range(first_attempt, self.settings.max_retries + 1):
-            seed = derived_seed(item.generation.seed, attempt)
             try:
-                made = self.manager.generate(
-                    item.generation.model_copy(update={"seed": seed}), watcher=self.watcher.of_picture(item.index)
-                )
-                scores = score_picture(made.picture, prompt=item.caption, nearest=self.nearest)
-                content = content_of(made.picture)
-            except InvalidImageError as error:
-                copy = error.rejected_file.relative_to(self.folder.root).as_posix() if error.rejected_file else ""
-                reason = str(error)
-                self._note(item, attempt, seed=seed, reason=reason, file=copy)
-                continue
+                outcome = self._attempt(item, attempt, also_refused=also_refused, started=started)
             except CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - the one boundary of an item: the batch goes on without it
@@ -129,14 +118,9 @@ class PictureMaker:
                 return failed_row(
                     item.index, item.generation.seed, error_message(error), attempts=attempt, seconds=spent
                 )
-            reason = refusal(scores, self.settings) or also_refused(content)
-            if not reason:
-                seconds = time.perf_counter() - started
-                facts = ItemFacts(checks=made.record.checks, scores=scores)
-                return self._keep(item, made, facts, content, attempts=attempt + 1, seconds=seconds)
-            copy = f"rejected/{item.index:07}-try{attempt + 1}.png"
-            self.write(self.folder.root / copy, encode_picture(made.picture, self._texts(item, made.record)))
-            self._note(item, attempt, seed=seed, reason=reason, file=copy)
+            if isinstance(outcome, ItemRow):
+                return outcome
+            reason = outcome
         return failed_row(
             item.index,
             item.generation.seed,
@@ -144,6 +128,30 @@ class PictureMaker:
             attempts=self.settings.max_retries + 1,
             seconds=time.perf_counter() - started,
         )
+
+    def _attempt(
+        self, item: BatchItem, attempt: int, *, also_refused: Callable[[str], str], started: float
+    ) -> ItemRow | str:
+        """The item's row, where an image of this attempt is taken and on the disk; else why it is not taken."""
+        seed = derived_seed(item.generation.seed, attempt)
+        try:
+            made = self.manager.generate(
+                item.generation.model_copy(update={"seed": seed}), watcher=self.watcher.of_picture(item.index)
+            )
+            scores = score_picture(made.picture, prompt=item.caption, nearest=self.nearest)
+            content = content_of(made.picture)
+        except InvalidImageError as error:
+            copy = error.rejected_file.relative_to(self.folder.root).as_posix() if error.rejected_file else ""
+            self._note(item, attempt, seed=seed, reason=str(error), file=copy)
+            return str(error)
+        reason = refusal(scores, self.settings) or also_refused(content)
+        if not reason:
+            facts = ItemFacts(checks=made.record.checks, scores=scores)
+            return self._keep(item, made, facts, content, attempts=attempt + 1, started=started)
+        copy = f"rejected/{item.index:07}-try{attempt + 1}.png"
+        self.write(self.folder.root / copy, encode_picture(made.picture, self._texts(item, made.record)))
+        self._note(item, attempt, seed=seed, reason=reason, file=copy)
+        return reason
 
     def set_aside(self, item: BatchItem, attempt: int, reason: str) -> None:
         """Note that an image which was taken before is not taken after all; a copy of it stays in `rejected`.
@@ -165,7 +173,7 @@ class PictureMaker:
         content: str,
         *,
         attempts: int,
-        seconds: float,
+        started: float,
     ) -> ItemRow:
         settings = self.settings
         path = self.folder.picture(item.index, settings.picture_format)
@@ -183,7 +191,7 @@ class PictureMaker:
             content=content,
             seed=made.record.settings.seed,
             attempts=attempts,
-            seconds=seconds,
+            seconds=time.perf_counter() - started,
             made_at=_now(),
             facts=facts.model_dump_json(),
         )

@@ -79,6 +79,7 @@ def make_report(facts: RunFacts) -> Report:
         first=first_sentences(facts),
         figures=key_figures(facts),
         sections=tuple(sections),
+        got_worse=facts.comparison is not None and bool(facts.comparison.worse),
         written=f"Written on {moment(facts.read_at)} from the folder of the run {facts.run.name}.",
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from studio.core.text import GIB, counted, gigabytes
 from studio.jobs.events import MemoryEvent
-from studio.training.curves import MAX_POINTS, Chart, Curve, num_above, smoothed
+from studio.training.curves import MAX_POINTS, Chart, Curve, is_number, num_above, smoothed
 from studio.training.events import SampleEvent, StepEvent
 from studio.training.report.facts import RunFacts, by_step
 from studio.training.report.parts import Charts, Part, Picture, PictureGroup, Pictures, Section, Table, Words
@@ -116,7 +116,7 @@ def _numbers(steps: Sequence[StepEvent]) -> tuple[tuple[str, ...], ...]:
     )
     rows = []
     for name, values, form in columns:
-        finite = [value for value in values if math.isfinite(value)]
+        finite = [value for value in values if is_number(value)]
         tenth = max(1, len(finite) // 10)
         if finite:
             ends = (statistics.fmean(finite[:tenth]), statistics.fmean(finite[-tenth:]), min(finite), max(finite))

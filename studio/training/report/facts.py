@@ -14,8 +14,18 @@ from studio.core.files import read_file
 from studio.datasets.snapshot import Snapshot, read_snapshot
 from studio.jobs.events import JobEvent, MemoryEvent, ResumedEvent, StateEvent
 from studio.jobs.folder import RunState, RunStatus, read_status
-from studio.training.events import AnyEvent, CheckpointEvent, HeldOutEvent, StepEvent, read_events
+from studio.training.events import (
+    AnyEvent,
+    CheckpointEvent,
+    HeldOutEvent,
+    ProposalEvent,
+    ReferenceEvent,
+    ScoreEvent,
+    StepEvent,
+    read_events,
+)
 from studio.training.folder import RunFolder, TrainingPlan, read_plan
+from studio.training.proposal import BaseComparison, compare_with_base
 from studio.training.settings import TrainingSettings
 
 IDLE_STATES: tuple[RunState, ...] = ("new", "waiting", "paused", "stopped", "finished", "failed")
@@ -68,6 +78,16 @@ class RunFacts:
     @cached_property
     def memory(self) -> list[MemoryEvent]:
         return self.reported(MemoryEvent)
+
+    @cached_property
+    def comparison(self) -> BaseComparison | None:
+        """How the proposed step compares with the base; None where no images were scored."""
+        proposed, references = self.reported(ProposalEvent)[-1:], self.reported(ReferenceEvent)[-1:]
+        return compare_with_base(
+            {event.step: event for event in self.reported(ScoreEvent)},
+            step=proposed[0].step if proposed else None,
+            reference=references[0].scores if references else None,
+        )
 
     @property
     def name(self) -> str:

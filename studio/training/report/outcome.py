@@ -55,7 +55,9 @@ def first_sentences(facts: RunFacts) -> tuple[str, ...]:
     """State, steps and time; what is wrong with the files; which step is proposed; what the losses mean."""
     problems = facts.reported(FinishedEvent)[-1].problems if facts.reported(FinishedEvent) else ()
     proposed = [event.sentence for event in facts.reported(ProposalEvent)[-1:]]
-    return tuple(sentence for sentence in (how_far(facts), *problems, *proposed, *loss_sentences(facts)) if sentence)
+    compared = [facts.comparison.sentence] if facts.comparison else []
+    said = (how_far(facts), *problems, *proposed, *compared, *loss_sentences(facts))
+    return tuple(sentence for sentence in said if sentence)
 
 
 def how_far(facts: RunFacts) -> str:

@@ -133,6 +133,7 @@ class Report:
 
     Attributes:
         state: of the run, in one word.
+        got_worse: whether something that mattered did, compared with the base.
         first: the sentences that say what came out.
         figures: the few numbers that are looked for first, by name.
         written: when and from what, in a sentence.
@@ -144,6 +145,7 @@ class Report:
     figures: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
     written: str
+    got_worse: bool = False
 
 
 def to_html(report: Report) -> Markup:

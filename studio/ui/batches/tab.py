@@ -31,7 +31,7 @@ from studio.ui.batches import form as batch_form
 from studio.ui.batches import view as batch_panel
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell import trash_box
-from studio.ui.shell.parts import QUIET, Update, paragraph, problem, show_folder, toasts
+from studio.ui.shell.parts import QUIET, Group, Part, paragraph, problem, show_folder, toasts
 from studio.ui.shell.preflight_runner import COMPARED_ON_LOAD, PreflightRunner, PreflightState, forecast_box
 from studio.ui.shell.selection import changed, read_selection, select
 
@@ -167,13 +167,19 @@ def build() -> BatchTab:
     return BatchTab(start, measure, forecast, form, preview, preview_box, panel)
 
 
-def render(page: BatchPage, view: BatchView) -> dict[str, Update]:
-    """What every shown part of the tab should be now."""
+def render(page: BatchPage, view: BatchView) -> dict[str, Group]:
+    """What makes every shown part of the tab as it should be now."""
+    return {
+        "The batch's form": lambda: _form_parts(page),
+        "The batch": lambda: batch_panel.render(view),
+    }
+
+
+def _form_parts(page: BatchPage) -> dict[str, Part]:
     choices = gr.update(choices=[NO_LORA, *page.library.names()])
     return {
-        "batch-forecast": forecast_html(page.forecast.state),
+        "batch-forecast": lambda: forecast_html(page.forecast.state),
         **{f"batch-lora-{i}": choices for i in range(LORA_ROWS)},
-        **batch_panel.render(view),
     }
 
 

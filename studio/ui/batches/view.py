@@ -21,7 +21,7 @@ from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
 from studio.ui.shell import trash_box
 from studio.ui.shell.images import small_picture_url
-from studio.ui.shell.parts import Update, live_html, paragraph, problem
+from studio.ui.shell.parts import Part, live_html, paragraph, problem
 from studio.ui.training.view import (
     STATE_KINDS,
     STATE_WORDS,
@@ -211,21 +211,21 @@ def build() -> BatchPanel:
     return BatchPanel(batch, buttons, resume, duplicate, as_dataset, folder, delete, trash, past, shown)
 
 
-def render(view: BatchView) -> dict[str, Update]:
+def render(view: BatchView) -> dict[str, Part]:
     """What every shown part of the panel should be now."""
     batch, state = view.batch, view.status.state if view.status else None
     can_ask: Any = gr.update(interactive=view.busy or view.in_line)
     can_resume = state in ("paused", "stopped", "failed", "new") and not view.in_line
     return {
         "batch-run": gr.update(choices=list(view.names), value=batch.name if batch else None),
-        "batch-state": state_html(view),
-        "batch-memory": memory_words_html(view),
-        "batch-latest": latest_html(view.latest, more_to_come=view.busy or view.in_line) if batch else "",
-        "batch-files": files_html(batch, view.history),
-        "batch-sheet": sheet_html(view),
-        "batch-report": report_markdown(view),
-        "batch-log": log_html(batch.log if batch else None),
-        "batch-past": past_html(view),
+        "batch-state": lambda: state_html(view),
+        "batch-memory": lambda: memory_words_html(view),
+        "batch-latest": lambda: latest_html(view.latest, more_to_come=view.busy or view.in_line) if batch else "",
+        "batch-files": lambda: files_html(batch, view.history),
+        "batch-sheet": lambda: sheet_html(view),
+        "batch-report": lambda: report_markdown(view),
+        "batch-log": lambda: log_html(batch.log if batch else None),
+        "batch-past": lambda: past_html(view),
         "batch-pause": can_ask,
         "batch-stop": gr.update(interactive=view.busy or view.in_line or state == "paused"),
         "batch-resume": gr.update(interactive=can_resume),

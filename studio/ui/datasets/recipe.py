@@ -17,7 +17,7 @@ from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.source import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.forms import NO_CHANGE, by_component
-from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts
+from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts
 from studio.ui.shell.selection import read_selection
 
 _template = template("ui/templates/datasets.html")
@@ -144,9 +144,9 @@ def _dropdown(name: str, choices: list[tuple[str, str]], value: str, field: Any,
     )
 
 
-def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
+def render(session: DatasetSession, view: SessionView) -> dict[str, Part]:
     """Which layout was recognised, and what was counted in it."""
-    return {"dataset-layout-words": layout_words(session) if view.name else ""}
+    return {"dataset-layout-words": lambda: layout_words(session) if view.name else ""}
 
 
 def layout_words(session: DatasetSession) -> Markup:

@@ -19,7 +19,7 @@ from studio.ui.datasets.browser import read_query, render_for
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, WITH_SUBJECT, Subject, find_row, read_subject, render_row
 from studio.ui.datasets.html import summary
 from studio.ui.forms import by_component
-from studio.ui.shell.parts import QUIET, Update, paragraph, toasts
+from studio.ui.shell.parts import QUIET, Group, paragraph, toasts
 from studio.ui.shell.selection import read_selection
 
 
@@ -74,14 +74,16 @@ def build() -> DatasetTab:
     return DatasetTab(source, summary_line, version, canvas, browser, detail, recipe, bulk, statistics, export)
 
 
-def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
-    """What every shown part of the tab should be now."""
+def render(session: DatasetSession, view: SessionView) -> dict[str, Group]:
+    """What makes every shown part of the tab as it should be now."""
     return {
-        **dataset_source.render(session, view),
-        **dataset_recipe_box.render(session, view),
-        "dataset-summary": _summary(session, view),
-        "dataset-version": gr.update(value=view.version),
-        "dataset-canvas": gr.update(visible=bool(view.name)),
+        "The list of datasets": lambda: dataset_source.render(session, view),
+        "The dataset": lambda: {
+            **dataset_recipe_box.render(session, view),
+            "dataset-summary": lambda: _summary(session, view),
+            "dataset-version": gr.update(value=view.version),
+            "dataset-canvas": gr.update(visible=bool(view.name)),
+        },
     }
 
 

@@ -26,7 +26,7 @@ from studio.ui.forms import (
 )
 from studio.ui.inference import compare_view
 from studio.ui.inference.generate import cancelling, prompt_notes_html, state_box
-from studio.ui.shell.parts import QUIET, Update, data_url, save_link, toasts
+from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
 from studio.ui.shell.selection import SelectedPair, select
 from studio.ui.shell.status import cancel_button
 
@@ -153,7 +153,7 @@ def _build_slider() -> gr.ImageSlider:
     )
 
 
-def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | None) -> dict[str, Update]:
+def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | None) -> dict[str, Part]:
     """What every shown part of the mode should be now: a pair of the running or the last comparison.
 
     Args:
@@ -171,14 +171,14 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
     choices = gr.update(choices=[BASE, *lora_names])
     ends = compare_view.captions(saved.report if saved else None)
     return {
-        "compare-state": state_box(view, idle=_idle_words(saved)),
-        "compare-finding": compare_view.sentence(view),
+        "compare-state": lambda: state_box(view, idle=_idle_words(saved)),
+        "compare-finding": lambda: compare_view.sentence(view),
         "compare-of": gr.update(value=saved.folder.name if saved else ""),
         "compare-pair": gr.update(choices=compare_view.pair_choices(saved), value=number, visible=count > 1),
         "compare-slider": gr.update(value=files, visible=files is not None),
         "compare-ends": gr.update(value=ends, visible=files is not None),
-        "compare-side-by-side": compare_view.side_by_side(saved, small, view),
-        "compare-strip": compare_view.strip(saved, view),
+        "compare-side-by-side": lambda: compare_view.side_by_side(saved, small, view),
+        "compare-strip": lambda: compare_view.strip(saved, view),
         "compare-after": gr.update(visible=finished),
         "compare-left": choices,
         "compare-right": choices,

@@ -27,7 +27,7 @@ from studio.ui.forms import (
     read_generation,
 )
 from studio.ui.shell.images import card, check_marks, empty_frame, picture_frame, record_line, running_frame
-from studio.ui.shell.parts import QUIET, Update, paragraph, problem, toasts, verdict
+from studio.ui.shell.parts import QUIET, Part, paragraph, problem, toasts, verdict
 from studio.ui.shell.status import cancel_button, phase_words
 
 _template = template("ui/templates/inference.html")
@@ -110,12 +110,12 @@ def build() -> GenerateMode:
     return GenerateMode(form, run, cancel, shown)
 
 
-def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Update]:
+def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Part]:
     """What every shown part of the mode should be now."""
     choices = gr.update(choices=[NO_LORA, *lora_names])
     return {
-        "generate-state": state_box(view, idle=_idle_words(view.images)),
-        "generate-pictures": _pictures(view),
+        "generate-state": lambda: state_box(view, idle=_idle_words(view.images)),
+        "generate-pictures": lambda: _pictures(view),
         "run-generate": gr.update(interactive=view.takes_runs),
         "cancel-generate": cancel_button(view, "generating"),
         **{f"generate-lora-{i}": choices for i in range(LORA_ROWS)},

@@ -25,7 +25,7 @@ from studio.loras.library import LoraLibrary, shipped_loras
 from studio.ui.forms import NO_CHANGE, SettingsForm, build_reset
 from studio.ui.inference.generate import cancelling
 from studio.ui.shell import trash_box
-from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts, uploads_folder
+from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts, uploads_folder
 from studio.ui.shell.selection import Selection, select
 from studio.ui.shell.status import cancel_button, phase_words
 
@@ -81,23 +81,28 @@ def build_loras() -> LoraPanel:
     return LoraPanel(drop, words, search, previous, following, check, cards, trash, shown)
 
 
-def render_loras(view: EngineView, library: LoraLibrary, selection: Selection) -> dict[str, Update]:
+def render_loras(view: EngineView, library: LoraLibrary, selection: Selection) -> dict[str, Part]:
     """What every shown part of the panel should be now; only the cards that are shown are read."""
     names, words = library.names(), selection.lora_search.casefold().split()
     found = [name for name in names if all(word in name.casefold() for word in words)]
     num_pages = max(1, -(-len(found) // CARDS_PER_PAGE))
     page = min(max(selection.lora_page, 1), num_pages)
-    shown = library.cards(found[(page - 1) * CARDS_PER_PAGE : page * CARDS_PER_PAGE])
-    said = ""
-    if len(names) > CARDS_PER_PAGE:
-        said = f"{counted(len(found), 'LoRA')}, page {page} of {num_pages}" if found else "No LoRA has such a name."
-    cards = [_card(card, view.lora_checks.get(card.name)) for card in shown]
+
+    def cards() -> str:
+        shown = library.cards(found[(page - 1) * CARDS_PER_PAGE : page * CARDS_PER_PAGE])
+        said = ""
+        if len(names) > CARDS_PER_PAGE:
+            said = f"{counted(len(found), 'LoRA')}, page {page} of {num_pages}" if found else "No LoRA has such a name."
+        return _template(
+            "lora_cards", said=said, cards=[_card(card, view.lora_checks.get(card.name)) for card in shown]
+        )
+
     return {
         "lora-pages": gr.update(visible=len(names) > CARDS_PER_PAGE),
         "lora-search": gr.update(value=selection.lora_search),
         "lora-previous": gr.update(interactive=page > 1),
         "lora-next": gr.update(interactive=page < num_pages),
-        "lora-cards": _template("lora_cards", said=said, cards=cards),
+        "lora-cards": cards,
         "check-loras": gr.update(interactive=view.phase == "ready"),
     }
 
@@ -202,11 +207,11 @@ def build() -> ModelBox:
     return ModelBox(form.fields, load, cancel, check, shown)
 
 
-def render(view: EngineView) -> dict[str, Update]:
+def render(view: EngineView) -> dict[str, Part]:
     """What every shown part should be now."""
     return {
-        "device": _device_words(view),
-        "model-facts": _model_facts(view),
+        "device": lambda: _device_words(view),
+        "model-facts": lambda: _model_facts(view),
         "load": gr.update(interactive=view.phase in ("ready", "no model")),
         "cancel-load": cancel_button(view, "loading"),
         "check": gr.update(interactive=view.phase == "ready"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from studio.ui.inference.generate import cancelling, prompt_notes_html
 from studio.ui.shell import parts
 from studio.ui.shell.images import card as picture_card
 from studio.ui.shell.images import empty_frame, picture_frame, running_frame
-from studio.ui.shell.parts import QUIET, Update, download_link, paragraph, problem, table, toasts
+from studio.ui.shell.parts import QUIET, Part, download_link, paragraph, problem, table, toasts
 from studio.ui.shell.status import cancel_button, phase_words
 
 _template = template("ui/templates/inference.html")
@@ -92,13 +93,13 @@ def _build_form() -> tuple[dict[str, Any], gr.HTML]:
     return named, notes
 
 
-def render(view: EngineView) -> dict[str, Update]:
+def render(view: EngineView) -> dict[str, Part]:
     """What every shown part of the mode should be now."""
     return {
-        "verdict": verdict(view),
-        **{f"card-{i}": card(view, i) for i in range(3)},
-        "downloads": downloads(view.report),
-        "details": details(view.report),
+        "verdict": lambda: verdict(view),
+        **{f"card-{i}": partial(card, view, i) for i in range(3)},
+        "downloads": lambda: downloads(view.report),
+        "details": lambda: details(view.report),
         "run": gr.update(interactive=view.takes_runs),
         "cancel": cancel_button(view, "smoke test"),
     }

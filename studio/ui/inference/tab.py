@@ -20,7 +20,7 @@ from studio.ui.inference import model as model_box
 from studio.ui.inference import smoke as smoke_mode
 from studio.ui.shell import device_busy_box
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.parts import QUIET, Update
+from studio.ui.shell.parts import QUIET, Group
 from studio.ui.shell.selection import Selection
 
 
@@ -80,18 +80,17 @@ def render(
     jobs: Sequence[JobLine],
     blocking_jobs: BlockingJobs,
     selection: Selection,
-) -> dict[str, Update]:
-    """What every shown part of the tab should be now."""
-    names = library.names()
+) -> dict[str, Group]:
+    """What makes every shown part of the tab as it should be now."""
     return {
-        **device_busy_box.render(view, jobs, blocking_jobs),
-        **smoke_mode.render(view),
-        **generate_mode.render(view, names),
-        **history_panel.render(view),
-        **compare_mode.render(view, names, selection.pair),
-        **model_box.render_loras(view, library, selection),
-        **model_box.render(view),
-        "start": gr.update(visible=view.phase in ("gone", "off")),
+        "The device": lambda: device_busy_box.render(view, jobs, blocking_jobs),
+        "The smoke test": lambda: smoke_mode.render(view),
+        "Generate": lambda: generate_mode.render(view, library.names()),
+        "The history": lambda: history_panel.render(view),
+        "Compare": lambda: compare_mode.render(view, library.names(), selection.pair),
+        "The library of LoRAs": lambda: model_box.render_loras(view, library, selection),
+        "The model": lambda: model_box.render(view),
+        "The engine": lambda: {"start": gr.update(visible=view.phase in ("gone", "off"))},
     }
 
 

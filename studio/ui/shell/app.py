@@ -7,24 +7,37 @@ The page: the status line, four tabs, and what keeps them true.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
 from studio.batches.folder import BatchFolder
-from studio.batches.session import BatchSession
+from studio.batches.session import BatchSession, BatchView
 from studio.core.paths import UserData
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
-from studio.training.session import TrainingSession
+from studio.training.session import TrainingSession, TrainingView
 from studio.ui.batches import tab as batch_tab
 from studio.ui.datasets import tab as dataset_tab
 from studio.ui.inference import tab as inference_tab
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.parts import QUIET, Seen, Update, changed_parts, digest_of, digests_of, follower, live_html
+from studio.ui.shell.parts import (
+    PAGE_PROBLEMS,
+    QUIET,
+    Group,
+    Guard,
+    Page,
+    Seen,
+    Update,
+    changed_parts,
+    digest_of,
+    digests_of,
+    follower,
+    live_html,
+)
 from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.selection import RECALL, SEEN_AND_RECALL, Selection, keep_form, read_selection, selection_box
 from studio.ui.shell.status import activity_words, jobs_words, memory_words, model_words
@@ -92,7 +105,7 @@ class Polling:
         """
         chosen = read_selection(selection)
         now = self._now(chosen)
-        updates, seen = changed_parts({name: now.parts[name] for name in self._shown}, has)
+        updates, seen = changed_parts(self._rest_of(now), has)
         brought = f"{digest_of(repr(seen))} {request.session_hash} {time.monotonic_ns()}"
         # Else left alone: one may have chosen again while this was on its way.
         kept = gr.skip() if has is not None and now.selection == chosen else now.selection.model_dump_json()
@@ -106,7 +119,7 @@ class Polling:
             selection: of the page that asks.
         """
         now = self._now(read_selection(selection))
-        digests = digests_of(now.parts)
+        digests = digests_of({**self._rest_of(now), **now.parts})
         lacking = {
             name: {"digest": digests[name], "html": now.parts[name]}
             for name, digest in has.items()
@@ -114,6 +127,10 @@ class Polling:
         }
         rest = {name: digests[name] for name in self._shown}
         return {"parts": lacking, "rest": digest_of(repr(rest)), "look_again_seconds": now.look_again_seconds}
+
+    def _rest_of(self, now: PageNow) -> dict[str, Update]:
+        """What a refresh brings; a part that cannot be made stays as the page has it."""
+        return {name: now.parts.get(name, gr.skip()) for name in self._shown}
 
     @property
     def _has(self) -> list[gr.components.Component]:
@@ -134,11 +151,17 @@ class Sessions:
     batches: batch_tab.BatchPage
     library: LoraLibrary
     blocking_jobs: BlockingJobs
+    guard: Guard = field(default_factory=Guard)
 
     def now(self, selection: Selection) -> PageNow:
         """Every part of a page of that selection as it should be now, and when it will be another."""
         view = self.engine.view
-        runs, made = self.training.session.view(selection.run), self.batches.session.view(selection.batch)
+        runs = self.guard.attempt(
+            "runs", lambda: self.training.session.view(selection.run), lambda why: TrainingView(problem=why)
+        )
+        made = self.guard.attempt(
+            "batches", lambda: self.batches.session.view(selection.batch), lambda why: BatchView(problem=why)
+        )
         datasets = self.datasets.of(selection.dataset)
         dataset = datasets.view
         shown = selection.model_copy(
@@ -157,16 +180,19 @@ class Sessions:
             or self.batches.forecast.state.running
         )
         jobs = runs.active or made.active or view.active
-        parts = {
-            "status-model": model_words(view),
-            "status-memory": memory_words(view),
-            "status-jobs": jobs_words(runs.jobs),
-            "status-activity": activity_words(view, owner_is_told=job_runs),
+        groups: dict[str, Group] = {
+            "The status line": lambda: {
+                "status-model": lambda: model_words(view),
+                "status-memory": lambda: memory_words(view),
+                "status-jobs": lambda: jobs_words(runs.jobs),
+                "status-activity": lambda: activity_words(view, owner_is_told=job_runs),
+            },
             **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, shown),
             **dataset_tab.render(datasets.of(dataset.name), dataset),
             **training_tab.render(self.training, runs, shown),
             **batch_tab.render(self.batches, made),
         }
+        parts = self.guard.parts(groups)
         return PageNow(parts, POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0, shown)
 
 
@@ -185,8 +211,9 @@ def build_app(
         BatchSession(user_data), session, library, PreflightRunner(user_data, BATCH), cpu_only
     )
     sessions = Sessions(engine, session, training, batches, library, blocking_jobs)
-    with gr.Blocks(title="LoRA Studio", analytics_enabled=False) as app:
+    with Page(title="LoRA Studio", analytics_enabled=False) as app:
         status = _build_status_line()
+        live_html(PAGE_PROBLEMS)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Inference", id="inference"):
                 tab = inference_tab.build()

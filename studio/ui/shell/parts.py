@@ -16,26 +16,32 @@ Opening a folder in the system's file manager: only where whoever asks sits at t
 
 import base64
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import gradio as gr
 from markupsafe import Markup
 from starlette.datastructures import Headers
 
-from studio.core.errors import StudioError, system_error_message
+from studio.core.errors import StudioError, error_message, system_error_message
 from studio.core.files import read_file, read_text
 from studio.core.paths import assets_folder
 from studio.core.text import escape, template
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # No entry in the page's API, and no spinner over what it changes: for Gradio's event listeners, as `**QUIET`.
 QUIET: Final[dict[str, Any]] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -105,21 +111,128 @@ def toast(text: str, *, duration: float = 10) -> None:
     gr.Info(escape(text), duration=duration)
 
 
+class Refusal(gr.Error):  # type: ignore[misc]  # gradio tells mypy nothing of its classes
+    """An error that says in our own words what went wrong with a press; Gradio's own are another class."""
+
+    def __init__(self, text: object) -> None:
+        super().__init__(escape(text), duration=8, print_exception=False)
+
+
 @contextmanager
 def toasts() -> Iterator[None]:
     """Turn an error of ours, or of the disk, into a toast; toasts render markup, so the text is escaped."""
     try:
         yield
     except StudioError as error:
-        raise gr.Error(escape(error), duration=8, print_exception=False) from error
+        raise Refusal(error) from error
     except OSError as error:
-        raise gr.Error(escape(system_error_message(error)), duration=8, print_exception=False) from error
+        raise Refusal(system_error_message(error)) from error
 
 
 # A part's new value or properties, as a gradio event listener returns them: never a component, whose `repr`
 # does not show its properties.
 Update = str | dict[str, Any]
+Part = Update | Callable[[], str]
+"""How a part is to be, or what makes its HTML: facts are read and put into words under the guard, each part alone."""
+Group = Callable[[], Mapping[str, Part]]
+"""What makes parts that belong together."""
+PAGE_PROBLEMS = "page-problems"
 Seen = dict[str, str]
+
+
+@dataclass
+class Caught:
+    """What the guard caught, in a sentence; "" where it caught nothing."""
+
+    text: str = ""
+
+
+class Guard:
+    """The page's one boundary: an exception ends the part of the page that raised it, or the press, and no more.
+
+    What happened is said there in a sentence; the log has the traceback, once for as long as a part fails alike.
+    """
+
+    def __init__(self) -> None:
+        self._failing: dict[str, str] = {}
+
+    @contextmanager
+    def over(self, name: str) -> Iterator[Caught]:
+        """Whatever the block raises, but a refusal in our own words, is caught."""
+        caught = Caught()
+        try:
+            yield caught
+            self._failing.pop(name, None)
+        except Refusal:
+            raise
+        except Exception as error:  # the one boundary of the page
+            caught.text = error_message(error)
+            if self._failing.get(name) != caught.text:
+                logger.error("%s: %s", name, caught.text, exc_info=error)
+            self._failing[name] = caught.text
+
+    def attempt(self, name: str, make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
+        """What `make` makes; where it raises, what `otherwise` makes of the sentence that says why."""
+        with self.over(name) as caught:
+            return make()
+        return otherwise(caught.text)
+
+    def parts(self, groups: Mapping[str, Group]) -> dict[str, Update]:
+        """Every part of every group, by its name; what cannot be shown is said, and the page keeps what it has of it.
+
+        Args:
+            groups: by what a person calls them.
+        """
+        made: dict[str, Update] = {}
+        problems: list[str] = []
+        for title, render in groups.items():
+            with self.over(title) as caught:
+                for name, part in render().items():
+                    made[name] = self._html(name, part) if callable(part) else part
+            if caught.text:
+                problems.append(f"{title} cannot be shown. {caught.text}")
+        return made | {PAGE_PROBLEMS: Markup().join(map(problem, problems))}
+
+    def _html(self, name: str, make: Callable[[], str]) -> str:
+        return self.attempt(name, make, lambda text: problem(f"This part cannot be shown. {text}"))
+
+
+class Page(gr.Blocks):  # type: ignore[misc]  # likewise
+    """Gradio's page, with the guard over every press: none is answered with a bare “Error”, or in Gradio's words."""
+
+    async def process_api(self, block_fn: Any, inputs: list[Any], *more: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - as gradio has them
+        with Guard().over("A press on the page") as caught:
+            try:
+                answer: dict[str, Any] = await super().process_api(block_fn, inputs, *more, **options)
+                return answer
+            except (gr.Error, ValueError) as error:
+                if isinstance(error, Refusal):
+                    raise
+                function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+                for component, value in zip(function.inputs, inputs, strict=False):
+                    # A list may hold more on this page than it began with: only Gradio's own error tells of it.
+                    if hasattr(component, "choices") and not isinstance(error, gr.Error):
+                        continue
+                    if said := _value_problem(component, value):
+                        raise StudioError(said) from error
+                raise
+        raise Refusal(caught.text)
+
+
+def _value_problem(component: Any, value: object) -> str:  # noqa: ANN401 - any of gradio's
+    """Why a component takes a value for none of its own, in our words; "" where it takes it."""
+    try:
+        component.preprocess(value)
+    except (gr.Error, ValueError, TypeError, AttributeError):
+        low, high = getattr(component, "minimum", None), getattr(component, "maximum", None)
+        label = getattr(component, "label", None) or "A value of the page"
+        rule = (
+            f"must be a number between {low:g} and {high:g}"
+            if low is not None and high is not None
+            else "cannot be used here"
+        )
+        return f"{label} {rule}, got {textwrap.shorten(repr(value), 80)}. Change it, or reload the page."
+    return ""
 
 
 def changed_parts(parts: Mapping[str, Update], seen: Seen | None) -> tuple[list[Update], Seen]:

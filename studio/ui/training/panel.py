@@ -8,7 +8,7 @@ import gradio as gr
 
 from studio.jobs.folder import BUSY_STATES, RunRequest
 from studio.training.session import TrainingView
-from studio.ui.shell.parts import QUIET, Update, live_html, toasts
+from studio.ui.shell.parts import QUIET, Group, Part, Update, live_html, toasts
 from studio.ui.shell.selection import Selection, select
 from studio.ui.training import image_viewer as training_image_viewer
 from studio.ui.training import images as training_pictures
@@ -109,44 +109,55 @@ def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox, gr.Dropdown]:
     return window, log_scale, overlay
 
 
-def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Update]:
-    """What every shown part of it should be now."""
+def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Group]:
+    """What makes every shown part of it as it should be now."""
+    return {
+        "The run": lambda: _run_parts(page, view, selection),
+        "The image viewer": lambda: training_image_viewer.render(selection.image, view, page.thumbnails),
+        "The results": lambda: training_results.render(view, page.exports.state),
+    }
+
+
+def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Part]:
     history, run, thumbnails = view.history, view.run, page.thumbnails
-    others = page.compared_runs(selection, view)
-    named = {other.name: reported for other, reported in others.items()}
     options = training_plot.PlotOptions(selection.window, selection.log)
-    plot = page.plot_of(run.name if run else "", options, tuple(named))
-    image_viewer = training_image_viewer.render(selection.image, view, thumbnails)
+    compared = page.runs_to_compare(selection, view)
     working = view.status is not None and view.status.state in BUSY_STATES
-    parts: dict[str, Update] = {
+
+    def plot() -> str:
+        named = {other.name: page.session.history(other) for other in compared}
+        kept = page.plot_of(run.name if run else "", options, tuple(named))
+        return kept.html(history, options, named, running=working)
+
+    parts: dict[str, Part] = {
         "run": gr.update(choices=list(view.names), value=run.name if run else None),
-        "state": training_view.state_html(view),
-        "proposal": training_view.proposal_html(history),
-        "export": training_results.export_html(run, page.exports.state),
-        "files": training_view.files_html(run, history),
-        "memory": training_view.memory_html(history, working=working),
+        "state": lambda: training_view.state_html(view),
+        "proposal": lambda: training_view.proposal_html(history),
+        "export": lambda: training_results.export_html(run, page.exports.state),
+        "files": lambda: training_view.files_html(run, history),
+        "memory": lambda: training_view.memory_html(history, working=working),
         "window": gr.update(value=options.window),
         "log-scale": gr.update(value=options.log),
-        "overlay": gr.update(choices=[n for n in view.names if run is None or n != run.name], value=list(named)),
-        "plot": plot.html(history, options, named, running=working),
-        "differences": training_view.differences_html([run, *others] if run and others else []),
-        "samples": training_pictures.samples_html(run, history, thumbnails),
-        "scores": training_plot.charts_html(history, training_pictures.nearest_of_last(run, history, thumbnails)),
-        "notes": training_view.notes_html(history),
-        "effect": training_view.effect_html(history),
-        "log": training_view.log_html(run.log if run else None),
-        "queue": training_queue.queue_html(view.jobs, run.name if run else ""),
+        "overlay": gr.update(
+            choices=[n for n in view.names if run is None or n != run.name], value=[other.name for other in compared]
+        ),
+        "plot": plot,
+        "differences": lambda: training_view.differences_html([run, *compared] if run and compared else []),
+        "samples": lambda: training_pictures.samples_html(run, history, thumbnails),
+        "scores": lambda: training_plot.charts_html(
+            history, training_pictures.nearest_of_last(run, history, thumbnails)
+        ),
+        "notes": lambda: training_view.notes_html(history),
+        "effect": lambda: training_view.effect_html(history),
+        "log": lambda: training_view.log_html(run.log if run else None),
+        "queue": lambda: training_queue.queue_html(view.jobs, run.name if run else ""),
         **_button_states(view),
     }
     reports = _tells(view)
     parts |= {name: "" for name in PARTS_OF_A_TOLD_RUN if not reports}
     parts |= {name: gr.update(visible=reports) for name in BOXES_OF_A_TOLD_RUN}
     parts |= {name: gr.update(visible=bool(view.names)) for name in BOXES_OF_ANY_RUN}
-    return {
-        **{f"training-{name}": part for name, part in parts.items()},
-        **image_viewer,
-        **training_results.render(view, page.exports.state),
-    }
+    return {f"training-{name}": part for name, part in parts.items()}
 
 
 def _tells(view: TrainingView) -> bool:

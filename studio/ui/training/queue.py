@@ -17,7 +17,7 @@ from studio.datasets.session import DatasetSession
 from studio.jobs.queue import JobState
 from studio.jobs.session import JobLine
 from studio.training.folder import RunFolder
-from studio.training.session import RunHistory, TrainingSession, TrainingView
+from studio.training.session import TrainingSession, TrainingView
 from studio.ui.shell.parts import QUIET, live_html, toast, toasts
 from studio.ui.shell.preflight_runner import CommandRunner, PreflightRunner
 from studio.ui.shell.selection import Selection, changed, read_selection
@@ -61,12 +61,11 @@ class TrainingPage:
         """
         return self.session.named(read_selection(selection).run)
 
-    def compared_runs(self, selection: Selection, view: TrainingView) -> dict[RunFolder, RunHistory]:
-        """The runs to be compared with what they told, but those that are gone or the one that is shown itself."""
+    def runs_to_compare(self, selection: Selection, view: TrainingView) -> list[RunFolder]:
+        """The runs to be drawn over the one that is shown, but those that are gone or that one itself."""
         shown = view.run.name if view.run else ""
         names = [name for name in selection.compared if name in view.names and name != shown]
-        runs = [RunFolder(self.session.user_data.runs / name) for name in names[: len(OVERLAY_STYLES)]]
-        return {run: self.session.history(run) for run in runs}
+        return [RunFolder(self.session.user_data.runs / name) for name in names[: len(OVERLAY_STYLES)]]
 
 
 _template = template("ui/templates/training.html")

@@ -17,7 +17,7 @@ from studio.training.folder import Offer, Preflight
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.forms import by_component, read_settings, shown_value
-from studio.ui.shell.parts import QUIET, Update, paragraph, problem, toasts
+from studio.ui.shell.parts import QUIET, Group, Part, Update, paragraph, problem, toasts
 from studio.ui.shell.preflight_runner import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.selection import Selection, changed, read_selection
 from studio.ui.training import form as training_form
@@ -86,16 +86,18 @@ def build() -> TrainingTab:
     return TrainingTab(form, preflight, start, panel)
 
 
-def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Update]:
-    """What every shown part of the tab should be now."""
+def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Group]:
+    """What makes every shown part of the tab as it should be now."""
     return {
-        "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names())),
-        **render_preflight(page.preflight.state),
+        "The training's form": lambda: {
+            "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names()))
+        },
+        "The preflight": lambda: render_preflight(page.preflight.state),
         **training_panel.render(page, view, selection),
     }
 
 
-def render_preflight(state: PreflightState) -> dict[str, Update]:
+def render_preflight(state: PreflightState) -> dict[str, Part]:
     """What the box shows now."""
     found = read_preflight(state)
     offers = found.offers[:MAX_OFFERS] if found else ()
@@ -103,9 +105,11 @@ def render_preflight(state: PreflightState) -> dict[str, Update]:
     for i in range(MAX_OFFERS):
         shown = i < len(offers)
         buttons[f"preflight-offer-{i}"] = gr.update(visible=shown, value=_offer_words(offers[i]) if shown else "")
-    words = forecast_box(
-        state, _preflight_html(state, found), form="training", labels=training_form.LABELS, button="Preflight"
-    )
+
+    def words() -> str:
+        html = _preflight_html(state, found)
+        return forecast_box(state, html, form="training", labels=training_form.LABELS, button="Preflight")
+
     return {"preflight-words": words, "preflight-of": gr.update(value=str(state.number)), **buttons}
 
 

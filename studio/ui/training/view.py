@@ -119,8 +119,12 @@ def state_html(view: TrainingView) -> Markup:
         sign, word = STATE_WORDS["waiting"][0], asked_words(view.asked, "step")
     share = 100 * status.step / status.num_steps if status.num_steps else 0
     bar = run_bar("Steps", status.step, status.num_steps, [("", f"{share:.1f}")])
-    kind = STATE_KINDS.get(status.state, "")
-    return state_box(kind, sign, word, _step_words(status), status.message or view.run.name, bar)
+    kind, message = STATE_KINDS.get(status.state, ""), status.message or view.run.name
+    comparison = view.history.comparison if status.state == "finished" and view.history is not None else None
+    if comparison is not None:  # green says that nothing got worse
+        kind = "" if comparison.worse else kind
+        message = f"{message} {comparison.sentence}"
+    return state_box(kind, sign, word, _step_words(status), message, bar)
 
 
 def asked_words(asked: Collection[RunRequest], unit: str) -> str:

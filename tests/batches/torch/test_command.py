@@ -82,7 +82,9 @@ def test_show_tells_and_makes_nothing(prompts: Path, tmp_path: Path) -> None:
 def test_show_refuses_a_line_that_does_not_fit_the_shared_settings(tmp_path: Path) -> None:
     file = tmp_path / "boots.txt"
     file.write_text("red boots\nblue shoe --s 60\n", encoding="utf-8")
-    with pytest.raises(BatchError, match=r"boots\.txt line 2: num_inference_steps must be at most 50 .* LCM, got 60"):
+    with pytest.raises(
+        BatchError, match=r"boots\.txt line 2: Steps [(]num_inference_steps[)] must be at most 50 .* LCM, got 60"
+    ):
         batch(tmp_path / "data", str(file), "--set", "scheduler=LCM", "--steps", "8", "--show")
 
 
@@ -135,10 +137,14 @@ def test_a_job_whose_settings_cannot_be_read_ends_with_1_and_its_status_says_why
         (("nothing.txt",), BatchError, "There is no file nothing.txt"),
         (("nothing",), BatchError, "There is no batch nothing"),
         (("FILE", "--set", "colour=red"), SettingsError, "--set takes name=value, got 'colour=red'"),
-        (("FILE", "--lora", "white-ground:9"), SettingsError, "strength must be between -4 and 4, got '9'"),
+        (("FILE", "--lora", "white-ground:9"), SettingsError, "Strength must be between -4 and 4, got '9'"),
         (("FILE", "--set", "grid_x=colour"), BatchError, "grid_x must be a column of the plan"),
         (("FILE", "--steps", "0"), SettingsError, "num_inference_steps"),
-        (("FILE", "--steps", "60", "--set", "scheduler=LCM"), SettingsError, "^num_inference_steps must be at most 50"),
+        (
+            ("FILE", "--steps", "60", "--set", "scheduler=LCM"),
+            SettingsError,
+            "^Steps [(]num_inference_steps[)] must be at most 50",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(

@@ -2,6 +2,7 @@
 
 import errno
 import pkgutil
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import pytest
 from studio.batches.folder import BatchFolder
 from studio.batches.plan import BatchPlan
 from studio.batches.torch.run import run_batch
-from studio.core.errors import BatchError, LoraError
+from studio.core.errors import BatchError, LoraError, ModelError
 from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings
 from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.jobs.events import NoteEvent, StateEvent
 from studio.jobs.folder import RunRequest, ask, read_status
+from studio.loras.library import LoraLibrary
 from studio.training.events import read_events
 from tests.batches.torch.made import begun, lines, rows
 
@@ -139,6 +141,62 @@ def test_an_item_that_only_the_plan_can_refuse_is_that_items(tmp_path: Path, mon
     assert run(folder, tmp_path) == "finished"
     assert states(folder) == ["done", "failed", "done", "done", "done", "done"]
     assert rows(folder)[1].reason == "prompts line 1, item 1: no such value"
+
+
+def test_a_broken_lora_in_one_row_is_that_rows(tmp_path: Path) -> None:
+    prompts = "boots\nboots <lora:broken:1>\nboots <lora:white-ground:0.5>"
+    loras = UserData(tmp_path).loras
+    loras.mkdir(parents=True)
+    whole = LoraLibrary(loras).find("white-ground").read_bytes()
+    (loras / "broken.safetensors").write_bytes(whole[: len(whole) // 2])
+    folder = begun(tmp_path, prompts=prompts, attributes="")
+    assert run(folder, tmp_path) == "finished"
+    assert states(folder) == ["done", "failed", "done"]
+    assert "broken.safetensors" in rows(folder)[1].reason
+    assert "copy or download it again." in rows(folder)[1].reason
+
+
+def test_one_file_that_the_disk_does_not_write_is_that_items(tmp_path: Path) -> None:
+    folder = begun(tmp_path, total=3)
+    in_the_way = folder.picture(1, "png")
+    in_the_way.mkdir(parents=True)
+    assert run(folder, tmp_path) == "finished"
+    assert states(folder) == ["done", "failed", "done"]
+    assert in_the_way.name in rows(folder)[1].reason
+    assert len(lines(folder)) == 2
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_model_that_cannot_be_read_ends_the_batch_and_the_status_names_it(
+    part: str, tmp_path: Path, tiny_model: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    weights = next((model / part).glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    folder = begun(tmp_path, model=str(model), total=1)
+    with pytest.raises(ModelError):
+        run(folder, tmp_path)
+    status = read_status(folder)
+    assert (status.state, status.pid) == ("failed", 0)
+    assert str(model) in status.message
+    assert "copy or download it again" in status.message.lower()
+
+
+def test_a_disk_that_writes_nothing_ends_the_batch_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(tmp_path)
+
+    def refuse(path: Path, _content: bytes) -> None:
+        if path.suffix == ".png":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("studio.batches.torch.run.write_atomically", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        run(folder, tmp_path)
+    assert states(folder) == ["failed"] * 3
+    assert read_status(folder).state == "failed"
+    assert "Input/output error" in read_status(folder).message
 
 
 @pytest.mark.parametrize(

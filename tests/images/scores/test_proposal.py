@@ -4,7 +4,8 @@ import pytest
 
 from studio.core.errors import RunError
 from studio.images.scores.summary import ScoreSummary, Spread
-from studio.training.proposal import CheckpointPoint, Proposal, propose_checkpoint
+from studio.training.events import ScoreEvent
+from studio.training.proposal import BaseComparison, CheckpointPoint, Proposal, compare_with_base, propose_checkpoint
 
 
 def spread(value: float, count: int = 8) -> Spread:
@@ -168,3 +169,71 @@ def test_pictures_without_a_subject_speak_against_a_point() -> None:
 def test_no_point_is_an_error_in_words() -> None:
     with pytest.raises(RunError, match="no checkpoint"):
         propose_checkpoint([])
+
+
+def of_four(value: float) -> Spread:
+    return spread(value, 4)
+
+
+def four(**changes: object) -> ScoreSummary:
+    """Of four images, all well."""
+    values = {"num_white": 4, "num_centred": 4, "num_without_subject": 0, "num_named_right": 4, "num_copies": 0}
+    spreads = {"whiteness": 0.98, "offset": 0.05, "colour_difference": 9.0, "sharpness": 0.5, "nearest": 1.0}
+    known = {name: of_four(value) for name, value in spreads.items()}
+    return ScoreSummary.model_validate({"num_pictures": 4, "num_close": 0, **values, **known, **changes})
+
+
+def compared(base: ScoreSummary, scores: ScoreSummary, *, reference: ScoreSummary | None = None) -> BaseComparison:
+    found = compare_with_base(
+        {0: ScoreEvent(step=0, scores=base, base=base), 40: ScoreEvent(step=40, scores=scores, base=base)},
+        step=None,
+        reference=reference,
+    )
+    assert found is not None
+    return found
+
+
+def test_the_verdict_compares_with_the_base_in_every_score_and_says_what_got_worse_first() -> None:
+    found = compared(four(whiteness=of_four(0.35)), four(num_named_right=2))
+    assert found.worse == ("colours got worse: 4 of 4 → 2 of 4",)
+    assert found.better == ("white backgrounds got better: 35% → 98%",)
+    assert found.same == (
+        "subjects found unchanged: 4 of 4",
+        "centring unchanged: 4 of 4",
+        "copies of training images unchanged: 0 of 4",
+        "sharpness unchanged: 0.50",
+    )
+    assert found.sentence.startswith(
+        "Compared with the base at step 40: colours got worse: 4 of 4 → 2 of 4; white backgrounds got better"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_copies": 2}, "copies of training images got worse: 0 of 4 → 2 of 4"),
+        ({"num_centred": 1}, "centring got worse: 4 of 4 → 1 of 4"),
+        ({"num_without_subject": 2}, "subjects found got worse: 4 of 4 → 2 of 4"),
+        ({"whiteness": of_four(0.8)}, "white backgrounds got worse: 98% → 80%"),
+        ({"sharpness": of_four(0.2)}, "sharpness got worse: 0.50 → 0.20"),
+    ],
+)
+def test_each_score_can_get_worse(changes: dict[str, object], said: str) -> None:
+    assert compared(four(), four(**changes)).worse == (said,)
+    assert said.replace("worse", "better").split(":")[0] in compared(four(**changes), four()).sentence
+
+
+def test_a_background_that_the_dataset_does_not_have_white_is_not_missed() -> None:
+    grey = four(whiteness=of_four(0.1), num_white=0)
+    assert compared(four(), grey, reference=grey).worse == ()
+    assert compared(four(), grey, reference=four()).worse != ()
+
+
+def test_the_proposed_step_is_compared_where_it_was_scored() -> None:
+    scores = {
+        step: ScoreEvent(step=step, scores=four(num_named_right=n), base=four()) for step, n in ((20, 4), (40, 1))
+    }
+    proposed = compare_with_base(scores, step=20, reference=None)
+    last = compare_with_base(scores, step=30, reference=None)
+    assert (proposed and proposed.step, last and last.step) == (20, 40)
+    assert compare_with_base({}, step=20, reference=None) is None

@@ -85,7 +85,7 @@ def test_each_prompt_needs_a_picture() -> None:
 
 
 def test_regularisation_pictures_must_be_others() -> None:
-    with pytest.raises(ValidationError, match="prior_dataset must be other images"):
+    with pytest.raises(ValidationError, match="must be other images than the dataset"):
         settings(prior_dataset="shoes")
 
 

@@ -1,0 +1,150 @@
+"""A broken rule in words: which setting, by its label, what holds for it, what was given, and which name is near."""
+
+import difflib
+import types
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+MAX_SHOWN = 120  # characters of a value
+_LARGE = 1e6  # from here on both ends of a range say less than the one that was passed
+_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+_RULES: Mapping[str, str] = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number",
+    "int_type": "must be a whole number",
+    "dict_type": "must be names with values",
+    "literal_error": "must be {expected}",
+    "model_type": "must be names with values",
+    "missing": "is missing",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+}
+"""By pydantic's names of errors."""
+
+
+def sentences(kind: type[BaseModel], error: ValidationError) -> list[str]:
+    """One for each rule that is broken, naming the setting, the rule and the value."""
+    return list(dict.fromkeys(said for problem in error.errors() for said in _sentences(kind, problem)))
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """` Did you mean rank?`; empty where no name is near."""
+    found = difflib.get_close_matches(name, names, n=1)
+    return f" Did you mean {found[0]}?" if found else ""
+
+
+def nearest_setting(name: str, kinds: Sequence[type[BaseModel]], *, but: Collection[str] = ()) -> str:
+    """The same of settings, by their names or what they are called on the page."""
+    titles = {str(field.title).lower(): key for kind in kinds for key, field in kind.model_fields.items()}
+    names = {**titles, **{key: key for key in titles.values()}}
+    names = {word: key for word, key in names.items() if key not in but}
+    found = difflib.get_close_matches(name.lower(), names, n=1)
+    return f" Did you mean {names[found[0]]}?" if found else ""
+
+
+def _sentences(kind: type[BaseModel], problem: ErrorDetails) -> Iterable[str]:
+    steps, message = problem["loc"], problem["msg"].removeprefix("Value error, ")
+    if not steps or (isinstance(problem["input"], Mapping | BaseModel) and problem["type"] == "value_error"):
+        # A rule between settings, of these or of some inside them: its own words name them.
+        yield f"{message}."
+        return
+    label, field, owner = _place(kind, steps)
+    if problem["type"] == "extra_forbidden":
+        yield f"{label} is not a setting, got {_shown(problem['input'])}.{nearest_setting(str(steps[-1]), [owner])}"
+    elif problem["type"] == "missing":
+        yield f"{label} is missing."
+    else:
+        yield f"{label} {_rule(field, problem, message)}, got {_shown(problem['input'])}."
+    if str(steps[-1]).endswith("seed") and str(problem["input"]).strip() == "-1":  # as A1111 has it
+        yield "-1 is no random seed here: write a number."
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _place(kind: type[BaseModel], steps: Sequence[str | int]) -> tuple[str, FieldInfo | None, type[BaseModel]]:
+    """(what it is called, its field where there is one, the model that it belongs to) of a place in settings."""
+    words: list[str] = []
+    field: FieldInfo | None = None
+    owner = kind
+    for step in steps:
+        if isinstance(step, int):
+            words.append(str(step + 1))
+            continue
+        if field is not None:
+            inner = _model_in(field.annotation)
+            if inner is None:  # a step of pydantic's own, into a union
+                continue
+            owner = inner
+            # `LoRAs 1, Strength`; of settings inside others only `Steps`, not `Shared settings, Steps`.
+            words = [*words[:-1], f"{words[-1]},"] if words[-1].isdigit() else []
+        field = owner.model_fields.get(step)
+        words.append(label_of(owner, step))
+    return " ".join(words), field, owner
+
+
+def label_of(kind: type[BaseModel], name: str) -> str:
+    """`Steps (num_inference_steps)`: as on the page, and as in files and commands; `Seed` where they agree."""
+    field = kind.model_fields.get(name)
+    title = (field.title if field else None) or name
+    return title if title.lower() == name.replace("_", " ") or title == name else f"{title} ({name})"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any type
+    """The model in an annotation such as `tuple[LoraChoice, ...]`."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def _rule(field: FieldInfo | None, problem: ErrorDetails, message: str) -> str:
+    kind, context = problem["type"], problem.get("ctx", {})
+    if field is not None and (kind in _RANGE or kind == "multiple_of"):
+        return _range(field, str(kind))
+    return message if kind == "value_error" else _RULES.get(kind, "cannot be used").format_map(context)
+
+
+def _range(field: FieldInfo, broken: str) -> str:
+    """`must be between 1 and 150`, `must be above 0 and at most 10`, `must be a multiple of 8 between 64 and 2048`."""
+    rules = [*rules_of(field)]
+    low = next((rule for rule in rules if isinstance(rule, Ge | Gt)), None)
+    high = next((rule for rule in rules if isinstance(rule, Le | Lt)), None)
+    multiple = next((f"a multiple of {rule.multiple_of} " for rule in rules if isinstance(rule, MultipleOf)), "")
+    least = "" if low is None else f"at least {_number(low.ge)}" if isinstance(low, Ge) else f"above {_number(low.gt)}"
+    most = (
+        "" if high is None else f"at most {_number(high.le)}" if isinstance(high, Le) else f"below {_number(high.lt)}"
+    )
+    if isinstance(low, Ge) and isinstance(high, Le) and float(str(high.le)) < _LARGE:
+        return f"must be {multiple}between {_number(low.ge)} and {_number(high.le)}"
+    if isinstance(low, Gt) and high is not None:
+        return f"must be {multiple}{least} and {most}"
+    return f"must be {multiple}{most if broken.startswith('less') else least or most}"
+
+
+def rules_of(field: FieldInfo) -> Iterable[object]:
+    """A field's own, and those of what may stand in it."""
+    yield from field.metadata
+    if get_origin(field.annotation) in (Union, types.UnionType, tuple, Literal):
+        for option in get_args(field.annotation):
+            yield from getattr(option, "__metadata__", ())
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
