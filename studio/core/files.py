@@ -166,14 +166,14 @@ def read_file(path: Path, *, max_bytes: int | None = GB) -> bytes:
     return content
 
 
-def read_text(path: Path, *, encoding: str = "utf-8", max_bytes: int = GB) -> str:
+def read_text(path: Path, *, encoding: str = "utf-8", errors: str = "strict", max_bytes: int = GB) -> str:
     """The file as text, read through `open_file`, with `\\n` for each end of a line.
 
     Raises:
         OSError: as `open_file`.
-        UnicodeDecodeError: where it is in another encoding.
+        UnicodeDecodeError: where it is in another encoding, unless `errors` is `replace`.
     """
-    with io.TextIOWrapper(io.BytesIO(read_file(path, max_bytes=max_bytes)), encoding=encoding) as text:
+    with io.TextIOWrapper(io.BytesIO(read_file(path, max_bytes=max_bytes)), encoding=encoding, errors=errors) as text:
         return text.read()
 
 

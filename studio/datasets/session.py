@@ -156,8 +156,8 @@ class DatasetSession:
         if not last.is_file():
             return
         try:
-            self.open_name(read_text(last).strip())
-        except (StudioError, OSError, UnicodeDecodeError) as error:
+            self.open_name(read_text(last, errors="replace").strip())
+        except (StudioError, OSError) as error:
             self._problems[""] = _sentence(error)
 
     def show(self, name: str) -> OpenedDataset:
@@ -337,7 +337,7 @@ class DatasetSession:
         write_atomically(self.library.folder / LAST_OPENED, name.encode())
 
 
-def _sentence(error: StudioError | OSError | UnicodeDecodeError) -> str:
+def _sentence(error: StudioError | OSError) -> str:
     return str(error) if isinstance(error, StudioError) else system_error_message(error)
 
 

@@ -110,7 +110,7 @@ def find_hub_model(
 def _local_snapshot(place: HubPlace, revision: str) -> Path | None:
     """The complete copy of a revision on this machine; None where there is none."""
     reference = place.reference(revision)
-    commit = read_text(reference).strip() if reference.is_file() else revision
+    commit = read_text(reference, errors="replace").strip() if reference.is_file() else revision
     folder = place.snapshot(commit)
     try:
         index = json.loads(read_text(folder / MODEL_INDEX))

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -29,8 +30,9 @@ from studio.core.paths import UserData
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice, ModelSettings
 from studio.datasets.checker import OnChecked, PictureChecker
 from studio.datasets.inspection import inspect
-from studio.datasets.opened import OpenedDataset
+from studio.datasets.library import HeldDataset, HeldDatasets
 from studio.datasets.report import make_report, summarise
+from studio.datasets.rows import CountTokens
 from studio.datasets.session import DatasetSession
 from studio.datasets.source import SkippedFile
 from studio.datasets.upload import NOT_TAKEN, keep_not_taken
@@ -62,7 +64,7 @@ from studio.ui.datasets.statistics import doctor_html, statistics_html
 from studio.ui.inference.history import picture_detail
 from studio.ui.shell.app import Sessions
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.preflight_runner import BATCH, PreflightRunner
+from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.selection import SelectedImage, Selection
 from studio.ui.training.queue import TrainingPage
 from tests.batches.test_session import make_batch, note
@@ -173,11 +175,17 @@ class InPlace(PictureChecker):
             on_checked(path, inspect(path, background=background, thumbnails=self._thumbnails))
 
 
-class CheckedAtOnce(DatasetSession):
+class HeldAtOnce(HeldDatasets):
     """No thread that goes on behind a test."""
 
-    def _begin_check(self, opened: OpenedDataset) -> None:
-        opened.check(InPlace(self.library.folder.parent / "cache" / "picture-checks.db", self.thumbnails))
+    def begin_check(self, held: HeldDataset, *, after: threading.Thread | None) -> None:
+        held.dataset.check(self._checker)
+
+
+class CheckedAtOnce(DatasetSession):
+    def __init__(self, user_data: UserData, *, count_tokens: CountTokens) -> None:
+        super().__init__(user_data, count_tokens=count_tokens)
+        self._held = HeldAtOnce(InPlace(user_data.cache / "picture-checks.db", self.thumbnails))
 
 
 @contextlib.contextmanager
@@ -198,7 +206,7 @@ def look_at_everything(user_data: UserData) -> Iterator[str]:
         sessions = Sessions(
             engine=EngineClient(user_data, model=ModelSettings(), cpu_only=True),
             datasets=datasets,
-            training=TrainingPage(trainings, datasets, PreflightRunner(user_data)),
+            training=TrainingPage(trainings, datasets, PreflightRunner(user_data), CommandRunner(user_data)),
             batches=BatchPage(batches, datasets, library, PreflightRunner(user_data, BATCH)),
             library=library,
             blocking_jobs=BlockingJobs(user_data),

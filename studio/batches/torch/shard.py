@@ -125,7 +125,7 @@ class Share:
 
     def halted_because(self) -> str:
         """The error by which another process ended; "" where none did since this one began."""
-        return read_text(self._halt) if self.is_halted() else ""
+        return read_text(self._halt, errors="replace") if self.is_halted() else ""
 
     def is_halted(self) -> bool:
         """Whether another process asked all to end since this one began."""

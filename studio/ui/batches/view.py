@@ -129,7 +129,7 @@ def report_markdown(view: BatchView) -> str:
     """The report of a batch that has ended; gradio shows it as Markdown, without what could run."""
     if view.batch is None or view.busy or view.in_line or not view.batch.report.is_file():
         return ""
-    _, _, below_the_name = read_text(view.batch.report).partition("\n")
+    _, _, below_the_name = read_text(view.batch.report, errors="replace").partition("\n")
     return below_the_name.strip()
 
 
