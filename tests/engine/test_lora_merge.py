@@ -176,7 +176,7 @@ def test_a_checkpoint_says_what_its_unet_predicts(prediction: str, tmp_path: Pat
 
 
 def test_a_model_of_another_size_cannot_be_a_checkpoint(base: Components, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"its unet has block_out_channels .* Write a folder instead"):
+    with pytest.raises(ModelError, match=r"its unet has block_out_channels .* Export a model folder instead"):
         write_checkpoint(base, [], tmp_path / "model.safetensors", dtype=torch.float16)
     assert not list(tmp_path.iterdir())
 
