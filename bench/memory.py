@@ -15,7 +15,7 @@ from studio.core.paths import UserData
 from studio.core.settings import SEED_REPORT_PROMPTS, SHIPPED_MODEL, GenerationSettings
 from studio.core.text import GIB
 from studio.engine.device import pick_device
-from studio.engine.models import find_model
+from studio.engine.model_files import find_model
 
 LIMIT = 1.05
 SHIPPED_PIXELS = 128

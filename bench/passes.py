@@ -13,7 +13,8 @@ from studio.core.settings import SHIPPED_MODEL
 from studio.engine.attention import MPS_SCORES, AttentionPlan
 from studio.engine.memory import OffloadedModule
 from studio.engine.memory_forecast import count_unet
-from studio.engine.models import Components, find_model, load_components
+from studio.engine.model_files import find_model
+from studio.engine.models import Components, load_components
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import TrainingBatch

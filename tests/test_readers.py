@@ -23,7 +23,7 @@ from studio.datasets.snapshot import sha256_of as sha256_of_image
 from studio.datasets.tables import read_table
 from studio.datasets.upload import extract_zip
 from studio.engine.hub import unusable_certificates
-from studio.engine.single_file import check_checkpoint
+from studio.engine.model_files import check_checkpoint
 from studio.images.decoding import open_rgb
 from studio.images.files import read_picture_text
 from studio.images.tokens import TokenCounter

@@ -17,6 +17,7 @@ from studio.core.files import read_file, write_atomically
 from studio.core.paths import UserData, typed_path
 from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.library import DatasetLibrary, safe_name
+from studio.engine.model_files import assert_model_there
 from studio.images.prompts import take_lora_tags
 from studio.jobs.folder import JobFolder, RunStatus, write_status
 from studio.loras.library import LoraLibrary
@@ -99,10 +100,12 @@ def begin_batch(settings: BatchSettings, user_data: UserData, *, out: Path | Non
 
     Raises:
         BatchError: where it cannot be planned, names a LoRA that is not there, or the folder is taken.
+        ModelError: where the model is not there, or cannot be loaded, as far as that is known without loading it.
         OSError: where the folder cannot be written.
     """
     settings = _with_whole_paths(settings, user_data)
     plan = plan_of(settings, user_data)
+    assert_model_there(settings.model)
     assert_loras(plan, LoraLibrary(user_data.loras))
     folder = _new_folder(settings, user_data, out)
     plan.store(folder.plan)

@@ -55,7 +55,8 @@ def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: Use
     from studio.engine.lora_conversion import at_strength, convert_lora, export_model, export_notes
     from studio.engine.lora_file import read_weights
     from studio.engine.lora_merge import assert_free
-    from studio.engine.models import find_model, load_components
+    from studio.engine.model_files import find_model
+    from studio.engine.models import load_components
     from studio.loras.library import LoraLibrary
     from studio.loras.weights_file import read_header
 

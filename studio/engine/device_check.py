@@ -21,7 +21,8 @@ from studio.engine.denoise import decode, denoise, encode_prompts, first_latents
 from studio.engine.device import assert_precision, device_name, full_float32, release_memory, synchronize
 from studio.engine.device_operations import Compute, DeviceOperation, Tensors, attention_of, device_operations
 from studio.engine.memory import MemoryMeter
-from studio.engine.models import Components, find_model, load_components, move_components
+from studio.engine.model_files import find_model
+from studio.engine.models import Components, load_components, move_components
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from studio.engine.device import DTYPES
 from studio.engine.lora_export import largest_difference, write_kohya, write_peft
 from studio.engine.lora_file import LayerWeights, LoraWeights, read_weights
 from studio.engine.lora_merge import merge_loras, merged_tensors, write_checkpoint, written_aside
-from studio.engine.models import Components, find_model, load_components
+from studio.engine.model_files import find_model
+from studio.engine.models import Components, load_components
 from studio.loras.weights_file import ExportDtype, ExportForm, LoraDialect, ModelForm
 
 # Rounding alone: half a unit of float16's last place is 2^-11 of a number, and a LoRA's updates are sums of products.

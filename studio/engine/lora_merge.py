@@ -28,8 +28,8 @@ from studio.core.errors import LoraError, ModelError
 from studio.core.files import read_text
 from studio.engine.lora_file import LoraWeights
 from studio.engine.lora_layers import Stack, changed_bias, changed_weight, stacks_by_layer
+from studio.engine.model_files import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, configuration_folder
 from studio.engine.models import Components
-from studio.engine.single_file import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, configuration_folder
 
 Names = Mapping[str, str]
 

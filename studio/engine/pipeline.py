@@ -40,7 +40,8 @@ from studio.engine.hub_download import DownloadWatcher
 from studio.engine.lora_layers import LoraLayers
 from studio.engine.memory import MemoryMeter
 from studio.engine.memory_forecast import ImageRoom
-from studio.engine.models import Components, find_model, load_components, move_components
+from studio.engine.model_files import check_model, find_model
+from studio.engine.models import Components, load_components, move_components
 from studio.engine.progress import Clock, LatentPreview, StepProgress, Watcher
 from studio.engine.validation import check_decoded, check_latents, check_picture, passed_checks, reject
 from studio.images.prompts import take_lora_tags
@@ -149,18 +150,19 @@ class PipelineManager:
             on_check: told of each part of the device check, where that has to be made first.
 
         Raises:
-            ModelError: where the model cannot be found (the one before it stays loaded), or cannot be read (none
-                is loaded then).
+            ModelError: where the model cannot be found, or what is cheap to check shows that it cannot be read (the one
+                before it stays loaded), or where reading it shows that (none is loaded then).
             DeviceError: where the device computes wrongly; nothing is loaded then.
             PrecisionError: where a tensor is not in the decided precision; nothing is loaded then.
             DownloadCancelledError: where the watcher asked to stop; the model before it is still loaded then.
         """
         self._assert_own_thread()
         found = find_model(settings.model, progress=progress)
+        check_model(found)
+        decision = decide_precision(self.device.type, settings.precision, tf32=settings.tf32)
         self.unload()
         started = time.perf_counter()
         check = self._policy.known(on_check)
-        decision = decide_precision(self.device.type, settings.precision, tf32=settings.tf32)
         set_tf32(decision.tf32)
         meter = MemoryMeter(self.device)
         with meter:

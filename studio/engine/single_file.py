@@ -1,7 +1,5 @@
 """Reading a checkpoint of Stable Diffusion 1.x from one `.safetensors` file in the original layout, without network."""
 
-import json
-from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -11,65 +9,10 @@ from safetensors import safe_open
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from studio.core.errors import ModelError, WeightsFileError
-from studio.core.files import read_text
-from studio.core.paths import assets_folder
+from studio.core.errors import ModelError
 from studio.core.settings import PredictionType
-from studio.loras.weights_file import WeightsHeader, read_header
-
-UNET_PREFIX = "model.diffusion_model."
-VAE_PREFIX = "first_stage_model."
-TEXT_PREFIX = "cond_stage_model.transformer."
-_PARTS = {UNET_PREFIX: "U-Net", VAE_PREFIX: "VAE", TEXT_PREFIX: "text encoder"}
-
-# What else comes as one .safetensors file, by a piece of a tensor's name that only it has; the first that fits counts.
-_OTHER_KINDS = (
-    ("lora_", "a LoRA, not a whole model: put it into the library of LoRAs and choose the model it was made for"),
-    ("conditioner.embedders.", "a checkpoint of Stable Diffusion XL"),
-    (f"{UNET_PREFIX}label_emb.", "a checkpoint of Stable Diffusion XL"),
-    ("cond_stage_model.model.", "a checkpoint of Stable Diffusion 2.x"),
-    ("joint_blocks.", "a checkpoint of Stable Diffusion 3"),
-    ("double_blocks.", "a checkpoint of Flux"),
-    ("control_model.", "a ControlNet, not a whole model"),
-    ("emb_params", "a textual inversion embedding, not a whole model"),
-    ("down_blocks.", "one part of a model in diffusers' layout: choose the folder that holds model_index.json"),
-)
-_INPUT_CHANNELS = {
-    9: "a checkpoint for inpainting (its U-Net takes 9 channels, not 4)",
-    8: "a checkpoint for editing by instructions (its U-Net takes 8 channels, not 4)",
-}
-_WIDTH_KINDS = {1024: "a checkpoint of Stable Diffusion 2.x", 2048: "a checkpoint of Stable Diffusion XL"}
-
-
-def configuration_folder() -> Path:
-    """Stable Diffusion 1.5's configurations and tokenizer, which ship with the studio."""
-    return assets_folder() / "sd15"
-
-
-def check_checkpoint(path: Path) -> WeightsHeader:
-    """Read a file's head and make sure, as far as it tells, that it is a whole Stable Diffusion 1.x.
-
-    Raises:
-        ModelError: saying what it is instead: a pickle, damaged, another kind of model, a part of one.
-    """
-    try:
-        header = read_header(path)
-    except WeightsFileError as error:
-        raise ModelError(str(error)) from error
-    if kind := _other_kind(header, configuration_folder()):
-        raise ModelError(f"{path.name} is {kind}. The studio works with whole models of Stable Diffusion 1.x.")
-    lacking = [part for prefix, part in _PARTS.items() if not _has(header.tensors, prefix)]
-    if len(lacking) == len(_PARTS):
-        raise ModelError(
-            f"{path.name} holds no Stable Diffusion checkpoint in the original layout: its tensors have names such as "
-            f"{min(header.tensors, default='(none)')}. Choose another file, or a folder in diffusers' layout."
-        )
-    if lacking:
-        raise ModelError(
-            f"{path.name} has no {' and no '.join(lacking)}, so it is not a whole model. Choose a file that has all "
-            "of U-Net, VAE and text encoder."
-        )
-    return header
+from studio.engine.model_files import TEXT_PREFIX, configuration_folder
+from studio.loras.weights_file import WeightsHeader
 
 
 def load_checkpoint(path: Path, dtype: torch.dtype) -> tuple[StableDiffusionPipeline, tuple[str, ...]]:
@@ -130,30 +73,3 @@ def _load_text_encoder(path: Path, config: Path, dtype: torch.dtype) -> tuple[CL
         output_loading_info=True,
     )
     return text_encoder, tuple(sorted(loading["missing_keys"]))
-
-
-def _other_kind(header: WeightsHeader, configuration: Path) -> str:
-    for piece, kind in _OTHER_KINDS:
-        if any(piece in name for name in header.tensors):
-            return kind
-    first = header.tensors.get(f"{UNET_PREFIX}input_blocks.0.0.weight")
-    channels = first.shape[1] if first and len(first.shape) == 4 else 4
-    if channels != 4:
-        return _INPUT_CHANNELS.get(channels, f"a model whose U-Net takes {channels} channels, not 4")
-    return _wrong_width(header, configuration)
-
-
-def _wrong_width(header: WeightsHeader, configuration: Path) -> str:
-    """How wide the text is that the U-Net listens to: it tells the families apart where a text encoder is missing."""
-    wanted = json.loads(read_text(configuration / "unet" / "config.json"))["cross_attention_dim"]
-    for name, info in header.tensors.items():
-        if name.startswith(UNET_PREFIX) and name.endswith("attn2.to_k.weight"):
-            width = info.shape[-1]
-            return (
-                "" if width == wanted else _WIDTH_KINDS.get(width, f"a model of another size ({width}, not {wanted})")
-            )
-    return ""
-
-
-def _has(names: Collection[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)

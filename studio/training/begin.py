@@ -23,6 +23,7 @@ from studio.datasets.library import DatasetLibrary, safe_name
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import Snapshot, make_snapshot, with_masks, write_snapshot
 from studio.datasets.source import DatasetRecipe
+from studio.engine.model_files import assert_model_there
 from studio.images.prompts import take_lora_tags
 from studio.images.tokens import TokenCounter
 from studio.jobs.folder import RunStatus, write_status
@@ -150,11 +151,13 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     Raises:
         SettingsError: where no file can have the LoRA's name, a validation prompt has a tag that cannot be followed,
             or the regularisation images are the dataset itself.
+        ModelError: where the model is not there, or cannot be loaded, as far as that is known without loading it.
         DatasetError: where the dataset cannot be read, nothing of it can be trained on, or no mask fits.
         OSError: where the folder cannot be written.
     """
     _assert_name_is_free(settings.name)
     _assert_prompts(settings.validation_prompts, LoraLibrary(user_data.loras))
+    assert_model_there(settings.model)
     settings = _with_whole_paths(settings, datasets=user_data.datasets)
     taken = take_snapshot(settings.dataset, user_data)
     prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None

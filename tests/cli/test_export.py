@@ -15,7 +15,8 @@ from studio.core.errors import LoraError, ModelError, SettingsError, StudioError
 from studio.core.paths import CHECKOUT_FOLDER, UserData
 from studio.core.settings import ModelSettings
 from studio.engine.lora_export import largest_difference, read_weights, write_peft
-from studio.engine.models import find_model, load_components
+from studio.engine.model_files import find_model
+from studio.engine.models import load_components
 from studio.engine.pipeline import PipelineManager
 from studio.loras.library import shipped_loras
 from studio.loras.weights_file import EXPORT_FORMS, ExportSettings

@@ -37,7 +37,8 @@ from studio.engine.device_operations import (
     device_operations,
 )
 from studio.engine.device_policy import DevicePolicy, keep_check, kept_check, upsample_on_cpu
-from studio.engine.models import Components, find_model, load_components
+from studio.engine.model_files import find_model
+from studio.engine.models import Components, load_components
 from studio.engine.pipeline import PipelineManager
 
 CPU = torch.device("cpu")

@@ -555,7 +555,8 @@ def run_apart(code: str, hub: FakeHub, home: Path, **environment: str) -> list[s
 
 
 LOAD = f"""
-from studio.engine.models import find_model, load_components
+from studio.engine.models import load_components
+from studio.engine.model_files import find_model
 from studio.core.errors import ModelError
 try:
     found = find_model("{NAME}")

@@ -19,9 +19,10 @@ from studio.engine.lora_conversion import at_strength, convert_lora, export_mode
 from studio.engine.lora_export import largest_difference, read_weights
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.lora_merge import OriginalLayout, merge_loras, merged_tensors, write_checkpoint
-from studio.engine.models import Components, find_model, load_components
+from studio.engine.model_files import check_checkpoint, configuration_folder, find_model
+from studio.engine.models import Components, load_components
 from studio.engine.pipeline import PipelineManager
-from studio.engine.single_file import check_checkpoint, configuration_folder, said_prediction_type
+from studio.engine.single_file import said_prediction_type
 from studio.loras.weights_file import read_header
 from tests.engine.lora_updates import expected_weight, random_update
 from tests.engine.test_single_file import original_checkpoint, original_unet, original_vae

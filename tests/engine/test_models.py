@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from studio.core.errors import ModelError
-from studio.engine.models import FoundModel, find_model, load_components
+from studio.engine.model_files import FoundModel, find_model
+from studio.engine.models import load_components
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 

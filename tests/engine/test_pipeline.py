@@ -16,7 +16,8 @@ from torch import nn
 from studio.core.errors import GenerationCancelledError, InvalidImageError, ModelError, PrecisionError, StudioError
 from studio.core.settings import GenerationSettings, ModelSettings
 from studio.engine.attention import SLICED_MAX_SCORES, AttentionPlan
-from studio.engine.models import Components, find_model, load_components
+from studio.engine.model_files import find_model
+from studio.engine.models import Components, load_components
 from studio.engine.pipeline import CHECK_EVERY, PipelineManager
 from studio.engine.progress import StepProgress, Watcher
 
@@ -240,10 +241,36 @@ def test_switching_the_model_replaces_it(fresh_manager: PipelineManager, model_c
     assert fresh_manager.components is not old
 
 
-def test_a_model_that_fails_to_load_leaves_none_loaded(fresh_manager: PipelineManager, tmp_path: Path) -> None:
-    with pytest.raises(ModelError):
-        fresh_manager.load(ModelSettings(model=str(tmp_path)))
+def test_a_model_that_fails_to_load_leaves_none_loaded(fresh_manager: PipelineManager, model_copy: Path) -> None:
+    file = model_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_in.weight"]
+    save_file(weights, file)
+    with pytest.raises(ModelError, match="The U-Net in"):
+        fresh_manager.load(ModelSettings(model=str(model_copy)))
     assert fresh_manager.facts is None
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("model_index.json", "has no model_index.json"),
+        ("scheduler/scheduler_config.json", "cannot be read"),
+        ("vae/diffusion_pytorch_model.safetensors", "is cut off|bytes"),
+    ],
+)
+def test_what_is_cheap_to_check_is_checked_before_the_model_before_goes(
+    manager: PipelineManager, model_copy: Path, file: str, words: str
+) -> None:
+    content = (model_copy / file).read_bytes()
+    if file == "model_index.json":
+        (model_copy / file).unlink()
+    else:
+        (model_copy / file).write_bytes(content[: len(content) // 2])
+    before = manager.components
+    with pytest.raises(ModelError, match=words):
+        manager.load(ModelSettings(model=str(model_copy)))
+    assert manager.components is before
 
 
 def test_a_model_that_is_not_there_leaves_the_one_before_it_loaded(manager: PipelineManager) -> None:

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from studio.core.errors import PrecisionError
 from studio.core.settings import PrecisionName
 from studio.engine.device import assert_precision, decide_precision
-from studio.engine.models import find_model, load_components
+from studio.engine.model_files import find_model
+from studio.engine.models import load_components
 from studio.engine.pipeline import PipelineManager
 
 

@@ -16,8 +16,8 @@ from bench.real_size_model import write_real_size_model
 from studio.core.errors import ModelError
 from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL, PredictionType
-from studio.engine.models import Components, FoundModel, find_model, load_components
-from studio.engine.single_file import configuration_folder
+from studio.engine.model_files import FoundModel, configuration_folder, find_model
+from studio.engine.models import Components, load_components
 
 Weights = dict[str, torch.Tensor]
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from studio.core.errors import LoraError
 from studio.engine.lora_merge import OriginalLayout
-from studio.engine.single_file import configuration_folder
+from studio.engine.model_files import configuration_folder
 from studio.loras.keys import (
     LYCORIS_ROLES,
     LoraKey,

@@ -10,7 +10,8 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.core.settings import SHIPPED_MODEL
 from studio.engine.lora_file import read_weights
-from studio.engine.models import find_model, load_components
+from studio.engine.model_files import find_model
+from studio.engine.models import load_components
 from studio.jobs.folder import RunState, RunStatus
 from studio.loras.library import LoraLibrary, shipped_loras
 from studio.training.events import AnyEvent, CheckpointEvent, ProposalEvent

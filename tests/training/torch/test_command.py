@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from studio.cli.app import app
-from studio.core.errors import DatasetError, RunError, SettingsError
+from studio.core.errors import DatasetError, ModelError, RunError, SettingsError
 from studio.jobs import worker
 from studio.jobs.folder import read_status, write_status
 from studio.jobs.queue import JobQueue
@@ -292,7 +292,10 @@ def test_a_training_is_queued_and_not_begun(place: Place, monkeypatch: pytest.Mo
 
 
 def test_a_job_that_fails_ends_with_1_and_says_why(place: Place) -> None:
-    run = place.begin(model="/nowhere")
+    with pytest.raises(ModelError, match="There is no model folder or file /nowhere"):
+        place.begin(model="/nowhere")
+    run = place.begin()
+    run.settings.write_text(run.settings.read_text().replace(str(place.model), "/nowhere"))
     result = train(place, str(run.root), "--job", "--cpu")
     assert result.exit_code == 1
     assert "There is no model folder or file /nowhere" in result.stderr
