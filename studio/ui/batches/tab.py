@@ -93,7 +93,7 @@ def forecast_html(state: PreflightState) -> Markup:
 
 def _forecast_words(state: PreflightState) -> Markup:
     if state.running:
-        words = "A few real images are being made and measured; none are kept."
+        words = f"A few real images are being made and measured, for {state.time_words} so far; none are kept."
         return paragraph("quiet", words, role="status")
     if state.problem:
         return problem(state.problem)
@@ -121,6 +121,8 @@ class BatchTab:
     start: gr.Button
     measure: gr.Button
     forecast: gr.HTML
+    cancel: gr.Button
+    of: gr.Textbox
     form: batch_form.BatchForm
     preview: gr.HTML
     preview_box: gr.Accordion
@@ -129,7 +131,8 @@ class BatchTab:
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
-        return {"batch-forecast": self.forecast, **self.form.shown, **self.panel.shown}
+        measuring = {"batch-forecast": self.forecast, "batch-measure-cancel": self.cancel, "batch-measure-of": self.of}
+        return {**measuring, **self.form.shown, **self.panel.shown}
 
 
 @dataclass(frozen=True)
@@ -159,12 +162,14 @@ def build() -> BatchTab:
                 start = gr.Button("Start", variant="primary", elem_id="start-batch")
                 measure = gr.Button("Measure", elem_id="measure-batch")
             forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=COMPARED_ON_LOAD)
+            cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="batch-measure-cancel")
+            of = gr.Textbox(visible=False)
             form = batch_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
             with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
                 preview = gr.HTML(EMPTY, elem_id="batch-preview", padding=False)
             panel = batch_panel.build()
-    return BatchTab(start, measure, forecast, form, preview, preview_box, panel)
+    return BatchTab(start, measure, forecast, cancel, of, form, preview, preview_box, panel)
 
 
 def render(page: BatchPage, view: BatchView) -> dict[str, Group]:
@@ -179,6 +184,8 @@ def _form_parts(page: BatchPage) -> dict[str, Part]:
     choices = gr.update(choices=[NO_LORA, *page.library.names()])
     return {
         "batch-forecast": lambda: forecast_html(page.forecast.state),
+        "batch-measure-of": gr.update(value=str(page.forecast.state.number)),
+        "batch-measure-cancel": gr.update(visible=page.forecast.state.running),
         **{f"batch-lora-{i}": choices for i in range(LORA_ROWS)},
     }
 
@@ -203,6 +210,12 @@ def wire(
     with_selection = {"sent": selection, **named}
     started = tab.start.click(start, inputs_kwargs=with_selection, outputs=[tab.preview_box, selection], **QUIET)
     then_refresh(started)
+
+    def cancel(of: str) -> None:
+        with toasts():
+            page.forecast.cancel(int(of or 0))
+
+    then_refresh(tab.cancel.click(cancel, tab.of, **QUIET))
     then_refresh(tab.measure.click(measure, inputs_kwargs=named, **QUIET))
     _wire_preview(tab, page, selection)
     _wire_batch(tab.panel, page, selection, tabs, then_refresh=then_refresh)

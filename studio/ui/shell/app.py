@@ -38,9 +38,9 @@ from studio.ui.shell.parts import (
     follower,
     live_html,
 )
-from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
+from studio.ui.shell.preflight_runner import Commands
 from studio.ui.shell.selection import RECALL, SEEN_AND_RECALL, Selection, keep_form, read_selection, selection_box
-from studio.ui.shell.status import activity_words, jobs_words, memory_words, model_words
+from studio.ui.shell.status import activity_words, jobs_words, measuring_words, memory_words, model_words
 from studio.ui.training import tab as training_tab
 from studio.ui.training.queue import TrainingPage
 
@@ -184,7 +184,11 @@ class Sessions:
             "The status line": lambda: {
                 "status-model": lambda: model_words(view),
                 "status-memory": lambda: memory_words(view),
-                "status-jobs": lambda: jobs_words(runs.jobs),
+                "status-jobs": lambda: (
+                    jobs_words(runs.jobs)
+                    + measuring_words("a training", self.training.preflight.state, "Training")
+                    + measuring_words("a batch", self.batches.forecast.state, "Batch")
+                ),
                 "status-activity": lambda: activity_words(view, owner_is_told=job_runs),
             },
             **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, shown),
@@ -202,14 +206,19 @@ def _shown(chosen: str, found: RunFolder | BatchFolder | None, names: Sequence[s
 
 
 def build_app(
-    engine: EngineClient, session: DatasetSession, trainings: TrainingSession, user_data: UserData, *, cpu_only: bool
+    engine: EngineClient,
+    session: DatasetSession,
+    trainings: TrainingSession,
+    user_data: UserData,
+    *,
+    commands: Commands | None = None,
+    cpu_only: bool,
 ) -> gr.Blocks:
     """Lay out the page and wire it to the engine, the open dataset, trainings and batches. Nothing is started by it."""
     library, blocking_jobs = LoraLibrary(user_data.loras), BlockingJobs(user_data)
-    training = TrainingPage(trainings, session, PreflightRunner(user_data), CommandRunner(user_data), cpu_only)
-    batches = batch_tab.BatchPage(
-        BatchSession(user_data), session, library, PreflightRunner(user_data, BATCH), cpu_only
-    )
+    commands = commands or Commands(user_data)
+    training = TrainingPage(trainings, session, commands.preflight, commands.exports, cpu_only)
+    batches = batch_tab.BatchPage(BatchSession(user_data), session, library, commands.forecast, cpu_only)
     sessions = Sessions(engine, session, training, batches, library, blocking_jobs)
     with Page(title="LoRA Studio", analytics_enabled=False) as app:
         status = _build_status_line()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from studio.core.errors import StudioError
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
-from studio.core.text import template
+from studio.core.text import duration, template
 
 TRAINING = ("train", "--preflight", "--json", "--settings")
 """The command that measures a training; the file of its settings comes last, and JSON is the last line it prints."""
@@ -29,15 +31,22 @@ class PreflightState:
     """Where it stands: the JSON that it printed, or what it said last where it failed.
 
     Attributes:
+        started_at: as `time.monotonic` counts.
         form: what the page's form held that it was begun with, by its controls' names.
         number: another one for every measurement; 0 where there is none.
     """
 
     running: bool = False
+    started_at: float = 0.0
     result_json: str = ""
     problem: str = ""
     form: Mapping[str, object] = field(default_factory=dict)
     number: int = 0
+
+    @property
+    def time_words(self) -> str:
+        """How long it has been running: `12 s`."""
+        return duration(math.floor(time.monotonic() - self.started_at) or 1)
 
 
 def forecast_box(state: PreflightState, html: Markup, *, form: str, labels: Mapping[str, str], button: str) -> Markup:
@@ -67,12 +76,14 @@ class CommandState:
 
     Attributes:
         about: what it was started for.
+        started_at: as `time.monotonic` counts.
         last_line: that it printed; empty before it ended well.
         problem: what it said last where it failed.
     """
 
     about: str = ""
     running: bool = False
+    started_at: float = 0.0
     last_line: str = ""
     problem: str = ""
 
@@ -107,7 +118,7 @@ class CommandRunner:
             cwd=self._user_data.root,
         )
         with self._lock:
-            self._process, self._state = process, CommandState(about, running=True)
+            self._process, self._state = process, CommandState(about, running=True, started_at=time.monotonic())
         threading.Thread(target=self._wait, args=(process, ended), name=arguments[0], daemon=True).start()
 
     def stop(self) -> None:
@@ -146,7 +157,9 @@ class PreflightRunner:
     @property
     def state(self) -> PreflightState:
         now = self._runner.state
-        return replace(self._begun, running=now.running, result_json=now.last_line, problem=now.problem)
+        return replace(
+            self._begun, running=now.running, started_at=now.started_at, result_json=now.last_line, problem=now.problem
+        )
 
     def start(self, settings_json: str, form: Mapping[str, object] | None = None) -> None:
         """Begin one; one that runs is ended first.
@@ -167,3 +180,33 @@ class PreflightRunner:
 
         self._begun = PreflightState(form=dict(form or {}), number=next(self._numbers))
         self._runner.start(*self._command, str(file), ended=clean_up)
+
+    def cancel(self, number: int) -> None:
+        """End the measurement of that number.
+
+        Raises:
+            StudioError: where it has ended, or another one was begun.
+        """
+        state = self.state
+        if not state.running or state.number != number:
+            raise StudioError("Nothing was cancelled: that measurement has ended already.")
+        self.stop()
+
+    def stop(self) -> None:
+        """End the one that runs."""
+        self._runner.stop()
+        self._begun = PreflightState()
+
+
+class Commands:
+    """All that the page runs in processes of its own. Whoever makes it closes it: nothing outlives the studio."""
+
+    def __init__(self, user_data: UserData) -> None:
+        self.preflight = PreflightRunner(user_data)
+        self.forecast = PreflightRunner(user_data, BATCH)
+        self.exports = CommandRunner(user_data)
+
+    def close(self) -> None:
+        """End what runs."""
+        for runner in (self.preflight, self.forecast, self.exports):
+            runner.stop()

@@ -26,6 +26,7 @@ from studio.engine.process.client import EngineClient
 from studio.images.tokens import TokenCounter
 from studio.jobs.worker import ensure_worker
 from studio.training.session import TrainingSession
+from studio.ui.shell.preflight_runner import Commands
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
@@ -45,12 +46,12 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     port = choose_port(_address(settings), settings.port)
     cache = _prepare_environment(user_data)
     engine = EngineClient(user_data, model=model, cpu_only=settings.cpu)
-    session = DatasetSession(user_data, count_tokens=_token_counter(engine))
+    session, commands = DatasetSession(user_data, count_tokens=_token_counter(engine)), Commands(user_data)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with _plain_environment(), _collected_later():
-        _launch(engine, session, user_data, settings, port=port, logins=logins, root_path=root_path)
+        _launch(engine, session, commands, user_data, settings, port=port, logins=logins, root_path=root_path)
     for warning in warnings_of(settings):
         print(f"Warning: {warning}", flush=True)
     url = f"http://127.0.0.1:{port}"
@@ -66,6 +67,7 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
             pass
     finally:
         print("Stopping.", flush=True)
+        commands.close()
         session.close()
         engine.stop()
         cache.cleanup()
@@ -251,6 +253,7 @@ def _token_counter(engine: EngineClient) -> Callable[[str], int]:
 def _launch(
     engine: EngineClient,
     session: DatasetSession,
+    commands: Commands,
     user_data: UserData,
     settings: ServerSettings,
     *,
@@ -271,7 +274,7 @@ def _launch(
     for folder in served:
         folder.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths(served)
-    page = build_app(engine, session, trainings, user_data, cpu_only=settings.cpu)
+    page = build_app(engine, session, trainings, user_data, commands=commands, cpu_only=settings.cpu)
     page.queue(default_concurrency_limit=4, max_size=32)
     hosts = allowed_hosts(settings.listen)
     app = web_app(page, hosts=hosts, logins=logins, uploads=uploads_folder(), root_path=root_path)

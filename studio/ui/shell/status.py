@@ -15,6 +15,7 @@ from studio.core.text import counted, duration, gigabytes, template
 from studio.engine.process.view import EngineView, Phase
 from studio.jobs.session import JobLine
 from studio.ui.shell.parts import Update
+from studio.ui.shell.preflight_runner import PreflightState
 
 _template = template("ui/templates/shell.html")
 
@@ -34,6 +35,14 @@ def jobs_words(jobs: Sequence[JobLine]) -> Markup:
     first = running or waiting[0]
     text = words + behind if words else f"{counted(len(waiting), 'job')} waiting"
     return _template("activity", kind="busy", tab=job_tab(first), text=text, title=first.message)
+
+
+def measuring_words(what: str, state: PreflightState, tab: str) -> Markup:
+    """`● measuring a training · 12 s`, a link to its tab; empty where nothing is being measured."""
+    if not state.running:
+        return Markup()
+    text = f"measuring {what} · {state.time_words}"
+    return _template("activity", kind="busy", tab=tab, text=text, title="A few real steps, to estimate the rest.")
 
 
 def job_name(line: JobLine) -> str:

@@ -37,12 +37,14 @@ class PreflightBox:
     words: gr.HTML
     offers: tuple[gr.Button, ...]
     of: gr.Textbox
+    cancel: gr.Button
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         return {
             "preflight-words": self.words,
             "preflight-of": self.of,
+            "preflight-cancel": self.cancel,
             **{f"preflight-offer-{i}": button for i, button in enumerate(self.offers)},
         }
 
@@ -65,11 +67,12 @@ class TrainingTab:
 def build_preflight(check: gr.Button) -> PreflightBox:
     """Lay it out below the button that begins it."""
     words = gr.HTML(elem_id="preflight-words", padding=False, js_on_load=COMPARED_ON_LOAD)
+    cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="preflight-cancel")
     with gr.Column(elem_classes="offers"):
         offers = tuple(
             gr.Button("", visible=False, size="sm", elem_id=f"preflight-offer-{i}") for i in range(MAX_OFFERS)
         )
-    return PreflightBox(check, words, offers, gr.Textbox(visible=False))
+    return PreflightBox(check, words, offers, gr.Textbox(visible=False), cancel)
 
 
 def build() -> TrainingTab:
@@ -110,7 +113,12 @@ def render_preflight(state: PreflightState) -> dict[str, Part]:
         html = _preflight_html(state, found)
         return forecast_box(state, html, form="training", labels=training_form.LABELS, button="Preflight")
 
-    return {"preflight-words": words, "preflight-of": gr.update(value=str(state.number)), **buttons}
+    return {
+        "preflight-words": words,
+        "preflight-of": gr.update(value=str(state.number)),
+        "preflight-cancel": gr.update(visible=state.running),
+        **buttons,
+    }
 
 
 def read_preflight(state: PreflightState) -> Preflight | None:
@@ -125,7 +133,7 @@ def read_preflight(state: PreflightState) -> Preflight | None:
 
 def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
     if state.running:
-        text = "A few real steps are being measured; nothing is saved."
+        text = f"A few real steps are being measured, for {state.time_words} so far; nothing is saved."
         return paragraph("quiet", text, role="status")
     if state.problem:
         return problem(state.problem)
@@ -185,7 +193,12 @@ def _wire_preflight(tab: TrainingTab, page: TrainingPage, *, then_refresh: Calla
         offered = found.offers[index].changes
         return by_component(fields, {name: shown_value(value) for name, value in offered.items()})
 
+    def cancel(of: str) -> None:
+        with toasts():
+            page.preflight.cancel(int(of or 0))
+
     then_refresh(box.check.click(begin, inputs_kwargs=fields, **QUIET))
+    then_refresh(box.cancel.click(cancel, box.of, **QUIET))
     for index, button in enumerate(box.offers):
         taken = button.click(partial(take, index=index), box.of, list(fields.values()), **QUIET)
         then_refresh(taken.success(begin, inputs_kwargs=fields, **QUIET))
