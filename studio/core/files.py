@@ -21,8 +21,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from send2trash import send2trash
-
 from studio.core.errors import DatasetError, UnreadableFileError
 
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -262,6 +260,8 @@ def move_to_trash(path: Path, *, without_trash: Path) -> str:
     Raises:
         OSError: where it is gone or cannot be moved.
     """
+    from send2trash import send2trash  # here: the command line starts without it
+
     try:
         send2trash(path)
     except OSError as error:

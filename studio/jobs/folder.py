@@ -20,7 +20,6 @@ from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import ClassVar, Literal, Self
 
-import psutil
 from pydantic import ValidationError
 
 from studio.core.errors import RunError, StudioError
@@ -240,6 +239,8 @@ def take_requests(folder: JobFolder) -> frozenset[RunRequest]:
 
 def forget_old_requests(folder: JobFolder) -> None:
     """Forget what was asked of an earlier process. What was asked since this one began, as it was loading, stays."""
+    import psutil  # here: the command line starts without it
+
     began_at = psutil.Process().create_time()
     for request in pending_requests(folder):
         try:

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import send2trash
 
-from studio.core import files
 from studio.core.files import move_to_trash
 
 
@@ -34,7 +34,7 @@ def test_without_a_trash_it_is_kept_in_a_folder_that_is_named(tmp_path: Path, mo
     def none(path: Path) -> None:
         raise OSError(13, "There is no trash")
 
-    monkeypatch.setattr(files, "send2trash", none)
+    monkeypatch.setattr(send2trash, "send2trash", none)
     for content in (b"1", b"2"):
         (tmp_path / "a.png").write_bytes(content)
         where = move_to_trash(tmp_path / "a.png", without_trash=tmp_path / "trash")

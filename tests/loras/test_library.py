@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import send2trash
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from studio.core import files
 from studio.core.errors import LoraError, WeightsFileError
 from studio.images.prompts import take_lora_tags
 from studio.loras.keys import scale_rules
@@ -542,7 +542,7 @@ def test_a_users_file_is_deleted_with_its_configuration_and_a_shipped_one_never(
     def no_trash(path: Path) -> None:
         raise OSError(13, "There is no trash")
 
-    monkeypatch.setattr(files, "send2trash", no_trash)
+    monkeypatch.setattr(send2trash, "send2trash", no_trash)
     library = LoraLibrary(folder)
     write_lora(folder / "mine.safetensors")
     (folder / "mine.adapter_config.json").write_text("{}")

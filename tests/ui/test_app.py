@@ -6,10 +6,10 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+import send2trash
 from filelock import FileLock
 
 from studio.batches.session import BatchSession
-from studio.core import files
 from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
@@ -147,7 +147,7 @@ def test_a_run_is_deleted_with_its_job_and_not_while_it_is_worked_on(
     def no_trash(path: Path) -> None:
         raise OSError(13, "There is no trash")
 
-    monkeypatch.setattr(files, "send2trash", no_trash)
+    monkeypatch.setattr(send2trash, "send2trash", no_trash)
     session = sessions.training.session
     run = run_of(sessions, OLD)
     job = session.queue.add("train", run.root, OLD)
