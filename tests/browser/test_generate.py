@@ -356,7 +356,7 @@ def test_a_size_that_is_none_is_refused_with_the_rule(page: Page) -> None:
 def test_a_guidance_out_of_bounds_is_refused_with_the_rule(page: Page) -> None:
     field(page, "generate-guidance-scale").fill("31")
     field(page, "generate-guidance-scale").press("Control+Enter")
-    expect(toast(page)).to_contain_text("Value 31 is greater than maximum value 30")  # Gradio's own word
+    expect(toast(page)).to_contain_text("Guidance must be a number between 1 and 30, got 31.")
     expect(activity(page)).to_have_text("ready")
 
 
