@@ -24,7 +24,7 @@ def test_a_measurement_is_cancelled_by_its_number_and_ends_with_its_owner(tmp_pa
     runner.start("{}", {"rank": 8})
     first = runner.state
     assert first.running
-    assert "measuring a training · 1.0 s" in measuring_words("a training", first, "Training")
+    assert "measuring a training · 0 s" in measuring_words("a training", first, "Training")
     assert len(children()) == 1
     runner.start("{}", {"rank": 16})
     assert len(children()) == 1, "one at a time"

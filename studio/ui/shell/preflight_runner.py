@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -46,7 +45,8 @@ class PreflightState:
     @property
     def time_words(self) -> str:
         """How long it has been running: `12 s`."""
-        return duration(math.floor(time.monotonic() - self.started_at) or 1)
+        seconds = int(time.monotonic() - self.started_at)
+        return f"{seconds} s" if seconds < 60 else duration(seconds)
 
 
 def forecast_box(state: PreflightState, html: Markup, *, form: str, labels: Mapping[str, str], button: str) -> Markup:
