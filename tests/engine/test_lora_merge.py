@@ -46,6 +46,7 @@ def update(manager: PipelineManager) -> LoraWeights:
 @pytest.fixture
 def shoes_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if Stable Diffusion 1.5 were as small as the shipped model: its checkpoints can be loaded then."""
+    monkeypatch.setattr("studio.engine.model_files.configuration_folder", lambda: SHOES)
     monkeypatch.setattr("studio.engine.single_file.configuration_folder", lambda: SHOES)
     monkeypatch.setattr("studio.engine.lora_merge.configuration_folder", lambda: SHOES)
     return None

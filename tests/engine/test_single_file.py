@@ -126,7 +126,8 @@ def shoes() -> Weights:
 def shoes_configuration(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The shipped model is smaller than Stable Diffusion 1.5, and so brings its own configurations."""
     folder = assets_folder() / SHIPPED_MODEL
-    monkeypatch.setattr("studio.engine.single_file.configuration_folder", lambda: folder)
+    for module in ("model_files", "single_file"):
+        monkeypatch.setattr(f"studio.engine.{module}.configuration_folder", lambda: folder)
     return folder
 
 
@@ -333,7 +334,7 @@ def test_a_file_that_changed_after_it_was_found_is_checked_again(tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["models/shoes.safetensors", "models/shoes.SAFETENSORS", "models/shoes.Ckpt"])
 def test_a_file_that_does_not_exist_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.engine.models.find_hub_model", lambda *_, **__: pytest.fail("asked the Hub"))
+    monkeypatch.setattr("studio.engine.model_files.find_hub_model", lambda *_, **__: pytest.fail("asked the Hub"))
     with pytest.raises(ModelError, match=f"There is no model folder or file {re.escape(name)}"):
         find_model(name)
 

@@ -172,8 +172,8 @@ def test_a_model_that_cannot_be_read_ends_the_batch_and_the_status_names_it(
 ) -> None:
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     weights = next((model / part).glob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:1000])
     folder = begun(tmp_path, model=str(model), total=1)
+    weights.write_bytes(weights.read_bytes()[:1000])  # after it was begun: what is begun was checked
     with pytest.raises(ModelError):
         run(folder, tmp_path)
     status = read_status(folder)
