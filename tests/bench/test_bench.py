@@ -107,7 +107,7 @@ def test_settings_run_every_bench_that_was_not_left_out() -> None:
 
 
 def test_an_unknown_bench_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"only .*'startup'.*'real-size'.*got 'speed'"):
+    with pytest.raises(SettingsError, match=r"Only .*'startup'.*'real-size'.*got 'speed'"):
         parse_settings(BenchSettings, {"only": ("speed",)})
 
 
