@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from studio.core.paths import UserData
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.datasets.query import DatasetQuery
 from studio.datasets.session import DatasetSession
 

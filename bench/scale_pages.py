@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studio.batches.session import BatchSession
 from studio.core.paths import UserData
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.core.settings import ModelSettings
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
@@ -15,8 +15,8 @@ from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
 from studio.ui.shell.app import Sessions
+from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.selection import Selection
 from studio.ui.training.queue import TrainingPage
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from studio.batches.plan import BatchPlan
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.core.text import counted, duration
 
 EXAMPLES = 10

@@ -21,7 +21,8 @@ from pydantic import Field, ValidationError
 
 from studio.batches.settings import MAX_ITEMS
 from studio.core.errors import BatchError
-from studio.core.results import Check, Record
+from studio.core.records import Record
+from studio.core.results import Check
 from studio.images.scores.image import PictureScores
 
 

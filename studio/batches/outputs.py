@@ -28,7 +28,8 @@ from studio.batches.plan import BatchItem, BatchPlan
 from studio.batches.report import write_report
 from studio.batches.settings import BatchSettings
 from studio.core.files import open_file, read_file, replacing, write_atomically
-from studio.core.results import EngineFacts, Record
+from studio.core.records import Record
+from studio.core.results import EngineFacts
 from studio.core.settings import LoraChoice
 from studio.core.text import escape_markdown
 from studio.datasets.export import metadata_line

@@ -23,7 +23,7 @@ from studio.batches.settings import BatchSettings
 from studio.batches.template import TemplateReader, Wildcards, columns_in, fill, is_plain
 from studio.core.errors import BatchError, StudioError
 from studio.core.paths import typed_path
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.core.settings import SEED_MAX, GenerationSettings
 from studio.datasets.captions import tidy
 from studio.images.prompts import plain_prompt

@@ -23,7 +23,7 @@ from studio.batches.rows import Rows, open_rows
 from studio.batches.settings import MAX_ITEMS, BatchSettings
 from studio.core.errors import BatchError
 from studio.core.files import read_file, replacing, write_atomically
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.core.text import counted
 
 PLAN = "plan.json"

@@ -302,7 +302,7 @@ def find_sources(settings: BatchSettings) -> Sources:
     box = list(read_lines(io.StringIO(settings.prompts, newline=None), 0, BOX))
     if not settings.prompt_file.strip():
         if not box:
-            raise BatchError("prompts holds no prompt, only comments. Write one, or choose a file of prompts.")
+            raise BatchError("prompts holds no prompt, only comments. Write one, or choose a prompt file.")
         return Sources((BOX,), (), iter(box), None, [])
     file = open_prompt_file(typed_path(settings.prompt_file.strip()))
     names = (BOX, file.name)

@@ -174,7 +174,7 @@ class BatchSettings(Settings):
     def _consistent(self) -> "BatchSettings":
         if not self.prompts.strip() and not self.prompt_file.strip():
             raise ValueError(
-                "Prompts and Prompt file (prompt_file) are both empty: write a prompt, or choose a file of prompts"
+                "Prompts and Prompt file (prompt_file) are both empty: write a prompt, or choose a prompt file"
             )
         if self.least_distance is not None and not self.nearest_to.strip():
             raise ValueError(

@@ -9,7 +9,7 @@ import typer
 
 from studio.cli.options import CpuOption, JsonOption, ModelOption, UserDataOption, prepare_engine, read_options
 from studio.core.paths import UserData, locate_user_data
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
 from studio.core.system import operating_system
 

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.core.records import AnyFloat
-from studio.core.records import Record as Record  # from here for everyone: they keep facts, too
+from studio.core.records import AnyFloat, Record
 from studio.core.settings import GenerationSettings, ImagesSettings, PrecisionName, SmokeSettings
 
 

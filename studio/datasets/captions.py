@@ -102,7 +102,7 @@ def caption_file(key: str, caption: str) -> bytes:
     """What a caption file holds from which this caption is read.
 
     Raises:
-        DatasetError: where there is none: it holds a zero byte, or begins as no plain text does.
+        DatasetError: where it is no text: it holds a zero byte, or starts like a binary format.
     """
     content = f"{check_typed(key, caption)}\n".encode()
     if decode_caption(content).text != caption:

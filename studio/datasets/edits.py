@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import read_file
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.core.settings import Settings
 from studio.datasets.captions import tidy
 from studio.datasets.source import DatasetRow, SkippedFile

@@ -47,7 +47,7 @@ class DatasetLibrary:
         return natsorted(entry.name for entry in self.folder.iterdir() if (entry / RECIPE).is_file())
 
     def known_name(self, typed: str) -> str | None:
-        """The dataset of a name as it was typed, in whichever form its accents are; None where there is none."""
+        """The dataset with this name, whether its accents are typed as one character or two; None if there is none."""
         return next((name for name in self.names() if name_of(name) == name_of(typed)), None)
 
     def place(self, name: str) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from studio.core.errors import DatasetError, PictureFileError
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.rows import captions_all_alike
 from studio.datasets.snapshot import (

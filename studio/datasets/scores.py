@@ -13,7 +13,7 @@ import numpy as np
 from studio.core.errors import DatasetError, PictureFileError
 from studio.core.files import open_file
 from studio.core.paths import UserData, leads_out, typed_path
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.datasets.library import DatasetLibrary
 from studio.datasets.reading import read_source
 from studio.datasets.rows import take_rows

@@ -11,7 +11,7 @@ from pathlib import Path
 from studio.core.errors import DatasetError, StudioError, system_error_message
 from studio.core.files import read_text, remove_uploads, write_atomically
 from studio.core.paths import UserData, typed_path
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary, HeldDataset, HeldDatasets
 from studio.datasets.opened import CheckProgress, OpenedDataset
@@ -309,7 +309,7 @@ class DatasetSession:
         return self._held.find(self.name)
 
     def _open_again(self) -> None:
-        """In a thread of its own, for a page that shows what is not in memory."""
+        """Read the dataset that a page shows and that is not in memory; runs in its own thread."""
         problem = ""
         try:
             _ = self.opened

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from studio.core.errors import DatasetError
 from studio.core.files import open_file, read_file, write_atomically
 from studio.core.paths import leads_out, typed_path
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.datasets.captions import stem_of
 from studio.datasets.source import PICTURE_SUFFIXES, DatasetRecipe, DatasetRow
 from studio.datasets.walk import MASK_MARK

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Le, MultipleOf
 from pydantic import AfterValidator, Field
 
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.core.settings import Settings
 from studio.images.formats import RAW_SUFFIXES
 from studio.images.records import PictureFacts, Problem

@@ -219,9 +219,8 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
             reasons = " ".join(skipped_file.problem.sentence for skipped_file in skipped_files[:1])
             raise DatasetError(f"None of the dropped files can be used. {reasons}".strip())
         partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # which is there where it was not renamed
     return tuple(skipped_files)
 
 

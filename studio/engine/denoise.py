@@ -109,8 +109,8 @@ class TextEncoding:
 def encode_prompts(components: Components, texts: Sequence[str], *, long_prompt: bool = False) -> torch.Tensor:
     """(len(texts), N, D) embeddings; N is 77 times the chunks that the longest text needs.
 
-    BREAK begins a chunk of its own, filled up as A1111 does. What is past 75 tokens in a chunk is cut off; with
-    `long_prompt` it goes on in further chunks.
+    BREAK starts a new chunk, padded as in A1111. Tokens past 75 in a chunk are cut off; with `long_prompt` they
+    continue in further chunks.
     """
     prompts = [_chunks(components.tokenizer, text, long_prompt=long_prompt) for text in texts]
     chunks = itertools.zip_longest(*prompts, fillvalue=WeightedTokens((), ()))

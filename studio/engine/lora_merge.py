@@ -3,7 +3,7 @@
 The names of Stable Diffusion 1.x's weights in the original layout, which single-file checkpoints have.
 
 What CompVis' code (https://github.com/CompVis/stable-diffusion) calls input_blocks, middle_block and output_blocks are
-diffusers' down_blocks, mid_block and up_blocks, counted through: `single_file.py` reads the same names back.
+diffusers' down_blocks, mid_block and up_blocks, counted through: `models.py` reads the same names back.
 
 A whole model with LoRAs merged into its weights: a folder in diffusers' layout, or one file in the original's.
 

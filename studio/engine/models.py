@@ -1,4 +1,4 @@
-"""Finding a model and reading it from disk: always safetensors, always on the CPU first."""
+"""Reading a model from disk, a folder or one file, without network: always safetensors, always on the CPU first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,21 +6,19 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import FromOriginalModelMixin
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from studio.core.errors import ModelError
 from studio.core.settings import PrecisionName, PredictionType
 from studio.engine.device import DTYPES
-from studio.engine.hub import (
-    half_precision_parts,
-)
-from studio.engine.model_files import MIN_TOKENS, FoundModel, check_model
-from studio.engine.single_file import load_checkpoint, said_prediction_type
-from studio.loras.weights_file import read_header
+from studio.engine.hub import half_precision_parts
+from studio.engine.model_files import MIN_TOKENS, TEXT_PREFIX, FoundModel, check_model, configuration_folder
+from studio.loras.weights_file import WeightsHeader, read_header
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def load_components(
         prediction_type = said_prediction_type(read_header(model.file))
     _quiet_libraries()
     try:
-        read = load_checkpoint if model.file else _load_folder
+        read = _load_checkpoint if model.file else _load_folder
         pipeline, missing = read(place, DTYPES[precision])
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -110,6 +108,66 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[StableDiffusionPipel
         requires_safety_checker=False,
     )
     return pipeline, tuple(sorted(loading["missing_keys"]))
+
+
+def _load_checkpoint(path: Path, dtype: torch.dtype) -> tuple[StableDiffusionPipeline, tuple[str, ...]]:
+    """Read a checkpoint, on the CPU, and name the weights that its text encoder lacks.
+
+    Raises:
+        ModelError: where U-Net or VAE lack weights.
+    """
+    folder = configuration_folder()
+    text_encoder, missing = _load_text_encoder(path, folder / "text_encoder", dtype)
+    pipeline = StableDiffusionPipeline.from_single_file(
+        str(path),
+        config=str(folder),
+        unet=_load_part(UNet2DConditionModel, "unet", path, dtype),
+        vae=_load_part(AutoencoderKL, "vae", path, dtype),
+        text_encoder=text_encoder,
+        local_files_only=True,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return pipeline, missing
+
+
+def _load_part(kind: type[FromOriginalModelMixin], part: str, path: Path, dtype: torch.dtype) -> nn.Module:
+    try:
+        module: nn.Module = kind.from_single_file(
+            str(path), config=str(configuration_folder()), subfolder=part, dtype=dtype, local_files_only=True
+        )
+    except NotImplementedError as error:  # torch's word for moving a weight that no file gave
+        raise ModelError(
+            f"The {part} in {path} lacks some of its weights. Copy or download the model again."
+        ) from error
+    return module
+
+
+def said_prediction_type(header: WeightsHeader) -> PredictionType:
+    """What a file says of its U-Net's prediction (https://github.com/Stability-AI/ModelSpec); `auto` for nothing."""
+    said = header.metadata.get("modelspec.prediction_type", "").lower()
+    if said in ("v", "v_prediction"):
+        return "v_prediction"
+    return "epsilon" if said == "epsilon" else "auto"
+
+
+def _load_text_encoder(path: Path, config: Path, dtype: torch.dtype) -> tuple[CLIPTextModel, tuple[str, ...]]:
+    """Read by transformers itself, which knows what its versions call the layers, and tells what is missing."""
+    with safe_open(path, framework="pt") as file:
+        weights = {
+            name.removeprefix(TEXT_PREFIX): file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118  # it has no iterator of its own
+            if name.startswith(TEXT_PREFIX)
+        }
+    text_encoder, loading = CLIPTextModel.from_pretrained(
+        None,
+        config=CLIPTextConfig.from_pretrained(config, local_files_only=True),
+        state_dict=weights,
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    return text_encoder, tuple(sorted(loading["missing_keys"]))
 
 
 def _assert_whole(pipeline: StableDiffusionPipeline, missing: Sequence[str], place: Path) -> None:

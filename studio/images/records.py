@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.core.results import Record
+from studio.core.records import Record
 
 Severity = Literal["reject", "convert", "note"]
 

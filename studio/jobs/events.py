@@ -15,7 +15,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from studio.core.files import open_file
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.jobs.folder import RunState
 
 MAX_MEMORY_EVENTS = 600

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from studio.core.errors import RunError, StudioError
 from studio.core.files import read_file, write_atomically
 from studio.core.paths import typed_path
-from studio.core.results import Record
+from studio.core.records import Record
 
 RunState = Literal["new", "waiting", "preparing", "running", "sampling", "paused", "stopped", "finished", "failed"]
 BUSY_STATES: tuple[RunState, ...] = ("waiting", "preparing", "running", "sampling")

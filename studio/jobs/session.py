@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from studio.core.files import move_to_trash
 from studio.core.paths import UserData
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, RunState, ask, status_or, write_halt
 from studio.jobs.queue import Job, JobKind, JobQueue
 from studio.jobs.worker import ensure_worker

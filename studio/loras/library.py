@@ -28,8 +28,6 @@ from studio.loras.weights_file import (
 )
 
 _VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
-
-
 _CLOCK_TICK_NS = 3 * 10**9  # FAT keeps times in steps of two seconds
 
 
@@ -182,7 +180,7 @@ class LoraLibrary:
         """Move a LoRA to the trash, with peft's configuration of its name; where it is now, in words.
 
         Raises:
-            LoraError: where there is none, or it comes with the studio.
+            LoraError: where there is no such LoRA, or it comes with the studio.
             OSError: where it cannot be moved.
         """
         path = self._files().get(name)

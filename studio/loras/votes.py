@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import LoraError
 from studio.core.files import read_file, write_atomically
-from studio.core.results import Record
+from studio.core.records import Record
 
 Winner = Literal["left", "right", "neither"]
 CONFIDENCE_Z = 1.96  # 95 %

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from studio.core.errors import RunError
 from studio.core.files import read_file, write_atomically
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.core.settings import PrecisionName
 from studio.jobs.folder import JobFolder
 from studio.training.settings import MixedPrecisionName

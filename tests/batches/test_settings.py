@@ -21,7 +21,7 @@ def test_settings_come_back_from_json() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "Prompts and Prompt file [(]prompt_file[)] are both empty: write a prompt, or choose a file of prompts"),
+        ({}, "Prompts and Prompt file [(]prompt_file[)] are both empty: write a prompt, or choose a prompt file"),
         ({"prompts": "a", "least_distance": 0.5}, "[(]least_distance[)] needs Training images [(]nearest_to"),
         ({"prompts": "a", "grid_y": "x"}, "Grid, down [(]grid_y[)] needs Grid, across"),
         (

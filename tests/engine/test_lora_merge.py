@@ -20,9 +20,8 @@ from studio.engine.lora_export import largest_difference, read_weights
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.lora_merge import OriginalLayout, merge_loras, merged_tensors, write_checkpoint
 from studio.engine.model_files import check_checkpoint, configuration_folder, find_model
-from studio.engine.models import Components, load_components
+from studio.engine.models import Components, load_components, said_prediction_type
 from studio.engine.pipeline import PipelineManager
-from studio.engine.single_file import said_prediction_type
 from studio.loras.weights_file import read_header
 from tests.engine.lora_updates import expected_weight, random_update
 from tests.engine.test_single_file import original_checkpoint, original_unet, original_vae
@@ -47,7 +46,7 @@ def update(manager: PipelineManager) -> LoraWeights:
 def shoes_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if Stable Diffusion 1.5 were as small as the shipped model: its checkpoints can be loaded then."""
     monkeypatch.setattr("studio.engine.model_files.configuration_folder", lambda: SHOES)
-    monkeypatch.setattr("studio.engine.single_file.configuration_folder", lambda: SHOES)
+    monkeypatch.setattr("studio.engine.models.configuration_folder", lambda: SHOES)
     monkeypatch.setattr("studio.engine.lora_merge.configuration_folder", lambda: SHOES)
     return None
 

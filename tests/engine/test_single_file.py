@@ -126,7 +126,7 @@ def shoes() -> Weights:
 def shoes_configuration(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The shipped model is smaller than Stable Diffusion 1.5, and so brings its own configurations."""
     folder = assets_folder() / SHIPPED_MODEL
-    for module in ("model_files", "single_file"):
+    for module in ("model_files", "models"):
         monkeypatch.setattr(f"studio.engine.{module}.configuration_folder", lambda: folder)
     return folder
 

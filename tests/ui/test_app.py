@@ -21,8 +21,8 @@ from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
 from studio.ui.shell.app import Sessions, build_app
+from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.selection import Selection
 from studio.ui.training import plot as training_plot
 from studio.ui.training.queue import TrainingPage

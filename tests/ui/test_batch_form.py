@@ -18,8 +18,8 @@ from studio.core.settings import GenerationSettings, parse_settings
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import tab as batch_preview
 from studio.ui.forms import LORA_ROWS, form_groups, help_html
+from studio.ui.shell.commands import PreflightState
 from studio.ui.shell.parts import problem
-from studio.ui.shell.preflight_runner import PreflightState
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from studio.core.errors import StudioError
 from studio.core.paths import UserData
-from studio.ui.shell.preflight_runner import Commands
+from studio.ui.shell.commands import Commands
 from studio.ui.shell.status import measuring_words
 
 pytestmark = pytest.mark.process

@@ -63,8 +63,8 @@ from studio.ui.datasets.detail import Subject, render_row
 from studio.ui.datasets.statistics import doctor_html, statistics_html
 from studio.ui.inference.history import picture_detail
 from studio.ui.shell.app import Sessions
+from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.device_busy_box import BlockingJobs
-from studio.ui.shell.preflight_runner import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.selection import SelectedImage, Selection
 from studio.ui.training.queue import TrainingPage
 from tests.batches.test_session import make_batch, note

@@ -17,7 +17,7 @@ from studio.loras.library import LoraLibrary, shipped_loras
 from studio.training.events import AnyEvent, CheckpointEvent, ProposalEvent
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
-from studio.ui.shell.preflight_runner import CommandRunner, CommandState
+from studio.ui.shell.commands import CommandRunner, CommandState
 from studio.ui.training.results import (
     add_to_library,
     export_arguments,

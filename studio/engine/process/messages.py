@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from studio.core.records import Record
 from studio.core.results import (
     DeviceCheck,
     EngineFacts,
@@ -15,7 +16,6 @@ from studio.core.results import (
     InvalidPicture,
     MemorySample,
     PictureRecord,
-    Record,
     SavedReport,
     ValidPicture,
 )

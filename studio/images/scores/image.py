@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.images.scores.colour import MAX_WORDS, ColourScore, plain_name, rgb_of, score_colour, subject_colour
 from studio.images.scores.likeness import NearestIndex, NearestPicture, describe
 from studio.images.scores.subject import (

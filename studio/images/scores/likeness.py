@@ -20,7 +20,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from studio.core.errors import DatasetError, PictureFileError
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.images.decoding import open_rgb
 from studio.images.scores.colour import rgb_to_lab
 from studio.images.scores.subject import Subject, WorkingPicture, find_subject, make_working

@@ -24,7 +24,7 @@ from PIL import Image
 from pydantic import Field
 from scipy import ndimage
 
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.images.scores.colour import rgb_to_lab
 
 BORDER_SHARE = 6 / 128

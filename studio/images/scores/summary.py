@@ -6,7 +6,7 @@ From the scores of single images to those of a set.
 from collections.abc import Iterable
 from typing import Literal
 
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.core.text import counted
 
 Likeness = Literal["as a copy", "close", "of its own"]

@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from studio.core.errors import TrainingError
 from studio.core.files import read_file, sync_folder
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.engine.lora_export import kohya_state
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.loras.keys import layer_name

@@ -31,8 +31,8 @@ from studio.ui.batches import form as batch_form
 from studio.ui.batches import view as batch_panel
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell import trash_box
+from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, paragraph, problem, show_folder, toasts
-from studio.ui.shell.preflight_runner import COMPARED_ON_LOAD, PreflightRunner, PreflightState, forecast_box
 from studio.ui.shell.selection import changed, read_selection, select
 
 _template = template("ui/templates/batches.html")

@@ -1,5 +1,6 @@
 """Past images from disk, paged and searched; their settings, and those of a dropped image, used again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ class HistoryPanel:
         return {"history-newest": self.newest}
 
 
-def build() -> HistoryPanel:
-    """Lay the panel out, below the form and its images."""
+def _build_drop() -> tuple[gr.File, gr.HTML]:
+    """(where an image is dropped, what was taken from it)."""
     with gr.Accordion("Load settings from an image", open=False, elem_id="drop-box"):
         drop = gr.File(
             label="Drop a PNG, JPEG or WebP",
@@ -66,7 +67,12 @@ def build() -> HistoryPanel:
             elem_id="drop-picture",
             interactive=True,
         )
-        dropped_words = gr.HTML(elem_id="dropped-words", padding=False)
+        return drop, gr.HTML(elem_id="dropped-words", padding=False)
+
+
+def build() -> HistoryPanel:
+    """Lay the panel out, below the form and its images."""
+    drop, dropped_words = _build_drop()
     newest = gr.Textbox(visible="hidden", elem_id="history-newest", label="Newest image")
     with gr.Accordion("Past images", open=False, elem_id="history-box") as box:
         with gr.Row(elem_classes="toolbar"):
@@ -162,9 +168,14 @@ def taken_words(name: str, taken: PictureText) -> Markup:
 
 
 def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> None:
-    """Connect search, pages, the gallery and both ways to use settings again."""
+    """Connect search and pages, the chosen image, and the drop."""
+    _wire_chosen(panel, user_data, form, show=_wire_pages(panel, user_data))
+    _wire_drop(panel, form)
+
+
+def _wire_pages(panel: HistoryPanel, user_data: UserData) -> Callable[[Any], Any]:
+    """Connect search and pages; what shows the page anew after an event."""
     history = History(user_data.outputs)
-    filled = list(form.named.values())
 
     def show(number: float, search: str) -> dict[Any, Any]:
         with toasts():
@@ -185,6 +196,22 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
     def show_if_open(opened: bool, number: float, search: str) -> dict[Any, Any]:
         return show(number, search) if opened else NO_CHANGE
 
+    asked = [panel.page, panel.search]
+    shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
+    panel.box.expand(show, asked, shown, **QUIET)
+    panel.box.expand(lambda: True, None, panel.opened, **QUIET)
+    panel.box.collapse(lambda: False, None, panel.opened, **QUIET)
+    panel.newest.change(show_if_open, [panel.opened, *asked], shown, **QUIET)
+    panel.refresh.click(show, asked, shown, **QUIET)
+    panel.search.submit(lambda search: show(1, search), panel.search, shown, **QUIET)
+    panel.newer.click(lambda number, search: show(number - 1, search), asked, shown, **QUIET)
+    panel.older.click(lambda number, search: show(number + 1, search), asked, shown, **QUIET)
+    return lambda event: event(show, asked, shown, **QUIET)
+
+
+def _wire_chosen(panel: HistoryPanel, user_data: UserData, form: GenerateForm, *, show: Callable[[Any], Any]) -> None:
+    """Connect the gallery, and what can be done with the image that was chosen in it."""
+
     def select(paths: list[str] | None, event: gr.SelectData) -> dict[Any, Any]:
         index = event.index if isinstance(event.index, int) else -1
         if not paths or not 0 <= index < len(paths):
@@ -196,6 +223,28 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
     def use_selected(selected: str) -> dict[Any, Any]:
         with toasts():
             return form.filled_by(read_picture_text(_own_path(user_data, selected)).settings)
+
+    def find(selected: str) -> trash_box.Question:
+        path = _own_path(user_data, selected)
+        return trash_box.Question(str(path), path.name, "The image and the settings inside it go.")
+
+    def delete(path: str) -> str:
+        where = move_to_trash(_own_path(user_data, path), without_trash=user_data.trash)
+        return f"{Path(path).name} is {where}."
+
+    def close() -> dict[Any, Any]:
+        return {panel.detail: "", panel.acts: gr.update(visible=False)}
+
+    chosen = [panel.selected, panel.detail, panel.acts]
+    panel.gallery.select(select, panel.shown_page, chosen, **QUIET)
+    panel.use.click(use_selected, panel.selected, list(form.named.values()), **QUIET)
+    deleted = trash_box.wire(panel.trash, panel.delete.click, panel.selected, find=find, delete=delete)
+    deleted.success(close, None, [panel.detail, panel.acts], **QUIET)
+    show(deleted.success)
+
+
+def _wire_drop(panel: HistoryPanel, form: GenerateForm) -> None:
+    """Connect the place for an image whose settings are used again."""
 
     def use_dropped(file: str | None) -> dict[Any, Any]:
         if file is None:
@@ -210,32 +259,8 @@ def wire(panel: HistoryPanel, user_data: UserData, *, form: GenerateForm) -> Non
             words = taken_words(Path(file).name, taken)
             return {**form.filled_by(taken.settings), panel.dropped_words: words, panel.drop: None}
 
-    def find(selected: str) -> trash_box.Question:
-        path = _own_path(user_data, selected)
-        return trash_box.Question(str(path), path.name, "The image and the settings inside it go.")
-
-    def delete(path: str) -> str:
-        where = move_to_trash(_own_path(user_data, path), without_trash=user_data.trash)
-        return f"{Path(path).name} is {where}."
-
-    def close() -> dict[Any, Any]:
-        return {panel.detail: "", panel.acts: gr.update(visible=False)}
-
-    shown = [panel.page, panel.words, panel.gallery, panel.shown_page, panel.newer, panel.older]
-    panel.box.expand(show, [panel.page, panel.search], shown, **QUIET)
-    panel.box.expand(lambda: True, None, panel.opened, **QUIET)
-    panel.box.collapse(lambda: False, None, panel.opened, **QUIET)
-    panel.newest.change(show_if_open, [panel.opened, panel.page, panel.search], shown, **QUIET)
-    panel.refresh.click(show, [panel.page, panel.search], shown, **QUIET)
-    panel.search.submit(lambda search: show(1, search), panel.search, shown, **QUIET)
-    panel.newer.click(lambda number, search: show(number - 1, search), [panel.page, panel.search], shown, **QUIET)
-    panel.older.click(lambda number, search: show(number + 1, search), [panel.page, panel.search], shown, **QUIET)
-    panel.gallery.select(select, panel.shown_page, [panel.selected, panel.detail, panel.acts], **QUIET)
-    panel.use.click(use_selected, panel.selected, filled, **QUIET)
-    deleted = trash_box.wire(panel.trash, panel.delete.click, panel.selected, find=find, delete=delete)
-    deleted.success(close, None, [panel.detail, panel.acts], **QUIET)
-    deleted.success(show, [panel.page, panel.search], shown, **QUIET)
-    panel.drop.upload(use_dropped, panel.drop, [*filled, panel.dropped_words, panel.drop], **QUIET)
+    filled = [*form.named.values(), panel.dropped_words, panel.drop]
+    panel.drop.upload(use_dropped, panel.drop, filled, **QUIET)
 
 
 def _own_path(user_data: UserData, path: str) -> Path:

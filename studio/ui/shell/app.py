@@ -23,6 +23,7 @@ from studio.training.session import TrainingSession, TrainingView
 from studio.ui.batches import tab as batch_tab
 from studio.ui.datasets import tab as dataset_tab
 from studio.ui.inference import tab as inference_tab
+from studio.ui.shell.commands import Commands
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import (
     PAGE_PROBLEMS,
@@ -38,7 +39,6 @@ from studio.ui.shell.parts import (
     follower,
     live_html,
 )
-from studio.ui.shell.preflight_runner import Commands
 from studio.ui.shell.selection import RECALL, SEEN_AND_RECALL, Selection, keep_form, read_selection, selection_box
 from studio.ui.shell.status import activity_words, jobs_words, measuring_words, memory_words, model_words
 from studio.ui.training import tab as training_tab

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from pydantic import ValidationError
 
-from studio.core.results import Record
+from studio.core.records import Record
 from studio.ui.shell.parts import QUIET
 from studio.ui.training.plot import ALL_STEPS
 

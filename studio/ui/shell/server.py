@@ -26,7 +26,7 @@ from studio.engine.process.client import EngineClient
 from studio.images.tokens import TokenCounter
 from studio.jobs.worker import ensure_worker
 from studio.training.session import TrainingSession
-from studio.ui.shell.preflight_runner import Commands
+from studio.ui.shell.commands import Commands
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")

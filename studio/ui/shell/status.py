@@ -14,8 +14,8 @@ from markupsafe import Markup
 from studio.core.text import counted, duration, gigabytes, template
 from studio.engine.process.view import EngineView, Phase
 from studio.jobs.session import JobLine
+from studio.ui.shell.commands import PreflightState
 from studio.ui.shell.parts import Update
-from studio.ui.shell.preflight_runner import PreflightState
 
 _template = template("ui/templates/shell.html")
 

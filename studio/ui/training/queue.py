@@ -18,8 +18,8 @@ from studio.jobs.queue import JobState
 from studio.jobs.session import JobLine
 from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession, TrainingView
+from studio.ui.shell.commands import CommandRunner, PreflightRunner
 from studio.ui.shell.parts import QUIET, live_html, toast, toasts
-from studio.ui.shell.preflight_runner import CommandRunner, PreflightRunner
 from studio.ui.shell.selection import Selection, changed, read_selection
 from studio.ui.training.images import Thumbnails
 from studio.ui.training.plot import OVERLAY_STYLES, PlotCache, PlotOptions

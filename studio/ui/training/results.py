@@ -20,8 +20,8 @@ from studio.training.report import standalone_html, write_report
 from studio.training.session import RunHistory, TrainingView
 from studio.ui.inference.compare import BASE
 from studio.ui.shell import trash_box
+from studio.ui.shell.commands import CommandState
 from studio.ui.shell.parts import QUIET, Update, data_url, save_link, show_folder, toast, toasts
-from studio.ui.shell.preflight_runner import CommandState
 from studio.ui.shell.selection import select
 from studio.ui.training.form import TrainingForm
 from studio.ui.training.queue import TrainingPage
@@ -157,20 +157,6 @@ def wire(
         with toasts():
             return form.filled_by(read_run_settings(page.run_of(selection)))
 
-    def find(selection: str) -> trash_box.Question:
-        run = page.run_of(selection)
-        return trash_box.Question(run.name, run.name, _goes_with(run))
-
-    def delete(name: str) -> str:
-        return f"{name} is {page.session.delete(page.session.named(name))}."
-
-    def export(form: ModelForm, selection: str) -> None:
-        with toasts():
-            run = page.run_of(selection)
-            if page.exports.state.running:
-                raise RunError("A model is being written: wait until it is done.")
-            page.exports.start(*export_arguments(run, page.session.history(run), form), about=run.name)
-
     in_the_page: dict[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
     sides = [compare[name] for name in ("left", "right", "right_strength")]
     sent = buttons.send.click(send, selection, sides, **QUIET)
@@ -178,11 +164,37 @@ def wire(
     then_refresh(sent)
     buttons.report.click(report, selection, buttons.report_link, **QUIET).success(js=SAVE_REPORT, **in_the_page)
     buttons.folder.click(open_it, selection, **QUIET)
+    buttons.copy.click(copy, selection, list(form.settings.fields.values()), **QUIET)
+    _wire_exports(buttons, page, selection, then_refresh=then_refresh)
+    _wire_delete(buttons, page, selection, then_refresh=then_refresh)
+
+
+def _wire_exports(
+    buttons: ResultButtons, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]
+) -> None:
+    def export(form: ModelForm, selection: str) -> None:
+        with toasts():
+            run = page.run_of(selection)
+            if page.exports.state.running:
+                raise RunError("A model is being written: wait until it is done.")
+            page.exports.start(*export_arguments(run, page.session.history(run), form), about=run.name)
+
+    for form, button in buttons.exports.items():
+        then_refresh(button.click(partial(export, form), selection, **QUIET))
+
+
+def _wire_delete(
+    buttons: ResultButtons, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]
+) -> None:
+    def find(selection: str) -> trash_box.Question:
+        run = page.run_of(selection)
+        return trash_box.Question(run.name, run.name, _goes_with(run))
+
+    def delete(name: str) -> str:
+        return f"{name} is {page.session.delete(page.session.named(name))}."
+
     deleted = trash_box.wire(buttons.trash, buttons.delete.click, selection, find=find, delete=delete)
     then_refresh(select(deleted.success, selection, change='run: "", image: null'))
-    buttons.copy.click(copy, selection, list(form.settings.fields.values()), **QUIET)
-    for model_form, button in buttons.exports.items():
-        then_refresh(button.click(partial(export, model_form), selection, **QUIET))
 
 
 def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) -> str:

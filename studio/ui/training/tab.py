@@ -17,8 +17,8 @@ from studio.training.folder import Offer, Preflight
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.forms import by_component, read_settings, shown_value
+from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, Update, paragraph, problem, toasts
-from studio.ui.shell.preflight_runner import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.selection import Selection, changed, read_selection
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
