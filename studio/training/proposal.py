@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from studio.core.errors import RunError
-from studio.core.results import Record
-from studio.images.scores.summary import WHITE_SHARE, ScoreSummary
+from studio.core.records import Record
+from studio.images.scores.summary import ScoreSummary
 from studio.training.events import ScoreEvent
 
 TIE = 0.02
@@ -16,6 +17,7 @@ MAX_OVERFIT = 0.10
 """Relative to the lowest held-out loss: a point above that is no longer proposed."""
 MAX_COPIES = 0.10
 """Share of images as a copy, beyond what the base has: a point above that is no longer proposed."""
+TAUGHT_WHITENESS = 0.5  # mean of a dataset's borders: from there on it teaches white backgrounds
 MAX_WHITENESS_LOSS = 0.05
 """Below the base's mean whiteness: a point under that is no longer proposed."""
 
@@ -68,11 +70,11 @@ class Proposal(Record):
     verdicts: tuple[Verdict, ...]
 
 
-def propose_checkpoint(points: Sequence[CheckpointPoint], *, white_ground: bool = True) -> Proposal:
+def propose_checkpoint(points: Sequence[CheckpointPoint], *, white_background: bool = True) -> Proposal:
     """Choose a step. Of a step that is there twice the last one counts; losses that are no numbers count as missing.
 
     Args:
-        white_ground: whether white backgrounds are wanted; where not, the ground is not judged.
+        white_background: whether white backgrounds are wanted; where not, the ground is not judged.
 
     Raises:
         RunError: where there is no point.
@@ -84,12 +86,12 @@ def propose_checkpoint(points: Sequence[CheckpointPoint], *, white_ground: bool 
     losses = [loss for point in ordered if (loss := _loss(point)) is not None]
     lowest = min(losses, default=None)
     judged = _judged(ordered)
-    used = _used_parts(judged, lowest, white_ground=white_ground)
+    used = _used_parts(judged, lowest, white_background=white_background)
     verdicts = tuple(
         Verdict(
             step=point.step,
             merit=_merit(point, lowest, used) if point in judged and used else None,
-            objections=_objections(point, lowest, white_ground=white_ground),
+            objections=_objections(point, lowest, white_background=white_background),
         )
         for point in ordered
     )
@@ -109,10 +111,10 @@ def _judged(points: Sequence[CheckpointPoint]) -> list[CheckpointPoint]:
     return scored or [point for point in points if _loss(point) is not None]
 
 
-def _used_parts(points: Sequence[CheckpointPoint], lowest: float | None, *, white_ground: bool) -> set[str]:
+def _used_parts(points: Sequence[CheckpointPoint], lowest: float | None, *, white_background: bool) -> set[str]:
     """What all judged points have: a merit of other parts could not be compared."""
     parts = set.intersection(*(set(_parts(point, lowest)) for point in points)) if points else set()
-    return parts if white_ground else parts - {"ground"}
+    return parts if white_background else parts - {"ground"}
 
 
 def _merit(point: CheckpointPoint, lowest: float | None, used: set[str]) -> float:
@@ -148,7 +150,7 @@ def _excess(loss: float, lowest: float) -> float:
     return (loss - lowest) / lowest if lowest > 0 else 0.0
 
 
-def _objections(point: CheckpointPoint, lowest: float | None, *, white_ground: bool) -> tuple[str, ...]:
+def _objections(point: CheckpointPoint, lowest: float | None, *, white_background: bool) -> tuple[str, ...]:
     found = []
     if (loss := _loss(point)) is not None and lowest is not None and _excess(loss, lowest) > MAX_OVERFIT:
         found.append(f"its held-out loss is {_excess(loss, lowest):.0%} above the lowest")
@@ -157,7 +159,7 @@ def _objections(point: CheckpointPoint, lowest: float | None, *, white_ground: b
         allowed = MAX_COPIES + ((base.copies if base is not None else None) or 0.0)
         if scores.copies > allowed:
             found.append(f"{scores.num_copies:,} of {scores.nearest.count if scores.nearest else 0:,} are copies")
-    if white_ground and scores is not None and base is not None and scores.whiteness and base.whiteness:
+    if white_background and scores is not None and base is not None and scores.whiteness and base.whiteness:
         ours, theirs = scores.whiteness.mean, base.whiteness.mean
         if ours < theirs - MAX_WHITENESS_LOSS:
             found.append(f"its backgrounds are less white than the base's ({ours:.2f} against {theirs:.2f})")
@@ -261,6 +263,11 @@ class BaseComparison(Record):
         return f"Compared with the base at step {self.step:,}: {said}." if said else ""
 
 
+def wants_white_background(reference: ScoreSummary | None) -> bool:
+    """Whether white backgrounds count: the dataset's own images have them, or nothing is known of these."""
+    return reference is None or (reference.whiteness is not None and reference.whiteness.mean >= TAUGHT_WHITENESS)
+
+
 def compare_with_base(
     scores: Mapping[int, ScoreEvent], *, step: int | None, reference: ScoreSummary | None
 ) -> BaseComparison | None:
@@ -269,17 +276,16 @@ def compare_with_base(
     Args:
         scores: by step.
         step: that is proposed.
-        reference: of the dataset's own images: a white background counts where it has them, or nothing is known of it.
+        reference: of the dataset's own images; None where it is not known.
     """
     trained = {at: event for at, event in scores.items() if at > 0}
     if not trained:
         return None
     event = trained.get(step or 0) or trained[max(trained)]
-    white = reference is None or (reference.whiteness is not None and reference.whiteness.mean >= WHITE_SHARE)
+    white = wants_white_background(reference)
     found: dict[str, list[str]] = {"got better": [], "got worse": [], "unchanged": []}
-    for name, before, after, change, least in _changes(event.base, event.scores, white_ground=white):
-        how = "unchanged" if abs(change) < least else "got better" if change > 0 else "got worse"
-        found[how].append(f"{name} {how}: {before}" + (f" → {after}" if after != before else ""))
+    for change in _changes(event.base, event.scores, white_background=white):
+        found[change.outcome].append(change.words)
     return BaseComparison(
         step=event.step,
         better=tuple(found["got better"]),
@@ -288,29 +294,47 @@ def compare_with_base(
     )
 
 
-_Change = tuple[str, str, str, float, float]
-"""A score's name, what the base has, what the LoRA has, by how much that is better, from where on it counts."""
+@dataclass(frozen=True)
+class _Change:
+    """A score of the base and of the LoRA, in words, and by how much the LoRA's is better."""
+
+    score: str
+    base: str
+    lora: str
+    improvement: float
+    min_improvement: float
+
+    @property
+    def outcome(self) -> str:
+        if abs(self.improvement) < self.min_improvement:
+            return "unchanged"
+        return "got better" if self.improvement > 0 else "got worse"
+
+    @property
+    def words(self) -> str:
+        return f"{self.score} {self.outcome}: {self.base}" + (f" → {self.lora}" if self.lora != self.base else "")
 
 
-def _changes(base: ScoreSummary, scores: ScoreSummary, *, white_ground: bool) -> Iterator[_Change]:
-    if white_ground and base.whiteness is not None and scores.whiteness is not None:
+def _changes(base: ScoreSummary, scores: ScoreSummary, *, white_background: bool) -> Iterator[_Change]:
+    if white_background and base.whiteness is not None and scores.whiteness is not None:
         before, after = base.whiteness.mean, scores.whiteness.mean
-        yield "white backgrounds", f"{before:.0%}", f"{after:.0%}", after - before, MAX_WHITENESS_LOSS
+        yield _Change("white backgrounds", f"{before:.0%}", f"{after:.0%}", after - before, MAX_WHITENESS_LOSS)
     subjects = [(s.num_pictures - s.num_without_subject, s.num_pictures) for s in (base, scores)]
     yield from _share("subjects found", *subjects)
     yield from _share("centring", *((s.num_centred, s.num_pictures) for s in (base, scores)))
     colours = [(s.num_named_right, s.colour_difference.count if s.colour_difference else 0) for s in (base, scores)]
     yield from _share("colours", *colours)
     copies = [(s.num_copies, s.nearest.count if s.nearest else 0) for s in (base, scores)]
-    yield from _share("copies of training images", *copies, sign=-1, least=MAX_COPIES)
+    yield from _share("copies of training images", *copies, sign=-1, min_improvement=MAX_COPIES)
     if base.sharpness is not None and scores.sharpness is not None:
-        sharp = base.sharpness.median, scores.sharpness.median
-        yield "sharpness", f"{sharp[0]:.2f}", f"{sharp[1]:.2f}", sharp[1] - sharp[0], MIN_SHARPNESS_CHANGE
+        before, after = base.sharpness.median, scores.sharpness.median
+        yield _Change("sharpness", f"{before:.2f}", f"{after:.2f}", after - before, MIN_SHARPNESS_CHANGE)
 
 
 def _share(
-    name: str, base: tuple[int, int], ours: tuple[int, int], *, sign: int = 1, least: float = MIN_CHANGE
+    score: str, base: tuple[int, int], lora: tuple[int, int], *, sign: int = 1, min_improvement: float = MIN_CHANGE
 ) -> Iterator[_Change]:
-    if base[1] > 0 and ours[1] > 0:
-        change = sign * (ours[0] / ours[1] - base[0] / base[1])
-        yield name, f"{base[0]:,} of {base[1]:,}", f"{ours[0]:,} of {ours[1]:,}", change, least
+    if base[1] > 0 and lora[1] > 0:
+        improvement = sign * (lora[0] / lora[1] - base[0] / base[1])
+        before, after = f"{base[0]:,} of {base[1]:,}", f"{lora[0]:,} of {lora[1]:,}"
+        yield _Change(score, before, after, improvement, min_improvement)

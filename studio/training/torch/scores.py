@@ -23,10 +23,9 @@ from studio.training.events import (
     SampleEvent,
     ScoreEvent,
 )
-from studio.training.proposal import CheckpointPoint, propose_checkpoint
+from studio.training.proposal import CheckpointPoint, propose_checkpoint, wants_white_background
 from studio.training.torch.data import TrainingItem
 
-WHITE_SHARE = 0.5  # of a dataset's borders: from there on white backgrounds are what it teaches
 MAX_REFERENCES = 64  # images of the dataset that are scored beside those that were made
 
 
@@ -49,7 +48,7 @@ class RunScores:
     cancelled: Callable[[], bool] = lambda: False
     points: dict[int, CheckpointPoint] = field(default_factory=dict)
     files: dict[int, str] = field(default_factory=dict)
-    white_ground: bool = True
+    white_background: bool = True
     knows_reference: bool = False
     _index: NearestIndex | None = field(default=None)
     _base: ScoreSummary | None = field(default=None)
@@ -64,8 +63,7 @@ class RunScores:
             self.files[event.step] = event.lora
             self._unscored[event.step] = event
         elif isinstance(event, ReferenceEvent):
-            whiteness = event.scores.whiteness
-            self.white_ground = whiteness is not None and whiteness.mean >= WHITE_SHARE
+            self.white_background = wants_white_background(event.scores)
             self.knows_reference = True
         elif isinstance(event, ScoreEvent):
             self._unscored.pop(event.step, None)
@@ -94,7 +92,7 @@ class RunScores:
         """The step that speaks for itself most so far; None before the first images."""
         if not self.points:
             return None
-        chosen = propose_checkpoint(list(self.points.values()), white_ground=self.white_ground)
+        chosen = propose_checkpoint(list(self.points.values()), white_background=self.white_background)
         file = self.files.get(chosen.step, "")
         return ProposalEvent(step=chosen.step, sentence=chosen.sentence, sure=chosen.is_sure, lora=file)
 

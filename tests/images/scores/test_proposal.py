@@ -1,11 +1,14 @@
 """The checkpoint that is proposed, and why: each rule with the runs that show it."""
 
+from pathlib import Path
+
 import pytest
 
 from studio.core.errors import RunError
 from studio.images.scores.summary import ScoreSummary, Spread
-from studio.training.events import ScoreEvent
+from studio.training.events import ReferenceEvent, ScoreEvent
 from studio.training.proposal import BaseComparison, CheckpointPoint, Proposal, compare_with_base, propose_checkpoint
+from studio.training.torch.scores import RunScores
 
 
 def spread(value: float, count: int = 8) -> Spread:
@@ -99,7 +102,7 @@ def test_grounds_less_white_than_the_bases_are_not_proposed() -> None:
 def test_where_white_is_not_wanted_it_does_not_count() -> None:
     points = [point(100, scores(white=0.9, right=3)), point(200, scores(white=0.0, right=8))]
     assert propose_checkpoint(points).step == 100
-    proposal = propose_checkpoint(points, white_ground=False)
+    proposal = propose_checkpoint(points, white_background=False)
     assert proposal.step == 200
     assert "white" not in proposal.sentence
 
@@ -227,6 +230,15 @@ def test_a_background_that_the_dataset_does_not_have_white_is_not_missed() -> No
     grey = four(whiteness=of_four(0.1), num_white=0)
     assert compared(four(), grey, reference=grey).worse == ()
     assert compared(four(), grey, reference=four()).worse != ()
+
+
+@pytest.mark.parametrize("mean", [0.1, 0.49, 0.5, 0.8, 1.0])
+def test_the_verdict_and_the_proposal_judge_white_backgrounds_for_the_same_datasets(mean: float) -> None:
+    reference, grey = four(whiteness=of_four(mean)), four(whiteness=of_four(0.1), num_white=0)
+    tracker = RunScores(root=Path(), items=())
+    tracker.take_in(ReferenceEvent(scores=reference))
+    judged = compared(four(), grey, reference=reference).worse != ()
+    assert judged == tracker.white_background == (mean >= 0.5)
 
 
 def test_the_proposed_step_is_compared_where_it_was_scored() -> None:
