@@ -96,6 +96,7 @@ def _begin_reporting(run: RunFolder, reporter: Reporter, state: TrainingState, *
     resumed_from = state.position.step if goes_on else None
     if resumed_from is not None:
         reporter.report(ResumedEvent(step=resumed_from))
+        reporter.state("preparing", f"Resuming from step {resumed_from:,}.", step=resumed_from)
     reporter.boards = open_boards(run.root, run.tensorboard, state.position.settings, resumed_from=resumed_from)
 
 

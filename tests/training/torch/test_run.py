@@ -168,6 +168,8 @@ def test_a_finished_run_that_is_resumed_trains_nothing_and_gives_the_library_not
     assert finish(start, run) == 0
     assert read_status(run).state == "finished"
     assert reported(run, StepEvent) == [1, 2]
+    said = [event.message for event in read_events(run.events) if isinstance(event, StateEvent)]
+    assert said.count("Resuming from step 2.") == 1
     again = load_file(run.root / "lora.safetensors")
     assert again.keys() == weights.keys()
     assert all(torch.equal(again[name], weights[name]) for name in weights)
