@@ -154,13 +154,16 @@ def studio_command(*arguments: str) -> list[str]:
 
 
 def studio_environment() -> dict[str, str]:
-    """Our environment, with one thread for each studio, no word to the Hub, and no user data but what is given."""
+    """Our environment, with one thread for each studio, no word to the Hub, a trash of the tests' own where the system
+    allows that, and no user data but what is given.
+    """
     kept = {name: value for name, value in os.environ.items() if name != "STUDIO_USER_DATA"}
     # The tests' user data lies in the system's folder for temporary files, from which Gradio serves anything: as for
     # users, theirs is another one.
     temporary = Path(tempfile.gettempdir()) / "studio-tests"
     temporary.mkdir(exist_ok=True)
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": str(temporary)}
+    own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": str(temporary), "XDG_DATA_HOME": str(temporary)}
+    return {**kept, **own}
 
 
 def free_port() -> int:

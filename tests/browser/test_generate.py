@@ -293,6 +293,28 @@ def test_an_added_lora_is_checked_against_the_model_and_its_card_says_so(
     assert (library / "checked ground.safetensors").is_file()
 
 
+def test_many_loras_have_pages_a_search_and_a_delete_of_their_own(page: Page, library: Path) -> None:
+    library.mkdir(exist_ok=True)
+    for number in range(30):
+        (library / f"style {number:02}.safetensors").write_bytes(b"none")
+    page.reload()
+    open_mode(page, "Generate")
+    open_section(page, "LoRA library")
+    cards = page.locator("#lora-cards")
+    expect(cards).to_contain_text("31 LoRAs, page 1 of 2")
+    page.locator("#lora-next").click()
+    expect(cards).to_contain_text("page 2 of 2")
+    expect(cards.get_by_role("heading", name="white-ground")).to_be_visible()
+    expect(cards.get_by_role("button", name="Delete white-ground")).to_have_count(0)
+    set_field(page, "lora-search", "style 07")
+    expect(cards).to_contain_text("1 LoRA, page 1 of 1")
+    cards.get_by_role("button", name="Delete style 07").click()
+    expect(page.locator("#lora-trash")).to_contain_text("Delete style 07?")
+    page.locator("#lora-trash-really").click()
+    expect(cards).to_contain_text("No LoRA has such a name.")
+    assert len(list(library.glob("*.safetensors"))) == 29
+
+
 def refused_file(folder: Path, kind: str) -> Path:
     """A file that is not taken into the library."""
     if kind == "ckpt":

@@ -300,6 +300,25 @@ def test_a_model_that_is_not_there_is_said_and_the_loaded_one_stays(page: Page) 
     run_to_end(page, "PASS")
 
 
+def test_a_cancel_that_is_not_heard_can_be_pressed_again_to_restart_the_engine(
+    studio: RunningStudio, page: Page
+) -> None:
+    start_run(page, steps=150)
+    expect(activity(page)).to_contain_text("step")
+    engine = studio.wait_for_engine()
+    engine.suspend()
+    cancel = page.locator("#cancel-smoke")
+    cancel.click()
+    expect(cancel).to_be_disabled()
+    expect(cancel).to_have_text("Stop now (restarts the engine)")
+    expect(cancel).to_be_enabled()
+    cancel.click()
+    expect(problem(page)).to_contain_text("it was stopped and is starting again")
+    wait_until_ready(page)
+    assert not engine.is_running()
+    run_to_end(page, "PASS")
+
+
 def test_a_folder_without_a_model_is_said_and_the_loaded_one_stays(page: Page, tmp_path: Path) -> None:
     start_load(page, str(tmp_path))
     expect(problem(page)).to_contain_text(str(tmp_path))

@@ -1,6 +1,7 @@
 """Two pages at once, each with a run and a batch of its own: what is pressed on one is about what that one shows."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,6 +231,26 @@ def test_an_image_is_open_on_one_page_alone_and_every_press_moves_it(prepared: P
     expect(one.locator("#training-files")).to_contain_text(prepared.runs[0].name)
     choose(one, "training-run", prepared.runs[1].name)
     expect(image_viewer).to_be_hidden()
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="the trash of these is one for all")
+def test_each_page_deletes_what_it_shows_after_one_question(prepared: Prepared, tmp_path: Path) -> None:
+    show_runs(prepared, "finished")
+    kept = shutil.copytree(prepared.runs[1].root, tmp_path / "kept")
+    one, two = prepared.pages
+    for page, run in zip(prepared.pages, prepared.runs, strict=True):
+        press(page, "training-delete")
+        expect(page.locator("#training-trash")).to_contain_text(f"Delete {run.name}?")
+    press(one, "training-trash-not")
+    expect(one.locator("#training-trash")).to_be_hidden()
+    assert prepared.runs[0].settings.is_file()
+    press(two, "training-trash-really")
+    expect(toast(two)).to_contain_text(f"{prepared.runs[1].name} is in the system's trash.")
+    expect(two.locator("#training-files")).to_contain_text(prepared.runs[0].name)
+    expect(one.locator("#training-files")).to_contain_text(prepared.runs[0].name)
+    assert prepared.runs[0].settings.is_file()
+    assert not prepared.runs[1].root.exists()
+    shutil.copytree(kept, prepared.runs[1].root)  # for the other tests
 
 
 def test_a_run_that_is_gone_is_refused_and_no_other_takes_its_place(prepared: Prepared, tmp_path: Path) -> None:
