@@ -177,7 +177,7 @@ const refuse = ({ dataset, key, number, sentence, again }) => {
 };
 const post = async (batch) => {
   const captions = batch.map(({ dataset, key, text, number }) => ({ dataset, key, text, number, page: box.page }));
-  const session = document.querySelector("#brought")?.textContent.trim().split(" ")[1] ?? box.page;
+  const session = document.querySelector("#brought")?.textContent.trim().split(" ")[2] ?? box.page;
   const body = JSON.stringify({ data: [captions], session_hash: session });
   const response = await fetch("gradio_api/run/save_captions", {
     method: "POST",
@@ -193,7 +193,7 @@ const post = async (batch) => {
 const refresh = () => {
   if (!box.unheard || document.activeElement === area) return;
   box.unheard = false;
-  document.querySelector("#wake")?.click();
+  document.dispatchEvent(new Event("studio:look"));
 };
 
 // What happens

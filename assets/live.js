@@ -1,14 +1,17 @@
 // Keeps the live parts true: asks at once after each refresh of the page, then as often as the studio says, and not at
-// all while nothing goes on. What is not live is brought by a refresh, which the hidden button "wake" asks for.
+// all while nothing goes on. What is not live is brought by a refresh of its area (the status line, or a tab of the
+// page), which the area's hidden button asks for. Areas that nobody sees are left as they are until they are shown.
 const RETRY_SECONDS = 2; // the studio does not answer: it may be started again
 const LEAST_SECONDS_BETWEEN_WAKES = 0.4;
 
-let rest = ""; // what the last refresh brought besides live parts, as a digest
+const AREAS = ["status", "inference", "dataset", "training", "batch"];
+
+const rest = {}; // what the last refresh of each area brought besides live parts, as a digest
+const wokenAt = {};
 let session = ""; // without it Gradio describes all its components anew for every answer
 let asking = false;
 let askAgain = false;
 let timer = 0;
-let wokenAt = -Infinity;
 
 // Focus and scrolling stay where HTML is written anew, for those who go by keyboard while a run adds to what they read.
 const groupOf = (button) => button.dataset.focus.split(" ")[0];
@@ -29,6 +32,7 @@ const write = (place, html) => {
   else if (hadFocus) focusAgain(place, focused);
 };
 
+const isShown = (area) => area === "status" || Boolean(document.getElementById(`tab-${area}`)?.checkVisibility());
 const places = () => [...document.querySelectorAll("[data-live]")];
 const ask = async () => {
   if (!session) return; // the first refresh is on its way
@@ -54,7 +58,7 @@ const answer = async () => {
   const response = await fetch("gradio_api/run/live", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ data: [has, sessionStorage.getItem("selection") ?? ""], session_hash: session }),
+    body: JSON.stringify({ data: [has, sessionStorage.getItem("selection") ?? "", AREAS.filter(isShown)], session_hash: session }),
   });
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   return (await response.json()).data[0];
@@ -66,17 +70,23 @@ const follow = (now) => {
     write(place, part.html);
     place.dataset.digest = part.digest;
   }
-  const stale = now.rest !== rest;
-  const sinceWake = (performance.now() - wokenAt) / 1000;
-  if (stale && sinceWake >= LEAST_SECONDS_BETWEEN_WAKES) {
-    wokenAt = performance.now();
-    document.querySelector("#wake")?.click();
+  const stale = Object.keys(now.rest).filter((area) => now.rest[area] !== rest[area]);
+  for (const area of stale) {
+    if ((performance.now() - (wokenAt[area] ?? -Infinity)) / 1000 < LEAST_SECONDS_BETWEEN_WAKES) continue;
+    wokenAt[area] = performance.now();
+    document.getElementById(`wake-${area}`)?.click();
   }
-  return now.look_again_seconds || (stale ? LEAST_SECONDS_BETWEEN_WAKES : 0);
+  return now.look_again_seconds || (stale.length ? LEAST_SECONDS_BETWEEN_WAKES : 0);
 };
 
 document.addEventListener("studio:live-part", () => requestAnimationFrame(ask));
+document.addEventListener("studio:look", () => {
+  AREAS.forEach((area) => delete wokenAt[area]); // somebody waits for what comes of it
+  ask();
+});
 watch("value", () => {
-  [rest, session] = props.value.split(" ");
+  const [area, digest, name] = props.value.split(" ");
+  rest[area] = digest;
+  session = name;
   ask();
 });

@@ -1,6 +1,4 @@
 () => {
-  const press = (selector) => document.querySelector(selector)?.click();
-
   // Links of the status line lead to a tab, and open what they name.
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("[data-tab]");
@@ -209,8 +207,7 @@
   });
 
   // Another tab or window of the browser may have started something meanwhile.
-  document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible") press("#wake");
-  });
-  window.addEventListener("focus", () => press("#wake"));
+  const look = () => document.visibilityState === "visible" && document.dispatchEvent(new Event("studio:look"));
+  document.addEventListener("visibilitychange", look);
+  window.addEventListener("focus", look);
 }

@@ -84,7 +84,11 @@ class RunningStudio:
     def shown(self) -> str:
         """All that a page is given when it opens, without its markup."""
         has = dict.fromkeys(LIVE_PARTS, "")
-        answers = [self.answer("refresh", None, ""), self.answer("live", has, "")]
+        answers = [
+            self.answer("open", ""),
+            self.answer("refresh_inference", None, ""),
+            self.answer("live", has, "", ["status", "training", "batch"]),
+        ]
         return re.sub(r"<[^>]*>", " ", "".join(answers))
 
     def answer(self, name: str, *values: object) -> str:

@@ -171,8 +171,8 @@ def test_no_list_of_choices_that_changes_is_checked_by_gradio_which_forgets_it_i
     datasets = DatasetSession(user_data, count_tokens=len)
     page = build_app(engine, datasets, TrainingSession(user_data), user_data, cpu_only=True)
     lists = (gr.Dropdown, gr.Radio)
-    refresh = next(event for event in page.fns.values() if event.name == "refresh")
-    changing = {block for block in refresh.outputs if isinstance(block, lists)}
+    refreshes = [event for event in page.fns.values() if event.name == "refresh"]
+    changing = {block for event in refreshes for block in event.outputs if isinstance(block, lists)}
     sent = {block for event in page.fns.values() if event.fn for block in event.inputs if isinstance(block, lists)}
     found = {block.elem_id for block in changing & sent}
     assert {"generate-lora-0", "compare-lora-1", "batch-lora-2", "training-dataset"} <= found

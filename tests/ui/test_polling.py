@@ -1,12 +1,13 @@
 """What the page's script asks about while something goes on, and how it comes to know the rest."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import gradio as gr
 import pytest
 
 from studio.ui.shell.app import PageNow, Polling
-from studio.ui.shell.parts import Update
+from studio.ui.shell.parts import Seen, Update
 from studio.ui.shell.selection import Selection, read_selection
 
 Parts = dict[str, Update]
@@ -22,60 +23,69 @@ def parts() -> Parts:
 @pytest.fixture
 def polling(parts: Parts) -> Iterator[Polling]:
     with gr.Blocks():
-        yield Polling(lambda chosen: PageNow(parts, 1.0, chosen), {"pictures": gr.HTML(), "button": gr.Button()})
+        shown = {"tab": {"pictures": gr.HTML(), "button": gr.Button()}}
+        yield Polling(lambda chosen, areas: PageNow(parts, 1.0, chosen), shown)
 
 
 def rest_of(brought: str) -> str:
     """What the page's script takes from a refresh."""
-    digest, session, _ = brought.split(" ")
-    assert session == "abc"
+    area, digest, session, _ = brought.split(" ")
+    assert (area, session) == ("tab", "abc")
     return digest
 
 
+def refresh(polling: Polling, has: Seen | None, selection: str) -> list[Any]:
+    return polling.refresh_of("tab")(has, selection, REQUEST)
+
+
+def live(polling: Polling, has: dict[str, Any], selection: str = "") -> dict[str, Any]:
+    return polling.live(has, selection, ["tab"])
+
+
 def test_a_live_part_is_sent_where_the_page_has_another_and_then_no_more(polling: Polling, parts: Parts) -> None:
-    first = polling.live({"step": ""}, "")
+    first = live(polling, {"step": ""})
     assert first["parts"]["step"]["html"] == "1"
     has = {"step": first["parts"]["step"]["digest"]}
-    assert polling.live(has, "")["parts"] == {}
+    assert live(polling, has)["parts"] == {}
     parts["step"] = "2"
-    assert polling.live(has, "")["parts"]["step"]["html"] == "2"
+    assert live(polling, has)["parts"]["step"]["html"] == "2"
 
 
 def test_only_parts_that_are_in_the_page_are_sent(polling: Polling) -> None:
-    assert polling.live({}, "")["parts"] == {}
-    assert polling.live({"nosuch": "", "step": 3}, "")["parts"].keys() == {"step"}
+    assert live(polling, {})["parts"] == {}
+    assert live(polling, {"nosuch": "", "step": 3})["parts"].keys() == {"step"}
 
 
 def test_whatever_else_changes_is_brought_by_a_refresh(polling: Polling, parts: Parts) -> None:
-    pictures, button, seen, brought, _ = polling.refresh(None, "", REQUEST)
+    pictures, button, seen, brought, _ = refresh(polling, None, "")
     assert (pictures, button) == ("a", gr.update(interactive=True))
-    assert polling.live({}, "")["rest"] == rest_of(brought)
+    assert live(polling, {})["rest"]["tab"] == rest_of(brought)
     parts["step"] = "2"
-    assert polling.live({}, "")["rest"] == rest_of(brought), "which the script writes itself"
+    assert live(polling, {})["rest"]["tab"] == rest_of(brought), "which the script writes itself"
     parts["pictures"] = "b"
-    assert polling.live({}, "")["rest"] != rest_of(brought)
-    pictures, button, seen, brought, _ = polling.refresh(seen, "", REQUEST)
+    assert live(polling, {})["rest"]["tab"] != rest_of(brought)
+    pictures, button, seen, brought, _ = refresh(polling, seen, "")
     assert (pictures, button) == ("b", gr.skip())
-    assert polling.live({}, "")["rest"] == rest_of(brought)
+    assert live(polling, {})["rest"]["tab"] == rest_of(brought)
 
 
 def test_an_answer_that_was_overtaken_hides_no_change(polling: Polling, parts: Parts) -> None:
-    *_, seen, _, _ = polling.refresh(None, "", REQUEST)
-    old = polling.refresh(seen, "", REQUEST)  # on its way
+    *_, seen, _, _ = refresh(polling, None, "")
+    old = refresh(polling, seen, "")  # on its way
     parts["pictures"] = "b"
-    polling.refresh(seen, "", REQUEST)
-    assert polling.live({}, "")["rest"] != rest_of(old[-2]), "it arrives last, and with it the old image"
+    refresh(polling, seen, "")
+    assert live(polling, {})["rest"]["tab"] != rest_of(old[-2]), "it arrives last, and with it the old image"
 
 
 def test_the_script_hears_of_every_refresh(polling: Polling) -> None:
-    *_, seen, first, _ = polling.refresh(None, "", REQUEST)
-    *_, second, _ = polling.refresh(seen, "", REQUEST)
+    *_, seen, first, _ = refresh(polling, None, "")
+    *_, second, _ = refresh(polling, seen, "")
     assert first != second
     assert rest_of(first) == rest_of(second)
 
 
 def test_the_script_is_told_when_to_ask_again(polling: Polling) -> None:
-    assert polling.live({}, "")["look_again_seconds"] == 1.0
+    assert live(polling, {})["look_again_seconds"] == 1.0
 
 
 @pytest.fixture
@@ -88,12 +98,12 @@ def runs() -> list[str]:
 def by_run(runs: list[str]) -> Iterator[Polling]:
     """Pages that show their runs' names; one that has chosen none shows the newest."""
 
-    def now(chosen: Selection) -> PageNow:
+    def now(chosen: Selection, areas: Collection[str]) -> PageNow:
         shown = chosen.model_copy(update={"run": chosen.run or runs[0]})
         return PageNow({"name": shown.run, "state": shown.run}, 1.0, shown)
 
     with gr.Blocks():
-        yield Polling(now, {"name": gr.HTML()})
+        yield Polling(now, {"tab": {"name": gr.HTML()}})
 
 
 def selected(run: str) -> str:
@@ -104,25 +114,45 @@ def test_each_page_is_brought_what_it_has_chosen_and_neither_hides_a_change_from
     name_a, seen_a, brought_a, _ = by_run.open(selected("a"), REQUEST)
     name_b, seen_b, brought_b, _ = by_run.open(selected("b"), REQUEST)
     assert (name_a, name_b) == ("a", "b")
-    assert by_run.live({"state": ""}, selected("a"))["parts"]["state"]["html"] == "a"
-    assert by_run.live({"state": ""}, selected("b"))["parts"]["state"]["html"] == "b"
-    assert by_run.live({}, selected("a"))["rest"] == rest_of(brought_a)
-    assert by_run.live({}, selected("b"))["rest"] == rest_of(brought_b)
-    assert by_run.live({}, selected("b"))["rest"] != rest_of(brought_a), "a page that chose anew asks for a refresh"
-    assert by_run.refresh(seen_a, selected("a"), REQUEST)[0] == gr.skip()
-    assert by_run.refresh(seen_b, selected("a"), REQUEST)[0] == "a"
+    assert live(by_run, {"state": ""}, selected("a"))["parts"]["state"]["html"] == "a"
+    assert live(by_run, {"state": ""}, selected("b"))["parts"]["state"]["html"] == "b"
+    assert live(by_run, {}, selected("a"))["rest"]["tab"] == rest_of(brought_a)
+    assert live(by_run, {}, selected("b"))["rest"]["tab"] == rest_of(brought_b)
+    assert live(by_run, {}, selected("b"))["rest"]["tab"] != rest_of(brought_a), (
+        "a page that chose anew asks for a refresh"
+    )
+    assert refresh(by_run, seen_a, selected("a"))[0] == gr.skip()
+    assert refresh(by_run, seen_b, selected("a"))[0] == "a"
 
 
 def test_what_was_chosen_for_a_page_stays_its_own(by_run: Polling, runs: list[str]) -> None:
     _, seen, _, selection = by_run.open("", REQUEST)
     assert read_selection(selection).run == "a"
     runs.insert(0, "b")
-    assert by_run.refresh(seen, selection, REQUEST)[0] == gr.skip()
+    assert refresh(by_run, seen, selection)[0] == gr.skip()
     assert by_run.open(selection, REQUEST)[0] == "a", "after a reload too"
     assert by_run.open("", REQUEST)[0] == "b", "another page"
 
 
 def test_a_refresh_leaves_a_selection_alone_that_may_have_changed_meanwhile(by_run: Polling) -> None:
     _, seen, _, _ = by_run.open(selected("a"), REQUEST)
-    assert by_run.refresh(seen, selected("a"), REQUEST)[-1] == gr.skip()
+    assert refresh(by_run, seen, selected("a"))[-1] == gr.skip()
     assert by_run.open(selected("a"), REQUEST)[-1] == selected("a"), "which its component does not hold yet"
+
+
+def test_of_areas_that_nobody_looks_at_nothing_is_made_or_brought() -> None:
+    made: list[str] = []
+
+    def now(chosen: Selection, areas: Collection[str]) -> PageNow:
+        made.extend(areas)
+        return PageNow({area: area for area in areas}, 0, chosen)
+
+    with gr.Blocks():
+        polling = Polling(now, {area: {area: gr.HTML()} for area in ("status", "first", "second")})
+    status, *_, brought, _ = polling.open("", REQUEST)
+    assert (status, brought.split(" ")[0], made) == ("status", "status", ["status"])
+    made.clear()
+    answer = polling.live({"first": "", "second": ""}, "", ["second", "status", "nosuch"])
+    assert made == ["status", "second"]
+    assert answer["rest"].keys() == {"status", "second"}
+    assert answer["parts"].keys() == {"second"}, "the first tab is in the page and hidden"

@@ -6,7 +6,7 @@ The page: the status line, four tabs, and what keeps them true.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,9 +44,12 @@ from studio.ui.shell.status import activity_words, jobs_words, measuring_words, 
 from studio.ui.training import tab as training_tab
 from studio.ui.training.queue import TrainingPage
 
+AREAS = ("status", "inference", "dataset", "training", "batch")
 POLL_SECONDS = 0.5  # while this page's own processes work
 JOBS_POLL_SECONDS = 1.0  # while only jobs go on: the page shares the processor with them
 UNQUEUED: dict[str, Any] = {"queue": False, **QUIET}
+_LOOK = '() => document.dispatchEvent(new Event("studio:look"))'
+_LOOK_SOON = f"() => requestAnimationFrame({_LOOK})"  # what was chosen is shown in the next frame
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class PageNow:
     """One page as it should be now.
 
     Attributes:
-        parts: every part of it by its name; those that are no component of Gradio's are live, and HTML.
+        parts: every part of the areas that were asked for by its name; those that are no component of Gradio's are
+            live, and HTML.
         look_again_seconds: until it should be looked at again; 0 while nothing goes on.
         selection: what it shows: where the page had chosen nothing, with what was chosen for it.
     """
@@ -65,80 +69,104 @@ class PageNow:
 
 
 class Polling:
-    """What each browser tab is known to show. Made inside the page's layout.
+    """What each browser tab is known to show, area by area. Made inside the page's layout.
+
+    The status line is an area, and each of the page's tabs is one: what nobody looks at is not brought. Gradio looks
+    for every component that an event of its own is about, changed or not, several times in the whole page.
 
     Args:
-        now: a page of that selection as it should be now.
-        shown: the components that a refresh brings up to date, by their parts' names.
+        now: a page of that selection as it should be now; of these areas at least, of all where none is named.
+        shown: by area, the components that a refresh brings up to date, by their parts' names. The first is brought
+            when the page is opened; the page's script asks for those that it shows.
 
     Attributes:
         selection: the component that holds what the page has chosen.
     """
 
-    def __init__(self, now: Callable[[Selection], PageNow], shown: Mapping[str, gr.components.Component]) -> None:
+    def __init__(
+        self,
+        now: Callable[[Selection, Collection[str]], PageNow],
+        shown: Mapping[str, Mapping[str, gr.components.Component]],
+    ) -> None:
         self._now = now
-        self._shown = dict(shown)
-        self._seen = gr.JSON(visible=False)
+        self._shown = shown
+        self._seen = {area: gr.JSON(visible=False) for area in shown}
         self._brought = follower("brought")
         self.selection = selection_box()
 
-    def wire(self, app: gr.Blocks, wake: gr.Button) -> None:
-        """Refresh when the page is opened and when its script presses `wake`; answer the script."""
+    def wire(self, app: gr.Blocks, tabs: Sequence[gr.Tab]) -> None:
+        """Refresh when the page is opened and when its script presses an area's button; answer the script."""
+        first = next(iter(self._shown))
         # Named functions: they are the names of the page's own API.
-        app.load(self.open, self.selection, self._everything, js=RECALL, **UNQUEUED)
-        wake.click(self.refresh, self._has, self._everything, js=SEEN_AND_RECALL, **UNQUEUED)
+        app.load(self.open, self.selection, self._everything(first), js=RECALL, **UNQUEUED)
+        for area, seen in self._seen.items():
+            wake = gr.Button("Refresh", elem_id=f"wake-{area}", elem_classes="wake", visible="hidden")
+            has = [seen, self.selection]
+            wake.click(
+                self.refresh_of(area),
+                has,
+                self._everything(area),
+                js=SEEN_AND_RECALL,
+                api_name=f"refresh_{area}",
+                **UNQUEUED,
+            )
+        for tab in tabs:
+            tab.select(None, js=_LOOK_SOON, **UNQUEUED)
         gr.api(self.live, api_name="live", queue=False, api_visibility="private")
 
     def then_refresh(self, event: Any) -> Any:  # noqa: ANN401 - gradio's Dependency
-        """Refresh when what a person did is done; the script follows what comes of it."""
-        return event.then(self.refresh, self._has, self._everything, js=SEEN_AND_RECALL, **UNQUEUED)
+        """Have the page's script look at once what came of a press, when it is done."""
+        return event.then(None, js=_LOOK, **UNQUEUED)
 
     def open(self, selection: str, request: gr.Request) -> list[Any]:
-        """All of the page, for one that was just opened, with what it had chosen before a reload."""
-        return self.refresh(None, selection, request)
+        """The first area of a page that was just opened, with what it had chosen before a reload."""
+        return self.refresh_of(next(iter(self._shown)))(None, selection, request)
 
-    def refresh(self, has: Seen | None, selection: str, request: gr.Request) -> list[Any]:
-        """All that the page does not show yet, what it will show then, and its selection where that is another now.
+    def refresh_of(self, area: str) -> Callable[[Seen | None, str, gr.Request], list[Any]]:
+        """What brings an area up to date."""
 
-        The value before the selection is for the script: a digest of what the page shows then, Gradio's name of the
-        page's session, and a number that is never the same twice, so that the script hears of each refresh.
-        """
-        chosen = read_selection(selection)
-        now = self._now(chosen)
-        updates, seen = changed_parts(self._rest_of(now), has)
-        brought = f"{digest_of(repr(seen))} {request.session_hash} {time.monotonic_ns()}"
-        # Else left alone: one may have chosen again while this was on its way.
-        kept = gr.skip() if has is not None and now.selection == chosen else now.selection.model_dump_json()
-        return [*updates, seen, brought, kept]
+        def refresh(has: Seen | None, selection: str, request: gr.Request) -> list[Any]:
+            """All that the page does not show yet of the area, what it will show then, and its selection.
 
-    def live(self, has: dict[str, Any], selection: str) -> dict[str, Any]:
-        """What the script asks: the live parts it lacks, a digest of the rest, and when to ask again.
+            The value before the selection is for the script: the area, a digest of what the page shows of it then,
+            Gradio's name of the page's session, and a number that is never the same twice, so that the script hears
+            of each refresh. The selection is left alone where it is no other now.
+            """
+            chosen = read_selection(selection)
+            now = self._now(chosen, (area,))
+            updates, seen = changed_parts(self._rest_of(now, area), has)
+            brought = f"{area} {digest_of(repr(seen))} {request.session_hash} {time.monotonic_ns()}"
+            # Else left alone: one may have chosen again while this was on its way.
+            kept = gr.skip() if has is not None and now.selection == chosen else now.selection.model_dump_json()
+            return [*updates, seen, brought, kept]
+
+        return refresh
+
+    def live(self, has: dict[str, Any], selection: str, areas: list[str]) -> dict[str, Any]:
+        """What the script asks: the live parts it lacks, a digest of the rest by area, and when to ask again.
 
         Args:
             has: by the names of the live parts that are in the page now, the digest of what they show.
             selection: of the page that asks.
+            areas: those that it shows.
         """
-        now = self._now(read_selection(selection))
-        digests = digests_of({**self._rest_of(now), **now.parts})
+        known = [area for area in self._shown if area in areas]
+        now = self._now(read_selection(selection), known)
+        digests = digests_of(now.parts)
         lacking = {
             name: {"digest": digests[name], "html": now.parts[name]}
             for name, digest in has.items()
             if name in digests and digests[name] != digest
         }
-        rest = {name: digests[name] for name in self._shown}
-        return {"parts": lacking, "rest": digest_of(repr(rest)), "look_again_seconds": now.look_again_seconds}
+        rest = {area: digest_of(repr(digests_of(self._rest_of(now, area)))) for area in known}
+        return {"parts": lacking, "rest": rest, "look_again_seconds": now.look_again_seconds}
 
-    def _rest_of(self, now: PageNow) -> dict[str, Update]:
+    def _rest_of(self, now: PageNow, area: str) -> dict[str, Update]:
         """What a refresh brings; a part that cannot be made stays as the page has it."""
-        return {name: now.parts.get(name, gr.skip()) for name in self._shown}
+        return {name: now.parts.get(name, gr.skip()) for name in self._shown[area]}
 
-    @property
-    def _has(self) -> list[gr.components.Component]:
-        return [self._seen, self.selection]
-
-    @property
-    def _everything(self) -> list[gr.components.Component]:
-        return [*self._shown.values(), self._seen, self._brought, self.selection]
+    def _everything(self, area: str) -> list[gr.components.Component]:
+        return [*self._shown[area].values(), self._seen[area], self._brought, self.selection]
 
 
 @dataclass(frozen=True)
@@ -153,8 +181,8 @@ class Sessions:
     blocking_jobs: BlockingJobs
     guard: Guard = field(default_factory=Guard)
 
-    def now(self, selection: Selection) -> PageNow:
-        """Every part of a page of that selection as it should be now, and when it will be another."""
+    def now(self, selection: Selection, areas: Collection[str] = AREAS) -> PageNow:
+        """Every part of those areas of a page of that selection as it should be now, and when it will be another."""
         view = self.engine.view
         runs = self.guard.attempt(
             "runs", lambda: self.training.session.view(selection.run), lambda why: TrainingView(problem=why)
@@ -180,23 +208,25 @@ class Sessions:
             or self.batches.forecast.state.running
         )
         jobs = runs.active or made.active or view.active
-        groups: dict[str, Group] = {
-            "The status line": lambda: {
-                "status-model": lambda: model_words(view),
-                "status-memory": lambda: memory_words(view),
-                "status-jobs": lambda: (
-                    jobs_words(runs.jobs)
-                    + measuring_words("a training", self.training.preflight.state, "Training")
-                    + measuring_words("a batch", self.batches.forecast.state, "Batch")
-                ),
-                "status-activity": lambda: activity_words(view, owner_is_told=job_runs),
+        groups: dict[str, Callable[[], dict[str, Group]]] = {
+            "status": lambda: {
+                "The status line": lambda: {
+                    "status-model": lambda: model_words(view),
+                    "status-memory": lambda: memory_words(view),
+                    "status-jobs": lambda: (
+                        jobs_words(runs.jobs)
+                        + measuring_words("a training", self.training.preflight.state, "Training")
+                        + measuring_words("a batch", self.batches.forecast.state, "Batch")
+                    ),
+                    "status-activity": lambda: activity_words(view, owner_is_told=job_runs),
+                }
             },
-            **inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, shown),
-            **dataset_tab.render(datasets.of(dataset.name), dataset),
-            **training_tab.render(self.training, runs, shown),
-            **batch_tab.render(self.batches, made),
+            "inference": lambda: inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, shown),
+            "dataset": lambda: dataset_tab.render(datasets.of(dataset.name), dataset),
+            "training": lambda: training_tab.render(self.training, runs, shown),
+            "batch": lambda: batch_tab.render(self.batches, made),
         }
-        parts = self.guard.parts(groups)
+        parts = self.guard.parts({title: group for area in areas for title, group in groups[area]().items()})
         return PageNow(parts, POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0, shown)
 
 
@@ -224,17 +254,16 @@ def build_app(
         status = _build_status_line()
         live_html(PAGE_PROBLEMS)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Inference", id="inference"):
+            with gr.Tab("Inference", id="inference", elem_id="tab-inference") as inference:
                 tab = inference_tab.build()
-            with gr.Tab("Dataset", id="dataset"):
+            with gr.Tab("Dataset", id="dataset", elem_id="tab-dataset") as dataset:
                 datasets = dataset_tab.build()
-            with gr.Tab("Training", id="training"):
+            with gr.Tab("Training", id="training", elem_id="tab-training") as training_place:
                 training_parts = training_tab.build()
-            with gr.Tab("Batch", id="batch"):
+            with gr.Tab("Batch", id="batch", elem_id="tab-batch") as batch:
                 batch_parts = batch_tab.build()
-        wake = gr.Button("Refresh", elem_id="wake", visible="hidden")
-        shown = {**status, **tab.shown, **datasets.shown, **training_parts.shown, **batch_parts.shown}
-        polling = Polling(sessions.now, shown)
+        shown = (status, tab.shown, datasets.shown, training_parts.shown, batch_parts.shown)
+        polling = Polling(sessions.now, dict(zip(AREAS, shown, strict=True)))
         then_refresh = polling.then_refresh
         selection = polling.selection
         inference_tab.wire(tab, engine, trainings, blocking_jobs, selection, then_refresh=then_refresh)
@@ -244,8 +273,7 @@ def build_app(
         kept = {"dataset": datasets.form, "training": training_parts.form.kept, "batch": batch_parts.form.kept}
         for name, controls in {**tab.forms, **kept}.items():
             keep_form(app, name, controls)
-        # Another tab may have started something: the script presses it when the page becomes visible.
-        polling.wire(app, wake)
+        polling.wire(app, (inference, dataset, training_place, batch))
     return app
 
 

@@ -98,6 +98,7 @@ def select(event: Any, box: gr.HTML, *inputs: gr.components.Component, change: s
 
 
 # What the page shows counts only once it was recalled: Gradio reports changes of controls that nobody has touched.
+# To set a control costs Gradio several searches of the whole page, so a form that shows what was kept is left alone.
 _RECALL_FORM = """(form, names, values) => {
   const kept = JSON.parse(sessionStorage.getItem(`form ${form}`) ?? localStorage.getItem(`form ${form}`) ?? "{}");
   const shown = names.map((name, i) => (name in kept ? kept[name] : values[i]));
@@ -105,6 +106,12 @@ _RECALL_FORM = """(form, names, values) => {
   document.dispatchEvent(new Event("studio:form"));
   return shown;
 }"""
+_RECALL_WHERE_ANOTHER = f"""(form, names, values) => {{
+  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+  const shown = ({_RECALL_FORM})(form, names, values);
+  if (shown.some((value, i) => !same(value, values[i]))) document.getElementById("recall-" + form).click();
+  return [];
+}}"""
 _KEEP_FORM = """(form, names, values) => {
   if (!window.keptForms?.[form]) return [];
   const now = Object.fromEntries(names.map((name, i) => [name, values[i]]));
@@ -120,8 +127,13 @@ def keep_form(app: gr.Blocks, form: str, controls: Mapping[str, gr.components.Co
 
     A tab of the browser finds its own form again; a new one begins with that which was changed last in any of them.
     """
-    in_the_page: dict[str, Any] = {"fn": None, "inputs": list(controls.values()), "queue": False, **QUIET}
-    names = f"{json.dumps(form)}, {json.dumps(list(controls))}"
-    app.load(outputs=list(controls.values()), js=f"(...values) => ({_RECALL_FORM})({names}, values)", **in_the_page)
-    changes = [control.change for control in controls.values()]
-    gr.on(changes, js=f"(...values) => ({_KEEP_FORM})({names}, values)", **in_the_page)
+    shown = list(controls.values())
+    recall = gr.Button("Recall", elem_id=f"recall-{form}", elem_classes="wake", visible="hidden")
+    in_the_page: dict[str, Any] = {"fn": None, "inputs": shown, "queue": False, **QUIET}
+
+    def js(function: str) -> str:
+        return f"(...values) => ({function})({json.dumps(form)}, {json.dumps(list(controls))}, values)"
+
+    app.load(js=js(_RECALL_WHERE_ANOTHER), **in_the_page)
+    recall.click(outputs=shown, js=js(_RECALL_FORM), **in_the_page)
+    gr.on([control.change for control in controls.values()], js=js(_KEEP_FORM), **in_the_page)
