@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 USAGE = """\
-python launch.py [--port N] [--no-browser] [--user-data DIR] [--cpu] [--listen] [--auth-file FILE] [--root-path URL]
+python launch.py [--port N] [--no-browser] [--window] [--user-data DIR] [--cpu] [--listen] [--auth-file FILE]
+                 [--root-path URL]
     Sets LoRA Studio up in .venv beside launch.py if need be, and starts it. The options go to
     `python -m studio ui`, which checks them. --cpu on Linux also means PyTorch without CUDA.
 

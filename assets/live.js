@@ -63,7 +63,15 @@ const answer = async () => {
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   return (await response.json()).data[0];
 };
+// What goes on stands in the title of the browser's tab.
+let ahead = "";
+const tell = (title) => {
+  if (ahead && !title) document.dispatchEvent(new CustomEvent("studio:ended", { detail: `Ended: ${ahead.replace(/^\d+ % /, "")}` }));
+  ahead = title;
+  document.title = title ? `${title} · LoRA Studio` : "LoRA Studio";
+};
 const follow = (now) => {
+  tell(now.title);
   for (const place of places()) {
     const part = now.parts[place.dataset.live];
     if (!part || part.digest === place.dataset.digest) continue;

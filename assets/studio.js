@@ -21,24 +21,107 @@
     box.scrollIntoView({ block: "start" });
   };
 
-  // A picture opens large; Escape or a click closes it.
+  // An image opens large: arrows go through those that lie beside it, 1 shows one pixel for one, S saves, Escape closes.
+  const make = (name, properties, ...children) => {
+    const element = Object.assign(document.createElement(name), properties);
+    element.append(...children);
+    return element;
+  };
+  const openLarge = (images, index) => {
+    const large = make("img");
+    const words = make("p", { className: "quiet" });
+    words.setAttribute("role", "status");
+    const save = make("a", { textContent: "Save", className: "button" });
+    const button = (textContent, onclick) => make("button", { type: "button", textContent, onclick });
+    const describe = () => {
+      const shown = large.naturalWidth && large.clientWidth / large.naturalWidth;
+      const size = `${large.naturalWidth} × ${large.naturalHeight}`;
+      const scale = shown && Math.abs(shown - 1) > 0.02 ? `, shown × ${shown.toFixed(shown < 10 ? 1 : 0)}` : "";
+      words.textContent = [large.alt, size + scale, images.length > 1 && `${index + 1} of ${images.length}`].filter(Boolean).join(" · ");
+    };
+    const show = (i) => {
+      index = (i + images.length) % images.length;
+      Object.assign(large, { src: images[index].src, alt: images[index].alt });
+      dialog.setAttribute("aria-label", large.alt);
+      Object.assign(save, { href: large.src, download: `${large.alt.slice(0, 60).replace(/[^\p{L}\p{N} _-]+/gu, "") || "image"}.png` });
+    };
+    const actual = button("1 : 1", () => {
+      actual.setAttribute("aria-pressed", large.classList.toggle("actual"));
+      describe();
+    });
+    actual.setAttribute("aria-pressed", "false");
+    const steps = images.length > 1 ? [button("‹ Previous", () => show(index - 1)), button("Next ›", () => show(index + 1))] : [];
+    const dialog = make("dialog", { className: "lightbox" }, large, words);
+    dialog.append(make("div", { className: "lightbox-actions" }, ...steps, actual, save, button("Close", () => dialog.close())));
+    large.onload = describe;
+    dialog.addEventListener("click", (event) => (event.target === dialog || event.target === large) && dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    dialog.addEventListener("keydown", (event) => {
+      const act = { ArrowLeft: () => show(index - 1), ArrowRight: () => show(index + 1), 1: () => actual.click(), s: () => save.click() }[event.key];
+      event.stopPropagation(); // the page's own keys are not for what lies behind
+      if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      act();
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+    show(index);
+  };
   document.addEventListener("click", (event) => {
     const image = event.target.closest?.("button.zoom")?.querySelector("img");
     if (!image) return;
-    const dialog = document.createElement("dialog");
-    dialog.className = "lightbox";
-    dialog.setAttribute("aria-label", image.alt);
-    const large = document.createElement("img");
-    large.src = image.src;
-    large.alt = image.alt;
-    const close = document.createElement("button");
-    close.type = "button";
-    close.textContent = "Close";
-    dialog.append(large, close);
-    dialog.addEventListener("click", () => dialog.close());
+    const panel = image.closest('[role="tabpanel"]') ?? document;
+    const beside = [...panel.querySelectorAll("button.zoom img")].filter((other) => other.checkVisibility());
+    openLarge(beside, beside.indexOf(image));
+  });
+
+  // The keys, told under "?".
+  const KEYS = [
+    ["Ctrl or ⌘ + Enter", "Run the smoke test, generate, or compare"],
+    ["Esc", "Cancel what runs, or close what is open"],
+    ["1, 2, 3", "Blind vote: left, right, neither"],
+    ["← →", "Dataset: the image before or after. Image opened large: the same"],
+    ["X", "Dataset: exclude or include the image"],
+    ["Enter", "Dataset: to the caption, and back"],
+    ["Ctrl or ⌘ + Z, Y", "Dataset: undo, redo"],
+    ["1, S", "Image opened large: one pixel for one, save"],
+    ["?", "These keys"],
+  ];
+  const tellKeys = () => {
+    const rows = KEYS.map(([keys, words]) => make("tr", {}, make("th", { scope: "row", textContent: keys }), make("td", { textContent: words })));
+    const close = make("button", { type: "button", textContent: "Close", onclick: () => dialog.close() });
+    const dialog = make("dialog", { className: "lightbox keys" }, make("h2", { textContent: "Keys" }), make("table", {}, make("tbody", {}, ...rows)), close);
+    dialog.setAttribute("aria-label", "Keys");
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
     dialog.addEventListener("close", () => dialog.remove());
     document.body.append(dialog);
     dialog.showModal();
+  };
+  document.addEventListener("click", (event) => event.target.closest?.("#tell-keys") && tellKeys());
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "?" && !event.target.matches?.("input, textarea, select, [contenteditable]") && !document.querySelector("dialog[open]")) tellKeys();
+  });
+
+  // When long work ends, those who asked for it are told, where they look at something else meanwhile.
+  const bell = () => document.querySelector("#notify");
+  const wanted = () => localStorage.getItem("notify") === "yes" && window.Notification?.permission === "granted";
+  const showBell = () => {
+    bell()?.setAttribute("aria-pressed", wanted());
+    if (bell()) bell().title = wanted() ? "You are notified when work ends" : "Notify me when work ends";
+  };
+  document.addEventListener("click", async (event) => {
+    if (!event.target.closest?.("#notify")) return;
+    const permission = wanted() ? "denied" : await window.Notification?.requestPermission();
+    localStorage.setItem("notify", permission === "granted" ? "yes" : "no");
+    showBell();
+    if (permission === "denied" && window.Notification?.permission === "denied") bell().title = "Your browser blocks notifications of this page";
+  });
+  document.addEventListener("studio:ended", ({ detail }) => {
+    if (wanted() && document.hidden) new Notification("LoRA Studio", { body: detail, tag: "studio" });
+  });
+  requestAnimationFrame(function wait() {
+    if (bell()) showBell();
+    else requestAnimationFrame(wait);
   });
 
   // Of several modes, one is on the screen: its buttons are the ones that the keys press.

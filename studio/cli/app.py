@@ -30,6 +30,7 @@ def ui(
     context: typer.Context,
     port: Annotated[int | None, typer.Option(help=field_help(ServerSettings, "port"))] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in the browser.")] = False,
+    window: Annotated[bool, typer.Option("--window", help=field_help(ServerSettings, "window"))] = False,
     listen: Annotated[bool, typer.Option("--listen", help=field_help(ServerSettings, "listen"))] = False,
     auth_file: Annotated[Path | None, typer.Option(help=field_help(ServerSettings, "auth_file"))] = None,
     root_path: Annotated[str, typer.Option(help=field_help(ServerSettings, "root_path"))] = "",

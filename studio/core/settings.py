@@ -298,6 +298,9 @@ class ServerSettings(Settings):
         None, title="Port", description="The port to serve on. Leave out to use the first free one from 7860."
     )
     open_browser: bool = Field(True, title="Open browser", description="Open the page in the browser.")
+    window: bool = Field(
+        False, title="Window", description="Open the page in a window of its own, by Chrome, Edge or Chromium."
+    )
     listen: bool = Field(False, title="Listen", description="Accept other machines. Needs a password file.")
     auth_file: Path | None = Field(
         None, title="Auth file", description="A text file with one user:password on each line."

@@ -1,9 +1,11 @@
 """The page for those who use it by keyboard, with a screen reader, in the dark, or on a small screen."""
 
+import re
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -261,6 +263,25 @@ def test_the_main_button_runs_and_a_picture_opens_and_closes_by_keyboard(page: P
     expect(dialog.get_by_role("img")).to_be_visible()
     assert dialog.get_by_role("img").bounding_box()["width"] > 400
     assert serious_faults(page) == []
+    words = dialog.get_by_role("status")
+    expect(words).to_contain_text(re.compile(r"128 × 128, shown × \d\.\d · 2 of 3"))
+    page.keyboard.press("1")
+    expect(words).to_contain_text("128 × 128 · 2 of 3")
+    page.keyboard.press("1")
+    second = dialog.get_by_role("img").get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(words).to_contain_text("1 of 3")
+    assert dialog.get_by_role("img").get_attribute("src") != second
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    assert Image.open(download.value.path()).size == (128, 128)
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     expect(enlarge).to_be_focused()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_contain_text("Ctrl or ⌘ + Enter")
+    assert serious_faults(page) == []
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page).to_have_title("LoRA Studio")

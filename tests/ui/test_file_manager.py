@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from studio.ui.shell.parts import is_same_machine, open_folder, opening_command
+from studio.ui.shell.server import find_window_program
 
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "::1", "localhost", "127.0.0.5"])
@@ -52,3 +53,23 @@ def test_the_folder_is_given_to_the_program_as_one_argument(tmp_path: Path) -> N
     assert not open_folder(folder, platform="linux", environment={})
     with pytest.raises(FileNotFoundError):
         open_folder(tmp_path / "gone", platform="linux", environment=environment)
+
+
+def test_a_window_of_its_own_is_opened_by_a_browser_that_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_window_program("linux", {"PATH": str(tmp_path)}) is None
+    for name in ("firefox", "chromium", "google-chrome"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\n", encoding="utf-8")
+        program.chmod(0o755)
+        wanted = None if name == "firefox" else str(program)
+        assert find_window_program("linux", {"PATH": str(tmp_path)}) == wanted
+    edge = tmp_path / "Microsoft" / "Edge" / "Application" / "msedge.exe"
+    edge.parent.mkdir(parents=True)
+    assert find_window_program("win32", {"PROGRAMFILES": str(tmp_path)}) is None
+    edge.write_bytes(b"")
+    assert find_window_program("win32", {"PROGRAMFILES": str(tmp_path)}) == str(edge)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    chromium = tmp_path / "Applications" / "Chromium.app" / "Contents" / "MacOS" / "Chromium"
+    chromium.parent.mkdir(parents=True)
+    chromium.write_bytes(b"")
+    assert find_window_program("darwin", {}) == str(chromium)

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from studio.core.paths import UserData
+from studio.core.results import MemorySample
+from studio.engine.process.messages import Step
+from studio.engine.process.view import EngineView
 from studio.jobs.folder import RunState, RunStatus, write_status
 from studio.jobs.queue import JobQueue
 from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
-from studio.ui.shell.status import jobs_words
+from studio.ui.shell.status import jobs_words, title_words
 from tests.jobs.lines import RUNNING, lines_of, queued_run, running_run
 
 
@@ -75,3 +78,14 @@ def test_it_stays_true_where_the_run_that_is_looked_at_cannot_be_read(user_data:
     assert "cannot be read" in view.problem
     assert view.active
     assert "training shoes-white 312/3,000" in jobs_words(view.jobs)
+
+
+def test_the_title_of_the_browsers_tab_tells_how_far_it_is(user_data: UserData) -> None:
+    idle = EngineView(phase="ready")
+    assert title_words(lines_of(user_data), idle) == ""
+    running_run(user_data, "shoes-white")
+    assert title_words(lines_of(user_data), idle) == "10 % training shoes-white"
+    assert title_words((), EngineView(phase="generating")) == "generating"
+    memory = MemorySample(process_bytes=1, system_available_bytes=1, system_total_bytes=2)
+    step = Step(picture=1, num_pictures=3, step=5, num_steps=25, elapsed_seconds=1.0, memory=memory)
+    assert title_words((), EngineView(phase="generating", step=step)) == "40 % generating", "30 of 75 steps"

@@ -40,7 +40,15 @@ from studio.ui.shell.parts import (
     live_html,
 )
 from studio.ui.shell.selection import RECALL, SEEN_AND_RECALL, Selection, keep_form, read_selection, selection_box
-from studio.ui.shell.status import activity_words, jobs_words, measuring_words, memory_words, model_words
+from studio.ui.shell.status import (
+    activity_words,
+    header_tools,
+    jobs_words,
+    measuring_words,
+    memory_words,
+    model_words,
+    title_words,
+)
 from studio.ui.training import tab as training_tab
 from studio.ui.training.queue import TrainingPage
 
@@ -60,12 +68,14 @@ class PageNow:
         parts: every part of the areas that were asked for by its name; those that are no component of Gradio's are
             live, and HTML.
         look_again_seconds: until it should be looked at again; 0 while nothing goes on.
+        title: what goes on, for the title of the browser's tab; "" while nothing does.
         selection: what it shows: where the page had chosen nothing, with what was chosen for it.
     """
 
     parts: Mapping[str, Update]
     look_again_seconds: float
     selection: Selection
+    title: str = ""
 
 
 class Polling:
@@ -159,7 +169,7 @@ class Polling:
             if name in digests and digests[name] != digest
         }
         rest = {area: digest_of(repr(digests_of(self._rest_of(now, area)))) for area in known}
-        return {"parts": lacking, "rest": rest, "look_again_seconds": now.look_again_seconds}
+        return {"parts": lacking, "rest": rest, "look_again_seconds": now.look_again_seconds, "title": now.title}
 
     def _rest_of(self, now: PageNow, area: str) -> dict[str, Update]:
         """What a refresh brings; a part that cannot be made stays as the page has it."""
@@ -227,7 +237,9 @@ class Sessions:
             "batch": lambda: batch_tab.render(self.batches, made),
         }
         parts = self.guard.parts({title: group for area in areas for title, group in groups[area]().items()})
-        return PageNow(parts, POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0, shown)
+        return PageNow(
+            parts, POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0, shown, title_words(runs.jobs, view)
+        )
 
 
 def _shown(chosen: str, found: RunFolder | BatchFolder | None, names: Sequence[str]) -> str:
@@ -283,4 +295,5 @@ def _build_status_line() -> dict[str, gr.components.Component]:
         model = gr.HTML(elem_id="status-model", min_width=0, padding=False)
         for name in ("status-memory", "status-jobs", "status-activity"):
             live_html(name, min_width=0)
+        gr.HTML(header_tools(), elem_id="status-tools", min_width=0, padding=False)
         return {"status-model": model}

@@ -5,9 +5,12 @@ import itertools
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 import webbrowser
@@ -32,6 +35,16 @@ FIRST_PORT, LAST_PORT = 7860, 7959
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 NO_PROXY_NAMES = ("NO_PROXY", "no_proxy")
 CERTIFICATE_NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+MAC_APPS = ("Google Chrome", "Microsoft Edge", "Chromium", "Brave Browser")
+WINDOWS_APPS = (("Google", "Chrome", "Application", "chrome.exe"), ("Microsoft", "Edge", "Application", "msedge.exe"))
+LINUX_APPS = (
+    "google-chrome",
+    "google-chrome-stable",
+    "chromium",
+    "chromium-browser",
+    "microsoft-edge",
+    "brave-browser",
+)
 ROOT_PATH = re.compile(r"(https?://[^/?#\s]+)?(/[^/?#\s]+)*/?")
 
 
@@ -61,7 +74,7 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     engine.start()
     session.restore()
     if settings.open_browser:
-        webbrowser.open(url)
+        open_page(url, window=settings.window)
     try:
         while not stopping.wait(1.0):  # in slices: Windows hears Ctrl+C only between them
             pass
@@ -71,6 +84,38 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
         session.close()
         engine.stop()
         cache.cleanup()
+
+
+def open_page(url: str, *, window: bool) -> None:
+    """Open the page in the browser, or in a window without its bars where a browser at hand can do that."""
+    program = find_window_program(sys.platform, os.environ) if window else None
+    if program is None:
+        if window:
+            print("No Chrome, Edge or Chromium was found for a window; the page opens in the browser.", flush=True)
+        webbrowser.open(url)
+        return
+    opened = subprocess.Popen(
+        [program, f"--app={url}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    threading.Thread(target=opened.wait, daemon=True).start()  # so that no ended process is left over
+
+
+def find_window_program(platform: str, environment: Mapping[str, str]) -> str | None:
+    """A browser that knows `--app`; None where there is none.
+
+    Args:
+        platform: as `sys.platform`.
+    """
+    if platform == "darwin":
+        folders = [Path(start, "Applications") for start in ("/", Path.home())]
+        files = [Path(folder, f"{name}.app/Contents/MacOS/{name}") for name in MAC_APPS for folder in folders]
+    elif platform == "win32":
+        starts = [environment.get(name) for name in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")]
+        files = [Path(start, *path) for path in WINDOWS_APPS for start in starts if start]
+    else:
+        found = (shutil.which(name, path=environment.get("PATH")) for name in LINUX_APPS)
+        return next(filter(None, found), None)
+    return next((str(file) for file in files if file.is_file()), None)
 
 
 def _address(settings: ServerSettings) -> str:

@@ -45,6 +45,25 @@ def measuring_words(what: str, state: PreflightState, tab: str) -> Markup:
     return _template("activity", kind="busy", tab=tab, text=text, title="A few real steps, to estimate the rest.")
 
 
+def title_words(jobs: Sequence[JobLine], view: EngineView) -> str:
+    """`10 % training shoes-white`, for the title of the browser's tab; "" where nothing goes on."""
+    running = next((line for line in jobs if line.job.state == "running"), None)
+    if running:
+        share = f"{100 * running.step // running.num_steps} % " if running.num_steps and running.step else ""
+        return share + job_name(running)
+    if view.phase not in RUN_NAMES:
+        return ""
+    step = view.step
+    total = step.num_pictures * step.num_steps if step else 0
+    share = f"{100 * (step.picture * step.num_steps + step.step) // total} % " if step and total else ""
+    return share + RUN_NAMES[view.phase]
+
+
+def header_tools() -> Markup:
+    """What lies at the end of the line: whether to be notified when work ends, and the keys."""
+    return _template("header_tools")
+
+
 def job_name(line: JobLine) -> str:
     """`training shoes-white`."""
     return f"{KIND_WORDS.get(line.job.kind, line.job.kind)} {line.job.short_title}"

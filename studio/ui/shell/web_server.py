@@ -68,6 +68,8 @@ def web_app(
         max_file_size="8gb",
         show_error=False,
         footer_links=["settings"],
+        favicon_path=str(assets_folder() / "icon.svg"),
+        pwa=True,
     )
     return app
 
