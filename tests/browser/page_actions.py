@@ -34,8 +34,7 @@ def pictures(page: Page) -> Locator:
 
 def wait_until_ready(page: Page) -> None:
     """Wait for the engine, which starts in the background."""
-    expect(page.locator("#run-smoke")).to_be_enabled(timeout=1000 * ENGINE_SECONDS)
-    expect(activity(page)).to_have_text("ready")
+    expect(activity(page)).to_have_text("ready", timeout=1000 * ENGINE_SECONDS)
 
 
 def expect_nothing_asked(*pages: Page, seconds: float = 3.0) -> None:
@@ -84,7 +83,8 @@ def set_number(page: Page, label: str, value: str) -> None:
 
 
 def set_steps(page: Page, steps: int) -> None:
-    """Choose the number of denoising steps."""
+    """Choose the number of denoising steps of the smoke test."""
+    open_mode(page, "Smoke test")
     set_number(page, "number input for Steps", str(steps))
 
 

@@ -67,6 +67,7 @@ def test_axe_finds_nothing_serious_on_a_page_that_is_ready(
     page = open_page(studio, dark=dark)
     expect(page.locator("body.dark")).to_have_count(int(dark))
     assert serious_faults(page) == []
+    open_mode(page, "Smoke test")
     for name in SECTIONS:
         open_section(page, name)
     page.get_by_label("Why float32?").click()
@@ -108,6 +109,7 @@ def test_axe_finds_nothing_serious_while_a_picture_is_made_and_when_all_are_done
     studio: RunningStudio, open_page: OpenPage
 ) -> None:
     light, dark = open_page(studio), open_page(studio, dark=True)
+    open_mode(dark, "Smoke test")
     start_run(light)
     expect(light.get_by_alt_text("Preview")).to_be_visible()
     assert serious_faults(light) == []
@@ -125,6 +127,7 @@ def test_axe_finds_nothing_serious_where_pictures_are_invalid_or_something_is_wr
     studio: RunningStudio, open_page: OpenPage, broken_model: Path
 ) -> None:
     light, dark = open_page(studio), open_page(studio, dark=True)
+    open_mode(dark, "Smoke test")
     start_load(light, str(broken_model))
     expect(light.locator("#status-model")).to_contain_text("model poisoned-green")
     wait_until_ready(light)
@@ -203,11 +206,14 @@ CUT_OFF = """() => [...document.querySelectorAll("body *")]
 
 
 def test_everything_on_the_inference_tab_is_reached_by_the_tab_key(page: Page) -> None:
+    open_mode(page, "Smoke test")
     for name in SECTIONS:
         open_section(page, name)
     wanted = [
-        "Inference",
         "Why float32?",
+        "Notify me when work ends",
+        "Keys",
+        "Inference",
         "Run the smoke test",
         "Prompt 1",
         "Prompt 2",
@@ -243,6 +249,7 @@ NAME_OF_FOCUSED = """() => {
 
 
 def test_the_focus_on_the_main_button_can_be_seen(page: Page) -> None:
+    open_mode(page, "Smoke test")
     button = page.locator("#run-smoke")
     look = "button => { const s = getComputedStyle(button); return [s.outlineStyle, parseFloat(s.outlineWidth)]; }"
     assert button.evaluate(look)[0] == "none"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from tests.browser.page_actions import (
     expect_nothing_asked,
     finish_run,
     go_to_tab,
+    open_mode,
     open_section,
     pictures,
     problem,
@@ -32,6 +34,18 @@ from tests.browser.page_actions import (
 from tests.browser.studio_process import RunningStudio, wait_for
 
 TABS = ("Inference", "Dataset", "Training", "Batch")
+
+
+@pytest.fixture
+def open_page(open_page: OpenPage) -> OpenPage:
+    """Opens pages at the smoke test."""
+
+    def open_one(running: RunningStudio, **options: Any) -> Page:  # noqa: ANN401 - as the fixture that it wraps has them
+        page = open_page(running, **options)
+        open_mode(page, "Smoke test", idle=False)
+        return page
+
+    return open_one
 
 
 def test_one_button_makes_three_pictures_and_a_verdict_in_words(page: Page) -> None:

@@ -142,7 +142,7 @@ def _pictures(view: EngineView) -> Markup:
     """The images of the last press: one large, several as a sheet; places are kept for those to come."""
     report = view.images
     if report is None:
-        return _template("sheet", cards=[card(empty_frame("◻", "Your image will appear here"), "")])
+        return _template("sheet", cards=[card(empty_frame("◻", "Your image will appear here"), _template("first_run"))])
     cards = [_card(i, image) for i, image in enumerate(report.images)]
     if view.phase == "generating":
         cards.append(card(running_frame(view), paragraph("facts", _step_words(view))))

@@ -1,4 +1,4 @@
-"""The Inference tab: three modes (Smoke test, Generate, Compare), and below them the model, the device, the story."""
+"""The Inference tab: three modes (Generate, Compare, Smoke test), and below them the model, the device, the story."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,13 +60,13 @@ def build() -> InferenceTab:
     start = gr.Button("Start the engine", elem_id="start-engine", visible=False, variant="primary")
     taken = device_busy_box.build()
     with gr.Tabs(elem_id="modes"):
-        with gr.Tab("Smoke test", id="smoke-test"):
-            smoke = smoke_mode.build()
         with gr.Tab("Generate", id="generate") as generate_tab:
             generate = generate_mode.build()
             history = history_panel.build()
         with gr.Tab("Compare", id="compare"):
             compare = compare_mode.build()
+        with gr.Tab("Smoke test", id="smoke-test"):
+            smoke = smoke_mode.build()
     loras = model_box.build_loras()
     model = model_box.build()
     with gr.Accordion("Why float32? The story of the black images", open=False, elem_id="black-pictures"):
