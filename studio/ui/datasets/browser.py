@@ -10,12 +10,21 @@ from studio.core.settings import parse_settings
 from studio.datasets.query import ANY, SORT_NAMES, STATES, DatasetQuery
 from studio.datasets.report import count_problems
 from studio.datasets.session import DatasetSession
-from studio.ui.datasets.html import grid
+from studio.ui.datasets.html import grid, thumbnail_size
 from studio.ui.shell.parts import paragraph
 
 MAX_VALUES = 200
 FIELDS = DatasetQuery.model_fields
 
+# How large thumbnails are is the browser's business: it keeps that, and the server hears nothing of it.
+_SIZED = """const slider = element.querySelector("input");
+const size = (pixels) => document.documentElement.style.setProperty("--thumb-size", `${pixels}px`);
+slider.value = localStorage.getItem("thumbnail size") ?? slider.value;
+size(slider.value);
+slider.addEventListener("input", () => {
+  localStorage.setItem("thumbnail size", slider.value);
+  size(slider.value);
+});"""
 # The caption's script does the rest: it marks the chosen thumbnail and takes the presses.
 _DRAWN = """const drawn = () => document.dispatchEvent(new Event("studio:grid"));
 watch("value", drawn);
@@ -80,6 +89,7 @@ def build_filters() -> dict[str, Any]:
         )
     with gr.Row(elem_classes="pager"):
         words = gr.HTML(elem_id="dataset-words", padding=False)
+        gr.HTML(thumbnail_size(), padding=False, min_width=0, js_on_load=_SIZED)
         previous = gr.Button("‹ Page back", elem_id="dataset-previous-page", min_width=120, size="sm")
         following = gr.Button("Next page ›", elem_id="dataset-next-page", min_width=120, size="sm")
     page = gr.State(1)  # read when a handler runs: what draws the grid anew must not turn the page back

@@ -37,6 +37,11 @@ def thumbnail_url(session: DatasetSession, row: DatasetRow) -> str:
     return f"gradio_api/file={quote(str(path))}"
 
 
+def thumbnail_size() -> Markup:
+    """The slider for how large thumbnails are shown."""
+    return _template("thumbnail_size")
+
+
 def grid(session: DatasetSession, page: RowPage, stamp: Stamp) -> Markup:
     """Thumbnails as buttons, with whole captions for the page's script, and the images next to them, not shown."""
     before, after = ([(row, thumbnail_url(session, row))] if row else [] for row in (page.before, page.after))

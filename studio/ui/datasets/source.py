@@ -62,7 +62,7 @@ def build() -> SourceBox:
             with gr.Row(elem_classes="toolbar"):
                 path = gr.Textbox(
                     label="Or open a folder in place",
-                    placeholder="/Users/you/Pictures/casual_shoes",
+                    placeholder="/Users/you/Pictures",
                     elem_id="dataset-path",
                     interactive=True,
                 )
