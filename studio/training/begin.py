@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from studio.core.errors import DatasetError, LoraError, RunError, SettingsError
+from studio.core.errors import DatasetError, LoraError, RunError, SettingsError, about
 from studio.core.files import read_file, write_atomically
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.rules import nearest_setting
@@ -155,13 +155,20 @@ def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
         DatasetError: where the dataset cannot be read, nothing of it can be trained on, or no mask fits.
         OSError: where the folder cannot be written.
     """
-    _assert_name_is_free(settings.name)
-    _assert_prompts(settings.validation_prompts, LoraLibrary(user_data.loras))
-    assert_model_there(settings.model)
-    settings = _with_whole_paths(settings, datasets=user_data.datasets)
-    taken = take_snapshot(settings.dataset, user_data)
-    prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
-    snapshot = with_masks(taken.snapshot, settings.mask_folder)
+    with about("name"):
+        _assert_name_is_free(settings.name)
+    with about("validation_prompts"):
+        _assert_prompts(settings.validation_prompts, LoraLibrary(user_data.loras))
+    with about("model"):
+        assert_model_there(settings.model)
+    with about("prior_dataset", "dataset"):
+        settings = _with_whole_paths(settings, datasets=user_data.datasets)
+    with about("dataset"):
+        taken = take_snapshot(settings.dataset, user_data)
+    with about("prior_dataset"):
+        prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
+    with about("mask_folder"):
+        snapshot = with_masks(taken.snapshot, settings.mask_folder)
     run = RunFolder.new(user_data.runs, safe_name(settings.name), now=datetime.now())
     write_snapshot(run.dataset, snapshot)
     if prior is not None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Gt, Le, MultipleOf
 from pydantic import Field, model_validator
 
+from studio.core.rules import MismatchError
 from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, PredictionType, PromptText, Settings
 
 TargetName = Literal[
@@ -280,12 +281,18 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingSettings":
         if len(self.validation_prompts) > max(1, self.num_validation_images):
-            raise ValueError(
+            raise MismatchError(
                 f"Validation images (num_validation_images) must be at least the number of prompts, which is "
-                f"{len(self.validation_prompts)}, got {self.num_validation_images}: each prompt needs an image"
+                f"{len(self.validation_prompts)}, got {self.num_validation_images}: each prompt needs an image",
+                "num_validation_images",
+                "validation_prompts",
             )
         if self.prior_dataset and self.prior_dataset == self.dataset:
-            raise ValueError("Regularisation images (prior_dataset) must be other images than the dataset's")
+            raise MismatchError(
+                "Regularisation images (prior_dataset) must be other images than the dataset's",
+                "prior_dataset",
+                "dataset",
+            )
         return self
 
 

@@ -27,7 +27,7 @@ from studio.ui.forms import (
 from studio.ui.inference import compare_view
 from studio.ui.inference.generate import cancelling, prompt_notes_html, state_box
 from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
-from studio.ui.shell.selection import SelectedPair, select
+from studio.ui.shell.selection import FieldErrors, SelectedPair, error_box, select
 from studio.ui.shell.status import cancel_button
 
 MODE, BASE = "compare", "base"
@@ -69,14 +69,14 @@ def to_settings(values: Mapping[str, Any]) -> CompareSettings:
     left = lora_choices((values["left"], values["left_strength"]))
     right = lora_choices((values["right"], values["right_strength"]))
     if left == right:
-        raise SettingsError("Left and right are the same: choose a LoRA for one of them, or another strength.")
-    generation = parse_settings(GenerationSettings, {**read_generation(values), "prompt": ""})
+        same = SettingsError("Left and right are the same: choose a LoRA for one of them, or another strength.")
+        raise same.about("left", "right", "left.0.strength", "right.0.strength")
     return parse_settings(
         CompareSettings,
         {
             "prompts": read_value(CompareSettings, "prompts", values["prompts"]),
             "num_seeds": values["num_seeds"],
-            "generation": generation,
+            "generation": {**read_generation(values), "prompt": ""},
             "left": left,
             "right": right,
             "strip": STRIP if values["strip"] and right else (),
@@ -92,6 +92,7 @@ class CompareMode:
     notes: gr.HTML
     run: gr.Button
     cancel: gr.Button
+    errors: gr.HTML
     pair: gr.Radio
     grid: gr.Button
     grid_link: gr.HTML
@@ -107,6 +108,7 @@ def build() -> CompareMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Compare", variant="primary", elem_id="run-compare", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-compare", interactive=False)
+            errors = error_box(MODE)
             form, notes = build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             state = gr.HTML(elem_id="compare-state", padding=False)
@@ -137,7 +139,7 @@ def build() -> CompareMode:
         "cancel-compare": cancel,
         **vote.shown,
     }
-    return CompareMode(form, notes, run, cancel, pair, grid, grid_link, of, vote, shown)
+    return CompareMode(form, notes, run, cancel, errors, pair, grid, grid_link, of, vote, shown)
 
 
 def _build_slider() -> gr.ImageSlider:
@@ -225,7 +227,8 @@ def wire(
     noted = {name: mode.form[name] for name in ("prompts", "negative_prompt", "long_prompt")}
     for control in noted.values():
         control.change(show_notes, inputs_kwargs=noted, outputs=mode.notes, queue=False, **QUIET)
-    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form, outputs=mode.grid_link, **QUIET))
+    errors = FieldErrors(mode.errors, MODE, mode.form)
+    then_refresh(errors.press(mode.run.click, compare, inputs_kwargs=mode.form, outputs=[mode.grid_link], **QUIET))
     then_refresh(mode.cancel.click(cancelling(engine, "comparing"), **QUIET))
     pair = "pair: { comparison: values[0], number: values[1] }"
     then_refresh(select(mode.pair.input, selection, mode.of, mode.pair, change=pair))

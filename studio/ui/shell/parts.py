@@ -214,9 +214,19 @@ class Page(gr.Blocks):  # type: ignore[misc]  # likewise
                     if hasattr(component, "choices") and not isinstance(error, gr.Error):
                         continue
                     if said := _value_problem(component, value):
+                        errors = getattr(function.fn, "field_errors", None)
+                        if errors and (at_field := errors.of_control(component, value, said)):
+                            return await self._answer(function, errors.box, at_field, options.get("state"))
                         raise StudioError(said) from error
                 raise
         raise Refusal(caught.text)
+
+    async def _answer(self, function: Any, output: gr.HTML, value: str, state: Any) -> dict[str, Any]:  # noqa: ANN401 - as gradio has them
+        """What a press is answered with that changes one of its outputs and nothing else."""
+        values = [value if block is output else gr.skip() for block in function.outputs]
+        data = await self.postprocess_data(function, values if len(values) > 1 else values[0], state)
+        facts = {"is_generating": False, "iterator": None, "duration": 0.0, "average_duration": 0.0}
+        return {"data": data, **facts, "render_config": None, "changed_state_ids": []}
 
 
 def _value_problem(component: Any, value: object) -> str:  # noqa: ANN401 - any of gradio's
