@@ -82,11 +82,13 @@ class SettingsForm:
 
     Attributes:
         fields: the controls by their fields' names. A control that is made by hand is put here, too.
+        size_note: where it says what a large size takes.
     """
 
     def __init__(self, kind: type[Settings], form: str, values: Mapping[str, object] | None = None) -> None:
         self.kind, self.form = kind, form
         self.fields: dict[str, Component] = {}
+        self.size_note: gr.HTML | None = None
         self._values = values or {}
 
     def add(self, name: str, *, info: bool = False, elem_id: str = "") -> Component:
@@ -266,6 +268,7 @@ def build_generation(mode: str) -> SettingsForm:
             min_width=160,
         )
         form.add("seed")
+    form.size_note = gr.HTML(elem_id=f"{mode}-size-note", elem_classes="size-note", padding=False)
     form.rest()
     form.accordions()
     return form

@@ -108,9 +108,7 @@ def test_a_cancelled_comparison_keeps_what_is_finished(studio: RunningStudio, pa
 def test_the_same_lora_on_both_sides_is_refused(page: Page) -> None:
     choose(page, "compare-lora-0", "white-ground")
     page.locator("#run-compare").click()
-    expect(field_error(page, "compare-lora-1")).to_contain_text(
-        "Left and right are the same: choose a LoRA"
-    )
+    expect(field_error(page, "compare-lora-1")).to_contain_text("Left and right are the same: choose a LoRA")
     expect(activity(page)).to_have_text("ready")
 
 

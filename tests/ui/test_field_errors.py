@@ -253,3 +253,24 @@ def test_a_strength_is_that_of_its_row_also_where_a_row_above_is_empty() -> None
     assert len(values) == LORA_ROWS
     assert control_of("generation.loras.1.strength", values) == "strength_2"
     assert control_of("loras.0.name", values) == "lora_1"
+
+
+@pytest.mark.parametrize(
+    ("mode", "values"),
+    [
+        ("generate", {"size": "256 × 256"}),
+        ("compare", {"size": "256 x 300"}),
+        ("batch", {"size": "2048*64", "model": "shoes-demo"}),
+        ("training", {"resolution": 256, "model": "shoes-demo"}),
+    ],
+)
+def test_wherever_a_size_is_asked_a_large_one_says_what_it_takes(
+    page: gr.Blocks, mode: str, values: dict[str, object]
+) -> None:
+    show = next(fn for fn in page.fns.values() if [c.elem_id for c in fn.outputs] == [f"{mode}-size-note"])
+    steps = {} if mode == "training" else {"num_inference_steps": 25}
+    assert re.search(
+        r"is (4|8|4\.69) times the area of the model's own 128 × 128", unescape(show.fn(**values, **steps))
+    )
+    for others in ({"size": "128 × 128", "resolution": 248}, {"size": "model's own", "resolution": None}):
+        assert show.fn(**{name: others.get(name, value) for name, value in values.items()}, **steps) == ""

@@ -79,6 +79,7 @@ class BatchForm:
     problem: gr.HTML
     grid: GridBox
     example: gr.Button
+    generation: SettingsForm
 
     def changes(self) -> tuple[Any, ...]:
         """The events after which the plan is another: what was typed, a while after, and what was picked."""
@@ -123,7 +124,7 @@ def build() -> BatchForm:
     form.accordions()
     with gr.Accordion("X/Y grid", open=False, elem_id="batch-section-grid"):
         grid = build_grid()
-    made = BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example)
+    made = BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example, generation)
     build_reset(made.kept, form=FORM)
     return made
 

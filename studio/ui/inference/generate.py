@@ -26,7 +26,15 @@ from studio.ui.forms import (
     generation_values,
     read_generation,
 )
-from studio.ui.shell.images import card, check_marks, empty_frame, picture_frame, record_line, running_frame
+from studio.ui.shell.images import (
+    card,
+    check_marks,
+    empty_frame,
+    picture_frame,
+    record_line,
+    running_frame,
+    wire_size_note,
+)
 from studio.ui.shell.parts import QUIET, Part, paragraph, problem, toasts, verdict
 from studio.ui.shell.selection import FieldErrors, error_box
 from studio.ui.shell.status import cancel_button, phase_words
@@ -44,6 +52,7 @@ class GenerateForm:
 
     named: dict[str, Any]
     tokens: gr.HTML
+    generation: SettingsForm
 
     def filled_by(self, settings: GenerationSettings) -> dict[Any, Any]:
         """What an event returns so that the form says these settings; LoRAs past its rows go into the prompt."""
@@ -66,7 +75,7 @@ def build_form() -> GenerateForm:
         images.rest()
     named = {**form.fields, **rows, **generation.fields, "new_seed": new_seed, **images.fields}
     build_reset(named, form=MODE)
-    return GenerateForm(named, tokens)
+    return GenerateForm(named, tokens, generation)
 
 
 def to_settings(values: Mapping[str, Any]) -> ImagesSettings:
@@ -240,6 +249,7 @@ def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh:
     errors = FieldErrors(mode.errors, MODE, named)
     then_refresh(errors.press(mode.run.click, generate, inputs_kwargs=named, outputs=[named["seed"]], **QUIET))
     then_refresh(mode.cancel.click(cancelling(engine, "generating"), **QUIET))
+    wire_size_note(mode.form.generation, engine, named)
     counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
     for trigger in (tab.select, *(control.change for control in counted_from.values())):
         trigger(count_tokens, inputs_kwargs=counted_from, outputs=mode.form.tokens, queue=False, **QUIET)
