@@ -94,7 +94,7 @@ def forecast_html(state: PreflightState) -> Markup:
 def _forecast_words(state: PreflightState) -> Markup:
     if state.running:
         words = f"A few real images are being made and measured, for {state.time_words} so far; none are kept."
-        return paragraph("quiet", words, role="status")
+        return paragraph("quiet", words, role="status") + paragraph("quiet", f"Now: {state.step_words}.")
     if state.problem:
         return problem(state.problem)
     facts = read_facts(state)

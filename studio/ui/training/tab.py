@@ -136,7 +136,7 @@ def read_preflight(state: PreflightState) -> Preflight | None:
 def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
     if state.running:
         text = f"A few real steps are being measured, for {state.time_words} so far; nothing is saved."
-        return paragraph("quiet", text, role="status")
+        return paragraph("quiet", text, role="status") + paragraph("quiet", f"Now: {state.step_words}.")
     if state.problem:
         return problem(state.problem)
     if found is None:
