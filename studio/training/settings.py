@@ -74,7 +74,6 @@ class TrainingSettings(Settings):
     trigger_word: str = Field(
         "", title="Trigger word", max_length=100, description="Put before every caption; use it in prompts too."
     )
-
     lora_alpha: Annotated[float, Gt(0), Le(1024)] = Field(
         16.0,
         title="Alpha",
@@ -102,7 +101,6 @@ class TrainingSettings(Settings):
     use_rslora: bool = Field(
         False, title="rsLoRA", description="Scale by alpha / √rank (arXiv 2312.03732): keeps high ranks effective."
     )
-
     optimizer: OptimizerName = Field(
         "AdamW",
         title="Optimizer",
@@ -145,7 +143,6 @@ class TrainingSettings(Settings):
     seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
         42, title="Seed", description="Seed for weights, order, noise and every other random choice."
     )
-
     prediction_type: PredictionType = Field(
         "auto",
         title="Prediction",
@@ -198,7 +195,6 @@ class TrainingSettings(Settings):
     ema_decay: Annotated[float, Gt(0), Le(0.99999)] = Field(
         0.999, title="EMA decay", description="Fraction of the running mean kept in each step."
     )
-
     use_buckets: bool = Field(
         True,
         title="Aspect-ratio buckets",
@@ -220,7 +216,6 @@ class TrainingSettings(Settings):
     keep_tokens: Annotated[int, Ge(0), Le(100)] = Field(
         0, title="Keep first parts", description="Number of leading parts that stay in place."
     )
-
     validation_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         500,
         title="Validate every",

@@ -16,7 +16,7 @@ from studio.core.text import duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_accelerator
-from studio.training.begin import take_snapshot
+from studio.training.begin import assert_consistent, take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import reader_notes
@@ -51,6 +51,7 @@ def run_preflight(
         StudioError: what would stop the training too: model, dataset, settings.
         OSError: where the caches cannot be written.
     """
+    assert_consistent(settings)
     report("Checking the dataset.")
     data = with_masks(take_snapshot(settings.dataset, user_data).snapshot, settings.mask_folder)
     prior = take_snapshot(settings.prior_dataset, user_data).snapshot if settings.prior_dataset else None

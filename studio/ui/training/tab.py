@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from studio.core.errors import TrainingError
 from studio.core.settings import parse_settings
 from studio.core.text import template
-from studio.training.begin import begin_run
+from studio.training.begin import assert_consistent, begin_run
 from studio.training.folder import Offer, Preflight
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
@@ -214,6 +214,8 @@ def settings_of(values: dict[str, Any], page: TrainingPage) -> TrainingSettings:
     """The settings that the form's values are; a studio that was started with --cpu trains so too.
 
     Raises:
-        SettingsError: where one breaks its rule.
+        SettingsError: where one breaks its rule, or some do not fit together.
     """
-    return parse_settings(TrainingSettings, {**read_settings(TrainingSettings, values), "cpu": page.cpu_only})
+    settings = parse_settings(TrainingSettings, {**read_settings(TrainingSettings, values), "cpu": page.cpu_only})
+    assert_consistent(settings)
+    return settings

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from studio.core.errors import DatasetError, ModelError, TrainingError
+from studio.core.errors import DatasetError, ModelError, SettingsError, TrainingError
 from studio.core.paths import UserData
 from studio.core.settings import parse_settings
 from studio.core.text import duration
@@ -313,7 +313,6 @@ def test_a_batch_larger_than_the_dataset_is_forecast_too(place: Place, measured:
     assert place.forecast(train_batch_size=64).epochs == 1000 * 3 * 64 / 8
 
 
-def test_a_warm_up_that_is_longer_than_the_run_is_warned_of(place: Place, measured: None) -> None:
-    (warning,) = place.forecast(max_train_steps=100, lr_warmup_steps=400, keep_every_steps=None).warnings
-    assert warning.startswith("The warm-up (400 steps) is longer than the run (100 steps)")
-    assert "only 25% of 0.0001" in warning
+def test_settings_that_do_not_fit_together_are_refused_before_anything_is_read(place: Place) -> None:
+    with pytest.raises(SettingsError, match=r"Warm-up .* must be at most Steps .* which is 100, got 400"):
+        place.forecast(max_train_steps=100, lr_warmup_steps=400, dataset="nowhere")
