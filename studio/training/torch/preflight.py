@@ -35,12 +35,8 @@ NEARLY_ALL = 0.9  # of memory or disk: from here on it is short
 NOTICEABLE = 0.05  # of time or memory: less is what two measurements of the same differ by
 
 
-def _no_words(_: str) -> None:
-    """Nobody asked what is being done."""
-
-
 def run_preflight(
-    settings: TrainingSettings, user_data: UserData, *, report: Callable[[str], None] = _no_words
+    settings: TrainingSettings, user_data: UserData, *, report: Callable[[str], None] = lambda _: None
 ) -> Preflight:
     """Measure on the images of one batch; other images are not even opened after the dataset's check.
 

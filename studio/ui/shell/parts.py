@@ -1,16 +1,12 @@
 """Parts that all tabs use: events, live HTML, tables, toasts, theme, links to folders.
 
 How events of the page are wired where nobody outside is to call them.
-
 Parts of the page that change while something runs: its own script writes them, from one small request.
-
 Of every component that an event of Gradio's is about, changed or not, Gradio makes a new one on the server and looks
 for it in the whole page: at one look a second that costs a training a tenth of its pace.
-Small pieces of HTML, from templates that escape every text.
-What went wrong with what a person just did, as a toast.
+Small pieces of HTML, from templates that escape every text; what went wrong with a press, as a toast.
 Sending the page only what changed: each part of it carries a digest, and the page says which ones it has.
 Colours and type of the page: one accent, two weights, the system's own fonts (nothing is fetched).
-
 Opening a folder in the system's file manager: only where whoever asks sits at this very machine.
 """
 
