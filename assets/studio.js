@@ -246,6 +246,85 @@
     }
   });
 
+  // What is wrong with a field stands at it until it changes; a press leads to the first such field.
+  const problemsAtFields = () => {
+    const texts = new Map();
+    for (const box of document.querySelectorAll(".field-errors")) {
+      const now = window.keptForms?.[box.dataset.form] ?? {};
+      const isStill = ({ name, value }) => !(name in now) || shown(now[name]) === shown(value);
+      const problems = JSON.parse(box.dataset.problems).filter(({ fields }) => fields.every(isStill));
+      box.dataset.problems = JSON.stringify(problems);
+      for (const { text, fields } of problems) for (const { id } of fields) texts.set(id, new Set(texts.get(id)).add(text));
+      const number = new Set(problems.flatMap(({ fields }) => fields.map(({ id }) => id))).size;
+      const line = box.querySelector("p");
+      line.hidden = number === 0;
+      const words = `${number} field${number === 1 ? " needs" : "s need"} fixing. ${line.dataset.elsewhere}`.trim();
+      if (line.textContent !== words) line.textContent = words;
+    }
+    return texts;
+  };
+  const markField = (field, texts) => {
+    const id = `${field.id}-error`;
+    const line = document.getElementById(id) ?? Object.assign(document.createElement("p"), { id, className: "field-error" });
+    const words = [...texts].join(" ");
+    if (line.textContent !== words) line.textContent = words;
+    if (line.parentElement !== field) field.append(line);
+    for (const input of field.querySelectorAll("input, textarea")) {
+      if (input.getAttribute("aria-invalid") === "true") continue;
+      input.setAttribute("aria-invalid", "true");
+      input.setAttribute("aria-describedby", id);
+    }
+  };
+  const clearField = (field) => {
+    document.getElementById(`${field.id}-error`)?.remove();
+    for (const input of field.querySelectorAll("[aria-invalid]")) {
+      input.removeAttribute("aria-invalid");
+      input.removeAttribute("aria-describedby");
+    }
+  };
+  let marked = [];
+  const markFields = () => {
+    const texts = problemsAtFields();
+    marked.filter((id) => !texts.has(id)).map((id) => document.getElementById(id)).filter(Boolean).forEach(clearField);
+    marked = [...texts.keys()];
+    for (const [id, words] of texts) {
+      const field = document.getElementById(id);
+      if (field) markField(field, words);
+    }
+    // Gradio makes the fields of a folded section anew when it is opened.
+    remade.disconnect();
+    if (texts.size) remade.observe(document.body, { childList: true, subtree: true });
+  };
+  let markedSoon = false;
+  const remade = new MutationObserver(() => {
+    if (markedSoon) return;
+    markedSoon = true;
+    requestAnimationFrame(() => {
+      markedSoon = false;
+      markFields();
+    });
+  });
+  const leadToField = async ({ id, sections }) => {
+    for (const section of sections) {
+      const label = await nextFrames(() => document.querySelector(`#${section} .label-wrap`));
+      if (label && !label.classList.contains("open")) label.click();
+    }
+    const field = await nextFrames(() => document.getElementById(id));
+    field?.scrollIntoView({ block: "center" });
+    field?.querySelector("textarea, input:not([type=range], [role=listbox])")?.focus({ preventScroll: true });
+  };
+  const ledTo = new Set();
+  document.addEventListener("studio:form", () => {
+    markFields();
+    for (const box of document.querySelectorAll(".field-errors")) {
+      const { pressed, problems } = box.dataset;
+      if (!pressed || ledTo.has(pressed)) continue;
+      ledTo.add(pressed);
+      const first = JSON.parse(problems)[0]?.fields[0];
+      if (first) leadToField(first);
+    }
+  });
+
   // A reload, which Gradio also does when its studio was started again, leads back to the tab and the mode of before.
   const TAB_LISTS = ["tabs", "modes"];
   document.addEventListener("click", (event) => {

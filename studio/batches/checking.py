@@ -166,7 +166,7 @@ class RowChecker:
                 self.num_variants.append(1 if plain else self._check_prompt(row))
                 self._note_row(row)
             except StudioError as error:
-                raise BatchError(f"{self._names[row.source]} line {row.number}: {error}") from error
+                raise self._error_in(row, error) from error
             yield row
 
     def records(self, rows: Iterable[Row]) -> Iterator[Row]:
@@ -185,8 +185,12 @@ class RowChecker:
                 for text in self._texts_to_fill if any(map(has_lora_tag, self._texts_to_fill)) else ():
                     take_lora_tags(fill(text, values, len(row.cells)))
             except StudioError as error:
-                raise BatchError(f"{self._names[row.source]} line {row.number}: {error}") from error
+                raise self._error_in(row, error) from error
             yield row
+
+    def _error_in(self, row: Row, error: StudioError) -> BatchError:
+        said = BatchError(f"{self._names[row.source]} line {row.number}: {error}")
+        return said.about("prompt_file" if row.source else "prompts")
 
     @property
     def notes(self) -> list[str]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from studio.batches.plan import BatchPlan, make_plan
 from studio.batches.settings import BatchSettings
-from studio.core.errors import BatchError, LoraError, StudioError
+from studio.core.errors import BatchError, LoraError, StudioError, about
 from studio.core.files import read_file, write_atomically
 from studio.core.paths import UserData, typed_path
 from studio.core.settings import SHIPPED_MODEL, parse_settings
@@ -105,7 +105,8 @@ def begin_batch(settings: BatchSettings, user_data: UserData, *, out: Path | Non
     """
     settings = _with_whole_paths(settings, user_data)
     plan = plan_of(settings, user_data)
-    assert_model_there(settings.model)
+    with about("model"):
+        assert_model_there(settings.model)
     assert_loras(plan, LoraLibrary(user_data.loras))
     folder = _new_folder(settings, user_data, out)
     plan.store(folder.plan)

@@ -21,7 +21,7 @@ from studio.batches.prompt_files import find_sources
 from studio.batches.rows import Row, Rows, write_rows
 from studio.batches.settings import BatchSettings
 from studio.batches.template import TemplateReader, Wildcards, columns_in, fill, is_plain
-from studio.core.errors import BatchError, StudioError
+from studio.core.errors import BatchError, StudioError, about
 from studio.core.paths import typed_path
 from studio.core.records import Record
 from studio.core.settings import SEED_MAX, GenerationSettings
@@ -188,29 +188,35 @@ def _wildcard_folder(settings: BatchSettings, default: Path) -> Path:
         return default
     folder = typed_path(settings.wildcards.strip())
     if not folder.is_dir():
-        raise BatchError(f"wildcards: there is no folder {folder}. Choose another, or clear the field.")
+        missing = BatchError(f"wildcards: there is no folder {folder}. Choose another, or clear the field.")
+        raise missing.about("wildcards")
     return folder
 
 
 def _make_parts(settings: BatchSettings, wildcard_folder: Path) -> PlanParts:
-    attributes = parse_attributes(settings.attributes)
-    sources = find_sources(settings)
+    with about("attributes"):
+        attributes = parse_attributes(settings.attributes)
+    with about("prompt_file" if settings.prompt_file.strip() else "prompts"):
+        sources = find_sources(settings)
     columns = (*sources.columns, *(column.name for column in attributes))
-    check_columns(columns)
+    with about("attributes"):
+        check_columns(columns)
     _check_grid(settings, columns)
     wildcards = Wildcards(wildcard_folder)
     reader = TemplateReader(columns, wildcards)
-    checker = RowChecker(
-        settings.generation,
-        names=sources.names,
-        table_columns=sources.columns,
-        attributes=attributes,
-        reader=reader,
-    )
+    with about("attributes"):
+        checker = RowChecker(
+            settings.generation,
+            names=sources.names,
+            table_columns=sources.columns,
+            attributes=attributes,
+            reader=reader,
+        )
     lines = _keep(checker.lines(sources.lines))
     records = None if sources.records is None else _keep(checker.records(sources.records))
     if not len(lines) or (records is not None and not len(records)):
-        raise BatchError(f"{sources.names[-1]} holds no row. Write one, or choose another file.")
+        empty = BatchError(f"{sources.names[-1]} holds no row. Write one, or choose another file.")
+        raise empty.about("prompt_file")
     parts = PlanParts(
         settings=settings,
         source_names=sources.names,
@@ -235,7 +241,8 @@ def _check_grid(settings: BatchSettings, columns: Sequence[str]) -> None:
     for name, column in (("grid_x", settings.grid_x), ("grid_y", settings.grid_y)):
         if column and column not in columns:
             there = ", ".join(columns) or "none"
-            raise BatchError(f"{name} must be a column of the plan, got {column!r}. Available: {there}.")
+            missing = BatchError(f"{name} must be a column of the plan, got {column!r}. Available: {there}.")
+            raise missing.about(name)
 
 
 def _column_notes(columns: Sequence[str], reader: TemplateReader) -> list[str]:

@@ -205,7 +205,7 @@ def _count_items(
         raise BatchError(
             f"every combination would be {_large(num_prompts)} prompts, and at most {MAX_ITEMS:,} are possible. Take "
             "fewer values or variants, or set combine to random, with a total."
-        )
+        ).about("attributes", "prompts", "combine")
     if quotas := [column for column in attributes if column.quotas]:
         return _by_quota(settings, quotas[0])
     wanted = settings.total or (num_rows if random else num_prompts) * settings.images_per_prompt
@@ -213,7 +213,7 @@ def _count_items(
         raise BatchError(
             f"it would be {_large(wanted)} images, and at most {MAX_ITEMS:,} are possible. Set total, or lower "
             f"images_per_prompt, got {settings.images_per_prompt}."
-        )
+        ).about("total", "images_per_prompt")
     return wanted
 
 
@@ -223,14 +223,16 @@ def _by_quota(settings: BatchSettings, column: AttributeColumn) -> int:
         raise BatchError(
             f"total is {settings.total:,}, but the quotas of {column.name} make {total:,}. Clear total, or change the "
             "quotas."
-        )
+        ).about("total", "attributes")
     if settings.images_per_prompt > 1:
         raise BatchError(
             f"images_per_prompt must be 1 where columns have quotas, which count images; got "
             f"{settings.images_per_prompt}."
-        )
+        ).about("images_per_prompt", "attributes")
     if total > MAX_ITEMS:
-        raise BatchError(f"the quotas make {total:,} images, and at most {MAX_ITEMS:,} are possible.")
+        raise BatchError(f"the quotas make {total:,} images, and at most {MAX_ITEMS:,} are possible.").about(
+            "attributes"
+        )
     return total
 
 

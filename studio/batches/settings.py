@@ -7,7 +7,7 @@ from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
 from studio.core.errors import SettingsError
-from studio.core.rules import nearest_setting
+from studio.core.rules import MismatchError, nearest_setting
 from studio.core.settings import SHIPPED_MODEL, FileName, GenerationSettings, PictureFormatName, PrecisionName, Settings
 
 CombineName = Literal["every combination", "random"]
@@ -173,22 +173,30 @@ class BatchSettings(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "BatchSettings":
         if not self.prompts.strip() and not self.prompt_file.strip():
-            raise ValueError(
-                "Prompts and Prompt file (prompt_file) are both empty: write a prompt, or choose a prompt file"
+            raise MismatchError(
+                "Prompts and Prompt file (prompt_file) are both empty: write a prompt, or choose a prompt file",
+                "prompts",
+                "prompt_file",
             )
         if self.least_distance is not None and not self.nearest_to.strip():
-            raise ValueError(
+            raise MismatchError(
                 "Minimum distance to training images (least_distance) needs Training images (nearest_to): what it is "
-                "measured to"
+                "measured to",
+                "nearest_to",
+                "least_distance",
             )
         if self.grid_y and not self.grid_x:
-            raise ValueError(
+            raise MismatchError(
                 "Grid, down (grid_y) needs Grid, across (grid_x): choose the column whose values stand side by side "
-                "first"
+                "first",
+                "grid_x",
+                "grid_y",
             )
         if self.grid_x and self.grid_x == self.grid_y:
-            raise ValueError(
-                f"Grid, across and Grid, down (grid_x and grid_y) must be two columns, got {self.grid_x!r} for both"
+            raise MismatchError(
+                f"Grid, across and Grid, down (grid_x and grid_y) must be two columns, got {self.grid_x!r} for both",
+                "grid_x",
+                "grid_y",
             )
         return self
 

@@ -22,6 +22,7 @@ from studio.cli.options import (
 from studio.core.errors import BatchError, SettingsError, StudioError
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.core.settings import LoraChoice, parse_settings
+from studio.core.text import STEP_SIGN
 
 if TYPE_CHECKING:
     from studio.batches.folder import BatchFolder
@@ -146,12 +147,15 @@ def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_js
         from studio.jobs.device_lock import device_turn
 
         def waiting(owner: str) -> None:
-            print(f"The device is in use by {owner}. The forecast starts when it is free.", file=sys.stderr)
+            report(f"The device is in use by {owner}. The forecast starts when it is free.")
+
+        def report(step: str) -> None:
+            print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
         with device_turn(place, "a batch's forecast", waiting=waiting, given_up=lambda: False):
             from studio.batches.torch.forecast import measure
 
-            facts = measure(settings, plan, place)
+            facts = measure(settings, plan, place, report=report)
     else:
         facts = PlanFacts.of(plan)
     print(facts.model_dump_json() if as_json else facts.words)

@@ -23,6 +23,7 @@ from studio.core.errors import SettingsError, StudioError
 from studio.core.files import read_file
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.core.settings import parse_settings
+from studio.core.text import STEP_SIGN
 from studio.training.folder import RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 
@@ -127,12 +128,15 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
     from studio.jobs.device_lock import device_turn
 
     def waiting(owner: str) -> None:
-        print(f"The device is in use by {owner}. The preflight starts when it is free.", file=sys.stderr)
+        report(f"The device is in use by {owner}. The preflight starts when it is free.")
+
+    def report(step: str) -> None:
+        print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
     with device_turn(place, "a training's preflight", waiting=waiting, given_up=lambda: False):
         from studio.training.torch.preflight import preflight_text, run_preflight
 
-        found = run_preflight(settings, place)
+        found = run_preflight(settings, place, report=report)
     print(found.model_dump_json() if as_json else preflight_text(found))
 
 

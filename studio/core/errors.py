@@ -2,14 +2,35 @@
 
 import errno
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, Self
 
 MAX_FOREIGN_WORDS = 300
 """Characters that are shown of an error which is not ours: some tell all that they were given."""
 
 
+class FieldProblem(NamedTuple):
+    """A sentence, and the settings that it is about: `rank`, or of settings inside others `generation.loras.0.name`."""
+
+    text: str
+    fields: tuple[str, ...]
+
+
 class StudioError(Exception):
-    """Something the user can act on; its text says what happened, why, and what to do."""
+    """Something the user can act on; its text says what happened, why, and what to do.
+
+    Attributes:
+        problems: the same by the settings that are to blame; empty where none is known.
+    """
+
+    problems: tuple[FieldProblem, ...] = ()
+
+    def about(self, *fields: str) -> Self:
+        """The same error, which these settings are to blame for: a form says it there."""
+        self.problems = (FieldProblem(str(self), fields),)
+        return self
 
 
 class SettingsError(StudioError):
@@ -115,6 +136,17 @@ class InvalidImageError(StudioError):
         where = f" at step {self.step}" if self.step is not None else ""
         kept = f" A copy for diagnosis is in {self.rejected_file}." if self.rejected_file else ""
         return f"The {self.check} check failed{where}: {self.finding} {self.advice}{kept}"
+
+
+@contextmanager
+def about(*fields: str) -> Iterator[None]:
+    """Whatever error of ours the block raises is about these settings, where it names none itself."""
+    try:
+        yield
+    except StudioError as error:
+        if not error.problems:
+            error.about(*fields)
+        raise
 
 
 # How torch, on each device, and the systems say that memory ran out; MemoryError itself says nothing.

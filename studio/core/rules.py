@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from studio.core.errors import FieldProblem
+
 MAX_SHOWN = 120  # characters of a value
 _LARGE = 1e6  # from here on both ends of a range say less than the one that was passed
 _RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
@@ -37,9 +39,26 @@ _RULES: Mapping[str, str] = {
 """By pydantic's names of errors."""
 
 
-def sentences(kind: type[BaseModel], error: ValidationError) -> list[str]:
+class MismatchError(ValueError):
+    """What a settings model raises where values that are legal one by one do not fit together: in words, and which."""
+
+    def __init__(self, text: str, *fields: str) -> None:
+        super().__init__(text)
+        self.fields = fields
+
+
+def problems_of(kind: type[BaseModel], error: ValidationError) -> list[FieldProblem]:
     """One for each rule that is broken, naming the setting, the rule and the value."""
-    return list(dict.fromkeys(said for problem in error.errors() for said in _sentences(kind, problem)))
+    found = (FieldProblem(said, _fields(problem)) for problem in error.errors() for said in _sentences(kind, problem))
+    return list(dict.fromkeys(found))
+
+
+def _fields(problem: ErrorDetails) -> tuple[str, ...]:
+    """The settings that it is about, as `FieldProblem` has them."""
+    raised = problem.get("ctx", {}).get("error")
+    ends = raised.fields if isinstance(raised, MismatchError) else ()
+    steps = tuple(map(str, problem["loc"]))
+    return tuple(".".join((*steps, end)) for end in ends) or ((".".join(steps),) if steps else ())
 
 
 def nearest(name: str, names: Collection[str]) -> str:

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le, MultipleOf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from studio.core.errors import SettingsError
-from studio.core.rules import rules_of, sentences
+from studio.core.rules import MismatchError, problems_of, rules_of
 
 PrecisionName = Literal["float32", "float16", "bfloat16"]
 PredictionType = Literal["auto", "epsilon", "v_prediction"]
@@ -168,9 +168,11 @@ class GenerationSettings(Settings):
     @model_validator(mode="after")
     def _fit_together(self) -> "GenerationSettings":
         if self.scheduler == "LCM" and self.num_inference_steps > LCM_MAX_STEPS:
-            raise ValueError(
+            raise MismatchError(
                 f"Steps (num_inference_steps) must be at most {LCM_MAX_STEPS} with the scheduler LCM, got "
-                f"{self.num_inference_steps}: lower the steps (4 to 8 are usual for LCM), or choose another scheduler"
+                f"{self.num_inference_steps}: lower the steps (4 to 8 are usual for LCM), or choose another scheduler",
+                "num_inference_steps",
+                "scheduler",
             )
         return self
 
@@ -321,7 +323,10 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, object]) -> Setti
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise SettingsError(" ".join(sentences(kind, error))) from error
+        problems = problems_of(kind, error)
+        broken = SettingsError(" ".join(problem.text for problem in problems))
+        broken.problems = tuple(problems)
+        raise broken from error
 
 
 def bounds(kind: type[Settings], name: str) -> tuple[float | None, float | None]:

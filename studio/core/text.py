@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 GIB = 2**30
 LITTLE_BYTES = GIB // 20  # below it gigabytes with one digit would say 0.0
 
+STEP_SIGN = "→ "
+"""Begins a line of stderr that says what a command does now."""
+
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~&#$])")
 _LIST_BEGINNING = re.compile(r"^(\d{0,9})([-+=.)])(?=[-+=\s]|$)")
 

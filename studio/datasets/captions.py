@@ -287,7 +287,7 @@ def columns_of(template: str) -> tuple[str, ...]:
             raise DatasetError(
                 f"template has a single {match.group()} at character {match.start() + 1}. Write {{column}} for a "
                 f"column, or {match.group() * 2} for the brace itself."
-            )
+            ).about("template")
         if match.group(1) is not None:
             names.append(match.group(1).strip())
     return tuple(dict.fromkeys(names))
@@ -302,7 +302,8 @@ def check_template(template: str, columns: Sequence[str]) -> None:
     for name in columns_of(template):
         if name not in columns:
             there = ", ".join(columns)
-            raise DatasetError(f"template names the column {name!r}, which is not there. Available: {there}.")
+            missing = DatasetError(f"template names the column {name!r}, which is not there. Available: {there}.")
+            raise missing.about("template")
 
 
 def fill_template(template: str, attributes: Mapping[str, str]) -> str:

@@ -197,7 +197,7 @@ def export_zip(snapshot: Snapshot, file: Path, *, background: str, progress: Pro
         OSError: where the disk is full; nothing is left behind.
     """
     if file.exists():
-        raise DatasetError(f"{file} is there already. Choose another name.")
+        raise DatasetError(f"{file} is there already. Choose another name.").about("folder")
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.part")
     try:
@@ -291,7 +291,8 @@ def metadata_line(own: Mapping[str, object], attributes: Mapping[str, str]) -> b
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder beside the wanted one, which takes its place when all went well."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DatasetError(f"{folder} is not empty. Choose a new folder, so that nothing in it is lost.")
+        full = DatasetError(f"{folder} is not empty. Choose a new folder, so that nothing in it is lost.")
+        raise full.about("folder")
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

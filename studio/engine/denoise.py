@@ -34,12 +34,11 @@ from transformers import CLIPTokenizer
 
 from studio.core.errors import SettingsError
 from studio.core.settings import GenerationSettings, SchedulerName
+from studio.engine.model_files import TILE_PIXELS, TILED_ABOVE_PIXELS
 from studio.engine.models import Components
 from studio.images.prompts import parse_weights
 
 KEPT_PROMPTS = 64  # 77 × 768 floats each: 15 MB in all for Stable Diffusion 1.5
-TILED_ABOVE_PIXELS = 1024 * 1024
-TILE_PIXELS = 512  # a side
 
 # clip_sample: a config that lacks it gets the default True, which cuts latents off at 1 and ruins the image.
 _NOT_CLIPPED = {"clip_sample": False}

@@ -18,8 +18,9 @@ from torch.utils._pytree import tree_flatten
 from studio.core.errors import NotEnoughMemoryError
 from studio.core.text import gigabytes
 from studio.engine.attention import AttentionPlan, PlannedAttention, attention, rows_of_chunk
-from studio.engine.denoise import TILE_PIXELS, is_tiled, native_size
+from studio.engine.denoise import is_tiled, native_size
 from studio.engine.memory import free_bytes, total_bytes
+from studio.engine.model_files import TILE_PIXELS
 from studio.engine.models import Components
 
 FUSED = AttentionPlan(max_scores=0)  # no scores are stored at all

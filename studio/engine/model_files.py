@@ -26,6 +26,8 @@ MAX_NUMBERS = {"num_train_timesteps": 10_000, "model_max_length": 1000, "max_pos
 MAX_LAYERS = 100
 MAX_NUMBER = 1_000_000
 MIN_TOKENS = 3  # a beginning, a word and an end
+TILED_ABOVE_PIXELS = 1024 * 1024  # the VAE works on a larger image in tiles
+TILE_PIXELS = 512  # a side
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer."
@@ -62,6 +64,53 @@ class FoundModel:
     file: Path | None = None
     revision: str = ""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What of a model's configuration tells how much an image takes.
+
+    Attributes:
+        width, height: the model's own size in pixels.
+        unet_channels, vae_channels: of the U-Net at full resolution, and of the VAE's decoder before it.
+    """
+
+    width: int = 512
+    height: int = 512
+    unet_channels: int = 320
+    vae_channels: int = 256
+
+    def image_bytes(self, *, width: int, height: int) -> int:
+        """About what an image takes at most beside the weights, in float32, where no scores of attention are stored.
+
+        Both grow with the pixels: a guided step of the U-Net holds the equal of 52 tensors of its first layers at a
+        time, the decoder of the VAE three of its largest. `memory_forecast` counts every tensor, which takes seconds.
+        """
+        step = 52 * self.unet_channels * (width * height // 64)
+        tiled = width * height > TILED_ABOVE_PIXELS
+        decoding = 3 * self.vae_channels * (TILE_PIXELS**2 if tiled else width * height)
+        return 4 * max(step, decoding)
+
+
+def read_shape(name: str) -> ModelShape:
+    """The shape of a model, named as in `ModelSettings.model`; that of Stable Diffusion 1.5 where no folder tells.
+
+    Raises:
+        ModelError: where a folder's configuration is none.
+    """
+    folder = assets_folder() / SHIPPED_MODEL if name == SHIPPED_MODEL else typed_path(name)
+    files = [folder / part / "config.json" for part in ("unet", "vae")]
+    if not all(file.is_file() for file in files):
+        return ModelShape()
+    try:
+        unet, vae = (json.loads(read_text(file)) for file in files)
+        channels: list[int] = vae["block_out_channels"]
+        scale, sample = 2 ** (len(channels) - 1), unet["sample_size"]
+        rows, columns = (sample, sample) if isinstance(sample, int) else sample
+        shape = columns * scale, rows * scale, unet["block_out_channels"][0], channels[min(1, len(channels) - 1)]
+        return ModelShape(*map(int, shape))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} has no configuration of a model ({error}). Choose another folder.") from error
 
 
 def find_model(name: str, *, progress: DownloadWatcher | None = None) -> FoundModel:

@@ -8,12 +8,12 @@ Beginning a run: settings from a preset and changes, a snapshot of the dataset, 
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from studio.core.errors import DatasetError, LoraError, RunError, SettingsError
+from studio.core.errors import DatasetError, FieldProblem, LoraError, RunError, SettingsError, about
 from studio.core.files import read_file, write_atomically
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.rules import nearest_setting
@@ -145,23 +145,95 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
     return values
 
 
+def assert_consistent(settings: TrainingSettings) -> None:
+    """See that values which are legal one by one make a training together.
+
+    New runs keep these rules; a run that was begun before there was one is read and goes on.
+
+    Raises:
+        SettingsError: one sentence for each rule that is broken, naming both settings.
+    """
+    problems = [FieldProblem(text, fields) for is_broken, text, fields in _rules(settings) if is_broken]
+    if problems:
+        error = SettingsError(" ".join(problem.text for problem in problems))
+        error.problems = tuple(problems)
+        raise error
+
+
+def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, ...]]]:
+    """(whether it is broken, what is wrong then, the settings' names) of each."""
+    steps, warmup, cycles = settings.max_train_steps, settings.lr_warmup_steps, settings.lr_num_cycles
+    yield (
+        warmup > steps,
+        f"Warm-up (lr_warmup_steps) must be at most Steps (max_train_steps), which is {steps:,}, got {warmup:,}: the "
+        "learning rate would never reach its full value. Lower the warm-up, or train for more steps.",
+        ("lr_warmup_steps", "max_train_steps"),
+    )
+    yield (
+        settings.lr_scheduler == "cosine with restarts" and warmup <= steps and cycles > max(1, (steps - warmup) // 2),
+        f"Restarts (lr_num_cycles) must leave two steps or more to each cycle of the Schedule (lr_scheduler); there "
+        f"are {steps - warmup:,} steps after the warm-up, got {cycles}. Lower the restarts, or train for more steps.",
+        ("lr_num_cycles", "lr_scheduler", "max_train_steps"),
+    )
+    without_captions = settings.caption_dropout == 1
+    yield (
+        without_captions and bool(settings.trigger_word.strip()),
+        f"Caption dropout (caption_dropout) must be below 1 with a Trigger word (trigger_word), got "
+        f"{settings.trigger_word!r}: no image would be trained with the word. Lower the dropout, or clear the word.",
+        ("caption_dropout", "trigger_word"),
+    )
+    yield (
+        without_captions and settings.train_text_encoder,
+        "Caption dropout (caption_dropout) must be below 1 with Train the text encoder (train_text_encoder): it would "
+        "see no caption. Lower the dropout, or train the U-Net alone.",
+        ("caption_dropout", "train_text_encoder"),
+    )
+    yield (
+        bool(settings.prior_dataset) and settings.prior_loss_weight == 0,
+        "Regularisation weight (prior_loss_weight) must be above 0 with Regularisation images (prior_dataset), got 0: "
+        "they would take half of the time and change nothing. Raise the weight, or clear the images.",
+        ("prior_loss_weight", "prior_dataset"),
+    )
+    yield (
+        bool(settings.mask_folder) and settings.unmasked_weight == 1,
+        "Weight outside masks (unmasked_weight) must be below 1 with Masks (mask_folder), got 1: the masks would "
+        "change nothing. Lower the weight, or clear the masks.",
+        ("unmasked_weight", "mask_folder"),
+    )
+    yield (
+        bool(settings.mask_folder)
+        and typed_path(settings.mask_folder).resolve() == typed_path(settings.dataset).resolve(),
+        f"Masks (mask_folder) must be another folder than the Dataset (dataset), got {settings.mask_folder!r} for "
+        "both: each image would be its own mask. Choose the folder of the grey images.",
+        ("mask_folder", "dataset"),
+    )
+
+
 def begin_run(settings: TrainingSettings, user_data: UserData) -> RunFolder:
     """Make a run's folder with its settings and its snapshot; nothing is computed yet.
 
     Raises:
-        SettingsError: where no file can have the LoRA's name, a validation prompt has a tag that cannot be followed,
-            or the regularisation images are the dataset itself.
+        SettingsError: where settings do not fit together, no file can have the LoRA's name, a validation prompt has a
+            tag that cannot be followed, or the regularisation images are the dataset itself.
         ModelError: where the model is not there, or cannot be loaded, as far as that is known without loading it.
         DatasetError: where the dataset cannot be read, nothing of it can be trained on, or no mask fits.
         OSError: where the folder cannot be written.
     """
-    _assert_name_is_free(settings.name)
-    _assert_prompts(settings.validation_prompts, LoraLibrary(user_data.loras))
-    assert_model_there(settings.model)
-    settings = _with_whole_paths(settings, datasets=user_data.datasets)
-    taken = take_snapshot(settings.dataset, user_data)
-    prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
-    snapshot = with_masks(taken.snapshot, settings.mask_folder)
+    assert_consistent(settings)
+    with about("name"):
+        _assert_name_is_free(settings.name)
+    with about("validation_prompts"):
+        _assert_prompts(settings.validation_prompts, LoraLibrary(user_data.loras))
+    with about("model"):
+        assert_model_there(settings.model)
+    with about("prior_dataset", "dataset"):
+        settings = _with_whole_paths(settings, datasets=user_data.datasets)
+    with about("dataset"):
+        taken = take_snapshot(settings.dataset, user_data)
+    with about("prior_dataset"):
+        prior = take_snapshot(settings.prior_dataset, user_data) if settings.prior_dataset else None
+    with about("mask_folder"):
+        snapshot = with_masks(taken.snapshot, settings.mask_folder)
     run = RunFolder.new(user_data.runs, safe_name(settings.name), now=datetime.now())
     write_snapshot(run.dataset, snapshot)
     if prior is not None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Gt, Le, MultipleOf
 from pydantic import Field, model_validator
 
+from studio.core.rules import MismatchError
 from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, PredictionType, PromptText, Settings
 
 TargetName = Literal[
@@ -73,7 +74,6 @@ class TrainingSettings(Settings):
     trigger_word: str = Field(
         "", title="Trigger word", max_length=100, description="Put before every caption; use it in prompts too."
     )
-
     lora_alpha: Annotated[float, Gt(0), Le(1024)] = Field(
         16.0,
         title="Alpha",
@@ -101,7 +101,6 @@ class TrainingSettings(Settings):
     use_rslora: bool = Field(
         False, title="rsLoRA", description="Scale by alpha / √rank (arXiv 2312.03732): keeps high ranks effective."
     )
-
     optimizer: OptimizerName = Field(
         "AdamW",
         title="Optimizer",
@@ -144,7 +143,6 @@ class TrainingSettings(Settings):
     seed: Annotated[int, Ge(0), Le(SEED_MAX)] = Field(
         42, title="Seed", description="Seed for weights, order, noise and every other random choice."
     )
-
     prediction_type: PredictionType = Field(
         "auto",
         title="Prediction",
@@ -197,7 +195,6 @@ class TrainingSettings(Settings):
     ema_decay: Annotated[float, Gt(0), Le(0.99999)] = Field(
         0.999, title="EMA decay", description="Fraction of the running mean kept in each step."
     )
-
     use_buckets: bool = Field(
         True,
         title="Aspect-ratio buckets",
@@ -219,7 +216,6 @@ class TrainingSettings(Settings):
     keep_tokens: Annotated[int, Ge(0), Le(100)] = Field(
         0, title="Keep first parts", description="Number of leading parts that stay in place."
     )
-
     validation_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         500,
         title="Validate every",
@@ -280,12 +276,18 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingSettings":
         if len(self.validation_prompts) > max(1, self.num_validation_images):
-            raise ValueError(
+            raise MismatchError(
                 f"Validation images (num_validation_images) must be at least the number of prompts, which is "
-                f"{len(self.validation_prompts)}, got {self.num_validation_images}: each prompt needs an image"
+                f"{len(self.validation_prompts)}, got {self.num_validation_images}: each prompt needs an image",
+                "num_validation_images",
+                "validation_prompts",
             )
         if self.prior_dataset and self.prior_dataset == self.dataset:
-            raise ValueError("Regularisation images (prior_dataset) must be other images than the dataset's")
+            raise MismatchError(
+                "Regularisation images (prior_dataset) must be other images than the dataset's",
+                "prior_dataset",
+                "dataset",
+            )
         return self
 
 

@@ -82,11 +82,13 @@ class SettingsForm:
 
     Attributes:
         fields: the controls by their fields' names. A control that is made by hand is put here, too.
+        size_note: where it says what a large size takes.
     """
 
     def __init__(self, kind: type[Settings], form: str, values: Mapping[str, object] | None = None) -> None:
         self.kind, self.form = kind, form
         self.fields: dict[str, Component] = {}
+        self.size_note: gr.HTML | None = None
         self._values = values or {}
 
     def add(self, name: str, *, info: bool = False, elem_id: str = "") -> Component:
@@ -107,7 +109,8 @@ class SettingsForm:
         """Make every group but the head, each folded away, with its help."""
         for group in form_groups(self.kind):
             if group:
-                with gr.Accordion(group, open=False):
+                slug = re.sub(r"\W+", "-", group.lower()).strip("-")
+                with gr.Accordion(group, open=False, elem_id=f"{self.form}-section-{slug}"):
                     self.rest(group, info=True)
 
     def shown(self, values: Mapping[str, object]) -> dict[str, object]:
@@ -246,7 +249,7 @@ def build_lora_rows(mode: str) -> dict[str, Component]:
     """The rows of LoRAs that act together, all but the first folded away: `lora_0`, `strength_0`, and so on."""
     with gr.Group(elem_classes="lora-rows"):
         rows = [build_lora_row(mode, 0, label="LoRA")]
-    with gr.Accordion("More LoRAs", open=False, elem_classes="lora-rows"):
+    with gr.Accordion("More LoRAs", open=False, elem_classes="lora-rows", elem_id=f"{mode}-section-loras"):
         rows += [build_lora_row(mode, i, label=f"LoRA {i + 1}") for i in range(1, LORA_ROWS)]
     return {f"{part}_{i}": row[j] for i, row in enumerate(rows) for j, part in enumerate(("lora", "strength"))}
 
@@ -265,6 +268,7 @@ def build_generation(mode: str) -> SettingsForm:
             min_width=160,
         )
         form.add("seed")
+    form.size_note = gr.HTML(elem_id=f"{mode}-size-note", elem_classes="size-note", padding=False)
     form.rest()
     form.accordions()
     return form
@@ -304,7 +308,7 @@ def size_values(text: str) -> dict[str, int | None]:
         return {"width": None, "height": None}
     match = SIZE.fullmatch(text.strip())
     if match is None:
-        raise SettingsError(f"size must be width × height in pixels, such as 512 × 768, got {text!r}.")
+        raise SettingsError(f"size must be width × height in pixels, such as 512 × 768, got {text!r}.").about("size")
     return {"width": int(match[1]), "height": int(match[2])}
 
 
@@ -317,6 +321,26 @@ def size_text(settings: GenerationSettings) -> str:
 
 def lora_choices(*rows: tuple[str, float]) -> tuple[dict[str, object], ...]:
     """What the rows say, without those that name none."""
-    return tuple(
-        {"name": name, "strength": strength} for name, strength in rows if name and name not in (NO_LORA, "base")
-    )
+    return tuple({"name": name, "strength": strength} for name, strength in rows if _names_lora(name))
+
+
+def _names_lora(name: str | None) -> bool:
+    return bool(name) and name not in (NO_LORA, "base")
+
+
+def control_of(setting: str, values: Mapping[str, Any]) -> str:
+    """The name of the control that holds a setting, which is named as in `FieldProblem`.
+
+    Args:
+        values: what the form's controls hold, by their names.
+    """
+    *path, last = (part for part in setting.split(".") if part != "generation")
+    part = "strength" if last == "strength" else "lora"
+    if path[:1] == ["loras"]:  # of the rows that name one
+        rows = [i for i in range(LORA_ROWS) if _names_lora(values.get(f"lora_{i}"))]
+        return f"{part}_{rows[int(path[1])]}"
+    if path[:1] in (["left"], ["right"]):
+        return f"{path[0]}_strength" if part == "strength" else path[0]
+    if path and last.isdigit():  # a line of a text, or a box of its own
+        return path[0] if path[0] in values else f"{path[0].removesuffix('s')}_{int(last) + 1}"
+    return "size" if last in ("width", "height") else last

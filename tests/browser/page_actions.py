@@ -193,6 +193,11 @@ def toast(page: Page) -> Locator:
     return page.get_by_test_id("toast-body")
 
 
+def field_error(page: Page, name: str) -> Locator:
+    """What is said to be wrong, at the control of that id."""
+    return page.locator(f"#{name} .field-error")
+
+
 def cards(page: Page) -> Locator:
     """The places of the Generate mode, each with an image, or for one."""
     return page.locator("#generate-pictures .card")

@@ -121,8 +121,7 @@ def refused(stage: Stage) -> None:
         open_section(page, "Steps, guidance, seed")
         set_field(page, "smoke-seed", "-1")
         page.locator("#run-smoke").click()
-        expect(page.get_by_test_id("toast-body")).to_contain_text("seed must be")
-        page.wait_for_timeout(600)  # it fades in, by a script
+        expect(page.locator("#smoke-seed .field-error")).to_contain_text("Seed must be")
 
     stage.shoot("inference-refused", "ready", act=send_a_bad_seed)
 
@@ -254,7 +253,7 @@ def batch_empty(stage: Stage) -> None:
     def make_a_mistake(page: Page) -> None:
         see_the_preview(page)
         set_field(page, "batch-attributes", "colour: black, brown\nnum_inference_steps: 4, 900")
-        expect(page.locator("#batch-problem .problem")).to_be_visible()
+        expect(page.locator("#batch-attributes .field-error")).to_be_visible()
 
     def look_at_more(page: Page) -> None:
         open_batch(page)

@@ -13,6 +13,7 @@ from studio.jobs.folder import read_status
 from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import (
     expect_nothing_asked,
+    field_error,
     fill_example,
     go_to_tab,
     offered,
@@ -156,9 +157,9 @@ def test_the_preview_follows_what_is_typed_and_says_what_is_wrong(page: Page) ->
     assert page.evaluate("window.ran") is None
     open_section(page, "Output files")
     set_field(page, "batch-grid-x", "shape")
-    problem = page.locator("#batch-problem .problem")
+    problem = field_error(page, "batch-grid-x")
     expect(problem).to_contain_text("grid_x must be a column of the plan", timeout=6_000)
     page.locator("#start-batch").click()
-    expect(toast(page)).to_contain_text("grid_x must be a column of the plan")
+    expect(page.locator("#batch-errors")).to_contain_text("1 field needs fixing.")
     set_field(page, "batch-grid-x", "colour")
     expect(problem).to_have_count(0)

@@ -14,12 +14,12 @@ from tests.browser.page_actions import (
     activity,
     choose,
     compare_to_end,
+    field_error,
     open_mode,
     open_section,
     slider_sources,
     start_comparing,
     tick,
-    toast,
 )
 from tests.browser.studio_process import RunningStudio
 
@@ -108,7 +108,7 @@ def test_a_cancelled_comparison_keeps_what_is_finished(studio: RunningStudio, pa
 def test_the_same_lora_on_both_sides_is_refused(page: Page) -> None:
     choose(page, "compare-lora-0", "white-ground")
     page.locator("#run-compare").click()
-    expect(toast(page)).to_contain_text("Left and right are the same: choose a LoRA for one of them")
+    expect(field_error(page, "compare-lora-1")).to_contain_text("Left and right are the same: choose a LoRA")
     expect(activity(page)).to_have_text("ready")
 
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from studio.core.paths import assets_folder
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import choose, drop_files, field, go_to_tab, open_section, set_field, toast
+from tests.browser.page_actions import choose, drop_files, field, field_error, go_to_tab, open_section, set_field
 from tests.browser.studio_process import RunningStudio, wait_for
 from tests.datasets.bad_inputs import encoded, picture
 
@@ -179,7 +179,7 @@ def test_a_dropped_zip_is_unpacked(page: Page, source: Path, tmp_path: Path) -> 
 def test_a_path_that_leads_nowhere_is_a_sentence(page: Page) -> None:
     set_field(page, "dataset-path", "/nowhere/at/all")
     page.locator("#dataset-open").click()
-    expect(toast(page)).to_contain_text("cannot be found")
+    expect(field_error(page, "dataset-path")).to_contain_text("cannot be found")
 
 
 def test_captions_typed_between_fast_clicks_all_land_where_they_were_typed(page: Page, source: Path) -> None:

@@ -22,6 +22,7 @@ from tests.browser.page_actions import (
     drop_files,
     expect_nothing_asked,
     field,
+    field_error,
     generate_quickly,
     generate_to_end,
     offered,
@@ -33,7 +34,6 @@ from tests.browser.page_actions import (
     set_field,
     start_generating,
     tick,
-    toast,
     wait_until_ready,
 )
 from tests.browser.studio_process import RunningStudio
@@ -371,14 +371,17 @@ def test_a_page_reloaded_in_mid_run_shows_the_run_and_then_its_pictures(page: Pa
 def test_a_size_that_is_none_is_refused_with_the_rule(page: Page) -> None:
     set_field(page, "generate-size", "abc")
     press_generate(page)
-    expect(toast(page)).to_contain_text("size must be width × height in pixels, such as 512 × 768, got 'abc'.")
+    expect(field_error(page, "generate-size")).to_contain_text(
+        "size must be width × height in pixels, such as 512 × 768, got 'abc'."
+    )
     expect(activity(page)).to_have_text("ready")
 
 
 def test_a_guidance_out_of_bounds_is_refused_with_the_rule(page: Page) -> None:
     field(page, "generate-guidance-scale").fill("31")
     field(page, "generate-guidance-scale").press("Control+Enter")
-    expect(toast(page)).to_contain_text("Guidance must be a number between 1 and 30, got 31.")
+    error = field_error(page, "generate-guidance-scale")
+    expect(error).to_contain_text("Guidance must be a number between 1 and 30, got 31.")
     expect(activity(page)).to_have_text("ready")
 
 

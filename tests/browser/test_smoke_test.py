@@ -18,6 +18,7 @@ from tests.browser.page_actions import (
     MANY_STEPS,
     activity,
     expect_nothing_asked,
+    field_error,
     finish_run,
     go_to_tab,
     open_mode,
@@ -273,14 +274,14 @@ def test_the_whole_story_opens_from_any_tab(page: Page, tab: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "words"), [("-1", "Seed must be at least 0, got '-1'. -1 is no random seed here"), ("", "Seed")]
+    ("seed", "words"), [("-1", "Seed must be at least 0, got -1. -1 is no random seed here"), ("", "Seed")]
 )
 def test_a_setting_that_breaks_its_rule_is_refused_with_the_rule(page: Page, seed: str, words: str) -> None:
     open_section(page, "Steps, guidance, seed")
     set_field(page, "smoke-seed", seed)
     before = verdict(page).inner_text()
     page.locator("#run-smoke").click()
-    expect(page.get_by_test_id("toast-body")).to_contain_text(words)
+    expect(field_error(page, "smoke-seed")).to_contain_text(words)
     expect(activity(page)).to_have_text("ready")
     expect(verdict(page)).to_have_text(before)
 

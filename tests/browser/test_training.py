@@ -17,7 +17,14 @@ from studio.jobs.queue import JobQueue
 from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import choose_quick_try, fill, open_section, open_training
+from tests.browser.page_actions import (
+    choose_quick_try,
+    field,
+    field_error,
+    open_section,
+    open_training,
+    set_field,
+)
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio, wait_for
 
@@ -90,11 +97,28 @@ def _finish_in_another_studio(folder: Path, open_page: OpenPage) -> None:
         expect(page.locator(".nearest-figure img").first).to_be_visible()
 
 
-def test_a_setting_out_of_bounds_is_refused_with_the_rule(page: Page) -> None:
+def test_a_field_that_breaks_its_rule_says_so_until_it_changes(page: Page) -> None:
     open_training(page)
-    fill(page.locator("#training-name input, #training-name textarea"), "no/such name")
+    set_field(page, "training-name", "no/such name")
+    open_section(page, "The loss")
+    set_field(page, "training-huber-c", 0)
+    page.get_by_role("button", name="The loss").click()  # folded away
     page.locator("#start-training").click()
-    expect(page.get_by_test_id("toast-body")).to_contain_text("name")
+    name, huber_c = field_error(page, "training-name"), field_error(page, "training-huber-c")
+    expect(name).to_contain_text("Name must have 1 to 80 characters")
+    expect(huber_c).to_be_hidden()
+    open_section(page, "The loss")
+    expect(huber_c).to_have_text("Huber c must be between 0.0001 and 100, got 0.")
+    expect(field(page, "training-huber-c")).to_have_accessible_description(huber_c.inner_text())
+    expect(field(page, "training-huber-c")).to_have_attribute("aria-invalid", "true")
+    said = page.locator("#training-errors")
+    expect(said).to_contain_text("2 fields need fixing.")
+    page.get_by_role("radio", name="Style").check()  # which has a Huber c, and no name
+    expect(huber_c).to_have_count(0)
+    expect(name).to_be_visible()
+    set_field(page, "training-name", "a name")
+    expect(name).to_have_count(0)
+    expect(said).to_be_hidden()
 
 
 def test_a_dataset_that_is_not_there_is_said(page: Page) -> None:
@@ -103,7 +127,7 @@ def test_a_dataset_that_is_not_there_is_said(page: Page) -> None:
     box.fill("/nowhere/at/all")
     box.press("Enter")
     page.locator("#start-training").click()
-    expect(page.get_by_test_id("toast-body")).to_contain_text("There is no dataset")
+    expect(field_error(page, "training-dataset")).to_contain_text("There is no dataset")
 
 
 def test_a_preset_fills_the_form_and_says_what_it_is_for(studio: RunningStudio, page: Page) -> None:

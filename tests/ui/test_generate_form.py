@@ -97,7 +97,7 @@ def test_a_rule_that_is_broken_is_named(form: generate.GenerateForm) -> None:
 
 def compare_values(**changes: object) -> dict[str, Any]:
     with gr.Blocks():
-        form, _ = compare.build_form()
+        form, *_ = compare.build_form()
     return {name: getattr(part, "value", None) for name, part in form.items()} | changes
 
 

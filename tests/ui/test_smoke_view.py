@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from studio.core.results import MemorySample, SavedReport
-from studio.core.settings import SmokeSettings
+from studio.core.settings import SHIPPED_MODEL, SmokeSettings
+from studio.core.text import duration
 from studio.engine.generation import run_smoke_test
 from studio.engine.pipeline import PipelineManager
-from studio.engine.process.view import EngineView, Phase
+from studio.engine.process.view import EngineView, Phase, size_note
 from studio.ui.inference.smoke import card, details, verdict
 from studio.ui.shell.status import activity_words, memory_words, model_words
 
@@ -102,3 +103,30 @@ def test_who_has_the_device_is_named_once() -> None:
     view = EngineView(phase="waiting", owner="training shoes (process 7)")
     assert "waiting for the device: training shoes (process 7) has it" in activity_words(view)
     assert "engine waits" in activity_words(view, owner_is_told=True)
+
+
+def test_a_large_size_says_what_it_takes_by_the_pace_of_the_last_image(saved: SavedReport) -> None:
+    view = EngineView(phase="ready", model=SHIPPED_MODEL, report=saved)
+    own = saved.report.engine.width
+    picture = saved.report.valid_pictures[-1]
+    num_steps = len(picture.timings.step_seconds)
+    said = size_note(view, SHIPPED_MODEL, width=4 * own, height=2 * own, num_steps=3 * num_steps)
+    took = 8 * 3 * picture.timings.total_seconds  # eight times the pixels, three times the steps
+    assert f"is 8 times the area of the model's own {own} × {own}: an image takes at least {duration(took)}," in said
+    assert size_note(view, SHIPPED_MODEL, width=2 * own, height=2 * own - 8, num_steps=4) == ""
+
+
+def test_without_an_image_to_go_by_a_large_size_says_how_much_more_it_takes() -> None:
+    said = size_note(EngineView(), SHIPPED_MODEL, width=512, height=512, num_steps=25)
+    assert said == (
+        "512 × 512 is 16 times the area of the model's own 128 × 128: an image takes at least 16 times as long, and "
+        "about 0.1 GB of memory beside the model (an estimate)."
+    )
+
+
+def test_a_training_says_it_of_its_images_and_leads_to_the_preflight() -> None:
+    said = size_note(EngineView(), "stable-diffusion-v1-5/stable-diffusion-v1-5", width=1024, height=1024)
+    assert said == (
+        "1024 × 1024 is 4 times the area of the model's own 512 × 512: each training image takes at least 4 times the "
+        "time and memory of one of that size (an estimate). “Preflight” measures them."
+    )

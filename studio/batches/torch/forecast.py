@@ -1,8 +1,10 @@
 """A few real images of a batch, to know what all of them take."""
 
+import itertools
 import shutil
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from studio.batches.forecast import PlanFacts
@@ -21,8 +23,13 @@ from studio.loras.library import LoraLibrary
 MEASURED = 3
 
 
-def measure(settings: BatchSettings, plan: BatchPlan, user_data: UserData) -> PlanFacts:
+def measure(
+    settings: BatchSettings, plan: BatchPlan, user_data: UserData, *, report: Callable[[str], None] = lambda _: None
+) -> PlanFacts:
     """The plan in short with time and disk, from a few of its images; the first, which warms up, is not counted.
+
+    Args:
+        report: told what is being done.
 
     Raises:
         StudioError: where the model or a LoRA cannot be used.
@@ -33,12 +40,20 @@ def measure(settings: BatchSettings, plan: BatchPlan, user_data: UserData) -> Pl
         library=LoraLibrary(user_data.loras),
         device_checks=user_data.device_checks,
     )
+    report("Loading the model.")
     loaded = manager.load(ModelSettings(model=settings.model, precision=settings.precision))
     native = loaded.width * loaded.height
     shown = plan.examples(MEASURED + 1)
+    numbers = itertools.count(1)
+    num_images = len(shown) if len(shown) > 1 else 2  # a single one is made twice
+
+    def make(item: BatchItem) -> tuple[float, int]:
+        report(f"Making image {next(numbers)} of {num_images}.")
+        return _make(manager, item, settings)
+
     for item in shown[:1]:
-        _make(manager, item, settings)
-    made = [(_make(manager, item, settings), _work(item.generation, native)) for item in shown[1:] or shown]
+        make(item)
+    made = [(make(item), _work(item.generation, native)) for item in shown[1:] or shown]
     mean_work = statistics.mean(_work(item.generation, native) for item in plan.examples(200))
     seconds = statistics.median(seconds / work for (seconds, _), work in made) * mean_work
     return PlanFacts.of(plan).model_copy(

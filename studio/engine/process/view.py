@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import IO, Literal
 
 from studio.core.paths import UserData
-from studio.core.results import DeviceCheck, EngineFacts, ImagesReport, MemorySample, SavedReport
+from studio.core.results import DeviceCheck, EngineFacts, ImagesReport, MadeImage, MemorySample, SavedReport
 from studio.core.settings import SmokeSettings
+from studio.core.text import duration, gigabytes
+from studio.engine.model_files import read_shape
 from studio.engine.process.messages import Compare, Downloading, Generate, LoraChecked, PictureDone, Run, Smoke, Step
 from studio.images.comparison import SavedComparison
 
@@ -122,6 +124,58 @@ class EngineView:
             "generating": len(self.images.images) if self.images else 0,
             "comparing": comparison.num_finished if comparison else 0,
         }.get(self.phase, 0)
+
+
+LARGE = 4  # times the area of the model's own size: from here on a size says what it takes
+
+
+def size_note(view: EngineView, model: str, *, width: int, height: int, num_steps: int = 0) -> str:
+    """What an image takes that has four times the area of the model's own size, or more; "" of a smaller one.
+
+    Its time is that of the last image of the same model here, by steps and pixels: attention, which grows faster, and
+    a slower pace in short memory come on top.
+
+    Args:
+        model: as in `ModelSettings.model`.
+        num_steps: of the image; 0 in a training, whose steps only a preflight can tell.
+
+    Raises:
+        ModelError: where the model's configuration cannot be read.
+    """
+    shape = read_shape(model)
+    ratio = width * height / (shape.width * shape.height)
+    if ratio < LARGE:
+        return ""
+    size = f"{width} × {height} is {ratio:.3g} times the area of the model's own {shape.width} × {shape.height}"
+    if not num_steps:
+        return (
+            f"{size}: each training image takes at least {ratio:.3g} times the time and memory of one of that size (an "
+            "estimate). “Preflight” measures them."
+        )
+    memory = f"about {gigabytes(shape.image_bytes(width=width, height=height))} of memory beside the model"
+    pace = _seconds_per_pixel_step(view, model)
+    if pace is None:
+        return f"{size}: an image takes at least {ratio:.3g} times as long, and {memory} (an estimate)."
+    seconds = pace * num_steps * width * height
+    return f"{size}: an image takes at least {duration(seconds)}, by the pace of the last one here, and {memory}."
+
+
+def _seconds_per_pixel_step(view: EngineView, model: str) -> float | None:
+    """Of the last image of that model that is still known, with its decoding; None where there is none."""
+    names = {model, Path(model).name, Path(model).stem}
+    if view.facts is not None and view.facts.model_folder == model:
+        names.add(view.facts.model)
+    made = [i.record for i in (view.images.images if view.images else ()) if isinstance(i, MadeImage)]
+    for record in reversed(made):
+        if record.model in names:
+            timings = record.timings
+            return timings.total_seconds / (len(timings.step_seconds) * record.width * record.height)
+    report = view.report.report if view.report else None
+    if report is None or report.engine.model not in names or not report.valid_pictures:
+        return None
+    picture = report.valid_pictures[-1]
+    height, width, _ = picture.shape
+    return picture.timings.total_seconds / (len(picture.timings.step_seconds) * width * height)
 
 
 PHASE_WORDS: dict[Phase, str] = {

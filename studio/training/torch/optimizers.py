@@ -87,12 +87,6 @@ def rate_factor(settings: TrainingSettings, step: int, *, warmup_from_zero: bool
 def schedule_notes(settings: TrainingSettings) -> tuple[str, ...]:
     """What to know of the learning rate before the first step, in sentences."""
     notes = []
-    warmup, steps = settings.lr_warmup_steps, settings.max_train_steps
-    if warmup > steps:
-        notes.append(
-            f"The warm-up ({warmup:,} steps) is longer than the run ({steps:,} steps): the learning rate reaches only "
-            f"{steps / warmup:.0%} of {settings.learning_rate:g}. Lower lr_warmup_steps."
-        )
     if settings.optimizer == "Prodigy" and settings.learning_rate < 0.1:
         notes.append(f"Prodigy finds the rate itself and expects learning_rate 1; it is {settings.learning_rate:g}.")
     if settings.optimizer == "Prodigy" and settings.train_text_encoder:

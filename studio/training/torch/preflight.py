@@ -5,6 +5,7 @@ Nothing is trained: no optimizer step is made, and the LoRA layers are thrown aw
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import psutil
@@ -15,7 +16,7 @@ from studio.core.text import duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_accelerator
-from studio.training.begin import take_snapshot
+from studio.training.begin import assert_consistent, take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import reader_notes
@@ -34,13 +35,20 @@ NEARLY_ALL = 0.9  # of memory or disk: from here on it is short
 NOTICEABLE = 0.05  # of time or memory: less is what two measurements of the same differ by
 
 
-def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
+def run_preflight(
+    settings: TrainingSettings, user_data: UserData, *, report: Callable[[str], None] = lambda _: None
+) -> Preflight:
     """Measure on the images of one batch; other images are not even opened after the dataset's check.
+
+    Args:
+        report: told what is being done.
 
     Raises:
         StudioError: what would stop the training too: model, dataset, settings.
         OSError: where the caches cannot be written.
     """
+    assert_consistent(settings)
+    report("Checking the dataset.")
     data = with_masks(take_snapshot(settings.dataset, user_data).snapshot, settings.mask_folder)
     prior = take_snapshot(settings.prior_dataset, user_data).snapshot if settings.prior_dataset else None
     device = pick_device(cpu_only=settings.cpu)
@@ -48,11 +56,9 @@ def run_preflight(settings: TrainingSettings, user_data: UserData) -> Preflight:
     processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
     # Of a few images, nothing can be held out.
     of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
-    prepared = prepare(
-        of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, report=_no_words
-    )
+    prepared = prepare(of_few, RunData(_few(data, settings)), user_data=user_data, processes=processes, report=report)
     whole = make_training_set(data, settings, resolution=prepared.plan.resolution, prior=prior)
-    return _forecast(prepared, settings, whole, _measure(prepared), user_data)
+    return _forecast(prepared, settings, whole, _measure(prepared, report), user_data)
 
 
 def _few(data: Snapshot, settings: TrainingSettings) -> Snapshot:
@@ -60,10 +66,6 @@ def _few(data: Snapshot, settings: TrainingSettings) -> Snapshot:
     number = min(len(data.entries), settings.train_batch_size)
     every = len(data.entries) // number
     return Snapshot(data.header, data.entries[::every][:number])
-
-
-def _no_words(_: str) -> None:
-    """A preflight tells its result alone."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,23 @@ class _Measured:
         return self.without, False
 
 
-def _measure(prepared: Prepared) -> _Measured:
+def _measure(prepared: Prepared, report: Callable[[str], None]) -> _Measured:
     device = prepared.manager.device
+    report("Measuring batches with gradient checkpointing.")
     with_checkpointing = _passes(prepared, on=True)
     without = None
     kept = kept_bytes_of(prepared.denoiser, prepared.maker.batch(0)) if free_bytes(device) > 3 * 2**30 else None
     needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
     if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
+        report("Measuring batches without gradient checkpointing.")
         without = _passes(prepared, on=False)
+    report("Measuring the encoding of an image and a validation image.")
     both = _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
     chosen, on = both.chosen(prepared.plan)
     size = _half(prepared.settings.train_batch_size)
     if not size or chosen.peak_bytes < _memory_limit(device) * NEARLY_ALL:
         return both
+    report("Measuring half batches, which take less memory.")
     return replace(both, half=_passes(prepared, on=on, size=size))
 
 

@@ -79,6 +79,7 @@ class BatchForm:
     problem: gr.HTML
     grid: GridBox
     example: gr.Button
+    generation: SettingsForm
 
     def changes(self) -> tuple[Any, ...]:
         """The events after which the plan is another: what was typed, a while after, and what was picked."""
@@ -121,9 +122,9 @@ def build() -> BatchForm:
     shared.add("negative_prompt")
     generation = build_generation(FORM)
     form.accordions()
-    with gr.Accordion("X/Y grid", open=False):
+    with gr.Accordion("X/Y grid", open=False, elem_id="batch-section-grid"):
         grid = build_grid()
-    made = BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example)
+    made = BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example, generation)
     build_reset(made.kept, form=FORM)
     return made
 
@@ -201,9 +202,10 @@ def grid_columns(across: str, across_values: str, down: str, down_values: str, *
         axes.append(("down", "y" if down == WORD else down, down_values))
     for side, _, values in axes:
         if not values.strip():
-            raise SettingsError(f"values {side} must be a comma-separated list, got none.")
+            raise SettingsError(f"values {side} must be a comma-separated list, got none.").about(f"{side}_values")
     if len(axes) == 2 and axes[0][1] == axes[1][1]:
-        raise SettingsError(f"across and down must differ, got {KINDS[axes[0][1]]} for both.")
+        same = SettingsError(f"across and down must differ, got {KINDS[axes[0][1]]} for both.")
+        raise same.about("across", "down")
     names = [name for _, name, _ in axes]
     lines = [f"{name}: {values.strip()}" for _, name, values in axes]
     if "seed" not in names:

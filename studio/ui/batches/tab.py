@@ -20,7 +20,7 @@ from studio.batches.folder import BatchFolder, begin_batch, plan_of, read_batch_
 from studio.batches.forecast import PlanFacts
 from studio.batches.session import BatchSession, BatchView, training_side
 from studio.batches.settings import BatchSettings
-from studio.core.errors import StudioError, system_error_message
+from studio.core.errors import StudioError, error_message
 from studio.core.paths import typed_path
 from studio.core.settings import parse_settings
 from studio.core.text import counted, template
@@ -33,7 +33,7 @@ from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell import trash_box
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, paragraph, problem, show_folder, toasts
-from studio.ui.shell.selection import changed, read_selection, select
+from studio.ui.shell.selection import FieldErrors, changed, error_box, read_selection, select
 
 _template = template("ui/templates/batches.html")
 
@@ -41,7 +41,7 @@ COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too 
 READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
 MAX_VALUES = 12
 
-NO_PLAN = paragraph("quiet", "No plan yet: see the message below the attributes.")
+NO_PLAN = paragraph("quiet", "No plan yet: see the message at the form's fields.")
 EMPTY = paragraph(
     "quiet",
     "The plan appears here as you type: the number of images, ten examples, and how often each value comes up.",
@@ -94,7 +94,7 @@ def forecast_html(state: PreflightState) -> Markup:
 def _forecast_words(state: PreflightState) -> Markup:
     if state.running:
         words = f"A few real images are being made and measured, for {state.time_words} so far; none are kept."
-        return paragraph("quiet", words, role="status")
+        return paragraph("quiet", words, role="status") + paragraph("quiet", f"Now: {state.step_words}.")
     if state.problem:
         return problem(state.problem)
     facts = read_facts(state)
@@ -120,6 +120,7 @@ class BatchTab:
 
     start: gr.Button
     measure: gr.Button
+    errors: gr.HTML
     forecast: gr.HTML
     cancel: gr.Button
     of: gr.Textbox
@@ -161,6 +162,7 @@ def build() -> BatchTab:
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Start", variant="primary", elem_id="start-batch")
                 measure = gr.Button("Measure", elem_id="measure-batch")
+            errors = error_box(batch_form.FORM)
             forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=COMPARED_ON_LOAD)
             cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="batch-measure-cancel")
             of = gr.Textbox(visible=False)
@@ -169,7 +171,7 @@ def build() -> BatchTab:
             with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
                 preview = gr.HTML(EMPTY, elem_id="batch-preview", padding=False)
             panel = batch_panel.build()
-    return BatchTab(start, measure, forecast, cancel, of, form, preview, preview_box, panel)
+    return BatchTab(start, measure, errors, forecast, cancel, of, form, preview, preview_box, panel)
 
 
 def render(page: BatchPage, view: BatchView) -> dict[str, Group]:
@@ -195,6 +197,7 @@ def wire(
 ) -> None:
     """Connect the form with its preview, and the batch's buttons."""
     named = tab.form.named
+    errors = FieldErrors(tab.errors, batch_form.FORM, tab.form.kept)
 
     def start(sent: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's values
         with toasts():
@@ -208,16 +211,16 @@ def wire(
             page.forecast.start(settings_of(values, page).model_dump_json(), values)
 
     with_selection = {"sent": selection, **named}
-    started = tab.start.click(start, inputs_kwargs=with_selection, outputs=[tab.preview_box, selection], **QUIET)
-    then_refresh(started)
+    outputs = [tab.preview_box, selection]
+    then_refresh(errors.press(tab.start.click, start, inputs_kwargs=with_selection, outputs=outputs, **QUIET))
 
     def cancel(of: str) -> None:
         with toasts():
             page.forecast.cancel(int(of or 0))
 
     then_refresh(tab.cancel.click(cancel, tab.of, **QUIET))
-    then_refresh(tab.measure.click(measure, inputs_kwargs=named, **QUIET))
-    _wire_preview(tab, page, selection)
+    then_refresh(errors.press(tab.measure.click, measure, inputs_kwargs=named, **QUIET))
+    _wire_preview(tab, page, selection, errors)
     _wire_batch(tab.panel, page, selection, tabs, then_refresh=then_refresh)
 
 
@@ -230,30 +233,31 @@ def settings_of(values: dict[str, Any], page: BatchPage) -> BatchSettings:
     return parse_settings(BatchSettings, {**batch_form.read_form(values), "cpu": page.cpu_only})
 
 
-def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, str]:
-    """(what the form's plan would make, why there is none), one of both."""
+def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, StudioError | OSError | None]:
+    """(what the form's plan would make, why there is none)."""
     if not values["prompts"].strip() and not values["prompt_file"].strip():
-        return EMPTY, ""
+        return EMPTY, None
     try:
         settings = settings_of(values, page)
         if is_too_large_to_follow(settings):
-            return LARGE, ""
+            return LARGE, None
         plan = plan_of(settings, page.session.user_data)
         facts = PlanFacts.of(plan, counted=plan.num_items <= COUNTED_UP_TO)
-    except StudioError as error:
-        return NO_PLAN, problem(str(error))
-    except OSError as error:
-        return NO_PLAN, problem(system_error_message(error))
-    return preview_html(facts), ""
+    except (StudioError, OSError) as error:
+        return NO_PLAN, error
+    return preview_html(facts), None
 
 
-def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML) -> None:
+def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: FieldErrors) -> None:
     form = tab.form
-    controls, previewed = list(form.named.values()), [tab.preview, form.problem, tab.preview_box]
+    controls, previewed = list(form.named.values()), [tab.preview, form.problem, tab.preview_box, errors.box]
 
     def show(**values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's values
-        plan, problem = preview(values, page)
-        return {tab.preview: plan, form.problem: problem, tab.preview_box: gr.update(open=True)}
+        plan, error = preview(values, page)
+        at_fields = errors.html(error, values, pressed=False)
+        said = "" if at_fields or error is None else problem(error_message(error))
+        opened = gr.update(open=True)
+        return {tab.preview: plan, form.problem: said, tab.preview_box: opened, errors.box: at_fields}
 
     def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
         event.then(show, inputs_kwargs=form.named, outputs=previewed, queue=False, **QUIET)
@@ -277,7 +281,7 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML) -> None:
     then_show(form.example.click(fill_example, None, controls, **QUIET))
     then_show(tab.panel.duplicate.click(copy, selection, controls, **QUIET))
     axes = {"seed": form.named["seed"], **form.grid.named}
-    then_show(form.grid.fill.click(make_grid, inputs_kwargs=axes, outputs=controls, **QUIET))
+    then_show(errors.press(form.grid.fill.click, make_grid, inputs_kwargs=axes, outputs=controls, **QUIET))
 
 
 def _wire_batch(

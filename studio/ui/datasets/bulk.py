@@ -15,6 +15,7 @@ from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import read_query
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, paragraph, table, toasts
+from studio.ui.shell.selection import FieldErrors, error_box
 
 PREVIEWED = 20
 FIELDS = BulkChange.model_fields
@@ -28,6 +29,7 @@ class BulkPanel:
     change: dict[str, gr.components.Component]
     preview: gr.Button
     apply: gr.Button
+    errors: gr.HTML
     words: gr.HTML
     load: gr.Button
     table: gr.Dataframe
@@ -61,6 +63,7 @@ def build() -> BulkPanel:
         with gr.Row(elem_classes="actions"):
             preview = gr.Button("Preview", elem_id="dataset-bulk-preview")
             apply = gr.Button("Change the captions", elem_id="dataset-bulk-apply", variant="primary")
+        errors = error_box("dataset-bulk")
         words = gr.HTML(elem_id="dataset-bulk-words", padding=False)
         with gr.Row(elem_classes="actions"):
             load = gr.Button("Show this page's captions as a table", elem_id="dataset-bulk-load")
@@ -78,14 +81,14 @@ def build() -> BulkPanel:
             max_height=480,
             elem_id="dataset-bulk-table",
         )
-    return BulkPanel(change, preview, apply, words, load, grid, gr.State(""), save)
+    return BulkPanel(change, preview, apply, errors, words, load, grid, gr.State(""), save)
 
 
-def preview_words(session: DatasetSession, values: dict[str, Any]) -> Markup:
+def preview_words(session: DatasetSession, asked: BulkChange, values: dict[str, Any]) -> Markup:
     """What the change would do: how many captions, and the first of them before and after."""
     try:
         rows = session.opened.found(read_query(values))
-        changed = changed_captions(rows, _read_change(values))
+        changed = changed_captions(rows, asked)
     except StudioError as error:
         return paragraph("bad", error)
     if not changed:
@@ -96,14 +99,12 @@ def preview_words(session: DatasetSession, values: dict[str, Any]) -> Markup:
     return table(("Image", "Before", "After"), shown, caption=caption)
 
 
-def apply_change(session: DatasetSession, values: dict[str, Any]) -> int:
+def apply_change(session: DatasetSession, asked: BulkChange, values: dict[str, Any]) -> int:
     """Change the captions, undone as one; how many.
 
     Raises:
         DatasetError: where none would change.
-        SettingsError: where a field breaks its rule.
     """
-    asked = _read_change(values)
     changed = changed_captions(session.opened.found(read_query(values)), asked)
     if not changed:
         raise DatasetError("No caption would change, so nothing was done.")
@@ -138,11 +139,13 @@ def wire(
 
     def preview(subject: object, **values: Any) -> str:  # noqa: ANN401 - the controls' values
         with toasts():
-            return preview_words(session.named(read_subject(subject).dataset), values)
+            asked = _read_change(values)
+            return preview_words(session.named(read_subject(subject).dataset), asked, values)
 
     def apply(subject: object, **values: Any) -> str:  # noqa: ANN401
         with toasts():
-            number = apply_change(session.named(read_subject(subject).dataset), values)
+            asked = _read_change(values)
+            number = apply_change(session.named(read_subject(subject).dataset), asked, values)
         return paragraph("good", f"{counted(number, 'caption')} changed. Undo, beside the image, takes it back.")
 
     def show_table(subject: object, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
@@ -173,7 +176,9 @@ def wire(
     looked_at = {"subject": subject, **query}
     shown = [panel.table, panel.table_of, panel.save]
     query["of"].change(clear, None, [panel.words, *shown], **QUIET)
-    panel.preview.click(preview, inputs_kwargs=pressed, outputs=panel.words, js=SAVED_WITH_SUBJECT, **QUIET)
-    then_refresh(panel.apply.click(apply, inputs_kwargs=pressed, outputs=panel.words, js=SAVED_WITH_SUBJECT, **QUIET))
+    errors = FieldErrors(panel.errors, "dataset", panel.change)
+    said: dict[str, Any] = {"outputs": [panel.words], "js": SAVED_WITH_SUBJECT, **QUIET}
+    errors.press(panel.preview.click, preview, inputs_kwargs=pressed, **said)
+    then_refresh(errors.press(panel.apply.click, apply, inputs_kwargs=pressed, **said))
     panel.load.click(show_table, inputs_kwargs=looked_at, outputs=shown, js=SAVED_WITH_SUBJECT, **QUIET)
     then_refresh(panel.save.click(save, [panel.table, panel.table_of], panel.words, **QUIET))

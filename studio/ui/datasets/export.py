@@ -19,6 +19,7 @@ from studio.datasets.session import DatasetSession
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, paragraph, toasts
+from studio.ui.shell.selection import FieldErrors, error_box, follow_form
 
 SNAPSHOT_TITLE = "Snapshot: what training reads, with every file's sha256"
 FORMATS: dict[str, str] = {
@@ -36,6 +37,7 @@ class ExportBox:
     format: gr.Radio
     folder: gr.Textbox
     export: gr.Button
+    errors: gr.HTML
     words: gr.HTML
     file: gr.File
     sure: gr.Checkbox
@@ -55,6 +57,7 @@ def build() -> ExportBox:
             interactive=True,
         )
         export = gr.Button("Export", elem_id="dataset-export", variant="primary")
+        errors = error_box("dataset-export")
         words = gr.HTML(elem_id="dataset-export-words", padding=False)
         file = gr.File(label="Download", visible=False, elem_id="dataset-export-file", interactive=False)
         with gr.Row(elem_classes="toolbar"):
@@ -66,7 +69,7 @@ def build() -> ExportBox:
                 interactive=True,
             )
             sidecars = gr.Button("Write the captions", elem_id="dataset-sidecars", interactive=False, min_width=160)
-    return ExportBox(choice, folder, export, words, file, sure, sidecars)
+    return ExportBox(choice, folder, export, errors, words, file, sure, sidecars)
 
 
 def wire(
@@ -111,7 +114,10 @@ def wire(
         return {box.words: "", box.file: gr.update(value=None, visible=False), box.folder: "", box.sure: False}
 
     of.change(clear, None, [box.words, box.file, box.folder, box.sure], **QUIET)
-    box.export.click(
+    errors = FieldErrors(box.errors, "dataset-export", {"folder": box.folder})
+    follow_form("dataset-export", errors.controls)
+    errors.press(
+        box.export.click,
         export,
         inputs_kwargs={"subject": subject, "title": box.format, "folder": box.folder},
         outputs=[box.words, box.file],
@@ -153,7 +159,7 @@ def export_dataset(
     default = dataset.folder / "exports" / f"{datetime.now():%Y%m%d-%H%M%S}-{kind}"
     target = typed_path(folder) if folder else default
     if not target.is_absolute():
-        raise DatasetError(f"folder must be a whole path, got {folder!r}.")
+        raise DatasetError(f"folder must be a whole path, got {folder!r}.").about("folder")
     if kind == "zip":
         target = target if target.suffix == ".zip" else target / f"{dataset.name}.zip"
         export_zip(snapshot, target, background=background, progress=progress)

@@ -18,7 +18,7 @@ from studio.datasets.source import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, L
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.forms import NO_CHANGE, by_component
 from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts
-from studio.ui.shell.selection import read_selection
+from studio.ui.shell.selection import FieldErrors, error_box, follow_form, read_selection
 
 _template = template("ui/templates/datasets.html")
 
@@ -46,6 +46,7 @@ class RecipeBox:
     background: gr.ColorPicker
     resolution: gr.Number
     apply: gr.Button
+    errors: gr.HTML
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
@@ -85,7 +86,9 @@ def build(words: gr.HTML) -> RecipeBox:
         preview = gr.HTML(elem_id="dataset-template-preview", padding=False)
         rest = _build_rest()
         apply = gr.Button("Apply to the dataset", elem_id="dataset-apply-recipe", variant="primary")
-    return RecipeBox(box=box, words=words, template=template, preview=preview, apply=apply, **layout, **rest)
+        errors = error_box("dataset-recipe")
+    made = {"box": box, "words": words, "template": template, "preview": preview, "apply": apply, "errors": errors}
+    return RecipeBox(**made, **layout, **rest)
 
 
 def _build_layout() -> dict[str, Any]:
@@ -128,7 +131,7 @@ def _build_rest() -> dict[str, Any]:
         return {
             "default_caption": gr.Textbox(**words("default_caption")),
             "background": gr.ColorPicker(fields["background"].default, **words("background")),
-            "resolution": gr.Number(fields["resolution"].default, precision=0, **words("resolution")),
+            "resolution": gr.Number(fields["resolution"].default, **words("resolution")),
         }
 
 
@@ -301,4 +304,6 @@ def wire(
     for control in (box.template, box.row_values, box.row_column):
         control.change(preview, inputs_kwargs=previewed, outputs=box.preview, trigger_mode="always_last", **QUIET)
     pressed = {"subject": subject, "filled": filled, **box.form}
-    then_refresh(box.apply.click(apply, inputs_kwargs=pressed, js=SAVED_WITH_SUBJECT, **QUIET))
+    errors = FieldErrors(box.errors, "dataset-recipe", box.form)
+    follow_form("dataset-recipe", box.form)
+    then_refresh(errors.press(box.apply.click, apply, inputs_kwargs=pressed, js=SAVED_WITH_SUBJECT, **QUIET))

@@ -8,14 +8,14 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.errors import DatasetError, StudioError, system_error_message
+from studio.core.errors import DatasetError, StudioError, about, system_error_message
 from studio.core.files import read_text, remove_uploads
 from studio.core.paths import assets_folder
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.upload import DroppedFile
 from studio.ui.shell.parts import QUIET, Update, problem, toasts, uploads_folder
-from studio.ui.shell.selection import select
+from studio.ui.shell.selection import FieldErrors, error_box, select
 
 DEMO_DATASET = "casual-shoes"
 DEMO_RESOLUTION = 128  # of the model that ships with it
@@ -38,6 +38,7 @@ class SourceBox:
     drop: gr.HTML
     path: gr.Textbox
     open: gr.Button
+    errors: gr.HTML
     names: gr.Dropdown
     demo: gr.Button
     problem: gr.HTML
@@ -67,6 +68,7 @@ def build() -> SourceBox:
                     interactive=True,
                 )
                 opener = gr.Button("Open", elem_id="dataset-open", min_width=88)
+            errors = error_box("dataset")
             with gr.Row(elem_classes="toolbar"):
                 names = gr.Dropdown(
                     [],
@@ -78,7 +80,7 @@ def build() -> SourceBox:
                 )
                 demo = gr.Button("Demo shoes", elem_id="dataset-demo", min_width=176)
     problem = gr.HTML(elem_id="dataset-problem", padding=False, visible=False)
-    return SourceBox(drop, path, opener, names, demo, problem, gr.Textbox(visible=False))
+    return SourceBox(drop, path, opener, errors, names, demo, problem, gr.Textbox(visible=False))
 
 
 def render(session: DatasetSession, view: SessionView) -> dict[str, Update]:
@@ -110,7 +112,7 @@ def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_re
         return {box.drop: _outcome(words, "good"), box.opened: opened.name}
 
     def open_path(path: str) -> str:
-        with toasts():
+        with toasts(), about("path"):
             return session.open_folder(path, on_progress=_say_seen).name
 
     def open_name(name: str | None) -> str:
@@ -121,11 +123,13 @@ def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_re
         with toasts():
             return session.open_folder(str(assets_folder() / DEMO_DATASET), resolution=DEMO_RESOLUTION).name
 
+    errors = FieldErrors(box.errors, "dataset", {"path": box.path})
+    typed: dict[str, Any] = {"inputs_kwargs": errors.controls, "outputs": [box.opened], **QUIET}
     gr.api(discard_uploads, api_name="discard_uploads", queue=False, api_visibility="private")
     for opened in (
         box.drop.upload(take, None, [box.drop, box.opened], **QUIET),
-        box.open.click(open_path, box.path, box.opened, **QUIET),
-        box.path.submit(open_path, box.path, box.opened, **QUIET),
+        errors.press(box.open.click, open_path, **typed),
+        errors.press(box.path.submit, open_path, **typed),
         box.names.input(open_name, box.names, box.opened, **QUIET),
         box.demo.click(open_demo, None, box.opened, **QUIET),
     ):

@@ -26,8 +26,9 @@ from studio.ui.forms import (
 )
 from studio.ui.inference import compare_view
 from studio.ui.inference.generate import cancelling, prompt_notes_html, state_box
+from studio.ui.shell.images import wire_size_note
 from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
-from studio.ui.shell.selection import SelectedPair, select
+from studio.ui.shell.selection import FieldErrors, SelectedPair, error_box, select
 from studio.ui.shell.status import cancel_button
 
 MODE, BASE = "compare", "base"
@@ -35,8 +36,11 @@ STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 FIRST_PROMPTS = ("black casual shoes, white background", "red canvas sneakers, white background")
 
 
-def build_form() -> tuple[dict[str, Any], gr.HTML]:
-    """(its controls by name, where notes on the prompts go); it begins with the base against the first shipped LoRA."""
+def build_form() -> tuple[dict[str, Any], gr.HTML, SettingsForm]:
+    """(its controls by name, where notes on the prompts go, the shared part of it).
+
+    It begins with the base against the first shipped LoRA.
+    """
     form = SettingsForm(CompareSettings, MODE, {"prompts": FIRST_PROMPTS})
     form.add("prompts", info=True)
     notes = gr.HTML(elem_id="compare-tokens", padding=False)
@@ -55,9 +59,10 @@ def build_form() -> tuple[dict[str, Any], gr.HTML]:
         interactive=True,
     )
     sides = {"left": left, "left_strength": left_strength, "right": right, "right_strength": right_strength}
-    named = {**form.fields, **shared.fields, **sides, "strip": strip, **build_generation(MODE).fields}
+    generation = build_generation(MODE)
+    named = {**form.fields, **shared.fields, **sides, "strip": strip, **generation.fields}
     build_reset(named, form=MODE)
-    return named, notes
+    return named, notes, generation
 
 
 def to_settings(values: Mapping[str, Any]) -> CompareSettings:
@@ -69,14 +74,14 @@ def to_settings(values: Mapping[str, Any]) -> CompareSettings:
     left = lora_choices((values["left"], values["left_strength"]))
     right = lora_choices((values["right"], values["right_strength"]))
     if left == right:
-        raise SettingsError("Left and right are the same: choose a LoRA for one of them, or another strength.")
-    generation = parse_settings(GenerationSettings, {**read_generation(values), "prompt": ""})
+        same = SettingsError("Left and right are the same: choose a LoRA for one of them, or another strength.")
+        raise same.about("left", "right", "left.0.strength", "right.0.strength")
     return parse_settings(
         CompareSettings,
         {
             "prompts": read_value(CompareSettings, "prompts", values["prompts"]),
             "num_seeds": values["num_seeds"],
-            "generation": generation,
+            "generation": {**read_generation(values), "prompt": ""},
             "left": left,
             "right": right,
             "strip": STRIP if values["strip"] and right else (),
@@ -90,8 +95,10 @@ class CompareMode:
 
     form: dict[str, Any]
     notes: gr.HTML
+    generation: SettingsForm
     run: gr.Button
     cancel: gr.Button
+    errors: gr.HTML
     pair: gr.Radio
     grid: gr.Button
     grid_link: gr.HTML
@@ -107,7 +114,8 @@ def build() -> CompareMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Compare", variant="primary", elem_id="run-compare", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-compare", interactive=False)
-            form, notes = build_form()
+            errors = error_box(MODE)
+            form, notes, generation = build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             state = gr.HTML(elem_id="compare-state", padding=False)
             finding = gr.HTML(elem_id="compare-finding", padding=False)
@@ -137,7 +145,7 @@ def build() -> CompareMode:
         "cancel-compare": cancel,
         **vote.shown,
     }
-    return CompareMode(form, notes, run, cancel, pair, grid, grid_link, of, vote, shown)
+    return CompareMode(form, notes, generation, run, cancel, errors, pair, grid, grid_link, of, vote, shown)
 
 
 def _build_slider() -> gr.ImageSlider:
@@ -225,8 +233,10 @@ def wire(
     noted = {name: mode.form[name] for name in ("prompts", "negative_prompt", "long_prompt")}
     for control in noted.values():
         control.change(show_notes, inputs_kwargs=noted, outputs=mode.notes, queue=False, **QUIET)
-    then_refresh(mode.run.click(compare, inputs_kwargs=mode.form, outputs=mode.grid_link, **QUIET))
+    errors = FieldErrors(mode.errors, MODE, mode.form)
+    then_refresh(errors.press(mode.run.click, compare, inputs_kwargs=mode.form, outputs=[mode.grid_link], **QUIET))
     then_refresh(mode.cancel.click(cancelling(engine, "comparing"), **QUIET))
+    wire_size_note(mode.generation, engine, mode.form)
     pair = "pair: { comparison: values[0], number: values[1] }"
     then_refresh(select(mode.pair.input, selection, mode.of, mode.pair, change=pair))
     mode.grid.click(make_grid, mode.of, mode.grid_link, **QUIET)

@@ -26,8 +26,17 @@ from studio.ui.forms import (
     generation_values,
     read_generation,
 )
-from studio.ui.shell.images import card, check_marks, empty_frame, picture_frame, record_line, running_frame
+from studio.ui.shell.images import (
+    card,
+    check_marks,
+    empty_frame,
+    picture_frame,
+    record_line,
+    running_frame,
+    wire_size_note,
+)
 from studio.ui.shell.parts import QUIET, Part, paragraph, problem, toasts, verdict
+from studio.ui.shell.selection import FieldErrors, error_box
 from studio.ui.shell.status import cancel_button, phase_words
 
 _template = template("ui/templates/inference.html")
@@ -43,6 +52,7 @@ class GenerateForm:
 
     named: dict[str, Any]
     tokens: gr.HTML
+    generation: SettingsForm
 
     def filled_by(self, settings: GenerationSettings) -> dict[Any, Any]:
         """What an event returns so that the form says these settings; LoRAs past its rows go into the prompt."""
@@ -65,7 +75,7 @@ def build_form() -> GenerateForm:
         images.rest()
     named = {**form.fields, **rows, **generation.fields, "new_seed": new_seed, **images.fields}
     build_reset(named, form=MODE)
-    return GenerateForm(named, tokens)
+    return GenerateForm(named, tokens, generation)
 
 
 def to_settings(values: Mapping[str, Any]) -> ImagesSettings:
@@ -75,7 +85,7 @@ def to_settings(values: Mapping[str, Any]) -> ImagesSettings:
         SettingsError: for each rule that is broken.
     """
     seed = secrets.randbelow(RANDOM_SEED_LIMIT) if values["new_seed"] else values["seed"]
-    generation = parse_settings(GenerationSettings, read_generation({**values, "seed": seed}))
+    generation = read_generation({**values, "seed": seed})
     return parse_settings(ImagesSettings, {"generation": generation, "num_images": values["num_images"]})
 
 
@@ -86,6 +96,7 @@ class GenerateMode:
     form: GenerateForm
     run: gr.Button
     cancel: gr.Button
+    errors: gr.HTML
     shown: dict[str, gr.components.Component]
 
 
@@ -96,6 +107,7 @@ def build() -> GenerateMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Generate", variant="primary", elem_id="run-generate", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-generate", interactive=False)
+            errors = error_box(MODE)
             form = build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             state = gr.HTML(elem_id="generate-state", padding=False)
@@ -107,7 +119,7 @@ def build() -> GenerateMode:
         "cancel-generate": cancel,
         **{f"generate-lora-{i}": form.named[f"lora_{i}"] for i in range(LORA_ROWS)},
     }
-    return GenerateMode(form, run, cancel, shown)
+    return GenerateMode(form, run, cancel, errors, shown)
 
 
 def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Part]:
@@ -234,8 +246,10 @@ def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh:
         return Markup().join([token_words(engine, prompt, long_prompt=long_prompt), negative])
 
     named = mode.form.named
-    then_refresh(mode.run.click(generate, inputs_kwargs=named, outputs=named["seed"], **QUIET))
+    errors = FieldErrors(mode.errors, MODE, named)
+    then_refresh(errors.press(mode.run.click, generate, inputs_kwargs=named, outputs=[named["seed"]], **QUIET))
     then_refresh(mode.cancel.click(cancelling(engine, "generating"), **QUIET))
+    wire_size_note(mode.form.generation, engine, named)
     counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
     for trigger in (tab.select, *(control.change for control in counted_from.values())):
         trigger(count_tokens, inputs_kwargs=counted_from, outputs=mode.form.tokens, queue=False, **QUIET)

@@ -26,7 +26,7 @@ from studio.ui.forms import NO_CHANGE, SettingsForm, build_reset
 from studio.ui.inference.generate import cancelling
 from studio.ui.shell import trash_box
 from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts, uploads_folder
-from studio.ui.shell.selection import Selection, select
+from studio.ui.shell.selection import FieldErrors, Selection, error_box, select
 from studio.ui.shell.status import cancel_button, phase_words
 
 CARDS_PER_PAGE = 24
@@ -177,6 +177,7 @@ class ModelBox:
     load: gr.Button
     cancel: gr.Button
     check: gr.Button
+    errors: gr.HTML
     shown: dict[str, gr.components.Component]
 
 
@@ -193,6 +194,7 @@ def build() -> ModelBox:
             load = gr.Button("Load", elem_id="load-model", interactive=False)
             cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
             build_reset(form.fields, form="model")
+        errors = error_box("model")
         facts = gr.HTML(elem_id="model-facts", padding=False)
     with gr.Accordion("Device check", open=False, elem_id="device-box"):
         words = gr.HTML(elem_id="device-words")
@@ -204,7 +206,7 @@ def build() -> ModelBox:
         "cancel-load": cancel,
         "check": check,
     }
-    return ModelBox(form.fields, load, cancel, check, shown)
+    return ModelBox(form.fields, load, cancel, check, errors, shown)
 
 
 def render(view: EngineView) -> dict[str, Part]:
@@ -274,6 +276,7 @@ def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], N
         with toasts():
             engine.check_device()
 
-    then_refresh(box.load.click(load, inputs_kwargs=box.named, **QUIET))
+    errors = FieldErrors(box.errors, "model", box.named)
+    then_refresh(errors.press(box.load.click, load, inputs_kwargs=box.named, **QUIET))
     then_refresh(box.cancel.click(cancelling(engine, "loading"), **QUIET))
     then_refresh(box.check.click(check, **QUIET))

@@ -24,12 +24,13 @@ from studio.images.smoke_report import (
     settings_rows,
     time_rows,
 )
-from studio.ui.forms import SettingsForm, build_reset
+from studio.ui.forms import SettingsForm, build_reset, read_settings
 from studio.ui.inference.generate import cancelling, prompt_notes_html
 from studio.ui.shell import parts
 from studio.ui.shell.images import card as picture_card
 from studio.ui.shell.images import empty_frame, picture_frame, running_frame
 from studio.ui.shell.parts import QUIET, Part, download_link, paragraph, problem, table, toasts
+from studio.ui.shell.selection import FieldErrors, error_box
 from studio.ui.shell.status import cancel_button, phase_words
 
 _template = template("ui/templates/inference.html")
@@ -43,6 +44,7 @@ class SmokeMode:
     notes: gr.HTML
     run: gr.Button
     cancel: gr.Button
+    errors: gr.HTML
     shown: dict[str, gr.components.Component]
 
 
@@ -60,6 +62,7 @@ def build() -> SmokeMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Run the smoke test", variant="primary", elem_id="run-smoke", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-smoke", interactive=False)
+            errors = error_box("smoke")
             named, notes = _build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             verdict = gr.HTML(elem_id="verdict", padding=False)
@@ -75,7 +78,7 @@ def build() -> SmokeMode:
         "run": run,
         "cancel": cancel,
     }
-    return SmokeMode(named, notes, run, cancel, shown)
+    return SmokeMode(named, notes, run, cancel, errors, shown)
 
 
 def _build_form() -> tuple[dict[str, Any], gr.HTML]:
@@ -193,9 +196,10 @@ def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any],
     """Connect the buttons."""
 
     def run_smoke_test(**values: Any) -> None:  # noqa: ANN401 - the form's values, checked by parse_settings
-        prompts = tuple(values.pop(f"prompt_{i}") for i in (1, 2, 3))
+        prompts = tuple(values[f"prompt_{i}"] for i in (1, 2, 3))
         with toasts():
-            engine.run_smoke_test(parse_settings(SmokeSettings, {**values, "prompts": prompts}))
+            read = {**read_settings(SmokeSettings, values), "prompts": prompts}
+            engine.run_smoke_test(parse_settings(SmokeSettings, read))
 
     def show_notes(**prompts: str) -> Markup:
         named = {name.replace("prompt_", "Prompt "): prompt for name, prompt in prompts.items()}
@@ -204,5 +208,6 @@ def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any],
     prompts = {name: control for name, control in mode.named.items() if name.startswith("prompt_")}
     for control in prompts.values():
         control.change(show_notes, inputs_kwargs=prompts, outputs=mode.notes, queue=False, **QUIET)
-    then_refresh(mode.run.click(run_smoke_test, inputs_kwargs=mode.named, **QUIET))
+    errors = FieldErrors(mode.errors, "smoke", mode.named)
+    then_refresh(errors.press(mode.run.click, run_smoke_test, inputs_kwargs=mode.named, **QUIET))
     then_refresh(mode.cancel.click(cancelling(engine, "smoke test"), **QUIET))

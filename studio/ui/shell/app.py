@@ -25,6 +25,7 @@ from studio.ui.datasets import tab as dataset_tab
 from studio.ui.inference import tab as inference_tab
 from studio.ui.shell.commands import Commands
 from studio.ui.shell.device_busy_box import BlockingJobs
+from studio.ui.shell.images import wire_size_note
 from studio.ui.shell.parts import (
     PAGE_PROBLEMS,
     QUIET,
@@ -282,6 +283,8 @@ def build_app(
         dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)
+        wire_size_note(training_parts.form.settings, engine, training_parts.form.settings.fields)
+        wire_size_note(batch_parts.form.generation, engine, batch_parts.form.named)
         kept = {"dataset": datasets.form, "training": training_parts.form.kept, "batch": batch_parts.form.kept}
         for name, controls in {**tab.forms, **kept}.items():
             keep_form(app, name, controls)

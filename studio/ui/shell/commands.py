@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from markupsafe import Markup
 from studio.core.errors import StudioError
 from studio.core.files import write_atomically
 from studio.core.paths import UserData
-from studio.core.text import duration, template
+from studio.core.text import STEP_SIGN, duration, template
 
 TRAINING = ("train", "--preflight", "--json", "--settings")
 """The command that measures a training; the file of its settings comes last, and JSON is the last line it prints."""
@@ -31,12 +32,14 @@ class PreflightState:
 
     Attributes:
         started_at: as `time.monotonic` counts.
+        step: what it does now, in a sentence; "" before it has said so.
         form: what the page's form held that it was begun with, by its controls' names.
         number: another one for every measurement; 0 where there is none.
     """
 
     running: bool = False
     started_at: float = 0.0
+    step: str = ""
     result_json: str = ""
     problem: str = ""
     form: Mapping[str, object] = field(default_factory=dict)
@@ -47,6 +50,12 @@ class PreflightState:
         """How long it has been running: `12 s`."""
         seconds = int(time.monotonic() - self.started_at)
         return f"{seconds} s" if seconds < 60 else duration(seconds)
+
+    @property
+    def step_words(self) -> str:
+        """What it does now, within a line: `loading the model`."""
+        words = self.step.rstrip(".") or "starting"
+        return words[0].lower() + words[1:]
 
 
 def forecast_box(state: PreflightState, html: Markup, *, form: str, labels: Mapping[str, str], button: str) -> Markup:
@@ -77,6 +86,7 @@ class CommandState:
     Attributes:
         about: what it was started for.
         started_at: as `time.monotonic` counts.
+        step: what it does now, as it told last.
         last_line: that it printed; empty before it ended well.
         problem: what it said last where it failed.
     """
@@ -84,6 +94,7 @@ class CommandState:
     about: str = ""
     running: bool = False
     started_at: float = 0.0
+    step: str = ""
     last_line: str = ""
     problem: str = ""
 
@@ -131,7 +142,13 @@ class CommandRunner:
             process.wait()
 
     def _wait(self, process: subprocess.Popen[str], ended: Callable[[], None]) -> None:
-        output, errors = process.communicate()
+        errors: deque[str] = deque(maxlen=LAST_LINES)
+        follower = threading.Thread(target=self._follow, args=(process, errors), daemon=True)
+        follower.start()
+        with process:
+            assert process.stdout is not None
+            output = process.stdout.read()
+            follower.join()
         ended()
         with self._lock:
             if process is not self._process:
@@ -140,8 +157,20 @@ class CommandRunner:
             if process.returncode == 0:
                 self._state = CommandState(about, last_line=output.strip().splitlines()[-1])
             else:
-                said = " ".join(line for line in errors.splitlines()[-LAST_LINES:] if line.strip())
+                said = " ".join(errors)
                 self._state = CommandState(about, problem=said or f"It ended with code {process.returncode}.")
+
+    def _follow(self, process: subprocess.Popen[str], errors: deque[str]) -> None:
+        """Take what it says on stderr as it comes: what it does now, and what is wrong."""
+        assert process.stderr is not None
+        for line in map(str.strip, process.stderr):
+            step = line.removeprefix(STEP_SIGN)
+            if step == line:
+                errors.extend([line] if line else [])
+                continue
+            with self._lock:
+                if process is self._process:
+                    self._state = replace(self._state, step=step)
 
 
 class PreflightRunner:
@@ -158,7 +187,12 @@ class PreflightRunner:
     def state(self) -> PreflightState:
         now = self._runner.state
         return replace(
-            self._begun, running=now.running, started_at=now.started_at, result_json=now.last_line, problem=now.problem
+            self._begun,
+            running=now.running,
+            started_at=now.started_at,
+            step=now.step,
+            result_json=now.last_line,
+            problem=now.problem,
         )
 
     def start(self, settings_json: str, form: Mapping[str, object] | None = None) -> None:

@@ -8,20 +8,28 @@ Images as HTML: finished, in the making, not valid, still to come. Their frames 
 
 import hashlib
 import io
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import gradio as gr
+from gradio.components import Component
 from markupsafe import Markup
 from PIL import Image
 
+from studio.core.errors import ModelError
 from studio.core.files import FileStamp, file_stamp, open_file, read_file
 from studio.core.results import Check, ImageRecord
+from studio.core.settings import GenerationSettings, bounds
 from studio.core.text import duration, template
 from studio.datasets.inspection import save_thumbnail, thumbnail_path
-from studio.engine.process.view import EngineView
+from studio.engine.process.client import EngineClient
+from studio.engine.process.view import EngineView, size_note
 from studio.images.a1111 import scheduler_name
-from studio.ui.shell.parts import data_url, download_link
+from studio.ui.forms import SIZE, SettingsForm
+from studio.ui.shell.parts import QUIET, data_url, download_link, paragraph
 
 THUMBNAIL_PIXELS = 192
 _template = template("ui/templates/shell.html")
@@ -133,3 +141,40 @@ def record_rows(record: ImageRecord) -> list[tuple[str, str]]:
         ("Time", f"{duration(record.timings.total_seconds)} on {record.device}, {record.precision}"),
         ("Made", f"{record.made_at:%d %B %Y, %H:%M}"),
     ]
+
+
+def wire_size_note(
+    form: SettingsForm,
+    engine: EngineClient,
+    controls: Mapping[str, Component],
+) -> None:
+    """Keep what a large size takes true below its boxes: `size` with the steps, or a training's `resolution`.
+
+    Args:
+        controls: of a form that names no `model`, the loaded one is meant.
+    """
+    assert form.size_note is not None
+    read = {n: controls[n] for n in ("size", "num_inference_steps", "resolution", "model") if n in controls}
+
+    def show(**values: Any) -> Markup:  # noqa: ANN401 - the form's values
+        typed = SIZE.fullmatch(str(values.get("size", "")).strip())
+        side = values.get("resolution")
+        width, height = (int(typed[1]), int(typed[2])) if typed else (int(side or 0), int(side or 0))
+        _, largest = bounds(GenerationSettings, "width")
+        if largest is None or not 0 < max(width, height) <= largest:
+            return Markup()
+        view = engine.view
+        loaded = view.facts.model_folder if view.facts else view.model
+        name = str(values.get("model", loaded) or "").strip()
+        num_steps = int(values.get("num_inference_steps") or 0)
+        try:
+            return _note(size_note(view, name, width=width, height=height, num_steps=num_steps))
+        except ModelError:  # whoever presses a button is told of it
+            return Markup()
+
+    follows = {"trigger_mode": "always_last", "queue": False, **QUIET}
+    gr.on([c.change for c in read.values()], show, inputs_kwargs=read, outputs=form.size_note, **follows)
+
+
+def _note(text: str) -> Markup:
+    return paragraph("note", text, role="status") if text else Markup()

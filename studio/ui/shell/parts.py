@@ -1,16 +1,12 @@
 """Parts that all tabs use: events, live HTML, tables, toasts, theme, links to folders.
 
 How events of the page are wired where nobody outside is to call them.
-
 Parts of the page that change while something runs: its own script writes them, from one small request.
-
 Of every component that an event of Gradio's is about, changed or not, Gradio makes a new one on the server and looks
 for it in the whole page: at one look a second that costs a training a tenth of its pace.
-Small pieces of HTML, from templates that escape every text.
-What went wrong with what a person just did, as a toast.
+Small pieces of HTML, from templates that escape every text; what went wrong with a press, as a toast.
 Sending the page only what changed: each part of it carries a digest, and the page says which ones it has.
 Colours and type of the page: one accent, two weights, the system's own fonts (nothing is fetched).
-
 Opening a folder in the system's file manager: only where whoever asks sits at this very machine.
 """
 
@@ -214,9 +210,19 @@ class Page(gr.Blocks):  # type: ignore[misc]  # likewise
                     if hasattr(component, "choices") and not isinstance(error, gr.Error):
                         continue
                     if said := _value_problem(component, value):
+                        errors = getattr(function.fn, "field_errors", None)
+                        if errors and (at_field := errors.of_control(component, value, said)):
+                            return await self._answer(function, errors.box, at_field, options.get("state"))
                         raise StudioError(said) from error
                 raise
         raise Refusal(caught.text)
+
+    async def _answer(self, function: Any, output: gr.HTML, value: str, state: Any) -> dict[str, Any]:  # noqa: ANN401 - as gradio has them
+        """What a press is answered with that changes one of its outputs and nothing else."""
+        values = [value if block is output else gr.skip() for block in function.outputs]
+        data = await self.postprocess_data(function, values if len(values) > 1 else values[0], state)
+        facts = {"is_generating": False, "iterator": None, "duration": 0.0, "average_duration": 0.0}
+        return {"data": data, **facts, "render_config": None, "changed_state_ids": []}
 
 
 def _value_problem(component: Any, value: object) -> str:  # noqa: ANN401 - any of gradio's

@@ -4,16 +4,27 @@ Every press on a run or a batch carries the selection of the page that it was ma
 and on nothing else.
 """
 
+import inspect
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
+from markupsafe import Markup
 from pydantic import ValidationError
 
+from studio.core.errors import StudioError
 from studio.core.records import Record
-from studio.ui.shell.parts import QUIET
+from studio.core.text import template
+from studio.ui.forms import control_of
+from studio.ui.shell.commands import COMPARED_ON_LOAD
+from studio.ui.shell.parts import QUIET, Refusal
 from studio.ui.training.plot import ALL_STEPS
+
+_template = template("ui/templates/shell.html")
 
 # The browser's tab keeps it, so that it outlives a reload and a restart of the studio; live.js sends it from there.
 _KEEP = """watch("value", () => {
@@ -130,10 +141,120 @@ def keep_form(app: gr.Blocks, form: str, controls: Mapping[str, gr.components.Co
     shown = list(controls.values())
     recall = gr.Button("Recall", elem_id=f"recall-{form}", elem_classes="wake", visible="hidden")
     in_the_page: dict[str, Any] = {"fn": None, "inputs": shown, "queue": False, **QUIET}
+    app.load(js=_of_form(_RECALL_WHERE_ANOTHER, form, controls), **in_the_page)
+    recall.click(outputs=shown, js=_of_form(_RECALL_FORM, form, controls), **in_the_page)
+    gr.on([control.change for control in shown], js=_of_form(_KEEP_FORM, form, controls), **in_the_page)
 
-    def js(function: str) -> str:
-        return f"(...values) => ({function})({json.dumps(form)}, {json.dumps(list(controls))}, values)"
 
-    app.load(js=js(_RECALL_WHERE_ANOTHER), **in_the_page)
-    recall.click(outputs=shown, js=js(_RECALL_FORM), **in_the_page)
-    gr.on([control.change for control in controls.values()], js=js(_KEEP_FORM), **in_the_page)
+def _of_form(function: str, form: str, controls: Mapping[str, gr.components.Component]) -> str:
+    """JavaScript that calls a function of a form's name, its controls' names and their values."""
+    return f"(...values) => ({function})({json.dumps(form)}, {json.dumps(list(controls))}, values)"
+
+
+# The same for a form that is not kept: what it holds now, for those who compare it with what it held.
+_FOLLOW_FORM = """(form, names, values) => {
+  (window.keptForms ??= {})[form] = Object.fromEntries(names.map((name, i) => [name, values[i]]));
+  document.dispatchEvent(new Event("studio:form"));
+  return [];
+}"""
+
+
+def follow_form(form: str, controls: Mapping[str, gr.components.Component]) -> None:
+    """Have the browser know what a form holds that is filled anew for each dataset, so that it is not kept."""
+    shown = list(controls.values())
+    in_the_page: dict[str, Any] = {"fn": None, "inputs": shown, "queue": False, **QUIET}
+    gr.on([control.change for control in shown], js=_of_form(_FOLLOW_FORM, form, controls), **in_the_page)
+
+
+def error_box(form: str) -> gr.HTML:
+    """Where a form says how many of its fields need fixing; laid out near the button that reads it."""
+    return gr.HTML(elem_id=f"{form}-errors", padding=False, js_on_load=COMPARED_ON_LOAD)
+
+
+class FieldErrors:
+    """Says of a form's fields what is wrong with them: there, until they change. The page's script shows it.
+
+    Args:
+        form: the name under which the browser follows what the form holds.
+        controls: its fields, by the names that `control_of` gives.
+    """
+
+    def __init__(self, box: gr.HTML, form: str, controls: Mapping[str, gr.components.Component]) -> None:
+        self.box, self.form, self.controls = box, form, controls
+
+    def press(
+        self,
+        event: Any,  # noqa: ANN401 - gradio's event
+        act: Callable[..., Any],
+        *,
+        inputs_kwargs: Mapping[str, gr.components.Component],
+        outputs: Sequence[gr.components.Component] = (),
+        **options: Any,  # noqa: ANN401 - of gradio's
+    ) -> Any:  # noqa: ANN401 - gradio's Dependency
+        """Connect what reads the form: what it refuses because of fields is said at them, all else as ever.
+
+        Args:
+            act: takes the fields by their names; what it returns is for the outputs.
+        """
+
+        signature = inspect.signature(act)
+
+        @wraps(act)
+        def answer(*args: Any, **values: Any) -> dict[Any, Any]:  # noqa: ANN401 - as gradio has them
+            try:
+                made = act(*args, **values)
+            except Refusal as refusal:
+                given = signature.bind(*args, **values).arguments  # Gradio gives by position what has a parameter
+                rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), "")
+                said = self.html(refusal.__cause__, {**given, **given.get(rest, {})})
+                if not said:
+                    raise
+                return {self.box: said}
+            by_output = made if isinstance(made, dict) and "__type__" not in made else dict.fromkeys(outputs[:1], made)
+            return {self.box: "", **by_output}
+
+        answer.field_errors = self  # type: ignore[attr-defined]  # for `Page`, where Gradio refuses a value itself
+        return event(answer, inputs_kwargs=dict(inputs_kwargs), outputs=[self.box, *outputs], **options)
+
+    def html(self, error: BaseException | None, values: Mapping[str, Any], *, pressed: bool = True) -> Markup:
+        """What the box shows of an error; empty where no field is to blame.
+
+        Args:
+            values: what the fields hold, by their names.
+            pressed: whether the page leads to the first of the fields; not while one types.
+        """
+        problems, elsewhere = [], []
+        for problem in error.problems if isinstance(error, StudioError) else ():
+            names = dict.fromkeys(control_of(field, values) for field in problem.fields)
+            fields = [self._field(name, values[name]) for name in names if name in self.controls and name in values]
+            if fields:
+                problems.append({"text": problem.text, "fields": fields})
+            else:
+                elsewhere.append(problem.text)
+        if not problems:
+            return Markup()
+        return self._told(problems, elsewhere, pressed=pressed)
+
+    def of_control(self, control: gr.components.Component, value: object, text: str) -> Markup:
+        """The same of a value that one control does not take; empty where it is none of the form's."""
+        names = [name for name, field in self.controls.items() if field is control]
+        if not names:
+            return Markup()
+        return self._told([{"text": text, "fields": [self._field(names[0], value)]}], [], pressed=True)
+
+    def _told(self, problems: Sequence[object], elsewhere: Sequence[str], *, pressed: bool) -> Markup:
+        told = json.dumps(problems, default=str)
+        return _template(
+            "field_errors", form=self.form, problems=told, elsewhere=elsewhere, pressed=uuid4().hex if pressed else ""
+        )
+
+    def _field(self, name: str, value: object) -> dict[str, object]:
+        """What the script needs to find it: its id, and the folded sections that it is in, the outermost first."""
+        control = self.controls[name]
+        sections, block = list[str](), control.parent
+        while block is not None:
+            if isinstance(block, gr.Accordion) and block.elem_id:
+                sections.insert(0, block.elem_id)
+            block = block.parent
+        held = value if not isinstance(value, float) or math.isfinite(value) else str(value)
+        return {"name": name, "id": control.elem_id, "value": held, "sections": sections}

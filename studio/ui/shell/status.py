@@ -38,10 +38,10 @@ def jobs_words(jobs: Sequence[JobLine]) -> Markup:
 
 
 def measuring_words(what: str, state: PreflightState, tab: str) -> Markup:
-    """`● measuring a training · 12 s`, a link to its tab; empty where nothing is being measured."""
+    """`● measuring a training: loading the model · 12 s`, a link to its tab; empty where nothing is being measured."""
     if not state.running:
         return Markup()
-    text = f"measuring {what} · {state.time_words}"
+    text = f"measuring {what}: {state.step_words} · {state.time_words}"
     return _template("activity", kind="busy", tab=tab, text=text, title="A few real steps, to estimate the rest.")
 
 

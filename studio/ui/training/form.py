@@ -66,6 +66,7 @@ def build_form() -> TrainingForm:
         form.add("model")
     with gr.Row(elem_classes="fields training-fields"):
         form.rest()
+    form.size_note = gr.HTML(elem_id="training-size-note", elem_classes="size-note", padding=False)
     form.accordions()
     return TrainingForm(preset, reset, purpose, form)
 

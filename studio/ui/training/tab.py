@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from studio.core.errors import TrainingError
 from studio.core.settings import parse_settings
 from studio.core.text import template
-from studio.training.begin import begin_run
+from studio.training.begin import assert_consistent, begin_run
 from studio.training.folder import Offer, Preflight
 from studio.training.session import TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.forms import by_component, read_settings, shown_value
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, Update, paragraph, problem, toasts
-from studio.ui.shell.selection import Selection, changed, read_selection
+from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
 from studio.ui.training import results as training_results
@@ -34,6 +34,7 @@ class PreflightBox:
     """Its components; `of` says which measurement they show."""
 
     check: gr.Button
+    errors: gr.HTML
     words: gr.HTML
     offers: tuple[gr.Button, ...]
     of: gr.Textbox
@@ -65,14 +66,15 @@ class TrainingTab:
 
 
 def build_preflight(check: gr.Button) -> PreflightBox:
-    """Lay it out below the button that begins it."""
+    """Lay it out below the button that begins it, and the form's errors above it."""
+    errors = error_box("training")
     words = gr.HTML(elem_id="preflight-words", padding=False, js_on_load=COMPARED_ON_LOAD)
     cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="preflight-cancel")
     with gr.Column(elem_classes="offers"):
         offers = tuple(
             gr.Button("", visible=False, size="sm", elem_id=f"preflight-offer-{i}") for i in range(MAX_OFFERS)
         )
-    return PreflightBox(check, words, offers, gr.Textbox(visible=False), cancel)
+    return PreflightBox(check, errors, words, offers, gr.Textbox(visible=False), cancel)
 
 
 def build() -> TrainingTab:
@@ -134,7 +136,7 @@ def read_preflight(state: PreflightState) -> Preflight | None:
 def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
     if state.running:
         text = f"A few real steps are being measured, for {state.time_words} so far; nothing is saved."
-        return paragraph("quiet", text, role="status")
+        return paragraph("quiet", text, role="status") + paragraph("quiet", f"Now: {state.step_words}.")
     if state.problem:
         return problem(state.problem)
     if found is None:
@@ -169,14 +171,18 @@ def wire(
     for back in (form.preset.input, form.reset.click):
         back(show_preset, form.preset, list(fields.values()), **QUIET)
     form.preset.change(training_form.purpose_html, form.preset, form.purpose, **QUIET)
-    _wire_preflight(tab, page, then_refresh=then_refresh)
-    started = tab.start.click(start, inputs_kwargs={"selection": selection, **fields}, outputs=selection, **QUIET)
+    errors = FieldErrors(tab.preflight.errors, "training", fields)
+    _wire_preflight(tab, page, errors, then_refresh=then_refresh)
+    pressed = {"selection": selection, **fields}
+    started = errors.press(tab.start.click, start, inputs_kwargs=pressed, outputs=[selection], **QUIET)
     then_refresh(started)
     training_panel.wire(tab.panel, page, selection, then_refresh=then_refresh)
     training_results.wire(tab.panel.results, page, selection, form, compare, then_refresh=then_refresh)
 
 
-def _wire_preflight(tab: TrainingTab, page: TrainingPage, *, then_refresh: Callable[[Any], None]) -> None:
+def _wire_preflight(
+    tab: TrainingTab, page: TrainingPage, errors: FieldErrors, *, then_refresh: Callable[[Any], None]
+) -> None:
     """Begin it with what the form holds; an offer's button changes the form and measures again."""
     box, fields = tab.preflight, tab.form.settings.fields
 
@@ -197,17 +203,19 @@ def _wire_preflight(tab: TrainingTab, page: TrainingPage, *, then_refresh: Calla
         with toasts():
             page.preflight.cancel(int(of or 0))
 
-    then_refresh(box.check.click(begin, inputs_kwargs=fields, **QUIET))
+    then_refresh(errors.press(box.check.click, begin, inputs_kwargs=fields, **QUIET))
     then_refresh(box.cancel.click(cancel, box.of, **QUIET))
     for index, button in enumerate(box.offers):
         taken = button.click(partial(take, index=index), box.of, list(fields.values()), **QUIET)
-        then_refresh(taken.success(begin, inputs_kwargs=fields, **QUIET))
+        then_refresh(errors.press(taken.success, begin, inputs_kwargs=fields, **QUIET))
 
 
 def settings_of(values: dict[str, Any], page: TrainingPage) -> TrainingSettings:
     """The settings that the form's values are; a studio that was started with --cpu trains so too.
 
     Raises:
-        SettingsError: where one breaks its rule.
+        SettingsError: where one breaks its rule, or some do not fit together.
     """
-    return parse_settings(TrainingSettings, {**read_settings(TrainingSettings, values), "cpu": page.cpu_only})
+    settings = parse_settings(TrainingSettings, {**read_settings(TrainingSettings, values), "cpu": page.cpu_only})
+    assert_consistent(settings)
+    return settings

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from diffusers.optimization import get_scheduler
 from torch import nn
 from torch.optim import AdamW
 
+from studio.core.errors import SettingsError
 from studio.datasets.snapshot import Snapshot
 from studio.engine.models import Components
+from studio.training.begin import assert_consistent
 from studio.training.settings import LrSchedulerName
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.loop import TrainingLoop
@@ -24,7 +27,6 @@ from studio.training.torch.optimizers import (
     make_schedule,
     rate_factor,
     rate_in_use,
-    schedule_notes,
 )
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import (
@@ -141,13 +143,12 @@ def test_no_step_of_a_training_learns_nothing() -> None:
             assert min(rate_factor(settings, step) for step in range(STEPS)) > 0
 
 
-@pytest.mark.parametrize(("warmup", "notes"), [(0, ()), (40, ()), (50, ("80% of 0.002",))])
-def test_a_warm_up_that_is_longer_than_the_run_is_told(warmup: int, notes: tuple[str, ...]) -> None:
-    settings = settings_of(lr_warmup_steps=warmup, max_train_steps=STEPS, learning_rate=2e-3)
-    reported = schedule_notes(settings)
-    assert len(reported) == len(notes)
-    assert all(note in sentence for note, sentence in zip(notes, reported, strict=True))
-    assert max(rate_factor(settings, step) for step in range(STEPS)) == (0.8 if notes else 1)
+@pytest.mark.parametrize(("warmup", "highest"), [(0, 1), (STEPS, 1), (STEPS + 1, STEPS / (STEPS + 1))])
+def test_a_warm_up_in_which_the_rate_never_reaches_its_full_value_is_refused(warmup: int, highest: float) -> None:
+    settings = settings_of(lr_warmup_steps=warmup, max_train_steps=STEPS)
+    assert max(rate_factor(settings, step) for step in range(STEPS)) == highest
+    with nullcontext() if highest == 1 else pytest.raises(SettingsError, match="Warm-up"):
+        assert_consistent(settings)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -470,3 +471,19 @@ def test_a_resumed_optimizer_computes_as_this_device_does_under_fp16s_scaler(bef
     step(resumed, torch.amp.GradScaler("cpu"))
     assert resumed.param_groups[0]["fused"] is True
     assert resumed.state[weight]["step"] == 2
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_restarts_are_refused_from_where_on_the_rate_no_longer_falls_in_each_cycle(warmup: int) -> None:
+    """Too many are sampled too coarsely: of 100 in 100 steps, the rate stands still at its full value."""
+    for steps in range(warmup + 2, warmup + 14):
+        for cycles in range(2, steps + 3):
+            changes = {"lr_num_cycles": cycles, "lr_warmup_steps": warmup, "max_train_steps": steps}
+            settings = settings_of(lr_scheduler="cosine with restarts", **changes)
+            rates = [rate_factor(settings, step) for step in range(warmup, steps)]
+            falls = sum(after < before for before, after in pairwise(rates))
+            if falls >= cycles:
+                assert_consistent(settings)
+            else:
+                with pytest.raises(SettingsError, match="Restarts"):
+                    assert_consistent(settings)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from studio.core.errors import DatasetError, ModelError, TrainingError
+from studio.core.errors import DatasetError, ModelError, SettingsError, TrainingError
 from studio.core.paths import UserData
 from studio.core.settings import parse_settings
 from studio.core.text import duration
@@ -69,7 +69,7 @@ def place(tiny_model: Path, small_dataset: Callable[[Path], Path], tmp_path_fact
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes that took a known time and memory."""
-    monkeypatch.setattr(preflight, "_measure", lambda prepared: MEASURED)
+    monkeypatch.setattr(preflight, "_measure", lambda prepared, report: MEASURED)
 
 
 def test_a_real_one_takes_seconds_and_leaves_caches_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,17 @@ def test_a_real_one_takes_seconds_and_leaves_caches_alone(place: Place, monkeypa
 
     monkeypatch.setattr(preflight, "prepare", watched)
     started = time.monotonic()
-    found = place.forecast(gradient_checkpointing="auto")
+    steps: list[str] = []
+    found = run_preflight(place.settings(gradient_checkpointing="auto"), place.user_data, report=steps.append)
+    assert [*dict.fromkeys(step.partition(":")[0] for step in steps)] == [
+        "Checking the dataset.",
+        "Loading the model.",
+        "Encoding images",
+        "Encoding captions",
+        "Measuring batches with gradient checkpointing.",
+        "Measuring batches without gradient checkpointing.",
+        "Measuring the encoding of an image and a validation image.",
+    ]
     assert time.monotonic() - started < 30
     assert 0 < found.step_seconds < 5
     assert 100e6 < found.peak_bytes < found.limit_bytes
@@ -148,7 +158,7 @@ def test_where_keeping_could_not_be_tried_the_other_way_is_forecast(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = preflight._Measured(with_checkpointing=TWICE, without=None, encoding_seconds=0.5, picture_seconds=1.0)
-    monkeypatch.setattr(preflight, "_measure", lambda prepared: only)
+    monkeypatch.setattr(preflight, "_measure", lambda prepared, report: only)
     found = place.forecast(gradient_checkpointing="off")
     assert found.gradient_checkpointing
     assert found.peak_bytes == TWICE.peak_bytes
@@ -187,7 +197,7 @@ def test_smaller_batches_are_offered_with_the_same_pictures_to_a_step(
     batch: int, accumulation: int, smaller: tuple[int, int], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     less = replace(MEASURED, half=PassFacts(seconds=1.5, peak_bytes=3 * GIB))
-    monkeypatch.setattr(preflight, "_measure", lambda prepared: less)
+    monkeypatch.setattr(preflight, "_measure", lambda prepared, report: less)
     found = place.forecast(train_batch_size=batch, gradient_accumulation_steps=accumulation)
     changes = next(offer.changes for offer in found.offers if "train_batch_size" in offer.changes)
     assert (changes["train_batch_size"], changes["gradient_accumulation_steps"]) == smaller
@@ -218,7 +228,7 @@ def test_half_a_batch_is_measured_where_memory_is_short_and_not_offered_else(
 def test_what_gained_nothing_when_it_was_tried_is_not_offered(
     place: Place, monkeypatch: pytest.MonkeyPatch, other: PassFacts
 ) -> None:
-    monkeypatch.setattr(preflight, "_measure", lambda prepared: replace(MEASURED, with_checkpointing=other))
+    monkeypatch.setattr(preflight, "_measure", lambda prepared, report: replace(MEASURED, with_checkpointing=other))
     found = place.forecast(gradient_checkpointing="off")
     assert not any("gradient_checkpointing" in offer.changes for offer in found.offers)
 
@@ -303,7 +313,6 @@ def test_a_batch_larger_than_the_dataset_is_forecast_too(place: Place, measured:
     assert place.forecast(train_batch_size=64).epochs == 1000 * 3 * 64 / 8
 
 
-def test_a_warm_up_that_is_longer_than_the_run_is_warned_of(place: Place, measured: None) -> None:
-    (warning,) = place.forecast(max_train_steps=100, lr_warmup_steps=400, keep_every_steps=None).warnings
-    assert warning.startswith("The warm-up (400 steps) is longer than the run (100 steps)")
-    assert "only 25% of 0.0001" in warning
+def test_settings_that_do_not_fit_together_are_refused_before_anything_is_read(place: Place) -> None:
+    with pytest.raises(SettingsError, match=r"Warm-up .* must be at most Steps .* which is 100, got 400"):
+        place.forecast(max_train_steps=100, lr_warmup_steps=400, dataset="nowhere")
