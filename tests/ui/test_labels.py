@@ -14,24 +14,32 @@ from studio.batches.outputs import Provenance, write_provenance
 from studio.batches.plan import open_plan
 from studio.batches.report import write_report as write_batch_report
 from studio.batches.session import BatchSession
+from studio.core.errors import LoraError
 from studio.core.paths import UserData
-from studio.core.records import Label, read_label
+from studio.core.records import Label, label_beside, read_label
 from studio.core.settings import ModelSettings
 from studio.core.text import escape_markdown
 from studio.engine.process.client import EngineClient
+from studio.engine.process.view import EngineView
+from studio.images.gallery import History
 from studio.jobs.folder import JobFolder, RunStatus, write_status
 from studio.jobs.queue import JobQueue
+from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
 from studio.training.report import write_report as write_training_report
 from studio.training.session import TrainingSession
 from studio.ui.batches import view as batch_view
 from studio.ui.datasets.html import summary
+from studio.ui.inference.history import past_words, picture_detail
+from studio.ui.inference.model import render_loras
 from studio.ui.shell.app import build_app
 from studio.ui.shell.parts import Refusal
 from studio.ui.shell.selection import Selection
 from studio.ui.training import panel, queue
 from studio.ui.training.view import differences_html, state_html
 from tests.batches.test_session import make_batch, note
+from tests.images.test_gallery import add
+from tests.loras.test_library import write_lora
 from tests.training.told_runs import SETTINGS, make_run
 from tests.ui.test_mutated_user_data import CheckedAtOnce
 
@@ -65,26 +73,33 @@ class Pressed:
         self._state = SessionState(page)
         self.line: dict[str, Any] = {}
 
-    def press(self, button: str, *values: object) -> dict[str, Any]:
+    def press(self, button: str, *values: object, event: str = "click", **data: object) -> dict[str, Any]:
         """What becomes of the parts of the page, by the ends of their ids.
 
         Raises:
             Refusal: where it is refused.
         """
-        blocks, pressed = self._page.blocks, f"{self._name}-{button}"
+        ids = {block: getattr(component, "elem_id", None) for block, component in self._page.blocks.items()}
+        pressed = (f"{self._name}-{button}", event)
         function = next(
             function
             for function in self._page.fns.values()
-            if function.fn and pressed in {getattr(blocks.get(block), "elem_id", "") for block, _ in function.targets}
+            if function.fn and pressed in {(ids.get(block), name) for block, name in function.targets}
         )
         answer = asyncio.run(
-            self._page.process_api(function, list(values), request=gr.Request(session_hash="abc"), state=self._state)
+            self._page.process_api(
+                function,
+                list(values),
+                request=gr.Request(session_hash="abc"),
+                state=self._state,
+                event_data=gr.EventData(None, data),
+            )
         )
-        ids = [str(getattr(output, "elem_id", None) or "about").rpartition("-")[2] for output in function.outputs]
-        return dict(zip(ids, answer["data"], strict=True))
+        names = [str(ids[output._id] or "about").rpartition("-")[2] for output in function.outputs]
+        return dict(zip(names, answer["data"], strict=True))
 
-    def open(self, *values: object, button: str = "rename") -> dict[str, Any]:
-        self.line = self.press(button, *values)
+    def open(self, *values: object, button: str = "rename", event: str = "click", name: str = "") -> dict[str, Any]:
+        self.line = self.press(button, *values, event=event, name=name)
         return self.line
 
     def save(self, name: str, note: str, starred: bool = False) -> dict[str, Any]:
@@ -228,3 +243,52 @@ def test_a_dataset_says_by_its_name_which_batch_it_came_from(user_data: UserData
     datasets.open_folder(str(batch.dataset))
     assert f"in the batch &lt;i&gt;boots · {batch.name}." in summary(datasets, datasets.view)
     datasets.close()
+
+
+def test_a_lora_is_renamed_and_noted_on_from_its_card(page: gr.Blocks, user_data: UserData) -> None:
+    library = LoraLibrary(user_data.loras)
+    write_lora(user_data.loras / "shoes.safetensors")
+    one, two = Pressed(page, "lora"), Pressed(page, "lora")
+    for pressed in (one, two):
+        opened = pressed.open(button="cards", event="edit", name="shoes")
+        assert opened["name"]["value"] == "shoes"
+    assert two.open(button="cards", event="edit", name="white-ground")["name"]["interactive"] is False
+    two.save("white-ground", "a shipped one")
+    with pytest.raises(Refusal, match="none of them"):
+        one.save("a/b", NOTE)
+    assert library.notes() == {"white-ground": "a shipped one"}, "what is refused changes nothing"
+    one.save("boots", NOTE)
+    assert library.names() == ("boots", "white-ground")
+    assert library.notes() == {"boots": NOTE, "white-ground": "a shipped one"}
+    with pytest.raises(Refusal, match="There is no LoRA named shoes in the library any more"):
+        one.save("hats", "")
+    with pytest.raises(LoraError, match="There is no LoRA named shoes in the library, which has: boots"):
+        library.find("shoes")
+    parts: Any = render_loras(EngineView(), library, Selection(lora_search="SECOND"))
+    cards = parts["lora-cards"]()
+    assert "second &lt;i&gt;line&lt;/i&gt;" in cards
+    assert "white-ground" not in cards
+
+
+def test_an_image_is_noted_on_starred_and_found_by_it(page: gr.Blocks, user_data: UserData) -> None:
+    first, second = (add(user_data.outputs, f"2026-11-25/00000{i}-000000-seed{i}.png") for i in (1, 2))
+    history = History(user_data.outputs)
+    one, two = Pressed(page, "history"), Pressed(page, "history")
+    one.open(str(first), button="note")
+    two.open(str(second), button="note")
+    one.save("", NOTE, True)
+    two.save("", "another")
+    assert [past.path for past in history.page(1, search="second ★").pictures] == [first]
+    assert [past.path for past in history.page(1, search="ANOTHER").pictures] == [second]
+    assert [past.label for past in history.page(1).pictures] == [Label(note="another"), Label(note=NOTE, starred=True)]
+    assert "second &lt;i&gt;line&lt;/i&gt;" in picture_detail(first)
+    assert [past_words(past)[:14] for past in history.page(1).pictures] == ["another", "★ first line\n\t"]
+    label_beside(first).write_bytes(b"damaged")
+    assert "cannot be read" in picture_detail(first)
+    assert len(history.page(1, search="shoe").pictures) == 2
+    second.unlink()
+    with pytest.raises(Refusal, match="is gone"):
+        two.save("", "again")
+    outside = user_data.root / "x.png"
+    with pytest.raises(Refusal, match="not one of the studio"):
+        one.press("label-save", str(outside), "", "a", False)

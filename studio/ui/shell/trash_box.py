@@ -103,7 +103,7 @@ def label_html(file: Path) -> Markup:
         label = read_label(file)
     except StudioError as error:
         return paragraph("note bad", error)
-    return _template("label", name=label.name, note=label.note) if label.name or label.note else Markup()
+    return Markup() if label == Label() else _template("label", label=label)
 
 
 @dataclass(frozen=True)
