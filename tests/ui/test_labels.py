@@ -45,22 +45,32 @@ from tests.ui.test_mutated_user_data import CheckedAtOnce
 
 HOSTILE = "<b>*bold*</b> & “quoted” | [link](x)"
 NOTE = "  first line\n\t| second <i>line</i> | é 👩‍👩‍👧\n"
-OLD, NEW = "20261124-220000-old", "20261125-220000-new"
+OLD, NEW, GONE = "20261124-220000-old", "20261125-220000-new", "20261123-220000-gone"
 
 
-@pytest.fixture
-def user_data(tmp_path: Path) -> UserData:
-    user_data = UserData(tmp_path / "user_data")
-    for name in (OLD, NEW):
+def lived_in(folder: Path) -> UserData:
+    user_data = UserData(folder / "user_data")
+    for name in (OLD, NEW, GONE):
         make_run(user_data.runs / name, [])
     return user_data
 
 
 @pytest.fixture
-def page(user_data: UserData) -> Iterator[gr.Blocks]:
-    datasets = CheckedAtOnce(user_data, count_tokens=len)
-    engine = EngineClient(user_data, model=ModelSettings(), cpu_only=True)
-    yield build_app(engine, datasets, TrainingSession(user_data), user_data, cpu_only=True)
+def user_data(tmp_path: Path) -> UserData:
+    return lived_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> UserData:
+    """What the page shows, which takes a second to be made."""
+    return lived_in(tmp_path_factory.mktemp("pressed"))
+
+
+@pytest.fixture(scope="module")
+def page(place: UserData) -> Iterator[gr.Blocks]:
+    datasets = CheckedAtOnce(place, count_tokens=len)
+    engine = EngineClient(place, model=ModelSettings(), cpu_only=True)
+    yield build_app(engine, datasets, TrainingSession(place), place, cpu_only=True)
     datasets.close()
 
 
@@ -111,37 +121,37 @@ def selecting(**chosen: str) -> str:
     return Selection.model_validate(chosen).model_dump_json()
 
 
-def test_two_pages_name_the_run_that_each_shows_while_it_runs(page: gr.Blocks, user_data: UserData) -> None:
+def test_two_pages_name_the_run_that_each_shows_while_it_runs(page: gr.Blocks, place: UserData) -> None:
     one, two = Pressed(page, "training"), Pressed(page, "training")
     for name in (OLD, NEW):
-        write_status(RunFolder(user_data.runs / name), RunStatus(state="running", step=1, num_steps=9))
+        write_status(RunFolder(place.runs / name), RunStatus(state="running", step=1, num_steps=9))
     opened = one.open(selecting(run=OLD))
     assert (opened["name"]["value"], opened["name"]["label"]) == ("", f"Name of {OLD}")
     two.open(selecting(run=NEW))
     assert one.save(HOSTILE, NOTE)["label"]["visible"] is False
     two.save("second", "")
-    assert read_label(RunFolder(user_data.runs / OLD).label) == Label(name=HOSTILE, note=NOTE)
-    assert read_label(RunFolder(user_data.runs / NEW).label) == Label(name="second")
+    assert read_label(RunFolder(place.runs / OLD).label) == Label(name=HOSTILE, note=NOTE)
+    assert read_label(RunFolder(place.runs / NEW).label) == Label(name="second")
     assert one.open(selecting(run=OLD))["note"]["value"] == NOTE
-    assert sorted(path.name for path in user_data.runs.iterdir()) == [OLD, NEW], "a folder never moves"
+    assert sorted(path.name for path in place.runs.iterdir()) == [GONE, OLD, NEW], "a folder never moves"
 
 
-def test_what_is_gone_or_breaks_a_rule_is_refused_in_a_sentence(page: gr.Blocks, user_data: UserData) -> None:
+def test_what_is_gone_or_breaks_a_rule_is_refused_in_a_sentence(page: gr.Blocks, place: UserData) -> None:
     one = Pressed(page, "training")
-    one.open(selecting(run=OLD))
+    one.open(selecting(run=GONE))
     for name, words in (("x" * 81, "at most 80 characters"), ("a\x00", r"control characters, such as U\+0000")):
         with pytest.raises(Refusal, match=words):
             one.save(name, "")
-    for path in sorted((user_data.runs / OLD).rglob("*"), reverse=True):
+    for path in sorted((place.runs / GONE).rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    (user_data.runs / OLD).rmdir()
+    (place.runs / GONE).rmdir()
     with pytest.raises(Refusal, match="There is no run"):
         one.save("a", "")
-    assert not (user_data.runs / OLD).exists()
+    assert not (place.runs / GONE).exists()
 
 
-def test_a_batch_is_named_as_a_run_is(page: gr.Blocks, user_data: UserData) -> None:
-    session = BatchSession(user_data)
+def test_a_batch_is_named_as_a_run_is(page: gr.Blocks, place: UserData) -> None:
+    session = BatchSession(place)
     batch = make_batch(session, "boots", "finished")
     one = Pressed(page, "batch")
     one.open(selecting(batch=batch.name))
@@ -176,7 +186,7 @@ def test_a_name_stands_in_the_head_the_lists_the_queue_and_beside_other_runs(use
     other = make_run(user_data.runs / "x", [], settings=SETTINGS.model_copy(update={"rank": 64}))
     assert "&lt;b&gt;*bold*" in differences_html([run, other])
     assert view.jobs[0].short_title == HOSTILE, "as the line at the top has it"
-    assert panel.choices(view.names, view.labels) == [(NEW, NEW), (f"{HOSTILE} · {OLD}", OLD)]
+    assert panel.choices(view.names, view.labels) == [(NEW, NEW), (f"{HOSTILE} · {OLD}", OLD), (GONE, GONE)]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b'{"name": 3}', b'{"name": "\\ud800"}', b"[]", b"x" * 200_000])
@@ -245,9 +255,9 @@ def test_a_dataset_says_by_its_name_which_batch_it_came_from(user_data: UserData
     datasets.close()
 
 
-def test_a_lora_is_renamed_and_noted_on_from_its_card(page: gr.Blocks, user_data: UserData) -> None:
-    library = LoraLibrary(user_data.loras)
-    write_lora(user_data.loras / "shoes.safetensors")
+def test_a_lora_is_renamed_and_noted_on_from_its_card(page: gr.Blocks, place: UserData) -> None:
+    library = LoraLibrary(place.loras)
+    write_lora(place.loras / "shoes.safetensors")
     one, two = Pressed(page, "lora"), Pressed(page, "lora")
     for pressed in (one, two):
         opened = pressed.open(button="cards", event="edit", name="shoes")
@@ -270,9 +280,9 @@ def test_a_lora_is_renamed_and_noted_on_from_its_card(page: gr.Blocks, user_data
     assert "white-ground" not in cards
 
 
-def test_an_image_is_noted_on_starred_and_found_by_it(page: gr.Blocks, user_data: UserData) -> None:
-    first, second = (add(user_data.outputs, f"2026-11-25/00000{i}-000000-seed{i}.png") for i in (1, 2))
-    history = History(user_data.outputs)
+def test_an_image_is_noted_on_starred_and_found_by_it(page: gr.Blocks, place: UserData) -> None:
+    first, second = (add(place.outputs, f"2026-11-25/00000{i}-000000-seed{i}.png") for i in (1, 2))
+    history = History(place.outputs)
     one, two = Pressed(page, "history"), Pressed(page, "history")
     one.open(str(first), button="note")
     two.open(str(second), button="note")
@@ -289,6 +299,6 @@ def test_an_image_is_noted_on_starred_and_found_by_it(page: gr.Blocks, user_data
     second.unlink()
     with pytest.raises(Refusal, match="is gone"):
         two.save("", "again")
-    outside = user_data.root / "x.png"
+    outside = place.root / "x.png"
     with pytest.raises(Refusal, match="not one of the studio"):
         one.press("label-save", str(outside), "", "a", False)

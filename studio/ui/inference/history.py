@@ -173,7 +173,7 @@ def picture_detail(path: Path) -> Markup:
     rows = table(("Item", "Value"), record_rows(record), caption=record.settings.prompt)
     frame = picture_frame(path, name="past image", alt=record.settings.prompt)
     noted = trash_box.label_html(label_beside(path))
-    return _template("picture_detail", figure=card(frame, record_line(record, path)) + noted, rows=rows)
+    return _template("picture_detail", figure=card(frame, record_line(record, path)), label=noted, rows=rows)
 
 
 def taken_words(name: str, taken: PictureText) -> Markup:

@@ -175,7 +175,7 @@ def wire_label(
         return {
             box.line: gr.update(visible=True),
             box.name: gr.update(value=found.label.name, label=f"Name of {found.shown}", interactive=found.can_be_named),
-            box.note: gr.update(value=found.label.note, label=f"Note on {found.shown}"),
+            box.note: gr.update(value=found.label.note, label="Note" if box.name.visible else f"Note on {found.shown}"),
             box.star: found.label.starred,
             box.about: found.about,
         }
