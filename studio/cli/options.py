@@ -44,11 +44,11 @@ QueueOption = Annotated[bool, typer.Option("--queue", help="Add it to the queue 
 JobOption = Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")]
 
 
-def _label_rule(field: str) -> Callable[[str | None], str | None]:
+def _label_rule(make: Callable[[str], Label]) -> Callable[[str | None], str | None]:
     """Refuses a text before anything is begun."""
 
     def check(typed: str | None) -> str | None:
-        Label.of(**{field: typed or ""})
+        make(typed or "")
         return typed
 
     return check
@@ -57,11 +57,15 @@ def _label_rule(field: str) -> Callable[[str | None], str | None]:
 TitleOption = Annotated[
     str | None,
     typer.Option(
-        callback=_label_rule("name"), help="What to call it in lists and reports. Its folder keeps its own name."
+        callback=_label_rule(lambda typed: Label.of(name=typed)),
+        help="What to call it in lists and reports. Its folder keeps its own name.",
     ),
 ]
 NoteOption = Annotated[
-    str | None, typer.Option(callback=_label_rule("note"), help="A note on it, shown with it and in its report.")
+    str | None,
+    typer.Option(
+        callback=_label_rule(lambda typed: Label.of(note=typed)), help="A note on it, shown with it and in its report."
+    ),
 ]
 ListSettingsOption = Annotated[bool, typer.Option("--list-settings", help="List every setting and exit.")]
 

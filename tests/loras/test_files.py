@@ -167,6 +167,28 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(
     assert names(folder) == before
 
 
+def test_wherever_it_ends_early_the_lora_acts_as_it_did(
+    folder: Path, library: LoraLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_lora(folder / "shoes.safetensors")
+    write_beside(path, "png")
+    path.with_name("shoes.adapter_config.json").write_text(CONFIG)
+    replace = Path.replace
+
+    def cut_off(before: Path, target: Path) -> Path:
+        if before.name.startswith("shoes."):
+            raise OSError(errno.EIO, "cut off", str(before))
+        return replace(before, target)
+
+    monkeypatch.setattr(Path, "replace", cut_off)
+    with pytest.raises(OSError, match="cut off"):
+        library.rename("shoes", "boots")
+    (name, *_) = library.names()
+    config = adapter_config_of(library.find(name))
+    assert config is not None
+    assert config.read_text() == CONFIG
+
+
 def test_its_votes_count_on_under_the_new_name(folder: Path, library: LoraLibrary) -> None:
     write_lora(folder / "shoes.safetensors")
     for left, right in (("base", "shoes 0.8 + sketch"), ("shoes 0.5", "shoes"), ("shoes v2", "my shoes 1")):
