@@ -7,11 +7,14 @@ from itertools import islice
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemFacts, ItemRow, read_items, read_rejections
 from studio.batches.plan import BatchPlan
-from studio.core.files import write_atomically
+from studio.core.files import read_text, write_atomically
+from studio.core.records import label_or_none
 from studio.core.text import counted, duration, escape_markdown, markdown_table
 from studio.images.scores.image import PictureScores, summarise_scores
 
 MAX_ROWS = 40
+VERDICT = "\n**"
+"""What the verdict begins with: all above it is the batch's name and note."""
 MAX_SCORED = 20_000  # a mean of more says nothing new
 
 
@@ -37,7 +40,7 @@ def write_report(folder: BatchFolder, plan: BatchPlan, *, finished: bool) -> Non
     """
     found = _count(folder, plan)
     parts = [
-        [f"# {escape_markdown(folder.name)}", "", *_verdict(found, plan, finished=finished)],
+        [*_head(folder), *_verdict(found, plan, finished=finished)],
         _values(found, plan),
         _failed(found),
         _rejected(folder, found),
@@ -46,6 +49,26 @@ def write_report(folder: BatchFolder, plan: BatchPlan, *, finished: bool) -> Non
         else [],
     ]
     write_atomically(folder.report, "\n".join("\n".join([*part, ""]) for part in parts if part).encode())
+
+
+def rename_report(folder: BatchFolder) -> None:
+    """Give a report that was written the batch's name and note of now.
+
+    Raises:
+        OSError: where it cannot be read or written.
+    """
+    if folder.report.is_file():
+        _, verdict, rest = read_text(folder.report, errors="replace").partition(VERDICT)
+        if verdict:
+            write_atomically(folder.report, ("\n".join([*_head(folder), ""]) + verdict[1:] + rest).encode())
+
+
+def _head(folder: BatchFolder) -> list[str]:
+    """What stands above the verdict, and holds no asterisk of its own."""
+    label = label_or_none(folder.label)
+    note = [escape_markdown(line) for line in label.note.splitlines() if line.strip()]
+    called = [f"Batch {escape_markdown(folder.name)}.", ""] if label.name else []
+    return [f"# {escape_markdown(label.name or folder.name)}", "", *called, *(f"{line}\n" for line in note)]
 
 
 def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:

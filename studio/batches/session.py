@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -20,9 +20,11 @@ from PIL import Image
 from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemRow, count_rows_rejected, ledger_files, rows_since, states_since
 from studio.batches.plan import BatchPlan, open_plan
+from studio.batches.report import rename_report
 from studio.core.errors import BatchError, RunError
 from studio.core.files import open_file
 from studio.core.paths import UserData
+from studio.core.records import Label
 from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, read_status, status_or
 from studio.jobs.session import JobLine, JobSession, has_work, is_in_line
@@ -165,6 +167,7 @@ class BatchView:
         active: whether anything runs or is about to, so that the page must follow.
         asked: what the batch was asked for and has not taken up yet.
         problem: why queue or batch could not be read, or that the batch is gone, in a sentence.
+        labels: what people call batches, by their names.
     """
 
     names: tuple[str, ...] = ()
@@ -178,6 +181,7 @@ class BatchView:
     active: bool = False
     asked: frozenset[RunRequest] = frozenset()
     problem: str = ""
+    labels: Mapping[str, Label] = field(default_factory=dict)
 
     @property
     def busy(self) -> bool:
@@ -210,7 +214,7 @@ class BatchSession(JobSession[BatchFolder]):
         The name may come from a page: it is never taken for a path.
         """
         batches = self.folders()
-        names = tuple(batch.name for batch in batches)
+        names, labels = tuple(batch.name for batch in batches), self.labels(batches)
         past = tuple(map(_past, batches[:MAX_PAST]))
         jobs: tuple[JobLine, ...] = ()
         batch = None
@@ -218,16 +222,23 @@ class BatchSession(JobSession[BatchFolder]):
             jobs = self.jobs()
             batch = self.to_show(name, batches)
             if batch is None:
-                return BatchView(names, past, jobs, active=has_work(jobs))
+                return BatchView(names, past, jobs, active=has_work(jobs), labels=labels)
             status, opened = read_status(batch), self._opened(batch)
             progress = opened.ledgers.look(running=status.state == "running")
             latest = opened.pictures(progress)
         except (RunError, BatchError) as error:
-            return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=str(error))
+            problem = str(error)
+            return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=problem, labels=labels)
         busy = status.state in BUSY_STATES
         asked = pending_requests(batch) if busy else frozenset()
         history = opened.events.look()
-        return BatchView(names, past, jobs, batch, status, progress, latest, history, busy or has_work(jobs), asked)
+        return BatchView(
+            names, past, jobs, batch, status, progress, latest, history, busy or has_work(jobs), asked, labels=labels
+        )
+
+    def set_label(self, folder: BatchFolder, label: Label) -> None:
+        super().set_label(folder, label)
+        rename_report(folder)
 
 
 class _OpenBatch:

@@ -14,8 +14,11 @@ from studio.cli.options import (
     CpuOption,
     JobOption,
     ListSettingsOption,
+    NoteOption,
     QueueOption,
+    TitleOption,
     UserDataOption,
+    label_folder,
     lora_choices,
     prepare_engine,
 )
@@ -57,6 +60,8 @@ def batch(
         bool, typer.Option("--forecast", help="Make a few images to estimate time and disk space; keep none.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what --show or --forecast finds as JSON.")] = False,
+    title: TitleOption = None,
+    note: NoteOption = None,
     queue: QueueOption = False,
     cpu: CpuOption = False,
     job: JobOption = False,
@@ -82,6 +87,7 @@ def batch(
         return
     if folder is None:
         folder = begin_batch(_settings(plan, *given), place, out=out)
+    label_folder(folder, title, note, listed_in=place.batches)
     if queue:
         queue_job("batch", folder.root, place)
         return

@@ -82,7 +82,7 @@ def _cells(line: "JobLine") -> tuple[str, ...]:
     return (
         str(job.position) if job.position else "–",
         str(job.id),
-        job.title,
+        line.title,
         f"{job.state}, asked to {job.asked}" if job.asked else job.state,
         f"{line.step:,} of {line.num_steps:,}" if line.num_steps else "",
         time_left(line.remaining_seconds),

@@ -3,14 +3,15 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from studio.core.errors import SettingsError
 from studio.core.paths import typed_path
+from studio.core.records import Label, label_or_none
 from studio.core.settings import (
     SCHEDULER_NAMES,
     GenerationSettings,
@@ -21,6 +22,9 @@ from studio.core.settings import (
     parse_settings,
 )
 from studio.core.system import prepare_threads
+
+if TYPE_CHECKING:
+    from studio.jobs.folder import JobFolder
 
 LORA_ENDING = ".safetensors"
 LORA_METAVAR = "NAME[:STRENGTH]"
@@ -38,6 +42,31 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 CpuOption = Annotated[bool, typer.Option("--cpu", help=field_help(ServerSettings, "cpu"))]
 QueueOption = Annotated[bool, typer.Option("--queue", help="Add it to the queue and exit.")]
 JobOption = Annotated[bool, typer.Option("--job", hidden=True, help="Started by the queue.")]
+
+
+def _label_rule(make: Callable[[str], Label]) -> Callable[[str | None], str | None]:
+    """Refuses a text before anything is begun."""
+
+    def check(typed: str | None) -> str | None:
+        make(typed or "")
+        return typed
+
+    return check
+
+
+TitleOption = Annotated[
+    str | None,
+    typer.Option(
+        callback=_label_rule(lambda typed: Label.of(name=typed)),
+        help="What to call it in lists and reports. Its folder keeps its own name.",
+    ),
+]
+NoteOption = Annotated[
+    str | None,
+    typer.Option(
+        callback=_label_rule(lambda typed: Label.of(note=typed)), help="A note on it, shown with it and in its report."
+    ),
+]
 ListSettingsOption = Annotated[bool, typer.Option("--list-settings", help="List every setting and exit.")]
 
 ModelOption = Annotated[str, typer.Option("--model", help=field_help(ModelSettings, "model"))]
@@ -135,6 +164,21 @@ def output_folder(out: Path | None, *, empty: bool = False) -> Path | None:
     if taken:
         raise SettingsError(f"--out must be a new or an empty folder, got {folder}. Choose another.")
     return folder
+
+
+def label_folder(folder: "JobFolder", title: str | None, note: str | None, *, listed_in: Path) -> None:
+    """Do what `--title` and `--note` ask; what is not given stays as it is.
+
+    Raises:
+        SettingsError: where a text breaks its rule.
+        OSError: where it cannot be written.
+    """
+    from studio.jobs.folder import set_label
+
+    if title is not None or note is not None:
+        before = label_or_none(folder.label)
+        name = before.name if title is None else title
+        set_label(folder, Label.of(name=name, note=before.note if note is None else note), listed_in=listed_in)
 
 
 def prepare_engine() -> None:

@@ -14,9 +14,12 @@ from studio.cli.options import (
     CpuOption,
     JobOption,
     ListSettingsOption,
+    NoteOption,
     QueueOption,
+    TitleOption,
     UserDataOption,
     field_help,
+    label_folder,
     prepare_engine,
 )
 from studio.core.errors import SettingsError, StudioError
@@ -49,6 +52,8 @@ def train(
         typer.Option("--preflight", help="Run a few steps to estimate time, memory and disk space; train nothing."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the preflight as JSON.")] = False,
+    title: TitleOption = None,
+    note: NoteOption = None,
     queue: QueueOption = False,
     use_snapshot: Annotated[
         bool, typer.Option("--use-snapshot", help="Resume with the cached images although image files changed.")
@@ -80,6 +85,7 @@ def train(
         _preflight(wanted, place, as_json=json)
         return
     folder = found or begin_run(settings_from(preset, values, assignments or ()), place)
+    label_folder(folder, title, note, listed_in=place.runs)
     if queue:
         queue_job("train", folder.root, place)
         return

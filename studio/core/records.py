@@ -2,14 +2,22 @@
 
 A file may be of another version, cut off, or changed by hand: a number that no machine has (NaN, 10³⁰⁰ bytes) or a date
 in the year 1 would be an error wherever it is computed with. It is refused where it is read, with its file's name.
+
+The one fact that a person writes: what they call something, and a note on it.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import AllowInfNan, BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
+
+from studio.core.errors import SettingsError
+from studio.core.files import read_file, write_atomically
+from studio.core.rules import sentences
 
 MOST, LARGEST = 2**63 - 1, 1e30
 MOST_SECONDS = 1e11  # three thousand years: more than any duration, and a date can still be moved by it
@@ -59,3 +67,86 @@ class Record(BaseModel):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
         return cast(CoreSchema, _bounded(handler(source), cls))
+
+
+# Control characters, halves of characters, and what turns the direction of the text around it.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LINE_ENDS = re.compile("[\t\n\u2028\u2029]")
+MAX_LABEL_BYTES = 100_000
+
+
+def _plain(text: str) -> str:
+    if found := _UNFIT.search(text):
+        raise ValueError(f"must not hold control characters, such as U+{ord(found[0]):04X}")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if _LINE_ENDS.search(text):
+        raise ValueError("must be one line")
+    return text
+
+
+class Label(Record):
+    """What a person calls something, and what they noted on it: plain text, of any language."""
+
+    name: Annotated[str, AfterValidator(_plain), AfterValidator(_one_line)] = Field("", title="Name", max_length=80)
+    note: Annotated[str, AfterValidator(_plain)] = Field("", title="Note", max_length=2000)
+    starred: bool = False
+
+    @classmethod
+    def of(cls, *, name: str = "", note: str = "", starred: bool = False) -> "Label":
+        """One from what a person typed; space around a name is nothing.
+
+        Raises:
+            SettingsError: where a text is too long, or holds characters that cannot be shown.
+        """
+        try:
+            return cls(name=name.strip(), note=note, starred=starred)
+        except ValidationError as error:
+            raise SettingsError(" ".join(sentences(cls, error))) from error
+
+    def over(self, name: str) -> str:
+        """`White shoes · 20261125-220000-shoes`: a name in a list, with the one that it has anyway."""
+        return f"{self.name} · {name}" if self.name else name
+
+
+def label_beside(file: Path) -> Path:
+    """Where the label of a file is kept."""
+    return file.with_name(f"{file.stem}.label.json")
+
+
+def read_label(file: Path) -> Label:
+    """A label; an empty one where there is none.
+
+    Raises:
+        SettingsError: where it cannot be read.
+    """
+    try:
+        return Label.model_validate_json(read_file(file, max_bytes=MAX_LABEL_BYTES))
+    except FileNotFoundError:
+        return Label()
+    except (OSError, ValidationError) as error:
+        raise SettingsError(
+            f"The name and the note in {file} cannot be read ({type(error).__name__}). Save others to replace them."
+        ) from error
+
+
+def label_or_none(file: Path) -> Label:
+    """The same for lists: an empty one where it cannot be read."""
+    try:
+        return read_label(file)
+    except SettingsError:
+        return Label()
+
+
+def write_label(file: Path, label: Label) -> None:
+    """Keep it; of an empty one no file is kept.
+
+    Raises:
+        OSError: where it cannot be written; the old one is untouched.
+    """
+    if label == Label():
+        file.unlink(missing_ok=True)
+    else:
+        write_atomically(file, label.model_dump_json().encode() + b"\n")

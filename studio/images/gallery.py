@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from studio.core.errors import PictureFileError
 from studio.core.files import FileStamp, file_stamp, write_atomically
+from studio.core.records import Label, label_beside, label_or_none
 from studio.core.results import ImageRecord
 from studio.images.files import PILLOW_ERRORS, open_picture, read_picture_text, shown_name
 
@@ -22,16 +23,19 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _PICTURE = re.compile(r"(?P<time>\d{6}-\d{6})-seed(?P<seed>\d+)(?:-(?P<copy>\d{1,9}))?\.png", re.ASCII)
 _MAX_THUMBNAIL_PIXELS = 50_000_000
 _MAX_CACHED = 50_000
+_LABEL_ENDING = ".label.json"
+STAR = "★"
 
 _FileKey = tuple[Path, FileStamp]
 
 
 @dataclass(frozen=True)
 class PastPicture:
-    """An image that was made, and its record."""
+    """An image that was made, its record, and what a person noted on it."""
 
     path: Path
     record: ImageRecord
+    label: Label
 
 
 @dataclass(frozen=True)
@@ -74,32 +78,35 @@ class History:
 
         Without a search only the files of that page are opened. A search reads every file that it has not read
         before; it finds images where each of its words is part of the prompts, the model, a LoRA's name or the
-        scheduler, or is the seed. Never raises for a file or a folder that cannot be read.
+        scheduler or of its note, is the seed, or is ★ where it has a star. Never raises for a file or a folder that
+        cannot be read.
         """
         assert per_page > 0
         words = _normal(search).split()
-        paths = _newest_first(self._outputs)
+        paths, labels = _newest_first(self._outputs)
         unreadable: list[str] = []
         if words:
-            paths, unreadable = self._find(paths, words)
+            paths, unreadable = self._find(paths, words, labels)
         num_pages = max(1, -(-len(paths) // per_page))
         number = min(max(number, 1), num_pages)
         pictures: list[PastPicture] = []
         for path in paths[(number - 1) * per_page : number * per_page]:
             try:
-                pictures.append(PastPicture(path, _read_record(path)))
+                pictures.append(PastPicture(path, _read_record(path), _label(path, labels)))
             except PictureFileError as error:
                 unreadable.append(_problem(path, error))
         return HistoryPage(tuple(pictures), number, num_pages, len(paths), tuple(unreadable))
 
-    def _find(self, paths: list[Path], words: list[str]) -> tuple[list[Path], list[str]]:
+    def _find(self, paths: list[Path], words: list[str], labels: frozenset[Path]) -> tuple[list[Path], list[str]]:
         """The images that have all the words, and why others could not be searched."""
         found: list[Path] = []
         problems: list[str] = []
         for path, searched in self._search_all(paths):
             if searched.problem:
                 problems.append(searched.problem)
-            elif all(word in searched.words or word == searched.seed for word in words):
+                continue
+            noted = _label_words(_label(path, labels))
+            if all(word in searched.words or word in noted or word == searched.seed for word in words):
                 found.append(path)
         return found, problems
 
@@ -143,6 +150,16 @@ def _search_file(path: Path) -> _Searched:
     return _Searched(words=_normal("\n".join(texts)), seed=str(settings.seed))
 
 
+def _label(path: Path, labels: frozenset[Path]) -> Label:
+    """Of an image; only those are looked for that are known to be there."""
+    file = label_beside(path) if labels else path
+    return label_or_none(file) if file in labels else Label()
+
+
+def _label_words(label: Label) -> str:
+    return _normal(f"{label.note}\n{STAR * label.starred}")
+
+
 def _problem(path: Path, error: PictureFileError) -> str:
     return f"{path.parent.name}: {error}"
 
@@ -151,16 +168,16 @@ def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
-def _newest_first(outputs: Path) -> list[Path]:
-    """The files that are named as `new_picture_path` names them; nothing is opened."""
+def _newest_first(outputs: Path) -> tuple[list[Path], frozenset[Path]]:
+    """(the files that are named as `new_picture_path` names them, those that label them); nothing is opened."""
+    named = [(day, name) for day in _names(outputs) if _DAY.fullmatch(day) for name in _names(outputs / day)]
     found = [
         ((day, match["time"], int(match["copy"] or 1), name), Path(outputs, day, name))
-        for day in _names(outputs)
-        if _DAY.fullmatch(day)
-        for name in _names(outputs / day)
+        for day, name in named
         if (match := _PICTURE.fullmatch(name))
     ]
-    return [path for _, path in sorted(found, reverse=True)]
+    labels = frozenset(Path(outputs, day, name) for day, name in named if name.endswith(_LABEL_ENDING))
+    return [path for _, path in sorted(found, reverse=True)], labels
 
 
 def _names(folder: Path) -> Iterator[str]:

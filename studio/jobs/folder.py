@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from pydantic import ValidationError
 from studio.core.errors import RunError, StudioError
 from studio.core.files import read_file, write_atomically
 from studio.core.paths import typed_path
-from studio.core.records import Record
+from studio.core.records import Label, Record, write_label
 
 RunState = Literal["new", "waiting", "preparing", "running", "sampling", "paused", "stopped", "finished", "failed"]
 BUSY_STATES: tuple[RunState, ...] = ("waiting", "preparing", "running", "sampling")
@@ -106,6 +107,11 @@ class JobFolder:
     @property
     def lock(self) -> Path:
         return self.root / "run.lock"
+
+    @property
+    def label(self) -> Path:
+        """What a person calls it; the folder keeps its own name, by which everything finds it."""
+        return self.root / "label.json"
 
     @property
     def requests(self) -> Path:
@@ -217,6 +223,20 @@ def write_halt(folder: JobFolder, state: Literal["paused", "stopped"]) -> None:
     if status.state != "finished" and folder.root.is_dir():
         message = f"It was {state} while nothing worked on it."
         write_status(folder, status.model_copy(update={"state": state, "pid": 0, "message": message}))
+
+
+def set_label(folder: JobFolder, label: Label, *, listed_in: Path) -> None:
+    """Name a folder, and note on it; its job may be running.
+
+    Args:
+        listed_in: where pages look for such folders: it is touched, so that they look for labels again.
+
+    Raises:
+        OSError: where it cannot be written; the old one is untouched.
+    """
+    write_label(folder.label, label)
+    if folder.root.parent == listed_in:
+        os.utime(listed_in, ns=(time.time_ns(), time.time_ns()))
 
 
 def ask(folder: JobFolder, request: RunRequest) -> None:

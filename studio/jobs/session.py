@@ -8,6 +8,7 @@ It keeps no state of a job: all is read from folders and the queue, so a page th
 it keep which one is shown: every page names its own.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,21 +17,36 @@ from filelock import FileLock, Timeout
 
 from studio.core.files import move_to_trash
 from studio.core.paths import UserData
-from studio.core.records import Record
-from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, RunState, ask, status_or, write_halt
+from studio.core.records import Label, Record, label_or_none
+from studio.jobs.folder import BUSY_STATES, JobFolder, RunRequest, RunState, ask, set_label, status_or, write_halt
 from studio.jobs.queue import Job, JobKind, JobQueue
 from studio.jobs.worker import ensure_worker
 
 
 class JobLine(Record):
-    """A job with how far its run is: what one line of the list shows."""
+    """A job with how far its run is: what one line of the list shows.
+
+    Attributes:
+        name: what a person calls its run; "" where nobody named it.
+    """
 
     job: Job
+    name: str = ""
     run_state: RunState
     step: int
     num_steps: int
     remaining_seconds: float | None
     message: str
+
+    @property
+    def title(self) -> str:
+        """What the lists call it: `White shoes · 20261125-220000-shoes`."""
+        return Label(name=self.name).over(self.job.title)
+
+    @property
+    def short_title(self) -> str:
+        """`White shoes`, or the folder's name without the moment that it begins with."""
+        return self.name or self.job.short_title
 
 
 def job_lines(queue: JobQueue, *, num_ended: int | None = None) -> tuple[JobLine, ...]:
@@ -47,12 +63,18 @@ def _line(job: Job) -> JobLine:
     runs = job.state == "running"
     return JobLine(
         job=job,
+        name=label_or_none(job.run.label).name,
         run_state=status.state,
         step=status.step,
         num_steps=status.num_steps,
         remaining_seconds=status.remaining_seconds if runs else None,
         message=status.message if runs else job.message,
     )
+
+
+def choices(names: Iterable[str], labels: Mapping[str, Label]) -> list[tuple[str, str]]:
+    """(what a list calls it, its name) of each."""
+    return [(labels[name].over(name) if name in labels else name, name) for name in names]
 
 
 def has_work(jobs: Iterable[JobLine]) -> bool:
@@ -82,6 +104,8 @@ class JobSession(Generic[FolderT]):
         self._folder = folder
         self._parent = parent
         self._known: Mapping[str, FolderT] = {}
+        self._labels: Mapping[str, Label] = {}
+        self._labels_of: tuple[int, int] = (-1, -1)
 
     def jobs(self) -> tuple[JobLine, ...]:
         """The queue's lines, of all kinds; of jobs that ended the last ones.
@@ -96,6 +120,28 @@ class JobSession(Generic[FolderT]):
         folders = self._folder.all_in(self._parent, known=self._known)
         self._known = {folder.name: folder for folder in folders}
         return folders
+
+    def labels(self, folders: Sequence[FolderT]) -> Mapping[str, Label]:
+        """What people call them, by the names of the folders that have a label.
+
+        Thousands of folders are not looked into at each look of a page: `set_label` touches their parent.
+        """
+        try:
+            changed_at = self._parent.stat().st_mtime_ns
+        except OSError:
+            return {}
+        if (changed_at, len(folders)) != self._labels_of:
+            labels = {folder.name: label_or_none(folder.label) for folder in folders if os.path.lexists(folder.label)}
+            self._labels, self._labels_of = labels, (changed_at, len(folders))
+        return self._labels
+
+    def set_label(self, folder: FolderT, label: Label) -> None:
+        """Name a folder, and note on it, in its report too; it may be being worked on.
+
+        Raises:
+            OSError: where it cannot be written.
+        """
+        set_label(folder, label, listed_in=self._parent)
 
     def named(self, name: str) -> FolderT:
         """One by its whole name, which may come from a page: it is never taken for a path.

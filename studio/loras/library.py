@@ -1,10 +1,8 @@
 """The LoRA library: the files of `user_data/loras/` and those that ship with the studio, told by their metadata."""
 
-import os
 import re
 import shutil
 import tempfile
-import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -13,8 +11,11 @@ from pathlib import Path
 from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import move_to_trash
 from studio.core.paths import assets_folder, typed_path, unreserved
+from studio.core.records import label_beside, label_or_none
 from studio.core.results import LoraCard
+from studio.loras.files import FilesBelow, files_beside, rename_with_files
 from studio.loras.keys import foreign_kind, read_key, strength_notes
+from studio.loras.votes import rename_in_votes
 from studio.loras.weights_file import (
     DTYPE_BYTES,
     ENDING,
@@ -28,60 +29,6 @@ from studio.loras.weights_file import (
 )
 
 _VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
-_CLOCK_TICK_NS = 3 * 10**9  # FAT keeps times in steps of two seconds
-
-
-class FilesBelow:
-    """The `.safetensors` files below a folder, listed again only where a folder changed. Any thread may ask."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: dict[str, Path] = {}
-        self._times: dict[str, int] = {}
-        self._listed_at = 0
-
-    def files(self) -> dict[str, Path]:
-        """As `files_below`."""
-        if not self._is_current():
-            listed_at, times = time.time_ns(), dict[str, int]()
-            self._files = files_below(self._folder, times)
-            self._times, self._listed_at = times, listed_at
-        return self._files
-
-    def _is_current(self) -> bool:
-        try:
-            now = {folder: _time_of(folder) for folder in self._times}
-        except OSError:
-            return False
-        # A folder that changed just before it was listed may change again within a tick of the disk's clock.
-        return bool(now) and now == self._times and max(now.values()) < self._listed_at - _CLOCK_TICK_NS
-
-
-def _time_of(folder: str) -> int:
-    return os.stat(folder).st_mtime_ns  # noqa: PTH116 - for each folder at each look
-
-
-def files_below(folder: Path, times: dict[str, int] | None = None) -> dict[str, Path]:
-    """The `.safetensors` files by their names; where a sub-folder repeats one, by the path below the folder.
-
-    What is hidden is left out, and links to folders are not followed.
-
-    Args:
-        times: takes every folder that was looked into, with the time of its last change in nanoseconds.
-    """
-    found: dict[str, Path] = {}
-    paths: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        if times is not None:
-            times[parent] = _time_of(parent)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [name for name in folders if name.lower().endswith(ENDING)]  # no files, which their cards say
-        paths += [Path(parent, name) for name in names if name.lower().endswith(ENDING) and not name.startswith(".")]
-    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
-        below = path.relative_to(folder).with_suffix("").as_posix()
-        if _is_text(below):
-            found[below if path.stem in found else path.stem] = path
-    return found
 
 
 def known_name(name: str, names: Iterable[str]) -> str | None:
@@ -98,15 +45,14 @@ def visible(name: str) -> str:
     return "".join(c for c in shown if unicodedata.category(c) not in ("Cf", "Cc") and c not in _VARIATIONS).strip()
 
 
-def _is_text(name: str) -> bool:
-    """False where a name's bytes are no UTF-8, as Linux allows: such a name could be neither shown nor written."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
 THUMBNAIL = re.compile(r"data:image/(jpeg|png|webp);base64,[A-Za-z0-9+/=]+")
 THUMBNAIL_LIMIT = 400_000  # characters; a 512-pixel JPEG has about 100,000
 NAME_LIMIT_BYTES = 180  # of the 255 that a file's name may have: its ending, a number and `.votes.json` have room too
 # What would end `<lora:name:1>` early, would lead to another folder, or may not be in a file's name on Windows.
+NAME_RULE = (
+    f'The name of a LoRA must have 1 to {NAME_LIMIT_BYTES} bytes, none of them < > : " / \\ | ? *, must neither '
+    "begin nor end with a dot, nor be a name of Windows’ own such as con, got {shown}."
+)
 _UNFIT_FOR_A_NAME = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 
 
@@ -177,21 +123,67 @@ class LoraLibrary:
         return read_card(target.stem, target)
 
     def delete(self, name: str) -> str:
-        """Move a LoRA to the trash, with peft's configuration of its name; where it is now, in words.
+        """Move a LoRA to the trash, with what lies beside it; where it is now, in words.
 
         Raises:
             LoraError: where there is no such LoRA, or it comes with the studio.
             OSError: where it cannot be moved.
         """
+        folder, path = self._own(name, "deleted")
+        for file in files_beside(path):
+            move_to_trash(file, without_trash=folder.parent / "trash")
+        return move_to_trash(path, without_trash=folder.parent / "trash")
+
+    def rename(self, name: str, wanted: str) -> str:
+        """Rename a LoRA's file, with what lies beside it; its name from now on, in NFC.
+
+        Raises:
+            LoraError: where it is gone or comes with the studio, or no file can have that name, or one has it.
+            OSError: where the folder cannot be written.
+        """
+        (folder, path), stem = self._own(name, "renamed"), unicodedata.normalize("NFC", wanted.strip())
+        if stem == path.stem:
+            return name
+        if _clean_name(stem) != stem:
+            raise LoraError(NAME_RULE.format(shown=repr(wanted[:NAME_LIMIT_BYTES])))
+        if _alike(stem) in {_alike(known.stem) for known in self._files().values() if known != path}:
+            raise LoraError(f"The library has another LoRA named {stem}. Choose another name.")
+        rename_with_files(path, target := path.with_name(f"{stem}{path.suffix}"))
+        if path.parent == folder:
+            rename_in_votes(folder, stem, path.stem)
+        return next(known for known, file in self._files().items() if file == target)
+
+    def path_of(self, name: str) -> Path:
+        """The file of a LoRA of the library by its whole name, which may come from a page.
+
+        Raises:
+            LoraError: where there is none of that name.
+        """
         path = self._files().get(name)
         if path is None:
             raise LoraError(f"There is no LoRA named {name} in the library any more.")
-        if self._folder is None or not path.is_relative_to(self._folder):
-            raise LoraError(f"{name} comes with the studio, so it cannot be deleted.")
-        trash = self._folder.parent / "trash"
-        if (config := named_config(path)).is_file():
-            move_to_trash(config, without_trash=trash)
-        return move_to_trash(path, without_trash=trash)
+        return path
+
+    def is_own(self, path: Path) -> bool:
+        """Whether it is the user's, to be renamed and deleted; others come with the studio."""
+        return self._folder is not None and path.is_relative_to(self._folder)
+
+    def label_file(self, path: Path) -> Path:
+        """Where what a person noted on a LoRA is kept: beside it; of one that comes with the studio in the library."""
+        return label_beside(path if self._folder is None or self.is_own(path) else self._folder / path.name)
+
+    def notes(self) -> dict[str, str]:
+        """What people noted, by the names of the LoRAs that have a note; the page searches it."""
+        labels = {file.name for file in self._folder.rglob("*.label.json")} if self._folder else set()
+        noted = {name: path for name, path in self._files().items() if label_beside(path).name in labels}
+        return {name: label_or_none(self.label_file(path)).note for name, path in noted.items()}
+
+    def _own(self, name: str, done: str) -> tuple[Path, Path]:
+        """(the library's folder, the file of one of the user's own LoRAs)."""
+        path = self.path_of(name)
+        if self._folder is None or not self.is_own(path):
+            raise LoraError(f"{name} comes with the studio, so it cannot be {done}.")
+        return self._folder, path
 
     def name_of_copy(self, path: Path) -> str | None:
         """The name under which the very same file is here already; None where it is not.

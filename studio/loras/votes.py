@@ -117,3 +117,35 @@ def count_votes(votes: Iterable[Vote], *, left: str, right: str) -> VoteCount:
         num_right=winners.count("right"),
         num_neither=winners.count("neither"),
     )
+
+
+def rename_in_votes(folder: Path, lora: str, before: str) -> None:
+    """Have the votes of a LoRA, which is one of their sides, call it as it is called now.
+
+    Raises:
+        OSError: where they cannot be written.
+    """
+
+    def side(words: str) -> str:
+        parts = [part.partition(before) for part in words.split(" + ")]
+        return " + ".join(
+            lora + rest if not head and mark and _is_strength(rest) else head + mark + rest
+            for head, mark, rest in parts
+        )
+
+    try:
+        votes = read_votes(folder, lora)
+    except LoraError:  # they stay as they are, and whoever asks for them says so
+        return
+    if votes:
+        renamed = [vote.model_copy(update={"left": side(vote.left), "right": side(vote.right)}) for vote in votes]
+        text = json.dumps(_VOTES.dump_python(tuple(renamed), mode="json"), indent=1)
+        write_atomically(votes_file(folder, lora), text.encode())
+
+
+def _is_strength(rest: str) -> bool:
+    """What may follow a LoRA's name in that of a side: nothing, or a strength."""
+    try:
+        return not rest or (rest[0] == " " and math.isfinite(float(rest)))
+    except ValueError:
+        return False

@@ -6,12 +6,14 @@ The trainings as a page sees them: past runs, the queue, and the run that this p
 """
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from studio.core.errors import RunError
 from studio.core.paths import UserData
+from studio.core.records import Label
 from studio.jobs.events import EventFollower, JobEvent, JobHistory, ResumedEvent, first_step_taken_back
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, read_status
 from studio.jobs.session import JobLine, JobSession, has_work
@@ -29,6 +31,7 @@ from studio.training.events import (
 )
 from studio.training.folder import RunFolder
 from studio.training.proposal import BaseComparison, compare_with_base
+from studio.training.report import MARKDOWN_NAME, write_report
 
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
 
@@ -139,6 +142,7 @@ class TrainingView:
         active: whether anything runs or is about to, so that the page must follow.
         asked: what the run was asked for and has not taken up yet.
         problem: why queue or run could not be read, or that the run is gone, in a sentence.
+        labels: what people call runs, by their names.
     """
 
     names: tuple[str, ...] = ()
@@ -149,6 +153,7 @@ class TrainingView:
     active: bool = False
     asked: frozenset[RunRequest] = frozenset()
     problem: str = ""
+    labels: Mapping[str, Label] = field(default_factory=dict)
 
 
 class TrainingSession(JobSession[RunFolder]):
@@ -165,18 +170,23 @@ class TrainingSession(JobSession[RunFolder]):
         The name may come from a page: it is never taken for a path.
         """
         runs = self.folders()
-        names = tuple(run.name for run in runs)
+        names, labels = tuple(run.name for run in runs), self.labels(runs)
         jobs: tuple[JobLine, ...] = ()
         try:
             jobs = self.jobs()
             run = self.to_show(name, runs)
             status = read_status(run) if run else None
         except RunError as error:  # of a queue that can be read the rest is true still
-            return TrainingView(names=names, jobs=jobs, active=has_work(jobs), problem=str(error))
+            return TrainingView(names=names, jobs=jobs, active=has_work(jobs), problem=str(error), labels=labels)
         history = self.history(run) if run else None
         busy = status is not None and status.state in BUSY_STATES
         asked = pending_requests(run) if run and busy else frozenset()
-        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy, asked)
+        return TrainingView(names, jobs, run, status, history, has_work(jobs) or busy, asked, labels=labels)
+
+    def set_label(self, folder: RunFolder, label: Label) -> None:
+        super().set_label(folder, label)
+        if (folder.root / MARKDOWN_NAME).is_file():
+            write_report(folder)
 
     def history(self, run: RunFolder) -> RunHistory:
         """What a run reported up to now."""

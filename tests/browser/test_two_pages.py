@@ -1,5 +1,6 @@
 """Two pages at once, each with a run and a batch of its own: what is pressed on one is about what that one shows."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,17 @@ from studio.training.events import AnyEvent
 from studio.training.folder import RunFolder
 from tests.batches.test_session import make_batch, note
 from tests.browser.conftest import Profiles, forget_forms
-from tests.browser.page_actions import choose, field, go_to_tab, open_batch, open_training, toast, training_state
+from tests.browser.page_actions import (
+    choose,
+    field,
+    fill,
+    go_to_tab,
+    offered,
+    open_batch,
+    open_training,
+    toast,
+    training_state,
+)
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.training.told_runs import SETTINGS, make_run, sample_event, step_event
 
@@ -251,6 +262,29 @@ def test_each_page_deletes_what_it_shows_after_one_question(prepared: Prepared, 
     assert prepared.runs[0].settings.is_file()
     assert not prepared.runs[1].root.exists()
     shutil.copytree(kept, prepared.runs[1].root)  # for the other tests
+
+
+def test_each_page_names_what_it_shows_and_the_other_reads_it(prepared: Prepared) -> None:
+    show_runs(prepared, "running")
+    one, two = prepared.pages
+    for page, name in ((one, "<b>White</b> shoes"), (two, "Red shoes")):
+        press(page, "training-rename")
+        fill(field(page, "training-label-name"), name)
+    fill(field(one, "training-label-note"), "for the *shop*")
+    choose(two, "training-run", prepared.runs[0].name)  # what is open stays about the run that it was opened for
+    try:
+        for page in (two, one):
+            press(page, "training-label-save")
+            expect(page.locator("#training-label")).to_be_hidden()
+        expect(one.locator("#training-state .user-label")).to_have_text("<b>White</b> shoesfor the *shop*")
+        names = [f"Red shoes · {prepared.runs[1].name}", f"<b>White</b> shoes · {prepared.runs[0].name}"]
+        for page in (one, two):
+            expect(field(page, "training-run")).to_have_value(names[1])
+        assert offered(two, "training-run") == names
+    finally:
+        for run in prepared.runs:
+            run.label.unlink(missing_ok=True)
+            os.utime(run.root.parent)
 
 
 def test_a_run_that_is_gone_is_refused_and_no_other_takes_its_place(prepared: Prepared, tmp_path: Path) -> None:

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 import typer
+from filelock import FileLock
 from typer.testing import CliRunner
 
+from studio.batches.folder import BatchFolder
 from studio.cli.jobs import jobs_app, list_jobs, time_left
+from studio.cli.options import label_folder
 from studio.core.errors import RunError
 from studio.core.paths import UserData
+from studio.core.records import Label, read_label
 from studio.jobs import worker
 from studio.jobs.folder import RunStatus, take_requests, write_status
 from studio.jobs.queue import JobQueue
+from tests.command_line import studio
 from tests.jobs.scripted_jobs import add_job, new_user_data, wait_until, workers_of
 
 
@@ -144,3 +149,22 @@ def test_printing_to_a_pipe_works(user_data: UserData, capsys: pytest.CaptureFix
     add_job(user_data, "one")
     list_jobs(user_data, as_json=True)
     assert json.loads(capsys.readouterr().out)
+
+
+def test_what_a_command_calls_its_batch_stands_in_the_list_and_a_bad_name_begins_none(tmp_path: Path) -> None:
+    user_data = UserData(tmp_path / "user_data")
+    prompts = tmp_path / "boots.txt"
+    prompts.write_text("red boots\n", encoding="utf-8")
+    queued = ("batch", str(prompts), "--queue")
+    refused = studio(*queued, "--title", "a\x1bb", user_data=user_data.root)
+    assert (refused.returncode, user_data.batches.exists()) == (2, False)
+    assert "Name must not hold control characters, such as U+001B" in refused.stderr
+    user_data.root.mkdir(exist_ok=True)
+    with FileLock(user_data.root / "worker.lock"):  # as if a worker were busy with others: none is started
+        done = studio(*queued, "--title", "Red boots", "--note", "for the shop\n", user_data=user_data.root)
+    assert done.returncode == 0, done.stderr
+    (batch,) = BatchFolder.all_in(user_data.batches)
+    assert read_label(batch.label) == Label(name="Red boots", note="for the shop\n")
+    assert f"Red boots · {batch.name}" in studio("jobs", user_data=user_data.root).stdout
+    label_folder(batch, None, "another", listed_in=user_data.batches)
+    assert read_label(batch.label) == Label(name="Red boots", note="another"), "what is not given stays"

@@ -138,7 +138,7 @@ def test_cards_are_shown_by_the_page_and_found_by_their_names(sessions: Sessions
     assert shown(lora_page=3) == shown(lora_page=99) == ("61 LoRAs, page 3 of 3", names[48:])
     assert shown(lora_search="5 STYLE", lora_page=2) == shown(lora_search="style 5")
     assert shown(lora_search="style 5")[1] == [name for name in names[:60] if "5" in name]
-    assert shown(lora_search="nothing") == ("No LoRA has such a name.", [])
+    assert shown(lora_search="nothing") == ("No LoRA has such a name or note.", [])
 
 
 def test_a_run_is_deleted_with_its_job_and_not_while_it_is_worked_on(

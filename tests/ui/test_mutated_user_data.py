@@ -27,6 +27,7 @@ from studio.batches.plan import open_plan
 from studio.batches.session import BatchSession
 from studio.core.errors import StudioError
 from studio.core.paths import UserData
+from studio.core.records import Label, label_beside, write_label
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice, ModelSettings
 from studio.datasets.checker import OnChecked, PictureChecker
 from studio.datasets.inspection import inspect
@@ -117,7 +118,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> UserData:
     (user_data.loras / "mine.safetensors").write_bytes(whole_lora())
     vote = Vote(left="base", right="mine", winner="right", prompt="boots", seed=1, voted_at=datetime.now(UTC))
     add_vote(user_data.loras, "mine", vote)
+    label_everything(user_data)
     return user_data
+
+
+def label_everything(user_data: UserData) -> None:
+    """A name and a note for one of each kind."""
+    folders = (user_data.runs / NEW, next(user_data.batches.iterdir()))
+    image = next(user_data.outputs.rglob("*-seed1.png"))
+    for file in (*(folder / "label.json" for folder in folders), *map(label_beside, (image, user_data.loras / "mine"))):
+        write_label(file, Label(name="A name", note="A note.", starred=True))
 
 
 def scores_of(step: int) -> list[AnyEvent]:
@@ -232,6 +242,8 @@ def presses(user_data: UserData, datasets: DatasetSession) -> Iterator[Callable[
         yield partial(read_batch_settings, batch)
         yield partial(open_plan, batch.plan)
     yield lambda: History(user_data.outputs).page(1)
+    yield lambda: History(user_data.outputs).page(1, search="note ★")
+    yield lambda: LoraLibrary(user_data.loras).notes()
     for path in user_data.outputs.rglob("*.png"):
         yield partial(picture_detail, path)
         yield partial(thumbnail, path, cache=user_data.cache / "thumbnails")

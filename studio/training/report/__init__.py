@@ -80,6 +80,7 @@ def make_report(facts: RunFacts) -> Report:
         figures=key_figures(facts),
         sections=tuple(sections),
         got_worse=facts.comparison is not None and bool(facts.comparison.worse),
+        note=facts.label.note,
         written=f"Written on {moment(facts.read_at)} from the folder of the run {facts.run.name}.",
     )
 

@@ -9,8 +9,9 @@ from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from studio.core.errors import DatasetError, RunError
+from studio.core.errors import DatasetError, RunError, SettingsError
 from studio.core.files import read_file
+from studio.core.records import Label, read_label
 from studio.datasets.snapshot import Snapshot, read_snapshot
 from studio.jobs.events import JobEvent, MemoryEvent, ResumedEvent, StateEvent
 from studio.jobs.folder import RunState, RunStatus, read_status
@@ -50,6 +51,7 @@ class RunFacts:
     """
 
     run: RunFolder
+    label: Label
     settings: TrainingSettings | None
     status: RunStatus
     plan: TrainingPlan | None
@@ -91,7 +93,7 @@ class RunFacts:
 
     @property
     def name(self) -> str:
-        return self.settings.name if self.settings else self.run.name
+        return self.label.name or (self.settings.name if self.settings else self.run.name)
 
     @property
     def step(self) -> int:
@@ -140,6 +142,7 @@ def read_facts(run: RunFolder, *, now: datetime) -> RunFacts:
         missing.append("events.jsonl is not there or empty: no step, loss or memory is known.")
     return RunFacts(
         run=run,
+        label=_label(run, missing),
         settings=_settings(run, missing),
         status=_status(run, events, missing),
         plan=_plan(run, missing),
@@ -180,6 +183,14 @@ def worked_seconds(events: Sequence[AnyEvent]) -> list[float]:
         before = event.at.timestamp()
         result.append(total)
     return result
+
+
+def _label(run: RunFolder, missing: list[str]) -> Label:
+    try:
+        return read_label(run.label)
+    except SettingsError as error:
+        missing.append(str(error))
+        return Label()
 
 
 def _settings(run: RunFolder, missing: list[str]) -> TrainingSettings | None:

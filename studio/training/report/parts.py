@@ -137,6 +137,7 @@ class Report:
         first: the sentences that say what came out.
         figures: the few numbers that are looked for first, by name.
         written: when and from what, in a sentence.
+        note: what a person noted on the run.
     """
 
     title: str
@@ -146,6 +147,7 @@ class Report:
     sections: tuple[Section, ...]
     written: str
     got_worse: bool = False
+    note: str = ""
 
 
 def to_html(report: Report) -> Markup:
@@ -155,7 +157,8 @@ def to_html(report: Report) -> Markup:
 
 def to_markdown(report: Report) -> str:
     """The whole report."""
-    parts = [f"# {escape_markdown(report.title)}", *map(escape_markdown, report.first)]
+    note = map(escape_markdown, filter(str.strip, report.note.splitlines()))
+    parts = [f"# {escape_markdown(report.title)}", *note, *map(escape_markdown, report.first)]
     parts.append(markdown_table(("Item", "Value"), report.figures))
     parts += [_section_markdown(section) for section in report.sections]
     return "\n\n".join([*parts, escape_markdown(report.written)]) + "\n"

@@ -330,6 +330,8 @@ def _wire_batch(
     def delete(name: str) -> str:
         return f"{name} is {page.session.delete(page.session.named(name))}."
 
+    renaming = panel.label, panel.rename.click, selection
+    then_refresh(trash_box.wire_job_label(*renaming, folder_of=page.batch_of, session=page.session))
     deleted = trash_box.wire(panel.trash, panel.delete.click, selection, find=find, delete=delete)
     then_refresh(select(deleted.success, selection, change='batch: ""'))
     panel.folder.click(open_it, selection, **QUIET)

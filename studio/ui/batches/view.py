@@ -14,11 +14,13 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.batches.folder import BatchFolder
+from studio.batches.report import VERDICT
 from studio.batches.session import MAX_LATEST, BatchProgress, BatchView, LatestPicture
 from studio.core.files import read_text
 from studio.core.text import counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
+from studio.jobs.session import choices
 from studio.ui.shell import trash_box
 from studio.ui.shell.images import small_picture_url
 from studio.ui.shell.parts import Part, live_html, paragraph, problem
@@ -44,7 +46,7 @@ NOTHING_YET = (
 
 
 def state_html(view: BatchView) -> Markup:
-    """The head of a batch: its state in a word, how far it is, how fast, when it is ready, and what it says."""
+    """The head of a batch: its name, its state, how far it is, how fast, when it is ready, and what it says."""
     if view.problem:
         return problem(view.problem)
     if view.batch is None or view.status is None:
@@ -57,7 +59,8 @@ def state_html(view: BatchView) -> Markup:
         sign, word = STATE_WORDS["waiting"][0], asked_words(view.asked, "image")
     kind = STATE_KINDS.get(status.state, "") if not view.in_line else ""
     message = status.message or view.batch.name
-    return state_box(kind, sign, word, progress_words(view), message, _bar(status, view.progress))
+    bar = _bar(status, view.progress)
+    return trash_box.label_html(view.batch.label) + state_box(kind, sign, word, progress_words(view), message, bar)
 
 
 def progress_words(view: BatchView) -> str:
@@ -129,8 +132,8 @@ def report_markdown(view: BatchView) -> str:
     """The report of a batch that has ended; gradio shows it as Markdown, without what could run."""
     if view.batch is None or view.busy or view.in_line or not view.batch.report.is_file():
         return ""
-    _, _, below_the_name = read_text(view.batch.report, errors="replace").partition("\n")
-    return below_the_name.strip()
+    _, verdict, below_it = read_text(view.batch.report, errors="replace").partition(VERDICT)
+    return (verdict + below_it).strip()
 
 
 def files_html(batch: BatchFolder | None, history: JobHistory | None) -> Markup:
@@ -148,7 +151,8 @@ def past_html(view: BatchView) -> Markup:
     rows = []
     for past in view.past:
         sign, word = STATE_WORDS[past.status.state]
-        rows.append((past, sign, word.rstrip(".").lower()))
+        shown = view.labels[past.name].over(past.name) if past.name in view.labels else past.name
+        rows.append((past, shown, sign, word.rstrip(".").lower()))
     chosen = view.batch.name if view.batch else ""
     return _template("past", batches=rows, chosen=chosen, num_older=len(view.names) - len(view.past))
 
@@ -171,6 +175,8 @@ class BatchPanel:
     duplicate: gr.Button
     as_dataset: gr.Button
     folder: gr.Button
+    rename: gr.Button
+    label: trash_box.LabelBox
     delete: gr.Button
     trash: trash_box.TrashBox
     past: gr.HTML
@@ -190,7 +196,9 @@ def build() -> BatchPanel:
         duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
         as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
         folder = gr.Button("Open the folder", elem_id="batch-folder", size="sm", min_width=112)
+        rename = gr.Button("Rename…", elem_id="batch-rename", size="sm", min_width=84)
         delete = gr.Button("Delete…", elem_id="batch-delete", size="sm", min_width=84)
+    label = trash_box.build_label("batch")
     trash = trash_box.build("batch")
     for name in ("state", "memory", "latest", "files", "sheet"):
         live_html(f"batch-{name}")
@@ -206,9 +214,10 @@ def build() -> BatchPanel:
         "batch-duplicate": duplicate,
         "batch-as-dataset": as_dataset,
         "batch-folder": folder,
+        "batch-rename": rename,
         "batch-delete": delete,
     }
-    return BatchPanel(batch, buttons, resume, duplicate, as_dataset, folder, delete, trash, past, shown)
+    return BatchPanel(batch, buttons, resume, duplicate, as_dataset, folder, rename, label, delete, trash, past, shown)
 
 
 def render(view: BatchView) -> dict[str, Part]:
@@ -217,7 +226,7 @@ def render(view: BatchView) -> dict[str, Part]:
     can_ask: Any = gr.update(interactive=view.busy or view.in_line)
     can_resume = state in ("paused", "stopped", "failed", "new") and not view.in_line
     return {
-        "batch-run": gr.update(choices=list(view.names), value=batch.name if batch else None),
+        "batch-run": gr.update(choices=choices(view.names, view.labels), value=batch.name if batch else None),
         "batch-state": lambda: state_html(view),
         "batch-memory": lambda: memory_words_html(view),
         "batch-latest": lambda: latest_html(view.latest, more_to_come=view.busy or view.in_line) if batch else "",
@@ -232,5 +241,6 @@ def render(view: BatchView) -> dict[str, Part]:
         "batch-duplicate": gr.update(interactive=batch is not None),
         "batch-as-dataset": gr.update(interactive=view.progress.num_done > 0 and not view.busy),
         "batch-folder": gr.update(interactive=batch is not None),
+        "batch-rename": gr.update(interactive=batch is not None),
         "batch-delete": gr.update(interactive=batch is not None and not view.busy and not view.in_line),
     }

@@ -8,8 +8,10 @@ from urllib.parse import quote
 from markupsafe import Markup
 from PIL import Image
 
+from studio.batches.folder import BatchFolder
 from studio.batches.outputs import read_provenance
 from studio.core.errors import PictureFileError
+from studio.core.records import label_or_none
 from studio.core.text import template
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.query import RowPage
@@ -72,7 +74,9 @@ def summary(session: DatasetSession, view: SessionView) -> Markup:
         return Markup()
     dataset, progress = session.opened, view.progress
     rows = dataset.rows
-    provenance = read_provenance(Path(dataset.recipe.source))
+    source = Path(dataset.recipe.source)
+    provenance = read_provenance(source)
+    origin = provenance.sentence(label_or_none(BatchFolder(source.parent).label)) if provenance else ""
     return _template(
         "summary",
         problem=progress.problem if progress else "",
@@ -83,7 +87,7 @@ def summary(session: DatasetSession, view: SessionView) -> Markup:
         lost=sum(skipped_file.problem.severity == "reject" for skipped_file in dataset.skipped_files),
         excluded=sum(row.excluded for row in rows),
         progress_of=progress,
-        origin=provenance.sentence if provenance else "",
+        origin=origin,
     )
 
 

@@ -11,12 +11,13 @@ from markupsafe import Markup
 from studio.core.errors import PictureFileError
 from studio.core.files import move_to_trash, remove_uploads
 from studio.core.paths import UserData
+from studio.core.records import Label, label_beside, label_or_none, write_label
 from studio.core.results import MadeImage
 from studio.core.text import counted, template
 from studio.engine.process.view import EngineView
 from studio.images.a1111 import PictureText
 from studio.images.files import read_picture_text
-from studio.images.gallery import History, HistoryPage, thumbnail
+from studio.images.gallery import STAR, History, HistoryPage, PastPicture, thumbnail
 from studio.ui.forms import NO_CHANGE
 from studio.ui.inference.generate import GenerateForm
 from studio.ui.shell import trash_box
@@ -48,6 +49,8 @@ class HistoryPanel:
     detail: gr.HTML
     acts: gr.Row
     use: gr.Button
+    rename: gr.Button
+    label: trash_box.LabelBox
     delete: gr.Button
     trash: trash_box.TrashBox
 
@@ -77,7 +80,7 @@ def build() -> HistoryPanel:
     with gr.Accordion("Past images", open=False, elem_id="history-box") as box:
         with gr.Row(elem_classes="toolbar"):
             search = gr.Textbox(
-                label="Search", placeholder="prompt words, model, LoRA or seed", elem_id="history-search"
+                label="Search", placeholder="prompt words, note, model, LoRA, seed or ★", elem_id="history-search"
             )
             refresh = gr.Button("Refresh", elem_id="history-refresh", min_width=96)
             newer = gr.Button("‹ Newer", elem_id="history-newer", min_width=96, interactive=False)
@@ -101,7 +104,9 @@ def build() -> HistoryPanel:
         detail = gr.HTML(elem_id="history-detail", padding=False)
         with gr.Row(visible=False, elem_classes="compact") as acts:
             use = gr.Button("Reuse these settings", elem_id="use-settings")
+            rename = gr.Button("Note…", elem_id="history-note", min_width=96, scale=0)
             delete = gr.Button("Delete…", elem_id="history-delete", min_width=96, scale=0)
+        label = trash_box.build_label("history", has_name=False, has_star=True)
         trash = trash_box.build("history")
     return HistoryPanel(
         drop=drop,
@@ -121,6 +126,8 @@ def build() -> HistoryPanel:
         detail=detail,
         acts=acts,
         use=use,
+        rename=rename,
+        label=label,
         delete=delete,
         trash=trash,
     )
@@ -148,6 +155,12 @@ def page_words(page: HistoryPage, search: str) -> Markup:
     return paragraph("quiet", words) + paragraph("bad", f"{len(page.unreadable)} could not be read: {names}")
 
 
+def past_words(past: PastPicture) -> str:
+    """What stands below a small image: a star, and its note, else its prompt."""
+    words = past.label.note.strip() or past.record.settings.prompt
+    return f"{STAR} " * past.label.starred + words[:60]
+
+
 def picture_detail(path: Path) -> Markup:
     """A past image, large, with all that it was made with.
 
@@ -159,7 +172,8 @@ def picture_detail(path: Path) -> Markup:
         raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
     rows = table(("Item", "Value"), record_rows(record), caption=record.settings.prompt)
     frame = picture_frame(path, name="past image", alt=record.settings.prompt)
-    return _template("picture_detail", figure=card(frame, record_line(record, path)), rows=rows)
+    noted = trash_box.label_html(label_beside(path))
+    return _template("picture_detail", figure=card(frame, record_line(record, path)), label=noted, rows=rows)
 
 
 def taken_words(name: str, taken: PictureText) -> Markup:
@@ -181,7 +195,7 @@ def _wire_pages(panel: HistoryPanel, user_data: UserData) -> Callable[[Any], Any
         with toasts():
             page = history.page(max(1, int(number or 1)), per_page=PER_PAGE, search=search or "")
             thumbnails = [
-                (str(thumbnail(past.path, cache=user_data.cache / "thumbnails")), past.record.settings.prompt[:60])
+                (str(thumbnail(past.path, cache=user_data.cache / "thumbnails")), past_words(past))
                 for past in page.pictures
             ]
         return {
@@ -226,11 +240,29 @@ def _wire_chosen(panel: HistoryPanel, user_data: UserData, form: GenerateForm, *
 
     def find(selected: str) -> trash_box.Question:
         path = _own_path(user_data, selected)
-        return trash_box.Question(str(path), path.name, "The image and the settings inside it go.")
+        return trash_box.Question(str(path), path.name, "The image, the settings inside it and its note go.")
 
     def delete(path: str) -> str:
-        where = move_to_trash(_own_path(user_data, path), without_trash=user_data.trash)
-        return f"{Path(path).name} is {where}."
+        image = _own_path(user_data, path)
+        where = move_to_trash(image, without_trash=user_data.trash)
+        if label_beside(image).is_file():
+            move_to_trash(label_beside(image), without_trash=user_data.trash)
+        return f"{image.name} is {where}."
+
+    def label_of(selected: str) -> trash_box.Labelled:
+        path = _own_path(user_data, selected)
+        return trash_box.Labelled(str(path), path.name, label_or_none(label_beside(path)))
+
+    def save(path: str, _: str, note: str, starred: bool) -> str:
+        image = _own_path(user_data, path)
+        if not image.is_file():
+            raise PictureFileError(f"{image.name} is gone: it was moved or deleted.")
+        write_label(label_beside(image), Label.of(note=note, starred=starred))
+        return ""
+
+    def show_again(selected: str) -> str:
+        with toasts():
+            return picture_detail(_own_path(user_data, selected))
 
     def close() -> dict[Any, Any]:
         return {panel.detail: "", panel.acts: gr.update(visible=False)}
@@ -238,6 +270,9 @@ def _wire_chosen(panel: HistoryPanel, user_data: UserData, form: GenerateForm, *
     chosen = [panel.selected, panel.detail, panel.acts]
     panel.gallery.select(select, panel.shown_page, chosen, **QUIET)
     panel.use.click(use_selected, panel.selected, list(form.named.values()), **QUIET)
+    noted = trash_box.wire_label(panel.label, panel.rename.click, panel.selected, find=label_of, save=save)
+    noted.success(show_again, panel.selected, panel.detail, **QUIET)
+    show(noted.success)
     deleted = trash_box.wire(panel.trash, panel.delete.click, panel.selected, find=find, delete=delete)
     deleted.success(close, None, [panel.detail, panel.acts], **QUIET)
     show(deleted.success)

@@ -15,12 +15,14 @@ from markupsafe import Markup
 
 from studio.core.errors import StudioError
 from studio.core.files import remove_uploads
+from studio.core.records import Label, label_or_none, write_label
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, LoraCard
 from studio.core.settings import ModelSettings, parse_settings
 from studio.core.text import counted, gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
+from studio.loras.files import files_beside
 from studio.loras.library import LoraLibrary, shipped_loras
 from studio.ui.forms import NO_CHANGE, SettingsForm, build_reset
 from studio.ui.inference.generate import cancelling
@@ -30,10 +32,10 @@ from studio.ui.shell.selection import FieldErrors, Selection, error_box, select
 from studio.ui.shell.status import cancel_button, phase_words
 
 CARDS_PER_PAGE = 24
-# Gradio's HTML takes clicks of its own; the name of the LoRA goes with ours.
+# Gradio's HTML takes events of its own; the name of the LoRA goes with ours.
 _CLICKS = """element.addEventListener("click", (event) => {
-  const name = event.target.closest("button.delete-lora")?.dataset.name;
-  if (name) trigger("click", { name });
+  const button = event.target.closest("button[data-name]");
+  if (button) trigger(button.dataset.act, { name: button.dataset.name });
 });"""
 
 
@@ -48,6 +50,7 @@ class LoraPanel:
     following: gr.Button
     check: gr.Button
     cards: gr.HTML
+    label: trash_box.LabelBox
     trash: trash_box.TrashBox
     shown: dict[str, gr.components.Component]
 
@@ -64,10 +67,11 @@ def build_loras() -> LoraPanel:
         )
         words = gr.HTML(elem_id="lora-words", padding=False)
         with gr.Row(visible=False, elem_id="lora-pages", elem_classes="compact") as pages:
-            search = gr.Textbox(label="Search by name", max_lines=1, elem_id="lora-search", scale=3)
+            search = gr.Textbox(label="Search names and notes", max_lines=1, elem_id="lora-search", scale=3)
             previous = gr.Button("Previous", size="sm", min_width=90, scale=0, elem_id="lora-previous")
             following = gr.Button("Next", size="sm", min_width=90, scale=0, elem_id="lora-next")
-        trash = trash_box.build("lora")  # above the cards, where it is seen
+        label = trash_box.build_label("lora")  # above the cards, where it is seen
+        trash = trash_box.build("lora")
         cards = gr.HTML(elem_id="lora-cards", padding=False, js_on_load=_CLICKS)
         check = gr.Button("Check all against the model", elem_id="check-loras", interactive=False)
     shown = {
@@ -78,23 +82,29 @@ def build_loras() -> LoraPanel:
         "lora-cards": cards,
         "check-loras": check,
     }
-    return LoraPanel(drop, words, search, previous, following, check, cards, trash, shown)
+    return LoraPanel(drop, words, search, previous, following, check, cards, label, trash, shown)
 
 
 def render_loras(view: EngineView, library: LoraLibrary, selection: Selection) -> dict[str, Part]:
     """What every shown part of the panel should be now; only the cards that are shown are read."""
     names, words = library.names(), selection.lora_search.casefold().split()
-    found = [name for name in names if all(word in name.casefold() for word in words)]
+    notes = library.notes() if words else {}
+    texts = {name: f"{name}\n{notes.get(name, '')}".casefold() for name in names} if words else {}
+    found = [name for name in names if all(word in texts[name] for word in words)]
     num_pages = max(1, -(-len(found) // CARDS_PER_PAGE))
     page = min(max(selection.lora_page, 1), num_pages)
 
     def cards() -> str:
         shown = library.cards(found[(page - 1) * CARDS_PER_PAGE : page * CARDS_PER_PAGE])
-        said = ""
-        if len(names) > CARDS_PER_PAGE:
-            said = f"{counted(len(found), 'LoRA')}, page {page} of {num_pages}" if found else "No LoRA has such a name."
+        number = f"{counted(len(found), 'LoRA')}, page {page} of {num_pages}"
+        said = number if found else "No LoRA has such a name or note."
         return _template(
-            "lora_cards", said=said, cards=[_card(card, view.lora_checks.get(card.name)) for card in shown]
+            "lora_cards",
+            said=said if len(names) > CARDS_PER_PAGE else "",
+            cards=[
+                (*_card(card, view.lora_checks.get(card.name)), trash_box.label_html(library.label_file(card.path)))
+                for card in shown
+            ],
         )
 
     return {
@@ -151,19 +161,45 @@ def wire_loras(
 
     then_refresh(panel.drop.upload(add, panel.drop, [panel.words, panel.drop], **QUIET))
 
-    def find(event: gr.EventData) -> trash_box.Question:
-        name = str(getattr(event, "name", ""))
-        return trash_box.Question(name, name, "Images that were made with it stay.")
-
-    def delete(name: str) -> str:
-        return f"{name} is {library.delete(name)}."
-
-    then_refresh(trash_box.wire(panel.trash, panel.cards.click, None, find=find, delete=delete))
+    _wire_kept_order(panel, engine, library, then_refresh=then_refresh)
     for asked in (panel.search.submit, panel.search.blur):
         then_refresh(select(asked, selection, panel.search, change='lora_search: values[0] ?? "", lora_page: 1'))
     then_refresh(select(panel.previous.click, selection, change="lora_page: Math.max(1, now.lora_page - 1)"))
     then_refresh(select(panel.following.click, selection, change="lora_page: now.lora_page + 1"))
     then_refresh(panel.check.click(check_all, **QUIET))
+
+
+def _wire_kept_order(
+    panel: LoraPanel, engine: EngineClient, library: LoraLibrary, *, then_refresh: Callable[[Any], None]
+) -> None:
+    """Connect the cards' buttons, each of which names its LoRA."""
+
+    def label_of(event: gr.EventData) -> trash_box.Labelled:
+        name = str(getattr(event, "name", ""))
+        path = library.path_of(name)
+        label = label_or_none(library.label_file(path)).model_copy(update={"name": path.stem})
+        return trash_box.Labelled(name, name, label, can_be_named=library.is_own(path))
+
+    def save(lora: str, name: str, note: str, _: bool) -> str:
+        label, path = Label.of(note=note), library.path_of(lora)
+        renamed = library.rename(lora, name) if library.is_own(path) else lora
+        write_label(library.label_file(library.path_of(renamed)), label)
+        if renamed == lora:
+            return ""
+        engine.check_lora(renamed)
+        return f"{lora} is called {renamed} now. Prompts and settings that name it must be changed."
+
+    def find(event: gr.EventData) -> trash_box.Question:
+        name = str(getattr(event, "name", ""))
+        beside = ", ".join(file.name for file in files_beside(library.path_of(name)))
+        with_it = f"What lies beside it goes too: {beside}. " if beside else ""
+        return trash_box.Question(name, name, f"{with_it}Images that were made with it stay.")
+
+    def delete(name: str) -> str:
+        return f"{name} is {library.delete(name)}."
+
+    then_refresh(trash_box.wire_label(panel.label, panel.cards.edit, None, find=label_of, save=save))
+    then_refresh(trash_box.wire(panel.trash, panel.cards.click, None, find=find, delete=delete))
 
 
 _template = template("ui/templates/inference.html")

@@ -252,7 +252,7 @@ def _all_of(jobs: Sequence[JobLine]) -> str:
 
 
 def _names(jobs: Sequence[JobLine]) -> str:
-    return ", ".join(line.job.short_title for line in jobs)
+    return ", ".join(line.short_title for line in jobs)
 
 
 def _capital(words: str) -> str:

@@ -66,7 +66,7 @@ def header_tools() -> Markup:
 
 def job_name(line: JobLine) -> str:
     """`training shoes-white`."""
-    return f"{KIND_WORDS.get(line.job.kind, line.job.kind)} {line.job.short_title}"
+    return f"{KIND_WORDS.get(line.job.kind, line.job.kind)} {line.short_title}"
 
 
 def job_tab(line: JobLine) -> str:

@@ -1,15 +1,23 @@
-"""Deleting what a person made: a button, one question that names what goes, and the system's trash."""
+"""Keeping order in what a person made: a name and a note for it; deleting it.
+
+Each has a quiet button, which opens one line in place: a name and a note to be written, or a question that names what
+goes to the system's trash.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
+from studio.core.errors import StudioError
+from studio.core.records import Label, label_or_none, read_label
 from studio.core.text import template
-from studio.ui.shell.parts import QUIET, toast, toasts
+from studio.jobs.session import FolderT, JobSession
+from studio.ui.shell.parts import QUIET, paragraph, toast, toasts
 
 _template = template("ui/templates/shell.html")
 
@@ -87,3 +95,119 @@ def wire(
     asked(ask, about, [box.question, box.words, box.about], **QUIET)
     box.keep.click(lambda: gr.update(visible=False), None, box.question, **QUIET)
     return box.really.click(really, box.about, box.question, **QUIET)
+
+
+def label_html(file: Path) -> Markup:
+    """What a person called something, and noted on it, from the file that has it; empty where nobody did."""
+    try:
+        label = read_label(file)
+    except StudioError as error:
+        return paragraph("note bad", error)
+    return Markup() if label == Label() else _template("label", label=label)
+
+
+@dataclass(frozen=True)
+class LabelBox:
+    """The line in which a name and a note are written. It belongs to the one page that opened it, as `TrashBox`."""
+
+    line: gr.Row
+    name: gr.Textbox
+    note: gr.Textbox
+    star: gr.Checkbox
+    about: gr.Textbox
+    save: gr.Button
+    cancel: gr.Button
+
+
+def build_label(name: str, *, has_name: bool = True, has_star: bool = False) -> LabelBox:
+    """Lay the line out, hidden; the button that opens it stands where its page wants it."""
+    with gr.Row(visible=False, elem_id=f"{name}-label", elem_classes="question label-line") as line:
+        called = gr.Textbox(visible=has_name, max_lines=1, elem_id=f"{name}-label-name", min_width=200)
+        note = gr.Textbox(lines=1, max_lines=6, elem_id=f"{name}-label-note", min_width=240)
+        star = gr.Checkbox(label="Star", visible=has_star, elem_id=f"{name}-label-star", min_width=72)
+        about = gr.Textbox(visible=False)
+        save = gr.Button("Save", elem_id=f"{name}-label-save", size="sm", min_width=84)
+        cancel = gr.Button("Cancel", elem_id=f"{name}-label-cancel", size="sm", min_width=84)
+    return LabelBox(line, called, note, star, about, save, cancel)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What is to be named or noted on.
+
+    Attributes:
+        about: its name or path, as whoever names it takes it.
+        shown: that in short, for the line's own labels.
+        label: as it is now.
+        can_be_named: whether more than its note can be changed.
+    """
+
+    about: str
+    shown: str
+    label: Label
+    can_be_named: bool = True
+
+
+def wire_label(
+    box: LabelBox,
+    asked: Callable[..., Any],
+    about: gr.components.Component | None,
+    *,
+    find: Callable[..., Labelled],
+    save: Callable[[str, str, str, bool], str],
+) -> Any:  # noqa: ANN401 - gradio's Dependency
+    """Connect the line.
+
+    Args:
+        asked: the event that opens it, with `about` as its input.
+        find: what it is about, from the inputs of `asked`.
+        save: takes what that is about, the name, the note and the star; what to say of it, "" where the page shows it.
+
+    Returns:
+        the event of the saving.
+    """
+    written = [box.name, box.note, box.star]
+
+    @wraps(find)  # Gradio looks at its parameters
+    def open_line(*values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the inputs of `asked`
+        with toasts():
+            found = find(*values)
+        return {
+            box.line: gr.update(visible=True),
+            box.name: gr.update(value=found.label.name, label=f"Name of {found.shown}", interactive=found.can_be_named),
+            box.note: gr.update(value=found.label.note, label="Note" if box.name.visible else f"Note on {found.shown}"),
+            box.star: found.label.starred,
+            box.about: found.about,
+        }
+
+    def keep(about: str, name: str | None, note: str | None, starred: bool | None) -> Any:  # noqa: ANN401 - gradio's update
+        with toasts():
+            if said := save(str(about), str(name or ""), str(note or ""), bool(starred)):
+                toast(said)
+        return gr.update(visible=False)
+
+    asked(open_line, about, [box.line, *written, box.about], **QUIET)
+    box.cancel.click(lambda: gr.update(visible=False), None, box.line, **QUIET)
+    saving = [box.save.click, box.name.submit, box.note.submit]
+    return gr.on(saving, keep, [box.about, *written], box.line, **QUIET)
+
+
+def wire_job_label(
+    box: LabelBox,
+    asked: Callable[..., Any],
+    selection: gr.components.Component,
+    *,
+    folder_of: Callable[[str], FolderT],
+    session: JobSession[FolderT],
+) -> Any:  # noqa: ANN401 - gradio's Dependency
+    """Connect the line of a run or a batch: `folder_of` has the one that a page shows."""
+
+    def find(selection: str) -> Labelled:
+        folder = folder_of(selection)
+        return Labelled(folder.name, folder.name, label_or_none(folder.label))
+
+    def save(about: str, name: str, note: str, _: bool) -> str:
+        session.set_label(session.named(about), Label.of(name=name, note=note))
+        return ""
+
+    return wire_label(box, asked, selection, find=find, save=save)

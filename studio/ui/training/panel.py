@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.jobs.folder import BUSY_STATES, RunRequest
+from studio.jobs.session import choices
 from studio.training.session import TrainingView
 from studio.ui.shell.parts import QUIET, Group, Part, Update, live_html, toasts
 from studio.ui.shell.selection import Selection, select
@@ -123,14 +124,16 @@ def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> 
     options = training_plot.PlotOptions(selection.window, selection.log)
     compared = page.runs_to_compare(selection, view)
     working = view.status is not None and view.status.state in BUSY_STATES
+    shown_names = choices(view.names, view.labels)
 
     def plot() -> str:
-        named = {other.name: page.session.history(other) for other in compared}
+        called = dict(zip(view.names, (words for words, _ in shown_names), strict=True))
+        named = {called[other.name]: page.session.history(other) for other in compared}
         kept = page.plot_of(run.name if run else "", options, tuple(named))
         return kept.html(history, options, named, running=working)
 
     parts: dict[str, Part] = {
-        "run": gr.update(choices=list(view.names), value=run.name if run else None),
+        "run": gr.update(choices=shown_names, value=run.name if run else None),
         "state": lambda: training_view.state_html(view),
         "proposal": lambda: training_view.proposal_html(history),
         "export": lambda: training_results.export_html(run, page.exports.state),
@@ -139,7 +142,8 @@ def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> 
         "window": gr.update(value=options.window),
         "log-scale": gr.update(value=options.log),
         "overlay": gr.update(
-            choices=[n for n in view.names if run is None or n != run.name], value=[other.name for other in compared]
+            choices=[(words, name) for words, name in shown_names if run is None or name != run.name],
+            value=[other.name for other in compared],
         ),
         "plot": plot,
         "differences": lambda: training_view.differences_html([run, *compared] if run and compared else []),

@@ -51,6 +51,8 @@ class ResultButtons:
     folder: gr.Button
     copy: gr.Button
     exports: Mapping[ModelForm, gr.Button]
+    rename: gr.Button
+    label: trash_box.LabelBox
     delete: gr.Button
     trash: trash_box.TrashBox
 
@@ -72,10 +74,12 @@ def build() -> ResultButtons:
             form: gr.Button(words, elem_id=f"training-export-{form}", size="sm", min_width=112)
             for form, words in EXPORT_WORDS.items()
         }
+        rename = gr.Button("Rename…", elem_id="training-rename", size="sm", min_width=84)
         delete = gr.Button("Delete…", elem_id="training-delete", size="sm", min_width=84)
+    label = trash_box.build_label("training")
     trash = trash_box.build("training")
     report_link = gr.HTML(elem_id="training-report-link", visible="hidden", padding=False)
-    return ResultButtons(row, send, report, report_link, folder, copy, exports, delete, trash)
+    return ResultButtons(row, send, report, report_link, folder, copy, exports, rename, label, delete, trash)
 
 
 def render(view: TrainingView, export: CommandState) -> dict[str, Update]:
@@ -166,6 +170,8 @@ def wire(
     buttons.folder.click(open_it, selection, **QUIET)
     buttons.copy.click(copy, selection, list(form.settings.fields.values()), **QUIET)
     _wire_exports(buttons, page, selection, then_refresh=then_refresh)
+    renaming = buttons.label, buttons.rename.click, selection
+    then_refresh(trash_box.wire_job_label(*renaming, folder_of=page.run_of, session=page.session))
     _wire_delete(buttons, page, selection, then_refresh=then_refresh)
 
 

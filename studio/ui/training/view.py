@@ -11,6 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from studio.core.errors import RunError, SettingsError
+from studio.core.records import label_or_none
 from studio.core.text import duration, template
 from studio.jobs.events import JobHistory, MemoryEvent
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunState, RunStatus
@@ -20,6 +21,7 @@ from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.shell.parts import paragraph, problem, table
+from studio.ui.shell.trash_box import label_html
 
 _template = template("ui/templates/training.html")
 
@@ -41,7 +43,7 @@ def differences_html(runs: Sequence[RunFolder]) -> Markup:
     ]
     if not rows:
         return paragraph("quiet", "These runs have the same settings.")
-    head = ("Setting", *(run.name for run in runs))
+    head = ("Setting", *(label_or_none(run.label).name or run.name for run in runs))
     return _template("differences", table=table(head, rows, caption="Differences between these runs"))
 
 
@@ -105,7 +107,7 @@ STATE_KINDS: Mapping[RunState, str] = {"finished": "pass", "failed": "fail"}
 
 
 def state_html(view: TrainingView) -> Markup:
-    """The head of a run: its state in a word, step, speed, time left, and what it says."""
+    """The head of a run: its name, its state in a word, step, speed, time left, and what it says."""
     if view.problem:
         return problem(view.problem)
     if view.run is None or view.status is None:
@@ -124,7 +126,7 @@ def state_html(view: TrainingView) -> Markup:
     if comparison is not None:  # green says that nothing got worse
         kind = "" if comparison.worse else kind
         message = f"{message} {comparison.sentence}"
-    return state_box(kind, sign, word, _step_words(status), message, bar)
+    return label_html(view.run.label) + state_box(kind, sign, word, _step_words(status), message, bar)
 
 
 def asked_words(asked: Collection[RunRequest], unit: str) -> str:

@@ -1,0 +1,113 @@
+"""The files of a library: found below its folder; what lies beside a LoRA, which goes where it goes."""
+
+import os
+import time
+from pathlib import Path
+
+from studio.core.errors import LoraError
+from studio.core.files import read_file, sync_folder, write_atomically
+from studio.loras.weights_file import ENDING, adapter_config_of, named_config
+
+_CLOCK_TICK_NS = 3 * 10**9  # FAT keeps times in steps of two seconds
+
+
+class FilesBelow:
+    """The `.safetensors` files below a folder, listed again only where a folder changed. Any thread may ask."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, Path] = {}
+        self._times: dict[str, int] = {}
+        self._listed_at = 0
+
+    def files(self) -> dict[str, Path]:
+        """As `files_below`."""
+        if not self._is_current():
+            listed_at, times = time.time_ns(), dict[str, int]()
+            self._files = files_below(self._folder, times)
+            self._times, self._listed_at = times, listed_at
+        return self._files
+
+    def _is_current(self) -> bool:
+        try:
+            now = {folder: _time_of(folder) for folder in self._times}
+        except OSError:
+            return False
+        # A folder that changed just before it was listed may change again within a tick of the disk's clock.
+        return bool(now) and now == self._times and max(now.values()) < self._listed_at - _CLOCK_TICK_NS
+
+
+def _time_of(folder: str) -> int:
+    return os.stat(folder).st_mtime_ns  # noqa: PTH116 - for each folder at each look
+
+
+def files_below(folder: Path, times: dict[str, int] | None = None) -> dict[str, Path]:
+    """The `.safetensors` files by their names; where a sub-folder repeats one, by the path below the folder.
+
+    What is hidden is left out, and links to folders are not followed.
+
+    Args:
+        times: takes every folder that was looked into, with the time of its last change in nanoseconds.
+    """
+    found: dict[str, Path] = {}
+    paths: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        if times is not None:
+            times[parent] = _time_of(parent)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [name for name in folders if name.lower().endswith(ENDING)]  # no files, which their cards say
+        paths += [Path(parent, name) for name in names if name.lower().endswith(ENDING) and not name.startswith(".")]
+    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
+        below = path.relative_to(folder).with_suffix("").as_posix()
+        if _is_text(below):
+            found[below if path.stem in found else path.stem] = path
+    return found
+
+
+def _is_text(name: str) -> bool:
+    """False where a name's bytes are no UTF-8, as Linux allows: such a name could be neither shown nor written."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def files_beside(path: Path) -> tuple[Path, ...]:
+    """Every file that bears a LoRA's name with another ending, but those of another LoRA, of `shoes.v2` beside `shoes`.
+
+    Raises:
+        OSError: where the folder cannot be read.
+    """
+    files = sorted(file for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}."))
+    longer = [f"{file.stem}." for file in files if file.suffix.lower() == ENDING and file.stem != path.stem]
+    return tuple(
+        file
+        for file in files
+        if file.suffix.lower() != ENDING and not file.name.startswith(tuple(longer)) and not file.is_dir()
+    )
+
+
+def rename_with_files(path: Path, target: Path) -> None:
+    """Rename a LoRA's file, with all that lies beside it. Wherever a kill ends this, the LoRA acts as it did.
+
+    Raises:
+        LoraError: where a file of the new name is there already.
+        OSError: where the folder cannot be written.
+    """
+    config = adapter_config_of(path)
+    moves = {file: file.with_name(f"{target.stem}{file.name[len(path.stem) :]}") for file in files_beside(path)}
+    for file, to in {path: target, **moves}.items():
+        if to.exists() and not to.samefile(file):  # of a disk that takes a for A it is the same
+            raise LoraError(f"{to.name} is in {to.parent} already. Choose another name, or move that file away.")
+    other = adapter_config_of(target)
+    if other is not None and (config is None or not other.samefile(config)):
+        raise LoraError(f"{other} would change the strength of {target.name}. Choose another name.")
+    copied = config is not None and not named_config(target).exists()
+    if config is not None and copied:  # first: without it the LoRA would act at another strength
+        write_atomically(named_config(target), read_file(config))
+    try:
+        path.rename(target)
+    except OSError:
+        if copied:
+            named_config(target).unlink()
+        raise
+    for before, to in moves.items():
+        before.replace(to)
+    sync_folder(path.parent)
