@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from studio.core.paths import UserData
-from studio.core.text import duration, gigabytes
+from studio.core.text import counted, duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_accelerator
@@ -20,7 +20,7 @@ from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import reader_notes
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
-from studio.training.torch.data import TrainingSet, make_training_set
+from studio.training.torch.data import TrainingSet, fewer_sizes, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
 from studio.training.torch.memory import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
 from studio.training.torch.optimizers import schedule_notes
@@ -222,6 +222,7 @@ def _forecast(
         offers=(
             *_measured_offers(settings, measured, chosen, on=on),
             *_fewer_steps(settings, times.total - _Times.of(fewer, whole, measured, chosen).total),
+            *_fewer_sizes(settings, whole, prepared.plan.resolution),
         ),
         warnings=(
             *_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
@@ -297,6 +298,16 @@ def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offe
         return ()
     steps = settings.max_train_steps // 2
     return (Offer(changes={"max_train_steps": steps}, effect=f"{steps:,} steps: {duration(saved_seconds)} less"),)
+
+
+def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int) -> tuple[Offer, ...]:
+    """Changes that let batches be filled with different images, where most sizes have too few."""
+    own = [item for item in whole.items if not item.is_prior]
+    now = len({item.bucket for item in own})
+    return tuple(
+        Offer(changes=changes, effect=f"{counted(number, 'training size')} instead of {now}: fewer repeats in a batch")
+        for changes, number in fewer_sizes(own, settings, resolution)
+    )
 
 
 def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:

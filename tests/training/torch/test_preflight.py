@@ -223,6 +223,16 @@ def test_what_gained_nothing_when_it_was_tried_is_not_offered(
     assert not any("gradient_checkpointing" in offer.changes for offer in found.offers)
 
 
+def test_where_sizes_repeat_images_a_bucket_step_is_offered(place: Place, measured: None, tmp_path: Path) -> None:
+    """Images below the resolution of 64, in steps of 8: the model's usual step of 16 makes fewer sizes."""
+    dataset = save_pictures(tmp_path / "many", [(40, 40), (40, 40), (48, 48), (56, 56), (56, 56)])
+    found = place.forecast(dataset=str(dataset), train_batch_size=3)
+    offers = {str(offer.changes): offer.effect for offer in found.offers}
+    assert offers["{'bucket_step': 16}"] == "2 training sizes instead of 3: fewer repeats in a batch"
+    stepped = place.forecast(dataset=str(dataset), train_batch_size=3, bucket_step=16)
+    assert not any("bucket_step" in offer.changes for offer in stepped.offers)
+
+
 def test_a_batch_of_one_and_a_short_training_are_offered_nothing_smaller(place: Place, measured: None) -> None:
     found = place.forecast(train_batch_size=1, max_train_steps=100)
     assert [list(offer.changes) for offer in found.offers] == [["gradient_checkpointing"]]
