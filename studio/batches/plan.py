@@ -202,7 +202,7 @@ def _make_parts(settings: BatchSettings, wildcard_folder: Path) -> PlanParts:
     wildcards = Wildcards(wildcard_folder)
     reader = TemplateReader(columns, wildcards)
     checker = RowChecker(
-        settings.generation,
+        settings,
         names=sources.names,
         table_columns=sources.columns,
         attributes=attributes,

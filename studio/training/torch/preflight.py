@@ -18,14 +18,13 @@ from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_acce
 from studio.training.begin import take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
-from studio.training.torch.adapters import reader_notes
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
 from studio.training.torch.data import TrainingSet, fewer_sizes, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
 from studio.training.torch.memory import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
-from studio.training.torch.optimizers import schedule_notes
 from studio.training.torch.preparation import Prepared, RunData, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
+from studio.training.torch.validation import settings_notes
 
 TIMED_PASSES = 2
 FEW_STEPS = 2
@@ -226,8 +225,7 @@ def _forecast(
         ),
         warnings=(
             *_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
-            *schedule_notes(settings),
-            *reader_notes(settings),
+            *settings_notes(settings),
         ),
     )
 

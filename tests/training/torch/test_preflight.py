@@ -302,6 +302,15 @@ def test_passes_are_timed_with_the_loss_of_the_training(place: Place, monkeypatc
         place.forecast(loss_type="huber")
 
 
+def test_prompts_that_are_cut_off_or_act_otherwise_are_warned_of(place: Place, measured: None) -> None:
+    long = " ".join(["shoe"] * 75) + " sole"
+    cut_off, command = place.forecast(
+        validation_prompts=(long, "a [red|blue] shoe", "(plain:1.2)"), num_validation_images=3
+    ).warnings
+    assert cut_off == f"validation_prompts {long[:40]!r}: Cut off after 75 tokens: “sole”."
+    assert command.startswith("validation_prompts 'a [red|blue] shoe': [a|b] alternates between steps in A1111")
+
+
 def test_what_would_stop_the_training_stops_the_forecast(place: Place, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no dataset and no folder"):
         place.forecast(dataset=str(tmp_path / "nowhere"))
