@@ -143,7 +143,9 @@ def open_prompt_file(path: Path) -> PromptFile:
         )
     elif prompt and prompt.lower() != "prompt":
         notes.append(f"{path.name} has no column prompt: its column {prompt} is taken for it.")
-    notes += [_list_note(path.name, column, prompt) for column in columns if column in lists]
+    for column in sorted(lists):
+        remedy = "; to make an image of each, write each on its own line" if column == prompt else ""
+        notes.append(f"{path.name}: the column {column} holds lists. The texts of each are joined with commas{remedy}.")
     others = tuple(column for column in columns if is_text or column != prompt)
     try:
         check_columns(others)
@@ -161,15 +163,6 @@ def open_prompt_file(path: Path) -> PromptFile:
             notes.append(f"{path.name}: {skipped:,} rows were left out, as they have no prompt.")
 
     return PromptFile(path.name, others, prompt, True, notes, rows)
-
-
-def _list_note(name: str, column: str, prompt: str) -> str:
-    if column != prompt:
-        return f"{name}: the column {column} holds lists. The texts of each are joined with commas."
-    return (
-        f"{name}: the column {column} holds lists. The texts of each are joined into one prompt with commas; to make "
-        "an image of each, write each on its own line."
-    )
 
 
 def _as_cell(row: Row, columns: tuple[str, ...], prompt: str) -> Row:
@@ -202,7 +195,13 @@ def _text_source(path: Path, notes: list[str]) -> OpenText:
         return _guessed(path, notes, newline)
     except OSError as error:
         raise BatchError(f"{path} cannot be read ({error.strerror}).") from error
-    return lambda: io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline=newline)
+    return lambda: io.TextIOWrapper(_past_marks(open_file(path)), encoding="utf-8", newline=newline)
+
+
+def _past_marks(file: io.BufferedReader) -> io.BufferedReader:
+    while file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+        file.read(len(codecs.BOM_UTF8))
+    return file
 
 
 def _guessed(path: Path, notes: list[str], newline: str) -> OpenText:

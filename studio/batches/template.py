@@ -27,7 +27,7 @@ from studio.batches.grammar import (
     parse_group,
 )
 from studio.core.errors import BatchError, DatasetError, StudioError
-from studio.core.files import guess_text, read_file
+from studio.core.files import guess_text, read_file, without_marks
 from studio.core.paths import leads_out
 from studio.images.prompts import escape_prompt, has_lora_tag, lora_choice, split_lora_tags
 
@@ -112,7 +112,7 @@ def _names(folder: Path) -> list[str]:
 
 def _decode(content: bytes, path: Path) -> str:
     try:
-        return content.decode("utf-8-sig")
+        return without_marks(content.decode())
     except UnicodeDecodeError:
         pass
     try:

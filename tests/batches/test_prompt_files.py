@@ -120,6 +120,12 @@ def test_other_encodings_are_read_and_said(tmp_path: Path, encoding: str, noted:
     assert any("is not UTF-8: it is read as" in note for note in plan.notes) == noted
 
 
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.jsonl"])
+def test_every_byte_order_mark_is_left_out(tmp_path: Path, name: str) -> None:
+    text = {"p.txt": "a shoe", "p.csv": "prompt,k\na shoe,x\n", "p.jsonl": '{"prompt": "a shoe"}'}[name]
+    assert prompts_of(plan_of_file(tmp_path, name, f"\ufeff\ufeff{text}")) == ["a shoe"]
+
+
 def test_prompts_in_tables_may_have_variants_and_columns(tmp_path: Path) -> None:
     assert prompts_of(plan_of_file(tmp_path, "p.csv", "prompt,c\na {c} {x|y},red\n")) == ["a red x", "a red y"]
 
