@@ -323,7 +323,8 @@ def file_notes(header: WeightsHeader) -> tuple[str, ...]:
 
 def ends_note(layers: Sequence[str]) -> str:
     """Of layers outside the U-Net's blocks: sd-scripts looks into its blocks alone."""
-    return f"sd-scripts' own LoRA reader drops {' and '.join(layers)}; A1111, Forge, ComfyUI and diffusers read all layers."
+    dropped = " and ".join(layers)
+    return f"sd-scripts' own LoRA reader drops {dropped}; A1111, Forge, ComfyUI and diffusers read all layers."
 
 
 def _first(said: Mapping[str, str], *names: str) -> str:
