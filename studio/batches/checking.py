@@ -17,11 +17,12 @@ from studio.batches.columns import AttributeColumn, check_overrides, own_seed, s
 from studio.batches.grammar import Variants
 from studio.batches.layout import Integers, Layout
 from studio.batches.rows import Row, Rows
+from studio.batches.settings import BatchSettings
 from studio.batches.template import TemplateReader, columns_in, fill, is_plain
 from studio.core.errors import BatchError, SettingsError, StudioError
 from studio.core.settings import RELATED_SETTINGS, GenerationSettings
 from studio.images.prompts import has_lora_tag, take_lora_tags
-from studio.images.tokens import prompt_notes
+from studio.images.tokens import TokenCounter, prompt_notes, tokenizer_of
 
 MAX_COUNTED_VALUES = 200
 _CHUNK_ITEMS = 65_536
@@ -116,7 +117,7 @@ class RowChecker:
 
     def __init__(
         self,
-        shared: GenerationSettings,
+        settings: BatchSettings,
         *,
         names: Sequence[str],
         table_columns: Sequence[str],
@@ -124,6 +125,7 @@ class RowChecker:
         reader: TemplateReader,
     ) -> None:
         """`names` are of the sources."""
+        shared = settings.generation
         self.num_variants = array("q")
         self._names = names
         self._table_columns = table_columns
@@ -136,6 +138,7 @@ class RowChecker:
         self._tags_in_attributes = any(has_lora_tag(value) for column in attributes for value in column.values)
         self._texts_to_fill: list[str] = []
         self._long_prompt = shared.long_prompt
+        self._tokens = TokenCounter(tokenizer_of(settings.model))
         self._notes: dict[str, tuple[str, int]] = {}  # by what each is about: its text, and on how many lines
         self._left_to_count = MAX_COUNTED_PROMPTS
         self._note("negative_prompt", shared.negative_prompt)
@@ -210,7 +213,7 @@ class RowChecker:
     def _note(self, place: str, text: str, *, counted: bool = True) -> None:
         if not counted and not any(sign in text for sign in ("[", "AND", "<")):  # a million lines take their time
             return
-        for note in prompt_notes(text, long_prompt=self._long_prompt or not counted):
+        for note in prompt_notes(text, long_prompt=self._long_prompt or not counted, tokens=self._tokens):
             about = note.partition(":")[0]
             first, number = self._notes.get(about, (f"{place}: {note}", 0))
             self._notes[about] = first, number + 1

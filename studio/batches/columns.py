@@ -152,6 +152,8 @@ def _strength(setting: str, text: str) -> float:
 
 PROMPT_COLUMNS = ("prompt", "text", "caption")
 """What the column of prompts may be called in a file."""
+IMAGE_FILE_COLUMNS = ("file_name", "filename", "file", "image", "image_path", "image_file", "path", "img", "picture")
+"""A table with one of these describes images that are there: its captions are text, and were not written as prompts."""
 _NAME = re.compile(r"[^\W\d][\w -]*")
 _PIECE = re.compile(r'(?:"(?:[^"]|"")*"|[^",])*')
 _VALUE = re.compile(

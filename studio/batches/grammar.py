@@ -208,6 +208,7 @@ class Choice:
         options: all different.
         weights: one for each option, at least one above 0; they count where chance draws.
         least, most: between 0 and the number of options.
+        joins_empty: an empty text takes a separator too, as in plans of format 1.
     """
 
     options: tuple[Variants, ...]
@@ -215,6 +216,7 @@ class Choice:
     least: int = 1
     most: int = 1
     separator: str = ","
+    joins_empty: bool = False
 
     @cached_property
     def count(self) -> int:
@@ -247,7 +249,7 @@ class Choice:
 
     def _joined(self, texts: Iterable[str]) -> str:
         """Without empty texts, so that no separator stands alone: `{2$$ and $$a||b}` is `a`, not `a and `."""
-        return self.separator.join(filter(None, texts))
+        return self.separator.join(texts if self.joins_empty else filter(None, texts))
 
     @cached_property
     def _cumulative(self) -> list[float]:

@@ -68,7 +68,8 @@ class BatchPlan:
         self._num_cells = len(parts.table_columns) if parts.format >= 2 else 0
         self._layout = plan_size(parts, self._attributes).layout
         self.num_items = self._layout.num_items
-        self._reader = TemplateReader(self.columns, Wildcards(parts.wildcard_folder, parts.wildcards))
+        wildcards = Wildcards(parts.wildcard_folder, parts.wildcards)
+        self._reader = TemplateReader(self.columns, wildcards, joins_empty=parts.format == 1)
         # Neighbours have the same line and settings; what is kept here changes no result.
         self._template = lru_cache(maxsize=256)(self._reader.read)
         self._line = lru_cache(maxsize=64)(parts.lines.__getitem__)
@@ -206,7 +207,7 @@ def _make_parts(settings: BatchSettings, wildcard_folder: Path) -> PlanParts:
     reader = TemplateReader(columns, wildcards)
     with about("attributes"):
         checker = RowChecker(
-            settings.generation,
+            settings,
             names=sources.names,
             table_columns=sources.columns,
             attributes=attributes,

@@ -32,7 +32,8 @@ RECORDS = "records.jsonl"
 VARIANTS = "variants.bin"
 WILDCARDS = "wildcards.json"
 FORMAT: Final = 2
-"""Raised when the same files would give other items: since 2, a table's cells are text in the prompts they fill."""
+"""Raised when the same files would give other items: since 2, a table's cells are text in the prompts they fill, and an
+empty part of a choice takes no separator."""
 _DECIDING = ("attributes", "combine", "total", "images_per_prompt", "generation")
 _SPOOL_BYTES = 16 * 1024 * 1024
 

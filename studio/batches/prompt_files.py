@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from studio.batches.columns import PROMPT_COLUMNS, check_columns
+from studio.batches.columns import IMAGE_FILE_COLUMNS, PROMPT_COLUMNS, check_columns
 from studio.batches.rows import Row
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError, DatasetError
@@ -97,7 +97,7 @@ class PromptFile:
     """A file of prompts, before its rows are read.
 
     Attributes:
-        columns: of a table, without the one of prompts.
+        columns: of a table, without the one of prompts; with it where that is plain text.
         prompt_column: its name in the file; empty where a table has none, and for a text.
         is_table: whether it has columns at all.
         notes: what was decided, in sentences; `rows` adds to them what it left out.
@@ -134,14 +134,19 @@ def open_prompt_file(path: Path) -> PromptFile:
         columns = _csv_columns(text, path.name)
         make_rows = _csv_rows
     prompt = _prompt_column(columns)
-    if prompt and prompt.lower() != "prompt":
-        notes.append(f"{path.name} has no column prompt: its column {prompt} is taken for it.")
-    if prompt in lists:
+    describes_images = any(column.lower() in IMAGE_FILE_COLUMNS for column in columns)
+    is_text = bool(prompt) and prompt.lower() != "prompt" and describes_images
+    if is_text:
         notes.append(
-            f"{path.name}: the column {prompt} holds lists. The texts of each are joined into one prompt with commas; "
-            "to make an image of each, write each on its own line."
+            f"{path.name} is a dataset's table: its column {prompt} is taken for the prompts, as plain text, whatever "
+            "brackets and tags it holds. To use the prompt grammar in it, rename the column to prompt."
         )
-    others = tuple(column for column in columns if column != prompt)
+    elif prompt and prompt.lower() != "prompt":
+        notes.append(f"{path.name} has no column prompt: its column {prompt} is taken for it.")
+    for column in sorted(lists):
+        remedy = "; to make an image of each, write each on its own line" if column == prompt else ""
+        notes.append(f"{path.name}: the column {column} holds lists. The texts of each are joined with commas{remedy}.")
+    others = tuple(column for column in columns if is_text or column != prompt)
     try:
         check_columns(others)
     except BatchError as error:
@@ -153,11 +158,18 @@ def open_prompt_file(path: Path) -> PromptFile:
             if prompt and not row.prompt:
                 skipped += 1
                 continue
-            yield row
+            yield _as_cell(row, columns, prompt) if is_text else row
         if skipped:
             notes.append(f"{path.name}: {skipped:,} rows were left out, as they have no prompt.")
 
     return PromptFile(path.name, others, prompt, True, notes, rows)
+
+
+def _as_cell(row: Row, columns: tuple[str, ...], prompt: str) -> Row:
+    """The row with its prompt as a cell of the column that it came from, which is all of the prompt then."""
+    cells = list(row.cells)
+    cells.insert(columns.index(prompt), row.prompt)
+    return row._replace(prompt=f"{{{prompt}}}", cells=tuple(cells))
 
 
 def _prompt_column(columns: tuple[str, ...]) -> str:
@@ -183,7 +195,13 @@ def _text_source(path: Path, notes: list[str]) -> OpenText:
         return _guessed(path, notes, newline)
     except OSError as error:
         raise BatchError(f"{path} cannot be read ({error.strerror}).") from error
-    return lambda: io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline=newline)
+    return lambda: io.TextIOWrapper(_past_marks(open_file(path)), encoding="utf-8", newline=newline)
+
+
+def _past_marks(file: io.BufferedReader) -> io.BufferedReader:
+    while file.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+        file.read(len(codecs.BOM_UTF8))
+    return file
 
 
 def _guessed(path: Path, notes: list[str], newline: str) -> OpenText:

@@ -27,7 +27,7 @@ from studio.batches.grammar import (
     parse_group,
 )
 from studio.core.errors import BatchError, DatasetError, StudioError
-from studio.core.files import guess_text, read_file
+from studio.core.files import guess_text, read_file, without_marks
 from studio.core.paths import leads_out
 from studio.images.prompts import escape_prompt, has_lora_tag, lora_choice, split_lora_tags
 
@@ -112,7 +112,7 @@ def _names(folder: Path) -> list[str]:
 
 def _decode(content: bytes, path: Path) -> str:
     try:
-        return content.decode("utf-8-sig")
+        return without_marks(content.decode())
     except UnicodeDecodeError:
         pass
     try:
@@ -144,7 +144,9 @@ class _PlacedError(BatchError):
 class TemplateReader:
     """Reads the prompts of one plan, whose columns and wildcards are known."""
 
-    def __init__(self, columns: Sequence[str], wildcards: Wildcards) -> None:
+    def __init__(self, columns: Sequence[str], wildcards: Wildcards, *, joins_empty: bool = False) -> None:
+        """`joins_empty` is of a `Choice`."""
+        self._joins_empty = joins_empty
         self._columns = {column: index for index, column in enumerate(columns)}
         self._wildcards = wildcards
         self._read_group = lru_cache(maxsize=4096)(self._group)
@@ -251,7 +253,7 @@ class TemplateReader:
         if len(options) == len(first) == 1 and isinstance(first[0], WildcardName) and isinstance(options[0][0], Choice):
             # {2$$__colour__}: two of the wildcard's lines
             options = list(zip(options[0][0].options, options[0][0].weights, strict=True))
-        return _choice(options, part.least, part.most, part.separator)
+        return self._choice(options, part.least, part.most, part.separator)
 
     def _sequence(self, parts: Sequence[str | WildcardName | Group]) -> Variants:
         variants = tuple(self._understand(part) for part in parts)
@@ -272,7 +274,7 @@ class TemplateReader:
                 weight = re.match(r"(\d+(?:\.\d+)?)::", value)
                 text = value[weight.end() :].strip() if weight else value
                 options.append((self._wildcard_line(name, value, text), float(weight.group(1)) if weight else 1.0))
-            return _choice(options, 1, 1, ",")
+            return self._choice(options, 1, 1, ",")
         finally:
             self._open_wildcards.pop()
 
@@ -287,6 +289,20 @@ class TemplateReader:
             raise
         except StudioError as error:
             raise _PlacedError(f"{self._wildcards.place(name, line)}: {error}") from error
+
+    def _choice(self, options: Sequence[tuple[Variants, float]], least: int, most: int, separator: str) -> Variants:
+        """Equal options are one, with their weights added."""
+        weights: dict[Variants, float] = {}
+        for option, weight in options:
+            weights[option] = weights.get(option, 0.0) + weight
+        if not any(weights.values()):
+            raise BatchError(
+                "a choice in braces has no weight above 0. Give one of its parts a weight, or none of them."
+            )
+        least, most = min(least, len(weights)), min(most, len(weights))
+        if len(weights) == 1 and least == most == 1:
+            return next(iter(weights))
+        return Choice(tuple(weights), tuple(weights.values()), least, most, separator, self._joins_empty)
 
     def written(self, text: str) -> str:
         """The text as it was written, with the columns' names, for messages."""
@@ -326,16 +342,3 @@ def fill(text: str, values: Sequence[str], num_cells: int) -> str:
 def columns_in(text: str) -> set[int]:
     """The numbers of the columns that a variant names."""
     return {ord(sign) - _FIRST_NUMBER for sign in _PLACED.findall(text)}
-
-
-def _choice(options: Sequence[tuple[Variants, float]], least: int, most: int, separator: str) -> Variants:
-    """Equal options are one, with their weights added."""
-    weights: dict[Variants, float] = {}
-    for option, weight in options:
-        weights[option] = weights.get(option, 0.0) + weight
-    if not any(weights.values()):
-        raise BatchError("a choice in braces has no weight above 0. Give one of its parts a weight, or none of them.")
-    least, most = min(least, len(weights)), min(most, len(weights))
-    if len(weights) == 1 and least == most == 1:
-        return next(iter(weights))
-    return Choice(tuple(weights), tuple(weights.values()), least, most, separator)

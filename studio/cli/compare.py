@@ -76,7 +76,7 @@ def compare(
     model_settings = read_options(context, ModelSettings)
     place, folder = locate_user_data(user_data), output_folder(out, empty=True)
     prepare_engine()
-    print_prompt_notes(generation for pair in settings.pairs() for generation in pair)
+    print_prompt_notes((side for pair in settings.pairs() for side in pair), model=model_settings.model)
     from studio.cli.engine import loaded_manager, printing_watcher
     from studio.engine.generation import run_comparison
     from studio.images.comparison import comparison_grid

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.cli.options import JsonOption, UserDataOption, field_help, read_options
-from studio.core.paths import UserData, assets_folder, locate_user_data, typed_path
-from studio.core.settings import SHIPPED_MODEL
+from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.datasets.source import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 
 if TYPE_CHECKING:
@@ -63,9 +62,9 @@ def check_dataset(
     from studio.datasets.checker import PictureChecker
     from studio.datasets.opened import OpenedDataset
     from studio.datasets.report import add_masks, make_report
-    from studio.images.tokens import TokenCounter
+    from studio.images.tokens import TokenCounter, tokenizer_of
 
-    tokens = TokenCounter(assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json")
+    tokens = TokenCounter(tokenizer_of())
     nowhere = user_data.cache / "no-edits"
     dataset = OpenedDataset(
         Path(recipe.source).name,

@@ -76,7 +76,7 @@ def generate(
         read_options(context, ImagesSettings, generation=generation),
         read_options(context, ModelSettings),
     )
-    print_prompt_notes([generation])
+    print_prompt_notes([generation], model=model_settings.model)
     place, folder = locate_user_data(user_data), output_folder(out)
     prepare_engine()
     from studio.cli.engine import loaded_manager, printing_watcher

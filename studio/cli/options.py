@@ -126,15 +126,16 @@ def lora_name(typed: str) -> str:
     return str(path.resolve()) if path.suffix.lower() == LORA_ENDING else typed
 
 
-def print_prompt_notes(generations: Iterable[GenerationSettings]) -> None:
-    """Say on stderr what of their prompts acts otherwise than in A1111, or is cut off."""
-    from studio.images.tokens import prompt_notes
+def print_prompt_notes(generations: Iterable[GenerationSettings], *, model: str) -> None:
+    """Say on stderr what of their prompts acts otherwise than in A1111, or is cut off by the model."""
+    from studio.images.tokens import TokenCounter, prompt_notes, tokenizer_of
 
+    tokens = TokenCounter(tokenizer_of(model))
     notes = {
         note: None
         for generation in generations
         for prompt in (generation.prompt, generation.negative_prompt)
-        for note in prompt_notes(prompt, long_prompt=generation.long_prompt)
+        for note in prompt_notes(prompt, long_prompt=generation.long_prompt, tokens=tokens)
     }
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

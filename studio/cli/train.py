@@ -26,8 +26,8 @@ from studio.core.errors import SettingsError, StudioError
 from studio.core.files import read_file
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.core.settings import parse_settings
-from studio.core.text import STEP_SIGN
-from studio.training.folder import RunFolder
+from studio.core.text import STEP_SIGN, duration, gigabytes
+from studio.training.folder import Preflight, RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
 
 
@@ -140,7 +140,7 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
         print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
     with device_turn(place, "a training's preflight", waiting=waiting, given_up=lambda: False):
-        from studio.training.torch.preflight import preflight_text, run_preflight
+        from studio.training.torch.preflight import run_preflight
 
         found = run_preflight(settings, place, report=report)
     print(found.model_dump_json() if as_json else preflight_text(found))
@@ -169,3 +169,25 @@ def describe_settings() -> str:
     ]
     presets = [f"--preset {key}: {p.purpose}\n    {p.changes or 'the defaults'}" for key, p in PRESETS.items()]
     return "\n".join([*lines, "", *presets])
+
+
+def preflight_text(found: Preflight) -> str:
+    """The forecast for a terminal."""
+    lines = [
+        f"{found.num_steps:,} steps ≈ {duration(found.total_seconds)}, {gigabytes(found.peak_bytes)} of "
+        f"{gigabytes(found.limit_bytes)} memory, {gigabytes(found.disk_bytes)} of disk.",
+        f"A step is {_batches(found.batches_per_step)}, {duration(found.step_seconds)}. {found.num_pictures:,} "
+        f"images, each seen about {found.epochs:.1f} times.",
+        f"Besides the steps: encoding {duration(found.encoding_seconds)}, images {duration(found.pictures_seconds)}, "
+        f"held-out losses {duration(found.held_out_seconds)}.",
+        found.reason,
+        *(f"! {warning}" for warning in found.warnings),
+    ]
+    for offer in found.offers:
+        words = " ".join(f"--set {name}={value}" for name, value in offer.changes.items())
+        lines.append(f"- {offer.effect}: {words}")
+    return "\n".join(lines)
+
+
+def _batches(number: int) -> str:
+    return "one batch" if number == 1 else f"{number:,} batches"

@@ -47,8 +47,9 @@ def guess_text(content: bytes) -> tuple[str, str]:
     """
     for mark, encoding in _BOMS:
         if content.startswith(mark) and (text := _decoded(content, encoding)) is not None:
-            return text, encoding
-    content = content.removeprefix(_UTF8_MARK)
+            return without_marks(text), encoding
+    while content.startswith(_UTF8_MARK):
+        content = content.removeprefix(_UTF8_MARK)
     if b"\0" in content:
         return _guess_utf_16(content)
     japanese = next(((text, name) for name in _JAPANESE if (text := _decoded(content, name)) is not None), None)
@@ -70,6 +71,11 @@ def guess_text(content: bytes) -> tuple[str, str]:
     if text is None or not _is_mostly_ascii(content):
         raise DatasetError("The bytes fit no encoding that captions are written in. Rewrite the text as UTF-8.")
     return text, "cp1252"
+
+
+def without_marks(text: str) -> str:
+    """The text without byte order marks at its beginning: programs that each add one leave several."""
+    return text.lstrip("\ufeff")
 
 
 def _guess_utf_16(content: bytes) -> tuple[str, str]:

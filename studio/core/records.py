@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from studio.core.errors import SettingsError
 from studio.core.files import read_file, write_atomically
-from studio.core.rules import sentences
+from studio.core.rules import problems_of
 
 MOST, LARGEST = 2**63 - 1, 1e30
 MOST_SECONDS = 1e11  # three thousand years: more than any duration, and a date can still be moved by it
@@ -104,7 +104,7 @@ class Label(Record):
         try:
             return cls(name=name.strip(), note=note, starred=starred)
         except ValidationError as error:
-            raise SettingsError(" ".join(sentences(cls, error))) from error
+            raise SettingsError(" ".join(problem.text for problem in problems_of(cls, error))) from error
 
     def over(self, name: str) -> str:
         """`White shoes · 20261125-220000-shoes`: a name in a list, with the one that it has anyway."""

@@ -279,6 +279,7 @@ class SmokeSettings(Settings):
     seed: Annotated[int, Ge(0), Le(SEED_MAX - 2)] = Field(
         42, title="Seed", description="The three images use this seed and the next two."
     )
+    long_prompt: bool = Field(False, title="Long prompts", description="Do not cut prompts off at 75 tokens.")
 
     def generations(self) -> tuple[GenerationSettings, ...]:
         """One `GenerationSettings` for each prompt, in order."""
@@ -288,6 +289,7 @@ class SmokeSettings(Settings):
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=self.guidance_scale,
                 seed=self.seed + i,
+                long_prompt=self.long_prompt,
             )
             for i, prompt in enumerate(self.prompts)
         )

@@ -21,6 +21,7 @@ from studio.images.records import Problem
 
 MAX_CAPTION_BYTES = 64 * 1024
 _UTF8_MARK = b"\xef\xbb\xbf"
+_MARKS = re.compile(r"^[\s\ufeff]+")
 _RTF_MARK = b"{\\rtf"
 # striprtf's patterns for links and fonts can take hours on a file of a few kB: links are taken as the text they show.
 _FIELD = re.compile(r"\\field(?![a-z])", re.IGNORECASE)
@@ -133,19 +134,18 @@ def read_caption(path: Path) -> CaptionReading:
 def decode_caption(content: bytes) -> CaptionReading:
     """The text of a caption file's bytes."""
     problems = []
-    whole = content
-    if content.removeprefix(_UTF8_MARK).lstrip().startswith(_RTF_MARK):
+    if _rtf_in(content) is not None:
         return _recodable("caption is RTF", "The caption file is RTF (rich text), not plain text.", content)
     if content.startswith(_UTF8_MARK):
-        content = content[len(_UTF8_MARK) :]
         problems.append(_note("caption with BOM", "The caption file begins with a byte order mark, which is left out."))
     try:
         decoded = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        return _not_utf8(whole, error.start + len(whole) - len(content))
+        return _not_utf8(content, error.start)
     if "\0" in decoded:
-        return _with_nul(whole)
-    lines = [" ".join(line.split()) for line in decoded.splitlines()]
+        return _with_nul(content)
+    # Of several files that were joined to one, each brings its mark.
+    lines = [" ".join(_MARKS.sub("", line).split()) for line in decoded.splitlines()]
     filled = [line for line in lines if line]
     if not filled:
         problems.append(_note("caption empty", "The caption file is empty, so the image is learned for no prompt."))
@@ -176,8 +176,8 @@ def _guess(content: bytes) -> tuple[str, str]:
     Raises:
         DatasetError: where it can be read as nothing.
     """
-    rtf = content.removeprefix(_UTF8_MARK).lstrip()
-    if not rtf.startswith(_RTF_MARK):
+    rtf = _rtf_in(content)
+    if rtf is None:
         return guess_text(content)
     from striprtf.striprtf import rtf_to_text  # here: few captions are RTF
 
@@ -193,6 +193,13 @@ def _guess(content: bytes) -> tuple[str, str]:
     if "\0" in whole:
         raise DatasetError("The RTF holds zero bytes, as text does not. Save the caption as plain text.")
     return whole, "RTF"
+
+
+def _rtf_in(content: bytes) -> bytes | None:
+    """The RTF that begins behind byte order marks and space; None where there is none."""
+    start = content.find(_RTF_MARK)
+    before = content[: max(0, start)].decode("utf-8", "replace").replace("\ufeff", "")
+    return content[start:] if start >= 0 and not before.strip() else None
 
 
 def _check_fonts(rtf: str) -> None:

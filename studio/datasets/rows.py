@@ -20,6 +20,7 @@ from studio.datasets.source import DatasetRecipe, DatasetRow, SourcePicture
 from studio.images.records import PictureFacts, Problem
 
 SMALL_RESOLUTION = 256
+FINEST_STEP = 8  # pixels to a latent
 
 
 @dataclass(frozen=True, order=True)
@@ -51,13 +52,14 @@ def step_of(resolution: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def buckets_for(resolution: int) -> tuple[Bucket, ...]:
+def buckets_for(resolution: int, step: int | None = None) -> tuple[Bucket, ...]:
     """All buckets of an area of resolution², from half the resolution to twice as wide, narrowest first.
 
     Args:
         resolution: side of a square of that area, in pixels.
+        step: between sizes, in pixels, at most the resolution; None for what models of that size are used to.
     """
-    step = step_of(resolution)
+    step = step or step_of(resolution)
     least, most = max(step, resolution // 2 // step * step), resolution * 2
     sizes = set()
     for width in range(least, most + 1, step):
@@ -67,12 +69,14 @@ def buckets_for(resolution: int) -> tuple[Bucket, ...]:
     return tuple(sorted(sizes))
 
 
-def assign_bucket(width: int, height: int, buckets: Sequence[Bucket]) -> BucketFit:
+def assign_bucket(width: int, height: int, buckets: Sequence[Bucket], *, step: int | None = None) -> BucketFit:
     """The bucket of an image, and what of it is kept.
 
     Args:
         width, height: of the upright image, in pixels, at least 1.
         buckets: at least one.
+        step: between the sizes of images that do not cover their bucket, in pixels; None for the finest, 8. An image
+            smaller than one step keeps the finest.
     """
     aspect = width / height
     # Of two that err alike the larger is taken.
@@ -80,10 +84,29 @@ def assign_bucket(width: int, height: int, buckets: Sequence[Bucket]) -> BucketF
     too_small = width < best.width or height < best.height
     if too_small:
         scale = min(width / best.width, height / best.height)
-        bucket = Bucket(max(8, int(best.width * scale) // 8 * 8), max(8, int(best.height * scale) // 8 * 8))
+        bucket = Bucket(_rounded(best.width * scale, step), _rounded(best.height * scale, step))
     else:
         bucket = best
     return BucketFit(bucket, _centre_crop(width, height, bucket), too_small)
+
+
+def fit_of(width: int, height: int, resolution: int, *, step: int | None, square: bool) -> BucketFit:
+    """How an image gets into its training size.
+
+    Args:
+        width, height: of the upright image, in pixels, at least 1.
+        resolution: side of a square of the size's area, in pixels.
+        step: between sizes, in pixels, those of small images too; None for what is usual.
+        square: one size for all that cover it.
+    """
+    buckets = (Bucket(resolution, resolution),) if square else buckets_for(resolution, step)
+    return assign_bucket(width, height, buckets, step=step)
+
+
+def _rounded(side: float, step: int | None) -> int:
+    """Down to a multiple of the step, else of 8."""
+    whole = int(side)
+    return (step and whole // step * step) or max(FINEST_STEP, whole // FINEST_STEP * FINEST_STEP)
 
 
 def _centre_crop(width: int, height: int, bucket: Bucket) -> tuple[int, int, int, int]:

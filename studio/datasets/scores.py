@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from studio.core.errors import DatasetError, PictureFileError
-from studio.core.files import open_file
+from studio.core.files import open_file, without_marks
 from studio.core.paths import UserData, leads_out, typed_path
 from studio.core.records import Record
 from studio.datasets.library import DatasetLibrary
@@ -128,6 +128,6 @@ def prompt_of(path: Path, folder: Path) -> str:
         if not beside.is_file() or leads_out(beside, folder):
             return ""
         with open_file(beside) as file:
-            return file.read(_MAX_PROMPT_BYTES).decode("utf-8-sig", "replace").strip()
+            return without_marks(file.read(_MAX_PROMPT_BYTES).decode(errors="replace")).strip()
     except OSError:
         return ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import DatasetError
-from studio.core.files import guess_text, read_file
+from studio.core.files import guess_text, read_file, without_marks
 from studio.datasets.source import SkippedFile
 from studio.images.records import Problem
 
@@ -68,7 +68,7 @@ def read_table(path: Path, name: str, *, last_takes_rest: bool = False) -> Table
 
 def _decode(content: bytes, name: str) -> tuple[str, list[SkippedFile]]:
     try:
-        plain, place = content.decode("utf-8-sig"), content.find(b"\0")
+        plain, place = without_marks(content.decode()), content.find(b"\0")
     except UnicodeDecodeError as error:
         plain, place = None, error.start
     if plain is not None and place < 0:

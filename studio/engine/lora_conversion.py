@@ -12,6 +12,7 @@ from studio.engine.lora_file import LayerWeights, LoraWeights, read_weights
 from studio.engine.lora_merge import merge_loras, merged_tensors, write_checkpoint, written_aside
 from studio.engine.model_files import find_model
 from studio.engine.models import Components, load_components
+from studio.loras.library import UNET_BLOCKS, ends_note
 from studio.loras.weights_file import ExportDtype, ExportForm, LoraDialect, ModelForm
 
 # Rounding alone: half a unit of float16's last place is 2^-11 of a number, and a LoRA's updates are sums of products.
@@ -23,7 +24,6 @@ _DORA_READERS: Mapping[ExportForm, str] = {
     "little, and sd-scripts and diffusers drop its magnitudes. --to checkpoint is exact everywhere.",
     "diffusers": "It is a DoRA: diffusers is exact at strength 1. --to merged or checkpoint is exact everywhere.",
 }
-_BLOCKS = ("down_blocks.", "mid_block.", "up_blocks.")
 # Of the file that is converted, not of what comes of it.
 _LEFT_BEHIND = ("lora_adapter_metadata", "format", "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
 
@@ -111,16 +111,9 @@ def export_notes(weights: LoraWeights, form: ExportForm) -> tuple[str, ...]:
         return ()
     is_dora = any(layer.magnitude is not None for _, _, layer in weights.layers())
     notes = [_DORA_READERS[form]] if is_dora else []
-    if form == "kohya" and (ends := sorted(path for path in weights.unet if not path.startswith(_BLOCKS))):
+    if form == "kohya" and (ends := sorted(path for path in weights.unet if not path.startswith(UNET_BLOCKS))):
         notes.append(ends_note(ends))
     return tuple(notes)
-
-
-def ends_note(paths: Sequence[str]) -> str:
-    """Of layers outside the U-Net's blocks: sd-scripts looks into its blocks alone."""
-    return (
-        f"sd-scripts' own LoRA reader drops {' and '.join(paths)}; A1111, Forge, ComfyUI and diffusers read all layers."
-    )
 
 
 def _difference_of_models(components: Components, loras: Sequence[tuple[LoraWeights, float]], written: Path) -> float:

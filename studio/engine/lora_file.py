@@ -166,9 +166,9 @@ def _assert_known(name: str, layers: Layers, modules: Mapping[Part, Adaptable]) 
 def _assert_sound(name: str, layer: str, stored: Stored) -> None:
     """Numbers that are numbers: floating point, and finite."""
     for role, tensor in stored.items():
-        if role == "alpha":
+        if role in ("alpha", "on_input"):  # one number, of any type: LyCORIS keeps (IA)³'s side as a whole one
             if tensor.numel() != 1 or not bool(torch.isfinite(tensor).all()):
-                raise LoraError(f"{name} is broken: the alpha of {layer} is {tensor.tolist()}.")
+                raise LoraError(f"{name} is broken: the {role} of {layer} is {tensor.tolist()}.")
             continue
         if tensor.dtype not in FLOATS:
             raise LoraError(f"{name} cannot be used: {layer} is stored as {tensor.dtype}, where floats belong.")

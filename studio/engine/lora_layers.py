@@ -26,8 +26,8 @@ from studio.core.settings import LoraChoice
 from studio.engine.lora_file import LayerWeights, LoraWeights, modules_of, read_weights
 from studio.engine.memory import free_cuda_bytes
 from studio.engine.models import Components
-from studio.loras.keys import Part, layer_name, strength_notes
-from studio.loras.library import LoraLibrary
+from studio.loras.keys import Part, layer_name
+from studio.loras.library import LoraLibrary, file_notes
 from studio.loras.weights_file import file_state, read_header, sha256_of, weights_hash
 
 _SEEDS = 2**62
@@ -183,7 +183,7 @@ def read_lora(name: str, path: Path, components: Components) -> Lora:
         found[part][module_path] = _like(layer, module.weight)
     num_unet_layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for _, module in modules["unet"].values())
     header = read_header(path)
-    notes = (*_notes(name, weights, num_unet_layers=num_unet_layers), *strength_notes(header))
+    notes = (*_notes(name, weights, num_unet_layers=num_unet_layers), *file_notes(header))
     return Lora(name, path, sha256_of(path), weights_hash(header), found["unet"], found["text_encoder"], notes)
 
 

@@ -11,7 +11,8 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
+import numpy as np
+from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError, features
 
 from studio.core.errors import PictureFileError
 from studio.core.files import read_file
@@ -53,6 +54,9 @@ _SUFFIXES = {
     "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 }
 _DNG_VERSION = 50706  # the tag by which a TIFF says that it is a RAW file
+_JPEG_BLOCK = 16  # pixels; of the last ones alone, an encoder may leave bits out
+# More data, and each of the eight restart markers, so that a decoder that waits for one goes on.
+_MORE_JPEG_DATA = b"".join(bytes(range(i, 255, 2)) + bytes((0xFF, 0xD0 + i)) for i in range(8)) + bytes(range(255))
 _CUT_WORDS = ("truncated", "premature", "end of file", "broken data stream")
 
 # What Pillow raises for damaged files, besides its own errors.
@@ -183,6 +187,7 @@ def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None
             return
         image.load()
         _check_name(read, name)
+        _check_data(read, image, content)
         num_frames = getattr(image, "n_frames", 1)
         if num_frames > 1 and read.format != "MPO":
             read.add("several frames", "convert", f"It has {num_frames} frames; the first is used.")
@@ -224,6 +229,29 @@ def _check_end(read: ReadPicture, content: bytes) -> None:
         read.add("cut short", "reject", sentence)
     elif content[end:].strip(b"\0\r\n ") and read.format != "MPO":
         read.add("bytes after the end", "note", f"{len(content) - end:,} bytes follow the end of the image.")
+
+
+def _check_data(read: ReadPicture, image: Image.Image, content: bytes) -> None:
+    """Whether a JPEG's data reach its last pixel: where they end early, libjpeg fills the rest without a word.
+
+    A decoder that has all pixels leaves what else stands before the end marker unread. One that has not takes it for
+    pixels, and the image is another.
+    """
+    end = end_of(read.format, content) if read.format in ("JPEG", "MPO") else None
+    if end is None or end < 0:
+        return
+    corner = np.asarray(image.crop((image.width - 4, image.height - 4, image.width, image.height)))
+    if np.ptp(corner, axis=(0, 1)).any() and not image.info.get("progressive"):  # what is filled in is flat
+        return
+    more = content[: end - 2] + _MORE_JPEG_DATA + content[end - 2 :]
+    try:
+        changed = ImageChops.difference(image, _open(more).convert(image.mode)).getbbox()
+    except DECODER_ERRORS:
+        changed = (0, 0, *image.size)
+    num_rows = 0 if changed is None else image.height - changed[1]
+    if num_rows > _JPEG_BLOCK:
+        sentence = f"The file is cut short: its lowest {num_rows:,} rows are missing or blurred. Copy it again."
+        read.add("cut short", "reject", sentence)
 
 
 def _check_name(read: ReadPicture, name: str) -> None:

@@ -72,6 +72,7 @@ def settings_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
         ("Size", f"{facts.width} × {facts.height}"),
         ("Steps", str(settings.num_inference_steps)),
         ("Guidance", f"{settings.guidance_scale:g}"),
+        *((("Long prompts", "on"),) if settings.long_prompt else ()),
         ("Loaded in", f"{facts.load_seconds:.2f} s"),
     )
 

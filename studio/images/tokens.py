@@ -1,10 +1,12 @@
 """Counting a prompt's tokens as the model will, without torch: the page shows what fits and what is cut off."""
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from studio.core.files import FileStamp, file_stamp, read_text
 from studio.core.paths import assets_folder
@@ -12,6 +14,7 @@ from studio.core.settings import SHIPPED_MODEL
 from studio.images.prompts import parse_weights, take_lora_tags, unlike_a1111
 
 _MAX_SHOWN = 90
+TOKENIZER, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 PART_TOKENS = 75  # of CLIP's 77, two mark the beginning and the end
 
 
@@ -24,17 +27,23 @@ class TokenCount:
     cut_off: str
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _read_tokenizer(file: Path, _stamp: FileStamp) -> Tokenizer:
     """Read it once: Stable Diffusion 1.5's has three megabytes, and every key that is pressed asks for it."""
-    tokenizer = Tokenizer.from_str(read_text(file))
+    if file.name == VOCABULARY:
+        tokenizer = Tokenizer.from_str(read_text(_folder_of(SHIPPED_MODEL) / TOKENIZER))
+        merges = [(left, right) for left, right in map(str.split, read_text(file.with_name(MERGES)).split("\n")[1:-1])]
+        model = BPE(json.loads(read_text(file)), merges, unk_token="<|endoftext|>", end_of_word_suffix="</w>")
+        tokenizer.model = model  # how text is split is CLIP's, whatever the vocabulary
+    else:
+        tokenizer = Tokenizer.from_str(read_text(file))
     tokenizer.no_padding()  # the file keeps what the engine set: 77 tokens, whatever the prompt
     tokenizer.no_truncation()
     return tokenizer
 
 
 class TokenCounter:
-    """Counts with one model's tokenizer, from the JSON file that the engine writes when it loads a model."""
+    """Counts with one model's tokenizer: the JSON file that the engine writes on loading it, or `tokenizer_of`."""
 
     def __init__(self, file: Path) -> None:
         self._tokenizer = _read_tokenizer(file, file_stamp(file))
@@ -66,13 +75,27 @@ class TokenCounter:
         return TokenCount(sum(sections), num_parts, " … ".join(filter(None, cut_off)))
 
 
-def shipped_tokenizer() -> Path:
-    """The tokenizer of Stable Diffusion 1, for what is counted before a model is loaded."""
-    return assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json"
+def tokenizer_of(model: str = "") -> Path:
+    """The tokenizer of a model that is not loaded: the built-in model's own, or the one of all others.
+
+    Args:
+        model: as in the model box; "" where it is not known.
+    """
+    if model == SHIPPED_MODEL:
+        return _folder_of(SHIPPED_MODEL) / TOKENIZER
+    return _folder_of("sd15") / VOCABULARY
 
 
-def prompt_notes(prompt: str, *, long_prompt: bool, tokens: TokenCounter | None = None) -> tuple[str, ...]:
+def _folder_of(asset: str) -> Path:
+    return assets_folder() / asset / "tokenizer"
+
+
+def prompt_notes(prompt: str, *, long_prompt: bool | None, tokens: TokenCounter | None = None) -> tuple[str, ...]:
     """What of a prompt acts otherwise here than in A1111, a sentence each: its commands, and what is cut off.
+
+    Args:
+        long_prompt: None where there is no such setting, and what is too long is always cut off.
+        tokens: of the model; Stable Diffusion 1's without it.
 
     Raises:
         SettingsError: where a LoRA tag in it is wrong.
@@ -81,8 +104,9 @@ def prompt_notes(prompt: str, *, long_prompt: bool, tokens: TokenCounter | None 
     # No token is shorter than a byte, so most prompts need no counting.
     if long_prompt or len(prompt.encode("utf-8", "replace")) <= PART_TOKENS:
         return notes
-    cut_off = " ".join((tokens or TokenCounter(shipped_tokenizer())).count(prompt).cut_off.split())
+    cut_off = " ".join((tokens or TokenCounter(tokenizer_of())).count(prompt).cut_off.split())
     if not cut_off:
         return notes
     shown = cut_off if len(cut_off) <= _MAX_SHOWN else cut_off[: _MAX_SHOWN - 1] + "…"
-    return (*notes, f"Cut off after {PART_TOKENS} tokens: “{shown}” (or switch on “Long prompts”, long_prompt).")
+    remedy = "" if long_prompt is None else " (or switch on “Long prompts”, long_prompt)"
+    return (*notes, f"Cut off after {PART_TOKENS} tokens: “{shown}”{remedy}.")

@@ -61,6 +61,7 @@ _PROCESSOR = re.compile(r"(?:unet\.)?(.+)\.processor\.(to_q|to_k|to_v|to_out)_lo
 _SDXL = "a LoRA for Stable Diffusion XL"
 _FOREIGN: tuple[tuple[str, str], ...] = (
     ("oft_", "an OFT adapter"),
+    ("ia3_l", "an (IA)³ of peft"),
     (".a1.weight", "a GLoRA (LyCORIS)"),
     ("lora_te2_", _SDXL),
     ("text_encoder_2.", _SDXL),
@@ -173,6 +174,8 @@ def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
         for piece, kind in _FOREIGN:
             if piece in name:
                 return kind
+        if name.startswith("base_model.") and (".hada_w" in name or ".lokr_w" in name):
+            return "a LoHa or LoKr of peft"
         if name.endswith(".dora_scale") and len(info.shape) > 1 and info.shape[0] == 1:
             return _DORA_OF_INPUTS
         width = info.shape[1] if len(info.shape) > 1 else 0

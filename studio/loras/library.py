@@ -29,6 +29,8 @@ from studio.loras.weights_file import (
 )
 
 _VARIATIONS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # they choose between shapes of the character before
+UNET_BLOCKS = ("down_blocks", "mid_block", "up_blocks")
+_OF_KOHYA = ("lora_unet_", "lycoris_")
 
 
 def known_name(name: str, names: Iterable[str]) -> str | None:
@@ -280,7 +282,7 @@ def read_card(name: str, path: Path) -> LoraCard:
     try:
         header = read_header(path)
         check_kind(header)
-        notes = strength_notes(header)
+        notes = file_notes(header)
     except (LoraError, WeightsFileError) as error:
         return LoraCard(
             name=name, path=path, size_bytes=path.stat().st_size if path.is_file() else 0, problem=str(error)
@@ -298,6 +300,23 @@ def read_card(name: str, path: Path) -> LoraCard:
         thumbnail=_thumbnail(said),
         notes=notes,
     )
+
+
+def file_notes(header: WeightsHeader) -> tuple[str, ...]:
+    """What one may not expect of a file: an assumed strength, and layers that a program drops.
+
+    Raises:
+        LoraError: where the strength that it says cannot be read.
+    """
+    keys = (read_key(name) for name in header.tensors if name.startswith(_OF_KOHYA))
+    ends = {key.layer for key in keys if key and key.part == "unet" and not key.layer.startswith(UNET_BLOCKS)}
+    return (*strength_notes(header), *([ends_note(sorted(ends))] if ends else []))
+
+
+def ends_note(layers: Sequence[str]) -> str:
+    """Of layers outside the U-Net's blocks: sd-scripts looks into its blocks alone."""
+    dropped = " and ".join(layers)
+    return f"sd-scripts' own LoRA reader drops {dropped}; A1111, Forge, ComfyUI and diffusers read all layers."
 
 
 def _first(said: Mapping[str, str], *names: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError, FieldProblem, LoraError, RunError, SettingsError, about
 from studio.core.files import read_file, write_atomically
-from studio.core.paths import UserData, assets_folder, typed_path
+from studio.core.paths import UserData, typed_path
 from studio.core.rules import nearest_setting
 from studio.core.settings import SHIPPED_MODEL, parse_settings
 from studio.datasets.checker import PictureChecker
@@ -25,7 +25,7 @@ from studio.datasets.snapshot import Snapshot, make_snapshot, with_masks, write_
 from studio.datasets.source import DatasetRecipe
 from studio.engine.model_files import assert_model_there
 from studio.images.prompts import take_lora_tags
-from studio.images.tokens import TokenCounter
+from studio.images.tokens import TokenCounter, tokenizer_of
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
 from studio.training.folder import RunFolder
@@ -77,7 +77,7 @@ def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
 
 
 def _open(name: str, user_data: UserData) -> OpenedDataset:
-    count_tokens = TokenCounter(assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json").count_plain
+    count_tokens = TokenCounter(tokenizer_of()).count_plain
     library = DatasetLibrary(user_data.datasets)
     if known_name := library.known_name(name):
         return library.open(known_name, count_tokens=count_tokens)

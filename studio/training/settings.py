@@ -1,6 +1,5 @@
 """Every setting of a training: defaults, bounds, labels and help texts. The defaults are the seed report's."""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, MultipleOf
@@ -24,13 +23,6 @@ LossTypeName = Literal["l2", "huber", "smooth_l1"]
 HuberScheduleName = Literal["constant", "exponential", "snr"]
 SaveDtypeName = Literal["float16", "bfloat16", "float32"]
 TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
-
-
-@dataclass(frozen=True)
-class KohyaName:
-    """By which word kohya's tools know a setting: a LoRA's file tells it under this."""
-
-    word: str
 
 
 class TrainingSettings(Settings):
@@ -149,16 +141,16 @@ class TrainingSettings(Settings):
         description="What the U-Net predicts. auto: whatever the model declares.",
         json_schema_extra={"group": "The loss"},
     )
-    loss_type: Annotated[LossTypeName, KohyaName("ss_loss_type")] = Field(
+    loss_type: LossTypeName = Field(
         "l2",
         title="Loss",
         description="What an error costs: l2 its square; huber and smooth_l1, as kohya defines them, less where it is "
         "large, so that a few odd images count less.",
     )
-    huber_c: Annotated[float, Ge(1e-4), Le(100), KohyaName("ss_huber_c")] = Field(
+    huber_c: Annotated[float, Ge(1e-4), Le(100)] = Field(
         0.1, title="Huber c", description="Errors well above it count as large. Has no effect with l2."
     )
-    huber_schedule: Annotated[HuberScheduleName, KohyaName("ss_huber_schedule")] = Field(
+    huber_schedule: HuberScheduleName = Field(
         "snr",
         title="Huber schedule",
         description="How c falls from 1 without noise to Huber c in noise alone: by the signal-to-noise ratio (snr), "
@@ -200,6 +192,13 @@ class TrainingSettings(Settings):
         title="Aspect-ratio buckets",
         description="Keep the aspect ratio of images. When off, all are cropped to squares.",
         json_schema_extra={"group": "Images and captions"},
+    )
+    bucket_step: Annotated[int, Ge(8), Le(512), MultipleOf(8)] | None = Field(
+        None,
+        title="Bucket step",
+        description="Training sizes are multiples of this, those of small images too; a larger step makes fewer "
+        "sizes. Leave empty for 64, and 8 for images smaller than the resolution.",
+        json_schema_extra={"unit": "px", "placeholder": "auto"},
     )
     crop: CropName = Field(
         "centre", title="Crop", description="Which part of an image is kept. random: one of a few, changing each time."

@@ -4,21 +4,24 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from studio.batches.plan import BatchPlan, open_plan
 from studio.batches.template import TemplateReader, Wildcards, fill
 from studio.core.errors import BatchError
-from studio.images.prompts import parse_weights, plain_prompt, take_lora_tags
+from studio.images.prompts import WeightedText, parse_weights, plain_prompt, take_lora_tags
 from tests.batches.plans import plan_of, prompts_of, wildcard_folder
 
+GRAMMAR = [r"\(", "16:9", "(new:1.4)", "<lora:ink:1>", "BREAK", "a AND b"]
 
-def plan_of_file(folder: Path, name: str, content: str | bytes, **settings: object) -> BatchPlan:
+
+def plan_of_file(folder: Path, name: str, content: str | bytes, **changes: object) -> BatchPlan:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return plan_of(prompt_file=str(path), **settings)
+    return plan_of(prompt_file=str(path), **changes)
 
 
 def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
@@ -70,6 +73,31 @@ def test_a_column_of_captions_is_taken_for_prompts_and_said(tmp_path: Path) -> N
     assert plan.notes == ("p.csv has no column prompt: its column Text is taken for it.",)
 
 
+@given(
+    caption=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12).map(str.strip)
+    | st.sampled_from(GRAMMAR)
+)
+@example(caption="Men's (Black) [New] <lora:ink:9> {red|blue} __colour__, --w 64")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_dataset_tables_captions_are_text(tmp_path: Path, caption: str) -> None:
+    """Every sign has its plain weight, no LoRA is loaded, no chunk begun, no variant made."""
+    rows = [{"file_name": "a.png", "text": text} for text in (caption, "a boot")]
+    plan = plan_of_file(tmp_path, "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    assert plan.num_items == (2 if caption else 1)
+    if caption:
+        item = plan.item(0)
+        prompt, loras = take_lora_tags(item.generation.prompt)
+        assert (loras, parse_weights(prompt)) == ((), (WeightedText(caption, 1.0),))
+        assert item.caption == caption
+    assert plan.notes[0].startswith("metadata.jsonl is a dataset's table: its column text is taken for the prompts, as")
+
+
+def test_a_column_called_prompt_has_prompts_in_a_dataset_table_too(tmp_path: Path) -> None:
+    plan = plan_of_file(tmp_path, "metadata.csv", "file_name,prompt,caption\na.png,a ({shoe|boot}:1.2),(x)\n")
+    assert prompts_of(plan) == ["a (shoe:1.2)", "a (boot:1.2)"]
+    assert plan.notes == ()
+
+
 def test_the_box_is_filled_from_a_table_without_prompts(tmp_path: Path) -> None:
     plan = plan_of_file(tmp_path, "p.csv", "colour,kind\nred,boot\nblue,shoe\n", prompts="a {colour} {kind}\n{kind}")
     assert prompts_of(plan) == ["a red boot", "boot", "a blue shoe", "shoe"]
@@ -90,6 +118,12 @@ def test_other_encodings_are_read_and_said(tmp_path: Path, encoding: str, noted:
     plan = plan_of_file(tmp_path, name, text.encode(encoding))
     assert prompts_of(plan) == ["ein grüner Schuh"]
     assert any("is not UTF-8: it is read as" in note for note in plan.notes) == noted
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.jsonl"])
+def test_every_byte_order_mark_is_left_out(tmp_path: Path, name: str) -> None:
+    text = {"p.txt": "a shoe", "p.csv": "prompt,k\na shoe,x\n", "p.jsonl": '{"prompt": "a shoe"}'}[name]
+    assert prompts_of(plan_of_file(tmp_path, name, f"\ufeff\ufeff{text}")) == ["a shoe"]
 
 
 def test_prompts_in_tables_may_have_variants_and_columns(tmp_path: Path) -> None:
@@ -142,7 +176,7 @@ def test_a_tag_that_a_record_brings_is_tried_before_the_plan_stands(tmp_path: Pa
         plan_of_file(tmp_path, "p.csv", "k\n0.5\n9\n", prompts="a shoe <lora:ink:{k}>")
 
 
-@given(cell=st.text(max_size=12) | st.sampled_from([r"\(", "16:9", "(new:1.4)", "<lora:ink:1>", "BREAK", "a AND b"]))
+@given(cell=st.text(max_size=12) | st.sampled_from(GRAMMAR))
 @example(cell="Men's (Black) [New] <lora:ink:9>")
 def test_a_cell_is_text_in_the_prompt_that_it_fills(cell: str) -> None:
     """Each sign of it has the weight of its place, loads no LoRA, begins no chunk, and is whole in the caption."""
@@ -190,7 +224,10 @@ def test_prompts_in_lists_are_joined_and_said(tmp_path: Path) -> None:
     plan = plan_of_file(tmp_path, "p.jsonl", '{"prompt": ["a shoe", "red"]}\n{"prompt": "a boot"}\n')
     assert prompts_of(plan) == ["a shoe, red", "a boot"]
     assert [note for note in plan.notes if "the column prompt holds lists" in note]
-    assert plan_of_file(tmp_path, "p.jsonl", '{"prompt": ["a shoe"], "tags": ["a", "b"]}').notes == ()
+    assert plan_of_file(tmp_path, "p.jsonl", '{"prompt": ["a shoe"]}').notes == ()
+    plan = plan_of_file(tmp_path, "p.jsonl", '{"prompt": "a shoe", "tags": ["a", "b"]}')
+    assert plan.item(0).attributes == {"tags": "a, b"}
+    assert plan.notes == ("p.jsonl: the column tags holds lists. The texts of each are joined with commas.",)
 
 
 def test_excels_line_of_the_separator_is_no_head(tmp_path: Path) -> None:
@@ -223,6 +260,17 @@ def test_an_empty_part_takes_no_separator(tmp_path: Path) -> None:
     assert prompts_of(plan_of(prompts="{2$$ and $$a||b}")) == ["a", "a and b", "b", "b and a"]
     drawn = plan_of(prompts="{2$$ and $$a||b}", combine="random", total="40")
     assert set(prompts_of(drawn)) == {"a", "a and b", "b", "b and a"}
+
+
+@pytest.mark.parametrize("combine", ["every combination", "random"])
+def test_a_plan_stored_before_empty_parts_took_none_keeps_its_items(tmp_path: Path, combine: str) -> None:
+    """It counted the variants with their separators, and would have others under the same numbers."""
+    before = ["a and ", " and a", "a and b", "b and a", " and b", "b and "]
+    parts = plan_of(prompts="x{2$$ and $$a||b}x", combine=combine, total="40")._parts
+    old = replace(parts, format=1, num_variants=np.array([6], np.int64))
+    (tmp_path / "plan").mkdir()
+    BatchPlan(old, old.digest()).store(tmp_path / "plan")
+    assert set(prompts_of(open_plan(tmp_path / "plan"))) == {f"x{text}x" for text in before}
 
 
 def test_braces_that_are_none_are_said(tmp_path: Path) -> None:

@@ -72,6 +72,11 @@ def test_each_prompt_of_the_smoke_test_has_a_fixed_seed_of_its_own() -> None:
     assert [g.seed for g in SmokeSettings(seed=10).generations()] == [10, 11, 12]
 
 
+def test_the_smoke_test_takes_long_prompts_where_it_is_said() -> None:
+    assert {g.long_prompt for g in SmokeSettings(long_prompt=True).generations()} == {True}
+    assert {g.long_prompt for g in SmokeSettings().generations()} == {False}
+
+
 def test_bounds_are_read_from_the_settings() -> None:
     assert bounds(SmokeSettings, "num_inference_steps") == (1, 150)
     assert bounds(GenerationSettings, "width") == (64, 2048)

@@ -182,6 +182,7 @@ REJECTED = (
     BadInput("cut2.jpg", "reject", "cut short", file(JPEG[:-2])),
     BadInput("cut-with-preview.jpg", "reject", "cut short", file(lambda: with_preview()[:-2])),
     BadInput("cut1.jpg", "reject", "cut short", file(JPEG[:-1])),
+    BadInput("half-with-end.jpg", "reject", "cut short", file(JPEG[: len(JPEG) // 2] + b"\xff\xd9")),
     BadInput("half.jpg", "reject", "cut short", file(JPEG[: len(JPEG) // 2])),
     BadInput("head.jpg", "reject", None, file(JPEG[:20])),
     BadInput("cut2.png", "reject", "cut short", file(PNG[:-2])),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.core.errors import DatasetError
+from studio.core.files import guess_text
 from studio.datasets.captions import (
     MAX_CAPTION_BYTES,
     caption_file,
@@ -46,6 +47,20 @@ def test_plain_captions_are_read_without_a_word(content: bytes, text: str) -> No
 def test_a_byte_order_mark_is_left_out_and_said() -> None:
     assert decode_caption(b"\xef\xbb\xbfa shoe").text == "a shoe"
     assert codes(b"\xef\xbb\xbfa shoe") == ["caption with BOM"]
+
+
+@pytest.mark.parametrize(
+    "content", ["\ufeff\ufeffa shoe", "\ufeff \ufeff a shoe\n", "\ufeffa\r\n\ufeffshoe", "\n\ufeffa shoe"]
+)
+def test_every_byte_order_mark_is_left_out(content: str) -> None:
+    assert decode_caption(content.encode()).text == "a shoe"
+
+
+def test_rtf_and_other_encodings_are_seen_behind_several_marks() -> None:
+    for before in (b"\xef\xbb\xbf" * 2, b"\xef\xbb\xbf \xef\xbb\xbf", b"\xc2\xa0"):
+        assert codes(before + rb"{\rtf1 a shoe}") == ["caption is RTF"]
+    assert guess_text("\ufeff\ufeff\ufeffé".encode("utf-16-le"))[0] == "é"
+    assert guess_text(b"\xef\xbb\xbf" * 2 + "été".encode("latin-1"))[0] == "été"
 
 
 def test_lines_are_joined_and_said() -> None:
@@ -229,7 +244,7 @@ def test_whatever_a_caption_file_holds_only_we_raise_and_what_is_read_can_be_kep
     assert (reading.text is None) == any(problem.severity == "reject" for problem in reading.problems)
     for problem in reading.problems:
         assert problem.model_dump_json()
-    if reading.text and not reading.text.startswith(("\ufeff", "{\\rtf")):
+    if reading.text:
         assert decode_caption(caption_file("a.png", reading.text)).text == reading.text
 
 

@@ -180,6 +180,7 @@ def test_an_imagefolder_with_splits_is_read_whole(tmp_path: Path) -> None:
         "image;caption\r\na.png;a red shoe\r\n",
         "image\tcaption\na.png\ta red shoe\n",
         '\ufeffimage,caption\n"a.png","a red shoe"\n',
+        '\ufeff\ufeffimage,caption\n"a.png","a red shoe"\n',
         "path,prompt\npictures/a.png,a red shoe\n",
         "filename,description,price\na,a red shoe,12\n",
     ],

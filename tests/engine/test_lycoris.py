@@ -1,11 +1,13 @@
 """LyCORIS' files change weights by what their papers say, written out here with numpy."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lycoris import LycorisNetwork, create_lycoris
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
@@ -195,6 +197,30 @@ def test_the_model_predicts_something_else_with_ia3_although_another_lora_is_on(
     wanted = weight * (1 + factors["weight"].reshape(-1, 1, 1, 1))
     attached = manager.components.unet.get_submodule(CONV).get_parameter("weight").detach()
     np.testing.assert_allclose(attached.double().numpy(), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"algo": "ia3"}, {"algo": "lora", "rs_lora": True}, {"algo": "lokr"}], ids=str)
+def test_a_file_that_lycoris_itself_writes_acts_as_its_network(
+    options: dict[str, object], layers: LoraLayers, manager: PipelineManager, tmp_path: Path
+) -> None:
+    """It keeps on which side (IA)³ acts as a whole number, where a LoRA has floats."""
+    unet = copy.deepcopy(manager.components.unet)
+    LycorisNetwork.apply_preset({"unet_target_module": ["Transformer2DModel"], "target_module": ["Transformer2DModel"]})
+    network = create_lycoris(unet, 1.0, linear_dim=4, linear_alpha=2.0, **options)
+    network.apply_to()
+    with torch.no_grad():
+        for number, parameter in enumerate(network.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) * 0.05)
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, tmp_path / "a.safetensors")
+    rng = torch.Generator().manual_seed(1)
+    latents = torch.randn(1, unet.config.in_channels, 8, 8, generator=rng)
+    text = torch.randn(1, 4, unet.config.cross_attention_dim, generator=rng)
+    with torch.no_grad():
+        base, wanted = manager.components.unet(latents, 500, text).sample, unet(latents, 500, text).sample
+        layers.use((LoraChoice(name="a"),))
+        made = manager.components.unet(latents, 500, text).sample
+    assert (wanted - base).norm() > 1e-3 * base.norm()
+    assert (made - wanted).norm() < 1e-3 * (wanted - base).norm()
 
 
 @pytest.mark.parametrize(

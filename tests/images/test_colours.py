@@ -194,7 +194,7 @@ def test_floats_from_0_to_1_and_12_bits_are_scaled_by_what_they_mean() -> None:
 
 
 def codes(content: bytes, name: str) -> set[str]:
-    return {problem.code for problem in read(content, name).problems}
+    return {problem.code for problem in read_picture(content, name, background="#c86432").problems}
 
 
 def test_what_decodes_without_a_word_and_teaches_nothing_is_said() -> None:
@@ -210,9 +210,35 @@ def test_a_jpeg_that_was_cut_and_given_an_end_is_said() -> None:
     content = io.BytesIO()
     Image.fromarray(noise).save(content, "JPEG", quality=80)
     whole = content.getvalue()
-    assert "flat lower part" not in codes(whole, "a.jpg")
-    assert "flat lower part" in codes(whole[: len(whole) // 2] + b"\xff\xd9", "a.jpg")
+    assert codes(whole, "a.jpg") == set()
+    cut = whole[: len(whole) // 2] + b"\xff\xd9"
+    assert codes(cut, "a.jpg") == {"cut short"}
+    again = io.BytesIO()
+    Image.open(io.BytesIO(cut)).save(again, "JPEG", quality=95)
+    assert codes(again.getvalue(), "a.jpg") == {"flat lower part"}
     noise[64:] = 255  # a white ground is flat too
     content = io.BytesIO()
     Image.fromarray(noise).save(content, "JPEG", quality=80)
     assert "flat lower part" not in codes(content.getvalue(), "a.jpg")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("ground", [0, 128, 255])
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 2}, {"progressive": True}, {"restart_marker_rows": 1}, {"optimize": True}], ids=str
+)
+def test_a_jpeg_whose_data_end_early_is_cut_whatever_its_ground(
+    mode: str, ground: int, options: dict[str, object]
+) -> None:
+    """The part that is filled in may be of the ground's own colour, or none may be: a progressive one is blurred."""
+    pixels = np.full((130, 97, 3), ground, np.uint8)
+    pixels[:70, 10:80] = np.random.default_rng(1).integers(0, 256, (70, 70, 3), dtype=np.uint8)
+    image, content = Image.fromarray(pixels).convert(mode), io.BytesIO()
+    image.save(content, "JPEG", quality=80, **options)
+    whole = content.getvalue()
+    assert "cut short" not in codes(whole, "a.jpg")
+    assert "cut short" not in codes(whole + b"\xff\xd9", "a.jpg")
+    for part in (0.3, 0.6, 0.9):
+        data = whole.rindex(b"\xff\xda") if "progressive" not in options else whole.index(b"\xff\xda")
+        cut = whole[: data + 14 + int((len(whole) - data - 16) * part)]
+        assert "cut short" in codes(cut + b"\xff\xd9", "a.jpg"), part

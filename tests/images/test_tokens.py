@@ -5,13 +5,15 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from studio.core.errors import SettingsError
 from studio.core.paths import assets_folder
 from studio.core.settings import SHIPPED_MODEL
 from studio.images.prompts import parse_weights
-from studio.images.tokens import PART_TOKENS, TokenCount, TokenCounter
+from studio.images.tokens import PART_TOKENS, TokenCount, TokenCounter, prompt_notes, tokenizer_of
 
 WORDS = [
     "red,",
@@ -72,6 +74,24 @@ PROMPTS = [
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_tokens_are_counted_as_transformers_does(counter: TokenCounter, tokenizer: CLIPTokenizer, prompt: str) -> None:
     assert counter.count(prompt).num_tokens == num_tokens(tokenizer, prompt)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_of_sd15() -> CLIPTokenizer:
+    loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(assets_folder() / "sd15" / "tokenizer")
+    return loaded
+
+
+@given(st.text() | st.lists(st.sampled_from(PROMPTS + WORDS)).map(" ".join))
+def test_before_a_model_is_loaded_tokens_are_stable_diffusions(tokenizer_of_sd15: CLIPTokenizer, text: str) -> None:
+    assert TokenCounter(tokenizer_of()).count_plain(text) == num_tokens(tokenizer_of_sd15, text)
+
+
+def test_only_the_built_in_model_has_few_words(tokenizer: CLIPTokenizer) -> None:
+    caption = "a shoe, sneakers, photography, studio lighting"
+    assert TokenCounter(tokenizer_of()).count_plain(caption) == 9
+    assert TokenCounter(tokenizer_of("runwayml/anything")).count_plain(caption) == 9
+    assert TokenCounter(tokenizer_of(SHIPPED_MODEL)).count_plain(caption) == num_tokens(tokenizer, caption) > 9
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -153,6 +173,14 @@ def test_a_cut_inside_of_a_weight_is_where_it_belongs(counter: TokenCounter) -> 
 def test_a_character_that_is_cut_in_its_middle_is_told_whole(counter: TokenCounter, tokenizer: CLIPTokenizer) -> None:
     assert num_tokens(tokenizer, "👟") > 1
     assert counter.count("shoes " * (PART_TOKENS - 1) + "👟 blue").cut_off == "👟 blue"
+
+
+def test_the_switch_for_long_prompts_is_named_where_there_is_one() -> None:
+    long = " ".join(["shoe"] * 75) + " sole"
+    (note,) = prompt_notes(long, long_prompt=False)
+    assert note == "Cut off after 75 tokens: “sole” (or switch on “Long prompts”, long_prompt)."
+    assert prompt_notes(long, long_prompt=None) == ("Cut off after 75 tokens: “sole”.",)
+    assert prompt_notes(long, long_prompt=True) == ()
 
 
 def test_what_is_kept_and_what_is_cut_off_are_the_prompt(counter: TokenCounter) -> None:

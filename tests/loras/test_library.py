@@ -515,6 +515,18 @@ def test_pefts_configuration_is_kept_with_the_librarys_copy(folder: Path, librar
     assert scale_rules(read_header(folder / "mine.safetensors"))["unet"].alpha == 8
 
 
+def test_a_card_says_which_layers_sd_scripts_drops(folder: Path) -> None:
+    """The LoRA that ships has both: without them the border of its images is not white."""
+    (note,) = read_card("white-ground", shipped_loras() / "white-ground.safetensors").notes
+    assert note.startswith("sd-scripts' own LoRA reader drops conv_in and conv_out; A1111,")
+    folder.mkdir()
+    for layer, number in {"conv_in": 1, "mid_block_resnets_0_conv1": 0}.items():
+        down, up = torch.ones(2, 4, 3, 3), torch.ones(4, 2, 1, 1)
+        names = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.ones(())}
+        save_file({f"lora_unet_{layer}.{name}": tensor for name, tensor in names.items()}, folder / "a.safetensors")
+        assert len(read_card("a", folder / "a.safetensors").notes) == number
+
+
 def test_a_configuration_that_comes_later_is_kept_too(folder: Path, library: LoraLibrary, tmp_path: Path) -> None:
     card = library.add(peft_folder(tmp_path / "alone", alpha=None), name="mine")
     assert "alpha is taken to be the rank" in card.notes[0]

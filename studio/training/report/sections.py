@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from studio.core.text import counted, duration, gigabytes
-from studio.datasets.rows import Bucket, assign_bucket, buckets_for
+from studio.datasets.rows import fit_of
 from studio.datasets.snapshot import Snapshot
 from studio.datasets.source import LAYOUT_TITLES
 from studio.jobs.events import NoteEvent, ProblemEvent, ResumedEvent
@@ -119,9 +119,10 @@ def _buckets_table(facts: RunFacts, snapshot: Snapshot) -> Table:
         or (facts.settings.resolution if facts.settings else None)
         or snapshot.header.recipe.resolution
     )
-    square = facts.settings is not None and not facts.settings.use_buckets
-    buckets = (Bucket(resolution, resolution),) if square else buckets_for(resolution)
-    found = Counter(assign_bucket(entry.width, entry.height, buckets).bucket for entry in snapshot.entries)
+    settings = facts.settings
+    square, step = (False, None) if settings is None else (not settings.use_buckets, settings.bucket_step)
+    fits = (fit_of(entry.width, entry.height, resolution, step=step, square=square) for entry in snapshot.entries)
+    found = Counter(fit.bucket for fit in fits)
     most = found.most_common(NUM_BUCKETS)
     rows = [(f"{bucket.width:,} × {bucket.height:,} pixels", f"{number:,}") for bucket, number in most]
     numbers = [number for _, number in most]

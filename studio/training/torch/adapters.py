@@ -28,11 +28,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from studio.core.errors import TrainingError
-from studio.engine.lora_conversion import ends_note
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.engine.lora_layers import SeededDropout
 from studio.engine.models import Components
 from studio.loras.keys import Part
+from studio.loras.library import ends_note
 from studio.training.settings import TargetName, TrainingSettings
 
 # Shapes: N = rows (batch × tokens), I = in, O = out, R = rank.

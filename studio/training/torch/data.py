@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from studio.core.errors import TrainingError
+from studio.core.errors import SettingsError, TrainingError
 from studio.core.text import counted
-from studio.datasets.rows import SMALL_RESOLUTION, Bucket, assign_bucket, buckets_for
+from studio.datasets.rows import SMALL_RESOLUTION, Bucket, BucketFit, fit_of, step_of
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, fitting_notes
 from studio.training.settings import TrainingSettings
 
@@ -77,7 +77,13 @@ def make_training_set(
 
     Raises:
         TrainingError: where no image would be left, or no regularisation image.
+        SettingsError: where one step between sizes is more than the resolution.
     """
+    if settings.bucket_step is not None and settings.bucket_step > resolution:
+        raise SettingsError(
+            f"Bucket step (bucket_step) must be at most the resolution, which is {resolution}, got "
+            f"{settings.bucket_step}."
+        )
     background = snapshot.header.recipe.background
     items = [_item(entry, settings, resolution=resolution, background=background) for entry in snapshot.entries]
     held_out = _held_out(items, settings)
@@ -90,7 +96,7 @@ def make_training_set(
             "images are a beginning, twenty to thirty are common."
         )
     notes += fitting_notes([(item.key, item.mask) for item in kept])
-    notes += [*_placeholder_note(snapshot, settings, "caption"), *_size_notes(kept, settings)]
+    notes += [*_placeholder_note(snapshot, settings, "caption"), *_size_notes(kept, settings, resolution)]
     if prior is not None:
         notes += _placeholder_note(prior, settings, "regularisation caption")
         apart = tuple(entry for entry in prior.entries if entry.sha256 not in out)
@@ -110,8 +116,7 @@ def make_training_set(
 def _item(
     entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str, is_prior: bool = False
 ) -> TrainingItem:
-    buckets = buckets_for(resolution) if settings.use_buckets else (Bucket(resolution, resolution),)
-    fit = assign_bucket(entry.width, entry.height, buckets)
+    fit = _fit(entry, settings, resolution)
     crops = (fit.crop,) if settings.crop == "centre" else _random_crops(entry, fit.crop)
     trigger, caption = settings.trigger_word.strip(), entry.caption
     if trigger and TRIGGER_PLACEHOLDER in caption:
@@ -134,6 +139,11 @@ def _item(
     )
 
 
+def _fit(image: SnapshotEntry | TrainingItem, settings: TrainingSettings, resolution: int) -> BucketFit:
+    step, square = settings.bucket_step, not settings.use_buckets
+    return fit_of(image.width, image.height, resolution, step=step, square=square)
+
+
 def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings, noun: str) -> list[str]:
     number = sum(TRIGGER_PLACEHOLDER in entry.caption for entry in snapshot.entries)
     if not number:
@@ -147,29 +157,54 @@ def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings, noun: str)
     ]
 
 
-def _size_notes(items: Sequence[TrainingItem], settings: TrainingSettings) -> list[str]:
-    """Where most images share their size with too few others to fill a batch, and which resolution would change that.
-
-    Images below the training size get sizes in steps of 8; at a resolution that they cover, the step is 64 again.
-    """
-    sizes: dict[Bucket, int] = {}
-    for item in items:
-        sizes[item.bucket] = sizes.get(item.bucket, 0) + item.repeats
-    repeating = sum(number < settings.train_batch_size for number in sizes.values())
-    if settings.train_batch_size == 1 or 2 * repeating <= len(sizes) or len(sizes) == 1:
+def _size_notes(items: Sequence[TrainingItem], settings: TrainingSettings, resolution: int) -> list[str]:
+    """Where most images share their size with too few others to fill a batch, and what would change that."""
+    sizes, repeating = _sizes(items, settings.train_batch_size)
+    if not (fewer := fewer_sizes(items, settings, resolution)):
         return []
-    advice = ["turn use_buckets off for a single shape"]
-    smallest = min(min(item.width, item.height) for item in items) // 64 * 64
-    if smallest >= SMALL_RESOLUTION:
-        buckets = buckets_for(smallest)
-        fewer = len({assign_bucket(item.width, item.height, buckets).bucket for item in items})
-        if fewer < len(sizes):
-            advice.insert(0, f"set resolution to {smallest} for {fewer} sizes")
+    advice = [
+        f"set {name} to {str(value).lower()} for {counted(number, 'size')}"
+        for changes, number in fewer
+        for name, value in changes.items()
+    ]
     return [
-        f"{len(items):,} images make {len(sizes)} sizes, and {repeating} of these have fewer images than a batch of "
+        f"{len(items):,} images make {sizes} sizes, and {repeating} of these have fewer images than a batch of "
         f"{settings.train_batch_size}, so a batch shows the same image several times. Lower train_batch_size, or "
         f"{', or '.join(advice)}."
     ]
+
+
+def fewer_sizes(
+    items: Sequence[TrainingItem], settings: TrainingSettings, resolution: int
+) -> list[tuple[dict[str, object], int]]:
+    """Changes that make fewer training sizes, each with how many there are then; none where most sizes fill a batch.
+
+    Images below the training size get sizes in steps of 8: a step of 64 for these too makes fewer, as does a
+    resolution that all images cover, or one shape for all.
+    """
+    sizes, repeating = _sizes(items, settings.train_batch_size)
+    if settings.train_batch_size == 1 or 2 * repeating <= sizes or sizes == 1:
+        return []
+    smallest = min(min(item.width, item.height) for item in items) // 64 * 64
+    tried: list[dict[str, object]] = [{"bucket_step": step_of(resolution)}]
+    tried += [{"resolution": smallest}] if SMALL_RESOLUTION <= smallest < resolution else []
+    tried += [{"use_buckets": False}]
+    found = []
+    for changes in tried:
+        changed = settings.model_copy(update=changes)
+        at = smallest if "resolution" in changes else resolution
+        number = len({_fit(item, changed, at).bucket for item in items})
+        if number < sizes:
+            found.append((changes, number))
+    return found
+
+
+def _sizes(items: Sequence[TrainingItem], batch_size: int) -> tuple[int, int]:
+    """How many training sizes there are, and of these those with fewer images than a batch."""
+    numbers: dict[Bucket, int] = {}
+    for item in items:
+        numbers[item.bucket] = numbers.get(item.bucket, 0) + item.repeats
+    return len(numbers), sum(number < batch_size for number in numbers.values())
 
 
 def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:

@@ -36,7 +36,7 @@ from studio.images.decoding import open_rgb
 from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import read_header
 from studio.training.folder import RunFolder, TrainingPlan
-from studio.training.settings import KohyaName, TrainingSettings
+from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import TARGET_MODULES, reader_notes
 from studio.training.torch.data import TrainingSet
 from studio.training.torch.preparation import Prepared
@@ -90,7 +90,7 @@ def file_metadata(
         "ss_seed": str(settings.seed),
         "ss_noise_offset": f"{settings.noise_offset:g}" if settings.noise_offset else "None",
         "ss_min_snr_gamma": "None" if settings.snr_gamma is None else f"{settings.snr_gamma:g}",
-        **_marked(settings),
+        **{f"ss_{name}": str(getattr(settings, name)) for name in ("loss_type", "huber_c", "huber_schedule")},
         "ss_tag_frequency": json.dumps({"dataset": _tags(data)}, ensure_ascii=False),
         "ss_bucket_info": json.dumps(
             {
@@ -105,13 +105,6 @@ def file_metadata(
         "lora_studio.version": __version__,
         "lora_studio.dataset_sha256": plan.dataset_digest,
     }
-
-
-def _marked(settings: TrainingSettings) -> dict[str, str]:
-    """Settings whose fields say by which word kohya's tools know them."""
-    fields = type(settings).model_fields.items()
-    words = {mark.word: name for name, f in fields for mark in f.metadata if isinstance(mark, KohyaName)}
-    return {word: str(getattr(settings, name)) for word, name in words.items()}
 
 
 def _modelspec(

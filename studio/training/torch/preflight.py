@@ -12,21 +12,20 @@ import psutil
 import torch
 
 from studio.core.paths import UserData
-from studio.core.text import duration, gigabytes
+from studio.core.text import counted, duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
 from studio.engine.device import pick_device, synchronize
 from studio.engine.memory import MemoryMeter, all_present, free_bytes, read_accelerator
 from studio.training.begin import assert_consistent, take_snapshot
 from studio.training.folder import Offer, PassFacts, Preflight, TrainingPlan
 from studio.training.settings import TrainingSettings
-from studio.training.torch.adapters import reader_notes
 from studio.training.torch.caches import crop_to_pixels, read_item, variants_of
-from studio.training.torch.data import TrainingSet, make_training_set
+from studio.training.torch.data import TrainingSet, fewer_sizes, make_training_set
 from studio.training.torch.loss import NUM_TRIPLES
 from studio.training.torch.memory import BACKWARD_FACTOR, SHARE_OF_FREE, kept_bytes_of
-from studio.training.torch.optimizers import schedule_notes
 from studio.training.torch.preparation import Prepared, RunData, prepare
 from studio.training.torch.processes import Processes, precision_of_passes
+from studio.training.torch.validation import settings_notes
 
 TIMED_PASSES = 2
 FEW_STEPS = 2
@@ -228,11 +227,11 @@ def _forecast(
         offers=(
             *_measured_offers(settings, measured, chosen, on=on),
             *_fewer_steps(settings, times.total - _Times.of(fewer, whole, measured, chosen).total),
+            *_fewer_sizes(settings, whole, prepared.plan.resolution),
         ),
         warnings=(
             *_warnings(chosen, limit=limit, disk=disk, free_disk=free_disk),
-            *schedule_notes(settings),
-            *reader_notes(settings),
+            *settings_notes(settings),
         ),
     )
 
@@ -305,6 +304,16 @@ def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offe
     return (Offer(changes={"max_train_steps": steps}, effect=f"{steps:,} steps: {duration(saved_seconds)} less"),)
 
 
+def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int) -> tuple[Offer, ...]:
+    """Changes that let batches be filled with different images, where most sizes have too few."""
+    own = [item for item in whole.items if not item.is_prior]
+    now = len({item.bucket for item in own})
+    return tuple(
+        Offer(changes=changes, effect=f"{counted(number, 'training size')} instead of {now}: fewer repeats in a batch")
+        for changes, number in fewer_sizes(own, settings, resolution)
+    )
+
+
 def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
     warnings = []
     if chosen.peak_bytes > limit * NEARLY_ALL:
@@ -317,31 +326,9 @@ def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tu
     return tuple(warnings)
 
 
-def preflight_text(found: Preflight) -> str:
-    """The forecast for a terminal."""
-    lines = [
-        f"{found.num_steps:,} steps ≈ {duration(found.total_seconds)}, {gigabytes(found.peak_bytes)} of "
-        f"{gigabytes(found.limit_bytes)} memory, {gigabytes(found.disk_bytes)} of disk.",
-        f"A step is {_batches(found.batches_per_step)}, {duration(found.step_seconds)}. {found.num_pictures:,} "
-        f"images, each seen about {found.epochs:.1f} times.",
-        f"Besides the steps: encoding {duration(found.encoding_seconds)}, images {duration(found.pictures_seconds)}, "
-        f"held-out losses {duration(found.held_out_seconds)}.",
-        found.reason,
-        *(f"! {warning}" for warning in found.warnings),
-    ]
-    for offer in found.offers:
-        words = " ".join(f"--set {name}={value}" for name, value in offer.changes.items())
-        lines.append(f"- {offer.effect}: {words}")
-    return "\n".join(lines)
-
-
 def _memory_change(num_bytes: int) -> str:
     return f"{'−' if num_bytes < 0 else '+'}{gigabytes(abs(num_bytes))}"
 
 
 def _percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
-
-
-def _batches(number: int) -> str:
-    return "one batch" if number == 1 else f"{number:,} batches"

@@ -24,7 +24,7 @@ from studio.images.prompts import take_lora_tags
 from studio.loras.library import LoraLibrary
 from studio.training.folder import TrainingPlan
 from studio.training.settings import TrainingSettings
-from studio.training.torch.adapters import Adapters, reader_notes
+from studio.training.torch.adapters import Adapters
 from studio.training.torch.batches import BatchMaker
 from studio.training.torch.caches import (
     LatentCache,
@@ -43,9 +43,13 @@ from studio.training.torch.memory import (
     decide_checkpointing,
     kept_bytes_of,
 )
-from studio.training.torch.optimizers import schedule_notes
 from studio.training.torch.processes import Processes, precision_of_passes
-from studio.training.torch.validation import check_generation, choose_prompts, validation_generations
+from studio.training.torch.validation import (
+    check_generation,
+    choose_prompts,
+    settings_notes,
+    validation_generations,
+)
 
 
 @dataclass(frozen=True)
@@ -317,7 +321,7 @@ def _plan(
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
     if settings.num_validation_images and not prompts:
         notes.append("No validation images are made: no image has a caption. Give validation_prompts to see some.")
-    notes += [*schedule_notes(settings), *reader_notes(settings)]
+    notes += settings_notes(settings)
     return TrainingPlan(
         resolution=resolution,
         gradient_checkpointing=decision.on,

@@ -35,11 +35,13 @@ from studio.engine.pipeline import GeneratedImage, PipelineManager
 from studio.engine.progress import Watcher
 from studio.images.files import is_whole_png, read_picture_text, save_picture
 from studio.images.prompts import escape_prompt, plain_prompt
+from studio.images.tokens import TokenCounter, prompt_notes, tokenizer_of
 from studio.training.events import ReferenceEvent, SampleEvent, ScoreEvent
 from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
-from studio.training.torch.adapters import Adapters
+from studio.training.torch.adapters import Adapters, reader_notes
 from studio.training.torch.data import TrainingSet
+from studio.training.torch.optimizers import schedule_notes
 from studio.training.torch.reporter import Reporter, save_step
 from studio.training.torch.scores import RunScores
 
@@ -57,6 +59,20 @@ def choose_prompts(settings: TrainingSettings, data: TrainingSet) -> tuple[str, 
         return settings.validation_prompts
     captions = dict.fromkeys(item.caption for item in (*data.held_out, *data.items) if item.caption)
     return tuple(captions)[: settings.num_validation_images]
+
+
+def settings_notes(settings: TrainingSettings) -> tuple[str, ...]:
+    """What one may not expect of the settings: of the schedule, of the file's readers, of the user's own prompts.
+
+    Of prompts, what is cut off, as captions are in training, or acts otherwise than in A1111.
+    """
+    tokens = TokenCounter(tokenizer_of(settings.model))
+    of_prompts = (
+        f"validation_prompts {prompt[:40]!r}: {note}"
+        for prompt in settings.validation_prompts
+        for note in prompt_notes(prompt, long_prompt=None, tokens=tokens)
+    )
+    return (*schedule_notes(settings), *reader_notes(settings), *of_prompts)
 
 
 def validation_generations(

@@ -201,13 +201,13 @@ def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any],
             read = {**read_settings(SmokeSettings, values), "prompts": prompts}
             engine.run_smoke_test(parse_settings(SmokeSettings, read))
 
-    def show_notes(**prompts: str) -> Markup:
+    def show_notes(long_prompt: bool, **prompts: str) -> Markup:
         named = {name.replace("prompt_", "Prompt "): prompt for name, prompt in prompts.items()}
-        return prompt_notes_html(engine, named, long_prompt=False)
+        return prompt_notes_html(engine, named, long_prompt=long_prompt)
 
-    prompts = {name: control for name, control in mode.named.items() if name.startswith("prompt_")}
-    for control in prompts.values():
-        control.change(show_notes, inputs_kwargs=prompts, outputs=mode.notes, queue=False, **QUIET)
+    noted = {name: control for name, control in mode.named.items() if name.startswith(("prompt_", "long_prompt"))}
+    for control in noted.values():
+        control.change(show_notes, inputs_kwargs=noted, outputs=mode.notes, queue=False, **QUIET)
     errors = FieldErrors(mode.errors, "smoke", mode.named)
     then_refresh(errors.press(mode.run.click, run_smoke_test, inputs_kwargs=mode.named, **QUIET))
     then_refresh(mode.cancel.click(cancelling(engine, "smoke test"), **QUIET))

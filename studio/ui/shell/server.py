@@ -22,11 +22,11 @@ import psutil
 
 from studio.core.errors import SettingsError
 from studio.core.files import read_text
-from studio.core.paths import UserData, assets_folder
-from studio.core.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
+from studio.core.paths import UserData
+from studio.core.settings import ModelSettings, ServerSettings
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
-from studio.images.tokens import TokenCounter
+from studio.images.tokens import TokenCounter, tokenizer_of
 from studio.jobs.worker import ensure_worker
 from studio.training.session import TrainingSession
 from studio.ui.shell.commands import Commands
@@ -290,9 +290,8 @@ def _purge(folder: Path) -> None:
 
 
 def _token_counter(engine: EngineClient) -> Callable[[str], int]:
-    """Counts a caption's tokens as the loaded model would; with the shipped model's tokenizer before one is loaded."""
-    shipped = assets_folder() / SHIPPED_MODEL / "tokenizer" / "tokenizer.json"
-    return lambda caption: TokenCounter(engine.view.tokenizer_file or shipped).count_plain(caption)
+    """Counts a caption's tokens as the loaded model would; as Stable Diffusion 1 before one is loaded."""
+    return lambda caption: TokenCounter(engine.view.tokenizer_file or tokenizer_of()).count_plain(caption)
 
 
 def _launch(

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from studio.cli.train import preflight_text
 from studio.core.errors import DatasetError, ModelError, SettingsError, TrainingError
 from studio.core.paths import UserData
 from studio.core.settings import parse_settings
@@ -18,7 +19,7 @@ from studio.core.text import duration
 from studio.training.settings import TrainingSettings
 from studio.training.torch import preflight
 from studio.training.torch.loss import NUM_TRIPLES, NoiseLoss
-from studio.training.torch.preflight import PassFacts, Preflight, preflight_text, run_preflight
+from studio.training.torch.preflight import PassFacts, Preflight, run_preflight
 from studio.training.torch.preparation import Prepared, prepare
 from studio.training.torch.processes import Processes
 from tests.training.torch.parts import save_pictures
@@ -233,6 +234,16 @@ def test_what_gained_nothing_when_it_was_tried_is_not_offered(
     assert not any("gradient_checkpointing" in offer.changes for offer in found.offers)
 
 
+def test_where_sizes_repeat_images_a_bucket_step_is_offered(place: Place, measured: None, tmp_path: Path) -> None:
+    """Images below the resolution of 64, in steps of 8: the model's usual step of 16 makes fewer sizes."""
+    dataset = save_pictures(tmp_path / "many", [(40, 40), (40, 40), (48, 48), (56, 56), (56, 56)])
+    found = place.forecast(dataset=str(dataset), train_batch_size=3)
+    offers = {str(offer.changes): offer.effect for offer in found.offers}
+    assert offers["{'bucket_step': 16}"] == "2 training sizes instead of 3: fewer repeats in a batch"
+    stepped = place.forecast(dataset=str(dataset), train_batch_size=3, bucket_step=16)
+    assert not any("bucket_step" in offer.changes for offer in stepped.offers)
+
+
 def test_a_batch_of_one_and_a_short_training_are_offered_nothing_smaller(place: Place, measured: None) -> None:
     found = place.forecast(train_batch_size=1, max_train_steps=100)
     assert [list(offer.changes) for offer in found.offers] == [["gradient_checkpointing"]]
@@ -300,6 +311,15 @@ def test_passes_are_timed_with_the_loss_of_the_training(place: Place, monkeypatc
     monkeypatch.setattr(NoiseLoss, "by_image", refused)
     with pytest.raises(TrainingError, match="the training's own loss"):
         place.forecast(loss_type="huber")
+
+
+def test_prompts_that_are_cut_off_or_act_otherwise_are_warned_of(place: Place, measured: None) -> None:
+    long = " ".join(["shoe"] * 75) + " sole"
+    cut_off, command = place.forecast(
+        validation_prompts=(long, "a [red|blue] shoe", "(plain:1.2)"), num_validation_images=3
+    ).warnings
+    assert cut_off == f"validation_prompts {long[:40]!r}: Cut off after 75 tokens: “sole”."
+    assert command.startswith("validation_prompts 'a [red|blue] shoe': [a|b] alternates between steps in A1111")
 
 
 def test_what_would_stop_the_training_stops_the_forecast(place: Place, tmp_path: Path) -> None:

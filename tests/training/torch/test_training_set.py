@@ -8,11 +8,12 @@ from typing import Literal
 import pytest
 from PIL import Image
 
-from studio.core.errors import DatasetError, TrainingError
+from studio.core.errors import DatasetError, SettingsError, TrainingError
 from studio.datasets.rows import Bucket
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, read_snapshot, with_masks, write_snapshot
 from studio.training.folder import RunFolder
 from studio.training.settings import TrainingSettings
+from studio.training.torch.caches import LatentCache, variants_of
 from studio.training.torch.data import CROP_VARIANTS, TrainingSet, make_training_set
 from studio.training.torch.run import read_data
 from tests.training.torch.parts import save_picture, settings_of, snapshot_of, snapshot_of_sizes
@@ -415,14 +416,54 @@ def test_the_trigger_placeholder_in_a_regularisation_caption_is_the_trigger_word
     )
 
 
-def test_many_small_sizes_are_said_with_a_resolution_that_has_fewer() -> None:
-    sizes = [(300 + 47 * i % 201, 300 + 83 * i % 201) for i in range(40)]
-    snapshot = snapshot_of_sizes(sizes)
+SMALL_SIZES = [(300 + 47 * i % 201, 300 + 83 * i % 201) for i in range(40)]
+
+
+def test_many_small_sizes_are_said_with_settings_that_make_fewer() -> None:
+    snapshot = snapshot_of_sizes(SMALL_SIZES)
     data = make_set(snapshot, resolution=512, train_batch_size=8)
     number = len({item.bucket for item in data.items})
     fewer = len({item.bucket for item in make_set(snapshot, resolution=256).items})
-    assert fewer <= 10 < 25 < number
+    stepped = len({item.bucket for item in make_set(snapshot, resolution=512, bucket_step=64).items})
+    assert fewer <= stepped <= 12 < 25 < number
     (note,) = [note for note in data.notes if "same image" in note]
     assert f"40 images make {number} sizes" in note
-    assert f"set resolution to 256 for {fewer} sizes" in note
+    assert f"set bucket_step to 64 for {stepped} sizes, or set resolution to 256 for {fewer} sizes" in note
     assert not any("same image" in note for note in make_set(snapshot, resolution=512, train_batch_size=1).notes)
+
+
+@pytest.mark.parametrize("step", [8, 16, 64, 128])
+@pytest.mark.parametrize("use_buckets", [True, False])
+def test_with_a_bucket_step_all_sizes_are_its_multiples_and_none_is_enlarged(step: int, use_buckets: bool) -> None:
+    snapshot = snapshot_of_sizes([*SMALL_SIZES, (900, 600), (2000, 700)])
+    for item in make_set(snapshot, resolution=512, bucket_step=step, use_buckets=use_buckets).items:
+        left, top, right, bottom = item.crops[0]
+        assert item.bucket.width % step == item.bucket.height % step == 0
+        assert item.bucket.width <= right - left <= item.width
+        assert item.bucket.height <= bottom - top <= item.height
+
+
+def test_an_image_smaller_than_a_bucket_step_keeps_the_finest() -> None:
+    (item,) = make_set(snapshot_of_sizes([(100, 61)]), resolution=512, bucket_step=64).items
+    assert (item.bucket.width, item.bucket.height) == (64, 56)
+
+
+def test_without_a_bucket_step_sizes_are_as_before() -> None:
+    for size, bucket in {(1000, 700): (576, 448), (300, 450): (264, 448), (120, 120): (120, 120)}.items():
+        (item,) = make_set(snapshot_of_sizes([size]), resolution=512).items
+        assert (item.bucket.width, item.bucket.height) == bucket
+
+
+def test_a_bucket_step_above_the_resolution_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"bucket_step\) must be at most the resolution, which is 64, got 128"):
+        make_set(snapshot_of_sizes([SQUARE]), resolution=64, bucket_step=128)
+
+
+def test_another_bucket_step_is_another_latent(tmp_path: Path) -> None:
+    cache = LatentCache(tmp_path, "vae", "cpu")
+    files = set()
+    for step in (None, 64, 128):
+        (item,) = make_set(snapshot_of_sizes([(300, 450)]), resolution=512, bucket_step=step).items
+        (variant,) = variants_of(item, horizontal_flip=False)
+        files.add(cache.file(item, variant))
+    assert len(files) == 3
