@@ -311,7 +311,7 @@ def test_many_loras_have_pages_a_search_and_a_delete_of_their_own(page: Page, li
     cards.get_by_role("button", name="Delete style 07").click()
     expect(page.locator("#lora-trash")).to_contain_text("Delete style 07?")
     page.locator("#lora-trash-really").click()
-    expect(cards).to_contain_text("No LoRA has such a name.")
+    expect(cards).to_contain_text("No LoRA has such a name or note.")
     assert len(list(library.glob("*.safetensors"))) == 29
 
 
