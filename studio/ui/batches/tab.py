@@ -30,7 +30,7 @@ from studio.loras.library import LoraLibrary
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import view as batch_panel
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
-from studio.ui.shell import trash_box
+from studio.ui.shell import item_actions
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, paragraph, problem, show_folder, toasts
 from studio.ui.shell.selection import FieldErrors, changed, error_box, read_selection, select
@@ -321,18 +321,18 @@ def _wire_batch(
         with toasts():
             show_folder(page.batch_of(selection).root, request)
 
-    def find(selection: str) -> trash_box.Question:
+    def find(selection: str) -> item_actions.Question:
         batch = page.batch_of(selection)
         num_images = sum(1 for path in batch.dataset.glob("[0-9]*/[0-9]*.*") if path.suffix != ".txt")
         what = f"Its {counted(num_images, 'image')}, captions and report go with it."
-        return trash_box.Question(batch.name, batch.name, what)
+        return item_actions.Question(batch.name, batch.name, what)
 
     def delete(name: str) -> str:
         return f"{name} is {page.session.delete(page.session.named(name))}."
 
     renaming = panel.label, panel.rename.click, selection
-    then_refresh(trash_box.wire_job_label(*renaming, folder_of=page.batch_of, session=page.session))
-    deleted = trash_box.wire(panel.trash, panel.delete.click, selection, find=find, delete=delete)
+    then_refresh(item_actions.wire_job_label(*renaming, folder_of=page.batch_of, session=page.session))
+    deleted = item_actions.wire(panel.trash, panel.delete.click, selection, find=find, delete=delete)
     then_refresh(select(deleted.success, selection, change='batch: ""'))
     panel.folder.click(open_it, selection, **QUIET)
     then_refresh(select(panel.batch.input, selection, panel.batch, change="batch: values[0] ?? now.batch"))

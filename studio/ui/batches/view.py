@@ -21,7 +21,7 @@ from studio.core.text import counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
 from studio.jobs.session import choices
-from studio.ui.shell import trash_box
+from studio.ui.shell import item_actions
 from studio.ui.shell.images import small_picture_url
 from studio.ui.shell.parts import Part, live_html, paragraph, problem
 from studio.ui.training.view import (
@@ -60,7 +60,7 @@ def state_html(view: BatchView) -> Markup:
     kind = STATE_KINDS.get(status.state, "") if not view.in_line else ""
     message = status.message or view.batch.name
     bar = _bar(status, view.progress)
-    return trash_box.label_html(view.batch.label) + state_box(kind, sign, word, progress_words(view), message, bar)
+    return item_actions.label_html(view.batch.label) + state_box(kind, sign, word, progress_words(view), message, bar)
 
 
 def progress_words(view: BatchView) -> str:
@@ -176,9 +176,9 @@ class BatchPanel:
     as_dataset: gr.Button
     folder: gr.Button
     rename: gr.Button
-    label: trash_box.LabelBox
+    label: item_actions.LabelBox
     delete: gr.Button
-    trash: trash_box.TrashBox
+    trash: item_actions.TrashBox
     past: gr.HTML
     shown: dict[str, gr.components.Component]
 
@@ -198,8 +198,8 @@ def build() -> BatchPanel:
         folder = gr.Button("Open the folder", elem_id="batch-folder", size="sm", min_width=112)
         rename = gr.Button("Rename…", elem_id="batch-rename", size="sm", min_width=84)
         delete = gr.Button("Delete…", elem_id="batch-delete", size="sm", min_width=84)
-    label = trash_box.build_label("batch")
-    trash = trash_box.build("batch")
+    label = item_actions.build_label("batch")
+    trash = item_actions.build("batch")
     for name in ("state", "memory", "latest", "files", "sheet"):
         live_html(f"batch-{name}")
     report = gr.Markdown(elem_id="batch-report", container=False)

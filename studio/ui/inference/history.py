@@ -20,7 +20,7 @@ from studio.images.files import read_picture_text
 from studio.images.gallery import STAR, History, HistoryPage, PastPicture, thumbnail
 from studio.ui.forms import NO_CHANGE
 from studio.ui.inference.generate import GenerateForm
-from studio.ui.shell import trash_box
+from studio.ui.shell import item_actions
 from studio.ui.shell.images import card, picture_frame, record_line, record_rows
 from studio.ui.shell.parts import QUIET, Update, paragraph, table, toasts, uploads_folder
 
@@ -50,9 +50,9 @@ class HistoryPanel:
     acts: gr.Row
     use: gr.Button
     rename: gr.Button
-    label: trash_box.LabelBox
+    label: item_actions.LabelBox
     delete: gr.Button
-    trash: trash_box.TrashBox
+    trash: item_actions.TrashBox
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
@@ -106,8 +106,8 @@ def build() -> HistoryPanel:
             use = gr.Button("Reuse these settings", elem_id="use-settings")
             rename = gr.Button("Note…", elem_id="history-note", min_width=96, scale=0)
             delete = gr.Button("Delete…", elem_id="history-delete", min_width=96, scale=0)
-        label = trash_box.build_label("history", has_name=False, has_star=True)
-        trash = trash_box.build("history")
+        label = item_actions.build_label("history", has_name=False, has_star=True)
+        trash = item_actions.build("history")
     return HistoryPanel(
         drop=drop,
         dropped_words=dropped_words,
@@ -172,7 +172,7 @@ def picture_detail(path: Path) -> Markup:
         raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
     rows = table(("Item", "Value"), record_rows(record), caption=record.settings.prompt)
     frame = picture_frame(path, name="past image", alt=record.settings.prompt)
-    noted = trash_box.label_html(label_beside(path))
+    noted = item_actions.label_html(label_beside(path))
     return _template("picture_detail", figure=card(frame, record_line(record, path)), label=noted, rows=rows)
 
 
@@ -238,9 +238,9 @@ def _wire_chosen(panel: HistoryPanel, user_data: UserData, form: GenerateForm, *
         with toasts():
             return form.filled_by(read_picture_text(_own_path(user_data, selected)).settings)
 
-    def find(selected: str) -> trash_box.Question:
+    def find(selected: str) -> item_actions.Question:
         path = _own_path(user_data, selected)
-        return trash_box.Question(str(path), path.name, "The image, the settings inside it and its note go.")
+        return item_actions.Question(str(path), path.name, "The image, the settings inside it and its note go.")
 
     def delete(path: str) -> str:
         image = _own_path(user_data, path)
@@ -249,15 +249,15 @@ def _wire_chosen(panel: HistoryPanel, user_data: UserData, form: GenerateForm, *
             move_to_trash(label_beside(image), without_trash=user_data.trash)
         return f"{image.name} is {where}."
 
-    def label_of(selected: str) -> trash_box.Labelled:
+    def label_of(selected: str) -> item_actions.Labelled:
         path = _own_path(user_data, selected)
-        return trash_box.Labelled(str(path), path.name, label_or_none(label_beside(path)))
+        return item_actions.Labelled(str(path), path.name, label_or_none(label_beside(path)))
 
-    def save(path: str, _: str, note: str, starred: bool) -> str:
+    def save(path: str, written: item_actions.Written) -> str:
         image = _own_path(user_data, path)
         if not image.is_file():
             raise PictureFileError(f"{image.name} is gone: it was moved or deleted.")
-        write_label(label_beside(image), Label.of(note=note, starred=starred))
+        write_label(label_beside(image), Label.of(note=written.note, starred=written.starred))
         return ""
 
     def show_again(selected: str) -> str:
@@ -270,10 +270,10 @@ def _wire_chosen(panel: HistoryPanel, user_data: UserData, form: GenerateForm, *
     chosen = [panel.selected, panel.detail, panel.acts]
     panel.gallery.select(select, panel.shown_page, chosen, **QUIET)
     panel.use.click(use_selected, panel.selected, list(form.named.values()), **QUIET)
-    noted = trash_box.wire_label(panel.label, panel.rename.click, panel.selected, find=label_of, save=save)
+    noted = item_actions.wire_label(panel.label, panel.rename.click, panel.selected, find=label_of, save=save)
     noted.success(show_again, panel.selected, panel.detail, **QUIET)
     show(noted.success)
-    deleted = trash_box.wire(panel.trash, panel.delete.click, panel.selected, find=find, delete=delete)
+    deleted = item_actions.wire(panel.trash, panel.delete.click, panel.selected, find=find, delete=delete)
     deleted.success(close, None, [panel.detail, panel.acts], **QUIET)
     show(deleted.success)
 

@@ -26,7 +26,7 @@ from studio.loras.files import files_beside
 from studio.loras.library import LoraLibrary, shipped_loras
 from studio.ui.forms import NO_CHANGE, SettingsForm, build_reset
 from studio.ui.inference.generate import cancelling
-from studio.ui.shell import trash_box
+from studio.ui.shell import item_actions
 from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts, uploads_folder
 from studio.ui.shell.selection import FieldErrors, Selection, error_box, select
 from studio.ui.shell.status import cancel_button, phase_words
@@ -50,8 +50,8 @@ class LoraPanel:
     following: gr.Button
     check: gr.Button
     cards: gr.HTML
-    label: trash_box.LabelBox
-    trash: trash_box.TrashBox
+    label: item_actions.LabelBox
+    trash: item_actions.TrashBox
     shown: dict[str, gr.components.Component]
 
 
@@ -70,8 +70,8 @@ def build_loras() -> LoraPanel:
             search = gr.Textbox(label="Search names and notes", max_lines=1, elem_id="lora-search", scale=3)
             previous = gr.Button("Previous", size="sm", min_width=90, scale=0, elem_id="lora-previous")
             following = gr.Button("Next", size="sm", min_width=90, scale=0, elem_id="lora-next")
-        label = trash_box.build_label("lora")  # above the cards, where it is seen
-        trash = trash_box.build("lora")
+        label = item_actions.build_label("lora")  # above the cards, where it is seen
+        trash = item_actions.build("lora")
         cards = gr.HTML(elem_id="lora-cards", padding=False, js_on_load=_CLICKS)
         check = gr.Button("Check all against the model", elem_id="check-loras", interactive=False)
     shown = {
@@ -102,7 +102,7 @@ def render_loras(view: EngineView, library: LoraLibrary, selection: Selection) -
             "lora_cards",
             said=said if len(names) > CARDS_PER_PAGE else "",
             cards=[
-                (*_card(card, view.lora_checks.get(card.name)), trash_box.label_html(library.label_file(card.path)))
+                (*_card(card, view.lora_checks.get(card.name)), item_actions.label_html(library.label_file(card.path)))
                 for card in shown
             ],
         )
@@ -174,32 +174,32 @@ def _wire_kept_order(
 ) -> None:
     """Connect the cards' buttons, each of which names its LoRA."""
 
-    def label_of(event: gr.EventData) -> trash_box.Labelled:
+    def label_of(event: gr.EventData) -> item_actions.Labelled:
         name = str(getattr(event, "name", ""))
         path = library.path_of(name)
         label = label_or_none(library.label_file(path)).model_copy(update={"name": path.stem})
-        return trash_box.Labelled(name, name, label, can_be_named=library.is_own(path))
+        return item_actions.Labelled(name, name, label, can_be_named=library.is_own(path))
 
-    def save(lora: str, name: str, note: str, _: bool) -> str:
-        label, path = Label.of(note=note), library.path_of(lora)
-        renamed = library.rename(lora, name) if library.is_own(path) else lora
+    def save(lora: str, written: item_actions.Written) -> str:
+        label, path = Label.of(note=written.note), library.path_of(lora)
+        renamed = library.rename(lora, written.name) if library.is_own(path) else lora
         write_label(library.label_file(library.path_of(renamed)), label)
         if renamed == lora:
             return ""
         engine.check_lora(renamed)
         return f"{lora} is called {renamed} now. Prompts and settings that name it must be changed."
 
-    def find(event: gr.EventData) -> trash_box.Question:
+    def find(event: gr.EventData) -> item_actions.Question:
         name = str(getattr(event, "name", ""))
         beside = ", ".join(file.name for file in files_beside(library.path_of(name)))
         with_it = f"What lies beside it goes too: {beside}. " if beside else ""
-        return trash_box.Question(name, name, f"{with_it}Images that were made with it stay.")
+        return item_actions.Question(name, name, f"{with_it}Images that were made with it stay.")
 
     def delete(name: str) -> str:
         return f"{name} is {library.delete(name)}."
 
-    then_refresh(trash_box.wire_label(panel.label, panel.cards.edit, None, find=label_of, save=save))
-    then_refresh(trash_box.wire(panel.trash, panel.cards.click, None, find=find, delete=delete))
+    then_refresh(item_actions.wire_label(panel.label, panel.cards.edit, None, find=label_of, save=save))
+    then_refresh(item_actions.wire(panel.trash, panel.cards.click, None, find=find, delete=delete))
 
 
 _template = template("ui/templates/inference.html")

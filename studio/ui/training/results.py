@@ -19,7 +19,7 @@ from studio.training.folder import RunFolder
 from studio.training.report import standalone_html, write_report
 from studio.training.session import RunHistory, TrainingView
 from studio.ui.inference.compare import BASE
-from studio.ui.shell import trash_box
+from studio.ui.shell import item_actions
 from studio.ui.shell.commands import CommandState
 from studio.ui.shell.parts import QUIET, Update, data_url, save_link, show_folder, toast, toasts
 from studio.ui.shell.selection import select
@@ -52,9 +52,9 @@ class ResultButtons:
     copy: gr.Button
     exports: Mapping[ModelForm, gr.Button]
     rename: gr.Button
-    label: trash_box.LabelBox
+    label: item_actions.LabelBox
     delete: gr.Button
-    trash: trash_box.TrashBox
+    trash: item_actions.TrashBox
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
@@ -76,8 +76,8 @@ def build() -> ResultButtons:
         }
         rename = gr.Button("Rename…", elem_id="training-rename", size="sm", min_width=84)
         delete = gr.Button("Delete…", elem_id="training-delete", size="sm", min_width=84)
-    label = trash_box.build_label("training")
-    trash = trash_box.build("training")
+    label = item_actions.build_label("training")
+    trash = item_actions.build("training")
     report_link = gr.HTML(elem_id="training-report-link", visible="hidden", padding=False)
     return ResultButtons(row, send, report, report_link, folder, copy, exports, rename, label, delete, trash)
 
@@ -171,7 +171,7 @@ def wire(
     buttons.copy.click(copy, selection, list(form.settings.fields.values()), **QUIET)
     _wire_exports(buttons, page, selection, then_refresh=then_refresh)
     renaming = buttons.label, buttons.rename.click, selection
-    then_refresh(trash_box.wire_job_label(*renaming, folder_of=page.run_of, session=page.session))
+    then_refresh(item_actions.wire_job_label(*renaming, folder_of=page.run_of, session=page.session))
     _wire_delete(buttons, page, selection, then_refresh=then_refresh)
 
 
@@ -192,14 +192,14 @@ def _wire_exports(
 def _wire_delete(
     buttons: ResultButtons, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]
 ) -> None:
-    def find(selection: str) -> trash_box.Question:
+    def find(selection: str) -> item_actions.Question:
         run = page.run_of(selection)
-        return trash_box.Question(run.name, run.name, _goes_with(run))
+        return item_actions.Question(run.name, run.name, _goes_with(run))
 
     def delete(name: str) -> str:
         return f"{name} is {page.session.delete(page.session.named(name))}."
 
-    deleted = trash_box.wire(buttons.trash, buttons.delete.click, selection, find=find, delete=delete)
+    deleted = item_actions.wire(buttons.trash, buttons.delete.click, selection, find=find, delete=delete)
     then_refresh(select(deleted.success, selection, change='run: "", image: null'))
 
 

@@ -20,8 +20,8 @@ from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
 from studio.training.settings import TrainingSettings
+from studio.ui.shell.item_actions import label_html
 from studio.ui.shell.parts import paragraph, problem, table
-from studio.ui.shell.trash_box import label_html
 
 _template = template("ui/templates/training.html")
 

@@ -132,6 +132,23 @@ def build_label(name: str, *, has_name: bool = True, has_star: bool = False) -> 
 
 
 @dataclass(frozen=True)
+class Written:
+    """What a person wrote in the line."""
+
+    name: str
+    note: str
+    starred: bool
+
+    def label(self) -> Label:
+        """It as a label.
+
+        Raises:
+            SettingsError: where a text is too long, or holds characters that cannot be shown.
+        """
+        return Label.of(name=self.name, note=self.note, starred=self.starred)
+
+
+@dataclass(frozen=True)
 class Labelled:
     """What is to be named or noted on.
 
@@ -154,14 +171,14 @@ def wire_label(
     about: gr.components.Component | None,
     *,
     find: Callable[..., Labelled],
-    save: Callable[[str, str, str, bool], str],
+    save: Callable[[str, Written], str],
 ) -> Any:  # noqa: ANN401 - gradio's Dependency
     """Connect the line.
 
     Args:
         asked: the event that opens it, with `about` as its input.
         find: what it is about, from the inputs of `asked`.
-        save: takes what that is about, the name, the note and the star; what to say of it, "" where the page shows it.
+        save: takes what that is about, and what was written; what to say of it, "" where the page shows it.
 
     Returns:
         the event of the saving.
@@ -180,9 +197,10 @@ def wire_label(
             box.about: found.about,
         }
 
-    def keep(about: str, name: str | None, note: str | None, starred: bool | None) -> Any:  # noqa: ANN401 - gradio's update
+    def keep(about: str, *texts: Any) -> Any:  # noqa: ANN401 - gradio's values, and its update
+        name, note, starred = texts
         with toasts():
-            if said := save(str(about), str(name or ""), str(note or ""), bool(starred)):
+            if said := save(str(about), Written(str(name or ""), str(note or ""), bool(starred))):
                 toast(said)
         return gr.update(visible=False)
 
@@ -206,8 +224,8 @@ def wire_job_label(
         folder = folder_of(selection)
         return Labelled(folder.name, folder.name, label_or_none(folder.label))
 
-    def save(about: str, name: str, note: str, _: bool) -> str:
-        session.set_label(session.named(about), Label.of(name=name, note=note))
+    def save(about: str, written: Written) -> str:
+        session.set_label(session.named(about), written.label())
         return ""
 
     return wire_label(box, asked, selection, find=find, save=save)
