@@ -25,6 +25,8 @@ _MARKS = re.compile(r"^[\s\ufeff]+")
 _RTF_MARK = b"{\\rtf"
 # striprtf's patterns for links and fonts can take hours on a file of a few kB: links are taken as the text they show.
 _FIELD = re.compile(r"\\field(?![a-z])", re.IGNORECASE)
+# The second byte of a character of East Asia may be written as the letter that it would be alone: テ is \'83e.
+_PAIR = re.compile(r"(\\'(?:[89a-e][0-9a-f]|f[0-9a-e]))(?:(\\'[0-9a-f]{2})|([@-\[\]^-z|~]))", re.IGNORECASE)
 _FONT_TABLE = re.compile(r"\{[^{}]*\\fonttbl")
 _FONT = re.compile(r"\\f\d")
 _BRACE = re.compile(r"[{}]")
@@ -183,6 +185,7 @@ def _guess(content: bytes) -> tuple[str, str]:
 
     # RTF is ASCII that names other characters by their code page
     plain = _FIELD.sub("", rtf.decode("cp1252", "replace"))
+    plain = _PAIR.sub(lambda pair: pair[0] if pair[2] else f"{pair[1]}\\'{ord(pair[3]):02x}", plain)
     _check_fonts(plain)
     try:
         text: str = rtf_to_text(plain, errors="replace")  # type: ignore[no-untyped-call]

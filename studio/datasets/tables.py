@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -263,8 +264,11 @@ def _is_metadata(value: object) -> bool:
 
 
 def as_text(value: object) -> str:
-    """As a cell of a CSV would say it; a list is its items with commas between, without those that are empty."""
-    if value is None:
+    """As a cell of a CSV would say it; a list is its items with commas between, without those that are empty.
+
+    NaN is how Python and pandas write that there is nothing; the word in quotes is a word.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, list):
         return ", ".join(filter(None, map(as_text, value)))

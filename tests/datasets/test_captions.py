@@ -200,6 +200,9 @@ def test_rtf_is_rejected_with_its_text_and_one_click_takes_it(tmp_path: Path) ->
         (rb"{\rtf1 shoe \u-10179 ?\u-8694 ?}", "shoe 😊"),
         (rb"{\rtf1 half \u-10179 ?}", "half \ufffd"),
         (rb"{\rtf1{\fonttbl\f0\fnil\fcharset134 SimSun;}\f0 \'b0\'d7 shoe}", "白 shoe"),
+        (rb"{\rtf1\ansi\ansicpg932{\fonttbl\f0\fcharset128 X;}\f0 \'83e\'83X\'83g red}", "テスト red"),
+        (rb"{\rtf1\ansi\ansicpg932{\fonttbl\f0\fcharset128 X;}\f0 \'95\'5c\'8e\'a6\'83\'5c}", "表示ソ"),
+        (rb"{\rtf1\ansi\ansicpg1252 caf\'e9 \'e9t\'e9}", "café été"),
         (rb'{\rtf1 a {\field{\*\fldinst{HYPERLINK "http://x.y"}}{\fldrslt boot}} red}', "a boot red"),
     ],
 )

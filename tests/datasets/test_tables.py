@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from studio.batches.prompt_files import open_prompt_file
 from studio.core.errors import BatchError, DatasetError, StudioError
-from studio.datasets.tables import MAX_NESTING, Table, as_text, read_table
+from studio.datasets.tables import MAX_NESTING, Table, as_text, parse_json, read_table
 from studio.images.records import Problem
 
 PIECES = (
@@ -199,3 +199,11 @@ def test_a_list_has_no_gaps() -> None:
 def test_other_encodings_are_read_by_both_readers(folder: Path, text: str, encoding: str) -> None:
     table = read(folder, "table.csv", f"prompt,colour\n{text},1\n".encode(encoding))
     assert rows_of(table) == batch_rows(folder, "table.csv")[1] == [(text, "1")]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("NaN", ""), ("null", ""), ('"NaN"', "NaN"), ('["a", NaN, null]', "a"), ("3.0", "3.0")],
+)
+def test_what_is_not_there_is_no_text(value: str, text: str) -> None:
+    assert as_text(parse_json(value)) == text

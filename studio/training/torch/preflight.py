@@ -305,12 +305,12 @@ def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offe
 
 
 def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int) -> tuple[Offer, ...]:
-    """Changes that let batches be filled with different images, where most sizes have too few."""
+    """A change that lets batches be filled with different images, where most sizes have too few."""
     own = [item for item in whole.items if not item.is_prior]
     now = len({item.bucket for item in own})
     return tuple(
         Offer(changes=changes, effect=f"{counted(number, 'training size')} instead of {now}: fewer repeats in a batch")
-        for changes, number in fewer_sizes(own, settings, resolution)
+        for changes, number in fewer_sizes(own, settings, resolution)[:1]
     )
 
 

@@ -25,7 +25,7 @@ from studio.ui.training import panel as training_panel
 from studio.ui.training import results as training_results
 from studio.ui.training.queue import TrainingPage
 
-MAX_OFFERS = 3
+MAX_OFFERS = 4
 _template = template("ui/templates/training.html")
 
 
