@@ -159,6 +159,7 @@ def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_js
             print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
         with device_turn(place, "a batch's forecast", waiting=waiting, given_up=lambda: False):
+            report("Starting PyTorch.")
             from studio.batches.torch.forecast import measure
 
             facts = measure(settings, plan, place, report=report)

@@ -140,6 +140,7 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
         print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
     with device_turn(place, "a training's preflight", waiting=waiting, given_up=lambda: False):
+        report("Starting PyTorch.")
         from studio.training.torch.preflight import run_preflight
 
         found = run_preflight(settings, place, report=report)

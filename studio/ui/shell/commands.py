@@ -54,7 +54,7 @@ class PreflightState:
     @property
     def step_words(self) -> str:
         """What it does now, within a line: `loading the model`."""
-        words = self.step.rstrip(".") or "starting"
+        words = self.step.partition(". ")[0].rstrip(".") or "starting"
         return words[0].lower() + words[1:]
 
 

@@ -94,6 +94,8 @@ def test_a_forecast_is_measured_on_real_pictures_and_keeps_none(prompts: Path, t
     assert facts["num_items"] == 500
     assert 0 < facts["seconds_per_picture"] < 60
     assert 1_000 < facts["bytes_per_picture"] < 100_000
+    steps = ["Starting PyTorch.", "Loading the model.", *(f"Making image {i} of 4." for i in range(1, 5))]
+    assert [line for line in result.stderr.splitlines() if line[0] == "→"] == [f"→ {step}" for step in steps]
     assert not list((tmp_path / "data").rglob("*.png"))
 
 

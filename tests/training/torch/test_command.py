@@ -214,6 +214,7 @@ def test_a_preflight_begins_no_run(place: Place) -> None:
     words = ("--set", "resolution=64", "--set", "rank=2", "--set", "num_validation_images=0", "--set", "cpu=true")
     result = train(place, "--dataset", str(place.dataset), "--model", str(place.model), *words, "--preflight")
     assert result.stdout.startswith("3,000 steps ≈ ")
+    assert "→ Checking the dataset.\n→ Loading the model.\n" in result.stderr
     assert not place.user_data.runs.exists()
 
 
