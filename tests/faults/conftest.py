@@ -57,6 +57,8 @@ class Place:
     def begin(self, **changes: object) -> RunFolder:
         """A new run, not started."""
         values = {**SETTINGS, "dataset": str(self.dataset), "model": str(self.model), **changes}
+        if changes.get("max_train_steps") == 1:
+            values["lr_warmup_steps"] = changes.get("lr_warmup_steps", 1)
         return begin_run(settings_from(None, values, ()), self.user_data)
 
 
