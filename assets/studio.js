@@ -75,6 +75,15 @@
     openLarge(beside, beside.indexOf(image));
   });
 
+  // How many times its size an image is shown.
+  const tellScale = (image) => {
+    const place = image.closest(".card")?.querySelector(".scale");
+    const scale = image.naturalWidth && image.clientWidth / image.naturalWidth;
+    if (place) place.textContent = scale && Math.abs(scale - 1) > 0.05 ? `, shown × ${scale.toFixed(1)}` : "";
+  };
+  document.addEventListener("load", ({ target }) => target.matches?.(".card .zoom img") && tellScale(target), true);
+  window.addEventListener("resize", () => document.querySelectorAll(".card .zoom img").forEach(tellScale));
+
   // The keys, told under "?".
   const KEYS = [
     ["Ctrl or ⌘ + Enter", "Run the smoke test, generate, or compare"],
