@@ -198,10 +198,13 @@ def test_nothing_makes_the_page_scroll_sideways(page: Page) -> None:
         assert page.evaluate(CUT_OFF) == []
 
 
-# What reaches beyond the window's right edge, other than inside of a frame that scrolls by itself.
+# What reaches beyond the right edge of the window or of the form, other than inside of a frame that scrolls by itself.
 CUT_OFF = """() => [...document.querySelectorAll("body *")]
   .filter(element => !element.closest(".table-frame") && element.checkVisibility())
-  .filter(element => element.getBoundingClientRect().right > window.innerWidth + 1)
+  .filter(element => {
+    const form = element.closest(".controls")?.getBoundingClientRect().right ?? window.innerWidth;
+    return element.getBoundingClientRect().right > Math.min(form, window.innerWidth) + 1;
+  })
   .map(element => element.outerHTML.slice(0, 100))"""
 
 
