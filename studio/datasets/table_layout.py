@@ -175,8 +175,28 @@ def unused_tables(tables: FolderTables, used: Sequence[str], why: str) -> list[S
             sentence = why
         except DatasetError as error:
             sentence = str(error)
-        notes.append(_note(name, "other table", sentence))
+        damage = "" if used or tables.has_sidecars else _damage(tables, name)
+        if damage:
+            sentence = f"{damage} No image has a caption from elsewhere. Repair the table, or delete it."
+            problem = Problem(code="table unreadable", severity="reject", sentence=sentence)
+            notes.append(SkippedFile(name=name, problem=problem))
+        else:
+            notes.append(_note(name, "other table", sentence))
     return notes
+
+
+def _damage(tables: FolderTables, name: str) -> str:
+    """Why a table that is a dataset's by its name gives no row, though it holds something; empty where it is none."""
+    place = PurePosixPath(name)
+    if place.name.lower() not in (*METADATA_NAMES, FASHION_TABLE) or not tables.walk.path(name).stat().st_size:
+        return ""
+    try:
+        table = tables.read(name, last_takes_rest=place.name.lower() == FASHION_TABLE)
+    except DatasetError as error:
+        return str(error)
+    if table.rows or not table.skipped_files:
+        return ""
+    return f"{table.skipped_files[0].name}: {table.skipped_files[0].problem.sentence}"
 
 
 def _lists_note(match: _Match) -> list[SkippedFile]:

@@ -313,7 +313,7 @@ def test_captions_that_a_table_replaces_are_said(tmp_path: Path) -> None:
 
 # Tables that are none of the dataset's business
 
-FOREIGN = {
+FOREIGN: dict[str, str | bytes] = {
     "config.json": '{"lr": 1}',
     "list.json": "[1, 2]",
     "empty.json": "[]",
@@ -349,6 +349,22 @@ def test_a_foreign_table_is_a_note_beside_the_datasets_own(name: str, tmp_path: 
     reading = read_source(tmp_path, AS_FOUND)
     assert captions(reading) == {"a.png": "one", "b.png": "two"}
     assert left(reading) == {name: "other table"}
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_the_only_captions_in_a_broken_table_need_fixing(name: str, tmp_path: Path) -> None:
+    make(tmp_path, a_dot_png="x", b_dot_png="x")
+    write(tmp_path, name, FOREIGN[name])
+    [skipped] = read_source(tmp_path, AS_FOUND).skipped_files
+    assert (skipped.name, skipped.problem.code, skipped.problem.severity) == (name, "table unreadable", "reject")
+
+
+@pytest.mark.parametrize("name", ["broken.json", "binary.csv", "config.json", "empty.csv"])
+def test_a_foreign_table_is_a_note_where_there_are_no_captions(name: str, tmp_path: Path) -> None:
+    make(tmp_path, a_dot_png="x", b_dot_png="x")
+    write(tmp_path, name, FOREIGN[name])
+    [skipped] = read_source(tmp_path, AS_FOUND).skipped_files
+    assert (skipped.name, skipped.problem.code, skipped.problem.severity) == (name, "other table", "note")
 
 
 def test_a_table_of_captions_that_names_most_pictures_wins(tmp_path: Path) -> None:
