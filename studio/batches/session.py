@@ -26,7 +26,7 @@ from studio.core.files import open_file
 from studio.core.paths import UserData
 from studio.core.records import Label
 from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
-from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, read_status, status_or
+from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, status_or
 from studio.jobs.session import JobLine, JobSession, has_work, is_in_line
 
 MAX_LATEST = 12
@@ -223,7 +223,7 @@ class BatchSession(JobSession[BatchFolder]):
             batch = self.to_show(name, batches)
             if batch is None:
                 return BatchView(names, past, jobs, active=has_work(jobs), labels=labels)
-            status, opened = read_status(batch), self._opened(batch)
+            status, opened = status_or("failed", batch), self._opened(batch)
             progress = opened.ledgers.look(running=status.state == "running")
             latest = opened.pictures(progress)
         except (RunError, BatchError) as error:

@@ -1,6 +1,7 @@
 """A broken rule in words: which setting, by its label, what holds for it, what was given, and which name is near."""
 
 import difflib
+import math
 import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
@@ -13,6 +14,7 @@ from pydantic_core import ErrorDetails
 from studio.core.errors import FieldProblem
 
 MAX_SHOWN = 120  # characters of a value
+_MANY_BITS = 128  # more than about 38 digits
 _LARGE = 1e6  # from here on both ends of a range say less than the one that was passed
 _RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _RULES: Mapping[str, str] = {
@@ -85,16 +87,21 @@ def _sentences(kind: type[BaseModel], problem: ErrorDetails) -> Iterable[str]:
         return
     label, field, owner = _place(kind, steps)
     if problem["type"] == "extra_forbidden":
-        yield f"{label} is not a setting, got {_shown(problem['input'])}.{nearest_setting(str(steps[-1]), [owner])}"
+        yield f"{label} is not a setting, got {shown(problem['input'])}.{nearest_setting(str(steps[-1]), [owner])}"
     elif problem["type"] == "missing":
         yield f"{label} is missing."
     else:
-        yield f"{label} {_rule(field, problem, message)}, got {_shown(problem['input'])}."
+        yield f"{label} {_rule(field, problem, message)}, got {shown(problem['input'])}."
     if str(steps[-1]).endswith("seed") and str(problem["input"]).strip() == "-1":  # as A1111 has it
         yield "-1 is no random seed here: write a number."
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a sentence: an empty box gave nothing, and a number of a hundred digits is short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, int) and value.bit_length() > _MANY_BITS:
+        return f"a number of about {value.bit_length() * math.log10(2):.0f} digits"
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 

@@ -22,6 +22,7 @@ _PASSING = (
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN,
 )
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)  # and this never does
 _BUSY_SECONDS = 30
 _JOBS_TABLE = """
 create table jobs (
@@ -77,7 +78,13 @@ def changing(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _problem(path: Path, error: sqlite3.Error | OSError) -> RunError:
     # An extended code has the plain one in its lowest byte.
-    passes = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _PASSING or is_disk_full(error)
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    if code in _DAMAGED:
+        return RunError(
+            f"The queue of jobs ({path}) is damaged: {error}. Stop the studio, and move that file and those beside it "
+            f"that begin with {path.name} away: a new one is made. Runs and batches are kept in their own folders."
+        )
+    passes = code in _PASSING or is_disk_full(error)
     return (QueueBusyError if passes else RunError)(
         f"The queue of jobs ({path}) cannot be used now: {error}. Check that the disk has space and that the file "
         "is writable, then try again. Running jobs continue."

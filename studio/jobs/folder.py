@@ -191,9 +191,8 @@ def read_status(folder: JobFolder) -> RunStatus:
     except FileNotFoundError:
         return RunStatus(state="new")
     except (OSError, ValidationError) as error:
-        raise RunError(
-            f"{folder.status} cannot be read ({type(error).__name__}). Resume the run to write it again."
-        ) from error
+        why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise RunError(f"{folder.status} cannot be read{why}. Resume the {folder.noun} to write it again.") from error
 
 
 def status_or(state: RunState, folder: JobFolder) -> RunStatus:
@@ -221,7 +220,7 @@ def write_halt(folder: JobFolder, state: Literal["paused", "stopped"]) -> None:
     """
     status = status_or("new", folder)
     if status.state != "finished" and folder.root.is_dir():
-        message = f"It was {state} while nothing worked on it."
+        message = f"It was {state} while nothing worked on it; resume to continue."
         write_status(folder, status.model_copy(update={"state": state, "pid": 0, "message": message}))
 
 

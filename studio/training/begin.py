@@ -251,10 +251,10 @@ def _assert_name_is_free(name: str) -> None:
     num_bytes = len(name.encode())
     if num_bytes > NAME_LIMIT_BYTES:
         raise SettingsError(
-            f"name must be at most {NAME_LIMIT_BYTES} bytes long as a file's name, got {name!r} with {num_bytes}."
+            f"Name must be at most {NAME_LIMIT_BYTES} bytes long as a file's name, got {name!r} with {num_bytes}."
         )
     if name.casefold() == DIFFUSERS_STEM:
-        raise SettingsError(f"name must not be {DIFFUSERS_STEM}: diffusers' file beside it is called so, got {name!r}.")
+        raise SettingsError(f"Name must not be {DIFFUSERS_STEM}: diffusers' file beside it is called so, got {name!r}.")
 
 
 def _assert_prompts(prompts: Sequence[str], library: LoraLibrary) -> None:

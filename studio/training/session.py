@@ -15,7 +15,7 @@ from studio.core.errors import RunError
 from studio.core.paths import UserData
 from studio.core.records import Label
 from studio.jobs.events import EventFollower, JobEvent, JobHistory, ResumedEvent, first_step_taken_back
-from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, read_status
+from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, status_or
 from studio.jobs.session import JobLine, JobSession, has_work
 from studio.training.events import (
     EVENTS,
@@ -175,7 +175,7 @@ class TrainingSession(JobSession[RunFolder]):
         try:
             jobs = self.jobs()
             run = self.to_show(name, runs)
-            status = read_status(run) if run else None
+            status = status_or("failed", run) if run else None
         except RunError as error:  # of a queue that can be read the rest is true still
             return TrainingView(names=names, jobs=jobs, active=has_work(jobs), problem=str(error), labels=labels)
         history = self.history(run) if run else None

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from pydantic.fields import FieldInfo
 
 from studio.core.errors import SettingsError
+from studio.core.rules import shown
 from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
 from studio.core.text import template
 from studio.ui.shell.parts import QUIET
@@ -308,7 +309,8 @@ def size_values(text: str) -> dict[str, int | None]:
         return {"width": None, "height": None}
     match = SIZE.fullmatch(text.strip())
     if match is None:
-        raise SettingsError(f"size must be width × height in pixels, such as 512 × 768, got {text!r}.").about("size")
+        given = shown(text.strip() or None)
+        raise SettingsError(f"Size must be width × height in pixels, such as 512 × 768, got {given}.").about("size")
     return {"width": int(match[1]), "height": int(match[2])}
 
 

@@ -133,6 +133,11 @@ def test_a_damaged_status_or_ledger_is_said_and_not_raised(session: BatchSession
     assert "cannot be read" in session.view().problem
     batch.status.write_text("{", encoding="utf-8")
     assert "cannot be read" in session.view().problem
+    (batch.ledgers / "process-000.db").unlink()
+    view = session.view()
+    assert view.status is not None
+    assert (view.problem, view.status.state) == ("", "failed")
+    assert "cannot be read. Resume the batch to write it again." in view.status.message
 
 
 def test_a_dataset_of_a_batch_is_trained_at_its_pictures_size(session: BatchSession) -> None:

@@ -372,7 +372,7 @@ def test_a_size_that_is_none_is_refused_with_the_rule(page: Page) -> None:
     set_field(page, "generate-size", "abc")
     press_generate(page)
     expect(field_error(page, "generate-size")).to_contain_text(
-        "size must be width × height in pixels, such as 512 × 768, got 'abc'."
+        "Size must be width × height in pixels, such as 512 × 768, got 'abc'."
     )
     expect(activity(page)).to_have_text("ready")
 

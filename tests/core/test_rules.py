@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from studio.core.errors import SettingsError
-from studio.core.rules import label_of, nearest_setting, rules_of
+from studio.core.rules import label_of, nearest_setting, rules_of, shown
 from studio.core.settings import GenerationSettings, Settings, parse_settings
 from studio.training.settings import TrainingSettings
 
@@ -91,3 +91,18 @@ def test_a_name_with_nothing_near_it_suggests_nothing() -> None:
     assert nearest_setting("qqqqq", [TrainingSettings]) == ""
     with pytest.raises(SettingsError, match=r"^guidance is not a setting, got 3\. Did you mean guidance_scale\?$"):
         parse_settings(GenerationSettings, {"prompt": "a", "guidance": 3})
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "nothing"),
+        (10**99, "a number of about 99 digits"),
+        (-(10**9999), "a number of about 9999 digits"),  # too long for Python to write
+        (10**20, "100000000000000000000"),
+        (True, "True"),
+    ],
+    ids=["empty", "large", "endless", "whole", "truth"],
+)
+def test_an_empty_box_and_a_number_without_end_are_said_in_short(value: object, words: str) -> None:
+    assert shown(value) == words

@@ -30,7 +30,7 @@ def test_the_sentence_names_the_setting_the_rule_and_the_value() -> None:
     [
         ({"width": 100}, "Width must be a multiple of 8 between 64 and 2048, got 100."),
         ({"width": 4096}, "Width must be a multiple of 8 between 64 and 2048, got 4096."),
-        ({"seed": None}, "Seed must be a whole number, got None."),
+        ({"seed": None}, "Seed must be a whole number, got nothing."),
         ({"seed": -1}, "Seed must be at least 0, got -1."),
         ({"steps": 3}, "steps is not a setting, got 3."),
         ({"guidance_scale": "much"}, "Guidance (guidance_scale) must be a number"),

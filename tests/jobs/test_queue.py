@@ -212,7 +212,7 @@ def test_a_queue_of_a_newer_studio_is_not_touched(user_data: UserData, queue: Jo
 
 def test_a_damaged_database_is_a_sentence(user_data: UserData, queue: JobQueue) -> None:
     user_data.database.write_bytes(b"not a database" * 100)
-    with pytest.raises(RunError, match="cannot be used now: file is not a database"):
+    with pytest.raises(RunError, match=r"is damaged: file is not a database\. Stop the studio, and move"):
         queue.jobs()
 
 

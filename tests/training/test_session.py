@@ -87,7 +87,12 @@ def test_a_run_that_is_no_job_is_asked_through_its_folder(session: TrainingSessi
     assert take_requests(run) == {"sample", "stop"}
 
 
-def test_a_damaged_status_is_said_and_not_raised(session: TrainingSession) -> None:
+def test_a_damaged_status_takes_nothing_else_of_its_run(session: TrainingSession) -> None:
+    """The run is shown as failed, with what it reported: so it can be resumed, as the sentence says."""
     run = make_run(session, "a", RunStatus(state="running"))
     run.status.write_text("{", encoding="utf-8")
-    assert "cannot be read" in session.view().problem
+    view = session.view()
+    assert view.status is not None
+    assert (view.run, view.problem, view.status.state) == (run, "", "failed")
+    assert "cannot be read. Resume the run to write it again." in view.status.message
+    assert view.history is not None

@@ -84,7 +84,7 @@ def test_sizes_and_words_fit_each_other() -> None:
 
 @pytest.mark.parametrize("words", ["", "big", "512", "512x"])
 def test_what_is_no_size_is_said_to_be_none(words: str) -> None:
-    with pytest.raises(SettingsError, match="size must be width × height in pixels"):
+    with pytest.raises(SettingsError, match="Size must be width × height in pixels"):
         size_values(words)
 
 

@@ -85,7 +85,7 @@ def test_a_value_that_gradio_refuses_is_said_by_its_label_and_range() -> None:
         gr.Button().click(print, [slider, choice])
     for values, words in (
         ([0, "a"], "Steps must be a number between 1 and 150, got 0."),
-        ([None, "a"], "Steps must be a number between 1 and 150, got None."),
+        ([None, "a"], "Steps must be a number between 1 and 150, got nothing."),
         ([4, "gone"], "Run cannot be used here, got &#x27;gone&#x27;."),
     ):
         with pytest.raises(Refusal, match=re.escape(words)):

@@ -34,6 +34,7 @@ from starlette.datastructures import Headers
 from studio.core.errors import StudioError, error_message, system_error_message
 from studio.core.files import read_file, read_text
 from studio.core.paths import assets_folder
+from studio.core.rules import shown
 from studio.core.text import escape, template
 
 logger = logging.getLogger(__name__)
@@ -232,12 +233,9 @@ def _value_problem(component: Any, value: object) -> str:  # noqa: ANN401 - any 
     except (gr.Error, ValueError, TypeError, AttributeError):
         low, high = getattr(component, "minimum", None), getattr(component, "maximum", None)
         label = getattr(component, "label", None) or "A value of the page"
-        rule = (
-            f"must be a number between {low:g} and {high:g}"
-            if low is not None and high is not None
-            else "cannot be used here"
-        )
-        return f"{label} {rule}, got {textwrap.shorten(repr(value), 80)}. Change it, or reload the page."
+        bounded = low is not None and high is not None
+        rule = f"must be a number between {low:g} and {high:g}" if bounded else "cannot be used here"
+        return f"{label} {rule}, got {textwrap.shorten(shown(value), 80)}. Change it, or reload the page."
     return ""
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from studio.core.errors import SettingsError
+from studio.core.errors import RunError, SettingsError
 from studio.core.files import read_text
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings, ServerSettings
@@ -70,7 +70,10 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     url = f"http://127.0.0.1:{port}"
     others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
     print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
-    ensure_worker(user_data)  # jobs that waited when the machine was switched off go on
+    try:
+        ensure_worker(user_data)  # jobs that waited when the machine was switched off go on
+    except RunError as error:  # of the queue: images are made without it, and the tabs that need it say so
+        print(error, flush=True)
     engine.start()
     session.restore()
     if settings.open_browser:
