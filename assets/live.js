@@ -33,6 +33,19 @@ const write = (place, html) => {
 };
 
 const isShown = (area) => area === "status" || Boolean(document.getElementById(`tab-${area}`)?.checkVisibility());
+// Where the studio is gone, what the page shows is of before, and no press arrives.
+let missed = 0;
+const sayGone = (gone) => {
+  document.body.classList.toggle("studio-gone", gone);
+  const said = document.getElementById("studio-gone");
+  if (!gone) said?.remove();
+  else if (!said) {
+    const words = "The studio does not answer: it was stopped, or is starting again. What is shown is of before, and nothing that you press arrives. The page goes on by itself when the studio is back.";
+    const line = Object.assign(document.createElement("p"), { id: "studio-gone", className: "problem", textContent: words });
+    line.setAttribute("role", "alert");
+    document.getElementById("status-line")?.after(line);
+  }
+};
 const places = () => [...document.querySelectorAll("[data-live]")];
 const ask = async () => {
   if (!session) return; // the first refresh is on its way
@@ -46,9 +59,12 @@ const ask = async () => {
   let seconds = RETRY_SECONDS;
   try {
     seconds = follow(await answer());
+    missed = 0;
   } catch (error) {
     console.info("The studio did not answer:", error.message);
+    missed += 1;
   }
+  sayGone(missed >= 2); // one answer may be lost
   asking = false;
   if (askAgain) ask();
   else if (seconds > 0) timer = setTimeout(ask, 1000 * seconds);

@@ -26,7 +26,7 @@ from studio.core.files import FileStamp, file_stamp
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
 from studio.images.records import PictureFacts
 
-CHECK_VERSION = 6
+CHECK_VERSION = 7
 """Raise it whenever the same file would be judged otherwise."""
 
 _CREATE = """

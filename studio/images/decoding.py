@@ -24,6 +24,7 @@ from studio.images.formats import (
     end_of,
     foreign_kind,
     is_cut_webp,
+    lacks_scans,
     picture_kind,
 )
 from studio.images.records import Problem, Severity
@@ -239,6 +240,10 @@ def _check_data(read: ReadPicture, image: Image.Image, content: bytes) -> None:
     """
     end = end_of(read.format, content) if read.format in ("JPEG", "MPO") else None
     if end is None or end < 0:
+        return
+    if lacks_scans(content[:end]):
+        sentence = "The file is cut short: scans of it are missing, so that all of it is blurred. Copy it again."
+        read.add("cut short", "reject", sentence)
         return
     corner = np.asarray(image.crop((image.width - 4, image.height - 4, image.width, image.height)))
     if np.ptp(corner, axis=(0, 1)).any() and not image.info.get("progressive"):  # what is filled in is flat

@@ -110,6 +110,33 @@ def _jpeg_end(content: bytes) -> int:
     return -1
 
 
+def lacks_scans(content: bytes) -> bool:
+    """Whether it is a progressive JPEG without the scans that bring its coefficients to their last bit.
+
+    A download that ends between two scans is a whole image to every decoder, only blurred. ITU-T T.81, G.1.1.1: each
+    scan says for which components and coefficients it brings which bit; the last bit is number 0.
+    """
+    lowest: dict[int, list[int]] = {}  # by component, of each coefficient: the lowest bit so far
+    place = 2
+    while match := _JPEG_MARKER.search(content, place):
+        marker, place = match.group()[1], match.end()
+        if marker == 0xD9:
+            break
+        if marker in _JPEG_BARE_MARKERS:
+            continue
+        length = int.from_bytes(content[place : place + 2], "big")
+        segment = content[place + 2 : place + length]
+        place += length
+        if marker == 0xC2 and len(segment) > 5:
+            lowest = {number: [99] * 64 for number in segment[6 : 6 + 3 * segment[5] : 3]}
+        if marker == 0xDA and segment and len(segment) >= 4 + 2 * segment[0]:
+            first, last, bits = segment[1 + 2 * segment[0] : 4 + 2 * segment[0]]
+            for number in segment[1 : 1 + 2 * segment[0] : 2]:
+                for coefficient in range(first, min(last, 63) + 1) if number in lowest else ():
+                    lowest[number][coefficient] = bits & 15
+    return any(bit for bits in lowest.values() for bit in bits)
+
+
 def is_cut_webp(content: bytes) -> bool:
     """Whether it is a WebP that says it is longer than it is."""
     return content[:4] == b"RIFF" and content[8:12] == b"WEBP" and (end_of("WEBP", content) or 0) > len(content)

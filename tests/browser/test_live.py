@@ -78,9 +78,13 @@ def test_the_page_goes_on_by_itself_on_its_tab_when_its_studio_is_started_again(
     expect(state(page)).to_contain_text("step 1 of 100")
     studio.process.kill()
     studio.process.wait()
+    gone = page.get_by_role("alert").filter(has_text="The studio does not answer")
+    expect(gone).to_be_visible()
+    expect(page.locator("#training-pause")).to_have_css("pointer-events", "none")
     report(run, 2)
     with running_studio(run.root.parent.parent, port=studio.port):
         expect(state(page)).to_contain_text("step 2 of 100")
+        expect(gone).to_have_count(0)
         report(run, 3)
         expect(state(page)).to_contain_text("step 3 of 100")
 

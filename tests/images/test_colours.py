@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 import struct
 import zlib
 
@@ -220,6 +221,20 @@ def test_a_jpeg_that_was_cut_and_given_an_end_is_said() -> None:
     content = io.BytesIO()
     Image.fromarray(noise).save(content, "JPEG", quality=80)
     assert "flat lower part" not in codes(content.getvalue(), "a.jpg")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_progressive_jpeg_that_ends_between_or_in_its_scans_is_cut(mode: str) -> None:
+    """Every pixel is there, and blurred: a decoder finds nothing wrong with it."""
+    noise = np.random.default_rng(2).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+    image, content = Image.fromarray(noise).convert(mode), io.BytesIO()
+    image.save(content, "JPEG", quality=90, progressive=True)
+    whole = content.getvalue()
+    assert "cut short" not in codes(whole, "a.jpg")
+    starts = [match.start() for match in re.finditer(rb"\xff\xda", whole)]
+    assert len(starts) > 3
+    for cut in (*starts[1:], len(whole) // 2, len(whole) * 3 // 4):
+        assert "cut short" in codes(whole[:cut] + b"\xff\xd9", "a.jpg"), cut
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

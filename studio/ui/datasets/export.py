@@ -1,7 +1,6 @@
 """Taking a dataset away: a snapshot, an imagefolder, kohya's folders, a zip; captions beside the images."""
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ from studio.datasets.library import SNAPSHOT
 from studio.datasets.session import DatasetSession
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
+from studio.ui.shell.images import new_served_folder
 from studio.ui.shell.parts import QUIET, paragraph, toasts
 from studio.ui.shell.selection import FieldErrors, error_box, follow_form
 
@@ -130,8 +130,8 @@ def wire(
 
 
 def downloadable(file: Path) -> str:
-    """The file in the page's own cache, the working folder: from nowhere else may Gradio serve it."""
-    copy = Path(tempfile.mkdtemp(dir=Path.cwd())) / file.name
+    """The file in the page's own cache."""
+    copy = new_served_folder() / file.name
     try:
         copy.hardlink_to(file)
     except OSError:  # another disk, or a file system without links

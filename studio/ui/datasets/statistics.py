@@ -5,7 +5,6 @@ A dataset's numbers as bars: HTML that a screen reader reads as a table and that
 Statistics and doctor: what is in the dataset, what is wrong with it, and what one click mends.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from studio.images.records import Severity
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.datasets.html import SIGNS, thumbnail_url
 from studio.ui.forms import NO_CHANGE
+from studio.ui.shell.images import new_served_folder
 from studio.ui.shell.parts import QUIET, paragraph, toasts
 from studio.ui.shell.selection import read_selection
 
@@ -216,7 +216,7 @@ def contact_sheet(session: DatasetSession) -> Path:
 
     rows = [row for row in dataset.rows if row.is_used]
     sheet = make_contact_sheet(rows, title=dataset.name, thumbnail_of=thumbnail_of)
-    file = Path(tempfile.mkdtemp(dir=Path.cwd())) / f"{dataset.name}-contact-sheet.jpg"
+    file = new_served_folder() / f"{dataset.name}-contact-sheet.jpg"
     write_atomically(file, sheet)
     return file
 

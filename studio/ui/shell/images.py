@@ -8,6 +8,7 @@ Images as HTML: finished, in the making, not valid, still to come. Their frames 
 
 import hashlib
 import io
+import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView, size_note
 from studio.images.a1111 import scheduler_name
 from studio.ui.forms import SIZE, SettingsForm
-from studio.ui.shell.parts import QUIET, data_url, download_link, paragraph
+from studio.ui.shell.parts import QUIET, data_url, download_link, paragraph, uploads_folder
 
 THUMBNAIL_PIXELS = 192
 _template = template("ui/templates/shell.html")
@@ -86,6 +87,13 @@ def training_thumbnail_url(sha256: str, background: str, folder: Path) -> str:
 
 def _address(path: Path) -> str:
     return f"gradio_api/file={quote(str(path))}"
+
+
+def new_served_folder() -> Path:
+    """A folder of its own in the page's cache: from nowhere else may Gradio serve what we made."""
+    cache = uploads_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=cache))
 
 
 def picture_frame(path: Path, *, name: str, alt: str) -> Markup:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from annotated_types import MaxLen
 from markupsafe import Markup
 
 from studio.core.errors import StudioError
@@ -122,13 +123,20 @@ class LabelBox:
 def build_label(name: str, *, has_name: bool = True, has_star: bool = False) -> LabelBox:
     """Lay the line out, hidden; the button that opens it stands where its page wants it."""
     with gr.Row(visible=False, elem_id=f"{name}-label", elem_classes="question label-line") as line:
-        called = gr.Textbox(visible=has_name, max_lines=1, elem_id=f"{name}-label-name", min_width=200)
-        note = gr.Textbox(lines=1, max_lines=6, elem_id=f"{name}-label-note", min_width=240)
+        called = gr.Textbox(
+            visible=has_name, max_lines=1, max_length=_length("name"), elem_id=f"{name}-label-name", min_width=200
+        )
+        note = gr.Textbox(lines=1, max_lines=6, max_length=_length("note"), elem_id=f"{name}-label-note", min_width=240)
         star = gr.Checkbox(label="Star", visible=has_star, elem_id=f"{name}-label-star", min_width=72)
         about = gr.Textbox(visible=False)
         save = gr.Button("Save", elem_id=f"{name}-label-save", size="sm", min_width=84)
         cancel = gr.Button("Cancel", elem_id=f"{name}-label-cancel", size="sm", min_width=84)
     return LabelBox(line, called, note, star, about, save, cancel)
+
+
+def _length(field: str) -> int | None:
+    """How many characters a label's field may have."""
+    return next((rule.max_length for rule in Label.model_fields[field].metadata if isinstance(rule, MaxLen)), None)
 
 
 @dataclass(frozen=True)

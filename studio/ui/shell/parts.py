@@ -112,7 +112,7 @@ class Refusal(gr.Error):  # type: ignore[misc]  # gradio tells mypy nothing of i
     """An error that says in our own words what went wrong with a press; Gradio's own are another class."""
 
     def __init__(self, text: object) -> None:
-        super().__init__(escape(text), duration=8, print_exception=False)
+        super().__init__(escape(text), duration=8, title="Not done", print_exception=False)
 
 
 @contextmanager
