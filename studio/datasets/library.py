@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from studio.core.errors import DatasetError
 from studio.core.files import read_file, write_atomically
 from studio.core.paths import unreserved
+from studio.core.text import counted
 from studio.datasets.captions import name_of
 from studio.datasets.checker import PictureChecker
 from studio.datasets.opened import OpenedDataset
@@ -86,7 +87,7 @@ class DatasetLibrary:
             raise DatasetError(f"There is no dataset {name} any more. Open its folder again.") from error
         except ValidationError as error:
             raise DatasetError(
-                f"The recipe of {name} cannot be read ({path}: {error.error_count()} mistakes). Open the folder of its "
+                f"The recipe of {name} cannot be read ({path}: {counted(error.error_count(), 'mistake')}). Open the folder of its "
                 "images again under another name; the edits are in edits.jsonl beside the recipe."
             ) from error
 

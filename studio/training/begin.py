@@ -83,9 +83,10 @@ def _open(name: str, user_data: UserData) -> OpenedDataset:
         return library.open(known_name, count_tokens=count_tokens)
     folder = typed_path(name)
     if not folder.is_dir():
-        known = ", ".join(library.names()) or "none yet"
+        known = ", ".join(library.names())
         raise DatasetError(
-            f"There is no dataset and no folder {name}. Datasets: {known}. Give one of these or the path of a folder."
+            f"There is no dataset and no folder {name}. "
+            + (f"Choose one of {known}, or give the path of a folder." if known else "Give the path of a folder.")
         )
     source = folder.resolve()
     if known_name := library.name_of_source(source):  # with the edits that were made on the Dataset tab
