@@ -86,9 +86,10 @@ class DatasetLibrary:
         except FileNotFoundError as error:
             raise DatasetError(f"There is no dataset {name} any more. Open its folder again.") from error
         except ValidationError as error:
+            mistakes = counted(error.error_count(), "mistake")
             raise DatasetError(
-                f"The recipe of {name} cannot be read ({path}: {counted(error.error_count(), 'mistake')}). Open the folder of its "
-                "images again under another name; the edits are in edits.jsonl beside the recipe."
+                f"The recipe of {name} cannot be read ({path}: {mistakes}). Open the folder of its images again under "
+                "another name; the edits are in edits.jsonl beside the recipe."
             ) from error
 
     def save_recipe(self, name: str, recipe: DatasetRecipe) -> None:
