@@ -27,7 +27,7 @@ from studio.datasets.snapshot import (
     see_mask,
     with_masks,
 )
-from studio.datasets.source import LAYOUT_TITLES, DatasetRow
+from studio.datasets.source import LAYOUT_TITLES, WITHOUT_ROW, DatasetRow, SkippedFile
 from studio.images.decoding import open_rgb
 from studio.images.records import PictureFacts, Problem, Severity
 
@@ -204,6 +204,7 @@ class DatasetReport(Record):
 
     Attributes:
         num_found: images in the source; `num_taken` of them pass the recipe's choice of rows.
+        num_without_row: images beside those, which the table that was read does not name.
         num_used: how many training will use; `num_shown` counts each as often as it is repeated in an epoch.
         findings: of images, worst first; leftovers too.
         warnings: what is only seen in the whole, a sentence each.
@@ -226,6 +227,7 @@ class DatasetReport(Record):
     duplicates: tuple[Duplicate, ...]
     warnings: tuple[str, ...]
     masks: tuple[str, ...] = ()
+    num_without_row: int = 0
 
     @property
     def needs_fixing(self) -> bool:
@@ -236,7 +238,9 @@ class DatasetReport(Record):
     @property
     def how_many(self) -> str:
         """How the number that training will use comes about, in a sentence."""
-        steps = [f"{self.num_found:,} found"]
+        steps = [f"{self.num_found + self.num_without_row:,} found"]
+        if self.num_without_row:
+            steps.append(f"{self.num_without_row:,} without a row in the table")
         if self.num_taken != self.num_found:
             steps.append(f"{self.num_found - self.num_taken:,} not among the chosen rows")
         for number, why in (
@@ -281,7 +285,13 @@ def make_report(dataset: OpenedDataset) -> DatasetReport:
             Duplicate(first=p.first_key, second=p.second_key, exact=p.exact, distance=p.distance) for p in search.pairs
         ),
         warnings=tuple(warnings),
+        num_without_row=num_without_row(dataset.skipped_files),
     )
+
+
+def num_without_row(skipped_files: Iterable[SkippedFile]) -> int:
+    """How many images the table that was read does not name."""
+    return sum(file.problem.code == WITHOUT_ROW for file in skipped_files)
 
 
 def add_masks(report: DatasetReport, dataset: OpenedDataset, folder: str) -> DatasetReport:

@@ -190,11 +190,31 @@ class SourceReading:
     skipped_files: tuple[SkippedFile, ...] = ()
 
 
+WITHOUT_ROW = "image without a row"
+"""The problem of an image that the table that was read does not name."""
+
 PICTURE_SUFFIXES = frozenset(
     (
         *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
         *(".avif", ".avifs", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
         *(".heic", ".heif", ".hif", ".jxl", ".svg", ".eps", ".ps", ".ico", ".tga", ".psd"),
+        *(".icns", ".icb", ".vda", ".vst", ".pcx", ".dcx", ".sgi", ".rgb", ".rgba", ".bw", ".ras", ".qoi", ".dds"),
+        *(
+            ".cur",
+            ".xbm",
+            ".xpm",
+            ".msp",
+            ".im",
+            ".pcd",
+            ".pxr",
+            ".fli",
+            ".flc",
+            ".blp",
+            ".ftu",
+            ".ftc",
+            ".wmf",
+            ".emf",
+        ),
         *RAW_SUFFIXES,
     )
 )

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from studio.core.errors import DatasetError
 from studio.datasets.captions import find_captions, name_of, stem_of
-from studio.datasets.source import LayoutChoice, LayoutName, SkippedFile, SourcePicture, SourceReading
+from studio.datasets.source import WITHOUT_ROW, LayoutChoice, LayoutName, SkippedFile, SourcePicture, SourceReading
 from studio.datasets.tables import Table, TableRow, read_table
 from studio.datasets.walk import Walk
 from studio.images.records import Problem
@@ -146,7 +146,7 @@ def read_by_table(
         for row, key in match.pictures:
             _take_row(walk, match, row, key, pictures, skipped_files)
     sentence = "No row of the table names this image, so it is not part of the dataset."
-    skipped_files += [_note(key, "image without a row", sentence) for key in walk.pictures if key not in pictures]
+    skipped_files += [_note(key, WITHOUT_ROW, sentence) for key in walk.pictures if key not in pictures]
     names = ", ".join(match.table.name for match in used)
     sentence = f"The captions are taken from {names}, so this file is not used."
     skipped_files += [_note(key, "caption not used", sentence) for key in walk.captions]

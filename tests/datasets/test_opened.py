@@ -77,6 +77,17 @@ def test_after_the_check_every_picture_is_counted(source: Path, tmp_path: Path, 
     assert report.needs_fixing
 
 
+def test_images_that_the_table_does_not_name_are_counted(tmp_path: Path, checker: PictureChecker) -> None:
+    folder = tmp_path / "three"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.png").write_bytes(encoded(picture(), "PNG"))
+    (folder / "metadata.csv").write_text("file_name,text\nb.png,a boot\n", encoding="utf-8")
+    report = make_report(open_dataset(folder, tmp_path / "own", checker))
+    assert (report.num_found, report.num_without_row) == (1, 2)
+    assert report.how_many == "3 found − 2 without a row in the table = 1 will be trained on."
+
+
 def test_originals_are_never_changed(source: Path, tmp_path: Path, checker: PictureChecker) -> None:
     before = hashes(source)
     dataset = open_dataset(source, tmp_path / "own", checker)

@@ -19,7 +19,7 @@ from studio.datasets.opened import OpenedDataset
 from studio.datasets.reading import read_source
 from studio.datasets.scores import score_folder
 from studio.datasets.session import DatasetSession
-from studio.datasets.source import DatasetRecipe, LayoutChoice, SourceReading
+from studio.datasets.source import PICTURE_SUFFIXES, DatasetRecipe, LayoutChoice, SourceReading
 from studio.datasets.upload import DroppedFile
 from studio.datasets.walk import MAX_DEPTH, walk_folder
 from studio.images.decoding import open_rgb
@@ -154,6 +154,27 @@ def test_rarer_endings_are_those_of_images(tmp_path: Path) -> None:
     for ending in ENDINGS:
         write(tmp_path, f"a.{ending.upper()}")
     assert sorted(keys(tmp_path)) == sorted(f"a.{ending.upper()}" for ending in ENDINGS)
+
+
+NO_IMAGES = {
+    ".bufr",
+    ".fit",
+    ".fits",
+    ".gbr",
+    ".grib",
+    ".h5",
+    ".hdf",
+    ".iim",
+    ".mpeg",
+    ".mpg",
+    ".pdf",
+}  # but read by it
+
+
+def test_every_ending_that_pillow_opens_is_one_of_images() -> None:
+    Image.init()
+    opened = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    assert opened - PICTURE_SUFFIXES - NO_IMAGES == set()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from studio.core.records import label_or_none
 from studio.core.text import template
 from studio.datasets.inspection import thumbnail_path
 from studio.datasets.query import RowPage
+from studio.datasets.report import num_without_row
 from studio.datasets.rows import BucketFit
 from studio.datasets.session import DatasetSession, SessionView, Stamp
 from studio.datasets.source import DatasetRow
@@ -86,6 +87,7 @@ def summary(session: DatasetSession, view: SessionView) -> Markup:
         broken=sum(row.is_rejected and not row.excluded for row in rows),
         lost=sum(skipped_file.problem.severity == "reject" for skipped_file in dataset.skipped_files),
         excluded=sum(row.excluded for row in rows),
+        without_row=num_without_row(dataset.skipped_files),
         progress_of=progress,
         origin=origin,
     )
