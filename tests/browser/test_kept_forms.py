@@ -27,6 +27,7 @@ def show_training(page: Page) -> None:
 
 def fill_all(page: Page) -> None:
     """Something in every tab, and in every kind of control."""
+    open_mode(page, "Smoke test", idle=False)
     set_field(page, "prompt-1", "smoke prompt")
     open_mode(page, "Generate", idle=False)
     set_field(page, "generate-prompt", "a kept prompt")
