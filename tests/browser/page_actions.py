@@ -29,7 +29,7 @@ def activity(page: Page) -> Locator:
 
 def pictures(page: Page) -> Locator:
     """The finished images that are shown."""
-    return page.locator(".card .frame.zoom img")
+    return page.locator(".card .frame.zoom img").filter(visible=True)  # other modes keep theirs, hidden
 
 
 def wait_until_ready(page: Page) -> None:

@@ -158,7 +158,7 @@ def test_a_full_disk_is_said_in_the_drop_zone(page: Page, source: Path) -> None:
 
 def test_a_folder_dropped_on_another_tab_finds_its_way(page: Page, source: Path) -> None:
     go_to_tab(page, "Inference")
-    drop_files(page, "verdict", source)
+    drop_files(page, "generate-state", source)
     expect(page.get_by_role("tab", name="Dataset", exact=True)).to_have_attribute("aria-selected", "true")
     wait_until_checked(page, pictures=11, used=9)
 
