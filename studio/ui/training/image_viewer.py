@@ -41,11 +41,16 @@ SHOWN = (
     "previous-picture",
     "next-picture",
 )
-TO_THE_BOX = """() => requestAnimationFrame(() => requestAnimationFrame(() => {
-  const box = document.getElementById("training-closer");
-  box?.scrollIntoView({ block: "nearest" });
-  document.querySelector("#closer-close")?.focus({ preventScroll: true });
-}))"""
+# The box is shown by the refresh that follows the press: some frames later, on a busy machine many.
+TO_THE_BOX = """() => {
+  const lead = (framesLeft) => {
+    const close = document.querySelector("#closer-close");
+    if (!close?.checkVisibility()) return framesLeft > 0 && requestAnimationFrame(() => lead(framesLeft - 1));
+    document.getElementById("training-closer").scrollIntoView({ block: "nearest" });
+    close.focus({ preventScroll: true });
+  };
+  lead(600);
+}"""
 BACK_TO_THE_PICTURE = """(step, picture) => {
   const pressed = document.querySelector(`.samples .sample[data-focus="${picture} ${step}"]`);
   (pressed ?? document.querySelector(".samples-frame"))?.focus();
