@@ -75,7 +75,9 @@ def test_it_stays_true_where_the_run_that_is_looked_at_cannot_be_read(user_data:
     write_status(damaged, RunStatus(state="new"))
     damaged.status.write_text("{", encoding="utf-8")
     view = session.view(damaged.name)
-    assert "cannot be read" in view.problem
+    assert view.status is not None
+    assert (view.status.state, view.problem) == ("failed", "")
+    assert "cannot be read. Resume the" in view.status.message
     assert view.active
     assert "training shoes-white 312/3,000" in jobs_words(view.jobs)
 
