@@ -14,24 +14,25 @@ from studio.images.gallery import History
 from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
-from studio.ui.shell.app import Sessions
+from studio.ui.shell.app import AREAS, Sessions
 from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.selection import Selection
 from studio.ui.training.queue import TrainingPage
 
 NUM_LOOKS = 20
+TABS = AREAS[1:]
 
 
 class PageLooks(Record):
-    """Seconds that every part of the page and the newest images took at first; the CPU's of each look after that."""
+    """Seconds that the page as it opens and the newest images took at first; the CPU's of each look after that."""
 
     open_seconds: float
     look_cpu_seconds: tuple[float, ...]
 
 
 def measure(user_data: UserData) -> PageLooks:
-    """Every part of a page, as it is opened and as its script asks again."""
+    """What a page shows as it is opened, at Generate, and then each tab in turn, as its script asks again."""
     engine = EngineClient(user_data, model=ModelSettings(), cpu_only=True)
     datasets, library = DatasetSession(user_data, count_tokens=len), LoraLibrary(user_data.loras)
     start = time.perf_counter()
@@ -45,13 +46,13 @@ def measure(user_data: UserData) -> PageLooks:
         library=library,
         blocking_jobs=BlockingJobs(user_data),
     )
-    selection = sessions.now(Selection()).selection
+    selection = sessions.now(Selection(), ("status", "inference")).selection
     History(user_data.outputs).page(1)
     open_seconds = time.perf_counter() - start
     looks = []
-    for _ in range(NUM_LOOKS):
+    for number in range(NUM_LOOKS):
         start = time.process_time()
-        sessions.now(selection)
+        sessions.now(selection, ("status", TABS[number % len(TABS)]))
         looks.append(time.process_time() - start)
     datasets.close()
     return PageLooks(open_seconds=open_seconds, look_cpu_seconds=tuple(looks))

@@ -113,8 +113,8 @@ BENCHES: Mapping[BenchName, Bench] = {
     "scale": Bench(
         bench_scale,
         "3,000 ended runs of 500 steps, 600 batches, all of them in the queue, 1,500 LoRAs and 50,000 "
-        "images, each the copy of one. In a fresh process: every part of the page and the newest images, the first "
-        "time; then the process's CPU time for every part of the page, twenty times.",
+        "images, each the copy of one. In a fresh process: what the page shows as it opens and the newest images, the "
+        "first time; then the process's CPU time for a look at each tab in turn, twenty times.",
     ),
     "real-size": Bench(
         bench_real_size,
