@@ -4,8 +4,6 @@
 const RETRY_SECONDS = 2; // the studio does not answer: it may be started again
 const LEAST_SECONDS_BETWEEN_WAKES = 0.4;
 
-const AREAS = ["status", "inference", "dataset", "training", "batch"];
-
 const rest = {}; // what the last refresh of each area brought besides live parts, as a digest
 const wokenAt = {};
 let session = ""; // without it Gradio describes all its components anew for every answer
@@ -32,6 +30,7 @@ const write = (place, html) => {
   else if (hadFocus) focusAgain(place, focused);
 };
 
+const areas = () => [...document.querySelectorAll('[id^="wake-"]')].map((button) => button.id.slice("wake-".length));
 const isShown = (area) => area === "status" || Boolean(document.getElementById(`tab-${area}`)?.checkVisibility());
 // Where the studio is gone, what the page shows is of before, and no press arrives.
 let missed = 0;
@@ -40,7 +39,7 @@ const sayGone = (gone) => {
   const said = document.getElementById("studio-gone");
   if (!gone) said?.remove();
   else if (!said) {
-    const words = "The studio does not answer: it was stopped, or is starting again. What is shown is of before, and nothing that you press arrives. The page goes on by itself when the studio is back.";
+    const words = "The studio does not answer: it was stopped or is restarting. What you see may be out of date, and nothing you press reaches it. This page reconnects by itself.";
     const line = Object.assign(document.createElement("p"), { id: "studio-gone", className: "problem", textContent: words });
     line.setAttribute("role", "alert");
     document.getElementById("status-line")?.after(line);
@@ -74,7 +73,7 @@ const answer = async () => {
   const response = await fetch("gradio_api/run/live", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ data: [has, sessionStorage.getItem("selection") ?? "", AREAS.filter(isShown)], session_hash: session }),
+    body: JSON.stringify({ data: [has, sessionStorage.getItem("selection") ?? "", areas().filter(isShown)], session_hash: session }),
   });
   if (!response.ok) throw new Error(`HTTP ${response.status}`);
   return (await response.json()).data[0];
@@ -105,7 +104,7 @@ const follow = (now) => {
 
 document.addEventListener("studio:live-part", () => requestAnimationFrame(ask));
 document.addEventListener("studio:look", () => {
-  AREAS.forEach((area) => delete wokenAt[area]); // somebody waits for what comes of it
+  areas().forEach((area) => delete wokenAt[area]); // somebody waits for what comes of it
   ask();
 });
 watch("value", () => {

@@ -27,6 +27,14 @@
     element.append(...children);
     return element;
   };
+  // A click beside it closes it, and closed it is gone.
+  const makeDialog = (className, ...children) => {
+    const dialog = make("dialog", { className }, ...children);
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    return dialog;
+  };
   const openLarge = (images, index) => {
     const large = make("img");
     const words = make("p", { className: "quiet" });
@@ -51,11 +59,10 @@
     });
     actual.setAttribute("aria-pressed", "false");
     const steps = images.length > 1 ? [button("‹ Previous", () => show(index - 1)), button("Next ›", () => show(index + 1))] : [];
-    const dialog = make("dialog", { className: "lightbox" }, large, words);
-    dialog.append(make("div", { className: "lightbox-actions" }, ...steps, actual, save, button("Close", () => dialog.close())));
+    const actions = make("div", { className: "lightbox-actions" }, ...steps, actual, save, button("Close", () => dialog.close()));
+    const dialog = makeDialog("lightbox", large, words, actions);
     large.onload = describe;
-    dialog.addEventListener("click", (event) => (event.target === dialog || event.target === large) && dialog.close());
-    dialog.addEventListener("close", () => dialog.remove());
+    large.onclick = () => dialog.close();
     dialog.addEventListener("keydown", (event) => {
       const act = { ArrowLeft: () => show(index - 1), ArrowRight: () => show(index + 1), 1: () => actual.click(), s: () => save.click() }[event.key];
       event.stopPropagation(); // the page's own keys are not for what lies behind
@@ -63,7 +70,6 @@
       event.preventDefault();
       act();
     });
-    document.body.append(dialog);
     dialog.showModal();
     show(index);
   };
@@ -99,11 +105,8 @@
   const tellKeys = () => {
     const rows = KEYS.map(([keys, words]) => make("tr", {}, make("th", { scope: "row", textContent: keys }), make("td", { textContent: words })));
     const close = make("button", { type: "button", textContent: "Close", onclick: () => dialog.close() });
-    const dialog = make("dialog", { className: "lightbox keys" }, make("h2", { textContent: "Keys" }), make("table", {}, make("tbody", {}, ...rows)), close);
+    const dialog = makeDialog("lightbox keys", make("h2", { textContent: "Keys" }), make("table", {}, make("tbody", {}, ...rows)), close);
     dialog.setAttribute("aria-label", "Keys");
-    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-    dialog.addEventListener("close", () => dialog.remove());
-    document.body.append(dialog);
     dialog.showModal();
   };
   document.addEventListener("click", (event) => event.target.closest?.("#tell-keys") && tellKeys());

@@ -145,7 +145,7 @@ class TemplateReader:
     """Reads the prompts of one plan, whose columns and wildcards are known."""
 
     def __init__(self, columns: Sequence[str], wildcards: Wildcards, *, joins_empty: bool = False) -> None:
-        """`joins_empty` is of a `Choice`."""
+        """`joins_empty` is that of each `Choice`."""
         self._joins_empty = joins_empty
         self._columns = {column: index for index, column in enumerate(columns)}
         self._wildcards = wildcards

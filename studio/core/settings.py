@@ -303,7 +303,7 @@ class ServerSettings(Settings):
     )
     open_browser: bool = Field(True, title="Open browser", description="Open the page in the browser.")
     window: bool = Field(
-        False, title="Window", description="Open the page in a window of its own, by Chrome, Edge or Chromium."
+        False, title="Window", description="Open the page in its own window. Needs Chrome, Edge, Brave or Chromium."
     )
     listen: bool = Field(False, title="Listen", description="Accept other machines. Needs a password file.")
     auth_file: Path | None = Field(

@@ -17,6 +17,8 @@ from studio.batches.session import BatchSession, BatchView
 from studio.core.paths import UserData
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
+from studio.engine.process.view import EngineView
+from studio.jobs.session import JobLine
 from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession, TrainingView
@@ -32,6 +34,7 @@ from studio.ui.shell.parts import (
     Group,
     Guard,
     Page,
+    Part,
     Seen,
     Update,
     changed_parts,
@@ -101,17 +104,17 @@ class Polling:
     ) -> None:
         self._now = now
         self._shown = shown
+        self._first = next(iter(shown))
         self._seen = {area: gr.JSON(visible=False) for area in shown}
         self._brought = follower("brought")
         self.selection = selection_box()
 
     def wire(self, app: gr.Blocks, tabs: Sequence[gr.Tab]) -> None:
         """Refresh when the page is opened and when its script presses an area's button; answer the script."""
-        first = next(iter(self._shown))
         # Named functions: they are the names of the page's own API.
-        app.load(self.open, self.selection, self._everything(first), js=RECALL, **UNQUEUED)
+        app.load(self.open, self.selection, self._everything(self._first), js=RECALL, **UNQUEUED)
         for area, seen in self._seen.items():
-            wake = gr.Button("Refresh", elem_id=f"wake-{area}", elem_classes="wake", visible="hidden")
+            wake = gr.Button("Refresh", elem_id=f"wake-{area}", elem_classes="unseen", visible="hidden")
             has = [seen, self.selection]
             wake.click(
                 self.refresh_of(area),
@@ -131,7 +134,7 @@ class Polling:
 
     def open(self, selection: str, request: gr.Request) -> list[Any]:
         """The first area of a page that was just opened, with what it had chosen before a reload."""
-        return self.refresh_of(next(iter(self._shown)))(None, selection, request)
+        return self.refresh_of(self._first)(None, selection, request)
 
     def refresh_of(self, area: str) -> Callable[[Seen | None, str, gr.Request], list[Any]]:
         """What brings an area up to date."""
@@ -210,7 +213,6 @@ class Sessions:
                 "dataset": selection.dataset or dataset.name,
             }
         )
-        job_runs = any(line.job.state == "running" for line in runs.jobs)
         ours = (
             (view.active and view.phase != "waiting")
             or dataset.active
@@ -220,27 +222,28 @@ class Sessions:
         )
         jobs = runs.active or made.active or view.active
         groups: dict[str, Callable[[], dict[str, Group]]] = {
-            "status": lambda: {
-                "The status line": lambda: {
-                    "status-model": lambda: model_words(view),
-                    "status-memory": lambda: memory_words(view),
-                    "status-jobs": lambda: (
-                        jobs_words(runs.jobs)
-                        + measuring_words("a training", self.training.preflight.state, "Training")
-                        + measuring_words("a batch", self.batches.forecast.state, "Batch")
-                    ),
-                    "status-activity": lambda: activity_words(view, owner_is_told=job_runs),
-                }
-            },
+            "status": lambda: {"The status line": lambda: self._status_line(view, runs.jobs)},
             "inference": lambda: inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, shown),
             "dataset": lambda: dataset_tab.render(datasets.of(dataset.name), dataset),
             "training": lambda: training_tab.render(self.training, runs, shown),
             "batch": lambda: batch_tab.render(self.batches, made),
         }
         parts = self.guard.parts({title: group for area in areas for title, group in groups[area]().items()})
-        return PageNow(
-            parts, POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0, shown, title_words(runs.jobs, view)
-        )
+        look_again_seconds = POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0
+        return PageNow(parts, look_again_seconds, shown, title_words(runs.jobs, view))
+
+    def _status_line(self, view: EngineView, jobs: Sequence[JobLine]) -> dict[str, Part]:
+        job_runs = any(line.job.state == "running" for line in jobs)
+        return {
+            "status-model": lambda: model_words(view),
+            "status-memory": lambda: memory_words(view),
+            "status-jobs": lambda: (
+                jobs_words(jobs)
+                + measuring_words("a training", self.training.preflight.state, "Training")
+                + measuring_words("a batch", self.batches.forecast.state, "Batch")
+            ),
+            "status-activity": lambda: activity_words(view, owner_is_told=job_runs),
+        }
 
 
 def _shown(chosen: str, found: RunFolder | BatchFolder | None, names: Sequence[str]) -> str:

@@ -94,7 +94,10 @@ def open_page(url: str, *, window: bool) -> None:
     program = find_window_program(sys.platform, os.environ) if window else None
     if program is None:
         if window:
-            print("No Chrome, Edge or Chromium was found for a window; the page opens in the browser.", flush=True)
+            print(
+                "Found no Chrome, Edge, Brave or Chromium, so the page opens in your browser instead.",
+                flush=True,
+            )
         webbrowser.open(url)
         return
     opened = subprocess.Popen(
