@@ -32,6 +32,7 @@ from studio.ui.batches import view as batch_view
 from studio.ui.datasets.html import summary
 from studio.ui.inference.history import past_words, picture_detail
 from studio.ui.inference.model import render_loras
+from studio.ui.shell import item_actions
 from studio.ui.shell.app import build_app
 from studio.ui.shell.parts import Refusal
 from studio.ui.shell.selection import Selection
@@ -302,3 +303,10 @@ def test_an_image_is_noted_on_starred_and_found_by_it(page: gr.Blocks, place: Us
     outside = place.root / "x.png"
     with pytest.raises(Refusal, match="not one of the studio"):
         one.press("label-save", str(outside), "", "a", False)
+
+
+def test_the_line_takes_as_many_characters_as_what_is_named_may_have() -> None:
+    with gr.Blocks():
+        run, lora = item_actions.build_label("run"), item_actions.build_label("lora", names_file=True)
+    assert (run.name.max_length, run.note.max_length) == (80, 2000)
+    assert (lora.name.max_length, lora.note.max_length) == (None, 2000), "a file of another program may have a long one"

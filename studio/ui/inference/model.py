@@ -70,7 +70,7 @@ def build_loras() -> LoraPanel:
             search = gr.Textbox(label="Search names and notes", max_lines=1, elem_id="lora-search", scale=3)
             previous = gr.Button("Previous", size="sm", min_width=90, scale=0, elem_id="lora-previous")
             following = gr.Button("Next", size="sm", min_width=90, scale=0, elem_id="lora-next")
-        label = item_actions.build_label("lora")  # above the cards, where it is seen
+        label = item_actions.build_label("lora", names_file=True)  # above the cards, where it is seen
         trash = item_actions.build("lora")
         cards = gr.HTML(elem_id="lora-cards", padding=False, js_on_load=_CLICKS)
         check = gr.Button("Check all against the model", elem_id="check-loras", interactive=False)

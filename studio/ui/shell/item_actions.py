@@ -120,11 +120,16 @@ class LabelBox:
     cancel: gr.Button
 
 
-def build_label(name: str, *, has_name: bool = True, has_star: bool = False) -> LabelBox:
-    """Lay the line out, hidden; the button that opens it stands where its page wants it."""
+def build_label(name: str, *, has_name: bool = True, has_star: bool = False, names_file: bool = False) -> LabelBox:
+    """Lay the line out, hidden; the button that opens it stands where its page wants it.
+
+    Args:
+        names_file: the name is a file's, which may be longer than a label's.
+    """
+    longest = None if names_file else _length("name")
     with gr.Row(visible=False, elem_id=f"{name}-label", elem_classes="question label-line") as line:
         called = gr.Textbox(
-            visible=has_name, max_lines=1, max_length=_length("name"), elem_id=f"{name}-label-name", min_width=200
+            visible=has_name, max_lines=1, max_length=longest, elem_id=f"{name}-label-name", min_width=200
         )
         note = gr.Textbox(lines=1, max_lines=6, max_length=_length("note"), elem_id=f"{name}-label-note", min_width=240)
         star = gr.Checkbox(label="Star", visible=has_star, elem_id=f"{name}-label-star", min_width=72)
