@@ -144,7 +144,12 @@ def changed_weight(weight: torch.Tensor, stack: Stack) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Lora:
-    """A file that fits the model, read whole: for each layer's module path its weights, in the model's precision."""
+    """A file that fits the model, read whole: for each layer's module path its weights, in the model's precision.
+
+    Attributes:
+        changes: how much of the model it changes.
+        notes: what one may not expect of it.
+    """
 
     name: str
     path: Path
@@ -152,6 +157,7 @@ class Lora:
     weights_hash: str
     unet: Mapping[str, LayerWeights]
     text_encoder: Mapping[str, LayerWeights]
+    changes: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -183,8 +189,11 @@ def read_lora(name: str, path: Path, components: Components) -> Lora:
         found[part][module_path] = _like(layer, module.weight)
     num_unet_layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for _, module in modules["unet"].values())
     header = read_header(path)
-    notes = (*_notes(name, weights, num_unet_layers=num_unet_layers), *file_notes(header))
-    return Lora(name, path, sha256_of(path), weights_hash(header), found["unet"], found["text_encoder"], notes)
+    changes = _changes(name, weights, num_unet_layers=num_unet_layers)
+    notes = file_notes(header)
+    if not any(_acts(layer) for _, _, layer in weights.layers()):
+        notes = (f"{name} changes nothing: its weights are all zero, as before the first training step.", *notes)
+    return Lora(name, path, sha256_of(path), weights_hash(header), found["unet"], found["text_encoder"], changes, notes)
 
 
 def _like(layer: LayerWeights, weight: torch.Tensor) -> LayerWeights:
@@ -203,15 +212,12 @@ def _like(layer: LayerWeights, weight: torch.Tensor) -> LayerWeights:
     )
 
 
-def _notes(name: str, weights: LoraWeights, *, num_unet_layers: int) -> tuple[str, ...]:
-    """How much of the model it changes, and whether it can change anything at all."""
+def _changes(name: str, weights: LoraWeights, *, num_unet_layers: int) -> str:
+    """How much of the model it is about."""
     num_unet, num_text = len(weights.unet), len(weights.text_encoder)
     share = 100 * num_unet / num_unet_layers
     words = f"{name} changes {num_unet} of the U-Net's {num_unet_layers} layers ({share:.0f} %)"
-    words += f" and {num_text} of the text encoder's." if num_text else "; the text encoder stays as it is."
-    if not any(_acts(layer) for _, _, layer in weights.layers()):
-        return (words, f"{name} changes nothing: its weights are all zero, as before the first training step.")
-    return (words,)
+    return words + (f" and {num_text} of the text encoder's." if num_text else "; the text encoder stays as it is.")
 
 
 def _acts(layer: LayerWeights) -> bool:

@@ -298,8 +298,9 @@ def test_rows_and_a_template_make_captions_with_a_live_preview(page: Page, tmp_p
     open_path(page, folder, pictures=60, used=60)
     open_section(page, "Layout and captions")
     expect(page.locator("#dataset-layout-words")).to_contain_text("Fashion products")
-    set_field(page, "dataset-template", "{baseColour} {articleType}, {nonsense}")
     preview = page.locator("#dataset-template-preview")
+    expect(preview).to_contain_text("Black Canvas Sneakers")  # the form is filled
+    set_field(page, "dataset-template", "{baseColour} {articleType}, {nonsense}")
     expect(preview).to_contain_text("nonsense")
     set_field(page, "dataset-template", "{baseColour} {articleType}, white background")
     expect(preview).to_contain_text("Black Casual Shoes, white background")

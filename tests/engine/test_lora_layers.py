@@ -235,8 +235,8 @@ def test_an_untrained_lora_is_said_to_change_nothing(studio: PipelineManager, fo
 
 
 def test_coverage_is_told_in_percent(studio: PipelineManager) -> None:
-    assert (
-        studio.loras.read("white-ground").notes[0].startswith("white-ground changes 108 of the U-Net's 133 layers (81")
+    assert studio.loras.read("white-ground").changes.startswith(
+        "white-ground changes 108 of the U-Net's 133 layers (81"
     )
 
 

@@ -164,10 +164,11 @@ class ComparisonChanged(Record):
 
 
 class LoraChecked(Record):
-    """Whether a LoRA fits the loaded model: `notes` say how much of it it changes, `problem` why it does not."""
+    """Whether a LoRA fits the loaded model: what it changes, what one may not expect of it, or why it does not fit."""
 
     kind: Literal["lora_checked"] = "lora_checked"
     name: str
+    changes: str = ""
     notes: tuple[str, ...] = ()
     problem: str = ""
 

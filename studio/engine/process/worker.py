@@ -246,7 +246,7 @@ class EngineProcess:
         except StudioError as error:
             self._report(LoraChecked(name=request.name, problem=str(error)))
         else:
-            self._report(LoraChecked(name=request.name, notes=lora.notes))
+            self._report(LoraChecked(name=request.name, changes=lora.changes, notes=lora.notes))
 
     def _run_watcher(self, *, num_pictures: int) -> "RunWatcher":
         from studio.engine.memory import read_memory

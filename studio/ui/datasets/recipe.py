@@ -233,12 +233,12 @@ def read_recipe(session: DatasetSession, values: dict[str, Any]) -> DatasetRecip
     )
 
 
-def preview_words(session: DatasetSession, values: dict[str, Any]) -> Markup:
-    """What the form would make of the first rows."""
+def preview_words(session: DatasetSession, read: Callable[[], DatasetRecipe]) -> Markup:
+    """What a recipe would make of the first rows of the open dataset, or what is wrong with it."""
     if not session.is_open:
         return Markup()
     try:
-        recipe = read_recipe(session, values)
+        recipe = read()
         taken = take_rows(session.opened.reading.pictures, recipe)
         rows = [
             (
@@ -273,7 +273,8 @@ def wire(
     """Connect the form."""
 
     def preview(selection: str, **values: Any) -> str:  # noqa: ANN401 - the controls' values
-        return preview_words(session.of(read_selection(selection).dataset), values)
+        page = session.of(read_selection(selection).dataset)
+        return preview_words(page, lambda: read_recipe(page, values))
 
     def apply(subject: object, filled: str, **values: Any) -> None:  # noqa: ANN401 - the controls' values
         with toasts():
@@ -287,22 +288,25 @@ def wire(
         opened = version.partition("-")[0]
         if opened == before:
             return NO_CHANGE
-        shown = fill(session.of(read_selection(selection).dataset))
-        return {**by_component(box.form, shown), filled: opened} if shown else NO_CHANGE
+        page = session.of(read_selection(selection).dataset)
+        shown = fill(page)
+        if not shown:
+            return NO_CHANGE
+        # With the form, not after it: a preview that was asked for later may overtake one that is typed meanwhile.
+        words = preview_words(page, lambda: page.opened.recipe)
+        return {**by_component(box.form, shown), box.preview: words, filled: opened}
 
     filled = gr.Textbox(visible=False)
-    form = list(box.form.values())
     previewed = {"selection": selection, **box.form}
-    version.change(fill_new, [selection, version, filled], [*form, filled], **QUIET).then(
-        preview, inputs_kwargs=previewed, outputs=box.preview, **QUIET
-    )
+    version.change(fill_new, [selection, version, filled], [*box.form.values(), box.preview, filled], **QUIET)
 
     def show_values(selection: str, column: str) -> Any:  # noqa: ANN401 - gradio's update
         return gr.update(choices=values_of(session.of(read_selection(selection).dataset), column), value=[])
 
     box.row_column.input(show_values, [selection, box.row_column], box.row_values, **QUIET)
-    for control in (box.template, box.row_values, box.row_column):
-        control.change(preview, inputs_kwargs=previewed, outputs=box.preview, trigger_mode="always_last", **QUIET)
+    # One event, so that no answer to an older value comes after that to a newer.
+    changes = [control.change for control in (box.template, box.row_values, box.row_column)]
+    gr.on(changes, preview, inputs_kwargs=previewed, outputs=box.preview, trigger_mode="always_last", **QUIET)
     pressed = {"subject": subject, "filled": filled, **box.form}
     errors = FieldErrors(box.errors, "dataset-recipe", box.form)
     follow_form("dataset-recipe", box.form)

@@ -117,8 +117,8 @@ def render_loras(view: EngineView, library: LoraLibrary, selection: Selection) -
     }
 
 
-def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, bool, str, str, tuple[str, ...]]:
-    """A file, whether it is the user's, what it is in short, what is wrong with it, what the model says of it."""
+def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, bool, str, str, str, tuple[str, ...]]:
+    """A file, whether it is the user's, what it is in short, what is wrong with it, what it changes, its notes."""
     facts = [
         f"rank {card.rank}" if card.rank else "",
         f"{card.size_bytes / 2**20:.1f} MB",
@@ -127,7 +127,7 @@ def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, bool, 
     problem = card.problem or (checked.problem if checked else "")
     notes = checked.notes if checked else card.notes
     own = not card.path.is_relative_to(shipped_loras())
-    return card, own, " · ".join(filter(None, facts)), problem, notes
+    return card, own, " · ".join(filter(None, facts)), problem, checked.changes if checked else "", notes
 
 
 def wire_loras(

@@ -351,7 +351,7 @@ def test_a_lora_is_checked_against_the_loaded_model(client: EngineClient) -> Non
     client.check_lora("white-ground")
     client.check_lora("nosuch")
     view = wait_for(client, lambda view: len(view.lora_checks) == 2)
-    assert "108 of the U-Net" in view.lora_checks["white-ground"].notes[0]
+    assert "108 of the U-Net" in view.lora_checks["white-ground"].changes
     assert "There is no LoRA" in view.lora_checks["nosuch"].problem
 
 
