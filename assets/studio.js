@@ -7,19 +7,39 @@
     const tab = [...document.querySelectorAll('#tabs button[role="tab"]')].find((b) => b.textContent.trim() === link.dataset.tab);
     tab?.click();
     if (link.dataset.mode) requestAnimationFrame(() => requestAnimationFrame(() => clickTab(link.dataset.mode)));
-    if (link.dataset.open) openBox(link.dataset.open, 50);
+    closePanel();
   });
 
-  // A tab's content is made when the tab is opened, a few frames after the click.
-  const openBox = (id, framesLeft) => {
-    const box = document.getElementById(id);
-    if (!box?.checkVisibility()) {
-      if (framesLeft > 0) requestAnimationFrame(() => openBox(id, framesLeft - 1));
-      return;
-    }
-    box.querySelector(".label-wrap:not(.open)")?.click();
-    box.scrollIntoView({ block: "start" });
+  // The line at the top opens the panel of model and device.
+  const panel = () => document.getElementById("tab-engine");
+  const isOpen = () => document.body.classList.contains("panel-open");
+  let openedBy = "";
+  const openPanel = (name) => {
+    openedBy = name;
+    document.body.classList.add("panel-open");
+    panel().setAttribute("role", "dialog");
+    panel().setAttribute("aria-label", "Model and device");
+    document.dispatchEvent(new Event("studio:look"));
+    const box = document.getElementById(name);
+    box.tabIndex = -1;
+    box.focus();
   };
+  const closePanel = () => document.body.classList.remove("panel-open");
+  document.addEventListener("click", ({ target, isTrusted }) => {
+    const name = target.closest?.("[data-panel]")?.dataset.panel;
+    if (name) return isOpen() && openedBy === name ? closePanel() : openPanel(name);
+    if (!isTrusted) return; // the page's script presses hidden buttons
+    if (isOpen() && target.isConnected && !panel().contains(target) && !target.closest("dialog, .options, .toast-wrap")) closePanel();
+  });
+  // A model of the list goes through the form: what is wrong with it is said there.
+  document.addEventListener("click", ({ target }) => {
+    const name = target.closest?.("[data-model]")?.dataset.model;
+    if (!name) return;
+    const box = document.querySelector("#model-model :is(textarea, input)");
+    box.value = name;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+    requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById("load-model").click()));
+  });
 
   // An image opens large: arrows go through those that lie beside it, 1 shows one pixel for one, S saves, Escape closes.
   const make = (name, properties, ...children) => {
@@ -149,10 +169,12 @@
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       if (pressShown("#run-smoke, #run-generate, #run-compare")) event.preventDefault();
     }
-    if (event.key === "Escape" && !document.querySelector("dialog[open], details.why[open]")) {
+    if (event.key === "Escape" && isOpen() && !document.querySelector("dialog[open]")) {
+      closePanel();
+      document.querySelector(`[data-panel="${openedBy}"]`)?.focus();
+    } else if (event.key === "Escape" && !document.querySelector("dialog[open]")) {
       pressShown("#cancel-smoke, #cancel-generate, #cancel-compare, #cancel-load, #taken-cancel");
     }
-    if (event.key === "Escape") document.querySelectorAll("details.why[open]").forEach((why) => (why.open = false));
     if (["1", "2", "3"].includes(event.key) && !typing(event.target)) pressShown(`#vote-${event.key}`);
   });
 
@@ -240,7 +262,7 @@
     if (shownTab() === "Dataset" || entries.some(isDataset)) return dropOnDatasets(entries);
     const files = [...event.dataTransfer.files];
     const isPicture = (file) => /\.(png|jpe?g|webp)$/i.test(file.name);
-    await handOver(files.filter((f) => !isPicture(f)), { tabs: ["Inference"], box: "lora-box", zone: "drop-lora" });
+    await handOver(files.filter((f) => !isPicture(f)), { tabs: ["Inference", "LoRA library"], box: "lora-box", zone: "drop-lora" });
     await handOver(files.filter(isPicture), { tabs: ["Inference", "Generate"], box: "drop-box", zone: "drop-picture" });
   });
 

@@ -129,6 +129,10 @@ class UserData:
         return self.root / "device-checks.json"
 
     @property
+    def recent_models(self) -> Path:
+        return self.root / "recent-models.json"
+
+    @property
     def device_lock(self) -> Path:
         return self.root / "device.lock"
 

@@ -99,7 +99,7 @@ def find_hub_model(
     moved = f"{repository} is no longer on Hugging Face; {current} is the same model and was used."
     root = cache or Path(constants.HF_HUB_CACHE)
     for candidate in dict.fromkeys((repository, current)):
-        if folder := _local_snapshot(HubPlace(root, candidate), revision):
+        if folder := local_snapshot(HubPlace(root, candidate), revision):
             return HubSnapshot(candidate, folder, folder.name, (moved,) if candidate != repository else ())
         logger.info("%s has not been downloaded yet", candidate)
     watcher = progress or DownloadWatcher()
@@ -107,7 +107,7 @@ def find_hub_model(
     return HubSnapshot(current, folder, folder.name, (moved,) if current != repository else ())
 
 
-def _local_snapshot(place: HubPlace, revision: str) -> Path | None:
+def local_snapshot(place: HubPlace, revision: str) -> Path | None:
     """The complete copy of a revision on this machine; None where there is none."""
     reference = place.reference(revision)
     commit = read_text(reference, errors="replace").strip() if reference.is_file() else revision

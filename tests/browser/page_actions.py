@@ -118,9 +118,25 @@ def run_to_end(page: Page, word: str, *, steps: int = FEW_STEPS, start: Callable
 
 def start_load(page: Page, model: str) -> None:
     """Type a model's name or folder and press Load."""
-    open_section(page, "Model")
-    fill(page.locator("#model-box").get_by_role("textbox"), model)
+    open_panel(page)
+    fill(field(page, "model-model"), model)
     page.locator("#load-model").click()
+    page.keyboard.press("Escape")
+
+
+def open_panel(page: Page, box: str = "model-box") -> Locator:
+    """Press the model, or the device (`device-box`), in the line at the top."""
+    panel = page.get_by_role("dialog", name="Model and device")
+    page.locator(f"[data-panel={box}]").click()
+    expect(panel).to_be_visible()
+    expect(panel.locator("#model-choices li").first).to_be_visible()
+    return panel
+
+
+def open_loras(page: Page) -> None:
+    """Open the library of LoRAs."""
+    page.locator("#modes").get_by_role("tab", name="LoRA library", exact=True).click()
+    expect(page.locator("#lora-box")).to_be_visible()
 
 
 def go_to_tab(page: Page, name: str) -> None:

@@ -25,7 +25,9 @@ from page_actions import (
     fill_example,
     go_to_tab,
     open_batch,
+    open_loras,
     open_mode,
+    open_panel,
     open_section,
     open_training,
     pictures,
@@ -127,14 +129,19 @@ def refused(stage: Stage) -> None:
 
 
 def precision_note(stage: Stage) -> None:
-    stage.shoot("inference-precision-note", "ready", act=lambda page: page.get_by_label("Why float32?").click())
+    stage.shoot("inference-precision-note", "ready", act=lambda page: open_panel(page, "device-box"))
+
+
+def open_story(page: Page) -> None:
+    open_panel(page, "device-box")
+    open_section(page, "Why float32? The story of the black images")
 
 
 def story(stage: Stage) -> None:
     stage.shoot(
         "inference-story",
         "ready",
-        act=lambda page: open_section(page, "Why float32? The story of the black images"),
+        act=open_story,
     )
 
 
@@ -142,11 +149,7 @@ def device_check(stage: Stage) -> None:
     stage.studio.press("check")
     stage.wait_until("checked on")
 
-    def look_at_it(page: Page) -> None:
-        open_section(page, "Device check")
-        open_section(page, "Model")
-
-    stage.shoot("inference-device-check", "ready", act=look_at_it)
+    stage.shoot("inference-device-check", "ready", act=lambda page: open_panel(page, "device-box"))
 
 
 def training_empty(stage: Stage) -> None:
@@ -492,7 +495,7 @@ def lora_library(stage: Stage) -> None:
         save_file({name: np.zeros((4, 2048), np.float16)}, other)
 
         def look_at_it(page: Page) -> None:
-            open_section(page, "LoRA library")
+            open_loras(page)
             page.locator("#check-loras").click()
             drop_files(page, "drop-lora", other)
             expect(page.locator("#lora-words .bad")).to_be_visible()
@@ -571,7 +574,7 @@ def no_model(stage: Stage) -> None:
 def offline(stage: Stage) -> None:
     stage.studio.press("load", HUB_MODEL, "float32", "auto", False)
     stage.wait_until("could not be downloaded")
-    stage.shoot("inference-offline", "could not be downloaded", act=lambda page: open_section(page, "Model"))
+    stage.shoot("inference-offline", "could not be downloaded", act=open_panel)
 
 
 def failed(stage: Stage) -> None:

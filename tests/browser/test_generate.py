@@ -26,6 +26,7 @@ from tests.browser.page_actions import (
     generate_quickly,
     generate_to_end,
     offered,
+    open_loras,
     open_mode,
     open_section,
     press_generate,
@@ -271,13 +272,14 @@ def another_lora(folder: Path, name: str) -> Path:
 
 
 def test_a_dropped_lora_gets_a_card_and_is_offered(page: Page, library: Path, tmp_path: Path) -> None:
-    open_section(page, "LoRA library")
+    open_loras(page)
     drop_files(page, "drop-lora", another_lora(tmp_path, "second ground"))
     expect(page.locator("#lora-words")).to_contain_text("second ground was added to the library.")
     card = page.locator(".lora-card", has=page.get_by_role("heading", name="second ground", exact=True))
     expect(card).to_contain_text("The same once more.")
     expect(card).to_contain_text("rank 8")
     assert (library / "second ground.safetensors").is_file()
+    open_mode(page, "Generate")
     assert offered(page, "generate-lora-0") == ["none", "second ground", "white-ground"]
     open_mode(page, "Compare")
     assert offered(page, "compare-lora-0") == ["base", "second ground", "white-ground"]
@@ -286,7 +288,7 @@ def test_a_dropped_lora_gets_a_card_and_is_offered(page: Page, library: Path, tm
 def test_an_added_lora_is_checked_against_the_model_and_its_card_says_so(
     page: Page, library: Path, tmp_path: Path
 ) -> None:
-    open_section(page, "LoRA library")
+    open_loras(page)
     drop_files(page, "drop-lora", another_lora(tmp_path, "checked ground"))
     card = page.locator(".lora-card", has=page.get_by_role("heading", name="checked ground", exact=True))
     expect(card.locator(".good")).to_contain_text("✓")
@@ -299,7 +301,7 @@ def test_many_loras_have_pages_a_search_and_a_delete_of_their_own(page: Page, li
         (library / f"style {number:02}.safetensors").write_bytes(b"none")
     page.reload()
     open_mode(page, "Generate")
-    open_section(page, "LoRA library")
+    open_loras(page)
     cards = page.locator("#lora-cards")
     expect(cards).to_contain_text("31 LoRAs, page 1 of 2")
     page.locator("#lora-next").click()
@@ -333,11 +335,12 @@ def refused_file(folder: Path, kind: str) -> Path:
 def test_a_dropped_file_that_is_no_lora_for_this_model_is_refused(
     page: Page, library: Path, tmp_path: Path, kind: str, words: str
 ) -> None:
-    open_section(page, "LoRA library")
+    open_loras(page)
     drop_files(page, "drop-lora", refused_file(tmp_path, kind))
     expect(page.locator("#lora-words").get_by_role("alert")).to_contain_text(words)
     expect(page.locator(".lora-card")).to_have_count(1)
     assert not list(library.glob("*.*"))
+    open_mode(page, "Generate")
     assert offered(page, "generate-lora-0") == ["none", "white-ground"]
 
 

@@ -22,6 +22,7 @@ from tests.browser.page_actions import (
     finish_run,
     go_to_tab,
     open_mode,
+    open_panel,
     open_section,
     pictures,
     problem,
@@ -251,15 +252,13 @@ def test_the_status_line_follows_a_run_from_another_tab_and_leads_back_to_it(pag
     wait_until_ready(page)
 
 
-def test_the_sign_beside_the_precision_opens_one_paragraph_that_escape_closes(page: Page) -> None:
-    paragraph = page.locator("details.why p")
-    expect(paragraph).to_be_hidden()
-    page.get_by_label("Why float32?").click()
-    expect(paragraph).to_have_count(1)
-    expect(paragraph).to_contain_text("float32, because")
+def test_the_precision_at_the_top_opens_its_reason_which_escape_closes(page: Page) -> None:
+    panel = open_panel(page, "device-box")
+    paragraph = panel.get_by_text("float32, because").first
     expect(paragraph).to_be_in_viewport(ratio=1)
     page.keyboard.press("Escape")
-    expect(paragraph).to_be_hidden()
+    expect(panel).to_be_hidden()
+    expect(page.locator("[data-panel=device-box]")).to_be_focused()
 
 
 @pytest.mark.parametrize("tab", ["Inference", "Batch"])
@@ -267,10 +266,9 @@ def test_the_whole_story_opens_from_any_tab(page: Page, tab: str) -> None:
     story = page.get_by_text("On a Mac Studio (M2 Max), Stable Diffusion 1.5 was asked for three images")
     expect(story).to_be_hidden()
     go_to_tab(page, tab)
-    page.get_by_label("Why float32?").click()
-    page.get_by_role("link", name="The whole story").click()
+    open_panel(page, "device-box")
+    open_section(page, "Why float32? The story of the black images")
     expect(story).to_be_visible()
-    expect(page.get_by_role("button", name="Why float32? The story of the black images")).to_be_in_viewport()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from studio.training.session import TrainingSession
 from studio.ui.batches import view as batch_view
 from studio.ui.datasets.html import summary
 from studio.ui.inference.history import past_words, picture_detail
-from studio.ui.inference.model import render_loras
+from studio.ui.inference.loras import render as render_loras
 from studio.ui.shell import item_actions
 from studio.ui.shell.app import build_app
 from studio.ui.shell.parts import Refusal

@@ -164,6 +164,7 @@ class EngineProcess:
 
     def _load(self, request: Load) -> None:
         from studio.engine.hub_download import DownloadProgress, DownloadWatcher
+        from studio.engine.model_choices import remember_model
 
         def on_progress(progress: DownloadProgress) -> None:
             self._report(
@@ -188,6 +189,7 @@ class EngineProcess:
             self._report(Loading(model=self._model.model))
             raise ModelError(f"{error_message(error)} {self._load_again(self._model)}") from error
         self._model = request.settings
+        remember_model(self._user_data, request.settings.model)
         self._report(Loaded(facts=facts, tokenizer_file=self._keep_tokenizer()))
 
     def _load_again(self, model: ModelSettings) -> str:

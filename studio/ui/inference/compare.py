@@ -25,11 +25,11 @@ from studio.ui.forms import (
     read_value,
 )
 from studio.ui.inference import compare_view
-from studio.ui.inference.generate import cancelling, prompt_notes_html, state_box
+from studio.ui.inference.generate import prompt_notes_html, state_box
 from studio.ui.shell.images import wire_size_note
 from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
 from studio.ui.shell.selection import FieldErrors, SelectedPair, error_box, select
-from studio.ui.shell.status import cancel_button
+from studio.ui.shell.status import cancel_button, cancelling
 
 MODE, BASE = "compare", "base"
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)

@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from studio.core.errors import EngineError, SettingsError
+from studio.core.errors import SettingsError
 from studio.core.results import FailedImage, ImagesReport, MadeImage
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
-from studio.engine.process.view import EngineView, Phase
+from studio.engine.process.view import EngineView
 from studio.images.prompts import unlike_a1111
 from studio.images.tokens import PART_TOKENS, TokenCounter, prompt_notes
 from studio.ui.forms import (
@@ -37,7 +37,7 @@ from studio.ui.shell.images import (
 )
 from studio.ui.shell.parts import QUIET, Part, paragraph, problem, toasts, verdict
 from studio.ui.shell.selection import FieldErrors, error_box
-from studio.ui.shell.status import cancel_button, phase_words
+from studio.ui.shell.status import cancel_button, cancelling, phase_words
 
 _template = template("ui/templates/inference.html")
 
@@ -218,18 +218,6 @@ def _num_tokens(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Mark
 def _shortened(words: str, *, limit: int = 90) -> str:
     words = " ".join(words.split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
-
-
-def cancelling(engine: EngineClient, phase: Phase) -> Callable[[], None]:
-    """What a Cancel button does: it ends what its own mode began, and nothing else."""
-
-    def cancel() -> None:
-        with toasts():
-            if engine.view.phase != phase:
-                raise EngineError("Nothing was cancelled: what this button was about is over already.")
-            engine.cancel()
-
-    return cancel
 
 
 def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:

@@ -25,13 +25,13 @@ from studio.images.smoke_report import (
     time_rows,
 )
 from studio.ui.forms import SettingsForm, build_reset, read_settings
-from studio.ui.inference.generate import cancelling, prompt_notes_html
+from studio.ui.inference.generate import prompt_notes_html
 from studio.ui.shell import parts
 from studio.ui.shell.images import card as picture_card
 from studio.ui.shell.images import empty_frame, picture_frame, running_frame
 from studio.ui.shell.parts import QUIET, Part, download_link, paragraph, problem, table, toasts
 from studio.ui.shell.selection import FieldErrors, error_box
-from studio.ui.shell.status import cancel_button, phase_words
+from studio.ui.shell.status import cancel_button, cancelling, phase_words
 
 _template = template("ui/templates/inference.html")
 

@@ -1,4 +1,4 @@
-"""The Inference tab: three modes (Generate, Compare, Smoke test), and below them the model, the device, the story."""
+"""The Inference tab: Generate, Compare, the LoRA library and the smoke test, one mode at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.files import read_text
-from studio.core.paths import black_pictures_page
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.jobs.session import JobLine
@@ -16,7 +14,7 @@ from studio.training.session import TrainingSession
 from studio.ui.inference import compare as compare_mode
 from studio.ui.inference import generate as generate_mode
 from studio.ui.inference import history as history_panel
-from studio.ui.inference import model as model_box
+from studio.ui.inference import loras as lora_library
 from studio.ui.inference import smoke as smoke_mode
 from studio.ui.shell import device_busy_box
 from studio.ui.shell.device_busy_box import BlockingJobs
@@ -34,14 +32,13 @@ class InferenceTab:
     generate_tab: gr.Tab
     history: history_panel.HistoryPanel
     compare: compare_mode.CompareMode
-    loras: model_box.LoraPanel
-    model: model_box.ModelBox
+    loras: lora_library.LoraPanel
     start: gr.Button
 
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
-        parts = (self.taken, self.smoke, self.generate, self.history, self.compare, self.loras, self.model)
+        parts = (self.taken, self.smoke, self.generate, self.history, self.compare, self.loras)
         return {name: part for group in parts for name, part in group.shown.items()} | {"start": self.start}
 
     @property
@@ -51,7 +48,6 @@ class InferenceTab:
             "smoke": self.smoke.named,
             "generate": self.generate.form.named,
             "compare": self.compare.form,
-            "model": self.model.named,
         }
 
 
@@ -65,13 +61,11 @@ def build() -> InferenceTab:
             history = history_panel.build()
         with gr.Tab("Compare", id="compare"):
             compare = compare_mode.build()
+        with gr.Tab("LoRA library", id="lora-library"):
+            loras = lora_library.build()
         with gr.Tab("Smoke test", id="smoke-test"):
             smoke = smoke_mode.build()
-    loras = model_box.build_loras()
-    model = model_box.build()
-    with gr.Accordion("Why float32? The story of the black images", open=False, elem_id="black-pictures"):
-        gr.Markdown(read_text(black_pictures_page()))
-    return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, model, start)
+    return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, start)
 
 
 def render(
@@ -88,8 +82,7 @@ def render(
         "Generate": lambda: generate_mode.render(view, library.names()),
         "The history": lambda: history_panel.render(view),
         "Compare": lambda: compare_mode.render(view, library.names(), selection.pair),
-        "The library of LoRAs": lambda: model_box.render_loras(view, library, selection),
-        "The model": lambda: model_box.render(view),
+        "The library of LoRAs": lambda: lora_library.render(view, library, selection),
         "The engine": lambda: {"start": gr.update(visible=view.phase in ("gone", "off"))},
     }
 
@@ -110,6 +103,5 @@ def wire(
     generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
     history_panel.wire(tab.history, user_data, form=tab.generate.form)
     compare_mode.wire(tab.compare, engine, user_data, selection, then_refresh=then_refresh)
-    model_box.wire_loras(tab.loras, engine, LoraLibrary(user_data.loras), selection, then_refresh=then_refresh)
-    model_box.wire(tab.model, engine, then_refresh=then_refresh)
+    lora_library.wire(tab.loras, engine, LoraLibrary(user_data.loras), selection, then_refresh=then_refresh)
     then_refresh(tab.start.click(engine.start, **QUIET))

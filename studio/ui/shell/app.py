@@ -1,8 +1,6 @@
-"""The page: status line, four tabs, and how it is kept true.
+"""The page: the status line, four tabs, and what keeps them true.
 
-Keeping each page true: its script asks for live parts while something goes on, and a refresh brings all the rest.
-
-The page: the status line, four tabs, and what keeps them true.
+Its script asks for live parts while something goes on, and a refresh of an area brings all the rest.
 """
 
 import time
@@ -25,6 +23,7 @@ from studio.training.session import TrainingSession, TrainingView
 from studio.ui.batches import tab as batch_tab
 from studio.ui.datasets import tab as dataset_tab
 from studio.ui.inference import tab as inference_tab
+from studio.ui.shell import engine_panel
 from studio.ui.shell.commands import Commands
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.images import wire_size_note
@@ -56,7 +55,7 @@ from studio.ui.shell.status import (
 from studio.ui.training import tab as training_tab
 from studio.ui.training.queue import TrainingPage
 
-AREAS = ("status", "inference", "dataset", "training", "batch")
+AREAS = ("status", "engine", "inference", "dataset", "training", "batch")
 POLL_SECONDS = 0.5  # while this page's own processes work
 JOBS_POLL_SECONDS = 1.0  # while only jobs go on: the page shares the processor with them
 UNQUEUED: dict[str, Any] = {"queue": False, **QUIET}
@@ -223,6 +222,7 @@ class Sessions:
         jobs = runs.active or made.active or view.active
         groups: dict[str, Callable[[], dict[str, Group]]] = {
             "status": lambda: {"The status line": lambda: self._status_line(view, runs.jobs)},
+            "engine": lambda: {"The model": lambda: engine_panel.render(view, self.training.session.user_data)},
             "inference": lambda: inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, shown),
             "dataset": lambda: dataset_tab.render(datasets.of(dataset.name), dataset),
             "training": lambda: training_tab.render(self.training, runs, shown),
@@ -268,6 +268,7 @@ def build_app(
     sessions = Sessions(engine, session, training, batches, library, blocking_jobs)
     with Page(title="LoRA Studio", analytics_enabled=False) as app:
         status = _build_status_line()
+        panel = engine_panel.build()
         live_html(PAGE_PROBLEMS)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Inference", id="inference", elem_id="tab-inference") as inference:
@@ -278,17 +279,23 @@ def build_app(
                 training_parts = training_tab.build()
             with gr.Tab("Batch", id="batch", elem_id="tab-batch") as batch:
                 batch_parts = batch_tab.build()
-        shown = (status, tab.shown, datasets.shown, training_parts.shown, batch_parts.shown)
+        shown = (status, panel.shown, tab.shown, datasets.shown, training_parts.shown, batch_parts.shown)
         polling = Polling(sessions.now, dict(zip(AREAS, shown, strict=True)))
         then_refresh = polling.then_refresh
         selection = polling.selection
+        engine_panel.wire(panel, engine, then_refresh=then_refresh)
         inference_tab.wire(tab, engine, trainings, blocking_jobs, selection, then_refresh=then_refresh)
         dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)
         wire_size_note(training_parts.form.settings, engine, training_parts.form.settings.fields)
         wire_size_note(batch_parts.form.generation, engine, batch_parts.form.named)
-        kept = {"dataset": datasets.form, "training": training_parts.form.kept, "batch": batch_parts.form.kept}
+        kept = {
+            "model": panel.named,
+            "dataset": datasets.form,
+            "training": training_parts.form.kept,
+            "batch": batch_parts.form.kept,
+        }
         for name, controls in {**tab.forms, **kept}.items():
             keep_form(app, name, controls)
         polling.wire(app, (inference, dataset, training_place, batch))

@@ -1,21 +1,18 @@
-"""The line at the top: model, memory, jobs, activity.
+"""The line at the top: what is loaded, on what, how much memory, what runs, and how many jobs wait behind it."""
 
-The queue in the line at the top: which job has its turn, how far it is, and how many wait behind it.
-
-The line at the top: what is loaded, on what, how much memory, what is running.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gradio as gr
 import psutil
 from markupsafe import Markup
 
+from studio.core.errors import EngineError
 from studio.core.text import counted, duration, gigabytes, template
+from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView, Phase
 from studio.jobs.session import JobLine
 from studio.ui.shell.commands import PreflightState
-from studio.ui.shell.parts import Update
+from studio.ui.shell.parts import Update, toasts
 
 _template = template("ui/templates/shell.html")
 
@@ -146,6 +143,18 @@ def cancel_button(view: EngineView, phase: Phase) -> Update:
     return update
 
 
+def cancelling(engine: EngineClient, phase: Phase) -> Callable[[], None]:
+    """What a Cancel button does: it ends what its own mode began, and nothing else."""
+
+    def cancel() -> None:
+        with toasts():
+            if engine.view.phase != phase:
+                raise EngineError("Nothing was cancelled: what this button was about is over already.")
+            engine.cancel()
+
+    return cancel
+
+
 MODES: dict[Phase, str] = {"smoke test": "Smoke test", "generating": "Generate", "comparing": "Compare"}
 RUN_NAMES: dict[Phase, str] = {"smoke test": "smoke test", "generating": "generating", "comparing": "comparing"}
 
@@ -198,6 +207,6 @@ def phase_words(view: EngineView) -> tuple[str, str]:
         "loading": ("Loading.", f"{view.model} is loading, and its precision is being checked."),
         "ready": ("Ready.", "Press “Run the smoke test”: three images, each checked, in a few seconds."),
         "device check": ("Checking.", "The device is being compared with the CPU."),
-        "no model": ("No model.", "Choose a model under “Model” and press “Load”."),
+        "no model": ("No model.", "Press the model at the top and choose one."),
         "gone": ("Stopped.", "Press “Start the engine”."),
     }[view.phase]

@@ -1,9 +1,4 @@
-"""The model box and the LoRA cards of the Inference tab.
-
-The LoRA library: a card for each file, and a place to drop new ones.
-
-Which model, on which device: choosing, loading, and checking the device. Below all modes of the Inference tab.
-"""
+"""The LoRA library, a mode of the Inference tab: a card for each file, and a place to drop new ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,20 +11,19 @@ from markupsafe import Markup
 from studio.core.errors import StudioError
 from studio.core.files import remove_uploads
 from studio.core.records import Label, label_or_none, write_label
-from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, LoraCard
-from studio.core.settings import ModelSettings, parse_settings
-from studio.core.text import counted, gigabytes, template
+from studio.core.results import LoraCard
+from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import LoraChecked
 from studio.engine.process.view import EngineView
 from studio.loras.files import files_beside
 from studio.loras.library import LoraLibrary, shipped_loras
-from studio.ui.forms import NO_CHANGE, SettingsForm, build_reset
-from studio.ui.inference.generate import cancelling
+from studio.ui.forms import NO_CHANGE
 from studio.ui.shell import item_actions
-from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts, uploads_folder
-from studio.ui.shell.selection import FieldErrors, Selection, error_box, select
-from studio.ui.shell.status import cancel_button, phase_words
+from studio.ui.shell.parts import QUIET, Part, paragraph, uploads_folder
+from studio.ui.shell.selection import Selection, select
+
+_template = template("ui/templates/inference.html")
 
 CARDS_PER_PAGE = 24
 # Gradio's HTML takes events of its own; the name of the LoRA goes with ours.
@@ -55,9 +49,9 @@ class LoraPanel:
     shown: dict[str, gr.components.Component]
 
 
-def build_loras() -> LoraPanel:
-    """Lay the panel out, below all modes."""
-    with gr.Accordion("LoRA library", open=False, elem_id="lora-box"):
+def build() -> LoraPanel:
+    """Lay the mode out."""
+    with gr.Column(elem_id="lora-box"):
         drop = gr.File(
             label="Drop .safetensors files to add them",
             file_count="multiple",
@@ -85,7 +79,7 @@ def build_loras() -> LoraPanel:
     return LoraPanel(drop, words, search, previous, following, check, cards, label, trash, shown)
 
 
-def render_loras(view: EngineView, library: LoraLibrary, selection: Selection) -> dict[str, Part]:
+def render(view: EngineView, library: LoraLibrary, selection: Selection) -> dict[str, Part]:
     """What every shown part of the panel should be now; only the cards that are shown are read."""
     names, words = library.names(), selection.lora_search.casefold().split()
     notes = library.notes() if words else {}
@@ -130,7 +124,7 @@ def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, bool, 
     return card, own, " · ".join(filter(None, facts)), problem, checked.changes if checked else "", notes
 
 
-def wire_loras(
+def wire(
     panel: LoraPanel,
     engine: EngineClient,
     library: LoraLibrary,
@@ -200,119 +194,3 @@ def _wire_kept_order(
 
     then_refresh(item_actions.wire_label(panel.label, panel.cards.edit, None, find=label_of, save=save))
     then_refresh(item_actions.wire(panel.trash, panel.cards.click, None, find=find, delete=delete))
-
-
-_template = template("ui/templates/inference.html")
-
-
-@dataclass(frozen=True)
-class ModelBox:
-    """Its components, by what they are for."""
-
-    named: dict[str, Any]
-    load: gr.Button
-    cancel: gr.Button
-    check: gr.Button
-    errors: gr.HTML
-    shown: dict[str, gr.components.Component]
-
-
-def build() -> ModelBox:
-    """Lay both sections out."""
-    form = SettingsForm(ModelSettings, "model")
-    with gr.Accordion("Model", open=False, elem_id="model-box"):
-        form.add("model", info=True)
-        with gr.Row(elem_classes="fields"):
-            form.add("precision", info=True)
-            form.add("prediction_type", info=True)
-        form.rest(info=True)
-        with gr.Row(elem_classes="actions"):
-            load = gr.Button("Load", elem_id="load-model", interactive=False)
-            cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
-            build_reset(form.fields, form="model")
-        errors = error_box("model")
-        facts = gr.HTML(elem_id="model-facts", padding=False)
-    with gr.Accordion("Device check", open=False, elem_id="device-box"):
-        words = gr.HTML(elem_id="device-words")
-        check = gr.Button("Check the device against the CPU", elem_id="check-device", interactive=False)
-    shown: dict[str, gr.components.Component] = {
-        "device": words,
-        "model-facts": facts,
-        "load": load,
-        "cancel-load": cancel,
-        "check": check,
-    }
-    return ModelBox(form.fields, load, cancel, check, errors, shown)
-
-
-def render(view: EngineView) -> dict[str, Part]:
-    """What every shown part should be now."""
-    return {
-        "device": lambda: _device_words(view),
-        "model-facts": lambda: _model_facts(view),
-        "load": gr.update(interactive=view.phase in ("ready", "no model")),
-        "cancel-load": cancel_button(view, "loading"),
-        "check": gr.update(interactive=view.phase == "ready"),
-    }
-
-
-def _model_facts(view: EngineView) -> Markup:
-    """The loaded model; before it what goes on, or what went wrong."""
-    going_on = " ".join(phase_words(view)) if view.phase == "loading" else ""
-    facts = view.facts
-    if facts is None:
-        return _template("model_facts", problem=view.problem, going_on=going_on, notes=(), rows="")
-    rows = [
-        ("Loaded", facts.model),
-        ("Revision", facts.model_revision or "–"),
-        ("From", facts.model_folder),
-        ("Parameters", f"{facts.parameters / 1e6:,.1f} million"),
-        ("Its own size", f"{facts.width} × {facts.height}"),
-        ("Precision", facts.precision.reason),
-    ]
-    loaded = table(("Item", "Value"), rows, caption="Loaded model")
-    return _template("model_facts", problem=view.problem, going_on=going_on, notes=facts.notes, rows=loaded)
-
-
-def _device_words(view: EngineView) -> Markup:
-    check = view.device_check
-    return _template("device", check=check, rows=_device_table(check) if check else "")
-
-
-def _device_table(check: DeviceCheck) -> Markup:
-    """Each part: how far from the CPU, what is allowed, the verdict, time and memory."""
-    chosen = check.chosen_attention
-    named: list[tuple[str, AttentionTrial | DeviceDifference, str]] = [
-        *((f"attention: {trial.label}", trial, "used" if trial is chosen else "") for trial in check.attention),
-        *((difference.part, difference, difference.consequence) for difference in check.differences),
-    ]
-    rows = [
-        (
-            name,
-            f"{part.difference:.1e}",
-            f"{part.limit:.0e}",
-            (f"right{', used' if note == 'used' else ''}" if part.passed else f"wrong{f': {note}' if note else ''}"),
-            "–" if part.seconds is None else f"{1000 * part.seconds:,.0f} ms",
-            "–" if part.memory_bytes is None else gigabytes(part.memory_bytes),
-        )
-        for name, part, note in named
-    ]
-    heads = ("Part", "Difference", "Allowed", "Verdict", "Time", "Memory")
-    return table(heads, rows, caption="Device compared with CPU") if rows else Markup()
-
-
-def wire(box: ModelBox, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
-    """Connect the buttons."""
-
-    def load(**values: Any) -> None:  # noqa: ANN401 - the form's values, checked by parse_settings
-        with toasts():
-            engine.load(parse_settings(ModelSettings, {**values, "model": values["model"].strip()}))
-
-    def check() -> None:
-        with toasts():
-            engine.check_device()
-
-    errors = FieldErrors(box.errors, "model", box.named)
-    then_refresh(errors.press(box.load.click, load, inputs_kwargs=box.named, **QUIET))
-    then_refresh(box.cancel.click(cancelling(engine, "loading"), **QUIET))
-    then_refresh(box.check.click(check, **QUIET))

@@ -1,10 +1,18 @@
-"""What the page shows of the device check: each part, its verdict, and what follows from it."""
+"""The panel of model and device: what is offered, what arrives, each part of the device check with its verdict."""
 
+import re
 from datetime import datetime
+from pathlib import Path
 
+import pytest
+from huggingface_hub import constants
+
+from studio.core.paths import UserData
 from studio.core.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
+from studio.engine.model_choices import STABLE_DIFFUSION
+from studio.engine.process.messages import Downloading
 from studio.engine.process.view import EngineView
-from studio.ui.inference.model import render
+from studio.ui.shell.engine_panel import render
 from studio.ui.shell.parts import Guard
 from studio.ui.shell.status import phase_words
 
@@ -40,7 +48,7 @@ def checked() -> DeviceCheck:
 
 
 def shown(view: EngineView) -> str:
-    return str(Guard().parts({"The model": lambda: render(view)})["device"])
+    return str(Guard().parts({"The model": lambda: render(view, UserData(Path()))})["device"])
 
 
 def test_each_part_has_its_difference_verdict_time_and_memory() -> None:
@@ -65,3 +73,32 @@ def test_while_the_device_is_checked_it_says_what_is_being_compared() -> None:
     word, sentence = phase_words(EngineView(phase="loading", model="a model", device_part="group norm"))
     assert word == "Checking."
     assert sentence == "The device is being compared with the CPU, once: group norm."
+
+
+def test_every_model_is_offered_with_what_a_press_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, user_data = tmp_path / "hub", UserData(tmp_path / "user_data")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    html = choices(EngineView(phase="ready"), user_data)
+    assert re.findall('aria-label="(.+?)"', html) == ["Load shoes-demo", "Get Stable Diffusion 1.5"]
+    assert "4.0 GB to download" in html
+    assert "disabled" not in html
+    assert "disabled" in choices(EngineView(phase="generating"), user_data)
+
+    blobs = cache / f"models--{STABLE_DIFFUSION.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "a.incomplete").write_bytes(bytes(30 * 2**20))
+    html = choices(EngineView(phase="no model"), user_data)
+    assert "3.9 GB to download, 30 MB arrived" in html
+    assert ">Resume</button>" in html
+
+
+def test_a_model_that_arrives_has_a_bar_and_no_button(tmp_path: Path) -> None:
+    arrives = Downloading(file="unet", done_bytes=2**30, total_bytes=2**32, elapsed_seconds=60)
+    html = choices(EngineView(phase="loading", model=STABLE_DIFFUSION, download=arrives), UserData(tmp_path))
+    assert "1.0 GB of 4.0 GB, 3 min 00 s left" in html
+    assert "width:25.0%" in html
+    assert "data-model" in html and f'data-model="{STABLE_DIFFUSION}"' not in html
+
+
+def choices(view: EngineView, user_data: UserData) -> str:
+    return str(Guard().parts({"The model": lambda: render(view, user_data)})["model-choices"])
