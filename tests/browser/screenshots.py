@@ -5,6 +5,7 @@ Each state is held still (the engine is paused where it would go on) and taken f
 """
 
 import argparse
+import dataclasses
 import os
 import re
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from layout import layout_faults
 from page_actions import (
     activity,
     cards,
@@ -75,6 +77,7 @@ class Stage:
     studio: RunningStudio
     pages: dict[str, Page]
     folder: Path
+    faults: list[str] = dataclasses.field(default_factory=list)  # of the layouts, in words
 
     def shoot(self, state: str, shows: str, *, act: Act | None = None, full_page: bool = True) -> None:
         """Take the four images of a state, once the page shows a text and an act was done on it."""
@@ -87,6 +90,7 @@ class Stage:
             page.mouse.move(0, 0)
             page.evaluate("Promise.all(document.getAnimations().map(animation => animation.finished))")
             page.screenshot(path=self.folder / f"{state}-{look}.png", full_page=full_page)
+            self.faults += [f"{state}-{look}: {fault}" for fault in layout_faults(page)]
         print(f"{state}: 4 images", flush=True)
 
     @contextmanager
@@ -656,6 +660,7 @@ def main() -> None:
         parser.error(f"No Chromium or Chrome was found. Install one, or name its program in {BROWSER_VARIABLE}.")
     options.folder.mkdir(parents=True, exist_ok=True)
     expect.set_options(timeout=WAIT_MILLISECONDS)
+    faults: list[str] = []
     with ExitStack() as stack:
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         browser = stack.enter_context(sync_playwright()).chromium.launch(
@@ -670,11 +675,16 @@ def main() -> None:
                 device_taken(user_data, "python -m studio smoke"),
                 running_studio(user_data.root, environment=nothing_downloaded) as studio,
             ):
-                waiting(Stage(studio, pages, options.folder))
+                stage = Stage(studio, pages, options.folder)
+                waiting(stage)
+                faults += stage.faults
         scenes = [SCENES[name] for name in SCENES if name in wanted and name != "inference-waiting"]
         if scenes:
             with running_studio(temporary / "user_data", environment=nothing_downloaded) as studio:
-                play(scenes, Stage(studio, pages, options.folder))
+                stage = Stage(studio, pages, options.folder)
+                play(scenes, stage)
+                faults += stage.faults
+    print("\n".join(faults) or "Nothing overlaps or is cut off.")
 
 
 def play(scenes: list[Callable[[Stage], None]], stage: Stage) -> None:

@@ -20,7 +20,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.page_actions import choose, expect_nothing_asked, field, open_training, toast
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
-from tests.browser.test_accessibility import light_and_dark, serious_faults
+from tests.browser.test_accessibility import light_and_dark, screen_faults
 from tests.training.told_runs import PROMPTS, SETTINGS, make_run, sample_event, step_event
 from tests.ui.told_scores import near, reference_event, score_event
 
@@ -296,4 +296,4 @@ def test_axe_finds_nothing_serious_on_a_run_looked_at_closely_with_a_queue(
         expect(page.locator("#training-closer")).to_be_visible()
         expect(page.locator("#training-queue")).to_contain_text("2 runs wait")
         expect(page.locator("#training-differences table")).to_be_visible()
-        assert serious_faults(page) == []
+        assert screen_faults(page) == []

@@ -1,0 +1,44 @@
+"""The measure of a layout finds each kind of fault, and none where there is none."""
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.browser.layout import layout_faults
+
+RIGHT = """<div style="width:300px">
+<h1>A heading</h1><p>Some words that go on for <b>more than one line</b> of this paragraph.</p>
+<label>A name <input value="typed"></label> <button>Press</button>
+<div style="width:120px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap">Cut with an ellipsis</div>
+<div style="width:120px;overflow-x:auto;white-space:nowrap">This one can be scrolled to its end</div>
+<span style="position:absolute;width:1px;height:1px;overflow:hidden">for screen readers alone</span></div>"""
+
+WRONG = {
+    "clipped by": '<div style="width:80px;overflow:hidden;white-space:nowrap">These words do not fit in</div>',
+    "clipped by ": '<div style="height:20px;overflow:hidden">One line<br>and one that is cut</div>',
+    "lies on": '<p style="margin:0">First words</p><p style="margin:-12px 0 0">Second words</p>',
+    "scrolls sideways": '<div style="width:1200px">Wide</div>',
+    "beyond the right edge": '<p style="position:absolute;left:980px;white-space:nowrap">Words too far right</p>',
+    "lies on ": '<button>Save</button><button style="margin-left:-30px">Delete</button>',
+}
+
+
+@pytest.fixture
+def plain(browser: Browser) -> Page:
+    return browser.new_page(viewport={"width": 1024, "height": 700})
+
+
+def test_a_layout_without_faults_has_none(plain: Page) -> None:
+    plain.set_content(RIGHT)
+    assert layout_faults(plain) == []
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_each_kind_of_fault_is_found(plain: Page, words: str) -> None:
+    plain.set_content(RIGHT + WRONG[words])
+    assert any(words in fault for fault in layout_faults(plain))
+
+
+def test_what_a_panel_covers_does_not_lie_on_it(plain: Page) -> None:
+    panel = '<div style="position:fixed;inset:0 0 0 0;background:white"><p>A panel over all of it</p></div>'
+    plain.set_content(RIGHT + panel)
+    assert layout_faults(plain) == []
