@@ -99,7 +99,16 @@ const follow = (now) => {
     wokenAt[area] = performance.now();
     document.getElementById(`wake-${area}`)?.click();
   }
-  return now.look_again_seconds || (stale.length ? LEAST_SECONDS_BETWEEN_WAKES : 0);
+  const seconds = now.look_again_seconds || (stale.length ? LEAST_SECONDS_BETWEEN_WAKES : 0);
+  if (seconds === 0) requestIdleCallback(bringNext);
+  return seconds;
+};
+// While nothing goes on, tabs that were not looked at yet are brought one after the other: they open at once then.
+const bringNext = () => {
+  const area = areas().find((name) => !(name in rest) && !isShown(name));
+  if (!area) return;
+  rest[area] = ""; // is on its way
+  document.getElementById(`wake-${area}`).click();
 };
 
 document.addEventListener("studio:live-part", () => requestAnimationFrame(ask));

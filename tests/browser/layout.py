@@ -24,7 +24,8 @@ _MEASURE = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode, element = node.parentElement;
-    if (!/[\\p{L}\\p{N}]/u.test(node.data) || !shown(element) || element.closest("script, style, noscript, option, svg")) continue;
+    if (!/[\\p{L}\\p{N}]/u.test(node.data) || !shown(element)) continue;
+    if (element.closest("script, style, noscript, option, svg")) continue;
     const range = document.createRange();
     range.selectNodeContents(node);
     const box = range.getBoundingClientRect();

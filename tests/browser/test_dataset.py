@@ -12,7 +12,16 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from studio.core.paths import assets_folder
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import choose, drop_files, field, field_error, go_to_tab, open_section, set_field
+from tests.browser.page_actions import (
+    choose,
+    drop_files,
+    expect_nothing_asked,
+    field,
+    field_error,
+    go_to_tab,
+    open_section,
+    set_field,
+)
 from tests.browser.studio_process import RunningStudio, wait_for
 from tests.datasets.bad_inputs import encoded, picture
 
@@ -444,3 +453,14 @@ def test_two_tabs_see_the_same_and_neither_takes_back_the_others_edit(
     caption(page).focus()
     caption(page).blur()
     expect(caption(page)).to_have_value("of the other tab")
+
+
+def test_a_tab_that_was_not_looked_at_is_there_at_once(
+    page: Page, source: Path, studio: RunningStudio, open_page: OpenPage
+) -> None:
+    open_path(page, source, pictures=11, used=9)
+    other = open_page(studio)
+    expect_nothing_asked(other)
+    other.route("**/gradio_api/**", lambda route: route.abort())
+    go_to_tab(other, "Dataset")
+    expect(other.locator("#dataset-grid .thumb")).to_have_count(11)
