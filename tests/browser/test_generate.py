@@ -224,42 +224,23 @@ def test_a_dropped_picture_without_settings_says_so_and_the_next_drop_is_taken(p
 
 def test_a_past_picture_is_shown_large_and_its_settings_are_used_again(page: Page) -> None:
     generate_quickly(page, "golden slippers", seed=4321)
-    open_section(page, "Past images")
-    page.locator("#history-gallery").get_by_role("button").first.click()
-    detail = page.locator("#history-detail")
-    expect(detail.get_by_role("img")).to_have_attribute("alt", "golden slippers")
-    assert detail.get_by_role("img").bounding_box()["width"] > 256
-    expect(detail.get_by_role("table")).to_contain_text(re.compile(rf"Seed\s*4321.*Steps\s*{FEW_STEPS}.*CPU|cpu", re.S))
-    set_field(page, "generate-prompt", "something else")
+    generate_quickly(page, "brown boots", seed=5)
+    strip, large = page.locator(".past-strip"), page.locator("#generate-pictures")
+    strip.locator(".past-open").nth(1).click()
+    expect(large.get_by_role("img", name="golden slippers")).to_be_visible()
+    assert large.locator(".zoom img").bounding_box()["width"] > 256
     tick(page, "generate-new-seed", on=True)
-    page.locator("#use-settings").click()
+    large.get_by_role("button", name="Reuse all").click()
     expect(field(page, "generate-prompt")).to_have_value("golden slippers")
     expect(field(page, "generate-seed")).to_have_value("4321")
     expect(page.locator("#generate-new-seed input")).not_to_be_checked()
-
-
-def test_the_search_narrows_the_past_pictures(page: Page) -> None:
-    generate_quickly(page, "turquoise clogs")
-    generate_quickly(page, "brown boots")
-    open_section(page, "Past images")
-    words, thumbnails = page.locator("#history-words"), page.locator("#history-gallery").get_by_role("button")
-    expect(words).to_contain_text("Click one to enlarge it")
-    set_field(page, "history-search", "Turquoise")
-    field(page, "history-search").press("Enter")
-    expect(words).to_contain_text(re.compile(r"(?<!\d)1 images?,"))
-    expect(thumbnails).to_have_count(1)
-
-
-def test_a_search_without_a_hit_says_so(page: Page) -> None:
-    generate_quickly(page, "brown boots")
-    open_section(page, "Past images")
-    words = page.locator("#history-words")
-    expect(words).to_contain_text("Click one to enlarge it")
+    expect(strip.locator(".past-open").nth(1)).to_have_attribute("aria-current", "true")
+    set_field(page, "history-search", "Golden")
+    expect(strip.locator(".past-open")).to_have_count(1)
     set_field(page, "history-search", "no such words")
-    field(page, "history-search").press("Enter")
-    expect(words).not_to_contain_text("Click one to enlarge it")
-    expect(page.locator("#history-gallery").get_by_role("button")).to_have_count(0)
-    expect(words).not_to_contain_text("No images yet")  # there are: they only do not match
+    expect(page.locator("#generate-strip")).to_contain_text("No image matches all of these words")
+    press_generate(page)
+    expect(large.get_by_text("A past image.")).to_have_count(0)
 
 
 def another_lora(folder: Path, name: str) -> Path:

@@ -3,17 +3,21 @@
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
-from studio.core.errors import EngineError, SettingsError
-from studio.core.results import FailedImage, ImagesReport, MadeImage
+from studio.core.errors import EngineError, PictureFileError, SettingsError
+from studio.core.records import label_beside, label_or_none
+from studio.core.results import FailedImage, ImageRecord, ImagesReport, MadeImage
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView, Phase
+from studio.images.files import read_picture_text
+from studio.images.gallery import picture_name
 from studio.images.prompts import unlike_a1111
 from studio.images.tokens import PART_TOKENS, TokenCounter, prompt_notes
 from studio.ui.forms import (
@@ -32,10 +36,12 @@ from studio.ui.shell.images import (
     empty_frame,
     picture_frame,
     record_line,
+    record_rows,
     running_frame,
     wire_size_note,
 )
-from studio.ui.shell.parts import QUIET, Part, paragraph, problem, toasts, verdict
+from studio.ui.shell.item_actions import label_html
+from studio.ui.shell.parts import QUIET, Part, paragraph, problem, table, toasts, verdict
 from studio.ui.shell.selection import FieldErrors, error_box
 from studio.ui.shell.status import cancel_button, phase_words
 
@@ -44,6 +50,18 @@ _template = template("ui/templates/inference.html")
 MODE = "generate"
 RANDOM_SEED_LIMIT = 2**32  # as other programs draw them: ten digits, easy to write down
 FIRST_PROMPT = "a photo of red canvas sneakers, on grass"
+# Gradio's HTML takes events of its own; which image was pressed goes with ours. The names of the events are Gradio's,
+# too: select shows an image large, apply reuses its settings, copy its seed, submit makes variations, expand compares,
+# like stars, edit notes, delete deletes, option_select turns the page.
+IMAGE_CLICKS = """element.addEventListener("click", (event) => {
+  const { act, image, page } = event.target.closest("button[data-act]")?.dataset ?? {};
+  if (act) trigger(act, { image, page: Number(page) });
+});"""
+# An image that is drawn anew may be loaded before the page has room for it.
+_SCALES = """watch("value", () => requestAnimationFrame(() => {
+  const images = [...element.querySelectorAll(".card .zoom img")];
+  images.filter((image) => image.complete).forEach((image) => image.dispatchEvent(new Event("load")));
+}));"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,10 @@ class GenerateForm:
         tags = "".join(f" <lora:{c.name}:{c.strength:g}>" for c in settings.loras[LORA_ROWS:])
         values["prompt"] = settings.prompt + tags
         return {control: values[name] for name, control in self.named.items() if name in values}
+
+    def with_seed(self, seed: int) -> dict[Any, Any]:
+        """What an event returns so that the next image has this seed."""
+        return {self.named["seed"]: str(seed), self.named["new_seed"]: False}
 
 
 def build_form() -> GenerateForm:
@@ -97,6 +119,8 @@ class GenerateMode:
     run: gr.Button
     cancel: gr.Button
     errors: gr.HTML
+    canvas: gr.Column
+    pictures: gr.HTML
     shown: dict[str, gr.components.Component]
 
 
@@ -109,9 +133,9 @@ def build() -> GenerateMode:
                 cancel = gr.Button("Cancel", elem_id="cancel-generate", interactive=False)
             errors = error_box(MODE)
             form = build_form()
-        with gr.Column(elem_classes="canvas", min_width=480):
+        with gr.Column(elem_classes="canvas", min_width=480) as canvas:
             state = gr.HTML(elem_id="generate-state", padding=False)
-            pictures = gr.HTML(elem_id="generate-pictures", padding=False)
+            pictures = gr.HTML(elem_id="generate-pictures", padding=False, js_on_load=IMAGE_CLICKS + _SCALES)
     shown: dict[str, gr.components.Component] = {
         "generate-state": state,
         "generate-pictures": pictures,
@@ -119,15 +143,19 @@ def build() -> GenerateMode:
         "cancel-generate": cancel,
         **{f"generate-lora-{i}": form.named[f"lora_{i}"] for i in range(LORA_ROWS)},
     }
-    return GenerateMode(form, run, cancel, errors, shown)
+    return GenerateMode(form, run, cancel, errors, canvas, pictures, shown)
 
 
-def render(view: EngineView, lora_names: Sequence[str]) -> dict[str, Part]:
-    """What every shown part of the mode should be now."""
+def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None) -> dict[str, Part]:
+    """What every shown part of the mode should be now.
+
+    Args:
+        past: the past image to be shown large; None where the images of the last press are.
+    """
     choices = gr.update(choices=[NO_LORA, *lora_names])
     return {
         "generate-state": lambda: state_box(view, idle=_idle_words(view.images)),
-        "generate-pictures": lambda: _pictures(view),
+        "generate-pictures": lambda: _pictures(view) if past is None else past_image(past),
         "run-generate": gr.update(interactive=view.takes_runs),
         "cancel-generate": cancel_button(view, "generating"),
         **{f"generate-lora-{i}": choices for i in range(LORA_ROWS)},
@@ -167,8 +195,30 @@ def _card(index: int, image: MadeImage | FailedImage) -> Markup:
     if isinstance(image, FailedImage):
         words = _template("failed_image", marks=check_marks(image.checks), error=image.error)
         return card(empty_frame("✗", "invalid, not shown"), words)
-    frame = picture_frame(image.path, name=f"image {index + 1}", alt=image.record.settings.prompt)
-    return card(frame, record_line(image.record, image.path))
+    return _image_card(image.path, image.record, name=f"image {index + 1}")
+
+
+def _image_card(path: Path, record: ImageRecord, *, name: str) -> Markup:
+    """An image, what it was made with, and what can be done with it."""
+    label = label_or_none(label_beside(path))
+    acts = _template("image_acts", image=picture_name(path), starred=label.starred)
+    note = label_html(label_beside(path)) if label.note or not label.starred else ""
+    words = record_line(record, path) + acts + note
+    return card(picture_frame(path, name=name, alt=record.settings.prompt), words)
+
+
+def past_image(path: Path) -> Markup:
+    """A past image in the place of the last ones.
+
+    Raises:
+        PictureFileError: where it cannot be read.
+    """
+    record = read_picture_text(path).record
+    if record is None:
+        raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
+    rows = table(("Item", "Value"), record_rows(record), caption=record.settings.prompt)
+    shown = _template("sheet", cards=[_image_card(path, record, name="past image")])
+    return _template("past_image", image=picture_name(path), shown=shown, rows=rows)
 
 
 def _step_words(view: EngineView) -> str:
