@@ -15,7 +15,7 @@ from studio.core.results import FailedImage, ImageRecord, ImagesReport, MadeImag
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
-from studio.engine.process.view import EngineView, Phase
+from studio.engine.process.view import RUNNING_PHASES, EngineView, Phase
 from studio.images.files import read_picture_text
 from studio.images.gallery import picture_name
 from studio.images.prompts import unlike_a1111
@@ -41,7 +41,7 @@ from studio.ui.shell.images import (
     wire_size_note,
 )
 from studio.ui.shell.item_actions import label_html
-from studio.ui.shell.parts import QUIET, Part, paragraph, problem, table, toasts, verdict
+from studio.ui.shell.parts import QUIET, Part, live_html, paragraph, problem, table, toasts, verdict
 from studio.ui.shell.selection import FieldErrors, error_box
 from studio.ui.shell.status import cancel_button, phase_words
 
@@ -56,6 +56,10 @@ FIRST_PROMPT = "a photo of red canvas sneakers, on grass"
 IMAGE_CLICKS = """element.addEventListener("click", (event) => {
   const { act, image, page } = event.target.closest("button[data-act]")?.dataset ?? {};
   if (act) trigger(act, { image, page: Number(page) });
+});"""
+_QUEUE_CLICKS = """element.addEventListener("click", (event) => {
+  const { number } = event.target.closest("button[data-number]")?.dataset ?? {};
+  if (number) trigger("click", { number: number === "all" ? number : Number(number) });
 });"""
 # An image that is drawn anew may be loaded before the page has room for it.
 _SCALES = """watch("value", () => requestAnimationFrame(() => {
@@ -113,12 +117,14 @@ def to_settings(values: Mapping[str, Any]) -> ImagesSettings:
 
 @dataclass(frozen=True)
 class GenerateMode:
-    """The mode's components, by what they are for."""
+    """The mode's components, by what they are for; `of` is the number of the run that Cancel is about."""
 
     form: GenerateForm
     run: gr.Button
     cancel: gr.Button
     errors: gr.HTML
+    of: gr.Textbox
+    queue: gr.HTML
     canvas: gr.Column
     pictures: gr.HTML
     shown: dict[str, gr.components.Component]
@@ -131,19 +137,22 @@ def build() -> GenerateMode:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Generate", variant="primary", elem_id="run-generate", interactive=False)
                 cancel = gr.Button("Cancel", elem_id="cancel-generate", interactive=False)
+            of = gr.Textbox(visible=False)
             errors = error_box(MODE)
             form = build_form()
         with gr.Column(elem_classes="canvas", min_width=480) as canvas:
             state = gr.HTML(elem_id="generate-state", padding=False)
+            queue = live_html("generate-queue", js_on_load=_QUEUE_CLICKS)
             pictures = gr.HTML(elem_id="generate-pictures", padding=False, js_on_load=IMAGE_CLICKS + _SCALES)
     shown: dict[str, gr.components.Component] = {
         "generate-state": state,
         "generate-pictures": pictures,
         "run-generate": run,
         "cancel-generate": cancel,
+        "generate-of": of,
         **{f"generate-lora-{i}": form.named[f"lora_{i}"] for i in range(LORA_ROWS)},
     }
-    return GenerateMode(form, run, cancel, errors, canvas, pictures, shown)
+    return GenerateMode(form, run, cancel, errors, of, queue, canvas, pictures, shown)
 
 
 def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None) -> dict[str, Part]:
@@ -156,8 +165,12 @@ def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None
     return {
         "generate-state": lambda: state_box(view, idle=_idle_words(view.images)),
         "generate-pictures": lambda: _pictures(view) if past is None else past_image(past),
-        "run-generate": gr.update(interactive=view.takes_runs),
+        "generate-queue": lambda: queue_html(view),
+        "run-generate": gr.update(
+            interactive=view.takes_images, value="Generate" if view.phase not in RUNNING_PHASES else "Add to queue"
+        ),
         "cancel-generate": cancel_button(view, "generating"),
+        "generate-of": gr.update(value=str(view.run_number)),
         **{f"generate-lora-{i}": choices for i in range(LORA_ROWS)},
     }
 
@@ -166,6 +179,12 @@ def state_box(view: EngineView, *, idle: str) -> Markup:
     """What went wrong, and what is going on; `idle` where nothing is."""
     word, sentence = ("Ready.", idle) if view.phase == "ready" else phase_words(view)
     return problem(view.problem) + verdict(word, sentence)
+
+
+def queue_html(view: EngineView) -> Markup:
+    """What waits behind what runs; empty where nothing does."""
+    waiting = [(queued.number, queued.run.settings) for queued in view.queue.waiting]
+    return _template("run_queue", waiting=waiting) if waiting else Markup()
 
 
 def _idle_words(report: ImagesReport | None) -> str:
@@ -270,12 +289,16 @@ def _shortened(words: str, *, limit: int = 90) -> str:
     return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
-def cancelling(engine: EngineClient, phase: Phase) -> Callable[[], None]:
-    """What a Cancel button does: it ends what its own mode began, and nothing else."""
+def cancelling(engine: EngineClient, phase: Phase) -> Callable[..., None]:
+    """What a Cancel button does: it ends what its own mode began, and nothing else.
 
-    def cancel() -> None:
+    Where it is given the number of a run, it ends that run alone: the next one of a queue begins by itself.
+    """
+
+    def cancel(of: str = "") -> None:
         with toasts():
-            if engine.view.phase != phase:
+            view = engine.view
+            if view.phase != phase or (of and of != str(view.run_number)):
                 raise EngineError("Nothing was cancelled: what this button was about is over already.")
             engine.cancel()
 
@@ -291,6 +314,11 @@ def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh:
             engine.generate(settings)
             return str(settings.generation.seed)
 
+    def unqueue(event: gr.EventData) -> None:
+        number = getattr(event, "number", 0)
+        with toasts():
+            engine.unqueue(number if isinstance(number, int) else None if number == "all" else 0)
+
     def count_tokens(prompt: str, negative_prompt: str, long_prompt: bool) -> Markup:
         negative = prompt_notes_html(engine, {"Negative prompt": negative_prompt}, long_prompt=long_prompt)
         return Markup().join([token_words(engine, prompt, long_prompt=long_prompt), negative])
@@ -298,7 +326,8 @@ def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh:
     named = mode.form.named
     errors = FieldErrors(mode.errors, MODE, named)
     then_refresh(errors.press(mode.run.click, generate, inputs_kwargs=named, outputs=[named["seed"]], **QUIET))
-    then_refresh(mode.cancel.click(cancelling(engine, "generating"), **QUIET))
+    then_refresh(mode.cancel.click(cancelling(engine, "generating"), mode.of, **QUIET))
+    then_refresh(mode.queue.click(unqueue, None, None, **QUIET))
     wire_size_note(mode.form.generation, engine, named)
     counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
     for trigger in (tab.select, *(control.change for control in counted_from.values())):
