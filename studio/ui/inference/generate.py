@@ -227,16 +227,15 @@ def _image_card(path: Path, record: ImageRecord, *, name: str) -> Markup:
 
 
 def past_image(path: Path) -> Markup:
-    """A past image in the place of the last ones.
-
-    Raises:
-        PictureFileError: where it cannot be read.
-    """
-    record = read_picture_text(path).record
-    if record is None:
-        raise PictureFileError(f"{path.name} was not made by LoRA Studio.")
-    rows = table(("Item", "Value"), record_rows(record), caption=record.settings.prompt)
-    shown = _template("sheet", cards=[_image_card(path, record, name="past image")])
+    """A past image in the place of the last ones, or why it cannot be read."""
+    shown, rows = Markup(), Markup()
+    try:
+        record = read_picture_text(path).record
+    except PictureFileError as error:
+        record, shown = None, problem(error)
+    if record is not None:
+        rows = table(("Item", "Value"), record_rows(record), caption=record.settings.prompt)
+        shown = _template("sheet", cards=[_image_card(path, record, name="past image")])
     return _template("past_image", image=picture_name(path), shown=shown, rows=rows)
 
 
