@@ -36,8 +36,8 @@ PLAIN_TEXT = ("batch-report",)  # Gradio's Markdown shows it, which takes out wh
 # Views that cannot be given just any value, each with the test that has its own.
 ELSEWHERE = {
     "studio.ui.datasets.statistics.doctor_html": "test_what_the_doctor_says_is_text",
-    "studio.ui.inference.generate.token_words": "one paragraph; it needs a tokenizer",
-    "studio.ui.inference.generate.prompt_notes_html": "paragraphs; it needs a tokenizer",
+    "studio.ui.inference.generate_form.token_words": "one paragraph; it needs a tokenizer",
+    "studio.ui.inference.generate_form.prompt_notes_html": "paragraphs; it needs a tokenizer",
     "studio.ui.inference.generate.past_image": "a card and a table; it needs an image that we made",
     "studio.ui.datasets.bulk.preview_words": "one paragraph or table; it needs what a form sends",
     "studio.ui.datasets.recipe.preview_words": "one paragraph or table; it needs what a form sends",

@@ -25,7 +25,8 @@ from studio.ui.forms import (
     read_value,
 )
 from studio.ui.inference import compare_view
-from studio.ui.inference.generate import cancelling, prompt_notes_html, state_box
+from studio.ui.inference.generate import cancelling, state_box
+from studio.ui.inference.generate_form import prompt_notes_html
 from studio.ui.shell.images import wire_size_note
 from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
 from studio.ui.shell.selection import FieldErrors, SelectedPair, error_box, select

@@ -1,7 +1,6 @@
 """The Generate mode: the form on the left, the images of the last press on the right."""
 
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,26 +8,22 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from studio.core.errors import EngineError, PictureFileError, SettingsError
+from studio.core.errors import EngineError, PictureFileError
 from studio.core.records import label_beside, label_or_none
 from studio.core.results import FailedImage, ImageRecord, ImagesReport, MadeImage
-from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import RUNNING_PHASES, EngineView, Phase
 from studio.images.files import read_picture_text
 from studio.images.gallery import picture_name
-from studio.images.prompts import unlike_a1111
-from studio.images.tokens import PART_TOKENS, TokenCounter, prompt_notes
-from studio.ui.forms import (
-    LORA_ROWS,
-    NO_LORA,
-    SettingsForm,
-    build_generation,
-    build_lora_rows,
-    build_reset,
-    generation_values,
-    read_generation,
+from studio.ui.inference.generate_form import (
+    MODE,
+    GenerateForm,
+    build_form,
+    prompt_notes_html,
+    render_form,
+    to_settings,
+    token_words,
 )
 from studio.ui.shell.images import (
     card,
@@ -47,9 +42,6 @@ from studio.ui.shell.status import cancel_button, phase_words
 
 _template = template("ui/templates/inference.html")
 
-MODE = "generate"
-RANDOM_SEED_LIMIT = 2**32  # as other programs draw them: ten digits, easy to write down
-FIRST_PROMPT = "a photo of red canvas sneakers, on grass"
 # Gradio's HTML takes events of its own; which image was pressed goes with ours. The names of the events are Gradio's,
 # too: select shows an image large, apply reuses its settings, copy its seed, submit makes variations, expand compares,
 # like stars, edit notes, delete deletes, option_select turns the page.
@@ -66,53 +58,6 @@ _SCALES = """watch("value", () => requestAnimationFrame(() => {
   const images = [...element.querySelectorAll(".card .zoom img")];
   images.filter((image) => image.complete).forEach((image) => image.dispatchEvent(new Event("load")));
 }));"""
-
-
-@dataclass(frozen=True)
-class GenerateForm:
-    """The form: `named` holds every control that is read, by its name."""
-
-    named: dict[str, Any]
-    tokens: gr.HTML
-    generation: SettingsForm
-
-    def filled_by(self, settings: GenerationSettings) -> dict[Any, Any]:
-        """What an event returns so that the form says these settings; LoRAs past its rows go into the prompt."""
-        values = generation_values(settings) | {"new_seed": False}
-        tags = "".join(f" <lora:{c.name}:{c.strength:g}>" for c in settings.loras[LORA_ROWS:])
-        values["prompt"] = settings.prompt + tags
-        return {control: values[name] for name, control in self.named.items() if name in values}
-
-    def with_seed(self, seed: int) -> dict[Any, Any]:
-        """What an event returns so that the next image has this seed."""
-        return {self.named["seed"]: str(seed), self.named["new_seed"]: False}
-
-
-def build_form() -> GenerateForm:
-    """Lay the form out."""
-    form = SettingsForm(GenerationSettings, MODE, {"prompt": FIRST_PROMPT})
-    form.add("prompt")
-    tokens = gr.HTML(elem_id="generate-tokens", padding=False)
-    form.add("negative_prompt", elem_id="generate-negative")
-    rows, generation = build_lora_rows(MODE), build_generation(MODE)
-    images = SettingsForm(ImagesSettings, MODE)
-    with gr.Row(elem_classes="fields"):
-        new_seed = gr.Checkbox(True, label="New seed each time", elem_id="generate-new-seed", interactive=True)
-        images.rest()
-    named = {**form.fields, **rows, **generation.fields, "new_seed": new_seed, **images.fields}
-    build_reset(named, form=MODE)
-    return GenerateForm(named, tokens, generation)
-
-
-def to_settings(values: Mapping[str, Any]) -> ImagesSettings:
-    """What the form says; a new seed is drawn where it asks for one.
-
-    Raises:
-        SettingsError: for each rule that is broken.
-    """
-    seed = secrets.randbelow(RANDOM_SEED_LIMIT) if values["new_seed"] else values["seed"]
-    generation = read_generation({**values, "seed": seed})
-    return parse_settings(ImagesSettings, {"generation": generation, "num_images": values["num_images"]})
 
 
 @dataclass(frozen=True)
@@ -150,7 +95,7 @@ def build() -> GenerateMode:
         "run-generate": run,
         "cancel-generate": cancel,
         "generate-of": of,
-        **{f"generate-lora-{i}": form.named[f"lora_{i}"] for i in range(LORA_ROWS)},
+        **form.shown,
     }
     return GenerateMode(form, run, cancel, errors, of, queue, canvas, pictures, shown)
 
@@ -161,7 +106,6 @@ def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None
     Args:
         past: the past image to be shown large; None where the images of the last press are.
     """
-    choices = gr.update(choices=[NO_LORA, *lora_names])
     return {
         "generate-state": lambda: state_box(view, idle=_idle_words(view.images)),
         "generate-pictures": lambda: _pictures(view) if past is None else past_image(past),
@@ -171,7 +115,7 @@ def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None
         ),
         "cancel-generate": cancel_button(view, "generating"),
         "generate-of": gr.update(value=str(view.run_number)),
-        **{f"generate-lora-{i}": choices for i in range(LORA_ROWS)},
+        **render_form(view, lora_names),
     }
 
 
@@ -243,51 +187,6 @@ def _step_words(view: EngineView) -> str:
     return f"step {view.step.step} of {view.step.num_steps}" if view.step else "…"
 
 
-def prompt_notes_html(engine: EngineClient, prompts: Mapping[str, str], *, long_prompt: bool) -> Markup:
-    """What of these prompts acts otherwise than in A1111 or is cut off; their names stand before it."""
-    words = []
-    for name, prompt in prompts.items():
-        try:
-            notes = prompt_notes(prompt, long_prompt=long_prompt, tokens=_token_counter(engine))
-        except SettingsError as error:
-            notes = (str(error),)
-        words += [paragraph("tokens bad", f"{name}: {note}") for note in notes]
-    return Markup().join(words)
-
-
-def _token_counter(engine: EngineClient) -> TokenCounter | None:
-    file = engine.view.tokenizer_file
-    return TokenCounter(file) if file is not None and file.is_file() else None
-
-
-def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Markup:
-    """`12 of 75 tokens`, what is cut off, and A1111's commands; the tokens are empty until a model is loaded."""
-    unlike = (paragraph("tokens bad", note) for note in unlike_a1111(prompt))
-    return Markup().join([_num_tokens(engine, prompt, long_prompt=long_prompt), *unlike])
-
-
-def _num_tokens(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Markup:
-    counter = _token_counter(engine)
-    if counter is None:
-        return Markup()
-    try:
-        count = counter.count(prompt)
-    except SettingsError as error:
-        return paragraph("tokens bad", error)
-    if count.num_parts == 1:
-        return paragraph("tokens", f"{count.num_tokens} of {PART_TOKENS} tokens")
-    if long_prompt or not count.cut_off:  # BREAK begins a part, however short
-        return paragraph("tokens", f"{count.num_tokens} tokens in {count.num_parts} parts of {PART_TOKENS}")
-    lost = _shortened(count.cut_off)
-    words = f"{count.num_tokens} of {PART_TOKENS} tokens. Cut off: “{lost}” (or switch on “Long prompts”)"
-    return paragraph("tokens bad", words)
-
-
-def _shortened(words: str, *, limit: int = 90) -> str:
-    words = " ".join(words.split())
-    return words if len(words) <= limit else words[: limit - 1] + "…"
-
-
 def cancelling(engine: EngineClient, phase: Phase) -> Callable[..., None]:
     """What a Cancel button does: it ends what its own mode began, and nothing else.
 
@@ -328,6 +227,7 @@ def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh:
     then_refresh(mode.cancel.click(cancelling(engine, "generating"), mode.of, **QUIET))
     then_refresh(mode.queue.click(unqueue, None, None, **QUIET))
     wire_size_note(mode.form.generation, engine, named)
+    mode.form.size.wire(engine)
     counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
     for trigger in (tab.select, *(control.change for control in counted_from.values())):
         trigger(count_tokens, inputs_kwargs=counted_from, outputs=mode.form.tokens, queue=False, **QUIET)

@@ -23,7 +23,8 @@ from studio.images.files import read_picture_text
 from studio.images.gallery import History, HistoryPage, PastPicture, picture_name
 from studio.ui.forms import NO_CHANGE, generation_values
 from studio.ui.inference.compare import BASE
-from studio.ui.inference.generate import IMAGE_CLICKS, RANDOM_SEED_LIMIT, GenerateForm, GenerateMode
+from studio.ui.inference.generate import IMAGE_CLICKS, GenerateMode
+from studio.ui.inference.generate_form import RANDOM_SEED_LIMIT, GenerateForm
 from studio.ui.shell import item_actions
 from studio.ui.shell.images import run_thumbnail_url
 from studio.ui.shell.parts import QUIET, live_html, paragraph, toast, toasts, uploads_folder
@@ -61,13 +62,13 @@ def build(canvas: gr.Column) -> HistoryPanel:
     with canvas:
         label = item_actions.build_label("history", has_name=False, has_star=True)
         trash = item_actions.build("history")
-        strip = live_html("generate-strip", js_on_load=IMAGE_CLICKS)
         search = gr.Textbox(
             label="Search past images",
-            placeholder="prompt words, note, model, LoRA, seed or ★",
+            placeholder="Search past images: prompt, note, LoRA, seed, ★",
             max_lines=1,
             elem_id="history-search",
         )
+        strip = live_html("generate-strip", js_on_load=IMAGE_CLICKS)
     with gr.Accordion("Load settings from an image", open=False, elem_id="drop-box"):
         drop = gr.File(
             label="Drop a PNG, JPEG or WebP",
