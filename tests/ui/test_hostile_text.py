@@ -39,6 +39,7 @@ ELSEWHERE = {
     "studio.ui.inference.generate_form.token_words": "one paragraph; it needs a tokenizer",
     "studio.ui.inference.generate_form.prompt_notes_html": "paragraphs; it needs a tokenizer",
     "studio.ui.inference.generate.past_image": "a card and a table; it needs an image that we made",
+    "studio.ui.inference.vote.score": "test_the_score_says_of_each_pair_what_was_what",
     "studio.ui.datasets.bulk.preview_words": "one paragraph or table; it needs what a form sends",
     "studio.ui.datasets.recipe.preview_words": "one paragraph or table; it needs what a form sends",
     "studio.ui.training.form.purpose_html": "our own presets",
