@@ -16,6 +16,8 @@ from studio.engine.process.client import EngineClient
 from studio.engine.process.view import RUNNING_PHASES, EngineView, Phase
 from studio.images.files import read_picture_text
 from studio.images.gallery import picture_name
+from studio.loras.library import LoraLibrary
+from studio.ui.inference import lora_chips
 from studio.ui.inference.generate_form import (
     MODE,
     GenerateForm,
@@ -203,8 +205,10 @@ def cancelling(engine: EngineClient, phase: Phase) -> Callable[..., None]:
     return cancel
 
 
-def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:
-    """Connect the buttons and the token count."""
+def wire(
+    mode: GenerateMode, tab: gr.Tab, engine: EngineClient, library: LoraLibrary, *, then_refresh: Callable[[Any], None]
+) -> None:
+    """Connect the buttons, the token count and the chips."""
 
     def generate(**values: Any) -> str:  # noqa: ANN401 - the form's values, checked by to_settings
         with toasts():
@@ -228,6 +232,7 @@ def wire(mode: GenerateMode, tab: gr.Tab, engine: EngineClient, *, then_refresh:
     then_refresh(mode.queue.click(unqueue, None, None, **QUIET))
     wire_size_note(mode.form.generation, engine, named)
     mode.form.size.wire(engine)
+    lora_chips.wire(mode.form.chips, named, library, also=[tab.select])
     counted_from = {name: named[name] for name in ("prompt", "negative_prompt", "long_prompt")}
     for trigger in (tab.select, *(control.change for control in counted_from.values())):
         trigger(count_tokens, inputs_kwargs=counted_from, outputs=mode.form.tokens, queue=False, **QUIET)

@@ -27,6 +27,7 @@ from studio.ui.forms import (
     generation_values,
     read_generation,
 )
+from studio.ui.inference import lora_chips
 from studio.ui.shell.parts import QUIET, Part, paragraph
 
 _template = template("ui/templates/inference.html")
@@ -60,6 +61,7 @@ class GenerateForm:
 
     named: dict[str, Any]
     tokens: gr.HTML
+    chips: gr.HTML
     generation: SettingsForm
     size: "SizeRow"
 
@@ -88,12 +90,12 @@ def build_form() -> GenerateForm:
     form.add("prompt")
     tokens = gr.HTML(elem_id="generate-tokens", padding=False)
     form.add("negative_prompt", elem_id="generate-negative")
-    rows = build_lora_rows(MODE)
+    chips, rows = lora_chips.build(), build_lora_rows(MODE)
     size = SizeRow()
     generation = build_generation(MODE, head=size.build)
     named = {**form.fields, **rows, **generation.fields, "new_seed": size.new_seed, "num_images": size.num_images}
     build_reset(named, form=MODE)
-    return GenerateForm(named, tokens, generation, size)
+    return GenerateForm(named, tokens, chips, generation, size)
 
 
 class SizeRow:

@@ -110,10 +110,11 @@ def wire(
     user_data = trainings.user_data
     device_busy_box.wire(tab.taken, engine, blocking_jobs, trainings.jobs, then_refresh=then_refresh)
     smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
-    generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
+    library = LoraLibrary(user_data.loras)
+    generate_mode.wire(tab.generate, tab.generate_tab, engine, library, then_refresh=then_refresh)
     history = tab.history, tab.generate, past, user_data, engine, selection, tab.compare.form
     history_panel.wire(*history, then_refresh=then_refresh)
     compare_mode.wire(tab.compare, engine, user_data, selection, then_refresh=then_refresh)
-    model_box.wire_loras(tab.loras, engine, LoraLibrary(user_data.loras), selection, then_refresh=then_refresh)
+    model_box.wire_loras(tab.loras, engine, library, selection, then_refresh=then_refresh)
     model_box.wire(tab.model, engine, then_refresh=then_refresh)
     then_refresh(tab.start.click(engine.start, **QUIET))
