@@ -14,6 +14,7 @@ from studio.images.gallery import History
 from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
+from studio.ui.inference.history import PastImages
 from studio.ui.shell.app import AREAS, Sessions
 from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.device_busy_box import BlockingJobs
@@ -45,6 +46,7 @@ def measure(user_data: UserData) -> PageLooks:
         batches=BatchPage(BatchSession(user_data), datasets, library, PreflightRunner(user_data, BATCH), True),
         library=library,
         blocking_jobs=BlockingJobs(user_data),
+        past=PastImages(History(user_data.outputs), user_data.cache / "run-thumbnails"),
     )
     selection = sessions.now(Selection(), ("status", "inference")).selection
     History(user_data.outputs).page(1)

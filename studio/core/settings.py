@@ -217,7 +217,7 @@ class CompareSettings(Settings):
     strip: tuple[Strength, ...] = Field(
         (),
         max_length=9,
-        title="Strength strip",
+        title="Strength slider",
         description="Extra images of the right side at these strengths, for the first prompt and seed.",
         json_schema_extra={"hidden": True},
     )

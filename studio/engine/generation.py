@@ -43,6 +43,7 @@ from studio.images.comparison import (
 )
 from studio.images.files import save_picture
 from studio.images.gallery import new_picture_path
+from studio.images.scores.parts import difference_by_part
 from studio.images.smoke_report import new_report_folder, save_report
 
 OnImage = Callable[[ImagesReport], None]
@@ -214,6 +215,7 @@ def difference(left: GeneratedImage, right: GeneratedImage) -> Difference:
         pixels=float(pixels.mean()),
         changed_share=float((pixels.max(axis=2) >= NOTICEABLE).mean()),
         latents=float(latents),
+        parts=difference_by_part(left.picture, right.picture),
     )
 
 

@@ -26,16 +26,32 @@ NOTICEABLE = 16  # of 255, in any channel: about where an eye that flips between
 HARDLY_SHARE = 0.01
 
 
+class PartDifference(Record):
+    """How far a part of two images is apart; the numbers are those of `Difference`, over its pixels alone."""
+
+    pixels: AnyFloat
+    changed_share: AnyFloat
+
+
+class Parts(Record):
+    """The same for what shows the subject in either image, and for the rest."""
+
+    background: PartDifference
+    subject: PartDifference
+
+
 class Difference(Record):
     """How far two images of the same seed are apart.
 
     `pixels` is the mean of |left - right| in 0 to 255, `changed_share` the share of pixels that differ by 16 or more
-    in some channel, `latents` the mean of |left - right| of the latents (noise has a deviation of 1 there).
+    in some channel, `latents` the mean of |left - right| of the latents (noise has a deviation of 1 there). `parts` is
+    None where the subject of one of them cannot be told from its background.
     """
 
     pixels: AnyFloat
     changed_share: AnyFloat
     latents: AnyFloat
+    parts: Parts | None = None
 
     @property
     def words(self) -> str:
@@ -99,6 +115,17 @@ class CompareReport(Record):
         return sum(1 if pair.right is None else 2 for pair in self.pairs) + len(self.strip)
 
     @property
+    def parts(self) -> Parts | None:
+        """Where the right side changes the images, on average; None where a pair's parts cannot be told apart."""
+        parts = [pair.difference.parts for pair in self.pairs if pair.difference]
+        told = [part for part in parts if part is not None]
+        if not told or len(told) < len(parts):
+            return None
+        return Parts(
+            background=_mean([part.background for part in told]), subject=_mean([part.subject for part in told])
+        )
+
+    @property
     def sentence(self) -> str:
         """What the right side does, over all pairs, in words."""
         differences = [pair.difference for pair in self.pairs if pair.difference]
@@ -115,6 +142,13 @@ class CompareReport(Record):
             f"{self.right_name} {mean.words}{over}. Mean difference: {mean.pixels:.3g} of 255 in pixels, "
             f"{mean.latents:.3g} in latents."
         )
+
+
+def _mean(parts: Sequence[PartDifference]) -> PartDifference:
+    return PartDifference(
+        pixels=sum(part.pixels for part in parts) / len(parts),
+        changed_share=sum(part.changed_share for part in parts) / len(parts),
+    )
 
 
 class SavedComparison(Record):

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _PICTURE = re.compile(r"(?P<time>\d{6}-\d{6})-seed(?P<seed>\d+)(?:-(?P<copy>\d{1
 _MAX_THUMBNAIL_PIXELS = 50_000_000
 _MAX_CACHED = 50_000
 _LABEL_ENDING = ".label.json"
+_MAX_LOOKS = 16
+_SETTLED_NANOSECONDS = 2 * 10**9  # file systems date changes coarsely: of a folder that is younger, more may come
 STAR = "★"
 
 _FileKey = tuple[Path, FileStamp]
@@ -36,6 +39,11 @@ class PastPicture:
     path: Path
     record: ImageRecord
     label: Label
+
+    @property
+    def name(self) -> str:
+        """`2026-11-25/103000-000000-seed42.png`, by which `History.path_of` finds it."""
+        return picture_name(self.path)
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,31 @@ class History:
         self._outputs = outputs
         self._lock = threading.Lock()
         self._searched: dict[_FileKey, _Searched] = {}
+        self._looks: dict[tuple[int, int, str], tuple[tuple[tuple[str, int], ...], HistoryPage]] = {}
+
+    def path_of(self, name: str) -> Path:
+        """The file of an image that a page named; it may be gone.
+
+        Raises:
+            PictureFileError: for what is no name of an image of ours.
+        """
+        day, _, file = name.partition("/")
+        if not _DAY.fullmatch(day) or not _PICTURE.fullmatch(file):
+            raise PictureFileError("That is not one of the studio's images.")
+        return self._outputs / day / file
+
+    def look(self, number: int, *, per_page: int = 24, search: str = "") -> HistoryPage:
+        """`page`, for those who ask for the same again and again: nothing is read as long as no folder has changed."""
+        asked, folders = (number, per_page, search), _changed_at(self._outputs)
+        before = self._looks.get(asked)
+        if before is not None and before[0] == folders:
+            return before[1]
+        page = self.page(number, per_page=per_page, search=search)
+        if len(self._looks) >= _MAX_LOOKS:
+            self._looks.clear()
+        if time.time_ns() - max((at for _, at in folders), default=0) > _SETTLED_NANOSECONDS:
+            self._looks[asked] = folders, page
+        return page
 
     def page(self, number: int, *, per_page: int = 24, search: str = "") -> HistoryPage:
         """One page of images, newest first; a number past either end gives the page there.
@@ -178,6 +211,20 @@ def _newest_first(outputs: Path) -> tuple[list[Path], frozenset[Path]]:
     ]
     labels = frozenset(Path(outputs, day, name) for day, name in named if name.endswith(_LABEL_ENDING))
     return [path for _, path in sorted(found, reverse=True)], labels
+
+
+def picture_name(path: Path) -> str:
+    """What an image of ours is called on a page: its day and its file."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def _changed_at(outputs: Path) -> tuple[tuple[str, int], ...]:
+    """When files came to each day's folder, or left it: labels are replaced whole, so they count."""
+    try:
+        with os.scandir(outputs) as entries:
+            return tuple(sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries))
+    except OSError:
+        return ()
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -151,6 +151,18 @@ def split_lora_tags(prompt: str) -> tuple[str, tuple[str, ...]]:
     return rest, tags
 
 
+def change_lora_tag(prompt: str, index: int, tag: str) -> str:
+    """The prompt with another tag in the place of its LoRA tag of that number, from 0; without it where that is "".
+
+    Nothing is changed where there is no such tag.
+    """
+    found = list(_LORA_TAG.finditer(prompt))
+    if not 0 <= index < len(found):
+        return prompt
+    left, right = prompt[: found[index].start()], prompt[found[index].end() :]
+    return left + tag + right if tag else _join(left, right)
+
+
 def _join(left: str, right: str) -> str:
     """What stood left and right of a tag, with one separator between them."""
     before, after = left.rstrip(), right.lstrip()

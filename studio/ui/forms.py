@@ -7,7 +7,7 @@ Below: what Generate, Compare and Batch share, which are LoRA rows, the size and
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, get_args, get_origin
 
 import gradio as gr
@@ -255,9 +255,24 @@ def build_lora_rows(mode: str) -> dict[str, Component]:
     return {f"{part}_{i}": row[j] for i, row in enumerate(rows) for j, part in enumerate(("lora", "strength"))}
 
 
-def build_generation(mode: str) -> SettingsForm:
-    """The generation settings of a mode but its prompts and LoRAs, the rarer ones folded away."""
+def build_generation(mode: str, *, head: Callable[[SettingsForm], None] | None = None) -> SettingsForm:
+    """The generation settings of a mode but its prompts and LoRAs, the rarer ones folded away.
+
+    Args:
+        head: lays out width, height and seed; without it they are a size to be chosen, and the seed.
+    """
     form = SettingsForm(GenerationSettings, mode)
+    if head is not None:
+        head(form)
+    else:
+        _build_size_and_seed(form, mode)
+    form.size_note = gr.HTML(elem_id=f"{mode}-size-note", elem_classes="size-note", padding=False)
+    form.rest()
+    form.accordions()
+    return form
+
+
+def _build_size_and_seed(form: SettingsForm, mode: str) -> None:
     with gr.Row(elem_classes="fields"):
         form.fields["size"] = gr.Dropdown(
             list(SIZES),
@@ -269,10 +284,6 @@ def build_generation(mode: str) -> SettingsForm:
             min_width=160,
         )
         form.add("seed")
-    form.size_note = gr.HTML(elem_id=f"{mode}-size-note", elem_classes="size-note", padding=False)
-    form.rest()
-    form.accordions()
-    return form
 
 
 def read_generation(values: Mapping[str, Any]) -> dict[str, object]:
@@ -284,7 +295,7 @@ def read_generation(values: Mapping[str, Any]) -> dict[str, object]:
     rows = [(values[f"lora_{i}"], values[f"strength_{i}"]) for i in range(LORA_ROWS) if f"lora_{i}" in values]
     return {
         **read_settings(GenerationSettings, values),
-        **size_values(values["size"]),
+        **(size_values(values["size"]) if "size" in values else {}),
         "loras": lora_choices(*rows),
     }
 
@@ -345,4 +356,4 @@ def control_of(setting: str, values: Mapping[str, Any]) -> str:
         return f"{path[0]}_strength" if part == "strength" else path[0]
     if path and last.isdigit():  # a line of a text, or a box of its own
         return path[0] if path[0] in values else f"{path[0].removesuffix('s')}_{int(last) + 1}"
-    return "size" if last in ("width", "height") else last
+    return "size" if last in ("width", "height") and last not in values else last

@@ -477,9 +477,8 @@ def generate_history(stage: Stage) -> None:
 
     def select_one(page: Page) -> None:
         expect(cards(page)).to_have_count(6)
-        open_section(page, "Past images")
-        page.locator("#history-gallery").get_by_role("button").nth(2).click()
-        expect(page.locator("#history-detail img")).to_be_visible()
+        page.locator(".past-open").nth(2).click()
+        expect(page.get_by_text("A past image.")).to_be_visible()
 
     stage.shoot("generate-history", "ready", act=opening("Generate", select_one))
 

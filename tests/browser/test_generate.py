@@ -49,7 +49,8 @@ A1111_FORM = {
     "generate-scheduler": "DPM++ 2M Karras",
     "generate-guidance-scale": "6",
     "generate-seed": "1234",
-    "generate-size": "512 × 768",
+    "generate-width": "512",
+    "generate-height": "768",
 }
 USER_COMMENT, EXIF_FOLDER = 0x9286, 0x8769
 
@@ -225,42 +226,23 @@ def test_a_dropped_picture_without_settings_says_so_and_the_next_drop_is_taken(p
 
 def test_a_past_picture_is_shown_large_and_its_settings_are_used_again(page: Page) -> None:
     generate_quickly(page, "golden slippers", seed=4321)
-    open_section(page, "Past images")
-    page.locator("#history-gallery").get_by_role("button").first.click()
-    detail = page.locator("#history-detail")
-    expect(detail.get_by_role("img")).to_have_attribute("alt", "golden slippers")
-    assert detail.get_by_role("img").bounding_box()["width"] > 256
-    expect(detail.get_by_role("table")).to_contain_text(re.compile(rf"Seed\s*4321.*Steps\s*{FEW_STEPS}.*CPU|cpu", re.S))
-    set_field(page, "generate-prompt", "something else")
+    generate_quickly(page, "brown boots", seed=5)
+    strip, large = page.locator(".past-strip"), page.locator("#generate-pictures")
+    strip.locator(".past-open").nth(1).click()
+    expect(large.get_by_role("img", name="golden slippers")).to_be_visible()
+    assert large.locator(".zoom img").bounding_box()["width"] > 256
     tick(page, "generate-new-seed", on=True)
-    page.locator("#use-settings").click()
+    large.get_by_role("button", name="Reuse all").click()
     expect(field(page, "generate-prompt")).to_have_value("golden slippers")
     expect(field(page, "generate-seed")).to_have_value("4321")
     expect(page.locator("#generate-new-seed input")).not_to_be_checked()
-
-
-def test_the_search_narrows_the_past_pictures(page: Page) -> None:
-    generate_quickly(page, "turquoise clogs")
-    generate_quickly(page, "brown boots")
-    open_section(page, "Past images")
-    words, thumbnails = page.locator("#history-words"), page.locator("#history-gallery").get_by_role("button")
-    expect(words).to_contain_text("Click one to enlarge it")
-    set_field(page, "history-search", "Turquoise")
-    field(page, "history-search").press("Enter")
-    expect(words).to_contain_text(re.compile(r"(?<!\d)1 images?,"))
-    expect(thumbnails).to_have_count(1)
-
-
-def test_a_search_without_a_hit_says_so(page: Page) -> None:
-    generate_quickly(page, "brown boots")
-    open_section(page, "Past images")
-    words = page.locator("#history-words")
-    expect(words).to_contain_text("Click one to enlarge it")
+    expect(strip.locator(".past-open").nth(1)).to_have_attribute("aria-current", "true")
+    set_field(page, "history-search", "Golden")
+    expect(strip.locator(".past-open")).to_have_count(1)
     set_field(page, "history-search", "no such words")
-    field(page, "history-search").press("Enter")
-    expect(words).not_to_contain_text("Click one to enlarge it")
-    expect(page.locator("#history-gallery").get_by_role("button")).to_have_count(0)
-    expect(words).not_to_contain_text("No images yet")  # there are: they only do not match
+    expect(page.locator("#generate-strip")).to_contain_text("No image matches all of these words")
+    press_generate(page)
+    expect(large.get_by_text("A past image.")).to_have_count(0)
 
 
 def another_lora(folder: Path, name: str) -> Path:
@@ -372,10 +354,10 @@ def test_a_page_reloaded_in_mid_run_shows_the_run_and_then_its_pictures(page: Pa
 
 
 def test_a_size_that_is_none_is_refused_with_the_rule(page: Page) -> None:
-    set_field(page, "generate-size", "abc")
+    set_field(page, "generate-width", 100)
     press_generate(page)
-    expect(field_error(page, "generate-size")).to_contain_text(
-        "Size must be width × height in pixels, such as 512 × 768, got 'abc'."
+    expect(field_error(page, "generate-width")).to_contain_text(
+        "Width must be a multiple of 8 between 64 and 2048, got 100."
     )
     expect(activity(page)).to_have_text("ready")
 

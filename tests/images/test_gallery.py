@@ -1,5 +1,6 @@
 """Past images are what lies on the disk: found, paged and searched without an index, and never in silence dropped."""
 
+import os
 import random
 import shutil
 import threading
@@ -12,12 +13,13 @@ import pytest
 from PIL import Image
 
 from studio.core.errors import PictureFileError
+from studio.core.records import Label, label_beside, write_label
 from studio.core.results import ImageRecord, LoraUsed
 from studio.core.settings import GenerationSettings, LoraChoice
 from studio.images import files as picture_files
 from studio.images import gallery as history
 from studio.images.files import read_picture_text, save_picture
-from studio.images.gallery import History, new_picture_path, thumbnail
+from studio.images.gallery import History, new_picture_path, picture_name, thumbnail
 from tests.images.test_a1111 import A1111_TEXT, make_record
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 64, 3), dtype=np.uint8)
@@ -52,6 +54,40 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_no_folder_is_an_empty_page(tmp_path: Path) -> None:
     page = History(tmp_path / "missing").page(1)
     assert (page.pictures, page.number, page.num_pages, page.num_pictures, page.unreadable) == ((), 1, 1, 0, ())
+
+
+def test_who_looks_again_reads_nothing_until_a_folder_changes(tmp_path: Path, opened: list[Path]) -> None:
+    (path,) = add_many(tmp_path, 1)
+    history = History(tmp_path)
+
+    def settled(at: int) -> None:
+        os.utime(path.parent, (at, at))
+
+    settled(1)
+    assert [past.path for past in history.look(1).pictures] == [path]
+    assert history.look(1).pictures[0].label == Label()
+    assert opened == [path]
+    write_label(label_beside(path), Label(note="new"))
+    assert history.look(1).pictures[0].label == Label(note="new")
+    assert len(opened) == 2
+    history.look(1)
+    assert len(opened) == 3, "of a folder that has just changed, more may come at the same time"
+    settled(2)
+    history.look(1)
+    history.look(1)
+    assert len(opened) == 4
+    assert history.look(1, search="nothing").pictures == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x.png", "../studio.db", "2025-01-02/../x.png", "2025-01-02/x.png", "/2025-01-02"]
+)
+def test_only_names_of_our_own_images_have_a_path(tmp_path: Path, name: str) -> None:
+    history = History(tmp_path)
+    (path,) = add_many(tmp_path, 1)
+    assert history.path_of(picture_name(path)) == path
+    with pytest.raises(PictureFileError, match="not one of the studio's images"):
+        history.path_of(name)
 
 
 def test_the_newest_come_first(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from studio.core.settings import LoraChoice
 from studio.images.prompts import (
     WEIGHT_LIMIT,
     WeightedText,
+    change_lora_tag,
     escape_prompt,
     parse_weights,
     plain_prompt,
@@ -267,3 +268,18 @@ def test_nothing_in_a_prompt_makes_a_caption_or_a_note_fail(text: str) -> None:
     unlike_a1111(text)
     assert plain_prompt(escape_prompt(text)) == text.strip()
     assert unlike_a1111(escape_prompt(text)) == ()
+
+
+@pytest.mark.parametrize(
+    ("index", "tag", "changed"),
+    [
+        (0, "<lora:a:0.5>", "boots <lora:a:0.5>, red <lyco:b:1>"),
+        (1, "<lora:b:2>", "boots <lora:a>, red <lora:b:2>"),
+        (0, "", "boots, red <lyco:b:1>"),
+        (1, "", "boots <lora:a>, red"),
+        (2, "", "boots <lora:a>, red <lyco:b:1>"),
+        (-1, "", "boots <lora:a>, red <lyco:b:1>"),
+    ],
+)
+def test_one_lora_tag_is_changed_or_taken_out(index: int, tag: str, changed: str) -> None:
+    assert change_lora_tag("boots <lora:a>, red <lyco:b:1>", index, tag) == changed

@@ -15,11 +15,13 @@ from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
+from studio.images.gallery import History
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
 from studio.ui.batches.tab import BatchPage
+from studio.ui.inference.history import PastImages
 from studio.ui.shell.app import Sessions, build_app
 from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.device_busy_box import BlockingJobs
@@ -48,6 +50,7 @@ def sessions(tmp_path: Path) -> Sessions:
         batches=BatchPage(BatchSession(user_data), datasets, library, PreflightRunner(user_data, BATCH)),
         library=library,
         blocking_jobs=BlockingJobs(user_data),
+        past=PastImages(History(user_data.outputs), user_data.cache / "run-thumbnails"),
     )
 
 

@@ -14,9 +14,18 @@ from PIL.PngImagePlugin import PngInfo
 from studio.core.errors import EngineError
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.engine.process.view import EngineView
-from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, Difference, SavedComparison
+from studio.images.comparison import (
+    ComparedPair,
+    ComparedPicture,
+    CompareReport,
+    Difference,
+    PartDifference,
+    Parts,
+    SavedComparison,
+    StripPicture,
+)
 from studio.ui.inference import compare as compare_mode
-from studio.ui.inference import compare_view
+from studio.ui.inference import compare_view, vote
 from studio.ui.shell.parts import Guard, Update
 from studio.ui.shell.selection import SelectedPair
 
@@ -70,7 +79,7 @@ def first_colours(html: str, tmp_path: Path) -> list[tuple[int, ...]]:
 
 
 def test_a_ballot_tells_neither_names_nor_what_the_files_say(saved: SavedComparison) -> None:
-    html = compare_view.ballot(saved, 0, swapped=False)
+    html = vote.ballot(saved, 0, swapped=False)
     assert "secret-lora" not in html
     assert len(embedded(html)) == 2
     assert all(b"secret-lora" not in content for content in embedded(html))
@@ -78,8 +87,8 @@ def test_a_ballot_tells_neither_names_nor_what_the_files_say(saved: SavedCompari
 
 
 def test_a_swapped_ballot_shows_the_right_side_first(saved: SavedComparison, tmp_path: Path) -> None:
-    assert first_colours(compare_view.ballot(saved, 0, swapped=False), tmp_path) == [LEFT, RIGHT]
-    assert first_colours(compare_view.ballot(saved, 0, swapped=True), tmp_path) == [RIGHT, LEFT]
+    assert first_colours(vote.ballot(saved, 0, swapped=False), tmp_path) == [LEFT, RIGHT]
+    assert first_colours(vote.ballot(saved, 0, swapped=True), tmp_path) == [RIGHT, LEFT]
 
 
 @pytest.mark.parametrize(
@@ -94,12 +103,29 @@ def test_a_swapped_ballot_shows_the_right_side_first(saved: SavedComparison, tmp
     ],
 )
 def test_a_vote_is_for_the_side_that_was_seen(saved: SavedComparison, swapped: bool, answer: int, winner: str) -> None:
-    vote = compare_view.make_vote(saved, 0, swapped=swapped, answer=answer)
-    assert (vote.winner, vote.left, vote.right) == (winner, "base", "secret-lora")
+    made = vote.make_vote(saved, 0, swapped=swapped, answer=answer)
+    assert (made.winner, made.left, made.right) == (winner, "base", "secret-lora")
+
+
+def test_the_score_says_of_each_pair_what_was_what(saved: SavedComparison) -> None:
+    html = vote.score(saved, [[0, False, 1], [1, True, 1]])  # the right side, then the left, which lay second
+    assert re.findall(r"<b>(\d)</b><span>([^<]*)</span>", html) == [("1", "base"), ("1", "secret-lora")]
+    assert re.findall(r'class="taken">.*?<figcaption>✓ ([^<]*)<', html) == ["secret-lora", "base"]
+    assert "without a difference" not in html
+    html = vote.score(saved, [[0, False, 2], [1, False, 1]])
+    assert "1 without a difference" in html
+    assert 'class="side wins"><b>1</b><span>secret-lora' in html
+    assert "boots &lt;b&gt;" in html
+
+
+def test_nothing_of_the_score_is_said_before_the_end() -> None:
+    html = vote.progress(1, 3)
+    assert "Pair 2 of 4" in html
+    assert "base" not in html
 
 
 def test_every_pair_is_voted_on_once_and_sides_are_shuffled(saved: SavedComparison) -> None:
-    ballots = [compare_view.new_ballots(saved, random.Random(seed)) for seed in range(40)]
+    ballots = [vote.new_ballots(saved, random.Random(seed)) for seed in range(40)]
     assert all(sorted(index for index, _ in ballot) == [0, 1] for ballot in ballots)
     assert {tuple(index for index, _ in ballot) for ballot in ballots} == {(0, 1), (1, 0)}
     assert {swapped for ballot in ballots for _, swapped in ballot} == {True, False}
@@ -109,14 +135,56 @@ def test_a_pair_without_one_of_its_files_has_no_slider_and_no_vote(saved: SavedC
     (saved.folder / "0-right.png").unlink()
     assert compare_view.pair_files(saved, 0) is None
     assert compare_view.pair_files(saved, 1) is not None
-    assert [index for index, _ in compare_view.new_ballots(saved, random.Random(0))] == [1]
+    assert [index for index, _ in vote.new_ballots(saved, random.Random(0))] == [1]
 
 
 def test_a_prompt_cannot_be_markup(saved: SavedComparison) -> None:
     view = EngineView(phase="ready", comparison=saved)
-    for html in (compare_view.ballot(saved, 0, swapped=False), compare_view.side_by_side(saved, 0, view)):
+    for html in (vote.ballot(saved, 0, swapped=False), compare_view.side_by_side(saved, 0, view)):
         assert "<b>boots" not in html
         assert "boots <b>" not in html
+
+
+def test_what_changes_is_said_of_background_and_subject_where_all_pairs_tell_them_apart(
+    saved: SavedComparison,
+) -> None:
+    def said(*parts: Parts | None) -> str:
+        pairs = tuple(
+            pair.model_copy(update={"difference": Difference(pixels=1, changed_share=0.5, latents=1, parts=part)})
+            for pair, part in zip(saved.report.pairs, parts, strict=True)
+        )
+        report = saved.report.model_copy(update={"pairs": pairs})
+        view = EngineView(phase="ready", comparison=saved.model_copy(update={"report": report}))
+        return compare_view.sentence(view)
+
+    one, other = (
+        Parts(
+            background=PartDifference(pixels=9, changed_share=share),
+            subject=PartDifference(pixels=1, changed_share=share / 10),
+        )
+        for share in (1.0, 0.8)
+    )
+    assert re.findall(r"(\d+) % changed noticeably", said(one, other)) == ["90", "9"]
+    assert "Background" not in said(one, None)
+    assert "changes 50 % of the pixels" in said(one, None)
+
+
+def with_strengths(saved: SavedComparison, *strengths: float) -> EngineView:
+    left = saved.report.pairs[0].left
+    strip = tuple(StripPicture(strength=strength, picture=left) for strength in strengths)
+    settings = saved.report.settings.model_copy(update={"strip": strengths})
+    report = saved.report.model_copy(update={"strip": strip, "settings": settings})
+    return EngineView(phase="ready", comparison=saved.model_copy(update={"report": report}))
+
+
+def test_a_slider_goes_through_the_strengths_that_were_made(saved: SavedComparison) -> None:
+    view = with_strengths(saved, 0.0, 0.5, 1.0, 1.25)
+    html = compare_view.strip(view.comparison, view)
+    assert 'min="0" max="3" step="1" value="2"' in html, "it begins at the strength of the training"
+    assert html.count('class="frame zoom"') == 4 + 2
+    assert html.count("data:image/png") == 4 + 1, "the large image is that of the row: nothing is sent twice"
+    alone = with_strengths(saved, 1.0)
+    assert 'type="range"' not in compare_view.strip(alone.comparison, alone)
 
 
 def running(saved: SavedComparison, num_pairs: int) -> EngineView:

@@ -272,7 +272,7 @@ def test_a_strength_is_that_of_its_row_also_where_a_row_above_is_empty() -> None
 @pytest.mark.parametrize(
     ("mode", "values"),
     [
-        ("generate", {"size": "256 × 256"}),
+        ("generate", {"width": 256, "height": 256}),
         ("compare", {"size": "256 x 300"}),
         ("batch", {"size": "2048*64", "model": "shoes-demo"}),
         ("training", {"resolution": 256, "model": "shoes-demo"}),
@@ -286,5 +286,6 @@ def test_wherever_a_size_is_asked_a_large_one_says_what_it_takes(
     assert re.search(
         r"is (4|8|4\.69) times the area of the model's own 128 × 128", unescape(show.fn(**values, **steps))
     )
-    for others in ({"size": "128 × 128", "resolution": 248}, {"size": "model's own", "resolution": None}):
+    own = {"size": "model's own", "resolution": None, "width": None}
+    for others in ({"size": "128 × 128", "resolution": 248, "height": 128}, own):
         assert show.fn(**{name: others.get(name, value) for name, value in values.items()}, **steps) == ""

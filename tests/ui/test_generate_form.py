@@ -9,7 +9,8 @@ import pytest
 from studio.core.errors import SettingsError
 from studio.core.settings import GenerationSettings, LoraChoice
 from studio.ui.forms import OWN_SIZE, size_text, size_values
-from studio.ui.inference import compare, generate
+from studio.ui.inference import compare
+from studio.ui.inference import generate_form as generate
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,25 @@ def test_a_rule_that_is_broken_is_named(form: generate.GenerateForm) -> None:
     with pytest.raises(SettingsError, match=r"Guidance [(]guidance_scale[)] must be between 1 and 30, got 31\."):
         generate.to_settings(values_of(form, guidance_scale=31))
     with pytest.raises(SettingsError, match=r"Width must be a multiple of 8 between 64 and 2048, got 100"):
-        generate.to_settings(values_of(form, size="100 × 64"))
+        generate.to_settings(values_of(form, width=100, height=64))
+
+
+@pytest.mark.parametrize(("width", "height"), [(128, 128), (512, 512), (768, 512), (64, 64)])
+def test_the_shapes_keep_the_area_of_the_model_and_can_be_made(width: int, height: int) -> None:
+    sizes = generate.aspect_sizes(width, height)
+    assert [name for name, *_ in sizes] == ["1:1", "3:4", "4:3", "2:3", "3:2"]
+    for name, *sides in sizes:
+        GenerationSettings(prompt="", width=sides[0], height=sides[1])
+        if min(width, height) > 64:
+            one, other = map(int, name.split(":"))
+            assert sides[0] * sides[1] == pytest.approx(width * height, rel=0.08)
+            assert sides[0] / sides[1] == pytest.approx(one / other, rel=0.08)
+    assert {name: sides for name, *sides in generate.aspect_sizes(512, 512)}["2:3"] == [416, 624]
+
+
+def test_a_side_that_is_left_out_is_the_models_own(form: generate.GenerateForm) -> None:
+    made = generate.to_settings(values_of(form, width=256, height=None)).generation
+    assert (made.width, made.height) == (256, None)
 
 
 def compare_values(**changes: object) -> dict[str, Any]:

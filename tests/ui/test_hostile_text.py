@@ -17,14 +17,18 @@ import studio.ui
 from studio.batches.session import BatchSession
 from studio.core.errors import StudioError
 from studio.core.paths import UserData
+from studio.core.records import Label, label_beside, write_label
 from studio.datasets.report import DatasetReport, Duplicate, Finding
 from studio.datasets.session import DatasetSession
+from studio.images.gallery import History
 from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
 from studio.ui.datasets.statistics import doctor_html
+from studio.ui.inference.history import PastImages
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import Group, Part, Update
 from tests.datasets.bad_inputs import encoded, picture
+from tests.images.test_gallery import add
 from tests.ui.made_up import HOSTILE, MadeUp
 
 NUM_TRIES = 8
@@ -32,9 +36,10 @@ PLAIN_TEXT = ("batch-report",)  # Gradio's Markdown shows it, which takes out wh
 # Views that cannot be given just any value, each with the test that has its own.
 ELSEWHERE = {
     "studio.ui.datasets.statistics.doctor_html": "test_what_the_doctor_says_is_text",
-    "studio.ui.inference.generate.token_words": "one paragraph; it needs a tokenizer",
-    "studio.ui.inference.generate.prompt_notes_html": "paragraphs; it needs a tokenizer",
-    "studio.ui.inference.history.picture_detail": "a card and a table; it needs an image that we made",
+    "studio.ui.inference.generate_form.token_words": "one paragraph; it needs a tokenizer",
+    "studio.ui.inference.generate_form.prompt_notes_html": "paragraphs; it needs a tokenizer",
+    "studio.ui.inference.generate.past_image": "a card and a table; it needs an image that we made",
+    "studio.ui.inference.vote.score": "test_the_score_says_of_each_pair_what_was_what",
     "studio.ui.datasets.bulk.preview_words": "one paragraph or table; it needs what a form sends",
     "studio.ui.datasets.recipe.preview_words": "one paragraph or table; it needs what a form sends",
     "studio.ui.training.form.purpose_html": "our own presets",
@@ -70,6 +75,9 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[type, objec
         (folder / f"{name}.png").write_bytes(encoded(picture(), "PNG"))
         (folder / f"{name}.txt").write_text(HOSTILE, encoding="utf-8")
     (folder / f"{HOSTILE}.safetensors").write_bytes(b"no LoRA")
+    outputs = folder / "outputs"
+    write_label(label_beside(add(outputs, "2026-11-25/000001-000000-seed1.png", HOSTILE)), Label(starred=True))
+    write_label(label_beside(add(outputs, "2026-11-25/000002-000000-seed2.png")), Label(note=HOSTILE))
     user_data = UserData(folder.parent / "user_data")
     dataset = DatasetSession(user_data, count_tokens=len)
     dataset.open_folder(str(folder))
@@ -79,6 +87,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[type, objec
         TrainingSession: TrainingSession(user_data),
         BatchSession: BatchSession(user_data),
         BlockingJobs: BlockingJobs(user_data),
+        PastImages: PastImages(History(outputs), folder / "thumbnails"),
     }
     dataset.close()
 

@@ -21,7 +21,7 @@ from studio.core.settings import ModelSettings
 from studio.core.text import escape_markdown
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
-from studio.images.gallery import History
+from studio.images.gallery import History, picture_name
 from studio.jobs.folder import JobFolder, RunStatus, write_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import LoraLibrary
@@ -30,7 +30,8 @@ from studio.training.report import write_report as write_training_report
 from studio.training.session import TrainingSession
 from studio.ui.batches import view as batch_view
 from studio.ui.datasets.html import summary
-from studio.ui.inference.history import past_words, picture_detail
+from studio.ui.inference.generate import past_image
+from studio.ui.inference.history import past_words
 from studio.ui.inference.loras import render as render_loras
 from studio.ui.shell import item_actions
 from studio.ui.shell.app import build_app
@@ -83,15 +84,16 @@ class Pressed:
         self._name = name
         self._state = SessionState(page)
         self.line: dict[str, Any] = {}
+        self.by_id: dict[str, Any] = {}
 
     def press(self, button: str, *values: object, event: str = "click", **data: object) -> dict[str, Any]:
-        """What becomes of the parts of the page, by the ends of their ids.
+        """What becomes of the parts of the page, by the ends of their ids; `#` stands before a whole id.
 
         Raises:
             Refusal: where it is refused.
         """
         ids = {block: getattr(component, "elem_id", None) for block, component in self._page.blocks.items()}
-        pressed = (f"{self._name}-{button}", event)
+        pressed = (button[1:] if button.startswith("#") else f"{self._name}-{button}", event)
         function = next(
             function
             for function in self._page.fns.values()
@@ -106,11 +108,12 @@ class Pressed:
                 event_data=gr.EventData(None, data),
             )
         )
+        self.by_id = {str(ids[o._id]): value for o, value in zip(function.outputs, answer["data"], strict=True)}
         names = [str(ids[output._id] or "about").rpartition("-")[2] for output in function.outputs]
         return dict(zip(names, answer["data"], strict=True))
 
-    def open(self, *values: object, button: str = "rename", event: str = "click", name: str = "") -> dict[str, Any]:
-        self.line = self.press(button, *values, event=event, name=name)
+    def open(self, *values: object, button: str = "rename", event: str = "click", **data: object) -> dict[str, Any]:
+        self.line = self.press(button, *values, event=event, **data)
         return self.line
 
     def save(self, name: str, note: str, starred: bool = False) -> dict[str, Any]:
@@ -285,17 +288,17 @@ def test_an_image_is_noted_on_starred_and_found_by_it(page: gr.Blocks, place: Us
     first, second = (add(place.outputs, f"2026-11-25/00000{i}-000000-seed{i}.png") for i in (1, 2))
     history = History(place.outputs)
     one, two = Pressed(page, "history"), Pressed(page, "history")
-    one.open(str(first), button="note")
-    two.open(str(second), button="note")
+    one.open(button="#generate-strip", event="edit", image=picture_name(first))
+    two.open(button="#generate-pictures", event="edit", image=picture_name(second))
     one.save("", NOTE, True)
     two.save("", "another")
     assert [past.path for past in history.page(1, search="second ★").pictures] == [first]
     assert [past.path for past in history.page(1, search="ANOTHER").pictures] == [second]
     assert [past.label for past in history.page(1).pictures] == [Label(note="another"), Label(note=NOTE, starred=True)]
-    assert "second &lt;i&gt;line&lt;/i&gt;" in picture_detail(first)
-    assert [past_words(past)[:14] for past in history.page(1).pictures] == ["another", "★ first line\n\t"]
+    assert "second &lt;i&gt;line&lt;/i&gt;" in past_image(first)
+    assert [past_words(past)[:10] for past in history.page(1).pictures] == ["another", "first line"]
     label_beside(first).write_bytes(b"damaged")
-    assert "cannot be read" in picture_detail(first)
+    assert "cannot be read" in past_image(first)
     assert len(history.page(1, search="shoe").pictures) == 2
     second.unlink()
     with pytest.raises(Refusal, match="is gone"):

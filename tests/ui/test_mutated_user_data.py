@@ -62,7 +62,8 @@ from studio.ui.batches.tab import BatchPage
 from studio.ui.datasets.browser import read_query, render_page
 from studio.ui.datasets.detail import Subject, render_row
 from studio.ui.datasets.statistics import doctor_html, statistics_html
-from studio.ui.inference.history import picture_detail
+from studio.ui.inference.generate import past_image
+from studio.ui.inference.history import PastImages
 from studio.ui.shell.app import Sessions
 from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.device_busy_box import BlockingJobs
@@ -220,6 +221,7 @@ def look_at_everything(user_data: UserData) -> Iterator[str]:
             batches=BatchPage(batches, datasets, library, PreflightRunner(user_data, BATCH)),
             library=library,
             blocking_jobs=BlockingJobs(user_data),
+            past=PastImages(History(user_data.outputs), user_data.cache / "run-thumbnails"),
         )
         shown = zip((OLD, NEW), batches.folders(), strict=False)
         for run, batch in shown:
@@ -245,7 +247,7 @@ def presses(user_data: UserData, datasets: DatasetSession) -> Iterator[Callable[
     yield lambda: History(user_data.outputs).page(1, search="note ★")
     yield lambda: LoraLibrary(user_data.loras).notes()
     for path in user_data.outputs.rglob("*.png"):
-        yield partial(picture_detail, path)
+        yield partial(past_image, path)
         yield partial(thumbnail, path, cache=user_data.cache / "thumbnails")
     yield lambda: read_votes(user_data.loras, "mine")
     yield lambda: LoraLibrary(user_data.loras).cards()

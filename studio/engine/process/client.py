@@ -4,7 +4,7 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from studio.core.errors import EngineError
@@ -14,39 +14,32 @@ from studio.engine.process.messages import (
     EVENTS,
     Cancel,
     CheckDevice,
-    CheckingDevice,
     CheckLora,
     Compare,
     ComparisonChanged,
     DeviceChecked,
-    Downloading,
     Event,
     Failed,
     Generate,
     ImagesChanged,
     Load,
     Loaded,
-    Loading,
-    LoraChecked,
     MakingRoom,
-    PictureDone,
     Request,
     Run,
-    RunNote,
     Smoke,
     SmokeDone,
-    Starting,
-    Step,
-    Waiting,
     to_line,
 )
 from studio.engine.process.view import (
     CANCELLABLE_PHASES,
+    NOTHING_RUNS,
     PHASE_WORDS,
     RUN_PHASES,
     RUN_PURPOSES,
     RUNNING_PHASES,
     EngineView,
+    changes_of,
     last_words,
     nothing_yet,
     start_engine_process,
@@ -58,14 +51,6 @@ logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # an engine that dies so often without carrying anything out is not started again by itself
 STOPPED_NOW = "The engine did not answer, so it was stopped and is starting again. Finished images are saved."
-# Of the page's view where the process ended.
-_NOTHING_RUNS: Mapping[str, object] = {
-    "keeps_runs": False,
-    "facts": None,
-    "step": None,
-    "preview_png": None,
-    "loras_in_check": frozenset(),
-}
 
 
 class EngineClient:
@@ -131,12 +116,21 @@ class EngineClient:
         self._begin_or_keep(Smoke(settings=settings))
 
     def generate(self, settings: ImagesSettings) -> None:
-        """Start making images, or keep that as `keep_runs` says.
+        """Start making images, or queue that behind what is being made, or keep it as `keep_runs` says.
 
         Raises:
-            EngineError: where the engine is not ready for it.
+            EngineError: where the engine is not ready for it, or the queue is full.
         """
         self._begin_or_keep(Generate(settings=settings))
+
+    def unqueue(self, number: int | None) -> None:
+        """Take a request out of the queue, or all where None is named; what runs goes on.
+
+        Raises:
+            EngineError: where that request is no longer there.
+        """
+        with self._lock:
+            self._change(queue=self._view.queue.emptied() if number is None else self._view.queue.without(number))
 
     def compare(self, settings: CompareSettings) -> None:
         """Start a comparison, or keep it as `keep_runs` says.
@@ -191,7 +185,7 @@ class EngineClient:
                 self._send(Cancel())
             elif view.phase in CANCELLABLE_PHASES and view.ignores_cancel:
                 self.stop()
-                self._change(**_NOTHING_RUNS, problem=STOPPED_NOW)
+                self._change(**NOTHING_RUNS, problem=STOPPED_NOW)
                 self.start()
 
     def stop(self) -> None:
@@ -209,16 +203,29 @@ class EngineClient:
                 self._begin(run)
             elif self._view.takes_runs:
                 self._change(kept=run)
+            elif isinstance(run, Generate) and self._view.phase in RUNNING_PHASES:
+                self._change(queue=self._view.queue.added(run))
             else:
                 self._require_ready(RUN_PURPOSES[type(run)])
 
-    def _begin(self, run: Run) -> None:
+    def _begin_next(self) -> None:
+        """Begin what is kept, else the first in the queue; what went wrong before it stays to be read."""
+        view = self._view
+        if view.kept is not None:
+            self._begin(view.kept)
+        elif view.queue.waiting:
+            first = view.queue.waiting[0]
+            self._change(queue=view.queue.without(first.number))
+            self._begin(first.run, problem=view.problem)
+
+    def _begin(self, run: Run, *, problem: str = "") -> None:
         self._begun = run
         self._change(
             phase=RUN_PHASES[type(run)],
+            run_number=self._view.run_number + 1,
             step=None,
             preview_png=None,
-            problem="",
+            problem=problem,
             run_note="",
             cancel_asked_at=None,
             keeps_runs=False,
@@ -267,31 +274,27 @@ class EngineClient:
                 self._change(phase="waiting", owner=owner)  # so it will say itself in a moment
                 return
             problem = last_words(process.returncode, view.phase)
-            self._change(phase="gone", pid=None, **_NOTHING_RUNS, problem=problem)
+            self._change(phase="gone", pid=None, **NOTHING_RUNS, problem=problem)
             self._deaths += 1
             if view.facts is not None and self._deaths < MAX_DEATHS:  # it had started well, so it will again
                 self.start()
+            else:
+                self._change(problem=problem + view.queue.lost_words, queue=view.queue.emptied())
 
     def _take_in(self, event: Event) -> None:
         takers: dict[type[Event], Callable[..., None]] = {
-            Starting: lambda e: self._change(phase="starting", owner=""),
-            Waiting: lambda e: self._change(phase="waiting", owner=e.owner),
-            Loading: lambda e: self._change(phase="loading", model=e.model),
-            Downloading: lambda e: self._change(download=e),
             Loaded: self._take_model,
-            Step: lambda e: self._change(step=e, memory=e.memory, preview_png=self._view.preview_with(e)),
-            RunNote: lambda e: self._change(run_note=e.message),
-            PictureDone: lambda e: self._change(pictures=(*self._view.pictures, e), preview_png=None, step=None),
             SmokeDone: lambda e: self._take_result(report=e.saved),
             ImagesChanged: lambda e: self._take_part(e.report.finished, images=e.report),
             ComparisonChanged: lambda e: self._take_part(e.saved.report.finished, comparison=e.saved),
-            LoraChecked: self._take_check,
-            CheckingDevice: lambda e: self._change(device_part=e.part),
             DeviceChecked: lambda e: self._take_result(device_check=e.check, device_part=""),
             MakingRoom: self._take_leave,
             Failed: self._take_failure,
         }
-        takers[type(event)](event)
+        if take := takers.get(type(event)):
+            take(event)
+        else:
+            self._change(**changes_of(event, self._view))
 
     def _take_model(self, event: Loaded) -> None:
         self._model = self._requested
@@ -308,20 +311,13 @@ class EngineClient:
             cancel_asked_at=None,
             keeps_runs=False,
         )
-        if self._view.kept is not None:
-            self._begin(self._view.kept)
+        self._begin_next()
 
     def _take_leave(self, event: MakingRoom) -> None:
         self._makes_room = True
         if self._view.phase in RUNNING_PHASES:  # asked for in the moment in which the engine left: it was not heard
             self._change(kept=None if self._view.cancelling else self._begun)
         self._change(phase="waiting", owner=event.owner)
-
-    def _take_check(self, event: LoraChecked) -> None:
-        self._change(
-            lora_checks={**self._view.lora_checks, event.name: event},
-            loras_in_check=self._view.loras_in_check - {event.name},
-        )
 
     def _take_part(self, finished: bool, **changes: object) -> None:
         """An image of a run is done; with the last one the run is."""
@@ -334,13 +330,15 @@ class EngineClient:
         """A request was carried out."""
         self._deaths = 0
         self._change(phase="ready", step=None, preview_png=None, cancel_asked_at=None, **changes)
+        self._begin_next()
 
     def _take_failure(self, event: Failed) -> None:
         self._change(
             phase="ready" if event.facts else "no model",
             facts=event.facts,
             model=event.facts.model if event.facts else self._view.model,
-            problem=event.message,
+            problem=event.message if event.facts else event.message + self._view.queue.lost_words,
+            queue=self._view.queue if event.facts else self._view.queue.emptied(),
             device_part="",
             step=None,
             preview_png=None,
@@ -348,3 +346,5 @@ class EngineClient:
             cancel_asked_at=None,
             keeps_runs=False,
         )
+        if event.facts:
+            self._begin_next()

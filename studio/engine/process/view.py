@@ -20,7 +20,23 @@ from studio.core.results import DeviceCheck, EngineFacts, ImagesReport, MadeImag
 from studio.core.settings import SmokeSettings
 from studio.core.text import duration, gigabytes
 from studio.engine.model_files import read_shape
-from studio.engine.process.messages import Compare, Downloading, Generate, LoraChecked, PictureDone, Run, Smoke, Step
+from studio.engine.process.messages import (
+    CheckingDevice,
+    Compare,
+    Downloading,
+    Event,
+    Generate,
+    Loading,
+    LoraChecked,
+    PictureDone,
+    Run,
+    RunNote,
+    Smoke,
+    Starting,
+    Step,
+    Waiting,
+)
+from studio.engine.process.run_queue import RunQueue
 from studio.images.comparison import SavedComparison
 
 Phase = Literal[
@@ -39,6 +55,14 @@ Phase = Literal[
 RUNNING_PHASES: tuple[Phase, ...] = ("smoke test", "generating", "comparing")
 CANCELLABLE_PHASES: tuple[Phase, ...] = (*RUNNING_PHASES, "loading")
 CANCEL_PATIENCE_SECONDS = 5.0
+# Of the page's view where the process ended.
+NOTHING_RUNS: Mapping[str, object] = {
+    "keeps_runs": False,
+    "facts": None,
+    "step": None,
+    "preview_png": None,
+    "loras_in_check": frozenset(),
+}
 ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", "device check", *RUNNING_PHASES)
 
 
@@ -52,6 +76,8 @@ class EngineView:
         device_part: what of the device is being checked; empty where nothing is.
         keeps_runs: whether the next run that is asked for is kept until the device is free.
         kept: the run that is; it begins by itself.
+        queue: what begins by itself, one after the other, when what runs is over.
+        run_number: of the run that began last: another for each.
     """
 
     phase: Phase = "off"
@@ -77,6 +103,8 @@ class EngineView:
     cancel_asked_at: float | None = None
     keeps_runs: bool = False
     kept: Run | None = None
+    queue: RunQueue = field(default_factory=RunQueue)
+    run_number: int = 0
     problem: str = ""
 
     @property
@@ -98,6 +126,11 @@ class EngineView:
     def takes_runs(self) -> bool:
         """Whether a run may be asked for: it begins at once, or is kept until the device is free."""
         return self.phase == "ready" or (self.keeps_runs and self.kept is None)
+
+    @property
+    def takes_images(self) -> bool:
+        """The same for images, which also wait behind what runs."""
+        return self.takes_runs or (self.phase in RUNNING_PHASES and not self.queue.is_full)
 
     def refusal(self, purpose: str) -> str:
         """Why the engine cannot do something at once, in a sentence; empty where it can.
@@ -124,6 +157,31 @@ class EngineView:
             "generating": len(self.images.images) if self.images else 0,
             "comparing": comparison.num_finished if comparison else 0,
         }.get(self.phase, 0)
+
+
+def changes_of(event: Event, view: EngineView) -> dict[str, object]:
+    """What changes with an event that only tells how far something is."""
+    match event:
+        case Starting():
+            return {"phase": "starting", "owner": ""}
+        case Waiting():
+            return {"phase": "waiting", "owner": event.owner}
+        case Loading():
+            return {"phase": "loading", "model": event.model}
+        case Downloading():
+            return {"download": event}
+        case Step():
+            return {"step": event, "memory": event.memory, "preview_png": view.preview_with(event)}
+        case RunNote():
+            return {"run_note": event.message}
+        case PictureDone():
+            return {"pictures": (*view.pictures, event), "preview_png": None, "step": None}
+        case CheckingDevice():
+            return {"device_part": event.part}
+        case LoraChecked():
+            checks = {**view.lora_checks, event.name: event}
+            return {"lora_checks": checks, "loras_in_check": view.loras_in_check - {event.name}}
+    raise AssertionError(event)
 
 
 LARGE = 4  # times the area of the model's own size: from here on a size says what it takes

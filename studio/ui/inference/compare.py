@@ -25,7 +25,9 @@ from studio.ui.forms import (
     read_value,
 )
 from studio.ui.inference import compare_view
-from studio.ui.inference.generate import prompt_notes_html, state_box
+from studio.ui.inference import vote as blind_vote
+from studio.ui.inference.generate import state_box
+from studio.ui.inference.generate_form import prompt_notes_html
 from studio.ui.shell.images import wire_size_note
 from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
 from studio.ui.shell.selection import FieldErrors, SelectedPair, error_box, select
@@ -103,7 +105,7 @@ class CompareMode:
     grid: gr.Button
     grid_link: gr.HTML
     of: gr.Textbox
-    vote: compare_view.VotePanel
+    vote: blind_vote.VotePanel
     shown: dict[str, gr.components.Component]
 
 
@@ -123,12 +125,12 @@ def build() -> CompareMode:
             slider = _build_slider()
             ends = gr.HTML(elem_id="compare-ends", padding=False, visible=False)
             side_by_side = gr.HTML(elem_id="compare-pair-pictures", padding=False)
-            strip = gr.HTML(elem_id="compare-strip-pictures", padding=False)
+            strip = gr.HTML(elem_id="compare-strip-pictures", padding=False, js_on_load=compare_view.STRENGTH_SLIDER)
             with gr.Row(elem_classes="actions", visible=False) as after:
                 grid = gr.Button("Make a labelled grid", elem_id="make-grid")
                 grid_link = gr.HTML(elem_id="grid-link", padding=False)
             of = gr.Textbox(visible=False)
-            vote = compare_view.build_vote()
+            vote = blind_vote.build_vote()
     shown: dict[str, gr.components.Component] = {
         "compare-state": state,
         "compare-finding": finding,
@@ -192,7 +194,7 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
         "compare-right": choices,
         "run-compare": gr.update(interactive=view.takes_runs),
         "cancel-compare": cancel_button(view, "comparing"),
-        **compare_view.render_vote(finished=finished),
+        **blind_vote.render_vote(finished=finished),
     }
 
 
@@ -240,4 +242,4 @@ def wire(
     pair = "pair: { comparison: values[0], number: values[1] }"
     then_refresh(select(mode.pair.input, selection, mode.of, mode.pair, change=pair))
     mode.grid.click(make_grid, mode.of, mode.grid_link, **QUIET)
-    compare_view.wire_vote(mode.vote, engine, user_data, of=mode.of)
+    blind_vote.wire_vote(mode.vote, engine, user_data, of=mode.of)

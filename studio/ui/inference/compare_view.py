@@ -1,30 +1,39 @@
-"""What the Compare mode shows: the pair, the strip, a sentence, the blind vote."""
+"""What the Compare mode shows: the pair, the slider of strengths, and what the right side does in words."""
 
-import io
-import random
-from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import gradio as gr
-import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
-from studio.core.errors import EngineError, LoraError
-from studio.core.files import open_file
-from studio.core.paths import UserData
+from studio.core.errors import EngineError
 from studio.core.text import template
-from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.images.comparison import ComparedPair, ComparedPicture, CompareReport, SavedComparison, StripPicture
-from studio.loras.votes import Vote, Winner, add_vote, count_votes, read_votes
 from studio.ui.shell.images import card, empty_frame, picture_frame, running_frame
-from studio.ui.shell.parts import QUIET, Update, data_url, paragraph, toasts
 
 _template = template("ui/templates/inference.html")
+# The images were made once, and lie in the row below: the slider shows one of them after the other at once.
+STRENGTH_SLIDER = """let chosen = "";
+const show = () => {
+  const slider = element.querySelector(".strength-slider input");
+  if (!slider) return;
+  if (chosen !== "" && Number(chosen) <= Number(slider.max)) slider.value = chosen;
+  const cards = [...element.querySelectorAll(".strip .card")].filter((card) => card.querySelector(".zoom img"));
+  const card = cards[slider.value];
+  if (!card) return;
+  const [from, large] = [card.querySelector(".zoom img"), element.querySelector(".strength-live .zoom img")];
+  Object.assign(large, { src: from.src, alt: from.alt });
+  const words = card.querySelector("figcaption").innerText.trim().replace(/\\s*\\n\\s*/g, " · ");
+  element.querySelector(".strength-live .words").textContent = words;
+  slider.setAttribute("aria-valuetext", words);
+  cards.forEach((other) => other.classList.toggle("chosen", other === card));
+};
+element.addEventListener("input", (event) => {
+  if (!event.target.matches(".strength-slider input")) return;
+  chosen = event.target.value;
+  show();
+});
+watch("value", () => requestAnimationFrame(show));
+requestAnimationFrame(show);"""
 
 
 def pair_name(index: int, pair: ComparedPair) -> str:
@@ -102,7 +111,7 @@ def _not_made() -> Markup:
 
 
 def strip(saved: SavedComparison | None, view: EngineView) -> Markup:
-    """The right side at each strength, in a row."""
+    """The right side at each strength: in a row, and large beside the left side, where a slider goes through them."""
     if saved is None or not saved.report.settings.strip:
         return Markup()
     figures = [_strip_figure(saved.folder, picture) for picture in saved.report.strip]
@@ -111,7 +120,13 @@ def strip(saved: SavedComparison | None, view: EngineView) -> Markup:
         running = number == 0 and view.phase == "comparing" and saved.report.num_finished >= _num_pair_pictures(saved)
         frame = running_frame(view) if running else _not_made()
         figures.append(card(frame, _template("strength", strength=strength, difference=None)))
-    return _template("strip", figures=figures)
+    made = [picture.strength for picture in saved.report.strip if picture.picture.file]
+    live = Markup()
+    if len(made) > 1:
+        left = card(_frame(saved.folder, saved.report.pairs[0].left, "left image"), saved.report.left_name)
+        nearest = min(range(len(made)), key=lambda number: abs(made[number] - 1))
+        live = _template("strength_slider", left=left, name=saved.report.right_name, strengths=made, first=nearest)
+    return _template("strip", live=live, figures=figures)
 
 
 def _num_pair_pictures(saved: SavedComparison) -> int:
@@ -134,142 +149,8 @@ def _side_words(name: str, picture: ComparedPicture) -> Markup:
 
 
 def sentence(view: EngineView) -> Markup:
-    """What the right side does; empty before the first finished pair."""
+    """What the right side does, and where; empty before the first finished pair."""
     if view.comparison is None or not finished_pairs(view.comparison):
         return Markup()
-    return _template("finding", sentence=view.comparison.report.sentence)
-
-
-def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> Markup:
-    """One pair of the blind vote: nothing tells which side is which."""
-    pair = saved.report.pairs[index]
-    assert pair.right is not None
-    sides = [pair.right, pair.left] if swapped else [pair.left, pair.right]
-    urls = [_bare_url(saved.folder / side.file) for side in sides]
-    return _template("ballot", prompt=pair.left.settings.prompt, urls=urls)
-
-
-def _bare_url(path: Path) -> str:
-    """An image without what its file tells of itself: the LoRA's name is among that."""
-    with open_file(path) as file, Image.open(file, formats=("PNG",)) as picture:
-        buffer = io.BytesIO()
-        Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, format="PNG")
-    return data_url(buffer.getvalue(), "image/png")
-
-
-Ballots = list[list[Any]]  # [index of the pair, swapped], those that are still to be voted on
-ANSWERS = ("1 is better", "2 is better", "No difference")
-
-
-@dataclass(frozen=True)
-class VotePanel:
-    """Its components, by what they are for; `of` names the comparison that the ballots are of."""
-
-    start: gr.Button
-    ballot: gr.HTML
-    answers: tuple[gr.Button, gr.Button, gr.Button]
-    row: gr.Row
-    result: gr.HTML
-    ballots: gr.State
-    of: gr.State
-    shown: dict[str, gr.components.Component]
-
-
-def build_vote() -> VotePanel:
-    """Lay the panel out, below the comparison."""
-    with gr.Accordion("Blind vote", open=False, elem_id="vote-box", visible=False) as box:
-        gr.HTML(
-            paragraph(
-                "quiet",
-                "The pairs above, shuffled and unlabelled. Press 1, 2 or 3. The count is kept with the LoRA.",
-            ),
-            padding=False,
-        )
-        start = gr.Button("Start the vote", elem_id="vote-start")
-        ballot = gr.HTML(elem_id="vote-ballot", padding=False)
-        with gr.Row(visible=False, elem_classes="actions") as row:
-            first, second, third = (
-                gr.Button(f"{words} ({key})", elem_id=f"vote-{key}") for key, words in enumerate(ANSWERS, start=1)
-            )
-        result = gr.HTML(elem_id="vote-result", padding=False)
-    shown: dict[str, gr.components.Component] = {"vote-box": box}
-    return VotePanel(start, ballot, (first, second, third), row, result, gr.State([]), gr.State(""), shown)
-
-
-def render_vote(*, finished: bool) -> dict[str, Update]:
-    """The panel is there when there is something to vote on."""
-    return {"vote-box": gr.update(visible=finished)}
-
-
-def voted_lora(saved: SavedComparison) -> str:
-    """The LoRA that the votes are kept with: the right side's, else the left side's."""
-    sides = (*saved.report.settings.right, *saved.report.settings.left)
-    return sides[0].name
-
-
-def new_ballots(saved: SavedComparison, rng: random.Random) -> Ballots:
-    """Every pair with two valid sides, in random order, each with its sides at random."""
-    indices = [i for i in range(len(saved.report.pairs)) if pair_files(saved, i)]
-    rng.shuffle(indices)
-    return [[index, rng.random() < 0.5] for index in indices]
-
-
-def make_vote(saved: SavedComparison, index: int, *, swapped: bool, answer: int) -> Vote:
-    """The vote that an answer (0: first, 1: second, 2: neither) means for the sides' real names."""
-    winner: Winner = "neither" if answer == 2 else "right" if (answer == 1) != swapped else "left"
-    settings = saved.report.pairs[index].left.settings
-    return Vote(
-        left=saved.report.left_name,
-        right=saved.report.right_name,
-        winner=winner,
-        prompt=settings.prompt,
-        seed=settings.seed,
-        voted_at=datetime.now().astimezone(),
-    )
-
-
-def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData, *, of: gr.Textbox) -> None:
-    """Connect the buttons; the keys 1, 2 and 3 press them, by the page's script.
-
-    Args:
-        of: names the comparison that the page shows.
-    """
-    outputs = [panel.ballots, panel.ballot, panel.row, panel.start, panel.result, panel.of]
-
-    def show(saved: SavedComparison, ballots: Ballots) -> dict[Any, Any]:
-        return {
-            panel.ballots: ballots,
-            panel.ballot: ballot(saved, ballots[0][0], swapped=ballots[0][1]) if ballots else "",
-            panel.row: gr.update(visible=bool(ballots)),
-            panel.start: gr.update(visible=not ballots),
-            panel.result: paragraph("", f"{len(ballots)} to go.") if ballots else _votes_html(user_data, saved),
-            panel.of: saved.folder.name,
-        }
-
-    def begin(of: str) -> dict[Any, Any]:
-        with toasts():
-            saved = comparison_of(engine.view, of)
-            return show(saved, new_ballots(saved, random.Random()))
-
-    def answer(ballots: Ballots, vote_of: str, choice: int) -> dict[Any, Any]:
-        with toasts():
-            saved = comparison_of(engine.view, vote_of)
-            if not ballots:
-                raise EngineError("This vote is over. Press “Start the vote” for another.")
-            index, swapped = ballots[0]
-            add_vote(user_data.loras, voted_lora(saved), make_vote(saved, index, swapped=swapped, answer=choice))
-        return show(saved, ballots[1:])
-
-    panel.start.click(begin, of, outputs, **QUIET)
-    for choice, button in enumerate(panel.answers):
-        button.click(partial(answer, choice=choice), [panel.ballots, panel.of], outputs, **QUIET)
-
-
-def _votes_html(user_data: UserData, saved: SavedComparison) -> Markup:
-    """What all votes on these two sides say."""
-    try:
-        votes = read_votes(user_data.loras, voted_lora(saved))
-    except LoraError as error:
-        return paragraph("bad", error)
-    count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
-    return _template("vote_result", sentence=count.sentence)
+    report = view.comparison.report
+    return _template("finding", sentence=report.sentence, parts=report.parts)

@@ -25,7 +25,7 @@ from studio.images.smoke_report import (
     time_rows,
 )
 from studio.ui.forms import SettingsForm, build_reset, read_settings
-from studio.ui.inference.generate import prompt_notes_html
+from studio.ui.inference.generate_form import prompt_notes_html
 from studio.ui.shell import parts
 from studio.ui.shell.images import card as picture_card
 from studio.ui.shell.images import empty_frame, picture_frame, running_frame

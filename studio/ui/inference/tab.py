@@ -16,6 +16,7 @@ from studio.ui.inference import generate as generate_mode
 from studio.ui.inference import history as history_panel
 from studio.ui.inference import loras as lora_library
 from studio.ui.inference import smoke as smoke_mode
+from studio.ui.inference.history import PastImages
 from studio.ui.shell import device_busy_box
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import QUIET, Group
@@ -38,7 +39,7 @@ class InferenceTab:
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
-        parts = (self.taken, self.smoke, self.generate, self.history, self.compare, self.loras)
+        parts = (self.taken, self.smoke, self.generate, self.compare, self.loras)
         return {name: part for group in parts for name, part in group.shown.items()} | {"start": self.start}
 
     @property
@@ -58,7 +59,7 @@ def build() -> InferenceTab:
     with gr.Tabs(elem_id="modes"):
         with gr.Tab("Generate", id="generate") as generate_tab:
             generate = generate_mode.build()
-            history = history_panel.build()
+            history = history_panel.build(generate.canvas)
         with gr.Tab("Compare", id="compare"):
             compare = compare_mode.build()
         with gr.Tab("LoRA library", id="lora-library"):
@@ -71,6 +72,7 @@ def build() -> InferenceTab:
 def render(
     view: EngineView,
     library: LoraLibrary,
+    past: PastImages,
     jobs: Sequence[JobLine],
     blocking_jobs: BlockingJobs,
     selection: Selection,
@@ -79,8 +81,8 @@ def render(
     return {
         "The device": lambda: device_busy_box.render(view, jobs, blocking_jobs),
         "The smoke test": lambda: smoke_mode.render(view),
-        "Generate": lambda: generate_mode.render(view, library.names()),
-        "The history": lambda: history_panel.render(view),
+        "Generate": lambda: generate_mode.render(view, library.names(), history_panel.shown_large(past, selection)),
+        "The history": lambda: {"generate-strip": lambda: history_panel.strip_html(past, selection)},
         "Compare": lambda: compare_mode.render(view, library.names(), selection.pair),
         "The library of LoRAs": lambda: lora_library.render(view, library, selection),
         "The engine": lambda: {"start": gr.update(visible=view.phase in ("gone", "off"))},
@@ -92,6 +94,7 @@ def wire(
     engine: EngineClient,
     trainings: TrainingSession,
     blocking_jobs: BlockingJobs,
+    past: PastImages,
     selection: gr.HTML,
     *,
     then_refresh: Callable[[Any], None],
@@ -100,8 +103,10 @@ def wire(
     user_data = trainings.user_data
     device_busy_box.wire(tab.taken, engine, blocking_jobs, trainings.jobs, then_refresh=then_refresh)
     smoke_mode.wire(tab.smoke, engine, then_refresh=then_refresh)
-    generate_mode.wire(tab.generate, tab.generate_tab, engine, then_refresh=then_refresh)
-    history_panel.wire(tab.history, user_data, form=tab.generate.form)
+    library = LoraLibrary(user_data.loras)
+    generate_mode.wire(tab.generate, tab.generate_tab, engine, library, then_refresh=then_refresh)
+    history = tab.history, tab.generate, past, user_data, engine, selection, tab.compare.form
+    history_panel.wire(*history, then_refresh=then_refresh)
     compare_mode.wire(tab.compare, engine, user_data, selection, then_refresh=then_refresh)
-    lora_library.wire(tab.loras, engine, LoraLibrary(user_data.loras), selection, then_refresh=then_refresh)
+    lora_library.wire(tab.loras, engine, library, selection, then_refresh=then_refresh)
     then_refresh(tab.start.click(engine.start, **QUIET))

@@ -16,6 +16,7 @@ from studio.core.paths import UserData
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
+from studio.images.gallery import History
 from studio.jobs.session import JobLine
 from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
@@ -23,6 +24,7 @@ from studio.training.session import TrainingSession, TrainingView
 from studio.ui.batches import tab as batch_tab
 from studio.ui.datasets import tab as dataset_tab
 from studio.ui.inference import tab as inference_tab
+from studio.ui.inference.history import PastImages
 from studio.ui.shell import engine_panel
 from studio.ui.shell.commands import Commands
 from studio.ui.shell.device_busy_box import BlockingJobs
@@ -192,6 +194,7 @@ class Sessions:
     batches: batch_tab.BatchPage
     library: LoraLibrary
     blocking_jobs: BlockingJobs
+    past: PastImages
     guard: Guard = field(default_factory=Guard)
 
     def now(self, selection: Selection, areas: Collection[str] = AREAS) -> PageNow:
@@ -223,7 +226,9 @@ class Sessions:
         groups: dict[str, Callable[[], dict[str, Group]]] = {
             "status": lambda: {"The status line": lambda: self._status_line(view, runs.jobs)},
             "engine": lambda: {"The model": lambda: engine_panel.render(view, self.training.session.user_data)},
-            "inference": lambda: inference_tab.render(view, self.library, runs.jobs, self.blocking_jobs, shown),
+            "inference": lambda: inference_tab.render(
+                view, self.library, self.past, runs.jobs, self.blocking_jobs, shown
+            ),
             "dataset": lambda: dataset_tab.render(datasets.of(dataset.name), dataset),
             "training": lambda: training_tab.render(self.training, runs, shown),
             "batch": lambda: batch_tab.render(self.batches, made),
@@ -265,7 +270,8 @@ def build_app(
     commands = commands or Commands(user_data)
     training = TrainingPage(trainings, session, commands.preflight, commands.exports, cpu_only)
     batches = batch_tab.BatchPage(BatchSession(user_data), session, library, commands.forecast, cpu_only)
-    sessions = Sessions(engine, session, training, batches, library, blocking_jobs)
+    past = PastImages(History(user_data.outputs), trainings.thumbnails)
+    sessions = Sessions(engine, session, training, batches, library, blocking_jobs, past)
     with Page(title="LoRA Studio", analytics_enabled=False) as app:
         status = _build_status_line()
         panel = engine_panel.build()
@@ -284,7 +290,7 @@ def build_app(
         then_refresh = polling.then_refresh
         selection = polling.selection
         engine_panel.wire(panel, engine, then_refresh=then_refresh)
-        inference_tab.wire(tab, engine, trainings, blocking_jobs, selection, then_refresh=then_refresh)
+        inference_tab.wire(tab, engine, trainings, blocking_jobs, past, selection, then_refresh=then_refresh)
         dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
         training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)

@@ -156,20 +156,24 @@ def wire_size_note(
     engine: EngineClient,
     controls: Mapping[str, Component],
 ) -> None:
-    """Keep what a large size takes true below its boxes: `size` with the steps, or a training's `resolution`.
+    """Keep what a large size takes true below its boxes: `size`, or `width` and `height`, with the steps.
+
+    A training has a `resolution`.
 
     Args:
         controls: of a form that names no `model`, the loaded one is meant.
     """
     assert form.size_note is not None
-    read = {n: controls[n] for n in ("size", "num_inference_steps", "resolution", "model") if n in controls}
+    asked = ("size", "width", "height", "num_inference_steps", "resolution", "model")
+    read = {name: controls[name] for name in asked if name in controls}
 
     def show(**values: Any) -> Markup:  # noqa: ANN401 - the form's values
         typed = SIZE.fullmatch(str(values.get("size", "")).strip())
         side = values.get("resolution")
-        width, height = (int(typed[1]), int(typed[2])) if typed else (int(side or 0), int(side or 0))
+        sides = (typed[1], typed[2]) if typed else (values.get("width", side), values.get("height", side))
+        width, height = (int(given or 0) for given in sides)
         _, largest = bounds(GenerationSettings, "width")
-        if largest is None or not 0 < max(width, height) <= largest:
+        if largest is None or min(width, height) <= 0 or max(width, height) > largest:
             return Markup()
         view = engine.view
         loaded = view.facts.model_folder if view.facts else view.model

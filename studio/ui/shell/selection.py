@@ -61,6 +61,8 @@ class Selection(Record):
         image: the image that is open in “Look closer”; None where that is closed.
         lora_search, lora_page: which cards of the LoRA library are shown.
         pair: the pair that was chosen in the Compare mode; None where the newest is shown.
+        past: the past image that Generate shows large, by its name; "" where it shows the last press.
+        past_search, past_page: which past images lie in the strip.
     """
 
     run: str = ""
@@ -73,6 +75,9 @@ class Selection(Record):
     lora_search: str = ""
     lora_page: int = 1
     pair: SelectedPair | None = None
+    past: str = ""
+    past_search: str = ""
+    past_page: int = 1
 
 
 def selection_box() -> gr.HTML:

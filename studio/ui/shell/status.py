@@ -143,12 +143,16 @@ def cancel_button(view: EngineView, phase: Phase) -> Update:
     return update
 
 
-def cancelling(engine: EngineClient, phase: Phase) -> Callable[[], None]:
-    """What a Cancel button does: it ends what its own mode began, and nothing else."""
+def cancelling(engine: EngineClient, phase: Phase) -> Callable[..., None]:
+    """What a Cancel button does: it ends what its own mode began, and nothing else.
 
-    def cancel() -> None:
+    Where it is given the number of a run, it ends that run alone: the next one of a queue begins by itself.
+    """
+
+    def cancel(of: str = "") -> None:
         with toasts():
-            if engine.view.phase != phase:
+            view = engine.view
+            if view.phase != phase or (of and of != str(view.run_number)):
                 raise EngineError("Nothing was cancelled: what this button was about is over already.")
             engine.cancel()
 

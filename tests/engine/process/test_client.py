@@ -200,6 +200,8 @@ def test_an_event_cut_short_by_a_kill_is_left_out(client: EngineClient) -> None:
 
 def test_a_killed_engine_is_told_of_and_comes_back(client: EngineClient) -> None:
     client.run_smoke_test(LONG)
+    queued = ImagesSettings(generation=SHOES)
+    client.generate(queued)
     pid = wait_for(client, lambda view: view.step is not None).pid
     assert pid is not None
     psutil.Process(pid).kill()
@@ -207,6 +209,9 @@ def test_a_killed_engine_is_told_of_and_comes_back(client: EngineClient) -> None
     assert "The engine stopped during the smoke test: it was killed" in view.problem
     view = wait_for(client, lambda view: view.phase == "ready")
     assert view.pid != pid
+    assert view.images is not None
+    assert (view.images.settings, len(view.images.images)) == (queued, 1), "what waited behind it is made"
+    assert "it was killed" in view.problem
     client.run_smoke_test(QUICK)
     view = wait_for(client, lambda view: view.phase == "ready")
     assert view.report is not None
