@@ -353,32 +353,80 @@
 
   // Values under the pointer: the charts come as pictures, their points beside them.
   const PLOT = { left: 66, right: 14, top: 32, bottom: 50 };
-  document.addEventListener("pointermove", (event) => {
+  const plots = new WeakMap(); // a figure's curves, and between which x they lie
+  const plotOf = (figure) => {
+    if (!figure?.querySelector("svg.chart")) return null;
+    if (!plots.has(figure)) {
+      const curves = JSON.parse(figure.dataset.curves).filter((curve) => curve.xs.length);
+      const all = curves.flatMap((curve) => [curve.xs[0], curve.xs.at(-1)]);
+      const [low, high] = [Math.min(...all), Math.max(...all)];
+      plots.set(figure, { curves, low: low < high ? low : low - 1, high: low < high ? high : high + 1 });
+    }
+    return plots.get(figure);
+  };
+  const upright = (svg, className, at) => {
+    svg.querySelector(`.${className}`)?.remove();
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+    const ends = { class: className, x1: at, x2: at, y1: PLOT.top, y2: svg.viewBox.baseVal.height - PLOT.bottom };
+    for (const [name, value] of Object.entries(ends)) line.setAttribute(name, value);
+    svg.append(line);
+  };
+  const under = (event) => {
     const figure = event.target.closest?.(".chart-figure");
-    const svg = figure?.querySelector("svg.chart");
-    if (!svg) return;
-    const curves = JSON.parse(figure.dataset.curves).filter((curve) => curve.xs.length);
-    const all = curves.flatMap((curve) => [curve.xs[0], curve.xs.at(-1)]);
-    const low = Math.min(...all);
-    const high = Math.max(...all);
+    const plot = plotOf(figure);
+    if (!plot) return null;
+    const svg = figure.querySelector("svg.chart");
     const box = svg.getBoundingClientRect();
-    const { width, height } = svg.viewBox.baseVal;
+    const { width } = svg.viewBox.baseVal;
     const inPlot = ((event.clientX - box.left) / box.width) * width;
     const share = (inPlot - PLOT.left) / (width - PLOT.left - PLOT.right);
-    if (share < 0 || share > 1) return;
-    const x = low + share * (high - low);
+    return share < 0 || share > 1 ? null : { figure, svg, inPlot, curves: plot.curves, x: plot.low + share * (plot.high - plot.low) };
+  };
+  document.addEventListener("pointermove", (event) => {
+    const found = under(event);
+    if (!found) return;
+    const { figure, svg, inPlot, curves, x } = found;
     const nearest = (curve) => curve.xs.reduce((best, value, i) => (Math.abs(value - x) < Math.abs(curve.xs[best] - x) ? i : best), 0);
     const words = curves.map((curve) => `${curve.name} ${curve.ys[nearest(curve)]}`);
     figure.querySelector(".chart-values").textContent = `step ${Math.round(x).toLocaleString("en")}: ${words.join(" · ")}`;
-    svg.querySelector(".pointer")?.remove();
-    const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-    line.setAttribute("class", "pointer");
-    line.setAttribute("x1", inPlot);
-    line.setAttribute("x2", inPlot);
-    line.setAttribute("y1", PLOT.top);
-    line.setAttribute("y2", height - PLOT.bottom);
-    svg.append(line);
+    upright(svg, "pointer", inPlot);
   });
+
+  // A run's images over its steps: the scrubber and the cursor of its plots move together, here in the browser.
+  const scrubbedTo = {}; // by run, the step that somebody chose; without one, what the studio says
+  const scrubber = () => document.querySelector("#training-samples .scrubber");
+  const showStep = () => {
+    const scrub = scrubber();
+    if (!scrub) return;
+    const steps = JSON.parse(scrub.dataset.steps);
+    const wanted = scrubbedTo[scrub.dataset.run] ?? Number(scrub.dataset.shown);
+    const index = steps.reduce((best, step, i) => (Math.abs(step - wanted) < Math.abs(steps[best] - wanted) ? i : best), 0);
+    for (const part of scrub.querySelectorAll("[data-of-step]")) part.hidden = Number(part.dataset.ofStep) !== steps[index];
+    const range = scrub.querySelector("input");
+    range.value = index;
+    range.setAttribute("aria-valuetext", index ? `step ${steps[index].toLocaleString("en")}` : "base, without the LoRA");
+    for (const figure of document.querySelectorAll("#tab-training .chart-figure")) {
+      const plot = plotOf(figure);
+      const svg = figure.querySelector("svg.chart");
+      const at = plot && (steps[index] || Math.min(plot.low, 1)); // the base stands where the curves begin
+      const share = plot && (at - plot.low) / (plot.high - plot.low);
+      if (plot && share >= 0 && share <= 1) upright(svg, "cursor", PLOT.left + share * (svg.viewBox.baseVal.width - PLOT.left - PLOT.right));
+      else svg?.querySelector(".cursor")?.remove();
+    }
+  };
+  const scrubTo = (step) => {
+    scrubbedTo[scrubber().dataset.run] = step;
+    showStep();
+  };
+  document.addEventListener("input", ({ target }) => {
+    if (target.matches?.(".scrubber input")) scrubTo(JSON.parse(scrubber().dataset.steps)[target.value]);
+  });
+  document.addEventListener("click", (event) => {
+    const found = scrubber() && event.target.closest?.("#tab-training") && under(event);
+    if (found) scrubTo(found.x);
+  });
+  document.addEventListener("studio:written", showStep);
+  document.addEventListener("studio:scrub", ({ detail }) => scrubber() && scrubTo(detail));
 
   // Another tab or window of the browser may have started something meanwhile.
   const look = () => document.visibilityState === "visible" && document.dispatchEvent(new Event("studio:look"));

@@ -280,6 +280,11 @@ def training_state(page: Page) -> Locator:
     return page.locator("#training-state .verdict")
 
 
+def scrub_to(page: Page, position: int) -> None:
+    """Move the scrubber over a run's steps; position 0 is the base."""
+    page.locator(".scrubber input").fill(str(position))
+
+
 def set_training_number(page: Page, field: str, value: str) -> None:
     """Type into one of the form's number boxes."""
     fill(page.locator(f"#training-{field} input"), value)

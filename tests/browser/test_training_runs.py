@@ -17,7 +17,7 @@ from studio.loras.library import LoraLibrary, shipped_loras
 from studio.training.events import AnyEvent, FinishedEvent, ProposalEvent
 from studio.training.folder import RunFolder
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import choose, expect_nothing_asked, field, open_training, toast
+from tests.browser.page_actions import choose, expect_nothing_asked, field, open_training, scrub_to, toast
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.browser.test_accessibility import light_and_dark, serious_faults
@@ -80,6 +80,7 @@ def slider_sizes(page: Page) -> list[int]:
 def test_a_picture_opens_large_beside_the_bases_and_one_goes_on_by_keyboard(training: Page) -> None:
     page, image_viewer = training, training.locator("#training-closer")
     expect(image_viewer).to_be_hidden()
+    scrub_to(page, 2)
     page.get_by_role("button", name=f"Enlarge step 200: {PROMPTS[1]}").focus()
     page.keyboard.press("Enter")
     expect(image_viewer).to_be_visible()
@@ -102,7 +103,27 @@ def test_a_picture_opens_large_beside_the_bases_and_one_goes_on_by_keyboard(trai
     expect(page.get_by_role("button", name=f"Enlarge step 400: {PROMPTS[0]}")).to_be_focused()
 
 
+def test_the_scrubber_and_the_cursor_of_the_loss_move_together_in_the_browser(training: Page) -> None:
+    page, asked = training, list[str]()
+    shown, cursor = page.locator(".scrubbed-step:visible"), page.locator(".chart-figure.large .cursor")
+    expect(shown).to_contain_text("LoRA at step 300 ✓ recommended")
+    page.on("request", lambda request: asked.append(request.url))
+    at = [float(cursor.get_attribute("x1") or 0)]
+    for _ in range(2):
+        page.locator(".scrubber input").press("ArrowLeft")
+        at.append(float(cursor.get_attribute("x1") or 0))
+    expect(shown).to_contain_text("LoRA at step 100")
+    expect(page.get_by_role("button", name=f"Enlarge step 100: {PROMPTS[0]}")).to_be_visible()
+    assert at[0] - at[1] == pytest.approx(at[1] - at[2], abs=0.5)
+    plot = page.locator(".chart-figure.large svg.chart")
+    plot.click(position={"x": (plot.bounding_box() or {"width": 0})["width"] * 0.9, "y": 60})
+    expect(shown).to_contain_text("LoRA at step 400")
+    expect(page.locator(".scrubber input")).to_have_value("4")
+    assert not [url for url in asked if "/file=" in url], "every image is in the page already"
+
+
 def test_it_closes_when_another_run_is_chosen(training: Page) -> None:
+    scrub_to(training, 0)
     training.get_by_role("button", name=f"Enlarge base: {PROMPTS[0]}").click()
     expect(training.locator("#training-closer")).to_contain_text("LoRA at step 400 ▶")
     choose(training, "training-run", OTHER)
@@ -292,6 +313,7 @@ def test_axe_finds_nothing_serious_on_a_run_looked_at_closely_with_a_queue(
         open_training(page)
         field(page, "plot-overlay").click()
         page.get_by_role("option", name=OTHER).click()
+        scrub_to(page, 2)
         page.get_by_role("button", name=f"Enlarge step 200: {PROMPTS[1]}").click()
         expect(page.locator("#training-closer")).to_be_visible()
         expect(page.locator("#training-queue")).to_contain_text("2 runs wait")

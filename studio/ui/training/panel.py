@@ -27,8 +27,8 @@ REQUEST_WORDS: dict[RunRequest, str] = {
 }
 # Where nothing was trained yet, or a run failed before its first step, these would be empty frames.
 BOXES_OF_ANY_RUN = ("head", "log-box")
-PARTS_OF_A_TOLD_RUN = ("memory", "plot", "samples")
-BOXES_OF_A_TOLD_RUN = ("plot-options", "effect-box")
+PARTS_OF_A_TOLD_RUN = ("plot", "samples")
+BOXES_OF_A_TOLD_RUN = ("view", "steps-box", "effect-box")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class RunPanel:
     log_scale: gr.Checkbox
     overlay: gr.Dropdown
     samples: gr.HTML
+    steps: gr.HTML
     image_viewer: training_image_viewer.ImageViewer
     queue: gr.HTML
     shown: dict[str, gr.components.Component]
@@ -61,14 +62,19 @@ def build() -> RunPanel:
     for name in ("state", "proposal"):
         live_html(f"training-{name}")
     results = training_results.build()
-    for name in ("export", "files", "memory"):
+    for name in ("export", "files"):
         live_html(f"training-{name}")
-    with gr.Row(elem_classes="plot-options") as shown["training-plot-options"]:
-        window, log_scale, overlay = _build_plot_options()
-    for name in ("plot", "differences"):
-        live_html(f"training-{name}")
-    samples = live_html("training-samples", js_on_load=training_pictures.PICTURE_CLICKS)
+    with gr.Row(elem_classes="run-view") as shown["training-view"]:
+        samples = live_html("training-samples", js_on_load=training_pictures.PICTURE_CLICKS)
+        with gr.Column(min_width=280):
+            live_html("training-plot")
+            with gr.Row(elem_classes="plot-options"):
+                window, log_scale, overlay = _build_plot_options()
+            live_html("training-differences")
     image_viewer = training_image_viewer.build()
+    with gr.Accordion("All steps side by side", open=False, elem_id="training-steps-box") as steps_box:
+        steps = live_html("training-steps", js_on_load=training_pictures.PICTURE_CLICKS)
+    shown["training-steps-box"] = steps_box
     for name in ("scores", "notes"):
         live_html(f"training-{name}")
     for name, title in (("effect", "Effect per layer"), ("log", "Log")):
@@ -85,7 +91,8 @@ def build() -> RunPanel:
         **results.shown,
         **image_viewer.shown,
     }
-    return RunPanel(run, buttons, resume, results, window, log_scale, overlay, samples, image_viewer, queue, shown)
+    drawn = (window, log_scale, overlay, samples, steps)
+    return RunPanel(run, buttons, resume, results, *drawn, image_viewer, queue, shown)
 
 
 def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox, gr.Dropdown]:
@@ -125,6 +132,7 @@ def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> 
     compared = page.runs_to_compare(selection, view)
     working = view.status is not None and view.status.state in BUSY_STATES
     shown_names = choices(view.names, view.labels)
+    best = history.proposal.step if history and history.proposal else None
 
     def plot() -> str:
         called = dict(zip(view.names, (words for words, _ in shown_names), strict=True))
@@ -138,7 +146,6 @@ def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> 
         "proposal": lambda: training_view.proposal_html(history),
         "export": lambda: training_results.export_html(run, page.exports.state),
         "files": lambda: training_view.files_html(run, history),
-        "memory": lambda: training_view.memory_html(history, working=working),
         "window": gr.update(value=options.window),
         "log-scale": gr.update(value=options.log),
         "overlay": gr.update(
@@ -147,7 +154,8 @@ def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> 
         ),
         "plot": plot,
         "differences": lambda: training_view.differences_html([run, *compared] if run and compared else []),
-        "samples": lambda: training_pictures.samples_html(run, history, thumbnails),
+        "samples": lambda: training_pictures.scrubber_html(run, history, thumbnails, best=None if working else best),
+        "steps": lambda: training_pictures.samples_html(run, history, thumbnails),
         "scores": lambda: training_plot.charts_html(
             history, training_pictures.nearest_of_last(run, history, thumbnails)
         ),
@@ -211,5 +219,6 @@ def wire(panel: RunPanel, page: TrainingPage, selection: gr.HTML, *, then_refres
     then_refresh(select(panel.log_scale.input, selection, panel.log_scale, change="log: values[0]"))
     # Not `input`: Gradio does not tell of it when all are taken away at once.
     then_refresh(select(panel.overlay.change, selection, panel.overlay, change="compared: values[0] ?? []"))
-    training_image_viewer.wire(panel.image_viewer, panel.samples, page, selection, then_refresh=then_refresh)
+    images = (panel.samples, panel.steps)
+    training_image_viewer.wire(panel.image_viewer, images, page, selection, then_refresh=then_refresh)
     training_queue.wire(panel.queue, page, selection, then_refresh=then_refresh)
