@@ -198,7 +198,7 @@ def training_run(stage: Stage) -> None:
 def see_pictures(page: Page) -> None:
     """Go to the tab and wait until all its small images have arrived."""
     open_training(page)
-    expect(page.locator("#training-samples img").first).to_be_visible()
+    expect(page.locator("#training-samples img:visible").first).to_be_visible()
     page.wait_for_function(
         "[...document.querySelectorAll('#training-samples img, .nearest-figure img')].every((i) => i.naturalWidth)"
     )
@@ -207,7 +207,7 @@ def see_pictures(page: Page) -> None:
 def open_image_viewer(page: Page) -> None:
     """Open the last step's image beside the base's."""
     see_pictures(page)
-    page.locator("#training-samples tbody tr").first.locator(".sample").last.click()
+    page.locator("#training-samples .shot:visible .sample").first.click()
     expect(page.locator("#closer-slider img")).to_have_count(2)
 
 

@@ -67,7 +67,7 @@ def test_from_the_demo_dataset_to_a_lora_through_reload_kill_stop_and_resume(
             expect(state(page)).to_contain_text(re.compile(r"Running|Making images"), timeout=STEP_MILLISECONDS)
             expect(page.locator("#training-plot svg.chart").first).to_be_visible(timeout=STEP_MILLISECONDS)
             expect(page.locator("#training-state [role=meter]")).to_be_visible()
-            expect(page.locator("#training-samples img").first).to_be_visible(timeout=STEP_MILLISECONDS)
+            expect(page.locator("#training-samples img:visible").first).to_be_visible(timeout=STEP_MILLISECONDS)
             page.reload()
             open_training(page)
             expect(state(page)).to_contain_text("of 150", timeout=5_000)

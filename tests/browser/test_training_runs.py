@@ -275,7 +275,7 @@ def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
     answers: list[str] = []
     for page in pages:
         open_training(page)
-        expect(page.locator("#training-samples img").first).to_be_visible()
+        expect(page.locator("#training-samples img:visible").first).to_be_visible()
     pages[1].on("response", lambda response: answers.append(_body(response)))
     delays = []
     for step in (2, 3, 4):
