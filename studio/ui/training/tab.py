@@ -1,6 +1,6 @@
 """The Training tab: the form on the left, the run on the right with its images, other runs and the queue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,9 +20,11 @@ from studio.ui.forms import by_component, read_settings, shown_value
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, Update, paragraph, problem, toasts
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection
+from studio.ui.training import end_card as training_end_card
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
 from studio.ui.training import results as training_results
+from studio.ui.training.destinations import Destinations
 from studio.ui.training.queue import TrainingPage
 
 MAX_OFFERS = 4
@@ -153,10 +155,10 @@ def wire(
     page: TrainingPage,
     selection: gr.HTML,
     *,
-    compare: Mapping[str, Any],
+    to: Destinations,
     then_refresh: Callable[[Any], Any],
 ) -> None:
-    """Connect the form, the preflight and the run; `compare` takes the LoRA that is sent to Inference."""
+    """Connect the form, the preflight and the run; `to` has the forms that take a run's LoRA."""
     form, fields = tab.form, tab.form.settings.fields
 
     def show_preset(preset: str) -> dict[Any, Any]:
@@ -177,7 +179,8 @@ def wire(
     started = errors.press(tab.start.click, start, inputs_kwargs=pressed, outputs=[selection], **QUIET)
     then_refresh(started)
     training_panel.wire(tab.panel, page, selection, then_refresh=then_refresh)
-    training_results.wire(tab.panel.results, page, selection, form, compare, then_refresh=then_refresh)
+    training_results.wire(tab.panel.results, page, selection, form, to, then_refresh=then_refresh)
+    training_end_card.wire(tab.panel.end, page, selection, to, then_refresh=then_refresh)
 
 
 def _wire_preflight(

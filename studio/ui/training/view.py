@@ -129,16 +129,15 @@ def state_html(view: TrainingView, now: datetime | None = None) -> Markup:
     working = status.state in BUSY_STATES
     kind, message = STATE_KINDS.get(status.state, ""), status.message or view.run.name
     comparison = view.history.comparison if status.state == "finished" and view.history is not None else None
-    if comparison is not None:  # green says that nothing got worse
-        kind = "" if comparison.worse else kind
-        message = f"{message} {comparison.sentence}"
+    if comparison is not None and comparison.worse:  # green says that nothing got worse
+        kind = ""
     head = _template(
         "run_head",
         kind=kind,
         sign=sign,
         word=word,
         facts=_facts(status, now or datetime.now()) if working else _facts(status, None),
-        memory=memory_html(view.history, working=working),
+        memory=memory_html(view.history) if working else "",
         message=message,
         bar=bar,
     )
