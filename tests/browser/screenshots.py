@@ -20,8 +20,9 @@ from page_actions import (
     cards,
     choose,
     choose_quick_try,
+    choose_run,
+    compare_run,
     drop_files,
-    field,
     fill_example,
     go_to_tab,
     open_batch,
@@ -224,7 +225,7 @@ def training_runs(stage: Stage) -> None:
 
     def see_the_failure(page: Page) -> None:
         open_training(page)
-        choose(page, "training-run", failing.name)
+        choose_run(page, failing.name)
         expect(page.locator("#training-state")).to_contain_text("Failed.")
 
     stage.shoot("training-failed", "LoRA Studio", act=see_the_failure)
@@ -234,9 +235,8 @@ def training_runs(stage: Stage) -> None:
 
     def lay_over(page: Page) -> None:
         open_training(page)
-        choose(page, "training-run", finished.name)
-        field(page, "plot-overlay").click()
-        page.get_by_role("option", name=other.name).click()
+        choose_run(page, finished.name)
+        compare_run(page, other.name)
         expect(page.locator("#training-differences table")).to_be_visible()
         page.keyboard.press("Escape")
         see_pictures(page)

@@ -17,7 +17,16 @@ from studio.loras.library import LoraLibrary, shipped_loras
 from studio.training.events import AnyEvent, FinishedEvent, ProposalEvent
 from studio.training.folder import RunFolder
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import choose, expect_nothing_asked, field, open_training, scrub_to, toast
+from tests.browser.page_actions import (
+    choose,
+    choose_run,
+    compare_run,
+    expect_nothing_asked,
+    field,
+    open_training,
+    scrub_to,
+    toast,
+)
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.browser.test_accessibility import light_and_dark, serious_faults
@@ -126,7 +135,7 @@ def test_it_closes_when_another_run_is_chosen(training: Page) -> None:
     scrub_to(training, 0)
     training.get_by_role("button", name=f"Enlarge base: {PROMPTS[0]}").click()
     expect(training.locator("#training-closer")).to_contain_text("LoRA at step 400 ▶")
-    choose(training, "training-run", OTHER)
+    choose_run(training, OTHER)
     expect(training.locator("#training-closer")).to_be_hidden()
 
 
@@ -141,8 +150,7 @@ def test_scores_are_drawn_over_the_steps_and_tell_their_values_under_the_pointer
 
 def test_runs_are_laid_over_with_a_table_of_what_differs(training: Page) -> None:
     expect(training.locator("#training-differences")).to_be_empty()
-    field(training, "plot-overlay").click()
-    training.get_by_role("option", name=OTHER).click()
+    compare_run(training, OTHER)
     table = training.locator("#training-differences table")
     expect(table).to_contain_text("Rank")
     expect(table.locator("tbody tr")).to_have_count(1)
@@ -151,8 +159,8 @@ def test_runs_are_laid_over_with_a_table_of_what_differs(training: Page) -> None
     training.reload()
     open_training(training)
     expect(table).to_contain_text("Rank")
-    expect(training.locator("#plot-overlay")).to_contain_text(OTHER)
-    training.locator("#plot-overlay .token-remove.remove-all").click()
+    expect(training.locator(f"#training-runs input[data-run='{OTHER}']")).to_be_checked()
+    compare_run(training, OTHER, compared=False)
     expect(table).to_have_count(0)
 
 
@@ -318,8 +326,7 @@ def test_axe_finds_nothing_serious_on_a_run_looked_at_closely_with_a_queue(
     with waiting_jobs(past_studio, "one", "two"):
         page = open_page(past_studio, ready=False, dark=dark)
         open_training(page)
-        field(page, "plot-overlay").click()
-        page.get_by_role("option", name=OTHER).click()
+        compare_run(page, OTHER)
         scrub_to(page, 2)
         page.get_by_role("button", name=f"Enlarge step 200: {PROMPTS[1]}").click()
         expect(page.locator("#training-closer")).to_be_visible()

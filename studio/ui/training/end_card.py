@@ -14,7 +14,7 @@ from studio.ui.shell.images import run_thumbnail_url
 from studio.ui.shell.parts import live_html
 from studio.ui.training.destinations import Destinations, in_rows, lead_to, lora_to_send, wire_compare, wire_use
 from studio.ui.training.images import Thumbnails
-from studio.ui.training.plot import OUTCOME_KINDS, SCORES, WHITE_BORDER, Outcome, reached
+from studio.ui.training.plot import OUTCOME_KINDS, SCORES, WHITE_BORDER, Outcome, ScoreKind, reached
 from studio.ui.training.queue import TrainingPage
 
 _template = template("ui/templates/training.html")
@@ -55,17 +55,23 @@ def end_card_html(view: TrainingView, thumbnails: Thumbnails) -> Markup:
     )
 
 
-def verdict(history: RunHistory, scored: ScoreEvent) -> tuple[Outcome, str]:
-    """How a step compares with the base, and that in a sentence about the score that says most.
+def telling_score(history: RunHistory, scored: ScoreEvent) -> tuple[ScoreKind, Outcome] | None:
+    """The score of a step that says most, and how it compares with the base; None where none can be compared.
 
     White borders where they are wanted, else the first score that moved.
     """
     reference = history.reference.scores if history.reference is not None else None
     outcomes = [(kind, said) for kind in SCORES if (said := kind.verdict(scored, reference))]
     moved = [(kind, said) for kind, said in outcomes if kind.title == WHITE_BORDER or said in ("better", "worse")]
-    if not outcomes:
+    return next(iter(moved or outcomes), None)
+
+
+def verdict(history: RunHistory, scored: ScoreEvent) -> tuple[Outcome, str]:
+    """How a step compares with the base, and that in a sentence about the score that says most."""
+    found = telling_score(history, scored)
+    if found is None:
         return "", ""
-    kind, outcome = (moved or outcomes)[0]
+    kind, outcome = found
     name = kind.title[0].upper() + kind.title[1:]
     goal = f" (dataset {told})" if (told := reached(kind, history)) else ""
     than = outcome if outcome == "like the base" else f"{outcome} than the base"

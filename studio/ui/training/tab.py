@@ -24,6 +24,7 @@ from studio.ui.training import end_card as training_end_card
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
 from studio.ui.training import results as training_results
+from studio.ui.training import saved_steps as training_saved_steps
 from studio.ui.training.destinations import Destinations
 from studio.ui.training.queue import TrainingPage
 
@@ -180,6 +181,7 @@ def wire(
     then_refresh(started)
     training_panel.wire(tab.panel, page, selection, then_refresh=then_refresh)
     training_results.wire(tab.panel.results, page, selection, form, to, then_refresh=then_refresh)
+    training_saved_steps.wire(tab.panel.saved, page, selection, to, then_refresh=then_refresh)
     training_end_card.wire(tab.panel.end, page, selection, to, then_refresh=then_refresh)
 
 

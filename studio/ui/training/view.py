@@ -138,7 +138,8 @@ def state_html(view: TrainingView, now: datetime | None = None) -> Markup:
         word=word,
         facts=_facts(status, now or datetime.now()) if working else _facts(status, None),
         memory=memory_html(view.history) if working else "",
-        message=message,
+        said=message if status.state == "finished" else "",
+        message="" if status.state == "finished" else message,
         bar=bar,
     )
     return label_html(view.run.label) + head
