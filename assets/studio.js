@@ -428,6 +428,59 @@
   document.addEventListener("studio:written", showStep);
   document.addEventListener("studio:scrub", ({ detail }) => scrubber() && scrubTo(detail));
 
+  // The form of a training: a search that shows the fields it finds, and what differs from the preset, marked and named.
+  const formBox = () => document.querySelector(".form-changes");
+  const ruleOf = (name) => document.getElementById(name) ?? document.head.appendChild(Object.assign(document.createElement("style"), { id: name }));
+  const write = (id, css) => ruleOf(id).textContent !== css && (ruleOf(id).textContent = css);
+  const told = (value) => (value === "" || value === null || value === undefined ? "empty" : String(value).replaceAll("\n", " | "));
+  const sameValue = (one, other) => shown(one) === shown(other) || (shown(one) !== "" && shown(other) !== "" && Number(one) === Number(other));
+  const markChanges = () => {
+    const box = formBox();
+    const now = window.keptForms?.training;
+    if (!box || !now) return;
+    const fields = JSON.parse(box.dataset.fields);
+    const preset = JSON.parse(box.dataset.presets)[now.preset] ?? {};
+    const others = Object.keys(preset).filter((name) => name in now && !sameValue(now[name], preset[name]));
+    const chip = (name) => {
+      const words = `${fields[name].label} ${told(now[name])}`;
+      const made = make("button", { type: "button", textContent: `${words} ✕`, title: `The preset has ${told(preset[name])}` });
+      made.dataset.setting = name;
+      made.setAttribute("aria-label", `${words}: back to the preset’s ${told(preset[name])}`);
+      return made;
+    };
+    const chips = box.querySelector(".chips");
+    chips.hidden = others.length === 0;
+    chips.replaceChildren(make("span", { className: "quiet", textContent: "Not the preset’s:" }), ...others.map(chip));
+    const dotted = [...others.map((name) => `#${fields[name].id}`), ...new Set(others.map((name) => fields[name].section).filter(Boolean).map((id) => `#${id} > .label-wrap`))];
+    write("training-dots", dotted.length ? `${dotted.map((one) => `${one}::before`).join(", ")} { content: "●"; }` : "");
+  };
+  document.addEventListener("studio:form", markChanges);
+  let unfolded = []; // by the search
+  document.addEventListener("input", async ({ target }) => {
+    if (target.id !== "training-search") return;
+    const fields = Object.values(JSON.parse(formBox().dataset.fields));
+    const wanted = target.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    const found = fields.filter((field) => wanted.every((word) => field.words.includes(word)));
+    const sections = new Set(fields.map((field) => field.section).filter(Boolean));
+    const needed = wanted.length ? new Set(found.map((field) => field.section)) : new Set();
+    const hidden = wanted.length ? fields.filter((field) => !found.includes(field)).map((field) => `#${field.id}`) : [];
+    const away = wanted.length ? [...sections].filter((id) => !needed.has(id)).map((id) => `#${id}`) : [];
+    const kept = found.map((field) => `#${field.id}`).join(", ") || "#none";
+    const frames = wanted.length ? [`#tab-training .controls .fields:not(:has(${kept}))`, `#tab-training .controls .form:has(> #training-dataset):not(:has(${kept}))`] : [];
+    const rules = [...hidden, ...away, ...frames];
+    write("training-search-rule", rules.length ? `${rules.join(", ")} { display: none !important; }` : "");
+    const said = formBox().querySelector("p");
+    said.hidden = !wanted.length || found.length > 0;
+    said.textContent = "No setting has these words.";
+    for (const id of sections) {
+      const label = document.querySelector(`#${id} > .label-wrap`);
+      const isOpen = label?.classList.contains("open");
+      if (label && needed.has(id) && !isOpen) unfolded.push(id);
+      if (label && (needed.has(id) ? !isOpen : isOpen && unfolded.includes(id))) label.click();
+      if (!needed.has(id)) unfolded = unfolded.filter((other) => other !== id);
+    }
+  });
+
   // Another tab or window of the browser may have started something meanwhile.
   const look = () => document.visibilityState === "visible" && document.dispatchEvent(new Event("studio:look"));
   document.addEventListener("visibilitychange", look);

@@ -24,6 +24,7 @@ from tests.browser.page_actions import (
     open_section,
     open_training,
     set_field,
+    set_training_number,
 )
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio, wait_for
@@ -138,3 +139,30 @@ def test_a_preset_fills_the_form_and_says_what_it_is_for(studio: RunningStudio, 
     expect(page.locator("#training-noise-offset input")).to_have_value("0.1")
     page.get_by_role("radio", name="Default").check()
     expect(page.locator("#training-noise-offset input")).to_have_value("0")
+
+
+def test_what_differs_from_the_preset_is_named_put_back_searched_saved_and_loaded(page: Page, tmp_path: Path) -> None:
+    open_training(page)
+    page.get_by_role("radio", name="Quick try").check()
+    page.locator("#training-reset").click()
+    chips = page.locator("#training-changes .chips button")
+    expect(chips).to_have_count(0)
+    set_training_number(page, "rank", "32")
+    expect(chips).to_have_text(["Rank 32 ✕"])
+    page.locator("#training-search").fill("noise offset")
+    set_training_number(page, "noise-offset", "0.3")  # its section was unfolded
+    expect(page.locator("#training-rank")).to_be_hidden()
+    expect(chips).to_have_text(["Rank 32 ✕", "Noise offset 0.3 ✕"])
+    page.locator("#training-search").fill("")
+    expect(page.locator("#training-rank")).to_be_visible()
+    with page.expect_download() as saved:
+        page.locator("#training-save-settings").click()
+    saved.value.save_as(tmp_path / "mine.json")
+    chips.first.click()
+    expect(field(page, "training-rank")).to_have_value("8")
+    expect(chips).to_have_count(1)
+    page.locator("#training-load-settings input[type=file]").set_input_files(tmp_path / "mine.json")
+    expect(field(page, "training-rank")).to_have_value("32")
+    expect(chips).to_have_count(2)
+    page.locator("#training-reset").click()
+    expect(chips).to_have_count(0)

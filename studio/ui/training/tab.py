@@ -175,6 +175,7 @@ def wire(
         back(show_preset, form.preset, list(fields.values()), **QUIET)
     form.preset.change(training_form.purpose_html, form.preset, form.purpose, **QUIET)
     errors = FieldErrors(tab.preflight.errors, "training", fields)
+    training_form.wire_settings(form, errors, lambda values: settings_of(values, page))
     _wire_preflight(tab, page, errors, then_refresh=then_refresh)
     pressed = {"selection": selection, **fields}
     started = errors.press(tab.start.click, start, inputs_kwargs=pressed, outputs=[selection], **QUIET)
