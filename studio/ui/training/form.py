@@ -22,6 +22,7 @@ from studio.ui.forms import SettingsForm, by_component, form_groups, section_slu
 from studio.ui.shell.commands import COMPARED_ON_LOAD
 from studio.ui.shell.parts import QUIET, data_url, paragraph, save_link, toast, toasts, uploads_folder
 from studio.ui.shell.selection import FieldErrors
+from studio.ui.training.presets import MeasuredPresets, preset_choices
 
 FIRST_PRESET = "quick-try"  # what fits the model and the dataset inside, and is done in minutes
 
@@ -64,7 +65,7 @@ class TrainingForm:
 def build_form() -> TrainingForm:
     """Lay the form out with the first preset's values."""
     preset = gr.Radio(
-        [(p.title, key) for key, p in PRESETS.items()],
+        preset_choices(MeasuredPresets()),
         value=FIRST_PRESET,
         label="Preset",
         elem_id="training-preset",

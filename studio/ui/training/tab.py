@@ -23,6 +23,7 @@ from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box
 from studio.ui.training import end_card as training_end_card
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
+from studio.ui.training import presets as training_presets
 from studio.ui.training import results as training_results
 from studio.ui.training import saved_steps as training_saved_steps
 from studio.ui.training.destinations import Destinations
@@ -65,7 +66,8 @@ class TrainingTab:
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
-        return {"training-dataset": self.form.settings.fields["dataset"], **self.preflight.shown, **self.panel.shown}
+        form = {"training-dataset": self.form.settings.fields["dataset"], "training-preset": self.form.preset}
+        return {**form, **self.preflight.shown, **self.panel.shown}
 
 
 def build_preflight(check: gr.Button) -> PreflightBox:
@@ -100,8 +102,18 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
         "The training's form": lambda: {
             "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names()))
         },
+        "The presets": lambda: render_presets(page, view),
         "The preflight": lambda: render_preflight(page.preflight.state),
         **training_panel.render(page, view, selection),
+    }
+
+
+def render_presets(page: TrainingPage, view: TrainingView) -> dict[str, Part]:
+    """What each preset took here, as far as it is known."""
+    user_data, state = page.session.user_data, page.preflight.state
+    training_presets.remember(user_data, view, state, read_preflight(state))
+    return {
+        "training-preset": gr.update(choices=training_presets.preset_choices(training_presets.read_measured(user_data)))
     }
 
 
