@@ -92,6 +92,7 @@ const follow = (now) => {
     if (!part || part.digest === place.dataset.digest) continue;
     write(place, part.html);
     place.dataset.digest = part.digest;
+    place.dispatchEvent(new CustomEvent("studio:written", { bubbles: true }));
   }
   const stale = Object.keys(now.rest).filter((area) => now.rest[area] !== rest[area]);
   for (const area of stale) {

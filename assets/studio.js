@@ -375,31 +375,132 @@
 
   // Values under the pointer: the charts come as pictures, their points beside them.
   const PLOT = { left: 66, right: 14, top: 32, bottom: 50 };
-  document.addEventListener("pointermove", (event) => {
+  const plots = new WeakMap(); // a figure's curves, and between which x they lie
+  const plotOf = (figure) => {
+    if (!figure?.querySelector("svg.chart")) return null;
+    if (!plots.has(figure)) {
+      const curves = JSON.parse(figure.dataset.curves).filter((curve) => curve.xs.length);
+      const all = curves.flatMap((curve) => [curve.xs[0], curve.xs.at(-1)]);
+      const [low, high] = [Math.min(...all), Math.max(...all)];
+      plots.set(figure, { curves, low: low < high ? low : low - 1, high: low < high ? high : high + 1 });
+    }
+    return plots.get(figure);
+  };
+  const upright = (svg, className, at) => {
+    svg.querySelector(`.${className}`)?.remove();
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+    const ends = { class: className, x1: at, x2: at, y1: PLOT.top, y2: svg.viewBox.baseVal.height - PLOT.bottom };
+    for (const [name, value] of Object.entries(ends)) line.setAttribute(name, value);
+    svg.append(line);
+  };
+  const under = (event) => {
     const figure = event.target.closest?.(".chart-figure");
-    const svg = figure?.querySelector("svg.chart");
-    if (!svg) return;
-    const curves = JSON.parse(figure.dataset.curves).filter((curve) => curve.xs.length);
-    const all = curves.flatMap((curve) => [curve.xs[0], curve.xs.at(-1)]);
-    const low = Math.min(...all);
-    const high = Math.max(...all);
+    const plot = plotOf(figure);
+    if (!plot) return null;
+    const svg = figure.querySelector("svg.chart");
     const box = svg.getBoundingClientRect();
-    const { width, height } = svg.viewBox.baseVal;
+    const { width } = svg.viewBox.baseVal;
     const inPlot = ((event.clientX - box.left) / box.width) * width;
     const share = (inPlot - PLOT.left) / (width - PLOT.left - PLOT.right);
-    if (share < 0 || share > 1) return;
-    const x = low + share * (high - low);
+    return share < 0 || share > 1 ? null : { figure, svg, inPlot, curves: plot.curves, x: plot.low + share * (plot.high - plot.low) };
+  };
+  document.addEventListener("pointermove", (event) => {
+    const found = under(event);
+    if (!found) return;
+    const { figure, svg, inPlot, curves, x } = found;
     const nearest = (curve) => curve.xs.reduce((best, value, i) => (Math.abs(value - x) < Math.abs(curve.xs[best] - x) ? i : best), 0);
     const words = curves.map((curve) => `${curve.name} ${curve.ys[nearest(curve)]}`);
     figure.querySelector(".chart-values").textContent = `step ${Math.round(x).toLocaleString("en")}: ${words.join(" · ")}`;
-    svg.querySelector(".pointer")?.remove();
-    const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-    line.setAttribute("class", "pointer");
-    line.setAttribute("x1", inPlot);
-    line.setAttribute("x2", inPlot);
-    line.setAttribute("y1", PLOT.top);
-    line.setAttribute("y2", height - PLOT.bottom);
-    svg.append(line);
+    upright(svg, "pointer", inPlot);
+  });
+
+  // A run's images over its steps: the scrubber and the cursor of its plots move together, here in the browser.
+  const scrubbedTo = {}; // by run, the step that somebody chose; without one, what the studio says
+  const scrubber = () => document.querySelector("#training-samples .scrubber");
+  const showStep = () => {
+    const scrub = scrubber();
+    if (!scrub) return;
+    const steps = JSON.parse(scrub.dataset.steps);
+    const wanted = scrubbedTo[scrub.dataset.run] ?? Number(scrub.dataset.shown);
+    const index = steps.reduce((best, step, i) => (Math.abs(step - wanted) < Math.abs(steps[best] - wanted) ? i : best), 0);
+    for (const part of scrub.querySelectorAll("[data-of-step]")) part.hidden = Number(part.dataset.ofStep) !== steps[index];
+    const range = scrub.querySelector("input");
+    range.value = index;
+    range.setAttribute("aria-valuetext", index ? `step ${steps[index].toLocaleString("en")}` : "base, without the LoRA");
+    for (const figure of document.querySelectorAll("#tab-training .chart-figure")) {
+      const plot = plotOf(figure);
+      const svg = figure.querySelector("svg.chart");
+      const at = plot && (steps[index] || Math.min(plot.low, 1)); // the base stands where the curves begin
+      const share = plot && (at - plot.low) / (plot.high - plot.low);
+      if (plot && share >= 0 && share <= 1) upright(svg, "cursor", PLOT.left + share * (svg.viewBox.baseVal.width - PLOT.left - PLOT.right));
+      else svg?.querySelector(".cursor")?.remove();
+    }
+  };
+  const scrubTo = (step) => {
+    scrubbedTo[scrubber().dataset.run] = step;
+    showStep();
+  };
+  document.addEventListener("input", ({ target }) => {
+    if (target.matches?.(".scrubber input")) scrubTo(JSON.parse(scrubber().dataset.steps)[target.value]);
+  });
+  document.addEventListener("click", (event) => {
+    const found = scrubber() && event.target.closest?.("#tab-training") && under(event);
+    if (found) scrubTo(found.x);
+  });
+  document.addEventListener("studio:written", showStep);
+  document.addEventListener("studio:scrub", ({ detail }) => scrubber() && scrubTo(detail));
+
+  // The form of a training: a search that shows the fields it finds, and what differs from the preset, marked and named.
+  const formBox = () => document.querySelector(".form-changes");
+  const ruleOf = (name) => document.getElementById(name) ?? document.head.appendChild(Object.assign(document.createElement("style"), { id: name }));
+  const write = (id, css) => ruleOf(id).textContent !== css && (ruleOf(id).textContent = css);
+  const told = (value) => (value === "" || value === null || value === undefined ? "empty" : String(value).replaceAll("\n", " | "));
+  const sameValue = (one, other) => shown(one) === shown(other) || (shown(one) !== "" && shown(other) !== "" && Number(one) === Number(other));
+  const markChanges = () => {
+    const box = formBox();
+    const now = window.keptForms?.training;
+    if (!box || !now) return;
+    const fields = JSON.parse(box.dataset.fields);
+    const preset = JSON.parse(box.dataset.presets)[now.preset] ?? {};
+    const others = Object.keys(preset).filter((name) => name in now && !sameValue(now[name], preset[name]));
+    const chip = (name) => {
+      const words = `${fields[name].label} ${told(now[name])}`;
+      const made = make("button", { type: "button", textContent: `${words} ✕`, title: `The preset has ${told(preset[name])}` });
+      made.dataset.setting = name;
+      made.setAttribute("aria-label", `${words}: back to the preset’s ${told(preset[name])}`);
+      return made;
+    };
+    const chips = box.querySelector(".chips");
+    chips.hidden = others.length === 0;
+    chips.replaceChildren(make("span", { className: "quiet", textContent: "Not the preset’s:" }), ...others.map(chip));
+    const dotted = [...others.map((name) => `#${fields[name].id}`), ...new Set(others.map((name) => fields[name].section).filter(Boolean).map((id) => `#${id} > .label-wrap`))];
+    write("training-dots", dotted.length ? `${dotted.map((one) => `${one}::before`).join(", ")} { content: "●"; }` : "");
+  };
+  document.addEventListener("studio:form", markChanges);
+  let unfolded = []; // by the search
+  document.addEventListener("input", async ({ target }) => {
+    if (target.id !== "training-search") return;
+    const fields = Object.values(JSON.parse(formBox().dataset.fields));
+    const wanted = target.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    const found = fields.filter((field) => wanted.every((word) => field.words.includes(word)));
+    const sections = new Set(fields.map((field) => field.section).filter(Boolean));
+    const needed = wanted.length ? new Set(found.map((field) => field.section)) : new Set();
+    const hidden = wanted.length ? fields.filter((field) => !found.includes(field)).map((field) => `#${field.id}`) : [];
+    const away = wanted.length ? [...sections].filter((id) => !needed.has(id)).map((id) => `#${id}`) : [];
+    const kept = found.map((field) => `#${field.id}`).join(", ") || "#none";
+    const frames = wanted.length ? [`#tab-training .controls .fields:not(:has(${kept}))`, `#tab-training .controls .form:has(> #training-dataset):not(:has(${kept}))`] : [];
+    const rules = [...hidden, ...away, ...frames];
+    write("training-search-rule", rules.length ? `${rules.join(", ")} { display: none !important; }` : "");
+    const said = formBox().querySelector("p");
+    said.hidden = !wanted.length || found.length > 0;
+    said.textContent = "No setting has these words.";
+    for (const id of sections) {
+      const label = document.querySelector(`#${id} > .label-wrap`);
+      const isOpen = label?.classList.contains("open");
+      if (label && needed.has(id) && !isOpen) unfolded.push(id);
+      if (label && (needed.has(id) ? !isOpen : isOpen && unfolded.includes(id))) label.click();
+      if (!needed.has(id)) unfolded = unfolded.filter((other) => other !== id);
+    }
   });
 
   // Another tab or window of the browser may have started something meanwhile.

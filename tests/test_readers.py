@@ -11,7 +11,6 @@ import pytest
 from studio.batches.folder import read_settings_file as read_batch_settings
 from studio.batches.prompt_files import open_prompt_file
 from studio.batches.template import Wildcards
-from studio.cli import train
 from studio.cli.doctor_checks import check_model_files
 from studio.core.errors import StudioError, UnreadableFileError
 from studio.core.files import open_file, read_file, read_text
@@ -29,6 +28,7 @@ from studio.images.files import read_picture_text
 from studio.images.tokens import TokenCounter
 from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import adapter_config_of, read_header, sha256_of, weights_sha256
+from studio.training.begin import read_settings_file as read_training_settings
 from studio.ui.shell.server import read_logins
 
 needs_pipes = pytest.mark.skipif("os.name == 'nt'", reason="Windows has no such files")
@@ -63,7 +63,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "prompts as a table": ("a.csv", open_prompt_file),
     "prompts as JSON lines": ("a.jsonl", open_prompt_file),
     "a batch's settings": ("settings.json", read_batch_settings),
-    "a training's settings": ("settings.json", train.read_settings_file),
+    "a training's settings": ("settings.json", read_training_settings),
     "a caption": ("a.txt", lambda path: say(" ".join(p.sentence for p in read_caption(path).problems))),
     "a caption in an unknown encoding": ("a.txt", guess_caption),
     "a dataset's table": ("metadata.csv", lambda path: read_table(path, path.name)),

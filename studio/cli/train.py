@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from json import loads
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +22,7 @@ from studio.cli.options import (
     prepare_engine,
 )
 from studio.core.errors import SettingsError, StudioError
-from studio.core.files import read_file
-from studio.core.paths import UserData, locate_user_data, typed_path
-from studio.core.settings import parse_settings
+from studio.core.paths import UserData, locate_user_data
 from studio.core.text import STEP_SIGN, duration, gigabytes
 from studio.training.folder import Preflight, RunFolder
 from studio.training.settings import PRESETS, TrainingSettings
@@ -45,7 +42,8 @@ def train(
     ] = None,
     list_settings: ListSettingsOption = False,
     settings_file: Annotated[
-        Path | None, typer.Option("--settings", help="Start with the settings of another run: its settings.json.")
+        Path | None,
+        typer.Option("--settings", help="Start with the settings of another run, or of the page: a JSON file."),
     ] = None,
     preflight: Annotated[
         bool,
@@ -64,7 +62,7 @@ def train(
 ) -> None:
     """Train a LoRA; Ctrl+C saves and ends, and `train RUN` goes on."""
     # Here, not above: what reads datasets takes a while to import, and every command would wait for it.
-    from studio.training.begin import begin_run, read_run_settings, settings_from
+    from studio.training.begin import begin_run, read_run_settings, read_settings_file, settings_from
 
     if list_settings:
         typer.echo(describe_settings())
@@ -145,20 +143,6 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
 
         found = run_preflight(settings, place, report=report)
     print(found.model_dump_json() if as_json else preflight_text(found))
-
-
-def read_settings_file(file: Path) -> TrainingSettings:
-    """The settings in a run's settings.json.
-
-    Raises:
-        SettingsError: where the file cannot be read, or breaks a rule.
-    """
-    file = typed_path(file)
-    try:
-        values = loads(read_file(file))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"--settings must be a run's settings.json, got {file} ({error}).") from error
-    return parse_settings(TrainingSettings, values)
 
 
 def describe_settings() -> str:

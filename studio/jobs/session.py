@@ -240,11 +240,8 @@ class JobSession(Generic[FolderT]):
     def _named(self, name: str, folders: Sequence[FolderT]) -> FolderT:
         noun, error = self._folder.noun, self._folder.error
         if not name:
-            raise error(f"No {noun} is chosen. Choose one under “{noun.capitalize()}”.")
+            raise error(f"No {noun} is chosen. Choose a {noun}.")
         found = next((one for one in folders if one.name == name), None)
         if found is None:
-            raise error(
-                f"There is no {noun} {name} any more: it was deleted or renamed. Choose another under "
-                f"“{noun.capitalize()}”."
-            )
+            raise error(f"There is no {noun} {name} any more: it was deleted or renamed. Choose another {noun}.")
         return found

@@ -109,6 +109,22 @@ def read_run_settings(run: RunFolder) -> TrainingSettings:
     return parse_settings(TrainingSettings, values)
 
 
+def read_settings_file(file: Path) -> TrainingSettings:
+    """The settings in a run's settings.json, or in a file that the page saved.
+
+    Raises:
+        SettingsError: where the file cannot be read, or breaks a rule.
+    """
+    file = typed_path(file)
+    try:
+        values = json.loads(read_file(file))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--settings must be a run's settings.json, got {file} ({error}).") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{file.name} must have the settings of a training by their names, got no names.")
+    return parse_settings(TrainingSettings, values)
+
+
 DIFFUSERS_STEM = "pytorch_lora_weights"
 
 

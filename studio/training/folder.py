@@ -15,6 +15,9 @@ from studio.core.settings import PrecisionName
 from studio.jobs.folder import JobFolder
 from studio.training.settings import MixedPrecisionName
 
+KEPT = "kept"
+"""A file in a checkpoint that someone asked for: it is never pruned."""
+
 
 class RunFolder(JobFolder):
     """The places of a run. Naming one does not make it."""

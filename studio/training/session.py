@@ -126,7 +126,7 @@ def follow_run(path: Path) -> EventFollower[RunHistory]:
     return EventFollower(path, parse=EVENTS.validate_json, history=RunHistory)
 
 
-KEPT_FOLLOWERS = 16  # a page follows its run and those that it compares with it
+KEPT_FOLLOWERS = 48  # a page shows some runs as cards, and follows its own and those that it compares with it
 
 
 @dataclass(frozen=True)

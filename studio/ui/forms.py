@@ -69,6 +69,11 @@ def form_groups(kind: type[Settings]) -> dict[str, tuple[str, ...]]:
     return groups
 
 
+def section_slug(group: str) -> str:
+    """How a group is called in the id of its section."""
+    return re.sub(r"\W+", "-", group.lower()).strip("-")
+
+
 def _is_model(field: FieldInfo) -> bool:
     kinds = (field.annotation, *get_args(field.annotation))
     return any(isinstance(kind, type) and issubclass(kind, Settings) for kind in kinds)
@@ -110,8 +115,7 @@ class SettingsForm:
         """Make every group but the head, each folded away, with its help."""
         for group in form_groups(self.kind):
             if group:
-                slug = re.sub(r"\W+", "-", group.lower()).strip("-")
-                with gr.Accordion(group, open=False, elem_id=f"{self.form}-section-{slug}"):
+                with gr.Accordion(group, open=False, elem_id=f"{self.form}-section-{section_slug(group)}"):
                     self.rest(group, info=True)
 
     def shown(self, values: Mapping[str, object]) -> dict[str, object]:

@@ -296,6 +296,31 @@ def training_state(page: Page) -> Locator:
     return page.locator("#training-state .verdict")
 
 
+def choose_run(page: Page, name: str) -> None:
+    """Show a run by its card."""
+    page.locator(f"#training-runs button[data-run='{name}']").click()
+
+
+def compare_run(page: Page, name: str, *, compared: bool = True) -> None:
+    """Tick or untick a run's card."""
+    page.locator(f"#training-runs input[data-run='{name}']").set_checked(compared)
+
+
+def shown_run(page: Page) -> Locator:
+    """The card of the run that is shown."""
+    return page.locator("#training-runs .run-card[aria-current] button")
+
+
+def runs_on(page: Page) -> list[str]:
+    """The names of the runs that have cards, in their order."""
+    return [card.get_attribute("data-run") or "" for card in page.locator("#training-runs button[data-run]").all()]
+
+
+def scrub_to(page: Page, position: int) -> None:
+    """Move the scrubber over a run's steps; position 0 is the base."""
+    page.locator(".scrubber input").fill(str(position))
+
+
 def set_training_number(page: Page, field: str, value: str) -> None:
     """Type into one of the form's number boxes."""
     fill(page.locator(f"#training-{field} input"), value)

@@ -22,8 +22,9 @@ from page_actions import (
     cards,
     choose,
     choose_quick_try,
+    choose_run,
+    compare_run,
     drop_files,
-    field,
     fill_example,
     go_to_tab,
     open_batch,
@@ -205,7 +206,7 @@ def training_run(stage: Stage) -> None:
 def see_pictures(page: Page) -> None:
     """Go to the tab and wait until all its small images have arrived."""
     open_training(page)
-    expect(page.locator("#training-samples img").first).to_be_visible()
+    expect(page.locator("#training-samples img:visible").first).to_be_visible()
     page.wait_for_function(
         "[...document.querySelectorAll('#training-samples img, .nearest-figure img')].every((i) => i.naturalWidth)"
     )
@@ -214,7 +215,7 @@ def see_pictures(page: Page) -> None:
 def open_image_viewer(page: Page) -> None:
     """Open the last step's image beside the base's."""
     see_pictures(page)
-    page.locator("#training-samples tbody tr").first.locator(".sample").last.click()
+    page.locator("#training-samples .shot:visible .sample").first.click()
     expect(page.locator("#closer-slider img")).to_have_count(2)
 
 
@@ -231,7 +232,7 @@ def training_runs(stage: Stage) -> None:
 
     def see_the_failure(page: Page) -> None:
         open_training(page)
-        choose(page, "training-run", failing.name)
+        choose_run(page, failing.name)
         expect(page.locator("#training-state")).to_contain_text("Failed.")
 
     stage.shoot("training-failed", "LoRA Studio", act=see_the_failure)
@@ -241,9 +242,8 @@ def training_runs(stage: Stage) -> None:
 
     def lay_over(page: Page) -> None:
         open_training(page)
-        choose(page, "training-run", finished.name)
-        field(page, "plot-overlay").click()
-        page.get_by_role("option", name=other.name).click()
+        choose_run(page, finished.name)
+        compare_run(page, other.name)
         expect(page.locator("#training-differences table")).to_be_visible()
         page.keyboard.press("Escape")
         see_pictures(page)

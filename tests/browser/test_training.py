@@ -24,6 +24,7 @@ from tests.browser.page_actions import (
     open_section,
     open_training,
     set_field,
+    set_training_number,
 )
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio, wait_for
@@ -66,8 +67,8 @@ def test_from_the_demo_dataset_to_a_lora_through_reload_kill_stop_and_resume(
             page.locator("#start-training").click()
             expect(state(page)).to_contain_text(re.compile(r"Running|Making images"), timeout=STEP_MILLISECONDS)
             expect(page.locator("#training-plot svg.chart").first).to_be_visible(timeout=STEP_MILLISECONDS)
-            expect(page.locator("#training-memory [role=meter]")).to_be_visible()
-            expect(page.locator("#training-samples img").first).to_be_visible(timeout=STEP_MILLISECONDS)
+            expect(page.locator("#training-state [role=meter]")).to_be_visible()
+            expect(page.locator("#training-samples img:visible").first).to_be_visible(timeout=STEP_MILLISECONDS)
             page.reload()
             open_training(page)
             expect(state(page)).to_contain_text("of 150", timeout=5_000)
@@ -90,7 +91,7 @@ def _finish_in_another_studio(folder: Path, open_page: OpenPage) -> None:
         page.locator("#training-resume").click()
         expect(state(page)).to_contain_text("Finished.", timeout=3 * STEP_MILLISECONDS)
         expect(page.locator("#training-proposal")).to_contain_text("is recommended")
-        expect(page.locator(".samples .score").first).to_contain_text("white border")
+        expect(page.locator(".step-scores tbody tr").first).to_contain_text("white border")
         wait_for(lambda: " ready " in studio.shown(), what="the engine to come back", seconds=90)
         assert "lora" in LoraLibrary(UserData(folder).loras).names()
         expect(page.locator(".score-charts svg.chart").first).to_be_visible()
@@ -138,3 +139,30 @@ def test_a_preset_fills_the_form_and_says_what_it_is_for(studio: RunningStudio, 
     expect(page.locator("#training-noise-offset input")).to_have_value("0.1")
     page.get_by_role("radio", name="Default").check()
     expect(page.locator("#training-noise-offset input")).to_have_value("0")
+
+
+def test_what_differs_from_the_preset_is_named_put_back_searched_saved_and_loaded(page: Page, tmp_path: Path) -> None:
+    open_training(page)
+    page.get_by_role("radio", name="Quick try").check()
+    page.locator("#training-reset").click()
+    chips = page.locator("#training-changes .chips button")
+    expect(chips).to_have_count(0)
+    set_training_number(page, "rank", "32")
+    expect(chips).to_have_text(["Rank 32 ✕"])
+    page.locator("#training-search").fill("noise offset")
+    set_training_number(page, "noise-offset", "0.3")  # its section was unfolded
+    expect(page.locator("#training-rank")).to_be_hidden()
+    expect(chips).to_have_text(["Rank 32 ✕", "Noise offset 0.3 ✕"])
+    page.locator("#training-search").fill("")
+    expect(page.locator("#training-rank")).to_be_visible()
+    with page.expect_download() as saved:
+        page.locator("#training-save-settings").click()
+    saved.value.save_as(tmp_path / "mine.json")
+    chips.first.click()
+    expect(field(page, "training-rank")).to_have_value("8")
+    expect(chips).to_have_count(1)
+    page.locator("#training-load-settings input[type=file]").set_input_files(tmp_path / "mine.json")
+    expect(field(page, "training-rank")).to_have_value("32")
+    expect(chips).to_have_count(2)
+    page.locator("#training-reset").click()
+    expect(chips).to_have_count(0)

@@ -17,7 +17,16 @@ from studio.loras.library import LoraLibrary, shipped_loras
 from studio.training.events import AnyEvent, FinishedEvent, ProposalEvent
 from studio.training.folder import RunFolder
 from tests.browser.conftest import OpenPage
-from tests.browser.page_actions import choose, expect_nothing_asked, field, open_training, toast
+from tests.browser.page_actions import (
+    choose,
+    choose_run,
+    compare_run,
+    expect_nothing_asked,
+    field,
+    open_training,
+    scrub_to,
+    toast,
+)
 from tests.browser.page_actions import training_state as state
 from tests.browser.studio_process import RunningStudio, running_studio
 from tests.browser.test_accessibility import light_and_dark, screen_faults
@@ -80,6 +89,7 @@ def slider_sizes(page: Page) -> list[int]:
 def test_a_picture_opens_large_beside_the_bases_and_one_goes_on_by_keyboard(training: Page) -> None:
     page, image_viewer = training, training.locator("#training-closer")
     expect(image_viewer).to_be_hidden()
+    scrub_to(page, 2)
     page.get_by_role("button", name=f"Enlarge step 200: {PROMPTS[1]}").focus()
     page.keyboard.press("Enter")
     expect(image_viewer).to_be_visible()
@@ -102,10 +112,30 @@ def test_a_picture_opens_large_beside_the_bases_and_one_goes_on_by_keyboard(trai
     expect(page.get_by_role("button", name=f"Enlarge step 400: {PROMPTS[0]}")).to_be_focused()
 
 
+def test_the_scrubber_and_the_cursor_of_the_loss_move_together_in_the_browser(training: Page) -> None:
+    page, asked = training, list[str]()
+    shown, cursor = page.locator(".scrubbed-step:visible"), page.locator(".chart-figure.large .cursor")
+    expect(shown).to_contain_text("LoRA at step 300 ✓ recommended")
+    page.on("request", lambda request: asked.append(request.url))
+    at = [float(cursor.get_attribute("x1") or 0)]
+    for _ in range(2):
+        page.locator(".scrubber input").press("ArrowLeft")
+        at.append(float(cursor.get_attribute("x1") or 0))
+    expect(shown).to_contain_text("LoRA at step 100")
+    expect(page.get_by_role("button", name=f"Enlarge step 100: {PROMPTS[0]}")).to_be_visible()
+    assert at[0] - at[1] == pytest.approx(at[1] - at[2], abs=0.5)
+    plot = page.locator(".chart-figure.large svg.chart")
+    plot.click(position={"x": (plot.bounding_box() or {"width": 0})["width"] * 0.9, "y": 60})
+    expect(shown).to_contain_text("LoRA at step 400")
+    expect(page.locator(".scrubber input")).to_have_value("4")
+    assert not [url for url in asked if "/file=" in url], "every image is in the page already"
+
+
 def test_it_closes_when_another_run_is_chosen(training: Page) -> None:
+    scrub_to(training, 0)
     training.get_by_role("button", name=f"Enlarge base: {PROMPTS[0]}").click()
     expect(training.locator("#training-closer")).to_contain_text("LoRA at step 400 ▶")
-    choose(training, "training-run", OTHER)
+    choose_run(training, OTHER)
     expect(training.locator("#training-closer")).to_be_hidden()
 
 
@@ -120,8 +150,7 @@ def test_scores_are_drawn_over_the_steps_and_tell_their_values_under_the_pointer
 
 def test_runs_are_laid_over_with_a_table_of_what_differs(training: Page) -> None:
     expect(training.locator("#training-differences")).to_be_empty()
-    field(training, "plot-overlay").click()
-    training.get_by_role("option", name=OTHER).click()
+    compare_run(training, OTHER)
     table = training.locator("#training-differences table")
     expect(table).to_contain_text("Rank")
     expect(table.locator("tbody tr")).to_have_count(1)
@@ -130,19 +159,26 @@ def test_runs_are_laid_over_with_a_table_of_what_differs(training: Page) -> None
     training.reload()
     open_training(training)
     expect(table).to_contain_text("Rank")
-    expect(training.locator("#plot-overlay")).to_contain_text(OTHER)
-    training.locator("#plot-overlay .token-remove.remove-all").click()
+    expect(training.locator(f"#training-runs input[data-run='{OTHER}']")).to_be_checked()
+    compare_run(training, OTHER, compared=False)
     expect(table).to_have_count(0)
 
 
-def test_the_proposed_lora_goes_to_compare_beside_the_base(past_studio: RunningStudio, training: Page) -> None:
-    training.locator("#training-send").click()
+def test_the_proposed_lora_goes_to_compare_beside_the_base_to_generate_and_to_a_batch(
+    past_studio: RunningStudio, training: Page
+) -> None:
+    training.get_by_role("button", name="Compare with the base").click()
     expect(training.locator("#run-compare")).to_be_visible()
     expect(field(training, "compare-lora-0")).to_have_value("base")
     expect(field(training, "compare-lora-1")).to_have_value("white-ground"), "it is a copy of the one that ships"
     assert LoraLibrary(past_studio.user_data.loras).names() == ("white-ground",)
     open_training(training)
-    expect(training.locator("#training-send")).to_be_visible()
+    training.get_by_role("button", name="Use it").click()
+    expect(field(training, "generate-lora-0")).to_have_value("white-ground")
+    open_training(training)
+    training.get_by_role("button", name="Make a batch with it").click()
+    expect(training.locator("#start-batch")).to_be_visible()
+    expect(field(training, "batch-lora-0")).to_have_value("white-ground")
 
 
 def test_the_report_is_saved_whole_in_one_file(past_studio: RunningStudio, training: Page) -> None:
@@ -254,7 +290,7 @@ def _follow(run: RunFolder, studio: RunningStudio, open_page: OpenPage) -> None:
     answers: list[str] = []
     for page in pages:
         open_training(page)
-        expect(page.locator("#training-samples img").first).to_be_visible()
+        expect(page.locator("#training-samples img:visible").first).to_be_visible()
     pages[1].on("response", lambda response: answers.append(_body(response)))
     delays = []
     for step in (2, 3, 4):
@@ -290,8 +326,8 @@ def test_axe_finds_nothing_serious_on_a_run_looked_at_closely_with_a_queue(
     with waiting_jobs(past_studio, "one", "two"):
         page = open_page(past_studio, ready=False, dark=dark)
         open_training(page)
-        field(page, "plot-overlay").click()
-        page.get_by_role("option", name=OTHER).click()
+        compare_run(page, OTHER)
+        scrub_to(page, 2)
         page.get_by_role("button", name=f"Enlarge step 200: {PROMPTS[1]}").click()
         expect(page.locator("#training-closer")).to_be_visible()
         expect(page.locator("#training-queue")).to_contain_text("2 runs wait")

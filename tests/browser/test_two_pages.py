@@ -24,12 +24,15 @@ from tests.batches.test_session import make_batch, note
 from tests.browser.conftest import Profiles, forget_forms
 from tests.browser.page_actions import (
     choose,
+    choose_run,
+    compare_run,
     field,
     fill,
     go_to_tab,
-    offered,
     open_batch,
     open_training,
+    runs_on,
+    shown_run,
     toast,
     training_state,
 )
@@ -122,7 +125,7 @@ def show_runs(prepared: Prepared, state: RunState) -> None:
         write_status(run, RunStatus(state=state, step=300, num_steps=400))
         page.goto(prepared.studio.url)
         open_training(page)
-        choose(page, "training-run", run.name)
+        choose_run(page, run.name)
         expect(page.locator("#training-files")).to_contain_text(run.name)
 
 
@@ -208,8 +211,7 @@ def test_each_page_draws_and_compares_as_it_was_told_and_keeps_that_through_a_re
     one, two = prepared.pages
     choose(one, "plot-window", "Last 200")
     one.locator("#plot-log input").check()
-    field(one, "plot-overlay").click()
-    one.get_by_role("option", name=prepared.runs[1].name).click()
+    compare_run(one, prepared.runs[1].name)
     differences = one.locator("#training-differences table")
     expect(differences.locator("td")).to_have_text(["Rank", "64", "4"])
     for page, shown in ((one, ("Last 200", True, 1)), (two, ("All steps", False, 0))):
@@ -240,7 +242,7 @@ def test_an_image_is_open_on_one_page_alone_and_every_press_moves_it(prepared: P
     open_training(one)
     expect(image_viewer).to_contain_text("LoRA at step 300 ▶")
     expect(one.locator("#training-files")).to_contain_text(prepared.runs[0].name)
-    choose(one, "training-run", prepared.runs[1].name)
+    choose_run(one, prepared.runs[1].name)
     expect(image_viewer).to_be_hidden()
 
 
@@ -271,16 +273,16 @@ def test_each_page_names_what_it_shows_and_the_other_reads_it(prepared: Prepared
         press(page, "training-rename")
         fill(field(page, "training-label-name"), name)
     fill(field(one, "training-label-note"), "for the *shop*")
-    choose(two, "training-run", prepared.runs[0].name)  # what is open stays about the run that it was opened for
+    choose_run(two, prepared.runs[0].name)  # what is open stays about the run that it was opened for
     try:
         for page in (two, one):
             press(page, "training-label-save")
             expect(page.locator("#training-label")).to_be_hidden()
         expect(one.locator("#training-state .user-label")).to_have_text("<b>White</b> shoesfor the *shop*")
-        names = [f"Red shoes · {prepared.runs[1].name}", f"<b>White</b> shoes · {prepared.runs[0].name}"]
         for page in (one, two):
-            expect(field(page, "training-run")).to_have_value(names[1])
-        assert offered(two, "training-run") == names
+            expect(shown_run(page).locator("b")).to_have_text("<b>White</b> shoes")
+        assert runs_on(two) == [run.name for run in reversed(prepared.runs)]
+        expect(two.locator("#training-runs .run-card b").first).to_have_text("Red shoes")
     finally:
         for run in prepared.runs:
             run.label.unlink(missing_ok=True)
@@ -294,10 +296,10 @@ def test_a_run_that_is_gone_is_refused_and_no_other_takes_its_place(prepared: Pr
     try:
         expect(toast_after(page, "training-resume")).to_contain_text(f"There is no run {gone.name} any more")
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-        expect(page.locator("#training-state .problem")).to_contain_text("Choose another under “Run”")
-        expect(page.locator("#training-resume")).to_be_disabled()
+        expect(page.locator("#training-state .problem")).to_contain_text("Choose another run.")
+        expect(page.locator("#training-resume")).to_be_hidden()
         prepared.expect_jobs()
-        choose(page, "training-run", other.name)
+        choose_run(page, other.name)
         expect(page.locator("#training-files")).to_contain_text(other.name)
     finally:
         shutil.move(tmp_path / "moved", gone.root)
@@ -310,14 +312,14 @@ def test_what_is_started_on_a_page_is_shown_there_and_a_row_of_the_queue_too(pre
     expect(training_state(one)).to_contain_text("In the queue, position 1.")
     (job,) = prepared.queue.jobs()
     try:
-        expect(field(one, "training-run")).to_have_value(job.run.name)
+        expect(shown_run(one)).to_have_attribute("data-run", job.run.name)
         two.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         show = two.get_by_role("button", name=f"Show {job.title}")
         expect(show).to_be_visible()
-        expect(field(two, "training-run")).to_have_value(second.name)
+        expect(shown_run(two)).to_have_attribute("data-run", second.name)
         show.click()
-        expect(field(two, "training-run")).to_have_value(job.run.name)
-        choose(one, "training-run", first.name)
+        expect(shown_run(two)).to_have_attribute("data-run", job.run.name)
+        choose_run(one, first.name)
         expect(training_state(two)).to_contain_text("In the queue, position 1.")
     finally:
         shutil.rmtree(job.run_folder)
@@ -373,7 +375,7 @@ def test_the_choice_outlives_the_studio(prepared: Prepared, tmp_path: Path) -> N
         open_training(page)
         older, newer = RANKS
         expect(page.locator("#training-files")).to_contain_text(newer)
-        choose(page, "training-run", older)
+        choose_run(page, older)
         expect(page.locator("#training-files")).to_contain_text(older)
         go_to_tab(page, "Dataset")
         page.locator("#dataset-demo").click()
@@ -384,6 +386,6 @@ def test_the_choice_outlives_the_studio(prepared: Prepared, tmp_path: Path) -> N
         page.goto(first.url)
         open_training(page)
         expect(page.locator("#training-files")).to_contain_text(older)
-        expect(field(page, "training-run")).to_have_value(older)
+        expect(shown_run(page)).to_have_attribute("data-run", older)
         go_to_tab(page, "Dataset")
         expect(page.locator("#dataset-grid .thumbs[data-dataset='casual-shoes']")).to_be_visible()

@@ -25,8 +25,10 @@ from studio.loras.library import LoraLibrary
 from studio.training.session import TrainingSession
 from studio.ui.datasets.statistics import doctor_html
 from studio.ui.inference.history import PastImages
+from studio.ui.shell.commands import Commands
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.parts import Group, Part, Update
+from studio.ui.training.queue import TrainingPage
 from tests.datasets.bad_inputs import encoded, picture
 from tests.images.test_gallery import add
 from tests.ui.made_up import HOSTILE, MadeUp
@@ -81,10 +83,12 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[type, objec
     user_data = UserData(folder.parent / "user_data")
     dataset = DatasetSession(user_data, count_tokens=len)
     dataset.open_folder(str(folder))
+    training, commands = TrainingSession(user_data), Commands(user_data)
     yield {
+        TrainingPage: TrainingPage(training, dataset, commands.preflight, commands.exports),
         DatasetSession: dataset,
         LoraLibrary: LoraLibrary(folder),
-        TrainingSession: TrainingSession(user_data),
+        TrainingSession: training,
         BatchSession: BatchSession(user_data),
         BlockingJobs: BlockingJobs(user_data),
         PastImages: PastImages(History(outputs), folder / "thumbnails"),

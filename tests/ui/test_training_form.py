@@ -1,11 +1,17 @@
 """The Training tab's form: every preset fills it, what it holds is what is trained."""
 
+import json
+import re
+from html import unescape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
 
+from studio.core.errors import SettingsError
 from studio.core.settings import parse_settings
+from studio.training.begin import read_settings_file
 from studio.training.settings import PRESETS, TrainingSettings
 from studio.ui.forms import read_settings
 from studio.ui.training import form as training_form
@@ -48,3 +54,32 @@ def test_a_runs_settings_fill_the_form_and_are_read_back_the_same(form: training
 
 def test_the_demo_dataset_is_always_offered() -> None:
     assert [title for title, _ in training_form.dataset_choices(["mine"])] == ["demo shoes (built in)", "mine"]
+
+
+def test_the_script_knows_each_fields_id_section_and_the_presets_values(form: training_form.TrainingForm) -> None:
+    html = training_form.changes_html()
+    fields, presets = (
+        json.loads(unescape(re.search(rf'data-{name}="([^"]*)"', html)[1]))  # type: ignore[index]
+        for name in ("fields", "presets")
+    )
+    assert set(fields) == set(form.settings.fields)
+    for name, control in form.settings.fields.items():
+        section = control.parent
+        while section is not None and not isinstance(section, gr.Accordion):
+            section = section.parent
+        assert (fields[name]["id"], fields[name]["section"]) == (control.elem_id, section.elem_id if section else "")
+    assert set(presets) == set(PRESETS)
+    assert presets["quick-try"]["max_train_steps"] == 400
+    assert presets["seed"]["validation_prompts"] == ""
+    assert "dataset" not in presets["seed"], "no preset has one, so it is never marked"
+
+
+def test_a_settings_file_has_all_settings_and_is_read_again(tmp_path: Path) -> None:
+    settings = TrainingSettings(dataset="d", rank=64, validation_prompts=("one", "two"))
+    file = tmp_path / "settings.json"
+    file.write_text(settings.model_dump_json(indent=2), encoding="utf-8")
+    assert read_settings_file(file) == settings
+    for content, words in (("[1]", "by their names"), ("{", "settings.json"), ('{"dataset": "d", "rnk": 3}', "rnk")):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(SettingsError, match=words):
+            read_settings_file(file)

@@ -1,5 +1,7 @@
 """Validation images as a table of small copies, their scores, and the training images that come nearest."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,13 @@ from studio.datasets.inspection import save_thumbnail, thumbnail_path
 from studio.training.events import AnyEvent
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
-from studio.ui.training.images import Thumbnails, nearest_of_last, samples_html, training_picture_url
+from studio.ui.training.images import (
+    Thumbnails,
+    nearest_of_last,
+    samples_html,
+    scrubber_html,
+    training_picture_url,
+)
 from tests.training.told_runs import make_run, sample_event
 from tests.ui.told_scores import near, reference_event, score_event
 
@@ -104,3 +112,44 @@ def test_runs_of_before_the_nearest_was_told_have_the_distance_alone(run: RunFol
     history = history_of(sample_event(run.root, 500), score_event(500, 0.7))
     assert ">1.50</td>" in samples_html(run, history, thumbnails)
     assert nearest_of_last(run, history, thumbnails) == ""
+
+
+def shown_steps(html: str) -> set[str]:
+    """The steps of which a part is not hidden."""
+    return set(re.findall(r'data-of-step="(\d+)">', html))
+
+
+def test_the_scrubber_has_the_base_and_every_step_and_shows_one(run: RunFolder, thumbnails: Thumbnails) -> None:
+    events = [sample_event(run.root, step) for step in (0, 500, 1000)]
+    html = scrubber_html(run, history_of(*events), thumbnails)
+    assert 'data-steps="[0, 500, 1000]"' in html
+    assert shown_steps(html) == {"1000"}
+    assert 'max="2" value="2"' in html
+    assert html.count("gradio_api/file=") == 6, "two prompts, each of the base and of two steps"
+    best = scrubber_html(run, history_of(*events), thumbnails, best=500)
+    assert shown_steps(best) == {"500"}
+    assert "recommended" in best
+    assert "appear here" in scrubber_html(run, history_of(), thumbnails)
+
+
+def test_of_very_many_steps_the_scrubber_has_some_and_the_best(run: RunFolder, thumbnails: Thumbnails) -> None:
+    events = [sample_event(run.root, 100).model_copy(update={"step": step}) for step in range(10, 1010, 10)]
+    html = scrubber_html(run, history_of(*events), thumbnails, best=330)
+    found = re.search(r'data-steps="(\[[^"]*\])"', html)
+    assert found is not None
+    steps = json.loads(found.group(1))
+    assert len(steps) <= 26
+    assert {0, 10, 330, 1000} <= set(steps)
+
+
+def test_the_scores_of_each_step_say_in_words_how_they_compare_with_the_base(
+    run: RunFolder, thumbnails: Thumbnails
+) -> None:
+    events = [sample_event(run.root, step) for step in (100, 200)]
+    scores = (score_event(100, 0.02), score_event(200, 0.7))
+    html = scrubber_html(run, history_of(*events, reference_event(0.98), *scores), thumbnails)
+    assert 'data-of-step="100" hidden>0.02 <span class="outcome bad">worse</span>' in html
+    assert 'data-of-step="200">0.70 <span class="outcome good">better</span>' in html
+    assert '0.40 <span class="outcome quiet">like the base</span>' in html, "of the sharpness"
+    no_white = scrubber_html(run, history_of(*events, reference_event(0.1), *scores), thumbnails)
+    assert ">better<" not in no_white, "a dataset without white backgrounds does not want them"

@@ -32,12 +32,12 @@ from studio.core.records import Record
 from studio.engine.lora_export import kohya_state
 from studio.engine.lora_file import LayerWeights, LoraWeights
 from studio.loras.keys import layer_name
+from studio.training.folder import KEPT
 from studio.training.settings import TrainingSettings
 from studio.training.torch.adapters import Adapters
 from studio.training.torch.optimizers import RunningMean, load_optimizer_state
 
 MANIFEST = "manifest.json"
-KEPT = "kept"  # a file in a checkpoint that someone asked for
 _NAME = re.compile(r"step-(\d{6,})")
 
 

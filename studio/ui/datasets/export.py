@@ -1,6 +1,5 @@
 """Taking a dataset away: a snapshot, an imagefolder, kohya's folders, a zip; captions beside the images."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,7 @@ from studio.datasets.library import SNAPSHOT
 from studio.datasets.session import DatasetSession
 from studio.datasets.snapshot import Snapshot, make_snapshot, write_snapshot
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
-from studio.ui.shell.images import new_served_folder
+from studio.ui.shell.images import served_copy
 from studio.ui.shell.parts import QUIET, paragraph, toasts
 from studio.ui.shell.selection import FieldErrors, error_box, follow_form
 
@@ -96,7 +95,7 @@ def wire(
                 folder.strip(),
                 progress=lambda done, total: progress((done, total), desc="Writing", unit="images"),
             )
-            download = downloadable(place) if place.is_file() else None
+            download = str(served_copy(place)) if place.is_file() else None
         words = paragraph("good", f"{counted(snapshot.header.num_pictures, 'image')} exported to {place}")
         return {box.words: words, box.file: gr.update(value=download, visible=download is not None)}
 
@@ -127,16 +126,6 @@ def wire(
     )
     box.sure.change(lambda sure: gr.update(interactive=sure), box.sure, box.sidecars, **QUIET)
     then_refresh(box.sidecars.click(write, subject, [box.words, box.sure], js=SAVED_WITH_SUBJECT, **QUIET))
-
-
-def downloadable(file: Path) -> str:
-    """The file in the page's own cache."""
-    copy = new_served_folder() / file.name
-    try:
-        copy.hardlink_to(file)
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(file, copy)
-    return str(copy)
 
 
 def export_dataset(

@@ -55,6 +55,7 @@ from studio.ui.shell.status import (
     title_words,
 )
 from studio.ui.training import tab as training_tab
+from studio.ui.training.destinations import Destinations
 from studio.ui.training.queue import TrainingPage
 
 AREAS = ("status", "engine", "inference", "dataset", "training", "batch")
@@ -292,7 +293,8 @@ def build_app(
         engine_panel.wire(panel, engine, then_refresh=then_refresh)
         inference_tab.wire(tab, engine, trainings, blocking_jobs, past, selection, then_refresh=then_refresh)
         dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
-        training_tab.wire(training_parts, training, selection, compare=tab.compare.form, then_refresh=then_refresh)
+        to = Destinations(tab.generate.form.named, batch_parts.form.named, tab.compare.form)
+        training_tab.wire(training_parts, training, selection, to=to, then_refresh=then_refresh)
         batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)
         wire_size_note(training_parts.form.settings, engine, training_parts.form.settings.fields)
         wire_size_note(batch_parts.form.generation, engine, batch_parts.form.named)

@@ -8,6 +8,7 @@ Images as HTML: finished, in the making, not valid, still to come. Their frames 
 
 import hashlib
 import io
+import shutil
 import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
@@ -94,6 +95,25 @@ def new_served_folder() -> Path:
     cache = uploads_folder()
     cache.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=cache))
+
+
+def served_copy(file: Path, name: str = "") -> Path:
+    """The file where the page can save it from, under its own name or another; it is linked where that can be."""
+    copy = new_served_folder() / (name or file.name)
+    try:
+        copy.hardlink_to(file)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(file, copy)
+    return copy
+
+
+def served_url(file: Path, name: str) -> str:
+    """The address of such a copy.
+
+    Raises:
+        OSError: where there is no room for it.
+    """
+    return _address(served_copy(file, name))
 
 
 def picture_frame(path: Path, *, name: str, alt: str) -> Markup:

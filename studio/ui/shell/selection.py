@@ -58,6 +58,7 @@ class Selection(Record):
         run, batch, dataset: names; "" where there was none to be shown yet.
         window, log: which part of the curves is drawn, and whether on a logarithmic scale.
         compared: names of the runs that are drawn over it.
+        run_search: what the runs are searched for.
         image: the image that is open in “Look closer”; None where that is closed.
         lora_search, lora_page: which cards of the LoRA library are shown.
         pair: the pair that was chosen in the Compare mode; None where the newest is shown.
@@ -71,6 +72,7 @@ class Selection(Record):
     window: str = ALL_STEPS
     log: bool = False
     compared: tuple[str, ...] = ()
+    run_search: str = ""
     image: SelectedImage | None = None
     lora_search: str = ""
     lora_page: int = 1

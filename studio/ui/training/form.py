@@ -1,21 +1,39 @@
-"""The form of a training: presets and the dataset, then every setting as `TrainingSettings` has it."""
+"""The form of a training: presets and the dataset, then every setting as `TrainingSettings` has it.
 
-from collections.abc import Sequence
+The page's script searches it, marks what differs from the preset, and shows that as chips that put one setting back.
+"""
+
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 from markupsafe import Markup
 
+from studio.core.files import remove_uploads
 from studio.core.paths import assets_folder
+from studio.core.text import template
+from studio.training.begin import read_settings_file
 from studio.training.settings import PRESETS, TrainingSettings
-from studio.ui.forms import SettingsForm, by_component
-from studio.ui.shell.parts import paragraph
+from studio.ui.forms import SettingsForm, by_component, form_groups, section_slug, shown_value
+from studio.ui.shell.commands import COMPARED_ON_LOAD
+from studio.ui.shell.parts import QUIET, data_url, paragraph, save_link, toast, toasts, uploads_folder
+from studio.ui.shell.selection import FieldErrors
+from studio.ui.training.presets import MeasuredPresets, preset_choices
 
 FIRST_PRESET = "quick-try"  # what fits the model and the dataset inside, and is done in minutes
 
 
+_template = template("ui/templates/training.html")
+_RESETS = """element.addEventListener("click", (event) => {
+  const chip = event.target.closest("button[data-setting]");
+  if (chip) trigger("click", { name: chip.dataset.setting });
+});
+"""
+_SAVE_SETTINGS = '() => document.querySelector("#training-settings-link a")?.click()'
 OF_NO_PRESET = ("dataset", "name", "model")
 LABELS = {name: field.title or name for name, field in TrainingSettings.model_fields.items() if name != "name"}
 """What the page calls the controls that a preflight depends on, by their names."""
@@ -28,6 +46,10 @@ class TrainingForm:
     preset: gr.Radio
     reset: gr.Button
     purpose: gr.HTML
+    changes: gr.HTML
+    save: gr.Button
+    load: gr.UploadButton
+    link: gr.HTML
     settings: SettingsForm
 
     @property
@@ -43,14 +65,21 @@ class TrainingForm:
 def build_form() -> TrainingForm:
     """Lay the form out with the first preset's values."""
     preset = gr.Radio(
-        [(p.title, key) for key, p in PRESETS.items()],
+        preset_choices(MeasuredPresets()),
         value=FIRST_PRESET,
         label="Preset",
         elem_id="training-preset",
         interactive=True,
     )
-    reset = gr.Button("Back to the preset", elem_id="training-reset", size="sm")
     purpose = gr.HTML(purpose_html(FIRST_PRESET), elem_id="training-purpose", padding=False)
+    changes = gr.HTML(changes_html(), elem_id="training-changes", padding=False, js_on_load=_RESETS + COMPARED_ON_LOAD)
+    with gr.Row(elem_classes="form-tools"):
+        reset = gr.Button("Back to the preset", elem_id="training-reset", size="sm", min_width=120)
+        save = gr.Button("Save settings", elem_id="training-save-settings", size="sm", min_width=96)
+        load = gr.UploadButton(
+            "Load settings", elem_id="training-load-settings", file_types=[".json"], size="sm", min_width=96
+        )
+    link = gr.HTML(elem_id="training-settings-link", visible="hidden", padding=False)
     form = SettingsForm(TrainingSettings, "training", preset_values(FIRST_PRESET))
     form.fields["dataset"] = gr.Dropdown(
         dataset_choices(()),
@@ -68,13 +97,66 @@ def build_form() -> TrainingForm:
         form.rest()
     form.size_note = gr.HTML(elem_id="training-size-note", elem_classes="size-note", padding=False)
     form.accordions()
-    return TrainingForm(preset, reset, purpose, form)
+    return TrainingForm(preset, reset, purpose, changes, save, load, link, form)
 
 
 def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
     """The demo dataset, which is always there, and those of the Dataset tab."""
     demo = assets_folder() / "casual-shoes"
     return [("demo shoes (built in)", str(demo)), *((name, name) for name in names)]
+
+
+def changes_html() -> Markup:
+    """The search, and where the script shows what differs from the preset; with all that it needs to know."""
+    fields = {
+        name: {
+            "label": field.title or name,
+            "words": f"{field.title} {field.description} {name}".casefold(),
+            "id": f"training-{name.replace('_', '-')}",
+            "section": f"training-section-{section_slug(group)}" if group else "",
+        }
+        for group, names in form_groups(TrainingSettings).items()
+        for name in names
+        for field in (TrainingSettings.model_fields[name],)
+    }
+    shown = {
+        key: {name: shown_value(value) for name, value in preset_values(key).items() if name in fields}
+        for key in PRESETS
+    }
+    return _template("form_changes", fields=json.dumps(fields), presets=json.dumps(shown))
+
+
+def wire_settings(
+    form: TrainingForm,
+    errors: FieldErrors,
+    settings_of: Callable[[dict[str, Any]], TrainingSettings],
+) -> None:
+    """Connect the chips, and the settings as a file: out of the form, and into it."""
+    fields = form.settings.fields
+
+    def put_back(preset: str, event: gr.EventData) -> dict[Any, Any]:
+        name = str(getattr(event, "name", ""))
+        values = form.settings.shown(preset_values(preset)) if preset in PRESETS else {}
+        return by_component(fields, {name: values[name]} if name in values else {})
+
+    def save(**values: Any) -> Markup:  # noqa: ANN401 - the form's values
+        with toasts():
+            settings = settings_of(values)
+        content = settings.model_dump_json(indent=2).encode() + b"\n"
+        return save_link(f"{settings.name}-settings.json", data_url(content, "application/json"), "Save the settings")
+
+    def load(file: str) -> dict[Any, Any]:
+        uploaded = Path(file)
+        with toasts():
+            settings = read_settings_file(uploaded)
+            remove_uploads([uploaded], uploads_folder())
+            toast(f"The form has the settings of {uploaded.name}.")
+            return form.filled_by(settings)
+
+    form.changes.click(put_back, form.preset, list(fields.values()), **QUIET)
+    saved = errors.press(form.save.click, save, inputs_kwargs=fields, outputs=[form.link], **QUIET)
+    saved.success(fn=None, js=_SAVE_SETTINGS, queue=False, show_progress="hidden")
+    form.load.upload(load, form.load, list(fields.values()), **QUIET)
 
 
 def purpose_html(key: str) -> Markup:

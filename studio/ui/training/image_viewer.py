@@ -1,6 +1,6 @@
 """“Look closer”: one validation image large, in a slider with the base's of the same prompt and seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,9 @@ TO_THE_BOX = """() => {
   lead(600);
 }"""
 BACK_TO_THE_PICTURE = """(step, picture) => {
-  const pressed = document.querySelector(`.samples .sample[data-focus="${picture} ${step}"]`);
-  (pressed ?? document.querySelector(".samples-frame"))?.focus();
+  document.dispatchEvent(new CustomEvent("studio:scrub", { detail: step }));
+  const same = [...document.querySelectorAll(`.sample[data-focus="${picture} ${step}"]`)];
+  (same.find((image) => image.checkVisibility()) ?? document.querySelector(".scrubber input"))?.focus();
 }"""
 
 
@@ -193,7 +194,12 @@ def checked_image(view: TrainingView, step: object, picture: object) -> Selected
 
 
 def wire(
-    box: ImageViewer, pictures: gr.HTML, page: TrainingPage, selection: gr.HTML, *, then_refresh: Callable[[Any], Any]
+    box: ImageViewer,
+    pictures: Sequence[gr.HTML],
+    page: TrainingPage,
+    selection: gr.HTML,
+    *,
+    then_refresh: Callable[[Any], Any],
 ) -> None:
     """Open it by a press on an image, go through steps and prompts, close it."""
 
@@ -212,7 +218,8 @@ def wire(
         then_refresh(select(control.input, selection, control, change=chosen))
 
     in_the_page = {"fn": None, "queue": False, "show_progress": "hidden"}
-    then_refresh(pictures.click(open_it, selection, selection, **QUIET)).then(js=TO_THE_BOX, **in_the_page)
+    opened = gr.on([images.click for images in pictures], open_it, selection, selection, **QUIET)
+    then_refresh(opened).then(js=TO_THE_BOX, **in_the_page)
     move(box.previous_step, steps=-1)
     move(box.next_step, steps=1)
     move(box.previous_picture, pictures=-1)

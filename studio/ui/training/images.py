@@ -1,9 +1,13 @@
-"""Validation images by step as a table: a row a prompt, the base's first; scores below, with what comes nearest."""
+"""Validation images over the steps: a scrubber that shows one step at a time, and a table of several side by side.
+
+The scrubber begins with the base; below its images stand the scores of the step. In the table each prompt has a row.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from markupsafe import Markup
 
@@ -16,11 +20,15 @@ from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
 from studio.ui.shell.images import run_thumbnail_url, training_thumbnail_url
 from studio.ui.shell.parts import paragraph
-from studio.ui.training.plot import NEAREST, SCORES, ScoreKind, by_step, reached
+from studio.ui.training.plot import NEAREST, NOT_MEASURED, OUTCOME_KINDS, SCORES, Outcome, ScoreKind, by_step, reached
 
 _template = template("ui/templates/training.html")
+T = TypeVar("T")
 
 MAX_COLUMNS = 6
+MAX_SCRUBBED = 24
+MAX_MARKS = 7
+BASE_STEP = 0
 MAX_NEAREST = 3
 
 # Gradio's HTML takes clicks of its own; which image was pressed goes with ours.
@@ -44,11 +52,77 @@ def looked_at_steps(history: RunHistory) -> list[SampleEvent]:
     return [event for event in samples if event.step > 0] or samples
 
 
-def samples_html(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> Markup:
-    """The table; words where there is no image yet."""
+def scrubber_html(
+    run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails, *, best: int | None = None
+) -> Markup:
+    """The images of the base and of each step, of which the page shows one; words where there is no image yet.
+
+    Args:
+        best: the step to show first, of a run that ended; else the last.
+    """
     if run is None or history is None or not history.samples:
         words = "Images of the same prompts and seeds appear here step by step, next to the base."
-        return paragraph("quiet", words)
+        return paragraph("quiet samples-empty", words)
+    trained = [event for event in looked_at_steps(history) if event.step > 0]
+    events = _scrubbed(trained, best)
+    last, steps = history.samples[-1], [BASE_STEP, *(event.step for event in events)]
+    shown = best if best in steps else steps[-1]
+    prompts = [last.prompts[index % len(last.prompts)] for index in range(len(last.base))]
+    return _template(
+        "scrubber",
+        run=run.name,
+        steps=steps,
+        shown=shown,
+        marks=spread_out(steps, MAX_MARKS),
+        best=best,
+        columns=1 if len(prompts) == 1 else 2 if len(prompts) <= 4 else 3 if len(prompts) <= 9 else 4,
+        prompts=[(prompt, _shots(run, last, events, index, thumbnails)) for index, prompt in enumerate(prompts)],
+        scores=_scrubbed_scores(history, events),
+        left_out=len(trained) - len(events),
+    )
+
+
+def _scrubbed(trained: Sequence[SampleEvent], best: int | None) -> list[SampleEvent]:
+    """As many as a page takes, the best among them."""
+    kept = {event.step for event in spread_out(trained, MAX_SCRUBBED)} | {best}
+    return [event for event in trained if event.step in kept]
+
+
+def _shots(
+    run: RunFolder, last: SampleEvent, events: Sequence[SampleEvent], index: int, thumbnails: Thumbnails
+) -> list[tuple[int, Markup]]:
+    """The images of one prompt, each with its step, the base's first."""
+    prompt = last.prompts[index % len(last.prompts)]
+    base = _picture(run, last.base[index], f"Enlarge base: {prompt}", (last.step, index), thumbnails, column="base")
+    trained = (
+        (event.step, _sample(run, event, index, thumbnails, verb="Enlarge "))
+        for event in events
+        if index < len(event.pictures)
+    )
+    return [(BASE_STEP, base), *trained]
+
+
+def _scrubbed_scores(
+    history: RunHistory, events: Sequence[SampleEvent]
+) -> list[tuple[str, str, str, list[tuple[int, Markup]]]]:
+    """Of each score its name, the base's and the dataset's; of each step the number, and how it compares."""
+    if not history.scores:
+        return []
+    reference = history.reference.scores if history.reference is not None else None
+    scored = [history.scores[event.step] for event in events if event.step in history.scores]
+    base = next(iter(history.scores.values())).base
+    rows = []
+    for kind in SCORES:
+        cells = [(e.step, _cell(kind.words(e.scores), kind.verdict(e, reference))) for e in scored]
+        if any(kind.words(event.scores) != NOT_MEASURED for event in scored):
+            rows.append((kind.title, kind.words(base), reached(kind, history), cells))
+    return rows
+
+
+def samples_html(run: RunFolder | None, history: RunHistory | None, thumbnails: Thumbnails) -> Markup:
+    """The table; empty where there is no image yet."""
+    if run is None or history is None or not history.samples:
+        return Markup()
     trained = [event for event in looked_at_steps(history) if event.step > 0]
     shown = spread_out(trained, MAX_COLUMNS)
     last = history.samples[-1]
@@ -61,7 +135,7 @@ def samples_html(run: RunFolder | None, history: RunHistory | None, thumbnails: 
     )
 
 
-def spread_out(samples: Sequence[SampleEvent], most: int) -> list[SampleEvent]:
+def spread_out(samples: Sequence[T], most: int) -> list[T]:
     """The first, the last, and some evenly in between."""
     if len(samples) <= most:
         return list(samples)
@@ -73,20 +147,22 @@ def _prompt_row(
 ) -> tuple[str, list[Markup]]:
     prompt = last.prompts[index % len(last.prompts)]
     # The base's image leads to the last step's, whose base it is.
-    base = _picture(run, last.base[index], f"base: {prompt}", (last.step, index), thumbnails)
+    base = _picture(run, last.base[index], f"Open base: {prompt}", (last.step, index), thumbnails, column="base")
     return prompt, [base, *(_sample(run, event, index, thumbnails) for event in shown)]
 
 
-def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnails) -> Markup:
+def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnails, *, verb: str = "Open ") -> Markup:
     """The LoRA's image of a prompt at a step; a resumed run may have had fewer prompts then."""
     if index >= len(event.pictures):
         return Markup()
-    words = f"step {event.step:,}: {event.prompts[index]}"
+    words = f"{verb}step {event.step:,}: {event.prompts[index]}"
     return _picture(run, event.pictures[index], words, (event.step, index), thumbnails)
 
 
-def _picture(run: RunFolder, file: str | None, words: str, place: tuple[int, int], thumbnails: Thumbnails) -> Markup:
-    """A small image that opens large; `place` is its step and its number."""
+def _picture(
+    run: RunFolder, file: str | None, words: str, place: tuple[int, int], thumbnails: Thumbnails, *, column: str = ""
+) -> Markup:
+    """A small image that opens large; `place` is its step and its number, `column` where it stands if not there."""
     if file is None:
         return _template("no_sample", kind="bad", words="not valid")
     try:
@@ -96,13 +172,12 @@ def _picture(run: RunFolder, file: str | None, words: str, place: tuple[int, int
     except OSError:
         return _template("no_sample", kind="quiet", words="cannot be shown")
     step, picture = place
-    column = "base" if words.startswith("base") else step
-    return _template("sample", url=url, step=step, picture=picture, column=column, words=words)
+    return _template("sample", url=url, step=step, picture=picture, column=column or step, words=words)
 
 
 def _score_rows(
     run: RunFolder, shown: Sequence[SampleEvent], history: RunHistory, thumbnails: Thumbnails
-) -> list[tuple[str, str, list[str]]]:
+) -> list[tuple[str, str, list[Markup]]]:
     """One row a score: its name, what the dataset has, the base's and that of each step."""
     if not history.scores:
         return []
@@ -111,21 +186,25 @@ def _score_rows(
         (
             kind.title,
             reached(kind, history),
-            [kind.words(base), *(_score(run, history, event.step, kind, thumbnails) for event in shown)],
+            [_cell(kind.words(base)), *(_score(run, history, event.step, kind, thumbnails) for event in shown)],
         )
         for kind in SCORES
     ]
 
 
-def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thumbnails: Thumbnails) -> str:
-    """A score of a step; of the likeness to training images also which one comes nearest."""
+def _cell(words: str, outcome: Outcome = "") -> Markup:
+    return _template("score", words=words, outcome=outcome, kind=OUTCOME_KINDS[outcome])
+
+
+def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thumbnails: Thumbnails) -> Markup:
+    """A score of a step and how it compares; of the likeness to training images also which one comes nearest."""
     reported = history.scores.get(step)
     if reported is None:
-        return ""
+        return Markup()
     words = kind.words(reported.scores)
     found = [nearest for nearest in reported.nearest if nearest is not None]
     if kind is not NEAREST or not found:
-        return words
+        return _cell(words, kind.verdict(reported, history.reference.scores if history.reference else None))
     return _nearest(run, min(found, key=lambda near: near.distance), words, thumbnails)
 
 

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from markupsafe import Markup
@@ -18,6 +19,7 @@ from studio.core.text import template
 from studio.images.scores.summary import ScoreSummary, Spread
 from studio.training.curves import Chart, Curve, CurveStyle, chart_svg, legend_html, smoothed
 from studio.training.events import ScoreEvent
+from studio.training.proposal import MAX_WHITENESS_LOSS, MIN_SHARPNESS_CHANGE, wants_white_background
 from studio.training.session import RunHistory, StepColumns
 from studio.ui.shell.parts import paragraph
 
@@ -29,7 +31,10 @@ SMOOTHING_STEPS = 20
 MAX_SMOOTHING = 0.98
 DRAWN_POINTS = 600
 HOVER_POINTS = 300
-SMALL_SIZE = (260, 172)
+SHOWN_QUANTILE = 0.98
+"""Of the losses of single steps: what lies above is counted and not drawn."""
+LARGE_SIZE = (480, 300)
+SMALL_SIZE = (230, 160)
 OVERLAY_STYLES: tuple[CurveStyle, ...] = ("fourth", "fifth")
 
 
@@ -83,10 +88,12 @@ def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[
         )
     first = _first_step(history.steps, options)
     columns = _columns(history.steps, first)
-    loss = Chart("Loss", "step", "loss", tuple(_loss_curves(history, columns, first, others)), log=options.log)
+    curves, num_clipped = _loss_curves(history, columns, first, others)
+    width, height = LARGE_SIZE
+    loss = Chart("Loss", "step", "loss", curves, log=options.log, width=width, height=height)
     rate = _small("Learning rate", "rate", columns["step"], columns["learning_rate"], log=options.log)
     norm = _small("Gradient norm", "norm, before clipping", columns["step"], columns["grad_norm"], log=options.log)
-    large = figure_html(loss, "large", legend=legend_html(loss))
+    large = figure_html(loss, "large", legend=legend_html(loss), clipped=num_clipped)
     return _template("plot", figures=[large, figure_html(rate, "small"), figure_html(norm, "small")])
 
 
@@ -107,23 +114,28 @@ def _columns(steps: StepColumns, first: float) -> dict[str, np.ndarray]:
 
 def _loss_curves(
     history: RunHistory, columns: Mapping[str, np.ndarray], first: float, others: Mapping[str, RunHistory]
-) -> list[Curve]:
-    """Single losses as dots, smoothed, held out and trained; then those of other runs."""
+) -> tuple[tuple[Curve, ...], int]:
+    """Single losses as dots, smoothed, held out and trained; then those of other runs. How many dots are left out.
+
+    A few steps of high loss would press all other curves flat.
+    """
     step, loss = columns["step"], columns["loss"]
+    limit = np.nanquantile(loss, SHOWN_QUANTILE) if np.isfinite(loss).any() else math.inf
+    shown = ~(loss > limit)
     looks = [look for look in history.held_out if look.step > first]
     at = [look.step for look in looks]
     held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
     curves = [
-        Curve("loss per step", *_binned(step, loss), "dots"),
+        Curve("each step", *_binned(step[shown], loss[shown]), "dots"),
         Curve("smoothed", *_binned(step, smoothed_losses(loss)), "main"),
-        Curve("held-out images", at, held_out, "second"),
-        Curve("training images", at, [look.trained_loss for look in looks], "third"),
+        Curve("held out", at, held_out, "second"),
+        Curve("trained", at, [look.trained_loss for look in looks], "third"),
     ]
     for (name, other), style in zip(others.items(), OVERLAY_STYLES, strict=False):
         if len(other.steps):
             theirs = _columns(other.steps, first)
             curves.append(Curve(name, *_binned(theirs["step"], smoothed_losses(theirs["loss"])), style))
-    return curves
+    return tuple(curves), int(np.count_nonzero(~shown))
 
 
 def smoothed_losses(values: np.ndarray) -> np.ndarray:
@@ -151,12 +163,13 @@ def _small(title: str, label: str, xs: np.ndarray, ys: np.ndarray, *, log: bool)
     return Chart(title, "step", label, (curve,), log=log, width=width, height=height)
 
 
-def figure_html(chart: Chart, size: str, *, legend: Markup | None = None, empty: str = "") -> Markup:
+def figure_html(chart: Chart, size: str, *, legend: Markup | None = None, empty: str = "", clipped: int = 0) -> Markup:
     """A chart with its title, its legend, and its points for the script that shows values under the pointer.
 
     Args:
         size: `large` or `small`.
         empty: said where there is nothing to draw.
+        clipped: how many dots are too high to be drawn.
     """
     return _template(
         "figure",
@@ -166,6 +179,7 @@ def figure_html(chart: Chart, size: str, *, legend: Markup | None = None, empty:
         legend=legend or "",
         drawn=chart_svg(chart),
         empty=empty,
+        clipped=clipped,
     )
 
 
@@ -173,6 +187,12 @@ def _hover_curve(curve: Curve) -> dict[str, object]:
     points = curve.points
     kept: Sequence[tuple[float, float]] = [*points[:-1][:: max(1, len(points) // HOVER_POINTS)], points[-1]]
     return {"name": curve.name, "xs": [x for x, _ in kept], "ys": [float(f"{y:.4g}") for _, y in kept]}
+
+
+Outcome = Literal["better", "worse", "like the base", ""]
+OUTCOME_KINDS: Mapping[Outcome, str] = {"better": "good", "worse": "bad", "like the base": "quiet", "": "quiet"}
+WHITE_BORDER = "white border"
+NOT_MEASURED = "–"
 
 
 @dataclass(frozen=True)
@@ -183,6 +203,7 @@ class ScoreKind:
         title: its name.
         axis: what it counts, and which end means what.
         read: finds it in a summary; None where it was not measured.
+        min_change: a mean that moved by less is as it was; below 0 where less is better, 0 where neither end is.
         form: how its numbers are written.
         missing: said where no image has it.
     """
@@ -190,34 +211,46 @@ class ScoreKind:
     title: str
     axis: str
     read: Callable[[ScoreSummary], Spread | None]
+    min_change: float = 0.0
     form: str = ".2f"
     missing: str = "Nothing was measured."
 
     def words(self, summary: ScoreSummary) -> str:
         """Its mean, as a cell of a table."""
         spread = self.read(summary)
-        return "–" if spread is None else f"{spread.mean:{self.form}}"
+        return NOT_MEASURED if spread is None else f"{spread.mean:{self.form}}"
 
     def mean(self, summary: ScoreSummary) -> float:
         """As a point of a curve; nan where it was not measured."""
         spread = self.read(summary)
         return float("nan") if spread is None else spread.mean
 
+    def verdict(self, event: ScoreEvent, reference: ScoreSummary | None) -> Outcome:
+        """How the LoRA's images compare with the base's; "" where that cannot be said."""
+        change = self.mean(event.scores) - self.mean(event.base)
+        is_wanted = self.title != WHITE_BORDER or wants_white_background(reference)
+        if not is_wanted or not self.min_change or math.isnan(change):
+            return ""
+        if abs(change) < abs(self.min_change):
+            return "like the base"
+        return "better" if (change > 0) == (self.min_change > 0) else "worse"
+
 
 CHART_SIZE = (320, 190)
 NO_SUBJECT = "No subject can be told from its background."
 NEAREST = ScoreKind("nearest training image", "distance; 0 is a copy", lambda s: s.nearest)
 SCORES: tuple[ScoreKind, ...] = (
-    ScoreKind("white border", "share of the border", lambda s: s.whiteness),
-    ScoreKind("off centre", "share of the side; 0 is centred", lambda s: s.offset, missing=NO_SUBJECT),
+    ScoreKind(WHITE_BORDER, "share of the border", lambda s: s.whiteness, MAX_WHITENESS_LOSS),
+    ScoreKind("off centre", "share of the side; 0 is centred", lambda s: s.offset, -0.02, missing=NO_SUBJECT),
     ScoreKind(
         "colour ΔE",
         "ΔE; 0 is the prompt's colour",
         lambda s: s.colour_difference,
+        -3.0,
         form=".0f",
         missing="No prompt names a colour, or no subject can be told from its background.",
     ),
-    ScoreKind("sharpness", "0 to 1", lambda s: s.sharpness),
+    ScoreKind("sharpness", "0 to 1", lambda s: s.sharpness, MIN_SHARPNESS_CHANGE),
     NEAREST,
 )
 

@@ -12,31 +12,22 @@ from markupsafe import Markup
 from studio.core.errors import RunError
 from studio.core.text import counted, gigabytes, template
 from studio.jobs.folder import BUSY_STATES
-from studio.loras.library import LoraLibrary
 from studio.loras.weights_file import MODEL_ENDINGS, ModelForm
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.report import standalone_html, write_report
 from studio.training.session import RunHistory, TrainingView
-from studio.ui.inference.compare import BASE
 from studio.ui.shell import item_actions
 from studio.ui.shell.commands import CommandState
-from studio.ui.shell.parts import QUIET, Update, data_url, save_link, show_folder, toast, toasts
+from studio.ui.shell.parts import QUIET, Update, data_url, save_link, show_folder, toasts
 from studio.ui.shell.selection import select
+from studio.ui.training.destinations import Destinations, lora_of, lora_to_send, wire_compare
 from studio.ui.training.form import TrainingForm
 from studio.ui.training.queue import TrainingPage
 
 _template = template("ui/templates/training.html")
 
 EXPORT_WORDS: Mapping[ModelForm, str] = {"checkpoint": "Export checkpoint", "merged": "Export model folder"}
-CHECKPOINT_LORA = "lora.safetensors"
-TO_COMPARE = """() => {
-  const link = document.createElement("a");
-  Object.assign(link.dataset, { tab: "Inference", mode: "Compare" });
-  document.body.append(link);
-  link.click();
-  link.remove();
-}"""
 SAVE_REPORT = '() => document.querySelector("#training-report-link a")?.click()'
 
 
@@ -66,7 +57,7 @@ class ResultButtons:
 def build() -> ResultButtons:
     """Lay them out in a row."""
     with gr.Row(elem_classes="run-results") as row:
-        send = gr.Button("Send to Inference", elem_id="training-send", size="sm", min_width=136)
+        send = gr.Button("Compare with the base", elem_id="training-send", size="sm", min_width=136)
         report = gr.Button("Save the report", elem_id="training-report", size="sm", min_width=112)
         folder = gr.Button("Open the folder", elem_id="training-folder", size="sm", min_width=112)
         copy = gr.Button("Copy to form", elem_id="training-duplicate", size="sm", min_width=112)
@@ -85,11 +76,12 @@ def build() -> ResultButtons:
 def render(view: TrainingView, export: CommandState) -> dict[str, Update]:
     """Which of them can be pressed. A whole model needs memory, so none is written beside a run that works."""
     found = view.history is not None and lora_to_send(view.history) is not None
+    is_finished = view.status is not None and view.status.state == "finished"
     works = view.status is not None and view.status.state in BUSY_STATES
     may_export = gr.update(interactive=found and not works and not export.running)
     return {
         "training-results": gr.update(visible=view.run is not None),
-        "training-send": gr.update(interactive=found),
+        "training-send": gr.update(interactive=found, visible=not is_finished),  # its card has that button
         "training-delete": gr.update(interactive=view.status is not None and not works),
         **{f"training-export-{form}": may_export for form in EXPORT_WORDS},
     }
@@ -109,43 +101,16 @@ def exported_models(run: RunFolder) -> list[Path]:
     return sorted(path for path in run.root.glob("*-*") if path.name.endswith(endings))
 
 
-def lora_to_send(history: RunHistory) -> tuple[int, str] | None:
-    """Step and file of the LoRA that speaks for itself most: the proposed one, else the last one there is."""
-    proposal = history.proposal
-    if proposal is not None and proposal.lora:
-        return proposal.step, proposal.lora
-    trained = [event for event in history.samples if event.step > 0]
-    if trained:
-        return trained[-1].step, trained[-1].lora
-    if history.checkpoints:
-        last = history.checkpoints[-1]
-        return last.step, f"{last.folder}/{CHECKPOINT_LORA}"
-    return None
-
-
 def wire(
     buttons: ResultButtons,
     page: TrainingPage,
     selection: gr.HTML,
     form: TrainingForm,
-    compare: Mapping[str, Any],
+    to: Destinations,
     *,
     then_refresh: Callable[[Any], Any],
 ) -> None:
     """Connect the buttons, each to the run that the page shows."""
-
-    def send(selection: str) -> dict[Any, Any]:
-        with toasts():
-            run = page.run_of(selection)
-            name = add_to_library(run, page.session.history(run), LoraLibrary(page.session.user_data.loras))
-            names = LoraLibrary(page.session.user_data.loras).names()
-            toast(f"{name} is in the library, and chosen here beside the base: press “Compare”.")
-            choices = [BASE, *names]
-            return {
-                compare["left"]: gr.update(choices=choices, value=BASE),
-                compare["right"]: gr.update(choices=choices, value=name),
-                compare["right_strength"]: 1.0,
-            }
 
     def report(selection: str) -> str:
         with toasts():
@@ -162,10 +127,7 @@ def wire(
             return form.filled_by(read_run_settings(page.run_of(selection)))
 
     in_the_page: dict[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
-    sides = [compare[name] for name in ("left", "right", "right_strength")]
-    sent = buttons.send.click(send, selection, sides, **QUIET)
-    sent.success(js=TO_COMPARE, **in_the_page)
-    then_refresh(sent)
+    then_refresh(wire_compare(buttons.send.click, page, selection, to))
     buttons.report.click(report, selection, buttons.report_link, **QUIET).success(js=SAVE_REPORT, **in_the_page)
     buttons.folder.click(open_it, selection, **QUIET)
     buttons.copy.click(copy, selection, list(form.settings.fields.values()), **QUIET)
@@ -203,38 +165,6 @@ def _wire_delete(
     then_refresh(select(deleted.success, selection, change='run: "", image: null'))
 
 
-def add_to_library(run: RunFolder, history: RunHistory, library: LoraLibrary) -> str:
-    """Put a run's best LoRA into the library, where it is not there already; its name there.
-
-    Raises:
-        RunError: where the run has none yet, or its file is gone.
-        LoraError, WeightsFileError: where the file is damaged.
-        OSError: where the library cannot be written.
-    """
-    step, file = best_lora(run, history)
-    known = library.name_of_copy(file)
-    return known or library.add(file, name=f"{read_run_settings(run).name} step {step}").name
-
-
-def best_lora(run: RunFolder, history: RunHistory) -> tuple[int, Path]:
-    """Step and file of the LoRA that goes on from here.
-
-    Raises:
-        RunError: where the run has none yet, or its file is gone.
-    """
-    found = lora_to_send(history)
-    if found is None:
-        raise RunError("No LoRA yet: wait for the first images, or press “Sample now”.")
-    step, reported = found
-    try:
-        file: Path = run.file(reported)
-    except FileNotFoundError:
-        file = run.root / "not in the folder"
-    if not file.is_file():
-        raise RunError(f"The LoRA of step {step:,} is no longer in {run.root}: {reported} is gone.")
-    return step, file
-
-
 def export_arguments(run: RunFolder, history: RunHistory, form: ModelForm) -> tuple[str, ...]:
     """The command that merges a run's best LoRA into the model it was trained on, beside the run.
 
@@ -242,7 +172,7 @@ def export_arguments(run: RunFolder, history: RunHistory, form: ModelForm) -> tu
         RunError: where the run has none yet, or its file or the settings are gone.
         SettingsError: where the settings break a rule.
     """
-    step, file = best_lora(run, history)
+    step, file = lora_of(run, history)
     settings = read_run_settings(run)
     output = run.root / f"{settings.name} step {step}{MODEL_ENDINGS[form]}"
     options = {"to": form, "output": str(output), "model": settings.model, "prediction-type": settings.prediction_type}

@@ -1,6 +1,6 @@
 """The Training tab: the form on the left, the run on the right with its images, other runs and the queue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,9 +20,13 @@ from studio.ui.forms import by_component, read_settings, shown_value
 from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightState, forecast_box
 from studio.ui.shell.parts import QUIET, Group, Part, Update, paragraph, problem, toasts
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection
+from studio.ui.training import end_card as training_end_card
 from studio.ui.training import form as training_form
 from studio.ui.training import panel as training_panel
+from studio.ui.training import presets as training_presets
 from studio.ui.training import results as training_results
+from studio.ui.training import saved_steps as training_saved_steps
+from studio.ui.training.destinations import Destinations
 from studio.ui.training.queue import TrainingPage
 
 MAX_OFFERS = 4
@@ -62,7 +66,8 @@ class TrainingTab:
     @property
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
-        return {"training-dataset": self.form.settings.fields["dataset"], **self.preflight.shown, **self.panel.shown}
+        form = {"training-dataset": self.form.settings.fields["dataset"], "training-preset": self.form.preset}
+        return {**form, **self.preflight.shown, **self.panel.shown}
 
 
 def build_preflight(check: gr.Button) -> PreflightBox:
@@ -97,8 +102,18 @@ def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict
         "The training's form": lambda: {
             "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names()))
         },
+        "The presets": lambda: render_presets(page, view),
         "The preflight": lambda: render_preflight(page.preflight.state),
         **training_panel.render(page, view, selection),
+    }
+
+
+def render_presets(page: TrainingPage, view: TrainingView) -> dict[str, Part]:
+    """What each preset took here, as far as it is known."""
+    user_data, state = page.session.user_data, page.preflight.state
+    training_presets.remember(user_data, view, state, read_preflight(state))
+    return {
+        "training-preset": gr.update(choices=training_presets.preset_choices(training_presets.read_measured(user_data)))
     }
 
 
@@ -153,10 +168,10 @@ def wire(
     page: TrainingPage,
     selection: gr.HTML,
     *,
-    compare: Mapping[str, Any],
+    to: Destinations,
     then_refresh: Callable[[Any], Any],
 ) -> None:
-    """Connect the form, the preflight and the run; `compare` takes the LoRA that is sent to Inference."""
+    """Connect the form, the preflight and the run; `to` has the forms that take a run's LoRA."""
     form, fields = tab.form, tab.form.settings.fields
 
     def show_preset(preset: str) -> dict[Any, Any]:
@@ -172,12 +187,15 @@ def wire(
         back(show_preset, form.preset, list(fields.values()), **QUIET)
     form.preset.change(training_form.purpose_html, form.preset, form.purpose, **QUIET)
     errors = FieldErrors(tab.preflight.errors, "training", fields)
+    training_form.wire_settings(form, errors, lambda values: settings_of(values, page))
     _wire_preflight(tab, page, errors, then_refresh=then_refresh)
     pressed = {"selection": selection, **fields}
     started = errors.press(tab.start.click, start, inputs_kwargs=pressed, outputs=[selection], **QUIET)
     then_refresh(started)
     training_panel.wire(tab.panel, page, selection, then_refresh=then_refresh)
-    training_results.wire(tab.panel.results, page, selection, form, compare, then_refresh=then_refresh)
+    training_results.wire(tab.panel.results, page, selection, form, to, then_refresh=then_refresh)
+    training_saved_steps.wire(tab.panel.saved, page, selection, to, then_refresh=then_refresh)
+    training_end_card.wire(tab.panel.end, page, selection, to, then_refresh=then_refresh)
 
 
 def _wire_preflight(

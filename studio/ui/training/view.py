@@ -6,6 +6,7 @@ What the Training tab shows of a run: state, memory, proposal, effect, notes, lo
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from markupsafe import Markup
@@ -106,8 +107,12 @@ ASKED_WORDS: Mapping[RunRequest, str] = {
 STATE_KINDS: Mapping[RunState, str] = {"finished": "pass", "failed": "fail"}
 
 
-def state_html(view: TrainingView) -> Markup:
-    """The head of a run: its name, its state in a word, step, speed, time left, and what it says."""
+def state_html(view: TrainingView, now: datetime | None = None) -> Markup:
+    """The head of a run: its name, its state in a word, step, speed, time left, when it is ready, memory; what it says.
+
+    Args:
+        now: for tests, the moment from which the time left counts.
+    """
     if view.problem:
         return problem(view.problem)
     if view.run is None or view.status is None:
@@ -121,12 +126,23 @@ def state_html(view: TrainingView) -> Markup:
         sign, word = STATE_WORDS["waiting"][0], asked_words(view.asked, "step")
     share = 100 * status.step / status.num_steps if status.num_steps else 0
     bar = run_bar("Steps", status.step, status.num_steps, [("", f"{share:.1f}")])
+    working = status.state in BUSY_STATES
     kind, message = STATE_KINDS.get(status.state, ""), status.message or view.run.name
     comparison = view.history.comparison if status.state == "finished" and view.history is not None else None
-    if comparison is not None:  # green says that nothing got worse
-        kind = "" if comparison.worse else kind
-        message = f"{message} {comparison.sentence}"
-    return label_html(view.run.label) + state_box(kind, sign, word, _step_words(status), message, bar)
+    if comparison is not None and comparison.worse:  # green says that nothing got worse
+        kind = ""
+    head = _template(
+        "run_head",
+        kind=kind,
+        sign=sign,
+        word=word,
+        facts=_facts(status, now or datetime.now()) if working else _facts(status, None),
+        memory=memory_html(view.history) if working else "",
+        said=message if status.state == "finished" else "",
+        message="" if status.state == "finished" else message,
+        bar=bar,
+    )
+    return label_html(view.run.label) + head
 
 
 def asked_words(asked: Collection[RunRequest], unit: str) -> str:
@@ -155,23 +171,35 @@ def _place_in_line(view: TrainingView) -> int:
     return next((line.job.position for line in view.jobs if line.job.run == view.run and line.job.state == "queued"), 0)
 
 
-def _step_words(status: RunStatus) -> str:
-    words = [f"step {status.step:,} of {status.num_steps:,}"] if status.num_steps else []
-    if status.state in BUSY_STATES and status.seconds_per_step is not None:
-        words.append(f"{status.seconds_per_step:.2f} s a step")
-    if status.state in BUSY_STATES and status.remaining_seconds is not None:
-        words.append(f"{duration(status.remaining_seconds)} left")
-    return " · ".join(words)
+def _facts(status: RunStatus, now: datetime | None) -> list[str]:
+    """How far it is; while it works (`now` is known) its speed, the time left, and when it is ready."""
+    facts = [f"step {status.step:,} of {status.num_steps:,}"] if status.num_steps else []
+    if now is not None and status.seconds_per_step:
+        facts.append(speed_text(status.seconds_per_step))
+    if now is not None and status.remaining_seconds is not None:
+        facts += [f"{duration(status.remaining_seconds)} left", ready_text(now, status.remaining_seconds)]
+    return facts
+
+
+def speed_text(seconds_per_step: float) -> str:
+    """`3.2 steps/s`; of slow ones `7.9 s/step`."""
+    return f"{1 / seconds_per_step:.1f} steps/s" if seconds_per_step < 1 else f"{seconds_per_step:.1f} s/step"
+
+
+def ready_text(now: datetime, remaining_seconds: float) -> str:
+    """`ready at 19:12`; on another day `ready Sunday 07:30`."""
+    ready = now + timedelta(seconds=remaining_seconds)
+    return f"ready at {ready:%H:%M}" if ready.date() == now.date() else f"ready {ready:%A %H:%M}"
 
 
 def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
-    """The gauge: what is in use of what there is, in words and colour, and a line of how it was.
+    """The gauge: what is in use of what there is, in words and colour, and a line of how it was; empty until known.
 
     Args:
         working: False for a run that does nothing now: its last reading is of then.
     """
     if history is None or not history.memory:
-        return paragraph("quiet", "Memory use appears here while a training runs.")
+        return Markup()
     last = history.memory[-1]
     used, limit, peak, what = _memory_in_use(last)
     share = used / limit

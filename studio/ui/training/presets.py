@@ -1,0 +1,140 @@
+"""What each preset took on this machine: measured by a run that went through, or by a preflight, and remembered."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from studio.core.errors import SettingsError
+from studio.core.files import read_file, write_atomically
+from studio.core.paths import UserData
+from studio.core.records import Record
+from studio.core.settings import parse_settings
+from studio.core.text import duration, gigabytes
+from studio.training.begin import read_run_settings
+from studio.training.folder import Preflight
+from studio.training.session import RunHistory, TrainingView
+from studio.training.settings import PRESETS, TrainingSettings
+from studio.ui.forms import read_settings
+from studio.ui.shell.commands import PreflightState
+
+FREE = frozenset(
+    ("dataset", "name", "model", "cpu", "trigger_word", "seed", "validation_prompts", "validation_seed", "save_dtype")
+)
+"""Settings that may differ from the preset's: they are not a preset's, or change neither time nor memory."""
+MAX_IDLE = 1.5
+"""Of the time that its steps and images took: a run that took longer was paused, or waited for something."""
+
+
+class Measured(Record):
+    """What a training with a preset's settings took.
+
+    Attributes:
+        seconds: all of it; of a preflight what it would be.
+        peak_bytes: the most memory in use.
+        at: when a run ended, or a preflight was first read.
+    """
+
+    seconds: float
+    peak_bytes: int
+    model: str
+    at: datetime
+
+
+class MeasuredPresets(Record):
+    """By the names of presets."""
+
+    runs: Mapping[str, Measured] = {}
+    preflights: Mapping[str, Measured] = {}
+
+
+def preset_of(settings: TrainingSettings) -> str | None:
+    """The preset that these settings are, but for what is free; None where they are none."""
+    values = {name: value for name, value in settings if name not in FREE}
+    for key, preset in PRESETS.items():
+        own = dict(TrainingSettings.model_validate({"dataset": "d", **preset.changes}))
+        if all(own[name] == value for name, value in values.items()):
+            return key
+    return None
+
+
+def measured_file(user_data: UserData) -> Path:
+    """Where it is remembered."""
+    return user_data.cache / "measured-presets.json"
+
+
+def read_measured(user_data: UserData) -> MeasuredPresets:
+    """What is remembered; nothing where the file is gone or damaged."""
+    try:
+        return MeasuredPresets.model_validate_json(read_file(measured_file(user_data)))
+    except (OSError, ValidationError):
+        return MeasuredPresets()
+
+
+def remember(user_data: UserData, view: TrainingView, preflight: PreflightState, found: Preflight | None) -> None:
+    """Add what the shown run took, and what the last preflight found, where they are of a preset.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    known = read_measured(user_data)
+    runs, preflights = dict(known.runs), dict(known.preflights)
+    for key, measured in _of_run(view).items():
+        if key not in runs or runs[key].at < measured.at:
+            runs[key] = measured
+    for key, measured in _of_preflight(preflight, found).items():
+        if key not in preflights or preflights[key] != measured.model_copy(update={"at": preflights[key].at}):
+            preflights[key] = measured
+    now = MeasuredPresets(runs=runs, preflights=preflights)
+    if now != known:
+        user_data.cache.mkdir(parents=True, exist_ok=True)
+        write_atomically(measured_file(user_data), now.model_dump_json(indent=1).encode())
+
+
+def _of_run(view: TrainingView) -> dict[str, Measured]:
+    """Of a run that is finished, was not interrupted, and had a preset's settings."""
+    history = view.history
+    if view.run is None or history is None or history.finished is None or len(history.memory) < 2:
+        return {}
+    seconds = (history.memory[-1].at - history.memory[0].at).total_seconds()
+    worked = sum(history.steps.seconds) + sum(event.seconds for event in history.samples)
+    if not 0 < seconds <= MAX_IDLE * worked:
+        return {}
+    settings = read_run_settings(view.run)
+    key = preset_of(settings)
+    return {key: _measured(history, seconds, settings.model)} if key is not None else {}
+
+
+def _measured(history: RunHistory, seconds: float, model: str) -> Measured:
+    peaks = [event.peak_accelerator_bytes or event.peak_process_bytes for event in history.memory]
+    assert history.finished is not None
+    return Measured(seconds=seconds, peak_bytes=max(peaks), model=Path(model).name, at=history.finished.at)
+
+
+def _of_preflight(state: PreflightState, found: Preflight | None) -> dict[str, Measured]:
+    if found is None:
+        return {}
+    try:
+        settings = parse_settings(TrainingSettings, read_settings(TrainingSettings, state.form))
+    except SettingsError:  # of a form of before this version
+        return {}
+    key = preset_of(settings)
+    measured = Measured(
+        seconds=found.total_seconds, peak_bytes=found.peak_bytes, model=Path(settings.model).name, at=datetime.now(UTC)
+    )
+    return {key: measured} if key is not None else {}
+
+
+def preset_choices(measured: MeasuredPresets) -> list[tuple[str, str]]:
+    """(title and what it took here, name) of each preset: what a run took goes before what a preflight found."""
+    return [(f"{preset.title}\n{_taken(measured, key)}", key) for key, preset in PRESETS.items()]
+
+
+def _taken(measured: MeasuredPresets, key: str) -> str:
+    run, preflight = measured.runs.get(key), measured.preflights.get(key)
+    if run is not None and (preflight is None or preflight.at <= run.at or preflight.model == run.model):
+        return f"{duration(run.seconds)}, {gigabytes(run.peak_bytes)} with {run.model}"
+    if preflight is not None:
+        return f"≈ {duration(preflight.seconds)}, {gigabytes(preflight.peak_bytes)} with {preflight.model}"
+    return "not measured here yet"
