@@ -16,7 +16,7 @@ from studio.core.errors import SettingsError
 from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings, parse_settings
 from studio.ui.batches import form as batch_form
-from studio.ui.batches import tab as batch_preview
+from studio.ui.batches import preview as batch_preview
 from studio.ui.forms import LORA_ROWS, form_groups, help_html
 from studio.ui.shell.commands import PreflightState
 from studio.ui.shell.parts import problem

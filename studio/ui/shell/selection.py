@@ -16,6 +16,7 @@ import gradio as gr
 from markupsafe import Markup
 from pydantic import ValidationError
 
+from studio.batches.review import ALL, NEWEST
 from studio.core.errors import StudioError
 from studio.core.records import Record
 from studio.core.text import template
@@ -60,6 +61,7 @@ class Selection(Record):
         compared: names of the runs that are drawn over it.
         image: the image that is open in “Look closer”; None where that is closed.
         lora_search, lora_page: which cards of the LoRA library are shown.
+        batch_state, batch_sort, batch_page: which images of the batch are shown; see `ReviewQuery`.
         pair: the pair that was chosen in the Compare mode; None where the newest is shown.
     """
 
@@ -72,6 +74,9 @@ class Selection(Record):
     image: SelectedImage | None = None
     lora_search: str = ""
     lora_page: int = 1
+    batch_state: str = ALL
+    batch_sort: str = NEWEST
+    batch_page: int = 1
     pair: SelectedPair | None = None
 
 
