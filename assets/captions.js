@@ -12,6 +12,8 @@ const wordsLine = element.querySelector("#dataset-saved");
 const unsaved = element.querySelector(".unsaved");
 const standIn = element.querySelector(".stand-in");
 const caption = element.querySelector(".caption-box");
+const tags = element.querySelector(".tags");
+const newTag = element.querySelector(".new-tag");
 
 // What outlives the component, should Gradio ever make it anew.
 const box = (window.captionBox ??= {
@@ -47,9 +49,45 @@ const show = (image) => {
   if (image) sessionStorage.setItem("dataset-image", JSON.stringify(image)); // for a reload
   const known = image && box.known.get(idOf(image));
   area.value = image ? (box.typed.get(idOf(image))?.text ?? known?.caption ?? "") : "";
-  area.disabled = !image;
+  area.disabled = newTag.disabled = !image;
+  showTags();
   describe();
 };
+
+// A comma-separated caption as chips beside its text; a chip's button takes its tag out.
+const tagsOf = (text) => text.split(",").map((tag) => tag.trim()).filter(Boolean);
+const showTags = () => {
+  if (tags.dataset.of === area.value) return;
+  tags.dataset.of = area.value;
+  const all = tagsOf(area.value);
+  const chips = (all.length > 1 ? all : []).map((tag, index) => {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", className: "chip", textContent: `${tag} ✕` });
+    button.setAttribute("aria-label", `Remove the tag ${tag}`);
+    button.dataset.index = index;
+    return button;
+  });
+  tags.replaceChildren(...chips);
+};
+const type = (text) => {
+  area.value = text;
+  area.dispatchEvent(new Event("input", { bubbles: true }));
+};
+listen(tags, "click", (event) => {
+  const index = event.target.closest("button")?.dataset.index;
+  if (index === undefined) return;
+  type(tagsOf(area.value).filter((_, i) => i !== Number(index)).join(", "));
+  (tags.querySelectorAll("button")[index] ?? tags.lastElementChild ?? newTag).focus();
+});
+listen(newTag, "keydown", (event) => {
+  if (event.key !== "Enter" || event.isComposing || !box.shown) return;
+  event.preventDefault();
+  const all = tagsOf(area.value);
+  const known = new Set(all.map((tag) => tag.toLowerCase()));
+  const added = tagsOf(newTag.value).filter((tag) => !known.has(tag.toLowerCase()));
+  if (added.length) type([...all, ...added].join(", "));
+  newTag.value = "";
+});
 const choose = (place) => {
   show({ dataset: shownDataset(), key: place.dataset.key, beyond: place.matches(".beyond") });
   standFor(place);
@@ -202,6 +240,7 @@ listen(area, "input", () => {
   if (!box.shown) return;
   box.number += 1;
   box.typed.set(idOf(box.shown), { ...box.shown, text: area.value, number: box.number });
+  showTags();
   describe();
   saveIn(SAVE_MILLISECONDS);
 });
@@ -244,7 +283,7 @@ watch("row", () => {
 });
 listen(document, "click", (event) => {
   const thumb = event.target.closest?.("#dataset-grid .thumb");
-  if (thumb) choose(thumb);
+  if (thumb && !(event.shiftKey || event.ctrlKey || event.metaKey)) choose(thumb); // with them it is selected
   if (event.target.closest?.("#dataset-previous")) step(-1);
   if (event.target.closest?.("#dataset-next")) step(1);
 });

@@ -49,8 +49,8 @@ class Edit(Record):
     Attributes:
         what: in words, for the undo button: `caption of a.png`, `replaced "shoe" in 12 captions`.
         made_at: when, in UTC.
-        captions, excluded, converted: what changed, by the image's key. `converted` holds names of files in the
-            dataset's own folder that are read in place of the source's.
+        captions, excluded, converted, starred: what changed, by the image's key. `converted` holds names of files in
+            the dataset's own folder that are read in place of the source's.
     """
 
     what: str
@@ -58,6 +58,12 @@ class Edit(Record):
     captions: Mapping[str, TextChange] = {}
     excluded: Mapping[str, SwitchChange] = {}
     converted: Mapping[str, TextChange] = {}
+    starred: Mapping[str, SwitchChange] = {}
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of every image that it changes."""
+        return (*self.captions, *self.excluded, *self.converted, *self.starred)
 
 
 class _Line(Record):
@@ -74,6 +80,7 @@ class EditLog:
         captions: by key, where the user's differs from the source's.
         excluded: keys that the user took out.
         converted: by key, the name of the copy that is read instead.
+        starred: keys that the user marked.
         damaged: lines of the file that could not be understood; they are left in the file.
     """
 
@@ -89,6 +96,7 @@ class EditLog:
         self.captions: dict[str, str] = {}
         self.excluded: set[str] = set()
         self.converted: dict[str, str] = {}
+        self.starred: set[str] = set()
         self.damaged: list[SkippedFile] = []
         self._ends_whole = True
         if path.is_file():
@@ -144,10 +152,10 @@ class EditLog:
 
     def _is_typed_on(self, edit: Edit) -> bool:
         """Whether it goes on with typing into the caption that the last edit typed into."""
-        if not self._done or self._undone or edit.excluded or edit.converted or len(edit.captions) != 1:
+        if not self._done or self._undone or len(edit.captions) != 1 or len(edit.keys) != 1:
             return False
         last = self._done[-1]
-        same = not (last.excluded or last.converted) and last.captions.keys() == edit.captions.keys()
+        same = last.keys == edit.keys and last.captions.keys() == edit.captions.keys()
         return same and last.what == edit.what and edit.made_at - last.made_at <= TYPING_PAUSE
 
     def _append(self, line: _Line) -> None:
@@ -195,8 +203,9 @@ class EditLog:
     def _perform(self, edit: Edit) -> None:
         _change_texts(self.captions, edit.captions)
         _change_texts(self.converted, edit.converted)
-        self.excluded |= {key for key, change in edit.excluded.items() if change.after}
-        self.excluded -= {key for key, change in edit.excluded.items() if not change.after}
+        for keys, changes in ((self.excluded, edit.excluded), (self.starred, edit.starred)):
+            keys |= {key for key, change in changes.items() if change.after}
+            keys -= {key for key, change in changes.items() if not change.after}
 
 
 _DAMAGED_LINE = Problem(
@@ -221,6 +230,7 @@ def _inverse(edit: Edit) -> Edit:
         captions={key: TextChange(before=c.after, after=c.before) for key, c in edit.captions.items()},
         excluded={key: SwitchChange(before=c.after, after=c.before) for key, c in edit.excluded.items()},
         converted={key: TextChange(before=c.after, after=c.before) for key, c in edit.converted.items()},
+        starred={key: SwitchChange(before=c.after, after=c.before) for key, c in edit.starred.items()},
     )
 
 
@@ -271,6 +281,26 @@ def change_caption(caption: str, change: BulkChange) -> str:
     if suffix and not _starts_with(text[::-1], suffix[::-1]):
         text = _glued(text, suffix)
     return " ".join(text.split())
+
+
+def tags_of(caption: str) -> list[str]:
+    """The comma-separated parts of a caption."""
+    return [tag for part in caption.split(",") if (tag := " ".join(part.split()))]
+
+
+def with_tag(caption: str, tag: str) -> str:
+    """The caption with a tag at its end, where it has none like it."""
+    tags = tags_of(caption)
+    known = {part.casefold() for part in tags}
+    new = [part for part in tags_of(tag) if part.casefold() not in known]
+    return ", ".join([*tags, *new]) if new else caption
+
+
+def without_tag(caption: str, tag: str) -> str:
+    """The caption without a tag, in whichever case it stands there."""
+    tags, gone = tags_of(caption), {part.casefold() for part in tags_of(tag)}
+    kept = [part for part in tags if part.casefold() not in gone]
+    return ", ".join(kept) if len(kept) < len(tags) else caption
 
 
 def describe(change: BulkChange, num_captions: int) -> str:

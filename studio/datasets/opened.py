@@ -234,16 +234,24 @@ class OpenedDataset:
     def set_excluded(self, keys: Sequence[str], excluded: bool) -> int:
         """Take images out of training, or back in; how many changed."""
         with self._lock:
-            changes = {
-                key: SwitchChange(before=not excluded, after=excluded)
-                for key in keys
-                if self._picture(key) and (key in self._edits.excluded) != excluded
-            }
+            changes = self._switched(keys, excluded, self._edits.excluded)
             if changes:
                 word = "excluded" if excluded else "included"
-                which = next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} images"
-                self._apply(Edit(what=f"{word} {which}", excluded=changes))
+                self._apply(Edit(what=f"{word} {_which(changes)}", excluded=changes))
             return len(changes)
+
+    def set_starred(self, keys: Sequence[str], starred: bool) -> int:
+        """Mark images, or take the mark back; how many changed."""
+        with self._lock:
+            changes = self._switched(keys, starred, self._edits.starred)
+            if changes:
+                word = "starred" if starred else "unstarred"
+                self._apply(Edit(what=f"{word} {_which(changes)}", starred=changes))
+            return len(changes)
+
+    def _switched(self, keys: Sequence[str], on: bool, now: set[str]) -> dict[str, SwitchChange]:
+        change = SwitchChange(before=not on, after=on)
+        return {key: change for key in keys if self._picture(key) and (key in now) != on}
 
     def recode_caption(self, key: str) -> str:
         """Read a caption that is not UTF-8 in the encoding that fits it best, and keep it as an edit.
@@ -292,12 +300,12 @@ class OpenedDataset:
     def _step(self, act: Callable[[], Edit]) -> str:
         with self._lock:
             edit = act()
-            self._touch((*edit.captions, *edit.excluded, *edit.converted))
+            self._touch(edit.keys)
             return edit.what
 
     def _apply(self, edit: Edit) -> None:
         self._edits.apply(edit)
-        self._touch((*edit.captions, *edit.excluded, *edit.converted))
+        self._touch(edit.keys)
 
     def _touch(self, keys: Sequence[str]) -> None:
         self._stale.update(key for key in keys if key in self._by_key)
@@ -323,6 +331,10 @@ class OpenedDataset:
             buckets=self.buckets,
             count_tokens=self._count_tokens,
         )
+
+
+def _which(changes: Mapping[str, SwitchChange]) -> str:
+    return next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} images"
 
 
 def _copy_name(key: str) -> str:

@@ -174,6 +174,7 @@ def make_row(
         facts=facts,
         problems=tuple(found),
         excluded=picture.key in edits.excluded,
+        starred=picture.key in edits.starred,
     )
 
 

@@ -110,6 +110,7 @@ class DatasetRow:
         facts: what the check found; None where it has not been checked yet.
         problems: of image, caption and name, and those seen only in the whole (too small, all captions the same).
         excluded: whether the user took it out.
+        starred: whether the user marked it.
     """
 
     key: str
@@ -121,6 +122,7 @@ class DatasetRow:
     facts: PictureFacts | None
     problems: tuple[Problem, ...]
     excluded: bool
+    starred: bool = False
 
     @property
     def is_rejected(self) -> bool:

@@ -38,6 +38,8 @@ _BOX = """<div class="caption-box">
 <div class="stand-in"><div class="shown"></div><p class="facts"></p></div>
 <label for="dataset-caption-text">Caption</label>
 <textarea id="dataset-caption-text" rows="3" maxlength="4000" disabled></textarea>
+<div class="tags" role="group" aria-label="Tags"></div>
+<input type="text" class="new-tag" maxlength="500" placeholder="Add a tag, then Enter" aria-label="Add a tag" disabled>
 <p id="dataset-saved" class="tokens" role="status"></p>
 <div class="problem unsaved" role="alert" hidden><p></p>
 <button type="button" class="link-button">Discard this text</button></div>
