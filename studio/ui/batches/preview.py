@@ -1,18 +1,22 @@
 """What a plan would make, while it is written: how many, ten of them, how often each value; what it would take."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 from pydantic import ValidationError
 
 from studio.batches.folder import plan_of
-from studio.batches.forecast import PlanFacts
+from studio.batches.forecast import Pace, PlanFacts, pace_of_like
+from studio.batches.session import BatchSession
 from studio.batches.settings import BatchSettings
-from studio.core.errors import StudioError
-from studio.core.paths import UserData, typed_path
-from studio.core.text import template
+from studio.core.errors import RunError, StudioError
+from studio.core.paths import typed_path
+from studio.core.text import duration, template
 from studio.ui.batches import form as batch_form
+from studio.ui.datasets.html import file_size
+from studio.ui.forms import LORA_ROWS
 from studio.ui.shell.commands import PreflightState, forecast_box
 from studio.ui.shell.parts import paragraph, problem
 
@@ -95,23 +99,69 @@ def read_facts(state: PreflightState) -> PlanFacts | None:
         return None
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What the form's plan would make, in full and in one line; or why there is none."""
+
+    plan: Markup
+    line: str = ""
+    error: StudioError | OSError | None = None
+
+
 def preview_of(
-    values: Mapping[str, Any], settings_of: Callable[[], BatchSettings], user_data: UserData
-) -> tuple[str, StudioError | OSError | None]:
-    """(what the form's plan would make, why there is none).
+    values: Mapping[str, Any], settings_of: Callable[[], BatchSettings], session: BatchSession, measured: PreflightState
+) -> Preview:
+    """What the form's plan would make.
 
     Args:
         values: what the form holds.
         settings_of: the settings that those are; raises StudioError where they are none.
+        measured: the last measurement, for whichever form.
     """
     if not values["prompts"].strip() and not values["prompt_file"].strip():
-        return EMPTY, None
+        return Preview(EMPTY)
     try:
         settings = settings_of()
         if is_too_large_to_follow(settings):
-            return LARGE, None
-        plan = plan_of(settings, user_data)
+            return Preview(LARGE)
+        plan = plan_of(settings, session.user_data)
         facts = PlanFacts.of(plan, counted=plan.num_items <= COUNTED_UP_TO)
     except (StudioError, OSError) as error:
-        return NO_PLAN, error
-    return preview_html(facts), None
+        return Preview(NO_PLAN, error=error)
+    pace = _measured_pace(measured, values) or pace_of_like(settings, session.folders())
+    return Preview(preview_html(facts), line_html(facts.num_items, pace, jobs_before=_num_ahead(session)))
+
+
+def line_html(num_items: int, pace: Pace | None, *, jobs_before: int) -> Markup:
+    """`60 images · about 2 min · ready 19:19 · 9 MB`: what of it is known; the page's script keeps the clock true."""
+    seconds = round(num_items * pace.seconds_per_picture) if pace else None
+    size = file_size(round(num_items * pace.bytes_per_picture)) if pace else ""
+    about = _about(seconds or 0)
+    facts = {"num_items": num_items, "seconds": seconds, "about": about, "size": size, "jobs_before": jobs_before}
+    return _template("plan_line", **facts)
+
+
+def _about(seconds: int) -> str:
+    """No finer than it is known: `40 s`, `2 min`, `1 h 12 min`."""
+    return f"{round(seconds / 60)} min" if 90 <= seconds < 3570 else duration(seconds)
+
+
+_PACE_FIELDS = ("model", "precision", "size", "num_inference_steps", "scheduler", "picture_format", "quality")
+
+
+def _measured_pace(measured: PreflightState, values: Mapping[str, Any]) -> Pace | None:
+    """What “Measure” found, where the form still says the same of all that a single image takes."""
+    facts = read_facts(measured)
+    names = [*_PACE_FIELDS, *(f"lora_{i}" for i in range(LORA_ROWS))]
+    if facts is None or any(str(measured.form.get(name)) != str(values.get(name)) for name in names):
+        return None
+    if facts.seconds_per_picture is None or facts.bytes_per_picture is None:
+        return None
+    return Pace(facts.seconds_per_picture, facts.bytes_per_picture)
+
+
+def _num_ahead(session: BatchSession) -> int:
+    try:
+        return sum(line.job.state in ("queued", "running") for line in session.jobs())
+    except RunError:
+        return 0  # the queue's own place says that it cannot be read

@@ -15,6 +15,7 @@ from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunRequest
+from studio.jobs.session import has_work
 from studio.loras.library import LoraLibrary
 from studio.ui.batches import form as batch_form
 from studio.ui.batches import images as batch_images
@@ -28,6 +29,20 @@ from studio.ui.shell.parts import QUIET, Group, Part, problem, show_folder, toas
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection, select
 from studio.ui.training.form import dataset_choices
 
+# When a batch would be ready is told as if it began now.
+_CLOCK = """const tell = () => {
+  const place = element.querySelector("[data-seconds]");
+  if (!place) return;
+  const ready = new Date(Date.now() + 1000 * Number(place.dataset.seconds));
+  const isToday = ready.toDateString() === new Date().toDateString();
+  const day = isToday ? "" : `${ready.toLocaleDateString("en", { weekday: "long" })} `;
+  const words = `ready ${day}${ready.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}`;
+  if (place.textContent !== words) place.textContent = words;
+};
+watch("value", () => requestAnimationFrame(tell));
+setInterval(tell, 10_000);
+tell();"""
+
 
 @dataclass(frozen=True)
 class BatchTab:
@@ -35,6 +50,7 @@ class BatchTab:
 
     start: gr.Button
     measure: gr.Button
+    line: gr.HTML
     errors: gr.HTML
     forecast: gr.HTML
     cancel: gr.Button
@@ -48,7 +64,7 @@ class BatchTab:
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
         measuring = {"batch-forecast": self.forecast, "batch-measure-cancel": self.cancel, "batch-measure-of": self.of}
-        return {**measuring, **self.form.shown, **self.panel.shown}
+        return {"batch-start": self.start, **measuring, **self.form.shown, **self.panel.shown}
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ def build() -> BatchTab:
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Start", variant="primary", elem_id="start-batch")
                 measure = gr.Button("Measure", elem_id="measure-batch")
+            line = gr.HTML(elem_id="batch-line", padding=False, js_on_load=_CLOCK)
             errors = error_box(batch_form.FORM)
             forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=COMPARED_ON_LOAD)
             cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="batch-measure-cancel")
@@ -86,21 +103,22 @@ def build() -> BatchTab:
             with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
                 preview = gr.HTML(EMPTY, elem_id="batch-preview", padding=False)
             panel = batch_panel.build()
-    return BatchTab(start, measure, errors, forecast, cancel, of, form, preview, preview_box, panel)
+    return BatchTab(start, measure, line, errors, forecast, cancel, of, form, preview, preview_box, panel)
 
 
 def render(page: BatchPage, view: BatchView, selection: Selection) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
-        "The batch's form": lambda: _form_parts(page),
+        "The batch's form": lambda: _form_parts(page, view),
         "The batch": lambda: batch_panel.render(view),
         "The batch's images": lambda: batch_images.render(page.session, view, query_of(selection)),
     }
 
 
-def _form_parts(page: BatchPage) -> dict[str, Part]:
+def _form_parts(page: BatchPage, view: BatchView) -> dict[str, Part]:
     choices = gr.update(choices=[NO_LORA, *page.library.names()])
     return {
+        "batch-start": gr.update(value="Add to queue" if has_work(view.jobs) else "Start"),
         "batch-forecast": lambda: forecast_html(page.forecast.state),
         "batch-measure-of": gr.update(value=str(page.forecast.state.number)),
         "batch-measure-cancel": gr.update(visible=page.forecast.state.running),
@@ -163,14 +181,14 @@ def settings_of(values: dict[str, Any], page: BatchPage) -> BatchSettings:
 
 def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: FieldErrors) -> None:
     form = tab.form
-    controls, previewed = list(form.named.values()), [tab.preview, form.problem, tab.preview_box, errors.box]
+    controls, previewed = list(form.named.values()), [tab.preview, tab.line, form.problem, tab.preview_box, errors.box]
 
     def show(**values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's values
-        plan, error = preview_of(values, lambda: settings_of(values, page), page.session.user_data)
-        at_fields = errors.html(error, values, pressed=False)
-        said = "" if at_fields or error is None else problem(error_message(error))
-        opened = gr.update(open=True)
-        return {tab.preview: plan, form.problem: said, tab.preview_box: opened, errors.box: at_fields}
+        found = preview_of(values, lambda: settings_of(values, page), page.session, page.forecast.state)
+        at_fields = errors.html(found.error, values, pressed=False)
+        said = "" if at_fields or found.error is None else problem(error_message(found.error))
+        shown = {tab.preview: found.plan, tab.line: found.line, form.problem: said, errors.box: at_fields}
+        return {**shown, tab.preview_box: gr.update(open=True)}
 
     def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
         event.then(show, inputs_kwargs=form.named, outputs=previewed, queue=False, **QUIET)
