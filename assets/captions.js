@@ -2,6 +2,7 @@
 // here alone. The grid brings the captions of its page, so another image's is there at once; what is typed is kept by
 // its dataset and key, sent with them until the studio says it is saved, and never replaced by an answer.
 const SAVE_MILLISECONDS = 400; // after the first letter that is not saved
+const ASK_MILLISECONDS = 40; // two frames
 const RETRY_MILLISECONDS = 3000; // the studio does not answer
 const ANSWER_MILLISECONDS = 30_000;
 const ROW_MILLISECONDS = 15_000; // then the image's details are asked for again
@@ -92,7 +93,14 @@ const choose = (place) => {
   show({ dataset: shownDataset(), key: place.dataset.key, beyond: place.matches(".beyond") });
   standFor(place);
   mark();
-  ask();
+  askSoon();
+};
+// What Gradio does to ask takes longer than all of the above: the caption is on the screen first, a frame or two later.
+// Of images that are gone through fast, only the last is asked for.
+let soonTimer = 0;
+const askSoon = () => {
+  clearTimeout(soonTimer);
+  soonTimer = setTimeout(ask, ASK_MILLISECONDS);
 };
 // Gradio answers in the order of what it heard, which need not be that of what we asked; and sometimes not at all.
 let askTimer = 0;
