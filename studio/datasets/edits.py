@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -22,9 +22,10 @@ from studio.core.files import read_file
 from studio.core.records import Record
 from studio.core.settings import Settings
 from studio.datasets.captions import tidy
-from studio.datasets.source import DatasetRow, SkippedFile
+from studio.datasets.source import DatasetRow, Focus, SkippedFile
 from studio.images.records import Problem
 
+ValueT = TypeVar("ValueT")
 TYPING_PAUSE = timedelta(seconds=10)
 """Captions typed into one image with no longer pause than this are undone together."""
 
@@ -43,14 +44,21 @@ class SwitchChange(Record):
     after: bool
 
 
+class FocusChange(Record):
+    """Before and after; None: the centre."""
+
+    before: Focus | None
+    after: Focus | None
+
+
 class Edit(Record):
     """One change, of one image or of thousands, that is undone as one.
 
     Attributes:
         what: in words, for the undo button: `caption of a.png`, `replaced "shoe" in 12 captions`.
         made_at: when, in UTC.
-        captions, excluded, converted, starred: what changed, by the image's key. `converted` holds names of files in
-            the dataset's own folder that are read in place of the source's.
+        captions, excluded, converted, starred, focus: what changed, by the image's key. `converted` holds names of
+            files in the dataset's own folder that are read in place of the source's.
     """
 
     what: str
@@ -59,11 +67,12 @@ class Edit(Record):
     excluded: Mapping[str, SwitchChange] = {}
     converted: Mapping[str, TextChange] = {}
     starred: Mapping[str, SwitchChange] = {}
+    focus: Mapping[str, FocusChange] = {}
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Of every image that it changes."""
-        return (*self.captions, *self.excluded, *self.converted, *self.starred)
+        return (*self.captions, *self.excluded, *self.converted, *self.starred, *self.focus)
 
 
 class _Line(Record):
@@ -81,6 +90,7 @@ class EditLog:
         excluded: keys that the user took out.
         converted: by key, the name of the copy that is read instead.
         starred: keys that the user marked.
+        focus: by key, around which the crop lies that the user moved.
         damaged: lines of the file that could not be understood; they are left in the file.
     """
 
@@ -97,6 +107,7 @@ class EditLog:
         self.excluded: set[str] = set()
         self.converted: dict[str, str] = {}
         self.starred: set[str] = set()
+        self.focus: dict[str, Focus] = {}
         self.damaged: list[SkippedFile] = []
         self._ends_whole = True
         if path.is_file():
@@ -201,8 +212,9 @@ class EditLog:
             raise DatasetError(f"The line says {line.act}, but there is nothing to {line.act}.")
 
     def _perform(self, edit: Edit) -> None:
-        _change_texts(self.captions, edit.captions)
-        _change_texts(self.converted, edit.converted)
+        _change(self.captions, {key: change.after for key, change in edit.captions.items()})
+        _change(self.converted, {key: change.after for key, change in edit.converted.items()})
+        _change(self.focus, {key: change.after for key, change in edit.focus.items()})
         for keys, changes in ((self.excluded, edit.excluded), (self.starred, edit.starred)):
             keys |= {key for key, change in changes.items() if change.after}
             keys -= {key for key, change in changes.items() if not change.after}
@@ -216,12 +228,12 @@ _DAMAGED_LINE = Problem(
 )
 
 
-def _change_texts(texts: dict[str, str], changes: Mapping[str, TextChange]) -> None:
-    for key, change in changes.items():
-        if change.after is None:
-            texts.pop(key, None)
+def _change(values: dict[str, ValueT], changes: Mapping[str, ValueT | None]) -> None:
+    for key, after in changes.items():
+        if after is None:
+            values.pop(key, None)
         else:
-            texts[key] = change.after
+            values[key] = after
 
 
 def _inverse(edit: Edit) -> Edit:
@@ -231,6 +243,7 @@ def _inverse(edit: Edit) -> Edit:
         excluded={key: SwitchChange(before=c.after, after=c.before) for key, c in edit.excluded.items()},
         converted={key: TextChange(before=c.after, after=c.before) for key, c in edit.converted.items()},
         starred={key: SwitchChange(before=c.after, after=c.before) for key, c in edit.starred.items()},
+        focus={key: FocusChange(before=c.after, after=c.before) for key, c in edit.focus.items()},
     )
 
 

@@ -1,20 +1,26 @@
-"""What is done to several images of a dataset at once: undone as one, and only what a page could have meant."""
+"""What is done to several images at once, and to the crop of one: undone as one, and only what a page can mean."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from studio.core.errors import DatasetError
 from studio.core.paths import UserData
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.query import STARRED, DatasetQuery
+from studio.datasets.rows import Bucket, assign_bucket
 from studio.datasets.session import DatasetSession
 from studio.ui.datasets.browser import changed_facets, read_facets, render_page
+from studio.ui.datasets.detail import move_crop
+from studio.ui.datasets.html import large_picture
 from studio.ui.datasets.selected import SelectedAct, do, read_act
 from tests.datasets.bad_inputs import encoded, picture
+from tests.datasets.rows import make_facts
 
 BOOTS = '{"name": "word", "value": "boots"}'
 
@@ -102,3 +108,37 @@ def test_bars_are_added_once_dropped_by_place_and_never_believed(session: Datase
     rendered = render_page(session, DatasetQuery(facets=read_facets(one)))
     assert "Most frequent words: <b>boots</b>" in rendered["chips"]
     assert render_page(session, DatasetQuery())["chips"] == ""
+
+
+def moved(session: DatasetSession, focus: object, *, key: str = "a.png", dataset: str = "shoes") -> None:
+    move_crop(session, SimpleNamespace(dataset=dataset, key=key, focus=focus))  # type: ignore[arg-type]
+
+
+def test_the_crop_is_drawn_where_it_was_moved_and_back_in_the_centre(session: DatasetSession) -> None:
+    row = session.opened.row("a.png")
+    facts = make_facts(width=200, height=100)
+    path = Path(row.path)
+    Image.new("RGB", (200, 100), "red").save(path)
+
+    def drawn() -> str:
+        now = replace(session.opened.row("a.png"), facts=facts)
+        fit = assign_bucket(200, 100, (Bucket(64, 64),), focus=now.focus)
+        return large_picture(session, now, fit)
+
+    assert "left:25.00%;top:0.00%;width:50.00%;height:100.00%" in drawn()
+    assert 'data-free="x"' in drawn()
+    moved(session, [0.9, 0.5])
+    assert "left:50.00%;top:0.00%" in drawn()
+    assert "centre it" in drawn()
+    moved(session, None)
+    assert "left:25.00%;top:0.00%" in drawn()
+    assert "centre it" not in drawn()
+
+
+@pytest.mark.parametrize("focus", ["x", [0.5], [0.5, 1.5], [float("nan"), 0.5], {"x": 1}])
+def test_a_place_outside_the_image_is_refused(session: DatasetSession, focus: object) -> None:
+    with pytest.raises(DatasetError, match="Reload"):
+        moved(session, focus)
+    with pytest.raises(DatasetError, match=r"no image gone\.png"):
+        moved(session, [0.5, 0.5], key="gone.png")
+    assert session.opened.row("a.png").focus is None

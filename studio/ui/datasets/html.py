@@ -120,7 +120,9 @@ def large_picture(session: DatasetSession, row: DatasetRow, fit: BucketFit | Non
         f"left:{100 * left / width:.2f}%;top:{100 * top / height:.2f}%;"
         f"width:{100 * (right - left) / width:.2f}%;height:{100 * (bottom - top) / height:.2f}%"
     )
-    return _template("large_picture", row=row, url=_jpeg_url(image), crop=crop)
+    free = "x" * (right - left < width) + "y" * (bottom - top < height)
+    dataset = session.opened.name
+    return _template("large_picture", row=row, dataset=dataset, url=_jpeg_url(image), crop=crop, free=free)
 
 
 def _jpeg_url(image: Image.Image) -> str:

@@ -211,6 +211,11 @@ def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Call
 
         return do
 
+    def move_crop(event: gr.EventData) -> None:
+        with toasts():
+            dataset_detail.move_crop(session, event)
+
+    then_refresh(detail.picture.click(move_crop, None, None, trigger_mode="multiple", **QUIET))
     gr.api(dataset_detail.saver(session), api_name="save_captions", queue=False, api_visibility="private")
     pressed = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
     both = [*browser.rendered.values(), *detail.rendered.values()]
