@@ -2,6 +2,7 @@
 // here alone. The grid brings the captions of its page, so another image's is there at once; what is typed is kept by
 // its dataset and key, sent with them until the studio says it is saved, and never replaced by an answer.
 const SAVE_MILLISECONDS = 400; // after the first letter that is not saved
+const ASK_MILLISECONDS = 40; // two frames
 const RETRY_MILLISECONDS = 3000; // the studio does not answer
 const ANSWER_MILLISECONDS = 30_000;
 const ROW_MILLISECONDS = 15_000; // then the image's details are asked for again
@@ -12,6 +13,8 @@ const wordsLine = element.querySelector("#dataset-saved");
 const unsaved = element.querySelector(".unsaved");
 const standIn = element.querySelector(".stand-in");
 const caption = element.querySelector(".caption-box");
+const tags = element.querySelector(".tags");
+const newTag = element.querySelector(".new-tag");
 
 // What outlives the component, should Gradio ever make it anew.
 const box = (window.captionBox ??= {
@@ -47,14 +50,57 @@ const show = (image) => {
   if (image) sessionStorage.setItem("dataset-image", JSON.stringify(image)); // for a reload
   const known = image && box.known.get(idOf(image));
   area.value = image ? (box.typed.get(idOf(image))?.text ?? known?.caption ?? "") : "";
-  area.disabled = !image;
+  area.disabled = newTag.disabled = !image;
+  showTags();
   describe();
 };
+
+// A comma-separated caption as chips beside its text; a chip's button takes its tag out.
+const tagsOf = (text) => text.split(",").map((tag) => tag.trim()).filter(Boolean);
+const showTags = () => {
+  if (tags.dataset.of === area.value) return;
+  tags.dataset.of = area.value;
+  const all = tagsOf(area.value);
+  const chips = (all.length > 1 ? all : []).map((tag, index) => {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", className: "chip", textContent: `${tag} ✕` });
+    button.setAttribute("aria-label", `Remove the tag ${tag}`);
+    button.dataset.index = index;
+    return button;
+  });
+  tags.replaceChildren(...chips);
+};
+const type = (text) => {
+  area.value = text;
+  area.dispatchEvent(new Event("input", { bubbles: true }));
+};
+listen(tags, "click", (event) => {
+  const index = event.target.closest("button")?.dataset.index;
+  if (index === undefined) return;
+  type(tagsOf(area.value).filter((_, i) => i !== Number(index)).join(", "));
+  (tags.querySelectorAll("button")[index] ?? tags.lastElementChild ?? newTag).focus();
+});
+listen(newTag, "keydown", (event) => {
+  if (event.key !== "Enter" || event.isComposing || !box.shown) return;
+  event.preventDefault();
+  const all = tagsOf(area.value);
+  const known = new Set(all.map((tag) => tag.toLowerCase()));
+  const added = tagsOf(newTag.value).filter((tag) => !known.has(tag.toLowerCase()));
+  if (added.length) type([...all, ...added].join(", "));
+  newTag.value = "";
+});
 const choose = (place) => {
   show({ dataset: shownDataset(), key: place.dataset.key, beyond: place.matches(".beyond") });
   standFor(place);
   mark();
-  ask();
+  askSoon();
+};
+// What Gradio does to ask takes longer than all of the above: the caption is on the screen first, a frame or two later.
+// Of images that are gone through fast, only the last is asked for.
+let soonTimer = 0;
+const askSoon = () => {
+  clearTimeout(soonTimer);
+  soonTimer = setTimeout(ask, ASK_MILLISECONDS);
 };
 // Gradio answers in the order of what it heard, which need not be that of what we asked; and sometimes not at all.
 let askTimer = 0;
@@ -202,6 +248,7 @@ listen(area, "input", () => {
   if (!box.shown) return;
   box.number += 1;
   box.typed.set(idOf(box.shown), { ...box.shown, text: area.value, number: box.number });
+  showTags();
   describe();
   saveIn(SAVE_MILLISECONDS);
 });
@@ -244,7 +291,7 @@ watch("row", () => {
 });
 listen(document, "click", (event) => {
   const thumb = event.target.closest?.("#dataset-grid .thumb");
-  if (thumb) choose(thumb);
+  if (thumb && !(event.shiftKey || event.ctrlKey || event.metaKey)) choose(thumb); // with them it is selected
   if (event.target.closest?.("#dataset-previous")) step(-1);
   if (event.target.closest?.("#dataset-next")) step(1);
 });

@@ -1,8 +1,17 @@
-"""What a batch would make and take, before it runs."""
+"""What a batch would make and take, before it runs: as it was measured, or as batches like it took."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import islice
+from statistics import fmean
 
+from studio.batches.folder import BatchFolder, read_batch_settings
+from studio.batches.ledger import ledger_files, read_items
 from studio.batches.plan import BatchPlan
+from studio.batches.settings import BatchSettings
+from studio.core.errors import StudioError
 from studio.core.records import Record
 from studio.core.text import counted, duration
 
@@ -98,3 +107,54 @@ class PlanFacts(Record):
             lines.append(f"{column}: {reported}")
         lines += ["", *(f"{e.index:>7,}  seed {e.seed}  {e.prompt}" for e in self.examples), "", *self.notes]
         return "\n".join(lines).rstrip()
+
+
+MAX_LIKE = 20  # batches that are looked at for one like it, the newest first
+MAX_MEASURED = 200  # of its images
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What an image takes on this machine, as it was measured."""
+
+    seconds_per_picture: float
+    bytes_per_picture: float
+
+
+def pace_of_like(settings: BatchSettings, folders: Iterable[BatchFolder]) -> Pace | None:
+    """As the newest batch took whose images are made alike; None where there is none.
+
+    Time is in proportion to the steps; all else that it depends on must be the same.
+    """
+    wanted = _made_like(settings)
+    for folder in list(folders)[:MAX_LIKE]:
+        minutes = tuple(int(path.stat().st_mtime) // 60 for path in ledger_files(folder.ledgers))
+        found = _made(folder, minutes)
+        if found is not None and found[0] == wanted:
+            _, steps, seconds, num_bytes = found
+            return Pace(seconds * settings.generation.num_inference_steps / steps, num_bytes)
+    return None
+
+
+_Alike = tuple[object, ...]
+
+
+def _made_like(settings: BatchSettings) -> _Alike:
+    generation = settings.generation
+    own = settings.model, settings.precision, settings.cpu, settings.picture_format, settings.quality
+    shared = generation.width, generation.height, generation.scheduler, generation.guidance_scale > 1
+    return (*own, *shared, len(generation.loras))
+
+
+@lru_cache(maxsize=2 * MAX_LIKE)
+def _made(folder: BatchFolder, _minutes: object) -> tuple[_Alike, int, float, float] | None:
+    """(what its images' time depends on, steps, seconds and bytes of one); None where it tells nothing."""
+    try:
+        settings = read_batch_settings(folder)
+        rows = list(islice((row for row in read_items(folder.ledgers) if row.state == "done"), MAX_MEASURED))
+    except StudioError:
+        return None  # a batch that cannot be read says so where it is shown
+    if not rows:
+        return None
+    seconds, num_bytes = fmean(row.seconds for row in rows), fmean(row.num_bytes for row in rows)
+    return _made_like(settings), settings.generation.num_inference_steps, seconds, num_bytes

@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import Field, ValidationError
 
@@ -33,7 +33,8 @@ class ItemFacts(Record):
     scores: PictureScores | None = None
 
 
-ItemState = Literal["done", "failed"]
+ItemState = Literal["done", "failed", "rejected", "again"]
+"""Of an item: its image is in the dataset; there is none; a person set it aside; or asked for another one."""
 RecordT = TypeVar("RecordT", bound=Record)
 _BUSY_SECONDS = 30
 _ROWS_AT_ONCE = 5000
@@ -75,7 +76,7 @@ class ItemRow(Record):
     """One item that needs nothing more.
 
     Attributes:
-        file: of the image, below the batch's folder; "" of a failed one.
+        file: of the image, below the batch's folder; "" of a failed one. In `rejected` where a person set it aside.
         sha256, num_bytes: of that file.
         content: the image's perceptual hash (64 bits as hex) and the sha256 of its pixels, `phash:sha256`.
         seed: that made it: the planned one, or after rejections one derived from it.
@@ -214,7 +215,7 @@ def read_rows(folder: Path) -> Iterator[Sequence[tuple[Path, ItemRow]]]:
 
 def latest_row(rows: Iterable[ItemRow]) -> ItemRow:
     """Of an item's rows the later try."""
-    return max(rows, key=lambda row: (row.attempts, row.state == "failed"))
+    return max(rows, key=lambda row: (row.attempts, row.state != "done"))
 
 
 def read_rejections(folder: Path) -> Iterator[RejectionRow]:
@@ -237,14 +238,49 @@ def states_since(path: Path, seq: int) -> list[tuple[int, int, ItemState]]:
     return [(row["seq"], *_state(row)) for row in found]
 
 
-def rows_since(path: Path, seq: int, *, limit: int = _ROWS_AT_ONCE) -> list[tuple[int, ItemRow]]:
-    """(number, row) of what one ledger noted after a number, for whoever follows.
+def rows_of(folder: Path, item: int) -> tuple[tuple[Path, ItemRow], ...]:
+    """Every ledger that has an item, and its row there.
 
     Raises:
-        BatchError: where it cannot be read.
+        BatchError: where a ledger cannot be read.
     """
-    found = _rows(path, "select * from items where seq > ? order by seq limit ?", seq, limit)
-    return [(row["seq"], _item(row)) for row in found]
+    return tuple(
+        (path, _item(row))
+        for path in ledger_files(folder)
+        for row in _rows(path, "select * from items where item = ?", item)
+    )
+
+
+class ItemKey(NamedTuple):
+    """What an item is found and sorted by; `score` is None where its image has none."""
+
+    item: int
+    state: ItemState
+    attempts: int
+    made_at: str
+    score: float | None
+
+
+def item_keys(folder: Path, *, score: str) -> list[ItemKey]:
+    """Of every item, by its number: a record of a hundred thousand would take seconds.
+
+    Args:
+        score: where the number stands in `ItemFacts`, such as `scores.sharpness`.
+
+    Raises:
+        BatchError: where a ledger cannot be read.
+    """
+    found: dict[int, ItemKey] = {}
+    number = f"case when json_valid(facts) then json_extract(facts, '$.{score}') end as score"
+    for path in ledger_files(folder):
+        for row in _rows(path, f"select item, state, attempts, made_at, {number} from items"):
+            item, state = _state(row)
+            score_of = row["score"] if isinstance(row["score"], int | float) else None
+            key = ItemKey(item, state, row["attempts"], row["made_at"], score_of)
+            known = found.get(item)
+            if known is None or (key.attempts, key.state != "done") > (known.attempts, known.state != "done"):
+                found[item] = key
+    return [found[item] for item in sorted(found)]
 
 
 def count_rows_rejected(path: Path) -> int:
@@ -253,11 +289,7 @@ def count_rows_rejected(path: Path) -> int:
     Raises:
         BatchError: where it cannot be read.
     """
-    return _count(path, "rejections")
-
-
-def _count(path: Path, table: str) -> int:
-    return sum(row["number"] for row in _rows(path, f"select count(*) as number from {table}"))
+    return sum(row["number"] for row in _rows(path, "select count(*) as number from rejections"))
 
 
 def _item_rows(path: Path) -> Iterator[tuple[Path, ItemRow]]:
@@ -284,9 +316,10 @@ def _item(row: sqlite3.Row) -> ItemRow:
 def _state(row: sqlite3.Row) -> tuple[int, ItemState]:
     """Item and state alone: of a hundred thousand rows no records are made."""
     item, state = row["item"], row["state"]
-    if not isinstance(item, int) or not 0 <= item < MAX_ITEMS or state not in ("done", "failed"):
+    known: dict[object, ItemState] = {name: name for name in get_args(ItemState)}
+    if not isinstance(item, int) or not 0 <= item < MAX_ITEMS or state not in known:
         raise BatchError(_DAMAGED.format(item))
-    return item, "done" if state == "done" else "failed"
+    return item, known[state]
 
 
 def _record(kind: type[RecordT], row: sqlite3.Row) -> RecordT:

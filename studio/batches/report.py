@@ -26,6 +26,7 @@ class _Found:
     num_bytes: int = 0
     seconds: float = 0.0
     num_tried_again: int = 0
+    num_set_aside: int = 0
     failed: list[ItemRow] = field(default_factory=list)
     scores: list[PictureScores] = field(default_factory=list)
     values: dict[str, Counter[str]] = field(default_factory=dict)
@@ -76,8 +77,9 @@ def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:
     for row in read_items(folder.ledgers):
         found.seconds += row.seconds
         found.num_tried_again += row.attempts > 1
-        if row.state == "failed":
-            found.failed.append(row)
+        if row.state != "done":
+            found.failed += [row] if row.state == "failed" else []
+            found.num_set_aside += row.state == "rejected"
             continue
         found.num_done += 1
         found.num_bytes += row.num_bytes
@@ -92,11 +94,12 @@ def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:
 def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
     provenance = f"{found.num_done:,} of {plan.num_items:,} images are made and valid"
     failed = f"; {len(found.failed):,} failed" if found.failed else ""
-    left = plan.num_items - found.num_done - len(found.failed)
-    not_yet = "" if finished else f"; {left:,} are still to be made"
+    aside = f"; {found.num_set_aside:,} rejected by you" if found.num_set_aside else ""
+    left = plan.num_items - found.num_done - len(found.failed) - found.num_set_aside
+    not_yet = "" if finished and not left else f"; {left:,} are still to be made"
     each = found.seconds / max(1, found.num_done + len(found.failed))
     return [
-        f"**{provenance}{failed}{not_yet}.**",
+        f"**{provenance}{failed}{aside}{not_yet}.**",
         "",
         f"- Generation time: {duration(found.seconds)}, {each:.2f} s each.",
         f"- Made again with another seed: {counted(found.num_tried_again, 'item')}.",

@@ -18,9 +18,10 @@ from pathlib import Path
 from PIL import Image
 
 from studio.batches.folder import BatchFolder
-from studio.batches.ledger import ItemRow, count_rows_rejected, ledger_files, rows_since, states_since
+from studio.batches.ledger import ItemState, count_rows_rejected, ledger_files, states_since
 from studio.batches.plan import BatchPlan, open_plan
 from studio.batches.report import rename_report
+from studio.batches.review import ReviewPage, ReviewQuery, decide, review
 from studio.core.errors import BatchError, RunError
 from studio.core.files import open_file
 from studio.core.paths import UserData
@@ -29,9 +30,8 @@ from studio.jobs.events import JOB_EVENTS, EventFollower, JobHistory
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunStatus, pending_requests, status_or
 from studio.jobs.session import JobLine, JobSession, has_work, is_in_line
 
-MAX_LATEST = 12
 _RATE_SECONDS = 60.0  # what came before says little of how fast it goes now
-_STATE_NUMBERS = {"done": 1, "failed": 2}
+_STATE_NUMBERS: Mapping[ItemState, int] = {"done": 1, "failed": 2, "rejected": 3, "again": 4}
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,16 @@ class BatchProgress:
 
     Attributes:
         num_rejected: images that were made and not taken; their items were tried again.
+        num_set_aside, num_to_remake: items that a person rejected, and those that are to be made again.
         pictures_per_second: of late, of all processes together; None where that is not known.
-        latest: the last rows of images that are done, newest first.
     """
 
     num_done: int = 0
     num_failed: int = 0
     num_rejected: int = 0
+    num_set_aside: int = 0
+    num_to_remake: int = 0
     pictures_per_second: float | None = None
-    latest: tuple[ItemRow, ...] = ()
 
 
 @dataclass
@@ -58,7 +59,6 @@ class _Followed:
     stamp: tuple[int, int] = (0, 0)
     seq: int = 0
     num_rejected: int = 0
-    latest: list[ItemRow] = field(default_factory=list)
 
 
 class BatchFollower:
@@ -85,13 +85,13 @@ class BatchFollower:
             for path in ledger_files(self._folder):
                 self._read(path, self._followed.setdefault(path, _Followed()))
             done, failed = self._states.count(1), self._states.count(2)
-            rows = sorted((row for one in self._followed.values() for row in one.latest), key=lambda row: row.made_at)
             return BatchProgress(
                 num_done=done,
                 num_failed=failed,
                 num_rejected=sum(one.num_rejected for one in self._followed.values()),
+                num_set_aside=self._states.count(3),
+                num_to_remake=self._states.count(4),
                 pictures_per_second=self._pace(done + failed, running=running),
-                latest=tuple(reversed(rows[-MAX_LATEST:])),
             )
 
     def _read(self, path: Path, followed: _Followed) -> None:
@@ -103,8 +103,6 @@ class BatchFollower:
                 self._states.extend(bytes(item + 1 - len(self._states)))
             self._states[item] = _STATE_NUMBERS[state]
             followed.seq = seq
-        rows = rows_since(path, followed.seq - 2 * MAX_LATEST)
-        followed.latest = [row for _, row in rows if row.state == "done"][-MAX_LATEST:]
         followed.num_rejected = count_rows_rejected(path)
         followed.stamp = stat.st_mtime_ns, stat.st_size  # as it was before: what came meanwhile is read the next time
 
@@ -127,22 +125,6 @@ KEPT_BATCHES = 8
 
 
 @dataclass(frozen=True)
-class LatestPicture:
-    """An image that was made of late.
-
-    Attributes:
-        attempts: how often it was made until it was taken.
-    """
-
-    item: int
-    path: Path
-    caption: str
-    seed: int
-    attempts: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class PastBatch:
     """One line of the table of batches."""
 
@@ -162,7 +144,6 @@ class BatchView:
         batch: the one that the page shows; None where there is none.
         status: of that batch.
         progress: what its ledgers tell.
-        latest: its last images, newest first.
         history: what it told of memory, and its notes.
         active: whether anything runs or is about to, so that the page must follow.
         asked: what the batch was asked for and has not taken up yet.
@@ -176,7 +157,6 @@ class BatchView:
     batch: BatchFolder | None = None
     status: RunStatus | None = None
     progress: BatchProgress = field(default_factory=BatchProgress)
-    latest: tuple[LatestPicture, ...] = ()
     history: JobHistory | None = None
     active: bool = False
     asked: frozenset[RunRequest] = frozenset()
@@ -207,6 +187,8 @@ class BatchSession(JobSession[BatchFolder]):
     def __init__(self, user_data: UserData) -> None:
         super().__init__(user_data, "batch", folder=BatchFolder, parent=user_data.batches)
         self._opened = lru_cache(KEPT_BATCHES)(_OpenBatch)
+        self._deciding = threading.Lock()
+        self.thumbnails = user_data.run_thumbnails
 
     def view(self, name: str = "") -> BatchView:
         """The state now, with the batch of that name; without a name with one that is being made, else the newest.
@@ -225,7 +207,6 @@ class BatchSession(JobSession[BatchFolder]):
                 return BatchView(names, past, jobs, active=has_work(jobs), labels=labels)
             status, opened = status_or("failed", batch), self._opened(batch)
             progress = opened.ledgers.look(running=status.state == "running")
-            latest = opened.pictures(progress)
         except (RunError, BatchError) as error:
             problem = str(error)
             return BatchView(names, past, jobs, batch, active=has_work(jobs), problem=problem, labels=labels)
@@ -233,8 +214,39 @@ class BatchSession(JobSession[BatchFolder]):
         asked = pending_requests(batch) if busy else frozenset()
         history = opened.events.look()
         return BatchView(
-            names, past, jobs, batch, status, progress, latest, history, busy or has_work(jobs), asked, labels=labels
+            names, past, jobs, batch, status, progress, history, busy or has_work(jobs), asked, labels=labels
         )
+
+    def review(self, folder: BatchFolder, query: ReviewQuery) -> ReviewPage:
+        """Some of a batch's images, as they were asked for.
+
+        Raises:
+            BatchError: where a ledger or the plan cannot be read.
+        """
+        return review(folder, self._opened(folder).plan, query)
+
+    def decide(self, folder: BatchFolder, item: int, decision: str) -> None:
+        """Keep an image, reject it, or ask for another one; see `studio.batches.review.decide`.
+
+        Raises:
+            BatchError: where it cannot be decided.
+            OSError: where a file cannot be moved or written.
+        """
+        with self._deciding:
+            decide(folder, self._opened(folder).plan(), item, decision)
+
+    def remake(self, folder: BatchFolder) -> None:
+        """Go on with a batch of which other images were asked for, also where it was finished.
+
+        Raises:
+            RunError: where it cannot go on.
+            OSError: where the worker cannot be started.
+        """
+        job = self._job(folder)
+        if job is not None and job.state == "finished":
+            self.enqueue(folder)
+        else:
+            self.resume(folder)
 
     def set_label(self, folder: BatchFolder, label: Label) -> None:
         super().set_label(folder, label)
@@ -250,21 +262,15 @@ class _OpenBatch:
         self.events = EventFollower(folder.events, parse=JOB_EVENTS.validate_json, history=JobHistory)
         self._plan: BatchPlan | None = None
 
-    def pictures(self, progress: BatchProgress) -> tuple[LatestPicture, ...]:
-        """The last images with their captions, which only the plan knows."""
-        if progress.latest and self._plan is None:
+    def plan(self) -> BatchPlan:
+        """What was planned.
+
+        Raises:
+            BatchError: where it is gone, or damaged.
+        """
+        if self._plan is None:
             self._plan = open_plan(self.folder.plan)
-        return tuple(
-            LatestPicture(
-                item=row.item,
-                path=self.folder.root / row.file,
-                caption=self._plan.item(row.item).caption if self._plan else "",
-                seed=row.seed,
-                attempts=row.attempts,
-                seconds=row.seconds,
-            )
-            for row in progress.latest
-        )
+        return self._plan
 
 
 def training_side(batch: BatchFolder) -> int | None:

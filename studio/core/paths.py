@@ -121,6 +121,11 @@ class UserData:
         return self.root / "cache"
 
     @property
+    def run_thumbnails(self) -> Path:
+        """Small copies of images that runs and batches made, which the page may serve."""
+        return self.cache / "run-thumbnails"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -22,9 +22,10 @@ from studio.core.files import read_file
 from studio.core.records import Record
 from studio.core.settings import Settings
 from studio.datasets.captions import tidy
-from studio.datasets.source import DatasetRow, SkippedFile
+from studio.datasets.source import DatasetRow, Focus, SkippedFile
 from studio.images.records import Problem
 
+ValueT = TypeVar("ValueT")
 TYPING_PAUSE = timedelta(seconds=10)
 """Captions typed into one image with no longer pause than this are undone together."""
 
@@ -43,14 +44,21 @@ class SwitchChange(Record):
     after: bool
 
 
+class FocusChange(Record):
+    """Before and after; None: the centre."""
+
+    before: Focus | None
+    after: Focus | None
+
+
 class Edit(Record):
     """One change, of one image or of thousands, that is undone as one.
 
     Attributes:
         what: in words, for the undo button: `caption of a.png`, `replaced "shoe" in 12 captions`.
         made_at: when, in UTC.
-        captions, excluded, converted: what changed, by the image's key. `converted` holds names of files in the
-            dataset's own folder that are read in place of the source's.
+        captions, excluded, converted, starred, focus: what changed, by the image's key. `converted` holds names of
+            files in the dataset's own folder that are read in place of the source's.
     """
 
     what: str
@@ -58,6 +66,13 @@ class Edit(Record):
     captions: Mapping[str, TextChange] = {}
     excluded: Mapping[str, SwitchChange] = {}
     converted: Mapping[str, TextChange] = {}
+    starred: Mapping[str, SwitchChange] = {}
+    focus: Mapping[str, FocusChange] = {}
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of every image that it changes."""
+        return (*self.captions, *self.excluded, *self.converted, *self.starred, *self.focus)
 
 
 class _Line(Record):
@@ -74,6 +89,8 @@ class EditLog:
         captions: by key, where the user's differs from the source's.
         excluded: keys that the user took out.
         converted: by key, the name of the copy that is read instead.
+        starred: keys that the user marked.
+        focus: by key, around which the crop lies that the user moved.
         damaged: lines of the file that could not be understood; they are left in the file.
     """
 
@@ -89,6 +106,8 @@ class EditLog:
         self.captions: dict[str, str] = {}
         self.excluded: set[str] = set()
         self.converted: dict[str, str] = {}
+        self.starred: set[str] = set()
+        self.focus: dict[str, Focus] = {}
         self.damaged: list[SkippedFile] = []
         self._ends_whole = True
         if path.is_file():
@@ -144,10 +163,10 @@ class EditLog:
 
     def _is_typed_on(self, edit: Edit) -> bool:
         """Whether it goes on with typing into the caption that the last edit typed into."""
-        if not self._done or self._undone or edit.excluded or edit.converted or len(edit.captions) != 1:
+        if not self._done or self._undone or len(edit.captions) != 1 or len(edit.keys) != 1:
             return False
         last = self._done[-1]
-        same = not (last.excluded or last.converted) and last.captions.keys() == edit.captions.keys()
+        same = last.keys == edit.keys and last.captions.keys() == edit.captions.keys()
         return same and last.what == edit.what and edit.made_at - last.made_at <= TYPING_PAUSE
 
     def _append(self, line: _Line) -> None:
@@ -193,10 +212,12 @@ class EditLog:
             raise DatasetError(f"The line says {line.act}, but there is nothing to {line.act}.")
 
     def _perform(self, edit: Edit) -> None:
-        _change_texts(self.captions, edit.captions)
-        _change_texts(self.converted, edit.converted)
-        self.excluded |= {key for key, change in edit.excluded.items() if change.after}
-        self.excluded -= {key for key, change in edit.excluded.items() if not change.after}
+        _change(self.captions, {key: change.after for key, change in edit.captions.items()})
+        _change(self.converted, {key: change.after for key, change in edit.converted.items()})
+        _change(self.focus, {key: change.after for key, change in edit.focus.items()})
+        for keys, changes in ((self.excluded, edit.excluded), (self.starred, edit.starred)):
+            keys |= {key for key, change in changes.items() if change.after}
+            keys -= {key for key, change in changes.items() if not change.after}
 
 
 _DAMAGED_LINE = Problem(
@@ -207,12 +228,12 @@ _DAMAGED_LINE = Problem(
 )
 
 
-def _change_texts(texts: dict[str, str], changes: Mapping[str, TextChange]) -> None:
-    for key, change in changes.items():
-        if change.after is None:
-            texts.pop(key, None)
+def _change(values: dict[str, ValueT], changes: Mapping[str, ValueT | None]) -> None:
+    for key, after in changes.items():
+        if after is None:
+            values.pop(key, None)
         else:
-            texts[key] = change.after
+            values[key] = after
 
 
 def _inverse(edit: Edit) -> Edit:
@@ -221,6 +242,8 @@ def _inverse(edit: Edit) -> Edit:
         captions={key: TextChange(before=c.after, after=c.before) for key, c in edit.captions.items()},
         excluded={key: SwitchChange(before=c.after, after=c.before) for key, c in edit.excluded.items()},
         converted={key: TextChange(before=c.after, after=c.before) for key, c in edit.converted.items()},
+        starred={key: SwitchChange(before=c.after, after=c.before) for key, c in edit.starred.items()},
+        focus={key: FocusChange(before=c.after, after=c.before) for key, c in edit.focus.items()},
     )
 
 
@@ -271,6 +294,26 @@ def change_caption(caption: str, change: BulkChange) -> str:
     if suffix and not _starts_with(text[::-1], suffix[::-1]):
         text = _glued(text, suffix)
     return " ".join(text.split())
+
+
+def tags_of(caption: str) -> list[str]:
+    """The comma-separated parts of a caption."""
+    return [tag for part in caption.split(",") if (tag := " ".join(part.split()))]
+
+
+def with_tag(caption: str, tag: str) -> str:
+    """The caption with a tag at its end, where it has none like it."""
+    tags = tags_of(caption)
+    known = {part.casefold() for part in tags}
+    new = [part for part in tags_of(tag) if part.casefold() not in known]
+    return ", ".join([*tags, *new]) if new else caption
+
+
+def without_tag(caption: str, tag: str) -> str:
+    """The caption without a tag, in whichever case it stands there."""
+    tags, gone = tags_of(caption), {part.casefold() for part in tags_of(tag)}
+    kept = [part for part in tags if part.casefold() not in gone]
+    return ", ".join(kept) if len(kept) < len(tags) else caption
 
 
 def describe(change: BulkChange, num_captions: int) -> str:

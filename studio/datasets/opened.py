@@ -15,11 +15,11 @@ from studio.core.errors import DatasetError, PictureFileError, system_error_mess
 from studio.core.files import write_atomically
 from studio.datasets.captions import check_typed, guess_caption
 from studio.datasets.checker import PictureChecker
-from studio.datasets.edits import Edit, EditLog, SwitchChange, TextChange
+from studio.datasets.edits import Edit, EditLog, FocusChange, SwitchChange, TextChange
 from studio.datasets.query import DatasetQuery, RowPage, find_rows, take_page
 from studio.datasets.reading import read_source
 from studio.datasets.rows import Bucket, CountTokens, assign_bucket, buckets_for, make_row, take_rows
-from studio.datasets.source import DatasetRecipe, DatasetRow, SkippedFile, SourcePicture, SourceReading
+from studio.datasets.source import DatasetRecipe, DatasetRow, Focus, SkippedFile, SourcePicture, SourceReading
 from studio.datasets.upload import NOT_TAKEN, read_not_taken
 from studio.datasets.walk import OnProgress
 from studio.images.decoding import open_rgb
@@ -234,16 +234,30 @@ class OpenedDataset:
     def set_excluded(self, keys: Sequence[str], excluded: bool) -> int:
         """Take images out of training, or back in; how many changed."""
         with self._lock:
-            changes = {
-                key: SwitchChange(before=not excluded, after=excluded)
-                for key in keys
-                if self._picture(key) and (key in self._edits.excluded) != excluded
-            }
+            changes, words = self._switched(keys, excluded, self._edits.excluded)
             if changes:
-                word = "excluded" if excluded else "included"
-                which = next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} images"
-                self._apply(Edit(what=f"{word} {which}", excluded=changes))
+                self._apply(Edit(what=f"{'excluded' if excluded else 'included'} {words}", excluded=changes))
             return len(changes)
+
+    def set_starred(self, keys: Sequence[str], starred: bool) -> int:
+        """Mark images, or take the mark back; how many changed."""
+        with self._lock:
+            changes, words = self._switched(keys, starred, self._edits.starred)
+            if changes:
+                self._apply(Edit(what=f"{'starred' if starred else 'unstarred'} {words}", starred=changes))
+            return len(changes)
+
+    def _switched(self, keys: Sequence[str], on: bool, now: set[str]) -> tuple[dict[str, SwitchChange], str]:
+        change = SwitchChange(before=not on, after=on)
+        changes = {key: change for key in keys if self._picture(key) and (key in now) != on}
+        return changes, next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} images"
+
+    def set_focus(self, key: str, focus: Focus | None) -> None:
+        """Move an image's crop; None: back to the centre."""
+        with self._lock:
+            change = FocusChange(before=self._edits.focus.get(self._picture(key).key), after=focus)
+            if change.before != change.after:
+                self._apply(Edit(what=f"crop of {key}", focus={key: change}))
 
     def recode_caption(self, key: str) -> str:
         """Read a caption that is not UTF-8 in the encoding that fits it best, and keep it as an edit.
@@ -292,12 +306,12 @@ class OpenedDataset:
     def _step(self, act: Callable[[], Edit]) -> str:
         with self._lock:
             edit = act()
-            self._touch((*edit.captions, *edit.excluded, *edit.converted))
+            self._touch(edit.keys)
             return edit.what
 
     def _apply(self, edit: Edit) -> None:
         self._edits.apply(edit)
-        self._touch((*edit.captions, *edit.excluded, *edit.converted))
+        self._touch(edit.keys)
 
     def _touch(self, keys: Sequence[str]) -> None:
         self._stale.update(key for key in keys if key in self._by_key)

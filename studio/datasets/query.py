@@ -1,11 +1,12 @@
 """Which rows are shown: searched, filtered, sorted, a page at a time."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MaxLen
 from natsort import natsort_keygen
 from pydantic import Field
 
@@ -24,8 +25,74 @@ NEEDS_FIXING = "needs fixing"
 EXCLUDED = "excluded"
 EDITED = "edited caption"
 NOT_CHECKED = "not checked yet"
-STATES = (ANY, NEEDS_FIXING, ANY_PROBLEM, NO_PROBLEM, EXCLUDED, EDITED, NOT_CHECKED)
+STARRED = "starred"
+STATES = (ANY, NEEDS_FIXING, ANY_PROBLEM, NO_PROBLEM, STARRED, EXCLUDED, EDITED, NOT_CHECKED)
 """Filters besides the problems' own codes."""
+
+
+NUM_BINS = 10
+EMPTY_VALUE = "(empty)"
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+FacetName = Literal["bucket", "size", "length", "word", "brightness", "whiteness", "column"]
+FACET_TITLES: dict[FacetName, str] = {
+    "bucket": "Buckets (training sizes)",
+    "size": "Image sizes",
+    "length": "Words in a caption",
+    "word": "Most frequent words",
+    "brightness": "Brightness, 0 dark to 1 light",
+    "whiteness": "Share of the border that is white",
+    "column": "Column",
+}
+
+
+def words_of(caption: str) -> list[str]:
+    """The words of a caption, as statistics count them."""
+    return [word.casefold() for word in _WORD.findall(caption)]
+
+
+def bin_of(share: float) -> int:
+    """Which of ten equal parts of 0 to 1 a number lies in."""
+    return min(NUM_BINS - 1, int(share * NUM_BINS))
+
+
+def bin_words(number: int) -> str:
+    """`0.3 to 0.4`."""
+    return f"{number / NUM_BINS:.1f} to {(number + 1) / NUM_BINS:.1f}"
+
+
+class Facet(Settings):
+    """One bar of the statistics: the used images that it counts."""
+
+    name: FacetName = Field(description="What is counted.")
+    value: str = Field(max_length=2000, description="The bar's own name: `512 × 640`, `4 to 6`, `0.3 to 0.4`, `boots`.")
+    column: str = Field("", max_length=2000, description="Of the table, where that is what is counted.")
+
+    @property
+    def title(self) -> str:
+        """What its chart is called."""
+        return self.column if self.name == "column" else FACET_TITLES[self.name]
+
+    def has(self, row: DatasetRow, *, bucket_of: Callable[[DatasetRow], str]) -> bool:
+        """Whether its bar counts an image."""
+        if not row.is_used or row.facts is None:
+            return False
+        match self.name:
+            case "bucket":
+                return bucket_of(row) == self.value
+            case "size":
+                return f"{row.facts.width} × {row.facts.height}" == self.value
+            case "length":
+                low, _, high = self.value.partition(" to ")
+                number = len(words_of(row.caption))
+                return low.isdecimal() and int(low) <= number <= int(high if high.isdecimal() else low)
+            case "word":
+                return self.value in words_of(row.caption)
+            case "brightness":
+                return bin_words(bin_of(row.facts.brightness)) == self.value
+            case "whiteness":
+                return bin_words(bin_of(row.facts.border_whiteness)) == self.value
+            case "column":
+                return (row.attributes.get(self.column) or EMPTY_VALUE) == self.value
 
 
 class DatasetQuery(Settings):
@@ -36,6 +103,9 @@ class DatasetQuery(Settings):
     bucket: str = Field(ANY, title="Bucket", description="The size the image is trained at.")
     column: str = Field(ANY, title="Column", description="A column of the table.")
     value: str = Field(ANY, title="Value", description="A value of that column.")
+    facets: Annotated[tuple[Facet, ...], MaxLen(20)] = Field(
+        (), title="Bars", description="Bars of the statistics; all must count an image."
+    )
     sort: SortName = Field("name", title="Order", description="Sort order.")
     page: Annotated[int, Ge(1)] = Field(1, title="Page", description="From 1.")
     per_page: Annotated[int, Ge(1), Le(500)] = Field(60, title="Images a page", description="At most 500.")
@@ -76,6 +146,7 @@ def find_rows(
         and (query.bucket == ANY or bucket_of(row) == query.bucket)
         and (ANY in (query.column, query.value) or row.attributes.get(query.column, "") == query.value)
         and (not words or _has_words(row, words))
+        and all(facet.has(row, bucket_of=bucket_of) for facet in query.facets)
     ]
     if query.sort != "name":  # they come in the order of their names
         found.sort(key=_SORT_KEYS[query.sort])
@@ -103,6 +174,8 @@ def _has_state(row: DatasetRow, state: str) -> bool:
         return True
     if state == EXCLUDED:
         return row.excluded
+    if state == STARRED:
+        return row.starred
     if state == NEEDS_FIXING:
         return row.is_rejected and not row.excluded
     if state == ANY_PROBLEM:

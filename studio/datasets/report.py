@@ -6,7 +6,6 @@ What is in a dataset, in numbers: sizes, captions, words, brightness, values of 
 The doctor's report: what needs fixing, what is worth knowing, and how many images training will use.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from studio.core.errors import DatasetError, PictureFileError
 from studio.core.records import Record
 from studio.datasets.opened import OpenedDataset
+from studio.datasets.query import EMPTY_VALUE, NUM_BINS, bin_of, words_of
 from studio.datasets.rows import captions_all_alike
 from studio.datasets.snapshot import (
     MASK_BACKGROUND,
@@ -107,8 +107,6 @@ def _facts(row: DatasetRow) -> PictureFacts:
 NUM_SIZES = 12
 NUM_WORDS = 30
 NUM_VALUES = 12
-NUM_BINS = 10
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -147,18 +145,18 @@ def summarise(rows: Sequence[DatasetRow], *, bucket_of: Callable[[DatasetRow], s
         bucket_of: a row's bucket in words; "" where it has none.
     """
     used = [(row, row.facts) for row in rows if row.is_used and row.facts is not None]
-    words_of = [[word.casefold() for word in _WORD.findall(row.caption)] for row, _ in used]
+    words = [words_of(row.caption) for row, _ in used]
     columns = dict.fromkeys(column for row, _ in used for column in row.attributes)
     return DatasetStatistics(
         num_pictures=len(used),
         sizes=_counts((f"{facts.width} × {facts.height}" for _, facts in used), NUM_SIZES),
         buckets=_counts((bucket_of(row) for row, _ in used), NUM_SIZES * 2),
-        caption_words=tuple(sorted(Counter(map(len, words_of)).items())),
-        words=_counts((word for words in words_of for word in set(words)), NUM_WORDS),
+        caption_words=tuple(sorted(Counter(map(len, words)).items())),
+        words=_counts((word for caption in words for word in set(caption)), NUM_WORDS),
         brightness=_bins([facts.brightness for _, facts in used]),
         border_whiteness=_bins([facts.border_whiteness for _, facts in used]),
         columns={
-            column: _counts((row.attributes.get(column) or "(empty)" for row, _ in used), NUM_VALUES)
+            column: _counts((row.attributes.get(column) or EMPTY_VALUE for row, _ in used), NUM_VALUES)
             for column in columns
             if column.lower() not in ("id", "file_name")  # a name each: No statistics yet
         },
@@ -172,7 +170,7 @@ def _counts(names: Iterable[str], num_listed: int) -> Counts:
 
 
 def _bins(shares: Sequence[float]) -> tuple[int, ...]:
-    counts = Counter(min(NUM_BINS - 1, int(share * NUM_BINS)) for share in shares)
+    counts = Counter(map(bin_of, shares))
     return tuple(counts[i] for i in range(NUM_BINS))
 
 

@@ -16,11 +16,14 @@ from pathlib import Path
 
 from studio.datasets.captions import fill_template
 from studio.datasets.edits import EditLog
-from studio.datasets.source import DatasetRecipe, DatasetRow, SourcePicture
+from studio.datasets.source import DatasetRecipe, DatasetRow, Focus, SourcePicture
 from studio.images.records import PictureFacts, Problem
 
 SMALL_RESOLUTION = 256
 FINEST_STEP = 8  # pixels to a latent
+
+
+CENTRE: Focus = (0.5, 0.5)
 
 
 @dataclass(frozen=True, order=True)
@@ -69,7 +72,9 @@ def buckets_for(resolution: int, step: int | None = None) -> tuple[Bucket, ...]:
     return tuple(sorted(sizes))
 
 
-def assign_bucket(width: int, height: int, buckets: Sequence[Bucket], *, step: int | None = None) -> BucketFit:
+def assign_bucket(
+    width: int, height: int, buckets: Sequence[Bucket], *, step: int | None = None, focus: Focus | None = None
+) -> BucketFit:
     """The bucket of an image, and what of it is kept.
 
     Args:
@@ -77,6 +82,7 @@ def assign_bucket(width: int, height: int, buckets: Sequence[Bucket], *, step: i
         buckets: at least one.
         step: between the sizes of images that do not cover their bucket, in pixels; None for the finest, 8. An image
             smaller than one step keeps the finest.
+        focus: around which the kept part lies, as far as the image reaches; None for the centre.
     """
     aspect = width / height
     # Of two that err alike the larger is taken.
@@ -87,10 +93,12 @@ def assign_bucket(width: int, height: int, buckets: Sequence[Bucket], *, step: i
         bucket = Bucket(_rounded(best.width * scale, step), _rounded(best.height * scale, step))
     else:
         bucket = best
-    return BucketFit(bucket, _centre_crop(width, height, bucket), too_small)
+    return BucketFit(bucket, _crop(width, height, bucket, focus or CENTRE), too_small)
 
 
-def fit_of(width: int, height: int, resolution: int, *, step: int | None, square: bool) -> BucketFit:
+def fit_of(
+    width: int, height: int, resolution: int, *, step: int | None, square: bool, focus: Focus | None = None
+) -> BucketFit:
     """How an image gets into its training size.
 
     Args:
@@ -98,9 +106,10 @@ def fit_of(width: int, height: int, resolution: int, *, step: int | None, square
         resolution: side of a square of the size's area, in pixels.
         step: between sizes, in pixels, those of small images too; None for what is usual.
         square: one size for all that cover it.
+        focus: as in `assign_bucket`.
     """
     buckets = (Bucket(resolution, resolution),) if square else buckets_for(resolution, step)
-    return assign_bucket(width, height, buckets, step=step)
+    return assign_bucket(width, height, buckets, step=step, focus=focus)
 
 
 def _rounded(side: float, step: int | None) -> int:
@@ -109,11 +118,12 @@ def _rounded(side: float, step: int | None) -> int:
     return (step and whole // step * step) or max(FINEST_STEP, whole // FINEST_STEP * FINEST_STEP)
 
 
-def _centre_crop(width: int, height: int, bucket: Bucket) -> tuple[int, int, int, int]:
-    """The largest part of the bucket's shape, around the centre."""
+def _crop(width: int, height: int, bucket: Bucket, focus: Focus) -> tuple[int, int, int, int]:
+    """The largest part of the bucket's shape, around the focus as far as the image reaches."""
     scale = min(width / bucket.width, height / bucket.height)
     kept_width, kept_height = min(width, round(bucket.width * scale)), min(height, round(bucket.height * scale))
-    left, top = (width - kept_width) // 2, (height - kept_height) // 2
+    left = min(max(0, int(focus[0] * width - kept_width / 2)), width - kept_width)
+    top = min(max(0, int(focus[1] * height - kept_height / 2)), height - kept_height)
     return left, top, left + kept_width, top + kept_height
 
 
@@ -174,6 +184,8 @@ def make_row(
         facts=facts,
         problems=tuple(found),
         excluded=picture.key in edits.excluded,
+        starred=picture.key in edits.starred,
+        focus=edits.focus.get(picture.key),
     )
 
 

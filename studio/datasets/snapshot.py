@@ -15,7 +15,7 @@ from studio.core.files import open_file, read_file, write_atomically
 from studio.core.paths import leads_out, typed_path
 from studio.core.records import Record
 from studio.datasets.captions import stem_of
-from studio.datasets.source import PICTURE_SUFFIXES, DatasetRecipe, DatasetRow
+from studio.datasets.source import PICTURE_SUFFIXES, DatasetRecipe, DatasetRow, Focus
 from studio.datasets.walk import MASK_MARK
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class SnapshotEntry(Record):
     attributes: Mapping[str, str] = {}
     needs_conversion: bool = False
     mask: MaskFile | None = None
+    focus: Focus | None = None
 
 
 class SnapshotHeader(Record):
@@ -274,12 +275,13 @@ def _entry(row: DatasetRow) -> SnapshotEntry:
         repeats=row.repeats,
         attributes=row.attributes,
         needs_conversion=any(problem.severity == "convert" for problem in facts.problems),
+        focus=row.focus,
     )
 
 
 def _line(entry: SnapshotEntry) -> str:
-    """Without a mask as snapshots were before there were masks in them: their digests stay right."""
-    return entry.model_dump_json(exclude={"mask"} if entry.mask is None else None)
+    """Without a mask or a moved crop as snapshots were before they had these: their digests stay right."""
+    return entry.model_dump_json(exclude={name for name in ("mask", "focus") if getattr(entry, name) is None})
 
 
 def _digest(entries: Sequence[SnapshotEntry]) -> str:

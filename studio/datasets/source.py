@@ -40,6 +40,8 @@ def _six_digits(text: str) -> str:
 
 
 HexColour = Annotated[str, AfterValidator(_six_digits)]
+Focus = tuple[Annotated[float, Ge(0), Le(1)], Annotated[float, Ge(0), Le(1)]]
+"""The middle of what a crop keeps of an image: from its left and its top, as fractions of its width and height."""
 
 
 class LayoutChoice(Settings):
@@ -110,6 +112,8 @@ class DatasetRow:
         facts: what the check found; None where it has not been checked yet.
         problems: of image, caption and name, and those seen only in the whole (too small, all captions the same).
         excluded: whether the user took it out.
+        starred: whether the user marked it.
+        focus: around which its crop lies, where the user moved it; None for the centre.
     """
 
     key: str
@@ -121,6 +125,8 @@ class DatasetRow:
     facts: PictureFacts | None
     problems: tuple[Problem, ...]
     excluded: bool
+    starred: bool = False
+    focus: Focus | None = None
 
     @property
     def is_rejected(self) -> bool:

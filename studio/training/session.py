@@ -161,7 +161,7 @@ class TrainingSession(JobSession[RunFolder]):
 
     def __init__(self, user_data: UserData) -> None:
         super().__init__(user_data, "train", folder=RunFolder, parent=user_data.runs)
-        self.thumbnails = user_data.cache / "run-thumbnails"
+        self.thumbnails = user_data.run_thumbnails
         self._follower = lru_cache(KEPT_FOLLOWERS)(lambda run: follow_run(run.events))
 
     def view(self, name: str = "") -> TrainingView:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from studio.batches.ledger import ItemRow, ItemState, Ledger, RejectionRow
-from studio.batches.session import MAX_LATEST, BatchFollower
+from studio.batches.session import BatchFollower
 
 
 def row(item: int, state: ItemState = "done", *, attempts: int = 1) -> ItemRow:
@@ -20,10 +20,10 @@ def ledger(folder: Path, process: int = 0) -> Ledger:
 
 def test_without_a_ledger_nothing_is_done(tmp_path: Path) -> None:
     progress = BatchFollower(tmp_path / "ledgers").look(running=True)
-    assert (progress.num_done, progress.latest, progress.pictures_per_second) == (0, (), None)
+    assert (progress.num_done, progress.pictures_per_second) == (0, None)
 
 
-def test_done_failed_and_rejected_are_counted_over_all_ledgers_and_the_newest_come_first(tmp_path: Path) -> None:
+def test_what_became_of_items_is_counted_over_all_ledgers(tmp_path: Path) -> None:
     first, second = ledger(tmp_path), ledger(tmp_path, 1)
     follower = BatchFollower(tmp_path)
     for item in range(20):
@@ -32,9 +32,10 @@ def test_done_failed_and_rejected_are_counted_over_all_ledgers_and_the_newest_co
     first.reject(RejectionRow(item=20, attempt=0, seed=1, reason="grey", made_at=""))
     progress = follower.look(running=True)
     assert (progress.num_done, progress.num_failed, progress.num_rejected) == (20, 1, 1)
-    assert [one.item for one in progress.latest] == list(range(19, 19 - MAX_LATEST, -1))
-    second.add(row(21))
-    assert follower.look(running=True).latest[0].item == 21
+    first.add(row(0, "rejected"))
+    second.add(row(1, "again"))
+    progress = follower.look(running=True)
+    assert (progress.num_done, progress.num_set_aside, progress.num_to_remake) == (18, 1, 1)
 
 
 def test_an_item_that_is_made_again_counts_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from studio.batches import session as batch_desk
 from studio.batches.folder import BatchFolder, begin_batch
 from studio.batches.ledger import ItemRow, Ledger
+from studio.batches.review import ReviewQuery
 from studio.batches.session import BatchSession, training_side
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError
@@ -95,7 +96,7 @@ def test_a_name_that_a_page_sends_is_never_a_path(session: BatchSession, name: s
         assert session.view(sent).batch is None
 
 
-def test_what_is_made_is_shown_with_captions_by_every_desk(session: BatchSession) -> None:
+def test_what_is_made_is_shown_with_its_prompt_by_every_session(session: BatchSession) -> None:
     batch = make_batch(session, "a", "running")
     note(batch, 0)
     note(batch, 2)
@@ -104,7 +105,8 @@ def test_what_is_made_is_shown_with_captions_by_every_desk(session: BatchSession
     for one in (session, BatchSession(session.user_data)):  # the second is that of a page that was started again
         view = one.view()
         assert view.progress.num_done == 2
-        assert {(picture.item, picture.caption) for picture in view.latest} == {(0, "black boots"), (2, "red boots")}
+        images = one.review(batch, ReviewQuery()).images
+        assert [(image.item, image.prompt) for image in images] == [(2, "red boots"), (0, "black boots")]
         assert view.history is not None
         assert view.history.memory
         assert view.ready_at is not None

@@ -42,6 +42,23 @@ def test_crops_lie_inside_and_have_the_buckets_shape() -> None:
             assert fit.bucket.height <= max(8, height)
 
 
+def test_a_moved_crop_keeps_its_size_inside_the_image() -> None:
+    rng = random.Random(4)
+    for _ in range(500):
+        width, height = rng.randint(16, 4000), rng.randint(16, 4000)
+        centred = assign_bucket(width, height, buckets_for(512))
+        left, top, right, bottom = centred.crop
+        focus = (rng.random(), rng.random())
+        moved = assign_bucket(width, height, buckets_for(512), focus=focus)
+        assert moved.bucket == centred.bucket
+        x, y = moved.crop[:2]
+        assert moved.crop == (x, y, x + right - left, y + bottom - top)
+        assert 0 <= x <= width - (right - left)
+        assert 0 <= y <= height - (bottom - top)
+        wanted = focus[0] * width - (right - left) / 2
+        assert abs(x - min(max(0, wanted), width - (right - left))) <= 1
+
+
 def test_the_nearest_shape_is_taken() -> None:
     buckets = buckets_for(512)
     assert assign_bucket(2000, 2000, buckets).bucket == Bucket(512, 512)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from studio.core.errors import DatasetError
-from studio.datasets.edits import TYPING_PAUSE, Edit, EditLog, SwitchChange, TextChange
+from studio.datasets.edits import TYPING_PAUSE, Edit, EditLog, SwitchChange, TextChange, with_tag, without_tag
 
 
 def caption(after: str, *, before: str | None = None, key: str = "a.png", what: str = "caption of a.png") -> Edit:
@@ -103,3 +103,32 @@ def test_an_edit_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         log.apply(caption("blue", before="red"))
     assert log.captions == {"a.png": "red"}
+
+
+def test_stars_are_kept_and_undone_as_exclusions_are(tmp_path: Path) -> None:
+    path = tmp_path / "edits.jsonl"
+    log = EditLog(path)
+    star = SwitchChange(before=False, after=True)
+    log.apply(Edit(what="starred 2 images", starred={"a.png": star, "b.png": star}))
+    log.apply(Edit(what="unstarred b.png", starred={"b.png": SwitchChange(before=True, after=False)}))
+    again = EditLog(path)
+    assert (again.starred, again.excluded) == ({"a.png"}, set())
+    again.undo()
+    assert again.starred == {"a.png", "b.png"}
+    again.undo()
+    assert again.starred == set()
+
+
+@pytest.mark.parametrize(
+    ("caption", "tag", "with_it", "without_it"),
+    [
+        ("", "red", "red", ""),
+        ("a shoe", "red", "a shoe, red", "a shoe"),
+        ("a shoe, Red ,blue", "red", "a shoe, Red ,blue", "a shoe, blue"),
+        ("reddish, red shoe", "red", "reddish, red shoe, red", "reddish, red shoe"),
+        ("a, b", " b , c", "a, b, c", "a"),
+    ],
+)
+def test_a_tag_is_a_whole_part_of_a_caption_in_any_case(caption: str, tag: str, with_it: str, without_it: str) -> None:
+    assert with_tag(caption, tag) == with_it
+    assert without_tag(caption, tag) == without_it

@@ -15,6 +15,7 @@ from studio.datasets.library import DatasetLibrary
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.query import EDITED, EXCLUDED, NEEDS_FIXING, NO_PROBLEM, DatasetQuery
 from studio.datasets.report import make_report
+from studio.datasets.snapshot import make_snapshot, read_snapshot, write_snapshot
 from studio.datasets.source import DatasetRecipe, RowChoice
 from tests.datasets.bad_inputs import encoded, picture
 
@@ -348,3 +349,21 @@ def test_the_version_changes_with_every_edit_and_rarely_while_checking(tmp_path:
     assert checked not in versions
     dataset.set_caption("images/10001.jpg", "mine")
     assert dataset.version != checked
+
+
+def test_a_moved_crop_is_kept_in_the_snapshot_and_undone(source: Path, tmp_path: Path, checker: PictureChecker) -> None:
+    dataset = open_dataset(source, tmp_path / "d", checker)
+    before = make_snapshot("d", dataset.recipe, dataset.rows)
+    key = before.entries[0].key
+    dataset.set_focus(key, (0.25, 0.5))
+    dataset.set_focus(key, (0.25, 0.5))
+    moved = make_snapshot("d", dataset.recipe, open_dataset(source, tmp_path / "d", checker).rows)
+    assert [entry.focus for entry in moved.entries] == [(0.25, 0.5), *(None for _ in moved.entries[1:])]
+    assert moved.header.digest != before.header.digest, "a run that goes on sees that it is another dataset"
+    write_snapshot(tmp_path / "snapshot.jsonl", moved)
+    assert read_snapshot(tmp_path / "snapshot.jsonl").entries == moved.entries
+    assert dataset.next_undo == f"crop of {key}"
+    dataset.undo()
+    assert make_snapshot("d", dataset.recipe, dataset.rows).header.digest == before.header.digest
+    assert dataset.next_undo == ""
+    assert "focus" not in before.entries[0].model_dump_json(exclude_none=True)

@@ -1,6 +1,12 @@
 """Statistics count what training will use, each thing once."""
 
+import html
+import re
+
+from studio.datasets.query import FACET_TITLES, DatasetQuery, find_rows
 from studio.datasets.report import summarise
+from studio.datasets.source import DatasetRow
+from studio.ui.datasets.browser import read_facets
 from studio.ui.datasets.statistics import bars, statistics_html
 from tests.datasets.rows import REJECT, make_facts, make_row
 
@@ -50,7 +56,7 @@ def test_charts_escape_what_files_say() -> None:
 
 
 def test_a_chart_says_its_numbers() -> None:
-    page = bars("Sizes", [("a", 10), ("b", 5)])
+    page = bars("size", [("a", 10), ("b", 5)])
     assert "width:100.0%" in page
     assert "width:50.0%" in page
     assert ">10<" in page
@@ -58,3 +64,30 @@ def test_a_chart_says_its_numbers() -> None:
 
 def test_nothing_to_count_is_said() -> None:
     assert "No statistics yet" in statistics_html(summarise([], bucket_of=lambda _: ""))
+
+
+def test_every_bar_finds_as_many_images_as_it_counts() -> None:
+    rows = [
+        make_row(
+            f"{number}.png",
+            "shoe " * (number % 15) + ("none" if number % 2 else "Boots"),
+            attributes={"colour": "red" if number % 3 else ""},
+            facts=make_facts(width=512 + number % 2, brightness=number / 40, border_whiteness=1 - number / 40),
+            excluded=number == 7,
+        )
+        for number in range(40)
+    ]
+
+    def bucket_of(row: DatasetRow) -> str:
+        return "512 × 512" if row.key < "2" else "512 × 640"
+
+    page = statistics_html(summarise(rows, bucket_of=bucket_of))
+    found = re.findall(r'data-facet="([^"]*)".*?class="number">([^<]*)<', page)
+    names = set()
+    for sent, number in found:
+        (facet,) = read_facets(f"[{html.unescape(sent)}]")
+        names.add(facet.name)
+        query = DatasetQuery(facets=(facet,), per_page=500)
+        assert len(find_rows(rows, query, bucket_of=bucket_of)) == int(number), facet
+    assert names == set(FACET_TITLES)
+    assert '<button type="button" title="Show these images">none</button>' in page, "a word like any other"

@@ -9,14 +9,17 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from studio.batches.folder import plan_of
+from studio.batches.folder import begin_batch, plan_of
 from studio.batches.forecast import PlanFacts
+from studio.batches.ledger import ItemRow, Ledger
+from studio.batches.session import BatchSession
 from studio.batches.settings import BatchSettings
 from studio.core.errors import SettingsError
 from studio.core.paths import UserData
 from studio.core.settings import GenerationSettings, parse_settings
+from studio.jobs.queue import JobQueue
 from studio.ui.batches import form as batch_form
-from studio.ui.batches import tab as batch_preview
+from studio.ui.batches import preview as batch_preview
 from studio.ui.forms import LORA_ROWS, form_groups, help_html
 from studio.ui.shell.commands import PreflightState
 from studio.ui.shell.parts import problem
@@ -181,3 +184,62 @@ def test_a_forecast_carries_what_it_was_made_for_as_text() -> None:
     (found,) = re.findall(r'data-form="batch" data-made-for="([^"]*)" data-button="Measure"', html)
     assert json.loads(unescape(found)) == [["num_inference_steps", "Steps", 3], ["prompts", "Prompts", "<b>'\""]]
     assert "made-for" not in batch_preview.forecast_html(PreflightState()), "nothing was measured"
+
+
+def finished_batch(session: BatchSession, **changes: object) -> None:
+    """One of two images that took 3 s and 1 MB each, at 10 steps."""
+    generation = GenerationSettings(prompt="", num_inference_steps=10)
+    settings = BatchSettings(prompts="a boot", images_per_prompt=2, generation=generation)
+    batch = begin_batch(settings.model_copy(update=changes), session.user_data)
+    batch.ledgers.mkdir()
+    noted = Ledger(batch.ledgers / "process-0.db")
+    for item in range(2):
+        noted.add(
+            ItemRow(
+                item=item, state="done", seed=1, attempts=1, seconds=2 + 2 * item, num_bytes=1_000_000, made_at="2026"
+            )
+        )
+    noted.close()
+
+
+def line_of(session: BatchSession, *, measured: PreflightState | None = None, **changes: object) -> str:
+    generation = GenerationSettings(prompt="", num_inference_steps=20)
+    asked = BatchSettings(prompts="a boot", images_per_prompt=60, generation=generation)
+    settings = asked.model_copy(update=changes)
+    values = {"prompts": "a boot", "prompt_file": "", "num_inference_steps": 20}
+    return batch_preview.preview_of(values, lambda: settings, session, measured or PreflightState()).line
+
+
+def test_the_line_beside_start_tells_what_a_batch_like_it_took_here(tmp_path: Path) -> None:
+    session = BatchSession(UserData(tmp_path))
+    assert "<b>60 images</b> · time and size not measured yet" in line_of(session)
+    finished_batch(session, picture_format="webp")
+    assert "not measured yet" in line_of(session), "another format is another size"
+    finished_batch(session)
+    line = line_of(session)
+    assert "about 6 min" in line  # 60 images of 3 s at 10 steps, now at 20
+    assert 'data-seconds="360"' in line
+    assert line.endswith("60.0 MB</p>")
+    facts = PlanFacts(
+        num_items=3,
+        num_columns=0,
+        value_counts={},
+        examples=(),
+        notes=(),
+        seconds_per_picture=0.5,
+        bytes_per_picture=2e6,
+    )
+    measured = PreflightState(result_json=facts.model_dump_json(), form={"num_inference_steps": 20})
+    assert "about 30 s" in line_of(session, measured=measured), "what was measured for this form counts most"
+    other = PreflightState(result_json=facts.model_dump_json(), form={"num_inference_steps": 25})
+    assert "about 6 min" in line_of(session, measured=other)
+
+
+def test_behind_other_jobs_no_hour_is_told_and_start_adds_to_the_queue(tmp_path: Path) -> None:
+    session = BatchSession(UserData(tmp_path))
+    finished_batch(session)
+    (batch,) = session.folders()
+    JobQueue(session.user_data).add("batch", batch.root, batch.name)
+    line = line_of(session)
+    assert "after 1 job in the queue" in line
+    assert "data-seconds" not in line

@@ -10,7 +10,7 @@ import pytest
 
 from studio.core.errors import StudioError
 from studio.core.paths import UserData
-from studio.ui.batches.tab import forecast_html
+from studio.ui.batches.preview import forecast_html
 from studio.ui.shell.commands import Commands
 from studio.ui.shell.status import measuring_words
 from studio.ui.training.tab import render_preflight

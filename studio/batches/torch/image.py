@@ -92,7 +92,12 @@ class PictureMaker:
     watcher: RunWatcher
 
     def make(
-        self, item: BatchItem, *, first_attempt: int = 0, also_refused: Callable[[str], str] = _refuse_nothing
+        self,
+        item: BatchItem,
+        *,
+        first_attempt: int = 0,
+        again: bool = False,
+        also_refused: Callable[[str], str] = _refuse_nothing,
     ) -> ItemRow:
         """Make an item until an image of it is taken, or its tries are used up; the image is on the disk then.
 
@@ -101,13 +106,15 @@ class PictureMaker:
 
         Args:
             first_attempt: tries before it were used up already.
+            again: a person asked for it, so that it is tried once at least.
             also_refused: why an image of this content is not taken; "" where it is.
 
         Raises:
             GenerationCancelledError: where the watcher cancelled; the item is as if never begun.
         """
         started, reason = time.perf_counter(), ""
-        for attempt in range(first_attempt, self.settings.max_retries + 1):
+        end = max(self.settings.max_retries + 1, first_attempt + again)
+        for attempt in range(first_attempt, end):
             try:
                 outcome = self._attempt(item, attempt, also_refused=also_refused, started=started)
             except CancelledError:
@@ -125,7 +132,7 @@ class PictureMaker:
             item.index,
             item.generation.seed,
             reason or "It was rejected, and no retries are left.",
-            attempts=self.settings.max_retries + 1,
+            attempts=end,
             seconds=time.perf_counter() - started,
         )
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import torch
 
 from studio.batches.folder import BatchFolder, read_batch_settings
-from studio.batches.ledger import ItemRow, Ledger, RejectionRow, read_items
+from studio.batches.ledger import ItemRow, Ledger, RejectionRow, read_items, rows_of
 from studio.batches.outputs import provenance_of, write_outputs, write_provenance
 from studio.batches.plan import BatchItem, BatchPlan, open_plan
 from studio.batches.settings import BatchSettings
@@ -38,6 +38,7 @@ BatchEnd = Literal["finished", "stopped", "paused"]
 LOOK_FOR_OTHERS_SECONDS = 2.0
 MAX_ERRORS_IN_A_ROW = 3
 MAX_LOOKS_FOR_DAMAGE = 3
+REPLACED = "Another image was asked for."
 
 
 def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnd:
@@ -183,14 +184,16 @@ class BatchRun:
         watcher = RunWatcher(cancelled=self.requests.should_stop)
         return PictureMaker(manager, self.settings, self.folder, nearest, write, reject, self._item_error, watcher)
 
-    def _make(self, maker: PictureMaker, ledger: Ledger, index: int, *, first_attempt: int = 0) -> None:
+    def _make(
+        self, maker: PictureMaker, ledger: Ledger, index: int, *, first_attempt: int = 0, again: bool = False
+    ) -> ItemRow:
         errors_before = len(self._errors_in_a_row)
         try:
             item = self.plan.item(index)
         except StudioError as error:  # what was too much to be looked at when the plan was made
             row = failed_row(index, 0, str(error), attempts=first_attempt)
         else:
-            row = maker.make(item, first_attempt=first_attempt)
+            row = maker.make(item, first_attempt=first_attempt, again=again)
         self._add(ledger, row)
         if len(self._errors_in_a_row) == errors_before:
             self._errors_in_a_row.clear()
@@ -199,6 +202,7 @@ class BatchRun:
             self.reporter.note(f"Item {index:,} failed: {row.reason}")
         known, number = self.known.look(), self.plan.num_items
         self.reporter.stepped(known, row.seconds, lambda mean: f"{known:,} of {number:,} images  {mean:.2f} s each")
+        return row
 
     def _item_error(self, item: BatchItem, error: Exception) -> None:
         """An error that is no answer to an item's settings may be the device's: several in a row end the batch."""
@@ -252,15 +256,40 @@ class BatchRun:
         return "finished"
 
     def _retry(self, maker: PictureMaker, ledger: Ledger) -> None:
-        """Items that an error ended are tried once more in each run, when all others are made: they hold up none."""
+        """Items that an error ended are tried once more in each run, when all others are made: they hold up none.
+
+        So are those of which a person asked for another image.
+        """
         failed = [row for row in read_items(self.folder.ledgers) if self._can_be_tried(row)]
         for row in failed:
             if self.requests.should_stop():
                 raise CancelledError("Stopped while failed items were tried again.")
-            self._make(maker, ledger, row.item, first_attempt=row.attempts)
+            if row.state == "again":
+                self._make_another(maker, ledger, row)
+            else:
+                self._make(maker, ledger, row.item, first_attempt=row.attempts)
 
     def _can_be_tried(self, row: ItemRow) -> bool:
-        return row.state == "failed" and row.attempts <= self.settings.max_retries
+        return row.state == "again" or (row.state == "failed" and row.attempts <= self.settings.max_retries)
+
+    def _make_another(self, maker: PictureMaker, ledger: Ledger, row: ItemRow) -> None:
+        """The image of before is a try that was not taken; where no other one is taken, it can still be kept."""
+        made = self._make(maker, ledger, row.item, first_attempt=row.attempts, again=True)
+        others = [path for path, _ in rows_of(self.folder.ledgers, row.item) if path != self.share.ledger]
+        self._save(lambda: forget_rows({path: [row.item] for path in others}))
+        if row.file and made.state == "failed":
+            facts = {"state": "rejected", "attempts": made.attempts, "reason": f"No other was taken: {made.reason}"}
+            self._add(ledger, row.model_copy(update=facts))
+        elif row.file:
+            replaced = RejectionRow(
+                item=row.item,
+                attempt=row.attempts - 1,
+                seed=row.seed,
+                reason=REPLACED,
+                file=row.file,
+                made_at=row.made_at,
+            )
+            self._save(lambda: ledger.reject(replaced))
 
     def _settle_pictures(self, maker: PictureMaker, ledger: Ledger) -> None:
         """No copies, and every file what was written; what is made again for the one is looked at for the other.
@@ -281,8 +310,9 @@ class BatchRun:
         )
 
     def _words_at_the_end(self) -> str:
-        failed = [row for row in read_items(self.folder.ledgers) if row.state == "failed"]
-        made = f"{self.plan.num_items - len(failed):,} images are made"
+        rows = [row for row in read_items(self.folder.ledgers) if row.state != "done"]
+        failed = [row for row in rows if row.state == "failed"]
+        made = f"{self.plan.num_items - len(rows):,} images are made"
         if not failed:
             return f"{made}."
         again = sum(map(self._can_be_tried, failed))

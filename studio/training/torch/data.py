@@ -107,8 +107,7 @@ def make_training_set(
             )
         mixed_in = _prior_items(Snapshot(prior.header, apart), kept, settings, resolution)
         kept += mixed_in
-        unused = len(apart) - len(mixed_in)
-        rest = f" {unused:,} more are not used: one is shown for each of ours." if unused else ""
+        rest = f" {n:,} more are not used: one is shown for each of ours." if (n := len(apart) - len(mixed_in)) else ""
         notes.append(f"{len(mixed_in):,} regularisation images are mixed in, each with its weight.{rest}")
     return TrainingSet(tuple(kept), held_out, tuple(notes))
 
@@ -117,7 +116,7 @@ def _item(
     entry: SnapshotEntry, settings: TrainingSettings, *, resolution: int, background: str, is_prior: bool = False
 ) -> TrainingItem:
     fit = _fit(entry, settings, resolution)
-    crops = (fit.crop,) if settings.crop == "centre" else _random_crops(entry, fit.crop)
+    crops = (fit.crop,) if settings.crop == "centre" or entry.focus else _random_crops(entry, fit.crop)  # or moved
     trigger, caption = settings.trigger_word.strip(), entry.caption
     if trigger and TRIGGER_PLACEHOLDER in caption:
         caption = caption.replace(TRIGGER_PLACEHOLDER, trigger)
@@ -140,8 +139,9 @@ def _item(
 
 
 def _fit(image: SnapshotEntry | TrainingItem, settings: TrainingSettings, resolution: int) -> BucketFit:
+    focus = image.focus if isinstance(image, SnapshotEntry) else None
     step, square = settings.bucket_step, not settings.use_buckets
-    return fit_of(image.width, image.height, resolution, step=step, square=square)
+    return fit_of(image.width, image.height, resolution, step=step, square=square, focus=focus)
 
 
 def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings, noun: str) -> list[str]:

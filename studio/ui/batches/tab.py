@@ -1,117 +1,47 @@
-"""The Batch tab: the form, its preview, and the buttons.
+"""The Batch tab: the form with its preview on the left, the batch that runs on the right, past ones below it."""
 
-What a plan would make, while it is written: how many, ten of them, how often each value. From facts to HTML.
-
-What a batch would take, as measured: a sentence below the buttons.
-
-The Batch tab: the plan with its preview on the left, the batch that runs on the right, past ones below it.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
-from pydantic import ValidationError
 
 from studio.batches.columns import own_seed
-from studio.batches.folder import BatchFolder, begin_batch, plan_of, read_batch_settings
-from studio.batches.forecast import PlanFacts
+from studio.batches.folder import BatchFolder, begin_batch, read_batch_settings
 from studio.batches.session import BatchSession, BatchView, training_side
 from studio.batches.settings import BatchSettings
-from studio.core.errors import StudioError, error_message
-from studio.core.paths import typed_path
+from studio.core.errors import error_message
 from studio.core.settings import parse_settings
-from studio.core.text import counted, template
+from studio.core.text import counted
 from studio.datasets.session import DatasetSession
 from studio.jobs.folder import RunRequest
+from studio.jobs.session import has_work
 from studio.loras.library import LoraLibrary
 from studio.ui.batches import form as batch_form
+from studio.ui.batches import images as batch_images
 from studio.ui.batches import view as batch_panel
+from studio.ui.batches.images import query_of
+from studio.ui.batches.preview import EMPTY, forecast_html, preview_of
 from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell import item_actions
-from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner, PreflightState, forecast_box
-from studio.ui.shell.parts import QUIET, Group, Part, paragraph, problem, show_folder, toasts
-from studio.ui.shell.selection import FieldErrors, changed, error_box, read_selection, select
+from studio.ui.shell.commands import COMPARED_ON_LOAD, PreflightRunner
+from studio.ui.shell.parts import QUIET, Group, Part, problem, show_folder, toasts
+from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection, select
+from studio.ui.training.form import dataset_choices
 
-_template = template("ui/templates/batches.html")
-
-COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too long for something that follows typing
-READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
-MAX_VALUES = 12
-
-NO_PLAN = paragraph("quiet", "No plan yet: see the message at the form's fields.")
-EMPTY = paragraph(
-    "quiet",
-    "The plan appears here as you type: the number of images, ten examples, and how often each value comes up.",
-)
-LARGE = paragraph(
-    "note",
-    "This prompt file is too large to preview as you type: “Measure” reads it and estimates how many images it "
-    "makes, time and disk.",
-)
-COUNTED_LATER = "“Measure” counts this many, and estimates time and disk space."
-
-
-def is_too_large_to_follow(settings: BatchSettings) -> bool:
-    """Whether the file of prompts takes seconds to be read."""
-    path = typed_path(settings.prompt_file.strip())
-    return bool(settings.prompt_file.strip()) and path.is_file() and path.stat().st_size > READ_UP_TO_BYTES
-
-
-def preview_html(facts: PlanFacts) -> Markup:
-    """The plan in short."""
-    later = (COUNTED_LATER,) if facts.num_columns and not facts.value_counts else ()
-    return _template(
-        "preview",
-        num_items=facts.num_items,
-        notes=[*facts.notes, *later],
-        examples=facts.examples,
-        counts=counts_html(facts.value_counts),
-    )
-
-
-def counts_html(counts: Mapping[str, Mapping[str, int] | int]) -> Markup:
-    """A small table for each column."""
-    if not counts:
-        return Markup()
-    return _template("counts", columns=[(column, *_values(found)) for column, found in counts.items()])
-
-
-def _values(found: Mapping[str, int] | int) -> tuple[list[tuple[str, int]], str]:
-    """The first values of a column, each with how often it comes up, and how many more there are in words."""
-    if isinstance(found, int):
-        return [], f"{found:,} different values"
-    return list(found.items())[:MAX_VALUES], f"and {len(found) - MAX_VALUES:,} more" if len(found) > MAX_VALUES else ""
-
-
-def forecast_html(state: PreflightState) -> Markup:
-    """Where the measuring stands, or what it found, and for what."""
-    return forecast_box(state, _forecast_words(state), form="batch", labels=batch_form.LABELS, button="Measure")
-
-
-def _forecast_words(state: PreflightState) -> Markup:
-    if state.running:
-        words = f"A few real images are being made and measured, for {state.time_words} so far; none are kept."
-        return paragraph("quiet", words, role="status") + paragraph("quiet", f"Now: {state.step_words}.")
-    if state.problem:
-        return problem(state.problem)
-    facts = read_facts(state)
-    if facts is None:
-        return paragraph("quiet", "“Measure” makes a few real images to estimate the time, disk space and finish time.")
-    counts = counts_html(facts.value_counts) if facts.num_items > COUNTED_UP_TO else ""
-    return _template("forecast", sentence=facts.sentence, counts=counts)
-
-
-def read_facts(state: PreflightState) -> PlanFacts | None:
-    """What was found; None where nothing was, or not by this version."""
-    if not state.result_json:
-        return None
-    try:
-        return PlanFacts.model_validate_json(state.result_json)
-    except ValidationError:
-        return None
+# When a batch would be ready is told as if it began now.
+_CLOCK = """const tell = () => {
+  const place = element.querySelector("[data-seconds]");
+  if (!place) return;
+  const ready = new Date(Date.now() + 1000 * Number(place.dataset.seconds));
+  const isToday = ready.toDateString() === new Date().toDateString();
+  const day = isToday ? "" : `${ready.toLocaleDateString("en", { weekday: "long" })} `;
+  const words = `ready ${day}${ready.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}`;
+  if (place.textContent !== words) place.textContent = words;
+};
+watch("value", () => requestAnimationFrame(tell));
+setInterval(tell, 10_000);
+tell();"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +50,7 @@ class BatchTab:
 
     start: gr.Button
     measure: gr.Button
+    line: gr.HTML
     errors: gr.HTML
     forecast: gr.HTML
     cancel: gr.Button
@@ -133,7 +64,7 @@ class BatchTab:
     def shown(self) -> dict[str, gr.components.Component]:
         """Every part that a refresh keeps true, by its name."""
         measuring = {"batch-forecast": self.forecast, "batch-measure-cancel": self.cancel, "batch-measure-of": self.of}
-        return {**measuring, **self.form.shown, **self.panel.shown}
+        return {"batch-start": self.start, **measuring, **self.form.shown, **self.panel.shown}
 
 
 @dataclass(frozen=True)
@@ -162,6 +93,7 @@ def build() -> BatchTab:
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Start", variant="primary", elem_id="start-batch")
                 measure = gr.Button("Measure", elem_id="measure-batch")
+            line = gr.HTML(elem_id="batch-line", padding=False, js_on_load=_CLOCK)
             errors = error_box(batch_form.FORM)
             forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=COMPARED_ON_LOAD)
             cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="batch-measure-cancel")
@@ -171,20 +103,22 @@ def build() -> BatchTab:
             with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
                 preview = gr.HTML(EMPTY, elem_id="batch-preview", padding=False)
             panel = batch_panel.build()
-    return BatchTab(start, measure, errors, forecast, cancel, of, form, preview, preview_box, panel)
+    return BatchTab(start, measure, line, errors, forecast, cancel, of, form, preview, preview_box, panel)
 
 
-def render(page: BatchPage, view: BatchView) -> dict[str, Group]:
+def render(page: BatchPage, view: BatchView, selection: Selection) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
-        "The batch's form": lambda: _form_parts(page),
+        "The batch's form": lambda: _form_parts(page, view),
         "The batch": lambda: batch_panel.render(view),
+        "The batch's images": lambda: batch_images.render(page.session, view, query_of(selection)),
     }
 
 
-def _form_parts(page: BatchPage) -> dict[str, Part]:
+def _form_parts(page: BatchPage, view: BatchView) -> dict[str, Part]:
     choices = gr.update(choices=[NO_LORA, *page.library.names()])
     return {
+        "batch-start": gr.update(value="Add to queue" if has_work(view.jobs) else "Start"),
         "batch-forecast": lambda: forecast_html(page.forecast.state),
         "batch-measure-of": gr.update(value=str(page.forecast.state.number)),
         "batch-measure-cancel": gr.update(visible=page.forecast.state.running),
@@ -193,9 +127,19 @@ def _form_parts(page: BatchPage) -> dict[str, Part]:
 
 
 def wire(
-    tab: BatchTab, page: BatchPage, selection: gr.HTML, *, tabs: gr.Tabs, then_refresh: Callable[[Any], Any]
+    tab: BatchTab,
+    page: BatchPage,
+    selection: gr.HTML,
+    *,
+    tabs: gr.Tabs,
+    trained: gr.Dropdown,
+    then_refresh: Callable[[Any], Any],
 ) -> None:
-    """Connect the form with its preview, and the batch's buttons."""
+    """Connect the form with its preview, and the batch's buttons.
+
+    Args:
+        trained: the dataset that the Training tab's form names.
+    """
     named = tab.form.named
     errors = FieldErrors(tab.errors, batch_form.FORM, tab.form.kept)
 
@@ -221,7 +165,9 @@ def wire(
     then_refresh(tab.cancel.click(cancel, tab.of, **QUIET))
     then_refresh(errors.press(tab.measure.click, measure, inputs_kwargs=named, **QUIET))
     _wire_preview(tab, page, selection, errors)
+    batch_images.wire(tab.panel.images, page.session, selection, then_refresh=then_refresh)
     _wire_batch(tab.panel, page, selection, tabs, then_refresh=then_refresh)
+    _wire_datasets(tab.panel, page, selection, tabs, trained, then_refresh=then_refresh)
 
 
 def settings_of(values: dict[str, Any], page: BatchPage) -> BatchSettings:
@@ -233,31 +179,16 @@ def settings_of(values: dict[str, Any], page: BatchPage) -> BatchSettings:
     return parse_settings(BatchSettings, {**batch_form.read_form(values), "cpu": page.cpu_only})
 
 
-def preview(values: dict[str, Any], page: BatchPage) -> tuple[str, StudioError | OSError | None]:
-    """(what the form's plan would make, why there is none)."""
-    if not values["prompts"].strip() and not values["prompt_file"].strip():
-        return EMPTY, None
-    try:
-        settings = settings_of(values, page)
-        if is_too_large_to_follow(settings):
-            return LARGE, None
-        plan = plan_of(settings, page.session.user_data)
-        facts = PlanFacts.of(plan, counted=plan.num_items <= COUNTED_UP_TO)
-    except (StudioError, OSError) as error:
-        return NO_PLAN, error
-    return preview_html(facts), None
-
-
 def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: FieldErrors) -> None:
     form = tab.form
-    controls, previewed = list(form.named.values()), [tab.preview, form.problem, tab.preview_box, errors.box]
+    controls, previewed = list(form.named.values()), [tab.preview, tab.line, form.problem, tab.preview_box, errors.box]
 
     def show(**values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's values
-        plan, error = preview(values, page)
-        at_fields = errors.html(error, values, pressed=False)
-        said = "" if at_fields or error is None else problem(error_message(error))
-        opened = gr.update(open=True)
-        return {tab.preview: plan, form.problem: said, tab.preview_box: opened, errors.box: at_fields}
+        found = preview_of(values, lambda: settings_of(values, page), page.session, page.forecast.state)
+        at_fields = errors.html(found.error, values, pressed=False)
+        said = "" if at_fields or found.error is None else problem(error_message(found.error))
+        shown = {tab.preview: found.plan, tab.line: found.line, form.problem: said, errors.box: at_fields}
+        return {**shown, tab.preview_box: gr.update(open=True)}
 
     def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
         event.then(show, inputs_kwargs=form.named, outputs=previewed, queue=False, **QUIET)
@@ -308,15 +239,6 @@ def _wire_batch(
         with toasts():
             page.session.resume(page.batch_of(selection))
 
-    opened = gr.Textbox(visible=False)  # the name of the dataset
-
-    def open_dataset(selection: str) -> dict[Any, Any]:
-        with toasts():
-            batch = page.batch_of(selection)
-            side = training_side(batch)
-            dataset = page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=side)
-        return {tabs: gr.update(selected="dataset"), opened: dataset.name}
-
     def open_it(selection: str, request: gr.Request) -> None:
         with toasts():
             show_folder(page.batch_of(selection).root, request)
@@ -340,5 +262,42 @@ def _wire_batch(
     for request, button in panel.buttons.items():
         then_refresh(button.click(asking(request), selection, **QUIET))
     then_refresh(panel.resume.click(resume, selection, **QUIET))
-    shown = panel.as_dataset.click(open_dataset, selection, [tabs, opened], **QUIET)
-    then_refresh(select(shown.success, selection, opened, change="dataset: values[0] || now.dataset"))
+
+
+def _wire_datasets(
+    panel: batch_panel.BatchPanel,
+    page: BatchPage,
+    selection: gr.HTML,
+    tabs: gr.Tabs,
+    trained: gr.Dropdown,
+    *,
+    then_refresh: Callable[[Any], Any],
+) -> None:
+    """Connect what leads from a batch to the Dataset and the Training tab."""
+    opened = gr.Textbox(visible=False)  # the name of the dataset
+
+    def dataset_of(selection: str) -> str:
+        batch = page.batch_of(selection)
+        side = training_side(batch)
+        return page.datasets.open_folder(str(batch.dataset), name=batch.name, resolution=side).name
+
+    def open_dataset(selection: str) -> dict[Any, Any]:
+        with toasts():
+            return {opened: dataset_of(selection), tabs: gr.update(selected="dataset")}
+
+    def train(selection: str) -> dict[Any, Any]:
+        with toasts():
+            name = dataset_of(selection)
+        choices = dataset_choices(page.datasets.library.names())
+        return {
+            opened: name,
+            tabs: gr.update(selected="training"),
+            trained: gr.update(choices=choices, value=name),
+        }
+
+    pressed = (
+        panel.as_dataset.click(open_dataset, selection, [tabs, opened], **QUIET),
+        panel.train.click(train, selection, [tabs, opened, trained], **QUIET),
+    )
+    for shown in pressed:
+        then_refresh(select(shown.success, selection, opened, change="dataset: values[0] || now.dataset"))

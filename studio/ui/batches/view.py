@@ -5,7 +5,6 @@ What the Batch tab shows of a batch: state, images of late, what came out, notes
 The right side of the Batch tab: which batch, its buttons, and what is told of it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,12 +14,13 @@ from markupsafe import Markup
 
 from studio.batches.folder import BatchFolder
 from studio.batches.report import VERDICT
-from studio.batches.session import MAX_LATEST, BatchProgress, BatchView, LatestPicture
+from studio.batches.session import BatchProgress, BatchView
 from studio.core.files import read_text
 from studio.core.text import counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
 from studio.jobs.session import choices
+from studio.ui.batches import images
 from studio.ui.shell import item_actions
 from studio.ui.shell.images import small_picture_url
 from studio.ui.shell.parts import Part, live_html, paragraph, problem
@@ -64,7 +64,7 @@ def state_html(view: BatchView) -> Markup:
 
 
 def progress_words(view: BatchView) -> str:
-    """`42 of 60 images · 1 failed · 3 rejected and made again · 3.1 a second · 8 s left · ready at 07:12`."""
+    """`42 of 60 images · 1 failed · 3 tries not taken · 3.1 a second · 8 s left · ready at 07:12`."""
     status, progress = view.status, view.progress
     if status is None or not status.num_steps:
         return ""
@@ -72,7 +72,11 @@ def progress_words(view: BatchView) -> str:
     if progress.num_failed:
         words.append(f"{progress.num_failed:,} failed")
     if progress.num_rejected:
-        words.append(f"{progress.num_rejected:,} rejected")
+        words.append(f"{progress.num_rejected:,} {'try' if progress.num_rejected == 1 else 'tries'} not taken")
+    if progress.num_set_aside:
+        words.append(f"{progress.num_set_aside:,} rejected by you")
+    if progress.num_to_remake:
+        words.append(f"{progress.num_to_remake:,} to be made again")
     if view.busy and progress.pictures_per_second:
         words.append(_pace(progress.pictures_per_second))
     if view.busy and status.remaining_seconds is not None:
@@ -100,17 +104,9 @@ def _bar(status: RunStatus, progress: BatchProgress) -> Markup:
     return run_bar("Pictures", progress.num_done, status.num_steps, parts)
 
 
-def latest_html(pictures: Sequence[LatestPicture], *, more_to_come: bool) -> Markup:
-    """The last images, newest first; each tells its item and caption, and opens large. Places are kept for more."""
-    shown = [
-        (picture, small_picture_url(picture.path), f"#{picture.item:,}: {picture.caption}") for picture in pictures
-    ]
-    return _template("latest", pictures=shown, places=(MAX_LATEST - len(pictures)) * more_to_come)
-
-
 def memory_words_html(view: BatchView) -> Markup:
-    """The gauge of a batch, as that of a training."""
-    if view.batch is None:
+    """The gauge of a batch that is being made, as that of a training."""
+    if view.batch is None or not view.busy:
         return Markup()
     if view.history is None or not view.history.memory:
         return paragraph("quiet", "Memory use appears here while images are made.")
@@ -118,14 +114,12 @@ def memory_words_html(view: BatchView) -> Markup:
 
 
 def sheet_html(view: BatchView) -> Markup:
-    """The X/Y grid, large, where one was made; else the contact sheet of a batch that has ended."""
+    """The X/Y grid, large, of a batch that has ended, where one was made."""
     if view.batch is None or view.busy or view.in_line:
         return Markup()
-    for path, words in ((view.batch.grid, "X/Y grid"), (view.batch.contact_sheet, "Contact sheet")):
-        url = small_picture_url(path, pixels=LARGE_PIXELS)
-        if url:
-            return _template("sheet", words=words, path=path, url=url)
-    return Markup()
+    path = view.batch.grid
+    url = small_picture_url(path, pixels=LARGE_PIXELS)
+    return _template("sheet", words="X/Y grid", path=path, url=url) if url else Markup()
 
 
 def report_markdown(view: BatchView) -> str:
@@ -174,6 +168,8 @@ class BatchPanel:
     resume: gr.Button
     duplicate: gr.Button
     as_dataset: gr.Button
+    train: gr.Button
+    images: tuple[gr.HTML, ...]
     folder: gr.Button
     rename: gr.Button
     label: item_actions.LabelBox
@@ -193,14 +189,18 @@ def build() -> BatchPanel:
         }
         resume = gr.Button("Resume", elem_id="batch-resume", size="sm", min_width=72)
     with gr.Row(elem_classes="run-results"):
-        duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
         as_dataset = gr.Button("Open as dataset", elem_id="batch-as-dataset", size="sm", min_width=120)
+        train = gr.Button("Train on it", elem_id="batch-train", size="sm", min_width=96)
+        duplicate = gr.Button("Copy to form", elem_id="batch-duplicate", size="sm", min_width=104)
         folder = gr.Button("Open the folder", elem_id="batch-folder", size="sm", min_width=112)
         rename = gr.Button("Rename…", elem_id="batch-rename", size="sm", min_width=84)
         delete = gr.Button("Delete…", elem_id="batch-delete", size="sm", min_width=84)
     label = item_actions.build_label("batch")
     trash = item_actions.build("batch")
-    for name in ("state", "memory", "latest", "files", "sheet"):
+    for name in ("state", "memory"):
+        live_html(f"batch-{name}")
+    reviewed = images.build()
+    for name in ("sheet", "files"):
         live_html(f"batch-{name}")
     report = gr.Markdown(elem_id="batch-report", container=False)
     with gr.Accordion("Log", open=False):
@@ -213,23 +213,25 @@ def build() -> BatchPanel:
         "batch-resume": resume,
         "batch-duplicate": duplicate,
         "batch-as-dataset": as_dataset,
+        "batch-train": train,
         "batch-folder": folder,
         "batch-rename": rename,
         "batch-delete": delete,
     }
-    return BatchPanel(batch, buttons, resume, duplicate, as_dataset, folder, rename, label, delete, trash, past, shown)
+    results = duplicate, as_dataset, train, reviewed, folder
+    return BatchPanel(batch, buttons, resume, *results, rename, label, delete, trash, past, shown)
 
 
 def render(view: BatchView) -> dict[str, Part]:
-    """What every shown part of the panel should be now."""
+    """What every shown part of the panel should be now; its images are apart."""
     batch, state = view.batch, view.status.state if view.status else None
+    has_images = gr.update(interactive=view.progress.num_done > 0 and not view.busy)
     can_ask: Any = gr.update(interactive=view.busy or view.in_line)
     can_resume = state in ("paused", "stopped", "failed", "new") and not view.in_line
     return {
         "batch-run": gr.update(choices=choices(view.names, view.labels), value=batch.name if batch else None),
         "batch-state": lambda: state_html(view),
         "batch-memory": lambda: memory_words_html(view),
-        "batch-latest": lambda: latest_html(view.latest, more_to_come=view.busy or view.in_line) if batch else "",
         "batch-files": lambda: files_html(batch, view.history),
         "batch-sheet": lambda: sheet_html(view),
         "batch-report": lambda: report_markdown(view),
@@ -239,7 +241,8 @@ def render(view: BatchView) -> dict[str, Part]:
         "batch-stop": gr.update(interactive=view.busy or view.in_line or state == "paused"),
         "batch-resume": gr.update(interactive=can_resume),
         "batch-duplicate": gr.update(interactive=batch is not None),
-        "batch-as-dataset": gr.update(interactive=view.progress.num_done > 0 and not view.busy),
+        "batch-as-dataset": has_images,
+        "batch-train": has_images,
         "batch-folder": gr.update(interactive=batch is not None),
         "batch-rename": gr.update(interactive=batch is not None),
         "batch-delete": gr.update(interactive=batch is not None and not view.busy and not view.in_line),

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from pydantic import TypeAdapter, ValidationError
 
 from studio.core.settings import parse_settings
-from studio.datasets.query import ANY, SORT_NAMES, STATES, DatasetQuery
+from studio.datasets.query import ANY, SORT_NAMES, STATES, DatasetQuery, Facet
 from studio.datasets.report import count_problems
 from studio.datasets.session import DatasetSession
-from studio.ui.datasets.html import grid, thumbnail_size
+from studio.ui.datasets.html import facet_chips, grid, thumbnail_size
 from studio.ui.shell.parts import paragraph
 
 MAX_VALUES = 200
 FIELDS = DatasetQuery.model_fields
+_FACETS = TypeAdapter(tuple[Facet, ...])
 
 # How large thumbnails are is the browser's business: it keeps that, and the server hears nothing of it.
 _SIZED = """const slider = element.querySelector("input");
@@ -31,6 +33,12 @@ watch("value", drawn);
 drawn();"""
 
 
+_DROPPED = """element.addEventListener("click", (event) => {
+  const drop = event.target.closest("[data-drop]")?.dataset.drop;
+  if (drop) trigger("click", { drop });
+});"""
+
+
 @dataclass(frozen=True)
 class Browser:
     """Its components, by what they are for; `of` names the dataset that all the others are about."""
@@ -45,29 +53,34 @@ class Browser:
     previous: gr.Button
     following: gr.Button
     words: gr.HTML
+    facets: gr.Textbox
+    chips: gr.HTML
     grid: gr.HTML
     of: gr.Textbox
 
     @property
     def query(self) -> dict[str, gr.components.Component]:
         """What makes a `DatasetQuery`, by its names."""
-        names = ("search", "problem", "bucket", "column", "value", "sort", "page", "of")
+        names = ("search", "problem", "bucket", "column", "value", "facets", "sort", "page", "of")
         return {name: getattr(self, name) for name in names}
 
     @property
     def rendered(self) -> dict[str, gr.components.Component]:
         """What `render_page` fills, by its names."""
-        return {**self.query, **{name: getattr(self, name) for name in ("previous", "following", "words", "grid")}}
+        return {
+            **self.query,
+            **{name: getattr(self, name) for name in ("previous", "following", "words", "chips", "grid")},
+        }
 
 
 def build_filters() -> dict[str, Any]:
     """Lay out the search, the filters and the pager, above the grid."""
-    with gr.Row(elem_classes="dataset-filters"):
+    with gr.Row(elem_classes="dataset-filters"):  # one row, so that the images begin high up
         search = gr.Textbox(
             label=FIELDS["search"].title,
             placeholder="words",
             elem_id="dataset-search",
-            min_width=180,
+            min_width=100,
         )
         problem, bucket, column, value, sort = (
             gr.Dropdown(
@@ -77,7 +90,7 @@ def build_filters() -> dict[str, Any]:
                 elem_id=f"dataset-{name}",
                 allow_custom_value=True,
                 interactive=True,
-                min_width=120,
+                min_width=80,
             )
             for name, choices in (
                 ("problem", STATES),
@@ -87,11 +100,10 @@ def build_filters() -> dict[str, Any]:
                 ("sort", SORT_NAMES),
             )
         )
-    with gr.Row(elem_classes="pager"):
-        words = gr.HTML(elem_id="dataset-words", padding=False)
+        words = gr.HTML(elem_id="dataset-words", padding=False, min_width=0)
         gr.HTML(thumbnail_size(), padding=False, min_width=0, js_on_load=_SIZED)
-        previous = gr.Button("‹ Page back", elem_id="dataset-previous-page", min_width=120, size="sm")
-        following = gr.Button("Next page ›", elem_id="dataset-next-page", min_width=120, size="sm")
+        previous = gr.Button("‹ Page back", elem_id="dataset-previous-page", min_width=0, size="sm")
+        following = gr.Button("Next page ›", elem_id="dataset-next-page", min_width=0, size="sm")
     page = gr.State(1)  # read when a handler runs: what draws the grid anew must not turn the page back
     return {
         "search": search,
@@ -104,6 +116,8 @@ def build_filters() -> dict[str, Any]:
         "previous": previous,
         "following": following,
         "words": words,
+        "facets": gr.Textbox("[]", visible="hidden", elem_id="dataset-chosen-bars", label="Bars"),
+        "chips": gr.HTML(elem_id="dataset-bars", padding=False, js_on_load=_DROPPED),
         "of": gr.Textbox(visible="hidden", elem_id="dataset-of", label="Dataset"),
     }
 
@@ -120,8 +134,32 @@ def read_query(values: dict[str, Any]) -> DatasetQuery:
         SettingsError: where one breaks its rule.
     """
     known = {name: value for name, value in values.items() if name in FIELDS and value not in (None, "")}
+    known["facets"] = read_facets(values.get("facets"))
     known["page"] = max(1, int(known.get("page", 1)))
     return parse_settings(DatasetQuery, known)
+
+
+def read_facets(sent: object) -> tuple[Facet, ...]:
+    """The bars that a page sent; none where they are none."""
+    try:
+        return _FACETS.validate_json(str(sent or "[]"))
+    except ValidationError:
+        return ()
+
+
+def changed_facets(sent: object, *, pressed: str = "", dropped: str = "") -> str:
+    """The bars with one more, or without one, as the page holds them.
+
+    Args:
+        pressed: a facet as JSON; one that is there already changes nothing.
+        dropped: a place among them.
+    """
+    facets = list(read_facets(sent))
+    new = read_facets(f"[{pressed}]")
+    facets += [facet for facet in new if facet not in facets]
+    if dropped.isdecimal():
+        facets = [facet for number, facet in enumerate(facets) if number != int(dropped)]
+    return _FACETS.dump_json(tuple(facets)).decode()
 
 
 def render_for(session: DatasetSession, values: dict[str, Any]) -> dict[str, Any]:
@@ -135,13 +173,13 @@ def render_for(session: DatasetSession, values: dict[str, Any]) -> dict[str, Any
     rendered = render_page(session, DatasetQuery())
     nothing = {"problem": STATES[0], "bucket": ANY, "column": ANY, "value": ANY}
     filters = {name: {**rendered[name], "value": value} for name, value in nothing.items()}
-    return {**rendered, **filters, "search": "", "sort": SORT_NAMES[0], "of": session.opened.name}
+    return {**rendered, **filters, "search": "", "facets": "[]", "sort": SORT_NAMES[0], "of": session.opened.name}
 
 
 def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
     """The page of rows that the query asks for, and what can be asked for now, by the names of `Browser.rendered`."""
     if not session.is_open:
-        return {"words": "", "grid": ""}
+        return {"words": "", "chips": "", "grid": ""}
     stamp, dataset = session.stamp, session.opened
     rows = dataset.rows
     page = dataset.page(query)
@@ -165,5 +203,6 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
         "previous": gr.update(interactive=page.number > 1),
         "following": gr.update(interactive=page.number < page.num_pages),
         "words": paragraph("quiet", words),
+        "chips": facet_chips(query.facets),
         "grid": grid(session, page, stamp),
     }

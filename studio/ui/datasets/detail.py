@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from studio.core.errors import StudioError, system_error_message
+from studio.core.errors import DatasetError, StudioError, system_error_message
 from studio.core.files import read_text
 from studio.core.paths import assets_folder
 from studio.datasets.rows import MAX_TOKENS, BucketFit, assign_bucket
 from studio.datasets.session import DatasetSession, Stamp, TypedCaption
-from studio.datasets.source import DatasetRow
+from studio.datasets.source import DatasetRow, Focus
 from studio.ui.datasets.html import facts_line, large_picture, not_shown, problem_list
 from studio.ui.shell.parts import paragraph
 
@@ -38,6 +38,8 @@ _BOX = """<div class="caption-box">
 <div class="stand-in"><div class="shown"></div><p class="facts"></p></div>
 <label for="dataset-caption-text">Caption</label>
 <textarea id="dataset-caption-text" rows="3" maxlength="4000" disabled></textarea>
+<div class="tags" role="group" aria-label="Tags"></div>
+<input type="text" class="new-tag" maxlength="500" placeholder="Add a tag, then Enter" aria-label="Add a tag" disabled>
 <p id="dataset-saved" class="tokens" role="status"></p>
 <div class="problem unsaved" role="alert" hidden><p></p>
 <button type="button" class="link-button">Discard this text</button></div>
@@ -164,7 +166,8 @@ def build() -> Detail:
     """Lay it out, right of the grid."""
     subject, shown_file = gr.JSON(visible=False), gr.State("")
     with gr.Column(elem_id="dataset-detail", elem_classes="dataset-detail", min_width=320):
-        picture = gr.HTML(_NOTHING, elem_id="dataset-picture", padding=False)
+        crop = read_text(assets_folder() / "crop.js")
+        picture = gr.HTML(_NOTHING, elem_id="dataset-picture", padding=False, js_on_load=crop)
         facts = gr.HTML(elem_id="dataset-facts", padding=False)
         caption = build_caption_box()
         with gr.Row(elem_classes="small-buttons"):
@@ -229,11 +232,29 @@ def render_row(session: DatasetSession, asked: Subject, *, shown_file: str) -> d
     }
 
 
+_FOCUS = TypeAdapter(Focus | None)
+
+
+def move_crop(session: DatasetSession, event: gr.EventData) -> None:
+    """What dragging the crop does, or pressing “Centre”: the page says of which image, and where it is now.
+
+    Raises:
+        DatasetError: where there is no such image or place.
+        OSError: where it cannot be saved.
+    """
+    dataset, key, focus = (getattr(event, name, None) for name in ("dataset", "key", "focus"))
+    try:
+        place = _FOCUS.validate_python(focus)
+    except ValidationError as error:
+        raise DatasetError("The page does not say where the crop is. Reload it.") from error
+    session.named(str(dataset)).opened.set_focus(str(key), place)
+
+
 def _file_of(session: DatasetSession, row: DatasetRow) -> str:
     """Which file, in which state and cut how, a large image is of."""
     recipe = session.opened.recipe
     checked = row.facts.sha256 if row.facts else "not checked"
-    return f"{row.path} {checked} {recipe.resolution} {recipe.background}"
+    return f"{row.path} {checked} {recipe.resolution} {recipe.background} {row.focus}"
 
 
 def _render_buttons(session: DatasetSession, row: DatasetRow | None) -> dict[str, Any]:
@@ -259,7 +280,7 @@ def fit_of(session: DatasetSession, row: DatasetRow) -> BucketFit | None:
     """The bucket of an image that can be read."""
     if row.facts is None or not row.facts.is_usable:
         return None
-    return assign_bucket(row.facts.width, row.facts.height, session.opened.buckets)
+    return assign_bucket(row.facts.width, row.facts.height, session.opened.buckets, focus=row.focus)
 
 
 def find_row(session: DatasetSession, asked: Subject) -> DatasetRow | None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from studio.core.errors import PictureFileError
 from studio.core.records import label_or_none
 from studio.core.text import template
 from studio.datasets.inspection import thumbnail_path
-from studio.datasets.query import RowPage
+from studio.datasets.query import Facet, RowPage
 from studio.datasets.report import num_without_row
 from studio.datasets.rows import BucketFit
 from studio.datasets.session import DatasetSession, SessionView, Stamp
@@ -43,6 +44,11 @@ def thumbnail_url(session: DatasetSession, row: DatasetRow) -> str:
 def thumbnail_size() -> Markup:
     """The slider for how large thumbnails are shown."""
     return _template("thumbnail_size")
+
+
+def facet_chips(facets: Sequence[Facet]) -> Markup:
+    """The bars that the grid is narrowed to, each a button that removes it; empty where there are none."""
+    return _template("facets", facets=facets) if facets else Markup()
 
 
 def grid(session: DatasetSession, page: RowPage, stamp: Stamp) -> Markup:
@@ -114,7 +120,9 @@ def large_picture(session: DatasetSession, row: DatasetRow, fit: BucketFit | Non
         f"left:{100 * left / width:.2f}%;top:{100 * top / height:.2f}%;"
         f"width:{100 * (right - left) / width:.2f}%;height:{100 * (bottom - top) / height:.2f}%"
     )
-    return _template("large_picture", row=row, url=_jpeg_url(image), crop=crop)
+    free = "x" * (right - left < width) + "y" * (bottom - top < height)
+    dataset = session.opened.name
+    return _template("large_picture", row=row, dataset=dataset, url=_jpeg_url(image), crop=crop, free=free)
 
 
 def _jpeg_url(image: Image.Image) -> str:

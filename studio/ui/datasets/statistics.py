@@ -18,8 +18,8 @@ from studio.core.files import write_atomically
 from studio.core.text import template
 from studio.datasets.export import make_contact_sheet
 from studio.datasets.inspection import thumbnail_path
+from studio.datasets.query import FACET_TITLES, Facet, FacetName, bin_words
 from studio.datasets.report import (
-    NUM_BINS,
     WHY_NO_FLIP,
     Counts,
     DatasetReport,
@@ -41,6 +41,7 @@ from studio.ui.shell.selection import read_selection
 _template = template("ui/templates/datasets.html")
 
 NUM_LENGTH_BARS = 12
+NONE, ALL_OTHERS = "none", "all others"
 
 
 def statistics_html(statistics: DatasetStatistics) -> Markup:
@@ -48,30 +49,39 @@ def statistics_html(statistics: DatasetStatistics) -> Markup:
     if statistics.num_pictures == 0:
         return paragraph("quiet", "No statistics yet: no image has been checked and used.")
     charts = [
-        bars("Buckets (training sizes)", _listed(statistics.buckets)),
-        bars("Image sizes", _listed(statistics.sizes)),
-        bars("Words in a caption", _lengths(statistics.caption_words)),
-        bars("Most frequent words", _listed(statistics.words, others=False)),
-        bars("Brightness, 0 dark to 1 light", _shares(statistics.brightness)),
-        bars("Share of the border that is white", _shares(statistics.border_whiteness)),
-        *(bars(column, _listed(counts)) for column, counts in statistics.columns.items()),
+        bars("bucket", _listed(statistics.buckets)),
+        bars("size", _listed(statistics.sizes)),
+        bars("length", _lengths(statistics.caption_words)),
+        bars("word", _listed(statistics.words, others=False)),
+        bars("brightness", _shares(statistics.brightness)),
+        bars("whiteness", _shares(statistics.border_whiteness)),
+        *(bars("column", _listed(counts), column=column) for column, counts in statistics.columns.items()),
     ]
     return _template("charts", charts=charts)
 
 
-def bars(title: str, rows: Sequence[tuple[str, int]]) -> Markup:
-    """One chart: names, bars, numbers. The longest bar is the greatest number."""
+def bars(name: FacetName, rows: Sequence[tuple[str, int]], *, column: str = "") -> Markup:
+    """One chart: names, bars, numbers; a bar's name is a button. The longest bar is the greatest number."""
     most = max((number for _, number in rows), default=0) or 1
-    return _template("bars", title=title, rows=rows, most=most)
+    shown = [(value, number, _sent(name, value, column)) for value, number in rows]
+    title = column if name == "column" else FACET_TITLES[name]
+    return _template("bars", title=title, rows=shown, most=most)
+
+
+def _sent(name: FacetName, value: str, column: str) -> str:
+    """The bar as the page sends it back; "" of one that no image can be found by."""
+    if name != "word" and value in (NONE, ALL_OTHERS):
+        return ""
+    return Facet(name=name, value=value, column=column).model_dump_json()
 
 
 def _listed(counts: Counts, *, others: bool = True) -> list[tuple[str, int]]:
-    rows = [(name or "none", number) for name, number in counts.items]
-    return [*rows, ("all others", counts.num_others)] if others and counts.num_others else rows
+    rows = [(name or NONE, number) for name, number in counts.items]
+    return [*rows, (ALL_OTHERS, counts.num_others)] if others and counts.num_others else rows
 
 
 def _shares(bins: Sequence[int]) -> list[tuple[str, int]]:
-    return [(f"{i / NUM_BINS:.1f} to {(i + 1) / NUM_BINS:.1f}", number) for i, number in enumerate(bins)]
+    return [(bin_words(i), number) for i, number in enumerate(bins)]
 
 
 def _lengths(counts: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
@@ -103,6 +113,15 @@ _CLICKS = """element.addEventListener("click", (event) => {
 });"""
 
 
+# A bar is pressed anywhere in its row; the images that it counts are shown above.
+_BARS = """element.addEventListener("click", (event) => {
+  const facet = event.target.closest("[data-facet]")?.dataset.facet;
+  if (!facet) return;
+  trigger("click", { facet });
+  document.querySelector("#dataset-canvas").scrollIntoView({ block: "start" });
+});"""
+
+
 @dataclass(frozen=True)
 class StatisticsPanels:
     """Their components, by what they are for."""
@@ -124,7 +143,7 @@ def build() -> StatisticsPanels:
         doctor = gr.HTML(elem_id="dataset-doctor", padding=False, js_on_load=_CLICKS)
         exclude_all = gr.Button("Exclude everything that needs fixing", elem_id="dataset-exclude-all", visible=False)
     with gr.Accordion("Statistics", open=False, elem_id="dataset-statistics-box") as statistics_box:
-        statistics = gr.HTML(elem_id="dataset-statistics", padding=False)
+        statistics = gr.HTML(elem_id="dataset-statistics", padding=False, js_on_load=_BARS)
         sheet = gr.DownloadButton("Contact sheet", elem_id="dataset-sheet", size="sm")
     return StatisticsPanels(
         statistics_box=statistics_box,

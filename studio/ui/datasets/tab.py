@@ -13,9 +13,10 @@ from studio.ui.datasets import bulk as dataset_bulk
 from studio.ui.datasets import detail as dataset_detail
 from studio.ui.datasets import export as dataset_export
 from studio.ui.datasets import recipe as dataset_recipe_box
+from studio.ui.datasets import selected as dataset_selected
 from studio.ui.datasets import source as dataset_source
 from studio.ui.datasets import statistics as dataset_statistics
-from studio.ui.datasets.browser import read_query, render_for
+from studio.ui.datasets.browser import changed_facets, read_query, render_for
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, WITH_SUBJECT, Subject, find_row, read_subject, render_row
 from studio.ui.datasets.html import summary
 from studio.ui.forms import by_component
@@ -32,6 +33,7 @@ class DatasetTab:
     version: gr.Textbox
     canvas: gr.Column
     browser: dataset_browser.Browser
+    selected: gr.HTML
     detail: dataset_detail.Detail
     recipe: dataset_recipe_box.RecipeBox
     bulk: dataset_bulk.BulkPanel
@@ -58,20 +60,24 @@ class DatasetTab:
 def build() -> DatasetTab:
     """Lay the tab out."""
     source = dataset_source.build()
-    summary_line = gr.HTML(elem_id="dataset-summary", padding=False)
-    layout_words = gr.HTML(elem_id="dataset-layout-words", padding=False)
+    with gr.Row(elem_classes="dataset-line"):
+        summary_line = gr.HTML(elem_id="dataset-summary", padding=False)
+        layout_words = gr.HTML(elem_id="dataset-layout-words", padding=False)
     version = gr.Textbox(visible="hidden", elem_id="dataset-version", label="Version")
     with gr.Column(visible=False, elem_id="dataset-canvas") as canvas:
         filters = dataset_browser.build_filters()
         with gr.Row(elem_classes="dataset-panes"):
             with gr.Column(elem_classes="dataset-pictures"):
                 browser = dataset_browser.Browser(**filters, grid=dataset_browser.build_grid())
+                selected = dataset_selected.build()
             detail = dataset_detail.build()
         recipe = dataset_recipe_box.build(layout_words)
         bulk = dataset_bulk.build()
         statistics = dataset_statistics.build()
         export = dataset_export.build()
-    return DatasetTab(source, summary_line, version, canvas, browser, detail, recipe, bulk, statistics, export)
+    return DatasetTab(
+        source, summary_line, version, canvas, browser, selected, detail, recipe, bulk, statistics, export
+    )
 
 
 def render(session: DatasetSession, view: SessionView) -> dict[str, Group]:
@@ -108,7 +114,9 @@ def wire(tab: DatasetTab, session: DatasetSession, selection: gr.HTML, *, then_r
     dataset_bulk.wire(tab.bulk, session, query=query, **shared)
     dataset_statistics.wire(tab.statistics, session, selection, version=version, **shared)
     dataset_export.wire(tab.export, session, of=tab.browser.of, **shared)
+    dataset_selected.wire(tab.selected, session, then_refresh=then_refresh)
     _wire_grid(tab, session, selection)
+    _wire_bars(tab, session, selection)
     _wire_detail(tab, session, then_refresh=then_refresh)
 
 
@@ -124,9 +132,6 @@ ORDERED: dict[str, Any] = {
 def _wire_grid(tab: DatasetTab, session: DatasetSession, selection: gr.HTML) -> None:
     """Connect search, filters, pages and images; all is drawn again when the dataset changed, or another is shown."""
     browser, detail = tab.browser, tab.detail
-
-    def show_first(selection: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the controls' values
-        return _page(tab, session.of(read_selection(selection).dataset), {**values, "page": 1})
 
     def show_all(selection: str, subject: object, shown_file: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
         page = session.of(read_selection(selection).dataset)
@@ -161,9 +166,35 @@ def _wire_grid(tab: DatasetTab, session: DatasetSession, selection: gr.HTML) -> 
     detail.caption.select(select, inputs_kwargs=asked, outputs=both, js=WITH_SUBJECT, **latest)
     filters = (browser.problem, browser.bucket, browser.column, browser.value, browser.sort)
     for event in (browser.search.submit, *(control.input for control in filters)):
-        event(show_first, inputs_kwargs=queried, outputs=grid, **ORDERED)
+        event(_show_first(tab, session), inputs_kwargs=queried, outputs=grid, **ORDERED)
     browser.previous.click(turn(-1), inputs_kwargs=queried, outputs=grid, **ORDERED)
     browser.following.click(turn(1), inputs_kwargs=queried, outputs=grid, **ORDERED)
+
+
+def _show_first(tab: DatasetTab, session: DatasetSession) -> Callable[..., dict[Any, Any]]:
+    """What shows the first page of what the controls ask for."""
+
+    def show_first(selection: str, **values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the controls' values
+        return _page(tab, session.of(read_selection(selection).dataset), {**values, "page": 1})
+
+    return show_first
+
+
+def _wire_bars(tab: DatasetTab, session: DatasetSession, selection: gr.HTML) -> None:
+    """Connect the bars of the statistics with the grid, and the chips that stand for those that were pressed."""
+    browser = tab.browser
+
+    def press(facets: str, event: gr.EventData) -> str:
+        return changed_facets(facets, pressed=str(getattr(event, "facet", "")))
+
+    def drop(facets: str, event: gr.EventData) -> str:
+        return changed_facets(facets, dropped=str(getattr(event, "drop", "")))
+
+    queried = {"selection": selection, **browser.query}
+    for event, act in ((tab.statistics.statistics.click, press), (browser.chips.click, drop)):
+        changed = event(act, browser.facets, browser.facets, **ORDERED)
+        shown = {"inputs_kwargs": queried, "outputs": list(browser.rendered.values())}
+        changed.then(_show_first(tab, session), **shown, **ORDERED)
 
 
 def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
@@ -180,6 +211,11 @@ def _wire_detail(tab: DatasetTab, session: DatasetSession, *, then_refresh: Call
 
         return do
 
+    def move_crop(event: gr.EventData) -> None:
+        with toasts():
+            dataset_detail.move_crop(session, event)
+
+    then_refresh(detail.picture.click(move_crop, None, None, trigger_mode="multiple", **QUIET))
     gr.api(dataset_detail.saver(session), api_name="save_captions", queue=False, api_visibility="private")
     pressed = {"subject": detail.subject, "shown_file": detail.shown_file, **browser.query}
     both = [*browser.rendered.values(), *detail.rendered.values()]

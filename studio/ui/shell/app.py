@@ -232,7 +232,7 @@ class Sessions:
             ),
             "dataset": lambda: dataset_tab.render(datasets.of(dataset.name), dataset),
             "training": lambda: training_tab.render(self.training, runs, shown),
-            "batch": lambda: batch_tab.render(self.batches, made),
+            "batch": lambda: batch_tab.render(self.batches, made, shown),
         }
         parts = self.guard.parts({title: group for area in areas for title, group in groups[area]().items()})
         look_again_seconds = POLL_SECONDS if ours else JOBS_POLL_SECONDS if jobs else 0
@@ -295,7 +295,8 @@ def build_app(
         dataset_tab.wire(datasets, session, selection, then_refresh=then_refresh)
         to = Destinations(tab.generate.form.named, batch_parts.form.named, tab.compare.form)
         training_tab.wire(training_parts, training, selection, to=to, then_refresh=then_refresh)
-        batch_tab.wire(batch_parts, batches, selection, tabs=tabs, then_refresh=then_refresh)
+        trained = training_parts.form.settings.fields["dataset"]
+        batch_tab.wire(batch_parts, batches, selection, tabs=tabs, trained=trained, then_refresh=then_refresh)
         wire_size_note(training_parts.form.settings, engine, training_parts.form.settings.fields)
         wire_size_note(batch_parts.form.generation, engine, batch_parts.form.named)
         kept = {

@@ -59,20 +59,20 @@ def _small(path: Path, _stamp: FileStamp, pixels: int) -> str:
 TRAINING_THUMBNAIL_PIXELS = 256
 
 
-def run_thumbnail_url(picture: Path, folder: Path) -> str:
+def run_thumbnail_url(picture: Path, folder: Path, *, pixels: int = TRAINING_THUMBNAIL_PIXELS) -> str:
     """Where the page finds a small copy of an image that we made; it is made when it is first asked for.
 
     Raises:
         OSError: where the image cannot be read, or there is no room for the copy.
     """
     # A resumed run makes an image again under its old name.
-    known_by = f"{picture} {file_stamp(picture)}"
+    known_by = f"{picture} {file_stamp(picture)} {pixels}"
     name = hashlib.blake2b(known_by.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     small = folder / name[:2] / f"{name}.jpg"
     if not small.is_file():
-        with open_file(picture) as file, Image.open(file, formats=["PNG"]) as image:
+        with open_file(picture) as file, Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as image:
             copy = image.convert("RGB")
-        copy.thumbnail((TRAINING_THUMBNAIL_PIXELS, TRAINING_THUMBNAIL_PIXELS))
+        copy.thumbnail((pixels, pixels))
         save_thumbnail(copy, small)
     return _address(small)
 

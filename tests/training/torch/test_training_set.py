@@ -69,6 +69,15 @@ def test_a_centre_crop_leaves_as_much_on_either_side() -> None:
     assert item.crops == ((50, 0, 150, 100),)
 
 
+@pytest.mark.parametrize("crop", ["centre", "random"])
+@pytest.mark.parametrize(("focus", "left"), [((0.0, 0.5), 0), ((0.3, 0.9), 10), ((0.5, 0.5), 50), ((1.0, 0.0), 100)])
+def test_a_crop_that_a_person_moved_is_what_is_learned(crop: str, focus: tuple[float, float], left: int) -> None:
+    snapshot = snapshot_of_sizes([WIDE])
+    moved = with_entries(snapshot, [entry.model_copy(update={"focus": focus}) for entry in snapshot.entries])
+    (item,) = make_set(moved, crop=crop, use_buckets=False).items
+    assert item.crops == ((left, 0, left + 100, 100),)
+
+
 def test_random_crops_are_several_windows_inside_the_picture() -> None:
     for item in make_set(snapshot_of_sizes([WIDE, TALL]), crop="random", use_buckets=False).items:
         assert len(item.crops) == CROP_VARIANTS

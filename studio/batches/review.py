@@ -1,0 +1,243 @@
+"""What a person decides of a batch's images, and which of them a page shows.
+
+An image that a person rejects moves to `rejected` and is no part of the dataset any more, until it is kept after all;
+its row in the ledger says so, so that a batch that goes on leaves it there.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import ValidationError
+
+from studio.batches.folder import BatchFolder, read_batch_settings
+from studio.batches.ledger import (
+    ItemFacts,
+    ItemKey,
+    ItemRow,
+    ItemState,
+    Ledger,
+    RejectionRow,
+    item_keys,
+    latest_row,
+    read_rejections,
+    rows_of,
+)
+from studio.batches.outputs import write_metadata, write_shards
+from studio.batches.plan import BatchPlan
+from studio.batches.report import write_report
+from studio.core.errors import BatchError
+from studio.images.scores.image import PictureScores
+from studio.jobs.folder import BUSY_STATES, status_or
+
+Decision = Literal["keep", "reject", "again"]
+TAKES = "takes"
+ALL = "all"
+PER_PAGE = 24
+NEWEST, NUMBER = "newest", "number"
+SCORES: Mapping[str, tuple[str, bool]] = {
+    "whiteness": ("scores.border.whiteness", True),
+    "sharpness": ("scores.sharpness", True),
+    "colour": ("scores.colour.difference", False),
+    "centring": ("scores.centring.offset", False),
+    "distance": ("scores.nearest.distance", True),
+}
+"""Where an image's facts have a score, and whether a greater one is better."""
+
+
+@dataclass(frozen=True)
+class ReviewQuery:
+    """Which images are shown.
+
+    Attributes:
+        state: of the items; `all`; or `takes`: images that were made and not taken.
+        sort: `newest`, `number`, or a score with `best` or `worst`, such as `sharpness worst`.
+        page: from 1.
+    """
+
+    state: str = ALL
+    sort: str = NEWEST
+    page: int = 1
+
+
+@dataclass(frozen=True)
+class ReviewedImage:
+    """An image of a batch, or an item that has none.
+
+    Attributes:
+        path: None where there is no image.
+        reason: why there is none, or why it was not taken; "" of one that was.
+        attempt: of one that was not taken, which try it was, from 1; of others how many it took.
+        is_take: whether it was made and not taken.
+    """
+
+    item: int
+    state: ItemState
+    path: Path | None
+    prompt: str
+    seed: int
+    attempt: int
+    seconds: float = 0.0
+    reason: str = ""
+    scores: PictureScores | None = None
+    is_take: bool = False
+
+
+@dataclass(frozen=True)
+class ReviewPage:
+    """Some of a batch's images.
+
+    Attributes:
+        query: as it was asked for; its page is one that there is.
+        counts: of each state how many items have it, with `all` and `takes`.
+    """
+
+    images: tuple[ReviewedImage, ...] = ()
+    query: ReviewQuery = ReviewQuery()
+    num_pages: int = 1
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def review(folder: BatchFolder, plan: Callable[[], BatchPlan], query: ReviewQuery) -> ReviewPage:
+    """The page of images that was asked for; where a page is past the end, the last one.
+
+    Raises:
+        BatchError: where a ledger or the plan cannot be read.
+    """
+    score, _, end = query.sort.partition(" ")
+    path, high_is_best = SCORES.get(score, SCORES["whiteness"])
+    keys = item_keys(folder.ledgers, score=path)
+    takes = list(read_rejections(folder.ledgers))
+    counts = Counter[str](key.state for key in keys)
+    counts[ALL], counts[TAKES] = len(keys), len(takes)
+    chosen = [key for key in keys if query.state in (ALL, key.state)]
+    chosen = _sorted(chosen, score, high_first=high_is_best == (end == "best"))
+    num_pages = max(1, -(-(len(takes) if query.state == TAKES else len(chosen)) // PER_PAGE))
+    number = min(max(1, query.page), num_pages)
+    shown = slice((number - 1) * PER_PAGE, number * PER_PAGE)
+    images = (
+        [_take(folder, plan, take) for take in takes[::-1][shown]]
+        if query.state == TAKES
+        else [_item(folder, plan, key.item) for key in chosen[shown]]
+    )
+    return ReviewPage(tuple(images), ReviewQuery(query.state, query.sort, number), num_pages, counts)
+
+
+def _sorted(keys: Sequence[ItemKey], sort: str, *, high_first: bool) -> list[ItemKey]:
+    """What has no score comes last, by its number."""
+    if sort == NUMBER:
+        return list(keys)
+    if sort not in SCORES:
+        return sorted(keys, key=lambda key: (key.made_at, key.item), reverse=True)
+    sign = -1 if high_first else 1
+    return sorted(keys, key=lambda key: (key.score is None, sign * (key.score or 0.0)))
+
+
+def _item(folder: BatchFolder, plan: Callable[[], BatchPlan], item: int) -> ReviewedImage:
+    row = latest_row(row for _, row in rows_of(folder.ledgers, item))
+    try:
+        scores = ItemFacts.model_validate_json(row.facts).scores
+    except ValidationError:
+        scores = None  # of another version: the image can be looked at all the same
+    return ReviewedImage(
+        item=item,
+        state=row.state,
+        path=folder.root / row.file if row.file else None,
+        prompt=plan().item(item).generation.prompt,
+        seed=row.seed,
+        attempt=row.attempts,
+        seconds=row.seconds,
+        reason=row.reason,
+        scores=scores,
+    )
+
+
+def _take(folder: BatchFolder, plan: Callable[[], BatchPlan], take: RejectionRow) -> ReviewedImage:
+    return ReviewedImage(
+        item=take.item,
+        state="failed",
+        path=folder.root / take.file if take.file else None,
+        prompt=plan().item(take.item).generation.prompt,
+        seed=take.seed,
+        attempt=take.attempt + 1,
+        reason=take.reason,
+        is_take=True,
+    )
+
+
+def decide(folder: BatchFolder, plan: BatchPlan, item: int, decision: str) -> None:
+    """Keep an image, reject it, or ask for another one; the dataset, its shards and the report follow at once.
+
+    Of a batch that is being worked on they follow when it ends; another image is made when the batch goes on.
+
+    Raises:
+        BatchError: where there is no such item or decision, or it cannot be decided now.
+        OSError: where a file cannot be moved or written.
+    """
+    rows = rows_of(folder.ledgers, item)
+    if decision not in get_args(Decision) or not rows:
+        raise BatchError(f"The batch {folder.name} has no image {item:,} to decide on. Look at it again.")
+    status = status_or("failed", folder)
+    if status.state == "preparing":
+        raise BatchError("The batch is looking through its files. Try again when it runs or has ended.")
+    row = latest_row(row for _, row in rows)
+    if decision == "keep":
+        _keep(folder, row, rows)
+    else:
+        _set_aside(folder, row, rows, "rejected" if decision == "reject" else "again")
+    if status.state not in BUSY_STATES:
+        _write_dataset(folder, plan)
+
+
+def _keep(folder: BatchFolder, row: ItemRow, rows: Sequence[tuple[Path, ItemRow]]) -> None:
+    if row.state == "done":
+        return
+    if not (row.file and (folder.root / row.file).is_file()):
+        raise BatchError(f"There is no image #{row.item:,} to keep. Make it again instead.")
+    back = folder.picture(row.item, read_batch_settings(folder).picture_format)
+    back.parent.mkdir(parents=True, exist_ok=True)
+    _move(folder.root / row.file, back)
+    kept = {"state": "done", "file": back.relative_to(folder.root).as_posix(), "reason": ""}
+    _write(rows, row.model_copy(update=kept))
+
+
+def _set_aside(
+    folder: BatchFolder, row: ItemRow, rows: Sequence[tuple[Path, ItemRow]], state: Literal["rejected", "again"]
+) -> None:
+    if state == "rejected" and not row.file:
+        raise BatchError(f"There is no image #{row.item:,} to reject: it could not be made.")
+    at, file = folder.root / row.file, row.file
+    if row.state == "done":
+        file = f"{folder.rejected.name}/{row.item:07}-try{row.attempts}{at.suffix}"
+    # The row first: a run that goes on meanwhile would make an image again that is gone from the dataset.
+    _write(rows, row.model_copy(update={"state": state, "file": file, "reason": ""}))
+    if file != row.file:
+        folder.rejected.mkdir(exist_ok=True)
+        _move(at, folder.root / file)
+
+
+def _move(source: Path, target: Path) -> None:
+    """An image, and its caption beside it."""
+    source.replace(target)
+    if (caption := source.with_suffix(".txt")).is_file():
+        caption.replace(target.with_suffix(".txt"))
+
+
+def _write(rows: Sequence[tuple[Path, ItemRow]], row: ItemRow) -> None:
+    for path, _ in rows:
+        ledger = Ledger(path)
+        try:
+            ledger.add(row)
+        finally:
+            ledger.close()
+
+
+def _write_dataset(folder: BatchFolder, plan: BatchPlan) -> None:
+    write_metadata(folder, plan)
+    per_shard = read_batch_settings(folder).pictures_per_shard
+    if per_shard and folder.shards.is_dir():
+        write_shards(folder, pictures_per_shard=per_shard)
+    if folder.report.is_file():
+        write_report(folder, plan, finished=status_or("failed", folder).state == "finished")

@@ -1,0 +1,90 @@
+"""What is done to several images at once: those that are selected in the grid, and the one whose star is pressed.
+
+Which are selected is known to the page's script alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from pydantic import ValidationError
+
+from studio.core.errors import DatasetError
+from studio.core.files import read_text
+from studio.core.paths import assets_folder
+from studio.core.records import Record
+from studio.core.text import counted, template
+from studio.datasets.edits import tags_of, with_tag, without_tag
+from studio.datasets.opened import OpenedDataset
+from studio.datasets.session import DatasetSession
+from studio.ui.shell.parts import QUIET, toasts
+
+_template = template("ui/templates/datasets.html")
+
+
+class SelectedAct(Record):
+    """What was pressed, and of which images: names that came from a browser."""
+
+    act: str
+    dataset: str
+    keys: tuple[str, ...]
+    tag: str = ""
+
+
+def build() -> gr.HTML:
+    """Lay the bar out; it is shown while images are selected."""
+    script = read_text(assets_folder() / "selected.js")
+    return gr.HTML(_template("selected"), elem_id="dataset-selected", padding=False, js_on_load=script)
+
+
+def read_act(event: gr.EventData) -> SelectedAct:
+    """
+    Raises:
+        DatasetError: where the page sent something else.
+    """
+    sent = {name: getattr(event, name, None) for name in ("act", "dataset", "keys", "tag")}
+    try:
+        return SelectedAct.model_validate({name: value for name, value in sent.items() if value is not None})
+    except ValidationError as error:
+        raise DatasetError("The page does not say which images are meant. Reload it.") from error
+
+
+def do(opened: OpenedDataset, asked: SelectedAct) -> None:
+    """Do it to all of them, to be undone as one.
+
+    Raises:
+        DatasetError: where an image is gone, there is no such act, or a tag is missing.
+        OSError: where it cannot be saved; nothing is changed then.
+    """
+    switches: dict[str, Callable[[], int]] = {
+        "exclude": lambda: opened.set_excluded(asked.keys, True),
+        "include": lambda: opened.set_excluded(asked.keys, False),
+        "star": lambda: opened.set_starred(asked.keys, True),
+        "unstar": lambda: opened.set_starred(asked.keys, False),
+        "tag": lambda: _change_tags(opened, asked, with_tag, "added to"),
+        "untag": lambda: _change_tags(opened, asked, without_tag, "removed from"),
+    }
+    if asked.act not in switches:
+        raise DatasetError(f"There is nothing like {asked.act!r} to do.")
+    switches[asked.act]()
+
+
+def _change_tags(opened: OpenedDataset, asked: SelectedAct, change: Callable[[str, str], str], words: str) -> int:
+    if not tags_of(asked.tag):
+        raise DatasetError("Type the tag first.")
+    captions = {key: change(opened.row(key).caption, asked.tag) for key in asked.keys}
+    changed = {key: caption for key, caption in captions.items() if caption != opened.row(key).caption}
+    if not changed:
+        raise DatasetError(f"No caption of {counted(len(captions), 'image')} would change.")
+    return opened.set_captions(changed, what=f"“{asked.tag.strip()}” {words} {counted(len(changed), 'caption')}")
+
+
+def wire(bar: gr.HTML, session: DatasetSession, *, then_refresh: Callable[[Any], None]) -> None:
+    """Connect the bar and the stars."""
+
+    def act(event: gr.EventData) -> None:
+        with toasts():
+            asked = read_act(event)
+            do(session.named(asked.dataset).opened, asked)
+
+    then_refresh(bar.click(act, None, None, **QUIET, trigger_mode="multiple"))
