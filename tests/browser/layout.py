@@ -28,7 +28,7 @@ _MEASURE = """() => {
     if (element.closest("script, style, noscript, option, svg")) continue;
     const range = document.createRange();
     range.selectNodeContents(node);
-    const box = range.getBoundingClientRect();
+    let box = range.getBoundingClientRect();
     if (box.width < 1 || box.height < 1) continue;
     let hidden = false, scrolled = false;
     let open = { left: 0, right: innerWidth, top: -Infinity, bottom: Infinity }; // what the ancestors leave open
@@ -42,6 +42,7 @@ _MEASURE = """() => {
       if (cut > 2 && !scrolled && !hidden && style.textOverflow !== "ellipsis" && style.webkitLineClamp === "none")
         faults.push(`clipped by ${Math.round(cut)} px: ${name(element)}`);
       open = within(frame, open);
+      box = within(frame, box);
     }
     if (hidden) continue;
     if (!scrolled && box.right > innerWidth + 1) faults.push(`beyond the right edge: ${name(element)}`);

@@ -9,6 +9,8 @@ RIGHT = """<div style="width:300px">
 <h1>A heading</h1><p>Some words that go on for <b>more than one line</b> of this paragraph.</p>
 <label>A name <input value="typed"></label> <button>Press</button>
 <div style="width:120px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap">Cut with an ellipsis</div>
+<div style="width:140px;overflow:hidden"><p style="margin:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap">
+Cut with an ellipsis inside of a frame</p></div>
 <div style="width:120px;overflow-x:auto;white-space:nowrap">This one can be scrolled to its end</div>
 <span style="position:absolute;width:1px;height:1px;overflow:hidden">for screen readers alone</span></div>"""
 
