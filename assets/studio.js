@@ -426,8 +426,8 @@
     const index = steps.reduce((best, step, i) => (Math.abs(step - wanted) < Math.abs(steps[best] - wanted) ? i : best), 0);
     for (const part of scrub.querySelectorAll("[data-of-step]")) part.hidden = Number(part.dataset.ofStep) !== steps[index];
     const range = scrub.querySelector("input");
-    range.value = index;
-    range.setAttribute("aria-valuetext", index ? `step ${steps[index].toLocaleString("en")}` : "base, without the LoRA");
+    if (range) range.value = index; // before the first step there are the base's images alone
+    range?.setAttribute("aria-valuetext", index ? `step ${steps[index].toLocaleString("en")}` : "base, without the LoRA");
     for (const figure of document.querySelectorAll("#tab-training .chart-figure")) {
       const plot = plotOf(figure);
       const svg = figure.querySelector("svg.chart");

@@ -20,6 +20,7 @@ from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import LoraLibrary
 from studio.training.folder import RunFolder
 from studio.training.session import TrainingSession
+from studio.training.settings import PRESETS
 from studio.ui.batches.tab import BatchPage
 from studio.ui.inference.history import PastImages
 from studio.ui.shell.app import Sessions, build_app
@@ -27,6 +28,7 @@ from studio.ui.shell.commands import BATCH, CommandRunner, PreflightRunner
 from studio.ui.shell.device_busy_box import BlockingJobs
 from studio.ui.shell.selection import Selection
 from studio.ui.training import plot as training_plot
+from studio.ui.training.presets import MeasuredPresets, preset_choices
 from studio.ui.training.queue import TrainingPage
 from tests.batches.test_session import make_batch
 from tests.datasets.bad_inputs import encoded, picture
@@ -181,7 +183,8 @@ def test_no_list_of_choices_that_changes_is_checked_by_gradio_which_forgets_it_i
     found = {block.elem_id for block in changing & sent}
     assert {"generate-lora-0", "compare-lora-1", "batch-lora-2", "training-dataset"} <= found
     refused = [block.elem_id for block in changing & sent if not getattr(block, "allow_custom_value", False)]
-    assert refused == []
+    assert refused == ["training-preset"], "whose labels change, and never its values"
+    assert {key for _, key in preset_choices(MeasuredPresets())} == PRESETS.keys()
 
 
 def test_each_page_has_its_own_dataset_and_keeps_it(sessions: Sessions, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Scores as curves over the steps, beside the level of the base and of the dataset."""
 
+import pytest
+
 from studio.training.session import RunHistory
 from studio.ui.training.plot import SCORES, chart_of, charts_html
 from tests.ui.told_scores import reference_event, score_event
@@ -36,3 +38,12 @@ def test_one_step_is_no_curve() -> None:
     history.apply_event(score_event(0, 0.1))
     assert charts_html(history) == ""
     assert charts_html(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("lora", "dataset", "reached"), [(0.7, 0.98, False), (0.95, 0.98, True), (0.99, 0.98, True), (0.02, 0.98, False)]
+)
+def test_a_score_reaches_the_datasets_where_it_is_as_good_or_better(lora: float, dataset: float, reached: bool) -> None:
+    whiteness = SCORES[0]
+    assert whiteness.reaches(score_event(100, lora), reference_event(dataset).scores) == reached
+    assert not whiteness.reaches(score_event(100, lora), None)

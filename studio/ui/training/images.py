@@ -113,7 +113,10 @@ def _scrubbed_scores(
     base = next(iter(history.scores.values())).base
     rows = []
     for kind in SCORES:
-        cells = [(e.step, _cell(kind.words(e.scores), kind.verdict(e, reference))) for e in scored]
+        cells = [
+            (e.step, _cell(kind.words(e.scores), kind.verdict(e, reference), reached=kind.reaches(e, reference)))
+            for e in scored
+        ]
         if any(kind.words(event.scores) != NOT_MEASURED for event in scored):
             rows.append((kind.title, kind.words(base), reached(kind, history), cells))
     return rows
@@ -192,8 +195,11 @@ def _score_rows(
     ]
 
 
-def _cell(words: str, outcome: Outcome = "") -> Markup:
-    return _template("score", words=words, outcome=outcome, kind=OUTCOME_KINDS[outcome])
+def _cell(words: str, outcome: Outcome = "", *, reached: bool = False) -> Markup:
+    told = f"{outcome}, like the dataset" if reached else outcome
+    if reached and outcome == "like the base":
+        told = "like base and dataset"
+    return _template("score", words=words, outcome=told, kind=OUTCOME_KINDS[outcome])
 
 
 def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thumbnails: Thumbnails) -> Markup:

@@ -66,7 +66,6 @@ def build() -> RunPanel:
         }
         resume = gr.Button("Resume", elem_id="training-resume", size="sm", min_width=72)
     end = training_end_card.build()
-    live_html("training-proposal")
     with gr.Row(elem_classes="run-view") as shown["training-view"]:
         samples = live_html("training-samples", js_on_load=training_pictures.PICTURE_CLICKS)
         with gr.Column(min_width=280):
@@ -75,6 +74,7 @@ def build() -> RunPanel:
                 window, log_scale = _build_plot_options()
             live_html("training-differences")
     image_viewer = training_image_viewer.build()
+    live_html("training-proposal")
     saved = training_saved_steps.build()
     results = training_results.build()
     for name in ("export", "files"):

@@ -235,6 +235,13 @@ class ScoreKind:
             return "like the base"
         return "better" if (change > 0) == (self.min_change > 0) else "worse"
 
+    def reaches(self, event: ScoreEvent, reference: ScoreSummary | None) -> bool:
+        """Whether the LoRA's images are as good as the dataset's own, which is what there is to be reached."""
+        if reference is None or not self.verdict(event, reference):
+            return False
+        missing = self.mean(reference) - self.mean(event.scores)
+        return math.copysign(missing, missing * self.min_change) < abs(self.min_change)
+
 
 CHART_SIZE = (320, 190)
 NO_SUBJECT = "No subject can be told from its background."

@@ -127,7 +127,7 @@ def state_html(view: TrainingView, now: datetime | None = None) -> Markup:
     share = 100 * status.step / status.num_steps if status.num_steps else 0
     bar = run_bar("Steps", status.step, status.num_steps, [("", f"{share:.1f}")])
     working = status.state in BUSY_STATES
-    kind, message = STATE_KINDS.get(status.state, ""), status.message or view.run.name
+    kind, message = STATE_KINDS.get(status.state, ""), status.message
     comparison = view.history.comparison if status.state == "finished" and view.history is not None else None
     if comparison is not None and comparison.worse:  # green says that nothing got worse
         kind = ""
@@ -206,12 +206,11 @@ def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
     kind, word = ("full", "nearly full") if share > FULL else ("high", "high") if share > NEARLY_FULL else ("", "fine")
     return _template(
         "memory",
-        when="Memory" if working else "Last memory",
+        what=what if working else f"Last {what.removeprefix('Memory') or 'memory'}",
         kind=kind,
         word=word,
         used=used,
         limit=limit,
-        of=what,
         process=last.process_bytes,
         peak=peak,
         points=_memory_points(history.memory, limit),
@@ -219,12 +218,12 @@ def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
 
 
 def _memory_in_use(event: MemoryEvent) -> tuple[int, int, int, str]:
-    """(in use, limit, peak, of what): the accelerator's where there is one, else the system's."""
+    """(in use, limit, peak, what it is): the accelerator's where there is one, else the system's."""
     if event.accelerator_bytes is not None and event.accelerator_limit_bytes:
         peak = event.peak_accelerator_bytes or event.accelerator_bytes
-        return event.accelerator_bytes, event.accelerator_limit_bytes, peak, "of the GPU"
+        return event.accelerator_bytes, event.accelerator_limit_bytes, peak, "GPU memory"
     used = event.system_total_bytes - event.system_available_bytes
-    return used, event.system_total_bytes, event.peak_process_bytes, "of this machine"
+    return used, event.system_total_bytes, event.peak_process_bytes, "Memory"
 
 
 def _memory_points(memory: Sequence[MemoryEvent], limit: int) -> str:
