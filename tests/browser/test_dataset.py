@@ -464,3 +464,48 @@ def test_a_tab_that_was_not_looked_at_is_there_at_once(
     other.route("**/gradio_api/**", lambda route: route.abort())
     go_to_tab(other, "Dataset")
     expect(other.locator("#dataset-grid .thumb")).to_have_count(11)
+
+
+def test_several_images_are_selected_tagged_starred_and_found_by_a_bar(page: Page, source: Path) -> None:
+    open_path(page, source, pictures=11, used=9)
+    bar = page.locator(".selected-bar")
+    press(page, "left/shoe 1.png")
+    expect(bar).to_be_hidden()
+    thumbs(page).and_(page.locator("[data-key='left/shoe 5.png']")).click(modifiers=["Shift"])
+    thumbs(page).and_(page.locator("[data-key='right/shoe 0.png']")).click(modifiers=["ControlOrMeta"])
+    expect(bar).to_contain_text("4 selected")
+    bar.locator(".tag").fill("studio light")
+    bar.locator("[data-act=tag]").click()
+    expect(page.locator("#dataset-caption textarea")).to_have_value("shoe number 1, studio light")
+    page.locator(".caption-box .tags .chip", has_text="shoe number 1").click()
+    expect(page.locator("#dataset-caption textarea")).to_have_value("studio light")
+    page.locator(".cell", has=page.locator("[data-key='latin.png']")).locator(".star").click()
+    choose_state(page, "starred")
+    expect(thumbs(page)).to_have_count(1)
+    choose_state(page, "any")
+    open_section(page, "Statistics")
+    page.locator(".chart", has_text="Most frequent words").get_by_role("button", name="studio", exact=True).click()
+    expect(page.locator("#dataset-bars .chip")).to_have_text("Most frequent words: studio ✕")
+    expect(thumbs(page)).to_have_count(4)
+    page.locator("#dataset-bars .chip").click()
+    expect(thumbs(page)).to_have_count(11)
+    page.keyboard.press("Escape")
+    expect(bar).to_be_hidden()
+
+
+def test_the_crop_is_dragged_over_the_image(page: Page, source: Path) -> None:
+    open_path(page, source, pictures=11, used=9)
+    press(page, "latin.png")  # 530 × 620: its bucket keeps less than its height
+    crop = page.locator("#dataset-picture .crop")
+    before = crop.evaluate("(crop) => parseFloat(crop.style.top)")
+    box = page.locator("#dataset-picture .zoom").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 50, box["y"] + 250, steps=3)
+    page.mouse.up()
+    expect(page.locator("#dataset-undo")).to_contain_text("crop of latin.png")
+    expect(page.locator("dialog")).to_have_count(0)
+    assert crop.evaluate("(crop) => parseFloat(crop.style.top)") > before
+    page.locator(".recentre").click()
+    expect(page.locator(".recentre")).to_have_count(0)

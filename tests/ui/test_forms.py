@@ -27,7 +27,8 @@ from studio.training.settings import TrainingSettings
 from studio.ui import forms
 from studio.ui.batches import form as batch_form
 from studio.ui.forms import SettingsForm, form_groups, form_hint, is_optional, read_settings, read_value
-from studio.ui.inference import compare, generate, model, smoke
+from studio.ui.inference import compare, generate, smoke
+from studio.ui.shell import engine_panel
 from studio.ui.training import form as training_form
 
 FORMS: tuple[tuple[type[Settings], str, Callable[[], object]], ...] = (
@@ -39,7 +40,7 @@ FORMS: tuple[tuple[type[Settings], str, Callable[[], object]], ...] = (
     (GenerationSettings, "compare", compare.build),
     (CompareSettings, "compare", compare.build),
     (SmokeSettings, "smoke", smoke.build),
-    (ModelSettings, "model", model.build),
+    (ModelSettings, "model", engine_panel.build),
 )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from studio.core.paths import UserData
 from studio.core.results import MemorySample, SavedReport
 from studio.core.settings import SHIPPED_MODEL, SmokeSettings
 from studio.core.text import duration
@@ -11,6 +12,8 @@ from studio.engine.generation import run_smoke_test
 from studio.engine.pipeline import PipelineManager
 from studio.engine.process.view import EngineView, Phase, size_note
 from studio.ui.inference.smoke import card, details, verdict
+from studio.ui.shell import engine_panel
+from studio.ui.shell.parts import Guard
 from studio.ui.shell.status import activity_words, memory_words, model_words
 
 
@@ -72,13 +75,14 @@ def test_the_tables_tell_time_memory_settings_and_versions(saved: SavedReport) -
         assert words in shown
 
 
-def test_the_status_line_tells_model_device_precision_and_why(saved: SavedReport) -> None:
+def test_the_status_line_tells_model_device_and_precision(saved: SavedReport) -> None:
     view = EngineView(phase="ready", facts=saved.report.engine)
     words = model_words(view)
     assert "shoes-demo" in words
     assert "CPU" in words
     assert "float32" in words
-    assert "because the CPU computes half precision" in words
+    panel = Guard().parts({"The model": lambda: engine_panel.render(view, UserData(Path("nowhere")))})
+    assert "because the CPU computes half precision" in panel["device"]
 
 
 def test_a_gpus_own_memory_is_told_beside_the_systems(saved: SavedReport) -> None:
