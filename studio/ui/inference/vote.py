@@ -161,19 +161,22 @@ def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData, *, of
             ballots = new_ballots(saved, random.Random())
             return show(saved, ballots, []) if ballots else end(saved, [])
 
-    def answer(ballots: Ballots, answers: Answers, vote_of: str, choice: int) -> dict[Any, Any]:
-        with toasts():
-            saved = comparison_of(engine.view, vote_of)
-            if not ballots:
-                raise EngineError("This vote is over. Press “Start the vote” for another.")
-            index, swapped = ballots[0]
-            add_vote(user_data.loras, voted_lora(saved), make_vote(saved, index, swapped=swapped, answer=choice))
-        done = [*answers, [index, swapped, choice]]
-        return show(saved, ballots[1:], done) if ballots[1:] else end(saved, done)
+    def answering(choice: int) -> Callable[..., dict[Any, Any]]:
+        def answer(ballots: Ballots, answers: Answers, vote_of: str) -> dict[Any, Any]:
+            with toasts():
+                saved = comparison_of(engine.view, vote_of)
+                if not ballots:
+                    raise EngineError("This vote is over. Press “Start the vote” for another.")
+                index, swapped = ballots[0]
+                add_vote(user_data.loras, voted_lora(saved), make_vote(saved, index, swapped=swapped, answer=choice))
+            done = [*answers, [index, swapped, choice]]
+            return show(saved, ballots[1:], done) if ballots[1:] else end(saved, done)
+
+        return answer
 
     panel.start.click(begin, of, outputs, **QUIET)
     for choice, button in enumerate(panel.buttons):
-        button.click(partial(answer, choice=choice), [panel.ballots, panel.answers, panel.of], outputs, **QUIET)
+        button.click(answering(choice), [panel.ballots, panel.answers, panel.of], outputs, **QUIET)
 
 
 def progress(num_done: int, num_left: int) -> Markup:
