@@ -14,7 +14,7 @@ from bench.real_size_model import real_size_model
 from bench.settings import BenchSettings
 from bench.validation_cost import validation_seconds
 from studio.core.paths import UserData
-from studio.core.settings import SEED_REPORT_PROMPTS, SHIPPED_MODEL, GenerationSettings, ModelSettings
+from studio.core.settings import SHIPPED_MODEL, SMOKE_PROMPTS, GenerationSettings, ModelSettings
 from studio.engine.denoise import make_scheduler, set_timesteps
 from studio.engine.device import pick_device
 from studio.engine.pipeline import PipelineManager
@@ -78,7 +78,7 @@ def prepare_contest(model: str, *, num_inference_steps: int, cpu: bool, rejected
     manager = PipelineManager(pick_device(cpu_only=cpu), rejected_folder=rejected)
     facts = manager.load(ModelSettings(model=model))
     settings = GenerationSettings(
-        prompt=SEED_REPORT_PROMPTS[0],
+        prompt=SMOKE_PROMPTS[0],
         num_inference_steps=num_inference_steps,
         width=facts.width,
         height=facts.height,

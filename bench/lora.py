@@ -14,7 +14,7 @@ from bench.memory import measure_peak
 from bench.real_size_model import REAL_SIZE_PIXELS, real_size_model
 from bench.settings import BenchSettings
 from studio.core.paths import UserData
-from studio.core.settings import SEED_REPORT_PROMPTS, SHIPPED_MODEL, GenerationSettings, LoraChoice, ModelSettings
+from studio.core.settings import SHIPPED_MODEL, SMOKE_PROMPTS, GenerationSettings, LoraChoice, ModelSettings
 from studio.core.text import GIB
 from studio.engine.device import pick_device, synchronize
 from studio.engine.pipeline import PipelineManager
@@ -34,7 +34,7 @@ def bench_lora(settings: BenchSettings, user_data: UserData) -> tuple[Figure, ..
     """The shipped model with its own LoRA; Stable Diffusion 1.5's size with a random one where it was asked for."""
     white = LoraChoice(name="white-ground")
     shipped = _load(SHIPPED_MODEL, settings, user_data)
-    picture = GenerationSettings(prompt=SEED_REPORT_PROMPTS[0], num_inference_steps=SHIPPED_STEPS)
+    picture = GenerationSettings(prompt=SMOKE_PROMPTS[0], num_inference_steps=SHIPPED_STEPS)
     pair = _pair_figure("shipped model, 25 steps", shipped, picture, white, pairs=settings.runs * PAIRS_A_RUN)
     text = _text_figure("shipped model", shipped, picture)
     if not settings.real_size:
@@ -46,7 +46,7 @@ def bench_lora(settings: BenchSettings, user_data: UserData) -> tuple[Figure, ..
 def _real_size_figures(model: Path, folder: Path, settings: BenchSettings, user_data: UserData) -> tuple[Figure, ...]:
     what = "512 × 512, 192 layers of rank 8"
     picture = GenerationSettings(
-        prompt=SEED_REPORT_PROMPTS[0],
+        prompt=SMOKE_PROMPTS[0],
         num_inference_steps=REAL_SIZE_STEPS,
         width=REAL_SIZE_PIXELS,
         height=REAL_SIZE_PIXELS,

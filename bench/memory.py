@@ -12,7 +12,7 @@ from bench.real_size_model import REAL_SIZE_PIXELS, real_size_model
 from bench.settings import BenchSettings
 from studio.core.errors import StudioError
 from studio.core.paths import UserData
-from studio.core.settings import SEED_REPORT_PROMPTS, SHIPPED_MODEL, GenerationSettings
+from studio.core.settings import SHIPPED_MODEL, SMOKE_PROMPTS, GenerationSettings
 from studio.core.text import GIB
 from studio.engine.device import pick_device
 from studio.engine.model_files import find_model
@@ -91,4 +91,4 @@ def measure_peak(
 
 
 def _picture(num_steps: int, pixels: int) -> GenerationSettings:
-    return GenerationSettings(prompt=SEED_REPORT_PROMPTS[0], num_inference_steps=num_steps, width=pixels, height=pixels)
+    return GenerationSettings(prompt=SMOKE_PROMPTS[0], num_inference_steps=num_steps, width=pixels, height=pixels)

@@ -1,7 +1,7 @@
 """Generate: some images, each checked, each saved with all that is needed to make it again.
 
 Compare: the same prompts and seeds with the LoRAs of the left and of the right, and how far they are apart.
-The smoke test: the seed report's three images, each timed, measured and checked.
+The smoke test: three images, each timed, measured and checked.
 """
 
 import io

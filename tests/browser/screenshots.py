@@ -54,7 +54,7 @@ from studio_process import (
 
 from studio.batches.folder import BatchFolder
 from studio.core.paths import UserData
-from studio.core.settings import SEED_REPORT_PROMPTS
+from studio.core.settings import SMOKE_PROMPTS
 from studio.jobs.folder import read_status
 from studio.jobs.queue import JobQueue
 from studio.loras.library import shipped_loras
@@ -107,7 +107,7 @@ class Stage:
 
     def run(self, *, steps: int = 25) -> None:
         """Start a smoke test as the button does."""
-        assert self.studio.press("run_smoke_test", *SEED_REPORT_PROMPTS, steps, 7.5, 42) == 200
+        assert self.studio.press("run_smoke_test", *SMOKE_PROMPTS, steps, 7.5, 42) == 200
 
     def wait_until(self, pattern: str) -> None:
         """Wait until the studio shows a text."""

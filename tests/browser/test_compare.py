@@ -80,6 +80,15 @@ def test_the_strip_shows_the_lora_at_six_strengths(page: Page) -> None:
     expect(figures.locator("img")).to_have_count(6)
     assert [words.inner_text() for words in figures.locator("b").all()] == ["0", "0.25", "0.5", "0.75", "1", "1.25"]
     expect(figures.nth(0)).to_contain_text("0 of 255")
+    slider, large = page.get_by_label("Strength of white-ground"), page.locator(".strength-live img")
+    expect(slider).to_have_value("4")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    for position, strength in ((0, "0"), (5, "1.25")):
+        slider.fill(str(position))
+        expect(page.locator(".strength-live .words")).to_contain_text(re.compile(rf"^{strength} · "))
+        assert large.get_attribute("src") == figures.nth(position).locator("img").get_attribute("src")
+    assert requests == [], "the images are there"
 
 
 def test_choosing_another_pair_changes_the_slider_and_the_pictures(page: Page) -> None:
@@ -125,9 +134,9 @@ def test_the_keys_vote_and_after_all_pairs_the_result_is_told(studio: RunningStu
     votes_file(studio.user_data.loras, "white-ground").unlink(missing_ok=True)
     begin_vote(page)
     result = page.locator("#vote-result")
-    for key, words in (("1", "3 to go."), ("2", "2 to go."), ("3", "1 to go.")):
-        expect(result).to_contain_text(words)
-        page.keyboard.press(key)
+    for number in (1, 2, 3):
+        expect(page.locator(".vote-progress")).to_contain_text(f"Pair {number} of 3")
+        page.keyboard.press(str(number))
     expect(result).to_contain_text(
         re.compile(r"white-ground: \d, base: \d, no difference: 1\. white-ground wins \d+ to \d+ % of decided votes")
     )

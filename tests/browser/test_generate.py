@@ -127,6 +127,27 @@ def test_control_and_enter_generate_and_escape_cancels(page: Page) -> None:
     expect(page.locator("#run-generate")).to_be_enabled()
 
 
+def test_presses_queue_up_and_cancel_ends_one_of_them(page: Page) -> None:
+    start_generating(page)
+    queued = page.locator(".run-queue li")
+    for number, prompt in enumerate(("red boots <lora:nosuch>", "blue sandals"), start=1):
+        set_field(page, "generate-prompt", prompt)
+        press_generate(page)
+        expect(queued).to_have_count(number)
+    expect(queued.nth(1)).to_contain_text(re.compile(r"2 of 2\s*blue sandals\s*1 image · seed \d+"))
+    queued.nth(0).get_by_role("button").click()
+    expect(queued).to_have_count(1)
+    set_field(page, "generate-prompt", "red boots <lora:nosuch>")
+    expect(page.locator(".chip")).to_contain_text(re.compile(r"nosuch\s*not in the library"))
+    page.locator(".chip").get_by_role("button", name="Remove nosuch").click()
+    expect(field(page, "generate-prompt")).to_have_value("red boots")
+    page.locator("#cancel-generate").click()
+    expect(queued).to_have_count(0)
+    expect(page.locator("#generate-state")).to_contain_text("Running.")
+    page.locator("#cancel-generate").click()
+    expect(page.locator("#generate-state")).to_contain_text("Cancelled.")
+
+
 def test_several_images_have_consecutive_seeds(studio: RunningStudio, page: Page) -> None:
     set_field(page, "generate-num-images", 3)
     generate_quickly(page, "brown boots", seed=500)

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.core.results import SmokeReport
-from studio.core.settings import SEED_REPORT_PROMPTS
+from studio.core.settings import SMOKE_PROMPTS
 from tests.browser.conftest import OpenPage, Profiles, StartStudio, forget_forms
 from tests.browser.page_actions import (
     FEW_STEPS,
@@ -56,7 +56,7 @@ def test_one_button_makes_three_pictures_and_a_verdict_in_words(page: Page) -> N
     expect(pictures(page)).to_have_count(3)
     widths = [picture.evaluate("image => image.complete ? image.naturalWidth : 0") for picture in pictures(page).all()]
     assert widths == [128, 128, 128]
-    assert [picture.get_attribute("alt") for picture in pictures(page).all()] == list(SEED_REPORT_PROMPTS)
+    assert [picture.get_attribute("alt") for picture in pictures(page).all()] == list(SMOKE_PROMPTS)
 
 
 @dataclass(frozen=True)

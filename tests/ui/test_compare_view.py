@@ -126,16 +126,16 @@ def test_nothing_of_the_score_is_said_before_the_end() -> None:
 
 def test_every_pair_is_voted_on_once_and_sides_are_shuffled(saved: SavedComparison) -> None:
     ballots = [vote.new_ballots(saved, random.Random(seed)) for seed in range(40)]
-    assert all(sorted(index for index, _ in ballot) == [0, 1] for ballot in ballots)
-    assert {tuple(index for index, _ in ballot) for ballot in ballots} == {(0, 1), (1, 0)}
-    assert {swapped for ballot in ballots for _, swapped in ballot} == {True, False}
+    assert all(sorted(index for index, *_ in ballot) == [0, 1] for ballot in ballots)
+    assert {tuple(index for index, *_ in ballot) for ballot in ballots} == {(0, 1), (1, 0)}
+    assert {swapped for ballot in ballots for _, swapped, _ in ballot} == {True, False}
 
 
 def test_a_pair_without_one_of_its_files_has_no_slider_and_no_vote(saved: SavedComparison) -> None:
     (saved.folder / "0-right.png").unlink()
     assert compare_view.pair_files(saved, 0) is None
     assert compare_view.pair_files(saved, 1) is not None
-    assert [index for index, _ in vote.new_ballots(saved, random.Random(0))] == [1]
+    assert [index for index, *_ in vote.new_ballots(saved, random.Random(0))] == [1]
 
 
 def test_a_prompt_cannot_be_markup(saved: SavedComparison) -> None:

@@ -1,5 +1,7 @@
 """The form: what it says becomes settings, and settings become what it says."""
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,7 +9,8 @@ import gradio as gr
 import pytest
 
 from studio.core.errors import SettingsError
-from studio.core.settings import GenerationSettings, LoraChoice
+from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_MODEL, SMOKE_PROMPTS, GenerationSettings, LoraChoice
 from studio.ui.forms import OWN_SIZE, size_text, size_values
 from studio.ui.inference import compare
 from studio.ui.inference import generate_form as generate
@@ -152,3 +155,11 @@ def test_both_forms_refuse_a_scheduler_and_steps_that_do_not_fit(form: generate.
             SettingsError, match=r"^Steps [(]num_inference_steps[)] must be at most 50 with the scheduler LCM, got 60"
         ):
             to_settings()
+
+
+def test_the_prompts_that_a_form_begins_with_are_what_the_shipped_model_was_taught() -> None:
+    """Its README says which grounds it knows, and its tokenizer which words: others fall into pieces."""
+    vocabulary = json.loads((assets_folder() / SHIPPED_MODEL / "tokenizer" / "vocab.json").read_text(encoding="utf-8"))
+    for prompt in (*SMOKE_PROMPTS, generate.FIRST_PROMPT):
+        assert [word for word in re.findall(r"\w+|,", prompt) if f"{word}</w>" not in vocabulary] == [], prompt
+        assert re.search("grey background|wooden floor|grass|street|studio", prompt), prompt

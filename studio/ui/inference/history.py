@@ -62,13 +62,13 @@ def build(canvas: gr.Column) -> HistoryPanel:
     with canvas:
         label = item_actions.build_label("history", has_name=False, has_star=True)
         trash = item_actions.build("history")
+        strip = live_html("generate-strip", js_on_load=IMAGE_CLICKS)
         search = gr.Textbox(
             label="Search past images",
             placeholder="Search past images: prompt, note, LoRA, seed, ★",
             max_lines=1,
             elem_id="history-search",
         )
-        strip = live_html("generate-strip", js_on_load=IMAGE_CLICKS)
     with gr.Accordion("Load settings from an image", open=False, elem_id="drop-box"):
         drop = gr.File(
             label="Drop a PNG, JPEG or WebP",

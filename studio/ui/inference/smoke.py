@@ -10,7 +10,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.results import InvalidPicture, SavedReport, SmokeReport
-from studio.core.settings import SEED_REPORT_PROMPTS, SmokeSettings, parse_settings
+from studio.core.settings import SMOKE_PROMPTS, SmokeSettings, parse_settings
 from studio.core.text import template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Picture
@@ -158,7 +158,7 @@ def _picture(view: EngineView, index: int) -> tuple[Picture | None, Path | None]
 def _prompt(view: EngineView, index: int) -> str:
     if view.report is not None:
         return view.report.report.settings.prompts[index]
-    return view.smoke_settings.prompts[index] if view.smoke_settings else SEED_REPORT_PROMPTS[index]
+    return view.smoke_settings.prompts[index] if view.smoke_settings else SMOKE_PROMPTS[index]
 
 
 def _picture_words(picture: Picture) -> Markup:

@@ -49,8 +49,7 @@ def _bare_url(path: Path) -> str:
     return data_url(buffer.getvalue(), "image/png")
 
 
-Ballots = list[list[Any]]  # [index of the pair, swapped], those that are still to be voted on
-Answers = list[list[Any]]  # [index of the pair, swapped, answer], those that were
+Ballots = list[list[Any]]  # [index of the pair, swapped, answer], the answer None until it was voted on
 ANSWERS = ("1 is better", "2 is better", "No difference")
 
 
@@ -64,7 +63,6 @@ class VotePanel:
     row: gr.Row
     result: gr.HTML
     ballots: gr.State
-    answers: gr.State
     of: gr.State
     shown: dict[str, gr.components.Component]
 
@@ -89,7 +87,7 @@ def build_vote() -> VotePanel:
         result = gr.HTML(elem_id="vote-result", padding=False)
     shown: dict[str, gr.components.Component] = {"vote-box": box}
     buttons = (first, second, third)
-    return VotePanel(start, ballot, buttons, row, result, gr.State([]), gr.State([]), gr.State(""), shown)
+    return VotePanel(start, ballot, buttons, row, result, gr.State([]), gr.State(""), shown)
 
 
 def render_vote(*, finished: bool) -> dict[str, Update]:
@@ -107,7 +105,7 @@ def new_ballots(saved: SavedComparison, rng: random.Random) -> Ballots:
     """Every pair with two valid sides, in random order, each with its sides at random."""
     indices = [i for i in range(len(saved.report.pairs)) if pair_files(saved, i)]
     rng.shuffle(indices)
-    return [[index, rng.random() < 0.5] for index in indices]
+    return [[index, rng.random() < 0.5, None] for index in indices]
 
 
 def make_vote(saved: SavedComparison, index: int, *, swapped: bool, answer: int) -> Vote:
@@ -130,53 +128,48 @@ def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData, *, of
     Args:
         of: names the comparison that the page shows.
     """
-    outputs = [panel.ballots, panel.answers, panel.ballot, panel.row, panel.start, panel.result, panel.of]
+    outputs = [panel.ballots, panel.ballot, panel.row, panel.start, panel.result, panel.of]
 
-    def show(saved: SavedComparison, ballots: Ballots, answers: Answers) -> dict[Any, Any]:
-        shown = progress(len(answers), len(ballots)) + ballot(saved, ballots[0][0], swapped=ballots[0][1])
+    def show(saved: SavedComparison, ballots: Ballots) -> dict[Any, Any]:
+        done, to_come = _split(ballots)
+        shown, said = Markup(), Markup()
+        if to_come:
+            index, swapped, _ = to_come[0]
+            shown = progress(len(done), len(to_come)) + ballot(saved, index, swapped=swapped)
+        else:
+            said = (score(saved, done) if done else Markup()) + _votes_html(user_data, saved)
         return {
             panel.ballots: ballots,
-            panel.answers: answers,
             panel.ballot: shown,
-            panel.row: gr.update(visible=True),
-            panel.start: gr.update(visible=False),
-            panel.result: "",
-            panel.of: saved.folder.name,
-        }
-
-    def end(saved: SavedComparison, answers: Answers) -> dict[Any, Any]:
-        return {
-            panel.ballots: [],
-            panel.answers: answers,
-            panel.ballot: "",
-            panel.row: gr.update(visible=False),
-            panel.start: gr.update(visible=True, value="Vote again" if answers else "Start the vote"),
-            panel.result: (score(saved, answers) if answers else Markup()) + _votes_html(user_data, saved),
+            panel.row: gr.update(visible=bool(to_come)),
+            panel.start: gr.update(visible=not to_come, value="Vote again" if done else "Start the vote"),
+            panel.result: said,
             panel.of: saved.folder.name,
         }
 
     def begin(of: str) -> dict[Any, Any]:
         with toasts():
             saved = comparison_of(engine.view, of)
-            ballots = new_ballots(saved, random.Random())
-            return show(saved, ballots, []) if ballots else end(saved, [])
+            return show(saved, new_ballots(saved, random.Random()))
 
-    def answering(choice: int) -> Callable[..., dict[Any, Any]]:
-        def answer(ballots: Ballots, answers: Answers, vote_of: str) -> dict[Any, Any]:
-            with toasts():
-                saved = comparison_of(engine.view, vote_of)
-                if not ballots:
-                    raise EngineError("This vote is over. Press “Start the vote” for another.")
-                index, swapped = ballots[0]
-                add_vote(user_data.loras, voted_lora(saved), make_vote(saved, index, swapped=swapped, answer=choice))
-            done = [*answers, [index, swapped, choice]]
-            return show(saved, ballots[1:], done) if ballots[1:] else end(saved, done)
-
-        return answer
+    def answer(ballots: Ballots, vote_of: str, choice: int) -> dict[Any, Any]:
+        with toasts():
+            saved = comparison_of(engine.view, vote_of)
+            done, to_come = _split(ballots)
+            if not to_come:
+                raise EngineError("This vote is over. Press “Start the vote” for another.")
+            index, swapped, _ = to_come[0]
+            add_vote(user_data.loras, voted_lora(saved), make_vote(saved, index, swapped=swapped, answer=choice))
+        return show(saved, [*done, [index, swapped, choice], *to_come[1:]])
 
     panel.start.click(begin, of, outputs, **QUIET)
     for choice, button in enumerate(panel.buttons):
-        button.click(answering(choice), [panel.ballots, panel.answers, panel.of], outputs, **QUIET)
+        button.click(partial(answer, choice=choice), [panel.ballots, panel.of], outputs, **QUIET)
+
+
+def _split(ballots: Ballots) -> tuple[Ballots, Ballots]:
+    """(those that were voted on, those to come)."""
+    return [b for b in ballots if b[2] is not None], [b for b in ballots if b[2] is None]
 
 
 def progress(num_done: int, num_left: int) -> Markup:
@@ -184,12 +177,12 @@ def progress(num_done: int, num_left: int) -> Markup:
     return _template("vote_progress", number=num_done + 1, total=num_done + num_left)
 
 
-def score(saved: SavedComparison, answers: Answers) -> Markup:
+def score(saved: SavedComparison, done: Ballots) -> Markup:
     """This vote's score, and of each pair what was what and which was taken."""
-    votes = [make_vote(saved, index, swapped=swapped, answer=choice) for index, swapped, choice in answers]
+    votes = [make_vote(saved, index, swapped=swapped, answer=choice) for index, swapped, choice in done]
     count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
     rounds = []
-    for vote, (index, *_) in zip(votes, answers, strict=True):
+    for vote, (index, *_) in zip(votes, done, strict=True):
         pair = saved.report.pairs[index]
         assert pair.right is not None
         urls = [small_picture_url(saved.folder / side.file) for side in (pair.left, pair.right)]
