@@ -161,7 +161,9 @@ def test_what_differs_from_the_preset_is_named_put_back_searched_saved_and_loade
     chips.first.click()
     expect(field(page, "training-rank")).to_have_value("8")
     expect(chips).to_have_count(1)
-    page.locator("#training-load-settings input[type=file]").set_input_files(tmp_path / "mine.json")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#training-load-settings").click()
+    chooser.value.set_files(tmp_path / "mine.json")
     expect(field(page, "training-rank")).to_have_value("32")
     expect(chips).to_have_count(2)
     page.locator("#training-reset").click()

@@ -167,7 +167,7 @@ def test_runs_are_laid_over_with_a_table_of_what_differs(training: Page) -> None
 def test_the_proposed_lora_goes_to_compare_beside_the_base_to_generate_and_to_a_batch(
     past_studio: RunningStudio, training: Page
 ) -> None:
-    training.get_by_role("button", name="Compare with the base").click()
+    training.locator(".end-card").get_by_role("button", name="Compare with the base").click()
     expect(training.locator("#run-compare")).to_be_visible()
     expect(field(training, "compare-lora-0")).to_have_value("base")
     expect(field(training, "compare-lora-1")).to_have_value("white-ground"), "it is a copy of the one that ships"

@@ -32,6 +32,7 @@ from tests.browser.page_actions import (
     open_batch,
     open_training,
     runs_on,
+    scrub_to,
     shown_run,
     toast,
     training_state,
@@ -227,7 +228,8 @@ def test_each_page_draws_and_compares_as_it_was_told_and_keeps_that_through_a_re
 def test_an_image_is_open_on_one_page_alone_and_every_press_moves_it(prepared: Prepared) -> None:
     show_runs(prepared, "finished")
     one, two = prepared.pages
-    one.locator(".samples .sample[data-step='100']").first.click()
+    scrub_to(one, 1)
+    one.locator("#training-samples .shot:visible .sample").first.click()
     image_viewer = one.locator("#training-closer")
     expect(image_viewer).to_contain_text("LoRA at step 100 ▶")
     one.evaluate(

@@ -140,6 +140,14 @@ def test_a_refresh_leaves_a_selection_alone_that_may_have_changed_meanwhile(by_r
     assert by_run.open(selected("a"), REQUEST)[-1] == selected("a"), "which its component does not hold yet"
 
 
+def test_the_first_refresh_of_a_tab_leaves_it_alone_too() -> None:
+    with gr.Blocks():
+        parts = {"status": {"name": gr.HTML()}, "tab": {"state": gr.HTML()}}
+        polling = Polling(lambda chosen, areas: PageNow({"name": "", "state": ""}, 1.0, chosen), parts)
+    assert polling.open(selected("a"), REQUEST)[-1] == selected("a")
+    assert refresh(polling, None, selected("a"))[-1] == gr.skip(), "one may have pressed a run's card meanwhile"
+
+
 def test_of_areas_that_nobody_looks_at_nothing_is_made_or_brought() -> None:
     made: list[str] = []
 

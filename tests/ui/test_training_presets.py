@@ -91,6 +91,14 @@ def test_a_preflight_is_remembered_as_an_estimate_until_a_run_tells(user_data: U
     assert first.preflights["quick-try"].at > datetime.now(UTC) - timedelta(minutes=5)
 
 
+def test_a_run_whose_settings_are_damaged_is_no_measurement(user_data: UserData) -> None:
+    view = view_of(user_data)
+    assert view.run is not None
+    view.run.settings.write_text("{", encoding="utf-8")
+    remember(user_data, view, PreflightState(), None)
+    assert set(taken(user_data).values()) == {"not measured here yet"}
+
+
 def test_a_damaged_file_is_nothing_remembered(user_data: UserData) -> None:
     user_data.cache.mkdir(parents=True, exist_ok=True)
     (user_data.cache / "measured-presets.json").write_text("{", encoding="utf-8")

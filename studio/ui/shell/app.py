@@ -152,8 +152,9 @@ class Polling:
             now = self._now(chosen, (area,))
             updates, seen = changed_parts(self._rest_of(now, area), has)
             brought = f"{area} {digest_of(repr(seen))} {request.session_hash} {time.monotonic_ns()}"
-            # Else left alone: one may have chosen again while this was on its way.
-            kept = gr.skip() if has is not None and now.selection == chosen else now.selection.model_dump_json()
+            # Else left alone, also by a tab's first refresh: one may have chosen again while this was on its way.
+            opens = has is None and area == self._first
+            kept = gr.skip() if now.selection == chosen and not opens else now.selection.model_dump_json()
             return [*updates, seen, brought, kept]
 
         return refresh

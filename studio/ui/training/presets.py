@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from studio.core.errors import SettingsError
+from studio.core.errors import RunError, SettingsError
 from studio.core.files import read_file, write_atomically
 from studio.core.paths import UserData
 from studio.core.records import Record
@@ -101,7 +101,10 @@ def _of_run(view: TrainingView) -> dict[str, Measured]:
     worked = sum(history.steps.seconds) + sum(event.seconds for event in history.samples)
     if not 0 < seconds <= MAX_IDLE * worked:
         return {}
-    settings = read_run_settings(view.run)
+    try:
+        settings = read_run_settings(view.run)
+    except (RunError, SettingsError):  # damaged, or of another version: of which preset it was cannot be known
+        return {}
     key = preset_of(settings)
     return {key: _measured(history, seconds, settings.model)} if key is not None else {}
 

@@ -57,7 +57,7 @@ class ResultButtons:
 def build() -> ResultButtons:
     """Lay them out in a row."""
     with gr.Row(elem_classes="run-results") as row:
-        send = gr.Button("Compare with the base", elem_id="training-send", size="sm", min_width=136)
+        send = gr.Button("Compare with the base", elem_id="training-send", size="sm", min_width=136, visible=False)
         report = gr.Button("Save the report", elem_id="training-report", size="sm", min_width=112)
         folder = gr.Button("Open the folder", elem_id="training-folder", size="sm", min_width=112)
         copy = gr.Button("Copy to form", elem_id="training-duplicate", size="sm", min_width=112)
