@@ -495,17 +495,17 @@ def test_several_images_are_selected_tagged_starred_and_found_by_a_bar(page: Pag
 
 def test_the_crop_is_dragged_over_the_image(page: Page, source: Path) -> None:
     open_path(page, source, pictures=11, used=9)
-    press(page, "latin.png")  # 530 × 620: its bucket keeps less than its height
+    press(page, "latin.png")  # 530 × 620: its bucket keeps less than its width
     crop = page.locator("#dataset-picture .crop")
-    before = crop.evaluate("(crop) => parseFloat(crop.style.top)")
+    before = crop.evaluate("(crop) => parseFloat(crop.style.left)")
     box = page.locator("#dataset-picture .zoom").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 50, box["y"] + 50)
     page.mouse.down()
-    page.mouse.move(box["x"] + 50, box["y"] + 250, steps=3)
+    page.mouse.move(box["x"] + 200, box["y"] + 50, steps=3)
     page.mouse.up()
     expect(page.locator("#dataset-undo")).to_contain_text("crop of latin.png")
     expect(page.locator("dialog")).to_have_count(0)
-    assert crop.evaluate("(crop) => parseFloat(crop.style.top)") > before
+    assert crop.evaluate("(crop) => parseFloat(crop.style.left)") > before
     page.locator(".recentre").click()
     expect(page.locator(".recentre")).to_have_count(0)
