@@ -526,7 +526,7 @@ def compare_running_and_done(stage: Stage) -> None:
 
     def see_the_strip(page: Page) -> None:
         slider_sources(page)
-        expect(page.locator("#compare-strip-pictures img")).to_have_count(6)
+        expect(page.locator("#compare-strip-pictures .strip img")).to_have_count(6)
 
     stage.shoot("compare-done", "ready", act=opening("Compare", see_the_strip))
 

@@ -75,7 +75,7 @@ def test_the_form_as_it_opens_compares_the_base_with_the_lora_that_ships(studio:
 def test_the_strip_shows_the_lora_at_six_strengths(page: Page) -> None:
     tick(page, "compare-strip", on=True)
     compare_to_end(page, "red sandals")
-    figures = page.locator("#compare-strip-pictures .card")
+    figures = page.locator("#compare-strip-pictures .strip .card")
     expect(figures).to_have_count(6)
     expect(figures.locator("img")).to_have_count(6)
     assert [words.inner_text() for words in figures.locator("b").all()] == ["0", "0.25", "0.5", "0.75", "1", "1.25"]
