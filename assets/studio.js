@@ -174,6 +174,8 @@
       closePanel();
       document.querySelector(`[data-panel="${openedBy}"]`)?.focus();
     } else if (event.key === "Escape" && !document.querySelector("dialog[open]")) {
+      // A question that waits for an answer goes before work that runs.
+      if (pressShown("[id$='-trash-not'], [id$='-label-cancel']")) return;
       pressShown("#cancel-smoke, #cancel-generate, #cancel-compare, #cancel-load, #taken-cancel");
     }
     if (["1", "2", "3"].includes(event.key) && !typing(event.target)) pressShown(`#vote-${event.key}`);

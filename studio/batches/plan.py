@@ -129,6 +129,21 @@ class BatchPlan:
         filled = fill(text, values, self._num_cells)
         return tidy(filled) if any(not values[column] for column in columns_in(text)) else filled.strip()
 
+    def with_value(self, items: Sequence[int], column: str, value: str) -> list[int]:
+        """Those of some items that have a value in a column, in their order; none where there is no such column."""
+        if column not in self.columns or not items:
+            return []
+        parts, at = self._parts, self.columns.index(column)
+        places = self._layout.places(np.array(items, np.int64))
+        if at < len(parts.table_columns):
+            rows, numbers = (parts.lines, places.line) if parts.records is None else (parts.records, places.record)
+            having = {number for number in set(numbers.tolist()) if rows[number].cells[at] == value}
+        else:
+            numbers = places.values[at - len(parts.table_columns)]
+            values = self._attributes[at - len(parts.table_columns)].values
+            having = {number for number, known in enumerate(values) if known == value}
+        return [item for item, number in zip(items, numbers.tolist(), strict=True) if number in having]
+
     def value_counts(self) -> Mapping[str, Mapping[str, int] | int]:
         """How many items have each value, by column; of a column with over 200 values only how many values there are.
 
@@ -157,7 +172,9 @@ class BatchPlan:
         count = min(count, self.num_items)
         # One from each part, at a place drawn by chance: at equal distances a column could have one value in all.
         within = uniform(0, "examples", np.arange(count, dtype=np.int64))
-        return tuple(self.item(int((part + within[part]) * self.num_items / count)) for part in range(count))
+        starts = [part * self.num_items // count for part in range(count)]
+        ends = [*starts[1:], self.num_items]  # of whole items, so that none comes twice
+        return tuple(self.item(a + int(w * (b - a))) for a, b, w in zip(starts, ends, within.tolist(), strict=True))
 
 
 def make_plan(settings: BatchSettings, *, wildcards: Path) -> BatchPlan:

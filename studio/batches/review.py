@@ -55,11 +55,13 @@ class ReviewQuery:
         state: of the items; `all`; or `takes`: images that were made and not taken.
         sort: `newest`, `number`, or a score with `best` or `worst`, such as `sharpness worst`.
         page: from 1.
+        value: a column and the value that the items have in it; None for all.
     """
 
     state: str = ALL
     sort: str = NEWEST
     page: int = 1
+    value: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,17 @@ class ReviewPage:
 
     Attributes:
         query: as it was asked for; its page is one that there is.
-        counts: of each state how many items have it, with `all` and `takes`.
+        counts: of each state how many items have it, with `all` and `takes`; of the chosen value alone.
+        num_again: how many items are to be made again, whichever value is chosen.
+        values: of each column the values that one can choose.
     """
 
     images: tuple[ReviewedImage, ...] = ()
     query: ReviewQuery = ReviewQuery()
     num_pages: int = 1
     counts: Mapping[str, int] = field(default_factory=dict)
+    num_again: int = 0
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def review(folder: BatchFolder, plan: Callable[[], BatchPlan], query: ReviewQuery) -> ReviewPage:
@@ -110,6 +116,15 @@ def review(folder: BatchFolder, plan: Callable[[], BatchPlan], query: ReviewQuer
     path, high_is_best = SCORES.get(score, SCORES["whiteness"])
     keys = item_keys(folder.ledgers, score=path)
     takes = list(read_rejections(folder.ledgers))
+    num_again = sum(key.state == "again" for key in keys)
+    # There may be no plan yet; of a column with very many values they are only counted.
+    counted = plan().value_counts() if keys or takes else {}
+    values = {column: tuple(numbers) for column, numbers in counted.items() if isinstance(numbers, Mapping)}
+    value = query.value if query.value and query.value[1] in values.get(query.value[0], ()) else None
+    if value is not None:
+        having = set(plan().with_value(sorted({*(key.item for key in keys), *(take.item for take in takes)}), *value))
+        keys = [key for key in keys if key.item in having]
+        takes = [take for take in takes if take.item in having]
     counts = Counter[str](key.state for key in keys)
     counts[ALL], counts[TAKES] = len(keys), len(takes)
     chosen = [key for key in keys if query.state in (ALL, key.state)]
@@ -122,7 +137,8 @@ def review(folder: BatchFolder, plan: Callable[[], BatchPlan], query: ReviewQuer
         if query.state == TAKES
         else [_item(folder, plan, key.item) for key in chosen[shown]]
     )
-    return ReviewPage(tuple(images), ReviewQuery(query.state, query.sort, number), num_pages, counts)
+    shown_query = ReviewQuery(query.state, query.sort, number, value)
+    return ReviewPage(tuple(images), shown_query, num_pages, counts, num_again, values)
 
 
 def _sorted(keys: Sequence[ItemKey], sort: str, *, high_first: bool) -> list[ItemKey]:
@@ -209,11 +225,13 @@ def _set_aside(
     if state == "rejected" and not row.file:
         raise BatchError(f"There is no image #{row.item:,} to reject: it could not be made.")
     at, file = folder.root / row.file, row.file
+    if state == "rejected" and not at.is_file():
+        raise BatchError(f"There is no image #{row.item:,} to reject: {at} is gone. Make it again instead.")
     if row.state == "done":
         file = f"{folder.rejected.name}/{row.item:07}-try{row.attempts}{at.suffix}"
     # The row first: a run that goes on meanwhile would make an image again that is gone from the dataset.
     _write(rows, row.model_copy(update={"state": state, "file": file, "reason": ""}))
-    if file != row.file:
+    if file != row.file and at.is_file():  # one that is gone can still be made again
         folder.rejected.mkdir(exist_ok=True)
         _move(at, folder.root / file)
 

@@ -236,7 +236,7 @@ class BatchSession(JobSession[BatchFolder]):
             decide(folder, self._opened(folder).plan(), item, decision)
 
     def remake(self, folder: BatchFolder) -> None:
-        """Go on with a batch of which other images were asked for, also where it was finished.
+        """Go on with a batch of which other images were asked for, also where it was finished; one that runs goes on.
 
         Raises:
             RunError: where it cannot go on.
@@ -245,7 +245,7 @@ class BatchSession(JobSession[BatchFolder]):
         job = self._job(folder)
         if job is not None and job.state == "finished":
             self.enqueue(folder)
-        else:
+        elif job is None or job.state != "running":  # the button may be pressed twice
             self.resume(folder)
 
     def set_label(self, folder: BatchFolder, label: Label) -> None:
@@ -274,11 +274,14 @@ class _OpenBatch:
 
 
 def training_side(batch: BatchFolder) -> int | None:
-    """The side of the square that has an image's area, as a dataset's resolution; None where there is no image."""
+    """The side of the square that has an image's area, as a dataset's resolution; None where none can be read."""
     for path in batch.dataset.glob("[0-9]*/[0-9]*.*"):
         if path.suffix != ".txt":
-            with open_file(path) as file, Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as image:
-                return max(64, round(math.sqrt(image.width * image.height) / 8) * 8)
+            try:
+                with open_file(path) as file, Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as image:
+                    return max(64, round(math.sqrt(image.width * image.height) / 8) * 8)
+            except (OSError, Image.DecompressionBombError):
+                continue  # damaged or gone: the dataset tells of it by its name
     return None
 
 

@@ -119,7 +119,8 @@ def read_settings_file(file: Path) -> TrainingSettings:
     try:
         values = json.loads(read_file(file))
     except (OSError, ValueError) as error:
-        raise SettingsError(f"--settings must be a run's settings.json, got {file} ({error}).") from error
+        words = f"{file.name} is no file of a training's settings ({error}). Choose another one."
+        raise SettingsError(words) from error
     if not isinstance(values, dict):
         raise SettingsError(f"{file.name} must have the settings of a training by their names, got no names.")
     return parse_settings(TrainingSettings, values)

@@ -318,3 +318,26 @@ def test_a_plan_in_memory_and_a_stored_one_are_the_same(tmp_path: Path) -> None:
     plan = plan_of(**SHOES, total=9)
     assert stored.digest == plan.digest
     assert [stored.item(i) for i in range(9)] == [plan.item(i) for i in range(9)]
+
+
+@pytest.mark.parametrize("total", [1, 9, 10, 11, 12, 19, 25])
+def test_an_example_comes_once(total: int) -> None:
+    examples = [item.index for item in plan_of(prompts="a", images_per_prompt=total).examples()]
+    assert len(examples) == min(10, total)
+    assert examples == sorted(set(examples))
+
+
+def test_items_are_found_by_a_value_of_a_table_or_a_box(tmp_path: Path) -> None:
+    """Also where the table's rows are records that the prompts name."""
+    table = tmp_path / "p.csv"
+    for heading, prompts in (("prompt", ""), ("words", "{words} {type}\n{who}")):
+        table.write_text(f"{heading},who\na shoe,me\na boot,you\n", encoding="utf-8")
+        plan = plan_of(prompts=prompts, prompt_file=str(table), attributes="type: a, b", images_per_prompt=2)
+        items = list(range(1, plan.num_items))
+        for column, counts in plan.value_counts().items():
+            assert isinstance(counts, dict)
+            for value in counts:
+                having = [item for item in items if plan.item(item).attributes[column] == value]
+                assert plan.with_value(items, column, value) == having
+    assert plan.with_value(items, "no such", "a") == plan.with_value([], "type", "a") == []
+    assert plan.with_value(items, "type", "no such") == []

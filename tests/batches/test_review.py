@@ -127,6 +127,26 @@ def test_images_are_found_by_state_and_sorted_by_score_with_those_without_one_la
     assert page.counts == {"all": 4, "done": 2, "rejected": 1, "failed": 1, "takes": 1}
 
 
+def of_value(batch: BatchFolder, column: str, value: str, state: str = "all") -> list[int]:
+    query = ReviewQuery(state, "number", value=(column, value))
+    return [image.item for image in review(batch, lambda: plan_of(batch), query).images]
+
+
+def test_images_are_found_by_a_value_of_a_column(folder: BatchFolder) -> None:
+    assert (of_value(folder, "colour", "black"), of_value(folder, "colour", "red")) == ([0, 1], [2, 3])
+    assert (of_value(folder, "colour", "red", "failed"), of_value(folder, "colour", "black", "takes")) == ([3], [])
+    decide(folder, plan_of(folder), 0, "again")
+    page = review(folder, lambda: plan_of(folder), ReviewQuery(value=("colour", "red")))
+    assert page.values == {"colour": ("black", "red")}
+    assert (page.counts["all"], page.counts["takes"], page.num_again) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("value", [("colour", "blue"), ("no such", "red"), ("", "")])
+def test_a_value_that_there_is_not_hides_nothing(folder: BatchFolder, value: tuple[str, str]) -> None:
+    page = review(folder, lambda: plan_of(folder), ReviewQuery(value=value))
+    assert (len(page.images), page.query.value) == (4, None)
+
+
 def test_every_score_is_where_it_is_looked_for_and_a_damaged_one_is_none(folder: BatchFolder) -> None:
     facts = ItemFacts.model_validate_json(next(iter(read_items(folder.ledgers))).facts)
     assert facts.scores is not None
@@ -158,3 +178,12 @@ def test_a_caption_that_is_not_there_moves_with_nothing(folder: BatchFolder, sta
     folder.picture(0, "png").with_suffix(".txt").unlink()
     decide(folder, plan_of(folder), 0, "reject")
     assert len(names(folder)) == 2
+
+
+def test_an_image_that_is_gone_is_not_rejected_and_can_be_made_again(folder: BatchFolder) -> None:
+    folder.picture(0, "png").unlink()
+    with pytest.raises(BatchError, match="is gone"):
+        decide(folder, plan_of(folder), 0, "reject")
+    assert states(folder)[0] == "done"
+    decide(folder, plan_of(folder), 0, "again")
+    assert states(folder)[0] == "again"

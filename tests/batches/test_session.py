@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -147,3 +148,18 @@ def test_a_dataset_of_a_batch_is_trained_at_its_pictures_size(session: BatchSess
     assert training_side(batch) is None
     note(batch, 0)
     assert training_side(batch) == 120  # the side of a square of 96 x 160, in eights
+    picture = next(batch.dataset.glob("0000/*.png"))
+    (picture.parent / "0000009.png").write_bytes(b"no image")
+    assert training_side(batch) == 120
+    picture.write_bytes(b"")
+    assert training_side(batch) is None
+
+
+def test_a_second_press_on_make_again_changes_nothing_of_a_batch_that_runs(
+    session: BatchSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_batch(session, "a")
+    monkeypatch.setattr(session, "_job", lambda _: SimpleNamespace(state="running"))
+    monkeypatch.setattr(session, "resume", lambda _: pytest.fail("It goes on already."))
+    monkeypatch.setattr(session, "enqueue", lambda _: pytest.fail("It goes on already."))
+    session.remake(batch)

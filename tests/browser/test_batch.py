@@ -86,6 +86,11 @@ def _stop_and_resume(page: Page, user_data: UserData) -> None:
 
 def _open_as_dataset(page: Page, user_data: UserData) -> None:
     """It is a dataset like any other but for what was rejected, says where it came from, and can be trained on."""
+    page.get_by_label("Images of a value").select_option(label="red")
+    expect(page.locator("#batch-images-bar [data-value=all]")).to_have_text("All 12")
+    expect(page.locator(".review .prompt", has_text="red")).to_have_count(12)
+    page.get_by_label("Images of a value").select_option(label="any")
+    expect(page.locator("#batch-images-bar [data-value=all]")).to_have_text("All 60")
     page.locator(".review button[data-act=reject]").first.click()
     expect(state(page)).to_contain_text("59 of 60 images · 1 rejected by you")
     name = BatchFolder.all_in(user_data.batches)[0].name
@@ -156,6 +161,9 @@ def test_the_preview_follows_what_is_typed_and_says_what_is_wrong(page: Page) ->
     expect(preview(page)).to_contain_text("3 images", timeout=6_000)
     expect(preview(page)).to_contain_text("<img src=x onerror=")
     assert page.evaluate("window.ran") is None
+    page.reload()
+    open_batch(page)
+    expect(preview(page)).to_contain_text("3 images", timeout=6_000)
     open_section(page, "Output files")
     set_field(page, "batch-grid-x", "shape")
     problem = field_error(page, "batch-grid-x")

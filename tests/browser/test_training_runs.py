@@ -25,6 +25,7 @@ from tests.browser.page_actions import (
     field,
     open_training,
     scrub_to,
+    set_field,
     toast,
 )
 from tests.browser.page_actions import training_state as state
@@ -179,6 +180,10 @@ def test_the_proposed_lora_goes_to_compare_beside_the_base_to_generate_and_to_a_
     training.get_by_role("button", name="Make a batch with it").click()
     expect(training.locator("#start-batch")).to_be_visible()
     expect(field(training, "batch-lora-0")).to_have_value("white-ground")
+    set_field(training, "batch-strength-0", "0.5")
+    training.locator("#batch-example").click()
+    expect(field(training, "batch-name")).to_have_value("shoes")
+    expect(field(training, "batch-strength-0")).to_have_value("0.5"), "the example's is 1"
 
 
 def test_the_report_is_saved_whole_in_one_file(past_studio: RunningStudio, training: Page) -> None:

@@ -58,7 +58,7 @@ def test_filters_are_those_that_some_image_has_and_the_chosen_one() -> None:
     assert [name for name in images.STATES if f'data-value="{name}"' in html] == ["all", "done", "rejected", "failed"]
     assert html.count('aria-pressed="true"') == 1
     assert 'data-act="remake"' not in html
-    waiting = ReviewPage(counts={"all": 2, "again": 2})
+    waiting = ReviewPage(counts={"all": 2, "again": 2}, num_again=2)
     assert "Make 2 images again now" in images.bar_html(waiting, can_remake=True)
     assert "Make 2 images again now" not in images.bar_html(waiting, can_remake=False)
 
@@ -66,7 +66,26 @@ def test_filters_are_those_that_some_image_has_and_the_chosen_one() -> None:
 def test_what_a_page_asks_for_that_there_is_not_is_the_usual() -> None:
     asked = images.query_of(Selection(batch_state="no such", batch_sort="no such", batch_page=3))
     assert asked == ReviewQuery(page=3)
-    assert images.order_html(asked).count("selected") == 1
+    assert images.order_html(page_of(query=asked)).count("selected") == 1
+
+
+def test_a_value_is_chosen_among_those_of_its_column() -> None:
+    page = page_of(query=ReviewQuery(value=("colour", "red")), values={"colour": ("red", HOSTILE), "type": ("", "red")})
+    html = images.order_html(page)
+    assert html.count(" selected") == 2  # this value, and the order
+    assert html.index(" selected") < html.index(">red<") < html.index('label="type"')
+    assert HOSTILE not in html
+    assert ">empty<" in html
+    assert "Value" not in images.order_html(page_of())
+    assert "No images of this kind." in images.images_html(page_of(query=page.query), Path())
+
+
+@pytest.mark.parametrize(
+    ("sent", "value"),
+    [('["colour", "red"]', ("colour", "red")), ("", None), ("{", None), ("[1]", None), ("7", None), ("[]", None)],
+)
+def test_a_value_that_the_page_sends_is_a_column_with_one(sent: str, value: tuple[str, str] | None) -> None:
+    assert images._value(sent) == value
 
 
 @pytest.mark.parametrize("number", ["", "-1", "x", "9" * 30])

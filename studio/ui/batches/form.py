@@ -32,7 +32,16 @@ element.closest(".controls").addEventListener("input", (event) => {
   if (!event.target.matches("textarea, input:not([type=range])")) return;
   clearTimeout(timer);
   timer = setTimeout(() => trigger("click"), 400);
-});"""
+});
+// What the browser kept is a plan as well, once the form shows it.
+const recalled = () => {
+  const kept = window.keptForms?.batch;
+  if (!kept) return;
+  document.removeEventListener("studio:form", recalled);
+  if (kept.prompts?.trim() || kept.prompt_file?.trim()) timer = setTimeout(() => trigger("click"), 400);
+};
+document.addEventListener("studio:form", recalled);
+recalled();"""
 EXAMPLE: Mapping[str, object] = {
     "name": "shoes",
     "prompts": "product photo of {colour} {type}, white background",

@@ -1,5 +1,6 @@
-"""A batch's images one by one: found by state and score, kept, rejected, made again."""
+"""A batch's images one by one: found by state, value and score, kept, rejected, made again."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def render(session: BatchSession, view: BatchView, query: ReviewQuery) -> dict[s
     page = session.review(view.batch, query)
     return {
         "batch-images-bar": bar_html(page, can_remake=not (view.busy or view.in_line)),
-        "batch-images-order": order_html(page.query),
+        "batch-images-order": order_html(page),
         "batch-images": images_html(page, session.thumbnails),
     }
 
@@ -81,7 +82,8 @@ def render(session: BatchSession, view: BatchView, query: ReviewQuery) -> dict[s
 def query_of(selection: Selection) -> ReviewQuery:
     """What a page asks for; what it names that there is not is the usual."""
     state = selection.batch_state if selection.batch_state in STATES else ALL
-    return ReviewQuery(state, selection.batch_sort if selection.batch_sort in SORTS else NEWEST, selection.batch_page)
+    sort = selection.batch_sort if selection.batch_sort in SORTS else NEWEST
+    return ReviewQuery(state, sort, selection.batch_page, selection.batch_value)
 
 
 def bar_html(page: ReviewPage, *, can_remake: bool) -> Markup:
@@ -91,20 +93,24 @@ def bar_html(page: ReviewPage, *, can_remake: bool) -> Markup:
         for name, words in STATES.items()
         if name in (ALL, page.query.state) or page.counts.get(name)
     ]
-    to_remake = page.counts.get("again", 0) if can_remake else 0
+    to_remake = page.num_again if can_remake else 0
     return _template("review_bar", states=shown, chosen=page.query.state, to_remake=to_remake)
 
 
-def order_html(query: ReviewQuery) -> Markup:
-    """The choice of an order."""
-    return _template("review_order", sorts=SORTS.items(), chosen=query.sort)
+def order_html(page: ReviewPage) -> Markup:
+    """The choices of a value and of an order."""
+    values = {
+        column: [(json.dumps([column, value]), value, page.query.value == (column, value)) for value in values]
+        for column, values in page.values.items()
+    }
+    return _template("review_order", values=values, sorts=SORTS.items(), chosen=page.query.sort)
 
 
 def images_html(page: ReviewPage, thumbnails: Path) -> Markup:
     """The images, and the way to the others."""
     if not page.images:
-        words = "Images appear here as they are made." if page.query.state == ALL else "No images of this kind."
-        return paragraph("quiet", words)
+        narrowed = page.query.state != ALL or page.query.value is not None
+        return paragraph("quiet", "No images of this kind." if narrowed else "Images appear here as they are made.")
     images = [_shown(image, thumbnails) for image in page.images]
     return _template("review", images=images, number=page.query.page, num_pages=page.num_pages)
 
@@ -146,6 +152,8 @@ def wire(
         act, value = str(getattr(event, "act", "")), str(getattr(event, "value", ""))
         if act in ("state", "sort"):
             return changed(chosen, **{f"batch_{act}": value}, batch_page=1)
+        if act == "value":
+            return changed(chosen, batch_value=_value(value), batch_page=1)
         if act == "page":
             return changed(chosen, batch_page=max(1, _number(value)))
         with toasts():
@@ -160,6 +168,15 @@ def wire(
     pressed: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_limit": 1, "concurrency_id": "review"}
     for part in parts:
         then_refresh(part.click(act, selection, selection, **pressed))
+
+
+def _value(sent: str) -> tuple[str, str] | None:
+    """A column and one of its values, as the choice sends them; None where all are wanted, or it sends anything."""
+    try:
+        column, value = json.loads(sent)
+    except (ValueError, TypeError):
+        return None
+    return str(column), str(value)
 
 
 def _number(value: str) -> int:

@@ -193,8 +193,11 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: Fi
     def then_show(event: Any) -> None:  # noqa: ANN401 - gradio's Dependency
         event.then(show, inputs_kwargs=form.named, outputs=previewed, queue=False, **QUIET)
 
-    def fill_example() -> dict[Any, Any]:
-        return form.filled_by(parse_settings(BatchSettings, batch_form.EXAMPLE))
+    def fill_example(**values: Any) -> dict[Any, Any]:  # noqa: ANN401 - the form's LoRAs
+        filled = form.filled_by(parse_settings(BatchSettings, batch_form.EXAMPLE))
+        if any(values[f"lora_{i}"] != NO_LORA for i in range(LORA_ROWS)):  # “Make a batch with it” chose them
+            filled = {control: value for control, value in filled.items() if control not in loras.values()}
+        return filled
 
     def copy(selection: str) -> dict[Any, Any]:
         with toasts():
@@ -209,7 +212,8 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: Fi
     # While one answer is on its way only the last change is kept: a large plan is followed at its own pace.
     last = {"trigger_mode": "always_last", "queue": False, **QUIET}
     gr.on(form.changes(), show, inputs_kwargs=form.named, outputs=previewed, **last)
-    then_show(form.example.click(fill_example, None, controls, **QUIET))
+    loras = {name: form.named[name] for i in range(LORA_ROWS) for name in (f"lora_{i}", f"strength_{i}")}
+    then_show(form.example.click(fill_example, inputs_kwargs=loras, outputs=controls, **QUIET))
     then_show(tab.panel.duplicate.click(copy, selection, controls, **QUIET))
     axes = {"seed": form.named["seed"], **form.grid.named}
     then_show(errors.press(form.grid.fill.click, make_grid, inputs_kwargs=axes, outputs=controls, **QUIET))

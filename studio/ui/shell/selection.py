@@ -62,7 +62,7 @@ class Selection(Record):
         run_search: what the runs are searched for.
         image: the image that is open in “Look closer”; None where that is closed.
         lora_search, lora_page: which cards of the LoRA library are shown.
-        batch_state, batch_sort, batch_page: which images of the batch are shown; see `ReviewQuery`.
+        batch_state, batch_sort, batch_page, batch_value: which images of the batch are shown; see `ReviewQuery`.
         pair: the pair that was chosen in the Compare mode; None where the newest is shown.
         past: the past image that Generate shows large, by its name; "" where it shows the last press.
         past_search, past_page: which past images lie in the strip.
@@ -81,6 +81,7 @@ class Selection(Record):
     batch_state: str = ALL
     batch_sort: str = NEWEST
     batch_page: int = 1
+    batch_value: tuple[str, str] | None = None
     pair: SelectedPair | None = None
     past: str = ""
     past_search: str = ""
