@@ -20,6 +20,7 @@ SchedulerName = Literal[
 SCHEDULER_NAMES: tuple[SchedulerName, ...] = get_args(SchedulerName)
 
 SHIPPED_MODEL = "shoes-demo"
+SHIPPED_DATASET = "built-in:casual-shoes"  # no dataset of a person can be called so, and it is the same everywhere
 SEED_MAX = 2**63 - 1
 LCM_MAX_STEPS = 50
 """diffusers' LCMScheduler picks its steps among the 50 of `original_inference_steps`."""

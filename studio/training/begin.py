@@ -15,9 +15,9 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError, FieldProblem, LoraError, RunError, SettingsError, about
 from studio.core.files import read_file, write_atomically
-from studio.core.paths import UserData, typed_path
+from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.rules import nearest_setting
-from studio.core.settings import SHIPPED_MODEL, parse_settings
+from studio.core.settings import SHIPPED_DATASET, SHIPPED_MODEL, parse_settings
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import DatasetLibrary, safe_name
 from studio.datasets.opened import OpenedDataset
@@ -76,12 +76,17 @@ def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
     return TakenSnapshot(make_snapshot(dataset.name, dataset.recipe, rows), tuple(left_out))
 
 
+def dataset_folder(name: str) -> Path:
+    """The folder that `TrainingSettings.dataset` names, where it is no dataset of the Dataset tab."""
+    return assets_folder() / "casual-shoes" if name == SHIPPED_DATASET else typed_path(name)
+
+
 def _open(name: str, user_data: UserData) -> OpenedDataset:
     count_tokens = TokenCounter(tokenizer_of()).count_plain
     library = DatasetLibrary(user_data.datasets)
     if known_name := library.known_name(name):
         return library.open(known_name, count_tokens=count_tokens)
-    folder = typed_path(name)
+    folder = dataset_folder(name)
     if not folder.is_dir():
         known = ", ".join(library.names())
         raise DatasetError(
@@ -220,7 +225,7 @@ def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, .
     )
     yield (
         bool(settings.mask_folder)
-        and typed_path(settings.mask_folder).resolve() == typed_path(settings.dataset).resolve(),
+        and typed_path(settings.mask_folder).resolve() == dataset_folder(settings.dataset).resolve(),
         f"Masks (mask_folder) must be another folder than the Dataset (dataset), got {settings.mask_folder!r} for "
         "both: each image would be its own mask. Choose the folder of the grey images.",
         ("mask_folder", "dataset"),

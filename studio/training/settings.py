@@ -37,7 +37,9 @@ class TrainingSettings(Settings):
         SHIPPED_MODEL, title="Model", min_length=1, description="The base model, as in the model box of Generate."
     )
     dataset: str = Field(
-        min_length=1, title="Dataset", description="A dataset from the Dataset tab, by name, or a folder of images."
+        min_length=1,
+        title="Dataset",
+        description="A dataset from the Dataset tab, by name, a folder of images, or built-in:casual-shoes.",
     )
     cpu: bool = Field(
         False,

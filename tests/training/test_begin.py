@@ -7,6 +7,8 @@ import pytest
 from studio.core.errors import SettingsError
 from studio.core.paths import UserData
 from studio.core.rules import label_of
+from studio.core.settings import SHIPPED_DATASET
+from studio.datasets.library import safe_name
 from studio.training.begin import MAX_LOST, assert_consistent, begin_run, take_snapshot
 from studio.training.settings import PRESETS, TrainingSettings
 from tests.datasets.bad_inputs import PNG
@@ -54,6 +56,12 @@ def test_settings_that_are_legal_one_by_one_and_not_together_begin_no_training(
     ((text, fields),) = caught.value.problems
     assert fields == names
     assert all(label_of(TrainingSettings, field) in text for field in fields[:2])
+
+
+def test_the_dataset_that_ships_has_a_name_that_is_the_same_on_every_machine(tmp_path: Path) -> None:
+    taken = take_snapshot(SHIPPED_DATASET, UserData(tmp_path / "user_data"))
+    assert len(taken.snapshot.entries) == 60
+    assert safe_name(SHIPPED_DATASET) != SHIPPED_DATASET, "so no dataset of a person can be called so"
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 
 from studio.core.errors import SettingsError
-from studio.core.settings import parse_settings
+from studio.core.settings import SHIPPED_DATASET, parse_settings
 from studio.training.begin import read_settings_file
 from studio.training.settings import PRESETS, TrainingSettings
 from studio.ui.forms import read_settings
@@ -53,7 +53,7 @@ def test_a_runs_settings_fill_the_form_and_are_read_back_the_same(form: training
 
 
 def test_the_demo_dataset_is_always_offered() -> None:
-    assert [title for title, _ in training_form.dataset_choices(["mine"])] == ["demo shoes (built in)", "mine"]
+    assert training_form.dataset_choices(["mine"]) == [("demo shoes (built in)", SHIPPED_DATASET), ("mine", "mine")]
 
 
 def test_the_script_knows_each_fields_id_section_and_the_presets_values(form: training_form.TrainingForm) -> None:

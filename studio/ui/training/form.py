@@ -14,7 +14,7 @@ from gradio.components import Component
 from markupsafe import Markup
 
 from studio.core.files import remove_uploads
-from studio.core.paths import assets_folder
+from studio.core.settings import SHIPPED_DATASET
 from studio.core.text import template
 from studio.training.begin import read_settings_file
 from studio.training.settings import PRESETS, TrainingSettings
@@ -102,8 +102,7 @@ def build_form() -> TrainingForm:
 
 def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
     """The demo dataset, which is always there, and those of the Dataset tab."""
-    demo = assets_folder() / "casual-shoes"
-    return [("demo shoes (built in)", str(demo)), *((name, name) for name in names)]
+    return [("demo shoes (built in)", SHIPPED_DATASET), *((name, name) for name in names)]
 
 
 def changes_html() -> Markup:
@@ -142,7 +141,7 @@ def wire_settings(
     def save(**values: Any) -> Markup:  # noqa: ANN401 - the form's values
         with toasts():
             settings = settings_of(values)
-        content = settings.model_dump_json(indent=2).encode() + b"\n"
+        content = settings.model_dump_json(indent=2, exclude={"cpu"}).encode() + b"\n"  # of this start of the studio
         return save_link(f"{settings.name}-settings.json", data_url(content, "application/json"), "Save the settings")
 
     def load(file: str) -> dict[Any, Any]:
