@@ -165,11 +165,16 @@
   };
   const typing = (element) => element.matches?.("input, textarea, select, [contenteditable]");
 
+  // Whether a list hung open as Escape was pressed: Gradio closes it before the key arrives below.
+  let listWasOpen = false;
+  document.addEventListener("keydown", () => { listWasOpen = Boolean(document.querySelector('[role="combobox"][aria-expanded="true"]')); }, true);
+
   // Ctrl+Enter runs, Escape cancels (unless something open takes the Escape), 1 2 3 vote.
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       if (pressShown("#run-smoke, #run-generate, #run-compare")) event.preventDefault();
     }
+    if (event.key === "Escape" && listWasOpen) return;
     if (event.key === "Escape" && isOpen() && !document.querySelector("dialog[open]")) {
       closePanel();
       document.querySelector(`[data-panel="${openedBy}"]`)?.focus();

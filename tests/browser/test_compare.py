@@ -140,6 +140,7 @@ def test_the_keys_vote_and_after_all_pairs_the_result_is_told(studio: RunningStu
     expect(result).to_contain_text(
         re.compile(r"white-ground: \d, base: \d, no difference: 1\. white-ground wins \d+ to \d+ % of decided votes")
     )
+    expect(page.locator(".vote-score")).to_be_in_viewport()
     expect(page.locator("#vote-ballot .card")).to_have_count(0)
     expect(page.locator("#vote-1")).to_have_count(0)
     votes = read_votes(studio.user_data.loras, "white-ground")

@@ -148,6 +148,36 @@ def test_presses_queue_up_and_cancel_ends_one_of_them(page: Page) -> None:
     expect(page.locator("#generate-state")).to_contain_text("Cancelled.")
 
 
+def test_a_chip_always_says_the_strength_that_is_used(page: Page) -> None:
+    prompt, box = field(page, "generate-prompt"), page.locator(".chip input")
+    set_field(page, "generate-prompt", "red boots <lora:white-ground:0.5>")
+    for typed, used in (("9", "4"), ("", "4"), ("-9", "-4"), ("0.25", "0.25")):
+        box.fill(typed)
+        box.press("Enter")
+        expect(box).to_have_value(used)
+        expect(prompt).to_have_value(f"red boots <lora:white-ground:{used}>")
+    set_field(page, "generate-prompt", "red boots")
+    choose(page, "generate-lora-0", "white-ground")
+    for typed, used in (("3", "2"), ("-9", "-2")):  # the ends of the row's slider
+        box.fill(typed)
+        box.press("Enter")
+        expect(box).to_have_value(used)
+        expect(field(page, "generate-strength-0")).to_have_value(used)
+    choose(page, "generate-lora-0", "none")
+
+
+def test_escape_closes_an_open_list_and_the_run_goes_on(page: Page) -> None:
+    start_generating(page)
+    field(page, "generate-lora-0").click()
+    expect(page.get_by_role("option").first).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("option")).to_have_count(0)
+    page.wait_for_timeout(500)
+    expect(page.locator("#generate-state")).to_contain_text("Running.")
+    page.keyboard.press("Escape")
+    expect(page.locator("#generate-state")).to_contain_text("Cancelled.")
+
+
 def test_several_images_have_consecutive_seeds(studio: RunningStudio, page: Page) -> None:
     set_field(page, "generate-num-images", 3)
     generate_quickly(page, "brown boots", seed=500)

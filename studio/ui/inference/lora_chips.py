@@ -12,7 +12,7 @@ from studio.core.settings import LoraChoice, bounds, parse_settings
 from studio.core.text import template
 from studio.images.prompts import change_lora_tag, lora_choice, split_lora_tags
 from studio.loras.library import LoraLibrary
-from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
+from studio.ui.forms import LORA_ROWS, NO_LORA, by_component, form_hint
 from studio.ui.shell.parts import QUIET, toasts
 
 _template = template("ui/templates/inference.html")
@@ -23,7 +23,10 @@ element.addEventListener("click", (event) => {
 });
 element.addEventListener("change", (event) => {
   const box = event.target.closest("input[data-source]");
-  if (box) trigger("apply", { ...about(box), strength: Number(box.value) });
+  if (!box) return;
+  if (box.value === "") { box.value = box.defaultValue; return; } // nothing that can be read as a number
+  box.value = Math.min(Math.max(Number(box.value), Number(box.min)), Number(box.max)); // so that it says what is used
+  trigger("apply", { ...about(box), strength: Number(box.value) });
 });"""
 
 
@@ -73,8 +76,8 @@ def _chip(source: Literal["row", "tag"], index: int, name: str, strength: float,
 
 def chips_html(chips: Sequence[Chip]) -> Markup:
     """The chips in a line that wraps."""
-    low, high = bounds(LoraChoice, "strength")
-    return _template("lora_chips", chips=chips, low=low, high=high) if chips else Markup()
+    limits = {"tag": bounds(LoraChoice, "strength"), "row": form_hint(LoraChoice.model_fields["strength"]).slider}
+    return _template("lora_chips", chips=chips, limits=limits) if chips else Markup()
 
 
 def changed_values(values: Mapping[str, Any], chip: Chip, strength: float | None) -> dict[str, object]:

@@ -31,6 +31,8 @@ _BALLOT_CLICKS = """element.addEventListener("click", (event) => {
   if (image) document.querySelector(`#vote-${image.dataset.vote}`)?.click();
 });"""
 
+_TO_SCORE = "() => setTimeout(() => document.querySelector('.vote-score')?.scrollIntoView({ block: 'center' }), 100)"
+
 
 def ballot(saved: SavedComparison, index: int, *, swapped: bool) -> Markup:
     """One pair of the blind vote: nothing tells which side is which."""
@@ -164,7 +166,8 @@ def wire_vote(panel: VotePanel, engine: EngineClient, user_data: UserData, *, of
 
     panel.start.click(begin, of, outputs, **QUIET)
     for choice, button in enumerate(panel.buttons):
-        button.click(partial(answer, choice=choice), [panel.ballots, panel.of], outputs, **QUIET)
+        voted = button.click(partial(answer, choice=choice), [panel.ballots, panel.of], outputs, **QUIET)
+        voted.success(fn=None, js=_TO_SCORE)  # the pairs come back above it and push it out of sight
 
 
 def _split(ballots: Ballots) -> tuple[Ballots, Ballots]:
