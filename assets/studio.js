@@ -117,6 +117,7 @@
     ["1, 2, 3", "Blind vote: left, right, neither"],
     ["← →", "Dataset: the image before or after. Image opened large: the same"],
     ["X", "Dataset: exclude or include the image"],
+    ["Shift + arrows", "Dataset: move the crop of the image that is shown"],
     ["Shift or Ctrl + click", "Dataset: select several images. Ctrl or ⌘ + A: all of the page, Esc: none"],
     ["Enter", "Dataset: to the caption, and back"],
     ["Ctrl or ⌘ + Z, Y", "Dataset: undo, redo"],

@@ -50,7 +50,7 @@ PromptText = Annotated[str, AfterValidator(_whole_characters)]
 StepCount = Annotated[int, Ge(1), Le(150), Field(json_schema_extra={"step": 1})]
 Guidance = Annotated[float, Ge(1), Le(30), Field(json_schema_extra={"step": 0.5})]
 Fraction = Annotated[float, Ge(0), Le(1), Field(json_schema_extra={"step": 0.05})]
-Strength = Annotated[float, Ge(-4), Le(4), Field(json_schema_extra={"step": 0.05, "slider": [-2, 2]})]
+Strength = Annotated[float, Ge(-4), Le(4), Field(json_schema_extra={"step": 0.05})]
 
 
 class Settings(BaseModel):
@@ -186,7 +186,7 @@ class ImagesSettings(Settings):
         1,
         title="Images",
         description="Number of images; each uses the next seed.",
-        json_schema_extra={"step": 1, "slider": [1, 16]},
+        json_schema_extra={"step": 1},
     )
 
     def generations(self) -> tuple[GenerationSettings, ...]:

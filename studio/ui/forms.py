@@ -40,7 +40,6 @@ class FormHint(Settings):
         placeholder: what an empty box stands for.
         lines: of a text that grows, at the least; a text without it has one line.
         step: makes it a slider that moves in such steps.
-        slider: the slider's ends, where they are nearer than the bounds: what people use.
     """
 
     group: str | None = None
@@ -49,7 +48,6 @@ class FormHint(Settings):
     placeholder: str = ""
     lines: int = 0
     step: int | float | None = None
-    slider: tuple[int | float, int | float] | None = None
 
 
 def form_hint(field: FieldInfo) -> FormHint:
@@ -151,7 +149,7 @@ def setting_control(
         return gr.Textbox(str(value), placeholder=hint.placeholder or None, min_width=96, **size, **common)
     if holds_large_numbers(kind, name):
         return gr.Textbox(str(value), placeholder=hint.placeholder or None, max_lines=1, min_width=96, **common)
-    low, high = hint.slider or bounds(kind, name)
+    low, high = bounds(kind, name)  # all that settings may bring: Gradio refuses the whole form beyond a slider's ends
     if hint.step:
         assert isinstance(value, int | float)
         return gr.Slider(low, high, value, step=hint.step, min_width=120, **common)

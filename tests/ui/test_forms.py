@@ -90,7 +90,7 @@ def test_every_field_is_in_its_form_exactly_once_with_its_bounds(
         found = [control for control in controls if control.elem_id == f"{form}-{name.replace('_', '-')}"]
         assert len(found) == 1, name
         if isinstance(found[0], gr.Slider) and not is_optional(kind.model_fields[name]):
-            shown = form_hint(kind.model_fields[name]).slider or bounds(kind, name)
+            shown = bounds(kind, name)
             assert (found[0].minimum, found[0].maximum) == shown, name
         if isinstance(found[0], gr.Number):  # gradio's own error would name no setting
             assert (found[0].minimum, found[0].maximum) == (None, None), name

@@ -78,7 +78,7 @@ def build_filters() -> dict[str, Any]:
     with gr.Row(elem_classes="dataset-filters"):  # one row, so that the images begin high up
         search = gr.Textbox(
             label=FIELDS["search"].title,
-            placeholder="words",
+            placeholder="words, Enter",
             elem_id="dataset-search",
             min_width=100,
         )

@@ -185,8 +185,8 @@ def build() -> Detail:
         gr.HTML(
             paragraph(
                 "quiet",
-                "Keys: ← → previous, next · X exclude · Ctrl+Z undo · Enter to the caption, Esc back · captions are "
-                "saved as you type",
+                "Keys: ← → previous, next · Shift and arrows move the crop · X exclude · Ctrl+Z undo · Enter to the "
+                "caption, Esc back · captions are saved as you type",
             ),
             padding=False,
         )

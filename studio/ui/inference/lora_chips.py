@@ -12,7 +12,7 @@ from studio.core.settings import LoraChoice, bounds, parse_settings
 from studio.core.text import template
 from studio.images.prompts import change_lora_tag, lora_choice, split_lora_tags
 from studio.loras.library import LoraLibrary
-from studio.ui.forms import LORA_ROWS, NO_LORA, by_component, form_hint
+from studio.ui.forms import LORA_ROWS, NO_LORA, by_component
 from studio.ui.shell.parts import QUIET, toasts
 
 _template = template("ui/templates/inference.html")
@@ -76,8 +76,7 @@ def _chip(source: Literal["row", "tag"], index: int, name: str, strength: float,
 
 def chips_html(chips: Sequence[Chip]) -> Markup:
     """The chips in a line that wraps."""
-    limits = {"tag": bounds(LoraChoice, "strength"), "row": form_hint(LoraChoice.model_fields["strength"]).slider}
-    return _template("lora_chips", chips=chips, limits=limits) if chips else Markup()
+    return _template("lora_chips", chips=chips, limits=bounds(LoraChoice, "strength")) if chips else Markup()
 
 
 def changed_values(values: Mapping[str, Any], chip: Chip, strength: float | None) -> dict[str, object]:
