@@ -65,7 +65,7 @@ _MEASURE = """() => {
     while (up && !/fixed|sticky/.test(getComputedStyle(up).position)) up = up.parentElement;
     return up;
   };
-  const whole = (element) => element.closest("label, button");
+  const whole = (element) => element.closest(".past") ?? element.closest("label, button"); // acts lie on their image
   const related = (a, b) =>
     a.contains(b) || b.contains(a) || layer(a) !== layer(b) || (whole(a) && whole(a) === whole(b));
   const all = [...texts, ...controls].filter(({ box }) => box.bottom > 0 && box.top < innerHeight).filter(isSeen);

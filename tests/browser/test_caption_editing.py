@@ -259,6 +259,7 @@ def test_the_caption_of_an_image_that_is_gone_stays_in_the_box_with_a_sentence(
     other = open_page(studio, ready=False)
     go_to_tab(other, "Dataset")
     open_section(other, "Layout and captions")
+    expect(other.locator("#dataset-template-preview")).to_contain_text("found 1")  # the form is filled
     other.locator("#dataset-apply-recipe").click()
     expect(other.locator("#dataset-grid .thumb")).to_have_count(NUM_IMAGES - 1)
     look_at(page)
