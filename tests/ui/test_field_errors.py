@@ -207,7 +207,7 @@ def find(page: gr.Blocks, form: str, name: str) -> Any:  # noqa: ANN401 - gradio
             "at most 50",
             ["generate-num-inference-steps", "generate-scheduler"],
         ),
-        ("generate", "generate", {"lora_1": "a", "strength_1": 9.0}, "between -2 and 2", ["generate-strength-1"]),
+        ("generate", "generate", {"lora_1": "a", "strength_1": 9.0}, "between -4 and 4", ["generate-strength-1"]),
         (
             "compare",
             "compare",
