@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 STUDIO = Path(__file__).resolve().parent.parent / "studio"
+MAX_LINES = 350
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
@@ -24,6 +25,11 @@ def imported_names(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
+
+
+def test_a_module_is_short_enough_to_be_read_whole() -> None:
+    lengths = {module_name(path): path.read_text(encoding="utf-8").count("\n") for path in STUDIO.rglob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
 def test_tabs_do_not_import_each_other() -> None:

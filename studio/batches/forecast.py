@@ -122,7 +122,7 @@ class Pace:
 
 
 def pace_of_like(settings: BatchSettings, folders: Iterable[BatchFolder]) -> Pace | None:
-    """As the newest batch took whose images are made alike; None where there is none.
+    """The pace of the newest batch that made images with the same settings; None where there is no such batch.
 
     Time is in proportion to the steps; all else that it depends on must be the same.
     """

@@ -208,7 +208,7 @@ class Choice:
         options: all different.
         weights: one for each option, at least one above 0; they count where chance draws.
         least, most: between 0 and the number of options.
-        joins_empty: whether an empty text also gets a separator, as in plans of format 1.
+        joins_empty: whether empty texts are joined too, as in plans of format 1.
     """
 
     options: tuple[Variants, ...]

@@ -34,7 +34,7 @@ class ItemFacts(Record):
 
 
 ItemState = Literal["done", "failed", "rejected", "again"]
-"""Of an item: its image is in the dataset; there is none; a person set it aside; or asked for another one."""
+"""The image is in the dataset; could not be made; was rejected by a person; or is to be made again."""
 RecordT = TypeVar("RecordT", bound=Record)
 _BUSY_SECONDS = 30
 _ROWS_AT_ONCE = 5000

@@ -70,7 +70,7 @@ class ReviewedImage:
 
     Attributes:
         path: None where there is no image.
-        reason: why there is none, or why it was not taken; "" of one that was.
+        reason: why the image is missing or was not accepted; "" where it was.
         attempt: of one that was not taken, which try it was, from 1; of others how many it took.
         is_take: whether it was made and not taken.
     """
@@ -107,7 +107,7 @@ class ReviewPage:
 
 
 def review(folder: BatchFolder, plan: Callable[[], BatchPlan], query: ReviewQuery) -> ReviewPage:
-    """The page of images that was asked for; where a page is past the end, the last one.
+    """The requested page of images, or the last one if the request is past the end.
 
     Raises:
         BatchError: where a ledger or the plan cannot be read.

@@ -26,7 +26,7 @@ class BatchSettings(Settings):
         SHIPPED_MODEL,
         title="Model",
         min_length=1,
-        description="The model that makes the images, as in the model box of Generate.",
+        description="The model that makes the images, as in the model panel.",
     )
     cpu: bool = Field(
         False,

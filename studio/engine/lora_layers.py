@@ -1,8 +1,4 @@
-"""LoRA layers attached to a model and taken off again; LoRA dropout.
-
-LoRA dropout whose mask is drawn anew, and equal, where gradient checkpointing computes a pass again.
-
-Attaching LoRAs to a loaded model, and taking them off again: the base comes back to the bit, at once.
+"""LoRA layers attached to a loaded model and taken off again, when the base comes back to the bit; LoRA dropout.
 
 The base's weights are never changed. On a large model one hook on each layer adds the sum of all LoRAs that act, so
 there is no second copy of anything. On a small one each layer gets a sum of its own in place of its weights, which
@@ -145,10 +141,8 @@ def changed_weight(weight: torch.Tensor, stack: Stack) -> torch.Tensor:
 @dataclass(frozen=True, eq=False)
 class Lora:
     """A file that fits the model, read whole: for each layer's module path its weights, in the model's precision.
-
-    Attributes:
-        changes: how much of the model it changes.
-        notes: what one may not expect of it.
+    `changes` says
+       how much of the model it is about, `notes` what not to expect of it.
     """
 
     name: str

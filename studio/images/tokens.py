@@ -79,7 +79,7 @@ def tokenizer_of(model: str = "") -> Path:
     """The tokenizer of a model that is not loaded: the built-in model's own, or the one of all others.
 
     Args:
-        model: as in the model box; "" where it is not known.
+        model: as in `ModelSettings.model`; "" where it is not known.
     """
     if model == SHIPPED_MODEL:
         return _folder_of(SHIPPED_MODEL) / TOKENIZER

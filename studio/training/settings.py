@@ -33,9 +33,7 @@ class TrainingSettings(Settings):
         title="Name",
         description="Name of the finished LoRA: letters, digits, spaces and . ( ) + - _.",
     )
-    model: str = Field(
-        SHIPPED_MODEL, title="Model", min_length=1, description="The base model, as in the model box of Generate."
-    )
+    model: str = Field(SHIPPED_MODEL, title="Model", min_length=1, description="The base model, as in the model panel.")
     dataset: str = Field(
         min_length=1,
         title="Dataset",

@@ -336,26 +336,9 @@ def size_text(settings: GenerationSettings) -> str:
 
 def lora_choices(*rows: tuple[str, float]) -> tuple[dict[str, object], ...]:
     """What the rows say, without those that name none."""
-    return tuple({"name": name, "strength": strength} for name, strength in rows if _names_lora(name))
+    return tuple({"name": name, "strength": strength} for name, strength in rows if names_lora(name))
 
 
-def _names_lora(name: str | None) -> bool:
+def names_lora(name: str | None) -> bool:
+    """Whether a row's dropdown holds a LoRA."""
     return bool(name) and name not in (NO_LORA, "base")
-
-
-def control_of(setting: str, values: Mapping[str, Any]) -> str:
-    """The name of the control that holds a setting, which is named as in `FieldProblem`.
-
-    Args:
-        values: what the form's controls hold, by their names.
-    """
-    *path, last = (part for part in setting.split(".") if part != "generation")
-    part = "strength" if last == "strength" else "lora"
-    if path[:1] == ["loras"]:  # of the rows that name one
-        rows = [i for i in range(LORA_ROWS) if _names_lora(values.get(f"lora_{i}"))]
-        return f"{part}_{rows[int(path[1])]}"
-    if path[:1] in (["left"], ["right"]):
-        return f"{path[0]}_strength" if part == "strength" else path[0]
-    if path and last.isdigit():  # a line of a text, or a box of its own
-        return path[0] if path[0] in values else f"{path[0].removesuffix('s')}_{int(last) + 1}"
-    return "size" if last in ("width", "height") and last not in values else last

@@ -30,10 +30,10 @@ from studio.datasets.edits import BulkChange
 from studio.engine.process.client import EngineClient
 from studio.training.session import TrainingSession
 from studio.training.settings import TrainingSettings
-from studio.ui.forms import LORA_ROWS, control_of
+from studio.ui.forms import LORA_ROWS
 from studio.ui.shell.app import build_app
 from studio.ui.shell.parts import Refusal
-from studio.ui.shell.selection import FieldErrors
+from studio.ui.shell.selection import FieldErrors, control_of
 from tests.ui.test_mutated_user_data import CheckedAtOnce
 from tests.ui.test_presses import REQUEST
 

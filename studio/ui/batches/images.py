@@ -44,7 +44,7 @@ SORTS: Mapping[str, str] = {
     "distance worst": "Closest to training images first",
 }
 SIGNS = {"done": "", "rejected": "✗ rejected by you", "again": "↻ to be made again", "failed": "✗ failed"}
-# Gradio's HTML takes clicks of its own; what was pressed, and on which image, goes with ours.
+# The event carries which button was pressed, and on which image.
 _CLICKS = """const send = ({ act, value }) => trigger("click", { act, value });
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-act]");

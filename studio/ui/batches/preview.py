@@ -101,7 +101,7 @@ def read_facts(state: PreflightState) -> PlanFacts | None:
 
 @dataclass(frozen=True)
 class Preview:
-    """What the form's plan would make, in full and in one line; or why there is none."""
+    """The plan that the form describes, in full and as one line, or why it has none."""
 
     plan: Markup
     line: str = ""

@@ -29,7 +29,7 @@ from studio.ui.shell.parts import QUIET, Group, Part, problem, show_folder, toas
 from studio.ui.shell.selection import FieldErrors, Selection, changed, error_box, read_selection, select
 from studio.ui.training.form import dataset_choices
 
-# When a batch would be ready is told as if it began now.
+# The ready time assumes that the batch starts now, so it moves with the clock.
 _CLOCK = """const tell = () => {
   const place = element.querySelector("[data-seconds]");
   if (!place) return;

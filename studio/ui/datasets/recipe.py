@@ -292,7 +292,7 @@ def wire(
         shown = fill(page)
         if not shown:
             return NO_CHANGE
-        # With the form, not after it: a preview that was asked for later may overtake one that is typed meanwhile.
+        # Sent with the form: a preview requested after it could overwrite the preview of what is typed meanwhile.
         words = preview_words(page, lambda: page.opened.recipe)
         return {**by_component(box.form, shown), box.preview: words, filled: opened}
 

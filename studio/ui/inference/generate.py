@@ -44,9 +44,9 @@ from studio.ui.shell.status import cancel_button, cancelling, phase_words
 
 _template = template("ui/templates/inference.html")
 
-# Gradio's HTML takes events of its own; which image was pressed goes with ours. The names of the events are Gradio's,
-# too: select shows an image large, apply reuses its settings, copy its seed, submit makes variations, expand compares,
-# like stars, edit notes, delete deletes, option_select turns the page.
+# Each event carries the image that was pressed. Gradio allows its own event names only: select shows an image large,
+# apply reuses its settings, copy its seed, submit makes variations, expand compares, like stars, edit notes, delete
+# deletes, option_select turns the page.
 IMAGE_CLICKS = """element.addEventListener("click", (event) => {
   const { act, image, page } = event.target.closest("button[data-act]")?.dataset ?? {};
   if (act) trigger(act, { image, page: Number(page) });

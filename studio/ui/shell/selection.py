@@ -20,7 +20,7 @@ from studio.batches.review import ALL, NEWEST
 from studio.core.errors import StudioError
 from studio.core.records import Record
 from studio.core.text import template
-from studio.ui.forms import control_of
+from studio.ui.forms import LORA_ROWS, names_lora
 from studio.ui.shell.commands import COMPARED_ON_LOAD
 from studio.ui.shell.parts import QUIET, Refusal
 from studio.ui.training.plot import ALL_STEPS
@@ -271,3 +271,21 @@ class FieldErrors:
             block = block.parent
         held = value if not isinstance(value, float) or math.isfinite(value) else str(value)
         return {"name": name, "id": control.elem_id, "value": held, "sections": sections}
+
+
+def control_of(setting: str, values: Mapping[str, Any]) -> str:
+    """The name of the control that holds a setting, which is named as in `FieldProblem`.
+
+    Args:
+        values: what the form's controls hold, by their names.
+    """
+    *path, last = (part for part in setting.split(".") if part != "generation")
+    part = "strength" if last == "strength" else "lora"
+    if path[:1] == ["loras"]:  # of the rows that name one
+        rows = [i for i in range(LORA_ROWS) if names_lora(values.get(f"lora_{i}"))]
+        return f"{part}_{rows[int(path[1])]}"
+    if path[:1] in (["left"], ["right"]):
+        return f"{path[0]}_strength" if part == "strength" else path[0]
+    if path and last.isdigit():  # a line of a text, or a box of its own
+        return path[0] if path[0] in values else f"{path[0].removesuffix('s')}_{int(last) + 1}"
+    return "size" if last in ("width", "height") and last not in values else last
