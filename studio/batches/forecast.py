@@ -12,6 +12,7 @@ from studio.batches.ledger import ledger_files, read_items
 from studio.batches.plan import BatchPlan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import StudioError
+from studio.core.language import _
 from studio.core.records import Record
 from studio.core.text import counted, duration
 
@@ -82,18 +83,27 @@ class PlanFacts(Record):
     @property
     def sentence(self) -> str:
         """`60 images in 1 min 04 s, ready at 07:12, 1.2 MB of disk.`"""
-        words = counted(self.num_items, "image")
+        words = counted(self.num_items, "image", "images")
         if self.total_seconds is None or self.total_bytes is None:
-            return f"{words}. Time and disk space are not measured yet."
+            return _("{words}. Time and disk space are not measured yet.", words=words)
         end = datetime.now() + timedelta(seconds=self.total_seconds)
         day = "" if end.date() == datetime.now().date() else f"{end:%A} "
         disk = f"{self.total_bytes / 1e6:,.0f} MB" if self.total_bytes < 1e9 else f"{self.total_bytes / 1e9:,.1f} GB"
         room = ""
         if self.free_bytes is not None and self.total_bytes > self.free_bytes:
-            room = f" The disk has only {self.free_bytes / 1e9:,.1f} GB: free some before it runs."
-        return (
-            f"{words} in {duration(self.total_seconds)} ({self.seconds_per_picture:.2f} s each), ready at "
-            f"{day}{end:%H:%M}, {disk} of disk.{room}"
+            room = _(
+                " The disk has only {free_bytes:,.1f} GB: free some before it runs.",
+                free_bytes=self.free_bytes / 1000000000.0,
+            )
+        return _(
+            "{words} in {time} ({seconds_per_picture:.2f} s each), ready at {day}{end:%H:%M}, {disk} of disk.{room}",
+            words=words,
+            time=duration(self.total_seconds),
+            seconds_per_picture=self.seconds_per_picture,
+            day=day,
+            end=end,
+            disk=disk,
+            room=room,
         )
 
     @property
@@ -102,10 +112,20 @@ class PlanFacts(Record):
         lines = [self.sentence, ""]
         for column, counts in self.value_counts.items():
             reported = (
-                f"{counts:,} values" if isinstance(counts, int) else ", ".join(f"{v} {n:,}" for v, n in counts.items())
+                _("{counts:,} values", counts=counts)
+                if isinstance(counts, int)
+                else ", ".join(f"{v} {n:,}" for v, n in counts.items())
             )
             lines.append(f"{column}: {reported}")
-        lines += ["", *(f"{e.index:>7,}  seed {e.seed}  {e.prompt}" for e in self.examples), "", *self.notes]
+        lines += [
+            "",
+            *(
+                _("{index:>7,}  seed {seed}  {prompt}", index=e.index, seed=e.seed, prompt=e.prompt)
+                for e in self.examples
+            ),
+            "",
+            *self.notes,
+        ]
         return "\n".join(lines).rstrip()
 
 
@@ -131,7 +151,7 @@ def pace_of_like(settings: BatchSettings, folders: Iterable[BatchFolder]) -> Pac
         minutes = tuple(int(path.stat().st_mtime) // 60 for path in ledger_files(folder.ledgers))
         found = _made(folder, minutes)
         if found is not None and found[0] == wanted:
-            _, steps, seconds, num_bytes = found
+            __, steps, seconds, num_bytes = found
             return Pace(seconds * settings.generation.num_inference_steps / steps, num_bytes)
     return None
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.batches.columns import AttributeColumn
+from studio.core.language import _
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -40,7 +41,7 @@ def uniform(seed: int, what: str, items: NDArray[np.int64]) -> NDArray[np.float6
 
 def item_seed(seed: int, item: int) -> int:
     """What `random.Random` is started with for one item."""
-    return int.from_bytes(_digest(seed, f"item {item}"), "big")
+    return int.from_bytes(_digest(seed, _("item {item}", item=item)), "big")
 
 
 def _digest(seed: int, what: str) -> bytes:
@@ -252,7 +253,7 @@ class Layout:
         """The way through the prompts for what is left over when each was made equally often."""
 
         def digits(prompts: Integers) -> list[Digits]:
-            record, line, values, _ = self._parts(prompts)
+            record, line, values, __ = self._parts(prompts)
             columns = [Digits(value, _equal(size)) for value, size in zip(values, self._sizes, strict=True)]
             if len(self.num_variants) > 1:
                 columns.append(Digits(line, self.num_variants / self.num_variants.sum()))
@@ -265,7 +266,7 @@ class Layout:
         steps = steps_looked_at(self.num_items)
         beside: list[Integers] = []
         if not self.random:
-            _, line, free, _ = self._parts(self._prompts(steps)[0])
+            __, line, free, __ = self._parts(self._prompts(steps)[0])
             beside = [*free, line]
         strides = {}
         for column in self.columns:
@@ -289,7 +290,9 @@ class Layout:
         values = tuple(
             self._by_quota(column, items)
             if column.quotas
-            else _block(column.weights, uniform(self.seed, f"column {column.name}", items) * sum(column.weights))
+            else _block(
+                column.weights, uniform(self.seed, _("column {name}", name=column.name), items) * sum(column.weights)
+            )
             for column in self.columns
         )
         return Places(record, line, values, np.full_like(items, -1), items)

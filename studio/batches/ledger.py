@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from studio.batches.settings import MAX_ITEMS
 from studio.core.errors import BatchError
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.results import Check
 from studio.images.scores.image import PictureScores
@@ -66,9 +67,9 @@ create table rejections (
 );
 """
 _VERSION = 1
-_DAMAGED = (
-    "The batch's ledger has a damaged row (item {}). Move its folder `ledgers` away, then resume: its images are made "
-    "again."
+_DAMAGED = N_(
+    "The batch's ledger has a damaged row (item {}). Move its folder `ledgers` away, "
+    "then resume: its images are made again."
 )
 
 
@@ -132,7 +133,7 @@ class Ledger:
         except sqlite3.Error as error:
             raise self._problem(error) from error
         if self._version() != _VERSION:
-            raise BatchError(f"{path} was made by another version of the studio. Start a new batch.")
+            raise BatchError(_("{path} was made by another version of the studio. Start a new batch.", path=path))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -161,11 +162,14 @@ class Ledger:
         Raises:
             OSError, BatchError: as `add`.
         """
-        self._execute("delete from items where item = ?", [(item,) for item in items])
+        self._execute(_("delete from items where item = ?"), [(item,) for item in items])
 
     def _insert(self, table: str, values: dict[str, object]) -> None:
         columns, marks = ", ".join(values), ", ".join("?" * len(values))
-        self._execute(f"insert or replace into {table} ({columns}) values ({marks})", [tuple(values.values())])
+        self._execute(
+            _("insert or replace into {table} ({columns}) values ({marks})", table=table, columns=columns, marks=marks),
+            [tuple(values.values())],
+        )
 
     def _execute(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:
@@ -174,7 +178,7 @@ class Ledger:
                 self._connection.executemany(statement, rows)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise OSError(28, "No space left on device", str(self._path)) from error
+                raise OSError(28, _("No space left on device"), str(self._path)) from error
             raise self._problem(error) from error
         except sqlite3.Error as error:
             raise self._problem(error) from error
@@ -184,7 +188,11 @@ class Ledger:
 
     def _problem(self, error: sqlite3.Error) -> BatchError:
         return BatchError(
-            f"The batch's ledger {self._path} cannot be used ({error}). Check that the disk works and is writable."
+            _(
+                "The batch's ledger {path} cannot be used ({error}). Check that the disk works and is writable.",
+                path=self._path,
+                error=error,
+            )
         )
 
 
@@ -199,7 +207,7 @@ def read_items(folder: Path) -> Iterator[ItemRow]:
     Raises:
         BatchError: where a ledger cannot be read.
     """
-    return (latest_row(row for _, row in found) for found in read_rows(folder))
+    return (latest_row(row for __, row in found) for found in read_rows(folder))
 
 
 def read_rows(folder: Path) -> Iterator[Sequence[tuple[Path, ItemRow]]]:
@@ -209,7 +217,7 @@ def read_rows(folder: Path) -> Iterator[Sequence[tuple[Path, ItemRow]]]:
         BatchError: where a ledger cannot be read.
     """
     ledgers = (_item_rows(path) for path in ledger_files(folder))
-    for _, found in itertools.groupby(heapq.merge(*ledgers, key=_item_of), key=_item_of):
+    for __, found in itertools.groupby(heapq.merge(*ledgers, key=_item_of), key=_item_of):
         yield tuple(found)
 
 
@@ -234,7 +242,7 @@ def states_since(path: Path, seq: int) -> list[tuple[int, int, ItemState]]:
     Raises:
         BatchError: where it cannot be read.
     """
-    found = _rows(path, "select seq, item, state from items where seq > ? order by seq", seq)
+    found = _rows(path, _("select seq, item, state from items where seq > ? order by seq"), seq)
     return [(row["seq"], *_state(row)) for row in found]
 
 
@@ -247,7 +255,7 @@ def rows_of(folder: Path, item: int) -> tuple[tuple[Path, ItemRow], ...]:
     return tuple(
         (path, _item(row))
         for path in ledger_files(folder)
-        for row in _rows(path, "select * from items where item = ?", item)
+        for row in _rows(path, _("select * from items where item = ?"), item)
     )
 
 
@@ -271,9 +279,9 @@ def item_keys(folder: Path, *, score: str) -> list[ItemKey]:
         BatchError: where a ledger cannot be read.
     """
     found: dict[int, ItemKey] = {}
-    number = f"case when json_valid(facts) then json_extract(facts, '$.{score}') end as score"
+    number = _("case when json_valid(facts) then json_extract(facts, '$.{score}') end as score", score=score)
     for path in ledger_files(folder):
-        for row in _rows(path, f"select item, state, attempts, made_at, {number} from items"):
+        for row in _rows(path, _("select item, state, attempts, made_at, {number} from items", number=number)):
             item, state = _state(row)
             score_of = row["score"] if isinstance(row["score"], int | float) else None
             key = ItemKey(item, state, row["attempts"], row["made_at"], score_of)
@@ -289,13 +297,13 @@ def count_rows_rejected(path: Path) -> int:
     Raises:
         BatchError: where it cannot be read.
     """
-    return sum(row["number"] for row in _rows(path, "select count(*) as number from rejections"))
+    return sum(row["number"] for row in _rows(path, _("select count(*) as number from rejections")))
 
 
 def _item_rows(path: Path) -> Iterator[tuple[Path, ItemRow]]:
     """Some at a time: a read that goes on for long would keep the ledger's own process from writing."""
     after = -1
-    while rows := [*_rows(path, "select * from items where item > ? order by item limit ?", after, _ROWS_AT_ONCE)]:
+    while rows := [*_rows(path, _("select * from items where item > ? order by item limit ?"), after, _ROWS_AT_ONCE)]:
         yield from ((path, _item(row)) for row in rows)
         after = rows[-1]["item"]
 
@@ -305,7 +313,7 @@ def _item_of(found: tuple[Path, ItemRow]) -> int:
 
 
 def _rejection_rows(path: Path) -> Iterator[RejectionRow]:
-    for row in _rows(path, "select * from rejections order by item, attempt"):
+    for row in _rows(path, _("select * from rejections order by item, attempt")):
         yield _record(RejectionRow, row)
 
 
@@ -336,4 +344,6 @@ def _rows(path: Path, statement: str, *values: int) -> Iterator[sqlite3.Row]:
             yield from connection.execute(statement, values)
     except sqlite3.Error as error:
         if "no such table" not in str(error):  # of a ledger that is just being made
-            raise BatchError(f"The batch's ledger {path} cannot be read ({error}).") from error
+            raise BatchError(
+                _("The batch's ledger {path} cannot be read ({error}).", path=path, error=error)
+            ) from error

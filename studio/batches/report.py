@@ -8,6 +8,7 @@ from studio.batches.folder import BatchFolder
 from studio.batches.ledger import ItemFacts, ItemRow, read_items, read_rejections
 from studio.batches.plan import BatchPlan
 from studio.core.files import read_text, write_atomically
+from studio.core.language import _
 from studio.core.records import label_or_none
 from studio.core.text import counted, duration, escape_markdown, markdown_table
 from studio.images.scores.image import PictureScores, summarise_scores
@@ -59,7 +60,7 @@ def rename_report(folder: BatchFolder) -> None:
         OSError: where it cannot be read or written.
     """
     if folder.report.is_file():
-        _, verdict, rest = read_text(folder.report, errors="replace").partition(VERDICT)
+        __, verdict, rest = read_text(folder.report, errors="replace").partition(VERDICT)
         if verdict:
             write_atomically(folder.report, ("\n".join([*_head(folder), ""]) + verdict[1:] + rest).encode())
 
@@ -68,7 +69,7 @@ def _head(folder: BatchFolder) -> list[str]:
     """What stands above the verdict, and holds no asterisk of its own."""
     label = label_or_none(folder.label)
     note = [escape_markdown(line) for line in label.note.splitlines() if line.strip()]
-    called = [f"Batch {escape_markdown(folder.name)}.", ""] if label.name else []
+    called = [_("Batch {escape_markdown}.", escape_markdown=escape_markdown(folder.name)), ""] if label.name else []
     return [f"# {escape_markdown(label.name or folder.name)}", "", *called, *(f"{line}\n" for line in note)]
 
 
@@ -92,29 +93,38 @@ def _count(folder: BatchFolder, plan: BatchPlan) -> _Found:
 
 
 def _verdict(found: _Found, plan: BatchPlan, *, finished: bool) -> list[str]:
-    provenance = f"{found.num_done:,} of {plan.num_items:,} images are made and valid"
-    failed = f"; {len(found.failed):,} failed" if found.failed else ""
-    aside = f"; {found.num_set_aside:,} rejected by you" if found.num_set_aside else ""
+    provenance = _(
+        "{num_done:,} of {num_items:,} images are made and valid", num_done=found.num_done, num_items=plan.num_items
+    )
+    failed = _("; {num_failed:,} failed", num_failed=len(found.failed)) if found.failed else ""
+    aside = _("; {num_set_aside:,} rejected by you", num_set_aside=found.num_set_aside) if found.num_set_aside else ""
     left = plan.num_items - found.num_done - len(found.failed) - found.num_set_aside
-    not_yet = "" if finished and not left else f"; {left:,} are still to be made"
+    not_yet = "" if finished and not left else _("; {left:,} are still to be made", left=left)
     each = found.seconds / max(1, found.num_done + len(found.failed))
     return [
         f"**{provenance}{failed}{aside}{not_yet}.**",
         "",
-        f"- Generation time: {duration(found.seconds)}, {each:.2f} s each.",
-        f"- Made again with another seed: {counted(found.num_tried_again, 'item')}.",
-        f"- Disk space: {found.num_bytes / 1e6:,.1f} MB.",
-        f"- Plan: sha256 {plan.digest[:16]}….",
+        _("- Generation time: {time}, {each:.2f} s each.", time=duration(found.seconds), each=each),
+        _("- Made again with another seed: {items}.", items=counted(found.num_tried_again, "item", "items")),
+        _("- Disk space: {num_bytes:,.1f} MB.", num_bytes=found.num_bytes / 1000000.0),
+        _("- Plan: sha256 {digest}….", digest=plan.digest[:16]),
     ]
 
 
 def _values(found: _Found, plan: BatchPlan) -> list[str]:
-    lines = ["## Images of each value"] if plan.columns else []
+    lines = [_("## Images of each value")] if plan.columns else []
     planned = plan.value_counts()
     for column in plan.columns:
         counts = planned[column]
         if isinstance(counts, int):
-            lines += ["", f"{escape_markdown(column)}: {len(found.values[column]):,} different values."]
+            lines += [
+                "",
+                _(
+                    "{escape_markdown}: {num_values:,} different values.",
+                    escape_markdown=escape_markdown(column),
+                    num_values=len(found.values[column]),
+                ),
+            ]
             continue
         rows = [(value, f"{found.values[column][value]:,}", f"{number:,}") for value, number in counts.items()]
         lines += ["", markdown_table((column, "made", "planned"), rows)]
@@ -128,16 +138,20 @@ def _failed(found: _Found) -> list[str]:
     rows = [(f"{row.item:,}", str(row.attempts), row.reason) for row in found.failed[:MAX_ROWS]]
     lines = ["## Failed", "", markdown_table(("item", "rejected", "why"), rows)]
     more = len(found.failed) - MAX_ROWS
-    return [*lines, "", f"{counted(more, 'more item')} failed."] if more > 0 else lines
+    return (
+        [*lines, "", _("{more_items} failed.", more_items=counted(more, "more item", "more items"))]
+        if more > 0
+        else lines
+    )
 
 
 def _rejected(folder: BatchFolder, found: _Found) -> list[str]:
     rejections = list(islice(read_rejections(folder.ledgers), MAX_ROWS + 1))
     if not rejections:
-        return ["## Rejected", "", "No images were rejected."]
+        return ["## Rejected", "", _("No images were rejected.")]
     lines = ["## Rejected", ""]
     rows = [(f"{r.item:,}", str(r.attempt + 1), r.reason, r.file) for r in rejections[:MAX_ROWS]]
     lines.append(markdown_table(("item", "try", "why", "copy"), rows))
     if len(rejections) > MAX_ROWS:
-        lines += ["", f"These are the first {MAX_ROWS}; the others are in `rejected/`."]
+        lines += ["", _("These are the first {max_rows}; the others are in `rejected/`.", max_rows=MAX_ROWS)]
     return lines

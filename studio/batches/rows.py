@@ -11,6 +11,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from studio.core.errors import BatchError
 from studio.core.files import open_file
+from studio.core.language import _
 
 _CHUNK_BYTES = 1 << 17
 
@@ -94,8 +95,12 @@ def write_rows(rows: Iterable[Row], file: BinaryIO) -> "array[int]":
             chunk += to_json(row)
         except PydanticSerializationError as error:
             raise BatchError(
-                f"Row {row.number} holds half of a character ({_half_character(row)}), which no file can keep. Write "
-                "the text again."
+                _(
+                    "Row {number} holds half of a character ({half_character}), which no file can keep. "
+                    "Write the text again.",
+                    number=row.number,
+                    half_character=_half_character(row),
+                )
             ) from error
         chunk += b"\n"
         offsets.append(end + len(chunk))

@@ -28,6 +28,7 @@ from studio.batches.grammar import (
 )
 from studio.core.errors import BatchError, DatasetError, StudioError
 from studio.core.files import guess_text, read_file, without_marks
+from studio.core.language import _
 from studio.core.paths import leads_out
 from studio.images.prompts import escape_prompt, has_lora_tag, lora_choice, split_lora_tags
 
@@ -61,12 +62,23 @@ class Wildcards:
             pattern = re.sub(r"[\\/]+", "/", pattern).strip("/ ")
             there = ", ".join(self._names[:_NAMES_SHOWN]) + (", …" if len(self._names) > _NAMES_SHOWN else "")
             raise BatchError(
-                f"there is no wildcard {pattern!r} in {self._folder}, which has: {there or 'none'}. Put a file "
-                f"{pattern}.txt there, with one value per line."
+                _(
+                    "there is no wildcard {pattern!r} in {folder}, which has: {value}. Put a file "
+                    "{pattern}.txt there, with one value per line.",
+                    pattern=pattern,
+                    folder=self._folder,
+                    value=there or "none",
+                )
             )
         values = sorted({value for name in names for value in self._read(name)})
         if not values:
-            raise BatchError(f"the wildcard {pattern!r} in {self._folder} holds no value. Write one on each line.")
+            raise BatchError(
+                _(
+                    "the wildcard {pattern!r} in {folder} holds no value. Write one on each line.",
+                    pattern=pattern,
+                    folder=self._folder,
+                )
+            )
         return tuple(values)
 
     def place(self, pattern: str, line: str) -> str:
@@ -76,8 +88,10 @@ class Wildcards:
                 path = self._folder / f"{name}.txt"
                 lines = _decode(read_file(path), path).splitlines() if path.is_file() else []
                 numbers = [number for number, text in enumerate(lines, start=1) if text.strip() == line]
-                return f"the wildcard file {path.name}" + (f" line {numbers[0]}" if numbers else "")
-        return f"the wildcard {pattern}"
+                return _("the wildcard file {name}", name=path.name) + (
+                    _(" line {numbers}", numbers=numbers[0]) if numbers else ""
+                )
+        return _("the wildcard {pattern}", pattern=pattern)
 
     def _names_of(self, pattern: str) -> list[str]:
         pattern = re.sub(r"[\\/]+", "/", pattern).strip("/ ")
@@ -92,13 +106,15 @@ class Wildcards:
             try:
                 if leads_out(path, self._folder):
                     raise BatchError(
-                        f"the wildcard file {path} is a link out of its folder. Put the file itself there."
+                        _("the wildcard file {path} is a link out of its folder. Put the file itself there.", path=path)
                     )
                 if path.stat().st_size > MAX_FILE_BYTES:
-                    raise BatchError(f"the wildcard file {path} has over 64 MB. Make it smaller.")
+                    raise BatchError(_("the wildcard file {path} has over 64 MB. Make it smaller.", path=path))
                 text = _decode(read_file(path, max_bytes=MAX_FILE_BYTES), path)
             except OSError as error:
-                raise BatchError(f"the wildcard file {path} cannot be read ({error.strerror}).") from error
+                raise BatchError(
+                    _("the wildcard file {path} cannot be read ({strerror}).", path=path, strerror=error.strerror)
+                ) from error
             lines = (line.strip() for line in text.splitlines())
             self._values[name] = tuple(line for line in lines if line and not line.startswith("#"))
         return self._values[name]
@@ -118,7 +134,7 @@ def _decode(content: bytes, path: Path) -> str:
     try:
         return guess_text(content)[0]
     except DatasetError as error:
-        raise BatchError(f"the wildcard file {path} cannot be read: {error}") from error
+        raise BatchError(_("the wildcard file {path} cannot be read: {error}", path=path, error=error)) from error
 
 
 MAX_DEPTH = 12
@@ -165,13 +181,18 @@ class TemplateReader:
             BatchError: where braces do not match, or a wildcard is not there. It does not name the prompt.
         """
         if _COLUMN in prompt:
-            raise BatchError(f"the sign U+{ord(_COLUMN):04X} stands for something else in templates. Remove it.")
+            raise BatchError(
+                _("the sign U+{ord:04X} stands for something else in templates. Remove it.", ord=ord(_COLUMN))
+            )
         if is_plain(prompt):
             return Text(prompt)
         if variable := _VARIABLE.search(prompt):
             raise BatchError(
-                f"variables and wrappers ({variable.group()}…}}) are not understood. Write a column of attributes for "
-                "what is chosen once and stands in several places."
+                _(
+                    "variables and wrappers ({group}…}}) are not understood. Write a column of "
+                    "attributes for what is chosen once and stands in several places.",
+                    group=variable.group(),
+                )
             )
         with self._lock:
             return self._read_pieces(prompt)
@@ -201,7 +222,11 @@ class TemplateReader:
                 if depth > MAX_DEPTH:
                     deepest = self._excerpt(text[match.start() :])
                     raise BatchError(
-                        f"braces may stand in each other up to {MAX_DEPTH} deep, not {deepest}. Make it simpler."
+                        _(
+                            "braces may stand in each other up to {max_depth} deep, not {deepest}. Make it simpler.",
+                            max_depth=MAX_DEPTH,
+                            deepest=deepest,
+                        )
                     )
             elif depth:
                 depth -= 1
@@ -209,7 +234,9 @@ class TemplateReader:
                     pieces.append(text[start : match.end()])
                     start = match.end()
         if depth:
-            raise BatchError(f"a {{ has no }} behind it: {self._excerpt(text[start:])}. Close it, or remove it.")
+            raise BatchError(
+                _("a {{ has no }} behind it: {excerpt}. Close it, or remove it.", excerpt=self._excerpt(text[start:]))
+            )
         pieces.append(text[start:])
         return [piece for piece in pieces if piece] or [""]
 
@@ -240,7 +267,13 @@ class TemplateReader:
             number = len(self.written(text[: error.position])) + 1
             rest = self._excerpt(text[error.position :])
             raise BatchError(
-                f"{self.written(text)} is not understood from character {number} on, at {rest}: {error}"
+                _(
+                    "{written} is not understood from character {number} on, at {rest}: {error}",
+                    written=self.written(text),
+                    number=number,
+                    rest=rest,
+                    error=error,
+                )
             ) from error
 
     def _understand(self, part: str | WildcardName | Group) -> Variants:
@@ -261,12 +294,22 @@ class TemplateReader:
 
     def _wildcard_values(self, name: str) -> Variants:
         if _COLUMN in name:
-            raise BatchError(f"the name of a wildcard cannot hold a column, got __{self.written(name)}__.")
+            raise BatchError(
+                _("the name of a wildcard cannot hold a column, got __{written}__.", written=self.written(name))
+            )
         if name in self._open_wildcards:
             circle = " → ".join([*self._open_wildcards[self._open_wildcards.index(name) :], name])
-            raise BatchError(f"wildcards call each other in a circle: {circle}. Remove one of these lines.")
+            raise BatchError(
+                _("wildcards call each other in a circle: {circle}. Remove one of these lines.", circle=circle)
+            )
         if len(self._open_wildcards) == MAX_DEPTH:
-            raise BatchError(f"wildcards may name each other up to {MAX_DEPTH} deep, got {name}. Make it simpler.")
+            raise BatchError(
+                _(
+                    "wildcards may name each other up to {max_depth} deep, got {name}. Make it simpler.",
+                    max_depth=MAX_DEPTH,
+                    name=name,
+                )
+            )
         self._open_wildcards.append(name)
         try:
             options = []
@@ -297,7 +340,7 @@ class TemplateReader:
             weights[option] = weights.get(option, 0.0) + weight
         if not any(weights.values()):
             raise BatchError(
-                "a choice in braces has no weight above 0. Give one of its parts a weight, or none of them."
+                _("a choice in braces has no weight above 0. Give one of its parts a weight, or none of them.")
             )
         least, most = min(least, len(weights)), min(most, len(weights))
         if len(weights) == 1 and least == most == 1:
@@ -332,7 +375,9 @@ def fill(text: str, values: Sequence[str], num_cells: int) -> str:
         value = values[number]
         if _OPEN_TAG.search(text, 0, place.start()):
             if "<" in value or ">" in value:
-                raise BatchError(f"a value inside a LoRA tag must have no < and no >, got {value[:_MAX_EXCERPT]!r}.")
+                raise BatchError(
+                    _("a value inside a LoRA tag must have no < and no >, got {value!r}.", value=value[:_MAX_EXCERPT])
+                )
             return value
         return escape_prompt(value) if number < num_cells else value
 

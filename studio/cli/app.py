@@ -19,19 +19,20 @@ from studio.cli.score import score
 from studio.cli.smoke import smoke
 from studio.cli.train import train
 from studio.core.errors import StudioError, system_error_message
+from studio.core.language import _
 from studio.core.paths import is_checkout, locate_user_data, typed_path
 from studio.core.settings import SHIPPED_MODEL, ModelSettings, ServerSettings
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="LoRA Studio.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=_("LoRA Studio."))
 
 
 @app.command()
 def ui(
     context: typer.Context,
-    port: Annotated[int | None, typer.Option(help=field_help(ServerSettings, "port"))] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in the browser.")] = False,
-    window: Annotated[bool, typer.Option("--window", help=field_help(ServerSettings, "window"))] = False,
-    listen: Annotated[bool, typer.Option("--listen", help=field_help(ServerSettings, "listen"))] = False,
+    port: Annotated[int | None, typer.Option(help=field_help(ServerSettings, _("port")))] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help=_("Do not open the page in the browser."))] = False,
+    window: Annotated[bool, typer.Option("--window", help=field_help(ServerSettings, _("window")))] = False,
+    listen: Annotated[bool, typer.Option("--listen", help=field_help(ServerSettings, _("listen")))] = False,
     auth_file: Annotated[Path | None, typer.Option(help=field_help(ServerSettings, "auth_file"))] = None,
     root_path: Annotated[str, typer.Option(help=field_help(ServerSettings, "root_path"))] = "",
     model: ModelOption = SHIPPED_MODEL,
@@ -70,8 +71,10 @@ else:
     def _no_bench() -> None:
         """Say what a wheel lacks."""
         raise StudioError(
-            "bench is not part of an installed LoRA Studio: it measures a checkout of the source. Clone the "
-            "repository and run `python -m studio bench` in its folder."
+            _(
+                "bench is not part of an installed LoRA Studio: it measures a checkout of the "
+                "source. Clone the repository and run `python -m studio bench` in its folder."
+            )
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.cli.options import JsonOption, UserDataOption, field_help, read_options
+from studio.core.language import _
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.datasets.source import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 
@@ -15,28 +16,28 @@ if TYPE_CHECKING:
     from studio.images.records import Severity
 
 GROUPS: "dict[Severity, str]" = {
-    "reject": "Needs fixing",
-    "convert": "Converted when read",
-    "note": "Worth knowing",
+    "reject": _("Needs fixing"),
+    "convert": _("Converted when read"),
+    "note": _("Worth knowing"),
 }
 
-dataset_app = typer.Typer(no_args_is_help=True, help="Datasets: check a folder of images before training.")
+dataset_app = typer.Typer(no_args_is_help=True, help=_("Datasets: check a folder of images before training."))
 
 
 @dataset_app.command()
 def check(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(help="The folder of the images; nothing in it is changed.")],
+    path: Annotated[Path, typer.Argument(help=_("The folder of the images; nothing in it is changed."))],
     layout: Annotated[
-        str | None, typer.Option(help=field_help(LayoutChoice, "layout"), metavar="|".join(LAYOUT_NAMES))
+        str | None, typer.Option(help=field_help(LayoutChoice, _("layout")), metavar="|".join(LAYOUT_NAMES))
     ] = None,
-    table: Annotated[str | None, typer.Option(help=field_help(LayoutChoice, "table"))] = None,
-    template: Annotated[str | None, typer.Option(help=field_help(DatasetRecipe, "template"))] = None,
-    resolution: Annotated[int, typer.Option(help=field_help(DatasetRecipe, "resolution"))] = DatasetRecipe(
+    table: Annotated[str | None, typer.Option(help=field_help(LayoutChoice, _("table")))] = None,
+    template: Annotated[str | None, typer.Option(help=field_help(DatasetRecipe, _("template")))] = None,
+    resolution: Annotated[int, typer.Option(help=field_help(DatasetRecipe, _("resolution")))] = DatasetRecipe(
         source="-"
     ).resolution,
     masks: Annotated[
-        Path | None, typer.Option(help="Also check how a mask folder (a training's mask_folder) fits the images.")
+        Path | None, typer.Option(help=_("Also check how a mask folder (a training's mask_folder) fits the images."))
     ] = None,
     json: JsonOption = False,
     user_data: UserDataOption = None,
@@ -74,7 +75,7 @@ def check_dataset(
         on_progress=None if as_json else _say_seen,
     )
     if not as_json:
-        print(f"Checking {len(dataset.pictures):,} images …", file=sys.stderr, flush=True)
+        print(_("Checking {num_pictures:,} images …", num_pictures=len(dataset.pictures)), file=sys.stderr, flush=True)
     checker = PictureChecker(user_data.cache / "picture-checks.db", user_data.cache / "dataset-thumbnails")
     try:
         dataset.check(checker)
@@ -88,25 +89,34 @@ def check_dataset(
 
 
 def _say_seen(num_seen: int) -> None:
-    print(f"Looking through the folder: {num_seen:,} files and folders so far …", file=sys.stderr, flush=True)
+    print(
+        _("Looking through the folder: {num_seen:,} files and folders so far …", num_seen=num_seen),
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def report_text(report: "DatasetReport") -> str:
     """The report for a terminal."""
-    lines = [report.source, f"Layout: {report.layout}", report.how_many]
+    lines = [report.source, _("Layout: {layout}", layout=report.layout), report.how_many]
     lines += [f"! {sentence}" for sentence in report.warnings]
-    lines += [f"Masks: {sentence}" for sentence in report.masks]
+    lines += [_("Masks: {sentence}", sentence=sentence) for sentence in report.masks]
     for severity, title in GROUPS.items():
         findings = [finding for finding in report.findings if finding.problem.severity == severity]
         if findings:
             lines += ["", f"{title} ({len(findings):,})", *map(_finding_line, findings)]
     if report.duplicates:
-        lines += ["", f"Duplicates ({len(report.duplicates):,} pairs)"]
+        lines += ["", _("Duplicates ({num_duplicates:,} pairs)", num_duplicates=len(report.duplicates))]
         lines += [
-            f"  {pair.first!r} and {pair.second!r}: {'the same' if pair.exact else f'{pair.distance} of 64 bits apart'}"
+            _(
+                "  {first!r} and {second!r}: {rest}",
+                first=pair.first,
+                second=pair.second,
+                rest=_("the same") if pair.exact else _("{distance} of 64 bits apart", distance=pair.distance),
+            )
             for pair in report.duplicates
         ]
-    verdict = "Something needs fixing." if report.needs_fixing else "Nothing needs fixing."
+    verdict = _("Something needs fixing.") if report.needs_fixing else _("Nothing needs fixing.")
     return "\n".join([*lines, "", verdict])
 
 

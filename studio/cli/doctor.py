@@ -8,6 +8,7 @@ from typing import Literal
 import typer
 
 from studio.cli.options import CpuOption, JsonOption, ModelOption, UserDataOption, prepare_engine, read_options
+from studio.core.language import _
 from studio.core.paths import UserData, locate_user_data
 from studio.core.records import Record
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
@@ -74,10 +75,20 @@ class Diagnosis(Record):
         problems = sum(finding.state == "problem" for finding in self.findings)
         notes = sum(finding.state == "note" for finding in self.findings)
         if problems:
-            return f"{problems} {'problem' if problems == 1 else 'problems'}: see the items marked {SIGNS['problem']}."
+            return _(
+                "{problems} {rest}: see the items marked {signs}.",
+                problems=problems,
+                rest="problem" if problems == 1 else "problems",
+                signs=SIGNS["problem"],
+            )
         if notes:
-            return f"Nothing fails; {notes} {'note is' if notes == 1 else 'notes are'} marked {SIGNS['note']}."
-        return "Nothing fails."
+            return _(
+                "Nothing fails; {notes} {rest} marked {signs}.",
+                notes=notes,
+                rest=_("note is") if notes == 1 else _("notes are"),
+                signs=SIGNS["note"],
+            )
+        return _("Nothing fails.")
 
 
 def doctor(
@@ -126,8 +137,11 @@ def judge_python(found: tuple[int, int, int]) -> Finding:
     seen = ".".join(map(str, found))
     if found[:2] >= OLDEST_PYTHON:
         return ok("Python", seen)
-    advice = f"The studio needs Python {'.'.join(map(str, OLDEST_PYTHON))} or newer: install one and run launch.py."
-    return problem("Python", seen, advice)
+    advice = _(
+        "The studio needs Python {names} or newer: install one and run launch.py.",
+        names=".".join(map(str, OLDEST_PYTHON)),
+    )
+    return problem(_("Python"), seen, advice)
 
 
 def installed_version(package: str) -> str | None:
@@ -142,8 +156,14 @@ def judge_package(package: str, installed: str | None, *, floor: str) -> Finding
     """A package must be there, and not be older than its floor."""
     if installed is not None and release(installed) >= release(floor):
         return ok(package, installed)
-    advice = f'Run launch.py, or install it into this environment: python -m pip install "{package}>={floor}".'
-    return problem(package, f"{installed or 'not installed'}; {floor} or newer is needed", advice)
+    advice = _(
+        'Run launch.py, or install it into this environment: python -m pip install "{package}>={floor}".',
+        package=package,
+        floor=floor,
+    )
+    return problem(
+        package, _("{value}; {floor} or newer is needed", value=installed or _("not installed"), floor=floor), advice
+    )
 
 
 def release(text: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from studio.core.errors import EngineError
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings
 from studio.core.text import gigabytes
@@ -27,8 +28,10 @@ def loaded_manager(
         ModelError: where the model cannot be loaded.
     """
     lock = DeviceLock(user_data.device_lock)
-    if not lock.acquire(f"python -m studio {command}"):
-        raise EngineError(f"The device is in use by {lock.owner()}. Stop it first, or give another --user-data.")
+    if not lock.acquire(_("python -m studio {command}", command=command)):
+        raise EngineError(
+            _("The device is in use by {owner}. Stop it first, or give another --user-data.", owner=lock.owner())
+        )
     try:
         manager = PipelineManager(
             pick_device(cpu_only=cpu_only),
@@ -51,7 +54,13 @@ def step_printer(num_images: int) -> Callable[[int, StepProgress], None]:
     """Prints a line that overwrites itself, on the error stream."""
 
     def print_step(index: int, progress: StepProgress) -> None:
-        text = f"image {index + 1} of {num_images}, step {progress.step} of {progress.num_steps} "
+        text = _(
+            "image {index} of {num_images}, step {step} of {num_steps} ",
+            index=index + 1,
+            num_images=num_images,
+            step=progress.step,
+            num_steps=progress.num_steps,
+        )
         print(f"\r{text}", end="", file=sys.stderr)
 
     return print_step
@@ -62,5 +71,10 @@ def _print_check(part: str) -> None:
 
 
 def _print_download(progress: DownloadProgress) -> None:
-    text = f"{gigabytes(progress.done_bytes)} of {gigabytes(progress.total_bytes)}, {progress.file}"
+    text = _(
+        "{size} of {size_2}, {file}",
+        size=gigabytes(progress.done_bytes),
+        size_2=gigabytes(progress.total_bytes),
+        file=progress.file,
+    )
     print(f"\r{text:<78}", end="", file=sys.stderr)

@@ -31,6 +31,7 @@ from studio.cli.options import (
     print_prompt_notes,
     read_options,
 )
+from studio.core.language import _
 from studio.core.paths import locate_user_data
 from studio.core.results import FailedImage, ImagesReport
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ImagesSettings, ModelSettings
@@ -38,11 +39,11 @@ from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ImagesSettin
 
 def generate(
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help=field_help(GenerationSettings, "prompt"))],
+    prompt: Annotated[str, typer.Argument(help=field_help(GenerationSettings, _("prompt")))],
     negative_prompt: NegativePromptOption = "",
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar=LORA_METAVAR, help="A LoRA from the library, or a file; repeatable."),
+        typer.Option(metavar=LORA_METAVAR, help=_("A LoRA from the library, or a file; repeatable.")),
     ] = None,
     num_images: Annotated[int, typer.Option("--images", help=field_help(ImagesSettings, "num_images"))] = 1,
     num_inference_steps: StepsOption = GENERATION_DEFAULTS.num_inference_steps,
@@ -62,7 +63,7 @@ def generate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The folder of the images, made where it is missing; nothing in it is overwritten.",
+            help=_("The folder of the images, made where it is missing; nothing in it is overwritten."),
             show_default="user_data/outputs/DATE",
         ),
     ] = None,
@@ -92,6 +93,8 @@ def generate(
 
 def _image_lines(report: ImagesReport) -> str:
     return "\n".join(
-        f"not valid (seed {image.settings.seed}): {image.error}" if isinstance(image, FailedImage) else str(image.path)
+        _("not valid (seed {seed}): {error}", seed=image.settings.seed, error=image.error)
+        if isinstance(image, FailedImage)
+        else str(image.path)
         for image in report.images
     )

@@ -8,6 +8,7 @@ import typer
 
 from studio.cli.options import CpuOption, JsonOption, UserDataOption
 from studio.core.errors import RunError
+from studio.core.language import _
 from studio.core.paths import UserData, locate_user_data
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from studio.jobs.session import JobLine
 
 _LOG_LINES = 40
-_HEADINGS = ("place", "job", "title", "state", "steps", "time left", "message")
+_HEADINGS = ("place", "job", "title", "state", "steps", _("time left"), "message")
 
 
 def list_jobs(user_data: UserData, *, as_json: bool) -> None:
@@ -32,11 +33,11 @@ def list_jobs(user_data: UserData, *, as_json: bool) -> None:
         print(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
         return
     if not lines:
-        print("The queue is empty. `python -m studio train --dataset …` starts a run.")
+        print(_("The queue is empty. `python -m studio train --dataset …` starts a run."))
         return
     print(jobs_table(lines))
     if any(line.job.state in ("queued", "running") for line in lines) and not worker_runs(user_data):
-        print("\nNo worker is processing the queue. `python -m studio jobs work` starts one.")
+        print(_("\nNo worker is processing the queue. `python -m studio jobs work` starts one."))
 
 
 def jobs_table(lines: "tuple[JobLine, ...]") -> str:
@@ -53,7 +54,9 @@ def time_left(seconds: float | None) -> str:
     if seconds < 60:
         return f"{max(seconds, 0):.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+    return (
+        _("{hours} h {minutes:02d} min", hours=hours, minutes=minutes) if hours else _("{minutes} min", minutes=minutes)
+    )
 
 
 def queue_job(kind: "JobKind", folder: Path, user_data: UserData) -> None:
@@ -67,7 +70,7 @@ def queue_job(kind: "JobKind", folder: Path, user_data: UserData) -> None:
 
     job = _queue(user_data).add(kind, folder, folder.name)
     ensure_worker(user_data)
-    print(f"Queued as job {job.id}: {folder}. `python -m studio jobs` shows the queue.")
+    print(_("Queued as job {id}: {folder}. `python -m studio jobs` shows the queue.", id=job.id, folder=folder))
 
 
 def _queue(user_data: UserData) -> "JobQueue":
@@ -78,25 +81,27 @@ def _queue(user_data: UserData) -> "JobQueue":
 
 def _cells(line: "JobLine") -> tuple[str, ...]:
     job = line.job
-    first_line, _, more = line.message.partition("\n")
+    first_line, __, more = line.message.partition("\n")
     return (
         str(job.position) if job.position else "–",
         str(job.id),
         line.title,
-        f"{job.state}, asked to {job.asked}" if job.asked else job.state,
-        f"{line.step:,} of {line.num_steps:,}" if line.num_steps else "",
+        _("{state}, asked to {asked}", state=job.state, asked=job.asked) if job.asked else job.state,
+        _("{step:,} of {num_steps:,}", step=line.step, num_steps=line.num_steps) if line.num_steps else "",
         time_left(line.remaining_seconds),
-        f"{first_line} `python -m studio jobs log {job.id}` shows it." if more else first_line,
+        _("{first_line} `python -m studio jobs log {id}` shows it.", first_line=first_line, id=job.id)
+        if more
+        else first_line,
     )
 
 
 def _asked(job: "Job", done: str) -> str:
     if job.state == "running":
-        return f"{job} was asked to {job.asked}. It saves after the current step, then ends."
-    return f"{job} is {done}."
+        return _("{job} was asked to {asked}. It saves after the current step, then ends.", job=job, asked=job.asked)
+    return _("{job} is {done}.", job=job, done=done)
 
 
-jobs_app = typer.Typer(help="The queue: list the jobs, or control one.")
+jobs_app = typer.Typer(help=_("The queue: list the jobs, or control one."))
 
 JobArgument = Annotated[int, typer.Argument(metavar="ID", help="The job's number, from the list.")]
 
@@ -129,26 +134,32 @@ def resume(context: typer.Context, job: JobArgument, cpu: CpuOption = False, use
     place = _place(context, user_data)
     resumed = _queue(place).resume(job)
     ensure_worker(place, cpu)
-    typer.echo(f"{resumed} is number {resumed.position} in the line.")
+    typer.echo(_("{resumed} is number {position} in the line.", resumed=resumed, position=resumed.position))
 
 
 @jobs_app.command()
 def move(
     context: typer.Context,
     job: JobArgument,
-    position: Annotated[int, typer.Argument(help="Its new position; 1 is the next to start.")],
+    position: Annotated[int, typer.Argument(help=_("Its new position; 1 is the next to start."))],
     user_data: UserDataOption = None,
 ) -> None:
     """Give a waiting job another place in the line."""
     moved = _queue(_place(context, user_data)).move(job, position)
-    typer.echo(f"{moved} is number {moved.position} in the line.")
+    typer.echo(_("{moved} is number {position} in the line.", moved=moved, position=moved.position))
 
 
 @jobs_app.command()
 def remove(context: typer.Context, job: JobArgument, user_data: UserDataOption = None) -> None:
     """Take a job out of the queue; its run is kept."""
     removed = _queue(_place(context, user_data)).remove(job)
-    typer.echo(f"{removed} was removed from the queue. Its run is kept in {removed.run_folder}.")
+    typer.echo(
+        _(
+            "{removed} was removed from the queue. Its run is kept in {run_folder}.",
+            removed=removed,
+            run_folder=removed.run_folder,
+        )
+    )
 
 
 @jobs_app.command()
@@ -159,7 +170,14 @@ def log(context: typer.Context, job: JobArgument, user_data: UserDataOption = No
     found = _queue(_place(context, user_data)).job(job)
     text = end_of_log(found.run.log, num_lines=_LOG_LINES)
     if not text:
-        raise RunError(f"{found} has no log yet. It is {found.state}; its log will be {found.run.log}.")
+        raise RunError(
+            _(
+                "{found} has no log yet. It is {state}; its log will be {log}.",
+                found=found,
+                state=found.state,
+                log=found.run.log,
+            )
+        )
     typer.echo(text)
 
 
@@ -170,20 +188,20 @@ def work(context: typer.Context, cpu: CpuOption = False, user_data: UserDataOpti
 
     place = _place(context, user_data)
     if ensure_worker(place, cpu):
-        typer.echo("A worker has started on the queue. It keeps running when this terminal is closed.")
+        typer.echo(_("A worker has started on the queue. It keeps running when this terminal is closed."))
     elif worker_runs(place):
-        typer.echo("A worker is already processing the queue.")
+        typer.echo(_("A worker is already processing the queue."))
     else:
-        typer.echo("No jobs are waiting. `python -m studio jobs` lists all.")
+        typer.echo(_("No jobs are waiting. `python -m studio jobs` lists all."))
 
 
 @jobs_app.command()
 def duplicate(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="The run to copy the settings from: its folder or name.")],
+    run: Annotated[str, typer.Argument(help=_("The run to copy the settings from: its folder or name."))],
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting to change; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help=_("A setting to change; repeatable.")),
     ] = None,
     user_data: UserDataOption = None,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.core.errors import SettingsError
+from studio.core.language import _
 from studio.core.paths import typed_path
 from studio.core.records import Label, label_or_none
 from studio.core.settings import (
@@ -112,7 +113,7 @@ def lora_choices(options: Sequence[str] | None) -> tuple[dict[str, object], ...]
 
 
 def _lora_choice(option: str) -> dict[str, object]:
-    name, _, strength = option.rpartition(":")
+    name, __, strength = option.rpartition(":")
     try:
         float(strength)
     except ValueError:
@@ -138,7 +139,7 @@ def print_prompt_notes(generations: Iterable[GenerationSettings], *, model: str)
         for note in prompt_notes(prompt, long_prompt=generation.long_prompt, tokens=tokens)
     }
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(_("note: {note}", note=note), file=sys.stderr)
 
 
 def output_folder(out: Path | None, *, empty: bool = False) -> Path | None:
@@ -160,10 +161,14 @@ def output_folder(out: Path | None, *, empty: bool = False) -> Path | None:
             pass
     except OSError as error:
         raise SettingsError(
-            f"--out must be a folder that can be written, got {folder} ({error.strerror}). Choose another."
+            _(
+                "--out must be a folder that can be written, got {folder} ({strerror}). Choose another.",
+                folder=folder,
+                strerror=error.strerror,
+            )
         ) from error
     if taken:
-        raise SettingsError(f"--out must be a new or an empty folder, got {folder}. Choose another.")
+        raise SettingsError(_("--out must be a new or an empty folder, got {folder}. Choose another.", folder=folder))
     return folder
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.cli.options import JsonOption, UserDataOption
+from studio.core.language import _
 from studio.core.paths import locate_user_data, typed_path
 
 if TYPE_CHECKING:
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def score(
-    folder: Annotated[Path, typer.Argument(help="The folder of the images; nothing in it is changed.")],
+    folder: Annotated[Path, typer.Argument(help=_("The folder of the images; nothing in it is changed."))],
     dataset: Annotated[
         str | None,
-        typer.Option(help="The training images, to detect memorised ones: a folder or a dataset's name."),
+        typer.Option(help=_("The training images, to detect memorised ones: a folder or a dataset's name.")),
     ] = None,
     json: JsonOption = False,
     user_data: UserDataOption = None,
@@ -39,17 +40,28 @@ def scores_text(scores: "FolderScores") -> str:
     lines = [str(scores.folder), ""]
     for picture in scores.pictures:
         found = picture.scores
-        parts = [f"white {found.border.whiteness:.2f}"]
-        parts.append(f"offset {found.centring.offset:.3f}" if found.centring else "no subject")
+        parts = [_("white {whiteness:.2f}", whiteness=found.border.whiteness)]
+        parts.append(_("offset {offset:.3f}", offset=found.centring.offset) if found.centring else _("no subject"))
         if found.colour:
-            name = "" if found.colour.is_named_right else f", rather {found.colour.nearest_word}"
+            name = (
+                ""
+                if found.colour.is_named_right
+                else _(", rather {nearest_word}", nearest_word=found.colour.nearest_word)
+            )
             parts.append(f"{found.colour.asked} ΔE {found.colour.difference:.1f}{name}")
         if found.sharpness is not None:
-            parts.append(f"sharpness {found.sharpness:.2f}")
+            parts.append(_("sharpness {sharpness:.2f}", sharpness=found.sharpness))
         if found.nearest:
-            parts.append(f"{found.nearest.likeness} ({found.nearest.distance:.2f} from {found.nearest.path.name})")
+            parts.append(
+                _(
+                    "{likeness} ({distance:.2f} from {name})",
+                    likeness=found.nearest.likeness,
+                    distance=found.nearest.distance,
+                    name=found.nearest.path.name,
+                )
+            )
         lines.append(f"  {picture.name}: {' · '.join(parts)}")
     if scores.unreadable:
-        lines += ["", f"Could not be read ({len(scores.unreadable):,})"]
+        lines += ["", _("Could not be read ({num_unreadable:,})", num_unreadable=len(scores.unreadable))]
         lines += [f"  {file.name}: {file.reason}" for file in scores.unreadable]
     return "\n".join([*lines, "", *scores.summary.sentences])

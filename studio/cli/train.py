@@ -22,6 +22,7 @@ from studio.cli.options import (
     prepare_engine,
 )
 from studio.core.errors import SettingsError, StudioError
+from studio.core.language import _
 from studio.core.paths import UserData, locate_user_data
 from studio.core.text import STEP_SIGN, duration, gigabytes
 from studio.training.folder import Preflight, RunFolder
@@ -29,32 +30,32 @@ from studio.training.settings import PRESETS, TrainingSettings
 
 
 def train(
-    run: Annotated[str | None, typer.Argument(help="A run to resume: its folder or name.")] = None,
-    dataset: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "dataset"))] = None,
-    model: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "model"))] = None,
-    name: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "name"))] = None,
+    run: Annotated[str | None, typer.Argument(help=_("A run to resume: its folder or name."))] = None,
+    dataset: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, _("dataset")))] = None,
+    model: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, _("model")))] = None,
+    name: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, _("name")))] = None,
     preset: Annotated[
         str | None, typer.Option(help="; ".join(f"{key}: {p.purpose}" for key, p in PRESETS.items()))
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as rank=16; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help=_("Any other setting, such as rank=16; repeatable.")),
     ] = None,
     list_settings: ListSettingsOption = False,
     settings_file: Annotated[
         Path | None,
-        typer.Option("--settings", help="Start with the settings of another run, or of the page: a JSON file."),
+        typer.Option("--settings", help=_("Start with the settings of another run, or of the page: a JSON file.")),
     ] = None,
     preflight: Annotated[
         bool,
-        typer.Option("--preflight", help="Run a few steps to estimate time, memory and disk space; train nothing."),
+        typer.Option("--preflight", help=_("Run a few steps to estimate time, memory and disk space; train nothing.")),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the preflight as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help=_("Print the preflight as JSON."))] = False,
     title: TitleOption = None,
     note: NoteOption = None,
     queue: QueueOption = False,
     use_snapshot: Annotated[
-        bool, typer.Option("--use-snapshot", help="Resume with the cached images although image files changed.")
+        bool, typer.Option("--use-snapshot", help=_("Resume with the cached images although image files changed."))
     ] = False,
     cpu: CpuOption = False,
     job: JobOption = False,
@@ -76,7 +77,7 @@ def train(
         values = {**read_settings_file(settings_file).model_dump(), **values}
     _assert_possible(run, preset, values, assignments or ())
     if queue and use_snapshot:
-        raise SettingsError("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out.")
+        raise SettingsError(_("--use-snapshot cannot be queued: the queue starts a run as it is. Leave --queue out."))
     found = RunFolder.find(run, place.runs) if run is not None else None
     if preflight:
         wanted = read_run_settings(found) if found else settings_from(preset, values, assignments or ())
@@ -96,12 +97,15 @@ def _assert_possible(
     """A run that is gone on with takes no settings, a new one needs a dataset."""
     if run is not None and (preset or assignments or values):
         raise SettingsError(
-            f"A run keeps its settings; {run} cannot be changed. Duplicate it: "
-            f"python -m studio jobs duplicate {run} --set name=value."
+            _(
+                "A run keeps its settings; {run} cannot be changed. Duplicate it: python -m studio "
+                "jobs duplicate {run} --set name=value.",
+                run=run,
+            )
         )
     sets_dataset = any(assignment.partition("=")[0].strip() == "dataset" for assignment in assignments)
     if run is None and "dataset" not in values and not sets_dataset:
-        raise SettingsError("Give --dataset (a folder or a dataset's name) to start a run, or a run to resume.")
+        raise SettingsError(_("Give --dataset (a folder or a dataset's name) to start a run, or a run to resume."))
 
 
 def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bool) -> None:
@@ -110,7 +114,7 @@ def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bo
 
     first = int(os.environ.get("RANK", "0")) == 0
     if first and not as_job:
-        print(f"Run: {folder.root}", file=sys.stderr)
+        print(_("Run: {root}", root=folder.root), file=sys.stderr)
     try:
         ending = train_run(folder, place, use_snapshot=use_snapshot)
     except (StudioError, OSError, MemoryError) as error:
@@ -120,9 +124,9 @@ def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bo
         raise
     if first:
         words = {
-            "finished": f"Report: {folder.root / 'report.html'}",
-            "stopped": f"Resume with: python -m studio train {folder.root}",
-            "paused": f"Resume with: python -m studio train {folder.root}",
+            "finished": _("Report: {root}", root=folder.root / "report.html"),
+            "stopped": _("Resume with: python -m studio train {root}", root=folder.root),
+            "paused": _("Resume with: python -m studio train {root}", root=folder.root),
         }
         print(f"\n{words[ending]}", file=sys.stderr)
 
@@ -132,13 +136,13 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
     from studio.jobs.device_lock import device_turn
 
     def waiting(owner: str) -> None:
-        report(f"The device is in use by {owner}. The preflight starts when it is free.")
+        report(_("The device is in use by {owner}. The preflight starts when it is free.", owner=owner))
 
     def report(step: str) -> None:
         print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
     with device_turn(place, "a training's preflight", waiting=waiting, given_up=lambda: False):
-        report("Starting PyTorch.")
+        report(_("Starting PyTorch."))
         from studio.training.torch.preflight import run_preflight
 
         found = run_preflight(settings, place, report=report)
@@ -152,27 +156,45 @@ def describe_settings() -> str:
         f"{name} = {'(required)' if field.is_required() else repr(field.default)}\n    {field.description}"
         for name, field in fields
     ]
-    presets = [f"--preset {key}: {p.purpose}\n    {p.changes or 'the defaults'}" for key, p in PRESETS.items()]
+    presets = [
+        _("--preset {key}: {purpose}\n    {value}", key=key, purpose=p.purpose, value=p.changes or _("the defaults"))
+        for key, p in PRESETS.items()
+    ]
     return "\n".join([*lines, "", *presets])
 
 
 def preflight_text(found: Preflight) -> str:
     """The forecast for a terminal."""
     lines = [
-        f"{found.num_steps:,} steps ≈ {duration(found.total_seconds)}, {gigabytes(found.peak_bytes)} of "
-        f"{gigabytes(found.limit_bytes)} memory, {gigabytes(found.disk_bytes)} of disk.",
-        f"A step is {_batches(found.batches_per_step)}, {duration(found.step_seconds)}. {found.num_pictures:,} "
-        f"images, each seen about {found.epochs:.1f} times.",
-        f"Besides the steps: encoding {duration(found.encoding_seconds)}, images {duration(found.pictures_seconds)}, "
-        f"held-out losses {duration(found.held_out_seconds)}.",
+        _(
+            "{num_steps:,} steps ≈ {time}, {size} of {size_2} memory, {size_3} of disk.",
+            num_steps=found.num_steps,
+            time=duration(found.total_seconds),
+            size=gigabytes(found.peak_bytes),
+            size_2=gigabytes(found.limit_bytes),
+            size_3=gigabytes(found.disk_bytes),
+        ),
+        _(
+            "A step is {batches}, {time}. {num_pictures:,} images, each seen about {epochs:.1f} times.",
+            batches=_batches(found.batches_per_step),
+            time=duration(found.step_seconds),
+            num_pictures=found.num_pictures,
+            epochs=found.epochs,
+        ),
+        _(
+            "Besides the steps: encoding {time}, images {time_2}, held-out losses {time_3}.",
+            time=duration(found.encoding_seconds),
+            time_2=duration(found.pictures_seconds),
+            time_3=duration(found.held_out_seconds),
+        ),
         found.reason,
         *(f"! {warning}" for warning in found.warnings),
     ]
     for offer in found.offers:
-        words = " ".join(f"--set {name}={value}" for name, value in offer.changes.items())
+        words = " ".join(_("--set {name}={value}", name=name, value=value) for name, value in offer.changes.items())
         lines.append(f"- {offer.effect}: {words}")
     return "\n".join(lines)
 
 
 def _batches(number: int) -> str:
-    return "one batch" if number == 1 else f"{number:,} batches"
+    return _("one batch") if number == 1 else _("{number:,} batches", number=number)

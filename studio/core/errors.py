@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from studio.core.language import N_, _
+
 MAX_FOREIGN_WORDS = 300
 """Characters that are shown of an error which is not ours: some tell all that they were given."""
 
@@ -133,9 +135,20 @@ class InvalidImageError(StudioError):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        where = f" at step {self.step}" if self.step is not None else ""
-        kept = f" A copy for diagnosis is in {self.rejected_file}." if self.rejected_file else ""
-        return f"The {self.check} check failed{where}: {self.finding} {self.advice}{kept}"
+        where = _(" at step {step}", step=self.step) if self.step is not None else ""
+        kept = (
+            _(" A copy for diagnosis is in {rejected_file}.", rejected_file=self.rejected_file)
+            if self.rejected_file
+            else ""
+        )
+        return _(
+            "The {check} check failed{where}: {finding} {advice}{kept}",
+            check=self.check,
+            where=where,
+            finding=self.finding,
+            advice=self.advice,
+            kept=kept,
+        )
 
 
 @contextmanager
@@ -151,14 +164,14 @@ def about(*fields: str) -> Iterator[None]:
 
 # How torch, on each device, and the systems say that memory ran out; MemoryError itself says nothing.
 _NO_MEMORY_WORDS = (
-    "out of memory",
-    "allocate memory",
-    "not enough memory",
+    N_("out of memory"),
+    N_("allocate memory"),
+    N_("not enough memory"),
     "memoryerror",
     "bad_alloc",
-    "invalid buffer size",  # Metal: one tensor larger than a buffer may be
-    "tensor dims larger than int_max",  # MPSGraph
-    "total bytes of ndarray",  # MPSGraph: over 4 GiB
+    N_("invalid buffer size"),  # Metal: one tensor larger than a buffer may be
+    N_("tensor dims larger than int_max"),  # MPSGraph
+    N_("total bytes of ndarray"),  # MPSGraph: over 4 GiB
 )
 
 
@@ -185,18 +198,23 @@ def is_disk_full(error: BaseException) -> bool:
 def system_error_message(error: BaseException) -> str:
     """What the user reads of an error that is not ours: memory, disk and permission said as such."""
     if is_out_of_memory(error):
-        return (
-            "There is not enough memory for this. Choose a smaller image size or a smaller model, or close other "
-            "programs."
+        return _(
+            "There is not enough memory for this. Choose a smaller image size or a smaller "
+            "model, or close other programs."
         )
     if isinstance(error, OSError):
         place = error.filename or "a file"
         if is_disk_full(error):
-            return f"The disk is full: {place} could not be written. Free some space, then try again."
+            return _("The disk is full: {place} could not be written. Free some space, then try again.", place=place)
         if isinstance(error, UnreadableFileError):
-            return f"{place} cannot be read: {error.strerror}. Choose another file."
+            return _("{place} cannot be read: {strerror}. Choose another file.", place=place, strerror=error.strerror)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return f"{place} is not writable. Change its permissions, or choose another folder with --user-data."
-        return f"The system refused: {error}."
+            return _(
+                "{place} is not writable. Change its permissions, or choose another folder with --user-data.",
+                place=place,
+            )
+        return _("The system refused: {error}.", error=error)
     said = textwrap.shorten(str(error), MAX_FOREIGN_WORDS, placeholder="…")
-    return f"This should not have happened: {type(error).__name__}: {said}. The log has the details."
+    return _(
+        "This should not have happened: {name}: {said}. The log has the details.", name=type(error).__name__, said=said
+    )

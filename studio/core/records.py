@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from studio.core.errors import SettingsError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import N_, _
 from studio.core.rules import problems_of
 
 MOST, LARGEST = 2**63 - 1, 1e30
@@ -77,21 +78,21 @@ MAX_LABEL_BYTES = 100_000
 
 def _plain(text: str) -> str:
     if found := _UNFIT.search(text):
-        raise ValueError(f"must not hold control characters, such as U+{ord(found[0]):04X}")
+        raise ValueError(_("must not hold control characters, such as U+{ord:04X}", ord=ord(found[0])))
     return text
 
 
 def _one_line(text: str) -> str:
     if _LINE_ENDS.search(text):
-        raise ValueError("must be one line")
+        raise ValueError(_("must be one line"))
     return text
 
 
 class Label(Record):
     """What a person calls something, and what they noted on it: plain text, of any language."""
 
-    name: Annotated[str, AfterValidator(_plain), AfterValidator(_one_line)] = Field("", title="Name", max_length=80)
-    note: Annotated[str, AfterValidator(_plain)] = Field("", title="Note", max_length=2000)
+    name: Annotated[str, AfterValidator(_plain), AfterValidator(_one_line)] = Field("", title=N_("Name"), max_length=80)
+    note: Annotated[str, AfterValidator(_plain)] = Field("", title=N_("Note"), max_length=2000)
     starred: bool = False
 
     @classmethod
@@ -128,7 +129,11 @@ def read_label(file: Path) -> Label:
         return Label()
     except (OSError, ValidationError) as error:
         raise SettingsError(
-            f"The name and the note in {file} cannot be read ({type(error).__name__}). Save others to replace them."
+            _(
+                "The name and the note in {file} cannot be read ({name}). Save others to replace them.",
+                file=file,
+                name=type(error).__name__,
+            )
         ) from error
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from studio.core.language import _
 from studio.core.records import AnyFloat, Record
 from studio.core.settings import GenerationSettings, ImagesSettings, PrecisionName, SmokeSettings
 
@@ -103,8 +104,16 @@ class AttentionTrial(Record):
     @property
     def label(self) -> str:
         """`chunks of 64 MiB`, `whole, heads widened to 64`."""
-        size = "whole" if self.max_scores is None else f"chunks of {self.max_scores * 4 // 2**20} MiB"
-        return size if self.head_width is None else f"{size}, heads widened to {self.head_width}"
+        size = (
+            "whole"
+            if self.max_scores is None
+            else _("chunks of {max_scores} MiB", max_scores=self.max_scores * 4 // 2**20)
+        )
+        return (
+            size
+            if self.head_width is None
+            else _("{size}, heads widened to {head_width}", size=size, head_width=self.head_width)
+        )
 
 
 CHECK_FORMAT = 2  # of a device check; an older one is made anew
@@ -154,31 +163,53 @@ class DeviceCheck(Record):
     def sentence(self) -> str:
         """The result in words."""
         if not self.differences and not self.attention:
-            return f"The studio runs on the {self.device_name}: there is no other device to compare it with."
+            return _(
+                "The studio runs on the {device_name}: there is no other device to compare it with.",
+                device_name=self.device_name,
+            )
         if not self.passed:
-            return (
-                f"{self.device_name} does not match the CPU: {self._worst}. Start the studio with "
-                f"--cpu, and update the operating system and torch ({self.torch_version})."
+            return _(
+                "{device_name} does not match the CPU: {worst}. Start the studio with --cpu, and "
+                "update the operating system and torch ({torch_version}).",
+                device_name=self.device_name,
+                worst=self._worst,
+                torch_version=self.torch_version,
             )
         right = [difference for difference in self.differences if difference.passed]
         worst = max(right, key=lambda d: d.difference / d.limit)
         chosen = self.chosen_attention
         return " ".join(
             (
-                f"{self.device_name} matches the CPU: the largest difference is "
-                f"{worst.difference:.1e} ({worst.part}), {worst.limit:.0e} is allowed.",
-                *((f"Attention: {chosen.label}, the fastest correct method.",) if chosen else ()),
-                *(f"Wrong here: {avoided.part}; {avoided.consequence}." for avoided in self.avoided),
+                _(
+                    "{device_name} matches the CPU: the largest difference is {difference:.1e} ({part}), "
+                    "{limit:.0e} is allowed.",
+                    device_name=self.device_name,
+                    difference=worst.difference,
+                    part=worst.part,
+                    limit=worst.limit,
+                ),
+                *((_("Attention: {label}, the fastest correct method.", label=chosen.label),) if chosen else ()),
+                *(
+                    _("Wrong here: {part}; {consequence}.", part=avoided.part, consequence=avoided.consequence)
+                    for avoided in self.avoided
+                ),
             )
         )
 
     @property
     def _worst(self) -> str:
         if self.attention and self.chosen_attention is None:
-            return f"no attention method is correct, of {len(self.attention)} that were tried"
+            return _(
+                "no attention method is correct, of {num_attention} that were tried", num_attention=len(self.attention)
+            )
         needed = (difference for difference in self.differences if not difference.consequence)
         worst = max(needed, key=lambda d: d.difference / d.limit)
-        return f"{worst.part} differs by {worst.difference:.1e}, {worst.limit:.0e} is allowed"
+        return _(
+            "{part} differs by {difference:.1e}, {limit:.0e} is allowed",
+            part=worst.part,
+            difference=worst.difference,
+            limit=worst.limit,
+        )
 
 
 class EngineFacts(Record):
@@ -330,11 +361,20 @@ class SmokeReport(Record):
         """PASS or FAIL, and why, in words; STOPPED where it was cancelled."""
         total, valid = len(self.settings.prompts), len(self.valid_pictures)
         if self.passed:
-            return f"PASS: {valid} of {total} images are valid."
+            return _("PASS: {valid} of {total} images are valid.", valid=valid, total=total)
         if self.cancelled:
-            return f"STOPPED: cancelled after {len(self.pictures)} of {total} images, so there is no verdict."
+            return _(
+                "STOPPED: cancelled after {num_pictures} of {total} images, so there is no verdict.",
+                num_pictures=len(self.pictures),
+                total=total,
+            )
         reasons = " ".join(f"{p.prompt}: {p.error}" for p in self.pictures if isinstance(p, InvalidPicture))
-        return f"FAIL: {total - valid} of {total} images are not valid. {reasons}"
+        return _(
+            "FAIL: {total} of {total_2} images are not valid. {reasons}",
+            total=total - valid,
+            total_2=total,
+            reasons=reasons,
+        )
 
 
 class SavedReport(Record):

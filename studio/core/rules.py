@@ -12,32 +12,33 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from studio.core.errors import FieldProblem
+from studio.core.language import N_, _
 
 MAX_SHOWN = 120  # characters of a value
 _MANY_BITS = 128  # more than about 38 digits
 _LARGE = 1e6  # from here on both ends of a range say less than the one that was passed
 _RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _RULES: Mapping[str, str] = {
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "finite_number": "must be a finite number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a whole number",
-    "int_type": "must be a whole number",
-    "dict_type": "must be names with values",
-    "literal_error": "must be {expected}",
-    "model_type": "must be names with values",
-    "missing": "is missing",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must not be empty",
-    "string_type": "must be text",
-    "string_unicode": "must hold whole characters",
-    "too_long": "must have at most {max_length} entries",
-    "too_short": "must not be empty",
-    "tuple_type": "must be a list",
+    "bool_parsing": N_("must be true or false"),
+    "bool_type": N_("must be true or false"),
+    "finite_number": N_("must be a finite number"),
+    "float_parsing": N_("must be a number"),
+    "float_type": N_("must be a number"),
+    "int_from_float": N_("must be a whole number"),
+    "int_parsing": N_("must be a whole number"),
+    "int_parsing_size": N_("must be a whole number"),
+    "int_type": N_("must be a whole number"),
+    "dict_type": N_("must be names with values"),
+    "literal_error": N_("must be {expected}"),
+    "model_type": N_("must be names with values"),
+    "missing": N_("is missing"),
+    "string_too_long": N_("must have at most {max_length} characters"),
+    "string_too_short": N_("must not be empty"),
+    "string_type": N_("must be text"),
+    "string_unicode": N_("must hold whole characters"),
+    "too_long": N_("must have at most {max_length} entries"),
+    "too_short": N_("must not be empty"),
+    "tuple_type": N_("must be a list"),
 }
 """By pydantic's names of errors."""
 
@@ -67,7 +68,7 @@ def _fields(problem: ErrorDetails) -> tuple[str, ...]:
 def nearest(name: str, names: Collection[str]) -> str:
     """` Did you mean rank?`; empty where no name is near."""
     found = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean {found[0]}?" if found else ""
+    return _(" Did you mean {found}?", found=found[0]) if found else ""
 
 
 def nearest_setting(name: str, kinds: Sequence[type[BaseModel]], *, but: Collection[str] = ()) -> str:
@@ -76,7 +77,7 @@ def nearest_setting(name: str, kinds: Sequence[type[BaseModel]], *, but: Collect
     names = {**titles, **{key: key for key in titles.values()}}
     names = {word: key for word, key in names.items() if key not in but}
     found = difflib.get_close_matches(name.lower(), names, n=1)
-    return f" Did you mean {names[found[0]]}?" if found else ""
+    return _(" Did you mean {names}?", names=names[found[0]]) if found else ""
 
 
 def _sentences(kind: type[BaseModel], problem: ErrorDetails) -> Iterable[str]:
@@ -87,13 +88,23 @@ def _sentences(kind: type[BaseModel], problem: ErrorDetails) -> Iterable[str]:
         return
     label, field, owner = _place(kind, steps)
     if problem["type"] == "extra_forbidden":
-        yield f"{label} is not a setting, got {shown(problem['input'])}.{nearest_setting(str(steps[-1]), [owner])}"
+        yield _(
+            "{label} is not a setting, got {problem}.{nearest_setting}",
+            label=label,
+            problem=shown(problem["input"]),
+            nearest_setting=nearest_setting(str(steps[-1]), [owner]),
+        )
     elif problem["type"] == "missing":
-        yield f"{label} is missing."
+        yield _("{label} is missing.", label=label)
     else:
-        yield f"{label} {_rule(field, problem, message)}, got {shown(problem['input'])}."
+        yield _(
+            "{label} {rule}, got {problem}.",
+            label=label,
+            rule=_rule(field, problem, message),
+            problem=shown(problem["input"]),
+        )
     if str(steps[-1]).endswith("seed") and str(problem["input"]).strip() == "-1":  # as A1111 has it
-        yield "-1 is no random seed here: write a number."
+        yield _("-1 is no random seed here: write a number.")
 
 
 def shown(value: object) -> str:
@@ -101,7 +112,7 @@ def shown(value: object) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, int) and value.bit_length() > _MANY_BITS:
-        return f"a number of about {value.bit_length() * math.log10(2):.0f} digits"
+        return _("a number of about {bit_length:.0f} digits", bit_length=value.bit_length() * math.log10(2))
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
@@ -153,16 +164,38 @@ def _range(field: FieldInfo, broken: str) -> str:
     rules = [*rules_of(field)]
     low = next((rule for rule in rules if isinstance(rule, Ge | Gt)), None)
     high = next((rule for rule in rules if isinstance(rule, Le | Lt)), None)
-    multiple = next((f"a multiple of {rule.multiple_of} " for rule in rules if isinstance(rule, MultipleOf)), "")
-    least = "" if low is None else f"at least {_number(low.ge)}" if isinstance(low, Ge) else f"above {_number(low.gt)}"
+    multiple = next(
+        (
+            _("a multiple of {multiple_of} ", multiple_of=rule.multiple_of)
+            for rule in rules
+            if isinstance(rule, MultipleOf)
+        ),
+        "",
+    )
+    least = (
+        ""
+        if low is None
+        else _("at least {number}", number=_number(low.ge))
+        if isinstance(low, Ge)
+        else _("above {number}", number=_number(low.gt))
+    )
     most = (
-        "" if high is None else f"at most {_number(high.le)}" if isinstance(high, Le) else f"below {_number(high.lt)}"
+        ""
+        if high is None
+        else _("at most {number}", number=_number(high.le))
+        if isinstance(high, Le)
+        else _("below {number}", number=_number(high.lt))
     )
     if isinstance(low, Ge) and isinstance(high, Le) and float(str(high.le)) < _LARGE:
-        return f"must be {multiple}between {_number(low.ge)} and {_number(high.le)}"
+        return _(
+            "must be {multiple}between {number} and {number_2}",
+            multiple=multiple,
+            number=_number(low.ge),
+            number_2=_number(high.le),
+        )
     if isinstance(low, Gt) and high is not None:
-        return f"must be {multiple}{least} and {most}"
-    return f"must be {multiple}{most if broken.startswith('less') else least or most}"
+        return _("must be {multiple}{least} and {most}", multiple=multiple, least=least, most=most)
+    return _("must be {multiple}{rest}", multiple=multiple, rest=most if broken.startswith("less") else least or most)
 
 
 def rules_of(field: FieldInfo) -> Iterable[object]:

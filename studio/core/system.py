@@ -11,6 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from studio import __version__
+from studio.core.language import _
 
 
 def prepare_threads() -> None:
@@ -39,7 +40,7 @@ REPORTED_PACKAGES = (
 def operating_system() -> str:
     """`macOS 15.1 arm64`, `Linux 6.1.0 x86_64`."""
     if sys.platform == "darwin":
-        return f"macOS {platform.mac_ver()[0]} {platform.machine()}"
+        return _("macOS {mac_ver} {machine}", mac_ver=platform.mac_ver()[0], machine=platform.machine())
     return f"{platform.system()} {platform.release()} {platform.machine()}"
 
 
@@ -51,5 +52,5 @@ def versions() -> dict[str, str]:
             # A module says more than its package: `2.13.0+cu130`, where PyPI's metadata has `2.13.0`.
             found[package] = getattr(sys.modules.get(package), "__version__", None) or version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
+            found[package] = _("not installed")
     return found

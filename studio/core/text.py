@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from studio.core.language import _, ngettext, number
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -27,23 +29,25 @@ _LIST_BEGINNING = re.compile(r"^(\d{0,9})([-+=.)])(?=[-+=\s]|$)")
 def duration(seconds: float) -> str:
     """`4.2 s`, `3 min 05 s`, `1 h 12 min`."""
     if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{number(seconds, '.1f' if seconds < 10 else '.0f')} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 image`, `1,991 images`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def counted(num: int, singular: str, plural: str) -> str:
+    """`1 image`, `1,991 images`; the nouns are those of a catalogue (`ngettext`)."""
+    return f"{number(num)} {ngettext(singular, plural, num)}"
 
 
 def gigabytes(num_bytes: int | None) -> str:
     """`3.1 GB`, in units of 2³⁰ bytes, as systems' own monitors count; `12 MB` of little; `–` for what is not there."""
     if num_bytes is None:
         return "–"
-    return f"{num_bytes / 2**20:.0f} MB" if 0 < num_bytes < LITTLE_BYTES else f"{num_bytes / GIB:.1f} GB"
+    if 0 < num_bytes < LITTLE_BYTES:
+        return f"{number(num_bytes / 2**20, '.0f')} MB"
+    return f"{number(num_bytes / GIB, '.1f')} GB"
 
 
 def escape(value: object) -> str:
@@ -91,7 +95,9 @@ def template(path: str) -> Callable[..., Markup]:
 
 @cache
 def environment() -> "Environment":
-    """Where templates are found, and their filters: `{{ steps|number }}` is `3,000`, `{{ loss|number(".4f") }}`."""
+    """Where templates are found, with what they call: `{{ steps|number }}`, `{{ loss|number(".4f") }}`,
+    `{{ _("Seed") }}`, `{{ counted(steps, "step", "steps") }}`.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined  # here: the command line needs no templates
 
     made = Environment(
@@ -102,9 +108,6 @@ def environment() -> "Environment":
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters |= {"number": _number, "counted": counted, "duration": duration, "gigabytes": gigabytes}
+    made.filters |= {"number": number, "duration": duration, "gigabytes": gigabytes}
+    made.globals |= {"_": _, "ngettext": ngettext, "counted": counted}
     return made
-
-
-def _number(value: float, form: str = ",") -> str:
-    return format(value, form)

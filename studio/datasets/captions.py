@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from studio.core.errors import DatasetError
 from studio.core.files import guess_text, read_file
+from studio.core.language import _
 from studio.images.records import Problem
 
 MAX_CAPTION_BYTES = 64 * 1024
@@ -110,8 +111,12 @@ def caption_file(key: str, caption: str) -> bytes:
     content = f"{check_typed(key, caption)}\n".encode()
     if decode_caption(content).text != caption:
         raise DatasetError(
-            f"The caption of {key} cannot be kept in a text file: it holds a zero byte, or begins with a byte order "
-            f"mark or as RTF does ({caption[:20]!r}). Delete that."
+            _(
+                "The caption of {key} cannot be kept in a text file: it holds a zero byte, or begins "
+                "with a byte order mark or as RTF does ({caption!r}). Delete that.",
+                key=key,
+                caption=caption[:20],
+            )
         )
     return content
 
@@ -121,15 +126,20 @@ def read_caption(path: Path) -> CaptionReading:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
-            return _rejected("caption not a file", "The caption's name belongs to something that is no file.")
+            return _rejected(_("caption not a file"), _("The caption's name belongs to something that is no file."))
         if status.st_size > MAX_CAPTION_BYTES:
             return _rejected(
-                "caption too large",
-                f"The caption file has {status.st_size:,} bytes, and a caption is a line or two. Check the file.",
+                _("caption too large"),
+                _(
+                    "The caption file has {st_size:,} bytes, and a caption is a line or two. Check the file.",
+                    st_size=status.st_size,
+                ),
             )
         content = read_file(path, max_bytes=MAX_CAPTION_BYTES)
     except OSError as error:
-        return _rejected("caption unreadable", f"The caption file cannot be read ({error.strerror}).")
+        return _rejected(
+            _("caption unreadable"), _("The caption file cannot be read ({strerror}).", strerror=error.strerror)
+        )
     return decode_caption(content)
 
 
@@ -137,9 +147,11 @@ def decode_caption(content: bytes) -> CaptionReading:
     """The text of a caption file's bytes."""
     problems = []
     if _rtf_in(content) is not None:
-        return _recodable("caption is RTF", "The caption file is RTF (rich text), not plain text.", content)
+        return _recodable(_("caption is RTF"), _("The caption file is RTF (rich text), not plain text."), content)
     if content.startswith(_UTF8_MARK):
-        problems.append(_note("caption with BOM", "The caption file begins with a byte order mark, which is left out."))
+        problems.append(
+            _note(_("caption with BOM"), _("The caption file begins with a byte order mark, which is left out."))
+        )
     try:
         decoded = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -150,10 +162,12 @@ def decode_caption(content: bytes) -> CaptionReading:
     lines = [" ".join(_MARKS.sub("", line).split()) for line in decoded.splitlines()]
     filled = [line for line in lines if line]
     if not filled:
-        problems.append(_note("caption empty", "The caption file is empty, so the image is learned for no prompt."))
+        problems.append(
+            _note(_("caption empty"), _("The caption file is empty, so the image is learned for no prompt."))
+        )
     if len(filled) > 1:
-        sentence = f"The caption file has {len(filled)} lines, which are joined to one."
-        problems.append(_note("caption of several lines", sentence))
+        sentence = _("The caption file has {num_filled} lines, which are joined to one.", num_filled=len(filled))
+        problems.append(_note(_("caption of several lines"), sentence))
     return CaptionReading(" ".join(filled), tuple(problems))
 
 
@@ -167,7 +181,7 @@ def guess_caption(path: Path) -> tuple[str, str]:
         OSError: where it cannot be read.
     """
     if not path.is_file() or path.stat().st_size > MAX_CAPTION_BYTES:
-        raise DatasetError(f"{path.name} is no caption file.")
+        raise DatasetError(_("{name} is no caption file.", name=path.name))
     text, encoding = _guess(read_file(path, max_bytes=MAX_CAPTION_BYTES))
     return " ".join(text.split()), encoding
 
@@ -190,11 +204,13 @@ def _guess(content: bytes) -> tuple[str, str]:
     try:
         text: str = rtf_to_text(plain, errors="replace")  # type: ignore[no-untyped-call]
     except (ValueError, LookupError, OverflowError, TypeError) as error:
-        raise DatasetError(f"The RTF cannot be read ({error}). Save the caption as plain text.") from error
+        raise DatasetError(
+            _("The RTF cannot be read ({error}). Save the caption as plain text.", error=error)
+        ) from error
     # RTF writes characters beyond U+FFFF, such as emoji, as two halves; what stays half is no text.
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if "\0" in whole:
-        raise DatasetError("The RTF holds zero bytes, as text does not. Save the caption as plain text.")
+        raise DatasetError(_("The RTF holds zero bytes, as text does not. Save the caption as plain text."))
     return whole, "RTF"
 
 
@@ -221,7 +237,7 @@ def _check_fonts(rtf: str) -> None:
             break
     *fonts, rest = rtf[start.end() : end].split(";")
     if end is None or len(fonts) > MAX_FONTS or _FONT.search(rest) or any(len(_FONT.findall(f)) != 1 for f in fonts):
-        raise DatasetError("The RTF's table of fonts is damaged. Save the caption as plain text.")
+        raise DatasetError(_("The RTF's table of fonts is damaged. Save the caption as plain text."))
 
 
 def check_typed(key: str, caption: str) -> str:
@@ -235,39 +251,58 @@ def check_typed(key: str, caption: str) -> str:
     except UnicodeEncodeError as error:
         character = f"U+{ord(caption[error.start]):04X}"
         raise DatasetError(
-            f"The caption of {key} cannot be saved: its character {error.start + 1} ({character}) is half of one. "
-            "Delete it and type it again."
+            _(
+                "The caption of {key} cannot be saved: its character {start} ({character}) is half "
+                "of one. Delete it and type it again.",
+                key=key,
+                start=error.start + 1,
+                character=character,
+            )
         ) from error
     if num_bytes > MAX_CAPTION_BYTES:
         raise DatasetError(
-            f"The caption of {key} must have at most {MAX_CAPTION_BYTES:,} bytes, got {num_bytes:,}. Shorten it: a "
-            "caption is a line or two."
+            _(
+                "The caption of {key} must have at most {max_caption_bytes:,} bytes, got "
+                "{num_bytes:,}. Shorten it: a caption is a line or two.",
+                key=key,
+                max_caption_bytes=MAX_CAPTION_BYTES,
+                num_bytes=num_bytes,
+            )
         )
     return caption
 
 
 def _not_utf8(content: bytes, position: int) -> CaptionReading:
-    sentence = f"Byte {position + 1} of the caption file, 0x{content[position]:02x}, is not UTF-8."
-    return _recodable("caption not UTF-8", sentence, content)
+    sentence = _(
+        "Byte {position} of the caption file, 0x{content:02x}, is not UTF-8.",
+        position=position + 1,
+        content=content[position],
+    )
+    return _recodable(_("caption not UTF-8"), sentence, content)
 
 
 def _with_nul(content: bytes) -> CaptionReading:
     """A zero byte is valid UTF-8, and yet no text; UTF-16 without its mark is full of them."""
-    sentence = f"Byte {content.index(0) + 1} of the caption file is zero, so it is not plain text."
-    return _recodable("caption with NUL", sentence, content)
+    sentence = _("Byte {index} of the caption file is zero, so it is not plain text.", index=content.index(0) + 1)
+    return _recodable(_("caption with NUL"), sentence, content)
 
 
 def _recodable(code: str, sentence: str, content: bytes) -> CaptionReading:
     try:
         text, encoding = _guess(content)
     except DatasetError:
-        return _rejected(code, f"{sentence} Rewrite the caption as UTF-8.")
+        return _rejected(code, _("{sentence} Rewrite the caption as UTF-8.", sentence=sentence))
     shown = " ".join(text.split())[:80]
     problem = Problem(
         code=code,
         severity="reject",
-        sentence=f"{sentence} It could be {encoding}: “{shown}”. Re-encode the caption if that reads right.",
-        remedies=("recode caption", "exclude"),
+        sentence=_(
+            "{sentence} It could be {encoding}: “{shown}”. Re-encode the caption if that reads right.",
+            sentence=sentence,
+            encoding=encoding,
+            shown=shown,
+        ),
+        remedies=(_("recode caption"), "exclude"),
     )
     return CaptionReading(None, (problem,))
 
@@ -295,8 +330,13 @@ def columns_of(template: str) -> tuple[str, ...]:
     for match in _PIECE.finditer(template):
         if match.group() in ("{", "}"):
             raise DatasetError(
-                f"template has a single {match.group()} at character {match.start() + 1}. Write {{column}} for a "
-                f"column, or {match.group() * 2} for the brace itself."
+                _(
+                    "template has a single {group} at character {start}. Write {{column}} for a column, "
+                    "or {group_2} for the brace itself.",
+                    group=match.group(),
+                    start=match.start() + 1,
+                    group_2=match.group() * 2,
+                )
             ).about("template")
         if match.group(1) is not None:
             names.append(match.group(1).strip())
@@ -312,7 +352,9 @@ def check_template(template: str, columns: Sequence[str]) -> None:
     for name in columns_of(template):
         if name not in columns:
             there = ", ".join(columns)
-            missing = DatasetError(f"template names the column {name!r}, which is not there. Available: {there}.")
+            missing = DatasetError(
+                _("template names the column {name!r}, which is not there. Available: {there}.", name=name, there=there)
+            )
             raise missing.about("template")
 
 

@@ -23,18 +23,17 @@ from pydantic import ValidationError
 
 from studio.core.errors import system_error_message
 from studio.core.files import FileStamp, file_stamp
+from studio.core.language import N_, _
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
 from studio.images.records import PictureFacts
 
 CHECK_VERSION = 7
 """Raise it whenever the same file would be judged otherwise."""
 
-_CREATE = """
-create table if not exists checked_files (
-  path text, background text, stamp text, version integer, facts text,
-  primary key (path, background)
-) without rowid
-"""
+_CREATE = N_(
+    "\ncreate table if not exists checked_files (\n  path text, background text, stamp "
+    "text, version integer, facts text,\n  primary key (path, background)\n) without rowid\n"
+)
 _CHUNK = 400
 
 
@@ -213,7 +212,7 @@ class PictureChecker:
                     self._cache.keep(fresh, background=background)
                     fresh.clear()
         finally:
-            for _, future in flying:
+            for __, future in flying:
                 future.cancel()  # type: ignore[no-untyped-call]
             self._cache.keep(fresh, background=background)
 
@@ -263,10 +262,13 @@ def _stamps(paths: Sequence[Path]) -> tuple[dict[Path, FileStamp], dict[Path, Pi
 
 def _said(error: Exception, seconds: float) -> PictureFacts:
     if isinstance(error, FutureTimeoutError):
-        return rejected("takes too long", f"Not decoded after {seconds:g} seconds. Save it again, or exclude it.")
+        return rejected(
+            _("takes too long"),
+            _("Not decoded after {seconds:g} seconds. Save it again, or exclude it.", seconds=seconds),
+        )
     if isinstance(error, MemoryError):
-        return rejected("too much memory", "Decoding it takes more memory than an image should. Save it again.")
-    return rejected("crashes the reader", "The decoder crashed on it. Save it again, or exclude it.")
+        return rejected(_("too much memory"), _("Decoding it takes more memory than an image should. Save it again."))
+    return rejected(_("crashes the reader"), _("The decoder crashed on it. Save it again, or exclude it."))
 
 
 def _inspect_all(batch: tuple[Path, ...], background: str, thumbnails: Path) -> list[PictureFacts]:
@@ -285,7 +287,10 @@ def _inspect_one(path: Path, background: str, thumbnails: Path) -> PictureFacts:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - decoders of foreign files raise anything, and none may be lost
-        return rejected("damaged", f"It cannot be decoded ({system_error_message(error)}).")
+        return rejected(
+            "damaged",
+            _("It cannot be decoded ({system_error_message}).", system_error_message=system_error_message(error)),
+        )
 
 
 def _start_worker(parent: int, memory_bytes: int) -> None:

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import read_file
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.settings import Settings
 from studio.datasets.captions import tidy
@@ -141,7 +142,7 @@ class EditLog:
             OSError: where it cannot be written; nothing is changed then.
         """
         if not self._done:
-            raise DatasetError("There is nothing to undo.")
+            raise DatasetError(_("There is nothing to undo."))
         edit = self._done[-1]
         self._append(_Line(act="undo"))
         self._take(_Line(act="undo"))
@@ -155,7 +156,7 @@ class EditLog:
             OSError: where it cannot be written; nothing is changed then.
         """
         if not self._undone:
-            raise DatasetError("There is nothing to redo.")
+            raise DatasetError(_("There is nothing to redo."))
         edit = self._undone[-1]
         self._append(_Line(act="redo"))
         self._take(_Line(act="redo"))
@@ -209,7 +210,7 @@ class EditLog:
             self._perform(edit)
             self._done.append(edit)
         else:
-            raise DatasetError(f"The line says {line.act}, but there is nothing to {line.act}.")
+            raise DatasetError(_("The line says {act}, but there is nothing to {act}.", act=line.act))
 
     def _perform(self, edit: Edit) -> None:
         _change(self.captions, {key: change.after for key, change in edit.captions.items()})
@@ -221,10 +222,12 @@ class EditLog:
 
 
 _DAMAGED_LINE = Problem(
-    code="edit unreadable",
+    code=N_("edit unreadable"),
     severity="note",
-    sentence="This line of the dataset's edits cannot be read, so what it changed is not in effect. Check whether a "
-    "caption or an exclusion is missing.",
+    sentence=N_(
+        "This line of the dataset's edits cannot be read, so what it changed is not in "
+        "effect. Check whether a caption or an exclusion is missing."
+    ),
 )
 
 
@@ -257,17 +260,21 @@ def _joined(first: Edit, second: Edit) -> Edit:
 class BulkChange(Settings):
     """What to do to each caption, in this order."""
 
-    find: str = Field("", title="Find", max_length=500, description="Text to look for in each caption.")
-    replace: str = Field("", title="Replace with", max_length=500, description="Leave empty to delete what is found.")
-    match_case: bool = Field(False, title="Match case", description="Distinguish upper and lower case.")
-    whole_words: bool = Field(True, title="Whole words", description="“shoe” then does not match “shoes”.")
+    find: str = Field("", title=N_("Find"), max_length=500, description=N_("Text to look for in each caption."))
+    replace: str = Field(
+        "", title=N_("Replace with"), max_length=500, description=N_("Leave empty to delete what is found.")
+    )
+    match_case: bool = Field(False, title=N_("Match case"), description=N_("Distinguish upper and lower case."))
+    whole_words: bool = Field(True, title=N_("Whole words"), description=N_("“shoe” then does not match “shoes”."))
     remove_repeats: bool = Field(
         False,
-        title="Remove repeated words",
-        description="Keeps the first of identical comma-separated parts, and removes doubled words.",
+        title=N_("Remove repeated words"),
+        description=N_("Keeps the first of identical comma-separated parts, and removes doubled words."),
     )
-    prefix: str = Field("", title="Prefix", max_length=500, description="Such as a trigger word. Not added twice.")
-    suffix: str = Field("", title="Suffix", max_length=500, description="Not added twice.")
+    prefix: str = Field(
+        "", title=N_("Prefix"), max_length=500, description=N_("Such as a trigger word. Not added twice.")
+    )
+    suffix: str = Field("", title=N_("Suffix"), max_length=500, description=N_("Not added twice."))
 
 
 def changed_captions(rows: Sequence[DatasetRow], change: BulkChange) -> dict[str, str]:
@@ -319,10 +326,10 @@ def without_tag(caption: str, tag: str) -> str:
 def describe(change: BulkChange, num_captions: int) -> str:
     """What was done, for the undo button."""
     parts = [f"“{change.find}” → “{change.replace}”"] if change.find else []
-    parts += ["repeats removed"] if change.remove_repeats else []
+    parts += [_("repeats removed")] if change.remove_repeats else []
     parts += [f"“{change.prefix.strip()}” before"] if change.prefix.strip() else []
     parts += [f"“{change.suffix.strip()}” after"] if change.suffix.strip() else []
-    return f"{', '.join(parts)} in {num_captions:,} captions"
+    return _("{names} in {num_captions:,} captions", names=", ".join(parts), num_captions=num_captions)
 
 
 def _starts_with(text: str, words: str) -> bool:

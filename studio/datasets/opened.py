@@ -13,6 +13,7 @@ from PIL import Image
 
 from studio.core.errors import DatasetError, PictureFileError, system_error_message
 from studio.core.files import write_atomically
+from studio.core.language import _
 from studio.datasets.captions import check_typed, guess_caption
 from studio.datasets.checker import PictureChecker
 from studio.datasets.edits import Edit, EditLog, FocusChange, SwitchChange, TextChange
@@ -199,7 +200,7 @@ class OpenedDataset:
             DatasetError: where no image has that key.
             OSError: where it cannot be saved; nothing is changed then.
         """
-        self.set_captions({key: caption}, what=f"caption of {key}")
+        self.set_captions({key: caption}, what=_("caption of {key}", key=key))
 
     def set_captions(self, captions: Mapping[str, str], *, what: str) -> int:
         """Change many captions at once, undone as one; those that stay the same are left out.
@@ -228,7 +229,12 @@ class OpenedDataset:
             edited = {key: self._edits.captions[key] for key in keys if key in self._edits.captions}
             if edited:
                 changes = {key: TextChange(before=before, after=None) for key, before in edited.items()}
-                self._apply(Edit(what=f"restored the original caption of {len(edited):,}", captions=changes))
+                self._apply(
+                    Edit(
+                        what=_("restored the original caption of {num_edited:,}", num_edited=len(edited)),
+                        captions=changes,
+                    )
+                )
             return len(edited)
 
     def set_excluded(self, keys: Sequence[str], excluded: bool) -> int:
@@ -250,14 +256,16 @@ class OpenedDataset:
     def _switched(self, keys: Sequence[str], on: bool, now: set[str]) -> tuple[dict[str, SwitchChange], str]:
         change = SwitchChange(before=not on, after=on)
         changes = {key: change for key in keys if self._picture(key) and (key in now) != on}
-        return changes, next(iter(changes)) if len(changes) == 1 else f"{len(changes):,} images"
+        return changes, next(iter(changes)) if len(changes) == 1 else _(
+            "{num_changes:,} images", num_changes=len(changes)
+        )
 
     def set_focus(self, key: str, focus: Focus | None) -> None:
         """Move an image's crop; None: back to the centre."""
         with self._lock:
             change = FocusChange(before=self._edits.focus.get(self._picture(key).key), after=focus)
             if change.before != change.after:
-                self._apply(Edit(what=f"crop of {key}", focus={key: change}))
+                self._apply(Edit(what=_("crop of {key}", key=key), focus={key: change}))
 
     def recode_caption(self, key: str) -> str:
         """Read a caption that is not UTF-8 in the encoding that fits it best, and keep it as an edit.
@@ -270,9 +278,9 @@ class OpenedDataset:
         """
         file = Path(self.recipe.source) / self._picture(key).caption_from
         if not self._picture(key).caption_from or not file.is_file():
-            raise DatasetError(f"{key} has no caption file to read again.")
+            raise DatasetError(_("{key} has no caption file to read again.", key=key))
         caption, encoding = guess_caption(file)
-        self.set_captions({key: caption}, what=f"caption of {key} read as {encoding}")
+        self.set_captions({key: caption}, what=_("caption of {key} read as {encoding}", key=key, encoding=encoding))
         return encoding
 
     def convert(self, key: str, checker: PictureChecker) -> Path:
@@ -286,12 +294,12 @@ class OpenedDataset:
         try:
             image = open_rgb(picture.path, background=self.recipe.background)
         except PictureFileError as error:
-            raise DatasetError(f"{key} cannot be converted: {error}") from error
+            raise DatasetError(_("{key} cannot be converted: {error}", key=key, error=error)) from error
         copy = self.folder / CONVERTED / _copy_name(key)
         write_atomically(copy, _png(image))
         with self._lock:
             change = TextChange(before=self._edits.converted.get(key), after=copy.name)
-            self._apply(Edit(what=f"converted a copy of {key}", converted={key: change}))
+            self._apply(Edit(what=_("converted a copy of {key}", key=key), converted={key: change}))
         self.check(checker)
         return copy
 
@@ -319,7 +327,9 @@ class OpenedDataset:
 
     def _picture(self, key: str) -> SourcePicture:
         if key not in self._by_key:
-            raise DatasetError(f"The dataset {self.name} has no image {key}. Open it again to see what there is.")
+            raise DatasetError(
+                _("The dataset {name} has no image {key}. Open it again to see what there is.", name=self.name, key=key)
+            )
         return self._by_key[key]
 
     def _path_of(self, picture: SourcePicture) -> Path:

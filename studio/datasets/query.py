@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, MaxLen
 from natsort import natsort_keygen
 from pydantic import Field
 
+from studio.core.language import N_, _
 from studio.core.settings import Settings
 from studio.datasets.source import DatasetRow
 
@@ -19,12 +20,12 @@ SortName = Literal[
 SORT_NAMES: tuple[SortName, ...] = get_args(SortName)
 
 ANY = "any"
-ANY_PROBLEM = "any problem"
-NO_PROBLEM = "no problem"
-NEEDS_FIXING = "needs fixing"
+ANY_PROBLEM = N_("any problem")
+NO_PROBLEM = N_("no problem")
+NEEDS_FIXING = N_("needs fixing")
 EXCLUDED = "excluded"
-EDITED = "edited caption"
-NOT_CHECKED = "not checked yet"
+EDITED = N_("edited caption")
+NOT_CHECKED = N_("not checked yet")
 STARRED = "starred"
 STATES = (ANY, NEEDS_FIXING, ANY_PROBLEM, NO_PROBLEM, STARRED, EXCLUDED, EDITED, NOT_CHECKED)
 """Filters besides the problems' own codes."""
@@ -35,12 +36,12 @@ EMPTY_VALUE = "(empty)"
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 FacetName = Literal["bucket", "size", "length", "word", "brightness", "whiteness", "column"]
 FACET_TITLES: dict[FacetName, str] = {
-    "bucket": "Buckets (training sizes)",
-    "size": "Image sizes",
-    "length": "Words in a caption",
-    "word": "Most frequent words",
-    "brightness": "Brightness, 0 dark to 1 light",
-    "whiteness": "Share of the border that is white",
+    "bucket": N_("Buckets (training sizes)"),
+    "size": N_("Image sizes"),
+    "length": N_("Words in a caption"),
+    "word": N_("Most frequent words"),
+    "brightness": N_("Brightness, 0 dark to 1 light"),
+    "whiteness": N_("Share of the border that is white"),
     "column": "Column",
 }
 
@@ -57,15 +58,17 @@ def bin_of(share: float) -> int:
 
 def bin_words(number: int) -> str:
     """`0.3 to 0.4`."""
-    return f"{number / NUM_BINS:.1f} to {(number + 1) / NUM_BINS:.1f}"
+    return _("{number:.1f} to {number_2:.1f}", number=number / NUM_BINS, number_2=(number + 1) / NUM_BINS)
 
 
 class Facet(Settings):
     """One bar of the statistics: the used images that it counts."""
 
-    name: FacetName = Field(description="What is counted.")
-    value: str = Field(max_length=2000, description="The bar's own name: `512 × 640`, `4 to 6`, `0.3 to 0.4`, `boots`.")
-    column: str = Field("", max_length=2000, description="Of the table, where that is what is counted.")
+    name: FacetName = Field(description=N_("What is counted."))
+    value: str = Field(
+        max_length=2000, description=N_("The bar's own name: `512 × 640`, `4 to 6`, `0.3 to 0.4`, `boots`.")
+    )
+    column: str = Field("", max_length=2000, description=N_("Of the table, where that is what is counted."))
 
     @property
     def title(self) -> str:
@@ -82,7 +85,7 @@ class Facet(Settings):
             case "size":
                 return f"{row.facts.width} × {row.facts.height}" == self.value
             case "length":
-                low, _, high = self.value.partition(" to ")
+                low, __, high = self.value.partition(" to ")
                 number = len(words_of(row.caption))
                 return low.isdecimal() and int(low) <= number <= int(high if high.isdecimal() else low)
             case "word":
@@ -98,17 +101,17 @@ class Facet(Settings):
 class DatasetQuery(Settings):
     """What the user asked to see."""
 
-    search: str = Field("", title="Search", description="Words in the caption or file name; all must match.")
-    problem: str = Field(ANY, title="State", description="A state, or the name of a problem.")
-    bucket: str = Field(ANY, title="Bucket", description="The size the image is trained at.")
-    column: str = Field(ANY, title="Column", description="A column of the table.")
-    value: str = Field(ANY, title="Value", description="A value of that column.")
+    search: str = Field("", title=N_("Search"), description=N_("Words in the caption or file name; all must match."))
+    problem: str = Field(ANY, title=N_("State"), description=N_("A state, or the name of a problem."))
+    bucket: str = Field(ANY, title=N_("Bucket"), description=N_("The size the image is trained at."))
+    column: str = Field(ANY, title=N_("Column"), description=N_("A column of the table."))
+    value: str = Field(ANY, title=N_("Value"), description=N_("A value of that column."))
     facets: Annotated[tuple[Facet, ...], MaxLen(20)] = Field(
-        (), title="Bars", description="Bars of the statistics; all must count an image."
+        (), title=N_("Bars"), description=N_("Bars of the statistics; all must count an image.")
     )
-    sort: SortName = Field("name", title="Order", description="Sort order.")
-    page: Annotated[int, Ge(1)] = Field(1, title="Page", description="From 1.")
-    per_page: Annotated[int, Ge(1), Le(500)] = Field(60, title="Images a page", description="At most 500.")
+    sort: SortName = Field("name", title=N_("Order"), description=N_("Sort order."))
+    page: Annotated[int, Ge(1)] = Field(1, title=N_("Page"), description=N_("From 1."))
+    per_page: Annotated[int, Ge(1), Le(500)] = Field(60, title=N_("Images a page"), description=N_("At most 500."))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from studio.core.language import N_, _
 from studio.datasets.captions import fill_template
 from studio.datasets.edits import EditLog
 from studio.datasets.source import DatasetRecipe, DatasetRow, Focus, SourcePicture
@@ -142,13 +143,13 @@ def take_rows(pictures: Sequence[SourcePicture], recipe: DatasetRecipe) -> list[
 def caption_of(picture: SourcePicture, recipe: DatasetRecipe, edits: EditLog) -> tuple[str, str]:
     """The caption that counts, and who said it: the user, else the template, else the source, else the recipe."""
     if picture.key in edits.captions:
-        return edits.captions[picture.key], "your edit"
+        return edits.captions[picture.key], _("your edit")
     if recipe.template and picture.attributes:
-        return fill_template(recipe.template, picture.attributes), "the template"
+        return fill_template(recipe.template, picture.attributes), _("the template")
     if picture.caption:
         return picture.caption, picture.caption_from
     if recipe.default_caption.strip():
-        return " ".join(recipe.default_caption.split()), "the caption for images without one"
+        return " ".join(recipe.default_caption.split()), _("the caption for images without one")
     return picture.caption or "", picture.caption_from
 
 
@@ -192,11 +193,13 @@ def make_row(
 def _length_problems(caption: str, count_tokens: CountTokens) -> list[Problem]:
     # A token has at least one character, so short captions need no counting.
     if len(caption) > MAX_TOKENS and (tokens := count_tokens(caption)) > MAX_TOKENS:
-        sentence = (
-            f"The caption has {tokens} tokens, and the text encoder reads {MAX_TOKENS} at a time: what is past them is "
-            "not learned. Shorten it, with the most important words first."
+        sentence = _(
+            "The caption has {tokens} tokens, and the text encoder reads {max_tokens} at a time: "
+            "what is past them is not learned. Shorten it, with the most important words first.",
+            tokens=tokens,
+            max_tokens=MAX_TOKENS,
         )
-        return [Problem(code="caption too long", severity="note", sentence=sentence)]
+        return [Problem(code=_("caption too long"), severity="note", sentence=sentence)]
     return []
 
 
@@ -207,10 +210,15 @@ def _size_problems(facts: PictureFacts, recipe: DatasetRecipe, buckets: Sequence
     if fit.too_small:
         problems.append(
             Problem(
-                code="too small",
+                code=_("too small"),
                 severity="note",
-                sentence=f"{facts.width} × {facts.height} pixels are fewer than training at {recipe.resolution} wants, "
-                "so little can be learned from it. Use a larger copy, or a smaller resolution.",
+                sentence=_(
+                    "{width} × {height} pixels are fewer than training at {resolution} wants, so little "
+                    "can be learned from it. Use a larger copy, or a smaller resolution.",
+                    width=facts.width,
+                    height=facts.height,
+                    resolution=recipe.resolution,
+                ),
                 remedies=("exclude",),
             )
         )
@@ -220,10 +228,14 @@ def _size_problems(facts: PictureFacts, recipe: DatasetRecipe, buckets: Sequence
         kept = (right - left) * (bottom - top) / (facts.width * facts.height)
         problems.append(
             Problem(
-                code="extreme shape",
+                code=_("extreme shape"),
                 severity="note",
-                sentence=f"It is {longer / shorter:.1f} times as long as wide; its bucket keeps {kept:.0%} of it. Cut "
-                "it to what matters, or leave it out.",
+                sentence=_(
+                    "It is {longer:.1f} times as long as wide; its bucket keeps {kept:.0%} of it. Cut it "
+                    "to what matters, or leave it out.",
+                    longer=longer / shorter,
+                    kept=kept,
+                ),
                 remedies=("exclude",),
             )
         )
@@ -238,19 +250,26 @@ def captions_all_alike(rows: Sequence[DatasetRow]) -> str:
     caption, count = Counter(used).most_common(1)[0]
     if count < 0.95 * len(used) or not caption:
         return ""
-    return (
-        f"{count:,} of {len(used):,} captions are the same: “{caption[:80]}”. Nothing but that text is learned then; "
-        "say in each what differs from image to image."
+    return _(
+        "{count:,} of {num_used:,} captions are the same: “{caption}”. Nothing but that text "
+        "is learned then; say in each what differs from image to image.",
+        count=count,
+        num_used=len(used),
+        caption=caption[:80],
     )
 
 
 _MISSING = Problem(
-    code="caption missing",
+    code=N_("caption missing"),
     severity="note",
-    sentence="It has no caption, so it is learned for empty prompts. Type one, or set a caption for all without one.",
+    sentence=N_(
+        "It has no caption, so it is learned for empty prompts. Type one, or set a caption for all without one."
+    ),
 )
 _EMPTY = Problem(
-    code="caption empty",
+    code=N_("caption empty"),
     severity="note",
-    sentence="Its caption is empty, so it is learned for empty prompts. Type one, or set one for all that have none.",
+    sentence=N_(
+        "Its caption is empty, so it is learned for empty prompts. Type one, or set one for all that have none."
+    ),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError, StudioError, system_error_message
 from studio.core.files import read_text, remove_uploads, write_atomically
+from studio.core.language import _
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
 from studio.datasets.checker import PictureChecker
@@ -102,10 +103,10 @@ class DatasetSession:
             DatasetError: where it shows none, or that one is gone or cannot be read.
         """
         if not name:
-            raise DatasetError("No dataset is open. Drop a folder, or type its path.")
+            raise DatasetError(_("No dataset is open. Drop a folder, or type its path."))
         self.library.recipe(name)  # raises where it is gone
         page = self.of(name)
-        _ = page.opened  # read here, so that no handler finds later that it cannot be
+        __ = page.opened  # read here, so that no handler finds later that it cannot be
         return page
 
     @property
@@ -134,7 +135,7 @@ class DatasetSession:
         if held is not None:
             return held.dataset
         if not self.name:
-            raise DatasetError("No dataset is open. Drop a folder, or type its path.")
+            raise DatasetError(_("No dataset is open. Drop a folder, or type its path."))
         with self._reading:
             held = self._find()
             return held.dataset if held else self._read(self.name, is_last=False)
@@ -201,10 +202,12 @@ class DatasetSession:
             DatasetError: where it is not a folder, or holds nothing that could be a dataset.
         """
         if not typed.strip():
-            raise DatasetError("Type the path of a folder, or drop one.")
+            raise DatasetError(_("Type the path of a folder, or drop one."))
         source = typed_path(typed)
         if not source.is_absolute():
-            raise DatasetError(f"Type the whole path, from the beginning: {typed.strip()!r} is only a part of one.")
+            raise DatasetError(
+                _("Type the whole path, from the beginning: {strip!r} is only a part of one.", strip=typed.strip())
+            )
         source = source.resolve()
         known = self.library.name_of_source(source)
         if known is None:
@@ -221,7 +224,7 @@ class DatasetSession:
             OSError: where the disk is full; nothing is kept then.
         """
         if not files:
-            raise DatasetError("Nothing arrived. Drop a folder, images or a zip.")
+            raise DatasetError(_("Nothing arrived. Drop a folder, images or a zip."))
         name = self.library.free_name(common_folder(files))
         source = self.library.place(name) / FILES
         try:
@@ -299,8 +302,16 @@ class DatasetSession:
         if not reading.pictures:
             lost = next((left for left in reading.skipped_files if left.problem.severity == "reject"), None)
             raise DatasetError(
-                f"There is no image in {recipe.source} ({len(reading.skipped_files):,} other files). "
-                + (f"{lost.name}: {lost.problem.sentence}" if lost else "Choose a folder with PNG, JPEG or WebP files.")
+                _(
+                    "There is no image in {source} ({num_skipped_files:,} other files). ",
+                    source=recipe.source,
+                    num_skipped_files=len(reading.skipped_files),
+                )
+                + (
+                    f"{lost.name}: {lost.problem.sentence}"
+                    if lost
+                    else _("Choose a folder with PNG, JPEG or WebP files.")
+                )
             )
         self.library.save_recipe(name, recipe)
         return name
@@ -312,7 +323,7 @@ class DatasetSession:
         """Read the dataset that a page shows and that is not in memory; runs in its own thread."""
         problem = ""
         try:
-            _ = self.opened
+            __ = self.opened
         except (StudioError, OSError) as error:
             problem = _sentence(error)
         finally:

@@ -13,6 +13,7 @@ from datetime import datetime
 import torch
 
 from studio.core.errors import is_out_of_memory
+from studio.core.language import N_, _
 from studio.core.results import CHECK_FORMAT, AttentionTrial, DeviceCheck, DeviceDifference
 from studio.core.settings import SHIPPED_MODEL, GenerationSettings
 from studio.core.system import operating_system
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 LIMIT = 1e-2
 OPERATION_LIMIT = 1e-3
 # Guided a little only: at the usual 7.5 four steps make a hundred times as much of each rounding.
-SAMPLE = GenerationSettings(prompt="black casual shoes", num_inference_steps=4, guidance_scale=2, seed=0)
+SAMPLE = GenerationSettings(prompt=N_("black casual shoes"), num_inference_steps=4, guidance_scale=2, seed=0)
 LATENTS_SIDE = 64  # of Stable Diffusion 1.5's own 512 × 512
 Told = Callable[[str], None]
 
@@ -72,10 +73,10 @@ def compare_device(device: torch.device, *, side: int, on_part: Told = lambda _p
         if plan is not None:
             narrow = (side // 2) ** 2
             wide = attention_of(plan, tokens=narrow, width=80)
-            operations.insert(0, DeviceOperation(f"attention, {narrow} × 80", wide))
+            operations.insert(0, DeviceOperation(_("attention, {narrow} × 80", narrow=narrow), wide))
         differences = check_operations(device, operations, on_part=on_part)
         if plan is not None:
-            on_part("the shipped model's passes")
+            on_part(_("the shipped model's passes"))
             differences += _check_model(device, plan)
     release_memory(device)
     return _result(device, differences, trials)
@@ -101,7 +102,7 @@ def try_attention(
     trials: list[AttentionTrial] = []
     no_memory: RuntimeError | None = None
     for number, plan in enumerate(candidates, start=1):
-        on_part(f"attention, way {number} of {len(candidates)}")
+        on_part(_("attention, way {number} of {num_candidates}", number=number, num_candidates=len(candidates)))
         try:
             difference, seconds, num_bytes = _measured(device, compute(plan, tokens=tokens, width=40), reference)
         except RuntimeError as error:  # another way may take less
@@ -197,7 +198,7 @@ def _latents(components: Components) -> torch.Tensor:
         noise = first_latents(components, generator, width=128, height=128)
         scheduler = make_scheduler(SAMPLE.scheduler, components.pipeline.scheduler)
         set_timesteps(scheduler, SAMPLE, components.unet.device)
-        *_, last = denoise(components.unet, scheduler, noise, embeddings, settings=SAMPLE, generator=generator)
+        *__, last = denoise(components.unet, scheduler, noise, embeddings, settings=SAMPLE, generator=generator)
     return last.latents_BCHW
 
 

@@ -22,6 +22,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from studio.core.errors import ModelError
 from studio.core.files import assert_regular, read_text, write_atomically
+from studio.core.language import _
 from studio.engine.hub_download import (
     ANSWER_SECONDS,
     DEFAULT_REVISION,
@@ -92,11 +93,18 @@ def find_hub_model(
         validate_repo_id(repository)
     except HFValidationError as error:
         raise ModelError(
-            f"There is no model folder or file {name}, and it is no Hugging Face id, which looks like "
-            "stable-diffusion-v1-5/stable-diffusion-v1-5."
+            _(
+                "There is no model folder or file {name}, and it is no Hugging Face id, which looks "
+                "like stable-diffusion-v1-5/stable-diffusion-v1-5.",
+                name=name,
+            )
         ) from error
     current = MOVED_MODELS.get(repository, repository)
-    moved = f"{repository} is no longer on Hugging Face; {current} is the same model and was used."
+    moved = _(
+        "{repository} is no longer on Hugging Face; {current} is the same model and was used.",
+        repository=repository,
+        current=current,
+    )
     root = cache or Path(constants.HF_HUB_CACHE)
     for candidate in dict.fromkeys((repository, current)):
         if folder := local_snapshot(HubPlace(root, candidate), revision):
@@ -125,8 +133,12 @@ def _download(place: HubPlace, revision: str, endpoint: str, watcher: DownloadWa
     commit, files = _checked(info, place.repository)
     if MODEL_INDEX not in files:
         raise ModelError(
-            f"{place.repository} has no model_index.json, so it is not a model in diffusers' layout. If it offers a "
-            "checkpoint of Stable Diffusion 1.x as .safetensors, download that file and give its path."
+            _(
+                "{repository} has no model_index.json, so it is not a model in diffusers' layout. If "
+                "it offers a checkpoint of Stable Diffusion 1.x as .safetensors, download that file "
+                "and give its path.",
+                repository=place.repository,
+            )
         )
     place.lock.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -134,7 +146,10 @@ def _download(place: HubPlace, revision: str, endpoint: str, watcher: DownloadWa
             return _fetch_needed(place, commit, endpoint, files, watcher, revision=revision)
     except Timeout as error:
         raise ModelError(
-            f"Another program is downloading {place.repository} just now. Wait until it is done, then try again."
+            _(
+                "Another program is downloading {repository} just now. Wait until it is done, then try again.",
+                repository=place.repository,
+            )
         ) from error
 
 
@@ -154,9 +169,18 @@ def _fetch_needed(
         index = json.loads(read_text(folder / MODEL_INDEX))
         kind = index["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"The model_index.json of {place.repository} cannot be read. Choose another model.") from error
+        raise ModelError(
+            _("The model_index.json of {repository} cannot be read. Choose another model.", repository=place.repository)
+        ) from error
     if kind != PIPELINE:
-        raise ModelError(f"{place.repository} is a {kind}; the studio works with {PIPELINE} (Stable Diffusion 1.x).")
+        raise ModelError(
+            _(
+                "{repository} is a {kind}; the studio works with {pipeline} (Stable Diffusion 1.x).",
+                repository=place.repository,
+                kind=kind,
+                pipeline=PIPELINE,
+            )
+        )
     needed = [files[name] for name in needed_files(place.repository, index, files)]
     assert_room(place, commit, needed)
     Download(place, commit, endpoint, needed, watcher).run()
@@ -180,8 +204,12 @@ def _checked(info: ModelInfo, repository: str) -> tuple[str, Mapping[str, HubFil
 
 def _not_a_hub(repository: str) -> ModelError:
     return ModelError(
-        f"The model {repository} could not be downloaded from Hugging Face: what answered is not it. A login page of "
-        "your network or a wrong HF_ENDPOINT can be the cause; open https://huggingface.co in a browser to see."
+        _(
+            "The model {repository} could not be downloaded from Hugging Face: what answered is "
+            "not it. A login page of your network or a wrong HF_ENDPOINT can be the cause; open "
+            "https://huggingface.co in a browser to see.",
+            repository=repository,
+        )
     )
 
 
@@ -189,8 +217,12 @@ def _ask(repository: str, revision: str, endpoint: str) -> ModelInfo:
     """What the Hub says of a revision: its commit, its files and their sizes."""
     if fault := network_fault():
         raise ModelError(
-            f"The model {repository} is not on this machine, and could not be downloaded from Hugging Face: {fault}. "
-            "Correct or unset it and start again."
+            _(
+                "The model {repository} is not on this machine, and could not be downloaded from "
+                "Hugging Face: {fault}. Correct or unset it and start again.",
+                repository=repository,
+                fault=fault,
+            )
         )
     try:
         return HfApi(endpoint=endpoint).model_info(
@@ -210,7 +242,13 @@ def split_revision(name: str) -> tuple[str, str]:
     """
     repository, at, revision = name.partition("@")
     if at and not _REVISION.fullmatch(revision):
-        raise ModelError(f"{revision!r} in {name} is no revision. Give a branch, a tag or a commit after the @.")
+        raise ModelError(
+            _(
+                "{revision!r} in {name} is no revision. Give a branch, a tag or a commit after the @.",
+                revision=revision,
+                name=name,
+            )
+        )
     return repository, revision or DEFAULT_REVISION
 
 
@@ -221,12 +259,19 @@ def unusable_proxy() -> str:
         return ""
     for kind in ("http", "https", "all"):
         proxy = proxies.get(kind, "")
-        scheme, separator, _ = proxy.partition("://")
+        scheme, separator, __ = proxy.partition("://")
         if separator and scheme.lower() not in PROXY_SCHEMES:
             known = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
-            return f"the proxy in {kind.upper()}_PROXY must begin with one of {known}, got {scheme}://"
+            return _(
+                "the proxy in {upper}_PROXY must begin with one of {known}, got {scheme}://",
+                upper=kind.upper(),
+                known=known,
+                scheme=scheme,
+            )
         if proxy and not _names_a_host(proxy if separator else f"http://{proxy}"):  # not shown: it may hold a password
-            return f"the proxy in {kind.upper()}_PROXY must be an address such as http://example.com:3128"
+            return _(
+                "the proxy in {upper}_PROXY must be an address such as http://example.com:3128", upper=kind.upper()
+            )
     return ""
 
 
@@ -252,7 +297,11 @@ def unusable_certificates() -> str:
         assert_regular(Path(file))
         ssl.create_default_context(cafile=file)
     except OSError as error:
-        return f"SSL_CERT_FILE must name a file of certificates (PEM), got {file} ({error.strerror or error})"
+        return _(
+            "SSL_CERT_FILE must name a file of certificates (PEM), got {file} ({value})",
+            file=file,
+            value=error.strerror or error,
+        )
     return ""
 
 
@@ -297,7 +346,13 @@ def needed_files(model: str, index: Mapping[str, object], names: Collection[str]
             needed += [f"{part}/config.json", _weights_file(model, part, names)]
     missing = [name for name in needed if name not in names]
     if missing:
-        raise ModelError(f"The model {model} is not complete: it has no {missing[0]}. Choose another model.")
+        raise ModelError(
+            _(
+                "The model {model} is not complete: it has no {missing}. Choose another model.",
+                model=model,
+                missing=missing[0],
+            )
+        )
     return tuple(needed)
 
 
@@ -321,7 +376,9 @@ def _tokenizer_files(model: str, names: Collection[str]) -> list[str]:
     found = [name for name in names if re.fullmatch(r"tokenizer/[\w\-]+\.(json|txt)", name)]
     if {"tokenizer/vocab.json", "tokenizer/merges.txt"} <= set(found) or "tokenizer/tokenizer.json" in found:
         return sorted(found)
-    raise ModelError(f"The model {model} is not complete: it has no tokenizer/vocab.json. Choose another model.")
+    raise ModelError(
+        _("The model {model} is not complete: it has no tokenizer/vocab.json. Choose another model.", model=model)
+    )
 
 
 def _weights_file(model: str, part: str, names: Collection[str]) -> str:
@@ -331,10 +388,19 @@ def _weights_file(model: str, part: str, names: Collection[str]) -> str:
     pickles = [name for name in names if name.startswith(f"{part}/{PICKLE_STEMS[part]}") and name.endswith(".bin")]
     if pickles:
         raise ModelError(
-            f"The model {model} has its {part} only as a pickle ({min(pickles)}): opening one can run any program "
-            "that is hidden in it, so the studio never does. Choose a model with .safetensors files, or ask its "
-            "author for them."
+            _(
+                "The model {model} has its {part} only as a pickle ({pickles}): opening one can run "
+                "any program that is hidden in it, so the studio never does. Choose a model with "
+                ".safetensors files, or ask its author for them.",
+                model=model,
+                part=part,
+                pickles=min(pickles),
+            )
         )
     raise ModelError(
-        f"The model {model} has no {weights_name(part, '')}, so it cannot be used. Choose a model in diffusers' layout."
+        _(
+            "The model {model} has no {weights_name}, so it cannot be used. Choose a model in diffusers' layout.",
+            model=model,
+            weights_name=weights_name(part, ""),
+        )
     )

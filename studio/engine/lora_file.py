@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from studio.core.errors import LoraError
+from studio.core.language import _
 from studio.engine.models import Components
 from studio.loras.keys import LoraKey, Part, Role, ScaleRule, layer_name, read_key, scale_rules
 from studio.loras.library import check_kind
@@ -103,7 +104,9 @@ def read_weights(name: str, path: Path, components: Components) -> LoraWeights:
                 _assert_sound(name, module_path, stored)
                 found[part][module_path] = _layer(name, module_path, module, stored, rules[part])
     except (SafetensorError, OSError) as error:
-        raise LoraError(f"{path.name} cannot be read: {error}. Copy or download it again.") from error
+        raise LoraError(
+            _("{name} cannot be read: {error}. Copy or download it again.", name=path.name, error=error)
+        ) from error
     return LoraWeights(found["unet"], found["text_encoder"])
 
 
@@ -137,12 +140,17 @@ def _group(name: str, header: WeightsHeader) -> Layers:
         key = read_key(tensor)
         assert key is not None, "check_kind lets only known names through"
         _put(name, layers, key, tensor)
-    for (_, layer), names in layers.items():
+    for (__, layer), names in layers.items():
         missing = _missing_sides(names)
         if missing:
             raise LoraError(
-                f"{name} is not complete: the layer {layer} has no {' and no '.join(sorted(missing))} "
-                "weight. None of it is used; copy or download it again."
+                _(
+                    "{name} is not complete: the layer {layer} has no {names} weight. None of it is "
+                    "used; copy or download it again.",
+                    name=name,
+                    layer=layer,
+                    names=_(" and no ").join(sorted(missing)),
+                )
             )
     return layers
 
@@ -150,7 +158,14 @@ def _group(name: str, header: WeightsHeader) -> Layers:
 def _put(name: str, layers: Layers, key: LoraKey, tensor: str) -> None:
     names = layers.setdefault((key.part, key.layer), {})
     if key.role in names:
-        raise LoraError(f"{name} is ambiguous: {names[key.role]} and {tensor} are the same weight of the same layer.")
+        raise LoraError(
+            _(
+                "{name} is ambiguous: {names} and {tensor} are the same weight of the same layer.",
+                name=name,
+                names=names[key.role],
+                tensor=tensor,
+            )
+        )
     names[key.role] = tensor
 
 
@@ -158,8 +173,14 @@ def _assert_known(name: str, layers: Layers, modules: Mapping[Part, Adaptable]) 
     unknown = [layer for part, layer in layers if layer not in modules[part]]
     if unknown:
         raise LoraError(
-            f"{name} does not fit this model: {len(unknown)} of its {len(layers)} layers are not in it "
-            f"({unknown[0]}, …). It was made for a model of another size or kind."
+            _(
+                "{name} does not fit this model: {num_unknown} of its {num_layers} layers are not in "
+                "it ({unknown}, …). It was made for a model of another size or kind.",
+                name=name,
+                num_unknown=len(unknown),
+                num_layers=len(layers),
+                unknown=unknown[0],
+            )
         )
 
 
@@ -168,12 +189,33 @@ def _assert_sound(name: str, layer: str, stored: Stored) -> None:
     for role, tensor in stored.items():
         if role in ("alpha", "on_input"):  # one number, of any type: LyCORIS keeps (IA)³'s side as a whole one
             if tensor.numel() != 1 or not bool(torch.isfinite(tensor).all()):
-                raise LoraError(f"{name} is broken: the {role} of {layer} is {tensor.tolist()}.")
+                raise LoraError(
+                    _(
+                        "{name} is broken: the {role} of {layer} is {tolist}.",
+                        name=name,
+                        role=role,
+                        layer=layer,
+                        tolist=tensor.tolist(),
+                    )
+                )
             continue
         if tensor.dtype not in FLOATS:
-            raise LoraError(f"{name} cannot be used: {layer} is stored as {tensor.dtype}, where floats belong.")
+            raise LoraError(
+                _(
+                    "{name} cannot be used: {layer} is stored as {dtype}, where floats belong.",
+                    name=name,
+                    layer=layer,
+                    dtype=tensor.dtype,
+                )
+            )
         if not bool(torch.isfinite(tensor).all()):
-            raise LoraError(f"{name} is broken: {layer} holds NaN or infinite values. Its training went wrong.")
+            raise LoraError(
+                _(
+                    "{name} is broken: {layer} holds NaN or infinite values. Its training went wrong.",
+                    name=name,
+                    layer=layer,
+                )
+            )
 
 
 def _missing_sides(roles: Iterable[Role]) -> set[Role]:
@@ -216,8 +258,14 @@ def _layer(name: str, path: str, module: Layer, stored: Stored, rule: ScaleRule)
         layer = _lycoris_layer(module, numbers, alpha)
     except (RuntimeError, ValueError, IndexError) as error:
         raise LoraError(
-            f"{name} does not fit this model: {path} is {_shapes(numbers)}, where {tuple(module.weight.shape)} "
-            "belongs. It was made for a model of another size."
+            _(
+                "{name} does not fit this model: {path} is {shapes}, where {tuple} belongs. It was "
+                "made for a model of another size.",
+                name=name,
+                path=path,
+                shapes=_shapes(numbers),
+                tuple=tuple(module.weight.shape),
+            )
         ) from error
     return replace(layer, magnitude=magnitude)
 
@@ -242,11 +290,11 @@ def _lycoris_layer(module: Layer, stored: Stored, alpha: float | None) -> LayerW
     weight = module.weight
     bias = next((stored[role].reshape(len(weight)) for role in ("diff_b", "b_norm") if role in stored), None)
     if bias is not None and module.bias is None:
-        raise ValueError("this layer has no bias")
+        raise ValueError(_("this layer has no bias"))
     if "ia3" in stored:
         on_input = bool(stored["on_input"].any()) if "on_input" in stored else False
         sides = (1, -1) if on_input else (-1, 1)
-        factor = stored["ia3"].reshape(*sides, *(1 for _ in weight.shape[2:]))
+        factor = stored["ia3"].reshape(*sides, *(1 for __ in weight.shape[2:]))
         factor.expand_as(weight)
         return LayerWeights(*_nothing(weight), 0.0, factor=factor, bias=bias)
     change = _change(stored, alpha)
@@ -301,7 +349,7 @@ def _pair(change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _nothing(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros(0, *weight.shape[1:]), torch.zeros(weight.shape[0], 0, *(1 for _ in weight.shape[2:]))
+    return torch.zeros(0, *weight.shape[1:]), torch.zeros(weight.shape[0], 0, *(1 for __ in weight.shape[2:]))
 
 
 def _fitted(
@@ -310,12 +358,19 @@ def _fitted(
     """Both sides in the shapes that the module needs. 1 × 1 convolutions are stored as matrices by some programs."""
     rank = down.shape[0] if down.ndim else 0
     wanted_down = (rank, *module.weight.shape[1:])
-    wanted_up = (module.weight.shape[0], rank, *(1 for _ in module.weight.shape[2:]))
+    wanted_up = (module.weight.shape[0], rank, *(1 for __ in module.weight.shape[2:]))
     same_rank = up.ndim > 1 and up.shape[1] == rank
     if not same_rank or down.numel() != _size(wanted_down) or up.numel() != _size(wanted_up) or rank == 0:
         raise LoraError(
-            f"{name} does not fit this model: {path} is {tuple(up.shape)} · {tuple(down.shape)}, where "
-            f"{tuple(module.weight.shape)} belongs. It was made for a model of another size."
+            _(
+                "{name} does not fit this model: {path} is {tuple} · {tuple_2}, where {tuple_3} "
+                "belongs. It was made for a model of another size.",
+                name=name,
+                path=path,
+                tuple=tuple(up.shape),
+                tuple_2=tuple(down.shape),
+                tuple_3=tuple(module.weight.shape),
+            )
         )
     return down.reshape(wanted_down), up.reshape(wanted_up)
 
@@ -325,8 +380,15 @@ def _magnitude(name: str, path: str, module: Layer, magnitude: torch.Tensor) -> 
     num_outputs = module.weight.shape[0]
     if magnitude.numel() != num_outputs:
         raise LoraError(
-            f"{name} does not fit this model: the magnitude of {path} has the shape {tuple(magnitude.shape)}, where "
-            f"one number for each of {num_outputs} outputs belongs. It was made for a model of another size."
+            _(
+                "{name} does not fit this model: the magnitude of {path} has the shape {tuple}, "
+                "where one number for each of {num_outputs} outputs belongs. It was made for a model "
+                "of another size.",
+                name=name,
+                path=path,
+                tuple=tuple(magnitude.shape),
+                num_outputs=num_outputs,
+            )
         )
     return magnitude.reshape(num_outputs)
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from studio.core.errors import LoraError, ModelError
 from studio.core.files import read_text
+from studio.core.language import _
 from studio.engine.lora_file import LoraWeights
 from studio.engine.lora_layers import Stack, changed_bias, changed_weight, stacks_by_layer
 from studio.engine.model_files import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, configuration_folder
@@ -184,7 +185,7 @@ def merged_tensors(components: Components, loras: Loras) -> Iterator[MergedTenso
     }
     for part, module in _modules(components).items():
         for name, tensor in module.state_dict().items():
-            path, _, parameter = name.rpartition(".")
+            path, __, parameter = name.rpartition(".")
             stack = stacks[part].get(path)
             if stack and parameter == "weight":
                 tensor = changed_weight(tensor, stack)
@@ -265,9 +266,15 @@ def assert_size_of_sd15(components: Components) -> None:
             wanted, found = config[name], getattr(getattr(components, part).config, name)
             if wanted != (list(found) if isinstance(found, tuple) else found):
                 raise ModelError(
-                    f"This model cannot be a single file: its {part} has {name} {found}, where Stable Diffusion 1.5 "
-                    f"has {wanted}. Such files hold no configuration, so no program could load it. Export a model "
-                    "folder instead (--to merged)."
+                    _(
+                        "This model cannot be a single file: its {part} has {name} {found}, where Stable "
+                        "Diffusion 1.5 has {wanted}. Such files hold no configuration, so no program could "
+                        "load it. Export a model folder instead (--to merged).",
+                        part=part,
+                        name=name,
+                        found=found,
+                        wanted=wanted,
+                    )
                 )
 
 
@@ -293,8 +300,12 @@ def _states(components: Components, loras: Loras, dtype: torch.dtype) -> dict[Mo
         tensor = merged.tensor.to("cpu", dtype if merged.tensor.is_floating_point() else merged.tensor.dtype)
         if not bool(torch.isfinite(tensor).all()):
             raise LoraError(
-                f"The merged model was not written: {merged.part} {merged.name} holds NaN or infinite values. "
-                "Use a smaller strength, or float32."
+                _(
+                    "The merged model was not written: {part} {name} holds NaN or infinite values. Use a "
+                    "smaller strength, or float32.",
+                    part=merged.part,
+                    name=merged.name,
+                )
             )
         states[merged.part][merged.name] = tensor.contiguous()
     return states
@@ -341,4 +352,9 @@ def assert_free(target: Path) -> None:
         LoraError: where something does.
     """
     if target.exists() or target.is_symlink():
-        raise LoraError(f"{target} is there already, and nothing is overwritten. Choose another name, or move it away.")
+        raise LoraError(
+            _(
+                "{target} is there already, and nothing is overwritten. Choose another name, or move it away.",
+                target=target,
+            )
+        )

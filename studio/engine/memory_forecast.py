@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from studio.core.errors import NotEnoughMemoryError
+from studio.core.language import _
 from studio.core.text import gigabytes
 from studio.engine.attention import AttentionPlan, PlannedAttention, attention, rows_of_chunk
 from studio.engine.denoise import is_tiled, native_size
@@ -96,18 +97,29 @@ class ImageRoom:
                 self._components, width=width, height=height, guided=guided, plan=self._plan
             )
         needed, free, total = self._counted[size], free_bytes(self._device), total_bytes(self._device)
-        takes = f"An image of {width} × {height} takes about {gigabytes(needed)} beside the model"
+        takes = _(
+            "An image of {width} × {height} takes about {size} beside the model",
+            width=width,
+            height=height,
+            size=gigabytes(needed),
+        )
         if needed + self._weights_bytes() > total:
             raise NotEnoughMemoryError(
-                f"{takes} and its {gigabytes(self._weights_bytes())}, and this device has {gigabytes(total)} in all. "
-                "Choose a smaller width and height."
+                _(
+                    "{takes} and its {size}, and this device has {size_2} in all. Choose a smaller width and height.",
+                    takes=takes,
+                    size=gigabytes(self._weights_bytes()),
+                    size_2=gigabytes(total),
+                )
             )
         if needed > free:
-            return (
-                f"{takes}, and only {gigabytes(free)} are free: it may become very slow. Close other programs, or "
-                "choose a smaller width and height."
+            return _(
+                "{takes}, and only {size} are free: it may become very slow. Close other programs, "
+                "or choose a smaller width and height.",
+                takes=takes,
+                size=gigabytes(free),
             )
-        return f"{takes}; {gigabytes(free)} are free."
+        return _("{takes}; {size} are free.", takes=takes, size=gigabytes(free))
 
     def _weights_bytes(self) -> int:
         return sum(p.nbytes for module in self._components.modules().values() for p in module.parameters())

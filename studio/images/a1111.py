@@ -9,6 +9,7 @@ from typing import Literal
 
 from studio import __version__
 from studio.core.errors import PictureFileError, SettingsError
+from studio.core.language import N_, _
 from studio.core.results import ImageRecord
 from studio.core.settings import GenerationSettings, LoraChoice, SchedulerName, parse_settings
 from studio.images.prompts import lora_choice, split_lora_tags, unlike_a1111
@@ -18,7 +19,7 @@ _SAMPLERS: Mapping[str, tuple[str, str]] = {
     "DDIM": ("DDIM", "Automatic"),
     "PNDM": ("PLMS", "Automatic"),
     "Euler": ("Euler", "Automatic"),
-    "Euler a": ("Euler a", "Automatic"),
+    "Euler a": (N_("Euler a"), "Automatic"),
     "DPM++ 2M": ("DPM++ 2M", "Uniform"),
     "DPM++ 2M Karras": ("DPM++ 2M", "Karras"),
     "UniPC": ("UniPC", "Automatic"),
@@ -29,7 +30,7 @@ _SCHEDULERS_OF_CLASSES = {
     "DDIMScheduler": "DDIM",
     "PNDMScheduler": "PNDM",
     "EulerDiscreteScheduler": "Euler",
-    "EulerAncestralDiscreteScheduler": "Euler a",
+    "EulerAncestralDiscreteScheduler": N_("Euler a"),
     "DPMSolverMultistepScheduler": "DPM++ 2M",
     "UniPCMultistepScheduler": "UniPC",
     "DDPMScheduler": "DDPM",
@@ -40,7 +41,7 @@ _SCHEDULERS_OF_SAMPLERS: Mapping[str, SchedulerName] = {
     "plms": "PNDM",
     "pndm": "PNDM",
     "euler": "Euler",
-    "euler a": "Euler a",
+    "euler a": N_("Euler a"),
     "dpm++ 2m": "DPM++ 2M",
     "dpm++ 2m karras": "DPM++ 2M Karras",  # as one name, before version 1.9
     "unipc": "UniPC",
@@ -49,20 +50,31 @@ _SCHEDULERS_OF_SAMPLERS: Mapping[str, SchedulerName] = {
 }
 _ORDINARY_SCHEDULE_TYPES = ("", "automatic", "uniform")
 
-_NEGATIVE = "Negative prompt:"
+_NEGATIVE = N_("Negative prompt:")
 # A line of settings: some programs write another key first, or small letters.
-_FIRST_KEYS = "steps|seed|sampler|schedule type|cfg scale|size|model|model hash|version"
+_FIRST_KEYS = N_("steps|seed|sampler|schedule type|cfg scale|size|model|model hash|version")
 _SETTINGS_LINE = re.compile(rf"\s*(?:steps:\s*\d|(?:{_FIRST_KEYS}):.*?,\s*steps:\s*\d)", re.IGNORECASE)
 # A key's length is bounded, or a line of a million letters would take hours.
 _SETTING = re.compile(r'(\w[\w \-/]{0,80}):[ \t]*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
 # What says nothing about how the image is made, or is used elsewhere in this module.
 _KNOWN_KEYS = frozenset(
-    {"Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Model hash", "Lora hashes", "Version"}
+    {
+        "Steps",
+        "Sampler",
+        N_("Schedule type"),
+        N_("CFG scale"),
+        "Seed",
+        "Size",
+        "Model",
+        N_("Model hash"),
+        N_("Lora hashes"),
+        "Version",
+    }
 )
 # With these values they say nothing: they are what happens here anyway.
 _ORDINARY_VALUES = {"RNG": "CPU", "Clip skip": "1"}
 _NAMES_OF_KEYS = {key.casefold(): key for key in (*_KNOWN_KEYS, *_ORDINARY_VALUES)}
-_GPU_NOISE = "It names no RNG, so A1111 drew its noise on the GPU: the seed makes another image here."
+_GPU_NOISE = N_("It names no RNG, so A1111 drew its noise on the GPU: the seed makes another image here.")
 
 MAX_TEXT_LENGTH = 1_000_000
 _MAX_SKIPPED = 20
@@ -134,14 +146,17 @@ def _setting_values(record: ImageRecord) -> list[tuple[str, str]]:
     values = [
         ("Steps", str(settings.num_inference_steps)),
         ("Sampler", sampler),
-        ("Schedule type", schedule_type),
-        ("CFG scale", _number(settings.guidance_scale)),
+        (_("Schedule type"), schedule_type),
+        (_("CFG scale"), _number(settings.guidance_scale)),
         ("Seed", str(settings.seed)),
         ("Size", f"{record.width}x{record.height}"),
         ("Model", _model_name(record.model)),
         ("RNG", "CPU"),
-        ("Lora hashes", ", ".join(f"{lora.name}: {(lora.weights_hash or lora.sha256)[:12]}" for lora in record.loras)),
-        ("Version", f"lora-studio {__version__}"),
+        (
+            _("Lora hashes"),
+            ", ".join(f"{lora.name}: {(lora.weights_hash or lora.sha256)[:12]}" for lora in record.loras),
+        ),
+        ("Version", _("lora-studio {version}", version=__version__)),
     ]
     return [(key, value) for key, value in values if value]
 
@@ -184,7 +199,13 @@ def parse_parameters(text: str) -> PictureText:
         PictureFileError: a text without a line of settings, or one of over a million characters.
     """
     if len(text) > MAX_TEXT_LENGTH:
-        raise PictureFileError(f"The settings are {len(text):,} characters long, {MAX_TEXT_LENGTH:,} are allowed.")
+        raise PictureFileError(
+            _(
+                "The settings are {num_text:,} characters long, {max_text_length:,} are allowed.",
+                num_text=len(text),
+                max_text_length=MAX_TEXT_LENGTH,
+            )
+        )
     prompt, negative_prompt, line, skipped = _split(text)
     found = {key: _unquoted(value) for key, value in _SETTING.findall(line)}
     written = {_NAMES_OF_KEYS.get(key.casefold(), key): value for key, value in found.items()}
@@ -234,11 +255,11 @@ def _split(text: str) -> tuple[str, str, str, list[str]]:
     lines = text.encode("utf-8", "replace").decode().replace("\r\n", "\n").strip().split("\n")
     starts = [number for number, line in enumerate(lines) if _SETTINGS_LINE.match(line)]
     if not starts:
-        raise PictureFileError("There is no line of settings (Steps: …), so the text is not A1111's.")
+        raise PictureFileError(_("There is no line of settings (Steps: …), so the text is not A1111's."))
     end = starts[-1]
     skipped = []
     if any(line.strip() for line in lines[end + 1 :]):
-        skipped.append("The text after the settings line is not known here.")
+        skipped.append(_("The text after the settings line is not known here."))
     # Who writes small letters there, does so here; in A1111's own text they are words of the prompt.
     marker = _NEGATIVE if "Steps:" in lines[end] else _NEGATIVE.lower()
     starts = [number for number in range(end) if lines[number].lstrip().startswith((_NEGATIVE, marker))]
@@ -256,13 +277,16 @@ def _take_known_loras(prompt: str, skipped: list[str]) -> tuple[str, tuple[LoraC
             loras.append(lora_choice(tag))
         except SettingsError as error:
             skipped.append(_short(str(error)))
-    skipped += [f"The LoRA {_short(lora.name)} is one too many: {_MAX_LORAS} may act." for lora in loras[_MAX_LORAS:]]
+    skipped += [
+        _("The LoRA {short} is one too many: {max_loras} may act.", short=_short(lora.name), max_loras=_MAX_LORAS)
+        for lora in loras[_MAX_LORAS:]
+    ]
     return rest, tuple(loras[:_MAX_LORAS])
 
 
 def _checked_numbers(written: Mapping[str, str], skipped: list[str]) -> dict[str, object]:
     """Those numbers that keep their rules, under our names."""
-    width, _, height = written.get("Size", "").partition("x")
+    width, __, height = written.get("Size", "").partition("x")
     candidates = {
         "num_inference_steps": written.get("Steps"),
         "guidance_scale": written.get("CFG scale"),
@@ -277,7 +301,7 @@ def _checked_numbers(written: Mapping[str, str], skipped: list[str]) -> dict[str
         try:
             values[name] = getattr(parse_settings(GenerationSettings, {"prompt": "", name: value[:40]}), name)
         except SettingsError as error:
-            skipped.append(_short(f"Not applied: {error}"))
+            skipped.append(_short(_("Not applied: {error}", error=error)))
     return values
 
 
@@ -286,7 +310,7 @@ def _fitting(values: dict[str, object], skipped: list[str]) -> dict[str, object]
     try:
         parse_settings(GenerationSettings, {"prompt": "", **values})
     except SettingsError as error:
-        skipped.append(_short(f"Not applied: {error}"))
+        skipped.append(_short(_("Not applied: {error}", error=error)))
         return {name: value for name, value in values.items() if name != "num_inference_steps"}
     return values
 
@@ -297,21 +321,29 @@ def _scheduler(written: Mapping[str, str], skipped: list[str]) -> dict[str, obje
         return {}
     scheduler = _SCHEDULERS_OF_SAMPLERS.get(sampler.casefold())
     if scheduler is None:
-        skipped.append(f"The sampler {_short(sampler)} is not known here; the scheduler stays the model's own.")
+        skipped.append(
+            _("The sampler {short} is not known here; the scheduler stays the model's own.", short=_short(sampler))
+        )
         return {}
     if scheduler == "DPM++ 2M" and schedule_type.casefold() in ("karras", "automatic"):
         scheduler = "DPM++ 2M Karras"
     elif schedule_type.casefold() not in _ORDINARY_SCHEDULE_TYPES:
-        skipped.append(f"The schedule type {_short(schedule_type)} is not known here for {scheduler}.")
+        skipped.append(
+            _(
+                "The schedule type {short} is not known here for {scheduler}.",
+                short=_short(schedule_type),
+                scheduler=scheduler,
+            )
+        )
     return {"scheduler": scheduler}
 
 
 def _unknown(written: Mapping[str, str]) -> list[str]:
     """What acts on the image there and has no counterpart here."""
     return [
-        "Its noise was not drawn on the CPU, so the seed makes another image here."
+        _("Its noise was not drawn on the CPU, so the seed makes another image here.")
         if key == "RNG"
-        else f"{_short(key)} is not known here, got {_short(value)!r}."
+        else _("{short} is not known here, got {short_2!r}.", short=_short(key), short_2=_short(value))
         for key, value in written.items()
         if key not in _KNOWN_KEYS and _ORDINARY_VALUES.get(key) != value
     ]
@@ -323,4 +355,4 @@ def _short(text: str) -> str:
 
 def _shortened(skipped: list[str]) -> tuple[str, ...]:
     more = len(skipped) - _MAX_SKIPPED
-    return (*skipped[:_MAX_SKIPPED], f"{more} more were left out.") if more > 0 else tuple(skipped)
+    return (*skipped[:_MAX_SKIPPED], _("{more} more were left out.", more=more)) if more > 0 else tuple(skipped)

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 
 from studio.core.files import open_file, read_file, write_atomically
+from studio.core.language import _
 from studio.core.records import AnyFloat, Record
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.images.files import PILLOW_ERRORS
@@ -57,12 +58,12 @@ class Difference(Record):
     def words(self) -> str:
         """What it means, in the middle of a sentence."""
         if self.pixels == 0 and self.latents == 0:
-            return "changes nothing: both images are the same, to the last bit"
+            return _("changes nothing: both images are the same, to the last bit")
         if self.pixels == 0:
-            return "changes nothing visible: only the latents differ, barely"
+            return _("changes nothing visible: only the latents differ, barely")
         if self.changed_share < HARDLY_SHARE:
-            return f"changes hardly anything: pixels differ by {self.pixels:.2g} of 255 on average"
-        return f"changes {100 * self.changed_share:.0f} % of the pixels noticeably"
+            return _("changes hardly anything: pixels differ by {pixels:.2g} of 255 on average", pixels=self.pixels)
+        return _("changes {value:.0f} % of the pixels noticeably", value=100 * self.changed_share)
 
 
 class ComparedPicture(Record):
@@ -130,17 +131,25 @@ class CompareReport(Record):
         """What the right side does, over all pairs, in words."""
         differences = [pair.difference for pair in self.pairs if pair.difference]
         if not differences:
-            return "There is no finished pair yet." if not self.cancelled else "Cancelled before a pair was finished."
+            return (
+                _("There is no finished pair yet.")
+                if not self.cancelled
+                else _("Cancelled before a pair was finished.")
+            )
         count = len(differences)
         mean = Difference(
             pixels=sum(d.pixels for d in differences) / count,
             changed_share=sum(d.changed_share for d in differences) / count,
             latents=sum(d.latents for d in differences) / count,
         )
-        over = "" if count == 1 else f", on average of {count} pairs"
-        return (
-            f"{self.right_name} {mean.words}{over}. Mean difference: {mean.pixels:.3g} of 255 in pixels, "
-            f"{mean.latents:.3g} in latents."
+        over = "" if count == 1 else _(", on average of {count} pairs", count=count)
+        return _(
+            "{right_name} {words}{over}. Mean difference: {pixels:.3g} of 255 in pixels, {latents:.3g} in latents.",
+            right_name=self.right_name,
+            words=mean.words,
+            over=over,
+            pixels=mean.pixels,
+            latents=mean.latents,
         )
 
 
@@ -288,15 +297,17 @@ def _pair_rows(saved: SavedComparison) -> list[GridRow]:
     for pair in report.pairs:
         cells = [Cell(report.left_name, _path(saved, pair.left))]
         if pair.right:
-            words = f" ({pair.difference.pixels:.3g} of 255)" if pair.difference else ""
+            words = _(" ({pixels:.3g} of 255)", pixels=pair.difference.pixels) if pair.difference else ""
             cells.append(Cell(report.right_name + words, _path(saved, pair.right)))
-        rows.append(GridRow(f"{pair.left.settings.prompt} · seed {pair.left.settings.seed}", cells))
+        rows.append(
+            GridRow(_("{prompt} · seed {seed}", prompt=pair.left.settings.prompt, seed=pair.left.settings.seed), cells)
+        )
     return rows
 
 
 def _strip_rows(saved: SavedComparison) -> list[GridRow]:
     cells = [Cell(f"strength × {s.strength:g}", _path(saved, s.picture)) for s in saved.report.strip]
-    return [GridRow(f"{saved.report.right_name} by strength", cells)] if cells else []
+    return [GridRow(_("{right_name} by strength", right_name=saved.report.right_name), cells)] if cells else []
 
 
 def _path(saved: SavedComparison, picture: ComparedPicture) -> Path | None:

@@ -16,6 +16,7 @@ from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError, f
 
 from studio.core.errors import PictureFileError
 from studio.core.files import read_file
+from studio.core.language import N_, _
 from studio.images.colours import flat_rows, rgb_of
 from studio.images.formats import (
     FORMAT_WORDS,
@@ -58,7 +59,7 @@ _DNG_VERSION = 50706  # the tag by which a TIFF says that it is a RAW file
 _JPEG_BLOCK = 16  # pixels; of the last ones alone, an encoder may leave bits out
 # More data, and each of the eight restart markers, so that a decoder that waits for one goes on.
 _MORE_JPEG_DATA = b"".join(bytes(range(i, 255, 2)) + bytes((0xFF, 0xD0 + i)) for i in range(8)) + bytes(range(255))
-_CUT_WORDS = ("truncated", "premature", "end of file", "broken data stream")
+_CUT_WORDS = ("truncated", "premature", N_("end of file"), N_("broken data stream"))
 
 # What Pillow raises for damaged files, besides its own errors.
 DECODER_ERRORS = (
@@ -131,22 +132,26 @@ def read_bytes(path: Path) -> tuple[bytes, Problem | None]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            read.add("folder", "reject", "It is a folder with the name of an image. Rename it.")
+            read.add("folder", "reject", _("It is a folder with the name of an image. Rename it."))
         elif not stat.S_ISREG(status.st_mode):
-            read.add("not a file", "reject", "It is a pipe, socket or device with the name of an image.")
+            read.add(_("not a file"), "reject", _("It is a pipe, socket or device with the name of an image."))
         elif path.name.startswith("._"):
-            sentence = "It is what a Mac keeps beside a file on a foreign disk (AppleDouble), not the image itself."
-            read.add("not an image", "reject", f"{sentence} Delete it, or exclude it.")
+            sentence = _("It is what a Mac keeps beside a file on a foreign disk (AppleDouble), not the image itself.")
+            read.add(_("not an image"), "reject", _("{sentence} Delete it, or exclude it.", sentence=sentence))
         elif status.st_size == 0:
-            read.add("empty file", "reject", "The file is empty. Copy it again from where it came from.")
+            read.add(_("empty file"), "reject", _("The file is empty. Copy it again from where it came from."))
         elif status.st_size > MAX_FILE_BYTES:
-            read.add("file too large", "reject", f"The file has {status.st_size / 1e9:.1f} GB; up to 1 GB is read.")
+            read.add(
+                _("file too large"),
+                "reject",
+                _("The file has {st_size:.1f} GB; up to 1 GB is read.", st_size=status.st_size / 1000000000.0),
+            )
         else:
             return read_file(path, max_bytes=MAX_FILE_BYTES), None
     except OSError as error:
         link = path.is_symlink()
-        what = "The link leads nowhere" if link else "The file cannot be read"
-        read.add("broken link" if link else "unreadable", "reject", f"{what} ({os.strerror(error.errno or 0)}).")
+        what = _("The link leads nowhere") if link else _("The file cannot be read")
+        read.add(_("broken link") if link else "unreadable", "reject", f"{what} ({os.strerror(error.errno or 0)}).")
     return b"", read.problems[0]
 
 
@@ -174,11 +179,11 @@ def read_picture(content: bytes, name: str, *, background: str) -> ReadPicture:
 def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None:
     foreign = foreign_kind(content, name)
     if foreign:
-        read.add("not an image", "reject", foreign)
+        read.add(_("not an image"), "reject", foreign)
         return
     with _open(content) as image:
         if _DNG_VERSION in getattr(image, "tag_v2", ()):
-            read.add("not an image", "reject", RAW_MESSAGE)
+            read.add(_("not an image"), "reject", RAW_MESSAGE)
             return
         read.format, read.mode = image.format, image.mode
         read.width, read.height = image.size
@@ -191,7 +196,11 @@ def _read(read: ReadPicture, content: bytes, name: str, background: str) -> None
         _check_data(read, image, content)
         num_frames = getattr(image, "n_frames", 1)
         if num_frames > 1 and read.format != "MPO":
-            read.add("several frames", "convert", f"It has {num_frames} frames; the first is used.")
+            read.add(
+                _("several frames"),
+                "convert",
+                _("It has {num_frames} frames; the first is used.", num_frames=num_frames),
+            )
         upright = _turned_upright(read, image)
         read.width, read.height = upright.size
         read.image = rgb_of(upright, background, read.add, png_bits=content[24] if read.format == "PNG" else 8)
@@ -212,12 +221,24 @@ def _open(content: bytes) -> Image.Image:
 def _check_size(read: ReadPicture) -> None:
     width, height = read.width, read.height
     if width * height > MAX_PIXELS:
-        sentence = f"{width:,} × {height:,} pixels are over the limit of 50 million. Save a smaller copy."
-        read.add("too many pixels", "reject", sentence)
+        sentence = _(
+            "{width:,} × {height:,} pixels are over the limit of 50 million. Save a smaller copy.",
+            width=width,
+            height=height,
+        )
+        read.add(_("too many pixels"), "reject", sentence)
     elif min(width, height) < MIN_SIDE:
-        read.add("too small", "reject", f"{width} × {height} pixels are too few to learn from.")
+        read.add(
+            _("too small"),
+            "reject",
+            _("{width} × {height} pixels are too few to learn from.", width=width, height=height),
+        )
     elif max(width, height) > MAX_ASPECT * min(width, height):
-        read.add("extreme shape", "reject", f"{width} × {height} pixels: no crop of it shows a subject. Cut it.")
+        read.add(
+            _("extreme shape"),
+            "reject",
+            _("{width} × {height} pixels: no crop of it shows a subject. Cut it.", width=width, height=height),
+        )
 
 
 def _check_end(read: ReadPicture, content: bytes) -> None:
@@ -226,10 +247,14 @@ def _check_end(read: ReadPicture, content: bytes) -> None:
     if end is None:
         return
     if end < 0 or end > len(content):
-        sentence = "The file is cut short: its end is missing, and a part of the image with it. Copy it again."
-        read.add("cut short", "reject", sentence)
+        sentence = _("The file is cut short: its end is missing, and a part of the image with it. Copy it again.")
+        read.add(_("cut short"), "reject", sentence)
     elif content[end:].strip(b"\0\r\n ") and read.format != "MPO":
-        read.add("bytes after the end", "note", f"{len(content) - end:,} bytes follow the end of the image.")
+        read.add(
+            _("bytes after the end"),
+            "note",
+            _("{num_content:,} bytes follow the end of the image.", num_content=len(content) - end),
+        )
 
 
 def _check_data(read: ReadPicture, image: Image.Image, content: bytes) -> None:
@@ -242,8 +267,8 @@ def _check_data(read: ReadPicture, image: Image.Image, content: bytes) -> None:
     if end is None or end < 0:
         return
     if lacks_scans(content[:end]):
-        sentence = "The file is cut short: scans of it are missing, so that all of it is blurred. Copy it again."
-        read.add("cut short", "reject", sentence)
+        sentence = _("The file is cut short: scans of it are missing, so that all of it is blurred. Copy it again.")
+        read.add(_("cut short"), "reject", sentence)
         return
     corner = np.asarray(image.crop((image.width - 4, image.height - 4, image.width, image.height)))
     if np.ptp(corner, axis=(0, 1)).any() and not image.info.get("progressive"):  # what is filled in is flat
@@ -255,19 +280,30 @@ def _check_data(read: ReadPicture, image: Image.Image, content: bytes) -> None:
         changed = (0, 0, *image.size)
     num_rows = 0 if changed is None else image.height - changed[1]
     if num_rows > _JPEG_BLOCK:
-        sentence = f"The file is cut short: its lowest {num_rows:,} rows are missing or blurred. Copy it again."
-        read.add("cut short", "reject", sentence)
+        sentence = _(
+            "The file is cut short: its lowest {num_rows:,} rows are missing or blurred. Copy it again.",
+            num_rows=num_rows,
+        )
+        read.add(_("cut short"), "reject", sentence)
 
 
 def _check_name(read: ReadPicture, name: str) -> None:
     suffix = Path(name).suffix.lower()
     if read.format in _SUFFIXES and suffix not in _SUFFIXES[read.format]:
-        read.add("wrong ending", "note", f"It is a {read.format} file, though its name ends in {suffix or 'nothing'}.")
+        read.add(
+            _("wrong ending"),
+            "note",
+            _("It is a {format} file, though its name ends in {value}.", format=read.format, value=suffix or "nothing"),
+        )
     if read.format in ("HEIF", "JPEG2000"):
-        title = "HEIC" if read.format == "HEIF" else "JPEG 2000"
-        read.add(title, "convert", f"It is {title}, which few tools read: exports hold it as PNG.")
+        title = "HEIC" if read.format == "HEIF" else _("JPEG 2000")
+        read.add(title, "convert", _("It is {title}, which few tools read: exports hold it as PNG.", title=title))
     if read.format in ("AVIF", "BMP", "DIB"):
-        read.add(f"{read.format} file", "note", f"It is {read.format}, which is read here, but not by every tool.")
+        read.add(
+            _("{format} file", format=read.format),
+            "note",
+            _("It is {format}, which is read here, but not by every tool.", format=read.format),
+        )
 
 
 def _turned_upright(read: ReadPicture, image: Image.Image) -> Image.Image:
@@ -278,9 +314,11 @@ def _turned_upright(read: ReadPicture, image: Image.Image) -> Image.Image:
     except DECODER_ERRORS:
         is_damaged, orientation = True, 1
     if is_damaged:
-        read.add("damaged EXIF", "note", "What the camera noted (EXIF) is damaged, so it is not known which way is up.")
+        read.add(
+            _("damaged EXIF"), "note", _("What the camera noted (EXIF) is damaged, so it is not known which way is up.")
+        )
     if orientation in (2, 3, 4, 5, 6, 7, 8):
-        read.add("turned", "convert", "The camera was turned (EXIF): the image is turned upright.")
+        read.add("turned", "convert", _("The camera was turned (EXIF): the image is turned upright."))
         return ImageOps.exif_transpose(image)
     return image
 
@@ -290,27 +328,41 @@ def _check_content(read: ReadPicture, image: Image.Image) -> None:
     extrema = [low_high for low_high in image.getextrema() if isinstance(low_high, tuple)]
     if all(low == high for low, high in extrema):
         if not any(problem.code == "nothing visible" for problem in read.problems):
-            read.add("one colour", "note", "It is one colour and nothing else.")
-    elif max(high for _, high in extrema) <= NEARLY_BLACK:
-        read.add("nearly black", "note", f"Its brightest value is {max(h for _, h in extrema)} of 255: nearly black.")
+            read.add(_("one colour"), "note", _("It is one colour and nothing else."))
+    elif max(high for __, high in extrema) <= NEARLY_BLACK:
+        read.add(
+            _("nearly black"),
+            "note",
+            _("Its brightest value is {value} of 255: nearly black.", value=max((h for __, h in extrema))),
+        )
     elif read.format in ("JPEG", "MPO") and (rows := flat_rows(image)) >= image.height / 8:
-        sentence = f"Its lowest {rows} rows are one flat colour, as in a download that was cut off. Look at it."
-        read.add("flat lower part", "note", sentence)
+        sentence = _(
+            "Its lowest {rows} rows are one flat colour, as in a download that was cut off. Look at it.", rows=rows
+        )
+        read.add(_("flat lower part"), "note", sentence)
 
 
 def _say_broken(read: ReadPicture, content: bytes, error: Exception) -> None:
     """An error of the decoder as a finding."""
     words = str(error).lower()
     if isinstance(error, Image.DecompressionBombError):
-        read.add("too many pixels", "reject", "It says it has more pixels than memory would hold. Save a smaller copy.")
+        read.add(
+            _("too many pixels"), "reject", _("It says it has more pixels than memory would hold. Save a smaller copy.")
+        )
     elif isinstance(error, UnidentifiedImageError):
         is_text = b"\0" not in content[:512] and content[:512].isascii()
-        what = "It is text with the name of an image." if is_text else "It is not an image in a supported format."
-        read.add("not an image", "reject", f"{what} Only {FORMAT_WORDS} are read.")
+        what = _("It is text with the name of an image.") if is_text else _("It is not an image in a supported format.")
+        read.add(
+            _("not an image"), "reject", _("{what} Only {format_words} are read.", what=what, format_words=FORMAT_WORDS)
+        )
     elif "text chunk" in words or "text_chunk" in words:
-        read.add("text bomb", "reject", "A text inside it unpacks to megabytes, as in malicious files.")
+        read.add(_("text bomb"), "reject", _("A text inside it unpacks to megabytes, as in malicious files."))
     elif is_cut_webp(content) or any(word in words for word in _CUT_WORDS) or isinstance(error, EOFError):
-        read.add("cut short", "reject", "The file is cut short: a part of the image is missing. Copy it again.")
+        read.add(_("cut short"), "reject", _("The file is cut short: a part of the image is missing. Copy it again."))
     else:
-        sentence = f"The file is damaged and cannot be decoded ({type(error).__name__}: {str(error)[:120]})."
-        read.add("damaged", "reject", f"{sentence} Copy it again from where it came from.")
+        sentence = _(
+            "The file is damaged and cannot be decoded ({name}: {error}).",
+            name=type(error).__name__,
+            error=str(error)[:120],
+        )
+        read.add("damaged", "reject", _("{sentence} Copy it again from where it came from.", sentence=sentence))

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from studio.core.errors import PictureFileError
 from studio.core.files import FileStamp, file_stamp, write_atomically
+from studio.core.language import _
 from studio.core.records import Label, label_beside, label_or_none
 from studio.core.results import ImageRecord
 from studio.images.files import PILLOW_ERRORS, open_picture, read_picture_text, shown_name
@@ -88,9 +89,9 @@ class History:
         Raises:
             PictureFileError: for what is no name of an image of ours.
         """
-        day, _, file = name.partition("/")
+        day, __, file = name.partition("/")
         if not _DAY.fullmatch(day) or not _PICTURE.fullmatch(file):
-            raise PictureFileError("That is not one of the studio's images.")
+            raise PictureFileError(_("That is not one of the studio's images."))
         return self._outputs / day / file
 
     def look(self, number: int, *, per_page: int = 24, search: str = "") -> HistoryPage:
@@ -102,7 +103,7 @@ class History:
         page = self.page(number, per_page=per_page, search=search)
         if len(self._looks) >= _MAX_LOOKS:
             self._looks.clear()
-        if time.time_ns() - max((at for _, at in folders), default=0) > _SETTLED_NANOSECONDS:
+        if time.time_ns() - max((at for __, at in folders), default=0) > _SETTLED_NANOSECONDS:
             self._looks[asked] = folders, page
         return page
 
@@ -168,7 +169,9 @@ def _file_key(path: Path) -> _FileKey | None:
 def _read_record(path: Path) -> ImageRecord:
     text = read_picture_text(path)
     if text.record is None:
-        raise PictureFileError(f"{shown_name(path)} has no record of this version of LoRA Studio.")
+        raise PictureFileError(
+            _("{shown_name} has no record of this version of LoRA Studio.", shown_name=shown_name(path))
+        )
     return text.record
 
 
@@ -210,7 +213,7 @@ def _newest_first(outputs: Path) -> tuple[list[Path], frozenset[Path]]:
         if (match := _PICTURE.fullmatch(name))
     ]
     labels = frozenset(Path(outputs, day, name) for day, name in named if name.endswith(_LABEL_ENDING))
-    return [path for _, path in sorted(found, reverse=True)], labels
+    return [path for __, path in sorted(found, reverse=True)], labels
 
 
 def picture_name(path: Path) -> str:
@@ -259,7 +262,9 @@ def thumbnail(path: Path, *, size: int = 256, cache: Path) -> Path:
     """
     key = _file_key(path)
     if key is None:
-        raise PictureFileError(f"{shown_name(path)} cannot be opened. It may have been moved or deleted.")
+        raise PictureFileError(
+            _("{shown_name} cannot be opened. It may have been moved or deleted.", shown_name=shown_name(path))
+        )
     identity = os.fsencode(path.absolute()) + f"\0{key[1]}\0{size}".encode()
     kept = cache / f"{hashlib.sha256(identity).hexdigest()[:32]}.jpg"
     if not kept.is_file():
@@ -271,7 +276,12 @@ def _small_jpeg(path: Path, size: int) -> bytes:
     with open_picture(path) as picture:
         if picture.width * picture.height > _MAX_THUMBNAIL_PIXELS:
             raise PictureFileError(
-                f"{shown_name(path)} has {picture.width} × {picture.height} pixels: it is too large."
+                _(
+                    "{shown_name} has {width} × {height} pixels: it is too large.",
+                    shown_name=shown_name(path),
+                    width=picture.width,
+                    height=picture.height,
+                )
             )
         try:
             picture.draft("RGB", (size, size))  # a JPEG is decoded small at once
@@ -279,7 +289,9 @@ def _small_jpeg(path: Path, size: int) -> bytes:
             small.thumbnail((size, size))
             upright = ImageOps.exif_transpose(small)
         except PILLOW_ERRORS as error:
-            raise PictureFileError(f"{shown_name(path)} is broken: {error}.") from error
+            raise PictureFileError(
+                _("{shown_name} is broken: {error}.", shown_name=shown_name(path), error=error)
+            ) from error
     white = Image.new("RGBA", upright.size, "white")
     buffer = io.BytesIO()
     Image.alpha_composite(white, upright).convert("RGB").save(buffer, format="JPEG", quality=85)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pydantic_core import from_json
 
 from studio.core.errors import PictureFileError
+from studio.core.language import N_, _
 from studio.images.a1111 import MAX_TEXT_LENGTH, PictureText, ProgramName, taken_over
 from studio.images.prompts import escape_prompt
 
-COMMENT_KEY = "EXIF UserComment"
-OTHER_PROGRAMS = "ComfyUI, InvokeAI, NovelAI, Draw Things, Fooocus, SwarmUI and Easy Diffusion"
+COMMENT_KEY = N_("EXIF UserComment")
+OTHER_PROGRAMS = N_("ComfyUI, InvokeAI, NovelAI, Draw Things, Fooocus, SwarmUI and Easy Diffusion")
 
 _Json = Mapping[str, object]
 # A1111's round brackets alone, as ComfyUI reads them; what else is a command of ours is text there.
@@ -94,15 +95,21 @@ def _taken(found: _Found) -> PictureText:
     prompt = found.prompt
     if not isinstance(prompt, str):
         raise PictureFileError(
-            f"was made by {found.program}, which keeps its settings in a way that is not read here. Open it there, and "
-            "type them in."
+            _(
+                "was made by {program}, which keeps its settings in a way that is not read here. "
+                "Open it there, and type them in.",
+                program=found.program,
+            )
         )
     negative = found.negative_prompt if isinstance(found.negative_prompt, str) else ""
-    skipped = [f"{found.program} draws and uses noise in its own way: the seed makes another image here.", *found.notes]
+    skipped = [
+        _("{program} draws and uses noise in its own way: the seed makes another image here.", program=found.program),
+        *found.notes,
+    ]
     to_ours = _PROMPTS.get(found.program, escape_prompt)
     written = {key: str(value) for key, value in found.values.items() if _is_value(value)}
     if sampler := written.pop("Sampler", ""):
-        skipped.append(f"Its sampler, {sampler[:200]}: choose a scheduler here.")
+        skipped.append(_("Its sampler, {sampler}: choose a scheduler here.", sampler=sampler[:200]))
     return taken_over(
         found.program,
         written,
@@ -141,7 +148,7 @@ def _object(text: object) -> _Json:
 
 def _values(source: _Json, **keys: str) -> dict[str, object]:
     """A1111's values by our short names of its keys."""
-    names = {"steps": "Steps", "cfg": "CFG scale", "seed": "Seed", "model": "Model", "sampler": "Sampler"}
+    names = {"steps": "Steps", "cfg": _("CFG scale"), "seed": "Seed", "model": "Model", "sampler": "Sampler"}
     return {names[name]: source[key] for name, key in keys.items() if key in source}
 
 
@@ -168,7 +175,7 @@ def _novelai(texts: Mapping[str, str]) -> _Found | None:
     values |= _size(data.get("width"), data.get("height"))
     prompt = data.get("prompt", texts.get("Description"))
     weighted = isinstance(prompt, str) and re.search(r"[{\[]|::", prompt)
-    notes = ("Its weights, as {word} and [word], are words here.",) if weighted else ()
+    notes = (_("Its weights, as {word} and [word], are words here."),) if weighted else ()
     return _Found("NovelAI", prompt, data.get("uc"), values, notes)
 
 
@@ -179,7 +186,7 @@ def _draw_things(texts: Mapping[str, str]) -> _Found | None:
     if "Draw Things" not in xmp and not {"c", "uc"} <= set(data):
         return None
     values = _values(data, steps="steps", cfg="scale", seed="seed", sampler="sampler", model="model")
-    return _Found("Draw Things", data.get("c"), data.get("uc"), values | _entry("Size", data.get("size")))
+    return _Found(_("Draw Things"), data.get("c"), data.get("uc"), values | _entry("Size", data.get("size")))
 
 
 def _entry(key: str, value: object) -> dict[str, object]:
@@ -214,7 +221,7 @@ def _easy_diffusion(texts: Mapping[str, str]) -> _Found | None:
             values = _values(data, steps="num_inference_steps", cfg="guidance_scale", seed="seed")
             values |= _values(data, sampler="sampler_name", model="use_stable_diffusion_model")
             values |= _size(data.get("width"), data.get("height"))
-            return _Found("Easy Diffusion", data.get("prompt"), data.get("negative_prompt"), values)
+            return _Found(_("Easy Diffusion"), data.get("prompt"), data.get("negative_prompt"), values)
     return None
 
 
@@ -239,7 +246,7 @@ def _comfyui(texts: Mapping[str, str]) -> _Found | None:
     prompt, negative = (
         _inputs(_linked(nodes, inputs.get(side), "text")).get("text") for side in ("positive", "negative")
     )
-    notes = ("It has several samplers: the first one's settings are taken.",) if len(samplers) > 1 else ()
+    notes = (_("It has several samplers: the first one's settings are taken."),) if len(samplers) > 1 else ()
     return _Found("ComfyUI", prompt, negative, values, notes)
 
 
@@ -250,7 +257,7 @@ def _inputs(node: _Json) -> _Json:
 def _linked(nodes: Mapping[str, _Json], link: object, wanted: str) -> _Json:
     """The node that has an input of that name, on the way back from a link `[node, output]`."""
     kinds = {"text": ("conditioning",), "width": ("samples", "latent"), "ckpt_name": ("model",)}[wanted]
-    for _ in range(_MAX_NODES_FOLLOWED):  # a graph of a stranger may go round
+    for __ in range(_MAX_NODES_FOLLOWED):  # a graph of a stranger may go round
         node = nodes.get(str(link[0]), {}) if isinstance(link, list) and link else {}
         inputs = _inputs(node)
         if wanted in inputs:

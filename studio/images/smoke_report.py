@@ -8,6 +8,7 @@ from statistics import mean
 from pydantic import ValidationError
 
 from studio.core.files import read_file, write_atomically
+from studio.core.language import _
 from studio.core.results import InvalidPicture, MemorySample, SavedReport, SmokeReport, ValidPicture
 from studio.core.text import escape_markdown, gigabytes, markdown_table
 
@@ -47,7 +48,7 @@ def to_markdown(report: SmokeReport) -> str:
     """The whole report as a page that can be read, mailed or committed."""
     facts = report.engine
     sections = [
-        f"# Smoke test: {report.verdict}",
+        _("# Smoke test: {verdict}", verdict=report.verdict),
         f"{report.started_at:%Y-%m-%d %H:%M} · {escape_markdown(facts.model)} · {escape_markdown(facts.device_name)} · "
         f"{facts.precision.precision}",
         _list("Notes", facts.notes),
@@ -65,23 +66,30 @@ def settings_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
     """What the images were made with."""
     settings, facts = report.settings, report.engine
     return (
-        ("Model", f"{facts.model} ({facts.parameters / 1e6:,.1f} million parameters)"),
+        (
+            "Model",
+            _(
+                "{model} ({parameters:,.1f} million parameters)",
+                model=facts.model,
+                parameters=facts.parameters / 1000000.0,
+            ),
+        ),
         ("Device", f"{facts.device_name} ({facts.device})"),
         ("Precision", facts.precision.reason),
-        *((("Device check", facts.device_check.sentence),) if facts.device_check else ()),
+        *(((_("Device check"), facts.device_check.sentence),) if facts.device_check else ()),
         ("Size", f"{facts.width} × {facts.height}"),
         ("Steps", str(settings.num_inference_steps)),
         ("Guidance", f"{settings.guidance_scale:g}"),
-        *((("Long prompts", "on"),) if settings.long_prompt else ()),
-        ("Loaded in", f"{facts.load_seconds:.2f} s"),
+        *(((_("Long prompts"), "on"),) if settings.long_prompt else ()),
+        (_("Loaded in"), f"{facts.load_seconds:.2f} s"),
     )
 
 
 def _pictures_table(report: SmokeReport) -> str:
     rows = [
-        (p.prompt, *("–" for _ in range(5)), f"FAIL: {p.error}")
+        (p.prompt, *("–" for __ in range(5)), _("FAIL: {error}", error=p.error))
         if isinstance(p, InvalidPicture)
-        else (p.prompt, *(value for _, value in picture_facts(p)), "PASS")
+        else (p.prompt, *(value for __, value in picture_facts(p)), "PASS")
         for p in report.pictures
     ]
     return markdown_table(("Prompt", "Time", "Shape", "dtype", "Range", "Seed", "Result"), tuple(rows))
@@ -93,7 +101,7 @@ def picture_facts(picture: ValidPicture) -> tuple[tuple[str, str], ...]:
         ("Time", f"{picture.timings.total_seconds:.2f} s" + (" (first)" if picture.timings.first_call else "")),
         ("Shape", " × ".join(map(str, picture.shape))),
         ("dtype", picture.dtype),
-        ("Range", f"{picture.low} to {picture.high}"),
+        ("Range", _("{low} to {high}", low=picture.low, high=picture.high)),
         ("Seed", str(picture.seed)),
     )
 
@@ -111,22 +119,22 @@ def time_rows(report: SmokeReport) -> tuple[tuple[str, str], ...]:
     """Mean, least, greatest; the first image apart, because it warms up; then the parts of a steady one."""
     seconds = report.seconds
     if not seconds:
-        return (("Images", "none were valid"),)
+        return (("Images", _("none were valid")),)
     rows = [
-        ("Mean", f"{mean(seconds):.2f} s per image"),
+        ("Mean", _("{mean:.2f} s per image", mean=mean(seconds))),
         ("Minimum", f"{min(seconds):.2f} s"),
         ("Maximum", f"{max(seconds):.2f} s"),
     ]
     first = [p.timings.total_seconds for p in report.valid_pictures if p.timings.first_call]
     steady = [p.timings for p in report.valid_pictures if not p.timings.first_call]
     if first:
-        rows.append(("First, with warm-up", f"{first[0]:.2f} s"))
+        rows.append((_("First, with warm-up"), f"{first[0]:.2f} s"))
     if steady:
         rows += [
-            ("Steady, mean", f"{mean(t.total_seconds for t in steady):.2f} s"),
-            ("of which text", f"{mean(t.text_seconds for t in steady):.3f} s"),
-            ("of which each step", f"{mean(s for t in steady for s in t.step_seconds):.3f} s"),
-            ("of which VAE", f"{mean(t.vae_seconds for t in steady):.3f} s"),
+            (_("Steady, mean"), f"{mean(t.total_seconds for t in steady):.2f} s"),
+            (_("of which text"), f"{mean(t.text_seconds for t in steady):.3f} s"),
+            (_("of which each step"), f"{mean(s for t in steady for s in t.step_seconds):.3f} s"),
+            (_("of which VAE"), f"{mean(t.vae_seconds for t in steady):.3f} s"),
         ]
     return tuple(rows)
 
@@ -142,13 +150,13 @@ def memory_rows(report: SmokeReport) -> tuple[tuple[str, ...], ...]:
     """Around loading, around the images, and the peak: process, accelerator, and what the system had left."""
     load = report.engine.load_memory
     rows = [
-        ("Before loading", *_memory_words(load.before)),
-        ("After loading", *_memory_words(load.after)),
+        (_("Before loading"), *_memory_words(load.before)),
+        (_("After loading"), *_memory_words(load.after)),
     ]
     uses = [picture.memory for picture in report.valid_pictures]
     if uses:
-        rows.append(("Before generating", *_memory_words(uses[0].before)))
-        rows.append(("After generating", *_memory_words(uses[-1].after)))
+        rows.append((_("Before generating"), *_memory_words(uses[0].before)))
+        rows.append((_("After generating"), *_memory_words(uses[-1].after)))
         peak = max(use.peak_process_bytes for use in uses)
         peak_accelerator = max((use.peak_accelerator_bytes or 0 for use in uses), default=0)
         least = min(use.least_available_bytes for use in uses)

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from studio.core.errors import RunError, is_disk_full
+from studio.core.language import N_, _
 
 SCHEMA_VERSION = 1
 # What passes by itself: others hold the file, or the disk, which has no room for it or for the files beside it.
@@ -24,24 +25,15 @@ _PASSING = (
 )
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)  # and this never does
 _BUSY_SECONDS = 30
-_JOBS_TABLE = """
-create table jobs (
-    id integer primary key autoincrement,
-    kind text not null,
-    run_folder text not null,
-    title text not null,
-    position integer not null default 0,
-    state text not null default 'queued',
-    asked text not null default '',
-    attempts integer not null default 0,
-    pid integer not null default 0,
-    process_start_time real not null default 0,
-    message text not null default '',
-    created_at text not null,
-    started_at text,
-    ended_at text
+_JOBS_TABLE = N_(
+    "\ncreate table jobs (\n    id integer primary key autoincrement,\n    kind text not "
+    "null,\n    run_folder text not null,\n    title text not null,\n    position integer "
+    "not null default 0,\n    state text not null default 'queued',\n    asked text not "
+    "null default '',\n    attempts integer not null default 0,\n    pid integer not null "
+    "default 0,\n    process_start_time real not null default 0,\n    message text not "
+    "null default '',\n    created_at text not null,\n    started_at text,\n    ended_at "
+    "text\n)\n"
 )
-"""
 
 
 class QueueBusyError(RunError):
@@ -81,13 +73,23 @@ def _problem(path: Path, error: sqlite3.Error | OSError) -> RunError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
     if code in _DAMAGED:
         return RunError(
-            f"The queue of jobs ({path}) is damaged: {error}. Stop the studio, and move that file and those beside it "
-            f"that begin with {path.name} away: a new one is made. Runs and batches are kept in their own folders."
+            _(
+                "The queue of jobs ({path}) is damaged: {error}. Stop the studio, and move that file "
+                "and those beside it that begin with {name} away: a new one is made. Runs and "
+                "batches are kept in their own folders.",
+                path=path,
+                error=error,
+                name=path.name,
+            )
         )
     passes = code in _PASSING or is_disk_full(error)
     return (QueueBusyError if passes else RunError)(
-        f"The queue of jobs ({path}) cannot be used now: {error}. Check that the disk has space and that the file "
-        "is writable, then try again. Running jobs continue."
+        _(
+            "The queue of jobs ({path}) cannot be used now: {error}. Check that the disk has "
+            "space and that the file is writable, then try again. Running jobs continue.",
+            path=path,
+            error=error,
+        )
     )
 
 
@@ -105,8 +107,14 @@ def _connect(path: Path) -> sqlite3.Connection:
             _create(connection, path)
         elif version > SCHEMA_VERSION:
             raise RunError(
-                f"The queue of jobs ({path}) was made by a newer studio (version {version} of its layout, this studio "
-                f"knows {SCHEMA_VERSION}). Update this studio, or choose another folder with --user-data."
+                _(
+                    "The queue of jobs ({path}) was made by a newer studio (version {version} of its "
+                    "layout, this studio knows {schema_version}). Update this studio, or choose another "
+                    "folder with --user-data.",
+                    path=path,
+                    version=version,
+                    schema_version=SCHEMA_VERSION,
+                )
             )
     except (sqlite3.Error, RunError):
         connection.close()

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import RunError, StudioError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import N_, _
 from studio.core.paths import typed_path
 from studio.core.records import Label, Record, write_label
 
@@ -72,7 +73,7 @@ class JobFolder:
 
     noun: ClassVar[str] = "job"
     activity: ClassVar[str] = "job"
-    begin_command: ClassVar[str] = "python -m studio jobs"
+    begin_command: ClassVar[str] = N_("python -m studio jobs")
     error: ClassVar[type[StudioError]] = RunError
 
     root: Path
@@ -192,7 +193,14 @@ def read_status(folder: JobFolder) -> RunStatus:
         return RunStatus(state="new")
     except (OSError, ValidationError) as error:
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-        raise RunError(f"{folder.status} cannot be read{why}. Resume the {folder.noun} to write it again.") from error
+        raise RunError(
+            _(
+                "{status} cannot be read{why}. Resume the {noun} to write it again.",
+                status=folder.status,
+                why=why,
+                noun=folder.noun,
+            )
+        ) from error
 
 
 def status_or(state: RunState, folder: JobFolder) -> RunStatus:
@@ -220,7 +228,7 @@ def write_halt(folder: JobFolder, state: Literal["paused", "stopped"]) -> None:
     """
     status = status_or("new", folder)
     if status.state != "finished" and folder.root.is_dir():
-        message = f"It was {state} while nothing worked on it; resume to continue."
+        message = _("It was {state} while nothing worked on it; resume to continue.", state=state)
         write_status(folder, status.model_copy(update={"state": state, "pid": 0, "message": message}))
 
 

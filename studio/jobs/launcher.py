@@ -21,6 +21,7 @@ import psutil
 
 from studio.core.errors import says_no_memory
 from studio.core.files import open_file
+from studio.core.language import N_, _
 from studio.jobs import gate
 from studio.jobs.folder import RunState, RunStatus
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobState
@@ -31,7 +32,7 @@ REFUSED = 1  # with a sentence in its status: trying again would find the same. 
 _SAID_WHEN_DONE: tuple[RunState, ...] = ("finished", "stopped", "paused")
 _SAID_AT_THE_END: tuple[RunState, ...] = (*_SAID_WHEN_DONE, "failed")
 _KILLED = (-9, 137)  # SIGKILL, as we see it and as shells and containers tell it
-_LOWER = "lower the batch size or the resolution, or turn gradient checkpointing on"
+_LOWER = N_("lower the batch size or the resolution, or turn gradient checkpointing on")
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,12 @@ def classify_exit(job: Job, *, exit_code: int | None, status: RunStatus, log_end
     if exit_code == DONE:
         if status.state in _SAID_WHEN_DONE:
             return ExitOutcome(cast(JobState, status.state), status.message)
-        return ExitOutcome("failed", f"Its process ended normally, but its run is {status.state}.{_log(log_end)}")
+        return ExitOutcome(
+            "failed",
+            _("Its process ended normally, but its run is {state}.{log}", state=status.state, log=_log(log_end)),
+        )
     if exit_code == REFUSED and status.state == "failed":
-        return ExitOutcome("failed", status.message or f"It did not say why.{_log(log_end)}")
+        return ExitOutcome("failed", status.message or _("It did not say why.{log}", log=_log(log_end)))
     if exit_code is None and status.state in _SAID_AT_THE_END:
         return ExitOutcome(cast(JobState, status.state), status.message)
     return _judge_accident(job, _cause(exit_code, log_end), log_end)
@@ -65,25 +69,39 @@ def classify_exit(job: Job, *, exit_code: int | None, status: RunStatus, log_end
 def _judge_accident(job: Job, cause: str, log_end: str) -> ExitOutcome:
     if job.asked:
         state: JobState = "stopped" if job.asked == "stop" else "paused"
-        asked = f"It had been asked to {job.asked}; resumed, it continues from its last checkpoint."
-        return ExitOutcome(state, f"It ended unexpectedly: {cause} {asked}")
+        asked = _("It had been asked to {asked}; resumed, it continues from its last checkpoint.", asked=job.asked)
+        return ExitOutcome(state, _("It ended unexpectedly: {cause} {asked}", cause=cause, asked=asked))
     if job.attempts < MAX_ATTEMPTS:
         return ExitOutcome(
-            "queued", f"Attempt {job.attempts} of {MAX_ATTEMPTS} ended unexpectedly: {cause} It is tried again."
+            "queued",
+            _(
+                "Attempt {attempts} of {max_attempts} ended unexpectedly: {cause} It is tried again.",
+                attempts=job.attempts,
+                max_attempts=MAX_ATTEMPTS,
+                cause=cause,
+            ),
         )
-    return ExitOutcome("failed", f"All {MAX_ATTEMPTS} attempts ended unexpectedly: {cause}{_log(log_end)}")
+    return ExitOutcome(
+        "failed",
+        _(
+            "All {max_attempts} attempts ended unexpectedly: {cause}{log}",
+            max_attempts=MAX_ATTEMPTS,
+            cause=cause,
+            log=_log(log_end),
+        ),
+    )
 
 
 def _cause(exit_code: int | None, log_end: str) -> str:
     if says_no_memory(log_end):
-        return f"its log shows that memory ran out. Before a retry, {_LOWER}."
+        return _("its log shows that memory ran out. Before a retry, {lower}.", lower=_LOWER)
     if exit_code is None:
-        return "its process was killed, or the machine went down, while no worker was watching it."
+        return _("its process was killed, or the machine went down, while no worker was watching it.")
     if exit_code in _KILLED:
-        return f"its process was killed, probably because memory ran out. Before a retry, {_LOWER}."
+        return _("its process was killed, probably because memory ran out. Before a retry, {lower}.", lower=_LOWER)
     if exit_code < 0:
-        return f"its process crashed ({_signal_name(-exit_code)})."
-    return f"its process ended with code {exit_code}."
+        return _("its process crashed ({signal_name}).", signal_name=_signal_name(-exit_code))
+    return _("its process ended with code {exit_code}.", exit_code=exit_code)
 
 
 def _signal_name(number: int) -> str:
@@ -92,7 +110,7 @@ def _signal_name(number: int) -> str:
 
 
 def _log(log_end: str) -> str:
-    return f" The end of its log:\n{log_end}" if log_end else " Its log is empty."
+    return _(" The end of its log:\n{log_end}", log_end=log_end) if log_end else _(" Its log is empty.")
 
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from studio.core.errors import RunError
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.core.records import Record
 from studio.jobs.database import change_job, changing, reading, set_line
@@ -62,11 +63,13 @@ class Job(Record):
         return _MOMENT.sub("", self.title) or self.title
 
     def __str__(self) -> str:
-        return f"Job {self.id} ({self.title})"
+        return _("Job {id} ({title})", id=self.id, title=self.title)
 
 
 _UNFINISHED: tuple[JobState, ...] = ("queued", "running", "paused", "stopped", "failed")
-_ORDER = "order by case state when 'running' then 0 when 'queued' then 1 else 2 end, position, ended_at desc, id desc"
+_ORDER = N_(
+    "order by case state when 'running' then 0 when 'queued' then 1 else 2 end, position, ended_at desc, id desc"
+)
 _RESUMABLE: tuple[JobState, ...] = ("paused", "stopped", "failed")
 
 
@@ -84,13 +87,18 @@ class JobQueue:
             OSError: where an old request in its folder cannot be taken back.
         """
         folder = run_folder.resolve()
-        _require_folder(folder, "Make the run first.")
+        _require_folder(folder, _("Make the run first."))
         with changing(self._database) as connection:
-            for other in _jobs(connection, "where run_folder = ?", str(folder)):
+            for other in _jobs(connection, _("where run_folder = ?"), str(folder)):
                 if other.state in _UNFINISHED:
                     raise RunError(
-                        f"The run {folder.name} is in the queue already as job {other.id}, which is {other.state}. "
-                        f"{_advice(other)}"
+                        _(
+                            "The run {name} is in the queue already as job {id}, which is {state}. {advice}",
+                            name=folder.name,
+                            id=other.id,
+                            state=other.state,
+                            advice=_advice(other),
+                        )
                     )
             _take_back(JobFolder(folder), "stop", "pause")  # of an earlier job, which ended before it heard them
             added = connection.execute(
@@ -110,9 +118,15 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        ended = "select id from jobs where state in ('stopped', 'finished', 'failed') order by ended_at desc, id desc"
+        ended = _(
+            "select id from jobs where state in ('stopped', 'finished', 'failed') order by ended_at desc, id desc"
+        )
         return self._read(
-            f"where state in ('running', 'queued', 'paused') or id in ({ended} limit ?) {_ORDER}",
+            _(
+                "where state in ('running', 'queued', 'paused') or id in ({ended} limit ?) {order}",
+                ended=ended,
+                order=_ORDER,
+            ),
             -1 if num_ended is None else num_ended,
         )
 
@@ -137,7 +151,9 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return next(iter(self._read(f"where run_folder = ? {_ORDER} limit 1", str(run_folder.resolve()))), None)
+        return next(
+            iter(self._read(_("where run_folder = ? {order} limit 1", order=_ORDER), str(run_folder.resolve()))), None
+        )
 
     def move(self, job_id: int, position: int) -> Job:
         """Give a waiting job another place in the line: 1 is the next to start; beyond the end means the end.
@@ -146,11 +162,23 @@ class JobQueue:
             RunError: where it does not wait, or the place is below 1.
         """
         if position < 1:
-            raise RunError(f"The position in the queue must be 1 or more, got {position}. 1 is the next to start.")
+            raise RunError(
+                _(
+                    "The position in the queue must be 1 or more, got {position}. 1 is the next to start.",
+                    position=position,
+                )
+            )
         with changing(self._database) as connection:
             job = _job(connection, job_id)
             if job.state != "queued":
-                raise RunError(f"{job} is {job.state}, so it has no position in the queue. {_advice(job)}")
+                raise RunError(
+                    _(
+                        "{job} is {state}, so it has no position in the queue. {advice}",
+                        job=job,
+                        state=job.state,
+                        advice=_advice(job),
+                    )
+                )
             line = _waiting(connection, but=job_id)
             line.insert(position - 1, job_id)
             set_line(connection, line)
@@ -186,8 +214,15 @@ class JobQueue:
             if job.state == "queued":
                 return job
             if job.state not in _RESUMABLE:
-                raise RunError(f"{job} is {job.state}, so it cannot be resumed. {_advice(job)}")
-            _require_folder(job.run_folder, f"Remove job {job.id} from the queue.")
+                raise RunError(
+                    _(
+                        "{job} is {state}, so it cannot be resumed. {advice}",
+                        job=job,
+                        state=job.state,
+                        advice=_advice(job),
+                    )
+                )
+            _require_folder(job.run_folder, _("Remove job {id} from the queue.", id=job.id))
             _take_back(job.run, "stop", "pause")
             change_job(connection, job_id, state="queued", attempts=0, message="", ended_at=None)
             set_line(connection, [*_waiting(connection, but=job_id), job_id])
@@ -202,7 +237,7 @@ class JobQueue:
         with changing(self._database) as connection:
             job = _job(connection, job_id)
             if job.state == "running":
-                raise RunError(f"{job} is running, so it cannot be removed. {_advice(job)}")
+                raise RunError(_("{job} is running, so it cannot be removed. {advice}", job=job, advice=_advice(job)))
             connection.execute("delete from jobs where id = ?", (job_id,))
             set_line(connection, _waiting(connection))
             return job
@@ -213,7 +248,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return any(job.state in ("queued", "running") for job in self._read("where state in ('queued', 'running')"))
+        return any(job.state in ("queued", "running") for job in self._read(_("where state in ('queued', 'running')")))
 
     def running(self) -> tuple[Job, ...]:
         """The jobs whose process was started and whose ending is not known yet.
@@ -221,7 +256,9 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return tuple(job for job in self._read(f"where state = 'running' {_ORDER}") if job.state == "running")
+        return tuple(
+            job for job in self._read(_("where state = 'running' {order}", order=_ORDER)) if job.state == "running"
+        )
 
     def next_job(self) -> Job | None:
         """The job that is first in the line.
@@ -229,7 +266,10 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return next((job for job in self._read(f"where state = 'queued' {_ORDER}") if job.state == "queued"), None)
+        return next(
+            (job for job in self._read(_("where state = 'queued' {order}", order=_ORDER)) if job.state == "queued"),
+            None,
+        )
 
     def begin(self, job_id: int, *, pid: int, process_start_time: float) -> Job | None:
         """Note the process of a job that waits; None where it was paused, stopped, moved away or removed meanwhile.
@@ -263,7 +303,7 @@ class JobQueue:
             RunError: where the queue cannot be written.
         """
         with changing(self._database) as connection:
-            where = "where id = ? and state in ('queued', 'running')"  # what the user did with a waiting one stands
+            where = _("where id = ? and state in ('queued', 'running')")  # what the user did with a waiting one stands
             if not _jobs(connection, where, job_id):
                 return
             ended_at = None if state == "queued" else _now()
@@ -281,17 +321,31 @@ class JobQueue:
                 ask(job.run, request)
                 change_job(connection, job_id, asked=request)
             elif job.state in from_states:
-                change_job(connection, job_id, state=state, ended_at=_now(), message=f"It was {state} while it waited.")
+                change_job(
+                    connection,
+                    job_id,
+                    state=state,
+                    ended_at=_now(),
+                    message=_("It was {state} while it waited.", state=state),
+                )
                 set_line(connection, _waiting(connection))
                 write_halt(job.run, state)
             else:
-                raise RunError(f"{job} is {job.state} already, so it cannot be {state}. {_advice(job)}")
+                raise RunError(
+                    _(
+                        "{job} is {state} already, so it cannot be {state_2}. {advice}",
+                        job=job,
+                        state=job.state,
+                        state_2=state,
+                        advice=_advice(job),
+                    )
+                )
             return _job(connection, job_id)
 
 
 def _require_folder(folder: Path, advice: str) -> None:
     if not folder.is_dir():
-        raise RunError(f"The run's folder {folder} is not there. {advice}")
+        raise RunError(_("The run's folder {folder} is not there. {advice}", folder=folder, advice=advice))
 
 
 def _take_back(run: JobFolder, *requests: RunRequest) -> None:
@@ -301,13 +355,17 @@ def _take_back(run: JobFolder, *requests: RunRequest) -> None:
 
 def _advice(job: Job) -> str:
     if job.state == "running":
-        wait = f"It was asked to {job.asked}: wait until it has" if job.asked else "Pause or stop it first, or wait"
-        return f"{wait}. `python -m studio jobs` shows where it stands."
+        wait = (
+            _("It was asked to {asked}: wait until it has", asked=job.asked)
+            if job.asked
+            else _("Pause or stop it first, or wait")
+        )
+        return _("{wait}. `python -m studio jobs` shows where it stands.", wait=wait)
     if job.state == "queued":
-        return f"`python -m studio jobs move {job.id} 1` makes it the next."
+        return _("`python -m studio jobs move {id} 1` makes it the next.", id=job.id)
     if job.state == "finished":
-        return "Its results are in its run's folder."
-    return f"`python -m studio jobs resume {job.id}` puts it back into the queue."
+        return _("Its results are in its run's folder.")
+    return _("`python -m studio jobs resume {id}` puts it back into the queue.", id=job.id)
 
 
 def _now() -> str:
@@ -331,17 +389,17 @@ def _read(row: sqlite3.Row) -> Job:
         return Job.model_validate(dict(row))
     except ValidationError:
         known = {"id": row["id"], "run_folder": str(row["run_folder"]), "title": str(row["title"])}
-        message = f"Its row in the queue is damaged. `python -m studio jobs remove {row['id']}` removes it."
+        message = _("Its row in the queue is damaged. `python -m studio jobs remove {row}` removes it.", row=row["id"])
         return Job.model_validate({**_DAMAGED, **known, "message": message})
 
 
 def _job(connection: sqlite3.Connection, job_id: int) -> Job:
-    found = _jobs(connection, "where id = ?", job_id)
+    found = _jobs(connection, _("where id = ?"), job_id)
     if not found:
-        raise RunError(f"There is no job {job_id} in the queue. `python -m studio jobs` lists them.")
+        raise RunError(_("There is no job {job_id} in the queue. `python -m studio jobs` lists them.", job_id=job_id))
     return found[0]
 
 
 def _waiting(connection: sqlite3.Connection, *, but: int = 0) -> list[int]:
-    found = _jobs(connection, "where state = 'queued' and id != ? order by position, id", but)
+    found = _jobs(connection, _("where state = 'queued' and id != ? order by position, id"), but)
     return [job.id for job in found if job.state == "queued"]

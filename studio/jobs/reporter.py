@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from studio.core.errors import RunError, StudioError, is_disk_full, system_error_message
+from studio.core.language import N_, _
 from studio.core.records import MOST_SECONDS
 from studio.core.text import duration
 from studio.jobs.events import EventWriter, JobEvent, NoteEvent, ProblemEvent, StateEvent
@@ -51,14 +52,18 @@ def retry_until_disk_space(
         else:
             if waiting:
                 before = before if before in BUSY_STATES else "running"
-                reporter.state(before, f"There is space again; the {activity} continues.")
+                reporter.state(before, _("There is space again; the {activity} continues.", activity=activity))
             return result
         if not waiting:
             waiting = True
             reporter.state(
                 "waiting",
-                f"The disk is full: {what} cannot be saved. Free some space; the {activity} waits and goes on by "
-                "itself. Nothing is lost while it waits.",
+                _(
+                    "The disk is full: {what} cannot be saved. Free some space; the {activity} waits and "
+                    "goes on by itself. Nothing is lost while it waits.",
+                    what=what,
+                    activity=activity,
+                ),
             )
         time.sleep(LOOK_FOR_ROOM_SECONDS)
         if should_stop():
@@ -127,8 +132,8 @@ class JobReporter:
 
     def waits_for_device(self, owner: str) -> None:
         """Somebody else has the device."""
-        begins = f"The {self.folder.activity} starts when it is free."
-        self.state("waiting", f"The device is in use by {owner}. {begins}")
+        begins = _("The {activity} starts when it is free.", activity=self.folder.activity)
+        self.state("waiting", _("The device is in use by {owner}. {begins}", owner=owner, begins=begins))
 
     def report(self, event: JobEvent) -> None:
         """Write an event."""
@@ -162,7 +167,7 @@ class JobReporter:
         self._seconds.append(seconds)
         self._write_status_if_due()
         left = self._remaining_seconds()
-        rest = f"  {duration(left)} left   " if left else "   "
+        rest = _("  {time} left   ", time=duration(left)) if left else "   "
         self.print_line(f"{line(sum(self._seconds) / len(self._seconds))}{rest}", end="")
 
     def _remaining_seconds(self) -> float | None:
@@ -193,7 +198,12 @@ class JobReporter:
         try:
             write_status(self.folder, status)
         except OSError as error:  # a full disk: what must not be lost is the work, and that waits for room
-            self.print_line(f"The status cannot be written: {system_error_message(error)}")
+            self.print_line(
+                _(
+                    "The status cannot be written: {system_error_message}",
+                    system_error_message=system_error_message(error),
+                )
+            )
 
     def print_line(self, line: str, *, end: str = "\n") -> None:
         """To the terminal, over the line that tells how far it is."""
@@ -201,7 +211,7 @@ class JobReporter:
             print(f"\r{line}", end=end, file=sys.stderr, flush=True)
 
 
-_INTERRUPTED = "It was interrupted; resume to continue."
+_INTERRUPTED = N_("It was interrupted; resume to continue.")
 
 
 def report_failure(folder: JobFolder, error: BaseException, message: str) -> None:
@@ -222,4 +232,11 @@ def report_failure(folder: JobFolder, error: BaseException, message: str) -> Non
     try:
         write_status(folder, status.model_copy(update=closed))
     except OSError as problem:
-        print(f"The status cannot be written: {system_error_message(problem)}", file=sys.stderr, flush=True)
+        print(
+            _(
+                "The status cannot be written: {system_error_message}",
+                system_error_message=system_error_message(problem),
+            ),
+            file=sys.stderr,
+            flush=True,
+        )

@@ -17,6 +17,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from studio.core.errors import RunError, system_error_message
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.jobs.database import QueueBusyError
 from studio.jobs.folder import BUSY_STATES, JobFolder, RunStatus, status_or, write_status
@@ -125,14 +126,18 @@ class Worker:
 
     def _carry_out(self, job: Job) -> None:
         if not job.run_folder.is_dir():
-            message = f"The run's folder {job.run_folder} is gone. Remove the job from the queue."
+            message = _(
+                "The run's folder {run_folder} is gone. Remove the job from the queue.", run_folder=job.run_folder
+            )
             _retry(lambda: self._queue.finish_job(job.id, "failed", message))
             return
-        attempt = f"{job.attempts + 1} of {MAX_ATTEMPTS}"
+        attempt = _("{attempts} of {max_attempts}", attempts=job.attempts + 1, max_attempts=MAX_ATTEMPTS)
         try:
             held = PendingProcess(self._command(job), cwd=self._user_data.root, log=job.run.log, attempt=attempt)
         except OSError as error:
-            message = f"It cannot be started: {system_error_message(error)}"
+            message = _(
+                "It cannot be started: {system_error_message}", system_error_message=system_error_message(error)
+            )
             _retry(lambda: self._queue.finish_job(job.id, "failed", message))
             return
         try:
@@ -170,7 +175,7 @@ def _say_that_it_starts(job: Job) -> None:
     status = status_or("new", job.run)
     if _is_of_another(status, job):
         return  # this attempt will find that, and say so
-    starting = {"state": "waiting", "message": "Its process is starting.", "pid": job.pid, "remaining_seconds": None}
+    starting = {"state": "waiting", "message": _("Its process is starting."), "pid": job.pid, "remaining_seconds": None}
     _try_to_write(job.run, status.model_copy(update=starting))
 
 
@@ -207,7 +212,7 @@ def _retry(action: Callable[[], Answer]) -> Answer:
 
 
 def _take(lock: FileLock) -> bool:
-    for _ in range(_LOCK_TRIES):
+    for __ in range(_LOCK_TRIES):
         try:
             lock.acquire(blocking=False)
         except Timeout:

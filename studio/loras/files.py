@@ -6,6 +6,7 @@ from pathlib import Path
 
 from studio.core.errors import LoraError
 from studio.core.files import read_file, sync_folder, write_atomically
+from studio.core.language import _
 from studio.loras.weights_file import ENDING, adapter_config_of, named_config
 
 _CLOCK_TICK_NS = 3 * 10**9  # FAT keeps times in steps of two seconds
@@ -95,10 +96,18 @@ def rename_with_files(path: Path, target: Path) -> None:
     moves = {file: file.with_name(f"{target.stem}{file.name[len(path.stem) :]}") for file in files_beside(path)}
     for file, to in {path: target, **moves}.items():
         if to.exists() and not to.samefile(file):  # of a disk that takes a for A it is the same
-            raise LoraError(f"{to.name} is in {to.parent} already. Choose another name, or move that file away.")
+            raise LoraError(
+                _(
+                    "{name} is in {parent} already. Choose another name, or move that file away.",
+                    name=to.name,
+                    parent=to.parent,
+                )
+            )
     other = adapter_config_of(target)
     if other is not None and (config is None or not other.samefile(config)):
-        raise LoraError(f"{other} would change the strength of {target.name}. Choose another name.")
+        raise LoraError(
+            _("{other} would change the strength of {name}. Choose another name.", other=other, name=target.name)
+        )
     copied = config is not None and not named_config(target).exists()
     if config is not None and copied:  # first: without it the LoRA would act at another strength
         write_atomically(named_config(target), read_file(config))

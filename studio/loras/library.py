@@ -10,6 +10,7 @@ from pathlib import Path
 
 from studio.core.errors import LoraError, WeightsFileError
 from studio.core.files import move_to_trash
+from studio.core.language import _
 from studio.core.paths import assets_folder, typed_path, unreserved
 from studio.core.records import label_beside, label_or_none
 from studio.core.results import LoraCard
@@ -93,7 +94,13 @@ class LoraLibrary:
         if path := _file_elsewhere(name):
             return path
         names = ", ".join(sorted(files)) or "none"
-        raise LoraError(f"There is no LoRA named {name} in the library, which has: {names}. Drop its file to add it.")
+        raise LoraError(
+            _(
+                "There is no LoRA named {name} in the library, which has: {names}. Drop its file to add it.",
+                name=name,
+                names=names,
+            )
+        )
 
     def name_of(self, name: str) -> str:
         """A LoRA's name as the library writes it; one that it has not stays as it is."""
@@ -115,7 +122,7 @@ class LoraLibrary:
         if copied := self.name_of_copy(path):
             known = self._files()[copied]
             if config is None or adapter_config_of(known) is not None or known.parent != self._folder:
-                raise LoraError(f"This LoRA is in the library already, as {copied}.")
+                raise LoraError(_("This LoRA is in the library already, as {copied}.", copied=copied))
             self._copy(config, named_config(known))
             return read_card(copied, known)
         target = self._free_path(_clean_name(name or path.stem))
@@ -149,7 +156,7 @@ class LoraLibrary:
         if _clean_name(stem) != stem:
             raise LoraError(NAME_RULE.format(shown=repr(wanted[:NAME_LIMIT_BYTES])))
         if _alike(stem) in {_alike(known.stem) for known in self._files().values() if known != path}:
-            raise LoraError(f"The library has another LoRA named {stem}. Choose another name.")
+            raise LoraError(_("The library has another LoRA named {stem}. Choose another name.", stem=stem))
         rename_with_files(path, target := path.with_name(f"{stem}{path.suffix}"))
         if path.parent == folder:
             rename_in_votes(folder, stem, path.stem)
@@ -163,7 +170,7 @@ class LoraLibrary:
         """
         path = self._files().get(name)
         if path is None:
-            raise LoraError(f"There is no LoRA named {name} in the library any more.")
+            raise LoraError(_("There is no LoRA named {name} in the library any more.", name=name))
         return path
 
     def is_own(self, path: Path) -> bool:
@@ -184,7 +191,7 @@ class LoraLibrary:
         """(the library's folder, the file of one of the user's own LoRAs)."""
         path = self.path_of(name)
         if self._folder is None or not self.is_own(path):
-            raise LoraError(f"{name} comes with the studio, so it cannot be {done}.")
+            raise LoraError(_("{name} comes with the studio, so it cannot be {done}.", name=name, done=done))
         return self._folder, path
 
     def name_of_copy(self, path: Path) -> str | None:
@@ -245,22 +252,41 @@ def check_kind(header: WeightsHeader) -> None:
     """
     name = header.path.name
     if not header.tensors:
-        raise LoraError(f"{name} holds no tensors, so it would change nothing.")
+        raise LoraError(_("{name} holds no tensors, so it would change nothing.", name=name))
     odd = {info.dtype for info in header.tensors.values()} - DTYPE_BYTES.keys()
     if odd:
         raise LoraError(
-            f"{name} stores numbers as {', '.join(sorted(odd))}, which the studio does not know. Get it as float16, "
-            "bfloat16 or float32."
+            _(
+                "{name} stores numbers as {names}, which the studio does not know. Get it as "
+                "float16, bfloat16 or float32.",
+                name=name,
+                names=", ".join(sorted(odd)),
+            )
         )
     if kind := foreign_kind(header.tensors):
-        raise LoraError(f"{name} is {kind}; the studio attaches LoRAs for Stable Diffusion 1.x.")
+        raise LoraError(
+            _("{name} is {kind}; the studio attaches LoRAs for Stable Diffusion 1.x.", name=name, kind=kind)
+        )
     unknown = [name for name in header.tensors if read_key(name) is None]
     if len(unknown) == len(header.tensors):
-        raise LoraError(f"{name} holds no LoRA that the studio knows: its tensors have names such as {unknown[0]}.")
+        raise LoraError(
+            _(
+                "{name} holds no LoRA that the studio knows: its tensors have names such as {unknown}.",
+                name=name,
+                unknown=unknown[0],
+            )
+        )
     if unknown:
         raise LoraError(
-            f"{name} is not fully understood: {len(unknown)} of {len(header.tensors)} tensors belong to no known "
-            f"layer ({unknown[0]}, …). None of it is used, because half a LoRA makes other images."
+            _(
+                "{name} is not fully understood: {num_unknown} of {num_tensors} tensors belong to no "
+                "known layer ({unknown}, …). None of it is used, because half a LoRA makes other "
+                "images.",
+                name=name,
+                num_unknown=len(unknown),
+                num_tensors=len(header.tensors),
+                unknown=unknown[0],
+            )
         )
 
 
@@ -292,8 +318,8 @@ def read_card(name: str, path: Path) -> LoraCard:
         name=name,
         path=path,
         size_bytes=header.size_bytes,
-        title=_first(said, "modelspec.title", "ss_output_name"),
-        description=_first(said, "modelspec.description"),
+        title=_first(said, _("modelspec.title"), "ss_output_name"),
+        description=_first(said, _("modelspec.description")),
         trigger=_first(said, "modelspec.trigger_phrase"),
         base_model=_first(said, "ss_sd_model_name", "ss_base_model_version", "modelspec.architecture"),
         rank=_rank(header),
@@ -316,7 +342,10 @@ def file_notes(header: WeightsHeader) -> tuple[str, ...]:
 def ends_note(layers: Sequence[str]) -> str:
     """Of layers outside the U-Net's blocks: sd-scripts looks into its blocks alone."""
     dropped = " and ".join(layers)
-    return f"sd-scripts' own LoRA reader drops {dropped}; A1111, Forge, ComfyUI and diffusers read all layers."
+    return _(
+        "sd-scripts' own LoRA reader drops {dropped}; A1111, Forge, ComfyUI and diffusers read all layers.",
+        dropped=dropped,
+    )
 
 
 def _first(said: Mapping[str, str], *names: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError, FieldProblem, LoraError, RunError, SettingsError, about
 from studio.core.files import read_file, write_atomically
+from studio.core.language import _
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.rules import nearest_setting
 from studio.core.settings import SHIPPED_DATASET, SHIPPED_MODEL, parse_settings
@@ -60,19 +61,25 @@ def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
     finally:
         checker.close()
     if dataset.progress.problem:
-        raise DatasetError(f"{name} could not be checked: {dataset.progress.problem}")
+        raise DatasetError(_("{name} could not be checked: {problem}", name=name, problem=dataset.progress.problem))
     rows = dataset.rows
-    left_out = [f"{row.key} is left out: you excluded it." for row in rows if row.excluded]
+    left_out = [_("{key} is left out: you excluded it.", key=row.key) for row in rows if row.excluded]
     for row in rows:
         if row.is_rejected and not row.excluded:
             reason = next(problem.sentence for problem in row.problems if problem.severity == "reject")
-            left_out.append(f"{row.key} is left out: {reason}")
+            left_out.append(_("{key} is left out: {reason}", key=row.key, reason=reason))
     lost = [skipped_file for skipped_file in dataset.skipped_files if skipped_file.problem.severity == "reject"]
     left_out += [
-        f"{skipped_file.name} is not used: {skipped_file.problem.sentence}" for skipped_file in lost[:MAX_LOST]
+        _("{name} is not used: {sentence}", name=skipped_file.name, sentence=skipped_file.problem.sentence)
+        for skipped_file in lost[:MAX_LOST]
     ]
     if len(lost) > MAX_LOST:
-        left_out.append(f"{len(lost) - MAX_LOST:,} more files and rows are not used. Check the dataset for their list.")
+        left_out.append(
+            _(
+                "{num_lost:,} more files and rows are not used. Check the dataset for their list.",
+                num_lost=len(lost) - MAX_LOST,
+            )
+        )
     return TakenSnapshot(make_snapshot(dataset.name, dataset.recipe, rows), tuple(left_out))
 
 
@@ -90,8 +97,12 @@ def _open(name: str, user_data: UserData) -> OpenedDataset:
     if not folder.is_dir():
         known = ", ".join(library.names())
         raise DatasetError(
-            f"There is no dataset and no folder {name}. "
-            + (f"Choose one of {known}, or give the path of a folder." if known else "Give the path of a folder.")
+            _("There is no dataset and no folder {name}. ", name=name)
+            + (
+                _("Choose one of {known}, or give the path of a folder.", known=known)
+                if known
+                else _("Give the path of a folder.")
+            )
         )
     source = folder.resolve()
     if known_name := library.name_of_source(source):  # with the edits that were made on the Dataset tab
@@ -110,7 +121,9 @@ def read_run_settings(run: RunFolder) -> TrainingSettings:
     try:
         values = json.loads(read_file(run.settings))
     except (OSError, ValueError) as error:
-        raise RunError(f"{run.settings} cannot be read ({error}). Start a new run.") from error
+        raise RunError(
+            _("{settings} cannot be read ({error}). Start a new run.", settings=run.settings, error=error)
+        ) from error
     return parse_settings(TrainingSettings, values)
 
 
@@ -124,10 +137,14 @@ def read_settings_file(file: Path) -> TrainingSettings:
     try:
         values = json.loads(read_file(file))
     except (OSError, ValueError) as error:
-        words = f"{file.name} is no file of a training's settings ({error}). Choose another one."
+        words = _(
+            "{name} is no file of a training's settings ({error}). Choose another one.", name=file.name, error=error
+        )
         raise SettingsError(words) from error
     if not isinstance(values, dict):
-        raise SettingsError(f"{file.name} must have the settings of a training by their names, got no names.")
+        raise SettingsError(
+            _("{name} must have the settings of a training by their names, got no names.", name=file.name)
+        )
     return parse_settings(TrainingSettings, values)
 
 
@@ -141,7 +158,9 @@ def settings_from(preset: str | None, values: Mapping[str, object], assignments:
         SettingsError: where there is no such preset or setting, or a value breaks its rule.
     """
     if preset is not None and preset not in PRESETS:
-        raise SettingsError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
+        raise SettingsError(
+            _("preset must be one of {names}, got {preset!r}.", names=", ".join(PRESETS), preset=preset)
+        )
     changes = PRESETS[preset].changes if preset else {}
     return parse_settings(TrainingSettings, {**changes, **values, **parse_assignments(assignments)})
 
@@ -158,7 +177,13 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
         name = name.strip()
         if not equals or name not in TrainingSettings.model_fields:
             near = nearest_setting(name, [TrainingSettings])
-            raise SettingsError(f"--set takes name=value, got {assignment!r}.{near} `--list-settings` lists all names.")
+            raise SettingsError(
+                _(
+                    "--set takes name=value, got {assignment!r}.{near} `--list-settings` lists all names.",
+                    assignment=assignment,
+                    near=near,
+                )
+            )
         value: object = text.strip()
         if name == "validation_prompts":
             value = () if value == "none" else tuple(part.strip() for part in text.split(" | ") if part.strip())
@@ -188,46 +213,72 @@ def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, .
     steps, warmup, cycles = settings.max_train_steps, settings.lr_warmup_steps, settings.lr_num_cycles
     yield (
         warmup > steps,
-        f"Warm-up (lr_warmup_steps) must be at most Steps (max_train_steps), which is {steps:,}, got {warmup:,}: the "
-        "learning rate would never reach its full value. Lower the warm-up, or train for more steps.",
+        _(
+            "Warm-up (lr_warmup_steps) must be at most Steps (max_train_steps), which is "
+            "{steps:,}, got {warmup:,}: the learning rate would never reach its full value. "
+            "Lower the warm-up, or train for more steps.",
+            steps=steps,
+            warmup=warmup,
+        ),
         ("lr_warmup_steps", "max_train_steps"),
     )
     yield (
         settings.lr_scheduler == "cosine with restarts" and warmup <= steps and cycles > max(1, (steps - warmup) // 2),
-        f"Restarts (lr_num_cycles) must leave two steps or more to each cycle of the Schedule (lr_scheduler); there "
-        f"are {steps - warmup:,} steps after the warm-up, got {cycles}. Lower the restarts, or train for more steps.",
+        _(
+            "Restarts (lr_num_cycles) must leave two steps or more to each cycle of the Schedule "
+            "(lr_scheduler); there are {steps:,} steps after the warm-up, got {cycles}. Lower "
+            "the restarts, or train for more steps.",
+            steps=steps - warmup,
+            cycles=cycles,
+        ),
         ("lr_num_cycles", "lr_scheduler", "max_train_steps"),
     )
     without_captions = settings.caption_dropout == 1
     yield (
         without_captions and bool(settings.trigger_word.strip()),
-        f"Caption dropout (caption_dropout) must be below 1 with a Trigger word (trigger_word), got "
-        f"{settings.trigger_word!r}: no image would be trained with the word. Lower the dropout, or clear the word.",
+        _(
+            "Caption dropout (caption_dropout) must be below 1 with a Trigger word "
+            "(trigger_word), got {trigger_word!r}: no image would be trained with the word. "
+            "Lower the dropout, or clear the word.",
+            trigger_word=settings.trigger_word,
+        ),
         ("caption_dropout", "trigger_word"),
     )
     yield (
         without_captions and settings.train_text_encoder,
-        "Caption dropout (caption_dropout) must be below 1 with Train the text encoder (train_text_encoder): it would "
-        "see no caption. Lower the dropout, or train the U-Net alone.",
+        _(
+            "Caption dropout (caption_dropout) must be below 1 with Train the text encoder "
+            "(train_text_encoder): it would see no caption. Lower the dropout, or train the "
+            "U-Net alone."
+        ),
         ("caption_dropout", "train_text_encoder"),
     )
     yield (
         bool(settings.prior_dataset) and settings.prior_loss_weight == 0,
-        "Regularisation weight (prior_loss_weight) must be above 0 with Regularisation images (prior_dataset), got 0: "
-        "they would take half of the time and change nothing. Raise the weight, or clear the images.",
+        _(
+            "Regularisation weight (prior_loss_weight) must be above 0 with Regularisation "
+            "images (prior_dataset), got 0: they would take half of the time and change nothing. "
+            "Raise the weight, or clear the images."
+        ),
         ("prior_loss_weight", "prior_dataset"),
     )
     yield (
         bool(settings.mask_folder) and settings.unmasked_weight == 1,
-        "Weight outside masks (unmasked_weight) must be below 1 with Masks (mask_folder), got 1: the masks would "
-        "change nothing. Lower the weight, or clear the masks.",
+        _(
+            "Weight outside masks (unmasked_weight) must be below 1 with Masks (mask_folder), "
+            "got 1: the masks would change nothing. Lower the weight, or clear the masks."
+        ),
         ("unmasked_weight", "mask_folder"),
     )
     yield (
         bool(settings.mask_folder)
         and typed_path(settings.mask_folder).resolve() == dataset_folder(settings.dataset).resolve(),
-        f"Masks (mask_folder) must be another folder than the Dataset (dataset), got {settings.mask_folder!r} for "
-        "both: each image would be its own mask. Choose the folder of the grey images.",
+        _(
+            "Masks (mask_folder) must be another folder than the Dataset (dataset), got "
+            "{mask_folder!r} for both: each image would be its own mask. Choose the folder of "
+            "the grey images.",
+            mask_folder=settings.mask_folder,
+        ),
         ("mask_folder", "dataset"),
     )
 
@@ -274,10 +325,21 @@ def _assert_name_is_free(name: str) -> None:
     num_bytes = len(name.encode())
     if num_bytes > NAME_LIMIT_BYTES:
         raise SettingsError(
-            f"Name must be at most {NAME_LIMIT_BYTES} bytes long as a file's name, got {name!r} with {num_bytes}."
+            _(
+                "Name must be at most {name_limit_bytes} bytes long as a file's name, got {name!r} with {num_bytes}.",
+                name_limit_bytes=NAME_LIMIT_BYTES,
+                name=name,
+                num_bytes=num_bytes,
+            )
         )
     if name.casefold() == DIFFUSERS_STEM:
-        raise SettingsError(f"Name must not be {DIFFUSERS_STEM}: diffusers' file beside it is called so, got {name!r}.")
+        raise SettingsError(
+            _(
+                "Name must not be {diffusers_stem}: diffusers' file beside it is called so, got {name!r}.",
+                diffusers_stem=DIFFUSERS_STEM,
+                name=name,
+            )
+        )
 
 
 def _assert_prompts(prompts: Sequence[str], library: LoraLibrary) -> None:
@@ -287,7 +349,9 @@ def _assert_prompts(prompts: Sequence[str], library: LoraLibrary) -> None:
             for choice in take_lora_tags(prompt)[1]:
                 library.find(choice.name)
         except (SettingsError, LoraError) as error:
-            raise SettingsError(f"validation_prompts: {prompt!r} cannot be used. {error}") from error
+            raise SettingsError(
+                _("validation_prompts: {prompt!r} cannot be used. {error}", prompt=prompt, error=error)
+            ) from error
 
 
 def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> TrainingSettings:
@@ -299,8 +363,10 @@ def _with_whole_paths(settings: TrainingSettings, *, datasets: Path) -> Training
     whole = settings.model_copy(update={name: str(path.resolve()) for name, path in places.items() if path.exists()})
     if whole.prior_dataset and whole.prior_dataset == whole.dataset:
         raise SettingsError(
-            f"Regularisation images (prior_dataset) must be other images than the dataset's, got "
-            f"{settings.prior_dataset!r}."
+            _(
+                "Regularisation images (prior_dataset) must be other images than the dataset's, got {prior_dataset!r}.",
+                prior_dataset=settings.prior_dataset,
+            )
         )
     return whole
 

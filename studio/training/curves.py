@@ -8,6 +8,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from studio.core.language import _
 from studio.core.text import template
 
 MAX_POINTS = 600
@@ -89,7 +90,7 @@ def smoothed(values: Sequence[float], weight: float) -> list[float]:
         ValueError: where the weight is outside of that.
     """
     if not 0 <= weight < 1:
-        raise ValueError(f"weight must be from 0 to below 1, got {weight}")
+        raise ValueError(_("weight must be from 0 to below 1, got {weight}", weight=weight))
     means: list[float] = []
     total, certainty = 0.0, 0.0
     for value in values:
@@ -176,11 +177,17 @@ def legend_html(chart: Chart) -> Markup:
 def summary(chart: Chart) -> str:
     """The chart in a sentence, for those who cannot see it."""
     parts = [
-        f"{curve.name} from {points[0][1]:.4g} to {points[-1][1]:.4g}"
+        _("{name} from {points:.4g} to {points_2:.4g}", name=curve.name, points=points[0][1], points_2=points[-1][1])
         for curve in chart.curves
         if (points := curve.points)
     ]
-    return f"{chart.title}, {chart.y_label} over {chart.x_label}: {'; '.join(parts)}."
+    return _(
+        "{title}, {y_label} over {x_label}: {names}.",
+        title=chart.title,
+        y_label=chart.y_label,
+        x_label=chart.x_label,
+        names="; ".join(parts),
+    )
 
 
 def num_above(chart: Chart) -> int:
@@ -189,7 +196,7 @@ def num_above(chart: Chart) -> int:
     if not dots:
         return 0
     top = _axes_of(chart).y_ticks[-1]
-    return sum(y > top for _, y in dots)
+    return sum(y > top for __, y in dots)
 
 
 @dataclass(frozen=True)
@@ -241,10 +248,10 @@ class _Axes:
 
 
 def _axes_of(chart: Chart) -> _Axes:
-    xs = [x for curve in chart.curves for x, _ in curve.points]
+    xs = [x for curve in chart.curves for x, __ in curve.points]
     lows, highs = [0.0] if chart.from_zero else [], [0.0] if chart.from_zero else []
     for curve in chart.curves:
-        heights = sorted(y for _, y in curve.points)
+        heights = sorted(y for __, y in curve.points)
         if heights:
             lows.append(heights[0])
             highs.append(heights[_last_shown(len(heights)) if curve.style == "dots" else -1])
@@ -285,5 +292,5 @@ def _line(curve: Curve, axes: _Axes) -> _Line:
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places) if places else ""
     if (curve.style not in MARKED_STYLES and len(places) > 1) or len(places) > MAX_MARKED_POINTS:
         return _Line(curve.name, curve.style, path)
-    marked = [(axes.x(x), axes.y(y), f"{axes.value(y):.4g} at {x:,.4g}") for x, y in points]
+    marked = [(axes.x(x), axes.y(y), _("{value:.4g} at {x:,.4g}", value=axes.value(y), x=x)) for x, y in points]
     return _Line(curve.name, curve.style, path, tuple(marked))

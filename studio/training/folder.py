@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from studio.core.errors import RunError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.settings import PrecisionName
 from studio.jobs.folder import JobFolder
@@ -24,7 +25,7 @@ class RunFolder(JobFolder):
 
     noun: ClassVar[str] = "run"
     activity: ClassVar[str] = "training"
-    begin_command: ClassVar[str] = "python -m studio train --dataset …"
+    begin_command: ClassVar[str] = N_("python -m studio train --dataset …")
 
     @property
     def dataset(self) -> Path:
@@ -111,7 +112,9 @@ def read_plan(run: RunFolder) -> TrainingPlan | None:
     try:
         return TrainingPlan.model_validate_json(read_file(run.plan))
     except (OSError, ValueError) as error:
-        raise RunError(f"{run.plan} is damaged ({type(error).__name__}). Duplicate the run to start again.") from error
+        raise RunError(
+            _("{plan} is damaged ({name}). Duplicate the run to start again.", plan=run.plan, name=type(error).__name__)
+        ) from error
 
 
 class PassFacts(Record):

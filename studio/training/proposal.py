@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from studio.core.errors import RunError
+from studio.core.language import _
 from studio.core.records import Record
 from studio.images.scores.summary import ScoreSummary
 from studio.training.events import ScoreEvent
@@ -80,7 +81,7 @@ def propose_checkpoint(points: Sequence[CheckpointPoint], *, white_background: b
         RunError: where there is no point.
     """
     if not points:
-        raise RunError("The run has no checkpoint to choose among. Train until its first one.")
+        raise RunError(_("The run has no checkpoint to choose among. Train until its first one."))
     by_step = {point.step: point for point in points}
     ordered = [by_step[step] for step in sorted(by_step)]
     losses = [loss for point in ordered if (loss := _loss(point)) is not None]
@@ -153,16 +154,28 @@ def _excess(loss: float, lowest: float) -> float:
 def _objections(point: CheckpointPoint, lowest: float | None, *, white_background: bool) -> tuple[str, ...]:
     found = []
     if (loss := _loss(point)) is not None and lowest is not None and _excess(loss, lowest) > MAX_OVERFIT:
-        found.append(f"its held-out loss is {_excess(loss, lowest):.0%} above the lowest")
+        found.append(_("its held-out loss is {excess:.0%} above the lowest", excess=_excess(loss, lowest)))
     scores, base = point.scores, point.base
     if scores is not None and scores.copies is not None:
         allowed = MAX_COPIES + ((base.copies if base is not None else None) or 0.0)
         if scores.copies > allowed:
-            found.append(f"{scores.num_copies:,} of {scores.nearest.count if scores.nearest else 0:,} are copies")
+            found.append(
+                _(
+                    "{num_copies:,} of {rest:,} are copies",
+                    num_copies=scores.num_copies,
+                    rest=scores.nearest.count if scores.nearest else 0,
+                )
+            )
     if white_background and scores is not None and base is not None and scores.whiteness and base.whiteness:
         ours, theirs = scores.whiteness.mean, base.whiteness.mean
         if ours < theirs - MAX_WHITENESS_LOSS:
-            found.append(f"its backgrounds are less white than the base's ({ours:.2f} against {theirs:.2f})")
+            found.append(
+                _(
+                    "its backgrounds are less white than the base's ({ours:.2f} against {theirs:.2f})",
+                    ours=ours,
+                    theirs=theirs,
+                )
+            )
     return tuple(found)
 
 
@@ -192,14 +205,14 @@ def _why(
     point = by_step[chosen.step]
     said = list(_praise(point, lowest, used))
     if chosen.merit is None:
-        said = ["no images were scored and nothing was held out, so this is only the last checkpoint"]
+        said = [_("no images were scored and nothing was held out, so this is only the last checkpoint")]
     elif not used - {"loss"}:
-        said.append("no images were scored, so look at them before you take it")
+        said.append(_("no images were scored, so look at them before you take it"))
     if chosen.objections:
-        said.append(f"but {' and '.join(chosen.objections)}, and no other step is better")
+        said.append(_("but {names}, and no other step is better", names=" and ".join(chosen.objections)))
     if len(verdicts) == 1:
-        said.append("it is the only checkpoint")
-    sentence = f"Step {chosen.step:,}: {', '.join(said)}"
+        said.append(_("it is the only checkpoint"))
+    sentence = _("Step {step:,}: {names}", step=chosen.step, names=", ".join(said))
     later = _of_later_steps(chosen, verdicts, by_step)
     return f"{sentence}; {later}." if later else f"{sentence}."
 
@@ -208,17 +221,29 @@ def _praise(point: CheckpointPoint, lowest: float | None, used: set[str]) -> lis
     said = []
     scores, base = point.scores, point.base
     if scores is not None and "ground" in used and scores.whiteness is not None:
-        against = f" (base {base.whiteness.mean:.2f})" if base is not None and base.whiteness is not None else ""
-        said.append(f"white backgrounds {scores.whiteness.mean:.2f}{against}")
+        against = (
+            _(" (base {mean:.2f})", mean=base.whiteness.mean) if base is not None and base.whiteness is not None else ""
+        )
+        said.append(_("white backgrounds {mean:.2f}{against}", mean=scores.whiteness.mean, against=against))
     if (loss := _loss(point)) is not None and lowest is not None:
         tied = _excess(loss, lowest) <= LOSS_TIE
-        said.append("held-out loss lowest" if tied else f"held-out loss {_excess(loss, lowest):.0%} above the lowest")
+        said.append(
+            _("held-out loss lowest")
+            if tied
+            else _("held-out loss {excess:.0%} above the lowest", excess=_excess(loss, lowest))
+        )
     if scores is not None and "colour" in used and scores.colour_difference is not None:
-        said.append(f"{scores.num_named_right:,} of {scores.colour_difference.count:,} colours as asked")
+        said.append(
+            _(
+                "{num_named_right:,} of {count:,} colours as asked",
+                num_named_right=scores.num_named_right,
+                count=scores.colour_difference.count,
+            )
+        )
     if scores is not None and "own" in used and scores.nearest is not None and not scores.num_copies:
-        said.append("no image is a copy")
+        said.append(_("no image is a copy"))
     if scores is not None and not said:
-        said.append("its images score best")
+        said.append(_("its images score best"))
     return said
 
 
@@ -231,12 +256,12 @@ def _of_later_steps(chosen: Verdict, verdicts: Sequence[Verdict], by_step: dict[
     theirs = [by_step[verdict.step].scores for verdict in later]
     distances = [scores.nearest.median for scores in theirs if scores is not None and scores.nearest is not None]
     if ours is not None and ours.nearest is not None and distances and min(distances) < 0.9 * ours.nearest.median:
-        return "later steps get closer to the training images"
+        return _("later steps get closer to the training images")
     if all(verdict.objections for verdict in later):
-        return f"of later steps, {later[0].objections[0]} (step {later[0].step:,})"
+        return _("of later steps, {objections} (step {step:,})", objections=later[0].objections[0], step=later[0].step)
     if all(verdict.merit is not None and verdict.merit < chosen.merit - TIE for verdict in later):
-        return "later steps are worse"
-    return "later steps are no better"
+        return _("later steps are worse")
+    return _("later steps are no better")
 
 
 MIN_CHANGE = 0.2
@@ -260,7 +285,7 @@ class BaseComparison(Record):
     def sentence(self) -> str:
         """All of them, what got worse first; "" where nothing was compared."""
         said = "; ".join((*self.worse, *self.better, *self.same))
-        return f"Compared with the base at step {self.step:,}: {said}." if said else ""
+        return _("Compared with the base at step {step:,}: {said}.", step=self.step, said=said) if said else ""
 
 
 def wants_white_background(reference: ScoreSummary | None) -> bool:
@@ -308,7 +333,7 @@ class _Change:
     def outcome(self) -> str:
         if abs(self.improvement) < self.min_improvement:
             return "unchanged"
-        return "got better" if self.improvement > 0 else "got worse"
+        return _("got better") if self.improvement > 0 else _("got worse")
 
     @property
     def words(self) -> str:
@@ -318,14 +343,14 @@ class _Change:
 def _changes(base: ScoreSummary, scores: ScoreSummary, *, white_background: bool) -> Iterator[_Change]:
     if white_background and base.whiteness is not None and scores.whiteness is not None:
         before, after = base.whiteness.mean, scores.whiteness.mean
-        yield _Change("white backgrounds", f"{before:.0%}", f"{after:.0%}", after - before, MAX_WHITENESS_LOSS)
+        yield _Change(_("white backgrounds"), f"{before:.0%}", f"{after:.0%}", after - before, MAX_WHITENESS_LOSS)
     subjects = [(s.num_pictures - s.num_without_subject, s.num_pictures) for s in (base, scores)]
-    yield from _share("subjects found", *subjects)
+    yield from _share(_("subjects found"), *subjects)
     yield from _share("centring", *((s.num_centred, s.num_pictures) for s in (base, scores)))
     colours = [(s.num_named_right, s.colour_difference.count if s.colour_difference else 0) for s in (base, scores)]
     yield from _share("colours", *colours)
     copies = [(s.num_copies, s.nearest.count if s.nearest else 0) for s in (base, scores)]
-    yield from _share("copies of training images", *copies, sign=-1, min_improvement=MAX_COPIES)
+    yield from _share(_("copies of training images"), *copies, sign=-1, min_improvement=MAX_COPIES)
     if base.sharpness is not None and scores.sharpness is not None:
         before, after = base.sharpness.median, scores.sharpness.median
         yield _Change("sharpness", f"{before:.2f}", f"{after:.2f}", after - before, MIN_SHARPNESS_CHANGE)
@@ -336,5 +361,8 @@ def _share(
 ) -> Iterator[_Change]:
     if base[1] > 0 and lora[1] > 0:
         improvement = sign * (lora[0] / lora[1] - base[0] / base[1])
-        before, after = f"{base[0]:,} of {base[1]:,}", f"{lora[0]:,} of {lora[1]:,}"
+        before, after = (
+            _("{base:,} of {base_2:,}", base=base[0], base_2=base[1]),
+            _("{lora:,} of {lora_2:,}", lora=lora[0], lora_2=lora[1]),
+        )
         yield _Change(score, before, after, improvement, min_improvement)

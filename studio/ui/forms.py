@@ -16,6 +16,7 @@ from markupsafe import Markup
 from pydantic.fields import FieldInfo
 
 from studio.core.errors import SettingsError
+from studio.core.language import _
 from studio.core.rules import shown
 from studio.core.settings import GenerationSettings, LoraChoice, Settings, bounds
 from studio.core.text import template
@@ -162,7 +163,7 @@ def setting_control(
 
 def holds_large_numbers(kind: type[Settings], name: str) -> bool:
     """Whether it takes whole numbers that JavaScript would round: past 2^53."""
-    _, high = bounds(kind, name)
+    __, high = bounds(kind, name)
     return high is not None and high > 2**53
 
 
@@ -205,7 +206,7 @@ def by_component(named: Mapping[str, Component], values: Mapping[str, object]) -
 
 def build_reset(controls: Mapping[str, Component], *, form: str) -> None:
     """Lay out the button that gives a form the values again that it began with, and connect it."""
-    reset = gr.Button("Reset this form", elem_id=f"{form}-reset", size="sm")
+    reset = gr.Button(_("Reset this form"), elem_id=f"{form}-reset", size="sm")
     first = ["" if control.value is None else control.value for control in controls.values()]
     reset.click(lambda: first, None, list(controls.values()), **QUIET)
 
@@ -251,9 +252,9 @@ def build_lora_row(mode: str, number: int, *, label: str, none: str = NO_LORA, f
 def build_lora_rows(mode: str) -> dict[str, Component]:
     """The rows of LoRAs that act together, all but the first folded away: `lora_0`, `strength_0`, and so on."""
     with gr.Group(elem_classes="lora-rows"):
-        rows = [build_lora_row(mode, 0, label="LoRA")]
-    with gr.Accordion("More LoRAs", open=False, elem_classes="lora-rows", elem_id=f"{mode}-section-loras"):
-        rows += [build_lora_row(mode, i, label=f"LoRA {i + 1}") for i in range(1, LORA_ROWS)]
+        rows = [build_lora_row(mode, 0, label=_("LoRA"))]
+    with gr.Accordion(_("More LoRAs"), open=False, elem_classes="lora-rows", elem_id=f"{mode}-section-loras"):
+        rows += [build_lora_row(mode, i, label=_("LoRA {i}", i=i + 1)) for i in range(1, LORA_ROWS)]
     return {f"{part}_{i}": row[j] for i, row in enumerate(rows) for j, part in enumerate(("lora", "strength"))}
 
 
@@ -279,7 +280,7 @@ def _build_size_and_seed(form: SettingsForm, mode: str) -> None:
         form.fields["size"] = gr.Dropdown(
             list(SIZES),
             value=OWN_SIZE,
-            label="Size",
+            label=_("Size"),
             allow_custom_value=True,
             elem_id=f"{mode}-size",
             interactive=True,
@@ -323,7 +324,9 @@ def size_values(text: str) -> dict[str, int | None]:
     match = SIZE.fullmatch(text.strip())
     if match is None:
         given = shown(text.strip() or None)
-        raise SettingsError(f"Size must be width × height in pixels, such as 512 × 768, got {given}.").about("size")
+        raise SettingsError(
+            _("Size must be width × height in pixels, such as 512 × 768, got {given}.", given=given)
+        ).about("size")
     return {"width": int(match[1]), "height": int(match[2])}
 
 

@@ -25,6 +25,7 @@ from studio.batches.plan import BatchItem, BatchPlan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import CancelledError, InvalidImageError, error_message
 from studio.core.files import read_file
+from studio.core.language import N_, _
 from studio.core.results import ImageRecord
 from studio.core.settings import SEED_MAX
 from studio.engine.pipeline import GeneratedImage, PipelineManager
@@ -41,17 +42,19 @@ def refusal(scores: PictureScores, settings: BatchSettings) -> str:
     difference = scores.colour.difference if scores.colour else None
     distance = scores.nearest.distance if scores.nearest else None
     rules = (
-        ("Its border whiteness is", scores.border.whiteness, settings.least_whiteness, "at least"),
-        ("Its sharpness is", scores.sharpness, settings.least_sharpness, "at least"),
-        ("Its distance to the nearest training image is", distance, settings.least_distance, "at least"),
-        ("Its subject is off the centre by", offset, settings.most_offset, "at most"),
-        ("Its colour differs from the prompt's by ΔE", difference, settings.most_colour_difference, "at most"),
+        (_("Its border whiteness is"), scores.border.whiteness, settings.least_whiteness, _("at least")),
+        (_("Its sharpness is"), scores.sharpness, settings.least_sharpness, _("at least")),
+        (_("Its distance to the nearest training image is"), distance, settings.least_distance, _("at least")),
+        (_("Its subject is off the centre by"), offset, settings.most_offset, _("at most")),
+        (_("Its colour differs from the prompt's by ΔE"), difference, settings.most_colour_difference, _("at most")),
     )
     for words, value, limit, side in rules:
         if value is None or limit is None:
             continue
         if (side == "at least" and value < limit) or (side == "at most" and value > limit):
-            return f"{words} {value:.3g}; {side} {limit:g} is required."
+            return _(
+                "{words} {value:.3g}; {side} {limit:g} is required.", words=words, value=value, side=side, limit=limit
+            )
     return ""
 
 
@@ -131,7 +134,7 @@ class PictureMaker:
         return failed_row(
             item.index,
             item.generation.seed,
-            reason or "It was rejected, and no retries are left.",
+            reason or _("It was rejected, and no retries are left."),
             attempts=end,
             seconds=time.perf_counter() - started,
         )
@@ -238,7 +241,7 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-COPY = "It shows the same as another image of the batch."
+COPY = N_("It shows the same as another image of the batch.")
 
 
 @dataclass

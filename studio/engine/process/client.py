@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from studio.core.errors import EngineError
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.core.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
 from studio.engine.process.messages import (
@@ -50,7 +51,7 @@ from studio.images.smoke_report import latest_report
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # an engine that dies so often without carrying anything out is not started again by itself
-STOPPED_NOW = "The engine did not answer, so it was stopped and is starting again. Finished images are saved."
+STOPPED_NOW = N_("The engine did not answer, so it was stopped and is starting again. Finished images are saved.")
 
 
 class EngineClient:
@@ -97,7 +98,9 @@ class EngineClient:
         with self._lock:
             phase = self._view.phase
             if phase not in ("ready", "no model", "off", "gone"):
-                raise EngineError(f"The studio cannot load a model now: {PHASE_WORDS[phase]}")
+                raise EngineError(
+                    _("The studio cannot load a model now: {phase_words}", phase_words=PHASE_WORDS[phase])
+                )
             self._requested = model
             if phase in ("off", "gone"):
                 self._model = model
@@ -148,7 +151,12 @@ class EngineClient:
         """
         with self._lock:
             if self._view.phase != "waiting":
-                raise EngineError(f"Nothing has to wait for the device now: {PHASE_WORDS[self._view.phase]}")
+                raise EngineError(
+                    _(
+                        "Nothing has to wait for the device now: {phase_words}",
+                        phase_words=PHASE_WORDS[self._view.phase],
+                    )
+                )
             self._change(keeps_runs=True)
 
     def forget_kept(self) -> None:
@@ -169,8 +177,8 @@ class EngineClient:
             EngineError: where the engine is not ready for it.
         """
         with self._lock:
-            self._require_ready("check the device")
-            self._change(phase="device check", problem="")
+            self._require_ready(_("check the device"))
+            self._change(phase=_("device check"), problem="")
             self._send(CheckDevice())
 
     def cancel(self) -> None:
@@ -334,7 +342,7 @@ class EngineClient:
 
     def _take_failure(self, event: Failed) -> None:
         self._change(
-            phase="ready" if event.facts else "no model",
+            phase="ready" if event.facts else _("no model"),
             facts=event.facts,
             model=event.facts.model if event.facts else self._view.model,
             problem=event.message if event.facts else event.message + self._view.queue.lost_words,

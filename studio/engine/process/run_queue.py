@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from studio.core.errors import EngineError
+from studio.core.language import _
 from studio.core.text import counted
 from studio.engine.process.messages import Generate
 
@@ -31,7 +32,14 @@ class RunQueue:
     @property
     def lost_words(self) -> str:
         """What is added to the reason for which none of them will be made; "" where none waits."""
-        return f" {counted(len(self.waiting), 'queued request')} dropped." if self.waiting else ""
+        return (
+            _(
+                " {queued_requests} dropped.",
+                queued_requests=counted(len(self.waiting), "queued request", "queued requests"),
+            )
+            if self.waiting
+            else ""
+        )
 
     def added(self, run: Generate) -> "RunQueue":
         """With one more at its end.
@@ -40,7 +48,12 @@ class RunQueue:
             EngineError: where it is full.
         """
         if self.is_full:
-            raise EngineError(f"{MAX_QUEUED} requests are queued already. Remove one, or wait until the next begins.")
+            raise EngineError(
+                _(
+                    "{max_queued} requests are queued already. Remove one, or wait until the next begins.",
+                    max_queued=MAX_QUEUED,
+                )
+            )
         number = self.last_number + 1
         return RunQueue((*self.waiting, QueuedRun(number, run)), number)
 
@@ -52,7 +65,7 @@ class RunQueue:
         """
         rest = tuple(queued for queued in self.waiting if queued.number != number)
         if len(rest) == len(self.waiting):
-            raise EngineError("Nothing was removed: this request has begun, or is no longer in the queue.")
+            raise EngineError(_("Nothing was removed: this request has begun, or is no longer in the queue."))
         return replace(self, waiting=rest)
 
     def emptied(self) -> "RunQueue":

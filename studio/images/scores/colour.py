@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from scipy import ndimage
 
+from studio.core.language import N_
 from studio.core.records import Record
 
 _LEVELS = np.arange(256) / 255
@@ -143,13 +144,13 @@ _SAME: Mapping[str, str] = {
     "gray melange": "grey",
     "navy blue": "navy",
     "dark blue": "navy",
-    "sky blue": "light blue",
-    "baby blue": "light blue",
+    "sky blue": N_("light blue"),
+    "baby blue": N_("light blue"),
     "turquoise blue": "turquoise",
     "ivory": "cream",
     "violet": "purple",
     "nude": "skin",
-    "coffee": "coffee brown",
+    "coffee": N_("coffee brown"),
     "mushroom brown": "taupe",
     "lime green": "lime",
     "fluorescent green": "lime",

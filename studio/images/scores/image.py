@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from studio.core.language import N_
 from studio.core.records import Record
 from studio.images.scores.colour import MAX_WORDS, ColourScore, plain_name, rgb_of, score_colour, subject_colour
 from studio.images.scores.likeness import NearestIndex, NearestPicture, describe
@@ -37,21 +38,29 @@ def _words(text: str) -> frozenset[str]:
 _TAG = re.compile(r"<[^<>]*>")  # <lora:white-ground:0.8>
 _TOKEN = re.compile(r"[a-z]+|[,.;:|!?\n]")
 _GROUNDS = _words(
-    "background backgrounds backdrop backdrops ground grounds wall walls floor floors surface surfaces table desk "
-    "paper seamless sky grass carpet rug sand snow street asphalt concrete cyclorama"
+    N_(
+        "background backgrounds backdrop backdrops ground grounds wall walls floor floors "
+        "surface surfaces table desk paper seamless sky grass carpet rug sand snow street "
+        "asphalt concrete cyclorama"
+    )
 )
-_GROUNDS_WHERE_PLACED = _words("studio room scene canvas wood light sheet cloth fabric")
+_GROUNDS_WHERE_PLACED = _words(N_("studio room scene canvas wood light sheet cloth fabric"))
 """Grounds after `on a white` or `in a white` only: canvas is what a shoe is made of, too."""
 _PARTS = _words(
-    "sole soles outsole outsoles midsole midsoles laces shoelaces stripe stripes straps buckle buckles trim trims logo "
-    "logos detail details accent accents lining stitching stitches tongue swoosh zip zipper buttons dots shadow "
-    "shadows"
+    N_(
+        "sole soles outsole outsoles midsole midsoles laces shoelaces stripe stripes straps "
+        "buckle buckles trim trims logo logos detail details accent accents lining stitching "
+        "stitches tongue swoosh zip zipper buttons dots shadow shadows"
+    )
 )
-_MADE_OF = _words("rubber gum leather canvas suede plastic metal contrast thick thin")
-_ON = _words("on onto against over before upon atop")
+_MADE_OF = _words(N_("rubber gum leather canvas suede plastic metal contrast thick thin"))
+_ON = _words(N_("on onto against over before upon atop"))
 _BETWEEN = _words(
-    "a an the plain pure solid clean bright soft simple smooth empty blank uniform all textured studio photo seamless "
-    "very completely isolated wooden brick marble concrete stone tiled neutral gradient blurred blurry"
+    N_(
+        "a an the plain pure solid clean bright soft simple smooth empty blank uniform all "
+        "textured studio photo seamless very completely isolated wooden brick marble "
+        "concrete stone tiled neutral gradient blurred blurry"
+    )
 )
 _JOINED = frozenset(("and", "or"))
 
@@ -117,7 +126,7 @@ def _is_part(tokens: Sequence[str], end: int) -> bool:
     return bool(after) and after[0] in _PARTS
 
 
-NO_COLOUR_WORD = "The prompt names no colour for its subject."
+NO_COLOUR_WORD = N_("The prompt names no colour for its subject.")
 MIN_SIDE = 16
 
 

@@ -20,6 +20,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from studio.core.errors import DatasetError, PictureFileError
+from studio.core.language import _
 from studio.core.records import Record
 from studio.images.decoding import open_rgb
 from studio.images.scores.colour import rgb_to_lab
@@ -219,16 +220,20 @@ class NearestIndex:
                 descriptors.append(describe(working, find_subject(working)))
             on_picture(number)
         if not read:
-            reason = f" The first: {unreadable[0].name}. {unreadable[0].reason}" if unreadable else ""
-            raise DatasetError(f"There is no training image to compare with.{reason}")
+            reason = (
+                _(" The first: {name}. {reason}", name=unreadable[0].name, reason=unreadable[0].reason)
+                if unreadable
+                else ""
+            )
+            raise DatasetError(_("There is no training image to compare with.{reason}", reason=reason))
         return _index(tuple(read), tuple(unreadable), descriptors)
 
     def find(self, descriptor: Descriptor) -> NearestPicture:
         """The nearest image by whichever view comes nearer, mirrored or not."""
         distance, index, mirrored = _search(self._whole, self._subject, descriptor)
-        likeness: Likeness = "of its own"
+        likeness: Likeness = _("of its own")
         if distance < self.copy_limit:
-            likeness = "as a copy"
+            likeness = _("as a copy")
         elif distance < self.close_limit:
             likeness = "close"
         return NearestPicture(distance=distance, path=self.paths[index], mirrored=mirrored, likeness=likeness)

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from studio.core.files import open_file, write_atomically
+from studio.core.language import _
 from studio.training.folder import RunFolder
 from studio.training.report.curves import curves_section, pictures_section
 from studio.training.report.facts import RunFacts, read_facts
@@ -72,16 +73,18 @@ def make_report(facts: RunFacts) -> Report:
         command_section(facts),
     ]
     if facts.missing:
-        sections.insert(0, Section("Missing information", (Items(facts.missing),)))
+        sections.insert(0, Section(_("Missing information"), (Items(facts.missing),)))
     return Report(
-        title=f"Training of {facts.name}",
+        title=_("Training of {name}", name=facts.name),
         state=facts.status.state,
         first=first_sentences(facts),
         figures=key_figures(facts),
         sections=tuple(sections),
         got_worse=facts.comparison is not None and bool(facts.comparison.worse),
         note=facts.label.note,
-        written=f"Written on {moment(facts.read_at)} from the folder of the run {facts.run.name}.",
+        written=_(
+            "Written on {moment} from the folder of the run {name}.", moment=moment(facts.read_at), name=facts.run.name
+        ),
     )
 
 
@@ -119,7 +122,7 @@ def _picture(cell: Picture | None, encode: Callable[[str], str]) -> Picture | No
     if cell is None or not cell.file:
         return cell
     url = encode(cell.file)
-    return replace(cell, inside=url) if url else Picture("", "cannot be read")
+    return replace(cell, inside=url) if url else Picture("", _("cannot be read"))
 
 
 def _data_url(run: RunFolder, file: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from studio.core.language import _
 from studio.core.text import GIB, counted, gigabytes
 from studio.jobs.events import MemoryEvent
 from studio.training.curves import MAX_POINTS, Chart, Curve, is_number, num_above, smoothed
@@ -22,20 +23,20 @@ MAX_SMOOTHING = 0.98  # of the past: a mean over about fifty steps
 def curves_section(facts: RunFacts) -> Section:
     """Loss, held-out loss, learning rate, gradient and memory: drawn, and in numbers."""
     charts = [*_step_charts(facts), *_memory_chart(facts)]
-    parts: list[Part] = [Charts(tuple(charts))] if charts else [Words("No steps or memory readings were recorded.")]
+    parts: list[Part] = [Charts(tuple(charts))] if charts else [Words(_("No steps or memory readings were recorded."))]
     if facts.held_out:
-        head = ("Step", "Held-out loss", "Trained loss")
-        caption = "Loss on fixed images" + _thinned_words(len(facts.held_out), MAX_ROWS, "look")
+        head = ("Step", _("Held-out loss"), _("Trained loss"))
+        caption = _("Loss on fixed images") + _thinned_words(len(facts.held_out), MAX_ROWS, "look")
         parts.append(Table(caption, head, held_out_rows(facts.held_out, MAX_ROWS), folded=True))
     if facts.steps:
         rows = _numbers(facts.steps)
-        columns = ("What", "First tenth, mean", "Last tenth, mean", "Least", "Most")
-        parts.append(Table("Step statistics", columns, rows, folded=True))
+        columns = ("What", _("First tenth, mean"), _("Last tenth, mean"), "Least", "Most")
+        parts.append(Table(_("Step statistics"), columns, rows, folded=True))
     return Section("Curves", tuple(parts))
 
 
 def _thinned_words(number: int, most: int, noun: str) -> str:
-    return f" ({most} of {counted(number, noun)}, evenly)" if number > most else ""
+    return _(" ({most} of {counted}, evenly)", most=most, counted=counted(number, noun)) if number > most else ""
 
 
 def _step_charts(facts: RunFacts) -> list[Chart]:
@@ -44,23 +45,23 @@ def _step_charts(facts: RunFacts) -> list[Chart]:
     at = [look.step for look in looks]
     held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
     fixed = (
-        Curve("held-out images", at, held_out, "second"),
-        Curve("training images", at, [look.trained_loss for look in looks], "third"),
+        Curve(_("held-out images"), at, held_out, "second"),
+        Curve(_("training images"), at, [look.trained_loss for look in looks], "third"),
     )
     if facts.steps:
         losses = _dotted(facts.steps, "loss", [event.loss for event in facts.steps])
-        charts.append(_noted(Chart("Training loss", "step", "loss", (*losses, *fixed))))
+        charts.append(_noted(Chart(_("Training loss"), "step", "loss", (*losses, *fixed))))
     if looks:
-        note = "The same images, timesteps and noise every time, so small changes are meaningful."
-        charts.append(Chart("Loss on fixed images", "step", "loss", fixed, note))
+        note = _("The same images, timesteps and noise every time, so small changes are meaningful.")
+        charts.append(Chart(_("Loss on fixed images"), "step", "loss", fixed, note))
     if facts.steps:
         steps = [event.step for event in facts.steps]
-        rates = Curve("learning rate of the U-Net", steps, [event.learning_rate for event in facts.steps])
-        charts.append(Chart("Learning rate", "step", "rate", (rates,), from_zero=True))
+        rates = Curve(_("learning rate of the U-Net"), steps, [event.learning_rate for event in facts.steps])
+        charts.append(Chart(_("Learning rate"), "step", "rate", (rates,), from_zero=True))
         norms = _dotted(facts.steps, "norm", [event.grad_norm for event in facts.steps])
-        charts.append(_noted(Chart("Gradient norm, before clipping", "step", "norm", norms, from_zero=True)))
+        charts.append(_noted(Chart(_("Gradient norm, before clipping"), "step", "norm", norms, from_zero=True)))
         seconds = _dotted(facts.steps, "time", [event.seconds for event in facts.steps])
-        charts.append(_noted(Chart("Time of a step", "step", "seconds", seconds, from_zero=True)))
+        charts.append(_noted(Chart(_("Time of a step"), "step", "seconds", seconds, from_zero=True)))
     return charts
 
 
@@ -68,10 +69,14 @@ def _dotted(steps: Sequence[StepEvent], what: str, values: Sequence[float]) -> t
     """Single values as dots, and their running mean."""
     at = [event.step for event in steps]
     weight = min(MAX_SMOOTHING, max(0.0, 1 - 20 / len(steps)))
-    drawn = f" ({MAX_POINTS} of {len(steps):,} drawn)" if len(steps) > MAX_POINTS else ""
+    drawn = (
+        _(" ({max_points} of {num_steps:,} drawn)", max_points=MAX_POINTS, num_steps=len(steps))
+        if len(steps) > MAX_POINTS
+        else ""
+    )
     return (
-        Curve(f"{what} of a step{drawn}", at, values, "dots"),
-        Curve(f"{what}, smoothed", at, smoothed(values, weight), "main"),
+        Curve(_("{what} of a step{drawn}", what=what, drawn=drawn), at, values, "dots"),
+        Curve(_("{what}, smoothed", what=what), at, smoothed(values, weight), "main"),
     )
 
 
@@ -80,9 +85,9 @@ def _noted(chart: Chart) -> Chart:
     dots = next(curve for curve in chart.curves if curve.style == "dots")
     sentences = []
     if lost := len(dots.xs) - len(dots.points):
-        sentences.append(f"{counted(lost, 'step')} had no finite value.")
+        sentences.append(_("{steps} had no finite value.", steps=counted(lost, "step", "steps")))
     if above := num_above(chart):
-        sentences.append(f"{counted(above, 'step')} above the upper end not drawn.")
+        sentences.append(_("{steps} above the upper end not drawn.", steps=counted(above, "step", "steps")))
     return replace(chart, note=" ".join(sentences))
 
 
@@ -93,26 +98,26 @@ def _memory_chart(facts: RunFacts) -> list[Chart]:
     unit, seconds = next(
         (unit for unit in (("hours", 3600), ("minutes", 60)) if reported[-1][0] >= 2 * unit[1]), ("seconds", 1)
     )
-    times = [at / seconds for at, _ in reported]
-    curves = [Curve("process", times, [event.process_bytes / GIB for _, event in reported])]
+    times = [at / seconds for at, __ in reported]
+    curves = [Curve("process", times, [event.process_bytes / GIB for __, event in reported])]
     on_accelerator = [
-        (t, e.accelerator_bytes) for t, (_, e) in zip(times, reported, strict=True) if e.accelerator_bytes
+        (t, e.accelerator_bytes) for t, (__, e) in zip(times, reported, strict=True) if e.accelerator_bytes
     ]
     if on_accelerator:
-        values = [number / GIB for _, number in on_accelerator]
-        curves.append(Curve("accelerator", [at for at, _ in on_accelerator], values, "second"))
-    note = f"Peak: {gigabytes(facts.peak_process_bytes)} of the process"
+        values = [number / GIB for __, number in on_accelerator]
+        curves.append(Curve("accelerator", [at for at, __ in on_accelerator], values, "second"))
+    note = _("Peak: {size} of the process", size=gigabytes(facts.peak_process_bytes))
     if facts.peak_accelerator_bytes is not None:
-        note += f", {gigabytes(facts.peak_accelerator_bytes)} on the accelerator"
-    return [Chart("Memory", f"{unit} of work", "GB", tuple(curves), f"{note}.", from_zero=True)]
+        note += _(", {size} on the accelerator", size=gigabytes(facts.peak_accelerator_bytes))
+    return [Chart("Memory", _("{unit} of work", unit=unit), "GB", tuple(curves), f"{note}.", from_zero=True)]
 
 
 def _numbers(steps: Sequence[StepEvent]) -> tuple[tuple[str, ...], ...]:
     columns = (
-        ("Training loss", [event.loss for event in steps], ".4f"),
-        ("Gradient norm", [event.grad_norm for event in steps], ".4g"),
-        ("Learning rate", [event.learning_rate for event in steps], ".4g"),
-        ("Seconds of a step", [event.seconds for event in steps], ".4g"),
+        (_("Training loss"), [event.loss for event in steps], ".4f"),
+        (_("Gradient norm"), [event.grad_norm for event in steps], ".4g"),
+        (_("Learning rate"), [event.learning_rate for event in steps], ".4g"),
+        (_("Seconds of a step"), [event.seconds for event in steps], ".4g"),
     )
     rows = []
     for name, values, form in columns:
@@ -127,25 +132,27 @@ def _numbers(steps: Sequence[StepEvent]) -> tuple[tuple[str, ...], ...]:
 def pictures_section(facts: RunFacts) -> Section:
     """The base's image and the LoRA's of each prompt, one column a step."""
     reported = by_step(facts.reported(SampleEvent))
-    title = "Validation images"
+    title = _("Validation images")
     if not reported:
-        return Section(title, (Words("No validation images were made."),))
+        return Section(title, (Words(_("No validation images were made.")),))
     shown = [reported[index] for index in spread(len(reported), MAX_COLUMNS)]
     groups = tuple(_group(facts.run.root, shown, index) for index in range(max(len(e.pictures) for e in shown)))
-    parts: list[Part] = [Pictures(tuple(f"Step {event.step:,}" for event in shown), groups)]
+    parts: list[Part] = [Pictures(tuple(_("Step {step:,}", step=event.step) for event in shown), groups)]
     if len(shown) < len(reported):
-        left_out = (
-            f"{len(shown)} of {len(reported):,} steps with images are shown, evenly; all are in the folder samples."
+        left_out = _(
+            "{num_shown} of {num_reported:,} steps with images are shown, evenly; all are in the folder samples.",
+            num_shown=len(shown),
+            num_reported=len(reported),
         )
         parts.insert(0, Words(left_out))
     files = tuple((f"{event.step:,}", event.lora) for event in reported if event.lora)
-    parts.append(Table("LoRA file", ("Step", "File"), files, folded=True))
+    parts.append(Table(_("LoRA file"), ("Step", "File"), files, folded=True))
     return Section(title, tuple(parts))
 
 
 def _group(root: Path, shown: Sequence[SampleEvent], index: int) -> PictureGroup:
     prompts = [event.prompts[index] for event in shown if index < len(event.prompts)]
-    prompt = prompts[-1] if prompts else "(prompt not recorded)"
+    prompt = prompts[-1] if prompts else _("(prompt not recorded)")
     rows = []
     for name, files in (("Base", [event.base for event in shown]), ("LoRA", [event.pictures for event in shown])):
         cells: list[Picture | None] = []
@@ -153,7 +160,13 @@ def _group(root: Path, shown: Sequence[SampleEvent], index: int) -> PictureGroup
         for event, row in zip(shown, files, strict=True):
             file = row[index] if index < len(row) else None
             same = name == "Base" and file == before
-            cells.append(None if same else _picture(root, file, f"{name} at step {event.step:,}: {prompt}"))
+            cells.append(
+                None
+                if same
+                else _picture(
+                    root, file, _("{name} at step {step:,}: {prompt}", name=name, step=event.step, prompt=prompt)
+                )
+            )
             before = file
         rows.append((name, tuple(cells)))
     return PictureGroup(f"{index + 1}. {prompt}", tuple(rows))
@@ -161,8 +174,8 @@ def _group(root: Path, shown: Sequence[SampleEvent], index: int) -> PictureGroup
 
 def _picture(root: Path, file: str | None, words: str) -> Picture:
     if file is None:
-        return Picture("", "not made: see the problems")
+        return Picture("", _("not made: see the problems"))
     path = PurePosixPath(file)
     if path.is_absolute() or ".." in path.parts or "\\" in file or not (root / path).is_file():
-        return Picture("", "no longer in the folder")
+        return Picture("", _("no longer in the folder"))
     return Picture(path.as_posix(), words)

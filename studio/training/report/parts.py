@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from studio.core.language import _
 from studio.core.text import escape_markdown, markdown_table, template
 from studio.training.curves import Chart, chart_svg, legend_html, summary
 
@@ -49,7 +50,7 @@ def _joined(cells: tuple[Picture | None, ...]) -> list[tuple[Picture, int]]:
         if cell is None and joined:
             joined[-1] = (joined[-1][0], joined[-1][1] + 1)
         else:
-            joined.append((cell or Picture("", "not recorded"), 1))
+            joined.append((cell or Picture("", _("not recorded")), 1))
     return joined
 
 
@@ -175,18 +176,18 @@ def _part_markdown(part: Part) -> str:
         case Items():
             return "\n".join(f"- {escape_markdown(line)}" for line in part.lines)
         case Table():
-            rows = markdown_table(part.head, part.rows) if part.rows else "None."
+            rows = markdown_table(part.head, part.rows) if part.rows else _("None.")
             return f"### {escape_markdown(part.caption)}\n\n{rows}"
         case Charts():
             lines = [f"{summary(chart)} {chart.note}" for chart in part.charts if any(c.points for c in chart.curves)]
             return "\n".join(
-                f"- {escape_markdown(line)}" for line in [*lines, "The curves themselves are in report.html."]
+                f"- {escape_markdown(line)}" for line in [*lines, _("The curves themselves are in report.html.")]
             )
         case Pictures():
             return "\n\n".join(_group_markdown(group, part.columns) for group in part.groups)
         case Command():
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", part.text)), default=0))
-            return f"{fence}sh\n{part.text}\n{fence}"
+            return _("{fence}sh\n{text}\n{fence}", fence=fence, text=part.text)
 
 
 def _group_markdown(group: PictureGroup, columns: tuple[str, ...]) -> str:
@@ -198,7 +199,7 @@ def _group_markdown(group: PictureGroup, columns: tuple[str, ...]) -> str:
 
 def _picture_markdown(picture: Picture | None) -> str:
     if picture is None:
-        return "the same"
+        return _("the same")
     if not picture.file:
         return escape_markdown(picture.words)
     return f"![{escape_markdown(picture.words)}]({picture.path})"

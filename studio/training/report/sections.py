@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
+from studio.core.language import _
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.rows import fit_of
 from studio.datasets.snapshot import Snapshot
@@ -27,7 +28,7 @@ def settings_section(facts: RunFacts) -> Section:
     """What differs from the defaults; all, folded."""
     settings = facts.settings
     if settings is None:
-        return Section("Settings", (Words("They are missing."),))
+        return Section("Settings", (Words(_("They are missing.")),))
     changed = changed_settings(settings)
     differing = tuple(
         (title_of(name), name, setting_words(name, getattr(settings, name)), _default_words(name)) for name in changed
@@ -39,8 +40,8 @@ def settings_section(facts: RunFacts) -> Section:
     return Section(
         "Settings",
         (
-            Table("Settings that differ from the defaults", ("Setting", "Name", "Value", "Default"), differing),
-            Table("All settings", ("Setting", "Name", "Value", "Description"), everything, folded=True),
+            Table(_("Settings that differ from the defaults"), ("Setting", "Name", "Value", "Default"), differing),
+            Table(_("All settings"), ("Setting", "Name", "Value", "Description"), everything, folded=True),
         ),
     )
 
@@ -66,7 +67,7 @@ def setting_words(name: str, value: object) -> str:
         return f"{value:g}"
     if isinstance(value, tuple):
         return " · ".join(map(str, value)) or "none"
-    return "not set" if value is None else str(value) or "none"
+    return _("not set") if value is None else str(value) or "none"
 
 
 def _default_words(name: str) -> str:
@@ -77,17 +78,25 @@ def _default_words(name: str) -> str:
 def dataset_section(facts: RunFacts) -> Section:
     """Which images, in which sizes, with which captions."""
     if facts.snapshot is None:
-        return Section("Dataset", (Words("Its snapshot is missing."),))
-    parts: list[Part] = [_dataset_table("The dataset", facts.snapshot)]
+        return Section("Dataset", (Words(_("Its snapshot is missing.")),))
+    parts: list[Part] = [_dataset_table(_("The dataset"), facts.snapshot)]
     if facts.plan:
         kept = facts.plan.num_pictures - facts.plan.num_held_out
-        parts.append(Words(f"Trained on: {counted(kept, 'image')}. Held out, to measure: {facts.plan.num_held_out:,}."))
+        parts.append(
+            Words(
+                _(
+                    "Trained on: {images}. Held out, to measure: {num_held_out:,}.",
+                    images=counted(kept, "image", "images"),
+                    num_held_out=facts.plan.num_held_out,
+                )
+            )
+        )
     parts.append(_buckets_table(facts, facts.snapshot))
     entries = facts.snapshot.entries
     examples = tuple((entries[i].key, entries[i].caption or "(none)") for i in spread(len(entries), NUM_CAPTIONS))
-    parts.append(Table("Sample captions", ("Image", "Caption"), examples))
+    parts.append(Table(_("Sample captions"), ("Image", "Caption"), examples))
     if facts.prior:
-        parts.append(_dataset_table("Regularisation images", facts.prior))
+        parts.append(_dataset_table(_("Regularisation images"), facts.prior))
     return Section("Dataset", tuple(parts))
 
 
@@ -101,14 +110,14 @@ def _dataset_table(caption: str, snapshot: Snapshot) -> Table:
         (
             ("Name", header.name),
             ("Images", f"{len(entries):,}"),
-            ("Images per epoch, with repeats", f"{sum(entry.repeats for entry in entries):,}"),
-            ("Different captions", f"{len(captions):,}"),
-            ("Images without a caption", f"{sum(not entry.caption for entry in entries):,}"),
+            (_("Images per epoch, with repeats"), f"{sum(entry.repeats for entry in entries):,}"),
+            (_("Different captions"), f"{len(captions):,}"),
+            (_("Images without a caption"), f"{sum(not entry.caption for entry in entries):,}"),
             ("Source", header.recipe.source),
-            ("Layout", LAYOUT_TITLES[layout] if layout else "recognised from what lies there"),
-            ("Size of all images", size_words(sum(entry.num_bytes for entry in entries))),
-            ("Snapshot made", moment(header.made_at)),
-            ("Digest (sha256 of all entries)", header.digest),
+            ("Layout", LAYOUT_TITLES[layout] if layout else _("recognised from what lies there")),
+            (_("Size of all images"), size_words(sum(entry.num_bytes for entry in entries))),
+            (_("Snapshot made"), moment(header.made_at)),
+            (_("Digest (sha256 of all entries)"), header.digest),
         ),
     )
 
@@ -124,13 +133,16 @@ def _buckets_table(facts: RunFacts, snapshot: Snapshot) -> Table:
     fits = (fit_of(entry.width, entry.height, resolution, step=step, square=square) for entry in snapshot.entries)
     found = Counter(fit.bucket for fit in fits)
     most = found.most_common(NUM_BUCKETS)
-    rows = [(f"{bucket.width:,} × {bucket.height:,} pixels", f"{number:,}") for bucket, number in most]
-    numbers = [number for _, number in most]
+    rows = [
+        (_("{width:,} × {height:,} pixels", width=bucket.width, height=bucket.height), f"{number:,}")
+        for bucket, number in most
+    ]
+    numbers = [number for __, number in most]
     if len(found) > len(most):
         numbers.append(len(snapshot.entries) - sum(numbers))
-        rows.append((f"{len(found) - len(most):,} other sizes", f"{numbers[-1]:,}"))
+        rows.append((_("{num_found:,} other sizes", num_found=len(found) - len(most)), f"{numbers[-1]:,}"))
     shares = tuple(number / max(numbers) for number in numbers)
-    return Table("Training sizes", ("Size", "Images"), tuple(rows), shares=shares)
+    return Table(_("Training sizes"), ("Size", "Images"), tuple(rows), shares=shares)
 
 
 def spread(number: int, most: int) -> list[int]:
@@ -144,17 +156,21 @@ def effect_section(facts: RunFacts) -> Section:
     """How far each group of layers moved, at the last look."""
     reported = by_step(facts.reported(EffectEvent))
     if not reported or not reported[-1].groups:
-        return Section("Effect by group of layers", (Words("It was not measured."),))
+        return Section(_("Effect by group of layers"), (Words(_("It was not measured.")),))
     first, last = reported[0], reported[-1]
     groups = sorted(last.groups.items(), key=lambda item: -item[1])
     most = max(last.groups.values()) or 1.0
     looks = (last,) if first is last else (first, last)
-    head = ("Layers", *(f"At step {look.step:,}" for look in looks))
-    rows = [(group, *(_share(look.groups.get(group)) for look in looks)) for group, _ in groups]
-    words = f"{groups[0][0]} changed most: what was added has {_share(groups[0][1])} of the length of its weights."
-    caption = "Size of the update relative to the weights (‖ΔW‖ / ‖W‖)"
-    table = Table(caption, head, tuple(rows), shares=tuple(value / most for _, value in groups))
-    return Section("Effect by group of layers", (Words(words[0].upper() + words[1:]), table))
+    head = ("Layers", *(_("At step {step:,}", step=look.step) for look in looks))
+    rows = [(group, *(_share(look.groups.get(group)) for look in looks)) for group, __ in groups]
+    words = _(
+        "{groups} changed most: what was added has {share} of the length of its weights.",
+        groups=groups[0][0],
+        share=_share(groups[0][1]),
+    )
+    caption = _("Size of the update relative to the weights (‖ΔW‖ / ‖W‖)")
+    table = Table(caption, head, tuple(rows), shares=tuple(value / most for __, value in groups))
+    return Section(_("Effect by group of layers"), (Words(words[0].upper() + words[1:]), table))
 
 
 def _share(value: float | None) -> str:
@@ -168,37 +184,41 @@ def files_section(facts: RunFacts) -> Section:
     if finished:
         rows = tuple((file, _size_of(facts, file)) for file in finished[-1].files)
         name = finished[-1].library_name
-        parts.append(Words(f"In the library of LoRAs it is called {name}." if name else "It is not in the library."))
+        parts.append(
+            Words(
+                _("In the library of LoRAs it is called {name}.", name=name) if name else _("It is not in the library.")
+            )
+        )
         parts.append(Table("Results", ("File", "Size"), rows))
     else:
-        parts.append(Words("No finished LoRA came out yet; a checkpoint holds its weights too."))
+        parts.append(Words(_("No finished LoRA came out yet; a checkpoint holds its weights too.")))
     checkpoints = facts.checkpoints
     if not checkpoints:
-        return Section("Files", (*parts, Words("No checkpoint was saved.")))
+        return Section("Files", (*parts, Words(_("No checkpoint was saved."))))
     lines = tuple(
         (f"{c.step:,}", c.folder, size_words(c.num_bytes), duration_of_step(c.seconds), _is_kept(facts, c))
         for c in checkpoints
     )
-    head = ("Step", "Folder", "Size", "Saved in", "On the disk")
+    head = ("Step", "Folder", "Size", _("Saved in"), _("On the disk"))
     parts.append(Table("Checkpoints", head, lines, folded=len(lines) > 12))
     return Section("Files", tuple(parts))
 
 
 def _is_kept(facts: RunFacts, checkpoint: CheckpointEvent) -> str:
-    return "yes" if (facts.run.root / checkpoint.folder).is_dir() else "no longer"
+    return "yes" if (facts.run.root / checkpoint.folder).is_dir() else _("no longer")
 
 
 def _size_of(facts: RunFacts, file: str) -> str:
     try:
         return size_words((facts.run.root / file).stat().st_size)
     except OSError:
-        return "not there"
+        return _("not there")
 
 
 def size_words(num_bytes: int) -> str:
     """`812 bytes`, `3.2 MB`, `1.4 GB`, in powers of 1024 as `studio.images.smoke_report.gigabytes`."""
     if num_bytes < MEGABYTE / 10:
-        return f"{num_bytes:,} bytes"
+        return _("{num_bytes:,} bytes", num_bytes=num_bytes)
     return f"{num_bytes / MEGABYTE:,.1f} MB" if num_bytes < 1000 * MEGABYTE else gigabytes(num_bytes)
 
 
@@ -209,13 +229,16 @@ def report_section(facts: RunFacts) -> Section:
     if problems:
         parts.append(Table("Problems", ("Step", "When", "Message"), problems))
     else:
-        parts.append(Words("No problems were reported."))
+        parts.append(Words(_("No problems were reported.")))
     planned = facts.plan.notes if facts.plan else ()
     notes = dict.fromkeys((*planned, *(note.message for note in facts.reported(NoteEvent))))
-    resumes = [f"Resumed at step {r.step:,} ({moment(r.at)})." for r in facts.reported(ResumedEvent)]
+    resumes = [
+        _("Resumed at step {step:,} ({moment}).", step=r.step, moment=moment(r.at))
+        for r in facts.reported(ResumedEvent)
+    ]
     if notes or resumes:
         parts.append(Items((*notes, *resumes)))
-    return Section("Problems and notes", tuple(parts))
+    return Section(_("Problems and notes"), tuple(parts))
 
 
 def cost_section(facts: RunFacts) -> Section:
@@ -224,26 +247,26 @@ def cost_section(facts: RunFacts) -> Section:
     events, looks = facts.events, facts.memory
     rows = [
         ("Began", moment(events[0].at) if events else "–"),
-        ("Last report", moment(events[-1].at) if events else "–"),
-        ("Working time, without pauses", duration(facts.seconds)),
-        ("Step time, median", duration_of_step(median)),
-        ("Step time, slowest", duration_of_step(max(seconds, default=None))),
-        ("Counted steps", duration(sum(seconds))),
-        ("Images per second", _speed(facts)),
-        ("Validation images", duration(sum(event.seconds for event in facts.reported(SampleEvent)))),
+        (_("Last report"), moment(events[-1].at) if events else "–"),
+        (_("Working time, without pauses"), duration(facts.seconds)),
+        (_("Step time, median"), duration_of_step(median)),
+        (_("Step time, slowest"), duration_of_step(max(seconds, default=None))),
+        (_("Counted steps"), duration(sum(seconds))),
+        (_("Images per second"), _speed(facts)),
+        (_("Validation images"), duration(sum(event.seconds for event in facts.reported(SampleEvent)))),
         ("Checkpoints", duration(sum(event.seconds for event in facts.reported(CheckpointEvent)))),
     ]
     least = min((event.system_available_bytes for event in looks), default=None)
     limits = [event.accelerator_limit_bytes for event in looks if event.accelerator_limit_bytes]
     memory = (
-        ("Process, peak", gigabytes(facts.peak_process_bytes)),
-        ("Accelerator, peak", gigabytes(facts.peak_accelerator_bytes)),
-        ("Accelerator, limit", gigabytes(limits[-1] if limits else None)),
-        ("System, lowest free", gigabytes(least)),
-        ("System, total", gigabytes(looks[-1].system_total_bytes if looks else None)),
+        (_("Process, peak"), gigabytes(facts.peak_process_bytes)),
+        (_("Accelerator, peak"), gigabytes(facts.peak_accelerator_bytes)),
+        (_("Accelerator, limit"), gigabytes(limits[-1] if limits else None)),
+        (_("System, lowest free"), gigabytes(least)),
+        (_("System, total"), gigabytes(looks[-1].system_total_bytes if looks else None)),
     )
     tables = (Table("Time", ("Phase", "Time"), tuple(rows)), Table("Memory", ("Reading", "Memory"), memory))
-    return Section("Time and memory", tables)
+    return Section(_("Time and memory"), tables)
 
 
 def _speed(facts: RunFacts) -> str:
@@ -257,30 +280,37 @@ def machine_section(facts: RunFacts) -> Section:
     """Device, model and versions."""
     plan = facts.plan
     if plan is None:
-        return Section("Machine and versions", (Words("They are missing: the run decided nothing yet."),))
+        return Section(_("Machine and versions"), (Words(_("They are missing: the run decided nothing yet.")),))
     checkpointing = "on" if plan.gradient_checkpointing else "off"
     rows = (
         ("Device", f"{plan.device_name} ({plan.device})"),
         ("Model", plan.model + (f"@{plan.model_revision}" if plan.model_revision else "")),
-        ("Precision of the base", plan.precision),
-        ("Mixed precision", plan.mixed_precision),
-        ("Resolution", f"{plan.resolution:,} pixels"),
-        ("Gradient checkpointing", f"{checkpointing}: {plan.checkpointing_reason}"),
-        ("Trainable", f"{plan.num_parameters:,} parameters in {counted(plan.num_layers, 'layer')}"),
-        *((f"Digest of {part}", digest) for part, digest in plan.model_digests.items()),
+        (_("Precision of the base"), plan.precision),
+        (_("Mixed precision"), plan.mixed_precision),
+        ("Resolution", _("{resolution:,} pixels", resolution=plan.resolution)),
+        (_("Gradient checkpointing"), f"{checkpointing}: {plan.checkpointing_reason}"),
+        (
+            "Trainable",
+            _(
+                "{num_parameters:,} parameters in {layers}",
+                num_parameters=plan.num_parameters,
+                layers=counted(plan.num_layers, "layer", "layers"),
+            ),
+        ),
+        *((_("Digest of {part}", part=part), digest) for part, digest in plan.model_digests.items()),
     )
     versions = Table("Versions", ("Package", "Version"), tuple(plan.versions.items()))
-    return Section("Machine and versions", (Table("Machine and model", ("Item", "Value"), rows), versions))
+    return Section(_("Machine and versions"), (Table(_("Machine and model"), ("Item", "Value"), rows), versions))
 
 
 def command_section(facts: RunFacts) -> Section:
     """The line that begins the same run again."""
     if facts.settings is None:
-        return Section("Reproduce this run", (Words("The settings are missing."),))
-    sentence = "The same images, settings and versions on the same device give the same run."
+        return Section(_("Reproduce this run"), (Words(_("The settings are missing.")),))
+    sentence = _("The same images, settings and versions on the same device give the same run.")
     if any(PROMPT_SEPARATOR.strip() in prompt for prompt in facts.settings.validation_prompts):
-        sentence += " A prompt has a | in it, which parts prompts here: duplicate the run to keep that prompt whole."
-    return Section("Reproduce this run", (Words(sentence), Command(repeat_command(facts.settings))))
+        sentence += _(" A prompt has a | in it, which parts prompts here: duplicate the run to keep that prompt whole.")
+    return Section(_("Reproduce this run"), (Words(sentence), Command(repeat_command(facts.settings))))
 
 
 def repeat_command(settings: TrainingSettings) -> str:

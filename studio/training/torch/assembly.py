@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from studio.core.language import _
 from studio.engine.memory import MemoryWatch
 from studio.jobs.events import ResumedEvent
 from studio.jobs.folder import pending_requests
@@ -96,7 +97,9 @@ def _begin_reporting(run: RunFolder, reporter: Reporter, state: TrainingState, *
     resumed_from = state.position.step if goes_on else None
     if resumed_from is not None:
         reporter.report(ResumedEvent(step=resumed_from))
-        reporter.state("preparing", f"Resuming from step {resumed_from:,}.", step=resumed_from)
+        reporter.state(
+            "preparing", _("Resuming from step {resumed_from:,}.", resumed_from=resumed_from), step=resumed_from
+        )
     reporter.boards = open_boards(run.root, run.tensorboard, state.position.settings, resumed_from=resumed_from)
 
 

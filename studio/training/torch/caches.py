@@ -19,6 +19,7 @@ from torch import nn
 
 from studio.core.errors import CancelledError, TrainingError
 from studio.core.files import assert_regular, read_file, write_atomically
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.datasets.rows import Bucket
 from studio.datasets.snapshot import MASK_BACKGROUND, MaskFile, SeenMask, see_mask
@@ -43,13 +44,15 @@ def read_item(item: TrainingItem) -> Image.Image:
 def _read_verified(path: Path, sha256: str, name: str, *, background: str) -> Image.Image:
     content, problem = read_bytes(path)
     if problem is not None:
-        raise TrainingError(f"{name} can no longer be read: {problem.sentence}")
+        raise TrainingError(_("{name} can no longer be read: {sentence}", name=name, sentence=problem.sentence))
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise TrainingError(f"{name} is another file than when the run began. Put it back, or start a new run.")
+        raise TrainingError(
+            _("{name} is another file than when the run began. Put it back, or start a new run.", name=name)
+        )
     read = read_picture(content, path.name, background=background)
     if read.image is None:
         sentence = next(problem.sentence for problem in read.problems if problem.severity == "reject")
-        raise TrainingError(f"{name} cannot be read: {sentence}")
+        raise TrainingError(_("{name} cannot be read: {sentence}", name=name, sentence=sentence))
     return read.image
 
 
@@ -68,7 +71,7 @@ def read_mask(item: TrainingItem, mask: MaskFile) -> Image.Image:
     Raises:
         TrainingError: where the file changed since, or cannot be read.
     """
-    name = f"The mask {mask.path} of {item.key}"
+    name = _("The mask {path} of {key}", path=mask.path, key=item.key)
     return _read_verified(Path(mask.path), mask.sha256, name, background=MASK_BACKGROUND).convert("L")
 
 
@@ -159,8 +162,12 @@ class LatentCache:
                 moments_2CHW = torch.stack([posterior.mean[0], posterior.std[0]]).float().cpu()
             if not bool(torch.isfinite(moments_2CHW).all()):
                 raise TrainingError(
-                    f"The VAE gives NaN or infinite latents for {item.key}, so it cannot be trained on. Exclude it; if "
-                    "it is so for every image, the model's VAE is damaged or not in float32."
+                    _(
+                        "The VAE gives NaN or infinite latents for {key}, so it cannot be trained on. "
+                        "Exclude it; if it is so for every image, the model's VAE is damaged or not in "
+                        "float32.",
+                        key=item.key,
+                    )
                 )
             _write(file, moments_2CHW.numpy())
 
@@ -170,7 +177,7 @@ class LatentCache:
         Raises:
             TrainingError: where the file is gone or damaged.
         """
-        return _read(self.file(item, variant), f"the latents of {item.key}")
+        return _read(self.file(item, variant), _("the latents of {key}", key=item.key))
 
 
 class MaskCache:
@@ -204,12 +211,12 @@ class MaskCache:
         """
         if item.mask is None:
             return torch.ones(1, item.bucket.height // self._vae_scale, item.bucket.width // self._vae_scale)
-        return _read(self._file(item, variant), f"the mask of {item.key}")
+        return _read(self._file(item, variant), _("the mask of {key}", key=item.key))
 
     def seen(self, items: Iterable[TrainingItem]) -> list[SeenMask]:
         """Size and brightest level of every item's mask that has one."""
         masked = [item for item in items if item.mask is not None]
-        rows = [_read(self._file(item, None), f"the mask of {item.key}").tolist() for item in masked]
+        rows = [_read(self._file(item, None), _("the mask of {key}", key=item.key)).tolist() for item in masked]
         return [SeenMask(i.key, (i.width, i.height), (w, h), top) for i, (w, h, top) in zip(masked, rows, strict=True)]
 
     def _file(self, item: TrainingItem, variant: Variant | None) -> Path:
@@ -243,7 +250,9 @@ class TextCache:
         with torch.inference_mode():
             embedding_ND = encode_captions(components, [caption])[0].float().cpu()
         if not bool(torch.isfinite(embedding_ND).all()):
-            raise TrainingError(f"The text encoder gives NaN for the caption {caption!r}. The model is damaged.")
+            raise TrainingError(
+                _("The text encoder gives NaN for the caption {caption!r}. The model is damaged.", caption=caption)
+            )
         _write(self.file(caption), embedding_ND.numpy())
 
     def embedding(self, caption: str) -> torch.Tensor:
@@ -252,7 +261,7 @@ class TextCache:
         Raises:
             TrainingError: where the file is gone or damaged.
         """
-        return _read(self.file(caption), f"the embedding of {caption!r}")
+        return _read(self.file(caption), _("the embedding of {caption!r}", caption=caption))
 
 
 def token_ids(components: Components, captions: Sequence[str]) -> torch.Tensor:
@@ -297,7 +306,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _read(file: Path, what: str) -> torch.Tensor:
-    lost = f"The cache lost {what} ({file}). Resume the run: it is computed again."
+    lost = _("The cache lost {what} ({file}). Resume the run: it is computed again.", what=what, file=file)
     if not _is_whole(file):
         raise TrainingError(lost)
     try:
@@ -332,14 +341,16 @@ def fill_caches(
     for index, item in enumerate(missing):
         if index % processes.count == processes.index:
             latents.encode(item, components, horizontal_flip=settings.horizontal_flip)
-            report(f"Encoding images: {index + 1:,} of {len(missing):,}.")
+            report(_("Encoding images: {index:,} of {num_missing:,}.", index=index + 1, num_missing=len(missing)))
         _stop_if(cancelled)
     if not (settings.train_text_encoder or settings.shuffle_caption):
         captions = texts.missing(["", *(item.caption for item in items)])
         for index, caption in enumerate(captions):
             if index % processes.count == processes.index:
                 texts.encode(caption, components)
-                report(f"Encoding captions: {index + 1:,} of {len(captions):,}.")
+                report(
+                    _("Encoding captions: {index:,} of {num_captions:,}.", index=index + 1, num_captions=len(captions))
+                )
             _stop_if(cancelled)
     processes.wait()
     return latents, texts, masks
@@ -347,4 +358,4 @@ def fill_caches(
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:
     if cancelled():
-        raise CancelledError("Stopped before the first step. What was encoded is kept; resume to continue.")
+        raise CancelledError(_("Stopped before the first step. What was encoded is kept; resume to continue."))

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from studio.core.errors import SettingsError, TrainingError
+from studio.core.language import _
 from studio.core.text import counted
 from studio.datasets.rows import SMALL_RESOLUTION, Bucket, BucketFit, fit_of, step_of
 from studio.datasets.snapshot import MaskFile, Snapshot, SnapshotEntry, fitting_notes
@@ -81,34 +82,58 @@ def make_training_set(
     """
     if settings.bucket_step is not None and settings.bucket_step > resolution:
         raise SettingsError(
-            f"Bucket step (bucket_step) must be at most the resolution, which is {resolution}, got "
-            f"{settings.bucket_step}."
+            _(
+                "Bucket step (bucket_step) must be at most the resolution, which is {resolution}, got {bucket_step}.",
+                resolution=resolution,
+                bucket_step=settings.bucket_step,
+            )
         )
     background = snapshot.header.recipe.background
     items = [_item(entry, settings, resolution=resolution, background=background) for entry in snapshot.entries]
     held_out = _held_out(items, settings)
     out = {item.sha256 for item in held_out}
     kept = [item for item in items if item.sha256 not in out]
-    notes = [f"{counted(len(kept), 'image')} to train on, {len(held_out):,} held out."]
+    notes = [
+        _(
+            "{images} to train on, {num_held_out:,} held out.",
+            images=counted(len(kept), "image", "images"),
+            num_held_out=len(held_out),
+        )
+    ]
     if len({item.sha256 for item in kept}) == 1:
         notes.append(
-            "There is one image to learn from: the LoRA will learn to repeat it, not what it shows. Ten different "
-            "images are a beginning, twenty to thirty are common."
+            _(
+                "There is one image to learn from: the LoRA will learn to repeat it, not what it "
+                "shows. Ten different images are a beginning, twenty to thirty are common."
+            )
         )
     notes += fitting_notes([(item.key, item.mask) for item in kept])
     notes += [*_placeholder_note(snapshot, settings, "caption"), *_size_notes(kept, settings, resolution)]
     if prior is not None:
-        notes += _placeholder_note(prior, settings, "regularisation caption")
+        notes += _placeholder_note(prior, settings, _("regularisation caption"))
         apart = tuple(entry for entry in prior.entries if entry.sha256 not in out)
         if len(apart) < len(prior.entries):
             notes.append(
-                f"{len(prior.entries) - len(apart):,} regularisation images are left out: they are held out, so they "
-                "must not be trained on."
+                _(
+                    "{num_entries:,} regularisation images are left out: they are held out, so they must "
+                    "not be trained on.",
+                    num_entries=len(prior.entries) - len(apart),
+                )
             )
         mixed_in = _prior_items(Snapshot(prior.header, apart), kept, settings, resolution)
         kept += mixed_in
-        rest = f" {n:,} more are not used: one is shown for each of ours." if (n := len(apart) - len(mixed_in)) else ""
-        notes.append(f"{len(mixed_in):,} regularisation images are mixed in, each with its weight.{rest}")
+        rest = (
+            _(" {n:,} more are not used: one is shown for each of ours.", n=n)
+            if (n := len(apart) - len(mixed_in))
+            else ""
+        )
+        notes.append(
+            _(
+                "{num_mixed_in:,} regularisation images are mixed in, each with its weight.{rest}",
+                num_mixed_in=len(mixed_in),
+                rest=rest,
+            )
+        )
     return TrainingSet(tuple(kept), held_out, tuple(notes))
 
 
@@ -150,10 +175,21 @@ def _placeholder_note(snapshot: Snapshot, settings: TrainingSettings, noun: str)
         return []
     trigger = settings.trigger_word.strip()
     if trigger:
-        return [f"{TRIGGER_PLACEHOLDER} in {counted(number, noun)} is replaced by the trigger word “{trigger}”."]
+        return [
+            _(
+                "{trigger_placeholder} in {counted} is replaced by the trigger word “{trigger}”.",
+                trigger_placeholder=TRIGGER_PLACEHOLDER,
+                counted=counted(number, noun),
+                trigger=trigger,
+            )
+        ]
     return [
-        f"{TRIGGER_PLACEHOLDER} in {counted(number, noun)} is learned as plain text, because trigger_word is "
-        "empty. Set trigger_word to replace it."
+        _(
+            "{trigger_placeholder} in {counted} is learned as plain text, because trigger_word "
+            "is empty. Set trigger_word to replace it.",
+            trigger_placeholder=TRIGGER_PLACEHOLDER,
+            counted=counted(number, noun),
+        )
     ]
 
 
@@ -163,14 +199,26 @@ def _size_notes(items: Sequence[TrainingItem], settings: TrainingSettings, resol
     if not (fewer := fewer_sizes(items, settings, resolution)):
         return []
     advice = [
-        f"set {name} to {str(value).lower()} for {counted(number, 'size')}"
+        _(
+            "set {name} to {lower} for {sizes}",
+            name=name,
+            lower=str(value).lower(),
+            sizes=counted(number, "size", "sizes"),
+        )
         for changes, number in fewer
         for name, value in changes.items()
     ]
     return [
-        f"{len(items):,} images make {sizes} sizes, and {repeating} of these have fewer images than a batch of "
-        f"{settings.train_batch_size}, so a batch shows the same image several times. Lower train_batch_size, or "
-        f"{', or '.join(advice)}."
+        _(
+            "{num_items:,} images make {sizes} sizes, and {repeating} of these have fewer images "
+            "than a batch of {train_batch_size}, so a batch shows the same image several times. "
+            "Lower train_batch_size, or {names}.",
+            num_items=len(items),
+            sizes=sizes,
+            repeating=repeating,
+            train_batch_size=settings.train_batch_size,
+            names=", or ".join(advice),
+        )
     ]
 
 
@@ -213,7 +261,7 @@ def _random_crops(entry: SnapshotEntry, centre: Box) -> tuple[Box, ...]:
     width, height = right - left, bottom - top
     rng = random.Random(f"crop {entry.sha256}")
     boxes = []
-    for _ in range(CROP_VARIANTS):
+    for __ in range(CROP_VARIANTS):
         x, y = rng.randint(0, entry.width - width), rng.randint(0, entry.height - height)
         boxes.append((x, y, x + width, y + height))
     return tuple(dict.fromkeys(boxes))
@@ -240,7 +288,7 @@ def _prior_items(
     """Repeated until there are as many as of ours, as kohya's trainer does."""
     if not prior.entries:
         raise TrainingError(
-            "prior_dataset holds only images that are held out. Choose other images, or leave it empty."
+            _("prior_dataset holds only images that are held out. Choose other images, or leave it empty.")
         )
     background = prior.header.recipe.background
     items = [

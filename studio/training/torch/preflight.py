@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
@@ -47,11 +48,11 @@ def run_preflight(
         OSError: where the caches cannot be written.
     """
     assert_consistent(settings)
-    report("Checking the dataset.")
+    report(_("Checking the dataset."))
     data = with_masks(take_snapshot(settings.dataset, user_data).snapshot, settings.mask_folder)
     prior = take_snapshot(settings.prior_dataset, user_data).snapshot if settings.prior_dataset else None
     device = pick_device(cpu_only=settings.cpu)
-    mixed_precision, _ = precision_of_passes(device, settings.mixed_precision)
+    mixed_precision, __ = precision_of_passes(device, settings.mixed_precision)
     processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
     # Of a few images, nothing can be held out.
     of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
@@ -90,26 +91,26 @@ class _Measured:
 
 def _measure(prepared: Prepared, report: Callable[[str], None]) -> _Measured:
     device = prepared.manager.device
-    report("Measuring batches with gradient checkpointing.")
+    report(_("Measuring batches with gradient checkpointing."))
     with_checkpointing = _passes(prepared, on=True)
     without = None
     kept = kept_bytes_of(prepared.denoiser, prepared.maker.batch(0)) if free_bytes(device) > 3 * 2**30 else None
     needed = None if kept is None else kept * prepared.settings.train_batch_size * BACKWARD_FACTOR
     if needed is not None and needed < free_bytes(device) * SHARE_OF_FREE:
-        report("Measuring batches without gradient checkpointing.")
+        report(_("Measuring batches without gradient checkpointing."))
         without = _passes(prepared, on=False)
-    report("Measuring the encoding of an image and a validation image.")
+    report(_("Measuring the encoding of an image and a validation image."))
     both = _Measured(with_checkpointing, without, _encoding_seconds(prepared), _picture_seconds(prepared))
     chosen, on = both.chosen(prepared.plan)
     size = _half(prepared.settings.train_batch_size)
     if not size or chosen.peak_bytes < _memory_limit(device) * NEARLY_ALL:
         return both
-    report("Measuring half batches, which take less memory.")
+    report(_("Measuring half batches, which take less memory."))
     return replace(both, half=_passes(prepared, on=on, size=size))
 
 
 def _memory_limit(device: torch.device) -> int:
-    _, limit = read_accelerator(device)
+    __, limit = read_accelerator(device)
     return limit or psutil.virtual_memory().total
 
 
@@ -271,7 +272,11 @@ def _measured_offers(
     other = measured.without if on else measured.with_checkpointing
     if other is not None and _gains(other, chosen):
         changes: dict[str, object] = {"gradient_checkpointing": "off" if on else "on"}
-        words = f"checkpointing {'off' if on else 'on'}: {_measured_words(other, chosen)}"
+        words = _(
+            "checkpointing {rest}: {measured_words}",
+            rest="off" if on else "on",
+            measured_words=_measured_words(other, chosen),
+        )
         offers.append(Offer(changes=changes, effect=words))
     if measured.half is not None:
         batch, size = settings.train_batch_size, _half(settings.train_batch_size)
@@ -280,7 +285,12 @@ def _measured_offers(
         as_many = PassFacts(seconds=seconds, peak_bytes=measured.half.peak_bytes)
         if _gains(as_many, chosen):
             changes = {"train_batch_size": size, "gradient_accumulation_steps": accumulation}
-            words = f"batches of {size}, {accumulation} to a step: {_measured_words(as_many, chosen)}"
+            words = _(
+                "batches of {size}, {accumulation} to a step: {measured_words}",
+                size=size,
+                accumulation=accumulation,
+                measured_words=_measured_words(as_many, chosen),
+            )
             offers.append(Offer(changes=changes, effect=words))
     return tuple(offers)
 
@@ -293,7 +303,7 @@ def _gains(other: PassFacts, chosen: PassFacts) -> bool:
 
 def _measured_words(other: PassFacts, chosen: PassFacts) -> str:
     memory = _memory_change(other.peak_bytes - chosen.peak_bytes)
-    return f"{memory}, {_percent(other.seconds / chosen.seconds)} time (measured)"
+    return _("{memory}, {percent} time (measured)", memory=memory, percent=_percent(other.seconds / chosen.seconds))
 
 
 def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offer, ...]:
@@ -301,7 +311,12 @@ def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offe
     if settings.max_train_steps <= FEWER_STEPS_FROM:
         return ()
     steps = settings.max_train_steps // 2
-    return (Offer(changes={"max_train_steps": steps}, effect=f"{steps:,} steps: {duration(saved_seconds)} less"),)
+    return (
+        Offer(
+            changes={"max_train_steps": steps},
+            effect=_("{steps:,} steps: {time} less", steps=steps, time=duration(saved_seconds)),
+        ),
+    )
 
 
 def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int) -> tuple[Offer, ...]:
@@ -309,7 +324,14 @@ def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int
     own = [item for item in whole.items if not item.is_prior]
     now = len({item.bucket for item in own})
     return tuple(
-        Offer(changes=changes, effect=f"{counted(number, 'training size')} instead of {now}: fewer repeats in a batch")
+        Offer(
+            changes=changes,
+            effect=_(
+                "{training_sizes} instead of {now}: fewer repeats in a batch",
+                training_sizes=counted(number, "training size", "training sizes"),
+                now=now,
+            ),
+        )
         for changes, number in fewer_sizes(own, settings, resolution)[:1]
     )
 

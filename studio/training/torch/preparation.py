@@ -8,6 +8,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from studio.core.errors import LoraError, SettingsError, TrainingError, WeightsFileError
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.results import EngineFacts
 from studio.core.settings import GenerationSettings, ModelSettings
@@ -187,7 +188,7 @@ def _load(
     report: Callable[[str], None],
     cancelled: Callable[[], bool],
 ) -> tuple[PipelineManager, EngineFacts]:
-    report("Loading the model.")
+    report(_("Loading the model."))
     manager = PipelineManager(
         device,
         rejected_folder=user_data.rejected,
@@ -196,8 +197,11 @@ def _load(
     )
     facts = manager.load(
         ModelSettings(model=settings.model, prediction_type=settings.prediction_type, tf32=settings.tf32),
-        progress=DownloadWatcher(lambda p: report(f"Downloading {p.file}: {p.done_bytes:,} bytes."), cancelled),
-        on_check=lambda part: report(f"Checking the device: {part}."),
+        progress=DownloadWatcher(
+            lambda p: report(_("Downloading {file}: {done_bytes:,} bytes.", file=p.file, done_bytes=p.done_bytes)),
+            cancelled,
+        ),
+        on_check=lambda part: report(_("Checking the device: {part}.", part=part)),
     )
     return manager, facts
 
@@ -213,11 +217,13 @@ def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_ne
     found = []
     for prompt in settings.validation_prompts:
         try:
-            _, choices = take_lora_tags(prompt)
+            __, choices = take_lora_tags(prompt)
             found += [manager.loras.read(choice.name) for choice in choices]
         except (SettingsError, LoraError, WeightsFileError) as error:
             if is_new:
-                raise TrainingError(f"validation_prompts: {prompt!r} cannot be used. {error}") from error
+                raise TrainingError(
+                    _("validation_prompts: {prompt!r} cannot be used. {error}", prompt=prompt, error=error)
+                ) from error
     return tuple(found)
 
 
@@ -253,8 +259,11 @@ def _digests(settings: TrainingSettings, components: Components, plan: TrainingP
     }
     if plan is not None and plan.model_digests != digests:
         raise TrainingError(
-            f"The model {settings.model} is another one than when the run began. Put the old one back, or duplicate "
-            "the run to train on this one."
+            _(
+                "The model {model} is another one than when the run began. Put the old one back, or "
+                "duplicate the run to train on this one.",
+                model=settings.model,
+            )
         )
     return digests
 
@@ -320,7 +329,7 @@ def _plan(
     checked = facts.device_check.sentence if facts.device_check else ""
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
     if settings.num_validation_images and not prompts:
-        notes.append("No validation images are made: no image has a caption. Give validation_prompts to see some.")
+        notes.append(_("No validation images are made: no image has a caption. Give validation_prompts to see some."))
     notes += settings_notes(settings)
     return TrainingPlan(
         resolution=resolution,

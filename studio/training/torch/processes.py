@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather, gather_object
 
+from studio.core.language import _
 from studio.engine.device import pick_device
 from studio.training.settings import MixedPrecisionName
 
@@ -92,6 +93,9 @@ def precision_of_passes(device: torch.device, wanted: MixedPrecisionName) -> tup
     if wanted == "no" or device.type == "cuda":
         return wanted, ""
     return "no", (
-        f"mixed_precision {wanted} was asked for; float32 is used: half precision makes NaN on Apple's GPUs and is "
-        "slower on a CPU."
+        _(
+            "mixed_precision {wanted} was asked for; float32 is used: half precision makes NaN "
+            "on Apple's GPUs and is slower on a CPU.",
+            wanted=wanted,
+        )
     )

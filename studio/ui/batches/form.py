@@ -9,6 +9,7 @@ from gradio.components import Component
 
 from studio.batches.settings import BatchSettings
 from studio.core.errors import SettingsError
+from studio.core.language import N_, _
 from studio.core.settings import GenerationSettings, LoraChoice
 from studio.ui.forms import (
     LORA_ROWS,
@@ -44,14 +45,14 @@ document.addEventListener("studio:form", recalled);
 recalled();"""
 EXAMPLE: Mapping[str, object] = {
     "name": "shoes",
-    "prompts": "product photo of {colour} {type}, white background",
-    "attributes": "colour: black, brown, red, navy, green\ntype: sneakers, boots, loafers, sandals",
+    "prompts": N_("product photo of {colour} {type}, white background"),
+    "attributes": N_("colour: black, brown, red, navy, green\ntype: sneakers, boots, loafers, sandals"),
     "images_per_prompt": 3,
     "generation": {"prompt": "", "num_inference_steps": 20, "loras": [{"name": "white-ground"}]},
 }
 """Shoes that the model inside can draw: sixty images in about a minute."""
 NOTHING = "nothing"
-WORD = "a word of the prompts"
+WORD = N_("a word of the prompts")
 KINDS: Mapping[str, str] = {
     "seed": "Seed",
     "num_inference_steps": str(GenerationSettings.model_fields["num_inference_steps"].title),
@@ -120,7 +121,7 @@ def build() -> BatchForm:
     with gr.Row(elem_classes="fields"):
         form.add("name")
         form.add("model")
-    example = gr.Button("Fill in an example", size="sm", elem_id="batch-example")
+    example = gr.Button(_("Fill in an example"), size="sm", elem_id="batch-example")
     for name in ("prompts", "attributes"):
         form.add(name)
         gr.HTML(help_html(BatchSettings.model_fields[name].description or ""), elem_classes="help", padding=False)
@@ -131,7 +132,7 @@ def build() -> BatchForm:
     shared.add("negative_prompt")
     generation = build_generation(FORM)
     form.accordions()
-    with gr.Accordion("X/Y grid", open=False, elem_id="batch-section-grid"):
+    with gr.Accordion(_("X/Y grid"), open=False, elem_id="batch-section-grid"):
         grid = build_grid()
     made = BatchForm({**form.fields, **shared.fields, **rows, **generation.fields}, problem, grid, example, generation)
     build_reset(made.kept, form=FORM)
@@ -155,8 +156,12 @@ def form_values(named: Mapping[str, Any], settings: BatchSettings) -> dict[str, 
     """
     if len(settings.generation.loras) > LORA_ROWS:
         raise SettingsError(
-            f"This batch has {len(settings.generation.loras)} LoRAs for all images, and the form has rows for "
-            f"{LORA_ROWS}. Start another from its settings.json: python -m studio batch FILE."
+            _(
+                "This batch has {num_loras} LoRAs for all images, and the form has rows for "
+                "{lora_rows}. Start another from its settings.json: python -m studio batch FILE.",
+                num_loras=len(settings.generation.loras),
+                lora_rows=LORA_ROWS,
+            )
         )
     own = {name: shown_value(value) for name, value in settings}
     values = {**own, **generation_values(settings.generation)}
@@ -168,8 +173,11 @@ def build_grid() -> GridBox:
     gr.HTML(
         paragraph(
             "quiet",
-            "One image for each pair of values, all with one seed, side by side on a large one. A word of the prompts "
-            "stands there as {x} (across) or {y} (down). It replaces the attributes above.",
+            _(
+                "One image for each pair of values, all with one seed, side by side on a large one. "
+                "A word of the prompts stands there as {x} (across) or {y} (down). It replaces the "
+                "attributes above."
+            ),
         ),
         padding=False,
     )
@@ -177,7 +185,7 @@ def build_grid() -> GridBox:
         **_axis("across", "num_inference_steps", "4, 8, 16, 25"),
         **_axis("down", "guidance_scale", "3, 5, 7.5, 10"),
     }
-    fill = gr.Button("Add to the plan", size="sm", elem_id="batch-grid-fill")
+    fill = gr.Button(_("Add to the plan"), size="sm", elem_id="batch-grid-fill")
     return GridBox(named, fill)
 
 
@@ -193,7 +201,11 @@ def _axis(side: str, kind: str, values: str) -> dict[str, Component]:
             min_width=140,
         )
         box = gr.Textbox(
-            values, label=f"Values {side}", max_lines=1, elem_id=f"batch-grid-{side}-values", interactive=True
+            values,
+            label=_("Values {side}", side=side),
+            max_lines=1,
+            elem_id=f"batch-grid-{side}-values",
+            interactive=True,
         )
     return {side: what, f"{side}_values": box}
 
@@ -209,14 +221,16 @@ def grid_columns(across: str, across_values: str, down: str, down_values: str, *
     axes = [("across", "x" if across == WORD else across, across_values)]
     if down != NOTHING:
         axes.append(("down", "y" if down == WORD else down, down_values))
-    for side, _, values in axes:
+    for side, __, values in axes:
         if not values.strip():
-            raise SettingsError(f"values {side} must be a comma-separated list, got none.").about(f"{side}_values")
+            raise SettingsError(_("values {side} must be a comma-separated list, got none.", side=side)).about(
+                f"{side}_values"
+            )
     if len(axes) == 2 and axes[0][1] == axes[1][1]:
-        same = SettingsError(f"across and down must differ, got {KINDS[axes[0][1]]} for both.")
+        same = SettingsError(_("across and down must differ, got {kinds} for both.", kinds=KINDS[axes[0][1]]))
         raise same.about("across", "down")
-    names = [name for _, name, _ in axes]
-    lines = [f"{name}: {values.strip()}" for _, name, values in axes]
+    names = [name for __, name, __ in axes]
+    lines = [f"{name}: {values.strip()}" for __, name, values in axes]
     if "seed" not in names:
-        lines.append(f"seed: {seed}")
+        lines.append(_("seed: {seed}", seed=seed))
     return {"attributes": "\n".join(lines), "grid_x": names[0], "grid_y": names[1] if len(names) == 2 else ""}

@@ -12,6 +12,7 @@ from PIL import Image
 from studio.batches.review import ALL, NEWEST, NUMBER, TAKES, ReviewedImage, ReviewPage, ReviewQuery
 from studio.batches.session import BatchSession, BatchView
 from studio.core.errors import BatchError
+from studio.core.language import N_, _
 from studio.core.text import template
 from studio.images.scores.image import PictureScores
 from studio.ui.shell.images import run_thumbnail_url
@@ -23,27 +24,27 @@ _template = template("ui/templates/batches.html")
 PIXELS = 768  # of the copies that the page shows: they open large, too
 STATES: Mapping[str, str] = {
     ALL: "All",
-    "done": "In the dataset",
-    "rejected": "Rejected by you",
-    "again": "To be made again",
+    "done": N_("In the dataset"),
+    "rejected": N_("Rejected by you"),
+    "again": N_("To be made again"),
     "failed": "Failed",
-    TAKES: "Tries not taken",
+    TAKES: N_("Tries not taken"),
 }
 SORTS: Mapping[str, str] = {
-    NEWEST: "Newest first",
-    NUMBER: "By number",
-    "whiteness best": "Whitest border first",
-    "whiteness worst": "Least white border first",
-    "sharpness best": "Sharpest first",
-    "sharpness worst": "Least sharp first",
-    "colour best": "Closest to the asked colour first",
-    "colour worst": "Furthest from the asked colour first",
-    "centring best": "Best centred first",
-    "centring worst": "Worst centred first",
-    "distance best": "Furthest from training images first",
-    "distance worst": "Closest to training images first",
+    NEWEST: N_("Newest first"),
+    NUMBER: N_("By number"),
+    "whiteness best": N_("Whitest border first"),
+    "whiteness worst": N_("Least white border first"),
+    "sharpness best": N_("Sharpest first"),
+    "sharpness worst": N_("Least sharp first"),
+    "colour best": N_("Closest to the asked colour first"),
+    "colour worst": N_("Furthest from the asked colour first"),
+    "centring best": N_("Best centred first"),
+    "centring worst": N_("Worst centred first"),
+    "distance best": N_("Furthest from training images first"),
+    "distance worst": N_("Closest to training images first"),
 }
-SIGNS = {"done": "", "rejected": "✗ rejected by you", "again": "↻ to be made again", "failed": "✗ failed"}
+SIGNS = {"done": "", "rejected": N_("✗ rejected by you"), "again": N_("↻ to be made again"), "failed": "✗ failed"}
 # The event carries which button was pressed, and on which image.
 _CLICKS = """const send = ({ act, value }) => trigger("click", { act, value });
 element.addEventListener("click", (event) => {
@@ -110,15 +111,17 @@ def images_html(page: ReviewPage, thumbnails: Path) -> Markup:
     """The images, and the way to the others."""
     if not page.images:
         narrowed = page.query.state != ALL or page.query.value is not None
-        return paragraph("quiet", "No images of this kind." if narrowed else "Images appear here as they are made.")
+        return paragraph(
+            "quiet", _("No images of this kind.") if narrowed else _("Images appear here as they are made.")
+        )
     images = [_shown(image, thumbnails) for image in page.images]
     return _template("review", images=images, number=page.query.page, num_pages=page.num_pages)
 
 
 def _shown(image: ReviewedImage, thumbnails: Path) -> dict[str, object]:
-    sign = f"try {image.attempt} not taken" if image.is_take else SIGNS[image.state]
+    sign = _("try {attempt} not taken", attempt=image.attempt) if image.is_take else SIGNS[image.state]
     scores = score_words(image.scores) if image.scores else ""
-    url, missing = "", "no image"
+    url, missing = "", _("no image")
     if image.path is not None:
         try:
             url = run_thumbnail_url(image.path, thumbnails, pixels=PIXELS)
@@ -130,15 +133,15 @@ def _shown(image: ReviewedImage, thumbnails: Path) -> dict[str, object]:
 
 def score_words(scores: PictureScores) -> str:
     """`93% white · sharpness 0.41 · ΔE 6.2 · 3% off centre`: those that the image has."""
-    words = [f"{scores.border.whiteness:.0%} white"]
+    words = [_("{whiteness:.0%} white", whiteness=scores.border.whiteness)]
     if scores.sharpness is not None:
-        words.append(f"sharpness {scores.sharpness:.2f}")
+        words.append(_("sharpness {sharpness:.2f}", sharpness=scores.sharpness))
     if scores.colour is not None:
         words.append(f"ΔE {scores.colour.difference:.1f}")
     if scores.centring is not None:
-        words.append(f"{scores.centring.offset:.0%} off centre")
+        words.append(_("{offset:.0%} off centre", offset=scores.centring.offset))
     if scores.nearest is not None:
-        words.append(f"distance {scores.nearest.distance:.2f}")
+        words.append(_("distance {distance:.2f}", distance=scores.nearest.distance))
     return " · ".join(words)
 
 
@@ -185,5 +188,5 @@ def _number(value: str) -> int:
         BatchError: where it is none.
     """
     if not value.isdecimal() or len(value) > 9:
-        raise BatchError("The page names no image. Reload it.")
+        raise BatchError(_("The page names no image. Reload it."))
     return int(value)

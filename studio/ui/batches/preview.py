@@ -12,6 +12,7 @@ from studio.batches.forecast import Pace, PlanFacts, pace_of_like
 from studio.batches.session import BatchSession
 from studio.batches.settings import BatchSettings
 from studio.core.errors import RunError, StudioError
+from studio.core.language import N_, _
 from studio.core.paths import typed_path
 from studio.core.text import duration, template
 from studio.ui.batches import form as batch_form
@@ -26,17 +27,19 @@ COUNTED_UP_TO = 2_000_000  # items; more take a second and longer to count, too 
 READ_UP_TO_BYTES = 8_000_000  # of a file of prompts, likewise: about 200,000 lines
 MAX_VALUES = 12
 
-NO_PLAN = paragraph("quiet", "No plan yet: see the message at the form's fields.")
+NO_PLAN = paragraph("quiet", N_("No plan yet: see the message at the form's fields."))
 EMPTY = paragraph(
     "quiet",
-    "The plan appears here as you type: the number of images, ten examples, and how often each value comes up.",
+    N_("The plan appears here as you type: the number of images, ten examples, and how often each value comes up."),
 )
 LARGE = paragraph(
     "note",
-    "This prompt file is too large to preview as you type: “Measure” reads it and estimates how many images it "
-    "makes, time and disk.",
+    N_(
+        "This prompt file is too large to preview as you type: “Measure” reads it and "
+        "estimates how many images it makes, time and disk."
+    ),
 )
-COUNTED_LATER = "“Measure” counts this many, and estimates time and disk space."
+COUNTED_LATER = N_("“Measure” counts this many, and estimates time and disk space.")
 
 
 def is_too_large_to_follow(settings: BatchSettings) -> bool:
@@ -67,8 +70,10 @@ def counts_html(counts: Mapping[str, Mapping[str, int] | int]) -> Markup:
 def _values(found: Mapping[str, int] | int) -> tuple[list[tuple[str, int]], str]:
     """The first values of a column, each with how often it comes up, and how many more there are in words."""
     if isinstance(found, int):
-        return [], f"{found:,} different values"
-    return list(found.items())[:MAX_VALUES], f"and {len(found) - MAX_VALUES:,} more" if len(found) > MAX_VALUES else ""
+        return [], _("{found:,} different values", found=found)
+    return list(found.items())[:MAX_VALUES], _("and {num_found:,} more", num_found=len(found) - MAX_VALUES) if len(
+        found
+    ) > MAX_VALUES else ""
 
 
 def forecast_html(state: PreflightState) -> Markup:
@@ -78,13 +83,20 @@ def forecast_html(state: PreflightState) -> Markup:
 
 def _forecast_words(state: PreflightState) -> Markup:
     if state.running:
-        words = f"A few real images are being made and measured, for {state.time_words} so far; none are kept."
-        return paragraph("quiet", words, role="status") + paragraph("quiet", f"Now: {state.step_words}.")
+        words = _(
+            "A few real images are being made and measured, for {time_words} so far; none are kept.",
+            time_words=state.time_words,
+        )
+        return paragraph("quiet", words, role="status") + paragraph(
+            "quiet", _("Now: {step_words}.", step_words=state.step_words)
+        )
     if state.problem:
         return problem(state.problem)
     facts = read_facts(state)
     if facts is None:
-        return paragraph("quiet", "“Measure” makes a few real images to estimate the time, disk space and finish time.")
+        return paragraph(
+            "quiet", _("“Measure” makes a few real images to estimate the time, disk space and finish time.")
+        )
     counts = counts_html(facts.value_counts) if facts.num_items > COUNTED_UP_TO else ""
     return _template("forecast", sentence=facts.sentence, counts=counts)
 
@@ -142,7 +154,7 @@ def line_html(num_items: int, pace: Pace | None, *, jobs_before: int) -> Markup:
 
 def _about(seconds: int) -> str:
     """No finer than it is known: `40 s`, `2 min`, `1 h 12 min`."""
-    return f"{round(seconds / 60)} min" if 90 <= seconds < 3570 else duration(seconds)
+    return _("{seconds} min", seconds=round(seconds / 60)) if 90 <= seconds < 3570 else duration(seconds)
 
 
 _PACE_FIELDS = ("model", "precision", "size", "num_inference_steps", "scheduler", "picture_format", "quality")

@@ -11,6 +11,7 @@ from studio.batches.folder import BatchFolder, begin_batch, read_batch_settings
 from studio.batches.session import BatchSession, BatchView, training_side
 from studio.batches.settings import BatchSettings
 from studio.core.errors import error_message
+from studio.core.language import _
 from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession
@@ -91,16 +92,16 @@ def build() -> BatchTab:
     with gr.Row(elem_classes="workbench"):
         with gr.Column(elem_classes="controls", min_width=320):
             with gr.Row(elem_classes="actions"):
-                start = gr.Button("Start", variant="primary", elem_id="start-batch")
-                measure = gr.Button("Measure", elem_id="measure-batch")
+                start = gr.Button(_("Start"), variant="primary", elem_id="start-batch")
+                measure = gr.Button(_("Measure"), elem_id="measure-batch")
             line = gr.HTML(elem_id="batch-line", padding=False, js_on_load=_CLOCK)
             errors = error_box(batch_form.FORM)
             forecast = gr.HTML(elem_id="batch-forecast", padding=False, js_on_load=COMPARED_ON_LOAD)
-            cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="batch-measure-cancel")
+            cancel = gr.Button(_("Cancel"), visible=False, size="sm", elem_id="batch-measure-cancel")
             of = gr.Textbox(visible=False)
             form = batch_form.build()
         with gr.Column(elem_classes="canvas", min_width=480):
-            with gr.Accordion("Preview", open=True, elem_id="batch-preview-box") as preview_box:
+            with gr.Accordion(_("Preview"), open=True, elem_id="batch-preview-box") as preview_box:
                 preview = gr.HTML(EMPTY, elem_id="batch-preview", padding=False)
             panel = batch_panel.build()
     return BatchTab(start, measure, line, errors, forecast, cancel, of, form, preview, preview_box, panel)
@@ -118,7 +119,7 @@ def render(page: BatchPage, view: BatchView, selection: Selection) -> dict[str, 
 def _form_parts(page: BatchPage, view: BatchView) -> dict[str, Part]:
     choices = gr.update(choices=[NO_LORA, *page.library.names()])
     return {
-        "batch-start": gr.update(value="Add to queue" if has_work(view.jobs) else "Start"),
+        "batch-start": gr.update(value=_("Add to queue") if has_work(view.jobs) else "Start"),
         "batch-forecast": lambda: forecast_html(page.forecast.state),
         "batch-measure-of": gr.update(value=str(page.forecast.state.number)),
         "batch-measure-cancel": gr.update(visible=page.forecast.state.running),
@@ -206,7 +207,7 @@ def _wire_preview(tab: BatchTab, page: BatchPage, selection: gr.HTML, errors: Fi
     def make_grid(seed: str, **axes: str) -> dict[Any, Any]:
         with toasts():
             columns = batch_form.grid_columns(**axes, seed=own_seed(seed))
-        plan = {**columns, "images_per_prompt": 1, "total": "", "combine": "every combination"}
+        plan = {**columns, "images_per_prompt": 1, "total": "", "combine": _("every combination")}
         return by_component(form.named, plan)
 
     # While one answer is on its way only the last change is kept: a large plan is followed at its own pace.
@@ -250,11 +251,11 @@ def _wire_batch(
     def find(selection: str) -> item_actions.Question:
         batch = page.batch_of(selection)
         num_images = sum(1 for path in batch.dataset.glob("[0-9]*/[0-9]*.*") if path.suffix != ".txt")
-        what = f"Its {counted(num_images, 'image')}, captions and report go with it."
+        what = _("Its {images}, captions and report go with it.", images=counted(num_images, "image", "images"))
         return item_actions.Question(batch.name, batch.name, what)
 
     def delete(name: str) -> str:
-        return f"{name} is {page.session.delete(page.session.named(name))}."
+        return _("{name} is {delete}.", name=name, delete=page.session.delete(page.session.named(name)))
 
     renaming = panel.label, panel.rename.click, selection
     then_refresh(item_actions.wire_job_label(*renaming, folder_of=page.batch_of, session=page.session))

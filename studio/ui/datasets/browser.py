@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from pydantic import TypeAdapter, ValidationError
 
+from studio.core.language import _
 from studio.core.settings import parse_settings
 from studio.datasets.query import ANY, SORT_NAMES, STATES, DatasetQuery, Facet
 from studio.datasets.report import count_problems
@@ -78,7 +79,7 @@ def build_filters() -> dict[str, Any]:
     with gr.Row(elem_classes="dataset-filters"):  # one row, so that the images begin high up
         search = gr.Textbox(
             label=FIELDS["search"].title,
-            placeholder="words, Enter",
+            placeholder=_("words, Enter"),
             elem_id="dataset-search",
             min_width=100,
         )
@@ -102,8 +103,8 @@ def build_filters() -> dict[str, Any]:
         )
         words = gr.HTML(elem_id="dataset-words", padding=False, min_width=0)
         gr.HTML(thumbnail_size(), padding=False, min_width=0, js_on_load=_SIZED)
-        previous = gr.Button("‹ Page back", elem_id="dataset-previous-page", min_width=0, size="sm")
-        following = gr.Button("Next page ›", elem_id="dataset-next-page", min_width=0, size="sm")
+        previous = gr.Button(_("‹ Page back"), elem_id="dataset-previous-page", min_width=0, size="sm")
+        following = gr.Button(_("Next page ›"), elem_id="dataset-next-page", min_width=0, size="sm")
     page = gr.State(1)  # read when a handler runs: what draws the grid anew must not turn the page back
     return {
         "search": search,
@@ -116,9 +117,9 @@ def build_filters() -> dict[str, Any]:
         "previous": previous,
         "following": following,
         "words": words,
-        "facets": gr.Textbox("[]", visible="hidden", elem_id="dataset-chosen-bars", label="Bars"),
+        "facets": gr.Textbox("[]", visible="hidden", elem_id="dataset-chosen-bars", label=_("Bars")),
         "chips": gr.HTML(elem_id="dataset-bars", padding=False, js_on_load=_DROPPED),
-        "of": gr.Textbox(visible="hidden", elem_id="dataset-of", label="Dataset"),
+        "of": gr.Textbox(visible="hidden", elem_id="dataset-of", label=_("Dataset")),
     }
 
 
@@ -188,11 +189,15 @@ def render_page(session: DatasetSession, query: DatasetQuery) -> dict[str, Any]:
     codes = [(f"{code} ({number:,})", code) for code, number in count_problems(rows).items()]
     sizes = [(f"{words} ({number:,})", words) for words, number in buckets.most_common()]
     named = [(f"{value or 'empty'} ({number:,})", value) for value, number in values.most_common(MAX_VALUES)]
-    shown = f"page {page.number} of {page.num_pages}" if page.num_pages > 1 else "all on this page"
-    of_all = f" of {len(rows):,}" if page.num_rows != len(rows) else ""
-    words = f"{page.num_rows:,}{of_all} images, {shown}."
+    shown = (
+        _("page {number} of {num_pages}", number=page.number, num_pages=page.num_pages)
+        if page.num_pages > 1
+        else _("all on this page")
+    )
+    of_all = _(" of {num_rows:,}", num_rows=len(rows)) if page.num_rows != len(rows) else ""
+    words = _("{num_rows:,}{of_all} images, {shown}.", num_rows=page.num_rows, of_all=of_all, shown=shown)
     if page.num_rows == 0:
-        words = f"No image of {len(rows):,} matches: relax the search or the filters."
+        words = _("No image of {num_rows:,} matches: relax the search or the filters.", num_rows=len(rows))
     # Choices alone: what was chosen may be another one by the time that this arrives.
     return {
         "problem": gr.update(choices=[(state, state) for state in STATES] + codes),

@@ -8,6 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import DatasetError, StudioError
+from studio.core.language import _
 from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.edits import BulkChange, changed_captions, describe
@@ -39,8 +40,8 @@ class BulkPanel:
 
 def build() -> BulkPanel:
     """Lay it out, folded."""
-    with gr.Accordion("Edit captions in bulk", open=False, elem_id="dataset-bulk-box"):
-        gr.HTML(paragraph("quiet", "Applies to every image that matches the search and filters, on all pages."))
+    with gr.Accordion(_("Edit captions in bulk"), open=False, elem_id="dataset-bulk-box"):
+        gr.HTML(paragraph("quiet", _("Applies to every image that matches the search and filters, on all pages.")))
         change: dict[str, gr.components.Component] = {}
         for names in (("find", "replace"), ("prefix", "suffix")):
             with gr.Row(elem_classes="fields"):
@@ -61,13 +62,13 @@ def build() -> BulkPanel:
                     interactive=True,
                 )
         with gr.Row(elem_classes="actions"):
-            preview = gr.Button("Preview", elem_id="dataset-bulk-preview")
-            apply = gr.Button("Change the captions", elem_id="dataset-bulk-apply", variant="primary")
+            preview = gr.Button(_("Preview"), elem_id="dataset-bulk-preview")
+            apply = gr.Button(_("Change the captions"), elem_id="dataset-bulk-apply", variant="primary")
         errors = error_box("dataset-bulk")
         words = gr.HTML(elem_id="dataset-bulk-words", padding=False)
         with gr.Row(elem_classes="actions"):
-            load = gr.Button("Show this page's captions as a table", elem_id="dataset-bulk-load")
-            save = gr.Button("Save the table", elem_id="dataset-bulk-save", interactive=False)
+            load = gr.Button(_("Show this page's captions as a table"), elem_id="dataset-bulk-load")
+            save = gr.Button(_("Save the table"), elem_id="dataset-bulk-save", interactive=False)
         grid = gr.Dataframe(
             headers=TABLE_HEAD,
             datatype=["str", "str"],
@@ -92,10 +93,17 @@ def preview_words(session: DatasetSession, asked: BulkChange, values: dict[str, 
     except StudioError as error:
         return paragraph("bad", error)
     if not changed:
-        return paragraph("quiet", f"None of {counted(len(rows), 'caption')} would change.")
+        return paragraph(
+            "quiet", _("None of {captions} would change.", captions=counted(len(rows), "caption", "captions"))
+        )
     shown = [(row.key, row.caption, changed[row.key]) for row in rows if row.key in changed][:PREVIEWED]
-    rest = f" The first {PREVIEWED}:" if len(changed) > PREVIEWED else ""
-    caption = f"{len(changed):,} of {counted(len(rows), 'caption')} would change.{rest}"
+    rest = _(" The first {previewed}:", previewed=PREVIEWED) if len(changed) > PREVIEWED else ""
+    caption = _(
+        "{num_changed:,} of {captions} would change.{rest}",
+        num_changed=len(changed),
+        captions=counted(len(rows), "caption", "captions"),
+        rest=rest,
+    )
     return table(("Image", "Before", "After"), shown, caption=caption)
 
 
@@ -107,7 +115,7 @@ def apply_change(session: DatasetSession, asked: BulkChange, values: dict[str, A
     """
     changed = changed_captions(session.opened.found(read_query(values)), asked)
     if not changed:
-        raise DatasetError("No caption would change, so nothing was done.")
+        raise DatasetError(_("No caption would change, so nothing was done."))
     return session.opened.set_captions(changed, what=describe(asked, len(changed)))
 
 
@@ -122,9 +130,11 @@ def save_table(session: DatasetSession, cells: object) -> int:
         DatasetError: where it is no table of images and captions.
     """
     if not isinstance(cells, list) or not all(isinstance(row, list) and len(row) == 2 for row in cells):
-        raise DatasetError("The table must have two columns, image and caption. Show it again.")
+        raise DatasetError(_("The table must have two columns, image and caption. Show it again."))
     captions = {str(key): "" if caption is None else str(caption) for key, caption in cells if key}
-    return session.opened.set_captions(captions, what=f"the table of {len(captions):,} captions")
+    return session.opened.set_captions(
+        captions, what=_("the table of {num_captions:,} captions", num_captions=len(captions))
+    )
 
 
 def wire(
@@ -146,7 +156,13 @@ def wire(
         with toasts():
             asked = _read_change(values)
             number = apply_change(session.named(read_subject(subject).dataset), asked, values)
-        return paragraph("good", f"{counted(number, 'caption')} changed. Undo, beside the image, takes it back.")
+        return paragraph(
+            "good",
+            _(
+                "{captions} changed. Undo, beside the image, takes it back.",
+                captions=counted(number, "caption", "captions"),
+            ),
+        )
 
     def show_table(subject: object, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
         with toasts():
@@ -162,7 +178,7 @@ def wire(
     def save(cells: object, table_of: str) -> str:
         with toasts():
             number = save_table(session.named(table_of), cells)
-        return paragraph("good", f"{counted(number, 'caption')} of the table changed.")
+        return paragraph("good", _("{captions} of the table changed.", captions=counted(number, "caption", "captions")))
 
     def clear() -> dict[Any, Any]:
         return {

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.core.errors import DatasetError, StudioError, system_error_message
 from studio.core.files import read_text
+from studio.core.language import N_, _
 from studio.core.paths import assets_folder
 from studio.datasets.rows import MAX_TOKENS, BucketFit, assign_bucket
 from studio.datasets.session import DatasetSession, Stamp, TypedCaption
@@ -105,14 +106,20 @@ def save_all(session: DatasetSession, typed: tuple[TypedCaption, ...]) -> Answer
 def _known(session: DatasetSession, dataset: str, row: DatasetRow, stamp: Stamp) -> Answer:
     """An image's caption, and the words below it: `14 of 75 tokens · from styles.csv row 3`."""
     tokens = session.count_tokens(row.caption)
-    over = f", the last {tokens - MAX_TOKENS} are not read" if tokens > MAX_TOKENS else ""
-    origin = f" · from {row.caption_from}" if row.caption_from else ""
+    over = _(", the last {tokens} are not read", tokens=tokens - MAX_TOKENS) if tokens > MAX_TOKENS else ""
+    origin = _(" · from {caption_from}", caption_from=row.caption_from) if row.caption_from else ""
     return {
         "dataset": dataset,
         "key": row.key,
         "caption": row.caption,
         "stamp": stamp,
-        "words": f"{tokens} of {MAX_TOKENS} tokens{over}{origin}",
+        "words": _(
+            "{tokens} of {max_tokens} tokens{over}{origin}",
+            tokens=tokens,
+            max_tokens=MAX_TOKENS,
+            over=over,
+            origin=origin,
+        ),
         "over": bool(over),
     }
 
@@ -126,7 +133,7 @@ def saver(session: DatasetSession) -> Callable[[list[dict[str, Any]]], Answer]:
     return save_captions
 
 
-_NOTHING = not_shown("Click an image to enlarge it and edit its caption.")
+_NOTHING = not_shown(N_("Click an image to enlarge it and edit its caption."))
 
 
 @dataclass(frozen=True)
@@ -171,22 +178,24 @@ def build() -> Detail:
         facts = gr.HTML(elem_id="dataset-facts", padding=False)
         caption = build_caption_box()
         with gr.Row(elem_classes="small-buttons"):
-            previous = gr.Button("‹ Previous", elem_id="dataset-previous", size="sm", min_width=80)
-            following = gr.Button("Next ›", elem_id="dataset-next", size="sm", min_width=80)
-            exclude = gr.Button("Exclude", elem_id="dataset-exclude", size="sm", min_width=80)
+            previous = gr.Button(_("‹ Previous"), elem_id="dataset-previous", size="sm", min_width=80)
+            following = gr.Button(_("Next ›"), elem_id="dataset-next", size="sm", min_width=80)
+            exclude = gr.Button(_("Exclude"), elem_id="dataset-exclude", size="sm", min_width=80)
         with gr.Row(elem_classes="small-buttons"):
-            undo = gr.Button("Undo", elem_id="dataset-undo", size="sm", min_width=80)
-            redo = gr.Button("Redo", elem_id="dataset-redo", size="sm", min_width=80)
+            undo = gr.Button(_("Undo"), elem_id="dataset-undo", size="sm", min_width=80)
+            redo = gr.Button(_("Redo"), elem_id="dataset-redo", size="sm", min_width=80)
         with gr.Row(elem_classes="small-buttons"):
-            convert = gr.Button("Convert a copy", elem_id="dataset-convert", size="sm", visible=False)
-            recode = gr.Button("Re-encode the caption", elem_id="dataset-recode", size="sm", visible=False)
-            reset = gr.Button("Restore the original caption", elem_id="dataset-reset", size="sm", visible=False)
+            convert = gr.Button(_("Convert a copy"), elem_id="dataset-convert", size="sm", visible=False)
+            recode = gr.Button(_("Re-encode the caption"), elem_id="dataset-recode", size="sm", visible=False)
+            reset = gr.Button(_("Restore the original caption"), elem_id="dataset-reset", size="sm", visible=False)
         problems = gr.HTML(elem_id="dataset-problems", padding=False)
         gr.HTML(
             paragraph(
                 "quiet",
-                "Keys: ← → previous, next · Shift and arrows move the crop · X exclude · Ctrl+Z undo · Enter to the "
-                "caption, Esc back · captions are saved as you type",
+                _(
+                    "Keys: ← → previous, next · Shift and arrows move the crop · X exclude · Ctrl+Z undo "
+                    "· Enter to the caption, Esc back · captions are saved as you type"
+                ),
             ),
             padding=False,
         )
@@ -246,14 +255,14 @@ def move_crop(session: DatasetSession, event: gr.EventData) -> None:
     try:
         place = _FOCUS.validate_python(focus)
     except ValidationError as error:
-        raise DatasetError("The page does not say where the crop is. Reload it.") from error
+        raise DatasetError(_("The page does not say where the crop is. Reload it.")) from error
     session.named(str(dataset)).opened.set_focus(str(key), place)
 
 
 def _file_of(session: DatasetSession, row: DatasetRow) -> str:
     """Which file, in which state and cut how, a large image is of."""
     recipe = session.opened.recipe
-    checked = row.facts.sha256 if row.facts else "not checked"
+    checked = row.facts.sha256 if row.facts else _("not checked")
     return f"{row.path} {checked} {recipe.resolution} {recipe.background} {row.focus}"
 
 

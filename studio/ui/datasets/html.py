@@ -12,6 +12,7 @@ from PIL import Image
 from studio.batches.folder import BatchFolder
 from studio.batches.outputs import read_provenance
 from studio.core.errors import PictureFileError
+from studio.core.language import N_, _
 from studio.core.records import label_or_none
 from studio.core.text import template
 from studio.datasets.inspection import thumbnail_path
@@ -30,7 +31,7 @@ SHOWN_SIDE = 1024
 """Longest side, in pixels, of the large image on the page."""
 
 SIGNS = {"reject": "✗", "convert": "↻", "note": "!"}
-SIGN_WORDS = {"reject": "needs fixing", "convert": "converted when read", "note": "worth knowing"}
+SIGN_WORDS = {"reject": N_("needs fixing"), "convert": N_("converted when read"), "note": N_("worth knowing")}
 
 
 def thumbnail_url(session: DatasetSession, row: DatasetRow) -> str:
@@ -107,9 +108,9 @@ def not_shown(words: str, *, sign: str = "") -> Markup:
 def large_picture(session: DatasetSession, row: DatasetRow, fit: BucketFit | None) -> Markup:
     """The image as training reads it, with the part that its bucket keeps; it opens larger when pressed."""
     if row.facts is None:
-        return not_shown("not checked yet", sign="…")
+        return not_shown(_("not checked yet"), sign="…")
     if not row.facts.is_usable or fit is None:
-        return not_shown("cannot be shown", sign="✗")
+        return not_shown(_("cannot be shown"), sign="✗")
     try:
         image = open_rgb(row.path, background=session.opened.recipe.background)
     except PictureFileError as error:
@@ -140,14 +141,18 @@ def facts_line(row: DatasetRow, fit: BucketFit | None) -> Markup:
     parts = []
     if facts.width:
         size = f"{facts.width:,} × {facts.height:,}"
-        parts.append(f"{size} → bucket {fit.bucket.width} × {fit.bucket.height}" if fit else size)
+        parts.append(
+            _("{size} → bucket {width} × {height}", size=size, width=fit.bucket.width, height=fit.bucket.height)
+            if fit
+            else size
+        )
     if facts.format:
         parts.append(f"{facts.format} {facts.mode or ''}".strip())
     parts.append(file_size(facts.num_bytes))
     if row.repeats != 1:
-        parts.append(f"{row.repeats} times an epoch")
+        parts.append(_("{repeats} times an epoch", repeats=row.repeats))
     if facts.is_usable:
-        parts.append(f"{facts.border_whiteness:.0%} of the border white")
+        parts.append(_("{border_whiteness:.0%} of the border white", border_whiteness=facts.border_whiteness))
     return _template("facts", key=row.key, facts=parts)
 
 
@@ -156,7 +161,7 @@ def problem_list(row: DatasetRow) -> Markup:
     if row.facts is None and not row.problems:
         return Markup()
     if not row.problems:
-        return paragraph("good", "✓ Nothing wrong with this image.")
+        return paragraph("good", _("✓ Nothing wrong with this image."))
     order = {"reject": 0, "convert": 1, "note": 2}
     problems = sorted(row.problems, key=lambda problem: order[problem.severity])
     return _template("problems", problems=problems, signs=SIGNS, words=SIGN_WORDS)

@@ -9,6 +9,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import DatasetError, StudioError
+from studio.core.language import N_, _
 from studio.core.settings import parse_settings
 from studio.core.text import counted, template
 from studio.datasets.captions import check_template, fill_template
@@ -22,8 +23,8 @@ from studio.ui.shell.selection import FieldErrors, error_box, follow_form, read_
 
 _template = template("ui/templates/datasets.html")
 
-RECOGNISED = "as recognised"
-NONE = "all rows"
+RECOGNISED = N_("as recognised")
+NONE = N_("all rows")
 PREVIEWED_ROWS = 6
 MAX_VALUES = 500
 
@@ -74,18 +75,18 @@ class RecipeBox:
 def build(words: gr.HTML) -> RecipeBox:
     """Lay it out, folded; its words stand above, where they are always seen."""
     fields = DatasetRecipe.model_fields
-    with gr.Accordion("Layout and captions", open=False, elem_id="dataset-recipe-box") as box:
+    with gr.Accordion(_("Layout and captions"), open=False, elem_id="dataset-recipe-box") as box:
         layout = _build_layout()
         template = gr.Textbox(
             label=fields["template"].title,
             info=fields["template"].description,
-            placeholder="{baseColour} {articleType}, white background",
+            placeholder=_("{baseColour} {articleType}, white background"),
             elem_id="dataset-template",
             interactive=True,
         )
         preview = gr.HTML(elem_id="dataset-template-preview", padding=False)
         rest = _build_rest()
-        apply = gr.Button("Apply to the dataset", elem_id="dataset-apply-recipe", variant="primary")
+        apply = gr.Button(_("Apply to the dataset"), elem_id="dataset-apply-recipe", variant="primary")
         errors = error_box("dataset-recipe")
     made = {"box": box, "words": words, "template": template, "preview": preview, "apply": apply, "errors": errors}
     return RecipeBox(**made, **layout, **rest)
@@ -103,13 +104,13 @@ def _build_layout() -> dict[str, Any]:
     of_rows = RowChoice.model_fields
     with gr.Row(elem_classes="fields"):
         chosen["row_column"] = _dropdown(
-            "row-column", [(NONE, NONE)], NONE, of_rows["column"], label="Only rows whose column"
+            "row-column", [(NONE, NONE)], NONE, of_rows["column"], label=_("Only rows whose column")
         )
         chosen["row_values"] = gr.Dropdown(
             [],
             value=[],
             multiselect=True,
-            label="… is one of",
+            label=_("… is one of"),
             info=of_rows["values"].description,
             elem_id="dataset-row-values",
             interactive=True,
@@ -161,10 +162,14 @@ def layout_words(session: DatasetSession) -> Markup:
     left = ", ".join(f"{code} ({number:,})" for code, number in others.most_common()) or "nothing"
     lone = len(reading.pictures) - captions
     fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
-    choice = f" It could also be read as: {'; '.join(fits)}." if fits else ""
-    text = (
-        f"{counted(len(reading.pictures), 'image')}, {counted(captions, 'pair')} of image and caption, "
-        f"{lone:,} without a caption. Not used: {left}.{choice}"
+    choice = _(" It could also be read as: {names}.", names="; ".join(fits)) if fits else ""
+    text = _(
+        "{images}, {pairs} of image and caption, {lone:,} without a caption. Not used: {left}.{choice}",
+        images=counted(len(reading.pictures), "image", "images"),
+        pairs=counted(captions, "pair", "pairs"),
+        lone=lone,
+        left=left,
+        choice=choice,
     )
     title, source = LAYOUT_TITLES[reading.layout], dataset.recipe.source
     return _template("layout", title=title, table=reading.table, text=text, source=source)
@@ -249,7 +254,7 @@ def preview_words(session: DatasetSession, read: Callable[[], DatasetRecipe]) ->
         ]
     except StudioError as error:
         return paragraph("bad", error)
-    caption = f"{counted(len(taken), 'image')}; the first captions"
+    caption = _("{images}; the first captions", images=counted(len(taken), "image", "images"))
     return table(("Image", "Caption"), rows, caption=caption)
 
 
@@ -280,7 +285,7 @@ def wire(
         with toasts():
             page = session.named(read_subject(subject).dataset)
             if filled != page.view.version.partition("-")[0]:
-                raise DatasetError("The dataset was reopened meanwhile. Check this form again, then apply it.")
+                raise DatasetError(_("The dataset was reopened meanwhile. Check this form again, then apply it."))
             page.change_recipe(read_recipe(page, values))
 
     def fill_new(selection: str, version: str, before: str) -> dict[Any, Any]:

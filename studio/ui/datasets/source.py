@@ -10,6 +10,7 @@ import gradio as gr
 
 from studio.core.errors import DatasetError, StudioError, about, system_error_message
 from studio.core.files import read_text, remove_uploads
+from studio.core.language import _
 from studio.core.paths import assets_folder
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession, SessionView
@@ -62,23 +63,23 @@ def build() -> SourceBox:
         with gr.Column(elem_classes="source-fields"):
             with gr.Row(elem_classes="toolbar"):
                 path = gr.Textbox(
-                    label="Or open a folder in place",
+                    label=_("Or open a folder in place"),
                     placeholder="/Users/you/Pictures",
                     elem_id="dataset-path",
                     interactive=True,
                 )
-                opener = gr.Button("Open", elem_id="dataset-open", min_width=88)
+                opener = gr.Button(_("Open"), elem_id="dataset-open", min_width=88)
             errors = error_box("dataset")
             with gr.Row(elem_classes="toolbar"):
                 names = gr.Dropdown(
                     [],
                     value=None,
-                    label="Your datasets",
+                    label=_("Your datasets"),
                     elem_id="dataset-names",
                     interactive=True,
                     allow_custom_value=True,
                 )
-                demo = gr.Button("Demo shoes", elem_id="dataset-demo", min_width=176)
+                demo = gr.Button(_("Demo shoes"), elem_id="dataset-demo", min_width=176)
     problem = gr.HTML(elem_id="dataset-problem", padding=False, visible=False)
     return SourceBox(drop, path, opener, errors, names, demo, problem, gr.Textbox(visible=False))
 
@@ -106,9 +107,15 @@ def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_re
             return {box.drop: _outcome(str(error), "bad")}
         except OSError as error:
             return {box.drop: _outcome(system_error_message(error), "bad")}
-        words = f"{counted(len(opened.reading.pictures), 'image')} in the dataset {opened.name}."
+        words = _(
+            "{images} in the dataset {name}.",
+            images=counted(len(opened.reading.pictures), "image", "images"),
+            name=opened.name,
+        )
         if opened.not_taken:
-            words += f" {counted(len(opened.not_taken), 'file')} skipped: the doctor lists them."
+            words += _(
+                " {files} skipped: the doctor lists them.", files=counted(len(opened.not_taken), "file", "files")
+            )
         return {box.drop: _outcome(words, "good"), box.opened: opened.name}
 
     def open_path(path: str) -> str:
@@ -137,7 +144,7 @@ def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_re
 
 
 def _say_seen(num_seen: int) -> None:
-    gr.Info(f"Looking through the folder: {num_seen:,} files and folders so far …", duration=3)
+    gr.Info(_("Looking through the folder: {num_seen:,} files and folders so far …", num_seen=num_seen), duration=3)
 
 
 def _outcome(words: str, kind: str) -> Any:  # noqa: ANN401 - gradio's update
@@ -152,10 +159,15 @@ def dropped_files(files: object) -> list[DroppedFile]:
         DatasetError: where it is not a list of files.
     """
     if not isinstance(files, list) or len(files) > MAX_FILES:
-        raise DatasetError(f"A drop must be a list of at most {MAX_FILES:,} files. Type the folder's path instead.")
+        raise DatasetError(
+            _(
+                "A drop must be a list of at most {max_files:,} files. Type the folder's path instead.",
+                max_files=MAX_FILES,
+            )
+        )
     taken = []
     for file in files:
         if not isinstance(file, dict) or not isinstance(file.get("rel"), str) or not isinstance(file.get("path"), str):
-            raise DatasetError("The drop names no files. Drop them again, or type the folder's path.")
+            raise DatasetError(_("The drop names no files. Drop them again, or type the folder's path."))
         taken.append(DroppedFile(file["rel"], Path(file["path"])))
     return taken

@@ -8,6 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import SettingsError
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.core.settings import CompareSettings, GenerationSettings, parse_settings
 from studio.core.text import counted
@@ -35,7 +36,7 @@ from studio.ui.shell.status import cancel_button, cancelling
 
 MODE, BASE = "compare", "base"
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-FIRST_PROMPTS = ("black casual shoes, white background", "red canvas sneakers, white background")
+FIRST_PROMPTS = (N_("black casual shoes, white background"), N_("red canvas sneakers, white background"))
 
 
 def build_form() -> tuple[dict[str, Any], gr.HTML, SettingsForm]:
@@ -49,13 +50,13 @@ def build_form() -> tuple[dict[str, Any], gr.HTML, SettingsForm]:
     shared = SettingsForm(GenerationSettings, MODE)
     shared.add("negative_prompt", elem_id="compare-negative")
     with gr.Group(elem_classes="lora-rows"):
-        left, left_strength = build_lora_row(MODE, 0, label="Left", none=BASE)
+        left, left_strength = build_lora_row(MODE, 0, label=_("Left"), none=BASE)
         first = next(iter(LoraLibrary().names()), BASE)
-        right, right_strength = build_lora_row(MODE, 1, label="Right", none=BASE, first=first)
+        right, right_strength = build_lora_row(MODE, 1, label=_("Right"), none=BASE, first=first)
     form.rest()
     strip = gr.Checkbox(
         False,
-        label=f"{CompareSettings.model_fields['strip'].title} (0 to {STRIP[-1]:g})",
+        label=_("{title} (0 to {strip:g})", title=CompareSettings.model_fields["strip"].title, strip=STRIP[-1]),
         info=CompareSettings.model_fields["strip"].description,
         elem_id="compare-strip",
         interactive=True,
@@ -76,7 +77,7 @@ def to_settings(values: Mapping[str, Any]) -> CompareSettings:
     left = lora_choices((values["left"], values["left_strength"]))
     right = lora_choices((values["right"], values["right_strength"]))
     if left == right:
-        same = SettingsError("Left and right are the same: choose a LoRA for one of them, or another strength.")
+        same = SettingsError(_("Left and right are the same: choose a LoRA for one of them, or another strength."))
         raise same.about("left", "right", "left.0.strength", "right.0.strength")
     return parse_settings(
         CompareSettings,
@@ -114,20 +115,20 @@ def build() -> CompareMode:
     with gr.Row(elem_classes="workbench"):
         with gr.Column(elem_classes="controls", min_width=320):
             with gr.Row(elem_classes="actions"):
-                run = gr.Button("Compare", variant="primary", elem_id="run-compare", interactive=False)
-                cancel = gr.Button("Cancel", elem_id="cancel-compare", interactive=False)
+                run = gr.Button(_("Compare"), variant="primary", elem_id="run-compare", interactive=False)
+                cancel = gr.Button(_("Cancel"), elem_id="cancel-compare", interactive=False)
             errors = error_box(MODE)
             form, notes, generation = build_form()
         with gr.Column(elem_classes="canvas", min_width=480):
             state = gr.HTML(elem_id="compare-state", padding=False)
             finding = gr.HTML(elem_id="compare-finding", padding=False)
-            pair = gr.Radio([], label="Pair", elem_id="compare-pair", visible=False, interactive=True)
+            pair = gr.Radio([], label=_("Pair"), elem_id="compare-pair", visible=False, interactive=True)
             slider = _build_slider()
             ends = gr.HTML(elem_id="compare-ends", padding=False, visible=False)
             side_by_side = gr.HTML(elem_id="compare-pair-pictures", padding=False)
             strip = gr.HTML(elem_id="compare-strip-pictures", padding=False, js_on_load=compare_view.STRENGTH_SLIDER)
             with gr.Row(elem_classes="actions", visible=False) as after:
-                grid = gr.Button("Make a labelled grid", elem_id="make-grid")
+                grid = gr.Button(_("Make a labelled grid"), elem_id="make-grid")
                 grid_link = gr.HTML(elem_id="grid-link", padding=False)
             of = gr.Textbox(visible=False)
             vote = blind_vote.build_vote()
@@ -200,10 +201,15 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
 
 def _idle_words(saved: SavedComparison | None) -> str:
     if saved is None or not saved.report.finished:
-        return "The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter."
-    end = "was cancelled" if saved.report.cancelled else "is finished"
-    pairs = counted(compare_view.finished_pairs(saved), "pair")
-    return f"The comparison of {saved.report.started_at:%d %B, %H:%M} {end}: {pairs}."
+        return _("The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter.")
+    end = _("was cancelled") if saved.report.cancelled else _("is finished")
+    pairs = counted(compare_view.finished_pairs(saved), "pair", "pairs")
+    return _(
+        "The comparison of {started_at:%d %B, %H:%M} {end}: {pairs}.",
+        started_at=saved.report.started_at,
+        end=end,
+        pairs=pairs,
+    )
 
 
 def wire(
@@ -225,10 +231,10 @@ def wire(
         with toasts():
             saved = compare_view.comparison_of(engine.view, of)
         name = f"{saved.folder.name}.png"
-        return save_link(name, data_url(comparison_grid(saved), "image/png"), f"Save {name}")
+        return save_link(name, data_url(comparison_grid(saved), "image/png"), _("Save {name}", name=name))
 
     def show_notes(prompts: str, negative_prompt: str, long_prompt: bool) -> Markup:
-        named = {f"Prompt {i}": line for i, line in enumerate(filter(str.strip, prompts.splitlines()), start=1)}
+        named = {_("Prompt {i}", i=i): line for i, line in enumerate(filter(str.strip, prompts.splitlines()), start=1)}
         named["Negative prompt"] = negative_prompt
         return prompt_notes_html(engine, named, long_prompt=long_prompt)
 
@@ -239,7 +245,7 @@ def wire(
     then_refresh(errors.press(mode.run.click, compare, inputs_kwargs=mode.form, outputs=[mode.grid_link], **QUIET))
     then_refresh(mode.cancel.click(cancelling(engine, "comparing"), **QUIET))
     wire_size_note(mode.generation, engine, mode.form)
-    pair = "pair: { comparison: values[0], number: values[1] }"
+    pair = _("pair: { comparison: values[0], number: values[1] }")
     then_refresh(select(mode.pair.input, selection, mode.of, mode.pair, change=pair))
     mode.grid.click(make_grid, mode.of, mode.grid_link, **QUIET)
     blind_vote.wire_vote(mode.vote, engine, user_data, of=mode.of)

@@ -11,6 +11,7 @@ from gradio.components import Component
 from markupsafe import Markup
 
 from studio.core.errors import SettingsError
+from studio.core.language import N_, _
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import template
 from studio.engine.process.client import EngineClient
@@ -34,7 +35,7 @@ _template = template("ui/templates/inference.html")
 
 MODE = "generate"
 RANDOM_SEED_LIMIT = 2**32  # as other programs draw them: ten digits, easy to write down
-FIRST_PROMPT = "a photo of red canvas sneakers, on grass"
+FIRST_PROMPT = N_("a photo of red canvas sneakers, on grass")
 ASPECTS = ((1, 1), (3, 4), (4, 3), (2, 3), (3, 2))
 SIZE_STEP, LEAST_SIZE = 8, 64
 SWAP = "(width, height) => [height, width]"
@@ -126,9 +127,9 @@ class SizeRow:
             with gr.Row():
                 form.add("seed")
                 dice = gr.Button("⚄", elem_id="generate-dice", elem_classes="square", min_width=0)
-                self.keep = gr.Button("Keep", elem_id="generate-keep", elem_classes="square", min_width=0)
+                self.keep = gr.Button(_("Keep"), elem_id="generate-keep", elem_classes="square", min_width=0)
                 self.new_seed = gr.Checkbox(
-                    True, label="Random", elem_id="generate-new-seed", interactive=True, min_width=0
+                    True, label=_("Random"), elem_id="generate-new-seed", interactive=True, min_width=0
                 )
         self.sides = [form.fields["width"], form.fields["height"]]
         self.seed = [form.fields["seed"], self.new_seed]
@@ -200,7 +201,7 @@ def prompt_notes_html(engine: EngineClient, prompts: Mapping[str, str], *, long_
             notes = prompt_notes(prompt, long_prompt=long_prompt, tokens=_token_counter(engine))
         except SettingsError as error:
             notes = (str(error),)
-        words += [paragraph("tokens bad", f"{name}: {note}") for note in notes]
+        words += [paragraph(_("tokens bad"), f"{name}: {note}") for note in notes]
     return Markup().join(words)
 
 
@@ -211,7 +212,7 @@ def _token_counter(engine: EngineClient) -> TokenCounter | None:
 
 def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Markup:
     """`12 of 75 tokens`, what is cut off, and A1111's commands; the tokens are empty until a model is loaded."""
-    unlike = (paragraph("tokens bad", note) for note in unlike_a1111(prompt))
+    unlike = (paragraph(_("tokens bad"), note) for note in unlike_a1111(prompt))
     return Markup().join([_num_tokens(engine, prompt, long_prompt=long_prompt), *unlike])
 
 
@@ -222,14 +223,29 @@ def _num_tokens(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Mark
     try:
         count = counter.count(prompt)
     except SettingsError as error:
-        return paragraph("tokens bad", error)
+        return paragraph(_("tokens bad"), error)
     if count.num_parts == 1:
-        return paragraph("tokens", f"{count.num_tokens} of {PART_TOKENS} tokens")
+        return paragraph(
+            "tokens", _("{num_tokens} of {part_tokens} tokens", num_tokens=count.num_tokens, part_tokens=PART_TOKENS)
+        )
     if long_prompt or not count.cut_off:  # BREAK begins a part, however short
-        return paragraph("tokens", f"{count.num_tokens} tokens in {count.num_parts} parts of {PART_TOKENS}")
+        return paragraph(
+            "tokens",
+            _(
+                "{num_tokens} tokens in {num_parts} parts of {part_tokens}",
+                num_tokens=count.num_tokens,
+                num_parts=count.num_parts,
+                part_tokens=PART_TOKENS,
+            ),
+        )
     lost = _shortened(count.cut_off)
-    words = f"{count.num_tokens} of {PART_TOKENS} tokens. Cut off: “{lost}” (or switch on “Long prompts”)"
-    return paragraph("tokens bad", words)
+    words = _(
+        "{num_tokens} of {part_tokens} tokens. Cut off: “{lost}” (or switch on “Long prompts”)",
+        num_tokens=count.num_tokens,
+        part_tokens=PART_TOKENS,
+        lost=lost,
+    )
+    return paragraph(_("tokens bad"), words)
 
 
 def _shortened(words: str, *, limit: int = 90) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.language import _
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
 from studio.jobs.session import JobLine
@@ -54,17 +55,17 @@ class InferenceTab:
 
 def build() -> InferenceTab:
     """Lay the tab out."""
-    start = gr.Button("Start the engine", elem_id="start-engine", visible=False, variant="primary")
+    start = gr.Button(_("Start the engine"), elem_id="start-engine", visible=False, variant="primary")
     taken = device_busy_box.build()
     with gr.Tabs(elem_id="modes"):
-        with gr.Tab("Generate", id="generate") as generate_tab:
+        with gr.Tab(_("Generate"), id="generate") as generate_tab:
             generate = generate_mode.build()
             history = history_panel.build(generate.canvas)
-        with gr.Tab("Compare", id="compare"):
+        with gr.Tab(_("Compare"), id="compare"):
             compare = compare_mode.build()
-        with gr.Tab("LoRA library", id="lora-library"):
+        with gr.Tab(_("LoRA library"), id="lora-library"):
             loras = lora_library.build()
-        with gr.Tab("Smoke test", id="smoke-test"):
+        with gr.Tab(_("Smoke test"), id="smoke-test"):
             smoke = smoke_mode.build()
     return InferenceTab(taken, smoke, generate, generate_tab, history, compare, loras, start)
 

@@ -12,6 +12,7 @@ import gradio as gr
 
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchSession, BatchView
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
@@ -116,7 +117,7 @@ class Polling:
         # Named functions: they are the names of the page's own API.
         app.load(self.open, self.selection, self._everything(self._first), js=RECALL, **UNQUEUED)
         for area, seen in self._seen.items():
-            wake = gr.Button("Refresh", elem_id=f"wake-{area}", elem_classes="unseen", visible="hidden")
+            wake = gr.Button(_("Refresh"), elem_id=f"wake-{area}", elem_classes="unseen", visible="hidden")
             has = [seen, self.selection]
             wake.click(
                 self.refresh_of(area),
@@ -274,18 +275,18 @@ def build_app(
     batches = batch_tab.BatchPage(BatchSession(user_data), session, library, commands.forecast, cpu_only)
     past = PastImages(History(user_data.outputs), trainings.thumbnails)
     sessions = Sessions(engine, session, training, batches, library, blocking_jobs, past)
-    with Page(title="LoRA Studio", analytics_enabled=False) as app:
+    with Page(title=_("LoRA Studio"), analytics_enabled=False) as app:
         status = _build_status_line()
         panel = engine_panel.build()
         live_html(PAGE_PROBLEMS)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Inference", id="inference", elem_id="tab-inference") as inference:
+            with gr.Tab(_("Inference"), id="inference", elem_id="tab-inference") as inference:
                 tab = inference_tab.build()
-            with gr.Tab("Dataset", id="dataset", elem_id="tab-dataset") as dataset:
+            with gr.Tab(_("Dataset"), id="dataset", elem_id="tab-dataset") as dataset:
                 datasets = dataset_tab.build()
-            with gr.Tab("Training", id="training", elem_id="tab-training") as training_place:
+            with gr.Tab(_("Training"), id="training", elem_id="tab-training") as training_place:
                 training_parts = training_tab.build()
-            with gr.Tab("Batch", id="batch", elem_id="tab-batch") as batch:
+            with gr.Tab(_("Batch"), id="batch", elem_id="tab-batch") as batch:
                 batch_parts = batch_tab.build()
         shown = (status, panel.shown, tab.shown, datasets.shown, training_parts.shown, batch_parts.shown)
         polling = Polling(sessions.now, dict(zip(AREAS, shown, strict=True)))

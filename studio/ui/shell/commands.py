@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from studio.core.errors import StudioError
 from studio.core.files import write_atomically
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.text import STEP_SIGN, duration, template
 
@@ -158,7 +159,9 @@ class CommandRunner:
                 self._state = CommandState(about, last_line=output.strip().splitlines()[-1])
             else:
                 said = " ".join(errors)
-                self._state = CommandState(about, problem=said or f"It ended with code {process.returncode}.")
+                self._state = CommandState(
+                    about, problem=said or _("It ended with code {returncode}.", returncode=process.returncode)
+                )
 
     def _follow(self, process: subprocess.Popen[str], errors: deque[str]) -> None:
         """Take what it says on stderr as it comes: what it does now, and what is wrong."""
@@ -223,7 +226,7 @@ class PreflightRunner:
         """
         state = self.state
         if not state.running or state.number != number:
-            raise StudioError("Nothing was cancelled: that measurement has ended already.")
+            raise StudioError(_("Nothing was cancelled: that measurement has ended already."))
         self.stop()
 
     def stop(self) -> None:

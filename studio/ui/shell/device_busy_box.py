@@ -14,6 +14,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.text import counted, duration, template
 from studio.engine.process.client import EngineClient
@@ -84,7 +85,7 @@ class BlockingJobs:
             paused = [line for line in self.paused(job_lines(self._queue)) if line.job.id in named]
             if not paused:
                 raise RunError(
-                    "No job paused here is waiting to be resumed. The Training and Batch tabs list all jobs."
+                    _("No job paused here is waiting to be resumed. The Training and Batch tabs list all jobs.")
                 )
             for line in paused:
                 self._queue.resume(line.job.id)
@@ -94,10 +95,10 @@ class BlockingJobs:
     def _blocking_jobs(self, named: Collection[int]) -> list[JobLine]:
         blocking_jobs = list_blocking_jobs(job_lines(self._queue))
         if not blocking_jobs:
-            raise RunError("No job is using the device any more.")
+            raise RunError(_("No job is using the device any more."))
         found = [line for line in blocking_jobs if line.job.id in named]
         if not found:
-            raise RunError("That job has ended. Another job is using the device now.")
+            raise RunError(_("That job has ended. Another job is using the device now."))
         return found
 
 
@@ -132,17 +133,17 @@ def build() -> DeviceBusyBox:
         jobs = gr.JSON(visible=False)
         live_html("taken-words")
         with gr.Row(elem_classes="taken-offers"):
-            go_on = _button("Run when the device is free", "taken-go-on")
-            pause = _button("Pause the training", "taken-pause")
-            stop = _button("Stop the training", "taken-stop")
-            resume = _button("Resume the training", "taken-resume")
-            cancel = _button("Cancel waiting request", "taken-cancel")
+            go_on = _button(_("Run when the device is free"), "taken-go-on")
+            pause = _button(_("Pause the training"), "taken-pause")
+            stop = _button(_("Stop the training"), "taken-stop")
+            resume = _button(_("Resume the training"), "taken-resume")
+            cancel = _button(_("Cancel waiting request"), "taken-cancel")
         # The question belongs to the one browser tab in which it was asked, so a refresh leaves it alone.
         with gr.Column(visible=False) as frame, gr.Row(visible=False, elem_id="taken-question") as question:
             question_words = gr.HTML(elem_id="taken-question-words", padding=False)
             about = gr.JSON(visible=False)
-            really = gr.Button("Stop", elem_id="taken-stop-really", size="sm", variant="stop", min_width=96)
-            keep = gr.Button("Keep it running", elem_id="taken-stop-not", size="sm", min_width=96)
+            really = gr.Button(_("Stop"), elem_id="taken-stop-really", size="sm", variant="stop", min_width=96)
+            keep = gr.Button(_("Keep it running"), elem_id="taken-stop-not", size="sm", min_width=96)
     shown: dict[str, gr.components.Component] = {
         "taken-box": box,
         "taken-jobs": jobs,
@@ -173,11 +174,11 @@ def render(view: EngineView, jobs: Sequence[JobLine], blocking_jobs: BlockingJob
         "taken-jobs": gr.update(value=[line.job.id for line in before_us or paused]),
         "taken-words": Markup().join(words),
         "taken-go-on": gr.update(visible=view.phase == "waiting" and not keeps),
-        "taken-pause": gr.update(visible=can_halt, value=f"Pause {_all_of(before_us)}"),
-        "taken-stop": gr.update(visible=can_halt, value=f"Stop {_all_of(before_us)}"),
-        "taken-resume": gr.update(visible=bool(paused), value=f"Resume {_all_of(paused)}"),
+        "taken-pause": gr.update(visible=can_halt, value=_("Pause {all_of}", all_of=_all_of(before_us))),
+        "taken-stop": gr.update(visible=can_halt, value=_("Stop {all_of}", all_of=_all_of(before_us))),
+        "taken-resume": gr.update(visible=bool(paused), value=_("Resume {all_of}", all_of=_all_of(paused))),
         "taken-cancel": gr.update(
-            visible=keeps, value="Cancel waiting request" if view.kept else "Cancel waiting requests"
+            visible=keeps, value=_("Cancel waiting request") if view.kept else _("Cancel waiting requests")
         ),
         "taken-question": gr.update(visible=can_halt),
     }
@@ -188,67 +189,88 @@ def _owner_words(view: EngineView, blocking_jobs: Sequence[JobLine]) -> Markup:
     if view.phase != "waiting":
         return Markup()
     if not blocking_jobs:
-        return _paragraph("The device is in use", f"by {view.owner}. You can queue a request behind it.")
+        return _paragraph(
+            _("The device is in use"), _("by {owner}. You can queue a request behind it.", owner=view.owner)
+        )
     first, *others = blocking_jobs
     name = _capital(job_name(first))
-    behind = f" Behind it {_waits(len(others))}: {_names(others)}." if others else ""
+    behind = _(" Behind it {waits}: {names}.", waits=_waits(len(others)), names=_names(others)) if others else ""
     if first.job.asked:
-        sentence = f"to {first.job.asked}: it saves after the current step, then the device is free."
-        return _paragraph(f"{name} was asked", sentence + behind)
+        sentence = _("to {asked}: it saves after the current step, then the device is free.", asked=first.job.asked)
+        return _paragraph(_("{name} was asked", name=name), sentence + behind)
     if first.job.state == "queued":
-        return _paragraph(f"{name} is about to start", f"and has the device then.{behind}")
-    advice = "" if view.keeps_runs or view.kept else " You can queue a request behind it."
-    return _paragraph(f"{name} has the device:", f"{_how_far(first)}.{behind}{advice}")
+        return _paragraph(
+            _("{name} is about to start", name=name), _("and has the device then.{behind}", behind=behind)
+        )
+    advice = "" if view.keeps_runs or view.kept else _(" You can queue a request behind it.")
+    return _paragraph(_("{name} has the device:", name=name), f"{_how_far(first)}.{behind}{advice}")
 
 
 def _how_far(line: JobLine) -> str:
     if not line.num_steps or line.run_state in ("new", "waiting", "preparing"):
-        return "it is being prepared"
-    left = f", {duration(line.remaining_seconds)} left" if line.remaining_seconds is not None else ""
-    return f"{job_unit(line)} {line.step:,} of {line.num_steps:,}{left}"
+        return _("it is being prepared")
+    left = _(", {time} left", time=duration(line.remaining_seconds)) if line.remaining_seconds is not None else ""
+    return _(
+        "{job_unit} {step:,} of {num_steps:,}{left}",
+        job_unit=job_unit(line),
+        step=line.step,
+        num_steps=line.num_steps,
+        left=left,
+    )
 
 
 def _waits(number: int) -> str:
-    return "1 more waits" if number == 1 else f"{number:,} more wait"
+    return _("1 more waits") if number == 1 else _("{number:,} more wait", number=number)
 
 
 def _kept_words(view: EngineView) -> Markup:
     """What waits here, or how something can be made to."""
     if view.kept is not None:
-        when = "as soon as the device is free" if view.phase == "waiting" else "when the engine is ready"
-        sentence = f"It starts automatically {when}, as long as this studio runs. You may close the page meanwhile."
-        return _paragraph("Waiting here:", f"{_run_words(view.kept)}. {sentence}")
+        when = _("as soon as the device is free") if view.phase == "waiting" else _("when the engine is ready")
+        sentence = _(
+            "It starts automatically {when}, as long as this studio runs. You may close the page meanwhile.", when=when
+        )
+        return _paragraph(_("Waiting here:"), f"{_run_words(view.kept)}. {sentence}")
     if view.keeps_runs:
         return _paragraph(
-            "Queue a request:",
-            "press “Generate”, “Compare” or “Run the smoke test”. It waits here and starts when the device is free.",
+            _("Queue a request:"),
+            _("press “Generate”, “Compare” or “Run the smoke test”. It waits here and starts when the device is free."),
         )
     return Markup()
 
 
 def _run_words(run: Run) -> str:
     if isinstance(run, Generate):
-        return f"{counted(run.settings.num_images, 'image')} to make"
+        return _("{images} to make", images=counted(run.settings.num_images, "image", "images"))
     if isinstance(run, Compare):
-        return f"a comparison of {counted(run.settings.num_pictures, 'image')}"
-    return "the smoke test"
+        return _("a comparison of {images}", images=counted(run.settings.num_pictures, "image", "images"))
+    return _("the smoke test")
 
 
 def _paused_words(paused: Sequence[JobLine]) -> Markup:
     if not paused:
         return Markup()
     first = paused[0]
-    where = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
-    others = f", and so is {_names(paused[1:])}" if paused[1:] else ""
-    sentence = f"{where}{others}. Everything is saved; resume it when you are done here."
-    return _paragraph(f"{_capital(job_name(first))} is paused", sentence)
+    where = (
+        _(
+            " at {job_unit} {step:,} of {num_steps:,}",
+            job_unit=job_unit(first),
+            step=first.step,
+            num_steps=first.num_steps,
+        )
+        if first.num_steps
+        else ""
+    )
+    others = _(", and so is {names}", names=_names(paused[1:])) if paused[1:] else ""
+    sentence = _("{where}{others}. Everything is saved; resume it when you are done here.", where=where, others=others)
+    return _paragraph(_("{capital} is paused", capital=_capital(job_name(first))), sentence)
 
 
 def _all_of(jobs: Sequence[JobLine]) -> str:
     """What a button is about: `the training`, or `all 3 jobs`."""
     if len(jobs) > 1:
-        return f"all {len(jobs):,} jobs"
-    return "the " + job_name(jobs[0]).partition(" ")[0] if jobs else "the job"
+        return _("all {num_jobs:,} jobs", num_jobs=len(jobs))
+    return "the " + job_name(jobs[0]).partition(" ")[0] if jobs else _("the job")
 
 
 def _names(jobs: Sequence[JobLine]) -> str:
@@ -266,13 +288,26 @@ def _paragraph(bold: str, sentence: str) -> Markup:
 def question_words(blocking_jobs: Sequence[JobLine]) -> Markup:
     """What a stop would end, and that nothing of it is lost."""
     if not blocking_jobs:
-        return _paragraph("Nothing is left to stop.", "The device is free in a moment.")
+        return _paragraph(_("Nothing is left to stop."), _("The device is free in a moment."))
     first, *others = blocking_jobs
-    at = f" at {job_unit(first)} {first.step:,} of {first.num_steps:,}" if first.num_steps else ""
-    behind = f" Jobs behind it would not start either: {_names(others)}." if others else ""
+    at = (
+        _(
+            " at {job_unit} {step:,} of {num_steps:,}",
+            job_unit=job_unit(first),
+            step=first.step,
+            num_steps=first.num_steps,
+        )
+        if first.num_steps
+        else ""
+    )
+    behind = _(" Jobs behind it would not start either: {names}.", names=_names(others)) if others else ""
     return _paragraph(
-        f"Stop {job_name(first)}{at}?",
-        f"It saves first, so nothing is lost: it can be resumed on its tab, {job_tab(first)}.{behind}",
+        _("Stop {job_name}{at}?", job_name=job_name(first), at=at),
+        _(
+            "It saves first, so nothing is lost: it can be resumed on its tab, {job_tab}.{behind}",
+            job_tab=job_tab(first),
+            behind=behind,
+        ),
     )
 
 

@@ -8,6 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.files import read_text
+from studio.core.language import N_, _
 from studio.core.paths import UserData, black_pictures_page, typed_path
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, EngineFacts
 from studio.core.settings import ModelSettings, parse_settings
@@ -41,21 +42,23 @@ def build() -> EnginePanel:
         with gr.Column(elem_id="model-box", min_width=0, scale=3):
             choices = gr.HTML(elem_id="model-choices", padding=False)
             form.add("model", info=True)
-            with gr.Accordion("Precision and prediction", open=False, elem_id="model-more"):
+            with gr.Accordion(_("Precision and prediction"), open=False, elem_id="model-more"):
                 with gr.Row(elem_classes="fields"):
                     form.add("precision", info=True)
                     form.add("prediction_type", info=True)
                 form.rest(info=True)
             with gr.Row(elem_classes="actions"):
-                load = gr.Button("Load", elem_id="load-model", interactive=False)
-                cancel = gr.Button("Cancel", elem_id="cancel-load", interactive=False)
+                load = gr.Button(_("Load"), elem_id="load-model", interactive=False)
+                cancel = gr.Button(_("Cancel"), elem_id="cancel-load", interactive=False)
                 build_reset(form.fields, form="model")
             errors = error_box("model")
             facts = gr.HTML(elem_id="model-facts", padding=False)
         with gr.Column(elem_id="device-box", min_width=0, scale=2):
             words = gr.HTML(elem_id="device-words", padding=False)
-            check = gr.Button("Check the device against the CPU", elem_id="check-device", size="md", interactive=False)
-            with gr.Accordion("Why float32? The story of the black images", open=False, elem_id="black-pictures"):
+            check = gr.Button(
+                _("Check the device against the CPU"), elem_id="check-device", size="md", interactive=False
+            )
+            with gr.Accordion(_("Why float32? The story of the black images"), open=False, elem_id="black-pictures"):
                 gr.Markdown(read_text(black_pictures_page()))
     shown: dict[str, gr.components.Component] = {
         "model-choices": choices,
@@ -80,7 +83,7 @@ def render(view: EngineView, user_data: UserData) -> dict[str, Part]:
     }
 
 
-TAKES_A_MODEL = ("ready", "no model", "off", "gone")
+TAKES_A_MODEL = ("ready", N_("no model"), "off", "gone")
 
 
 def _choices(view: EngineView, user_data: UserData) -> Markup:
@@ -113,10 +116,10 @@ def _model_facts(view: EngineView) -> Markup:
         ("Loaded", facts.model),
         ("Revision", facts.model_revision or "–"),
         ("From", facts.model_folder),
-        ("Parameters", f"{facts.parameters / 1e6:,.1f} million"),
-        ("Its own size", f"{facts.width} × {facts.height}"),
+        ("Parameters", _("{parameters:,.1f} million", parameters=facts.parameters / 1000000.0)),
+        (_("Its own size"), f"{facts.width} × {facts.height}"),
     ]
-    loaded = table(("Item", "Value"), rows, caption="Loaded model")
+    loaded = table(("Item", "Value"), rows, caption=_("Loaded model"))
     return _template("model_facts", problem=view.problem, going_on=going_on, notes=facts.notes, rows=loaded)
 
 
@@ -129,7 +132,10 @@ def _device_table(check: DeviceCheck) -> Markup:
     """Each part: how far from the CPU, what is allowed, the verdict, time and memory."""
     chosen = check.chosen_attention
     named: list[tuple[str, AttentionTrial | DeviceDifference, str]] = [
-        *((f"attention: {trial.label}", trial, "used" if trial is chosen else "") for trial in check.attention),
+        *(
+            (_("attention: {label}", label=trial.label), trial, "used" if trial is chosen else "")
+            for trial in check.attention
+        ),
         *((difference.part, difference, difference.consequence) for difference in check.differences),
     ]
     rows = [
@@ -138,13 +144,13 @@ def _device_table(check: DeviceCheck) -> Markup:
             f"{part.difference:.1e}",
             f"{part.limit:.0e}",
             (f"right{', used' if note == 'used' else ''}" if part.passed else f"wrong{f': {note}' if note else ''}"),
-            "–" if part.seconds is None else f"{1000 * part.seconds:,.0f} ms",
+            "–" if part.seconds is None else _("{value:,.0f} ms", value=1000 * part.seconds),
             "–" if part.memory_bytes is None else gigabytes(part.memory_bytes),
         )
         for name, part, note in named
     ]
     heads = ("Part", "Difference", "Allowed", "Verdict", "Time", "Memory")
-    return table(heads, rows, caption="Device compared with CPU") if rows else Markup()
+    return table(heads, rows, caption=_("Device compared with CPU")) if rows else Markup()
 
 
 def wire(box: EnginePanel, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:

@@ -20,6 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.core.errors import system_error_message
+from studio.core.language import N_, _
 from studio.core.text import gigabytes
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -36,7 +37,7 @@ MAX_WAIT_SECONDS = 60.0
 MAX_ADDRESSES = 10_000
 
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "frame-ancestors 'self'",
+    "Content-Security-Policy": N_("frame-ancestors 'self'"),
     "X-Frame-Options": "SAMEORIGIN",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -90,7 +91,7 @@ class OriginGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._is_refused(scope):
-            refusal = PlainTextResponse("LoRA Studio only takes requests from its own page.", status_code=403)
+            refusal = PlainTextResponse(_("LoRA Studio only takes requests from its own page."), status_code=403)
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -137,7 +138,7 @@ class LoginGuard:
         elif await self._is_logged_in(scope):
             await self._app(scope, receive, send)
         else:
-            await PlainTextResponse("Log in first.", status_code=401)(scope, receive, send)
+            await PlainTextResponse(_("Log in first."), status_code=401)(scope, receive, send)
 
     async def _is_logged_in(self, scope: Scope) -> bool:
         """Asks Gradio, which holds the sessions."""
@@ -155,10 +156,10 @@ class LoginGuard:
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One password at a time from each address, each wrong one doubling what the next has to wait."""
-        address = scope["client"][0] if scope.get("client") else "an unknown address"
+        address = scope["client"][0] if scope.get("client") else _("an unknown address")
         wait = self.reserve(address)
         if wait > MAX_WAIT_SECONDS:
-            words = "Too many wrong passwords. Wait a minute, then try again."
+            words = _("Too many wrong passwords. Wait a minute, then try again.")
             await PlainTextResponse(words, status_code=429, headers={"Retry-After": "60"})(scope, receive, send)
             return
         await asyncio.sleep(wait)
@@ -220,7 +221,11 @@ class UploadGuard:
         needed, free = int(length) if length.isdecimal() else 0, shutil.disk_usage(self._folder).free
         if needed < free:
             return ""
-        return f"The upload has {gigabytes(needed)}, and the disk has {gigabytes(free)} free. Free some space first."
+        return _(
+            "The upload has {size}, and the disk has {size_2} free. Free some space first.",
+            size=gigabytes(needed),
+            size_2=gigabytes(free),
+        )
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> str:
         """Let Gradio take it; returns what to answer in its place, if anything."""

@@ -23,6 +23,7 @@ from PIL import Image
 
 from studio.core.errors import ModelError
 from studio.core.files import FileStamp, file_stamp, open_file, read_file
+from studio.core.language import _
 from studio.core.results import Check, ImageRecord
 from studio.core.settings import GenerationSettings, bounds
 from studio.core.text import duration, template
@@ -119,14 +120,14 @@ def served_url(file: Path, name: str) -> str:
 def picture_frame(path: Path, *, name: str, alt: str) -> Markup:
     """A finished image that opens large."""
     if not path.is_file():
-        return empty_frame("?", f"{path.name} is no longer in its folder")
+        return empty_frame("?", _("{name} is no longer in its folder", name=path.name))
     return _template("picture_frame", name=name, url=data_url(read_file(path), "image/png"), alt=alt)
 
 
 def running_frame(view: EngineView) -> Markup:
     """The image in the making: its last preview, and a bar."""
     if view.step is None:
-        return empty_frame("…", "about to start")
+        return empty_frame("…", _("about to start"))
     return _template("running_frame", step=view.step, preview_png=view.preview_png)
 
 
@@ -156,9 +157,13 @@ def record_rows(record: ImageRecord) -> list[tuple[str, str]]:
     loras = ", ".join(f"{lora.name} {lora.strength:g}" for lora in record.loras) or "none"
     guidance = f"{settings.guidance_scale:g}"
     if (settings.guidance_start, settings.guidance_end) != (0, 1):
-        guidance += f", from {settings.guidance_start:.0%} to {settings.guidance_end:.0%} of the steps"
+        guidance += _(
+            ", from {guidance_start:.0%} to {guidance_end:.0%} of the steps",
+            guidance_start=settings.guidance_start,
+            guidance_end=settings.guidance_end,
+        )
     return [
-        ("Negative prompt", settings.negative_prompt or "none"),
+        (_("Negative prompt"), settings.negative_prompt or "none"),
         ("Seed", str(settings.seed)),
         ("Size", f"{record.width} × {record.height}"),
         ("Steps", str(settings.num_inference_steps)),
@@ -166,7 +171,15 @@ def record_rows(record: ImageRecord) -> list[tuple[str, str]]:
         ("Scheduler", scheduler_name(record)),
         ("LoRAs", loras),
         ("Model", record.model + (f" @ {record.model_revision[:8]}" if record.model_revision else "")),
-        ("Time", f"{duration(record.timings.total_seconds)} on {record.device}, {record.precision}"),
+        (
+            "Time",
+            _(
+                "{time} on {device}, {precision}",
+                time=duration(record.timings.total_seconds),
+                device=record.device,
+                precision=record.precision,
+            ),
+        ),
         ("Made", f"{record.made_at:%d %B %Y, %H:%M}"),
     ]
 
@@ -192,7 +205,7 @@ def wire_size_note(
         side = values.get("resolution")
         sides = (typed[1], typed[2]) if typed else (values.get("width", side), values.get("height", side))
         width, height = (int(given or 0) for given in sides)
-        _, largest = bounds(GenerationSettings, "width")
+        __, largest = bounds(GenerationSettings, "width")
         if largest is None or min(width, height) <= 0 or max(width, height) > largest:
             return Markup()
         view = engine.view

@@ -33,6 +33,7 @@ from starlette.datastructures import Headers
 
 from studio.core.errors import StudioError, error_message, system_error_message
 from studio.core.files import read_file, read_text
+from studio.core.language import N_, _
 from studio.core.paths import assets_folder
 from studio.core.rules import shown
 from studio.core.text import escape, template
@@ -112,7 +113,7 @@ class Refusal(gr.Error):  # type: ignore[misc]  # gradio tells mypy nothing of i
     """An error that says in our own words what went wrong with a press; Gradio's own are another class."""
 
     def __init__(self, text: object) -> None:
-        super().__init__(escape(text), duration=8, title="Not done", print_exception=False)
+        super().__init__(escape(text), duration=8, title=_("Not done"), print_exception=False)
 
 
 @contextmanager
@@ -187,18 +188,18 @@ class Guard:
                 for name, part in render().items():
                     made[name] = self._html(name, part) if callable(part) else part
             if caught.text:
-                problems.append(f"{title} cannot be shown. {caught.text}")
+                problems.append(_("{title} cannot be shown. {text}", title=title, text=caught.text))
         return made | {PAGE_PROBLEMS: Markup().join(map(problem, problems))}
 
     def _html(self, name: str, make: Callable[[], str]) -> str:
-        return self.attempt(name, make, lambda text: problem(f"This part cannot be shown. {text}"))
+        return self.attempt(name, make, lambda text: problem(_("This part cannot be shown. {text}", text=text)))
 
 
 class Page(gr.Blocks):  # type: ignore[misc]  # likewise
     """Gradio's page, with the guard over every press: none is answered with a bare “Error”, or in Gradio's words."""
 
     async def process_api(self, block_fn: Any, inputs: list[Any], *more: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - as gradio has them
-        with Guard().over("A press on the page") as caught:
+        with Guard().over(_("A press on the page")) as caught:
             try:
                 answer: dict[str, Any] = await super().process_api(block_fn, inputs, *more, **options)
                 return answer
@@ -232,10 +233,19 @@ def _value_problem(component: Any, value: object) -> str:  # noqa: ANN401 - any 
         component.preprocess(value)
     except (gr.Error, ValueError, TypeError, AttributeError):
         low, high = getattr(component, "minimum", None), getattr(component, "maximum", None)
-        label = getattr(component, "label", None) or "A value of the page"
+        label = getattr(component, "label", None) or _("A value of the page")
         bounded = low is not None and high is not None
-        rule = f"must be a number between {low:g} and {high:g}" if bounded else "cannot be used here"
-        return f"{label} {rule}, got {textwrap.shorten(shown(value), 80)}. Change it, or reload the page."
+        rule = (
+            _("must be a number between {low:g} and {high:g}", low=low, high=high)
+            if bounded
+            else _("cannot be used here")
+        )
+        return _(
+            "{label} {rule}, got {shorten}. Change it, or reload the page.",
+            label=label,
+            rule=rule,
+            shorten=textwrap.shorten(shown(value), 80),
+        )
     return ""
 
 
@@ -257,7 +267,7 @@ def digest_of(words: str) -> str:
     return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
-SYSTEM_FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+SYSTEM_FONT = ["system-ui", "-apple-system", N_("Segoe UI"), "Roboto", "sans-serif"]
 SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 
@@ -302,7 +312,7 @@ def show_folder(folder: Path, request: gr.Request) -> None:
     """
     client = request.client.host if request.client else None
     if not (is_same_machine(client, request.headers) and open_folder(folder)):
-        toast(f"It cannot be opened from here. Its path is {folder}", duration=20)
+        toast(_("It cannot be opened from here. Its path is {folder}", folder=folder), duration=20)
 
 
 def is_same_machine(client: str | None, headers: Headers | Mapping[str, str]) -> bool:
@@ -322,7 +332,7 @@ def open_folder(folder: Path, *, platform: str = sys.platform, environment: Mapp
         FileNotFoundError: where the folder is gone.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(2, "The folder is gone", str(folder))
+        raise FileNotFoundError(2, _("The folder is gone"), str(folder))
     command = opening_command(platform, environment)
     if command is None:
         return False

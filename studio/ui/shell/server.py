@@ -22,6 +22,7 @@ import psutil
 
 from studio.core.errors import RunError, SettingsError
 from studio.core.files import read_text
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings, ServerSettings
 from studio.datasets.session import DatasetSession
@@ -35,7 +36,7 @@ FIRST_PORT, LAST_PORT = 7860, 7959
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 NO_PROXY_NAMES = ("NO_PROXY", "no_proxy")
 CERTIFICATE_NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-MAC_APPS = ("Google Chrome", "Microsoft Edge", "Chromium", "Brave Browser")
+MAC_APPS = (N_("Google Chrome"), N_("Microsoft Edge"), "Chromium", N_("Brave Browser"))
 WINDOWS_APPS = (("Google", "Chrome", "Application", "chrome.exe"), ("Microsoft", "Edge", "Application", "msedge.exe"))
 LINUX_APPS = (
     "google-chrome",
@@ -66,10 +67,14 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     with _plain_environment(), _collected_later():
         _launch(engine, session, commands, user_data, settings, port=port, logins=logins, root_path=root_path)
     for warning in warnings_of(settings):
-        print(f"Warning: {warning}", flush=True)
+        print(_("Warning: {warning}", warning=warning), flush=True)
     url = f"http://127.0.0.1:{port}"
-    others = f" and, for other machines, port {port} of {', '.join(allowed_hosts(True)[2:])}" if settings.listen else ""
-    print(f"LoRA Studio is at {url}{others} (stop it with Ctrl+C)", flush=True)
+    others = (
+        _(" and, for other machines, port {port} of {names}", port=port, names=", ".join(allowed_hosts(True)[2:]))
+        if settings.listen
+        else ""
+    )
+    print(_("LoRA Studio is at {url}{others} (stop it with Ctrl+C)", url=url, others=others), flush=True)
     try:
         ensure_worker(user_data)  # jobs that waited when the machine was switched off go on
     except RunError as error:  # of the queue: images are made without it, and the tabs that need it say so
@@ -82,7 +87,7 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
         while not stopping.wait(1.0):  # in slices: Windows hears Ctrl+C only between them
             pass
     finally:
-        print("Stopping.", flush=True)
+        print(_("Stopping."), flush=True)
         commands.close()
         session.close()
         engine.stop()
@@ -95,7 +100,7 @@ def open_page(url: str, *, window: bool) -> None:
     if program is None:
         if window:
             print(
-                "Found no Chrome, Edge, Brave or Chromium, so the page opens in your browser instead.",
+                _("Found no Chrome, Edge, Brave or Chromium, so the page opens in your browser instead."),
                 flush=True,
             )
         webbrowser.open(url)
@@ -136,8 +141,11 @@ def read_root_path(settings: ServerSettings) -> str:
     """
     if not ROOT_PATH.fullmatch(settings.root_path):
         raise SettingsError(
-            "root_path must be the address at which a proxy shows the page, such as https://example.com/studio, or "
-            f"its path, such as /studio, got {settings.root_path!r}."
+            _(
+                "root_path must be the address at which a proxy shows the page, such as "
+                "https://example.com/studio, or its path, such as /studio, got {root_path!r}.",
+                root_path=settings.root_path,
+            )
         )
     return settings.root_path.rstrip("/")
 
@@ -147,12 +155,17 @@ def warnings_of(settings: ServerSettings) -> tuple[str, ...]:
     found = []
     if settings.listen and not settings.root_path.startswith("https:"):
         found.append(
-            "other machines reach the studio by plain HTTP, so passwords and images can be read on the way. Do this "
-            "only on a network that you trust, or put a proxy with TLS in front and name its address with --root-path."
+            _(
+                "other machines reach the studio by plain HTTP, so passwords and images can be read "
+                "on the way. Do this only on a network that you trust, or put a proxy with TLS in "
+                "front and name its address with --root-path."
+            )
         )
     file = settings.auth_file
     if file is not None and os.name != "nt" and file.stat().st_mode & stat.S_IROTH:
-        found.append(f"everyone on this machine can read the passwords in {file}. Protect it: chmod 600 {file}")
+        found.append(
+            _("everyone on this machine can read the passwords in {file}. Protect it: chmod 600 {file}", file=file)
+        )
     return tuple(found)
 
 
@@ -165,23 +178,39 @@ def read_logins(settings: ServerSettings) -> list[tuple[str, str]] | None:
     if settings.auth_file is None:
         if settings.listen:
             raise SettingsError(
-                "listen opens the studio to other machines, so it needs auth_file, got none. Write a text file "
-                "with one user:password on each line and start again with --listen --auth-file FILE."
+                _(
+                    "listen opens the studio to other machines, so it needs auth_file, got none. Write a "
+                    "text file with one user:password on each line and start again with --listen "
+                    "--auth-file FILE."
+                )
             )
         return None
     try:
         lines = read_text(settings.auth_file, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"auth_file must be a readable text file, got {settings.auth_file} ({error}).") from error
+        raise SettingsError(
+            _(
+                "auth_file must be a readable text file, got {auth_file} ({error}).",
+                auth_file=settings.auth_file,
+                error=error,
+            )
+        ) from error
     logins = []
     for number, line in enumerate(lines, start=1):
-        user, _, password = line.strip().partition(":")
+        user, __, password = line.strip().partition(":")
         if line.strip() and not (user and password):
-            raise SettingsError(f"auth_file must hold user:password lines, got none in line {number} of it.")
+            raise SettingsError(
+                _("auth_file must hold user:password lines, got none in line {number} of it.", number=number)
+            )
         if line.strip():
             logins.append((user, password))
     if not logins:
-        raise SettingsError(f"auth_file must hold at least one user:password line, got {settings.auth_file} without.")
+        raise SettingsError(
+            _(
+                "auth_file must hold at least one user:password line, got {auth_file} without.",
+                auth_file=settings.auth_file,
+            )
+        )
     return logins
 
 
@@ -194,15 +223,22 @@ def choose_port(address: str, wanted: int | None) -> int:
     if wanted is not None:
         if not _is_free(address, wanted):
             raise SettingsError(
-                f"port must be free, got {wanted}, which another program uses (perhaps another studio). "
-                "Choose another with --port, or leave it out to take the next free one."
+                _(
+                    "port must be free, got {wanted}, which another program uses (perhaps another "
+                    "studio). Choose another with --port, or leave it out to take the next free one.",
+                    wanted=wanted,
+                )
             )
         return wanted
     for port in range(FIRST_PORT, LAST_PORT + 1):
         if _is_free(address, port):
             return port
     raise SettingsError(
-        f"port must be free, but all from {FIRST_PORT} to {LAST_PORT} are used. Choose one with --port."
+        _(
+            "port must be free, but all from {first_port} to {last_port} are used. Choose one with --port.",
+            first_port=FIRST_PORT,
+            last_port=LAST_PORT,
+        )
     )
 
 

@@ -7,6 +7,7 @@ import psutil
 from markupsafe import Markup
 
 from studio.core.errors import EngineError
+from studio.core.language import N_, _
 from studio.core.text import counted, duration, gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView, Phase
@@ -28,9 +29,9 @@ def jobs_words(jobs: Sequence[JobLine]) -> Markup:
     if running is None and not waiting:
         return Markup()
     words = "" if running is None else f"{job_name(running)} {_progress(running)}"
-    behind = f" + {len(waiting)} waiting" if waiting else ""
+    behind = _(" + {num_waiting} waiting", num_waiting=len(waiting)) if waiting else ""
     first = running or waiting[0]
-    text = words + behind if words else f"{counted(len(waiting), 'job')} waiting"
+    text = words + behind if words else _("{jobs} waiting", jobs=counted(len(waiting), "job", "jobs"))
     return _template("activity", kind="busy", tab=job_tab(first), text=text, title=first.message)
 
 
@@ -38,8 +39,13 @@ def measuring_words(what: str, state: PreflightState, tab: str) -> Markup:
     """`● measuring a training: loading the model · 12 s`, a link to its tab; empty where nothing is being measured."""
     if not state.running:
         return Markup()
-    text = f"measuring {what}: {state.step_words} · {state.time_words}"
-    return _template("activity", kind="busy", tab=tab, text=text, title="A few real steps, to estimate the rest.")
+    text = _(
+        "measuring {what}: {step_words} · {time_words}",
+        what=what,
+        step_words=state.step_words,
+        time_words=state.time_words,
+    )
+    return _template("activity", kind="busy", tab=tab, text=text, title=_("A few real steps, to estimate the rest."))
 
 
 def title_words(jobs: Sequence[JobLine], view: EngineView) -> str:
@@ -78,12 +84,12 @@ def job_unit(line: JobLine) -> str:
 
 def _progress(line: JobLine) -> str:
     if line.job.asked:
-        return f"is asked to {line.job.asked}"
+        return _("is asked to {asked}", asked=line.job.asked)
     if line.run_state in ("new", "waiting"):
-        return "waits for its turn"
+        return _("waits for its turn")
     if line.run_state == "preparing":
-        return "is being prepared"
-    left = f" · {duration(line.remaining_seconds)} left" if line.remaining_seconds is not None else ""
+        return _("is being prepared")
+    left = _(" · {time} left", time=duration(line.remaining_seconds)) if line.remaining_seconds is not None else ""
     return f"{line.step:,}/{line.num_steps:,}{left}"
 
 
@@ -109,7 +115,7 @@ def _accelerator_words(view: EngineView) -> str:
     if view.facts is None or memory is None or memory.accelerator_allocated_bytes is None:
         return ""
     limit = memory.accelerator_limit_bytes
-    of = f" of {gigabytes(limit)}" if limit else ""
+    of = _(" of {size}", size=gigabytes(limit)) if limit else ""
     return f"{memory.accelerator_allocated_bytes / 2**30:.1f}{of}"
 
 
@@ -118,16 +124,16 @@ def activity_words(view: EngineView, *, owner_is_told: bool = False) -> Markup:
 
     `owner_is_told`: the job that has the device stands beside it already.
     """
-    waiting = "engine waits" if owner_is_told else f"waiting for the device: {view.owner} has it"
+    waiting = _("engine waits") if owner_is_told else _("waiting for the device: {owner} has it", owner=view.owner)
     words = {
-        "off": "engine off",
-        "starting": "engine is starting (about 10 s)",
+        "off": _("engine off"),
+        "starting": _("engine is starting (about 10 s)"),
         "waiting": waiting,
-        "loading": f"loading {view.model}{download_words(view)}",
+        "loading": _("loading {model}{download_words}", model=view.model, download_words=download_words(view)),
         "ready": "ready",
-        "device check": "checking the device",
-        "no model": "no model loaded",
-        "gone": "engine stopped",
+        "device check": _("checking the device"),
+        "no model": _("no model loaded"),
+        "gone": _("engine stopped"),
     }.get(view.phase) or progress_words(view)
     kind = "busy" if view.active else "idle" if view.phase == "ready" else "wrong"
     return _template("engine_activity", kind=kind, text=words, mode=MODES.get(view.phase))
@@ -137,7 +143,7 @@ def cancel_button(view: EngineView, phase: Phase) -> Update:
     """The button that cancels what runs in that phase; where it was pressed and nothing stopped, it ends the engine."""
     runs = view.phase == phase
     update: Update = gr.update(
-        value="Stop now (restarts the engine)" if runs and view.ignores_cancel else "Cancel",
+        value=_("Stop now (restarts the engine)") if runs and view.ignores_cancel else "Cancel",
         interactive=runs and (not view.cancelling or view.ignores_cancel),
     )
     return update
@@ -153,25 +159,37 @@ def cancelling(engine: EngineClient, phase: Phase) -> Callable[..., None]:
         with toasts():
             view = engine.view
             if view.phase != phase or (of and of != str(view.run_number)):
-                raise EngineError("Nothing was cancelled: what this button was about is over already.")
+                raise EngineError(_("Nothing was cancelled: what this button was about is over already."))
             engine.cancel()
 
     return cancel
 
 
-MODES: dict[Phase, str] = {"smoke test": "Smoke test", "generating": "Generate", "comparing": "Compare"}
-RUN_NAMES: dict[Phase, str] = {"smoke test": "smoke test", "generating": "generating", "comparing": "comparing"}
+MODES: dict[Phase, str] = {"smoke test": N_("Smoke test"), "generating": "Generate", "comparing": "Compare"}
+RUN_NAMES: dict[Phase, str] = {"smoke test": N_("smoke test"), "generating": "generating", "comparing": "comparing"}
 
 
 def progress_words(view: EngineView) -> str:
     """`smoke test: image 2 of 3, step 12 of 25, 4.1 s left`."""
     name, step = RUN_NAMES[view.phase], view.step
     if view.cancelling:
-        return f"{name}: stopping after this step"
+        return _("{name}: stopping after this step", name=name)
     if step is None:
-        return f"{name}: starting the next image" if view.finished_pictures else f"{name}: starting the first image"
-    left = f", {duration(seconds_left(view))} left" if step.step > 1 else ""
-    return f"{name}: image {step.picture + 1} of {step.num_pictures}, step {step.step} of {step.num_steps}{left}"
+        return (
+            _("{name}: starting the next image", name=name)
+            if view.finished_pictures
+            else _("{name}: starting the first image", name=name)
+        )
+    left = _(", {time} left", time=duration(seconds_left(view))) if step.step > 1 else ""
+    return _(
+        "{name}: image {picture} of {num_pictures}, step {step} of {num_steps}{left}",
+        name=name,
+        picture=step.picture + 1,
+        num_pictures=step.num_pictures,
+        step=step.step,
+        num_steps=step.num_steps,
+        left=left,
+    )
 
 
 def seconds_left(view: EngineView) -> float:
@@ -191,26 +209,40 @@ def download_words(view: EngineView) -> str:
     if view.cancelling:
         return ": stopping"
     share = download.done_bytes / download.total_bytes
-    left = f", {duration(download.elapsed_seconds * (1 - share) / share)} left" if share > 0.01 else ""
-    return f": {gigabytes(download.done_bytes)} of {gigabytes(download.total_bytes)}{left}"
+    left = _(", {time} left", time=duration(download.elapsed_seconds * (1 - share) / share)) if share > 0.01 else ""
+    return _(
+        ": {size} of {size_2}{left}",
+        size=gigabytes(download.done_bytes),
+        size_2=gigabytes(download.total_bytes),
+        left=left,
+    )
 
 
 def phase_words(view: EngineView) -> tuple[str, str]:
     """What the engine is doing: a bold word, and a sentence."""
     if view.phase in RUN_NAMES:
         progress = progress_words(view).partition(": ")[2].capitalize() + "."
-        return "Running.", f"{progress} {view.run_note}".strip()
+        return _("Running."), f"{progress} {view.run_note}".strip()
     if view.download:
-        return "Downloading.", f"{view.model}{download_words(view)}. What has arrived is kept if you cancel."
+        return _("Downloading."), _(
+            "{model}{download_words}. What has arrived is kept if you cancel.",
+            model=view.model,
+            download_words=download_words(view),
+        )
     if view.device_part:
-        return "Checking.", f"The device is being compared with the CPU, once: {view.device_part}."
+        return _("Checking."), _(
+            "The device is being compared with the CPU, once: {device_part}.", device_part=view.device_part
+        )
     return {
-        "off": ("Not running.", "Press “Start the engine”."),
-        "starting": ("Starting.", "The engine loads PyTorch in the background; this takes about ten seconds."),
-        "waiting": ("Waiting.", f"The device is in use by {view.owner}. This page continues as soon as it is free."),
-        "loading": ("Loading.", f"{view.model} is loading, and its precision is being checked."),
-        "ready": ("Ready.", "Press “Run the smoke test”: three images, each checked, in a few seconds."),
-        "device check": ("Checking.", "The device is being compared with the CPU."),
-        "no model": ("No model.", "Press the model at the top and choose one."),
-        "gone": ("Stopped.", "Press “Start the engine”."),
+        "off": (_("Not running."), _("Press “Start the engine”.")),
+        "starting": (_("Starting."), _("The engine loads PyTorch in the background; this takes about ten seconds.")),
+        "waiting": (
+            _("Waiting."),
+            _("The device is in use by {owner}. This page continues as soon as it is free.", owner=view.owner),
+        ),
+        "loading": (_("Loading."), _("{model} is loading, and its precision is being checked.", model=view.model)),
+        "ready": (_("Ready."), _("Press “Run the smoke test”: three images, each checked, in a few seconds.")),
+        "device check": (_("Checking."), _("The device is being compared with the CPU.")),
+        "no model": (_("No model."), _("Press the model at the top and choose one.")),
+        "gone": (_("Stopped."), _("Press “Start the engine”.")),
     }[view.phase]

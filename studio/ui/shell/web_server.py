@@ -19,6 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from studio.core.errors import StudioError
 from studio.core.files import read_text
+from studio.core.language import _
 from studio.core.paths import assets_folder
 from studio.ui.shell.guards import LoginGuard, OriginGuard, RootPath, SecurityHeaders, UploadGuard
 from studio.ui.shell.parts import make_theme
@@ -91,7 +92,9 @@ def serve_in_thread(app: FastAPI, *, address: str, port: int) -> None:
     thread.start()
     while not server.started:
         if not thread.is_alive():
-            raise StudioError(f"The page could not be served on port {port}. Start again, or choose another --port.")
+            raise StudioError(
+                _("The page could not be served on port {port}. Start again, or choose another --port.", port=port)
+            )
         time.sleep(STARTED_LOOK_SECONDS)
 
 

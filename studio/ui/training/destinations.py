@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.errors import RunError
+from studio.core.language import _
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
@@ -54,14 +55,21 @@ def lora_of(run: RunFolder, history: RunHistory, step: int | None = None) -> tup
     """
     found = lora_to_send(history) if step is None else (step, loras_by_step(history).get(step, ""))
     if found is None:
-        raise RunError("No LoRA yet: wait for the first images, or press “Sample now”.")
+        raise RunError(_("No LoRA yet: wait for the first images, or press “Sample now”."))
     at, reported = found
     try:
         file: Path = run.file(reported) if reported else run.root
     except FileNotFoundError:
         file = run.root
     if not file.is_file():
-        raise RunError(f"The LoRA of step {at:,} is no longer in {run.root}: {reported or 'its file'} is gone.")
+        raise RunError(
+            _(
+                "The LoRA of step {at:,} is no longer in {root}: {value} is gone.",
+                at=at,
+                root=run.root,
+                value=reported or _("its file"),
+            )
+        )
     return at, file
 
 
@@ -130,7 +138,7 @@ def wire_use(
 
 def wire_compare(pressed: Callable[..., Any], page: TrainingPage, selection: gr.HTML, to: Destinations) -> Any:  # noqa: ANN401 - gradio's Dependency
     """Connect what puts the LoRA into Compare, beside the base."""
-    says, js = "is chosen beside the base: press “Compare”.", lead_to("Inference", "Compare")
+    says, js = _("is chosen beside the base: press “Compare”."), lead_to("Inference", "Compare")
     return wire_use(pressed, page, selection, to.compare, fill=beside_base, says=says, js=js)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from studio.core.language import _
 from studio.core.text import template
 from studio.training.events import SampleEvent, ScoreEvent
 from studio.training.folder import RunFolder
@@ -39,7 +40,7 @@ def end_card_html(view: TrainingView, thumbnails: Thumbnails) -> Markup:
     best = lora_to_send(history)
     if best is None:
         return Markup()
-    step, _ = best
+    step, __ = best
     scored = history.scores.get(step)
     outcome, sentence = verdict(history, scored) if scored is not None else ("", "")
     comparison = history.comparison
@@ -48,7 +49,7 @@ def end_card_html(view: TrainingView, thumbnails: Thumbnails) -> Markup:
         step=step,
         images=_before_and_after(run, history, step, thumbnails),
         kind=OUTCOME_KINDS[outcome] if outcome else "",
-        sentence=sentence or f"Step {step:,} is the LoRA of this run. Its images were not scored.",
+        sentence=sentence or _("Step {step:,} is the LoRA of this run. Its images were not scored.", step=step),
         why=_why(history),
         better=comparison.better if comparison else (),
         worse=comparison.worse if comparison else (),
@@ -73,8 +74,8 @@ def verdict(history: RunHistory, scored: ScoreEvent) -> tuple[Outcome, str]:
         return "", ""
     kind, outcome = found
     name = kind.title[0].upper() + kind.title[1:]
-    goal = f" (dataset {told})" if (told := reached(kind, history)) else ""
-    than = outcome if outcome == "like the base" else f"{outcome} than the base"
+    goal = _(" (dataset {told})", told=told) if (told := reached(kind, history)) else ""
+    than = outcome if outcome == "like the base" else _("{outcome} than the base", outcome=outcome)
     return outcome, f"{name} {kind.words(scored.base)} → {kind.words(scored.scores)}, {than}{goal}."
 
 
@@ -83,7 +84,7 @@ def _why(history: RunHistory) -> str:
     if history.proposal is None:
         return ""
     why = history.proposal.sentence.removeprefix(f"Step {history.proposal.step:,}: ")
-    return why[:1].upper() + why[1:] + ("" if history.proposal.sure else " The evidence is thin so far.")
+    return why[:1].upper() + why[1:] + ("" if history.proposal.sure else _(" The evidence is thin so far."))
 
 
 def _before_and_after(
@@ -96,7 +97,7 @@ def _before_and_after(
             urls = _urls(run, event, index, thumbnails)
             if len(urls) == 2:
                 prompt = event.prompts[index % len(event.prompts)]
-                captions = ("Before: the base", f"After: step {event.step:,}")
+                captions = (_("Before: the base"), _("After: step {step:,}", step=event.step))
                 return [(caption, url, prompt) for caption, url in zip(captions, urls, strict=True)]
     return []
 
@@ -113,7 +114,7 @@ def wire(
     card: gr.HTML, page: TrainingPage, selection: gr.HTML, to: Destinations, *, then_refresh: Callable[[Any], Any]
 ) -> None:
     """Connect its buttons; their events are named in `ACTS`' template."""
-    chosen = "is chosen in {}."
+    chosen = _("is chosen in {}.")
     uses = (
         (card.click, to.generate, chosen.format("Generate"), lead_to("Inference", "Generate")),
         (card.apply, to.batch, chosen.format("Batch"), lead_to("Batch")),

@@ -14,6 +14,7 @@ from gradio.components import Component
 from markupsafe import Markup
 
 from studio.core.files import remove_uploads
+from studio.core.language import _
 from studio.core.settings import SHIPPED_DATASET
 from studio.core.text import template
 from studio.training.begin import read_settings_file
@@ -67,17 +68,17 @@ def build_form() -> TrainingForm:
     preset = gr.Radio(
         preset_choices(MeasuredPresets()),
         value=FIRST_PRESET,
-        label="Preset",
+        label=_("Preset"),
         elem_id="training-preset",
         interactive=True,
     )
     purpose = gr.HTML(purpose_html(FIRST_PRESET), elem_id="training-purpose", padding=False)
     changes = gr.HTML(changes_html(), elem_id="training-changes", padding=False, js_on_load=_RESETS + COMPARED_ON_LOAD)
     with gr.Row(elem_classes="form-tools"):
-        reset = gr.Button("Back to the preset", elem_id="training-reset", size="sm", min_width=120)
-        save = gr.Button("Save settings", elem_id="training-save-settings", size="sm", min_width=96)
+        reset = gr.Button(_("Back to the preset"), elem_id="training-reset", size="sm", min_width=120)
+        save = gr.Button(_("Save settings"), elem_id="training-save-settings", size="sm", min_width=96)
         load = gr.UploadButton(
-            "Load settings", elem_id="training-load-settings", file_types=[".json"], size="sm", min_width=96
+            _("Load settings"), elem_id="training-load-settings", file_types=[".json"], size="sm", min_width=96
         )
     link = gr.HTML(elem_id="training-settings-link", visible="hidden", padding=False)
     form = SettingsForm(TrainingSettings, "training", preset_values(FIRST_PRESET))
@@ -85,7 +86,7 @@ def build_form() -> TrainingForm:
         dataset_choices(()),
         value=dataset_choices(())[0][1],
         label=TrainingSettings.model_fields["dataset"].title,
-        info="Or type the path of a folder.",
+        info=_("Or type the path of a folder."),
         allow_custom_value=True,
         elem_id="training-dataset",
         interactive=True,
@@ -102,7 +103,7 @@ def build_form() -> TrainingForm:
 
 def dataset_choices(names: Sequence[str]) -> list[tuple[str, str]]:
     """The demo dataset, which is always there, and those of the Dataset tab."""
-    return [("demo shoes (built in)", SHIPPED_DATASET), *((name, name) for name in names)]
+    return [(_("demo shoes (built in)"), SHIPPED_DATASET), *((name, name) for name in names)]
 
 
 def changes_html() -> Markup:
@@ -142,14 +143,16 @@ def wire_settings(
         with toasts():
             settings = settings_of(values)
         content = settings.model_dump_json(indent=2, exclude={"cpu"}).encode() + b"\n"  # of this start of the studio
-        return save_link(f"{settings.name}-settings.json", data_url(content, "application/json"), "Save the settings")
+        return save_link(
+            f"{settings.name}-settings.json", data_url(content, "application/json"), _("Save the settings")
+        )
 
     def load(file: str) -> dict[Any, Any]:
         uploaded = Path(file)
         with toasts():
             settings = read_settings_file(uploaded)
             remove_uploads([uploaded], uploads_folder())
-            toast(f"The form has the settings of {uploaded.name}.")
+            toast(_("The form has the settings of {name}.", name=uploaded.name))
             return form.filled_by(settings)
 
     form.changes.click(put_back, form.preset, list(fields.values()), **QUIET)

@@ -8,6 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import PictureFileError, RunError
+from studio.core.language import _
 from studio.core.settings import GenerationSettings
 from studio.core.text import template
 from studio.images.files import read_picture_text
@@ -85,15 +86,15 @@ def build() -> ImageViewer:
     with gr.Column(visible=False, elem_id="training-closer") as box:
         known = gr.JSON(visible=False)
         with gr.Row(elem_classes="closer-head"):
-            step = gr.Dropdown([], label="Step", elem_id="closer-step", interactive=True, min_width=96)
+            step = gr.Dropdown([], label=_("Step"), elem_id="closer-step", interactive=True, min_width=96)
             picture = gr.Dropdown(
-                [], label="Prompt", elem_id="closer-picture", interactive=True, min_width=160, scale=3
+                [], label=_("Prompt"), elem_id="closer-picture", interactive=True, min_width=160, scale=3
             )
-            previous_step = gr.Button("‹ Step", size="sm", min_width=64, elem_id="closer-previous-step")
-            next_step = gr.Button("Step ›", size="sm", min_width=64, elem_id="closer-next-step")
-            previous_picture = gr.Button("‹ Prompt", size="sm", min_width=76, elem_id="closer-previous-picture")
-            next_picture = gr.Button("Prompt ›", size="sm", min_width=76, elem_id="closer-next-picture")
-            close = gr.Button("Close", size="sm", min_width=64, elem_id="closer-close")
+            previous_step = gr.Button(_("‹ Step"), size="sm", min_width=64, elem_id="closer-previous-step")
+            next_step = gr.Button(_("Step ›"), size="sm", min_width=64, elem_id="closer-next-step")
+            previous_picture = gr.Button(_("‹ Prompt"), size="sm", min_width=76, elem_id="closer-previous-picture")
+            next_picture = gr.Button(_("Prompt ›"), size="sm", min_width=76, elem_id="closer-next-picture")
+            close = gr.Button(_("Close"), size="sm", min_width=64, elem_id="closer-close")
         slider = gr.ImageSlider(
             interactive=False,
             format="png",  # its default loses detail
@@ -114,7 +115,7 @@ def render(image: SelectedImage | None, view: TrainingView, thumbnails: Thumbnai
     if image is None or event is None or view.run is None or view.history is None:
         return {**{f"closer-{name}": gr.update() for name in SHOWN}, "closer-box": gr.update(visible=False)}
     known = [(event.step, len(event.pictures)) for event in looked_at_steps(view.history)]
-    steps = [step for step, _ in known]
+    steps = [step for step, __ in known]
     place, last = steps.index(image.step), len(event.pictures) - 1
     files = _files(view.run, event, image.picture)
     prompts = [(f"{number + 1} · {prompt}", number) for number, prompt in enumerate(_prompts(event))]
@@ -190,7 +191,7 @@ def checked_image(view: TrainingView, step: object, picture: object) -> Selected
         image = SelectedImage(step=step, picture=picture)
         if _event_of(image, view) is not None:
             return image
-    raise RunError(f"There is no image {picture} of step {step}.")
+    raise RunError(_("There is no image {picture} of step {step}.", picture=picture, step=step))
 
 
 def wire(
@@ -210,11 +211,13 @@ def wire(
             return changed(chosen, image=checked_image(page.session.view(chosen.run), step, picture))
 
     def move(button: gr.Button, *, steps: int = 0, pictures: int = 0) -> None:
-        moved = f"image: ({MOVED})(now.image, values[0], {steps}, {pictures})"
+        moved = _(
+            "image: ({moved})(now.image, values[0], {steps}, {pictures})", moved=MOVED, steps=steps, pictures=pictures
+        )
         then_refresh(select(button.click, selection, box.known, change=moved))
 
     def choose(control: gr.Dropdown, field: str) -> None:
-        chosen = f"image: now.image && {{ ...now.image, {field}: values[0] ?? now.image.{field} }}"
+        chosen = _("image: now.image && {{ ...now.image, {field}: values[0] ?? now.image.{field} }}", field=field)
         then_refresh(select(control.input, selection, control, change=chosen))
 
     in_the_page = {"fn": None, "queue": False, "show_progress": "hidden"}

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from studio.core.errors import DatasetError
 from studio.core.files import FileStamp, file_stamp
+from studio.core.language import _
 from studio.core.text import template
 from studio.datasets.snapshot import read_snapshot
 from studio.training.events import NearestReported, SampleEvent
@@ -61,8 +62,8 @@ def scrubber_html(
         best: the step to show first, of a run that ended; else the last.
     """
     if run is None or history is None or not history.samples:
-        words = "Images of the same prompts and seeds appear here step by step, next to the base."
-        return paragraph("quiet samples-empty", words)
+        words = _("Images of the same prompts and seeds appear here step by step, next to the base.")
+        return paragraph(_("quiet samples-empty"), words)
     trained = [event for event in looked_at_steps(history) if event.step > 0]
     events = _scrubbed(trained, best)
     last, steps = history.samples[-1], [BASE_STEP, *(event.step for event in events)]
@@ -93,7 +94,9 @@ def _shots(
 ) -> list[tuple[int, Markup]]:
     """The images of one prompt, each with its step, the base's first."""
     prompt = last.prompts[index % len(last.prompts)]
-    base = _picture(run, last.base[index], f"Enlarge base: {prompt}", (last.step, index), thumbnails, column="base")
+    base = _picture(
+        run, last.base[index], _("Enlarge base: {prompt}", prompt=prompt), (last.step, index), thumbnails, column="base"
+    )
     trained = (
         (event.step, _sample(run, event, index, thumbnails, verb="Enlarge "))
         for event in events
@@ -150,7 +153,9 @@ def _prompt_row(
 ) -> tuple[str, list[Markup]]:
     prompt = last.prompts[index % len(last.prompts)]
     # The base's image leads to the last step's, whose base it is.
-    base = _picture(run, last.base[index], f"Open base: {prompt}", (last.step, index), thumbnails, column="base")
+    base = _picture(
+        run, last.base[index], _("Open base: {prompt}", prompt=prompt), (last.step, index), thumbnails, column="base"
+    )
     return prompt, [base, *(_sample(run, event, index, thumbnails) for event in shown)]
 
 
@@ -158,7 +163,7 @@ def _sample(run: RunFolder, event: SampleEvent, index: int, thumbnails: Thumbnai
     """The LoRA's image of a prompt at a step; a resumed run may have had fewer prompts then."""
     if index >= len(event.pictures):
         return Markup()
-    words = f"{verb}step {event.step:,}: {event.prompts[index]}"
+    words = _("{verb}step {step:,}: {prompts}", verb=verb, step=event.step, prompts=event.prompts[index])
     return _picture(run, event.pictures[index], words, (event.step, index), thumbnails)
 
 
@@ -167,13 +172,13 @@ def _picture(
 ) -> Markup:
     """A small image that opens large; `place` is its step and its number, `column` where it stands if not there."""
     if file is None:
-        return _template("no_sample", kind="bad", words="not valid")
+        return _template("no_sample", kind="bad", words=_("not valid"))
     try:
         url = run_thumbnail_url(run.file(file), thumbnails.runs)
     except FileNotFoundError:
-        return _template("no_sample", kind="quiet", words="gone")
+        return _template("no_sample", kind="quiet", words=_("gone"))
     except OSError:
-        return _template("no_sample", kind="quiet", words="cannot be shown")
+        return _template("no_sample", kind="quiet", words=_("cannot be shown"))
     step, picture = place
     return _template("sample", url=url, step=step, picture=picture, column=column or step, words=words)
 
@@ -196,9 +201,9 @@ def _score_rows(
 
 
 def _cell(words: str, outcome: Outcome = "", *, reached: bool = False) -> Markup:
-    told = f"{outcome}, like the dataset" if reached else outcome
+    told = _("{outcome}, like the dataset", outcome=outcome) if reached else outcome
     if reached and outcome == "like the base":
-        told = "like base and dataset"
+        told = _("like base and dataset")
     return _template("score", words=words, outcome=told, kind=OUTCOME_KINDS[outcome])
 
 
@@ -217,7 +222,13 @@ def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thum
 def _nearest(run: RunFolder, nearest: NearestReported, mean: str, thumbnails: Thumbnails) -> Markup:
     """The mean distance, and the training image that comes nearest, small, with its likeness in a word."""
     mirrored = ", mirrored" if nearest.mirrored else ""
-    words = f"{nearest.key}: {nearest.likeness}{mirrored}, distance {nearest.distance:.2f}"
+    words = _(
+        "{key}: {likeness}{mirrored}, distance {distance:.2f}",
+        key=nearest.key,
+        likeness=nearest.likeness,
+        mirrored=mirrored,
+        distance=nearest.distance,
+    )
     url = training_picture_url(run, nearest.key, thumbnails)
     return _template("nearest_score", mean=mean, nearest=nearest, url=url, words=words)
 

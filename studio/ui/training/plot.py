@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from markupsafe import Markup
 
+from studio.core.language import N_, _
 from studio.core.text import template
 from studio.images.scores.summary import ScoreSummary, Spread
 from studio.training.curves import Chart, Curve, CurveStyle, chart_svg, legend_html, smoothed
@@ -25,7 +26,7 @@ from studio.ui.shell.parts import paragraph
 
 _template = template("ui/templates/training.html")
 
-ALL_STEPS = "All steps"
+ALL_STEPS = N_("All steps")
 WINDOWS: Mapping[str, int] = {ALL_STEPS: 0, "Last 1,000": 1000, "Last 200": 200}
 SMOOTHING_STEPS = 20
 MAX_SMOOTHING = 0.98
@@ -84,15 +85,17 @@ def plot_html(history: RunHistory | None, options: PlotOptions, others: Mapping[
     """The charts of a run, the smoothed losses of others laid over; words where there is nothing yet."""
     if history is None or not len(history.steps):
         return paragraph(
-            "quiet plot-empty", "Loss, learning rate and gradient norm appear here from the first step on."
+            _("quiet plot-empty"), _("Loss, learning rate and gradient norm appear here from the first step on.")
         )
     first = _first_step(history.steps, options)
     columns = _columns(history.steps, first)
     curves, num_clipped = _loss_curves(history, columns, first, others)
     width, height = LARGE_SIZE
     loss = Chart("Loss", "step", "loss", curves, log=options.log, width=width, height=height)
-    rate = _small("Learning rate", "rate", columns["step"], columns["learning_rate"], log=options.log)
-    norm = _small("Gradient norm", "norm, before clipping", columns["step"], columns["grad_norm"], log=options.log)
+    rate = _small(_("Learning rate"), "rate", columns["step"], columns["learning_rate"], log=options.log)
+    norm = _small(
+        _("Gradient norm"), _("norm, before clipping"), columns["step"], columns["grad_norm"], log=options.log
+    )
     large = figure_html(loss, "large", legend=legend_html(loss), clipped=num_clipped)
     return _template("plot", figures=[large, figure_html(rate, "small"), figure_html(norm, "small")])
 
@@ -126,9 +129,9 @@ def _loss_curves(
     at = [look.step for look in looks]
     held_out = [math.nan if look.held_out_loss is None else look.held_out_loss for look in looks]
     curves = [
-        Curve("each step", *_binned(step[shown], loss[shown]), "dots"),
+        Curve(_("each step"), *_binned(step[shown], loss[shown]), "dots"),
         Curve("smoothed", *_binned(step, smoothed_losses(loss)), "main"),
-        Curve("held out", at, held_out, "second"),
+        Curve(_("held out"), at, held_out, "second"),
         Curve("trained", at, [look.trained_loss for look in looks], "third"),
     ]
     for (name, other), style in zip(others.items(), OVERLAY_STYLES, strict=False):
@@ -186,12 +189,12 @@ def figure_html(chart: Chart, size: str, *, legend: Markup | None = None, empty:
 def _hover_curve(curve: Curve) -> dict[str, object]:
     points = curve.points
     kept: Sequence[tuple[float, float]] = [*points[:-1][:: max(1, len(points) // HOVER_POINTS)], points[-1]]
-    return {"name": curve.name, "xs": [x for x, _ in kept], "ys": [float(f"{y:.4g}") for _, y in kept]}
+    return {"name": curve.name, "xs": [x for x, __ in kept], "ys": [float(f"{y:.4g}") for __, y in kept]}
 
 
 Outcome = Literal["better", "worse", "like the base", ""]
 OUTCOME_KINDS: Mapping[Outcome, str] = {"better": "good", "worse": "bad", "like the base": "quiet", "": "quiet"}
-WHITE_BORDER = "white border"
+WHITE_BORDER = N_("white border")
 NOT_MEASURED = "–"
 
 
@@ -213,7 +216,7 @@ class ScoreKind:
     read: Callable[[ScoreSummary], Spread | None]
     min_change: float = 0.0
     form: str = ".2f"
-    missing: str = "Nothing was measured."
+    missing: str = N_("Nothing was measured.")
 
     def words(self, summary: ScoreSummary) -> str:
         """Its mean, as a cell of a table."""
@@ -232,7 +235,7 @@ class ScoreKind:
         if not is_wanted or not self.min_change or math.isnan(change):
             return ""
         if abs(change) < abs(self.min_change):
-            return "like the base"
+            return _("like the base")
         return "better" if (change > 0) == (self.min_change > 0) else "worse"
 
     def reaches(self, event: ScoreEvent, reference: ScoreSummary | None) -> bool:
@@ -244,20 +247,20 @@ class ScoreKind:
 
 
 CHART_SIZE = (320, 190)
-NO_SUBJECT = "No subject can be told from its background."
-NEAREST = ScoreKind("nearest training image", "distance; 0 is a copy", lambda s: s.nearest)
+NO_SUBJECT = N_("No subject can be told from its background.")
+NEAREST = ScoreKind(N_("nearest training image"), N_("distance; 0 is a copy"), lambda s: s.nearest)
 SCORES: tuple[ScoreKind, ...] = (
-    ScoreKind(WHITE_BORDER, "share of the border", lambda s: s.whiteness, MAX_WHITENESS_LOSS),
-    ScoreKind("off centre", "share of the side; 0 is centred", lambda s: s.offset, -0.02, missing=NO_SUBJECT),
+    ScoreKind(WHITE_BORDER, N_("share of the border"), lambda s: s.whiteness, MAX_WHITENESS_LOSS),
+    ScoreKind(N_("off centre"), N_("share of the side; 0 is centred"), lambda s: s.offset, -0.02, missing=NO_SUBJECT),
     ScoreKind(
         "colour ΔE",
-        "ΔE; 0 is the prompt's colour",
+        N_("ΔE; 0 is the prompt's colour"),
         lambda s: s.colour_difference,
         -3.0,
         form=".0f",
-        missing="No prompt names a colour, or no subject can be told from its background.",
+        missing=N_("No prompt names a colour, or no subject can be told from its background."),
     ),
-    ScoreKind("sharpness", "0 to 1", lambda s: s.sharpness, MIN_SHARPNESS_CHANGE),
+    ScoreKind("sharpness", N_("0 to 1"), lambda s: s.sharpness, MIN_SHARPNESS_CHANGE),
     NEAREST,
 )
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import RunError, SettingsError
 from studio.core.files import read_file, write_atomically
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.records import Record
 from studio.core.settings import parse_settings
@@ -137,7 +138,14 @@ def preset_choices(measured: MeasuredPresets) -> list[tuple[str, str]]:
 def _taken(measured: MeasuredPresets, key: str) -> str:
     run, preflight = measured.runs.get(key), measured.preflights.get(key)
     if run is not None and (preflight is None or preflight.at <= run.at or preflight.model == run.model):
-        return f"{duration(run.seconds)}, {gigabytes(run.peak_bytes)} with {run.model}"
+        return _(
+            "{time}, {size} with {model}", time=duration(run.seconds), size=gigabytes(run.peak_bytes), model=run.model
+        )
     if preflight is not None:
-        return f"≈ {duration(preflight.seconds)}, {gigabytes(preflight.peak_bytes)} with {preflight.model}"
-    return "not measured here yet"
+        return _(
+            "≈ {time}, {size} with {model}",
+            time=duration(preflight.seconds),
+            size=gigabytes(preflight.peak_bytes),
+            model=preflight.model,
+        )
+    return _("not measured here yet")

@@ -12,6 +12,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
+from studio.core.language import _
 from studio.core.text import counted, template
 from studio.datasets.session import DatasetSession
 from studio.jobs.queue import JobState
@@ -91,7 +92,9 @@ def queue_html(jobs: Sequence[JobLine], shown: str) -> Markup:
         return _template("empty_queue")
     num_waiting = sum(line.job.state == "queued" for line in lines)
     waiting = (
-        f"{counted(num_waiting, 'run')} {'waits' if num_waiting == 1 else 'wait'}" if num_waiting else "none waiting"
+        f"{counted(num_waiting, 'run', 'runs')} {'waits' if num_waiting == 1 else 'wait'}"
+        if num_waiting
+        else _("none waiting")
     )
     rows = [(line, STATE_SIGNS[line.job.state], *_moves(line, num_waiting)) for line in lines]
     return _template("queue", rows=rows, waiting=waiting, shown=shown)
@@ -129,7 +132,7 @@ def run_of_job(page: TrainingPage, job_id: object) -> str:
         RunError: where there is no such job.
     """
     if not isinstance(job_id, int):
-        raise RunError(f"There is no job {job_id} in the queue.")
+        raise RunError(_("There is no job {job_id} in the queue.", job_id=job_id))
     return page.session.queue.job(job_id).run.name
 
 
@@ -140,13 +143,17 @@ def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
         RunError: where there is no such button or job, or the job can no longer be moved or removed.
     """
     if not isinstance(job_id, int):
-        raise RunError(f"There is no job {job_id} in the queue.")
+        raise RunError(_("There is no job {job_id} in the queue.", job_id=job_id))
     if act in ("up", "down"):
         page.session.move_job(job_id, by=-1 if act == "up" else 1)
     elif act == "remove":
         job = page.session.queue.remove(job_id)
-        place = "above" if job.kind == "train" else "on the Batch tab"
-        return f"{job.title} left the queue. Its run is kept: choose it {place} and press “Resume” to put it back."
+        place = "above" if job.kind == "train" else _("on the Batch tab")
+        return _(
+            "{title} left the queue. Its run is kept: choose it {place} and press “Resume” to put it back.",
+            title=job.title,
+            place=place,
+        )
     else:
-        raise RunError(f"A job can be moved up or down, removed or shown, got {act!r}.")
+        raise RunError(_("A job can be moved up or down, removed or shown, got {act!r}.", act=act))
     return ""

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from studio.core.language import _
 from studio.core.records import Label
 from studio.core.text import template
 from studio.jobs.folder import RunState, status_or
@@ -77,7 +78,7 @@ def build() -> tuple[gr.Textbox, gr.HTML]:
     """Lay out the search, which only many runs need, and the cards."""
     search = gr.Textbox(
         show_label=False,
-        placeholder="Search runs by name",
+        placeholder=_("Search runs by name"),
         max_lines=1,
         visible=False,
         elem_id="training-run-search",

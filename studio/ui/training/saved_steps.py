@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from studio.core.errors import RunError
 from studio.core.files import move_to_trash
+from studio.core.language import _
 from studio.core.text import LITTLE_BYTES, gigabytes, template
 from studio.jobs.folder import BUSY_STATES, status_or
 from studio.training.begin import read_run_settings
@@ -145,13 +146,13 @@ def set_kept(run: RunFolder, history: RunHistory, step: object) -> str:
     """
     folder = next((path for path in saved_files(run, history, _known(step)) if path.is_dir()), None)
     if folder is None:
-        raise RunError(f"The checkpoint of step {step} is gone: only the most recent ones are kept.")
+        raise RunError(_("The checkpoint of step {step} is gone: only the most recent ones are kept.", step=step))
     mark = folder / KEPT
     if mark.exists():
         mark.unlink()
-        return f"The checkpoint of step {step:,} may be replaced by newer ones."
+        return _("The checkpoint of step {step:,} may be replaced by newer ones.", step=step)
     mark.touch()
-    return f"The checkpoint of step {step:,} is kept for good."
+    return _("The checkpoint of step {step:,} is kept for good.", step=step)
 
 
 def question(run: RunFolder, history: RunHistory, step: object) -> item_actions.Question:
@@ -164,18 +165,18 @@ def question(run: RunFolder, history: RunHistory, step: object) -> item_actions.
     files = saved_files(run, history, at)
     status = status_or("failed", run)
     if not files:
-        raise RunError(f"Nothing is saved of step {at:,} any more.")
+        raise RunError(_("Nothing is saved of step {at:,} any more.", at=at))
     if status.state in BUSY_STATES:
-        raise RunError(f"{run.name} is being worked on. Pause or stop it first.")
+        raise RunError(_("{name} is being worked on. Pause or stop it first.", name=run.name))
     steps = [row.step for row in saved_steps(run, history) if row.has_checkpoint]
-    lost = [f"{row.size} go. " for row in saved_steps(run, history) if row.step == at]
+    lost = [_("{size} go. ", size=row.size) for row in saved_steps(run, history) if row.step == at]
     if history.proposal is not None and history.proposal.step == at:
-        lost.append("It is the recommended step. ")
+        lost.append(_("It is the recommended step. "))
     if status.state != "finished" and steps[:1] == [at]:
-        before = f"from step {steps[1]:,}" if len(steps) > 1 else "from the beginning"
-        lost.append(f"The run would be resumed from here: without it, {before}. ")
-    lost.append("Its images and scores stay.")
-    return item_actions.Question(f"{at} {run.name}", f"step {at:,} of {run.name}", "".join(lost))
+        before = _("from step {steps:,}", steps=steps[1]) if len(steps) > 1 else _("from the beginning")
+        lost.append(_("The run would be resumed from here: without it, {before}. ", before=before))
+    lost.append(_("Its images and scores stay."))
+    return item_actions.Question(f"{at} {run.name}", _("step {at:,} of {name}", at=at, name=run.name), "".join(lost))
 
 
 def delete(run: RunFolder, history: RunHistory, step: int, *, without_trash: Path) -> str:
@@ -187,12 +188,12 @@ def delete(run: RunFolder, history: RunHistory, step: int, *, without_trash: Pat
     """
     question(run, history, step)  # it may have been resumed since it was asked
     places = {move_to_trash(path, without_trash=without_trash) for path in saved_files(run, history, step)}
-    return f"Step {step:,} is {' and '.join(sorted(places))}."
+    return _("Step {step:,} is {names}.", step=step, names=" and ".join(sorted(places)))
 
 
 def _known(step: object) -> int:
     if not isinstance(step, int):
-        raise RunError(f"There is no step {step}.")
+        raise RunError(_("There is no step {step}.", step=step))
     return step
 
 
@@ -210,21 +211,21 @@ def wire(
         with toasts():
             run = page.run_of(selection)
             step, file = lora_of(run, page.session.history(run), _known(getattr(event, "step", None)))
-            name = f"{read_run_settings(run).name} step {step}.safetensors"
-            return save_link(name, served_url(file, name), "Save the LoRA")
+            name = _("{name} step {step}.safetensors", name=read_run_settings(run).name, step=step)
+            return save_link(name, served_url(file, name), _("Save the LoRA"))
 
     def find(selection: str, event: gr.EventData) -> item_actions.Question:
         run = page.run_of(selection)
         return question(run, page.session.history(run), getattr(event, "step", None))
 
     def really(about: str) -> str:
-        step, _, name = about.partition(" ")
+        step, __, name = about.partition(" ")
         run = page.session.named(name)
         trash = page.session.user_data.trash
         return delete(run, page.session.history(run), int(step), without_trash=trash)
 
     in_the_page: Mapping[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
-    says, js = "is chosen in Generate.", lead_to("Inference", "Generate")
+    says, js = _("is chosen in Generate."), lead_to("Inference", "Generate")
     then_refresh(wire_use(box.rows.click, page, selection, to.generate, fill=in_rows, says=says, js=js))
     then_refresh(box.rows.edit(keep, selection, **QUIET))
     box.rows.download(export, selection, box.link, **QUIET).success(js=SAVE_LORA, **in_the_page)

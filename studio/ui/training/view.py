@@ -12,6 +12,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from studio.core.errors import RunError, SettingsError
+from studio.core.language import N_, _
 from studio.core.records import label_or_none
 from studio.core.text import duration, template
 from studio.jobs.events import JobHistory, MemoryEvent
@@ -37,15 +38,15 @@ def differences_html(runs: Sequence[RunFolder]) -> Markup:
     try:
         settings = [read_run_settings(run) for run in runs]
     except (RunError, SettingsError) as error:
-        return paragraph("note bad", f"The settings cannot be compared: {error}")
+        return paragraph(_("note bad"), _("The settings cannot be compared: {error}", error=error))
     rows = [
         (FIELDS[name].title or name, *(value_words(getattr(one, name)) for one in settings))
         for name in differing(settings)
     ]
     if not rows:
-        return paragraph("quiet", "These runs have the same settings.")
+        return paragraph("quiet", _("These runs have the same settings."))
     head = ("Setting", *(label_or_none(run.label).name or run.name for run in runs))
-    return _template("differences", table=table(head, rows, caption="Differences between these runs"))
+    return _template("differences", table=table(head, rows, caption=_("Differences between these runs")))
 
 
 def differing(settings: Sequence[TrainingSettings]) -> list[str]:
@@ -75,32 +76,36 @@ def value_words(value: object) -> str:
 
 LOG_LINES = 30
 NEARLY_FULL, FULL = 0.75, 0.9
-NOTHING_YET = (
-    "Choose a dataset on the left (the demo shoes are there), “Quick try”, and press “Start”: a LoRA in a few minutes, "
-    "on this machine."
+NOTHING_YET = N_(
+    "Choose a dataset on the left (the demo shoes are there), “Quick try”, and press "
+    "“Start”: a LoRA in a few minutes, on this machine."
 )
 FIRST_STEPS = (
-    "“Preflight” runs a few real steps first, to show how long it will take, and how much memory and disk.",
-    "While it runs, this side shows loss, memory and, at regular steps, images of the same prompts beside the "
-    "base’s, with scores.",
-    "You can pause, stop and resume it. It goes on when this page is closed, and nothing is lost when the machine is "
-    "switched off.",
-    "At the end it says which step is worth keeping and why, and one button takes that to Inference.",
+    N_("“Preflight” runs a few real steps first, to show how long it will take, and how much memory and disk."),
+    N_(
+        "While it runs, this side shows loss, memory and, at regular steps, images of the "
+        "same prompts beside the base’s, with scores."
+    ),
+    N_(
+        "You can pause, stop and resume it. It goes on when this page is closed, and nothing "
+        "is lost when the machine is switched off."
+    ),
+    N_("At the end it says which step is worth keeping and why, and one button takes that to Inference."),
 )
 STATE_WORDS: Mapping[RunState, tuple[str, str]] = {
-    "new": ("○", "Not started."),
-    "waiting": ("◔", "Waiting."),
-    "preparing": ("◔", "Preparing."),
-    "running": ("●", "Running."),
-    "sampling": ("●", "Making images."),
-    "paused": ("❚❚", "Paused."),
-    "stopped": ("■", "Stopped."),
-    "finished": ("✓", "Finished."),
-    "failed": ("✗", "Failed."),
+    "new": ("○", N_("Not started.")),
+    "waiting": ("◔", N_("Waiting.")),
+    "preparing": ("◔", N_("Preparing.")),
+    "running": ("●", N_("Running.")),
+    "sampling": ("●", N_("Making images.")),
+    "paused": ("❚❚", N_("Paused.")),
+    "stopped": ("■", N_("Stopped.")),
+    "finished": ("✓", N_("Finished.")),
+    "failed": ("✗", N_("Failed.")),
 }
 ASKED_WORDS: Mapping[RunRequest, str] = {
     "save": "saving",
-    "sample": "making images",
+    "sample": N_("making images"),
     "pause": "pausing",
     "stop": "stopping",
 }
@@ -116,12 +121,12 @@ def state_html(view: TrainingView, now: datetime | None = None) -> Markup:
     if view.problem:
         return problem(view.problem)
     if view.run is None or view.status is None:
-        return nothing_yet("No runs yet.", NOTHING_YET, FIRST_STEPS)
+        return nothing_yet(_("No runs yet."), NOTHING_YET, FIRST_STEPS)
     status = view.status
     sign, word = STATE_WORDS[status.state]
     place = _place_in_line(view)
     if place:
-        sign, word = STATE_WORDS["waiting"][0], f"In the queue, position {place:,}."
+        sign, word = STATE_WORDS["waiting"][0], _("In the queue, position {place:,}.", place=place)
     elif view.asked:
         sign, word = STATE_WORDS["waiting"][0], asked_words(view.asked, "step")
     share = 100 * status.step / status.num_steps if status.num_steps else 0
@@ -148,7 +153,7 @@ def state_html(view: TrainingView, now: datetime | None = None) -> Markup:
 def asked_words(asked: Collection[RunRequest], unit: str) -> str:
     """What a job will do as soon as the step or the image in hand is done."""
     words = [words for request, words in ASKED_WORDS.items() if request in asked]
-    return f"{' and '.join(words).capitalize()} after this {unit}."
+    return _("{capitalize} after this {unit}.", capitalize=" and ".join(words).capitalize(), unit=unit)
 
 
 def nothing_yet(bold: str, text: str, first_steps: Sequence[str] = ()) -> Markup:
@@ -173,23 +178,33 @@ def _place_in_line(view: TrainingView) -> int:
 
 def _facts(status: RunStatus, now: datetime | None) -> list[str]:
     """How far it is; while it works (`now` is known) its speed, the time left, and when it is ready."""
-    facts = [f"step {status.step:,} of {status.num_steps:,}"] if status.num_steps else []
+    facts = (
+        [_("step {step:,} of {num_steps:,}", step=status.step, num_steps=status.num_steps)] if status.num_steps else []
+    )
     if now is not None and status.seconds_per_step:
         facts.append(speed_text(status.seconds_per_step))
     if now is not None and status.remaining_seconds is not None:
-        facts += [f"{duration(status.remaining_seconds)} left", ready_text(now, status.remaining_seconds)]
+        facts += [_("{time} left", time=duration(status.remaining_seconds)), ready_text(now, status.remaining_seconds)]
     return facts
 
 
 def speed_text(seconds_per_step: float) -> str:
     """`3.2 steps/s`; of slow ones `7.9 s/step`."""
-    return f"{1 / seconds_per_step:.1f} steps/s" if seconds_per_step < 1 else f"{seconds_per_step:.1f} s/step"
+    return (
+        _("{value:.1f} steps/s", value=1 / seconds_per_step)
+        if seconds_per_step < 1
+        else f"{seconds_per_step:.1f} s/step"
+    )
 
 
 def ready_text(now: datetime, remaining_seconds: float) -> str:
     """`ready at 19:12`; on another day `ready Sunday 07:30`."""
     ready = now + timedelta(seconds=remaining_seconds)
-    return f"ready at {ready:%H:%M}" if ready.date() == now.date() else f"ready {ready:%A %H:%M}"
+    return (
+        _("ready at {ready:%H:%M}", ready=ready)
+        if ready.date() == now.date()
+        else _("ready {ready:%A %H:%M}", ready=ready)
+    )
 
 
 def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
@@ -203,10 +218,12 @@ def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
     last = history.memory[-1]
     used, limit, peak, what = _memory_in_use(last)
     share = used / limit
-    kind, word = ("full", "nearly full") if share > FULL else ("high", "high") if share > NEARLY_FULL else ("", "fine")
+    kind, word = (
+        ("full", _("nearly full")) if share > FULL else ("high", "high") if share > NEARLY_FULL else ("", "fine")
+    )
     return _template(
         "memory",
-        what=what if working else f"Last {what.removeprefix('Memory') or 'memory'}",
+        what=what if working else _("Last {value}", value=what.removeprefix("Memory") or "memory"),
         kind=kind,
         word=word,
         used=used,
@@ -221,7 +238,7 @@ def _memory_in_use(event: MemoryEvent) -> tuple[int, int, int, str]:
     """(in use, limit, peak, what it is): the accelerator's where there is one, else the system's."""
     if event.accelerator_bytes is not None and event.accelerator_limit_bytes:
         peak = event.peak_accelerator_bytes or event.accelerator_bytes
-        return event.accelerator_bytes, event.accelerator_limit_bytes, peak, "GPU memory"
+        return event.accelerator_bytes, event.accelerator_limit_bytes, peak, _("GPU memory")
     used = event.system_total_bytes - event.system_available_bytes
     return used, event.system_total_bytes, event.peak_process_bytes, "Memory"
 
@@ -242,7 +259,7 @@ def proposal_html(history: RunHistory | None) -> Markup:
     reported = history.proposal
     why = reported.sentence.removeprefix(f"Step {reported.step:,}: ")
     return _template(
-        "proposal", step=reported.step, why=why + ("" if reported.sure else " The evidence is thin so far.")
+        "proposal", step=reported.step, why=why + ("" if reported.sure else _(" The evidence is thin so far."))
     )
 
 
@@ -257,7 +274,7 @@ def files_html(run: RunFolder | None, history: RunHistory | None) -> Markup:
 def effect_html(history: RunHistory | None) -> Markup:
     """How much each group of layers changes."""
     if history is None or not history.effects:
-        return paragraph("quiet", "The effect on each group of layers appears here every 50 steps.")
+        return paragraph("quiet", _("The effect on each group of layers appears here every 50 steps."))
     last = history.effects[-1]
     groups = sorted(last.groups.items(), key=lambda item: -item[1])
     return _template("effect", step=last.step, groups=groups, most=max(last.groups.values()) or 1.0)
@@ -273,5 +290,5 @@ def notes_html(history: JobHistory | None) -> Markup:
 def log_html(log: Path | None) -> Markup:
     """The end of a job's log."""
     if log is None or not log.is_file():
-        return paragraph("quiet", "No log yet.")
+        return paragraph("quiet", _("No log yet."))
     return _template("log", text=end_of_log(log, num_lines=LOG_LINES))

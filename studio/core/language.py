@@ -1,0 +1,147 @@
+"""The language in which the studio speaks: gettext's catalogues; English where one has no entry.
+
+The page sets it for every press and every answer, the command line takes it from the environment, and the engine and
+jobs are told it by whoever asks them.
+
+Messages are format strings with named values, so that a translator may put these in another order, and a number among
+them is written as its language writes it:
+
+    _("{num_images:,} images, {share:.1%} of all", num_images=1991, share=0.5)
+    1,991 images, 50.0% of all
+    1.991 imagens, 50,0% de todas
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from functools import cache
+from gettext import GNUTranslations, NullTranslations
+from io import BytesIO
+from pathlib import Path
+from string import Formatter
+from typing import Any, Final
+
+ENGLISH = "en"
+PORTUGUESE = "pt-BR"
+LANGUAGES: Final[Mapping[str, str]] = {ENGLISH: "English", PORTUGUESE: "Português"}
+"""By their tags (BCP 47), what those who speak them call them."""
+LANGUAGE_NAME = "STUDIO_LANGUAGE"
+"""The environment variable that chooses it for a process, before those of the system."""
+SYSTEM_NAMES = ("LC_ALL", "LC_MESSAGES", "LANG")
+CATALOGUES = Path(__file__).resolve().parent.parent / "languages"
+
+_chosen: ContextVar[str] = ContextVar("language")
+_COMMA_FOR_POINT = str.maketrans(",.", ".,")
+
+
+def language() -> str:
+    """The tag of what is spoken here and now: of this page or request, else of this process."""
+    return _chosen.get("") or language_of(os.environ)
+
+
+@contextmanager
+def speaking(tag: str) -> Iterator[None]:
+    """Within it, this language is spoken; English where the tag is none of ours."""
+    token = _chosen.set(tag if tag in LANGUAGES else ENGLISH)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def language_of(environment: Mapping[str, str]) -> str:
+    """What a process speaks: what `STUDIO_LANGUAGE` says, else the system's own (`pt_BR.UTF-8`), else English."""
+    if chosen := environment.get(LANGUAGE_NAME):
+        return nearest_language(chosen)
+    found = next((value for name in SYSTEM_NAMES if (value := environment.get(name))), "")
+    return nearest_language(found.partition(".")[0])
+
+
+def nearest_language(tag: str) -> str:
+    """Ours for `pt`, `pt_PT` or `PT-br`; English where none is near."""
+    spoken = tag.replace("_", "-").partition("-")[0].lower()
+    return next((known for known in LANGUAGES if known.partition("-")[0] == spoken), ENGLISH)
+
+
+def preferred_language(accepted: str) -> str:
+    """Of an `Accept-Language` header (RFC 9110, 12.5.4) the most wanted that is ours; English where none is.
+
+    Args:
+        accepted: `pt-BR,pt;q=0.9,en;q=0.8`.
+    """
+    wanted: list[tuple[float, str]] = []
+    for part in accepted[:1000].split(","):
+        tag, _, quality = part.strip().partition(";q=")
+        spoken = tag.partition("-")[0].lower()
+        weight = float(quality) if quality.replace(".", "", 1).isdecimal() else float(not quality)
+        wanted += [(weight, known) for known in LANGUAGES if known.partition("-")[0] == spoken and weight > 0]
+    return max(wanted, key=lambda pair: pair[0], default=(0.0, ENGLISH))[1]
+
+
+def N_(message: str) -> str:  # noqa: N802 - gettext's own name
+    """Marks a message that is made before anyone reads it; `_` says it in a language when it is read."""
+    return message
+
+
+def _(message: str, /, **values: object) -> str:
+    """A message in the language that is spoken, with its values in it.
+
+    Raises:
+        KeyError: where the message names a value that is not given.
+    """
+    if not message:
+        return ""  # gettext's catalogues keep their head under it
+    said = catalogue(language()).gettext(message)
+    return _formatter.vformat(said, (), values) if values else said
+
+
+def ngettext(singular: str, plural: str, num: int, /, **values: object) -> str:
+    """Likewise one of two messages, by a number that decides which; named in `values` too where it is in them."""
+    said = catalogue(language()).ngettext(singular, plural, num)
+    return _formatter.vformat(said, (), values) if values else said
+
+
+def number(value: float, form: str = ",") -> str:
+    """A number as the language writes it: `1,991` and `0.98`, `1.991` and `0,98`."""
+    text = format(value, form)
+    return text.translate(_COMMA_FOR_POINT) if language() == PORTUGUESE else text
+
+
+def moment(when: datetime, *, seconds: bool = False) -> str:
+    """A date and a time of day: `2026-11-29 21:08`, `29/11/2026 21:08`."""
+    day = "%d/%m/%Y" if language() == PORTUGUESE else "%Y-%m-%d"
+    return when.strftime(f"{day} %H:%M:%S" if seconds else f"{day} %H:%M")
+
+
+class _LocalFormatter(Formatter):
+    """Writes numbers that have a format as the language does."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:  # noqa: ANN401 - as Formatter has it
+        if format_spec and isinstance(value, int | float):
+            return number(value, format_spec)
+        return str(super().format_field(value, format_spec))
+
+
+_formatter = _LocalFormatter()
+
+
+def catalogue_file(tag: str) -> Path:
+    """Where the translations into a language lie, as gettext's tools expect it."""
+    return CATALOGUES / tag.replace("-", "_") / "LC_MESSAGES" / "studio.po"
+
+
+@cache
+def catalogue(tag: str) -> NullTranslations:
+    """The translations into a language; none into English."""
+    if tag == ENGLISH:
+        return NullTranslations()
+    from babel.messages.mofile import write_mo  # here: who speaks English needs neither
+    from babel.messages.pofile import read_po
+
+    compiled = BytesIO()
+    with catalogue_file(tag).open("rb") as file:
+        write_mo(compiled, read_po(file, abort_invalid=True))
+    compiled.seek(0)
+    return GNUTranslations(compiled)
