@@ -12,7 +12,7 @@ them is written as its language writes it:
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -21,7 +21,9 @@ from gettext import GNUTranslations, NullTranslations
 from io import BytesIO
 from pathlib import Path
 from string import Formatter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+Answer = TypeVar("Answer")
 
 ENGLISH = "en"
 PORTUGUESE = "pt-BR"
@@ -49,6 +51,17 @@ def speaking(tag: str) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+def in_this_language(act: Callable[..., Answer]) -> Callable[..., Answer]:
+    """The same for a thread, which would speak its process's language: it speaks that of whoever starts it."""
+    tag = language()
+
+    def speak(*values: Any, **named: Any) -> Answer:  # noqa: ANN401 - whatever `act` takes
+        with speaking(tag):
+            return act(*values, **named)
+
+    return speak
 
 
 def language_of(environment: Mapping[str, str]) -> str:

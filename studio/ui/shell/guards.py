@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio.core.errors import system_error_message
-from studio.core.language import N_, _
+from studio.core.language import ENGLISH, LANGUAGES, N_, _, preferred_language
 from studio.core.text import gigabytes
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -31,6 +31,9 @@ LOGIN_CHECK_PATH = "/gradio_api/login_check"
 # What a visitor needs to see the form that asks for the password; it holds nothing of the user's.
 OPEN_PATHS = frozenset({"", "/logout", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json", LOGIN_CHECK_PATH})
 OPEN_FOLDERS = ("/static/", "/assets/", "/svelte/")
+
+LANGUAGE_COOKIE = "language"
+LANGUAGE_SECONDS = 365 * 24 * 3600
 
 MAX_DELAY_SECONDS = 30.0
 MAX_WAIT_SECONDS = 60.0
@@ -76,6 +79,49 @@ class RootPath:
             path = scope["path"].removeprefix(self._path)
             scope = {**scope, "path": path, "raw_path": quote(path).encode("ascii")}
         await self._app(scope, receive, send)
+
+
+class LanguagePath:
+    """Takes the language off the front of a path (`/pt-BR/…`), and sends whoever opens the page to theirs.
+
+    Theirs is the one they chose (`?language=pt-BR`, kept in a cookie), else the first of their browser's that is ours.
+    What follows finds it in the scope, as `language`. All redirects are relative, so they are right below any proxy.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        first, slash, rest = scope["path"].removeprefix("/").partition("/")
+        spoken = first if first in LANGUAGES else ENGLISH
+        path = f"/{rest}" if first in LANGUAGES else scope["path"]
+        if scope["method"] == "GET" and path == "/":
+            wanted, chosen, query = _wanted_language(scope, spoken if first in LANGUAGES else "")
+            if chosen or wanted != spoken or (first in LANGUAGES and not slash):
+                up = "../" if slash and first in LANGUAGES else "./"
+                place = up if wanted == ENGLISH else f"{up}{wanted}/"
+                answer = RedirectResponse(f"{place}?{query}" if query else place, status_code=303)
+                answer.headers["Vary"] = "Accept-Language, Cookie"
+                if chosen:
+                    answer.set_cookie(LANGUAGE_COOKIE, chosen, max_age=LANGUAGE_SECONDS, httponly=True, samesite="lax")
+                await answer(scope, receive, send)
+                return
+        scope = {**scope, "path": path, "raw_path": quote(path).encode("ascii"), "language": spoken}
+        await self._app(scope, receive, send)
+
+
+def _wanted_language(scope: Scope, spoken: str) -> tuple[str, str, str]:
+    """(the language of the page that is to be shown, the one that was chosen just now or "", the rest of the query)."""
+    connection = HTTPConnection(scope)
+    asked = [value for name, value in connection.query_params.multi_items() if name == "language"]
+    chosen = asked[-1] if asked and asked[-1] in LANGUAGES else ""
+    rest = urlencode([pair for pair in connection.query_params.multi_items() if pair[0] != "language"])
+    kept = connection.cookies.get(LANGUAGE_COOKIE, "")
+    wanted = chosen or spoken or (kept if kept in LANGUAGES else "")
+    return wanted or preferred_language(connection.headers.get("accept-language", "")), chosen, rest
 
 
 class OriginGuard:

@@ -33,7 +33,7 @@ from starlette.datastructures import Headers
 
 from studio.core.errors import StudioError, error_message, system_error_message
 from studio.core.files import read_file, read_text
-from studio.core.language import N_, _
+from studio.core.language import N_, _, language, speaking
 from studio.core.paths import assets_folder
 from studio.core.rules import shown
 from studio.core.text import escape, template
@@ -196,10 +196,17 @@ class Guard:
 
 
 class Page(gr.Blocks):  # type: ignore[misc]  # likewise
-    """Gradio's page, with the guard over every press: none is answered with a bare “Error”, or in Gradio's words."""
+    """Gradio's page, with the guard over every press: none is answered with a bare “Error”, or in Gradio's words.
+
+    Presses are answered in the language that was spoken when it was made.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as gradio has them
+        super().__init__(**options)
+        self._language = language()
 
     async def process_api(self, block_fn: Any, inputs: list[Any], *more: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - as gradio has them
-        with Guard().over(_("A press on the page")) as caught:
+        with speaking(self._language), Guard().over("A press on the page") as caught:
             try:
                 answer: dict[str, Any] = await super().process_api(block_fn, inputs, *more, **options)
                 return answer

@@ -360,8 +360,11 @@ def _launch(
     for folder in served:
         folder.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths(served)
-    page = build_app(engine, session, trainings, user_data, commands=commands, cpu_only=settings.cpu)
-    page.queue(default_concurrency_limit=4, max_size=32)
+
+    def build_page() -> gradio.Blocks:
+        page = build_app(engine, session, trainings, user_data, commands=commands, cpu_only=settings.cpu)
+        return page.queue(default_concurrency_limit=4, max_size=32)
+
     hosts = allowed_hosts(settings.listen)
-    app = web_app(page, hosts=hosts, logins=logins, uploads=uploads_folder(), root_path=root_path)
+    app = web_app(build_page, hosts=hosts, logins=logins, uploads=uploads_folder(), root_path=root_path)
     serve_in_thread(app, address=_address(settings), port=port)

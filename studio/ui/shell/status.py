@@ -7,7 +7,7 @@ import psutil
 from markupsafe import Markup
 
 from studio.core.errors import EngineError
-from studio.core.language import N_, _
+from studio.core.language import LANGUAGES, N_, _, language
 from studio.core.text import counted, duration, gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView, Phase
@@ -63,8 +63,8 @@ def title_words(jobs: Sequence[JobLine], view: EngineView) -> str:
 
 
 def header_tools() -> Markup:
-    """What lies at the end of the line: whether to be notified when work ends, and the keys."""
-    return _template("header_tools")
+    """What lies at the end of the line: the other languages, whether to be notified when work ends, and the keys."""
+    return _template("header_tools", languages=[pair for pair in LANGUAGES.items() if pair[0] != language()])
 
 
 def job_name(line: JobLine) -> str:

@@ -1,12 +1,15 @@
-"""The page as a web app behind our guards, and the thread that serves it."""
+"""The page as a web app behind our guards, in every language, and the thread that serves it."""
 
 import asyncio
+import json
+import re
 import selectors
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,20 +19,24 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import Receive, Scope, Send
 
 from studio.core.errors import StudioError
 from studio.core.files import read_text
-from studio.core.language import _
+from studio.core.language import ENGLISH, _, speaking
 from studio.core.paths import assets_folder
-from studio.ui.shell.guards import LoginGuard, OriginGuard, RootPath, SecurityHeaders, UploadGuard
+from studio.ui.shell.guards import LanguagePath, LoginGuard, OriginGuard, RootPath, SecurityHeaders, UploadGuard
 from studio.ui.shell.parts import make_theme
 
 TIMER_SECONDS = 0.02  # what a timer may be late; nobody feels it
 STARTED_LOOK_SECONDS = 0.002
+SCRIPT_MESSAGE = re.compile(r'\bgettext\(\s*"([^"\\]+)"')
+
+BuildPage = Callable[[], gr.Blocks]
 
 
 def web_app(
-    page: gr.Blocks,
+    build_page: BuildPage,
     *,
     hosts: Sequence[str],
     logins: list[tuple[str, str]] | None,
@@ -38,7 +45,10 @@ def web_app(
 ) -> FastAPI:
     """The page at `/`, for requests to `hosts` alone, and for those who log in where there are logins.
 
+    In other languages it stands at `/pt-BR/` and so on, made when it is asked for: that takes a third of a second.
+
     Args:
+        build_page: makes it in the language that is spoken then.
         uploads: Gradio's folder for them.
         root_path: as in `ServerSettings`.
     """
@@ -50,16 +60,61 @@ def web_app(
         Middleware(OriginGuard, public_origin=f"{public.scheme}://{public.netloc}" if public.netloc else ""),
         Middleware(CORSMiddleware),  # no origin but our own, which needs none; Gradio's lets any port of localhost read
         Middleware(RootPath, path=public.path),
+        Middleware(LanguagePath),
         *([Middleware(LoginGuard)] if logins else []),
         Middleware(UploadGuard, folder=uploads),
     ]
-    app = FastAPI(openapi_url=None, middleware=guards)
+    pages = PagesByLanguage(build_page, logins=logins, root_path=root_path)
+    app = FastAPI(openapi_url=None, middleware=guards, lifespan=pages.lifespan)
+    app.mount("/", pages)
+    return app
+
+
+class PagesByLanguage:
+    """Hands every request to the page in its language; each is an app of its own, made once."""
+
+    def __init__(self, build_page: BuildPage, *, logins: list[tuple[str, str]] | None, root_path: str) -> None:
+        self._build_page, self._logins, self._root_path = build_page, logins, root_path
+        self._making = asyncio.Lock()
+        self._apps = {ENGLISH: self._make(ENGLISH)}
+        self._running = AsyncExitStack()
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Runs what the pages run beside requests, from now on and for those that are made later."""
+        async with self._running:
+            await self._start(self._apps[ENGLISH])
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tag = scope.get("language", ENGLISH)
+        if tag not in self._apps:
+            async with self._making:
+                if tag not in self._apps:
+                    app = await asyncio.to_thread(self._make, tag)
+                    await self._start(app)
+                    self._apps[tag] = app
+        await self._apps[tag](scope, receive, send)
+
+    async def _start(self, app: FastAPI) -> None:
+        await self._running.enter_async_context(app.router.lifespan_context(app))
+
+    def _make(self, tag: str) -> FastAPI:
+        with speaking(tag):
+            path = self._root_path if tag == ENGLISH else f"{self._root_path}/{tag}"
+            return _gradio_app(self._build_page(), tag=tag, logins=self._logins, root_path=path)
+
+
+def _gradio_app(page: gr.Blocks, *, tag: str, logins: list[tuple[str, str]] | None, root_path: str) -> FastAPI:
+    # With a CORS middleware of ours Gradio adds none of its own.
+    app = FastAPI(openapi_url=None, middleware=[Middleware(CORSMiddleware)])
     gr.mount_gradio_app(
         app,
         page,
         "/",
         auth=logins,
         root_path=root_path or None,
+        head=page_head(tag),
         theme=make_theme(),
         css_paths=[assets_folder() / "studio.css"],
         js=read_text(assets_folder() / "studio.js"),
@@ -73,6 +128,25 @@ def web_app(
         pwa=True,
     )
     return app
+
+
+def page_head(tag: str) -> str:
+    """What the scripts of the page speak with: `gettext("{count} files", { count })`, in the page's language."""
+    messages = {message: _(message) for message in script_messages()}
+    known = json.dumps({key: said for key, said in messages.items() if said != key}, ensure_ascii=False)
+    return f"""<script>
+document.documentElement.lang = "{tag}";
+window.messages = {known.replace("<", chr(92) + "u003c")};
+window.gettext = (message, values = {{}}) =>
+  (window.messages[message] ?? message).replace(/\\{{(\\w+)\\}}/g, (whole, name) => values[name] ?? whole);
+</script>"""
+
+
+@cache
+def script_messages() -> tuple[str, ...]:
+    """The messages that the page's scripts name."""
+    scripts = (read_text(file) for file in sorted(assets_folder().glob("*.js")))
+    return tuple(dict.fromkeys(found for script in scripts for found in SCRIPT_MESSAGE.findall(script)))
 
 
 def serve_in_thread(app: FastAPI, *, address: str, port: int) -> None:
