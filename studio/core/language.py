@@ -24,6 +24,7 @@ from string import Formatter
 from typing import Any, Final, TypeVar
 
 Answer = TypeVar("Answer")
+Message = TypeVar("Message", bound=str)  # a key that is a label too keeps its Literal type
 
 ENGLISH = "en"
 PORTUGUESE = "pt-BR"
@@ -93,7 +94,7 @@ def preferred_language(accepted: str) -> str:
     return max(wanted, key=lambda pair: pair[0], default=(0.0, ENGLISH))[1]
 
 
-def N_(message: str) -> str:  # noqa: N802 - gettext's own name
+def N_(message: Message) -> Message:  # noqa: N802 - gettext's own name
     """Marks a message that is made before anyone reads it; `_` says it in a language when it is read."""
     return message
 
@@ -150,11 +151,12 @@ def catalogue(tag: str) -> NullTranslations:
     """The translations into a language; none into English."""
     if tag == ENGLISH:
         return NullTranslations()
-    from babel.messages.mofile import write_mo  # here: who speaks English needs neither
+    from babel.messages.mofile import write_mo  # here: who speaks English needs none of them
     from babel.messages.pofile import read_po
 
+    from studio.core.files import read_file
+
     compiled = BytesIO()
-    with catalogue_file(tag).open("rb") as file:
-        write_mo(compiled, read_po(file, abort_invalid=True))
+    write_mo(compiled, read_po(BytesIO(read_file(catalogue_file(tag))), abort_invalid=True))
     compiled.seek(0)
     return GNUTranslations(compiled)

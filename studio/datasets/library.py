@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import read_file, write_atomically
-from studio.core.language import _
+from studio.core.language import _, in_this_language
 from studio.core.paths import unreserved
 from studio.core.text import counted
 from studio.datasets.captions import name_of
@@ -181,7 +181,7 @@ class HeldDatasets:
             if not held.stop.is_set():
                 held.dataset.check(self._checker, stop=held.stop)
 
-        held.check = threading.Thread(target=run, name="dataset check", daemon=True)
+        held.check = threading.Thread(target=in_this_language(run), name="dataset check", daemon=True)
         held.check.start()
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError, StudioError, system_error_message
 from studio.core.files import read_text, remove_uploads, write_atomically
-from studio.core.language import _
+from studio.core.language import _, in_this_language
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
 from studio.datasets.checker import PictureChecker
@@ -120,7 +120,7 @@ class DatasetSession:
             problem = self._problems.get(self.name, "")
             if self.name and not problem and self.name not in self._opening:
                 self._opening.add(self.name)
-                threading.Thread(target=self._open_again, name="dataset", daemon=True).start()
+                threading.Thread(target=in_this_language(self._open_again), name="dataset", daemon=True).start()
             opening = self.name if self.name in self._opening else ""
             return SessionView(version=f"none-{self.name}", problem=problem, opening=opening)
 

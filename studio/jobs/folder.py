@@ -1,10 +1,7 @@
-"""A job's folder: places, status, requests, and whether the job is to stop.
+"""A job's folder: its places, its state, and what it is asked while it works. No torch: the page reads it.
 
-A job's folder: its places, its state, and what it is asked while it works. No torch: the page reads it.
-
-Whether a job is to end: SIGTERM and SIGINT, what its folder was asked, and what its peers say.
-
-The work in hand is ended well, and the process then ends with 0.
+Whether a job is to end: SIGTERM and SIGINT, what its folder was asked, and what its peers say. The work in hand
+is ended well, and the process then ends with 0.
 """
 
 import json
@@ -117,6 +114,11 @@ class JobFolder:
     @property
     def requests(self) -> Path:
         return self.root / "requests"
+
+    @property
+    def language(self) -> Path:
+        """The tag of the language of whoever queued it: its process speaks that."""
+        return self.root / "language"
 
     def file(self, reported: str) -> Path:
         """The file that an event names by its path below this folder.

@@ -20,8 +20,8 @@ from typing import IO, cast
 import psutil
 
 from studio.core.errors import says_no_memory
-from studio.core.files import open_file
-from studio.core.language import N_, _
+from studio.core.files import open_file, read_text
+from studio.core.language import LANGUAGE_NAME, N_, _
 from studio.jobs import gate
 from studio.jobs.folder import RunState, RunStatus
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobState
@@ -122,13 +122,17 @@ _HEADING = "\n--- attempt "  # begins the line that tells in the log where an at
 
 
 def start_detached(
-    command: Sequence[str], *, cwd: Path, output: IO[bytes], stdin: int = subprocess.DEVNULL
+    command: Sequence[str], *, cwd: Path, output: IO[bytes], stdin: int = subprocess.DEVNULL, language: str = ""
 ) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own: no terminal's Ctrl+C and no ending of ours reaches it.
+
+    Args:
+        language: the tag of what it speaks; that of this process where it is empty.
 
     Raises:
         OSError: where it cannot be started.
     """
+    spoken = {LANGUAGE_NAME: language} if language else {}
     windows = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "DETACHED_PROCESS", 0)
     return subprocess.Popen(
         command,
@@ -136,7 +140,7 @@ def start_detached(
         stdout=output,
         stderr=subprocess.STDOUT,
         cwd=cwd,
-        env={**os.environ, "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "TRANSFORMERS_VERBOSITY": "error", "PYTHONUNBUFFERED": "1", **spoken},
         start_new_session=True,
         creationflags=windows,
     )
@@ -145,7 +149,7 @@ def start_detached(
 class PendingProcess:
     """A job's process that waits at the gate: it is there, and does nothing before `let_go`."""
 
-    def __init__(self, command: Sequence[str], *, cwd: Path, log: Path, attempt: str) -> None:
+    def __init__(self, command: Sequence[str], *, cwd: Path, log: Path, attempt: str, language: str = "") -> None:
         """Start it, with what it prints appended to the log.
 
         Raises:
@@ -156,7 +160,7 @@ class PendingProcess:
                 output.write(f"{_HEADING}{attempt}, {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
                 output.flush()
             held = [sys.executable, "-I", "-S", gate.__file__, *command]
-            self._process = start_detached(held, cwd=cwd, output=output, stdin=subprocess.PIPE)
+            self._process = start_detached(held, cwd=cwd, output=output, stdin=subprocess.PIPE, language=language)
         self.pid = self._process.pid
         self.start_time = psutil.Process(self.pid).create_time()
 
@@ -231,6 +235,14 @@ def kept_awake(pid: int, *, platform: str = sys.platform) -> Iterator[None]:
         if keeper is not None:
             keeper.terminate()
             keeper.wait()
+
+
+def language_of_job(job: Job) -> str:
+    """The tag of what whoever queued it speaks; "" where that is not known, as of jobs of an older studio."""
+    try:
+        return read_text(job.run.language).strip()
+    except OSError:
+        return ""
 
 
 def end_of_log(log: Path, *, num_lines: int, of_last_attempt: bool = False) -> str:

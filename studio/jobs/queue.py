@@ -13,7 +13,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from studio.core.errors import RunError
-from studio.core.language import N_, _
+from studio.core.files import write_atomically
+from studio.core.language import N_, _, language
 from studio.core.paths import UserData
 from studio.core.records import Record
 from studio.jobs.database import change_job, changing, reading, set_line
@@ -100,6 +101,7 @@ class JobQueue:
                             advice=_advice(other),
                         )
                     )
+            _keep_language(JobFolder(folder))
             _take_back(JobFolder(folder), "stop", "pause")  # of an earlier job, which ended before it heard them
             added = connection.execute(
                 "insert into jobs (kind, run_folder, title, created_at) values (?, ?, ?, ?)",
@@ -223,6 +225,7 @@ class JobQueue:
                     )
                 )
             _require_folder(job.run_folder, _("Remove job {id} from the queue.", id=job.id))
+            _keep_language(job.run)
             _take_back(job.run, "stop", "pause")
             change_job(connection, job_id, state="queued", attempts=0, message="", ended_at=None)
             set_line(connection, [*_waiting(connection, but=job_id), job_id])
@@ -346,6 +349,10 @@ class JobQueue:
 def _require_folder(folder: Path, advice: str) -> None:
     if not folder.is_dir():
         raise RunError(_("The run's folder {folder} is not there. {advice}", folder=folder, advice=advice))
+
+
+def _keep_language(run: JobFolder) -> None:
+    write_atomically(run.language, language().encode())
 
 
 def _take_back(run: JobFolder, *requests: RunRequest) -> None:

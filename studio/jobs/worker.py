@@ -17,11 +17,19 @@ import psutil
 from filelock import FileLock, Timeout
 
 from studio.core.errors import RunError, system_error_message
-from studio.core.language import _
+from studio.core.language import _, language, speaking
 from studio.core.paths import UserData
 from studio.jobs.database import QueueBusyError
 from studio.jobs.folder import BUSY_STATES, JobFolder, RunStatus, status_or, write_status
-from studio.jobs.launcher import PendingProcess, classify_exit, end_of_log, is_alive, kept_awake, start_detached
+from studio.jobs.launcher import (
+    PendingProcess,
+    classify_exit,
+    end_of_log,
+    is_alive,
+    kept_awake,
+    language_of_job,
+    start_detached,
+)
 from studio.jobs.queue import MAX_ATTEMPTS, Job, JobQueue
 
 logger = logging.getLogger(__name__)
@@ -114,7 +122,8 @@ class Worker:
         for left_over in _retry(self._queue.running):
             self._wait_for(left_over)
         while (job := _retry(self._queue.next_job)) is not None:
-            self._carry_out(job)
+            with speaking(language_of_job(job) or language()):
+                self._carry_out(job)
 
     def _wait_for(self, job: Job) -> None:
         """Wait for a job that a worker before us started; its exit code will not be known."""
@@ -133,7 +142,9 @@ class Worker:
             return
         attempt = _("{attempts} of {max_attempts}", attempts=job.attempts + 1, max_attempts=MAX_ATTEMPTS)
         try:
-            held = PendingProcess(self._command(job), cwd=self._user_data.root, log=job.run.log, attempt=attempt)
+            held = PendingProcess(
+                self._command(job), cwd=self._user_data.root, log=job.run.log, attempt=attempt, language=language()
+            )
         except OSError as error:
             message = _(
                 "It cannot be started: {system_error_message}", system_error_message=system_error_message(error)

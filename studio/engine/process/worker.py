@@ -21,7 +21,7 @@ from PIL import Image
 
 from studio.core.errors import ModelError, RunError, StudioError, error_message, system_error_message
 from studio.core.files import write_atomically
-from studio.core.language import _
+from studio.core.language import _, speaking
 from studio.core.paths import UserData
 from studio.core.results import InvalidPicture, ValidPicture
 from studio.core.settings import ModelSettings
@@ -141,13 +141,17 @@ class EngineProcess:
                 continue
             if request is None:
                 return
-            try:
-                self._carry_out(request)
-            except StudioError as error:
-                self._report(Failed(message=str(error), facts=self._manager.facts))
-            except Exception as error:  # the one boundary of this process: told, logged, and it lives on
-                logging.exception("A request failed")
-                self._report(Failed(message=system_error_message(error), facts=self._manager.facts))
+            with speaking(request.language):
+                self._answer(request)
+
+    def _answer(self, request: Request) -> None:
+        try:
+            self._carry_out(request)
+        except StudioError as error:
+            self._report(Failed(message=str(error), facts=self._manager.facts))
+        except Exception as error:  # the one boundary of this process: told, logged, and it lives on
+            logging.exception("A request failed")
+            self._report(Failed(message=system_error_message(error), facts=self._manager.facts))
 
     def _carry_out(self, request: Request) -> None:
         if isinstance(request, Load):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from markupsafe import Markup
 
 from studio.core.errors import StudioError
 from studio.core.files import write_atomically
-from studio.core.language import _
+from studio.core.language import LANGUAGE_NAME, _, in_this_language, language
 from studio.core.paths import UserData
 from studio.core.text import STEP_SIGN, duration, template
 
@@ -127,11 +128,14 @@ class CommandRunner:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, LANGUAGE_NAME: language()},
             cwd=self._user_data.root,
         )
         with self._lock:
             self._process, self._state = process, CommandState(about, running=True, started_at=time.monotonic())
-        threading.Thread(target=self._wait, args=(process, ended), name=arguments[0], daemon=True).start()
+        threading.Thread(
+            target=in_this_language(self._wait), args=(process, ended), name=arguments[0], daemon=True
+        ).start()
 
     def stop(self) -> None:
         """End the one that runs."""
