@@ -117,6 +117,36 @@ def ngettext(singular: str, plural: str, num: int, /, **values: object) -> str:
     return _formatter.vformat(said, (), values) if values else said
 
 
+class Deferred(str):
+    """A message in English that is kept for whoever reads it later, in their language.
+
+    Attributes:
+        message: as the catalogues have it, without its values.
+        values: texts and numbers, and messages that are deferred themselves.
+    """
+
+    __slots__ = ("message", "values")
+    message: str
+    values: Mapping[str, object]
+
+
+def deferred(message: str, /, **values: object) -> Deferred:
+    """Like `_`, for what is kept: the same text in English, which `said` says in the language of whoever reads it."""
+    with speaking(ENGLISH):
+        kept = Deferred(_(message, **values))
+    kept.message, kept.values = message, values
+    return kept
+
+
+def said(text: str) -> str:
+    """A text in the language that is spoken, where it is a deferred message; else as it is."""
+    if not isinstance(text, Deferred):
+        return text
+    return _(
+        text.message, **{name: said(value) if isinstance(value, str) else value for name, value in text.values.items()}
+    )
+
+
 def number(value: float, form: str = ",") -> str:
     """A number as the language writes it: `1,991` and `0.98`, `1.991` and `0,98`."""
     text = format(value, form)
