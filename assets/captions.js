@@ -38,7 +38,8 @@ const learn = (news) => {
 };
 
 const grid = () => document.querySelector("#dataset-grid .thumbs");
-const shownDataset = () => grid()?.dataset.dataset ?? "";
+const chosenDataset = () => JSON.parse(sessionStorage.getItem("selection") || "{}").dataset ?? "";
+const shownDataset = () => grid()?.dataset.dataset ?? chosenDataset(); // the forms are filled before the grid is there
 const images = () => [...(grid()?.querySelectorAll("[data-key]") ?? [])];
 const placeOf = (image) => images().find((place) => image && shownDataset() === image.dataset && place.dataset.key === image.key);
 const isTouched = () => document.activeElement === area || (box.shown && box.typed.has(idOf(box.shown)));
@@ -127,7 +128,7 @@ const mark = () => {
 
 // What is on the screen is of one dataset: until the grid of the one that was chosen is there, nothing of the one before.
 const cover = () => {
-  const chosen = JSON.parse(sessionStorage.getItem("selection") || "{}").dataset ?? "";
+  const chosen = chosenDataset();
   const canvas = document.querySelector("#dataset-canvas");
   if (canvas) canvas.inert = chosen !== "" && chosen !== shownDataset();
 };
