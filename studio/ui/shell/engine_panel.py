@@ -8,7 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.files import read_text
-from studio.core.language import N_, _
+from studio.core.language import N_, _, language
 from studio.core.paths import UserData, black_pictures_page, typed_path
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, EngineFacts
 from studio.core.settings import ModelSettings, parse_settings
@@ -59,7 +59,7 @@ def build() -> EnginePanel:
                 _("Check the device against the CPU"), elem_id="check-device", size="md", interactive=False
             )
             with gr.Accordion(_("Why float32? The story of the black images"), open=False, elem_id="black-pictures"):
-                gr.Markdown(read_text(black_pictures_page()))
+                gr.Markdown(read_text(black_pictures_page(language())))
     shown: dict[str, gr.components.Component] = {
         "model-choices": choices,
         "device": words,
