@@ -81,11 +81,11 @@ def verdict(history: RunHistory, scored: ScoreEvent) -> tuple[Outcome, str]:
     if found is None:
         return "", ""
     kind, outcome = found
-    words = f"{capitalized(_(kind.title))} {kind.words(scored.base)} → {kind.words(scored.scores)}"
-    told = _(BESIDE_BASE[outcome])
+    scores = f"{capitalized(_(kind.title))} {kind.words(scored.base)} → {kind.words(scored.scores)}"
+    told = f"{scores}, {_(BESIDE_BASE[outcome])}"
     if goal := reached(kind, history):
-        return outcome, _("{scores}, {comparison} (dataset {goal}).", scores=words, comparison=told, goal=goal)
-    return outcome, _("{scores}, {comparison}.", scores=words, comparison=told)
+        told = " ".join((told, _("(dataset {score})", score=goal)))
+    return outcome, f"{told}."
 
 
 def _before_and_after(

@@ -160,17 +160,13 @@ def act_on_job(page: TrainingPage, act: object, job_id: object) -> str:
         page.session.move_job(job_id, by=-1 if act == "up" else 1)
     elif act == "remove":
         job = page.session.queue.remove(job_id)
-        return (
-            _(
-                "{title} left the queue. Its run is kept: choose it above and press “Resume” to put it back.",
-                title=job.title,
-            )
+        left = _("{title} left the queue.", title=job.title)
+        back = (
+            _("Its run is kept: choose it above and press “Resume” to put it back.")
             if job.kind == "train"
-            else _(
-                "{title} left the queue. Its run is kept: choose it on the Batch tab and press “Resume” to put it back.",
-                title=job.title,
-            )
+            else _("Its run is kept: choose it on the Batch tab and press “Resume” to put it back.")
         )
+        return f"{left} {back}"
     else:
         raise RunError(_("A job can be moved up or down, removed or shown, got {act!r}.", act=act))
     return ""

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.records import Label
 from studio.core.text import template
 from studio.jobs.folder import RunState, status_or
@@ -23,11 +23,25 @@ from studio.ui.training.end_card import telling_score
 from studio.ui.training.images import Thumbnails
 from studio.ui.training.plot import OUTCOME_KINDS, OUTCOME_WORDS, OVERLAY_STYLES, Outcome
 from studio.ui.training.queue import TrainingPage
-from studio.ui.training.view import STATE_KINDS, STATE_WORDS, month_name, weekday_and_time
+from studio.ui.training.view import STATE_KINDS, STATE_WORDS, weekday_and_time
 
 _template = template("ui/templates/training.html")
 
 MAX_CARDS = 12
+MONTHS = (
+    N_("January"),
+    N_("February"),
+    N_("March"),
+    N_("April"),
+    N_("May"),
+    N_("June"),
+    N_("July"),
+    N_("August"),
+    N_("September"),
+    N_("October"),
+    N_("November"),
+    N_("December"),
+)
 _MOMENT = re.compile(r"(\d{8}-\d{6})-(.+)", re.DOTALL)
 
 # A press counts in the browser at once, so that the next one is about the run that was chosen already.
@@ -160,9 +174,10 @@ def when_text(moment: datetime, now: datetime) -> str:
         return _("yesterday {time}", time=f"{moment:%H:%M}")
     if 1 < days < 7:
         return weekday_and_time(moment)
+    month = _(MONTHS[moment.month - 1])
     if moment.year == now.year:
-        return _("{day} {month}", day=moment.day, month=month_name(moment))
-    return _("{day} {month} {year}", day=moment.day, month=month_name(moment), year=moment.year)
+        return _("{day} {month}", day=moment.day, month=month)
+    return _("{day} {month} {year}", day=moment.day, month=month, year=moment.year)
 
 
 def _best_score(history: RunHistory) -> tuple[Outcome, str]:

@@ -140,20 +140,6 @@ WEEKDAYS = (
     N_("Saturday"),
     N_("Sunday"),
 )
-MONTHS = (
-    N_("January"),
-    N_("February"),
-    N_("March"),
-    N_("April"),
-    N_("May"),
-    N_("June"),
-    N_("July"),
-    N_("August"),
-    N_("September"),
-    N_("October"),
-    N_("November"),
-    N_("December"),
-)
 STATE_KINDS: Mapping[RunState, str] = {"finished": "pass", "failed": "fail"}
 
 
@@ -256,11 +242,6 @@ def weekday_and_time(when: datetime) -> str:
     return _("{weekday} {time}", weekday=_(WEEKDAYS[when.weekday()]), time=f"{when:%H:%M}")
 
 
-def month_name(when: datetime) -> str:
-    """`November`."""
-    return _(MONTHS[when.month - 1])
-
-
 def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
     """The gauge: what is in use of what there is, in words and colour, and a line of how it was; empty until known.
 
@@ -319,7 +300,7 @@ def reasons(proposal: ProposalEvent) -> str:
     step, _colon, rest = proposal.sentence.partition(": ")
     names_it = "".join(filter(str.isdecimal, step)) == str(proposal.step)
     why = rest if names_it else proposal.sentence
-    return why if proposal.sure else f"{why} {_('The evidence is thin so far.')}"
+    return why if proposal.sure else " ".join((why, _("The evidence is thin so far.")))
 
 
 def files_html(run: RunFolder | None, history: RunHistory | None) -> Markup:
