@@ -88,7 +88,7 @@ def build_form() -> TrainingForm:
     form.fields["dataset"] = gr.Dropdown(
         dataset_choices(()),
         value=dataset_choices(())[0][1],
-        label=_(TrainingSettings.model_fields["dataset"].title or ""),
+        label=labels()["dataset"],
         info=_("Or type the path of a folder."),
         allow_custom_value=True,
         elem_id="training-dataset",
@@ -114,7 +114,7 @@ def changes_html() -> Markup:
     fields = {
         name: {
             "label": _(field.title or name),
-            "words": f"{_(field.title or '')} {_(field.description or '')} {name}".casefold(),
+            "words": " ".join((_(field.title or name), _(field.description or name), name)).casefold(),
             "id": f"training-{name.replace('_', '-')}",
             "section": f"training-section-{section_slug(group)}" if group else "",
         }

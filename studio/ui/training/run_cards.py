@@ -168,10 +168,11 @@ def _parts(name: str) -> tuple[datetime | None, str]:
 def when_text(moment: datetime, now: datetime) -> str:
     """`today 17:38`, `yesterday 22:00`, `Thursday 22:00`, `24 November`, `24 November 2025`."""
     days = (now.date() - moment.date()).days
+    time = moment.strftime("%H:%M")
     if days == 0:
-        return _("today {time}", time=f"{moment:%H:%M}")
+        return _("today {time}", time=time)
     if days == 1:
-        return _("yesterday {time}", time=f"{moment:%H:%M}")
+        return _("yesterday {time}", time=time)
     if 1 < days < 7:
         return weekday_and_time(moment)
     month = _(MONTHS[moment.month - 1])

@@ -233,13 +233,13 @@ def ready_text(now: datetime, remaining_seconds: float) -> str:
     """`ready at 19:12`; on another day `ready Sunday 07:30`."""
     ready = now + timedelta(seconds=remaining_seconds)
     if ready.date() == now.date():
-        return _("ready at {time}", time=f"{ready:%H:%M}")
+        return _("ready at {time}", time=ready.strftime("%H:%M"))
     return _("ready {weekday_and_time}", weekday_and_time=weekday_and_time(ready))
 
 
 def weekday_and_time(when: datetime) -> str:
     """`Sunday 07:30`."""
-    return _("{weekday} {time}", weekday=_(WEEKDAYS[when.weekday()]), time=f"{when:%H:%M}")
+    return _("{weekday} {time}", weekday=_(WEEKDAYS[when.weekday()]), time=when.strftime("%H:%M"))
 
 
 def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
