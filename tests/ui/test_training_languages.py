@@ -28,8 +28,8 @@ from studio.ui.training import tab as training_tab
 from studio.ui.training.end_card import telling_score, verdict
 from studio.ui.training.plot import PlotCache, PlotOptions
 from studio.ui.training.queue import TrainingPage
-from studio.ui.training.view import ready_text, reasons, value_words
-from tests.training.told_runs import make_run, sample_event
+from studio.ui.training.view import differences_html, ready_text, reasons, value_words
+from tests.training.told_runs import SETTINGS, make_run, sample_event
 from tests.ui.queued import job_line
 from tests.ui.told_scores import near, reference_event, score_event
 
@@ -233,6 +233,13 @@ def told_steps(number: int) -> RunHistory:
 )
 def test_why_a_step_is_proposed_is_found_in_whatever_language_it_was_told(sentence: str, why: str) -> None:
     assert reasons(ProposalEvent(step=1300, sentence=sentence, sure=True, lora="l")) == why
+
+
+def test_settings_that_differ_are_said_as_the_form_says_them(tmp_path: Path) -> None:
+    crops = [SETTINGS.model_copy(update={"crop": crop, "prior_dataset": crop}) for crop in ("centre", "random")]
+    html = differences_html([make_run(tmp_path / crops[i].crop, [], settings=crops[i]) for i in (0, 1)])
+    assert "<td>⟦Crop⟧</td><td>⟦centre⟧</td><td>⟦random⟧</td>" in html
+    assert "<td>⟦Regularisation images⟧</td><td>centre</td><td>random</td>" in html
 
 
 def test_numbers_days_and_truths_are_said_as_the_language_has_them() -> None:

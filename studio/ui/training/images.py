@@ -3,7 +3,7 @@
 The scrubber begins with the base; below its images stand the scores of the step. In the table each prompt has a row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,6 @@ from studio.core.files import FileStamp, file_stamp
 from studio.core.language import N_, _
 from studio.core.text import template
 from studio.datasets.snapshot import read_snapshot
-from studio.images.scores.summary import Likeness
 from studio.training.events import NearestReported, SampleEvent
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
@@ -42,11 +41,6 @@ MAX_SCRUBBED = 24
 MAX_MARKS = 7
 BASE_STEP = 0
 MAX_NEAREST = 3
-LIKENESS_WORDS: Mapping[Likeness, str] = {
-    "as a copy": N_("as a copy"),
-    "close": N_("close"),
-    "of its own": N_("of its own"),
-}
 
 # Gradio's HTML takes clicks of its own; which image was pressed goes with ours.
 PICTURE_CLICKS = """element.addEventListener("click", (event) => {
@@ -239,7 +233,7 @@ def _score(run: RunFolder, history: RunHistory, step: int, kind: ScoreKind, thum
 
 def _nearest(run: RunFolder, nearest: NearestReported, mean: str, thumbnails: Thumbnails) -> Markup:
     """The mean distance, and the training image that comes nearest, small, with its likeness in a word."""
-    likeness = [_(LIKENESS_WORDS[nearest.likeness]), *([_("mirrored")] if nearest.mirrored else [])]
+    likeness = [_(nearest.likeness), *([_("mirrored")] if nearest.mirrored else [])]
     words = _(
         "{image}: {likeness}, distance {distance:.2f}",
         image=nearest.key,

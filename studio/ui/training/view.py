@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_origin
 
 from markupsafe import Markup
 
@@ -44,7 +44,7 @@ def differences_html(runs: Sequence[RunFolder]) -> Markup:
     except (RunError, SettingsError) as error:
         return paragraph("note bad", _("The settings cannot be compared: {error}", error=error))
     rows = [
-        (_(FIELDS[name].title or name), *(value_words(getattr(one, name)) for one in settings))
+        (_(FIELDS[name].title or name), *(_setting_words(one, name) for one in settings))
         for name in differing(settings)
     ]
     if not rows:
@@ -61,6 +61,12 @@ def differing(settings: Sequence[TrainingSettings]) -> list[str]:
         for name in FIELDS
         if name not in NOT_COMPARED and any(getattr(one, name) != getattr(first, name) for one in settings)
     ]
+
+
+def _setting_words(settings: TrainingSettings, name: str) -> str:
+    """A setting's value; a choice as the form's list calls it."""
+    value = getattr(settings, name)
+    return _(value) if get_origin(FIELDS[name].annotation) is Literal else value_words(value)
 
 
 def value_words(value: object) -> str:
