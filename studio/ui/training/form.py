@@ -36,8 +36,6 @@ _RESETS = """element.addEventListener("click", (event) => {
 """
 _SAVE_SETTINGS = '() => document.querySelector("#training-settings-link a")?.click()'
 OF_NO_PRESET = ("dataset", "name", "model")
-LABELS = {name: field.title or name for name, field in TrainingSettings.model_fields.items() if name != "name"}
-"""What the page calls the controls that a preflight depends on, by their names."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,11 @@ class TrainingForm:
         return by_component(self.settings.fields, self.settings.shown(dict(settings)))
 
 
+def labels() -> dict[str, str]:
+    """What the page calls the controls that a preflight depends on, by their names."""
+    return {name: _(field.title or name) for name, field in TrainingSettings.model_fields.items() if name != "name"}
+
+
 def build_form() -> TrainingForm:
     """Lay the form out with the first preset's values."""
     preset = gr.Radio(
@@ -85,7 +88,7 @@ def build_form() -> TrainingForm:
     form.fields["dataset"] = gr.Dropdown(
         dataset_choices(()),
         value=dataset_choices(())[0][1],
-        label=TrainingSettings.model_fields["dataset"].title,
+        label=labels()["dataset"],
         info=_("Or type the path of a folder."),
         allow_custom_value=True,
         elem_id="training-dataset",
@@ -110,8 +113,8 @@ def changes_html() -> Markup:
     """The search, and where the script shows what differs from the preset; with all that it needs to know."""
     fields = {
         name: {
-            "label": field.title or name,
-            "words": f"{field.title} {field.description} {name}".casefold(),
+            "label": _(field.title or name),
+            "words": " ".join((_(field.title or name), _(field.description or name), name)).casefold(),
             "id": f"training-{name.replace('_', '-')}",
             "section": f"training-section-{section_slug(group)}" if group else "",
         }
@@ -163,7 +166,7 @@ def wire_settings(
 
 def purpose_html(key: str) -> Markup:
     """What a preset is for."""
-    return paragraph("quiet", PRESETS[key].purpose)
+    return paragraph("quiet", _(PRESETS[key].purpose))
 
 
 def preset_values(key: str) -> dict[str, object]:

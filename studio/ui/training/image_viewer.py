@@ -8,7 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import PictureFileError, RunError
-from studio.core.language import _
+from studio.core.language import _, number
 from studio.core.settings import GenerationSettings
 from studio.core.text import template
 from studio.images.files import read_picture_text
@@ -115,14 +115,14 @@ def render(image: SelectedImage | None, view: TrainingView, thumbnails: Thumbnai
     if image is None or event is None or view.run is None or view.history is None:
         return {**{f"closer-{name}": gr.update() for name in SHOWN}, "closer-box": gr.update(visible=False)}
     known = [(event.step, len(event.pictures)) for event in looked_at_steps(view.history)]
-    steps = [step for step, __ in known]
+    steps = [step for step, num_pictures in known]
     place, last = steps.index(image.step), len(event.pictures) - 1
     files = _files(view.run, event, image.picture)
-    prompts = [(f"{number + 1} · {prompt}", number) for number, prompt in enumerate(_prompts(event))]
+    prompts = [(f"{index + 1} · {prompt}", index) for index, prompt in enumerate(_prompts(event))]
     return {
         "closer-box": gr.update(visible=True),
         "closer-known": gr.update(value=known),
-        "closer-step": gr.update(choices=[(f"{step:,}", step) for step in steps], value=image.step),
+        "closer-step": gr.update(choices=[(number(step), step) for step in steps], value=image.step),
         "closer-picture": gr.update(choices=prompts, value=image.picture),
         "closer-previous-step": gr.update(interactive=place > 0),
         "closer-next-step": gr.update(interactive=place < len(steps) - 1),
@@ -142,7 +142,7 @@ def _event_of(image: SelectedImage | None, view: TrainingView) -> SampleEvent | 
 
 
 def _prompts(event: SampleEvent) -> list[str]:
-    return [event.prompts[number % len(event.prompts)] for number in range(len(event.pictures))]
+    return [event.prompts[index % len(event.prompts)] for index in range(len(event.pictures))]
 
 
 def _files(run: RunFolder, event: SampleEvent, picture: int) -> tuple[str, str] | None:
@@ -211,13 +211,11 @@ def wire(
             return changed(chosen, image=checked_image(page.session.view(chosen.run), step, picture))
 
     def move(button: gr.Button, *, steps: int = 0, pictures: int = 0) -> None:
-        moved = _(
-            "image: ({moved})(now.image, values[0], {steps}, {pictures})", moved=MOVED, steps=steps, pictures=pictures
-        )
+        moved = f"image: ({MOVED})(now.image, values[0], {steps}, {pictures})"
         then_refresh(select(button.click, selection, box.known, change=moved))
 
     def choose(control: gr.Dropdown, field: str) -> None:
-        chosen = _("image: now.image && {{ ...now.image, {field}: values[0] ?? now.image.{field} }}", field=field)
+        chosen = f"image: now.image && {{ ...now.image, {field}: values[0] ?? now.image.{field} }}"
         then_refresh(select(control.input, selection, control, change=chosen))
 
     in_the_page = {"fn": None, "queue": False, "show_progress": "hidden"}

@@ -26,8 +26,8 @@ from studio.ui.training.queue import TrainingPage
 REQUEST_WORDS: dict[RunRequest, str] = {
     "sample": N_("Sample now"),
     "save": N_("Save now"),
-    "pause": "Pause",
-    "stop": "Stop",
+    "pause": N_("Pause"),
+    "stop": N_("Stop"),
 }
 # Where nothing was trained yet, or a run failed before its first step, these would be empty frames.
 BOXES_OF_ANY_RUN = ("log-box",)
@@ -62,7 +62,7 @@ def build() -> RunPanel:
     live_html("training-state")
     with gr.Row(elem_classes="run-head") as shown["training-head"]:
         buttons = {
-            request: gr.Button(words, elem_id=f"training-{request}", size="sm", min_width=72)
+            request: gr.Button(_(words), elem_id=f"training-{request}", size="sm", min_width=72)
             for request, words in REQUEST_WORDS.items()
         }
         resume = gr.Button(_("Resume"), elem_id="training-resume", size="sm", min_width=72)
@@ -85,7 +85,7 @@ def build() -> RunPanel:
     shown["training-steps-box"] = steps_box
     for name in ("scores", "notes"):
         live_html(f"training-{name}")
-    for name, title in (("effect", _("Effect per layer")), ("log", "Log")):
+    for name, title in (("effect", _("Effect per layer")), ("log", _("Log"))):
         with gr.Accordion(title, open=False) as shown[f"training-{name}-box"]:
             live_html(f"training-{name}")
     queue = training_queue.build()
@@ -104,7 +104,7 @@ def build() -> RunPanel:
 
 def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox]:
     window = gr.Dropdown(
-        list(training_plot.WINDOWS),
+        [(_(name), name) for name in training_plot.WINDOWS],
         value=training_plot.ALL_STEPS,
         label=_("Range"),
         elem_id="plot-window",
@@ -118,9 +118,9 @@ def _build_plot_options() -> tuple[gr.Dropdown, gr.Checkbox]:
 def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Group]:
     """What makes every shown part of it as it should be now."""
     return {
-        "The run": lambda: _run_parts(page, view, selection),
-        "The image viewer": lambda: training_image_viewer.render(selection.image, view, page.thumbnails),
-        "The results": lambda: training_results.render(view, page.exports.state),
+        N_("The run"): lambda: _run_parts(page, view, selection),
+        N_("The image viewer"): lambda: training_image_viewer.render(selection.image, view, page.thumbnails),
+        N_("The results"): lambda: training_results.render(view, page.exports.state),
     }
 
 

@@ -132,7 +132,7 @@ def _of_preflight(state: PreflightState, found: Preflight | None) -> dict[str, M
 
 def preset_choices(measured: MeasuredPresets) -> list[tuple[str, str]]:
     """(title and what it took here, name) of each preset: what a run took goes before what a preflight found."""
-    return [(f"{preset.title}\n{_taken(measured, key)}", key) for key, preset in PRESETS.items()]
+    return [(f"{_(preset.title)}\n{_taken(measured, key)}", key) for key, preset in PRESETS.items()]
 
 
 def _taken(measured: MeasuredPresets, key: str) -> str:

@@ -63,7 +63,7 @@ def build() -> ResultButtons:
         folder = gr.Button(_("Open the folder"), elem_id="training-folder", size="sm", min_width=112)
         copy = gr.Button(_("Copy to form"), elem_id="training-duplicate", size="sm", min_width=112)
         exports = {
-            form: gr.Button(words, elem_id=f"training-export-{form}", size="sm", min_width=112)
+            form: gr.Button(_(words), elem_id=f"training-export-{form}", size="sm", min_width=112)
             for form, words in EXPORT_WORDS.items()
         }
         rename = gr.Button(_("Rename…"), elem_id="training-rename", size="sm", min_width=84)
@@ -160,7 +160,7 @@ def _wire_delete(
         return item_actions.Question(run.name, run.name, _goes_with(run))
 
     def delete(name: str) -> str:
-        return _("{name} is {delete}.", name=name, delete=page.session.delete(page.session.named(name)))
+        return _("{name} is {place}.", name=name, place=page.session.delete(page.session.named(name)))
 
     deleted = item_actions.wire(buttons.trash, buttons.delete.click, selection, find=find, delete=delete)
     then_refresh(select(deleted.success, selection, change='run: "", image: null'))
@@ -175,9 +175,7 @@ def export_arguments(run: RunFolder, history: RunHistory, form: ModelForm) -> tu
     """
     step, file = lora_of(run, history)
     settings = read_run_settings(run)
-    output = run.root / _(
-        "{name} step {step}{model_endings}", name=settings.name, step=step, model_endings=MODEL_ENDINGS[form]
-    )
+    output = run.root / f"{settings.name} step {step}{MODEL_ENDINGS[form]}"
     options = {"to": form, "output": str(output), "model": settings.model, "prediction-type": settings.prediction_type}
     return ("export", str(file), *(f"--{name}={value}" for name, value in options.items()))
 
@@ -189,12 +187,13 @@ def report_link(run: RunFolder) -> Markup:
 
 
 def _goes_with(run: RunFolder) -> str:
-    num_checkpoints = sum(1 for __ in run.checkpoints.glob("step-*"))
-    num_bytes = sum(path.stat().st_size for path in run.root.rglob("*") if path.is_file())
-    checkpoints = f"{counted(num_checkpoints, 'checkpoint', 'checkpoints')}, " if num_checkpoints else ""
-    return _(
-        "Its {checkpoints}images and log go with it, {size} in all. A LoRA that was sent to "
-        "Inference stays in the library.",
-        checkpoints=checkpoints,
-        size=gigabytes(num_bytes),
+    num_checkpoints = len(list(run.checkpoints.glob("step-*")))
+    size = gigabytes(sum(path.stat().st_size for path in run.root.rglob("*") if path.is_file()))
+    checkpoints = counted(num_checkpoints, "checkpoint", "checkpoints")
+    goes = (
+        _("Its {checkpoints}, images and log go with it, {size} in all.", checkpoints=checkpoints, size=size)
+        if num_checkpoints
+        else _("Its images and log go with it, {size} in all.", size=size)
     )
+    stays = _("A LoRA that was sent to Inference stays in the library.")
+    return f"{goes} {stays}"

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from studio.core.errors import RunError
 from studio.core.files import move_to_trash
-from studio.core.language import _
+from studio.core.language import _, number
 from studio.core.text import LITTLE_BYTES, gigabytes, template
 from studio.jobs.folder import BUSY_STATES, status_or
 from studio.training.begin import read_run_settings
@@ -24,8 +24,8 @@ from studio.ui.shell import item_actions
 from studio.ui.shell.images import served_url
 from studio.ui.shell.parts import QUIET, live_html, save_link, toast, toasts
 from studio.ui.training.destinations import Destinations, in_rows, lead_to, lora_of, loras_by_step, wire_use
-from studio.ui.training.end_card import ACTS, telling_score
-from studio.ui.training.plot import OUTCOME_KINDS, Outcome
+from studio.ui.training.end_card import ACTS, CHOSEN_IN_GENERATE, telling_score
+from studio.ui.training.plot import OUTCOME_KINDS, OUTCOME_WORDS, Outcome
 from studio.ui.training.queue import TrainingPage
 
 _template = template("ui/templates/training.html")
@@ -39,7 +39,7 @@ class SavedStep:
 
     Attributes:
         score: how its images score, in words; "" where they were not scored.
-        outcome, kind: how that compares with the base, in words and as a colour.
+        outcome, kind: how that compares with the base, and as a colour.
         num_bytes: of all that is saved of it.
         has_checkpoint: whether the run could go on from it.
         is_kept: whether that is never pruned.
@@ -54,9 +54,15 @@ class SavedStep:
     is_kept: bool
 
     @property
+    def told(self) -> str:
+        """Its outcome in words."""
+        return _(OUTCOME_WORDS[self.outcome])
+
+    @property
     def size(self) -> str:
         """In words, also of little: files of the built-in model's LoRAs have some hundred thousand bytes."""
-        return f"{self.num_bytes / 2**20:.1f} MB" if self.num_bytes < LITTLE_BYTES else gigabytes(self.num_bytes)
+        little = self.num_bytes < LITTLE_BYTES
+        return f"{number(self.num_bytes / 2**20, '.1f')} MB" if little else gigabytes(self.num_bytes)
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def saved_steps(run: RunFolder, history: RunHistory) -> list[SavedStep]:
             continue
         scored = history.scores.get(step)
         told = telling_score(history, scored) if scored is not None else None
-        score = f"{told[0].title} {told[0].words(scored.scores)}" if told is not None and scored is not None else ""
+        score = f"{_(told[0].title)} {told[0].words(scored.scores)}" if told is not None and scored is not None else ""
         outcome: Outcome = told[1] if told is not None else ""
         folder = next((path for path in files if path.is_dir()), None)
         found.append(
@@ -165,18 +171,22 @@ def question(run: RunFolder, history: RunHistory, step: object) -> item_actions.
     files = saved_files(run, history, at)
     status = status_or("failed", run)
     if not files:
-        raise RunError(_("Nothing is saved of step {at:,} any more.", at=at))
+        raise RunError(_("Nothing is saved of step {step:,} any more.", step=at))
     if status.state in BUSY_STATES:
         raise RunError(_("{name} is being worked on. Pause or stop it first.", name=run.name))
     steps = [row.step for row in saved_steps(run, history) if row.has_checkpoint]
-    lost = [_("{size} go. ", size=row.size) for row in saved_steps(run, history) if row.step == at]
+    lost = [_("{size} go.", size=row.size) for row in saved_steps(run, history) if row.step == at]
     if history.proposal is not None and history.proposal.step == at:
-        lost.append(_("It is the recommended step. "))
+        lost.append(_("It is the recommended step."))
     if status.state != "finished" and steps[:1] == [at]:
-        before = _("from step {steps:,}", steps=steps[1]) if len(steps) > 1 else _("from the beginning")
-        lost.append(_("The run would be resumed from here: without it, {before}. ", before=before))
+        lost.append(
+            _("The run would be resumed from here: without it, from step {step:,}.", step=steps[1])
+            if len(steps) > 1
+            else _("The run would be resumed from here: without it, from the beginning.")
+        )
     lost.append(_("Its images and scores stay."))
-    return item_actions.Question(f"{at} {run.name}", _("step {at:,} of {name}", at=at, name=run.name), "".join(lost))
+    name = _("step {step:,} of {run}", step=at, run=run.name)
+    return item_actions.Question(f"{at} {run.name}", name, " ".join(lost))
 
 
 def delete(run: RunFolder, history: RunHistory, step: int, *, without_trash: Path) -> str:
@@ -188,7 +198,7 @@ def delete(run: RunFolder, history: RunHistory, step: int, *, without_trash: Pat
     """
     question(run, history, step)  # it may have been resumed since it was asked
     places = {move_to_trash(path, without_trash=without_trash) for path in saved_files(run, history, step)}
-    return _("Step {step:,} is {names}.", step=step, names=" and ".join(sorted(places)))
+    return " ".join(_("Step {step:,} is {place}.", step=step, place=place) for place in sorted(places))
 
 
 def _known(step: object) -> int:
@@ -211,7 +221,7 @@ def wire(
         with toasts():
             run = page.run_of(selection)
             step, file = lora_of(run, page.session.history(run), _known(getattr(event, "step", None)))
-            name = _("{name} step {step}.safetensors", name=read_run_settings(run).name, step=step)
+            name = f"{read_run_settings(run).name} step {step}.safetensors"
             return save_link(name, served_url(file, name), _("Save the LoRA"))
 
     def find(selection: str, event: gr.EventData) -> item_actions.Question:
@@ -219,13 +229,13 @@ def wire(
         return question(run, page.session.history(run), getattr(event, "step", None))
 
     def really(about: str) -> str:
-        step, __, name = about.partition(" ")
+        step, _space, name = about.partition(" ")
         run = page.session.named(name)
         trash = page.session.user_data.trash
         return delete(run, page.session.history(run), int(step), without_trash=trash)
 
     in_the_page: Mapping[str, Any] = {"fn": None, "queue": False, "show_progress": "hidden"}
-    says, js = _("is chosen in Generate."), lead_to("Inference", "Generate")
+    says, js = CHOSEN_IN_GENERATE, lead_to("Inference", "Generate")
     then_refresh(wire_use(box.rows.click, page, selection, to.generate, fill=in_rows, says=says, js=js))
     then_refresh(box.rows.edit(keep, selection, **QUIET))
     box.rows.download(export, selection, box.link, **QUIET).success(js=SAVE_LORA, **in_the_page)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from studio.core.errors import TrainingError
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.settings import parse_settings
 from studio.core.text import template
 from studio.training.begin import assert_consistent, begin_run
@@ -28,6 +28,7 @@ from studio.ui.training import presets as training_presets
 from studio.ui.training import results as training_results
 from studio.ui.training import saved_steps as training_saved_steps
 from studio.ui.training.destinations import Destinations
+from studio.ui.training.plot import capitalized
 from studio.ui.training.queue import TrainingPage
 
 MAX_OFFERS = 4
@@ -100,11 +101,11 @@ def build() -> TrainingTab:
 def render(page: TrainingPage, view: TrainingView, selection: Selection) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
-        "The training's form": lambda: {
+        N_("The training's form"): lambda: {
             "training-dataset": gr.update(choices=training_form.dataset_choices(page.datasets.library.names()))
         },
-        "The presets": lambda: render_presets(page, view),
-        "The preflight": lambda: render_preflight(page.preflight.state),
+        N_("The presets"): lambda: render_presets(page, view),
+        N_("The preflight"): lambda: render_preflight(page.preflight.state),
         **training_panel.render(page, view, selection),
     }
 
@@ -129,7 +130,7 @@ def render_preflight(state: PreflightState) -> dict[str, Part]:
 
     def words() -> str:
         html = _preflight_html(state, found)
-        return forecast_box(state, html, form="training", labels=training_form.LABELS, button="Preflight")
+        return forecast_box(state, html, form="training", labels=training_form.labels(), button=_("Preflight"))
 
     return {
         "preflight-words": words,
@@ -151,13 +152,9 @@ def read_preflight(state: PreflightState) -> Preflight | None:
 
 def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
     if state.running:
-        text = _(
-            "A few real steps are being measured, for {time_words} so far; nothing is saved.",
-            time_words=state.time_words,
-        )
-        return paragraph("quiet", text, role="status") + paragraph(
-            "quiet", _("Now: {step_words}.", step_words=state.step_words)
-        )
+        text = _("A few real steps are being measured, for {time} so far; nothing is saved.", time=state.time_words)
+        now = _("Now: {doing}.", doing=state.step_words)
+        return paragraph("quiet", text, role="status") + paragraph("quiet", now)
     if state.problem:
         return problem(state.problem)
     if found is None:
@@ -166,7 +163,7 @@ def _preflight_html(state: PreflightState, found: Preflight | None) -> Markup:
 
 
 def _offer_words(offer: Offer) -> str:
-    return offer.effect[:1].upper() + offer.effect[1:]
+    return capitalized(offer.effect)
 
 
 def wire(

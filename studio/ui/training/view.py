@@ -7,23 +7,27 @@ What the Training tab shows of a run: state, memory, proposal, effect, notes, lo
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
 from pathlib import Path
+from typing import Literal, get_origin
 
 from markupsafe import Markup
 
 from studio.core.errors import RunError, SettingsError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, number
 from studio.core.records import label_or_none
 from studio.core.text import duration, template
 from studio.jobs.events import JobHistory, MemoryEvent
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunState, RunStatus
 from studio.jobs.launcher import end_of_log
 from studio.training.begin import read_run_settings
+from studio.training.events import ProposalEvent
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
 from studio.training.settings import TrainingSettings
 from studio.ui.shell.item_actions import label_html
 from studio.ui.shell.parts import paragraph, problem, table
+from studio.ui.training.plot import capitalized
 
 _template = template("ui/templates/training.html")
 
@@ -38,14 +42,14 @@ def differences_html(runs: Sequence[RunFolder]) -> Markup:
     try:
         settings = [read_run_settings(run) for run in runs]
     except (RunError, SettingsError) as error:
-        return paragraph(_("note bad"), _("The settings cannot be compared: {error}", error=error))
+        return paragraph("note bad", _("The settings cannot be compared: {error}", error=error))
     rows = [
-        (FIELDS[name].title or name, *(value_words(getattr(one, name)) for one in settings))
+        (_(FIELDS[name].title or name), *(_setting_words(one, name) for one in settings))
         for name in differing(settings)
     ]
     if not rows:
         return paragraph("quiet", _("These runs have the same settings."))
-    head = ("Setting", *(label_or_none(run.label).name or run.name for run in runs))
+    head = (_("Setting"), *(label_or_none(run.label).name or run.name for run in runs))
     return _template("differences", table=table(head, rows, caption=_("Differences between these runs")))
 
 
@@ -59,16 +63,22 @@ def differing(settings: Sequence[TrainingSettings]) -> list[str]:
     ]
 
 
+def _setting_words(settings: TrainingSettings, name: str) -> str:
+    """A setting's value; a choice as the form's list calls it."""
+    value = getattr(settings, name)
+    return _(value) if get_origin(FIELDS[name].annotation) is Literal else value_words(value)
+
+
 def value_words(value: object) -> str:
     """A setting's value as a person would say it."""
     if value is None or value == "" or value == ():
         return "–"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     if isinstance(value, int):
-        return f"{value:,}"
+        return number(value)
     if isinstance(value, float):
-        return f"{value:,.6g}"
+        return number(value, ",.6g")
     if isinstance(value, tuple):
         return " | ".join(map(str, value))
     return str(value)
@@ -76,6 +86,8 @@ def value_words(value: object) -> str:
 
 LOG_LINES = 30
 NEARLY_FULL, FULL = 0.75, 0.9
+Unit = Literal["step", "image"]
+"""What a job does one after another."""
 NOTHING_YET = N_(
     "Choose a dataset on the left (the demo shoes are there), “Quick try”, and press "
     "“Start”: a LoRA in a few minutes, on this machine."
@@ -104,11 +116,36 @@ STATE_WORDS: Mapping[RunState, tuple[str, str]] = {
     "failed": ("✗", N_("Failed.")),
 }
 ASKED_WORDS: Mapping[RunRequest, str] = {
-    "save": "saving",
+    "save": N_("saving"),
     "sample": N_("making images"),
-    "pause": "pausing",
-    "stop": "stopping",
+    "pause": N_("pausing"),
+    "stop": N_("stopping"),
 }
+AFTER_WORDS: Mapping[Unit, str] = {
+    "step": N_("{doing} after this step."),
+    "image": N_("{doing} after this image."),
+}
+GROUP_WORDS = (
+    N_("self-attention"),
+    N_("cross-attention"),
+    N_("feed-forward"),
+    N_("convolutions"),
+    N_("text encoder"),
+    N_("down"),
+    N_("middle"),
+    N_("up"),
+    N_("ends"),
+)
+"""What names of groups of layers are made of, as `cross-attention, up`."""
+WEEKDAYS = (
+    N_("Monday"),
+    N_("Tuesday"),
+    N_("Wednesday"),
+    N_("Thursday"),
+    N_("Friday"),
+    N_("Saturday"),
+    N_("Sunday"),
+)
 STATE_KINDS: Mapping[RunState, str] = {"finished": "pass", "failed": "fail"}
 
 
@@ -121,16 +158,16 @@ def state_html(view: TrainingView, now: datetime | None = None) -> Markup:
     if view.problem:
         return problem(view.problem)
     if view.run is None or view.status is None:
-        return nothing_yet(_("No runs yet."), NOTHING_YET, FIRST_STEPS)
+        return nothing_yet(_("No runs yet."), _(NOTHING_YET), [_(step) for step in FIRST_STEPS])
     status = view.status
-    sign, word = STATE_WORDS[status.state]
+    sign, word = STATE_WORDS[status.state][0], _(STATE_WORDS[status.state][1])
     place = _place_in_line(view)
     if place:
         sign, word = STATE_WORDS["waiting"][0], _("In the queue, position {place:,}.", place=place)
     elif view.asked:
         sign, word = STATE_WORDS["waiting"][0], asked_words(view.asked, "step")
     share = 100 * status.step / status.num_steps if status.num_steps else 0
-    bar = run_bar("Steps", status.step, status.num_steps, [("", f"{share:.1f}")])
+    bar = run_bar(_("Steps"), status.step, status.num_steps, [("", f"{share:.1f}")])
     working = status.state in BUSY_STATES
     kind, message = STATE_KINDS.get(status.state, ""), status.message
     comparison = view.history.comparison if status.state == "finished" and view.history is not None else None
@@ -150,10 +187,11 @@ def state_html(view: TrainingView, now: datetime | None = None) -> Markup:
     return label_html(view.run.label) + head
 
 
-def asked_words(asked: Collection[RunRequest], unit: str) -> str:
+def asked_words(asked: Collection[RunRequest], unit: Unit) -> str:
     """What a job will do as soon as the step or the image in hand is done."""
-    words = [words for request, words in ASKED_WORDS.items() if request in asked]
-    return _("{capitalize} after this {unit}.", capitalize=" and ".join(words).capitalize(), unit=unit)
+    words = [_(words) for request, words in ASKED_WORDS.items() if request in asked]
+    doing = reduce(lambda first, second: _("{first} and {second}", first=first, second=second), words)
+    return _(AFTER_WORDS[unit], doing=capitalized(doing))
 
 
 def nothing_yet(bold: str, text: str, first_steps: Sequence[str] = ()) -> Markup:
@@ -191,20 +229,23 @@ def _facts(status: RunStatus, now: datetime | None) -> list[str]:
 def speed_text(seconds_per_step: float) -> str:
     """`3.2 steps/s`; of slow ones `7.9 s/step`."""
     return (
-        _("{value:.1f} steps/s", value=1 / seconds_per_step)
+        _("{steps:.1f} steps/s", steps=1 / seconds_per_step)
         if seconds_per_step < 1
-        else f"{seconds_per_step:.1f} s/step"
+        else _("{seconds:.1f} s/step", seconds=seconds_per_step)
     )
 
 
 def ready_text(now: datetime, remaining_seconds: float) -> str:
     """`ready at 19:12`; on another day `ready Sunday 07:30`."""
     ready = now + timedelta(seconds=remaining_seconds)
-    return (
-        _("ready at {ready:%H:%M}", ready=ready)
-        if ready.date() == now.date()
-        else _("ready {ready:%A %H:%M}", ready=ready)
-    )
+    if ready.date() == now.date():
+        return _("ready at {time}", time=ready.strftime("%H:%M"))
+    return _("ready {weekday_and_time}", weekday_and_time=weekday_and_time(ready))
+
+
+def weekday_and_time(when: datetime) -> str:
+    """`Sunday 07:30`."""
+    return _("{weekday} {time}", weekday=_(WEEKDAYS[when.weekday()]), time=when.strftime("%H:%M"))
 
 
 def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
@@ -216,14 +257,15 @@ def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
     if history is None or not history.memory:
         return Markup()
     last = history.memory[-1]
-    used, limit, peak, what = _memory_in_use(last)
+    used, limit, peak, is_gpu = _memory_in_use(last)
     share = used / limit
     kind, word = (
-        ("full", _("nearly full")) if share > FULL else ("high", "high") if share > NEARLY_FULL else ("", "fine")
+        ("full", _("nearly full")) if share > FULL else ("high", _("high")) if share > NEARLY_FULL else ("", _("fine"))
     )
+    now, before = (_("GPU memory"), _("Last GPU memory")) if is_gpu else (_("Memory"), _("Last memory"))
     return _template(
         "memory",
-        what=what if working else _("Last {value}", value=what.removeprefix("Memory") or "memory"),
+        what=now if working else before,
         kind=kind,
         word=word,
         used=used,
@@ -234,13 +276,13 @@ def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:
     )
 
 
-def _memory_in_use(event: MemoryEvent) -> tuple[int, int, int, str]:
-    """(in use, limit, peak, what it is): the accelerator's where there is one, else the system's."""
+def _memory_in_use(event: MemoryEvent) -> tuple[int, int, int, bool]:
+    """(in use, limit, peak, whether it is a GPU's): the accelerator's where there is one, else the system's."""
     if event.accelerator_bytes is not None and event.accelerator_limit_bytes:
         peak = event.peak_accelerator_bytes or event.accelerator_bytes
-        return event.accelerator_bytes, event.accelerator_limit_bytes, peak, _("GPU memory")
+        return event.accelerator_bytes, event.accelerator_limit_bytes, peak, True
     used = event.system_total_bytes - event.system_available_bytes
-    return used, event.system_total_bytes, event.peak_process_bytes, "Memory"
+    return used, event.system_total_bytes, event.peak_process_bytes, False
 
 
 def _memory_points(memory: Sequence[MemoryEvent], limit: int) -> str:
@@ -256,11 +298,15 @@ def proposal_html(history: RunHistory | None) -> Markup:
     """Which step is proposed, and why."""
     if history is None or history.proposal is None:
         return Markup()
-    reported = history.proposal
-    why = reported.sentence.removeprefix(f"Step {reported.step:,}: ")
-    return _template(
-        "proposal", step=reported.step, why=why + ("" if reported.sure else _(" The evidence is thin so far."))
-    )
+    return _template("proposal", step=history.proposal.step, why=reasons(history.proposal))
+
+
+def reasons(proposal: ProposalEvent) -> str:
+    """Why a step is proposed, without its number, with which a sentence begins in whatever language it was told."""
+    step, _colon, rest = proposal.sentence.partition(": ")
+    names_it = "".join(filter(str.isdecimal, step)) == str(proposal.step)
+    why = rest if names_it else proposal.sentence
+    return why if proposal.sure else " ".join((why, _("The evidence is thin so far.")))
 
 
 def files_html(run: RunFolder | None, history: RunHistory | None) -> Markup:
@@ -276,7 +322,10 @@ def effect_html(history: RunHistory | None) -> Markup:
     if history is None or not history.effects:
         return paragraph("quiet", _("The effect on each group of layers appears here every 50 steps."))
     last = history.effects[-1]
-    groups = sorted(last.groups.items(), key=lambda item: -item[1])
+    groups = [
+        (", ".join(_(word) for word in name.split(", ")), value)
+        for name, value in sorted(last.groups.items(), key=lambda item: -item[1])
+    ]
     return _template("effect", step=last.step, groups=groups, most=max(last.groups.values()) or 1.0)
 
 
