@@ -204,9 +204,9 @@ def parse_attributes(text: str) -> tuple[AttributeColumn, ...]:
         BatchError: naming the line, the rule and what stands there.
     """
     columns = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for place, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
-            columns.append(_parse_column(line.strip(), _("attributes line {number}", number=number)))
+            columns.append(_parse_column(line.strip(), _("attributes line {number}", number=place)))
     check_columns(column.name for column in columns)
     _check_totals([column for column in columns if column.quotas])
     return tuple(columns)

@@ -35,7 +35,6 @@ from studio.images.files import PARAMETERS_KEY, encode_picture
 from studio.images.scores.image import PictureScores, score_picture
 from studio.images.scores.likeness import NearestIndex
 
-
 _TOO_DARK = N_("Its border whiteness is {value:.3g}; at least {limit:g} is required.")
 _TOO_BLURRED = N_("Its sharpness is {value:.3g}; at least {limit:g} is required.")
 _TOO_NEAR = N_("Its distance to the nearest training image is {value:.3g}; at least {limit:g} is required.")
