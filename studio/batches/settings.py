@@ -219,8 +219,8 @@ class BatchSettings(Settings):
         if self.grid_x and self.grid_x == self.grid_y:
             raise MismatchError(
                 _(
-                    "Grid, across and Grid, down (grid_x and grid_y) must be two columns, got {grid_x!r} for both",
-                    grid_x=self.grid_x,
+                    "Grid, across and Grid, down (grid_x and grid_y) must be two columns, got {column!r} for both",
+                    column=self.grid_x,
                 ),
                 "grid_x",
                 "grid_y",

@@ -166,7 +166,7 @@ class TemplateReader:
         """
         if _COLUMN in prompt:
             words = N_("the sign U+{code} stands for something else in templates. Remove it.")
-            raise BatchError(_(words, code=f"{ord(_COLUMN):04X}"))
+            raise BatchError(_(words, code=format(ord(_COLUMN), "04X")))
         if is_plain(prompt):
             return Text(prompt)
         if variable := _VARIABLE.search(prompt):

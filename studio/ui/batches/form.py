@@ -128,7 +128,8 @@ def build() -> BatchForm:
     example = gr.Button(_("Fill in an example"), size="sm", elem_id="batch-example")
     for name in ("prompts", "attributes"):
         form.add(name)
-        gr.HTML(help_html(_(BatchSettings.model_fields[name].description or "")), elem_classes="help", padding=False)
+        help_words = _(str(BatchSettings.model_fields[name].description))
+        gr.HTML(help_html(help_words), elem_classes="help", padding=False)
     problem = gr.HTML(elem_id="batch-problem", padding=False, js_on_load=_TYPED)
     with gr.Row(elem_classes="fields batch-numbers"):
         form.rest()
