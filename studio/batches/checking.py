@@ -220,7 +220,7 @@ class RowChecker:
         if not counted and not any(sign in text for sign in ("[", "AND", "<")):  # a million lines take their time
             return
         for note in prompt_notes(text, long_prompt=self._long_prompt or not counted, tokens=self._tokens):
-            about = note.partition(":")[0]
+            about = note.partition(":")[0]  # past a colon it quotes the prompt; all in one plan are in one language
             first, number = self._notes.get(about, (f"{place}: {note}", 0))
             self._notes[about] = first, number + 1
 
