@@ -194,7 +194,7 @@ class RowChecker:
 
     def _error_in(self, row: Row, error: StudioError) -> BatchError:
         said = BatchError(
-            _("{names} line {number}: {error}", names=self._names[row.source], number=row.number, error=error)
+            _("{name} line {number}: {problem}", name=self._names[row.source], number=row.number, problem=error)
         )
         return said.about("prompt_file" if row.source else "prompts")
 
@@ -202,7 +202,7 @@ class RowChecker:
     def notes(self) -> list[str]:
         """What of the prompts acts otherwise than in A1111 or is cut off, with the first line that has it."""
         return [
-            note + (_(" Lines like it: {number:,}.", number=number) if number > 1 else "")
+            f"{note} " + _("Lines like it: {number:,}.", number=number) if number > 1 else note
             for note, number in self._notes.values()
         ]
 
@@ -214,13 +214,13 @@ class RowChecker:
             cells = list(row.cells) or [""] * len(self._table_columns)
             variant = text if is_plain(text) else self._reader.read(text).at(0)
             text = fill(variant, [*cells, *self._first_values.values()], len(cells))
-        self._note(_("{names} line {number}", names=self._names[row.source], number=row.number), text, counted=counted)
+        self._note(_("{name} line {number}", name=self._names[row.source], number=row.number), text, counted=counted)
 
     def _note(self, place: str, text: str, *, counted: bool = True) -> None:
         if not counted and not any(sign in text for sign in ("[", "AND", "<")):  # a million lines take their time
             return
         for note in prompt_notes(text, long_prompt=self._long_prompt or not counted, tokens=self._tokens):
-            about = note.partition(":")[0]
+            about = note.partition(":")[0]  # past a colon it quotes the prompt; all in one plan are in one language
             first, number = self._notes.get(about, (f"{place}: {note}", 0))
             self._notes[about] = first, number + 1
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from studio.core.errors import BatchError, SettingsError
-from studio.core.language import _
+from studio.core.language import _, number
 from studio.core.settings import GenerationSettings, LoraChoice, bounds, parse_settings
 
 SETTING_COLUMNS: Mapping[str, str] = {
@@ -53,11 +53,11 @@ def check_columns(columns: Iterable[str]) -> None:
         if meaning in seen:
             raise BatchError(
                 _(
-                    "The columns {seen!r} and {column!r} mean the same setting ({meaning}). Keep one of "
+                    "The columns {one!r} and {other!r} mean the same setting ({setting}). Keep one of "
                     "them, or rename one.",
-                    seen=seen[meaning],
-                    column=column,
-                    meaning=meaning,
+                    one=seen[meaning],
+                    other=column,
+                    setting=meaning,
                 )
             )
         seen[meaning] = column
@@ -160,11 +160,11 @@ def _strength(setting: str, text: str) -> float:
     if not _is_number(number) or not low <= float(number) <= high:
         raise SettingsError(
             _(
-                "{setting} must have a strength between {low:g} and {high:g}, got {text!r}.",
+                "{setting} must have a strength between {low:g} and {high:g}, got {given!r}.",
                 setting=setting,
                 low=low,
                 high=high,
-                text=text,
+                given=text,
             )
         )
     return float(number)
@@ -204,9 +204,9 @@ def parse_attributes(text: str) -> tuple[AttributeColumn, ...]:
         BatchError: naming the line, the rule and what stands there.
     """
     columns = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for place, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
-            columns.append(_parse_column(line.strip(), _("attributes line {number}", number=number)))
+            columns.append(_parse_column(line.strip(), _("attributes line {number}", number=place)))
     check_columns(column.name for column in columns)
     _check_totals([column for column in columns if column.quotas])
     return tuple(columns)
@@ -218,9 +218,9 @@ def _parse_column(line: str, place: str) -> AttributeColumn:
     if not colon or not _NAME.fullmatch(name) or not rest.strip():
         raise BatchError(
             _(
-                "{place} must be a column's name, a colon, and values with commas between, got {line!r}.",
+                "{place} must be a column's name, a colon, and values with commas between, got {given!r}.",
                 place=place,
-                line=line,
+                given=line,
             )
         )
     if name.lower() == "prompt":
@@ -266,7 +266,7 @@ def _split(text: str, place: str) -> list[str]:
             return pieces
         if text[match.end()] == '"':
             raise BatchError(
-                _("{place} has a quote that is not closed, got {text!r}.", place=place, text=text[match.end() :])
+                _("{place} has a quote that is not closed, got {given!r}.", place=place, given=text[match.end() :])
             )
         start = match.end() + 1
 
@@ -276,10 +276,10 @@ def _parse_value(piece: str, place: str) -> tuple[str, float, int | None]:
     if match is None:
         raise BatchError(
             _(
-                "{place}: a value is `black`, `2::black` or `black = 200`, got {strip!r}. Put the "
+                "{place}: a value is `black`, `2::black` or `black = 200`, got {given!r}. Put the "
                 'whole value in quotes where it has : = , or " in it.',
                 place=place,
-                strip=piece.strip(),
+                given=piece.strip(),
             )
         )
     quoted, plain = match["quoted"], match["plain"]
@@ -300,7 +300,7 @@ def _weight(text: str, place: str) -> float:
     except ValueError:
         weight = math.nan
     if not 0 < weight < math.inf:
-        raise BatchError(_("{place}: a weight must be a number above 0, got {text!r}.", place=place, text=text))
+        raise BatchError(_("{place}: a weight must be a number above 0, got {given!r}.", place=place, given=text))
     return weight
 
 
@@ -308,10 +308,10 @@ def _quota(text: str, value: str, place: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
         raise BatchError(
             _(
-                "{place}: the quota of {value!r} must be a whole number from 1 on, got {text!r}.",
+                "{place}: the quota of {value!r} must be a whole number from 1 on, got {given!r}.",
                 place=place,
                 value=value,
-                text=text,
+                given=text,
             )
         )
     return int(text)
@@ -320,7 +320,7 @@ def _quota(text: str, value: str, place: str) -> int:
 def _check_totals(columns: list[AttributeColumn]) -> None:
     totals = {column.name: sum(column.quotas) for column in columns}
     if len(set(totals.values())) > 1:
-        said = ", ".join(f"{name} {total:,}" for name, total in totals.items())
+        said = ", ".join(f"{name} {number(total)}" for name, total in totals.items())
         raise BatchError(
-            _("attributes: the quotas of all columns must have one sum, the number of images; got {said}.", said=said)
+            _("attributes: the quotas of all columns must have one sum, the number of images; got {sums}.", sums=said)
         )

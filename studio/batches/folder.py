@@ -27,9 +27,9 @@ from studio.loras.library import LoraLibrary
 class BatchFolder(JobFolder):
     """The places of a batch. Naming one does not make it."""
 
-    noun: ClassVar[str] = "batch"
-    activity: ClassVar[str] = "batch"
-    begin_command: ClassVar[str] = N_("python -m studio batch FILE")
+    noun: ClassVar[str] = N_("batch")
+    activity: ClassVar[str] = N_("batch")
+    begin_command: ClassVar[str] = "python -m studio batch FILE"
     error: ClassVar[type[StudioError]] = BatchError
 
     @property
@@ -138,7 +138,7 @@ def read_settings_file(file: Path) -> BatchSettings:
     except (OSError, ValueError) as error:
         raise BatchError(_("{file} cannot be read as a batch's settings ({error}).", file=file, error=error)) from error
     if not isinstance(values, dict):
-        raise BatchError(_("{file} must hold a batch's settings, got a {name}.", file=file, name=type(values).__name__))
+        raise BatchError(_("{file} must hold a batch's settings, got a {kind}.", file=file, kind=type(values).__name__))
     return parse_settings(BatchSettings, values)
 
 

@@ -12,7 +12,7 @@ from studio.batches.ledger import ledger_files, read_items
 from studio.batches.plan import BatchPlan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import StudioError
-from studio.core.language import _
+from studio.core.language import N_, _, number
 from studio.core.records import Record
 from studio.core.text import counted, duration
 
@@ -83,50 +83,59 @@ class PlanFacts(Record):
     @property
     def sentence(self) -> str:
         """`60 images in 1 min 04 s, ready at 07:12, 1.2 MB of disk.`"""
-        words = counted(self.num_items, "image", "images")
+        images = counted(self.num_items, "image", "images")
         if self.total_seconds is None or self.total_bytes is None:
-            return _("{words}. Time and disk space are not measured yet.", words=words)
-        end = datetime.now() + timedelta(seconds=self.total_seconds)
-        day = "" if end.date() == datetime.now().date() else f"{end:%A} "
-        disk = f"{self.total_bytes / 1e6:,.0f} MB" if self.total_bytes < 1e9 else f"{self.total_bytes / 1e9:,.1f} GB"
-        room = ""
-        if self.free_bytes is not None and self.total_bytes > self.free_bytes:
-            room = _(
-                " The disk has only {free_bytes:,.1f} GB: free some before it runs.",
-                free_bytes=self.free_bytes / 1000000000.0,
-            )
-        return _(
-            "{words} in {time} ({seconds_per_picture:.2f} s each), ready at {day}{end:%H:%M}, {disk} of disk.{room}",
-            words=words,
+            return _("{images}. Time and disk space are not measured yet.", images=images)
+        said = _(
+            "{images} in {time} ({each:.2f} s each), ready at {clock}, {size} of disk.",
+            images=images,
             time=duration(self.total_seconds),
-            seconds_per_picture=self.seconds_per_picture,
-            day=day,
-            end=end,
-            disk=disk,
-            room=room,
+            each=self.seconds_per_picture,
+            clock=clock_words(datetime.now() + timedelta(seconds=self.total_seconds)),
+            size=_size(self.total_bytes),
         )
+        if self.free_bytes is None or self.total_bytes <= self.free_bytes:
+            return said
+        free = _("The disk has only {gigabytes:,.1f} GB: free some before it runs.", gigabytes=self.free_bytes / 1e9)
+        return f"{said} {free}"
 
     @property
     def words(self) -> str:
         """All of it for a terminal."""
         lines = [self.sentence, ""]
-        for column, counts in self.value_counts.items():
-            reported = (
-                _("{counts:,} values", counts=counts)
-                if isinstance(counts, int)
-                else ", ".join(f"{v} {n:,}" for v, n in counts.items())
-            )
-            lines.append(f"{column}: {reported}")
-        lines += [
-            "",
-            *(
-                _("{index:>7,}  seed {seed}  {prompt}", index=e.index, seed=e.seed, prompt=e.prompt)
-                for e in self.examples
-            ),
-            "",
-            *self.notes,
-        ]
-        return "\n".join(lines).rstrip()
+        for column, found in self.value_counts.items():
+            if isinstance(found, int):
+                said = counted(found, "value", "values")
+            else:
+                said = ", ".join(f"{value} {number(num)}" for value, num in found.items())
+            lines.append(f"{column}: {said}")
+        lines.append("")
+        for shown in self.examples:
+            seed = _("seed {seed}", seed=shown.seed)
+            lines.append(f"{number(shown.index, '>7,')}  {seed}  {shown.prompt}")
+        return "\n".join([*lines, "", *self.notes]).rstrip()
+
+
+def _size(num_bytes: float) -> str:
+    return f"{number(num_bytes / 1e6, ',.0f')} MB" if num_bytes < 1e9 else f"{number(num_bytes / 1e9, ',.1f')} GB"
+
+
+_WEEKDAYS = (
+    N_("Monday"),
+    N_("Tuesday"),
+    N_("Wednesday"),
+    N_("Thursday"),
+    N_("Friday"),
+    N_("Saturday"),
+    N_("Sunday"),
+)
+
+
+def clock_words(when: datetime) -> str:
+    """`07:12`; with the day where it is not today."""
+    if when.date() == datetime.now().date():
+        return f"{when:%H:%M}"
+    return f"{_(_WEEKDAYS[when.weekday()])} {when:%H:%M}"
 
 
 MAX_LIKE = 20  # batches that are looked at for one like it, the newest first

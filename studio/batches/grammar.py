@@ -107,7 +107,7 @@ class _Parser:
         while self._take(_BAR):
             options.append(self._option())
         if not self._take(_CLOSE):
-            raise GrammarError(self._position, _MISTAKES[self._text[self._position]])
+            raise GrammarError(self._position, _(_MISTAKES[self._text[self._position]]))
         least, most = _limits(bound, len(options))
         return Group(tuple(options), least, most, separator[1] if separator else ",")
 
@@ -132,7 +132,7 @@ class _Parser:
 
     def _refuse_sign(self, position: int) -> None:
         if _SIGN.match(self._text, position):
-            raise GrammarError(position, _SIGNS)
+            raise GrammarError(position, _(_SIGNS))
 
     def _take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         match = pattern.match(self._text, self._position)

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.batches.columns import AttributeColumn
-from studio.core.language import _
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -41,7 +40,7 @@ def uniform(seed: int, what: str, items: NDArray[np.int64]) -> NDArray[np.float6
 
 def item_seed(seed: int, item: int) -> int:
     """What `random.Random` is started with for one item."""
-    return int.from_bytes(_digest(seed, _("item {item}", item=item)), "big")
+    return int.from_bytes(_digest(seed, f"item {item}"), "big")
 
 
 def _digest(seed: int, what: str) -> bytes:
@@ -290,9 +289,7 @@ class Layout:
         values = tuple(
             self._by_quota(column, items)
             if column.quotas
-            else _block(
-                column.weights, uniform(self.seed, _("column {name}", name=column.name), items) * sum(column.weights)
-            )
+            else _block(column.weights, uniform(self.seed, f"column {column.name}", items) * sum(column.weights))
             for column in self.columns
         )
         return Places(record, line, values, np.full_like(items, -1), items)

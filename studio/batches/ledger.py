@@ -68,7 +68,7 @@ create table rejections (
 """
 _VERSION = 1
 _DAMAGED = N_(
-    "The batch's ledger has a damaged row (item {}). Move its folder `ledgers` away, "
+    "The batch's ledger has a damaged row (item {item}). Move its folder `ledgers` away, "
     "then resume: its images are made again."
 )
 
@@ -162,14 +162,11 @@ class Ledger:
         Raises:
             OSError, BatchError: as `add`.
         """
-        self._execute(_("delete from items where item = ?"), [(item,) for item in items])
+        self._execute("delete from items where item = ?", [(item,) for item in items])
 
     def _insert(self, table: str, values: dict[str, object]) -> None:
         columns, marks = ", ".join(values), ", ".join("?" * len(values))
-        self._execute(
-            _("insert or replace into {table} ({columns}) values ({marks})", table=table, columns=columns, marks=marks),
-            [tuple(values.values())],
-        )
+        self._execute(f"insert or replace into {table} ({columns}) values ({marks})", [tuple(values.values())])
 
     def _execute(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:
@@ -178,7 +175,7 @@ class Ledger:
                 self._connection.executemany(statement, rows)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise OSError(28, _("No space left on device"), str(self._path)) from error
+                raise OSError(28, "No space left on device", str(self._path)) from error
             raise self._problem(error) from error
         except sqlite3.Error as error:
             raise self._problem(error) from error
@@ -242,7 +239,7 @@ def states_since(path: Path, seq: int) -> list[tuple[int, int, ItemState]]:
     Raises:
         BatchError: where it cannot be read.
     """
-    found = _rows(path, _("select seq, item, state from items where seq > ? order by seq"), seq)
+    found = _rows(path, "select seq, item, state from items where seq > ? order by seq", seq)
     return [(row["seq"], *_state(row)) for row in found]
 
 
@@ -255,7 +252,7 @@ def rows_of(folder: Path, item: int) -> tuple[tuple[Path, ItemRow], ...]:
     return tuple(
         (path, _item(row))
         for path in ledger_files(folder)
-        for row in _rows(path, _("select * from items where item = ?"), item)
+        for row in _rows(path, "select * from items where item = ?", item)
     )
 
 
@@ -279,9 +276,9 @@ def item_keys(folder: Path, *, score: str) -> list[ItemKey]:
         BatchError: where a ledger cannot be read.
     """
     found: dict[int, ItemKey] = {}
-    number = _("case when json_valid(facts) then json_extract(facts, '$.{score}') end as score", score=score)
+    number = f"case when json_valid(facts) then json_extract(facts, '$.{score}') end as score"
     for path in ledger_files(folder):
-        for row in _rows(path, _("select item, state, attempts, made_at, {number} from items", number=number)):
+        for row in _rows(path, f"select item, state, attempts, made_at, {number} from items"):
             item, state = _state(row)
             score_of = row["score"] if isinstance(row["score"], int | float) else None
             key = ItemKey(item, state, row["attempts"], row["made_at"], score_of)
@@ -297,13 +294,13 @@ def count_rows_rejected(path: Path) -> int:
     Raises:
         BatchError: where it cannot be read.
     """
-    return sum(row["number"] for row in _rows(path, _("select count(*) as number from rejections")))
+    return sum(row["number"] for row in _rows(path, "select count(*) as number from rejections"))
 
 
 def _item_rows(path: Path) -> Iterator[tuple[Path, ItemRow]]:
     """Some at a time: a read that goes on for long would keep the ledger's own process from writing."""
     after = -1
-    while rows := [*_rows(path, _("select * from items where item > ? order by item limit ?"), after, _ROWS_AT_ONCE)]:
+    while rows := [*_rows(path, "select * from items where item > ? order by item limit ?", after, _ROWS_AT_ONCE)]:
         yield from ((path, _item(row)) for row in rows)
         after = rows[-1]["item"]
 
@@ -313,7 +310,7 @@ def _item_of(found: tuple[Path, ItemRow]) -> int:
 
 
 def _rejection_rows(path: Path) -> Iterator[RejectionRow]:
-    for row in _rows(path, _("select * from rejections order by item, attempt")):
+    for row in _rows(path, "select * from rejections order by item, attempt"):
         yield _record(RejectionRow, row)
 
 
@@ -326,7 +323,7 @@ def _state(row: sqlite3.Row) -> tuple[int, ItemState]:
     item, state = row["item"], row["state"]
     known: dict[object, ItemState] = {name: name for name in get_args(ItemState)}
     if not isinstance(item, int) or not 0 <= item < MAX_ITEMS or state not in known:
-        raise BatchError(_DAMAGED.format(item))
+        raise BatchError(_(_DAMAGED, item=item))
     return item, known[state]
 
 
@@ -334,7 +331,7 @@ def _record(kind: type[RecordT], row: sqlite3.Row) -> RecordT:
     try:
         return kind(**{name: row[name] for name in kind.model_fields})
     except ValidationError as error:
-        raise BatchError(_DAMAGED.format(row["item"])) from error
+        raise BatchError(_(_DAMAGED, item=row["item"])) from error
 
 
 def _rows(path: Path, statement: str, *values: int) -> Iterator[sqlite3.Row]:

@@ -115,10 +115,8 @@ class BatchPlan:
             # An own seed goes on from copy to copy, the shared one from item to item.
             seed = own_seed(given_seed) + int(places.copy[0]) if given_seed else settings.seed + index
         except StudioError as error:
-            place = _(
-                "{source_names} line {number}", source_names=self._parts.source_names[line.source], number=line.number
-            )
-            raise BatchError(_("{place}, item {index}: {error}", place=place, index=index, error=error)) from error
+            place = _("{name} line {number}", name=self._parts.source_names[line.source], number=line.number)
+            raise BatchError(_("{place}, item {item}: {error}", place=place, item=index, error=error)) from error
         generation = settings.model_copy(update={"prompt": prompt, "seed": seed % (SEED_MAX + 1)})
         return BatchItem(index=index, generation=generation, caption=plain_prompt(prompt), attributes=attributes)
 
@@ -241,7 +239,7 @@ def _make_parts(settings: BatchSettings, wildcard_folder: Path) -> PlanParts:
     lines = _keep(checker.lines(sources.lines))
     records = None if sources.records is None else _keep(checker.records(sources.records))
     if not len(lines) or (records is not None and not len(records)):
-        empty = BatchError(_("{names} holds no row. Write one, or choose another file.", names=sources.names[-1]))
+        empty = BatchError(_("{name} holds no row. Write one, or choose another file.", name=sources.names[-1]))
         raise empty.about("prompt_file")
     parts = PlanParts(
         settings=settings,
@@ -266,13 +264,12 @@ def _keep(rows: Iterable[Row]) -> Rows:
 def _check_grid(settings: BatchSettings, columns: Sequence[str]) -> None:
     for name, column in (("grid_x", settings.grid_x), ("grid_y", settings.grid_y)):
         if column and column not in columns:
-            there = ", ".join(columns) or "none"
             missing = BatchError(
                 _(
-                    "{name} must be a column of the plan, got {column!r}. Available: {there}.",
+                    "{name} must be a column of the plan, got {column!r}. Available: {columns}.",
                     name=name,
                     column=column,
-                    there=there,
+                    columns=", ".join(columns) or _("none"),
                 )
             )
             raise missing.about(name)
@@ -286,9 +283,9 @@ def _column_notes(columns: Sequence[str], reader: TemplateReader) -> list[str]:
     if words:
         notes.append(
             _(
-                "No column is called {names}: the words stand in the prompts without their braces. Columns: {value}.",
+                "No column is called {names}: the words stand in the prompts without their braces. Columns: {columns}.",
                 names=", ".join(words),
-                value=", ".join(columns) or "none",
+                columns=", ".join(columns) or _("none"),
             )
         )
     return notes

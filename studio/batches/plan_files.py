@@ -23,7 +23,7 @@ from studio.batches.rows import Rows, open_rows
 from studio.batches.settings import MAX_ITEMS, BatchSettings
 from studio.core.errors import BatchError
 from studio.core.files import read_file, replacing, write_atomically
-from studio.core.language import _
+from studio.core.language import _, number
 from studio.core.records import Record
 from studio.core.text import counted
 
@@ -154,11 +154,11 @@ def read_parts(folder: Path) -> tuple[PlanParts, str]:
         digest = parts.digest()
     except FileNotFoundError as error:
         raise BatchError(
-            _("There is no whole plan in {folder}: {name} is not there.", folder=folder, name=Path(error.filename).name)
+            _("There is no whole plan in {folder}: {file} is not there.", folder=folder, file=Path(error.filename).name)
         ) from error
     except OSError as error:
         raise BatchError(
-            _("The plan in {folder} cannot be read ({strerror}).", folder=folder, strerror=error.strerror)
+            _("The plan in {folder} cannot be read ({reason}).", folder=folder, reason=error.strerror)
         ) from error
     except (ValidationError, ValueError, AttributeError, TypeError) as error:
         raise BatchError(
@@ -215,10 +215,10 @@ def _count_items(
     if not random and num_prompts > MAX_ITEMS:
         raise BatchError(
             _(
-                "every combination would be {large} prompts, and at most {max_items:,} are possible. "
+                "every combination would be {number} prompts, and at most {most:,} are possible. "
                 "Take fewer values or variants, or set combine to random, with a total.",
-                large=_large(num_prompts),
-                max_items=MAX_ITEMS,
+                number=_large(num_prompts),
+                most=MAX_ITEMS,
             )
         ).about("attributes", "prompts", "combine")
     if quotas := [column for column in attributes if column.quotas]:
@@ -227,11 +227,11 @@ def _count_items(
     if wanted > MAX_ITEMS:
         raise BatchError(
             _(
-                "it would be {large} images, and at most {max_items:,} are possible. Set total, or "
-                "lower images_per_prompt, got {images_per_prompt}.",
-                large=_large(wanted),
-                max_items=MAX_ITEMS,
-                images_per_prompt=settings.images_per_prompt,
+                "it would be {number} images, and at most {most:,} are possible. Set total, or "
+                "lower images_per_prompt, got {copies}.",
+                number=_large(wanted),
+                most=MAX_ITEMS,
+                copies=settings.images_per_prompt,
             )
         ).about("total", "images_per_prompt")
     return wanted
@@ -242,26 +242,22 @@ def _by_quota(settings: BatchSettings, column: AttributeColumn) -> int:
     if settings.total not in (None, total):
         raise BatchError(
             _(
-                "total is {total:,}, but the quotas of {name} make {total_2:,}. Clear total, or change the quotas.",
+                "total is {total:,}, but the quotas of {column} make {sum:,}. Clear total, or change the quotas.",
                 total=settings.total,
-                name=column.name,
-                total_2=total,
+                column=column.name,
+                sum=total,
             )
         ).about("total", "attributes")
     if settings.images_per_prompt > 1:
         raise BatchError(
             _(
-                "images_per_prompt must be 1 where columns have quotas, which count images; got {images_per_prompt}.",
-                images_per_prompt=settings.images_per_prompt,
+                "images_per_prompt must be 1 where columns have quotas, which count images; got {copies}.",
+                copies=settings.images_per_prompt,
             )
         ).about("images_per_prompt", "attributes")
     if total > MAX_ITEMS:
         raise BatchError(
-            _(
-                "the quotas make {total:,} images, and at most {max_items:,} are possible.",
-                total=total,
-                max_items=MAX_ITEMS,
-            )
+            _("the quotas make {number:,} images, and at most {most:,} are possible.", number=total, most=MAX_ITEMS)
         ).about("attributes")
     return total
 
@@ -288,20 +284,20 @@ def _notes(
         notes.append(
             _(
                 "There are {prompts} and {images}: the images are spread over the prompts, and "
-                "{num_prompts:,} of them are left out.",
+                "{num_left_out:,} of them are left out.",
                 prompts=counted(num_prompts, "prompt", "prompts"),
                 images=counted(num_items, "image", "images"),
-                num_prompts=num_prompts - num_items,
+                num_left_out=num_prompts - num_items,
             )
         )
     elif extra:
         notes.append(
             _(
-                "{prompts} do not divide {images} evenly: each is drawn {per_prompt:,} or {per_prompt_2:,} times.",
+                "{prompts} do not divide {images} evenly: each is drawn {least:,} or {most:,} times.",
                 prompts=counted(num_prompts, "prompt", "prompts"),
                 images=counted(num_items, "image", "images"),
-                per_prompt=per_prompt,
-                per_prompt_2=per_prompt + 1,
+                least=per_prompt,
+                most=per_prompt + 1,
             )
         )
     return notes
@@ -312,5 +308,5 @@ def _exact_sum(numbers: Integers) -> int:
     return int(numbers.sum()) if float(numbers.sum(dtype=np.float64)) < 2**62 else sum(numbers.tolist())
 
 
-def _large(number: int) -> str:
-    return f"{number:,}" if number < 10**18 else _("over a quintillion")
+def _large(num: int) -> str:
+    return number(num) if num < 10**18 else _("over a quintillion")

@@ -1,7 +1,5 @@
 """Prompts as typed or in files, read a row at a time.
 
-One prompt a line, with sd-scripts' options at its end: `a red shoe --w 512 --h 512 --d 7 --n blurry`.
-
 Files of prompts: text, CSV and JSON lines, read one row at a time, whatever their encoding.
 Where the rows of a plan come from: the box of prompts, a file, or both.
 """
@@ -10,22 +8,20 @@ import codecs
 import io
 import itertools
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from studio.batches.columns import IMAGE_FILE_COLUMNS, PROMPT_COLUMNS, check_columns
-from studio.batches.rows import Row
+from studio.batches.rows import Row, read_lines
 from studio.batches.settings import BatchSettings
 from studio.core.errors import BatchError, DatasetError
 from studio.core.files import guess_text, open_file, read_file
-from studio.core.language import _
+from studio.core.language import N_, _, ngettext
 from studio.core.paths import typed_path
 from studio.datasets.tables import (
-    MAX_CELL_CHARACTERS,
     MAX_TABLE_BYTES,
     as_text,
     cell_problem,
@@ -33,87 +29,6 @@ from studio.datasets.tables import (
     json_lines,
     text_problem,
 )
-
-OPTIONS = {
-    "w": "width",
-    "h": "height",
-    "d": "seed",
-    "l": "guidance_scale",
-    "s": "num_inference_steps",
-    "n": "negative_prompt",
-}
-_OPTION_START = re.compile(r"(?:^|\s)--(?=[A-Za-z])")
-
-
-def read_lines(lines: Iterable[str], source: int, name: str) -> Iterator[Row]:
-    """The rows of a text; empty lines, and those with # at their start, are none.
-
-    Args:
-        source: the number of the text, kept in its rows.
-        name: of the text, in errors.
-
-    Raises:
-        BatchError: naming the line, where one is wrong.
-    """
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        if len(text) > MAX_CELL_CHARACTERS or "\0" in text:
-            raise BatchError(
-                _(
-                    "{name} line {number} is no prompt: it holds a zero byte, or over "
-                    "{max_cell_characters:,} characters.",
-                    name=name,
-                    number=number,
-                    max_cell_characters=MAX_CELL_CHARACTERS,
-                )
-            )
-        if "--" not in text:
-            yield Row(source, number, text, {}, ())
-            continue
-        prompt, options = _split_options(text, _("{name} line {number}", name=name, number=number))
-        yield Row(source, number, prompt, options, ())
-
-
-def _split_options(text: str, place: str) -> tuple[str, dict[str, str]]:
-    prompt, *pieces = _OPTION_START.split(text)
-    options: dict[str, str] = {}
-    for piece in pieces:
-        name, __, value = piece.partition(" ")
-        if name not in OPTIONS:
-            known = ", ".join(f"--{option} ({setting})" for option, setting in OPTIONS.items())
-            raise BatchError(
-                _(
-                    "{place}: --{name} is no option here. Available: {known}. Change it, or leave it out.",
-                    place=place,
-                    name=name,
-                    known=known,
-                )
-            )
-        setting = OPTIONS[name]
-        if setting in options:
-            raise BatchError(_("{place} has --{name} twice. Keep one of them.", place=place, name=name))
-        if not value.strip():
-            raise BatchError(
-                _(
-                    "{place}: --{name} ({setting}) needs a value behind it, got nothing.",
-                    place=place,
-                    name=name,
-                    setting=setting,
-                )
-            )
-        options[setting] = value.strip()
-    if not prompt.strip():
-        raise BatchError(
-            _(
-                "{place} has no prompt, only options. Write the prompt before --{split}.",
-                place=place,
-                split=pieces[0].split(" ")[0],
-            )
-        )
-    return prompt.strip(), options
-
 
 ENDINGS = (".txt", ".csv", ".tsv", ".jsonl")
 _CHUNK_BYTES = 1 << 20
@@ -146,7 +61,8 @@ def open_prompt_file(path: Path) -> PromptFile:
         BatchError: where it cannot be read, or is none of the kinds.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise BatchError(_("prompt_file must end in {names}, got {path!r}.", names=", ".join(ENDINGS), path=str(path)))
+        endings = ", ".join(ENDINGS)
+        raise BatchError(_("prompt_file must end in {endings}, got {path!r}.", endings=endings, path=str(path)))
     if not path.is_file():
         raise BatchError(_("prompt_file: there is no file {path}. Choose another, or clear the field.", path=path))
     notes: list[str] = []
@@ -166,27 +82,18 @@ def open_prompt_file(path: Path) -> PromptFile:
     if is_text:
         notes.append(
             _(
-                "{name} is a dataset's table: its column {prompt} is taken for the prompts, as plain "
+                "{name} is a dataset's table: its column {column} is taken for the prompts, as plain "
                 "text, whatever brackets and tags it holds. To use the prompt grammar in it, rename "
                 "the column to prompt.",
                 name=path.name,
-                prompt=prompt,
+                column=prompt,
             )
         )
     elif prompt and prompt.lower() != "prompt":
         notes.append(
-            _("{name} has no column prompt: its column {prompt} is taken for it.", name=path.name, prompt=prompt)
+            _("{name} has no column prompt: its column {column} is taken for it.", name=path.name, column=prompt)
         )
-    for column in sorted(lists):
-        remedy = _("; to make an image of each, write each on its own line") if column == prompt else ""
-        notes.append(
-            _(
-                "{name}: the column {column} holds lists. The texts of each are joined with commas{remedy}.",
-                name=path.name,
-                column=column,
-                remedy=remedy,
-            )
-        )
+    notes += [_note_on_lists(path.name, column, is_prompt=column == prompt) for column in sorted(lists)]
     others = tuple(column for column in columns if is_text or column != prompt)
     try:
         check_columns(others)
@@ -202,10 +109,27 @@ def open_prompt_file(path: Path) -> PromptFile:
             yield _as_cell(row, columns, prompt) if is_text else row
         if skipped:
             notes.append(
-                _("{name}: {skipped:,} rows were left out, as they have no prompt.", name=path.name, skipped=skipped)
+                ngettext(
+                    "{name}: {num:,} row was left out, as it has no prompt.",
+                    "{name}: {num:,} rows were left out, as they have no prompt.",
+                    skipped,
+                    name=path.name,
+                    num=skipped,
+                )
             )
 
     return PromptFile(path.name, others, prompt, True, notes, rows)
+
+
+def _note_on_lists(name: str, column: str, *, is_prompt: bool) -> str:
+    if not is_prompt:
+        words = N_("{name}: the column {column} holds lists. The texts of each are joined with commas.")
+    else:
+        words = N_(
+            "{name}: the column {column} holds lists. The texts of each are joined with commas; to make an image of "
+            "each, write each on its own line."
+        )
+    return _(words, name=name, column=column)
 
 
 def _as_cell(row: Row, columns: tuple[str, ...], prompt: str) -> Row:
@@ -237,7 +161,7 @@ def _text_source(path: Path, notes: list[str]) -> OpenText:
     except UnicodeDecodeError:
         return _guessed(path, notes, newline)
     except OSError as error:
-        raise BatchError(_("{path} cannot be read ({strerror}).", path=path, strerror=error.strerror)) from error
+        raise BatchError(_("{path} cannot be read ({reason}).", path=path, reason=error.strerror)) from error
     return lambda: io.TextIOWrapper(_past_marks(open_file(path)), encoding="utf-8", newline=newline)
 
 
@@ -314,16 +238,16 @@ def _json_records(text: OpenText, name: str) -> Iterator[tuple[int, dict[str, ob
         for number, record in json_lines(file):
             if isinstance(record, Exception):
                 raise BatchError(
-                    _("{name} line {number} is not JSON ({record}).", name=name, number=number, record=record)
+                    _("{name} line {number} is not JSON ({error}).", name=name, number=number, error=record)
                 ) from record
             if not isinstance(record, dict):
                 shown = json.dumps(record, ensure_ascii=False)[:40]
                 raise BatchError(
                     _(
-                        '{name} line {number} must be columns as {{"prompt": …}}, got {shown!r}.',
+                        '{name} line {number} must be columns as {{"prompt": …}}, got {given!r}.',
                         name=name,
                         number=number,
-                        shown=shown,
+                        given=shown,
                     )
                 )
             yield number, record
@@ -342,9 +266,9 @@ def _json_columns(text: OpenText, name: str) -> tuple[tuple[str, ...], frozenset
     if any(not column or column != column.strip() for column in columns):
         raise BatchError(
             _(
-                "{name} has a column without a name, or with spaces around it, got {list}.",
+                "{name} has a column without a name, or with spaces around it, got {columns}.",
                 name=name,
-                list=list(columns),
+                columns=list(columns),
             )
         )
     return tuple(columns), frozenset(lists)
@@ -401,21 +325,21 @@ def find_sources(settings: BatchSettings) -> Sources:
         if not box:
             raise BatchError(
                 _(
-                    "{name} has no column prompt, text or caption; it has: {names}. Rename one, or write "
-                    "a prompt with its columns in prompts: a {{{columns}}} shoe.",
+                    "{name} has no column prompt, text or caption; it has: {columns}. Rename one, or write "
+                    "a prompt with its columns in prompts: a {{{column}}} shoe.",
                     name=file.name,
-                    names=", ".join(file.columns),
-                    columns=file.columns[0],
+                    columns=", ".join(file.columns),
+                    column=file.columns[0],
                 )
             )
         return Sources(names, file.columns, iter(box), file.rows(1), file.notes)
     if box:
         raise BatchError(
             _(
-                "{name} has its own prompts, in the column {prompt_column}, and prompts has some "
-                "too. Empty prompts, or rename the column to use its rows in them.",
+                "{name} has its own prompts, in the column {column}, and prompts has some too. Empty "
+                "prompts, or rename the column to use its rows in them.",
                 name=file.name,
-                prompt_column=file.prompt_column,
+                column=file.prompt_column,
             )
         )
     return Sources(names, file.columns, file.rows(1), None, file.notes)

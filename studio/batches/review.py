@@ -230,7 +230,7 @@ def _set_aside(
     at, file = folder.root / row.file, row.file
     if state == "rejected" and not at.is_file():
         raise BatchError(
-            _("There is no image #{item:,} to reject: {at} is gone. Make it again instead.", item=row.item, at=at)
+            _("There is no image #{item:,} to reject: {path} is gone. Make it again instead.", item=row.item, path=at)
         )
     if row.state == "done":
         file = f"{folder.rejected.name}/{row.item:07}-try{row.attempts}{at.suffix}"

@@ -56,7 +56,7 @@ class BatchSettings(Settings):
         json_schema_extra={"lines": 3},
     )
     combine: CombineName = Field(
-        N_("every combination"),
+        "every combination",
         title=N_("Combine"),
         description=N_(
             "every combination: each prompt with each value of each column and each variant. "
@@ -67,7 +67,7 @@ class BatchSettings(Settings):
         None,
         title=N_("Total images"),
         description=N_("Exact number of images to plan. Leave empty to let the plan decide."),
-        json_schema_extra={"placeholder": "all"},
+        json_schema_extra={"placeholder": N_("all")},
     )
     images_per_prompt: Annotated[int, Ge(1), Le(10_000)] = Field(
         1, title=N_("Images per prompt"), description=N_("Images made from each prompt, each with its own seed.")
@@ -118,7 +118,7 @@ class BatchSettings(Settings):
         None,
         title=N_("Minimum border whiteness"),
         description=N_("Fraction of the image's border that must be white. Leave empty for no limit."),
-        json_schema_extra={"placeholder": "any"},
+        json_schema_extra={"placeholder": N_("any")},
     )
     most_offset: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
@@ -127,7 +127,7 @@ class BatchSettings(Settings):
             "How far the subject's centre may be from the image's, as a fraction of the shorter "
             "side. Leave empty for no limit."
         ),
-        json_schema_extra={"placeholder": "any"},
+        json_schema_extra={"placeholder": N_("any")},
     )
     most_colour_difference: Annotated[float, Ge(0), Le(200)] | None = Field(
         None,
@@ -135,13 +135,13 @@ class BatchSettings(Settings):
         description=N_(
             "Largest ΔE between the subject's colour and the one its prompt names. Leave empty for no limit."
         ),
-        json_schema_extra={"unit": "ΔE", "placeholder": "any"},
+        json_schema_extra={"unit": "ΔE", "placeholder": N_("any")},
     )
     least_sharpness: Annotated[float, Ge(0), Le(1)] | None = Field(
         None,
         title=N_("Minimum sharpness"),
         description=N_("From 0, blurred beyond recognition, to 1. Leave empty for no limit."),
-        json_schema_extra={"placeholder": "any"},
+        json_schema_extra={"placeholder": N_("any")},
     )
     least_distance: Annotated[float, Ge(0), Le(10)] | None = Field(
         None,
@@ -150,7 +150,7 @@ class BatchSettings(Settings):
             "An image nearer than this to a training image fails, as it may be a copy: 0 is the "
             "same image, 1 as far apart as two of them usually are. Leave empty for no limit."
         ),
-        json_schema_extra={"placeholder": "any"},
+        json_schema_extra={"placeholder": N_("any")},
     )
     nearest_to: str = Field(
         "",
@@ -181,13 +181,13 @@ class BatchSettings(Settings):
         "",
         title=N_("Grid, across"),
         description=N_("The column whose values stand side by side in an X/Y grid. Leave empty for no grid."),
-        json_schema_extra={"placeholder": "none"},
+        json_schema_extra={"placeholder": N_("none")},
     )
     grid_y: str = Field(
         "",
         title=N_("Grid, down"),
         description=N_("The column whose values stand below each other. Leave empty for no grid."),
-        json_schema_extra={"placeholder": "none"},
+        json_schema_extra={"placeholder": N_("none")},
     )
 
     @model_validator(mode="after")
@@ -219,8 +219,8 @@ class BatchSettings(Settings):
         if self.grid_x and self.grid_x == self.grid_y:
             raise MismatchError(
                 _(
-                    "Grid, across and Grid, down (grid_x and grid_y) must be two columns, got {grid_x!r} for both",
-                    grid_x=self.grid_x,
+                    "Grid, across and Grid, down (grid_x and grid_y) must be two columns, got {column!r} for both",
+                    column=self.grid_x,
                 ),
                 "grid_x",
                 "grid_y",

@@ -68,7 +68,7 @@ def test_past_batches_are_buttons_with_their_state(tmp_path: Path) -> None:
     )
     html = batch_view.past_html(BatchView(names=("a",) * 32, past=past))
     assert 'data-name="20261126-021218-shoes"' in html
-    assert "26 November 2026, 02:12" in html
+    assert "2026-11-26 02:12" in html
     assert "finished" in html
     assert "not listed: 30" in html
     assert "<img" not in html

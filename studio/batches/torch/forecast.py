@@ -25,7 +25,7 @@ MEASURED = 3
 
 
 def measure(
-    settings: BatchSettings, plan: BatchPlan, user_data: UserData, *, report: Callable[[str], None] = lambda _: None
+    settings: BatchSettings, plan: BatchPlan, user_data: UserData, *, report: Callable[[str], None] = lambda _step: None
 ) -> PlanFacts:
     """The plan in short with time and disk, from a few of its images; the first, which warms up, is not counted.
 
@@ -49,7 +49,7 @@ def measure(
     num_images = len(shown) if len(shown) > 1 else 2  # a single one is made twice
 
     def make(item: BatchItem) -> tuple[float, int]:
-        report(_("Making image {numbers} of {num_images}.", numbers=next(numbers), num_images=num_images))
+        report(_("Making image {number} of {num_images}.", number=next(numbers), num_images=num_images))
         return _make(manager, item, settings)
 
     for item in shown[:1]:

@@ -39,7 +39,6 @@ BatchEnd = Literal["finished", "stopped", "paused"]
 LOOK_FOR_OTHERS_SECONDS = 2.0
 MAX_ERRORS_IN_A_ROW = 3
 MAX_LOOKS_FOR_DAMAGE = 3
-REPLACED = N_("Another image was asked for.")
 
 
 def run_batch(folder: BatchFolder, user_data: UserData) -> BatchEnd:
@@ -145,13 +144,9 @@ class BatchRun:
                 if not is_disk_full(error):
                     raise
                 self.reporter.problem(_("The disk is full: the dataset's table is still the one from before."))
-            known = self.known.look()
-            message = _(
-                "{known:,} of {num_items:,} images are made; resume to continue.",
-                known=known,
-                num_items=self.plan.num_items,
-            )
-            self.reporter.state(outcome, message, step=known)
+            num, total = self.known.look(), self.plan.num_items
+            message = _("{num:,} of {total:,} images are made; resume to continue.", num=num, total=total)
+            self.reporter.state(outcome, message, step=num)
         return outcome
 
     def _load(self) -> PipelineManager:
@@ -160,12 +155,8 @@ class BatchRun:
         if device.type == "cuda":
             device = torch.device("cuda", self.share.local_index % torch.cuda.device_count())
         library = LoraLibrary(self.user_data.loras)
-        manager = PipelineManager(
-            device,
-            rejected_folder=self.folder.rejected,
-            library=library,
-            device_checks=self.user_data.device_checks,
-        )
+        checks = self.user_data.device_checks
+        manager = PipelineManager(device, rejected_folder=self.folder.rejected, library=library, device_checks=checks)
         facts = manager.load(
             ModelSettings(model=self.settings.model, precision=self.settings.precision),
             on_check=lambda part: self.reporter.state("preparing", _("Checking the device: {part}.", part=part)),
@@ -204,12 +195,12 @@ class BatchRun:
             self._errors_in_a_row.clear()
         if row.state == "failed" and row.attempts <= self.settings.max_retries:
             release_memory(maker.manager.device)  # what an error left there
-            self.reporter.note(_("Item {index:,} failed: {reason}", index=index, reason=row.reason))
-        known, number = self.known.look(), self.plan.num_items
+            self.reporter.note(_("Item {item:,} failed: {reason}", item=index, reason=row.reason))
+        num, total = self.known.look(), self.plan.num_items
         self.reporter.stepped(
-            known,
+            num,
             row.seconds,
-            lambda mean: _("{known:,} of {number:,} images  {mean:.2f} s each", known=known, number=number, mean=mean),
+            lambda mean: _("{num:,} of {total:,} images  {mean:.2f} s each", num=num, total=total, mean=mean),
         )
         return row
 
@@ -217,7 +208,7 @@ class BatchRun:
         """An error that is no answer to an item's settings may be the device's: several in a row end the batch."""
         if isinstance(error, StudioError | ValueError) or is_out_of_memory(error):
             return
-        print(_("\rItem {index:,}:", index=item.index), file=sys.stderr)
+        print("\r" + _("Item {item:,}:", item=item.index), file=sys.stderr)
         traceback.print_exception(error)
         self._errors_in_a_row.append(error.with_traceback(None))  # its frames would keep the tensors
 
@@ -237,19 +228,15 @@ class BatchRun:
         mine = {path: items for path, items in found.stale.items() if last or self.share.owns_ledger(path)}
         self._save(lambda: forget_rows(mine), what=_("the record of what is made again"))
         self.known.forget(found.lost)
-        if found.lost:
-            kept = _(" Damaged files are kept in {name}, as damaged-…", name=self.folder.rejected.name) if aside else ""
-            self.reporter.note(
-                _(
-                    "{images} missing or damaged on the disk: made again.{kept}",
-                    images=counted(len(found.lost), "image", "images"),
-                    kept=kept,
-                )
-            )
+        if num := len(found.lost):
+            images = counted(num, "image", "images")
+            note = _("{images} missing or damaged on the disk: made again.", images=images)
+            kept = _("Damaged files are kept in {folder}, as damaged-…", folder=self.folder.rejected.name)
+            self.reporter.note(f"{note} {kept}" if aside else note)
         return found.lost
 
     def _compared(self, number: int) -> None:
-        self.reporter.progress(_("Comparing what is made with its record: {number:,} images.", number=number))
+        self.reporter.progress(_("Comparing what is made with its record: {num:,} images.", num=number))
 
     def _finish(self, maker: PictureMaker, ledger: Ledger) -> BatchEnd:
         """The first process waits until all have made theirs, and writes what comes out."""
@@ -263,10 +250,8 @@ class BatchRun:
         self._retry(maker, ledger)
         self.reporter.state("preparing", _("Looking for copies and damage, and writing the results."))
         self._settle_pictures(maker, ledger)
-        self._save(
-            lambda: write_outputs(self.folder, self.settings, self.plan, finished=True),
-            what=_("the dataset's table"),
-        )
+        table = _("the dataset's table")
+        self._save(lambda: write_outputs(self.folder, self.settings, self.plan, finished=True), what=table)
         self.reporter.state("finished", self._words_at_the_end(), step=self.known.look())
         return "finished"
 
@@ -293,18 +278,15 @@ class BatchRun:
         others = [path for path, __ in rows_of(self.folder.ledgers, row.item) if path != self.share.ledger]
         self._save(lambda: forget_rows({path: [row.item] for path in others}))
         if row.file and made.state == "failed":
-            facts = {
-                "state": "rejected",
-                "attempts": made.attempts,
-                "reason": _("No other was taken: {reason}", reason=made.reason),
-            }
+            reason = _("No other was taken: {reason}", reason=made.reason)
+            facts = {"state": "rejected", "attempts": made.attempts, "reason": reason}
             self._add(ledger, row.model_copy(update=facts))
         elif row.file:
             replaced = RejectionRow(
                 item=row.item,
                 attempt=row.attempts - 1,
                 seed=row.seed,
-                reason=REPLACED,
+                reason=_("Another image was asked for."),
                 file=row.file,
                 made_at=row.made_at,
             )
@@ -323,39 +305,30 @@ class BatchRun:
                 return
             for index in lost:
                 self._make(maker, ledger, index)
-        raise BatchError(
-            _(
-                "Images of this batch do not stay as they are written (item {lost:,} and others). "
-                "Check the disk of {root}, then resume.",
-                lost=lost[0],
-                root=self.folder.root,
-            )
+        words = N_(
+            "Images of this batch do not stay as they are written (item {item:,} and others). Check the disk of "
+            "{folder}, then resume."
         )
+        raise BatchError(_(words, item=lost[0], folder=self.folder.root))
 
     def _words_at_the_end(self) -> str:
         rows = [row for row in read_items(self.folder.ledgers) if row.state != "done"]
         failed = [row for row in rows if row.state == "failed"]
-        made = _("{num_items:,} images are made", num_items=self.plan.num_items - len(rows))
+        num = self.plan.num_items - len(rows)
         if not failed:
-            return f"{made}."
-        again = sum(map(self._can_be_tried, failed))
-        words = _("{made}; {num_failed:,} failed, and the report says why.", made=made, num_failed=len(failed))
-        return (
-            _(
-                "{words} `python -m studio batch {name}` tries {again:,} of them again.",
-                words=words,
-                name=self.folder.name,
-                again=again,
-            )
-            if again
-            else words
-        )
+            return _("{num:,} images are made.", num=num)
+        words = N_("{num:,} images are made; {num_failed:,} failed, and the report says why.")
+        said = _(words, num=num, num_failed=len(failed))
+        if not (again := sum(map(self._can_be_tried, failed))):
+            return said
+        resume = N_("`python -m studio batch {name}` tries {num:,} of them again.")
+        return f"{said} {_(resume, name=self.folder.name, num=again)}"
 
-    def _save(self, act: Callable[[], T], *, what: str = N_("the image in work")) -> T:
+    def _save(self, act: Callable[[], T], *, what: str = "") -> T:
         """Do what writes something, waiting for room where the disk is full."""
         return retry_until_disk_space(
             act,
-            what=what,
+            what=what or _("the image in work"),
             reporter=self.reporter,
             should_stop=self.requests.should_stop,
             stopped=CancelledError(_("Stopped while the disk was full.")),

@@ -103,7 +103,7 @@ class Share:
         self._begun.write_bytes(b"")  # the folder's own clock tells what came before: machines' clocks differ
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._lock.release()
 
     def is_own(self, item: int) -> bool:

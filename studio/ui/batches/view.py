@@ -6,17 +6,17 @@ The right side of the Batch tab: which batch, its buttons, and what is told of i
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
 from studio.batches.folder import BatchFolder
+from studio.batches.forecast import clock_words
 from studio.batches.report import VERDICT
 from studio.batches.session import BatchProgress, BatchView
 from studio.core.files import read_text
-from studio.core.language import N_, _
+from studio.core.language import N_, _, moment, ngettext
 from studio.core.text import counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
@@ -51,9 +51,10 @@ def state_html(view: BatchView) -> Markup:
     if view.problem:
         return problem(view.problem)
     if view.batch is None or view.status is None:
-        return nothing_yet(_("No batches yet."), NOTHING_YET)
+        return nothing_yet(_("No batches yet."), _(NOTHING_YET))
     status = view.status
     sign, word = STATE_WORDS[status.state]
+    word = _(word)
     if view.in_line and not view.busy:
         sign, word = STATE_WORDS["waiting"][0], _("In the queue.")
     elif view.asked:
@@ -69,40 +70,28 @@ def progress_words(view: BatchView) -> str:
     status, progress = view.status, view.progress
     if status is None or not status.num_steps:
         return ""
-    words = [
-        _("{num_done:,} of {images}", num_done=progress.num_done, images=counted(status.num_steps, "image", "images"))
-    ]
-    if progress.num_failed:
-        words.append(_("{num_failed:,} failed", num_failed=progress.num_failed))
-    if progress.num_rejected:
-        words.append(
-            _(
-                "{num_rejected:,} {rest} not taken",
-                num_rejected=progress.num_rejected,
-                rest="try" if progress.num_rejected == 1 else "tries",
-            )
-        )
-    if progress.num_set_aside:
-        words.append(_("{num_set_aside:,} rejected by you", num_set_aside=progress.num_set_aside))
-    if progress.num_to_remake:
-        words.append(_("{num_to_remake:,} to be made again", num_to_remake=progress.num_to_remake))
+    total = counted(status.num_steps, "image", "images")
+    words = [_("{num:,} of {total}", num=progress.num_done, total=total)]
+    if num := progress.num_failed:
+        words.append(ngettext("{num:,} failed", "{num:,} failed", num, num=num))
+    if num := progress.num_rejected:
+        words.append(ngettext("{num:,} try not taken", "{num:,} tries not taken", num, num=num))
+    if num := progress.num_set_aside:
+        words.append(ngettext("{num:,} rejected by you", "{num:,} rejected by you", num, num=num))
+    if num := progress.num_to_remake:
+        words.append(ngettext("{num:,} to be made again", "{num:,} to be made again", num, num=num))
     if view.busy and progress.pictures_per_second:
         words.append(_pace(progress.pictures_per_second))
     if view.busy and status.remaining_seconds is not None:
         words.append(_("{time} left", time=duration(status.remaining_seconds)))
     if view.ready_at is not None:
-        words.append(_("ready at {clock_words}", clock_words=clock_words(view.ready_at)))
+        words.append(_("ready at {clock}", clock=clock_words(view.ready_at)))
     return " · ".join(words)
-
-
-def clock_words(moment: datetime) -> str:
-    """`07:12`; with the day where it is not today."""
-    return f"{moment:%H:%M}" if moment.date() == datetime.now().date() else f"{moment:%A %H:%M}"
 
 
 def _pace(pictures_per_second: float) -> str:
     if pictures_per_second >= 1:
-        return f"{pictures_per_second:.1f} a second"
+        return _("{num:.1f} a second", num=pictures_per_second)
     return _("{time} per image", time=duration(1 / pictures_per_second))
 
 
@@ -110,7 +99,7 @@ def _bar(status: RunStatus, progress: BatchProgress) -> Markup:
     total = max(1, status.num_steps)
     done, failed = 100 * progress.num_done / total, 100 * progress.num_failed / total
     parts = [("", f"{done:.1f}"), ("failed", f"{failed:.1f}")]
-    return run_bar("Pictures", progress.num_done, status.num_steps, parts)
+    return run_bar(_("Pictures"), progress.num_done, status.num_steps, parts)
 
 
 def memory_words_html(view: BatchView) -> Markup:
@@ -128,7 +117,7 @@ def sheet_html(view: BatchView) -> Markup:
         return Markup()
     path = view.batch.grid
     url = small_picture_url(path, pixels=LARGE_PIXELS)
-    return _template("sheet", words=_("X/Y grid"), path=path, url=url) if url else Markup()
+    return _template("sheet", path=path, url=url) if url else Markup()
 
 
 def report_markdown(view: BatchView) -> str:
@@ -149,18 +138,18 @@ def files_html(batch: BatchFolder | None, history: JobHistory | None) -> Markup:
 def past_html(view: BatchView) -> Markup:
     """Past batches as a table; a name is a button that shows that batch."""
     if not view.past:
-        words = _("Your batches appear here, with their state and report.")
-        return paragraph("quiet", words)
+        return paragraph("quiet", _("Your batches appear here, with their state and report."))
     rows = []
     for past in view.past:
         sign, word = STATE_WORDS[past.status.state]
         shown = view.labels[past.name].over(past.name) if past.name in view.labels else past.name
-        rows.append((past, shown, sign, word.rstrip(".").lower()))
+        begun_at = moment(past.begun_at) if past.begun_at else "–"
+        rows.append((past, shown, begun_at, sign, _(word).rstrip(".").lower()))
     chosen = view.batch.name if view.batch else ""
     return _template("past", batches=rows, chosen=chosen, num_older=len(view.names) - len(view.past))
 
 
-REQUEST_WORDS: dict[RunRequest, str] = {"pause": "Pause", "stop": "Stop"}
+REQUEST_WORDS: dict[RunRequest, str] = {"pause": N_("Pause"), "stop": N_("Stop")}
 # Gradio's HTML takes clicks of its own; the name of the pressed batch goes with ours.
 _CLICKS = """element.addEventListener("click", (event) => {
   const name = event.target.closest("button.past-batch")?.dataset.name;
@@ -193,7 +182,7 @@ def build() -> BatchPanel:
     with gr.Row(elem_classes="run-head"):
         batch = gr.Dropdown([], label=_("Batch"), elem_id="batch-run", interactive=True, scale=2, min_width=240)
         buttons = {
-            request: gr.Button(words, elem_id=f"batch-{request}", size="sm", min_width=72)
+            request: gr.Button(_(words), elem_id=f"batch-{request}", size="sm", min_width=72)
             for request, words in REQUEST_WORDS.items()
         }
         resume = gr.Button(_("Resume"), elem_id="batch-resume", size="sm", min_width=72)
