@@ -25,11 +25,11 @@ def children() -> list[int]:
 def test_a_measurement_is_cancelled_by_its_number_and_ends_with_its_owner(tmp_path: Path) -> None:
     commands = Commands(UserData(tmp_path))
     runner = commands.preflight
-    assert measuring_words("a training", runner.state, "Training") == ""
+    assert measuring_words(runner.state, "Training") == ""
     runner.start("{}", {"rank": 8})
     first = runner.state
     assert first.running
-    assert "measuring a training: starting · 0 s" in measuring_words("a training", first, "Training")
+    assert "measuring a training: starting · 0 s" in measuring_words(first, "Training")
     assert len(children()) == 1
     runner.start("{}", {"rank": 16})
     assert len(children()) == 1, "one at a time"
@@ -66,7 +66,7 @@ def test_a_measurement_says_what_it_does_as_it_goes_in_the_part_and_in_the_heade
     for said in ("loading the model", "making image 2 of 4"):
         wait_for(lambda said=said: commands.preflight.state.step_words == said)  # type: ignore[misc]
         state = commands.preflight.state
-        assert f"measuring a training: {said} · 0 s" in measuring_words("a training", state, "Training")
+        assert f"measuring a training: {said} · 0 s" in measuring_words(state, "Training")
         words = render_preflight(state)["preflight-words"]
         assert callable(words)
         assert f"Now: {said}." in words()
