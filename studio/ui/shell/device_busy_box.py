@@ -205,7 +205,7 @@ def _how_far(line: JobLine) -> str:
     if not line.num_steps or line.run_state in ("new", "waiting", "preparing"):
         return _("it is being prepared")
     left = line.remaining_seconds
-    return job_step(line) if left is None else f"{job_step(line)}, {_('{time} left', time=duration(left))}"
+    return job_step(line) if left is None else ", ".join((job_step(line), _("{time} left", time=duration(left))))
 
 
 def _behind_words(others: Sequence[JobLine]) -> str:
@@ -250,12 +250,8 @@ def _paused_words(paused: Sequence[JobLine]) -> Markup:
     if not paused:
         return Markup()
     first, *others = paused
-    name = capital(job_name(first))
-    bold = (
-        _("{name} is paused at {step}.", name=name, step=job_step(first))
-        if first.num_steps
-        else _("{name} is paused.", name=name)
-    )
+    name, step = capital(job_name(first)), job_step(first) if first.num_steps else ""
+    bold = _("{name} is paused at {step}.", name=name, step=step) if step else _("{name} is paused.", name=name)
     also = ngettext("So is {names}.", "So are {names}.", len(others), names=_names(others)) if others else ""
     return _paragraph(bold, also, _("Everything is saved; resume it when you are done here."))
 
@@ -288,12 +284,8 @@ def question_words(blocking_jobs: Sequence[JobLine]) -> Markup:
     if not blocking_jobs:
         return _paragraph(_("Nothing is left to stop."), _("The device is free in a moment."))
     first, *others = blocking_jobs
-    name = job_name(first)
-    bold = (
-        _("Stop {name} at {step}?", name=name, step=job_step(first))
-        if first.num_steps
-        else _("Stop {name}?", name=name)
-    )
+    name, step = job_name(first), job_step(first) if first.num_steps else ""
+    bold = _("Stop {name} at {step}?", name=name, step=step) if step else _("Stop {name}?", name=name)
     saves = _("It saves first, so nothing is lost: it can be resumed on its tab, {tab}.", tab=_(job_tab(first)))
     behind = _("Jobs behind it would not start either: {names}.", names=_names(others)) if others else ""
     return _paragraph(bold, saves, behind)
