@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from markupsafe import Markup
 
 from studio.core.errors import StudioError
 from studio.core.files import write_atomically
-from studio.core.language import _
+from studio.core.language import LANGUAGE_NAME, _, language
 from studio.core.paths import UserData
 from studio.core.text import STEP_SIGN, duration, template
 
@@ -55,7 +56,7 @@ class PreflightState:
     @property
     def step_words(self) -> str:
         """What it does now, within a line: `loading the model`."""
-        words = self.step.partition(". ")[0].rstrip(".") or "starting"
+        words = self.step.partition(". ")[0].rstrip(".") or _("starting")
         return words[0].lower() + words[1:]
 
 
@@ -65,7 +66,7 @@ def forecast_box(state: PreflightState, html: Markup, *, form: str, labels: Mapp
     Args:
         form: the name under which the browser keeps the form.
         labels: what the page calls its controls.
-        button: what measures anew.
+        button: what measures anew, as the page calls it.
     """
     if not state.number:
         return html
@@ -128,6 +129,7 @@ class CommandRunner:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self._user_data.root,
+            env={**os.environ, LANGUAGE_NAME: language()},
         )
         with self._lock:
             self._process, self._state = process, CommandState(about, running=True, started_at=time.monotonic())
@@ -160,7 +162,7 @@ class CommandRunner:
             else:
                 said = " ".join(errors)
                 self._state = CommandState(
-                    about, problem=said or _("It ended with code {returncode}.", returncode=process.returncode)
+                    about, problem=said or _("It ended with code {code}.", code=process.returncode)
                 )
 
     def _follow(self, process: subprocess.Popen[str], errors: deque[str]) -> None:
