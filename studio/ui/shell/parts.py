@@ -31,7 +31,7 @@ from starlette.datastructures import Headers
 
 from studio.core.errors import StudioError, error_message, system_error_message
 from studio.core.files import read_file, read_text
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.paths import assets_folder
 from studio.core.rules import shown
 from studio.core.text import escape, template
@@ -56,6 +56,27 @@ def follower(elem_id: str) -> gr.HTML:
     """The script itself, in a hidden component: Gradio gives it what each refresh brought."""
     script = read_text(assets_folder() / "live.js")
     return gr.HTML(elem_id=elem_id, visible="hidden", padding=False, js_on_load=script)
+
+
+CHOICE_WORDS = frozenset(
+    (
+        *(N_("auto"), N_("on"), N_("off"), N_("no"), N_("random"), N_("centre"), N_("every combination")),
+        *(N_("constant"), N_("linear"), N_("cosine"), N_("cosine with restarts"), N_("exponential")),
+        *(N_("attention"), N_("attention + feed-forward"), N_("attention + feed-forward + resnets")),
+        *(N_("attention + feed-forward + convolutions"), N_("model's own")),
+    )
+)
+"""Choices that are words. All others are names, the same in every language."""
+
+
+def choice_label(choice: str) -> str:
+    """What the page calls a choice."""
+    return _(choice) if choice in CHOICE_WORDS else choice
+
+
+def choice_options(choices: Iterable[str]) -> list[tuple[str, str]]:
+    """(what the page calls it, itself) of each, as Gradio's lists take them."""
+    return [(choice_label(choice), choice) for choice in choices]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> Markup:
