@@ -247,8 +247,8 @@ class Sessions:
             "status-memory": lambda: memory_words(view),
             "status-jobs": lambda: (
                 jobs_words(jobs)
-                + measuring_words(self.training.preflight.state, "Training")
-                + measuring_words(self.batches.forecast.state, "Batch")
+                + measuring_words(self.training.preflight.state, "train")
+                + measuring_words(self.batches.forecast.state, "batch")
             ),
             "status-activity": lambda: activity_words(view, owner_is_told=job_runs),
         }

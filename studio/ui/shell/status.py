@@ -24,11 +24,10 @@ KIND_STEPS: Mapping[JobKind, str] = {
     "batch": N_("image {step:,} of {num_steps:,}"),
 }
 KIND_TABS: Mapping[JobKind, str] = {"train": N_("Training"), "batch": N_("Batch")}
-MEASURING: Mapping[str, str] = {
-    "Training": N_("measuring a training: {step} · {time}"),
-    "Batch": N_("measuring a batch: {step} · {time}"),
+MEASURING: Mapping[JobKind, str] = {
+    "train": N_("measuring a training: {step} · {time}"),
+    "batch": N_("measuring a batch: {step} · {time}"),
 }
-"""By the tab on which it was begun."""
 
 
 def jobs_words(jobs: Sequence[JobLine]) -> Markup:
@@ -46,11 +45,11 @@ def jobs_words(jobs: Sequence[JobLine]) -> Markup:
     return _template("activity", kind="busy", tab=job_tab(first), text=text, title=first.message)
 
 
-def measuring_words(state: PreflightState, tab: str) -> Markup:
+def measuring_words(state: PreflightState, kind: JobKind) -> Markup:
     """`● measuring a training: loading the model · 12 s`, a link to its tab; empty where nothing is being measured."""
     if not state.running:
         return Markup()
-    text = _(MEASURING[tab], step=state.step_words, time=state.time_words)
+    text, tab = _(MEASURING[kind], step=state.step_words, time=state.time_words), KIND_TABS[kind]
     return _template("activity", kind="busy", tab=tab, text=text, title=_("A few real steps, to estimate the rest."))
 
 
