@@ -12,7 +12,7 @@ import gradio as gr
 
 from studio.batches.folder import BatchFolder
 from studio.batches.session import BatchSession, BatchView
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.datasets.session import DatasetSession
 from studio.engine.process.client import EngineClient
@@ -117,7 +117,7 @@ class Polling:
         # Named functions: they are the names of the page's own API.
         app.load(self.open, self.selection, self._everything(self._first), js=RECALL, **UNQUEUED)
         for area, seen in self._seen.items():
-            wake = gr.Button(_("Refresh"), elem_id=f"wake-{area}", elem_classes="unseen", visible="hidden")
+            wake = gr.Button("Refresh", elem_id=f"wake-{area}", elem_classes="unseen", visible="hidden")
             has = [seen, self.selection]
             wake.click(
                 self.refresh_of(area),
@@ -227,8 +227,8 @@ class Sessions:
         )
         jobs = runs.active or made.active or view.active
         groups: dict[str, Callable[[], dict[str, Group]]] = {
-            "status": lambda: {"The status line": lambda: self._status_line(view, runs.jobs)},
-            "engine": lambda: {"The model": lambda: engine_panel.render(view, self.training.session.user_data)},
+            "status": lambda: {N_("The status line"): lambda: self._status_line(view, runs.jobs)},
+            "engine": lambda: {N_("The model"): lambda: engine_panel.render(view, self.training.session.user_data)},
             "inference": lambda: inference_tab.render(
                 view, self.library, self.past, runs.jobs, self.blocking_jobs, shown
             ),
@@ -247,8 +247,8 @@ class Sessions:
             "status-memory": lambda: memory_words(view),
             "status-jobs": lambda: (
                 jobs_words(jobs)
-                + measuring_words("a training", self.training.preflight.state, "Training")
-                + measuring_words("a batch", self.batches.forecast.state, "Batch")
+                + measuring_words(self.training.preflight.state, "train")
+                + measuring_words(self.batches.forecast.state, "batch")
             ),
             "status-activity": lambda: activity_words(view, owner_is_told=job_runs),
         }
@@ -275,7 +275,7 @@ def build_app(
     batches = batch_tab.BatchPage(BatchSession(user_data), session, library, commands.forecast, cpu_only)
     past = PastImages(History(user_data.outputs), trainings.thumbnails)
     sessions = Sessions(engine, session, training, batches, library, blocking_jobs, past)
-    with Page(title=_("LoRA Studio"), analytics_enabled=False) as app:
+    with Page(title="LoRA Studio", analytics_enabled=False) as app:
         status = _build_status_line()
         panel = engine_panel.build()
         live_html(PAGE_PROBLEMS)

@@ -56,7 +56,7 @@ class PreflightState:
     @property
     def step_words(self) -> str:
         """What it does now, within a line: `loading the model`."""
-        words = self.step.partition(". ")[0].rstrip(".") or "starting"
+        words = self.step.partition(". ")[0].rstrip(".") or _("starting")
         return words[0].lower() + words[1:]
 
 
@@ -66,7 +66,7 @@ def forecast_box(state: PreflightState, html: Markup, *, form: str, labels: Mapp
     Args:
         form: the name under which the browser keeps the form.
         labels: what the page calls its controls.
-        button: what measures anew.
+        button: what measures anew, as the page calls it.
     """
     if not state.number:
         return html
@@ -164,7 +164,7 @@ class CommandRunner:
             else:
                 said = " ".join(errors)
                 self._state = CommandState(
-                    about, problem=said or _("It ended with code {returncode}.", returncode=process.returncode)
+                    about, problem=said or _("It ended with code {code}.", code=process.returncode)
                 )
 
     def _follow(self, process: subprocess.Popen[str], errors: deque[str]) -> None:

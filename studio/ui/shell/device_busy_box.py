@@ -1,12 +1,10 @@
-"""The box on the Inference tab while jobs have the device.
+"""The box on the Inference tab while the device is another's: who has it, how long, and what can be done about it.
 
-The jobs that the page's engine waits for, paused or stopped together: else the next one would take the device.
-
-The box on the Inference tab while the device is another's: who has it, how long, and what can be done about it.
+The jobs that the page's engine waits for are paused or stopped together: else the next one would take the device.
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +12,17 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import RunError
-from studio.core.language import _
+from studio.core.language import N_, _, ngettext
 from studio.core.paths import UserData
 from studio.core.text import counted, duration, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.messages import Compare, Generate, Run
 from studio.engine.process.view import EngineView
-from studio.jobs.queue import JobQueue
+from studio.jobs.queue import JobKind, JobQueue
 from studio.jobs.session import JobLine, job_lines
 from studio.jobs.worker import ensure_worker
 from studio.ui.shell.parts import QUIET, Update, live_html, toasts
-from studio.ui.shell.status import job_name, job_tab, job_unit
+from studio.ui.shell.status import capital, job_name, job_step, job_tab
 
 
 def list_blocking_jobs(jobs: Sequence[JobLine]) -> tuple[JobLine, ...]:
@@ -174,9 +172,9 @@ def render(view: EngineView, jobs: Sequence[JobLine], blocking_jobs: BlockingJob
         "taken-jobs": gr.update(value=[line.job.id for line in before_us or paused]),
         "taken-words": Markup().join(words),
         "taken-go-on": gr.update(visible=view.phase == "waiting" and not keeps),
-        "taken-pause": gr.update(visible=can_halt, value=_("Pause {all_of}", all_of=_all_of(before_us))),
-        "taken-stop": gr.update(visible=can_halt, value=_("Stop {all_of}", all_of=_all_of(before_us))),
-        "taken-resume": gr.update(visible=bool(paused), value=_("Resume {all_of}", all_of=_all_of(paused))),
+        "taken-pause": gr.update(visible=can_halt, value=_offer(PAUSE, before_us)),
+        "taken-stop": gr.update(visible=can_halt, value=_offer(STOP, before_us)),
+        "taken-resume": gr.update(visible=bool(paused), value=_offer(RESUME, paused)),
         "taken-cancel": gr.update(
             visible=keeps, value=_("Cancel waiting request") if view.kept else _("Cancel waiting requests")
         ),
@@ -188,49 +186,50 @@ def _owner_words(view: EngineView, blocking_jobs: Sequence[JobLine]) -> Markup:
     """`Training shoes-white has the device: step 312 of 3,000, 1 h 12 min left.`"""
     if view.phase != "waiting":
         return Markup()
+    can_queue = _("You can queue a request behind it.")
     if not blocking_jobs:
-        return _paragraph(
-            _("The device is in use"), _("by {owner}. You can queue a request behind it.", owner=view.owner)
-        )
+        return _paragraph(_("The device is in use by {owner}.", owner=view.owner), can_queue)
     first, *others = blocking_jobs
-    name = _capital(job_name(first))
-    behind = _(" Behind it {waits}: {names}.", waits=_waits(len(others)), names=_names(others)) if others else ""
+    name, behind = capital(job_name(first)), _behind_words(others)
     if first.job.asked:
-        sentence = _("to {asked}: it saves after the current step, then the device is free.", asked=first.job.asked)
-        return _paragraph(_("{name} was asked", name=name), sentence + behind)
+        pauses = first.job.asked == "pause"
+        bold = _("{name} was asked to pause:", name=name) if pauses else _("{name} was asked to stop:", name=name)
+        return _paragraph(bold, _("it saves after the current step, then the device is free."), behind)
     if first.job.state == "queued":
-        return _paragraph(
-            _("{name} is about to start", name=name), _("and has the device then.{behind}", behind=behind)
-        )
-    advice = "" if view.keeps_runs or view.kept else _(" You can queue a request behind it.")
-    return _paragraph(_("{name} has the device:", name=name), f"{_how_far(first)}.{behind}{advice}")
+        return _paragraph(_("{name} is about to start and has the device then.", name=name), behind)
+    advice = "" if view.keeps_runs or view.kept else can_queue
+    return _paragraph(_("{name} has the device:", name=name), f"{_how_far(first)}.", behind, advice)
 
 
 def _how_far(line: JobLine) -> str:
     if not line.num_steps or line.run_state in ("new", "waiting", "preparing"):
         return _("it is being prepared")
-    left = _(", {time} left", time=duration(line.remaining_seconds)) if line.remaining_seconds is not None else ""
-    return _(
-        "{job_unit} {step:,} of {num_steps:,}{left}",
-        job_unit=job_unit(line),
-        step=line.step,
-        num_steps=line.num_steps,
-        left=left,
+    left = line.remaining_seconds
+    return job_step(line) if left is None else ", ".join((job_step(line), _("{time} left", time=duration(left))))
+
+
+def _behind_words(others: Sequence[JobLine]) -> str:
+    if not others:
+        return ""
+    return ngettext(
+        "Behind it {num_jobs:,} more waits: {names}.",
+        "Behind it {num_jobs:,} more wait: {names}.",
+        len(others),
+        num_jobs=len(others),
+        names=_names(others),
     )
-
-
-def _waits(number: int) -> str:
-    return _("1 more waits") if number == 1 else _("{number:,} more wait", number=number)
 
 
 def _kept_words(view: EngineView) -> Markup:
     """What waits here, or how something can be made to."""
     if view.kept is not None:
-        when = _("as soon as the device is free") if view.phase == "waiting" else _("when the engine is ready")
-        sentence = _(
-            "It starts automatically {when}, as long as this studio runs. You may close the page meanwhile.", when=when
+        begins = (
+            _("It starts automatically as soon as the device is free, as long as this studio runs.")
+            if view.phase == "waiting"
+            else _("It starts automatically when the engine is ready, as long as this studio runs.")
         )
-        return _paragraph(_("Waiting here:"), f"{_run_words(view.kept)}. {sentence}")
+        may_close = _("You may close the page meanwhile.")
+        return _paragraph(_("Waiting here:"), f"{_run_words(view.kept)}.", begins, may_close)
     if view.keeps_runs:
         return _paragraph(
             _("Queue a request:"),
@@ -250,39 +249,34 @@ def _run_words(run: Run) -> str:
 def _paused_words(paused: Sequence[JobLine]) -> Markup:
     if not paused:
         return Markup()
-    first = paused[0]
-    where = (
-        _(
-            " at {job_unit} {step:,} of {num_steps:,}",
-            job_unit=job_unit(first),
-            step=first.step,
-            num_steps=first.num_steps,
-        )
-        if first.num_steps
-        else ""
-    )
-    others = _(", and so is {names}", names=_names(paused[1:])) if paused[1:] else ""
-    sentence = _("{where}{others}. Everything is saved; resume it when you are done here.", where=where, others=others)
-    return _paragraph(_("{capital} is paused", capital=_capital(job_name(first))), sentence)
+    first, *others = paused
+    name, step = capital(job_name(first)), job_step(first) if first.num_steps else ""
+    bold = _("{name} is paused at {step}.", name=name, step=step) if step else _("{name} is paused.", name=name)
+    also = ngettext("So is {names}.", "So are {names}.", len(others), names=_names(others)) if others else ""
+    return _paragraph(bold, also, _("Everything is saved; resume it when you are done here."))
 
 
-def _all_of(jobs: Sequence[JobLine]) -> str:
-    """What a button is about: `the training`, or `all 3 jobs`."""
+_ALL = N_("Pause all {num_jobs:,} jobs"), N_("Stop all {num_jobs:,} jobs"), N_("Resume all {num_jobs:,} jobs")
+_ONE: Mapping[JobKind, tuple[str, str, str]] = {
+    "train": (N_("Pause the training"), N_("Stop the training"), N_("Resume the training")),
+    "batch": (N_("Pause the batch"), N_("Stop the batch"), N_("Resume the batch")),
+}
+PAUSE, STOP, RESUME = range(3)
+
+
+def _offer(action: int, jobs: Sequence[JobLine]) -> str:
+    """What a button says: `Pause the training`, `Stop all 3 jobs`; nothing where there is no job."""
     if len(jobs) > 1:
-        return _("all {num_jobs:,} jobs", num_jobs=len(jobs))
-    return "the " + job_name(jobs[0]).partition(" ")[0] if jobs else _("the job")
+        return _(_ALL[action], num_jobs=len(jobs))
+    return _(_ONE[jobs[0].job.kind][action]) if jobs else ""
 
 
 def _names(jobs: Sequence[JobLine]) -> str:
     return ", ".join(line.short_title for line in jobs)
 
 
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
-
-
-def _paragraph(bold: str, sentence: str) -> Markup:
-    return _template("status", bold=bold, sentence=sentence.strip())
+def _paragraph(bold: str, *sentences: str) -> Markup:
+    return _template("status", bold=bold, sentence=" ".join(filter(None, sentences)))
 
 
 def question_words(blocking_jobs: Sequence[JobLine]) -> Markup:
@@ -290,25 +284,11 @@ def question_words(blocking_jobs: Sequence[JobLine]) -> Markup:
     if not blocking_jobs:
         return _paragraph(_("Nothing is left to stop."), _("The device is free in a moment."))
     first, *others = blocking_jobs
-    at = (
-        _(
-            " at {job_unit} {step:,} of {num_steps:,}",
-            job_unit=job_unit(first),
-            step=first.step,
-            num_steps=first.num_steps,
-        )
-        if first.num_steps
-        else ""
-    )
-    behind = _(" Jobs behind it would not start either: {names}.", names=_names(others)) if others else ""
-    return _paragraph(
-        _("Stop {job_name}{at}?", job_name=job_name(first), at=at),
-        _(
-            "It saves first, so nothing is lost: it can be resumed on its tab, {job_tab}.{behind}",
-            job_tab=job_tab(first),
-            behind=behind,
-        ),
-    )
+    name, step = job_name(first), job_step(first) if first.num_steps else ""
+    bold = _("Stop {name} at {step}?", name=name, step=step) if step else _("Stop {name}?", name=name)
+    saves = _("It saves first, so nothing is lost: it can be resumed on its tab, {tab}.", tab=_(job_tab(first)))
+    behind = _("Jobs behind it would not start either: {names}.", names=_names(others)) if others else ""
+    return _paragraph(bold, saves, behind)
 
 
 def _numbers(sent: object) -> list[int]:

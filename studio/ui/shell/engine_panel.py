@@ -8,7 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.files import read_text
-from studio.core.language import N_, _, language
+from studio.core.language import _, language, moment, number
 from studio.core.paths import UserData, black_pictures_page, typed_path
 from studio.core.results import AttentionTrial, DeviceCheck, DeviceDifference, EngineFacts
 from studio.core.settings import ModelSettings, parse_settings
@@ -83,7 +83,7 @@ def render(view: EngineView, user_data: UserData) -> dict[str, Part]:
     }
 
 
-TAKES_A_MODEL = ("ready", N_("no model"), "off", "gone")
+TAKES_A_MODEL = ("ready", "no model", "off", "gone")
 
 
 def _choices(view: EngineView, user_data: UserData) -> Markup:
@@ -113,44 +113,54 @@ def _model_facts(view: EngineView) -> Markup:
     if facts is None:
         return _template("model_facts", problem=view.problem, going_on=going_on, notes=(), rows="")
     rows = [
-        ("Loaded", facts.model),
-        ("Revision", facts.model_revision or "–"),
-        ("From", facts.model_folder),
-        ("Parameters", _("{parameters:,.1f} million", parameters=facts.parameters / 1000000.0)),
+        (_("Loaded"), facts.model),
+        (_("Revision"), facts.model_revision or "–"),
+        (_("From"), facts.model_folder),
+        (_("Parameters"), _("{millions:,.1f} million", millions=facts.parameters / 1e6)),
         (_("Its own size"), f"{facts.width} × {facts.height}"),
     ]
-    loaded = table(("Item", "Value"), rows, caption=_("Loaded model"))
+    loaded = table((_("Item"), _("Value")), rows, caption=_("Loaded model"))
     return _template("model_facts", problem=view.problem, going_on=going_on, notes=facts.notes, rows=loaded)
 
 
 def _device_words(view: EngineView) -> Markup:
     check = view.device_check
-    return _template("device", facts=view.facts, check=check, rows=_device_table(check) if check else "")
+    checked_at, rows = (moment(check.checked_at), _device_table(check)) if check else ("", "")
+    return _template("device", facts=view.facts, check=check, checked_at=checked_at, rows=rows)
 
 
 def _device_table(check: DeviceCheck) -> Markup:
     """Each part: how far from the CPU, what is allowed, the verdict, time and memory."""
-    chosen = check.chosen_attention
+    used = check.chosen_attention
     named: list[tuple[str, AttentionTrial | DeviceDifference, str]] = [
-        *(
-            (_("attention: {label}", label=trial.label), trial, "used" if trial is chosen else "")
-            for trial in check.attention
-        ),
-        *((difference.part, difference, difference.consequence) for difference in check.differences),
+        *((_("attention: {name}", name=trial.label), trial, _trial_verdict(trial, used)) for trial in check.attention),
+        *((_(difference.part), difference, _part_verdict(difference)) for difference in check.differences),
     ]
     rows = [
         (
             name,
-            f"{part.difference:.1e}",
-            f"{part.limit:.0e}",
-            (f"right{', used' if note == 'used' else ''}" if part.passed else f"wrong{f': {note}' if note else ''}"),
-            "–" if part.seconds is None else _("{value:,.0f} ms", value=1000 * part.seconds),
+            number(part.difference, ".1e"),
+            number(part.limit, ".0e"),
+            verdict,
+            "–" if part.seconds is None else _("{time:,.0f} ms", time=1000 * part.seconds),
             "–" if part.memory_bytes is None else gigabytes(part.memory_bytes),
         )
-        for name, part, note in named
+        for name, part, verdict in named
     ]
-    heads = ("Part", "Difference", "Allowed", "Verdict", "Time", "Memory")
+    heads = (_("Part"), _("Difference"), _("Allowed"), _("Verdict"), _("Time"), _("Memory"))
     return table(heads, rows, caption=_("Device compared with CPU")) if rows else Markup()
+
+
+def _trial_verdict(trial: AttentionTrial, used: AttentionTrial | None) -> str:
+    if not trial.passed:
+        return _("wrong")
+    return _("right, used") if trial is used else _("right")
+
+
+def _part_verdict(part: DeviceDifference) -> str:
+    if part.passed:
+        return _("right")
+    return _("wrong: {consequence}", consequence=part.consequence) if part.consequence else _("wrong")
 
 
 def wire(box: EnginePanel, engine: EngineClient, *, then_refresh: Callable[[Any], None]) -> None:

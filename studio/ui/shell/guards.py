@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,15 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+import psutil
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from studio.core.errors import system_error_message
-from studio.core.language import ENGLISH, LANGUAGES, N_, _, preferred_language
+from studio.core.errors import SettingsError, system_error_message
+from studio.core.language import ENGLISH, LANGUAGES, _, preferred_language
+from studio.core.settings import ServerSettings
 from studio.core.text import gigabytes
 
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
+ROOT_PATH = re.compile(r"(https?://[^/?#\s]+)?(/[^/?#\s]+)*/?")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 UPLOAD_PATH = "/gradio_api/upload"
 LOGIN_PATH = "/login"
@@ -40,7 +45,7 @@ MAX_WAIT_SECONDS = 60.0
 MAX_ADDRESSES = 10_000
 
 SECURITY_HEADERS = {
-    "Content-Security-Policy": N_("frame-ancestors 'self'"),
+    "Content-Security-Policy": "frame-ancestors 'self'",
     "X-Frame-Options": "SAMEORIGIN",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -50,6 +55,33 @@ SECURITY_HEADERS = {
 URL_AS_FILE = re.compile(r"/(file[=/]|proxy=)[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
+
+
+def allowed_hosts(listen: bool) -> list[str]:
+    """The Host names we answer to. Any other may be a foreign site whose name was pointed at this machine."""
+    hosts = list(LOOPBACK_HOSTS)
+    if listen:
+        name = socket.gethostname()
+        hosts += [name, f"{name}.local", socket.getfqdn()]
+        hosts += [a.address for group in psutil.net_if_addrs().values() for a in group if a.family == socket.AF_INET]
+    return list(dict.fromkeys(hosts))
+
+
+def read_root_path(settings: ServerSettings) -> str:
+    """What a proxy has before the page's own paths: `""`, `/studio` or `https://example.com/studio`.
+
+    Raises:
+        SettingsError: where it is none of these.
+    """
+    if not ROOT_PATH.fullmatch(settings.root_path):
+        raise SettingsError(
+            _(
+                "root_path must be the address at which a proxy shows the page, such as "
+                "https://example.com/studio, or its path, such as /studio, got {given!r}.",
+                given=settings.root_path,
+            )
+        )
+    return settings.root_path.rstrip("/")
 
 
 class SecurityHeaders:
@@ -202,7 +234,7 @@ class LoginGuard:
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One password at a time from each address, each wrong one doubling what the next has to wait."""
-        address = scope["client"][0] if scope.get("client") else _("an unknown address")
+        address = scope["client"][0] if scope.get("client") else "an unknown address"
         wait = self.reserve(address)
         if wait > MAX_WAIT_SECONDS:
             words = _("Too many wrong passwords. Wait a minute, then try again.")
@@ -268,9 +300,9 @@ class UploadGuard:
         if needed < free:
             return ""
         return _(
-            "The upload has {size}, and the disk has {size_2} free. Free some space first.",
+            "The upload has {size}, and the disk has {free} free. Free some space first.",
             size=gigabytes(needed),
-            size_2=gigabytes(free),
+            free=gigabytes(free),
         )
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> str:

@@ -104,7 +104,7 @@ def label_html(file: Path) -> Markup:
     try:
         label = read_label(file)
     except StudioError as error:
-        return paragraph(_("note bad"), error)
+        return paragraph("note bad", error)
     return Markup() if label == Label() else _template("label", label=label)
 
 
@@ -206,10 +206,10 @@ def wire_label(
         return {
             box.line: gr.update(visible=True),
             box.name: gr.update(
-                value=found.label.name, label=_("Name of {shown}", shown=found.shown), interactive=found.can_be_named
+                value=found.label.name, label=_("Name of {name}", name=found.shown), interactive=found.can_be_named
             ),
             box.note: gr.update(
-                value=found.label.note, label=_("Note") if box.name.visible else _("Note on {shown}", shown=found.shown)
+                value=found.label.note, label=_("Note") if box.name.visible else _("Note on {name}", name=found.shown)
             ),
             box.star: found.label.starred,
             box.about: found.about,

@@ -1,12 +1,10 @@
-"""Parts that all tabs use: events, live HTML, tables, toasts, theme, links to folders.
+"""Parts that all tabs use: events, live HTML, tables, toasts, links to folders.
 
-How events of the page are wired where nobody outside is to call them.
 Parts of the page that change while something runs: its own script writes them, from one small request.
 Of every component that an event of Gradio's is about, changed or not, Gradio makes a new one on the server and looks
 for it in the whole page: at one look a second that costs a training a tenth of its pace.
 Small pieces of HTML, from templates that escape every text; what went wrong with a press, as a toast.
 Sending the page only what changed: each part of it carries a digest, and the page says which ones it has.
-Colours and type of the page: one accent, two weights, the system's own fonts (nothing is fetched).
 Opening a folder in the system's file manager: only where whoever asks sits at this very machine.
 """
 
@@ -60,11 +58,30 @@ def follower(elem_id: str) -> gr.HTML:
     return gr.HTML(elem_id=elem_id, visible="hidden", padding=False, js_on_load=script)
 
 
+CHOICE_WORDS = frozenset(
+    (
+        *(N_("auto"), N_("on"), N_("off"), N_("no"), N_("random"), N_("centre"), N_("every combination")),
+        *(N_("constant"), N_("linear"), N_("cosine"), N_("cosine with restarts"), N_("exponential")),
+        *(N_("attention"), N_("attention + feed-forward"), N_("attention + feed-forward + resnets")),
+        *(N_("attention + feed-forward + convolutions"), N_("model's own")),
+    )
+)
+"""Choices that are words. All others are names, the same in every language."""
+
+
+def choice_label(choice: str) -> str:
+    """What the page calls a choice."""
+    return _(choice) if choice in CHOICE_WORDS else choice
+
+
+def choice_options(choices: Iterable[str]) -> list[tuple[str, str]]:
+    """(what the page calls it, itself) of each, as Gradio's lists take them."""
+    return [(choice_label(choice), choice) for choice in choices]
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> Markup:
-    """A table with a caption for those who cannot see it; `PASS` and `FAIL` cells get their colour."""
-    kinds = {"PASS": "good", "FAIL": "bad"}
-    cells = [[(kinds.get(cell.partition(":")[0].upper(), ""), cell) for cell in row] for row in rows]
-    return _template("table", head=head, rows=cells, caption=caption)
+    """A table with a caption for those who cannot see it."""
+    return _template("table", head=head, rows=rows, caption=caption)
 
 
 def paragraph(kind: str, text: object, *, role: str = "") -> Markup:
@@ -179,7 +196,7 @@ class Guard:
         """Every part of every group, by its name; what cannot be shown is said, and the page keeps what it has of it.
 
         Args:
-            groups: by what a person calls them.
+            groups: by what a person calls them, in English.
         """
         made: dict[str, Update] = {}
         problems: list[str] = []
@@ -188,7 +205,7 @@ class Guard:
                 for name, part in render().items():
                     made[name] = self._html(name, part) if callable(part) else part
             if caught.text:
-                problems.append(_("{title} cannot be shown. {text}", title=title, text=caught.text))
+                problems.append(_("{title} cannot be shown. {text}", title=_(title), text=caught.text))
         return made | {PAGE_PROBLEMS: Markup().join(map(problem, problems))}
 
     def _html(self, name: str, make: Callable[[], str]) -> str:
@@ -241,17 +258,17 @@ def _value_problem(component: Any, value: object) -> str:  # noqa: ANN401 - any 
     except (gr.Error, ValueError, TypeError, AttributeError):
         low, high = getattr(component, "minimum", None), getattr(component, "maximum", None)
         label = getattr(component, "label", None) or _("A value of the page")
-        bounded = low is not None and high is not None
-        rule = (
-            _("must be a number between {low:g} and {high:g}", low=low, high=high)
-            if bounded
-            else _("cannot be used here")
-        )
+        given = textwrap.shorten(shown(value), 80)
+        if low is None or high is None:
+            return _(
+                "{label} cannot be used here, got {given}. Change it, or reload the page.", label=label, given=given
+            )
         return _(
-            "{label} {rule}, got {shorten}. Change it, or reload the page.",
+            "{label} must be a number between {low:g} and {high:g}, got {given}. Change it, or reload the page.",
             label=label,
-            rule=rule,
-            shorten=textwrap.shorten(shown(value), 80),
+            low=low,
+            high=high,
+            given=given,
         )
     return ""
 
@@ -272,40 +289,6 @@ def digests_of(parts: Mapping[str, Update]) -> Seen:
 def digest_of(words: str) -> str:
     """Sixteen hexadecimal digits."""
     return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=8).hexdigest()
-
-
-SYSTEM_FONT = ["system-ui", "-apple-system", N_("Segoe UI"), "Roboto", "sans-serif"]
-SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
-
-
-def make_theme() -> gr.themes.Base:
-    """Gradio's base theme in our colours; `assets/studio.css` does the rest."""
-    return gr.themes.Base(
-        primary_hue=gr.themes.colors.indigo,
-        neutral_hue=gr.themes.colors.slate,
-        font=SYSTEM_FONT,
-        font_mono=SYSTEM_MONO,
-        spacing_size=gr.themes.sizes.spacing_md,
-        radius_size=gr.themes.sizes.radius_md,
-    ).set(
-        body_background_fill="*neutral_50",
-        body_background_fill_dark="*neutral_950",
-        button_primary_background_fill="*primary_600",
-        button_primary_background_fill_hover="*primary_700",
-        button_primary_background_fill_dark="*primary_600",
-        button_primary_background_fill_hover_dark="*primary_700",
-        button_primary_text_color="white",
-        checkbox_border_color="*neutral_500",
-        checkbox_border_color_dark="*neutral_400",
-        body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_300",
-        input_placeholder_color="*neutral_600",
-        input_placeholder_color_dark="*neutral_300",
-        block_info_text_color="*neutral_600",
-        block_info_text_color_dark="*neutral_300",
-        block_label_text_color="*neutral_700",
-        block_label_text_color_dark="*neutral_200",
-    )
 
 
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")

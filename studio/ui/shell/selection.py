@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from studio.batches.review import ALL, NEWEST
 from studio.core.errors import StudioError
-from studio.core.language import _
 from studio.core.records import Record
 from studio.core.text import template
 from studio.ui.forms import LORA_ROWS, names_lora
@@ -153,7 +152,7 @@ def keep_form(app: gr.Blocks, form: str, controls: Mapping[str, gr.components.Co
     A tab of the browser finds its own form again; a new one begins with that which was changed last in any of them.
     """
     shown = list(controls.values())
-    recall = gr.Button(_("Recall"), elem_id=f"recall-{form}", elem_classes="unseen", visible="hidden")
+    recall = gr.Button("Recall", elem_id=f"recall-{form}", elem_classes="unseen", visible="hidden")
     in_the_page: dict[str, Any] = {"fn": None, "inputs": shown, "queue": False, **QUIET}
     app.load(js=_of_form(_RECALL_WHERE_ANOTHER, form, controls), **in_the_page)
     recall.click(outputs=shown, js=_of_form(_RECALL_FORM, form, controls), **in_the_page)

@@ -4,7 +4,6 @@ import gc
 import itertools
 import logging
 import os
-import re
 import shutil
 import signal
 import socket
@@ -22,7 +21,7 @@ import psutil
 
 from studio.core.errors import RunError, SettingsError
 from studio.core.files import read_text
-from studio.core.language import N_, _
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.core.settings import ModelSettings, ServerSettings
 from studio.datasets.session import DatasetSession
@@ -31,12 +30,12 @@ from studio.images.tokens import TokenCounter, tokenizer_of
 from studio.jobs.worker import ensure_worker
 from studio.training.session import TrainingSession
 from studio.ui.shell.commands import Commands
+from studio.ui.shell.guards import LOOPBACK_HOSTS, allowed_hosts, read_root_path
 
 FIRST_PORT, LAST_PORT = 7860, 7959
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 NO_PROXY_NAMES = ("NO_PROXY", "no_proxy")
 CERTIFICATE_NAMES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-MAC_APPS = (N_("Google Chrome"), N_("Microsoft Edge"), "Chromium", N_("Brave Browser"))
+MAC_APPS = ("Google Chrome", "Microsoft Edge", "Chromium", "Brave Browser")
 WINDOWS_APPS = (("Google", "Chrome", "Application", "chrome.exe"), ("Microsoft", "Edge", "Application", "msedge.exe"))
 LINUX_APPS = (
     "google-chrome",
@@ -46,7 +45,6 @@ LINUX_APPS = (
     "microsoft-edge",
     "brave-browser",
 )
-ROOT_PATH = re.compile(r"(https?://[^/?#\s]+)?(/[^/?#\s]+)*/?")
 
 
 def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData) -> None:
@@ -69,12 +67,7 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
     for warning in warnings_of(settings):
         print(_("Warning: {warning}", warning=warning), flush=True)
     url = f"http://127.0.0.1:{port}"
-    others = (
-        _(" and, for other machines, port {port} of {names}", port=port, names=", ".join(allowed_hosts(True)[2:]))
-        if settings.listen
-        else ""
-    )
-    print(_("LoRA Studio is at {url}{others} (stop it with Ctrl+C)", url=url, others=others), flush=True)
+    print(_address_words(url, port, listen=settings.listen), flush=True)
     try:
         ensure_worker(user_data)  # jobs that waited when the machine was switched off go on
     except RunError as error:  # of the queue: images are made without it, and the tabs that need it say so
@@ -94,15 +87,24 @@ def serve(settings: ServerSettings, *, model: ModelSettings, user_data: UserData
         cache.cleanup()
 
 
+def _address_words(url: str, port: int, *, listen: bool) -> str:
+    if not listen:
+        return _("LoRA Studio is at {url} (stop it with Ctrl+C)", url=url)
+    names = ", ".join(allowed_hosts(True)[2:])
+    return _(
+        "LoRA Studio is at {url} and, for other machines, port {port} of {names} (stop it with Ctrl+C)",
+        url=url,
+        port=port,
+        names=names,
+    )
+
+
 def open_page(url: str, *, window: bool) -> None:
     """Open the page in the browser, or in a window without its bars where a browser at hand can do that."""
     program = find_window_program(sys.platform, os.environ) if window else None
     if program is None:
         if window:
-            print(
-                _("Found no Chrome, Edge, Brave or Chromium, so the page opens in your browser instead."),
-                flush=True,
-            )
+            print(_("Found no Chrome, Edge, Brave or Chromium, so the page opens in your browser instead."), flush=True)
         webbrowser.open(url)
         return
     opened = subprocess.Popen(
@@ -133,32 +135,15 @@ def _address(settings: ServerSettings) -> str:
     return "0.0.0.0" if settings.listen else "127.0.0.1"
 
 
-def read_root_path(settings: ServerSettings) -> str:
-    """What a proxy has before the page's own paths: `""`, `/studio` or `https://example.com/studio`.
-
-    Raises:
-        SettingsError: where it is none of these.
-    """
-    if not ROOT_PATH.fullmatch(settings.root_path):
-        raise SettingsError(
-            _(
-                "root_path must be the address at which a proxy shows the page, such as "
-                "https://example.com/studio, or its path, such as /studio, got {root_path!r}.",
-                root_path=settings.root_path,
-            )
-        )
-    return settings.root_path.rstrip("/")
-
-
 def warnings_of(settings: ServerSettings) -> tuple[str, ...]:
     """What others could read, in sentences: passwords on the way, and passwords on this machine."""
     found = []
     if settings.listen and not settings.root_path.startswith("https:"):
         found.append(
             _(
-                "other machines reach the studio by plain HTTP, so passwords and images can be read "
-                "on the way. Do this only on a network that you trust, or put a proxy with TLS in "
-                "front and name its address with --root-path."
+                "other machines reach the studio by plain HTTP, so passwords and images can be read on the way. Do "
+                "this only on a network that you trust, or put a proxy with TLS in front and name its address with "
+                "--root-path."
             )
         )
     file = settings.auth_file
@@ -175,42 +160,31 @@ def read_logins(settings: ServerSettings) -> list[tuple[str, str]] | None:
     Raises:
         SettingsError: where `listen` is asked for without a file, or the file holds no login.
     """
-    if settings.auth_file is None:
+    file = settings.auth_file
+    if file is None:
         if settings.listen:
             raise SettingsError(
                 _(
-                    "listen opens the studio to other machines, so it needs auth_file, got none. Write a "
-                    "text file with one user:password on each line and start again with --listen "
-                    "--auth-file FILE."
+                    "listen opens the studio to other machines, so it needs auth_file, got none. Write a text file "
+                    "with one user:password on each line and start again with --listen --auth-file FILE."
                 )
             )
         return None
     try:
-        lines = read_text(settings.auth_file, encoding="utf-8-sig").splitlines()
+        lines = read_text(file, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            _(
-                "auth_file must be a readable text file, got {auth_file} ({error}).",
-                auth_file=settings.auth_file,
-                error=error,
-            )
-        ) from error
+        message = _("auth_file must be a readable text file, got {file} ({error}).", file=file, error=error)
+        raise SettingsError(message) from error
     logins = []
     for number, line in enumerate(lines, start=1):
         user, __, password = line.strip().partition(":")
         if line.strip() and not (user and password):
-            raise SettingsError(
-                _("auth_file must hold user:password lines, got none in line {number} of it.", number=number)
-            )
+            message = _("auth_file must hold user:password lines, got none in line {number} of it.", number=number)
+            raise SettingsError(message)
         if line.strip():
             logins.append((user, password))
     if not logins:
-        raise SettingsError(
-            _(
-                "auth_file must hold at least one user:password line, got {auth_file} without.",
-                auth_file=settings.auth_file,
-            )
-        )
+        raise SettingsError(_("auth_file must hold at least one user:password line, got {file} without.", file=file))
     return logins
 
 
@@ -224,9 +198,9 @@ def choose_port(address: str, wanted: int | None) -> int:
         if not _is_free(address, wanted):
             raise SettingsError(
                 _(
-                    "port must be free, got {wanted}, which another program uses (perhaps another "
-                    "studio). Choose another with --port, or leave it out to take the next free one.",
-                    wanted=wanted,
+                    "port must be free, got {port}, which another program uses (perhaps another studio). "
+                    "Choose another with --port, or leave it out to take the next free one.",
+                    port=wanted,
                 )
             )
         return wanted
@@ -235,9 +209,9 @@ def choose_port(address: str, wanted: int | None) -> int:
             return port
     raise SettingsError(
         _(
-            "port must be free, but all from {first_port} to {last_port} are used. Choose one with --port.",
-            first_port=FIRST_PORT,
-            last_port=LAST_PORT,
+            "port must be free, but all from {first} to {last} are used. Choose one with --port.",
+            first=FIRST_PORT,
+            last=LAST_PORT,
         )
     )
 
@@ -251,16 +225,6 @@ def _is_free(address: str, port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def allowed_hosts(listen: bool) -> list[str]:
-    """The Host names we answer to. Any other may be a foreign site whose name was pointed at this machine."""
-    hosts = list(LOOPBACK_HOSTS)
-    if listen:
-        name = socket.gethostname()
-        hosts += [name, f"{name}.local", socket.getfqdn()]
-        hosts += [a.address for group in psutil.net_if_addrs().values() for a in group if a.family == socket.AF_INET]
-    return list(dict.fromkeys(hosts))
 
 
 def _prepare_environment(user_data: UserData) -> tempfile.TemporaryDirectory[str]:

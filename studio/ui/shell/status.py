@@ -7,44 +7,49 @@ import psutil
 from markupsafe import Markup
 
 from studio.core.errors import EngineError
-from studio.core.language import LANGUAGES, N_, _, language
-from studio.core.text import counted, duration, gigabytes, template
+from studio.core.language import LANGUAGES, N_, _, language, ngettext, number
+from studio.core.text import duration, gigabytes, template
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView, Phase
+from studio.jobs.queue import JobKind
 from studio.jobs.session import JobLine
 from studio.ui.shell.commands import PreflightState
 from studio.ui.shell.parts import Update, toasts
 
 _template = template("ui/templates/shell.html")
 
-KIND_WORDS: Mapping[str, str] = {"train": "training"}  # a kind that is not here is called by its own name
-KIND_UNITS: Mapping[str, str] = {"batch": "image"}
-KIND_TABS: Mapping[str, str] = {"train": "Training", "batch": "Batch"}
+KIND_NAMES: Mapping[JobKind, str] = {"train": N_("training {name}"), "batch": N_("batch {name}")}
+KIND_STEPS: Mapping[JobKind, str] = {
+    "train": N_("step {step:,} of {num_steps:,}"),
+    "batch": N_("image {step:,} of {num_steps:,}"),
+}
+KIND_TABS: Mapping[JobKind, str] = {"train": N_("Training"), "batch": N_("Batch")}
+MEASURING: Mapping[JobKind, str] = {
+    "train": N_("measuring a training: {step} · {time}"),
+    "batch": N_("measuring a batch: {step} · {time}"),
+}
 
 
 def jobs_words(jobs: Sequence[JobLine]) -> Markup:
     """`● training shoes-white 312/3,000 · 1 h 12 min left + 2 waiting`, a link to its tab; empty without work."""
     running = next((line for line in jobs if line.job.state == "running"), None)
     waiting = [line for line in jobs if line.job.state == "queued"]
-    if running is None and not waiting:
+    first = running or next(iter(waiting), None)
+    if first is None:
         return Markup()
-    words = "" if running is None else f"{job_name(running)} {_progress(running)}"
-    behind = _(" + {num_waiting} waiting", num_waiting=len(waiting)) if waiting else ""
-    first = running or waiting[0]
-    text = words + behind if words else _("{jobs} waiting", jobs=counted(len(waiting), "job", "jobs"))
+    if running is None:
+        text = ngettext("{num_jobs:,} job waiting", "{num_jobs:,} jobs waiting", len(waiting), num_jobs=len(waiting))
+    else:
+        behind = [_("+ {num_waiting:,} waiting", num_waiting=len(waiting))] if waiting else []
+        text = " ".join([job_name(running), _progress(running), *behind])
     return _template("activity", kind="busy", tab=job_tab(first), text=text, title=first.message)
 
 
-def measuring_words(what: str, state: PreflightState, tab: str) -> Markup:
+def measuring_words(state: PreflightState, kind: JobKind) -> Markup:
     """`● measuring a training: loading the model · 12 s`, a link to its tab; empty where nothing is being measured."""
     if not state.running:
         return Markup()
-    text = _(
-        "measuring {what}: {step_words} · {time_words}",
-        what=what,
-        step_words=state.step_words,
-        time_words=state.time_words,
-    )
+    text, tab = _(MEASURING[kind], step=state.step_words, time=state.time_words), KIND_TABS[kind]
     return _template("activity", kind="busy", tab=tab, text=text, title=_("A few real steps, to estimate the rest."))
 
 
@@ -59,7 +64,7 @@ def title_words(jobs: Sequence[JobLine], view: EngineView) -> str:
     step = view.step
     total = step.num_pictures * step.num_steps if step else 0
     share = f"{100 * (step.picture * step.num_steps + step.step) // total} % " if step and total else ""
-    return share + RUN_NAMES[view.phase]
+    return share + _(RUN_NAMES[view.phase])
 
 
 def header_tools() -> Markup:
@@ -69,28 +74,34 @@ def header_tools() -> Markup:
 
 def job_name(line: JobLine) -> str:
     """`training shoes-white`."""
-    return f"{KIND_WORDS.get(line.job.kind, line.job.kind)} {line.short_title}"
+    return _(KIND_NAMES[line.job.kind], name=line.short_title)
 
 
 def job_tab(line: JobLine) -> str:
-    """The tab that tells more of it."""
-    return KIND_TABS.get(line.job.kind, "Training")
+    """The tab that tells more of it, by its English name."""
+    return KIND_TABS[line.job.kind]
 
 
-def job_unit(line: JobLine) -> str:
-    """What it counts: `step`, `picture`."""
-    return KIND_UNITS.get(line.job.kind, "step")
+def job_step(line: JobLine) -> str:
+    """How far it is: `step 312 of 3,000`, `image 5 of 40`."""
+    return _(KIND_STEPS[line.job.kind], step=line.step, num_steps=line.num_steps)
+
+
+def capital(words: str) -> str:
+    """The words as the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
 
 
 def _progress(line: JobLine) -> str:
     if line.job.asked:
-        return _("is asked to {asked}", asked=line.job.asked)
+        return _("is asked to pause") if line.job.asked == "pause" else _("is asked to stop")
     if line.run_state in ("new", "waiting"):
         return _("waits for its turn")
     if line.run_state == "preparing":
         return _("is being prepared")
-    left = _(" · {time} left", time=duration(line.remaining_seconds)) if line.remaining_seconds is not None else ""
-    return f"{line.step:,}/{line.num_steps:,}{left}"
+    steps = f"{number(line.step)}/{number(line.num_steps)}"
+    left = line.remaining_seconds
+    return steps if left is None else " · ".join((steps, _("{time} left", time=duration(left))))
 
 
 NEARLY_FULL = 0.9  # of all memory: from here on a Mac swaps, and training slows to a crawl
@@ -114,9 +125,8 @@ def _accelerator_words(view: EngineView) -> str:
     memory = view.memory
     if view.facts is None or memory is None or memory.accelerator_allocated_bytes is None:
         return ""
-    limit = memory.accelerator_limit_bytes
-    of = _(" of {size}", size=gigabytes(limit)) if limit else ""
-    return f"{memory.accelerator_allocated_bytes / 2**30:.1f}{of}"
+    used, limit = memory.accelerator_allocated_bytes / 2**30, memory.accelerator_limit_bytes
+    return _("{used:.1f} of {total}", used=used, total=gigabytes(limit)) if limit else number(used, ".1f")
 
 
 def activity_words(view: EngineView, *, owner_is_told: bool = False) -> Markup:
@@ -125,12 +135,13 @@ def activity_words(view: EngineView, *, owner_is_told: bool = False) -> Markup:
     `owner_is_told`: the job that has the device stands beside it already.
     """
     waiting = _("engine waits") if owner_is_told else _("waiting for the device: {owner} has it", owner=view.owner)
+    loading = _("loading {model}", model=view.model)
     words = {
         "off": _("engine off"),
         "starting": _("engine is starting (about 10 s)"),
         "waiting": waiting,
-        "loading": _("loading {model}{download_words}", model=view.model, download_words=download_words(view)),
-        "ready": "ready",
+        "loading": ": ".join(filter(None, (loading, download_words(view)))),
+        "ready": _("ready"),
         "device check": _("checking the device"),
         "no model": _("no model loaded"),
         "gone": _("engine stopped"),
@@ -143,7 +154,7 @@ def cancel_button(view: EngineView, phase: Phase) -> Update:
     """The button that cancels what runs in that phase; where it was pressed and nothing stopped, it ends the engine."""
     runs = view.phase == phase
     update: Update = gr.update(
-        value=_("Stop now (restarts the engine)") if runs and view.ignores_cancel else "Cancel",
+        value=_("Stop now (restarts the engine)") if runs and view.ignores_cancel else _("Cancel"),
         interactive=runs and (not view.cancelling or view.ignores_cancel),
     )
     return update
@@ -165,31 +176,34 @@ def cancelling(engine: EngineClient, phase: Phase) -> Callable[..., None]:
     return cancel
 
 
-MODES: dict[Phase, str] = {"smoke test": N_("Smoke test"), "generating": "Generate", "comparing": "Compare"}
-RUN_NAMES: dict[Phase, str] = {"smoke test": N_("smoke test"), "generating": "generating", "comparing": "comparing"}
+MODES: dict[Phase, str] = {"smoke test": "Smoke test", "generating": "Generate", "comparing": "Compare"}
+"""Of the tabs of the modes the English names."""
+RUN_NAMES: dict[Phase, str] = {
+    "smoke test": N_("smoke test"),
+    "generating": N_("generating"),
+    "comparing": N_("comparing"),
+}
 
 
 def progress_words(view: EngineView) -> str:
     """`smoke test: image 2 of 3, step 12 of 25, 4.1 s left`."""
-    name, step = RUN_NAMES[view.phase], view.step
+    return f"{_(RUN_NAMES[view.phase])}: {_run_step(view)}"
+
+
+def _run_step(view: EngineView) -> str:
+    step = view.step
     if view.cancelling:
-        return _("{name}: stopping after this step", name=name)
+        return _("stopping after this step")
     if step is None:
-        return (
-            _("{name}: starting the next image", name=name)
-            if view.finished_pictures
-            else _("{name}: starting the first image", name=name)
-        )
-    left = _(", {time} left", time=duration(seconds_left(view))) if step.step > 1 else ""
-    return _(
-        "{name}: image {picture} of {num_pictures}, step {step} of {num_steps}{left}",
-        name=name,
+        return _("starting the next image") if view.finished_pictures else _("starting the first image")
+    words = _(
+        "image {picture} of {num_pictures}, step {step} of {num_steps}",
         picture=step.picture + 1,
         num_pictures=step.num_pictures,
         step=step.step,
         num_steps=step.num_steps,
-        left=left,
     )
+    return ", ".join((words, _("{time} left", time=duration(seconds_left(view))))) if step.step > 1 else words
 
 
 def seconds_left(view: EngineView) -> float:
@@ -202,37 +216,27 @@ def seconds_left(view: EngineView) -> float:
 
 
 def download_words(view: EngineView) -> str:
-    """`: 1.2 of 4.3 GB, 3 min 05 s left` while a model is downloaded; else empty."""
+    """`1.2 GB of 4.3 GB, 3 min 05 s left` while a model is downloaded; else empty."""
     download = view.download
     if download is None or download.total_bytes == 0:
         return ""
     if view.cancelling:
-        return ": stopping"
+        return _("stopping")
     share = download.done_bytes / download.total_bytes
-    left = _(", {time} left", time=duration(download.elapsed_seconds * (1 - share) / share)) if share > 0.01 else ""
-    return _(
-        ": {size} of {size_2}{left}",
-        size=gigabytes(download.done_bytes),
-        size_2=gigabytes(download.total_bytes),
-        left=left,
-    )
+    words = _("{done} of {total}", done=gigabytes(download.done_bytes), total=gigabytes(download.total_bytes))
+    left = download.elapsed_seconds * (1 - share) / share if share > 0.01 else None
+    return words if left is None else ", ".join((words, _("{time} left", time=duration(left))))
 
 
 def phase_words(view: EngineView) -> tuple[str, str]:
     """What the engine is doing: a bold word, and a sentence."""
     if view.phase in RUN_NAMES:
-        progress = progress_words(view).partition(": ")[2].capitalize() + "."
-        return _("Running."), f"{progress} {view.run_note}".strip()
+        return _("Running."), f"{capital(_run_step(view))}. {view.run_note}".strip()
     if view.download:
-        return _("Downloading."), _(
-            "{model}{download_words}. What has arrived is kept if you cancel.",
-            model=view.model,
-            download_words=download_words(view),
-        )
+        what = ": ".join(filter(None, (view.model, download_words(view))))
+        return _("Downloading."), " ".join((f"{what}.", _("What has arrived is kept if you cancel.")))
     if view.device_part:
-        return _("Checking."), _(
-            "The device is being compared with the CPU, once: {device_part}.", device_part=view.device_part
-        )
+        return _("Checking."), _("The device is being compared with the CPU, once: {part}.", part=view.device_part)
     return {
         "off": (_("Not running."), _("Press “Start the engine”.")),
         "starting": (_("Starting."), _("The engine loads PyTorch in the background; this takes about ten seconds.")),

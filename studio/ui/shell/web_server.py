@@ -26,7 +26,6 @@ from studio.core.files import read_text
 from studio.core.language import ENGLISH, _, speaking
 from studio.core.paths import assets_folder
 from studio.ui.shell.guards import LanguagePath, LoginGuard, OriginGuard, RootPath, SecurityHeaders, UploadGuard
-from studio.ui.shell.parts import make_theme
 
 TIMER_SECONDS = 0.02  # what a timer may be late; nobody feels it
 STARTED_LOOK_SECONDS = 0.002
@@ -186,3 +185,40 @@ class _RestingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         return super().select(max(timeout, TIMER_SECONDS) if timeout and timeout > 0 else timeout)
+
+
+SYSTEM_FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+SYSTEM_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+
+
+def make_theme() -> gr.themes.Base:
+    """Gradio's base theme in our colours, with one accent and the system's own fonts: nothing is fetched.
+
+    `assets/studio.css` does the rest.
+    """
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        font=SYSTEM_FONT,
+        font_mono=SYSTEM_MONO,
+        spacing_size=gr.themes.sizes.spacing_md,
+        radius_size=gr.themes.sizes.radius_md,
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+        button_primary_text_color="white",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+    )
