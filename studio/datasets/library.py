@@ -87,16 +87,14 @@ class DatasetLibrary:
         except FileNotFoundError as error:
             raise DatasetError(_("There is no dataset {name} any more. Open its folder again.", name=name)) from error
         except ValidationError as error:
-            mistakes = counted(error.error_count(), "mistake", "mistakes")
-            raise DatasetError(
-                _(
-                    "The recipe of {name} cannot be read ({path}: {mistakes}). Open the folder of its "
-                    "images again under another name; the edits are in edits.jsonl beside the recipe.",
-                    name=name,
-                    path=path,
-                    mistakes=mistakes,
-                )
-            ) from error
+            sentence = _(
+                "The recipe of {name} cannot be read ({path}: {mistakes}). Open the folder of its images again under "
+                "another name; the edits are in edits.jsonl beside the recipe.",
+                name=name,
+                path=path,
+                mistakes=counted(error.error_count(), "mistake", "mistakes"),
+            )
+            raise DatasetError(sentence) from error
 
     def save_recipe(self, name: str, recipe: DatasetRecipe) -> None:
         """Keep a recipe, new or changed.

@@ -1,28 +1,27 @@
 """The open datasets, and the checks that run on them. Which of them a page shows is its own choice (`Selection`)."""
 
 import copy
-import re
 import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.core.errors import DatasetError, StudioError, system_error_message
+from studio.core.errors import DatasetError, StudioError, error_message
 from studio.core.files import read_text, remove_uploads, write_atomically
-from studio.core.language import _
+from studio.core.language import _, language, speaking
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
+from studio.core.text import counted
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary, HeldDataset, HeldDatasets
 from studio.datasets.opened import CheckProgress, OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe, DatasetRow
-from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, take_files
-from studio.datasets.walk import OnProgress, file_problem, folder_problem
+from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, only_folder, take_files
+from studio.datasets.walk import OnProgress
 
 LAST_OPENED = "last-opened.txt"
-_REPEATS = re.compile(r"\d+_")  # a kohya folder counts only below the source
 
 Stamp = tuple[int, int]
 """When a caption was read: which opening of a dataset, which change since. A later one is greater."""
@@ -120,7 +119,7 @@ class DatasetSession:
             problem = self._problems.get(self.name, "")
             if self.name and not problem and self.name not in self._opening:
                 self._opening.add(self.name)
-                threading.Thread(target=self._open_again, name="dataset", daemon=True).start()
+                threading.Thread(target=self._open_again, args=(language(),), name="dataset", daemon=True).start()
             opening = self.name if self.name in self._opening else ""
             return SessionView(version=f"none-{self.name}", problem=problem, opening=opening)
 
@@ -159,17 +158,17 @@ class DatasetSession:
         try:
             self.open_name(read_text(last, errors="replace").strip())
         except (StudioError, OSError) as error:
-            self._problems[""] = _sentence(error)
+            self._problems[""] = error_message(error)
 
     def show(self, name: str) -> OpenedDataset:
-        """A dataset of the library, which is the one opened last from now on; it is not read again where it is open.
+        """A dataset of the library, which is the one opened last from now on; read again only in another language.
 
         Raises:
             DatasetError: where it or its images cannot be read.
         """
         with self._reading:
             held = self._held.find(name)
-            if held is None:
+            if held is None or held.dataset.language != language():
                 return self.open_name(name)
             self._held.make_last(name)
             self._remember(name)
@@ -206,7 +205,7 @@ class DatasetSession:
         source = typed_path(typed)
         if not source.is_absolute():
             raise DatasetError(
-                _("Type the whole path, from the beginning: {strip!r} is only a part of one.", strip=typed.strip())
+                _("Type the whole path, from the beginning: {typed!r} is only a part of one.", typed=typed.strip())
             )
         source = source.resolve()
         known = self.library.name_of_source(source)
@@ -229,7 +228,7 @@ class DatasetSession:
         source = self.library.place(name) / FILES
         try:
             not_taken = take_files(files, source, uploads=uploads)
-            self._create(name, DatasetRecipe(source=str(_only_folder(source))))
+            self._create(name, DatasetRecipe(source=str(only_folder(source))))
             keep_not_taken(self.library.place(name) / NOT_TAKEN, not_taken)
         except (DatasetError, OSError):
             shutil.rmtree(self.library.place(name))  # copies only: what was dropped is still where it was
@@ -301,35 +300,30 @@ class DatasetSession:
         ).reading
         if not reading.pictures:
             lost = next((left for left in reading.skipped_files if left.problem.severity == "reject"), None)
-            raise DatasetError(
-                _(
-                    "There is no image in {source} ({num_skipped_files:,} other files). ",
-                    source=recipe.source,
-                    num_skipped_files=len(reading.skipped_files),
-                )
-                + (
-                    f"{lost.name}: {lost.problem.sentence}"
-                    if lost
-                    else _("Choose a folder with PNG, JPEG or WebP files.")
-                )
+            others = counted(len(reading.skipped_files), "other file", "other files")
+            sentence = _("There is no image in {source} ({others}).", source=recipe.source, others=others)
+            why = (
+                f"{lost.name}: {lost.problem.sentence}" if lost else _("Choose a folder with PNG, JPEG or WebP files.")
             )
+            raise DatasetError(f"{sentence} {why}")
         self.library.save_recipe(name, recipe)
         return name
 
     def _find(self) -> HeldDataset | None:
         return self._held.find(self.name)
 
-    def _open_again(self) -> None:
-        """Read the dataset that a page shows and that is not in memory; runs in its own thread."""
+    def _open_again(self, tag: str) -> None:
+        """Read the dataset that a page shows and that is not in memory; runs in its own thread, in that language."""
         problem = ""
-        try:
-            __ = self.opened
-        except (StudioError, OSError) as error:
-            problem = _sentence(error)
-        finally:
-            with self._lock:  # a look sees both, or neither
-                self._problems[self.name] = problem
-                self._opening.discard(self.name)
+        with speaking(tag):
+            try:
+                __ = self.opened
+            except (StudioError, OSError) as error:
+                problem = error_message(error)
+            finally:
+                with self._lock:  # a look sees both, or neither
+                    self._problems[self.name] = problem
+                    self._opening.discard(self.name)
 
     def _read(self, name: str, *, is_last: bool) -> OpenedDataset:
         with self._reading:
@@ -346,15 +340,3 @@ class DatasetSession:
         self._problems.pop(name, None)
         self._problems.pop("", None)
         write_atomically(self.library.folder / LAST_OPENED, name.encode())
-
-
-def _sentence(error: StudioError | OSError) -> str:
-    return str(error) if isinstance(error, StudioError) else system_error_message(error)
-
-
-def _only_folder(folder: Path) -> Path:
-    """The one folder that is all there is in it, where that is so: what was dropped had a name of its own."""
-    entries = [entry for entry in folder.iterdir() if not (folder_problem(entry.name) or file_problem(entry.name))]
-    if len(entries) != 1 or not entries[0].is_dir() or _REPEATS.match(entries[0].name):
-        return folder
-    return _only_folder(entries[0])
