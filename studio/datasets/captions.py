@@ -265,9 +265,9 @@ def check_typed(key: str, caption: str) -> str:
 
 def _not_utf8(content: bytes, position: int) -> CaptionReading:
     sentence = _(
-        "Byte {position} of the caption file, 0x{code}, is not UTF-8.",
+        "Byte {position} of the caption file, 0x{byte:02x}, is not UTF-8.",
         position=position + 1,
-        code=f"{content[position]:02x}",
+        byte=content[position],
     )
     return _recodable(N_("caption not UTF-8"), sentence, content)
 

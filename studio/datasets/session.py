@@ -3,7 +3,9 @@
 import copy
 import shutil
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +75,7 @@ class DatasetSession:
 
     Attributes:
         name: of the dataset that `opened` and all changes are about; "" for the one that was opened last.
+        count_tokens: how many tokens a caption has.
     """
 
     def __init__(self, user_data: UserData, *, count_tokens: CountTokens) -> None:
@@ -82,7 +85,7 @@ class DatasetSession:
         self._checker = PictureChecker(user_data.cache / "picture-checks.db", self.thumbnails)
         # What follows is shared by the sessions of all pages: see `of`.
         self._held = HeldDatasets(self._checker)
-        self._count_tokens = count_tokens
+        self.count_tokens = count_tokens
         self._lock = threading.Lock()
         self._reading = threading.RLock()  # held while a source is read: a caption saved meanwhile would be missed
         self._latest: dict[tuple[str, str], TypedCaption] = {}
@@ -111,10 +114,11 @@ class DatasetSession:
     @property
     def view(self) -> SessionView:
         """What the page must follow. A dataset that is not in memory, as after a restart, is read meanwhile."""
-        held = self._find()
+        if (held := self._find()) is not None and not held.suits():
+            held = self._read_in_language()
         if held is not None:
-            version = f"{held.number}-{held.dataset.version}"
-            return SessionView(held.dataset.name, version, held.dataset.progress)
+            dataset = held.dataset
+            return SessionView(dataset.name, f"{held.number}-{dataset.version}", dataset.progress)
         with self._lock:
             problem = self._problems.get(self.name, "")
             if self.name and not problem and self.name not in self._opening:
@@ -161,14 +165,14 @@ class DatasetSession:
             self._problems[""] = error_message(error)
 
     def show(self, name: str) -> OpenedDataset:
-        """A dataset of the library, which is the one opened last from now on; read again only in another language.
+        """A dataset of the library, which is the one opened last from now on; it is not read again where it is open.
 
         Raises:
             DatasetError: where it or its images cannot be read.
         """
         with self._reading:
             held = self._held.find(name)
-            if held is None or held.dataset.language != language():
+            if held is None:
                 return self.open_name(name)
             self._held.make_last(name)
             self._remember(name)
@@ -245,8 +249,7 @@ class DatasetSession:
         """
         with self._reading:
             before = self.opened
-            place = self.library.place(before.name)
-            opened = OpenedDataset(before.name, place, recipe, count_tokens=self._count_tokens)
+            opened = OpenedDataset(before.name, before.folder, recipe, count_tokens=self.count_tokens)
             self.library.save_recipe(before.name, recipe)
             self._put(opened, is_last=True)
         return opened
@@ -274,10 +277,6 @@ class DatasetSession:
             stamp = page.stamp
             return opened.row(typed.key), stamp
 
-    def count_tokens(self, caption: str) -> int:
-        """How many tokens a caption has."""
-        return self._count_tokens(caption)
-
     def check(self) -> None:
         """Look at whatever of the dataset was not looked at yet, in the background."""
         held = self._find()
@@ -296,15 +295,13 @@ class DatasetSession:
     def _create(self, name: str, recipe: DatasetRecipe, on_progress: OnProgress | None = None) -> str:
         """Save a new dataset, once it has been seen that its source can be read."""
         reading = OpenedDataset(
-            name, self.library.place(name), recipe, count_tokens=self._count_tokens, on_progress=on_progress
+            name, self.library.place(name), recipe, count_tokens=self.count_tokens, on_progress=on_progress
         ).reading
         if not reading.pictures:
-            lost = next((left for left in reading.skipped_files if left.problem.severity == "reject"), None)
+            bad = next((left for left in reading.skipped_files if left.problem.severity == "reject"), None)
             others = counted(len(reading.skipped_files), "other file", "other files")
             sentence = _("There is no image in {source} ({others}).", source=recipe.source, others=others)
-            why = (
-                f"{lost.name}: {lost.problem.sentence}" if lost else _("Choose a folder with PNG, JPEG or WebP files.")
-            )
+            why = f"{bad.name}: {bad.problem.sentence}" if bad else _("Choose a folder with PNG, JPEG or WebP files.")
             raise DatasetError(f"{sentence} {why}")
         self.library.save_recipe(name, recipe)
         return name
@@ -327,9 +324,20 @@ class DatasetSession:
 
     def _read(self, name: str, *, is_last: bool) -> OpenedDataset:
         with self._reading:
-            opened = self.library.open(name, count_tokens=self._count_tokens)
+            opened = self.library.open(name, count_tokens=self.count_tokens)
             self._put(opened, is_last=is_last)
         return opened
+
+    def _read_in_language(self) -> HeldDataset | None:
+        """Read again what was read in another language than the page's; where it cannot be, it stays as it is."""
+        with self._reading:
+            if (held := self._find()) is not None and not held.suits():
+                held.seen_at = time.monotonic()  # not at every look
+                with suppress(StudioError, OSError):
+                    self._read(held.dataset.name, is_last=held is self._held.find(""))
+            if (held := self._find()) is not None:
+                held.suits()  # looked at now
+            return held
 
     def _put(self, opened: OpenedDataset, *, is_last: bool) -> None:
         self._held.put(opened, is_last=is_last)

@@ -82,10 +82,10 @@ def _decode(content: bytes, name: str) -> tuple[str, list[SkippedFile]]:
             return plain, []
         raise DatasetError(_("{name} cannot be read: {error}", name=name, error=error)) from error
     sentence = _(
-        "Byte {position}, 0x{code}, is not UTF-8: it is read as {encoding}. Look whether its letters are right; "
+        "Byte {position}, 0x{byte:02x}, is not UTF-8: it is read as {encoding}. Look whether its letters are right; "
         "if not, save it as UTF-8.",
         position=place + 1,
-        code=f"{content[place]:02x}",
+        byte=content[place],
         encoding=encoding,
     )
     return text, [_left(name, N_("table not UTF-8"), sentence, lost=False)]
@@ -235,8 +235,8 @@ def text_problem(texts: Iterable[str]) -> str:
             )
         if half := _HALF_CHARACTER.search(text):
             return _(
-                "The row holds half of a character ({character}), which no file can keep. Write it again.",
-                character=f"\\u{ord(half[0]):04x}",
+                "The row holds half of a character (\\u{code:04x}), which no file can keep. Write it again.",
+                code=ord(half[0]),
             )
     return ""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from studio.core.language import _, number
 from studio.core.settings import parse_settings
@@ -80,7 +81,7 @@ def build_filters() -> dict[str, Any]:
     """Lay out the search, the filters and the pager, above the grid."""
     with gr.Row(elem_classes="dataset-filters"):  # one row, so that the images begin high up
         search = gr.Textbox(
-            label=_(FIELDS["search"].title or ""),
+            label=label_of(FIELDS["search"]),
             placeholder=_("words, Enter"),
             elem_id="dataset-search",
             min_width=100,
@@ -89,7 +90,7 @@ def build_filters() -> dict[str, Any]:
             gr.Dropdown(
                 choices_of(choices),
                 value=choices[0],
-                label=_(FIELDS[name].title or ""),
+                label=label_of(FIELDS[name]),
                 elem_id=f"dataset-{name}",
                 allow_custom_value=True,
                 interactive=True,
@@ -123,6 +124,18 @@ def build_filters() -> dict[str, Any]:
         "chips": gr.HTML(elem_id="dataset-bars", padding=False, js_on_load=_DROPPED),
         "of": gr.Textbox(visible="hidden", elem_id="dataset-of", label=_("Dataset")),
     }
+
+
+def label_of(field: FieldInfo) -> str:
+    """What a setting is called."""
+    title = field.title or ""
+    return _(title)
+
+
+def info_of(field: FieldInfo) -> str:
+    """What a setting does."""
+    description = field.description or ""
+    return _(description)
 
 
 def choices_of(names: Sequence[str]) -> list[tuple[str, str]]:

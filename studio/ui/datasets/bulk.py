@@ -13,7 +13,7 @@ from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.edits import BulkChange, changed_captions, describe
 from studio.datasets.session import DatasetSession
-from studio.ui.datasets.browser import read_query
+from studio.ui.datasets.browser import info_of, label_of, read_query
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, paragraph, table, toasts
 from studio.ui.shell.selection import FieldErrors, error_box
@@ -46,8 +46,8 @@ def build() -> BulkPanel:
             with gr.Row(elem_classes="fields"):
                 for name in names:
                     change[name] = gr.Textbox(
-                        label=_(FIELDS[name].title or ""),
-                        info=_(FIELDS[name].description or ""),
+                        label=label_of(FIELDS[name]),
+                        info=info_of(FIELDS[name]),
                         elem_id=f"dataset-bulk-{name}",
                         interactive=True,
                     )
@@ -55,8 +55,8 @@ def build() -> BulkPanel:
             for name in ("match_case", "whole_words", "remove_repeats"):
                 change[name] = gr.Checkbox(
                     FIELDS[name].default,
-                    label=_(FIELDS[name].title or ""),
-                    info=_(FIELDS[name].description or ""),
+                    label=label_of(FIELDS[name]),
+                    info=info_of(FIELDS[name]),
                     elem_id=f"dataset-bulk-{name.replace('_', '-')}",
                     interactive=True,
                 )

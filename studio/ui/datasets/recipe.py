@@ -15,7 +15,7 @@ from studio.core.text import counted, template
 from studio.datasets.rows import check_template, fill_template, take_rows
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.source import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
-from studio.ui.datasets.browser import with_number
+from studio.ui.datasets.browser import info_of, label_of, with_number
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.forms import NO_CHANGE, by_component
 from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts
@@ -78,8 +78,8 @@ def build(words: gr.HTML) -> RecipeBox:
     with gr.Accordion(_("Layout and captions"), open=False, elem_id="dataset-recipe-box") as box:
         layout = _build_layout()
         template = gr.Textbox(
-            label=_(fields["template"].title or ""),
-            info=_(fields["template"].description or ""),
+            label=label_of(fields["template"]),
+            info=info_of(fields["template"]),
             placeholder="{baseColour} {articleType}, white background",
             elem_id="dataset-template",
             interactive=True,
@@ -111,7 +111,7 @@ def _build_layout() -> dict[str, Any]:
             value=[],
             multiselect=True,
             label=_("… is one of"),
-            info=_(of_rows["values"].description or ""),
+            info=info_of(of_rows["values"]),
             elem_id="dataset-row-values",
             interactive=True,
             allow_custom_value=True,
@@ -127,8 +127,8 @@ def _build_rest() -> dict[str, Any]:
         elem_id = f"dataset-{name.replace('_', '-')}"
         field = fields[name]
         return {
-            "label": _(field.title or ""),
-            "info": _(field.description or ""),
+            "label": label_of(field),
+            "info": info_of(field),
             "elem_id": elem_id,
             "interactive": True,
         }
@@ -145,8 +145,8 @@ def _dropdown(name: str, choices: list[tuple[str, str]], value: str, field: Any,
     return gr.Dropdown(
         choices,
         value=value,
-        label=label or _(field.title or ""),
-        info=_(field.description or ""),
+        label=label or label_of(field),
+        info=info_of(field),
         elem_id=f"dataset-{name}",
         allow_custom_value=True,
         interactive=True,

@@ -100,8 +100,8 @@ def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_re
         images = counted(len(opened.reading.pictures), "image", "images")
         words = [_("{images} in the dataset {name}.", images=images, name=opened.name)]
         if opened.not_taken:
-            files = counted(len(opened.not_taken), "file", "files")
-            words.append(_("{files} skipped: the doctor lists them.", files=files))
+            num_skipped = counted(len(opened.not_taken), "file", "files")
+            words.append(_("{files} skipped: the doctor lists them.", files=num_skipped))
         return {box.drop: _outcome(" ".join(words), "good"), box.opened: opened.name}
 
     def open_path(path: str) -> str:
