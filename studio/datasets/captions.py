@@ -1,10 +1,6 @@
-"""Captions: files beside the images, and templates over a table's columns.
+"""Captions in files beside the images: strict UTF-8, one line each.
 
-Caption files: strict UTF-8, one line each; what is not is named with its byte, and can be read by a guess.
-
-Captions from the columns of a table: `{baseColour} {articleType}`.
-
-The substitution is our own: `str.format` would let a template reach into objects.
+What is not is named with its byte, and can be read by a guess.
 """
 
 import re
@@ -17,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from studio.core.errors import DatasetError
 from studio.core.files import guess_text, read_file
-from studio.core.language import _
-from studio.images.records import Problem
+from studio.core.language import N_, _
+from studio.images.records import Problem, Remedy
 
 MAX_CAPTION_BYTES = 64 * 1024
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -126,20 +122,17 @@ def read_caption(path: Path) -> CaptionReading:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
-            return _rejected(_("caption not a file"), _("The caption's name belongs to something that is no file."))
+            return _rejected(N_("caption not a file"), _("The caption's name belongs to something that is no file."))
         if status.st_size > MAX_CAPTION_BYTES:
-            return _rejected(
-                _("caption too large"),
-                _(
-                    "The caption file has {st_size:,} bytes, and a caption is a line or two. Check the file.",
-                    st_size=status.st_size,
-                ),
+            sentence = _(
+                "The caption file has {num_bytes:,} bytes, and a caption is a line or two. Check the file.",
+                num_bytes=status.st_size,
             )
+            return _rejected(N_("caption too large"), sentence)
         content = read_file(path, max_bytes=MAX_CAPTION_BYTES)
     except OSError as error:
-        return _rejected(
-            _("caption unreadable"), _("The caption file cannot be read ({strerror}).", strerror=error.strerror)
-        )
+        sentence = _("The caption file cannot be read ({reason}).", reason=error.strerror)
+        return _rejected(N_("caption unreadable"), sentence)
     return decode_caption(content)
 
 
@@ -147,11 +140,10 @@ def decode_caption(content: bytes) -> CaptionReading:
     """The text of a caption file's bytes."""
     problems = []
     if _rtf_in(content) is not None:
-        return _recodable(_("caption is RTF"), _("The caption file is RTF (rich text), not plain text."), content)
+        return _recodable(N_("caption is RTF"), _("The caption file is RTF (rich text), not plain text."), content)
     if content.startswith(_UTF8_MARK):
-        problems.append(
-            _note(_("caption with BOM"), _("The caption file begins with a byte order mark, which is left out."))
-        )
+        sentence = _("The caption file begins with a byte order mark, which is left out.")
+        problems.append(_note(N_("caption with BOM"), sentence))
     try:
         decoded = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -162,12 +154,11 @@ def decode_caption(content: bytes) -> CaptionReading:
     lines = [" ".join(_MARKS.sub("", line).split()) for line in decoded.splitlines()]
     filled = [line for line in lines if line]
     if not filled:
-        problems.append(
-            _note(_("caption empty"), _("The caption file is empty, so the image is learned for no prompt."))
-        )
+        sentence = _("The caption file is empty, so the image is learned for no prompt.")
+        problems.append(_note(N_("caption empty"), sentence))
     if len(filled) > 1:
-        sentence = _("The caption file has {num_filled} lines, which are joined to one.", num_filled=len(filled))
-        problems.append(_note(_("caption of several lines"), sentence))
+        sentence = _("The caption file has {num_lines} lines, which are joined to one.", num_lines=len(filled))
+        problems.append(_note(N_("caption of several lines"), sentence))
     return CaptionReading(" ".join(filled), tuple(problems))
 
 
@@ -252,20 +243,20 @@ def check_typed(key: str, caption: str) -> str:
         character = f"U+{ord(caption[error.start]):04X}"
         raise DatasetError(
             _(
-                "The caption of {key} cannot be saved: its character {start} ({character}) is half "
+                "The caption of {key} cannot be saved: its character {place} ({character}) is half "
                 "of one. Delete it and type it again.",
                 key=key,
-                start=error.start + 1,
+                place=error.start + 1,
                 character=character,
             )
         ) from error
     if num_bytes > MAX_CAPTION_BYTES:
         raise DatasetError(
             _(
-                "The caption of {key} must have at most {max_caption_bytes:,} bytes, got "
-                "{num_bytes:,}. Shorten it: a caption is a line or two.",
+                "The caption of {key} must have at most {limit:,} bytes, got {num_bytes:,}. "
+                "Shorten it: a caption is a line or two.",
                 key=key,
-                max_caption_bytes=MAX_CAPTION_BYTES,
+                limit=MAX_CAPTION_BYTES,
                 num_bytes=num_bytes,
             )
         )
@@ -274,36 +265,33 @@ def check_typed(key: str, caption: str) -> str:
 
 def _not_utf8(content: bytes, position: int) -> CaptionReading:
     sentence = _(
-        "Byte {position} of the caption file, 0x{content:02x}, is not UTF-8.",
+        "Byte {position} of the caption file, 0x{byte:02x}, is not UTF-8.",
         position=position + 1,
-        content=content[position],
+        byte=content[position],
     )
-    return _recodable(_("caption not UTF-8"), sentence, content)
+    return _recodable(N_("caption not UTF-8"), sentence, content)
 
 
 def _with_nul(content: bytes) -> CaptionReading:
     """A zero byte is valid UTF-8, and yet no text; UTF-16 without its mark is full of them."""
-    sentence = _("Byte {index} of the caption file is zero, so it is not plain text.", index=content.index(0) + 1)
-    return _recodable(_("caption with NUL"), sentence, content)
+    position = content.index(0) + 1
+    sentence = _("Byte {position} of the caption file is zero, so it is not plain text.", position=position)
+    return _recodable(N_("caption with NUL"), sentence, content)
 
 
 def _recodable(code: str, sentence: str, content: bytes) -> CaptionReading:
     try:
         text, encoding = _guess(content)
     except DatasetError:
-        return _rejected(code, _("{sentence} Rewrite the caption as UTF-8.", sentence=sentence))
-    shown = " ".join(text.split())[:80]
-    problem = Problem(
-        code=code,
-        severity="reject",
-        sentence=_(
-            "{sentence} It could be {encoding}: “{shown}”. Re-encode the caption if that reads right.",
-            sentence=sentence,
-            encoding=encoding,
-            shown=shown,
-        ),
-        remedies=(_("recode caption"), "exclude"),
+        advice = _("Rewrite the caption as UTF-8.")
+        return _rejected(code, f"{sentence} {advice}")
+    guess = _(
+        "It could be {encoding}: “{text}”. Re-encode the caption if that reads right.",
+        encoding=encoding,
+        text=" ".join(text.split())[:80],
     )
+    remedies: tuple[Remedy, ...] = ("recode caption", "exclude")
+    problem = Problem(code=code, severity="reject", sentence=f"{sentence} {guess}", remedies=remedies)
     return CaptionReading(None, (problem,))
 
 
@@ -313,69 +301,6 @@ def _rejected(code: str, sentence: str) -> CaptionReading:
 
 def _note(code: str, sentence: str) -> Problem:
     return Problem(code=code, severity="note", sentence=sentence)
-
-
-_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-"})
-_OPEN, _CLOSE = "\ue000", "\ue001"  # stand for braces meant literally, and for those in values
-
-
-def columns_of(template: str) -> tuple[str, ...]:
-    """The columns that a template names, in its order.
-
-    Raises:
-        DatasetError: where a brace is not closed, or stands for nothing.
-    """
-    names = []
-    for match in _PIECE.finditer(template):
-        if match.group() in ("{", "}"):
-            raise DatasetError(
-                _(
-                    "template has a single {group} at character {start}. Write {{column}} for a column, "
-                    "or {group_2} for the brace itself.",
-                    group=match.group(),
-                    start=match.start() + 1,
-                    group_2=match.group() * 2,
-                )
-            ).about("template")
-        if match.group(1) is not None:
-            names.append(match.group(1).strip())
-    return tuple(dict.fromkeys(names))
-
-
-def check_template(template: str, columns: Sequence[str]) -> None:
-    """See that every column of the template is there.
-
-    Raises:
-        DatasetError: naming the first that is not, and those that are.
-    """
-    for name in columns_of(template):
-        if name not in columns:
-            there = ", ".join(columns)
-            missing = DatasetError(
-                _("template names the column {name!r}, which is not there. Available: {there}.", name=name, there=there)
-            )
-            raise missing.about("template")
-
-
-def fill_template(template: str, attributes: Mapping[str, str]) -> str:
-    """The caption of one row. What is missing leaves no gap: no double space, no stray comma, no empty brackets.
-
-    Raises:
-        DatasetError: where the template is wrong, or names a column that the row does not have.
-    """
-    check_template(template, tuple(attributes))
-
-    def fill(match: re.Match[str]) -> str:
-        if match.group() == "{{":
-            return _OPEN
-        if match.group() == "}}":
-            return _CLOSE
-        value = attributes[match.group(1).strip()].strip()
-        value = "" if value.lower() in _MISSING else value
-        return value.replace("{", _OPEN).replace("}", _CLOSE)
-
-    return tidy(_PIECE.sub(fill, template)).replace(_OPEN, "{").replace(_CLOSE, "}")
 
 
 def tidy(caption: str) -> str:

@@ -23,22 +23,27 @@ from pydantic import ValidationError
 
 from studio.core.errors import system_error_message
 from studio.core.files import FileStamp, file_stamp
-from studio.core.language import N_, _
+from studio.core.language import N_, _, language, speaking
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
 from studio.images.records import PictureFacts
 
 CHECK_VERSION = 7
 """Raise it whenever the same file would be judged otherwise."""
 
-_CREATE = N_(
-    "\ncreate table if not exists checked_files (\n  path text, background text, stamp "
-    "text, version integer, facts text,\n  primary key (path, background)\n) without rowid\n"
-)
+_CREATE = """
+create table if not exists picture_checks (
+  path text, background text, language text, stamp text, version integer, facts text,
+  primary key (path, background, language)
+) without rowid
+"""
 _CHUNK = 400
 
 
 class CheckCache:
-    """One SQLite file. A damaged one is set aside and made anew; each call opens it, so any thread may ask."""
+    """One SQLite file. A damaged one is set aside and made anew; each call opens it, so any thread may ask.
+
+    Problems are kept in the language in which they were found: in another one, files with problems are unknown.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -50,20 +55,25 @@ class CheckCache:
             for chunk in _chunks(stamps, _CHUNK):
                 marks = ",".join("?" * len(chunk))
                 rows = connection.execute(
-                    "select path, stamp, facts from checked_files "
+                    "select path, language, stamp, facts from picture_checks "
                     f"where background = ? and version = ? and path in ({marks})",
                     (background, CHECK_VERSION, *map(str, chunk)),
                 )
-                for path, stamp, facts in rows:
-                    if _stamp_text(stamps[Path(path)]) == stamp and (known := _read(facts)):
+                for path, tag, stamp, facts in rows:
+                    if _stamp_text(stamps[Path(path)]) != stamp or (known := _read(facts)) is None:
+                        continue
+                    if tag == language() or not known.problems:
                         found[Path(path)] = known
         return found
 
     def keep(self, checked: Sequence[tuple[Path, FileStamp, PictureFacts]], *, background: str) -> None:
         """Remember what was found."""
-        rows = [(str(p), background, _stamp_text(stamp), CHECK_VERSION, f.model_dump_json()) for p, stamp, f in checked]
+        rows = [
+            (str(path), background, language(), _stamp_text(stamp), CHECK_VERSION, facts.model_dump_json())
+            for path, stamp, facts in checked
+        ]
         with self._opened() as connection, connection:
-            connection.executemany("insert or replace into checked_files values (?, ?, ?, ?, ?)", rows)
+            connection.executemany("insert or replace into picture_checks values (?, ?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -88,6 +98,7 @@ class CheckCache:
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
             connection.execute("drop table if exists checks")  # of versions that kept size and time alone
+            connection.execute("drop table if exists checked_files")  # of those that spoke English alone
             connection.execute(_CREATE)
         except sqlite3.DatabaseError:
             connection.close()
@@ -226,7 +237,9 @@ class PictureChecker:
                     context=get_context("spawn"),  # this process has threads
                 )
             return self._pool.schedule(
-                _inspect_all, args=(batch, background, self._thumbnails), timeout=self._seconds * len(batch)
+                _inspect_all,
+                args=(batch, background, self._thumbnails, language()),
+                timeout=self._seconds * len(batch),
             )
 
     def _result(
@@ -263,17 +276,18 @@ def _stamps(paths: Sequence[Path]) -> tuple[dict[Path, FileStamp], dict[Path, Pi
 def _said(error: Exception, seconds: float) -> PictureFacts:
     if isinstance(error, FutureTimeoutError):
         return rejected(
-            _("takes too long"),
+            N_("takes too long"),
             _("Not decoded after {seconds:g} seconds. Save it again, or exclude it.", seconds=seconds),
         )
     if isinstance(error, MemoryError):
-        return rejected(_("too much memory"), _("Decoding it takes more memory than an image should. Save it again."))
-    return rejected(_("crashes the reader"), _("The decoder crashed on it. Save it again, or exclude it."))
+        return rejected(N_("too much memory"), _("Decoding it takes more memory than an image should. Save it again."))
+    return rejected(N_("crashes the reader"), _("The decoder crashed on it. Save it again, or exclude it."))
 
 
-def _inspect_all(batch: tuple[Path, ...], background: str, thumbnails: Path) -> list[PictureFacts]:
-    """In a worker."""
-    return [_inspect_one(path, background, thumbnails) for path in batch]
+def _inspect_all(batch: tuple[Path, ...], background: str, thumbnails: Path, tag: str) -> list[PictureFacts]:
+    """In a worker, which finds problems in the language of whoever asked."""
+    with speaking(tag):
+        return [_inspect_one(path, background, thumbnails) for path in batch]
 
 
 def _inspect_one(path: Path, background: str, thumbnails: Path) -> PictureFacts:
@@ -287,10 +301,8 @@ def _inspect_one(path: Path, background: str, thumbnails: Path) -> PictureFacts:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - decoders of foreign files raise anything, and none may be lost
-        return rejected(
-            "damaged",
-            _("It cannot be decoded ({system_error_message}).", system_error_message=system_error_message(error)),
-        )
+        sentence = _("It cannot be decoded ({reason}).", reason=system_error_message(error))
+        return rejected(N_("damaged"), sentence)
 
 
 def _start_worker(parent: int, memory_bytes: int) -> None:

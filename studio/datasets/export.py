@@ -26,10 +26,12 @@ from studio.core.errors import DatasetError, PictureFileError
 from studio.core.files import open_file, read_file, write_atomically
 from studio.core.language import N_, _
 from studio.core.paths import unreserved
+from studio.core.text import counted
 from studio.datasets.captions import caption_file, caption_targets
+from studio.datasets.inspection import png_of
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.snapshot import Snapshot, SnapshotEntry
-from studio.datasets.source import DatasetRow, SkippedFile
+from studio.datasets.source import YOUR_EDIT, DatasetRow, SkippedFile
 from studio.images.decoding import open_rgb
 from studio.images.records import Problem
 
@@ -55,12 +57,11 @@ def make_contact_sheet(
     height = 40 + -(-len(shown) // COLUMNS) * (CELL + TEXT_HEIGHT)
     sheet = Image.new("RGB", (COLUMNS * CELL + 16, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    number = (
-        _("first {num_shown:,} of {num_rows:,}", num_shown=len(shown), num_rows=len(rows))
-        if len(rows) > len(shown)
-        else _("{num_rows:,} images", num_rows=len(rows))
-    )
-    _write(pen, (16, 10), f"{title}: {number}", size=16, ink=_INK)
+    if len(rows) > len(shown):
+        how_many = _("first {num_shown:,} of {num_rows:,}", num_shown=len(shown), num_rows=len(rows))
+    else:
+        how_many = counted(len(rows), "image", "images")
+    _write(pen, (16, 10), f"{title}: {how_many}", size=16, ink=_INK)
     for index, row in enumerate(shown):
         x = 8 + index % COLUMNS * CELL
         y = 40 + index // COLUMNS * (CELL + TEXT_HEIGHT)
@@ -114,15 +115,20 @@ def write_sidecars(dataset: OpenedDataset) -> SidecarsWritten:
                 "imagefolder or as kohya's folders to take the captions along."
             )
         )
-    edited = [row for row in dataset.rows if row.caption_from == "your edit"]
+    edited = [row for row in dataset.rows if row.caption_from == YOUR_EDIT]
     if not edited:
         raise DatasetError(_("No caption was edited, so there is nothing to write."))
     kept = dataset.folder / REPLACED / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
     targets = caption_targets({picture.key: picture.caption_from for picture in dataset.reading.pictures})
     skipped_files = []
+    problem: Problem | None
     for row in edited:
         target = targets[row.key]
-        if problem := _NAMED_ALIKE if target is None else _write_caption(row, target, dataset.recipe.source, kept):
+        if target is None:
+            problem = _not_written(_("Its caption file would belong to another image too. Rename one of them."))
+        else:
+            problem = _write_caption(row, target, dataset.recipe.source, kept)
+        if problem is not None:
             skipped_files.append(SkippedFile(name=row.key, problem=problem))
     return SidecarsWritten(len(edited) - len(skipped_files), kept, tuple(skipped_files))
 
@@ -139,16 +145,13 @@ def _write_caption(row: DatasetRow, target: str, source: str, kept: Path) -> Pro
     except DatasetError as error:
         return _not_written(str(error))
     except OSError as error:
-        return _not_written(_("Its caption could not be written ({strerror}).", strerror=error.strerror))
+        return _not_written(_("Its caption could not be written ({reason}).", reason=error.strerror))
     return None
 
 
 def _not_written(reason: str) -> Problem:
-    sentence = _("{reason} The caption stays in the dataset's recipe.", reason=reason)
-    return Problem(code=_("not written"), severity="note", sentence=sentence)
-
-
-_NAMED_ALIKE = _not_written(N_("Its caption file would belong to another image too. Rename one of them."))
+    what_then = _("The caption stays in the dataset's recipe.")
+    return Problem(code=N_("not written"), severity="note", sentence=f"{reason} {what_then}")
 
 
 Progress = Callable[[int, int], None]
@@ -236,11 +239,7 @@ def _content(entry: SnapshotEntry, *, keep: bool, background: str) -> bytes:
         content = read_file(path)
     except OSError as error:
         raise DatasetError(
-            _(
-                "{key} can no longer be read ({strerror}). Open the dataset again.",
-                key=entry.key,
-                strerror=error.strerror,
-            )
+            _("{key} can no longer be read ({reason}). Open the dataset again.", key=entry.key, reason=error.strerror)
         ) from error
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise DatasetError(
@@ -252,9 +251,7 @@ def _content(entry: SnapshotEntry, *, keep: bool, background: str) -> bytes:
         image = open_rgb(path, background=background)
     except PictureFileError as error:
         raise DatasetError(_("{key} cannot be converted: {error}", key=entry.key, error=error)) from error
-    png = io.BytesIO()
-    image.save(png, format="PNG")
-    return png.getvalue()
+    return png_of(image)
 
 
 def _free_name(entry: SnapshotEntry, taken: set[str], *, suffix: str) -> str:
@@ -298,9 +295,9 @@ def metadata_line(own: Mapping[str, object], attributes: Mapping[str, str]) -> b
     except UnicodeEncodeError as error:
         raise DatasetError(
             _(
-                "The caption or a column of {own} holds half of a character, which no file can keep. "
+                "The caption or a column of {file} holds half of a character, which no file can keep. "
                 "Write the text again.",
-                own=own["file_name"],
+                file=own["file_name"],
             )
         ) from error
 

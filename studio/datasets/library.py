@@ -4,6 +4,7 @@ Those of them that are in memory, the page's ones, each with its check.
 """
 
 import itertools
+import math
 import re
 import threading
 import time
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import read_file, write_atomically
-from studio.core.language import _, in_this_language
+from studio.core.language import _, language
 from studio.core.paths import unreserved
 from studio.core.text import counted
 from studio.datasets.captions import name_of
@@ -32,6 +33,7 @@ MAX_NAME_LENGTH = 80
 MAX_NAME_BYTES = 180  # systems allow 255, and a run has its time before the name
 KEPT_IN_MEMORY = 4  # a page that shows another one has it read again
 CLOSE_SECONDS = 10
+SEEN_SECONDS = 20  # so long a dataset stays in the language of a page that looked at it
 
 _NOT_IN_NAMES = re.compile(r"[^\w .()+-]+")
 
@@ -87,16 +89,14 @@ class DatasetLibrary:
         except FileNotFoundError as error:
             raise DatasetError(_("There is no dataset {name} any more. Open its folder again.", name=name)) from error
         except ValidationError as error:
-            mistakes = counted(error.error_count(), "mistake", "mistakes")
-            raise DatasetError(
-                _(
-                    "The recipe of {name} cannot be read ({path}: {mistakes}). Open the folder of its "
-                    "images again under another name; the edits are in edits.jsonl beside the recipe.",
-                    name=name,
-                    path=path,
-                    mistakes=mistakes,
-                )
-            ) from error
+            sentence = _(
+                "The recipe of {name} cannot be read ({path}: {mistakes}). Open the folder of its images again under "
+                "another name; the edits are in edits.jsonl beside the recipe.",
+                name=name,
+                path=path,
+                mistakes=counted(error.error_count(), "mistake", "mistakes"),
+            )
+            raise DatasetError(sentence) from error
 
     def save_recipe(self, name: str, recipe: DatasetRecipe) -> None:
         """Keep a recipe, new or changed.
@@ -130,12 +130,20 @@ def safe_name(wanted: str) -> str:
 
 @dataclass
 class HeldDataset:
-    """A dataset in memory: which opening of all it is, and its check."""
+    """A dataset in memory: which opening of all it is, its check, and when a page looked that speaks its language."""
 
     dataset: OpenedDataset
     number: int
     stop: threading.Event = field(default_factory=threading.Event)
     check: threading.Thread | None = None
+    seen_at: float = -math.inf
+
+    def suits(self) -> bool:
+        """Whether a page may show it as it is: in the page's language, or in that of one that looked a moment ago."""
+        now = time.monotonic()
+        if self.dataset.language == language():
+            self.seen_at = now
+        return now - self.seen_at < SEEN_SECONDS
 
 
 class HeldDatasets:

@@ -1,7 +1,6 @@
 """An open dataset: its rows as they stand, checked in the background, changed by edits that are saved at once."""
 
 import hashlib
-import io
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -9,14 +8,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from studio.core.errors import DatasetError, PictureFileError, system_error_message
 from studio.core.files import write_atomically
-from studio.core.language import _
+from studio.core.language import _, language, speaking
+from studio.core.text import counted
 from studio.datasets.captions import check_typed, guess_caption
 from studio.datasets.checker import PictureChecker
 from studio.datasets.edits import Edit, EditLog, FocusChange, SwitchChange, TextChange
+from studio.datasets.inspection import png_of
 from studio.datasets.query import DatasetQuery, RowPage, find_rows, take_page
 from studio.datasets.reading import read_source
 from studio.datasets.rows import Bucket, CountTokens, assign_bucket, buckets_for, make_row, take_rows
@@ -48,6 +47,7 @@ class OpenedDataset:
         name: of the dataset.
         folder: what the studio keeps of it: recipe, edits, converted copies.
         recipe: how it is read.
+        language: that in which it was read, and in which problems are said.
         reading: what was found in its source.
         not_taken: what was dropped on the page with it, but not taken.
     """
@@ -73,6 +73,7 @@ class OpenedDataset:
         self.name = name
         self.folder = folder
         self.recipe = recipe
+        self.language = language()
         self.reading: SourceReading = read_source(Path(recipe.source), recipe.layout, on_progress=on_progress)
         self.pictures = take_rows(self.reading.pictures, recipe)
         self.buckets: tuple[Bucket, ...] = buckets_for(recipe.resolution)
@@ -184,9 +185,11 @@ class OpenedDataset:
                 self._stale.add(paths[path])
 
         try:
-            checker.check(missing, background=self.recipe.background, on_checked=take, stop=stop)
+            with speaking(self.language):
+                checker.check(missing, background=self.recipe.background, on_checked=take, stop=stop)
         except (OSError, sqlite3.Error, BrokenProcessPool) as error:
-            self._check_problem = system_error_message(error)
+            with speaking(self.language):
+                self._check_problem = system_error_message(error)
         finally:
             with self._lock:
                 self._running = False
@@ -217,48 +220,35 @@ class OpenedDataset:
             for key, caption in captions.items():
                 row, wanted = self.row(key), check_typed(key, " ".join(caption.split()))
                 if wanted != row.caption:
-                    before = self._edits.captions.get(key)
-                    changes[key] = TextChange(before=before, after=wanted)
-            if changes:
-                self._apply(Edit(what=what, captions=changes))
-            return len(changes)
+                    changes[key] = TextChange(before=self._edits.captions.get(key), after=wanted)
+            return self._apply(Edit(what=what, captions=changes))
 
     def reset_captions(self, keys: Sequence[str]) -> int:
         """Give images the caption of their source again; how many changed."""
         with self._lock:
             edited = {key: self._edits.captions[key] for key in keys if key in self._edits.captions}
-            if edited:
-                changes = {key: TextChange(before=before, after=None) for key, before in edited.items()}
-                self._apply(
-                    Edit(
-                        what=_("restored the original caption of {num_edited:,}", num_edited=len(edited)),
-                        captions=changes,
-                    )
-                )
-            return len(edited)
+            changes = {key: TextChange(before=before, after=None) for key, before in edited.items()}
+            what = _("restored the original caption of {num_images:,}", num_images=len(edited))
+            return self._apply(Edit(what=what, captions=changes))
 
     def set_excluded(self, keys: Sequence[str], excluded: bool) -> int:
         """Take images out of training, or back in; how many changed."""
         with self._lock:
-            changes, words = self._switched(keys, excluded, self._edits.excluded)
-            if changes:
-                self._apply(Edit(what=f"{'excluded' if excluded else 'included'} {words}", excluded=changes))
-            return len(changes)
+            changes, images = self._switched(keys, excluded, self._edits.excluded)
+            what = _("excluded {images}", images=images) if excluded else _("included {images}", images=images)
+            return self._apply(Edit(what=what, excluded=changes))
 
     def set_starred(self, keys: Sequence[str], starred: bool) -> int:
         """Mark images, or take the mark back; how many changed."""
         with self._lock:
-            changes, words = self._switched(keys, starred, self._edits.starred)
-            if changes:
-                self._apply(Edit(what=f"{'starred' if starred else 'unstarred'} {words}", starred=changes))
-            return len(changes)
+            changes, images = self._switched(keys, starred, self._edits.starred)
+            what = _("starred {images}", images=images) if starred else _("unstarred {images}", images=images)
+            return self._apply(Edit(what=what, starred=changes))
 
     def _switched(self, keys: Sequence[str], on: bool, now: set[str]) -> tuple[dict[str, SwitchChange], str]:
         change = SwitchChange(before=not on, after=on)
         changes = {key: change for key in keys if self._picture(key) and (key in now) != on}
-        return changes, next(iter(changes)) if len(changes) == 1 else _(
-            "{num_changes:,} images", num_changes=len(changes)
-        )
+        return changes, next(iter(changes)) if len(changes) == 1 else counted(len(changes), "image", "images")
 
     def set_focus(self, key: str, focus: Focus | None) -> None:
         """Move an image's crop; None: back to the centre."""
@@ -296,7 +286,7 @@ class OpenedDataset:
         except PictureFileError as error:
             raise DatasetError(_("{key} cannot be converted: {error}", key=key, error=error)) from error
         copy = self.folder / CONVERTED / _copy_name(key)
-        write_atomically(copy, _png(image))
+        write_atomically(copy, png_of(image))
         with self._lock:
             change = TextChange(before=self._edits.converted.get(key), after=copy.name)
             self._apply(Edit(what=_("converted a copy of {key}", key=key), converted={key: change}))
@@ -317,9 +307,12 @@ class OpenedDataset:
             self._touch(edit.keys)
             return edit.what
 
-    def _apply(self, edit: Edit) -> None:
-        self._edits.apply(edit)
-        self._touch(edit.keys)
+    def _apply(self, edit: Edit) -> int:
+        """Make a change, unless it changes nothing; how many images it changes."""
+        if edit.keys:
+            self._edits.apply(edit)
+            self._touch(edit.keys)
+        return len(edit.keys)
 
     def _touch(self, keys: Sequence[str]) -> None:
         self._stale.update(key for key in keys if key in self._by_key)
@@ -338,23 +331,18 @@ class OpenedDataset:
 
     def _make_row(self, picture: SourcePicture) -> DatasetRow:
         path = self._path_of(picture)
-        return make_row(
-            picture,
-            path=path,
-            recipe=self.recipe,
-            edits=self._edits,
-            facts=self._facts.get(path),
-            buckets=self.buckets,
-            count_tokens=self._count_tokens,
-        )
+        with speaking(self.language):
+            return make_row(
+                picture,
+                path=path,
+                recipe=self.recipe,
+                edits=self._edits,
+                facts=self._facts.get(path),
+                buckets=self.buckets,
+                count_tokens=self._count_tokens,
+            )
 
 
 def _copy_name(key: str) -> str:
     """Short enough for any file system, readable, and another one for every key."""
     return f"{PurePosixPath(key).stem[:40]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.png"
-
-
-def _png(image: Image.Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, format="PNG")
-    return content.getvalue()

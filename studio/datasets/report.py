@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from studio.core.errors import DatasetError, PictureFileError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, ngettext
 from studio.core.records import Record
 from studio.datasets.opened import OpenedDataset
 from studio.datasets.query import EMPTY_VALUE, NUM_BINS, bin_of, words_of
@@ -242,17 +242,22 @@ class DatasetReport(Record):
         if self.num_without_row:
             steps.append(_("{num_without_row:,} without a row in the table", num_without_row=self.num_without_row))
         if self.num_taken != self.num_found:
-            steps.append(_("{num_found:,} not among the chosen rows", num_found=self.num_found - self.num_taken))
-        for number, why in (
-            (self.num_rejected, _("that {rest} fixing first", rest="needs" if self.num_rejected == 1 else "need")),
-            (self.num_excluded, _("excluded by you")),
-            (self.num_unchecked, _("not checked yet")),
-        ):
-            if number:
-                steps.append(f"{number:,} {why}")
-        total = _("{num_used:,} will be trained on", num_used=self.num_used)
-        if self.num_shown != self.num_used:
-            total += _(", shown {num_shown:,} times an epoch with their repeats", num_shown=self.num_shown)
+            num_others = self.num_found - self.num_taken
+            steps.append(_("{num_others:,} not among the chosen rows", num_others=num_others))
+        if num := self.num_rejected:
+            steps.append(ngettext("{num:,} that needs fixing first", "{num:,} that need fixing first", num, num=num))
+        if self.num_excluded:
+            steps.append(_("{num_excluded:,} excluded by you", num_excluded=self.num_excluded))
+        if self.num_unchecked:
+            steps.append(_("{num_unchecked:,} not checked yet", num_unchecked=self.num_unchecked))
+        if self.num_shown == self.num_used:
+            total = _("{num_used:,} will be trained on", num_used=self.num_used)
+        else:
+            total = _(
+                "{num_used:,} will be trained on, shown {num_shown:,} times an epoch with their repeats",
+                num_used=self.num_used,
+                num_shown=self.num_shown,
+            )
         return " − ".join(steps) + f" = {total}."
 
 
@@ -261,19 +266,16 @@ def make_report(dataset: OpenedDataset) -> DatasetReport:
     rows = dataset.rows
     used = [row for row in rows if row.is_used]
     search = find_duplicates([row for row in rows if not row.excluded])
-    left_out = (
-        _(
-            "{num_left_out:,} more pairs look alike than are listed: exclude some, then look again.",
-            num_left_out=search.num_left_out,
+    warnings = [captions_all_alike(rows), dataset.progress.problem]
+    if search.num_left_out:
+        sentence = _(
+            "{num:,} more pairs look alike than are listed: exclude some, then look again.", num=search.num_left_out
         )
-        if search.num_left_out
-        else ""
-    )
-    warnings = [sentence for sentence in (captions_all_alike(rows), dataset.progress.problem, left_out) if sentence]
+        warnings.append(sentence)
     return DatasetReport(
         source=dataset.recipe.source,
-        layout=LAYOUT_TITLES[dataset.reading.layout],
-        other_layouts=tuple(LAYOUT_TITLES[n] for n in dataset.reading.recognised if n != dataset.reading.layout),
+        layout=_(LAYOUT_TITLES[dataset.reading.layout]),
+        other_layouts=tuple(_(LAYOUT_TITLES[n]) for n in dataset.reading.recognised if n != dataset.reading.layout),
         num_found=len(dataset.reading.pictures),
         num_taken=len(rows),
         num_unchecked=sum(row.facts is None and not row.excluded and not row.is_rejected for row in rows),
@@ -287,7 +289,7 @@ def make_report(dataset: OpenedDataset) -> DatasetReport:
         duplicates=tuple(
             Duplicate(first=p.first_key, second=p.second_key, exact=p.exact, distance=p.distance) for p in search.pairs
         ),
-        warnings=tuple(warnings),
+        warnings=tuple(filter(None, warnings)),
         num_without_row=num_without_row(dataset.skipped_files),
     )
 
@@ -303,18 +305,15 @@ def add_masks(report: DatasetReport, dataset: OpenedDataset, folder: str) -> Dat
     try:
         entries = with_masks(make_snapshot(dataset.name, dataset.recipe, dataset.rows), folder).entries
     except DatasetError as error:
-        entries, lost = (), [_rejected(folder, _("no masks"), str(error))]
+        entries, lost = (), [_rejected(folder, N_("no masks"), str(error))]
     for entry in entries:
         if entry.mask is None:
             continue
         try:
             grey = open_rgb(Path(entry.mask.path), background=MASK_BACKGROUND).convert("L")
         except PictureFileError as error:
-            lost.append(
-                _rejected(
-                    entry.mask.path, _("mask unreadable"), _("The mask of {key}: {error}", key=entry.key, error=error)
-                )
-            )
+            sentence = _("The mask of {key}: {error}", key=entry.key, error=error)
+            lost.append(_rejected(entry.mask.path, N_("mask unreadable"), sentence))
         else:
             seen.append(see_mask(entry.key, (entry.width, entry.height), grey))
     notes = (*fitting_notes([(entry.key, entry.mask) for entry in entries]), *mask_notes(seen))

@@ -52,14 +52,12 @@ def _recipe_of(dataset: str, user_data: UserData) -> DatasetRecipe:
     library = DatasetLibrary(user_data.datasets)
     name = library.known_name(dataset)
     if name is None:
-        known = ", ".join(library.names()) or _("none yet")
-        raise DatasetError(
-            _(
-                "dataset must be a folder or the name of a dataset ({known}), got {dataset!r}.",
-                known=known,
-                dataset=dataset,
-            )
+        sentence = _(
+            "dataset must be a folder or the name of a dataset ({names}), got {dataset!r}.",
+            names=", ".join(library.names()) or _("none yet"),
+            dataset=dataset,
         )
+        raise DatasetError(sentence)
     return library.recipe(name)
 
 

@@ -1,28 +1,29 @@
 """The open datasets, and the checks that run on them. Which of them a page shows is its own choice (`Selection`)."""
 
 import copy
-import re
 import shutil
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.core.errors import DatasetError, StudioError, system_error_message
+from studio.core.errors import DatasetError, StudioError, error_message
 from studio.core.files import read_text, remove_uploads, write_atomically
-from studio.core.language import _, in_this_language
+from studio.core.language import _, language, speaking
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
+from studio.core.text import counted
 from studio.datasets.checker import PictureChecker
 from studio.datasets.library import FILES, DatasetLibrary, HeldDataset, HeldDatasets
 from studio.datasets.opened import CheckProgress, OpenedDataset
 from studio.datasets.rows import CountTokens
 from studio.datasets.source import DatasetRecipe, DatasetRow
-from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, take_files
-from studio.datasets.walk import OnProgress, file_problem, folder_problem
+from studio.datasets.upload import NOT_TAKEN, DroppedFile, common_folder, keep_not_taken, only_folder, take_files
+from studio.datasets.walk import OnProgress
 
 LAST_OPENED = "last-opened.txt"
-_REPEATS = re.compile(r"\d+_")  # a kohya folder counts only below the source
 
 Stamp = tuple[int, int]
 """When a caption was read: which opening of a dataset, which change since. A later one is greater."""
@@ -74,6 +75,7 @@ class DatasetSession:
 
     Attributes:
         name: of the dataset that `opened` and all changes are about; "" for the one that was opened last.
+        count_tokens: how many tokens a caption has.
     """
 
     def __init__(self, user_data: UserData, *, count_tokens: CountTokens) -> None:
@@ -83,7 +85,7 @@ class DatasetSession:
         self._checker = PictureChecker(user_data.cache / "picture-checks.db", self.thumbnails)
         # What follows is shared by the sessions of all pages: see `of`.
         self._held = HeldDatasets(self._checker)
-        self._count_tokens = count_tokens
+        self.count_tokens = count_tokens
         self._lock = threading.Lock()
         self._reading = threading.RLock()  # held while a source is read: a caption saved meanwhile would be missed
         self._latest: dict[tuple[str, str], TypedCaption] = {}
@@ -112,15 +114,16 @@ class DatasetSession:
     @property
     def view(self) -> SessionView:
         """What the page must follow. A dataset that is not in memory, as after a restart, is read meanwhile."""
-        held = self._find()
+        if (held := self._find()) is not None and not held.suits():
+            held = self._read_in_language()
         if held is not None:
-            version = f"{held.number}-{held.dataset.version}"
-            return SessionView(held.dataset.name, version, held.dataset.progress)
+            dataset = held.dataset
+            return SessionView(dataset.name, f"{held.number}-{dataset.version}", dataset.progress)
         with self._lock:
             problem = self._problems.get(self.name, "")
             if self.name and not problem and self.name not in self._opening:
                 self._opening.add(self.name)
-                threading.Thread(target=in_this_language(self._open_again), name="dataset", daemon=True).start()
+                threading.Thread(target=self._open_again, args=(language(),), name="dataset", daemon=True).start()
             opening = self.name if self.name in self._opening else ""
             return SessionView(version=f"none-{self.name}", problem=problem, opening=opening)
 
@@ -159,7 +162,7 @@ class DatasetSession:
         try:
             self.open_name(read_text(last, errors="replace").strip())
         except (StudioError, OSError) as error:
-            self._problems[""] = _sentence(error)
+            self._problems[""] = error_message(error)
 
     def show(self, name: str) -> OpenedDataset:
         """A dataset of the library, which is the one opened last from now on; it is not read again where it is open.
@@ -206,7 +209,7 @@ class DatasetSession:
         source = typed_path(typed)
         if not source.is_absolute():
             raise DatasetError(
-                _("Type the whole path, from the beginning: {strip!r} is only a part of one.", strip=typed.strip())
+                _("Type the whole path, from the beginning: {typed!r} is only a part of one.", typed=typed.strip())
             )
         source = source.resolve()
         known = self.library.name_of_source(source)
@@ -229,7 +232,7 @@ class DatasetSession:
         source = self.library.place(name) / FILES
         try:
             not_taken = take_files(files, source, uploads=uploads)
-            self._create(name, DatasetRecipe(source=str(_only_folder(source))))
+            self._create(name, DatasetRecipe(source=str(only_folder(source))))
             keep_not_taken(self.library.place(name) / NOT_TAKEN, not_taken)
         except (DatasetError, OSError):
             shutil.rmtree(self.library.place(name))  # copies only: what was dropped is still where it was
@@ -246,8 +249,7 @@ class DatasetSession:
         """
         with self._reading:
             before = self.opened
-            place = self.library.place(before.name)
-            opened = OpenedDataset(before.name, place, recipe, count_tokens=self._count_tokens)
+            opened = OpenedDataset(before.name, before.folder, recipe, count_tokens=self.count_tokens)
             self.library.save_recipe(before.name, recipe)
             self._put(opened, is_last=True)
         return opened
@@ -275,10 +277,6 @@ class DatasetSession:
             stamp = page.stamp
             return opened.row(typed.key), stamp
 
-    def count_tokens(self, caption: str) -> int:
-        """How many tokens a caption has."""
-        return self._count_tokens(caption)
-
     def check(self) -> None:
         """Look at whatever of the dataset was not looked at yet, in the background."""
         held = self._find()
@@ -297,45 +295,49 @@ class DatasetSession:
     def _create(self, name: str, recipe: DatasetRecipe, on_progress: OnProgress | None = None) -> str:
         """Save a new dataset, once it has been seen that its source can be read."""
         reading = OpenedDataset(
-            name, self.library.place(name), recipe, count_tokens=self._count_tokens, on_progress=on_progress
+            name, self.library.place(name), recipe, count_tokens=self.count_tokens, on_progress=on_progress
         ).reading
         if not reading.pictures:
-            lost = next((left for left in reading.skipped_files if left.problem.severity == "reject"), None)
-            raise DatasetError(
-                _(
-                    "There is no image in {source} ({num_skipped_files:,} other files). ",
-                    source=recipe.source,
-                    num_skipped_files=len(reading.skipped_files),
-                )
-                + (
-                    f"{lost.name}: {lost.problem.sentence}"
-                    if lost
-                    else _("Choose a folder with PNG, JPEG or WebP files.")
-                )
-            )
+            bad = next((left for left in reading.skipped_files if left.problem.severity == "reject"), None)
+            others = counted(len(reading.skipped_files), "other file", "other files")
+            sentence = _("There is no image in {source} ({others}).", source=recipe.source, others=others)
+            why = f"{bad.name}: {bad.problem.sentence}" if bad else _("Choose a folder with PNG, JPEG or WebP files.")
+            raise DatasetError(f"{sentence} {why}")
         self.library.save_recipe(name, recipe)
         return name
 
     def _find(self) -> HeldDataset | None:
         return self._held.find(self.name)
 
-    def _open_again(self) -> None:
-        """Read the dataset that a page shows and that is not in memory; runs in its own thread."""
+    def _open_again(self, tag: str) -> None:
+        """Read the dataset that a page shows and that is not in memory; runs in its own thread, in that language."""
         problem = ""
-        try:
-            __ = self.opened
-        except (StudioError, OSError) as error:
-            problem = _sentence(error)
-        finally:
-            with self._lock:  # a look sees both, or neither
-                self._problems[self.name] = problem
-                self._opening.discard(self.name)
+        with speaking(tag):
+            try:
+                __ = self.opened
+            except (StudioError, OSError) as error:
+                problem = error_message(error)
+            finally:
+                with self._lock:  # a look sees both, or neither
+                    self._problems[self.name] = problem
+                    self._opening.discard(self.name)
 
     def _read(self, name: str, *, is_last: bool) -> OpenedDataset:
         with self._reading:
-            opened = self.library.open(name, count_tokens=self._count_tokens)
+            opened = self.library.open(name, count_tokens=self.count_tokens)
             self._put(opened, is_last=is_last)
         return opened
+
+    def _read_in_language(self) -> HeldDataset | None:
+        """Read again what was read in another language than the page's; where it cannot be, it stays as it is."""
+        with self._reading:
+            if (held := self._find()) is not None and not held.suits():
+                held.seen_at = time.monotonic()  # not at every look
+                with suppress(StudioError, OSError):
+                    self._read(held.dataset.name, is_last=held is self._held.find(""))
+            if (held := self._find()) is not None:
+                held.suits()  # looked at now
+            return held
 
     def _put(self, opened: OpenedDataset, *, is_last: bool) -> None:
         self._held.put(opened, is_last=is_last)
@@ -346,15 +348,3 @@ class DatasetSession:
         self._problems.pop(name, None)
         self._problems.pop("", None)
         write_atomically(self.library.folder / LAST_OPENED, name.encode())
-
-
-def _sentence(error: StudioError | OSError) -> str:
-    return str(error) if isinstance(error, StudioError) else system_error_message(error)
-
-
-def _only_folder(folder: Path) -> Path:
-    """The one folder that is all there is in it, where that is so: what was dropped had a name of its own."""
-    entries = [entry for entry in folder.iterdir() if not (folder_problem(entry.name) or file_problem(entry.name))]
-    if len(entries) != 1 or not entries[0].is_dir() or _REPEATS.match(entries[0].name):
-        return folder
-    return _only_folder(entries[0])

@@ -127,7 +127,7 @@ def _change(name: str, path: Path, sha256: str, *, num_bytes: int | None = None)
     try:
         same = num_bytes in (None, path.stat().st_size) and sha256_of(path) == sha256
     except OSError as error:
-        return _("{name} can no longer be read ({strerror}).", name=name, strerror=error.strerror)
+        return _("{name} can no longer be read ({reason}).", name=name, reason=error.strerror)
     return "" if same else _("{name} is another file than when the snapshot was made.", name=name)
 
 
@@ -202,11 +202,11 @@ def fitting_notes(masks: Sequence[tuple[str, MaskFile | None]]) -> list[str]:
         ),
         *(
             _(
-                "{key} has {value} masks: {name} is used, {names} not. Delete those that are wrong.",
+                "{key} has {num_masks} masks: {used} is used, {unused} not. Delete those that are wrong.",
                 key=key,
-                value=1 + len(mask.unused),
-                name=Path(mask.path).name,
-                names=", ".join(mask.unused),
+                num_masks=1 + len(mask.unused),
+                used=Path(mask.path).name,
+                unused=", ".join(mask.unused),
             )
             for key, mask in masks
             if mask is not None and mask.unused
@@ -228,14 +228,15 @@ def mask_notes(masks: Sequence[SeenMask]) -> tuple[str, ...]:
 
 
 def _first_of(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:5]) + (_(" and {num_keys:,} more", num_keys=len(keys) - 5) if len(keys) > 5 else "")
+    names = ", ".join(keys[:5])
+    return _("{names} and {num_others:,} more", names=names, num_others=len(keys) - 5) if len(keys) > 5 else names
 
 
 def _masks(root: Path, images: set[Path]) -> dict[str, list[Path]]:
     """Masks by the stem of their image; best first. An image of the dataset is no mask, unless its name says so."""
     if not root.is_dir():
         raise DatasetError(
-            _("mask_folder must be a folder, got {root!r}. Leave it empty to learn whole images.", root=str(root))
+            _("mask_folder must be a folder, got {folder!r}. Leave it empty to learn whole images.", folder=str(root))
         )
     found = [
         path
@@ -244,10 +245,10 @@ def _masks(root: Path, images: set[Path]) -> dict[str, list[Path]]:
     ]
     if outside := next((path for path in found if leads_out(path, root)), None):
         raise DatasetError(
-            _("The mask {outside} is a link that leads out of mask_folder. Put the file itself there.", outside=outside)
+            _("The mask {path} is a link that leads out of mask_folder. Put the file itself there.", path=outside)
         )
     if not found:
-        raise DatasetError(_("mask_folder {root} holds no image. Leave it empty to learn whole images.", root=root))
+        raise DatasetError(_("mask_folder {folder} holds no image. Leave it empty to learn whole images.", folder=root))
     masks = defaultdict(list)
     # The image's own name before a marked one; PNG, which is lossless, before others.
     order = {path: (bool(MASK_MARK.search(path.stem)), path.suffix.lower() != ".png", str(path)) for path in found}
@@ -270,7 +271,7 @@ def _mask_of(key: str, masks: Mapping[str, Sequence[Path]]) -> MaskFile | None:
         return MaskFile(path=str(chosen), sha256=sha256_of(chosen), unused=tuple(path.name for path in unused))
     except OSError as error:
         raise DatasetError(
-            _("The mask {chosen} cannot be read ({strerror}).", chosen=chosen, strerror=error.strerror)
+            _("The mask {path} cannot be read ({reason}).", path=chosen, reason=error.strerror)
         ) from error
 
 

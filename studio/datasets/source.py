@@ -122,7 +122,7 @@ class DatasetRow:
         key: its path below the source folder, with forward slashes.
         path: the file that is read: the source's, or the converted copy.
         caption: with template and edits applied; "" where there is none.
-        caption_from: who said it, for people.
+        caption_from: who said it, for people; `YOUR_EDIT` and others of a few words are English.
         repeats: how often an epoch shows it.
         attributes: its row of the table.
         facts: what the check found; None where it has not been checked yet.
@@ -211,6 +211,9 @@ class SourceReading:
     caption_column: str | None = None
     skipped_files: tuple[SkippedFile, ...] = ()
 
+
+YOUR_EDIT = N_("your edit")
+"""What a caption is from that the user typed; shown in the reader's language, as all of `caption_from` is."""
 
 WITHOUT_ROW = N_("image without a row")
 """The problem of an image that the table that was read does not name."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from studio.core.errors import DatasetError
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.datasets.captions import find_captions, name_of, stem_of
 from studio.datasets.source import WITHOUT_ROW, LayoutChoice, LayoutName, SkippedFile, SourcePicture, SourceReading
-from studio.datasets.tables import Table, TableRow, read_table
+from studio.datasets.tables import Table, TableRow, read_table, row_name
 from studio.datasets.walk import Walk
 from studio.images.records import Problem
 
@@ -132,21 +132,11 @@ def read_by_table(
     """
     walk = tables.walk
     if not choice.table and not tables_of(walk, layout):
-        raise DatasetError(
-            _(
-                "There is no table for this layout in {folder}. {tables_words}",
-                folder=walk.folder,
-                tables_words=_tables_words(walk),
-            )
-        )
+        sentence = _("There is no table for this layout in {folder}.", folder=walk.folder)
+        raise DatasetError(f"{sentence} {_tables_words(walk)}")
     if choice.table and choice.table not in walk.tables:
-        raise DatasetError(
-            _(
-                "table must be a table below the folder, got {table!r}. {tables_words}",
-                table=choice.table,
-                tables_words=_tables_words(walk),
-            )
-        )
+        sentence = _("table must be a table below the folder, got {table!r}.", table=choice.table)
+        raise DatasetError(f"{sentence} {_tables_words(walk)}")
     matches, errors = _matches(tables, layout, choice)
     if not matches:
         raise next(iter(errors.values()))
@@ -162,7 +152,7 @@ def read_by_table(
     skipped_files += [_note(key, WITHOUT_ROW, sentence) for key in walk.pictures if key not in pictures]
     names = ", ".join(match.table.name for match in used)
     sentence = _("The captions are taken from {names}, so this file is not used.", names=names)
-    skipped_files += [_note(key, _("caption not used"), sentence) for key in walk.captions]
+    skipped_files += [_note(key, N_("caption not used"), sentence) for key in walk.captions]
     skipped_files += unused_tables(
         tables, [match.table.name for match in used], _("{names} is read in its place.", names=names)
     )
@@ -192,13 +182,11 @@ def unused_tables(tables: FolderTables, used: Sequence[str], why: str) -> list[S
             sentence = str(error)
         damage = "" if used or tables.has_sidecars else _damage(tables, name)
         if damage:
-            sentence = _(
-                "{damage} No image has a caption from elsewhere. Repair the table, or delete it.", damage=damage
-            )
-            problem = Problem(code=_("table unreadable"), severity="reject", sentence=sentence)
+            advice = _("No image has a caption from elsewhere. Repair the table, or delete it.")
+            problem = Problem(code=N_("table unreadable"), severity="reject", sentence=f"{damage} {advice}")
             notes.append(SkippedFile(name=name, problem=problem))
         else:
-            notes.append(_note(name, _("other table"), sentence))
+            notes.append(_note(name, N_("other table"), sentence))
     return notes
 
 
@@ -220,11 +208,11 @@ def _lists_note(match: _Match) -> list[SkippedFile]:
     if match.caption_column not in match.table.lists:
         return []
     sentence = _(
-        "Its column {caption_column} holds lists: the texts of each are joined with commas "
+        "Its column {column} holds lists: the texts of each are joined with commas "
         "into one caption. To learn only one of them, keep that one in the file.",
-        caption_column=match.caption_column,
+        column=match.caption_column,
     )
-    return [_note(match.table.name, _("captions in lists"), sentence)]
+    return [_note(match.table.name, N_("captions in lists"), sentence)]
 
 
 def _note(name: str, code: str, sentence: str) -> SkippedFile:
@@ -249,14 +237,14 @@ def _take_row(
     pictures: dict[str, SourcePicture],
     skipped_files: list[SkippedFile],
 ) -> None:
-    where = _("{name} row {number}", name=match.table.name, number=row.number)
+    where = row_name(match.table.name, row.number)
     named = row.cells[match.image_column]
     if key is None:
         skipped_files.append(SkippedFile(name=where, problem=_lost_row(named)))
         return
     if key in pictures:
         sentence = _("{key} is named a second time; its first row counts.", key=key)
-        skipped_files.append(_note(where, _("row twice"), sentence))
+        skipped_files.append(_note(where, N_("row twice"), sentence))
         return
     caption = " ".join(row.cells[match.caption_column].split()) if match.caption_column else ""
     pictures[key] = SourcePicture(
@@ -266,17 +254,17 @@ def _take_row(
 
 def _lost_row(named: str) -> Problem:
     if not named:
-        return Problem(code=_("row without a file"), severity="reject", sentence=_("The row names no image."))
+        return Problem(code=N_("row without a file"), severity="reject", sentence=_("The row names no image."))
     if _leads_out(named):
         sentence = _(
             "The row names {named!r}, which is not below the folder, and nothing outside of it is read.",
             named=named[:120],
         )
-        return Problem(code=_("row leads out"), severity="reject", sentence=sentence)
+        return Problem(code=N_("row leads out"), severity="reject", sentence=sentence)
     sentence = _(
         "The row names {named!r}, and there is no such image. Was it left behind when copying?", named=named[:120]
     )
-    return Problem(code=_("row without an image"), severity="reject", sentence=sentence)
+    return Problem(code=N_("row without an image"), severity="reject", sentence=sentence)
 
 
 def _match(tables: FolderTables, name: str, choice: LayoutChoice, *, last_takes_rest: bool) -> _Match:
@@ -288,23 +276,18 @@ def _match(tables: FolderTables, name: str, choice: LayoutChoice, *, last_takes_
     table = tables.read(name, last_takes_rest=last_takes_rest)
     for column in (choice.image_column, choice.caption_column):
         if column is not None and column not in table.columns:
+            columns = ", ".join(table.columns)
             raise DatasetError(
-                _(
-                    "{name} has no column {column!r}. It has: {names}.",
-                    name=name,
-                    column=column,
-                    names=", ".join(table.columns),
-                )
+                _("{name} has no column {column!r}. It has: {columns}.", name=name, column=column, columns=columns)
             )
     candidates = [choice.image_column] if choice.image_column else _known(table.columns, IMAGE_COLUMNS)
     if not candidates:
-        raise DatasetError(
-            _(
-                "{name} has no column that names images. It has: {names}. Choose one of them.",
-                name=name,
-                names=", ".join(table.columns),
-            )
+        sentence = _(
+            "{name} has no column that names images. It has: {columns}. Choose one of them.",
+            name=name,
+            columns=", ".join(table.columns),
         )
+        raise DatasetError(sentence)
     image_column, found = max(
         ((column, _find_pictures(table, column, tables)) for column in candidates),
         key=lambda candidate: sum(key is not None for __, key in candidate[1]),
@@ -345,8 +328,6 @@ def _leads_out(named: str) -> bool:
 
 
 def _tables_words(walk: Walk) -> str:
-    return (
-        _("Available: {names}.", names=", ".join(walk.tables[:20]))
-        if walk.tables
-        else _("There is no table in it at all.")
-    )
+    if not walk.tables:
+        return _("There is no table in it at all.")
+    return _("Available: {names}.", names=", ".join(walk.tables[:20]))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError
 from studio.core.files import guess_text, read_file, without_marks
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.datasets.source import SkippedFile
 from studio.images.records import Problem
 
@@ -61,7 +61,7 @@ def read_table(path: Path, name: str, *, last_takes_rest: bool = False) -> Table
             raise DatasetError(_("{name} is no table that can be read: no file, or over 512 MB.", name=name))
         content = read_file(path, max_bytes=MAX_TABLE_BYTES)
     except OSError as error:
-        raise DatasetError(_("{name} cannot be read ({strerror}).", name=name, strerror=error.strerror)) from error
+        raise DatasetError(_("{name} cannot be read ({reason}).", name=name, reason=error.strerror)) from error
     text, notes = _decode(content, name)
     if path.suffix.lower() in (".jsonl", ".json"):
         return _read_json(text, name, notes, lines=path.suffix.lower() == ".jsonl")
@@ -82,13 +82,13 @@ def _decode(content: bytes, name: str) -> tuple[str, list[SkippedFile]]:
             return plain, []
         raise DatasetError(_("{name} cannot be read: {error}", name=name, error=error)) from error
     sentence = _(
-        "Byte {place}, 0x{content:02x}, is not UTF-8: it is read as {encoding}. Look whether "
-        "its letters are right; if not, save it as UTF-8.",
-        place=place + 1,
-        content=content[place],
+        "Byte {position}, 0x{byte:02x}, is not UTF-8: it is read as {encoding}. Look whether its letters are right; "
+        "if not, save it as UTF-8.",
+        position=place + 1,
+        byte=content[place],
         encoding=encoding,
     )
-    return text, [_left(name, _("table not UTF-8"), sentence, lost=False)]
+    return text, [_left(name, N_("table not UTF-8"), sentence, lost=False)]
 
 
 def csv_records(lines: Iterable[str], name: str) -> tuple[str, Iterator[tuple[int, list[str]]]]:
@@ -127,14 +127,10 @@ def _csv_records(lines: Iterable[str], delimiter: str, name: str, first: int) ->
             return
         except csv.Error as error:
             reason = _("a quote is opened and not closed") if "end of data" in str(error) else str(error)
-            raise DatasetError(
-                _(
-                    "{name} line {number} cannot be read ({reason}). Check its quotes.",
-                    name=name,
-                    number=number,
-                    reason=reason,
-                )
-            ) from error
+            sentence = _(
+                "{name} line {line} cannot be read ({reason}). Check its quotes.", name=name, line=number, reason=reason
+            )
+            raise DatasetError(sentence) from error
         while len(record) > num_columns and not record[-1].strip():
             record.pop()
         num_columns = num_columns or len(record)
@@ -199,12 +195,15 @@ def _read_csv(text: str, name: str, skipped_files: list[SkippedFile], *, last_ta
         if len(cells) > len(columns) and last_takes_rest:
             cells = [*cells[: len(columns) - 1], delimiter.join(cells[len(columns) - 1 :])]
         if problem := cell_problem(cells, columns):
-            skipped_files.append(
-                _left(_("{name} row {number}", name=name, number=number), _("row unreadable"), problem)
-            )
+            skipped_files.append(_left(row_name(name, number), N_("row unreadable"), problem))
         else:
             rows.append(TableRow(number, dict(zip(columns, (cell.strip() for cell in cells), strict=True))))
     return Table(name, columns, tuple(rows), tuple(skipped_files))
+
+
+def row_name(table: str, number: int) -> str:
+    """What a row of a table is called."""
+    return _("{table} row {number}", table=table, number=number)
 
 
 def cell_problem(cells: Sequence[str], columns: Sequence[str]) -> str:
@@ -231,14 +230,13 @@ def text_problem(texts: Iterable[str]) -> str:
             return _("The row holds a zero byte, so it is not plain text.")
         if len(text) > MAX_CELL_CHARACTERS:
             return _(
-                "A cell has over {max_cell_characters:,} characters, which is no caption. Perhaps a "
-                "quote is not closed.",
-                max_cell_characters=MAX_CELL_CHARACTERS,
+                "A cell has over {limit:,} characters, which is no caption. Perhaps a quote is not closed.",
+                limit=MAX_CELL_CHARACTERS,
             )
         if half := _HALF_CHARACTER.search(text):
             return _(
-                "The row holds half of a character (\\u{ord:04x}), which no file can keep. Write it again.",
-                ord=ord(half[0]),
+                "The row holds half of a character (\\u{code:04x}), which no file can keep. Write it again.",
+                code=ord(half[0]),
             )
     return ""
 
@@ -248,7 +246,7 @@ def _read_json(text: str, name: str, skipped_files: list[SkippedFile], *, lines:
     rows, columns, lists = [], dict[str, None](), set[str]()
     for number, record in records:
         if isinstance(record, Exception):
-            problem = _("The line is not JSON ({record}).", record=record)
+            problem = _("The line is not JSON ({error}).", error=record)
         elif not isinstance(record, dict) or not record:
             problem = _("The line holds no row of columns.")
         else:
@@ -256,9 +254,7 @@ def _read_json(text: str, name: str, skipped_files: list[SkippedFile], *, lines:
             lists |= {key for key, value in record.items() if isinstance(value, list) and len(value) > 1}
             problem = text_problem(itertools.chain(cells, cells.values()))
         if problem:
-            skipped_files.append(
-                _left(_("{name} row {number}", name=name, number=number), _("row unreadable"), problem)
-            )
+            skipped_files.append(_left(row_name(name, number), N_("row unreadable"), problem))
             continue
         columns.update(dict.fromkeys(cells))
         rows.append(TableRow(number, cells))

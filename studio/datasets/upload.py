@@ -6,6 +6,7 @@ What is dropped on the page becomes a source folder: files with their sub-folder
 """
 
 import errno
+import re
 import shutil
 import stat
 import zipfile
@@ -20,6 +21,7 @@ from studio.core.errors import DatasetError
 from studio.core.files import open_file, read_file, write_atomically
 from studio.core.language import N_, _
 from studio.datasets.source import SkippedFile
+from studio.datasets.walk import file_problem, folder_problem
 from studio.images.records import Problem, Severity
 
 GB = 1000**3
@@ -92,18 +94,18 @@ def _check_limits(members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None
     if len(members) > limits.num_files:
         raise DatasetError(
             _(
-                "The zip holds {num_members:,} files; up to {num_files:,} are unpacked.",
-                num_members=len(members),
-                num_files=limits.num_files,
+                "The zip holds {num_files:,} files; up to {limit:,} are unpacked.",
+                num_files=len(members),
+                limit=limits.num_files,
             )
         )
     total = sum(member.file_size for member in members)
     if total > limits.total_bytes:
         raise DatasetError(
             _(
-                "The zip unpacks to {total:,.1f} GB; up to {total_bytes:g} GB are taken.",
-                total=total / GB,
-                total_bytes=limits.total_bytes / GB,
+                "The zip unpacks to {size:,.1f} GB; up to {limit:g} GB are taken.",
+                size=total / GB,
+                limit=limits.total_bytes / GB,
             )
         )
     packed = sum(member.compress_size for member in members)
@@ -117,32 +119,31 @@ def _member_problem(member: zipfile.ZipInfo) -> Problem | None:
     name = member.filename
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if "__MACOSX" in parts:
-        return _problem("Mac's notes", "note", _("What a Mac keeps beside files (__MACOSX) is not unpacked."))
+        return _problem(N_("Mac's notes"), "note", _("What a Mac keeps beside files (__MACOSX) is not unpacked."))
     if not parts or parts[0].startswith("/") or ".." in parts or any(":" in part or "\0" in part for part in parts):
-        return _problem(_("name leads out"), "reject", _("Its name leads out of the zip, so it is not unpacked."))
+        return _problem(N_("name leads out"), "reject", _("Its name leads out of the zip, so it is not unpacked."))
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-        return _problem(_("not a file"), "reject", _("It is a link or a device, not a file, so it is not unpacked."))
+        return _problem(N_("not a file"), "reject", _("It is a link or a device, not a file, so it is not unpacked."))
     return None
 
 
 _NO_NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
-_TOO_LONG = N_("Its name, or its folder's, is too long for this disk, or has letters that it does not take")
 
 
 def _place_problem(place: Path) -> Problem | None:
     """Why no file can be made there; its folder is made where one can. One odd name costs its own file alone."""
     try:
         if _is_taken(place):
-            return _problem(_("name twice"), "reject", _("Another file of the zip has its name."))
+            return _problem(N_("name twice"), "reject", _("Another file of the zip has its name."))
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if error.errno not in _NO_NAME:
             raise
-        return _problem(
-            _("name too long"),
-            "reject",
-            _("{too_long}, so it is not unpacked. Shorten it, then pack again.", too_long=_TOO_LONG),
+        sentence = _(
+            "Its name, or its folder's, is too long for this disk, or has letters that it does not take, so it is not "
+            "unpacked. Shorten it, then pack again."
         )
+        return _problem(N_("name too long"), "reject", sentence)
     return None
 
 
@@ -168,12 +169,9 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> Non
                     raise DatasetError(_("The zip holds more than it declares, like a zip bomb."))
                 file.write(chunk)
     except (zlib.error, EOFError) as error:
+        name = _escaped(member.filename)[:200]
         raise DatasetError(
-            _(
-                "{escaped} in the zip is damaged ({error}). Pack it again.",
-                escaped=_escaped(member.filename)[:200],
-                error=error,
-            )
+            _("{name} in the zip is damaged ({error}). Pack it again.", name=name, error=error)
         ) from error
 
 
@@ -194,6 +192,7 @@ def _escaped(name: str) -> str:
 
 MAX_PATH_LENGTH = 1000
 NOT_TAKEN = "not-taken.json"
+_REPEATS = re.compile(r"\d+_")  # a kohya folder counts only below the source
 _LEFTOVERS = TypeAdapter(tuple[SkippedFile, ...])
 
 
@@ -239,8 +238,8 @@ def take_files(files: Sequence[DroppedFile], folder: Path, *, uploads: Path) -> 
                 moved[file.uploaded] = Path(shutil.move(file.uploaded, place))
             num_taken += 1
         if num_taken == 0:
-            reasons = " ".join(skipped_file.problem.sentence for skipped_file in skipped_files[:1])
-            raise DatasetError(_("None of the dropped files can be used. {reasons}", reasons=reasons).strip())
+            reasons = [skipped_file.problem.sentence for skipped_file in skipped_files[:1]]
+            raise DatasetError(" ".join([_("None of the dropped files can be used."), *reasons]))
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # which is there where it was not renamed
@@ -266,7 +265,7 @@ def read_not_taken(file: Path) -> tuple[SkippedFile, ...]:
     except ValidationError:
         sentence = _("What was not taken from the drop is no longer known: {file} is damaged.", file=file)
         return (
-            SkippedFile(name=file.name, problem=Problem(code=_("list damaged"), severity="note", sentence=sentence)),
+            SkippedFile(name=file.name, problem=Problem(code=N_("list damaged"), severity="note", sentence=sentence)),
         )
 
 
@@ -274,6 +273,14 @@ def common_folder(files: Sequence[DroppedFile]) -> str:
     """The name for the dataset: the folder that was dropped, the zip's or the file's stem."""
     tops = {PurePosixPath(file.relative).parts[0] for file in files if PurePosixPath(file.relative).parts}
     return PurePosixPath(tops.pop()).stem if len(tops) == 1 else _("dropped images")
+
+
+def only_folder(folder: Path) -> Path:
+    """The one folder that is all there is in it, where that is so: what was dropped had a name of its own."""
+    entries = [entry for entry in folder.iterdir() if not (folder_problem(entry.name) or file_problem(entry.name))]
+    if len(entries) != 1 or not entries[0].is_dir() or _REPEATS.match(entries[0].name):
+        return folder
+    return only_folder(entries[0])
 
 
 def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | SkippedFile:
@@ -295,8 +302,11 @@ def _place(file: DroppedFile, folder: Path, uploads: Path) -> Path | SkippedFile
     problem = _place_problem(place)
     if problem is None:
         return place
-    reason = _("another file of that name was dropped too") if problem.code == "name twice" else _TOO_LONG.lower()
-    return _refused(file, reason)
+    if problem.code == "name twice":
+        return _refused(file, _("another file of that name was dropped too"))
+    return _refused(
+        file, _("its name, or its folder's, is too long for this disk, or has letters that it does not take")
+    )
 
 
 def _is_zip(file: DroppedFile) -> bool:
@@ -306,5 +316,5 @@ def _is_zip(file: DroppedFile) -> bool:
 def _refused(file: DroppedFile, reason: str) -> SkippedFile:
     sentence = _("It was not taken: {reason}. Rename it, or drop it by itself.", reason=reason)
     return SkippedFile(
-        name=_escaped(file.relative)[:200], problem=Problem(code=_("not taken"), severity="reject", sentence=sentence)
+        name=_escaped(file.relative)[:200], problem=Problem(code=N_("not taken"), severity="reject", sentence=sentence)
     )

@@ -13,14 +13,13 @@ from studio.core.settings import parse_settings
 from studio.core.text import counted
 from studio.datasets.edits import BulkChange, changed_captions, describe
 from studio.datasets.session import DatasetSession
-from studio.ui.datasets.browser import read_query
+from studio.ui.datasets.browser import info_of, label_of, read_query
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.shell.parts import QUIET, paragraph, table, toasts
 from studio.ui.shell.selection import FieldErrors, error_box
 
 PREVIEWED = 20
 FIELDS = BulkChange.model_fields
-TABLE_HEAD = ["Image", "Caption"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ def build() -> BulkPanel:
             with gr.Row(elem_classes="fields"):
                 for name in names:
                     change[name] = gr.Textbox(
-                        label=FIELDS[name].title,
-                        info=FIELDS[name].description,
+                        label=label_of(FIELDS[name]),
+                        info=info_of(FIELDS[name]),
                         elem_id=f"dataset-bulk-{name}",
                         interactive=True,
                     )
@@ -56,8 +55,8 @@ def build() -> BulkPanel:
             for name in ("match_case", "whole_words", "remove_repeats"):
                 change[name] = gr.Checkbox(
                     FIELDS[name].default,
-                    label=FIELDS[name].title,
-                    info=FIELDS[name].description,
+                    label=label_of(FIELDS[name]),
+                    info=info_of(FIELDS[name]),
                     elem_id=f"dataset-bulk-{name.replace('_', '-')}",
                     interactive=True,
                 )
@@ -70,7 +69,7 @@ def build() -> BulkPanel:
             load = gr.Button(_("Show this page's captions as a table"), elem_id="dataset-bulk-load")
             save = gr.Button(_("Save the table"), elem_id="dataset-bulk-save", interactive=False)
         grid = gr.Dataframe(
-            headers=TABLE_HEAD,
+            headers=[_("Image"), _("Caption")],
             datatype=["str", "str"],
             type="array",
             column_count=2,
@@ -92,19 +91,15 @@ def preview_words(session: DatasetSession, asked: BulkChange, values: dict[str, 
         changed = changed_captions(rows, asked)
     except StudioError as error:
         return paragraph("bad", error)
+    captions = counted(len(rows), "caption", "captions")
     if not changed:
-        return paragraph(
-            "quiet", _("None of {captions} would change.", captions=counted(len(rows), "caption", "captions"))
-        )
+        return paragraph("quiet", _("None of {captions} would change.", captions=captions))
     shown = [(row.key, row.caption, changed[row.key]) for row in rows if row.key in changed][:PREVIEWED]
-    rest = _(" The first {previewed}:", previewed=PREVIEWED) if len(changed) > PREVIEWED else ""
-    caption = _(
-        "{num_changed:,} of {captions} would change.{rest}",
-        num_changed=len(changed),
-        captions=counted(len(rows), "caption", "captions"),
-        rest=rest,
-    )
-    return table(("Image", "Before", "After"), shown, caption=caption)
+    caption = _("{num_changed:,} of {captions} would change.", num_changed=len(changed), captions=captions)
+    if len(changed) > PREVIEWED:
+        first = _("The first {num_shown}:", num_shown=PREVIEWED)
+        caption = f"{caption} {first}"
+    return table((_("Image"), _("Before"), _("After")), shown, caption=caption)
 
 
 def apply_change(session: DatasetSession, asked: BulkChange, values: dict[str, Any]) -> int:
@@ -132,9 +127,8 @@ def save_table(session: DatasetSession, cells: object) -> int:
     if not isinstance(cells, list) or not all(isinstance(row, list) and len(row) == 2 for row in cells):
         raise DatasetError(_("The table must have two columns, image and caption. Show it again."))
     captions = {str(key): "" if caption is None else str(caption) for key, caption in cells if key}
-    return session.opened.set_captions(
-        captions, what=_("the table of {num_captions:,} captions", num_captions=len(captions))
-    )
+    what = _("the table of {captions}", captions=counted(len(captions), "caption", "captions"))
+    return session.opened.set_captions(captions, what=what)
 
 
 def wire(
@@ -155,14 +149,9 @@ def wire(
     def apply(subject: object, **values: Any) -> str:  # noqa: ANN401
         with toasts():
             asked = _read_change(values)
-            number = apply_change(session.named(read_subject(subject).dataset), asked, values)
-        return paragraph(
-            "good",
-            _(
-                "{captions} changed. Undo, beside the image, takes it back.",
-                captions=counted(number, "caption", "captions"),
-            ),
-        )
+            num_changed = apply_change(session.named(read_subject(subject).dataset), asked, values)
+        captions = counted(num_changed, "caption", "captions")
+        return paragraph("good", _("{captions} changed. Undo, beside the image, takes it back.", captions=captions))
 
     def show_table(subject: object, **values: Any) -> dict[Any, Any]:  # noqa: ANN401
         with toasts():
@@ -177,8 +166,9 @@ def wire(
 
     def save(cells: object, table_of: str) -> str:
         with toasts():
-            number = save_table(session.named(table_of), cells)
-        return paragraph("good", _("{captions} of the table changed.", captions=counted(number, "caption", "captions")))
+            num_changed = save_table(session.named(table_of), cells)
+        captions = counted(num_changed, "caption", "captions")
+        return paragraph("good", _("{captions} of the table changed.", captions=captions))
 
     def clear() -> dict[Any, Any]:
         return {

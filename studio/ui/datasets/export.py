@@ -24,10 +24,11 @@ from studio.ui.shell.selection import FieldErrors, error_box, follow_form
 SNAPSHOT_TITLE = N_("Snapshot: what training reads, with every file's sha256")
 FORMATS: dict[str, str] = {
     SNAPSHOT_TITLE: "snapshot",
-    "imagefolder: images and metadata.jsonl (datasets.load_dataset)": "imagefolder",
-    "kohya: folders with repeats and .txt captions": "kohya",
-    "zip: an imagefolder in one file": "zip",
+    N_("imagefolder: images and metadata.jsonl (datasets.load_dataset)"): "imagefolder",
+    N_("kohya: folders with repeats and .txt captions"): "kohya",
+    N_("zip: an imagefolder in one file"): "zip",
 }
+"""By their titles, which the browser keeps in English, whatever language it shows them in."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,11 @@ def build() -> ExportBox:
     """Lay it out, folded."""
     with gr.Accordion(_("Export"), open=False, elem_id="dataset-export-box"):
         choice = gr.Radio(
-            list(FORMATS), value=SNAPSHOT_TITLE, label=_("Format"), elem_id="dataset-format", interactive=True
+            [(_(title), title) for title in FORMATS],
+            value=SNAPSHOT_TITLE,
+            label=_("Format"),
+            elem_id="dataset-format",
+            interactive=True,
         )
         folder = gr.Textbox(
             label=_("Folder"),
@@ -94,38 +99,23 @@ def wire(
                 session.named(read_subject(subject).dataset),
                 FORMATS.get(title, "snapshot"),
                 folder.strip(),
-                progress=lambda done, total: progress((done, total), desc="Writing", unit=_("images")),
+                progress=lambda done, total: progress((done, total), desc=_("Writing"), unit=_("images")),
             )
             download = str(served_copy(place)) if place.is_file() else None
-        words = paragraph(
-            "good",
-            _(
-                "{images} exported to {place}",
-                images=counted(snapshot.header.num_pictures, "image", "images"),
-                place=place,
-            ),
-        )
+        images = counted(snapshot.header.num_pictures, "image", "images")
+        words = paragraph("good", _("{images} exported to {path}", images=images, path=place))
         return {box.words: words, box.file: gr.update(value=download, visible=download is not None)}
 
     def write(subject: object) -> dict[Any, Any]:
         with toasts():
             written = write_sidecars(session.named(read_subject(subject).dataset).opened)
-        words = paragraph(
-            "good",
-            _("{captions} written beside the images.", captions=counted(written.num_written, "caption", "captions")),
-        )
+        captions = counted(written.num_written, "caption", "captions")
+        words = paragraph("good", _("{captions} written beside the images.", captions=captions))
         if written.skipped_files:
             first = written.skipped_files[0]
-            number = counted(len(written.skipped_files), "caption", "captions")
-            words += paragraph(
-                "bad",
-                _(
-                    "{number} could not be written: {name}: {sentence}",
-                    number=number,
-                    name=first.name,
-                    sentence=first.problem.sentence,
-                ),
-            )
+            captions = counted(len(written.skipped_files), "caption", "captions")
+            why = f"{first.name}: {first.problem.sentence}"
+            words += paragraph("bad", _("{captions} could not be written: {why}", captions=captions, why=why))
         return {box.words: words, box.sure: False}
 
     def clear() -> dict[Any, Any]:

@@ -12,7 +12,7 @@ from PIL import Image
 from studio.batches.folder import BatchFolder
 from studio.batches.outputs import read_provenance
 from studio.core.errors import PictureFileError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, number
 from studio.core.records import label_or_none
 from studio.core.text import template
 from studio.datasets.inspection import thumbnail_path
@@ -47,6 +47,16 @@ def thumbnail_size() -> Markup:
     return _template("thumbnail_size")
 
 
+def caption_box() -> Markup:
+    """The box in which a caption is typed; its script fills it."""
+    return _template("caption_box")
+
+
+def drop_zone() -> Markup:
+    """Where files are dropped; its script says there what becomes of them."""
+    return _template("drop_zone")
+
+
 def facet_chips(facets: Sequence[Facet]) -> Markup:
     """The bars that the grid is narrowed to, each a button that removes it; empty where there are none."""
     return _template("facets", facets=facets) if facets else Markup()
@@ -55,9 +65,9 @@ def facet_chips(facets: Sequence[Facet]) -> Markup:
 def grid(session: DatasetSession, page: RowPage, stamp: Stamp) -> Markup:
     """Thumbnails as buttons, with whole captions for the page's script, and the images next to them, not shown."""
     before, after = ([(row, thumbnail_url(session, row))] if row else [] for row in (page.before, page.after))
+    none = _("no caption")
     thumbs = [
-        (row, thumbnail_url(session, row), worst_problem(row), f"{row.key}: {row.caption or 'no caption'}")
-        for row in page.rows
+        (row, thumbnail_url(session, row), worst_problem(row), f"{row.key}: {row.caption or none}") for row in page.rows
     ]
     return _template(
         "grid",
@@ -140,19 +150,16 @@ def facts_line(row: DatasetRow, fit: BucketFit | None) -> Markup:
         return _template("facts", key=row.key, facts=None)
     parts = []
     if facts.width:
-        size = f"{facts.width:,} × {facts.height:,}"
-        parts.append(
-            _("{size} → bucket {width} × {height}", size=size, width=fit.bucket.width, height=fit.bucket.height)
-            if fit
-            else size
-        )
+        size = f"{number(facts.width)} × {number(facts.height)}"
+        bucket = f"{fit.bucket.width} × {fit.bucket.height}" if fit else ""
+        parts.append(_("{size} → bucket {bucket}", size=size, bucket=bucket) if bucket else size)
     if facts.format:
         parts.append(f"{facts.format} {facts.mode or ''}".strip())
     parts.append(file_size(facts.num_bytes))
     if row.repeats != 1:
-        parts.append(_("{repeats} times an epoch", repeats=row.repeats))
+        parts.append(_("{num} times an epoch", num=row.repeats))
     if facts.is_usable:
-        parts.append(_("{border_whiteness:.0%} of the border white", border_whiteness=facts.border_whiteness))
+        parts.append(_("{share:.0%} of the border white", share=facts.border_whiteness))
     return _template("facts", key=row.key, facts=parts)
 
 
@@ -169,4 +176,4 @@ def problem_list(row: DatasetRow) -> Markup:
 
 def file_size(num_bytes: int) -> str:
     """`84 kB`, `1.2 MB`."""
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:,.0f} kB"
+    return f"{number(num_bytes / 1e6, ',.1f')} MB" if num_bytes >= 1e6 else f"{number(num_bytes / 1e3, ',.0f')} kB"

@@ -12,10 +12,10 @@ from studio.core.errors import DatasetError, StudioError
 from studio.core.language import N_, _
 from studio.core.settings import parse_settings
 from studio.core.text import counted, template
-from studio.datasets.captions import check_template, fill_template
-from studio.datasets.rows import take_rows
+from studio.datasets.rows import check_template, fill_template, take_rows
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.source import LAYOUT_NAMES, LAYOUT_TITLES, DatasetRecipe, LayoutChoice, RowChoice
+from studio.ui.datasets.browser import info_of, label_of, with_number
 from studio.ui.datasets.detail import SAVED_WITH_SUBJECT, read_subject
 from studio.ui.forms import NO_CHANGE, by_component
 from studio.ui.shell.parts import QUIET, Part, paragraph, table, toasts
@@ -78,9 +78,9 @@ def build(words: gr.HTML) -> RecipeBox:
     with gr.Accordion(_("Layout and captions"), open=False, elem_id="dataset-recipe-box") as box:
         layout = _build_layout()
         template = gr.Textbox(
-            label=fields["template"].title,
-            info=fields["template"].description,
-            placeholder=_("{baseColour} {articleType}, white background"),
+            label=label_of(fields["template"]),
+            info=info_of(fields["template"]),
+            placeholder="{baseColour} {articleType}, white background",
             elem_id="dataset-template",
             interactive=True,
         )
@@ -95,23 +95,23 @@ def build(words: gr.HTML) -> RecipeBox:
 def _build_layout() -> dict[str, Any]:
     """Which layout, table, columns and rows."""
     fields = LayoutChoice.model_fields
-    layouts = [(RECOGNISED, RECOGNISED), *((LAYOUT_TITLES[name], name) for name in LAYOUT_NAMES)]
+    recognised = (_(RECOGNISED), RECOGNISED)
+    layouts = [recognised, *((_(LAYOUT_TITLES[name]), name) for name in LAYOUT_NAMES)]
     with gr.Row(elem_classes="fields"):
         chosen: dict[str, Any] = {"layout": _dropdown("layout", layouts, RECOGNISED, fields["layout"])}
         for name in ("table", "image_column", "caption_column"):
-            recognised = [(RECOGNISED, RECOGNISED)]
-            chosen[name] = _dropdown(name.replace("_", "-"), recognised, RECOGNISED, fields[name])
+            chosen[name] = _dropdown(name.replace("_", "-"), [recognised], RECOGNISED, fields[name])
     of_rows = RowChoice.model_fields
     with gr.Row(elem_classes="fields"):
         chosen["row_column"] = _dropdown(
-            "row-column", [(NONE, NONE)], NONE, of_rows["column"], label=_("Only rows whose column")
+            "row-column", [(_(NONE), NONE)], NONE, of_rows["column"], label=_("Only rows whose column")
         )
         chosen["row_values"] = gr.Dropdown(
             [],
             value=[],
             multiselect=True,
             label=_("… is one of"),
-            info=of_rows["values"].description,
+            info=info_of(of_rows["values"]),
             elem_id="dataset-row-values",
             interactive=True,
             allow_custom_value=True,
@@ -126,7 +126,12 @@ def _build_rest() -> dict[str, Any]:
     def words(name: str) -> dict[str, Any]:
         elem_id = f"dataset-{name.replace('_', '-')}"
         field = fields[name]
-        return {"label": field.title, "info": field.description, "elem_id": elem_id, "interactive": True}
+        return {
+            "label": label_of(field),
+            "info": info_of(field),
+            "elem_id": elem_id,
+            "interactive": True,
+        }
 
     with gr.Row(elem_classes="fields"):
         return {
@@ -140,8 +145,8 @@ def _dropdown(name: str, choices: list[tuple[str, str]], value: str, field: Any,
     return gr.Dropdown(
         choices,
         value=value,
-        label=label or field.title,
-        info=field.description,
+        label=label or label_of(field),
+        info=info_of(field),
         elem_id=f"dataset-{name}",
         allow_custom_value=True,
         interactive=True,
@@ -159,20 +164,24 @@ def layout_words(session: DatasetSession) -> Markup:
     reading = dataset.reading
     captions = sum(picture.caption is not None for picture in reading.pictures)
     others = Counter(skipped_file.problem.code for skipped_file in dataset.skipped_files)
-    left = ", ".join(f"{code} ({number:,})" for code, number in others.most_common()) or "nothing"
-    lone = len(reading.pictures) - captions
-    fits = [LAYOUT_TITLES[name] for name in reading.recognised if name != reading.layout]
-    choice = _(" It could also be read as: {names}.", names="; ".join(fits)) if fits else ""
-    text = _(
-        "{images}, {pairs} of image and caption, {lone:,} without a caption. Not used: {left}.{choice}",
-        images=counted(len(reading.pictures), "image", "images"),
-        pairs=counted(captions, "pair", "pairs"),
-        lone=lone,
-        left=left,
-        choice=choice,
-    )
-    title, source = LAYOUT_TITLES[reading.layout], dataset.recipe.source
-    return _template("layout", title=title, table=reading.table, text=text, source=source)
+    unused = ", ".join(with_number(_(code), num) for code, num in others.most_common())
+    fits = [_(LAYOUT_TITLES[name]) for name in reading.recognised if name != reading.layout]
+    sentences = [
+        _(
+            "{images}, {pairs} of image and caption, {num_without:,} without a caption.",
+            images=counted(len(reading.pictures), "image", "images"),
+            pairs=counted(captions, "pair", "pairs"),
+            num_without=len(reading.pictures) - captions,
+        ),
+        _("Not used: {files}.", files=unused) if unused else _("Not used: nothing."),
+    ]
+    if fits:
+        sentences.append(_("It could also be read as: {layouts}.", layouts="; ".join(fits)))
+    sentences.append(_("Read from {folder}", folder=dataset.recipe.source))
+    title = _(LAYOUT_TITLES[reading.layout])
+    if reading.table:
+        title = _("{layout} from {table}", layout=title, table=reading.table)
+    return _template("layout", title=title, text=" ".join(sentences))
 
 
 def fill(session: DatasetSession) -> dict[str, Any]:
@@ -183,13 +192,14 @@ def fill(session: DatasetSession) -> dict[str, Any]:
     columns = [(name, name) for name in reading.columns]
     first = recipe.rows[0] if recipe.rows else None
     layout = recipe.layout
-    recognised, values = [(RECOGNISED, RECOGNISED), *columns], values_of(session, first.column if first else NONE)
+    tables = [(name, name) for name in reading.tables]
+    recognised, values = (_(RECOGNISED), RECOGNISED), values_of(session, first.column if first else NONE)
     return {
         "layout": layout.layout or RECOGNISED,
-        "table": gr.update(choices=[RECOGNISED, *reading.tables], value=layout.table or RECOGNISED),
-        "image_column": gr.update(choices=recognised, value=layout.image_column or RECOGNISED),
-        "caption_column": gr.update(choices=recognised, value=layout.caption_column or RECOGNISED),
-        "row_column": gr.update(choices=[(NONE, NONE), *columns], value=first.column if first else NONE),
+        "table": gr.update(choices=[recognised, *tables], value=layout.table or RECOGNISED),
+        "image_column": gr.update(choices=[recognised, *columns], value=layout.image_column or RECOGNISED),
+        "caption_column": gr.update(choices=[recognised, *columns], value=layout.caption_column or RECOGNISED),
+        "row_column": gr.update(choices=[(_(NONE), NONE), *columns], value=first.column if first else NONE),
         "row_values": gr.update(choices=values, value=list(first.values) if first else []),
         "template": recipe.template or "",
         "default_caption": recipe.default_caption,
@@ -203,7 +213,7 @@ def values_of(session: DatasetSession, column: str) -> list[tuple[str, str]]:
     if not session.is_open or column not in session.opened.reading.columns:
         return []
     counts = Counter(picture.attributes.get(column, "") for picture in session.opened.reading.pictures)
-    return [(f"{value or 'empty'} ({number:,})", value) for value, number in counts.most_common(MAX_VALUES)]
+    return [(with_number(value or _("empty"), num), value) for value, num in counts.most_common(MAX_VALUES)]
 
 
 def read_recipe(session: DatasetSession, values: dict[str, Any]) -> DatasetRecipe:
@@ -255,7 +265,7 @@ def preview_words(session: DatasetSession, read: Callable[[], DatasetRecipe]) ->
     except StudioError as error:
         return paragraph("bad", error)
     caption = _("{images}; the first captions", images=counted(len(taken), "image", "images"))
-    return table(("Image", "Caption"), rows, caption=caption)
+    return table((_("Image"), _("Caption")), rows, caption=caption)
 
 
 def _hex(colour: str) -> str:

@@ -8,28 +8,20 @@ from typing import Any
 
 import gradio as gr
 
-from studio.core.errors import DatasetError, StudioError, about, system_error_message
+from studio.core.errors import DatasetError, StudioError, about, error_message
 from studio.core.files import read_text, remove_uploads
 from studio.core.language import _
 from studio.core.paths import assets_folder
 from studio.core.text import counted
 from studio.datasets.session import DatasetSession, SessionView
 from studio.datasets.upload import DroppedFile
+from studio.ui.datasets.html import drop_zone
 from studio.ui.shell.parts import QUIET, Update, problem, toasts, uploads_folder
 from studio.ui.shell.selection import FieldErrors, error_box, select
 
 DEMO_DATASET = "casual-shoes"
 DEMO_RESOLUTION = 128  # of the model that ships with it
 MAX_FILES = 100_000
-
-_DROPZONE = """<div class="dropzone">
-<p><b>Drop a folder, images or a zip here</b></p>
-<p class="quiet">Subfolders are kept. Files are copied into the studio; originals are never touched.</p>
-<p class="drop-buttons"><button type="button" class="link-button choose-folder">Choose a folder</button>
-<button type="button" class="link-button choose-files">Choose files</button></p>
-<p><span class="drop-status" role="status"></span>
-<button type="button" class="link-button drop-cancel" hidden>Cancel</button></p>
-</div>"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ def build() -> SourceBox:
     with gr.Row(elem_id="dataset-source", equal_height=True):
         drop = gr.HTML(
             elem_id="dataset-drop",
-            html_template=_DROPZONE,
+            html_template=str(drop_zone()),
             js_on_load=read_text(assets_folder() / "dropzone.js"),
             outcome=None,
         )
@@ -103,20 +95,14 @@ def wire(box: SourceBox, session: DatasetSession, selection: gr.HTML, *, then_re
         try:
             files = dropped_files(getattr(event, "files", None))
             opened = session.open_dropped(files, uploads=uploads_folder())
-        except StudioError as error:
-            return {box.drop: _outcome(str(error), "bad")}
-        except OSError as error:
-            return {box.drop: _outcome(system_error_message(error), "bad")}
-        words = _(
-            "{images} in the dataset {name}.",
-            images=counted(len(opened.reading.pictures), "image", "images"),
-            name=opened.name,
-        )
+        except (StudioError, OSError) as error:
+            return {box.drop: _outcome(error_message(error), "bad")}
+        images = counted(len(opened.reading.pictures), "image", "images")
+        words = [_("{images} in the dataset {name}.", images=images, name=opened.name)]
         if opened.not_taken:
-            words += _(
-                " {files} skipped: the doctor lists them.", files=counted(len(opened.not_taken), "file", "files")
-            )
-        return {box.drop: _outcome(words, "good"), box.opened: opened.name}
+            num_skipped = counted(len(opened.not_taken), "file", "files")
+            words.append(_("{files} skipped: the doctor lists them.", files=num_skipped))
+        return {box.drop: _outcome(" ".join(words), "good"), box.opened: opened.name}
 
     def open_path(path: str) -> str:
         with toasts(), about("path"):
@@ -160,10 +146,7 @@ def dropped_files(files: object) -> list[DroppedFile]:
     """
     if not isinstance(files, list) or len(files) > MAX_FILES:
         raise DatasetError(
-            _(
-                "A drop must be a list of at most {max_files:,} files. Type the folder's path instead.",
-                max_files=MAX_FILES,
-            )
+            _("A drop must be a list of at most {limit:,} files. Type the folder's path instead.", limit=MAX_FILES)
         )
     taken = []
     for file in files:

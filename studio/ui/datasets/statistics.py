@@ -19,7 +19,7 @@ from studio.core.language import N_, _
 from studio.core.text import template
 from studio.datasets.export import make_contact_sheet
 from studio.datasets.inspection import thumbnail_path
-from studio.datasets.query import FACET_TITLES, Facet, FacetName, bin_words
+from studio.datasets.query import FACET_TITLES, Facet, FacetName, bin_name
 from studio.datasets.report import (
     WHY_NO_FLIP,
     Counts,
@@ -42,7 +42,7 @@ from studio.ui.shell.selection import read_selection
 _template = template("ui/templates/datasets.html")
 
 NUM_LENGTH_BARS = 12
-NONE, ALL_OTHERS = "none", N_("all others")
+NONE, ALL_OTHERS = N_("none"), N_("all others")
 
 
 def statistics_html(statistics: DatasetStatistics) -> Markup:
@@ -63,17 +63,18 @@ def statistics_html(statistics: DatasetStatistics) -> Markup:
 
 def bars(name: FacetName, rows: Sequence[tuple[str, int]], *, column: str = "") -> Markup:
     """One chart: names, bars, numbers; a bar's name is a button. The longest bar is the greatest number."""
-    most = max((number for __, number in rows), default=0) or 1
-    shown = [(value, number, _sent(name, value, column)) for value, number in rows]
-    title = column if name == "column" else FACET_TITLES[name]
+    most = max((num for value, num in rows), default=0) or 1
+    shown = [(*_named_and_sent(name, value, column), num) for value, num in rows]
+    title = column if name == "column" else _(FACET_TITLES[name])
     return _template("bars", title=title, rows=shown, most=most)
 
 
-def _sent(name: FacetName, value: str, column: str) -> str:
-    """The bar as the page sends it back; "" of one that no image can be found by."""
+def _named_and_sent(name: FacetName, value: str, column: str) -> tuple[str, str]:
+    """What a bar is called, and the bar as the page sends it back; "" of one that no image can be found by."""
     if name != "word" and value in (NONE, ALL_OTHERS):
-        return ""
-    return Facet(name=name, value=value, column=column).model_dump_json()
+        return _(value), ""
+    facet = Facet(name=name, value=value, column=column)
+    return facet.label, facet.model_dump_json()
 
 
 def _listed(counts: Counts, *, others: bool = True) -> list[tuple[str, int]]:
@@ -82,19 +83,19 @@ def _listed(counts: Counts, *, others: bool = True) -> list[tuple[str, int]]:
 
 
 def _shares(bins: Sequence[int]) -> list[tuple[str, int]]:
-    return [(bin_words(i), number) for i, number in enumerate(bins)]
+    return [(bin_name(i), num) for i, num in enumerate(bins)]
 
 
 def _lengths(counts: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
     """By the number of words; in steps, where there are many different ones."""
-    longest = max((words for words, __ in counts), default=0)
+    longest = max((num_words for num_words, num in counts), default=0)
     step = longest // NUM_LENGTH_BARS + 1
     totals: dict[int, int] = {}
-    for words, number in counts:
-        totals[words // step] = totals.get(words // step, 0) + number
+    for num_words, num in counts:
+        totals[num_words // step] = totals.get(num_words // step, 0) + num
     return [
-        (str(part) if step == 1 else _("{part} to {part_2}", part=part * step, part_2=part * step + step - 1), number)
-        for part, number in sorted(totals.items())
+        (str(part) if step == 1 else f"{part * step} to {part * step + step - 1}", num)
+        for part, num in sorted(totals.items())
     ]
 
 
@@ -106,7 +107,11 @@ TITLES: dict[Severity, str] = {
     "convert": N_("Converted when read"),
     "note": N_("Worth knowing"),
 }
-REMEDY_WORDS = {"exclude": "Exclude", "convert": N_("Convert a copy"), "recode caption": N_("Re-encode the caption")}
+REMEDY_WORDS = {
+    "exclude": N_("Exclude"),
+    "convert": N_("Convert a copy"),
+    "recode caption": N_("Re-encode the caption"),
+}
 
 _CLICKS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-remedy]");
@@ -181,7 +186,7 @@ def doctor_html(session: DatasetSession, report: DatasetReport) -> Markup:
         "doctor",
         dataset=session.opened.name,
         report=report,
-        notes=(*report.warnings, WHY_NO_FLIP),
+        notes=(*report.warnings, _(WHY_NO_FLIP)),
         groups=groups,
         pairs=[(pair, [(key, _small_url(session, key)) for key in (pair.first, pair.second)]) for pair in pairs],
         more_pairs=len(report.duplicates) - len(pairs),
@@ -196,7 +201,7 @@ def _group(severity: Severity, findings: Sequence[Finding]) -> _Group:
         by_code.setdefault(finding.problem.code, []).append(finding)
     few = [finding for same in by_code.values() if len(same) <= FOLDED_FROM for finding in same]
     many = [(code, same) for code, same in by_code.items() if len(same) > FOLDED_FROM]
-    return _Group(SIGNS[severity], TITLES[severity], len(findings), few, many)
+    return _Group(SIGNS[severity], _(TITLES[severity]), len(findings), few, many)
 
 
 def _small_url(session: DatasetSession, key: str) -> str:

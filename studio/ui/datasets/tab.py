@@ -84,8 +84,8 @@ def build() -> DatasetTab:
 def render(session: DatasetSession, view: SessionView) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
-        "The list of datasets": lambda: dataset_source.render(session, view),
-        "The dataset": lambda: {
+        _("The list of datasets"): lambda: dataset_source.render(session, view),
+        _("The dataset"): lambda: {
             **dataset_recipe_box.render(session, view),
             "dataset-summary": lambda: _summary(session, view),
             "dataset-version": gr.update(value=view.version),
@@ -98,12 +98,12 @@ def _summary(session: DatasetSession, view: SessionView) -> str:
     if view.name:
         return summary(session, view)
     if view.opening:
-        return paragraph("quiet", _("{opening} is being opened.", opening=view.opening), role="status")
+        return paragraph("quiet", _("{name} is being opened.", name=view.opening), role="status")
     return paragraph(
         "quiet",
         _(
-            "No dataset is open. Drop a folder of images, type its path, or start with the demo "
-            "shoes: 60 drawn images with a table of their colours and kinds."
+            "No dataset is open. Drop a folder of images, type its path, or start with the demo shoes: 60 drawn images "
+            "with a table of their colours and kinds."
         ),
     )
 
