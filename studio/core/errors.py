@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from studio.core.language import N_, _
+from studio.core.language import N_, _, said
 
 MAX_FOREIGN_WORDS = 300
 """Characters that are shown of an error which is not ours: some tell all that they were given."""
@@ -28,6 +28,9 @@ class StudioError(Exception):
     """
 
     problems: tuple[FieldProblem, ...] = ()
+
+    def __str__(self) -> str:
+        return said(super().__str__())
 
     def about(self, *fields: str) -> Self:
         """The same error, which these settings are to blame for: a form says it there."""

@@ -21,7 +21,7 @@ from gettext import GNUTranslations, NullTranslations
 from io import BytesIO
 from pathlib import Path
 from string import Formatter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 Answer = TypeVar("Answer")
 Message = TypeVar("Message", bound=str)  # a key that is a label too keeps its Literal type
@@ -32,6 +32,7 @@ LANGUAGES: Final[Mapping[str, str]] = {ENGLISH: "English", PORTUGUESE: "PortuguÃ
 """By their tags (BCP 47), what those who speak them call them."""
 LANGUAGE_NAME = "STUDIO_LANGUAGE"
 """The environment variable that chooses it for a process, before those of the system."""
+LATER = "later"  # no language: messages are kept for one
 SYSTEM_NAMES = ("LC_ALL", "LC_MESSAGES", "LANG")
 CATALOGUES = Path(__file__).resolve().parent.parent / "languages"
 
@@ -41,7 +42,8 @@ _COMMA_FOR_POINT = str.maketrans(",.", ".,")
 
 def language() -> str:
     """The tag of what is spoken here and now: of this page or request, else of this process."""
-    return _chosen.get("") or language_of(os.environ)
+    chosen = _chosen.get("")
+    return ENGLISH if chosen == LATER else chosen or language_of(os.environ)
 
 
 @contextmanager
@@ -107,43 +109,65 @@ def _(message: str, /, **values: object) -> str:
     """
     if not message:
         return ""  # gettext's catalogues keep their head under it
-    said = catalogue(language()).gettext(message)
-    return _formatter.vformat(said, (), values) if values else said
+    return Kept(message, values) if _chosen.get("") == LATER else _say(message, values)
 
 
 def ngettext(singular: str, plural: str, num: int, /, **values: object) -> str:
     """Likewise one of two messages, by a number that decides which; named in `values` too where it is in them."""
-    said = catalogue(language()).ngettext(singular, plural, num)
+    return Kept(singular, values, plural, num) if _chosen.get("") == LATER else _say(singular, values, plural, num)
+
+
+def _say(message: str, values: Mapping[str, object], plural: str = "", num: int = 0) -> str:
+    spoken = catalogue(language())
+    said = spoken.ngettext(message, plural, num) if plural else spoken.gettext(message)
     return _formatter.vformat(said, (), values) if values else said
 
 
-class Deferred(str):
-    """A message in English that is kept for whoever reads it later, in their language.
+class Kept(str):
+    """A message that is kept for whoever reads it later: in English as a text, with what `said` needs to say it anew.
 
     Attributes:
-        message: as the catalogues have it, without its values.
-        values: texts and numbers, and messages that are deferred themselves.
+        message, plural, num: as `_` and `ngettext` take them.
+        values: texts and numbers, and other kept messages.
     """
 
-    __slots__ = ("message", "values")
     message: str
-    values: Mapping[str, object]
+    values: dict[str, object]
+    plural: str
+    num: int
+
+    def __new__(cls, message: str, values: Mapping[str, object], plural: str = "", num: int = 0) -> Self:
+        with speaking(ENGLISH):
+            kept = super().__new__(cls, _say(message, values, plural, num))
+        # Of what is neither text nor number its text is kept: a path, an error.
+        known = {name: value if isinstance(value, str | int | float) else str(value) for name, value in values.items()}
+        kept.message, kept.values, kept.plural, kept.num = message, known, plural, num
+        return kept
+
+    def __str__(self) -> str:
+        return self
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return type(self), (self.message, self.values, self.plural, self.num)
 
 
-def deferred(message: str, /, **values: object) -> Deferred:
-    """Like `_`, for what is kept: the same text in English, which `said` says in the language of whoever reads it."""
-    with speaking(ENGLISH):
-        kept = Deferred(_(message, **values))
-    kept.message, kept.values = message, values
-    return kept
+@contextmanager
+def for_later() -> Iterator[None]:
+    """Within it `_` and `ngettext` give messages in English that are kept: for what is stored, and read in any language."""
+    token = _chosen.set(LATER)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
 
 
 def said(text: str) -> str:
-    """A text in the language that is spoken, where it is a deferred message; else as it is."""
-    if not isinstance(text, Deferred):
+    """A kept message in the language that is spoken; any other text as it is."""
+    if not isinstance(text, Kept):
         return text
-    return _(
-        text.message, **{name: said(value) if isinstance(value, str) else value for name, value in text.values.items()}
+    values = {name: said(value) if isinstance(value, str) else value for name, value in text.values.items()}
+    return Kept(text.message, values, text.plural, text.num) if _chosen.get("") == LATER else _say(
+        text.message, values, text.plural, text.num
     )
 
 

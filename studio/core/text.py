@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
 
 def counted(num: int, singular: str, plural: str) -> str:
     """`1 image`, `1,991 images`; the nouns are those of a catalogue (`ngettext`)."""
-    return f"{number(num)} {ngettext(singular, plural, num)}"
+    return _("{num:,} {noun}", num=num, noun=ngettext(singular, plural, num))
 
 
 def gigabytes(num_bytes: int | None) -> str:
