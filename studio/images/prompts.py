@@ -193,10 +193,10 @@ def lora_choice(tag: str) -> LoraChoice:
         raise SettingsError(
             _(
                 "{tag} has more than one number, and a LoRA has one strength here, for the U-Net and "
-                "the text encoder alike. Write <lora:{name}:{numbers}>.",
+                "the text encoder alike. Write <lora:{name}:{strength}>.",
                 tag=tag,
                 name=name,
-                numbers=numbers[0],
+                strength=numbers[0],
             )
         )
     return LoraChoice(name=name.strip(), strength=_strength(tag, numbers[0]) if numbers else 1.0)
@@ -213,8 +213,8 @@ def _strength(tag: str, written: str) -> float:
     if not low <= strength <= high:
         raise SettingsError(
             _(
-                "The strength in {tag} must be a number between {low:g} and {high:g}, got "
-                "{written!r}. Change it, or remove the tag.",
+                "The strength in {tag} must be a number between {low:g} and {high:g}, got {written!r}. "
+                "Change it, or remove the tag.",
                 tag=tag,
                 low=low,
                 high=high,
@@ -247,7 +247,7 @@ def unlike_a1111(prompt: str) -> tuple[str, ...]:
     commands = _take_commands(_TOKEN.findall(rest))[1] if "[" in rest else ()
     notes = []
     if tag := _OTHER_TAG.search(rest):
-        notes.append(_("{group} loads a file in A1111; here it is text. Remove it.", group=tag.group()[:60]))
+        notes.append(_("{tag} loads a file in A1111; here it is text. Remove it.", tag=tag.group()[:60]))
     if _AND.search(rest):
         notes.append(_("AND combines several prompts in A1111; here it is a word."))
     if "editing" in commands:
