@@ -9,7 +9,7 @@ from typing import Literal
 
 from studio import __version__
 from studio.core.errors import PictureFileError, SettingsError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, ngettext
 from studio.core.results import ImageRecord
 from studio.core.settings import GenerationSettings, LoraChoice, SchedulerName, parse_settings
 from studio.images.prompts import lora_choice, split_lora_tags, unlike_a1111
@@ -334,5 +334,7 @@ def _short(text: str) -> str:
 
 
 def _shortened(skipped: list[str]) -> tuple[str, ...]:
-    more = len(skipped) - _MAX_SKIPPED
-    return (*skipped[:_MAX_SKIPPED], _("{num} more were left out.", num=more)) if more > 0 else tuple(skipped)
+    num = len(skipped) - _MAX_SKIPPED
+    if num <= 0:
+        return tuple(skipped)
+    return (*skipped[:_MAX_SKIPPED], ngettext("{num} more was left out.", "{num} more were left out.", num, num=num))

@@ -229,10 +229,10 @@ def plain_prompt(prompt: str) -> str:
 
     Of `[a:b:0.5]` and `[a|b]` both words stay, as both act here; of `a AND b`, a and b.
     """
-    rest, __ = split_lora_tags(prompt)
+    rest = split_lora_tags(prompt)[0]
     if _AND.search(rest):
         rest = _AND.sub("and", _WEIGHT_OF_AND.sub(" ", rest))
-    tokens, __ = _take_commands(_TOKEN.findall(_OTHER_TAG.sub("", rest)))
+    tokens = _take_commands(_TOKEN.findall(_OTHER_TAG.sub("", rest)))[0]
     sections: list[list[str]] = [[]]
     for part in _weighted_parts(tokens):
         if part.after_break:
@@ -243,7 +243,7 @@ def plain_prompt(prompt: str) -> str:
 
 def unlike_a1111(prompt: str) -> tuple[str, ...]:
     """What is a command in A1111 and not here, a sentence each; `BREAK` and `<lyco:…>` act here as there."""
-    rest, __ = split_lora_tags(prompt)
+    rest = split_lora_tags(prompt)[0]
     commands = _take_commands(_TOKEN.findall(rest))[1] if "[" in rest else ()
     notes = []
     if tag := _OTHER_TAG.search(rest):

@@ -317,9 +317,10 @@ def file_notes(header: WeightsHeader) -> tuple[str, ...]:
 
 def ends_note(layers: Sequence[str]) -> str:
     """Of layers outside the U-Net's blocks: sd-scripts looks into its blocks alone."""
+    joined = " " + _("and") + " "
     return _(
         "sd-scripts' own LoRA reader drops {layers}; A1111, Forge, ComfyUI and diffusers read all layers.",
-        layers=f" {_('and')} ".join(layers),
+        layers=joined.join(layers),
     )
 
 
