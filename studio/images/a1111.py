@@ -9,7 +9,7 @@ from typing import Literal
 
 from studio import __version__
 from studio.core.errors import PictureFileError, SettingsError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, ngettext
 from studio.core.results import ImageRecord
 from studio.core.settings import GenerationSettings, LoraChoice, SchedulerName, parse_settings
 from studio.images.prompts import lora_choice, split_lora_tags, unlike_a1111
@@ -19,7 +19,7 @@ _SAMPLERS: Mapping[str, tuple[str, str]] = {
     "DDIM": ("DDIM", "Automatic"),
     "PNDM": ("PLMS", "Automatic"),
     "Euler": ("Euler", "Automatic"),
-    "Euler a": (N_("Euler a"), "Automatic"),
+    "Euler a": ("Euler a", "Automatic"),
     "DPM++ 2M": ("DPM++ 2M", "Uniform"),
     "DPM++ 2M Karras": ("DPM++ 2M", "Karras"),
     "UniPC": ("UniPC", "Automatic"),
@@ -30,7 +30,7 @@ _SCHEDULERS_OF_CLASSES = {
     "DDIMScheduler": "DDIM",
     "PNDMScheduler": "PNDM",
     "EulerDiscreteScheduler": "Euler",
-    "EulerAncestralDiscreteScheduler": N_("Euler a"),
+    "EulerAncestralDiscreteScheduler": "Euler a",
     "DPMSolverMultistepScheduler": "DPM++ 2M",
     "UniPCMultistepScheduler": "UniPC",
     "DDPMScheduler": "DDPM",
@@ -41,7 +41,7 @@ _SCHEDULERS_OF_SAMPLERS: Mapping[str, SchedulerName] = {
     "plms": "PNDM",
     "pndm": "PNDM",
     "euler": "Euler",
-    "euler a": N_("Euler a"),
+    "euler a": "Euler a",
     "dpm++ 2m": "DPM++ 2M",
     "dpm++ 2m karras": "DPM++ 2M Karras",  # as one name, before version 1.9
     "unipc": "UniPC",
@@ -50,26 +50,15 @@ _SCHEDULERS_OF_SAMPLERS: Mapping[str, SchedulerName] = {
 }
 _ORDINARY_SCHEDULE_TYPES = ("", "automatic", "uniform")
 
-_NEGATIVE = N_("Negative prompt:")
+_NEGATIVE = "Negative prompt:"
 # A line of settings: some programs write another key first, or small letters.
-_FIRST_KEYS = N_("steps|seed|sampler|schedule type|cfg scale|size|model|model hash|version")
+_FIRST_KEYS = "steps|seed|sampler|schedule type|cfg scale|size|model|model hash|version"
 _SETTINGS_LINE = re.compile(rf"\s*(?:steps:\s*\d|(?:{_FIRST_KEYS}):.*?,\s*steps:\s*\d)", re.IGNORECASE)
 # A key's length is bounded, or a line of a million letters would take hours.
 _SETTING = re.compile(r'(\w[\w \-/]{0,80}):[ \t]*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
 # What says nothing about how the image is made, or is used elsewhere in this module.
 _KNOWN_KEYS = frozenset(
-    {
-        "Steps",
-        "Sampler",
-        N_("Schedule type"),
-        N_("CFG scale"),
-        "Seed",
-        "Size",
-        "Model",
-        N_("Model hash"),
-        N_("Lora hashes"),
-        "Version",
-    }
+    ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Model hash", "Lora hashes", "Version")
 )
 # With these values they say nothing: they are what happens here anyway.
 _ORDINARY_VALUES = {"RNG": "CPU", "Clip skip": "1"}
@@ -146,17 +135,14 @@ def _setting_values(record: ImageRecord) -> list[tuple[str, str]]:
     values = [
         ("Steps", str(settings.num_inference_steps)),
         ("Sampler", sampler),
-        (_("Schedule type"), schedule_type),
-        (_("CFG scale"), _number(settings.guidance_scale)),
+        ("Schedule type", schedule_type),
+        ("CFG scale", _number(settings.guidance_scale)),
         ("Seed", str(settings.seed)),
         ("Size", f"{record.width}x{record.height}"),
         ("Model", _model_name(record.model)),
         ("RNG", "CPU"),
-        (
-            _("Lora hashes"),
-            ", ".join(f"{lora.name}: {(lora.weights_hash or lora.sha256)[:12]}" for lora in record.loras),
-        ),
-        ("Version", _("lora-studio {version}", version=__version__)),
+        ("Lora hashes", ", ".join(f"{lora.name}: {(lora.weights_hash or lora.sha256)[:12]}" for lora in record.loras)),
+        ("Version", f"lora-studio {__version__}"),
     ]
     return [(key, value) for key, value in values if value]
 
@@ -201,16 +187,16 @@ def parse_parameters(text: str) -> PictureText:
     if len(text) > MAX_TEXT_LENGTH:
         raise PictureFileError(
             _(
-                "The settings are {num_text:,} characters long, {max_text_length:,} are allowed.",
-                num_text=len(text),
-                max_text_length=MAX_TEXT_LENGTH,
+                "The settings are {length:,} characters long, {limit:,} are allowed.",
+                length=len(text),
+                limit=MAX_TEXT_LENGTH,
             )
         )
     prompt, negative_prompt, line, skipped = _split(text)
     found = {key: _unquoted(value) for key, value in _SETTING.findall(line)}
     written = {_NAMES_OF_KEYS.get(key.casefold(), key): value for key, value in found.items()}
     if "Seed" in written and "RNG" not in written:
-        skipped.append(_GPU_NOISE)
+        skipped.append(_(_GPU_NOISE))
     values = _scheduler(written, skipped)
     return taken_over("A1111", written, prompt=prompt, negative_prompt=negative_prompt, skipped=skipped, values=values)
 
@@ -278,7 +264,7 @@ def _take_known_loras(prompt: str, skipped: list[str]) -> tuple[str, tuple[LoraC
         except SettingsError as error:
             skipped.append(_short(str(error)))
     skipped += [
-        _("The LoRA {short} is one too many: {max_loras} may act.", short=_short(lora.name), max_loras=_MAX_LORAS)
+        _("The LoRA {name} is one too many: {limit} may act.", name=_short(lora.name), limit=_MAX_LORAS)
         for lora in loras[_MAX_LORAS:]
     ]
     return rest, tuple(loras[:_MAX_LORAS])
@@ -321,20 +307,14 @@ def _scheduler(written: Mapping[str, str], skipped: list[str]) -> dict[str, obje
         return {}
     scheduler = _SCHEDULERS_OF_SAMPLERS.get(sampler.casefold())
     if scheduler is None:
-        skipped.append(
-            _("The sampler {short} is not known here; the scheduler stays the model's own.", short=_short(sampler))
-        )
+        words = _("The sampler {name} is not known here; the scheduler stays the model's own.", name=_short(sampler))
+        skipped.append(words)
         return {}
     if scheduler == "DPM++ 2M" and schedule_type.casefold() in ("karras", "automatic"):
         scheduler = "DPM++ 2M Karras"
     elif schedule_type.casefold() not in _ORDINARY_SCHEDULE_TYPES:
-        skipped.append(
-            _(
-                "The schedule type {short} is not known here for {scheduler}.",
-                short=_short(schedule_type),
-                scheduler=scheduler,
-            )
-        )
+        name = _short(schedule_type)
+        skipped.append(_("The schedule type {name} is not known here for {sampler}.", name=name, sampler=scheduler))
     return {"scheduler": scheduler}
 
 
@@ -343,7 +323,7 @@ def _unknown(written: Mapping[str, str]) -> list[str]:
     return [
         _("Its noise was not drawn on the CPU, so the seed makes another image here.")
         if key == "RNG"
-        else _("{short} is not known here, got {short_2!r}.", short=_short(key), short_2=_short(value))
+        else _("{key} is not known here, got {value!r}.", key=_short(key), value=_short(value))
         for key, value in written.items()
         if key not in _KNOWN_KEYS and _ORDINARY_VALUES.get(key) != value
     ]
@@ -354,5 +334,7 @@ def _short(text: str) -> str:
 
 
 def _shortened(skipped: list[str]) -> tuple[str, ...]:
-    more = len(skipped) - _MAX_SKIPPED
-    return (*skipped[:_MAX_SKIPPED], _("{more} more were left out.", more=more)) if more > 0 else tuple(skipped)
+    num = len(skipped) - _MAX_SKIPPED
+    if num <= 0:
+        return tuple(skipped)
+    return (*skipped[:_MAX_SKIPPED], ngettext("{num} more was left out.", "{num} more were left out.", num, num=num))

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 
 from studio.core.files import open_file, read_file, write_atomically
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.records import AnyFloat, Record
 from studio.core.settings import CompareSettings, GenerationSettings, LoraChoice
 from studio.images.files import PILLOW_ERRORS
@@ -23,6 +23,8 @@ from studio.images.files import PILLOW_ERRORS
 logger = logging.getLogger(__name__)
 
 JSON_NAME = "comparison.json"
+BASE = N_("base")
+"""What a side without LoRAs is called; `shown_side` says it."""
 NOTICEABLE = 16  # of 255, in any channel: about where an eye that flips between two images sees a change
 HARDLY_SHARE = 0.01
 
@@ -63,7 +65,7 @@ class Difference(Record):
             return _("changes nothing visible: only the latents differ, barely")
         if self.changed_share < HARDLY_SHARE:
             return _("changes hardly anything: pixels differ by {pixels:.2g} of 255 on average", pixels=self.pixels)
-        return _("changes {value:.0f} % of the pixels noticeably", value=100 * self.changed_share)
+        return _("changes {percent:.0f} % of the pixels noticeably", percent=100 * self.changed_share)
 
 
 class ComparedPicture(Record):
@@ -104,11 +106,23 @@ class CompareReport(Record):
 
     @property
     def left_name(self) -> str:
+        """As votes keep it."""
         return side_name(self.settings.left)
 
     @property
     def right_name(self) -> str:
+        """Likewise."""
         return side_name(self.settings.right)
+
+    @property
+    def shown_left(self) -> str:
+        """As people read it."""
+        return shown_side(self.left_name)
+
+    @property
+    def shown_right(self) -> str:
+        """Likewise."""
+        return shown_side(self.right_name)
 
     @property
     def num_finished(self) -> int:
@@ -131,26 +145,25 @@ class CompareReport(Record):
         """What the right side does, over all pairs, in words."""
         differences = [pair.difference for pair in self.pairs if pair.difference]
         if not differences:
-            return (
-                _("There is no finished pair yet.")
-                if not self.cancelled
-                else _("Cancelled before a pair was finished.")
-            )
+            none_yet = _("There is no finished pair yet.")
+            return _("Cancelled before a pair was finished.") if self.cancelled else none_yet
         count = len(differences)
         mean = Difference(
             pixels=sum(d.pixels for d in differences) / count,
             changed_share=sum(d.changed_share for d in differences) / count,
             latents=sum(d.latents for d in differences) / count,
         )
-        over = "" if count == 1 else _(", on average of {count} pairs", count=count)
-        return _(
-            "{right_name} {words}{over}. Mean difference: {pixels:.3g} of 255 in pixels, {latents:.3g} in latents.",
-            right_name=self.right_name,
-            words=mean.words,
-            over=over,
+        side, words = self.shown_right, mean.words
+        if count == 1:
+            said = _("{side} {words}.", side=side, words=words)
+        else:
+            said = _("{side} {words}, on average of {count} pairs.", side=side, words=words, count=count)
+        means = _(
+            "Mean difference: {pixels:.3g} of 255 in pixels, {latents:.3g} in latents.",
             pixels=mean.pixels,
             latents=mean.latents,
         )
+        return f"{said} {means}"
 
 
 def _mean(parts: Sequence[PartDifference]) -> PartDifference:
@@ -169,7 +182,12 @@ class SavedComparison(Record):
 
 def side_name(loras: tuple[LoraChoice, ...]) -> str:
     """`base`, or `white-ground 0.8 + sketch`."""
-    return " + ".join(c.name if c.strength == 1 else f"{c.name} {c.strength:g}" for c in loras) or "base"
+    return " + ".join(c.name if c.strength == 1 else f"{c.name} {c.strength:g}" for c in loras) or BASE
+
+
+def shown_side(name: str) -> str:
+    """A side's name as people read it."""
+    return _(BASE) if name == BASE else name
 
 
 def new_comparison_folder(outputs: Path, *, now: datetime) -> Path:
@@ -295,19 +313,23 @@ def _pair_rows(saved: SavedComparison) -> list[GridRow]:
     report = saved.report
     rows = []
     for pair in report.pairs:
-        cells = [Cell(report.left_name, _path(saved, pair.left))]
+        cells = [Cell(report.shown_left, _path(saved, pair.left))]
         if pair.right:
-            words = _(" ({pixels:.3g} of 255)", pixels=pair.difference.pixels) if pair.difference else ""
-            cells.append(Cell(report.right_name + words, _path(saved, pair.right)))
-        rows.append(
-            GridRow(_("{prompt} · seed {seed}", prompt=pair.left.settings.prompt, seed=pair.left.settings.seed), cells)
-        )
+            words = report.shown_right
+            if pair.difference:
+                words = _("{side} ({pixels:.3g} of 255)", side=words, pixels=pair.difference.pixels)
+            cells.append(Cell(words, _path(saved, pair.right)))
+        settings = pair.left.settings
+        rows.append(GridRow(_("{prompt} · seed {seed}", prompt=settings.prompt, seed=settings.seed), cells))
     return rows
 
 
 def _strip_rows(saved: SavedComparison) -> list[GridRow]:
-    cells = [Cell(f"strength × {s.strength:g}", _path(saved, s.picture)) for s in saved.report.strip]
-    return [GridRow(_("{right_name} by strength", right_name=saved.report.right_name), cells)] if cells else []
+    cells = [
+        Cell(_("strength × {strength:g}", strength=made.strength), _path(saved, made.picture))
+        for made in saved.report.strip
+    ]
+    return [GridRow(_("{side} by strength", side=saved.report.shown_right), cells)] if cells else []
 
 
 def _path(saved: SavedComparison, picture: ComparedPicture) -> Path | None:

@@ -99,7 +99,7 @@ def read_picture_text(path: Path) -> PictureText:
             texts = _texts(picture)
         except PILLOW_ERRORS as error:
             raise PictureFileError(
-                _("{shown_name} has broken metadata: {reason}.", shown_name=shown_name(path), reason=_reason(error))
+                _("{name} has broken metadata: {reason}.", name=shown_name(path), reason=_reason(error))
             ) from error
     return _understand(path, texts)
 
@@ -113,7 +113,7 @@ def _texts(picture: ImageFile) -> dict[str, str]:
     if isinstance(info.get("exif"), bytes):
         exif.load(info["exif"])
     folder = exif.get_ifd(_EXIF_FOLDER)
-    texts = {_("EXIF {tag}", tag=tag): value for tag, value in exif.items() if isinstance(value, str)}
+    texts = {f"EXIF {tag}": value for tag, value in exif.items() if isinstance(value, str)}
     if isinstance(info.get("xmp"), bytes):
         texts["XML:com.adobe.xmp"] = info["xmp"].decode("utf-8", "replace")
     texts[COMMENT_KEY] = decode_comment(folder.get(_USER_COMMENT))
@@ -163,28 +163,25 @@ def _understand(path: Path, texts: Mapping[str, str]) -> PictureText:
     skipped: tuple[str, ...] = ()
     if RECORD_KEY in texts:
         if record := _read_record(texts[RECORD_KEY]):
-            return PictureText(record.settings, record, _("LoRA Studio"), record.model, ())
+            return PictureText(record.settings, record, "LoRA Studio", record.model, ())
         skipped = (_("Its full record is broken or of another version, so its settings were read from its text."),)
     for key in (PARAMETERS_KEY, COMMENT_KEY):
         if has_settings_line(texts.get(key, "")):
             text = parse_parameters(texts[key])
             return PictureText(text.settings, None, text.source, text.model, (*skipped, *text.skipped))
-    try:
-        if (found := read_program(texts)) is not None:
-            return found
-    except PictureFileError as error:
-        raise PictureFileError(f"{shown_name(path)} {error}") from error
+    if (found := read_program(texts, shown_name(path))) is not None:
+        return found
     if skipped:
-        found_instead = _("its record is broken or of another version")
+        reason = _("its record is broken or of another version")
     else:
-        found_instead = _("its text is no program's settings") if any(texts.values()) else _("it has no settings")
+        reason = _("its text is no program's settings") if any(texts.values()) else _("it has no settings")
     raise PictureFileError(
         _(
-            "{shown_name} cannot tell how it was made: {found_instead}. Images of LoRA Studio, "
-            "of AUTOMATIC1111 and of {other_programs} have them, unless they were saved again.",
-            shown_name=shown_name(path),
-            found_instead=found_instead,
-            other_programs=OTHER_PROGRAMS,
+            "{name} cannot tell how it was made: {reason}. Images of LoRA Studio, of AUTOMATIC1111 and of "
+            "{other_programs} have them, unless they were saved again.",
+            name=shown_name(path),
+            reason=reason,
+            other_programs=_(OTHER_PROGRAMS),
         )
     )
 
@@ -214,16 +211,16 @@ def open_picture(path: Path) -> Iterator[ImageFile]:
         except PILLOW_ERRORS as error:
             raise PictureFileError(
                 _(
-                    "{shown_name} cannot be read as an image: {reason}. Choose another file.",
-                    shown_name=shown_name(path),
+                    "{name} cannot be read as an image: {reason}. Choose another file.",
+                    name=shown_name(path),
                     reason=_reason(error),
                 )
             ) from error
         if not whole:
             raise PictureFileError(
                 _(
-                    "{shown_name} is truncated: its end is missing. Copy or download it again.",
-                    shown_name=shown_name(path),
+                    "{name} is truncated: its end is missing. Copy or download it again.",
+                    name=shown_name(path),
                 )
             )
         yield picture
@@ -246,21 +243,19 @@ def _open_file(path: Path) -> Iterator[BinaryIO]:
     try:
         found = path.stat()  # before opening: opening a FIFO waits for ever
         if not stat.S_ISREG(found.st_mode):
-            raise PictureFileError(
-                _("{shown_name} is not a file. Choose a PNG, JPEG or WebP image.", shown_name=shown_name(path))
-            )
+            raise PictureFileError(_("{name} is not a file. Choose a PNG, JPEG or WebP image.", name=shown_name(path)))
         if found.st_size > _MAX_FILE_BYTES:
             raise PictureFileError(
                 _(
-                    "{shown_name} is larger than {max_file_bytes} MiB. Choose another.",
-                    shown_name=shown_name(path),
-                    max_file_bytes=_MAX_FILE_BYTES // 2**20,
+                    "{name} is larger than {limit} MiB. Choose another.",
+                    name=shown_name(path),
+                    limit=_MAX_FILE_BYTES // 2**20,
                 )
             )
         file = open_file(path)
     except (OSError, ValueError) as error:
         raise PictureFileError(
-            _("{shown_name} cannot be opened: {reason}.", shown_name=shown_name(path), reason=_reason(error))
+            _("{name} cannot be opened: {reason}.", name=shown_name(path), reason=_reason(error))
         ) from error
     with file:
         yield file
@@ -276,9 +271,7 @@ def _open_header(path: Path, file: BinaryIO) -> ImageFile:
         return JpegImagePlugin.JpegImageFile(file)
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
         return WebPImagePlugin.WebPImageFile(file)
-    raise PictureFileError(
-        _("{shown_name} is not a PNG, JPEG or WebP image. Choose one that is.", shown_name=shown_name(path))
-    )
+    raise PictureFileError(_("{name} is not a PNG, JPEG or WebP image. Choose one that is.", name=shown_name(path)))
 
 
 def _is_whole(picture: ImageFile, file: BinaryIO) -> bool:

@@ -80,15 +80,13 @@ def foreign_kind(content: bytes, name: str = "") -> str:
         return _("It is a PDF. Save its image as PNG.")
     kind = picture_kind(content[:START_BYTES])
     if kind == "RAW" or (Path(name).suffix.lower() in RAW_SUFFIXES and kind in ("TIFF", "")):
-        return RAW_MESSAGE
+        return _(RAW_MESSAGE)
     if content.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
-        return _(
-            "It is JPEG XL, which is not read here: only {format_words} are. Save it as PNG.", format_words=FORMAT_WORDS
-        )
+        return _("It is JPEG XL, which is not read here: only {formats} are. Save it as PNG.", formats=_(FORMAT_WORDS))
     if content.startswith((b"8BPS", b"\x00\x00\x01\x00")):
         return _(
-            "It is a Photoshop or icon file, which is not read here: only {format_words} are. Save it as PNG.",
-            format_words=FORMAT_WORDS,
+            "It is a Photoshop or icon file, which is not read here: only {formats} are. Save it as PNG.",
+            formats=_(FORMAT_WORDS),
         )
     return ""
 

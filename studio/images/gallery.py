@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from studio.core.errors import PictureFileError
 from studio.core.files import FileStamp, file_stamp, write_atomically
-from studio.core.language import _
+from studio.core.language import _, language
 from studio.core.records import Label, label_beside, label_or_none
 from studio.core.results import ImageRecord
 from studio.images.files import PILLOW_ERRORS, open_picture, read_picture_text, shown_name
@@ -67,11 +67,12 @@ class HistoryPage:
 
 @dataclass(frozen=True)
 class _Searched:
-    """What a search needs to know of a file; `problem` says why it cannot be read."""
+    """What a search needs to know of a file; `problem` says why it cannot be read, in the language `spoken`."""
 
     words: str = ""
     seed: str = ""
     problem: str = ""
+    spoken: str = ""
 
 
 class History:
@@ -81,7 +82,7 @@ class History:
         self._outputs = outputs
         self._lock = threading.Lock()
         self._searched: dict[_FileKey, _Searched] = {}
-        self._looks: dict[tuple[int, int, str], tuple[tuple[tuple[str, int], ...], HistoryPage]] = {}
+        self._looks: dict[tuple[int, int, str, str], tuple[tuple[tuple[str, int], ...], HistoryPage]] = {}
 
     def path_of(self, name: str) -> Path:
         """The file of an image that a page named; it may be gone.
@@ -96,7 +97,7 @@ class History:
 
     def look(self, number: int, *, per_page: int = 24, search: str = "") -> HistoryPage:
         """`page`, for those who ask for the same again and again: nothing is read as long as no folder has changed."""
-        asked, folders = (number, per_page, search), _changed_at(self._outputs)
+        asked, folders = (number, per_page, search, language()), _changed_at(self._outputs)
         before = self._looks.get(asked)
         if before is not None and before[0] == folders:
             return before[1]
@@ -151,7 +152,8 @@ class History:
             for path in paths:
                 key = _file_key(path)
                 searched = cached.get(key) if key else None
-                searched = searched or _search_file(path)
+                if searched is None or searched.spoken not in ("", language()):
+                    searched = _search_file(path)
                 results.append((path, searched))
                 # Made anew at each search: so files that are gone leave it.
                 if key and len(self._searched) < _MAX_CACHED:
@@ -169,9 +171,7 @@ def _file_key(path: Path) -> _FileKey | None:
 def _read_record(path: Path) -> ImageRecord:
     text = read_picture_text(path)
     if text.record is None:
-        raise PictureFileError(
-            _("{shown_name} has no record of this version of LoRA Studio.", shown_name=shown_name(path))
-        )
+        raise PictureFileError(_("{name} has no record of this version of LoRA Studio.", name=shown_name(path)))
     return text.record
 
 
@@ -179,7 +179,7 @@ def _search_file(path: Path) -> _Searched:
     try:
         record = _read_record(path)
     except PictureFileError as error:
-        return _Searched(problem=_problem(path, error))
+        return _Searched(problem=_problem(path, error), spoken=language())
     settings = record.settings
     loras = [lora.name for lora in settings.loras] + [lora.name for lora in record.loras]
     texts = [settings.prompt, settings.negative_prompt, record.model, *loras, settings.scheduler, record.scheduler]
@@ -262,9 +262,7 @@ def thumbnail(path: Path, *, size: int = 256, cache: Path) -> Path:
     """
     key = _file_key(path)
     if key is None:
-        raise PictureFileError(
-            _("{shown_name} cannot be opened. It may have been moved or deleted.", shown_name=shown_name(path))
-        )
+        raise PictureFileError(_("{name} cannot be opened. It may have been moved or deleted.", name=shown_name(path)))
     identity = os.fsencode(path.absolute()) + f"\0{key[1]}\0{size}".encode()
     kept = cache / f"{hashlib.sha256(identity).hexdigest()[:32]}.jpg"
     if not kept.is_file():
@@ -277,8 +275,8 @@ def _small_jpeg(path: Path, size: int) -> bytes:
         if picture.width * picture.height > _MAX_THUMBNAIL_PIXELS:
             raise PictureFileError(
                 _(
-                    "{shown_name} has {width} × {height} pixels: it is too large.",
-                    shown_name=shown_name(path),
+                    "{name} has {width} × {height} pixels: it is too large.",
+                    name=shown_name(path),
                     width=picture.width,
                     height=picture.height,
                 )
@@ -289,9 +287,7 @@ def _small_jpeg(path: Path, size: int) -> bytes:
             small.thumbnail((size, size))
             upright = ImageOps.exif_transpose(small)
         except PILLOW_ERRORS as error:
-            raise PictureFileError(
-                _("{shown_name} is broken: {error}.", shown_name=shown_name(path), error=error)
-            ) from error
+            raise PictureFileError(_("{name} is broken: {error}.", name=shown_name(path), error=error)) from error
     white = Image.new("RGBA", upright.size, "white")
     buffer = io.BytesIO()
     Image.alpha_composite(white, upright).convert("RGB").save(buffer, format="JPEG", quality=85)

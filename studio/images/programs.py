@@ -15,7 +15,7 @@ from studio.core.language import N_, _
 from studio.images.a1111 import MAX_TEXT_LENGTH, PictureText, ProgramName, taken_over
 from studio.images.prompts import escape_prompt
 
-COMMENT_KEY = N_("EXIF UserComment")
+COMMENT_KEY = "EXIF UserComment"
 OTHER_PROGRAMS = N_("ComfyUI, InvokeAI, NovelAI, Draw Things, Fooocus, SwarmUI and Easy Diffusion")
 
 _Json = Mapping[str, object]
@@ -74,30 +74,31 @@ def _clean(text: str) -> str:
     return text.strip("\0").removeprefix("\ufeff").replace("\0", "")
 
 
-def read_program(texts: Mapping[str, str]) -> PictureText | None:
+def read_program(texts: Mapping[str, str], name: str) -> PictureText | None:
     """The settings of a known program; None where it is none of them.
 
     Args:
         texts: all texts of a file by their keys, EXIF's comment as `COMMENT_KEY`.
+        name: the file's, for the error.
 
     Raises:
-        PictureFileError: the program is known, but not the way its settings are kept. Its message goes on after the
-            file's name.
+        PictureFileError: the program is known, but not the way its settings are kept.
     """
     texts = {key: text for key, text in texts.items() if len(text) <= MAX_TEXT_LENGTH}
     for reader in _READERS:
         if found := reader(texts):
-            return _taken(found)
+            return _taken(found, name)
     return None
 
 
-def _taken(found: _Found) -> PictureText:
+def _taken(found: _Found, name: str) -> PictureText:
     prompt = found.prompt
     if not isinstance(prompt, str):
         raise PictureFileError(
             _(
-                "was made by {program}, which keeps its settings in a way that is not read here. "
+                "{name} was made by {program}, which keeps its settings in a way that is not read here. "
                 "Open it there, and type them in.",
+                name=name,
                 program=found.program,
             )
         )
@@ -148,7 +149,7 @@ def _object(text: object) -> _Json:
 
 def _values(source: _Json, **keys: str) -> dict[str, object]:
     """A1111's values by our short names of its keys."""
-    names = {"steps": "Steps", "cfg": _("CFG scale"), "seed": "Seed", "model": "Model", "sampler": "Sampler"}
+    names = {"steps": "Steps", "cfg": "CFG scale", "seed": "Seed", "model": "Model", "sampler": "Sampler"}
     return {names[name]: source[key] for name, key in keys.items() if key in source}
 
 
@@ -186,7 +187,7 @@ def _draw_things(texts: Mapping[str, str]) -> _Found | None:
     if "Draw Things" not in xmp and not {"c", "uc"} <= set(data):
         return None
     values = _values(data, steps="steps", cfg="scale", seed="seed", sampler="sampler", model="model")
-    return _Found(_("Draw Things"), data.get("c"), data.get("uc"), values | _entry("Size", data.get("size")))
+    return _Found("Draw Things", data.get("c"), data.get("uc"), values | _entry("Size", data.get("size")))
 
 
 def _entry(key: str, value: object) -> dict[str, object]:
@@ -221,7 +222,7 @@ def _easy_diffusion(texts: Mapping[str, str]) -> _Found | None:
             values = _values(data, steps="num_inference_steps", cfg="guidance_scale", seed="seed")
             values |= _values(data, sampler="sampler_name", model="use_stable_diffusion_model")
             values |= _size(data.get("width"), data.get("height"))
-            return _Found(_("Easy Diffusion"), data.get("prompt"), data.get("negative_prompt"), values)
+            return _Found("Easy Diffusion", data.get("prompt"), data.get("negative_prompt"), values)
     return None
 
 

@@ -193,10 +193,10 @@ def lora_choice(tag: str) -> LoraChoice:
         raise SettingsError(
             _(
                 "{tag} has more than one number, and a LoRA has one strength here, for the U-Net and "
-                "the text encoder alike. Write <lora:{name}:{numbers}>.",
+                "the text encoder alike. Write <lora:{name}:{strength}>.",
                 tag=tag,
                 name=name,
-                numbers=numbers[0],
+                strength=numbers[0],
             )
         )
     return LoraChoice(name=name.strip(), strength=_strength(tag, numbers[0]) if numbers else 1.0)
@@ -213,8 +213,8 @@ def _strength(tag: str, written: str) -> float:
     if not low <= strength <= high:
         raise SettingsError(
             _(
-                "The strength in {tag} must be a number between {low:g} and {high:g}, got "
-                "{written!r}. Change it, or remove the tag.",
+                "The strength in {tag} must be a number between {low:g} and {high:g}, got {written!r}. "
+                "Change it, or remove the tag.",
                 tag=tag,
                 low=low,
                 high=high,
@@ -229,10 +229,10 @@ def plain_prompt(prompt: str) -> str:
 
     Of `[a:b:0.5]` and `[a|b]` both words stay, as both act here; of `a AND b`, a and b.
     """
-    rest, __ = split_lora_tags(prompt)
+    rest = split_lora_tags(prompt)[0]
     if _AND.search(rest):
         rest = _AND.sub("and", _WEIGHT_OF_AND.sub(" ", rest))
-    tokens, __ = _take_commands(_TOKEN.findall(_OTHER_TAG.sub("", rest)))
+    tokens = _take_commands(_TOKEN.findall(_OTHER_TAG.sub("", rest)))[0]
     sections: list[list[str]] = [[]]
     for part in _weighted_parts(tokens):
         if part.after_break:
@@ -243,11 +243,11 @@ def plain_prompt(prompt: str) -> str:
 
 def unlike_a1111(prompt: str) -> tuple[str, ...]:
     """What is a command in A1111 and not here, a sentence each; `BREAK` and `<lyco:…>` act here as there."""
-    rest, __ = split_lora_tags(prompt)
+    rest = split_lora_tags(prompt)[0]
     commands = _take_commands(_TOKEN.findall(rest))[1] if "[" in rest else ()
     notes = []
     if tag := _OTHER_TAG.search(rest):
-        notes.append(_("{group} loads a file in A1111; here it is text. Remove it.", group=tag.group()[:60]))
+        notes.append(_("{tag} loads a file in A1111; here it is text. Remove it.", tag=tag.group()[:60]))
     if _AND.search(rest):
         notes.append(_("AND combines several prompts in A1111; here it is a word."))
     if "editing" in commands:

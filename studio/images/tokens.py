@@ -109,13 +109,12 @@ def prompt_notes(prompt: str, *, long_prompt: bool | None, tokens: TokenCounter 
     if not cut_off:
         return notes
     shown = cut_off if len(cut_off) <= _MAX_SHOWN else cut_off[: _MAX_SHOWN - 1] + "…"
-    remedy = "" if long_prompt is None else _(" (or switch on “Long prompts”, long_prompt)")
-    return (
-        *notes,
-        _(
-            "Cut off after {part_tokens} tokens: “{shown}”{remedy}.",
-            part_tokens=PART_TOKENS,
-            shown=shown,
-            remedy=remedy,
-        ),
-    )
+    if long_prompt is None:
+        note = _("Cut off after {limit} tokens: “{words}”.", limit=PART_TOKENS, words=shown)
+    else:
+        note = _(
+            "Cut off after {limit} tokens: “{words}” (or switch on “Long prompts”, long_prompt).",
+            limit=PART_TOKENS,
+            words=shown,
+        )
+    return (*notes, note)

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
-from studio.core.errors import LoraError
 from studio.core.language import N_, _
-from studio.loras.weights_file import ADAPTER_CONFIG, TensorInfo, WeightsHeader, adapter_config_text, config_beside
+from studio.loras.files import adapter_config_text, config_beside, unusable_strength
+from studio.loras.weights_file import ADAPTER_CONFIG, TensorInfo, WeightsHeader
 
 Part = Literal["unet", "text_encoder"]
 # From `hada_w1_a` on they are LyCORIS' own names.
@@ -74,7 +74,7 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
     ("model.diffusion_model.", N_("a whole model, not a LoRA")),
     ("first_stage_model.", N_("a whole model, not a LoRA")),
     ("emb_params", N_("a textual inversion embedding")),
-    ("control_model.", "a ControlNet"),
+    ("control_model.", N_("a ControlNet")),
 )
 # The width of the text that the U-Net's cross-attention reads tells which Stable Diffusion it is.
 _TEXT_WIDTHS = {2048: _SDXL, 1024: N_("a LoRA for Stable Diffusion 2")}
@@ -174,20 +174,20 @@ def foreign_kind(tensors: Mapping[str, TensorInfo]) -> str:
     for name, info in tensors.items():
         for piece, kind in _FOREIGN:
             if piece in name:
-                return kind
+                return _(kind)
         if name.startswith("base_model.") and (".hada_w" in name or ".lokr_w" in name):
             return _("a LoHa or LoKr of peft")
         if name.endswith(".dora_scale") and len(info.shape) > 1 and info.shape[0] == 1:
-            return _DORA_OF_INPUTS
+            return _(_DORA_OF_INPUTS)
         width = info.shape[1] if len(info.shape) > 1 else 0
         if _CROSS_ATTENTION.search(name):
             if width in _TEXT_WIDTHS:
-                return _TEXT_WIDTHS[width]
+                return _(_TEXT_WIDTHS[width])
             widths.add(width)
     if _SD1_TEXT_WIDTH in widths or not any(_ORIGINAL.search(name) for name in tensors):
         return ""
     # Most files with original names are for XL; one without cross-attention is so only where no block says otherwise.
-    return "" if any(_SD1_BLOCK.search(name) for name in tensors) else _SDXL
+    return "" if any(_SD1_BLOCK.search(name) for name in tensors) else _(_SDXL)
 
 
 @dataclass(frozen=True)
@@ -222,22 +222,16 @@ def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
     Raises:
         LoraError: where that JSON is damaged: without it the LoRA would act at a wrong strength.
     """
-    damaged = _("{name} is damaged: its lora_adapter_metadata", name=header.path.name)
-    text = header.metadata.get("lora_adapter_metadata", "")
-    config = None if "lora_adapter_metadata" in header.metadata else config_beside(header)
+    text = header.metadata.get("lora_adapter_metadata")
+    config = config_beside(header) if text is None else None
     if config is not None:
-        damaged = _(
-            "{name}, which says how strong {name_2} is, cannot be used: it", name=config.name, name_2=header.path.name
-        )
-        text = adapter_config_text(config, damaged)
-    elif "lora_adapter_metadata" not in header.metadata:
-        text = "{}"
+        text = adapter_config_text(config, header)
     try:
-        entries = json.loads(text)
+        entries = json.loads("{}" if text is None else text)
     except (ValueError, RecursionError) as error:
-        raise LoraError(_("{damaged} is not JSON.", damaged=damaged)) from error
+        raise unusable_strength(header, config, _("is not JSON")) from error
     if not isinstance(entries, dict):
-        raise LoraError(_("{damaged} is not a JSON object.", damaged=damaged))
+        raise unusable_strength(header, config, _("is not a JSON object"))
     alone = {key: value for key, value in entries.items() if "." not in key}
     of_unet, of_text_encoder = {**alone, **_below("unet.", entries)}, _below("text_encoder.", entries)
     try:
@@ -250,15 +244,15 @@ def scale_rules(header: WeightsHeader) -> dict[Part, ScaleRule]:
             "text_encoder": _scale_rule(of_text_encoder, paths["text_encoder"]),
         }
     except ValueError as error:
-        raise LoraError(_("{damaged} has {error}.", damaged=damaged, error=error)) from error
+        raise unusable_strength(header, config, str(error)) from error
 
 
 def _assert_lora(entries: Mapping[str, object], header: WeightsHeader) -> None:
     kind = entries.get("peft_type", "LORA")
     if kind != "LORA":
-        raise ValueError(_("peft_type {kind!r}, where the studio reads LORA", kind=kind))
+        raise ValueError(_("has peft_type {kind!r}, where the studio reads LORA", kind=kind))
     if entries.get("use_dora") is True and not any("lora_magnitude_vector" in name for name in header.tensors):
-        raise ValueError(_("use_dora, but the weights have no lora_magnitude_vector"))
+        raise ValueError(_("has use_dora, but the weights have no lora_magnitude_vector"))
 
 
 def strength_notes(header: WeightsHeader) -> tuple[str, ...]:
@@ -276,13 +270,12 @@ def strength_notes(header: WeightsHeader) -> tuple[str, ...]:
         return ()
     return (
         _(
-            "{name} does not say how strong {num_silent} of its {num_scaled} layers are: alpha "
-            "is taken to be the rank. If an {adapter_config} came with it, put that beside the "
-            "file and add it again.",
+            "{name} does not say how strong {num_silent} of its {num_scaled} layers are: alpha is taken to be "
+            "the rank. If an {config} came with it, put that beside the file and add it again.",
             name=header.path.name,
             num_silent=num_silent,
             num_scaled=len(scaled),
-            adapter_config=ADAPTER_CONFIG,
+            config=ADAPTER_CONFIG,
         ),
     )
 
@@ -304,7 +297,7 @@ def _paths(header: WeightsHeader) -> dict[Part, dict[str, str]]:
 def _scale_rule(entries: Mapping[str, object], paths: Mapping[str, str]) -> ScaleRule:
     alpha, pattern = entries.get("lora_alpha"), entries.get("alpha_pattern")
     if not isinstance(pattern, dict | None):
-        raise ValueError(_("no table in alpha_pattern"))
+        raise ValueError(_("has no table in alpha_pattern"))
     alphas = {str(layer): _finite("alpha_pattern", value) for layer, value in (pattern or {}).items()}
     return ScaleRule(
         alpha=None if alpha is None else _finite("lora_alpha", alpha),
@@ -331,24 +324,24 @@ def _layer_alphas(alphas: Mapping[str, float], paths: Mapping[str, str]) -> dict
             if layer not in found and len(path) <= _MAX_PATH and pattern.match(path):
                 found[layer] = alpha
             if time.thread_time() - began > _MAX_SECONDS:
-                raise ValueError(_("{text!r} in alpha_pattern, which takes too long to search for", text=text))
+                raise ValueError(_("has {text!r} in alpha_pattern, which takes too long to search for", text=text))
     return found
 
 
 def _compiled(text: str) -> re.Pattern[str]:
     is_simple = sum(map(text.count, "*+?")) <= _MAX_REPEATS and text.count("|") <= _MAX_CHOICES
     if not (is_simple and _PATTERN.fullmatch(text)):
-        raise ValueError(_("the regular expression {text!r} in alpha_pattern, which is too complicated", text=text))
+        why = _("has the regular expression {text!r} in alpha_pattern, which is too complicated", text=text)
+        raise ValueError(why)
     try:
         return re.compile(rf"(.*\.)?({text})$")
     except re.error as error:
-        raise ValueError(
-            _("{text!r} in alpha_pattern, which is no regular expression ({error})", text=text, error=error)
-        ) from error
+        why = _("has {text!r} in alpha_pattern, which is no regular expression ({error})", text=text, error=error)
+        raise ValueError(why) from error
 
 
 def _finite(name: str, value: object) -> float:
     """Of a whole number too large for a float, too, it is said where it stands."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise ValueError(_("no finite number in {name}", name=name))
+        raise ValueError(_("has no finite number in {name}", name=name))
     return float(value)

@@ -62,23 +62,19 @@ class VoteCount(Record):
         if self.interval is None:
             return _("No decided vote yet between {left} and {right}.", left=self.left, right=self.right)
         low, high = self.interval
-        verdict = (
-            _("{right} is preferred", right=self.right)
-            if low > 0.5
-            else _("{left} is preferred", left=self.left)
-            if high < 0.5
-            else _("not decided yet")
-        )
+        verdict = _("not decided yet")
+        if low > 0.5 or high < 0.5:
+            verdict = _("{side} is preferred", side=self.right if low > 0.5 else self.left)
         return _(
-            "{right}: {num_right}, {left}: {num_left}, no difference: {num_neither}. {right} "
-            "wins {value:.0f} to {value_2:.0f} % of decided votes (95 % confidence): {verdict}.",
+            "{right}: {num_right}, {left}: {num_left}, no difference: {num_neither}. "
+            "{right} wins {low:.0f} to {high:.0f} % of decided votes (95 % confidence): {verdict}.",
             right=self.right,
             num_right=self.num_right,
             left=self.left,
             num_left=self.num_left,
             num_neither=self.num_neither,
-            value=100 * low,
-            value_2=100 * high,
+            low=100 * low,
+            high=100 * high,
             verdict=verdict,
         )
 

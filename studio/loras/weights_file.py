@@ -20,8 +20,8 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from studio.core.errors import LoraError, WeightsFileError
-from studio.core.files import file_stamp, open_file, read_text
+from studio.core.errors import WeightsFileError
+from studio.core.files import file_stamp, open_file
 from studio.core.language import N_, _
 from studio.core.paths import typed_path
 from studio.core.settings import Settings
@@ -121,18 +121,17 @@ def read_header(path: Path) -> WeightsHeader:
             file.seek(8)
             raw = file.read(length)
     except OSError as error:
-        raise WeightsFileError(
-            _("{path} cannot be read: {value}.", path=path, value=error.strerror or error)
-        ) from error
+        reason = error.strerror or error
+        raise WeightsFileError(_("{path} cannot be read: {reason}.", path=path, reason=reason)) from error
     tensors, metadata, data_bytes = _parse(path, raw)
     if 8 + length + data_bytes != size:
         raise WeightsFileError(
             _(
-                "{name} is damaged: it has {size:,} bytes where {value:,} belong. It was cut short "
-                "or changed on the way; copy or download it again.",
+                "{name} is damaged: it has {size:,} bytes where {expected:,} belong. It was cut short or changed "
+                "on the way; copy or download it again.",
                 name=path.name,
                 size=size,
-                value=8 + length + data_bytes,
+                expected=8 + length + data_bytes,
             )
         )
     return WeightsHeader(path, tensors, metadata, size)
@@ -141,7 +140,6 @@ def read_header(path: Path) -> WeightsHeader:
 ENDING = ".safetensors"
 _HASH = re.compile(r"[0-9a-fA-F]{12,64}")
 ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_CONFIG_LIMIT_BYTES = 2**20
 
 
 def adapter_config_of(path: Path) -> Path | None:
@@ -165,24 +163,6 @@ def adapter_config_of(path: Path) -> Path | None:
 def named_config(path: Path) -> Path:
     """Where a library keeps peft's file of a LoRA."""
     return path.with_name(f"{path.stem}.{ADAPTER_CONFIG}")
-
-
-def config_beside(header: WeightsHeader) -> Path | None:
-    """peft's own file; only of tensors that peft names, and that say nothing of their strength."""
-    is_pefts = any(".lora_A." in name for name in header.tensors)
-    return adapter_config_of(header.path) if is_pefts else None
-
-
-def adapter_config_text(config: Path, damaged: str) -> str:
-    """What it holds; `damaged` begins the sentence of an error.
-
-    Raises:
-        LoraError: where it cannot be read.
-    """
-    try:
-        return read_text(config, encoding="utf-8-sig", max_bytes=ADAPTER_CONFIG_LIMIT_BYTES)
-    except (OSError, ValueError) as error:
-        raise LoraError(_("{damaged} cannot be read. Copy or download it again.", damaged=damaged)) from error
 
 
 def file_state(path: Path) -> tuple[int, ...]:
@@ -285,10 +265,10 @@ def _parse(path: Path, raw: bytes) -> tuple[dict[str, TensorInfo], dict[str, str
         if len(entries) > TENSORS_LIMIT:
             raise WeightsFileError(
                 _(
-                    "{name} names {num_entries:,} tensors; over {tensors_limit:,} are refused.",
+                    "{name} names {num_tensors:,} tensors; over {limit:,} are refused.",
                     name=path.name,
-                    num_entries=len(entries),
-                    tensors_limit=TENSORS_LIMIT,
+                    num_tensors=len(entries),
+                    limit=TENSORS_LIMIT,
                 )
             )
         tensors = {_text(name): TensorInfo(_text(e["dtype"]), _shape(e["shape"])) for name, e in entries.items()}
@@ -302,10 +282,10 @@ def _parse(path: Path, raw: bytes) -> tuple[dict[str, TensorInfo], dict[str, str
         if size is not None and end - begin != size * math.prod(info.shape):
             raise WeightsFileError(
                 _(
-                    "{name} is damaged: {name_2} has {end} bytes for shape {shape}.",
+                    "{name} is damaged: {tensor} has {num_bytes} bytes for shape {shape}.",
                     name=path.name,
-                    name_2=name,
-                    end=end - begin,
+                    tensor=name,
+                    num_bytes=end - begin,
                     shape=info.shape,
                 )
             )
@@ -330,20 +310,20 @@ def _text(value: object) -> str:
 
 def _shape(value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) > DIMENSIONS_LIMIT:
-        raise ValueError(_("no shape"))
+        raise ValueError("no shape")
     return tuple(map(_number, value))
 
 
 def _offsets(value: object) -> tuple[int, int]:
     if not isinstance(value, list):
-        raise ValueError(_("no begin and end"))
+        raise ValueError("no begin and end")
     begin, end = map(_number, value)
     if end < begin:
-        raise ValueError(_("an end before its begin"))
+        raise ValueError("an end before its begin")
     return begin, end
 
 
 def _number(value: object) -> int:
     if type(value) is not int or not 0 <= value < NUMBER_LIMIT:
-        raise ValueError(_("no length and no offset"))
+        raise ValueError("no length and no offset")
     return value

@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from studio.core.language import N_
 from studio.core.records import Record
 
 _LEVELS = np.arange(256) / 255
@@ -144,13 +143,13 @@ _SAME: Mapping[str, str] = {
     "gray melange": "grey",
     "navy blue": "navy",
     "dark blue": "navy",
-    "sky blue": N_("light blue"),
-    "baby blue": N_("light blue"),
+    "sky blue": "light blue",
+    "baby blue": "light blue",
     "turquoise blue": "turquoise",
     "ivory": "cream",
     "violet": "purple",
     "nude": "skin",
-    "coffee": N_("coffee brown"),
+    "coffee": "coffee brown",
     "mushroom brown": "taupe",
     "lime green": "lime",
     "fluorescent green": "lime",

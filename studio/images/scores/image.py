@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from studio.core.language import N_
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.images.scores.colour import MAX_WORDS, ColourScore, plain_name, rgb_of, score_colour, subject_colour
 from studio.images.scores.likeness import NearestIndex, NearestPicture, describe
@@ -38,29 +38,20 @@ def _words(text: str) -> frozenset[str]:
 _TAG = re.compile(r"<[^<>]*>")  # <lora:white-ground:0.8>
 _TOKEN = re.compile(r"[a-z]+|[,.;:|!?\n]")
 _GROUNDS = _words(
-    N_(
-        "background backgrounds backdrop backdrops ground grounds wall walls floor floors "
-        "surface surfaces table desk paper seamless sky grass carpet rug sand snow street "
-        "asphalt concrete cyclorama"
-    )
+    "background backgrounds backdrop backdrops ground grounds wall walls floor floors surface surfaces table desk "
+    "paper seamless sky grass carpet rug sand snow street asphalt concrete cyclorama"
 )
-_GROUNDS_WHERE_PLACED = _words(N_("studio room scene canvas wood light sheet cloth fabric"))
+_GROUNDS_WHERE_PLACED = _words("studio room scene canvas wood light sheet cloth fabric")
 """Grounds after `on a white` or `in a white` only: canvas is what a shoe is made of, too."""
 _PARTS = _words(
-    N_(
-        "sole soles outsole outsoles midsole midsoles laces shoelaces stripe stripes straps "
-        "buckle buckles trim trims logo logos detail details accent accents lining stitching "
-        "stitches tongue swoosh zip zipper buttons dots shadow shadows"
-    )
+    "sole soles outsole outsoles midsole midsoles laces shoelaces stripe stripes straps buckle buckles trim trims logo "
+    "logos detail details accent accents lining stitching stitches tongue swoosh zip zipper buttons dots shadow shadows"
 )
-_MADE_OF = _words(N_("rubber gum leather canvas suede plastic metal contrast thick thin"))
-_ON = _words(N_("on onto against over before upon atop"))
+_MADE_OF = _words("rubber gum leather canvas suede plastic metal contrast thick thin")
+_ON = _words("on onto against over before upon atop")
 _BETWEEN = _words(
-    N_(
-        "a an the plain pure solid clean bright soft simple smooth empty blank uniform all "
-        "textured studio photo seamless very completely isolated wooden brick marble "
-        "concrete stone tiled neutral gradient blurred blurry"
-    )
+    "a an the plain pure solid clean bright soft simple smooth empty blank uniform all textured studio photo seamless "
+    "very completely isolated wooden brick marble concrete stone tiled neutral gradient blurred blurry"
 )
 _JOINED = frozenset(("and", "or"))
 
@@ -184,7 +175,7 @@ def score_picture(
 def _colour(working: WorkingPicture, subject: Subject, prompt: str) -> tuple[ColourScore | None, str]:
     asked = asked_colours(prompt)
     if not asked:
-        return None, NO_COLOUR_WORD
+        return None, _(NO_COLOUR_WORD)
     if subject.material_HW is None:
         return None, subject.reason
     return score_colour(subject_colour(working.lab_HWC, subject.material_HW), asked), ""

@@ -220,20 +220,17 @@ class NearestIndex:
                 descriptors.append(describe(working, find_subject(working)))
             on_picture(number)
         if not read:
-            reason = (
-                _(" The first: {name}. {reason}", name=unreadable[0].name, reason=unreadable[0].reason)
-                if unreadable
-                else ""
-            )
-            raise DatasetError(_("There is no training image to compare with.{reason}", reason=reason))
+            said = [_("There is no training image to compare with.")]
+            said += [_("The first: {name}. {reason}", name=first.name, reason=first.reason) for first in unreadable[:1]]
+            raise DatasetError(" ".join(said))
         return _index(tuple(read), tuple(unreadable), descriptors)
 
     def find(self, descriptor: Descriptor) -> NearestPicture:
         """The nearest image by whichever view comes nearer, mirrored or not."""
         distance, index, mirrored = _search(self._whole, self._subject, descriptor)
-        likeness: Likeness = _("of its own")
+        likeness: Likeness = "of its own"
         if distance < self.copy_limit:
-            likeness = _("as a copy")
+            likeness = "as a copy"
         elif distance < self.close_limit:
             likeness = "close"
         return NearestPicture(distance=distance, path=self.paths[index], mirrored=mirrored, likeness=likeness)

@@ -6,11 +6,13 @@ From the scores of single images to those of a set.
 from collections.abc import Iterable
 from typing import Literal
 
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.records import Record
 from studio.core.text import counted
 
 Likeness = Literal["as a copy", "close", "of its own"]
+LIKENESSES = (N_("as a copy"), N_("close"), N_("of its own"))
+"""The same as messages: where one is shown, it is `_(likeness)`."""
 
 WHITE_SHARE = 0.95
 """Of the border: from here on a ground is white."""

@@ -8,13 +8,13 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.core.errors import SettingsError
-from studio.core.language import N_, _
+from studio.core.language import _, moment
 from studio.core.paths import UserData
 from studio.core.settings import CompareSettings, GenerationSettings, parse_settings
 from studio.core.text import counted
 from studio.engine.process.client import EngineClient
 from studio.engine.process.view import EngineView
-from studio.images.comparison import SavedComparison, comparison_grid
+from studio.images.comparison import BASE, SavedComparison, comparison_grid
 from studio.loras.library import LoraLibrary
 from studio.ui.forms import (
     SettingsForm,
@@ -34,9 +34,9 @@ from studio.ui.shell.parts import QUIET, Part, data_url, save_link, toasts
 from studio.ui.shell.selection import FieldErrors, SelectedPair, error_box, select
 from studio.ui.shell.status import cancel_button, cancelling
 
-MODE, BASE = "compare", "base"
+MODE = "compare"
 STRIP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-FIRST_PROMPTS = (N_("black casual shoes, white background"), N_("red canvas sneakers, white background"))
+FIRST_PROMPTS = ("black casual shoes, white background", "red canvas sneakers, white background")
 
 
 def build_form() -> tuple[dict[str, Any], gr.HTML, SettingsForm]:
@@ -54,10 +54,11 @@ def build_form() -> tuple[dict[str, Any], gr.HTML, SettingsForm]:
         first = next(iter(LoraLibrary().names()), BASE)
         right, right_strength = build_lora_row(MODE, 1, label=_("Right"), none=BASE, first=first)
     form.rest()
+    about_strip = CompareSettings.model_fields["strip"]
     strip = gr.Checkbox(
         False,
-        label=_("{title} (0 to {strip:g})", title=CompareSettings.model_fields["strip"].title, strip=STRIP[-1]),
-        info=CompareSettings.model_fields["strip"].description,
+        label=_("{title} (0 to {strength:g})", title=_(str(about_strip.title)), strength=STRIP[-1]),
+        info=_(str(about_strip.description)),
         elem_id="compare-strip",
         interactive=True,
     )
@@ -179,7 +180,7 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
         number = small = chosen.number
     files = compare_view.pair_files(saved, number)
     finished = saved is not None and saved.report.finished and count > 0
-    choices = gr.update(choices=[BASE, *lora_names])
+    choices = gr.update(choices=[(_(BASE), BASE), *lora_names])
     ends = compare_view.captions(saved.report if saved else None)
     return {
         "compare-state": lambda: state_box(view, idle=_idle_words(saved)),
@@ -202,14 +203,11 @@ def render(view: EngineView, lora_names: Sequence[str], chosen: SelectedPair | N
 def _idle_words(saved: SavedComparison | None) -> str:
     if saved is None or not saved.report.finished:
         return _("The same prompts and seeds for both sides. Press “Compare”, or Ctrl+Enter.")
-    end = _("was cancelled") if saved.report.cancelled else _("is finished")
+    when = moment(saved.report.started_at)
     pairs = counted(compare_view.finished_pairs(saved), "pair", "pairs")
-    return _(
-        "The comparison of {started_at:%d %B, %H:%M} {end}: {pairs}.",
-        started_at=saved.report.started_at,
-        end=end,
-        pairs=pairs,
-    )
+    if saved.report.cancelled:
+        return _("The comparison of {when} was cancelled: {pairs}.", when=when, pairs=pairs)
+    return _("The comparison of {when} is finished: {pairs}.", when=when, pairs=pairs)
 
 
 def wire(
@@ -235,7 +233,7 @@ def wire(
 
     def show_notes(prompts: str, negative_prompt: str, long_prompt: bool) -> Markup:
         named = {_("Prompt {i}", i=i): line for i, line in enumerate(filter(str.strip, prompts.splitlines()), start=1)}
-        named["Negative prompt"] = negative_prompt
+        named[_("Negative prompt")] = negative_prompt
         return prompt_notes_html(engine, named, long_prompt=long_prompt)
 
     noted = {name: mode.form[name] for name in ("prompts", "negative_prompt", "long_prompt")}
@@ -245,7 +243,7 @@ def wire(
     then_refresh(errors.press(mode.run.click, compare, inputs_kwargs=mode.form, outputs=[mode.grid_link], **QUIET))
     then_refresh(mode.cancel.click(cancelling(engine, "comparing"), **QUIET))
     wire_size_note(mode.generation, engine, mode.form)
-    pair = _("pair: { comparison: values[0], number: values[1] }")
+    pair = "pair: { comparison: values[0], number: values[1] }"
     then_refresh(select(mode.pair.input, selection, mode.of, mode.pair, change=pair))
     mode.grid.click(make_grid, mode.of, mode.grid_link, **QUIET)
     blind_vote.wire_vote(mode.vote, engine, user_data, of=mode.of)

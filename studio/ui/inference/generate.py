@@ -114,7 +114,7 @@ def render(view: EngineView, lora_names: Sequence[str], past: Path | None = None
         "generate-pictures": lambda: _pictures(view) if past is None else past_image(past),
         "generate-queue": lambda: queue_html(view),
         "run-generate": gr.update(
-            interactive=view.takes_images, value="Generate" if view.phase not in RUNNING_PHASES else _("Add to queue")
+            interactive=view.takes_images, value=_("Add to queue") if view.phase in RUNNING_PHASES else _("Generate")
         ),
         "cancel-generate": cancel_button(view, "generating"),
         "generate-of": gr.update(value=str(view.run_number)),
@@ -139,13 +139,13 @@ def _idle_words(report: ImagesReport | None) -> str:
         return _("Describe an image and press “Generate”, or Ctrl+Enter.")
     failed = sum(isinstance(image, FailedImage) for image in report.images)
     made = len(report.images) - failed
-    words = _(
-        "{made} of {images} made, checked and saved.",
-        made=made,
-        images=counted(report.settings.num_images, "image", "images"),
-    )
-    words += _(" {failed} not valid.", failed=failed) if failed else ""
-    return words + (_(" Cancelled.") if report.cancelled else "")
+    images = counted(report.settings.num_images, "image", "images")
+    words = [_("{made} of {images} made, checked and saved.", made=made, images=images)]
+    if failed:
+        words.append(_("{failed} not valid.", failed=failed))
+    if report.cancelled:
+        words.append(_("Cancelled."))
+    return " ".join(words)
 
 
 def _pictures(view: EngineView) -> Markup:
@@ -167,7 +167,7 @@ def _card(index: int, image: MadeImage | FailedImage) -> Markup:
     if isinstance(image, FailedImage):
         words = _template("failed_image", marks=check_marks(image.checks), error=image.error)
         return card(empty_frame("✗", _("invalid, not shown")), words)
-    return _image_card(image.path, image.record, name=f"image {index + 1}")
+    return _image_card(image.path, image.record, name=_("image {number}", number=index + 1))
 
 
 def _image_card(path: Path, record: ImageRecord, *, name: str) -> Markup:
@@ -187,8 +187,8 @@ def past_image(path: Path) -> Markup:
     except PictureFileError as error:
         record, shown = None, problem(error)
     if record is not None:
-        rows = table(("Item", "Value"), record_rows(record), caption=record.settings.prompt)
-        shown = _template("sheet", cards=[_image_card(path, record, name="past image")])
+        rows = table((_("Item"), _("Value")), record_rows(record), caption=record.settings.prompt)
+        shown = _template("sheet", cards=[_image_card(path, record, name=_("past image"))])
     return _template("past_image", image=picture_name(path), shown=shown, rows=rows)
 
 
@@ -213,7 +213,7 @@ def wire(
             engine.unqueue(number if isinstance(number, int) else None if number == "all" else 0)
 
     def count_tokens(prompt: str, negative_prompt: str, long_prompt: bool) -> Markup:
-        negative = prompt_notes_html(engine, {"Negative prompt": negative_prompt}, long_prompt=long_prompt)
+        negative = prompt_notes_html(engine, {_("Negative prompt"): negative_prompt}, long_prompt=long_prompt)
         return Markup().join([token_words(engine, prompt, long_prompt=long_prompt), negative])
 
     named = mode.form.named

@@ -11,7 +11,7 @@ from gradio.components import Component
 from markupsafe import Markup
 
 from studio.core.errors import SettingsError
-from studio.core.language import N_, _
+from studio.core.language import _
 from studio.core.settings import GenerationSettings, ImagesSettings, parse_settings
 from studio.core.text import template
 from studio.engine.process.client import EngineClient
@@ -35,7 +35,7 @@ _template = template("ui/templates/inference.html")
 
 MODE = "generate"
 RANDOM_SEED_LIMIT = 2**32  # as other programs draw them: ten digits, easy to write down
-FIRST_PROMPT = N_("a photo of red canvas sneakers, on grass")
+FIRST_PROMPT = "a photo of red canvas sneakers, on grass"
 ASPECTS = ((1, 1), (3, 4), (4, 3), (2, 3), (3, 2))
 SIZE_STEP, LEAST_SIZE = 8, 64
 SWAP = "(width, height) => [height, width]"
@@ -111,14 +111,15 @@ class SizeRow:
 
     def build(self, form: SettingsForm) -> None:
         """Lay it out, and connect what only fills its boxes."""
+        num_images = ImagesSettings.model_fields["num_images"]
         with gr.Column(elem_classes="size-row"):
             with gr.Row():
                 form.add("width")
                 swap = gr.Button("⇄", elem_id="generate-swap", elem_classes="square", min_width=0)
                 form.add("height")
                 self.num_images = gr.Number(
-                    ImagesSettings.model_fields["num_images"].default,
-                    label=ImagesSettings.model_fields["num_images"].title,
+                    num_images.default,
+                    label=_(str(num_images.title)),
                     elem_id="generate-num-images",
                     interactive=True,
                     min_width=0,
@@ -172,7 +173,7 @@ def aspects_html(view: EngineView) -> Markup:
 
 def render_form(view: EngineView, lora_names: Sequence[str]) -> dict[str, Part]:
     """What every shown part of the form should be now."""
-    choices = gr.update(choices=[NO_LORA, *lora_names])
+    choices = gr.update(choices=[(_(NO_LORA), NO_LORA), *lora_names])
     own = (view.facts.width, view.facts.height) if view.facts else ("", "")
     sides = zip(("width", "height"), own, strict=True)
     return {
@@ -201,7 +202,7 @@ def prompt_notes_html(engine: EngineClient, prompts: Mapping[str, str], *, long_
             notes = prompt_notes(prompt, long_prompt=long_prompt, tokens=_token_counter(engine))
         except SettingsError as error:
             notes = (str(error),)
-        words += [paragraph(_("tokens bad"), f"{name}: {note}") for note in notes]
+        words += [paragraph("tokens bad", f"{name}: {note}") for note in notes]
     return Markup().join(words)
 
 
@@ -212,7 +213,7 @@ def _token_counter(engine: EngineClient) -> TokenCounter | None:
 
 def token_words(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Markup:
     """`12 of 75 tokens`, what is cut off, and A1111's commands; the tokens are empty until a model is loaded."""
-    unlike = (paragraph(_("tokens bad"), note) for note in unlike_a1111(prompt))
+    unlike = (paragraph("tokens bad", note) for note in unlike_a1111(prompt))
     return Markup().join([_num_tokens(engine, prompt, long_prompt=long_prompt), *unlike])
 
 
@@ -223,29 +224,24 @@ def _num_tokens(engine: EngineClient, prompt: str, *, long_prompt: bool) -> Mark
     try:
         count = counter.count(prompt)
     except SettingsError as error:
-        return paragraph(_("tokens bad"), error)
+        return paragraph("tokens bad", error)
     if count.num_parts == 1:
-        return paragraph(
-            "tokens", _("{num_tokens} of {part_tokens} tokens", num_tokens=count.num_tokens, part_tokens=PART_TOKENS)
-        )
+        return paragraph("tokens", _("{num} of {limit} tokens", num=count.num_tokens, limit=PART_TOKENS))
     if long_prompt or not count.cut_off:  # BREAK begins a part, however short
-        return paragraph(
-            "tokens",
-            _(
-                "{num_tokens} tokens in {num_parts} parts of {part_tokens}",
-                num_tokens=count.num_tokens,
-                num_parts=count.num_parts,
-                part_tokens=PART_TOKENS,
-            ),
+        words = _(
+            "{num} tokens in {num_parts} parts of {limit}",
+            num=count.num_tokens,
+            num_parts=count.num_parts,
+            limit=PART_TOKENS,
         )
-    lost = _shortened(count.cut_off)
+        return paragraph("tokens", words)
     words = _(
-        "{num_tokens} of {part_tokens} tokens. Cut off: “{lost}” (or switch on “Long prompts”)",
-        num_tokens=count.num_tokens,
-        part_tokens=PART_TOKENS,
-        lost=lost,
+        "{num} of {limit} tokens. Cut off: “{lost}” (or switch on “Long prompts”)",
+        num=count.num_tokens,
+        limit=PART_TOKENS,
+        lost=_shortened(count.cut_off),
     )
-    return paragraph(_("tokens bad"), words)
+    return paragraph("tokens bad", words)
 
 
 def _shortened(words: str, *, limit: int = 90) -> str:

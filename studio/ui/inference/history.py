@@ -20,10 +20,10 @@ from studio.core.settings import ImagesSettings
 from studio.core.text import counted, template
 from studio.engine.process.client import EngineClient
 from studio.images.a1111 import PictureText
+from studio.images.comparison import BASE
 from studio.images.files import read_picture_text
 from studio.images.gallery import History, HistoryPage, PastPicture, picture_name
 from studio.ui.forms import NO_CHANGE, generation_values
-from studio.ui.inference.compare import BASE
 from studio.ui.inference.generate import IMAGE_CLICKS, GenerateMode
 from studio.ui.inference.generate_form import RANDOM_SEED_LIMIT, GenerateForm
 from studio.ui.shell import item_actions
@@ -33,8 +33,7 @@ from studio.ui.shell.selection import Selection, changed, read_selection, select
 
 PER_PAGE = 24
 NUM_VARIATIONS = 4
-TO_COMPARE = """() => [...document.querySelectorAll('#modes button[role="tab"]')]
-  .find((tab) => tab.textContent.trim() === "Compare")?.click()"""
+TO_COMPARE = """() => document.querySelector('#modes button[role="tab"][data-tab-id="compare"]')?.click()"""
 _template = template("ui/templates/inference.html")
 
 
@@ -121,10 +120,10 @@ def page_words(page: HistoryPage, search: str) -> Markup:
         words = counted(page.num_pictures, "past image", "past images")
     if not page.unreadable:
         return paragraph("quiet", words)
-    names = ", ".join(page.unreadable[:3]) + (", …" if len(page.unreadable) > 3 else "")
-    return paragraph("quiet", words) + paragraph(
-        "bad", _("{num_unreadable} could not be read: {names}", num_unreadable=len(page.unreadable), names=names)
-    )
+    num = len(page.unreadable)
+    reasons = ", ".join(page.unreadable[:3]) + (", …" if num > 3 else "")
+    unread = _("{num} could not be read: {reasons}", num=num, reasons=reasons)
+    return paragraph("quiet", words) + paragraph("bad", unread)
 
 
 def past_words(past: PastPicture) -> str:
@@ -243,9 +242,8 @@ def compare_values(record: ImageRecord, compare: Mapping[str, Any]) -> dict[Any,
     if settings.loras:
         values |= {"right": settings.loras[0].name, "right_strength": settings.loras[0].strength}
     if len(settings.loras) > 1:
-        toast(
-            _("Compare has one LoRA a side: {name} is chosen, the image's others are not.", name=settings.loras[0].name)
-        )
+        name = settings.loras[0].name
+        toast(_("Compare has one LoRA a side: {name} is chosen, the image's others are not.", name=name))
     return {control: values[name] for name, control in compare.items() if name in values}
 
 
@@ -261,12 +259,12 @@ def _wire_kept_order(
 
     def star(event: gr.EventData) -> None:
         with toasts():
-            path, __ = image_of(past, event)
+            path = image_of(past, event)[0]
             label = label_or_none(label_beside(path))
             write_label(label_beside(path), label.model_copy(update={"starred": not label.starred}))
 
     def label_of(event: gr.EventData) -> item_actions.Labelled:
-        path, __ = image_of(past, event)
+        path = image_of(past, event)[0]
         return item_actions.Labelled(picture_name(path), path.name, label_or_none(label_beside(path)))
 
     def save(name: str, written: item_actions.Written) -> str:
@@ -275,10 +273,9 @@ def _wire_kept_order(
         return ""
 
     def find(event: gr.EventData) -> item_actions.Question:
-        path, __ = image_of(past, event)
-        return item_actions.Question(
-            picture_name(path), path.name, _("The image, the settings inside it and its note go.")
-        )
+        path = image_of(past, event)[0]
+        what = _("The image, the settings inside it and its note go.")
+        return item_actions.Question(picture_name(path), path.name, what)
 
     def delete(name: str) -> str:
         image = _file_of(past, name)

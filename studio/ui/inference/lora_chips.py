@@ -60,7 +60,7 @@ def chips_of(values: Mapping[str, Any], names: Sequence[str]) -> list[Chip]:
         name = values.get(f"lora_{row}")
         if name and name != NO_LORA:
             chips.append(_chip("row", row, str(name), float(values.get(f"strength_{row}") or 0), names))
-    __, tags = split_lora_tags(str(values.get("prompt") or ""))
+    tags = split_lora_tags(str(values.get("prompt") or ""))[1]
     for index, tag in enumerate(tags):
         try:
             choice = lora_choice(tag)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from studio.core.errors import StudioError
 from studio.core.files import remove_uploads
-from studio.core.language import _
+from studio.core.language import _, number
 from studio.core.records import Label, label_or_none, write_label
 from studio.core.results import LoraCard
 from studio.core.text import counted, template
@@ -91,13 +91,10 @@ def render(view: EngineView, library: LoraLibrary, selection: Selection) -> dict
 
     def cards() -> str:
         shown = library.cards(found[(page - 1) * CARDS_PER_PAGE : page * CARDS_PER_PAGE])
-        number = _(
-            "{loras}, page {page} of {num_pages}",
-            loras=counted(len(found), "LoRA", "LoRAs"),
-            page=page,
-            num_pages=num_pages,
-        )
-        said = number if found else _("No LoRA has such a name or note.")
+        said = _("No LoRA has such a name or note.")
+        if found:
+            num_loras = counted(len(found), "LoRA", "LoRAs")
+            said = _("{loras}, page {page} of {num_pages}", loras=num_loras, page=page, num_pages=num_pages)
         return _template(
             "lora_cards",
             said=said if len(names) > CARDS_PER_PAGE else "",
@@ -121,7 +118,7 @@ def _card(card: LoraCard, checked: LoraChecked | None) -> tuple[LoraCard, bool, 
     """A file, whether it is the user's, what it is in short, what is wrong with it, what it changes, its notes."""
     facts = [
         _("rank {rank}", rank=card.rank) if card.rank else "",
-        f"{card.size_bytes / 2**20:.1f} MB",
+        f"{number(card.size_bytes / 2**20, '.1f')} MB",
         _("for {base_model}", base_model=card.base_model) if card.base_model else "",
     ]
     problem = card.problem or (checked.problem if checked else "")
@@ -188,19 +185,19 @@ def _wire_kept_order(
             return ""
         engine.check_lora(renamed)
         return _(
-            "{lora} is called {renamed} now. Prompts and settings that name it must be changed.",
-            lora=lora,
-            renamed=renamed,
+            "{before} is called {name} now. Prompts and settings that name it must be changed.",
+            before=lora,
+            name=renamed,
         )
 
     def find(event: gr.EventData) -> item_actions.Question:
         name = str(getattr(event, "name", ""))
         beside = ", ".join(file.name for file in files_beside(library.path_of(name)))
-        with_it = _("What lies beside it goes too: {beside}. ", beside=beside) if beside else ""
-        return item_actions.Question(name, name, _("{with_it}Images that were made with it stay.", with_it=with_it))
+        words = [_("What lies beside it goes too: {files}.", files=beside)] if beside else []
+        return item_actions.Question(name, name, " ".join([*words, _("Images that were made with it stay.")]))
 
     def delete(name: str) -> str:
-        return _("{name} is {delete}.", name=name, delete=library.delete(name))
+        return _("{name} is {where}.", name=name, where=library.delete(name))
 
     then_refresh(item_actions.wire_label(panel.label, panel.cards.edit, None, find=label_of, save=save))
     then_refresh(item_actions.wire(panel.trash, panel.cards.click, None, find=find, delete=delete))

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from studio.core.language import _
+from studio.core.language import _, moment
 from studio.core.results import InvalidPicture, SavedReport, SmokeReport
 from studio.core.settings import SMOKE_PROMPTS, SmokeSettings, parse_settings
 from studio.core.text import template
@@ -105,7 +105,7 @@ def render(view: EngineView) -> dict[str, Part]:
         "downloads": lambda: downloads(view.report),
         "details": lambda: details(view.report),
         "run": gr.update(interactive=view.takes_runs),
-        "cancel": cancel_button(view, _("smoke test")),
+        "cancel": cancel_button(view, "smoke test"),
     }
 
 
@@ -119,7 +119,7 @@ def verdict(view: EngineView) -> Markup:
 
 def _verdict_box(report: SmokeReport) -> Markup:
     word, __, words = report.verdict.partition(": ")
-    when = f"{report.started_at:%d %B %Y, %H:%M}"
+    when = moment(report.started_at)
     kind = "" if report.cancelled else "pass" if report.passed else "fail"
     return parts.verdict(f"{word}:", f"{words} ({report.engine.model}, {when})", kind=kind)
 
@@ -143,7 +143,7 @@ def card(view: EngineView, index: int) -> Markup:
     if isinstance(picture, InvalidPicture) or folder is None:
         frame = empty_frame("✗", _("invalid, not shown"))
     else:
-        frame = picture_frame(folder / picture.file, name=f"image {index + 1}", alt=picture.prompt)
+        frame = picture_frame(folder / picture.file, name=_("image {number}", number=index + 1), alt=picture.prompt)
     return picture_card(frame, _picture_words(picture))
 
 
@@ -174,10 +174,10 @@ def details(saved: SavedReport | None) -> Markup:
         return Markup()
     report = saved.report
     tables = [
-        table(("Phase", "Time"), time_rows(report), caption=_("Time")),
-        table(MEMORY_HEAD, memory_rows(report), caption=_("Memory")),
-        table(("Item", "Value"), settings_rows(report), caption=_("Settings")),
-        table(("Package", "Version"), list(report.versions.items()), caption=_("Versions")),
+        table((_("Phase"), _("Time")), time_rows(report), caption=_("Time")),
+        table(tuple(map(_, MEMORY_HEAD)), memory_rows(report), caption=_("Memory")),
+        table((_("Item"), _("Value")), settings_rows(report), caption=_("Settings")),
+        table((_("Package"), _("Version")), list(report.versions.items()), caption=_("Versions")),
     ]
     return _template("tables", tables=tables)
 
@@ -203,7 +203,7 @@ def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any],
             engine.run_smoke_test(parse_settings(SmokeSettings, read))
 
     def show_notes(long_prompt: bool, **prompts: str) -> Markup:
-        named = {name.replace("prompt_", "Prompt "): prompt for name, prompt in prompts.items()}
+        named = {_("Prompt {i}", i=name.removeprefix("prompt_")): prompt for name, prompt in prompts.items()}
         return prompt_notes_html(engine, named, long_prompt=long_prompt)
 
     noted = {name: control for name, control in mode.named.items() if name.startswith(("prompt_", "long_prompt"))}
@@ -211,4 +211,4 @@ def wire(mode: SmokeMode, engine: EngineClient, *, then_refresh: Callable[[Any],
         control.change(show_notes, inputs_kwargs=noted, outputs=mode.notes, queue=False, **QUIET)
     errors = FieldErrors(mode.errors, "smoke", mode.named)
     then_refresh(errors.press(mode.run.click, run_smoke_test, inputs_kwargs=mode.named, **QUIET))
-    then_refresh(mode.cancel.click(cancelling(engine, _("smoke test")), **QUIET))
+    then_refresh(mode.cancel.click(cancelling(engine, "smoke test"), **QUIET))

@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,7 +21,7 @@ from studio.core.paths import UserData
 from studio.core.text import template
 from studio.engine.process.client import EngineClient
 from studio.images.comparison import SavedComparison
-from studio.loras.votes import Vote, Winner, add_vote, count_votes, read_votes
+from studio.loras.votes import Vote, VoteCount, Winner, add_vote, count_votes, read_votes
 from studio.ui.inference.compare_view import comparison_of, pair_files
 from studio.ui.shell.images import small_picture_url
 from studio.ui.shell.parts import QUIET, Update, data_url, paragraph, toasts
@@ -87,7 +88,7 @@ def build_vote() -> VotePanel:
         ballot = gr.HTML(elem_id="vote-ballot", padding=False, js_on_load=_BALLOT_CLICKS)
         with gr.Row(visible=False, elem_classes="actions") as row:
             first, second, third = (
-                gr.Button(f"{words} ({key})", elem_id=f"vote-{key}") for key, words in enumerate(ANSWERS, start=1)
+                gr.Button(f"{_(words)} ({key})", elem_id=f"vote-{key}") for key, words in enumerate(ANSWERS, start=1)
             )
         result = gr.HTML(elem_id="vote-result", padding=False)
     shown: dict[str, gr.components.Component] = {"vote-box": box}
@@ -186,7 +187,7 @@ def progress(num_done: int, num_left: int) -> Markup:
 def score(saved: SavedComparison, done: Ballots) -> Markup:
     """This vote's score, and of each pair what was what and which was taken."""
     votes = [make_vote(saved, index, swapped=swapped, answer=choice) for index, swapped, choice in done]
-    count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
+    count = _count(saved, votes)
     rounds = []
     for vote, (index, *__) in zip(votes, done, strict=True):
         pair = saved.report.pairs[index]
@@ -202,5 +203,11 @@ def _votes_html(user_data: UserData, saved: SavedComparison) -> Markup:
         votes = read_votes(user_data.loras, voted_lora(saved))
     except LoraError as error:
         return paragraph("bad", error)
-    count = count_votes(votes, left=saved.report.left_name, right=saved.report.right_name)
-    return _template("vote_result", sentence=count.sentence)
+    return _template("vote_result", sentence=_count(saved, votes).sentence)
+
+
+def _count(saved: SavedComparison, votes: Sequence[Vote]) -> VoteCount:
+    """How votes stand, with the sides' names as people read them."""
+    report = saved.report
+    count = count_votes(votes, left=report.left_name, right=report.right_name)
+    return count.model_copy(update={"left": report.shown_left, "right": report.shown_right})
