@@ -117,7 +117,7 @@ def export_notes(weights: LoraWeights, form: ExportForm) -> tuple[str, ...]:
     if form in ("merged", "checkpoint"):
         return ()
     is_dora = any(layer.magnitude is not None for __, __, layer in weights.layers())
-    notes = [_DORA_READERS[form]] if is_dora else []
+    notes = [_(_DORA_READERS[form])] if is_dora else []
     if form == "kohya" and (ends := sorted(path for path in weights.unet if not path.startswith(UNET_BLOCKS))):
         notes.append(ends_note(ends))
     return tuple(notes)

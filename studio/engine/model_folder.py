@@ -241,3 +241,11 @@ def _assert_bounds(path: Path, values: object) -> None:
                         number=str(number)[:20],
                     )
                 )
+
+
+def forget_own_path(folder: Path) -> None:
+    """diffusers notes where a model was loaded from: nothing that belongs into a model that is passed on."""
+    for path in [folder / "model_index.json", *folder.glob("*/*config.json")]:
+        entries = json.loads(read_text(path))
+        if entries.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
