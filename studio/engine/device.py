@@ -161,8 +161,9 @@ def assert_precision(components: Mapping[str, nn.Module], precision: PrecisionNa
     wanted = DTYPES[precision]
     wrong = [
         _(
-            "{tensor} is {dtype}",
-            tensor=f"{component}.{name}",
+            "{component}.{name} is {dtype}",
+            component=component,
+            name=name,
             dtype=_("not loaded") if tensor.is_meta else str(tensor.dtype).removeprefix("torch."),
         )
         for component, module in components.items()

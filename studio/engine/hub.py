@@ -248,21 +248,18 @@ def unusable_proxy() -> str:
     if "*" in proxies.get("no", "").split(","):
         return ""
     for kind in ("http", "https", "all"):
-        proxy = proxies.get(kind, "")
+        proxy, variable = proxies.get(kind, ""), f"{kind.upper()}_PROXY"
         scheme, separator, __ = proxy.partition("://")
         if separator and scheme.lower() not in PROXY_SCHEMES:
             known = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
             return _(
                 "the proxy in {variable} must begin with one of {known}, got {scheme}://",
-                variable=f"{kind.upper()}_PROXY",
+                variable=variable,
                 known=known,
                 scheme=scheme,
             )
         if proxy and not _names_a_host(proxy if separator else f"http://{proxy}"):  # not shown: it may hold a password
-            return _(
-                "the proxy in {variable} must be an address such as http://example.com:3128",
-                variable=f"{kind.upper()}_PROXY",
-            )
+            return _("the proxy in {variable} must be an address such as http://example.com:3128", variable=variable)
     return ""
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from studio.core.errors import LoraError
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.engine.lycoris_updates import change_of, nothing_of, pair_of
 from studio.engine.models import Components
 from studio.loras.keys import LoraKey, Part, Role, ScaleRule, layer_name, read_key, scale_rules
@@ -220,8 +220,8 @@ def _assert_sound(name: str, layer: str, stored: Stored) -> None:
                 )
             )
         if not bool(torch.isfinite(tensor).all()):
-            broken = _("{name} is broken: {layer} holds NaN or infinite values.", name=name, layer=layer)
-            raise LoraError(f"{broken} {_('Its training went wrong.')}")
+            broken = N_("{name} is broken: {layer} holds NaN or infinite values. Its training went wrong.")
+            raise LoraError(_(broken, name=name, layer=layer))
 
 
 def _missing_sides(roles: Iterable[Role]) -> set[Role]:

@@ -186,7 +186,7 @@ def read_lora(name: str, path: Path, components: Components) -> Lora:
     header = read_header(path)
     changes = _changes(name, weights, num_unet_layers=num_unet_layers)
     notes = file_notes(header)
-    if not any(layer.acts for __, __, layer in weights.layers()):
+    if not any(layer.acts for *__, layer in weights.layers()):
         idle = _("{name} changes nothing: its weights are all zero, as before the first training step.", name=name)
         notes = (idle, *notes)
     return Lora(name, path, sha256_of(path), weights_hash(header), found["unet"], found["text_encoder"], changes, notes)

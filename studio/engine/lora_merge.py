@@ -298,9 +298,10 @@ def _states(components: Components, loras: Loras, dtype: torch.dtype) -> dict[Mo
         if not bool(torch.isfinite(tensor).all()):
             raise LoraError(
                 _(
-                    "The merged model was not written: {weight} holds NaN or infinite values. Use a "
+                    "The merged model was not written: {part} {weight} holds NaN or infinite values. Use a "
                     "smaller strength, or float32.",
-                    weight=f"{merged.part} {merged.name}",
+                    part=merged.part,
+                    weight=merged.name,
                 )
             )
         states[merged.part][merged.name] = tensor.contiguous()

@@ -175,9 +175,12 @@ class JobFolder:
         if len(found) == 1:
             return found[0]
         if found:
-            names = ", ".join(one.name for one in found)
             several = _(
-                "{name} is not one {noun} but {num}: {names}.", name=name, noun=_(cls.noun), num=len(found), names=names
+                "{name} is not one {noun} but {num}: {found}.",
+                name=name,
+                noun=_(cls.noun),
+                num=len(found),
+                found=", ".join(one.name for one in found),
             )
             raise cls.error(several)
         missing = _(
@@ -202,8 +205,8 @@ def read_status(folder: JobFolder) -> RunStatus:
         return RunStatus(state="new")
     except (OSError, ValidationError) as error:
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-        again = _("Resume the {noun} to write it again.", noun=_(folder.noun))
-        raise RunError(f"{_('{file} cannot be read{why}.', file=folder.status, why=why)} {again}") from error
+        said = N_("{file} cannot be read{why}. Resume the {noun} to write it again.")
+        raise RunError(_(said, file=folder.status, why=why, noun=_(folder.noun))) from error
 
 
 def status_or(state: RunState, folder: JobFolder) -> RunStatus:

@@ -104,7 +104,7 @@ def _signal_name(number: int) -> str:
 
 
 def _with_log(words: str, log_end: str) -> str:
-    log = f"{_('The end of its log:')}\n{log_end}" if log_end else _("Its log is empty.")
+    log = "\n".join((_("The end of its log:"), log_end)) if log_end else _("Its log is empty.")
     return f"{words} {log}"
 
 

@@ -172,8 +172,9 @@ class JobReporter:
         self._seconds.append(seconds)
         self._write_status_if_due()
         left = self._remaining_seconds()
-        rest = f"  {_('{time} left', time=duration(left))}" if left else ""
-        self.print_line(f"{line(sum(self._seconds) / len(self._seconds))}{rest}   ", end="")
+        said = line(sum(self._seconds) / len(self._seconds))
+        rest = _("{time} left", time=duration(left)) if left else ""
+        self.print_line(f"{said}  {rest}   " if rest else f"{said}   ", end="")
 
     def _remaining_seconds(self) -> float | None:
         if not self._seconds:

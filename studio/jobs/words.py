@@ -38,7 +38,7 @@ def advice(job: "Job") -> str:
         wait = _("Pause or stop it first, or wait.")
         if job.asked:
             wait = _("It was asked to {asked}: wait until it has.", asked=_(job.asked))
-        return f"{wait} {_('`python -m studio jobs` shows where it stands.')}"
+        return " ".join((wait, _("`python -m studio jobs` shows where it stands.")))
     if job.state == "queued":
         return _("`python -m studio jobs move {id} 1` makes it the next.", id=job.id)
     if job.state == "finished":

@@ -215,12 +215,8 @@ def size_note(view: EngineView, model: str, *, width: int, height: int, num_step
     ratio = width * height / (shape.width * shape.height)
     if ratio < LARGE:
         return ""
-    size = _(
-        "{size} is {ratio:.3g} times the area of the model's own {own_size}",
-        size=f"{width} × {height}",
-        ratio=ratio,
-        own_size=f"{shape.width} × {shape.height}",
-    )
+    own, size = f"{shape.width} × {shape.height}", f"{width} × {height}"
+    size = _("{size} is {ratio:.3g} times the area of the model's own {own}", size=size, ratio=ratio, own=own)
     if not num_steps:
         return _(
             "{size}: each training image takes at least {ratio:.3g} times the time and memory of "
