@@ -207,13 +207,13 @@ def set_timesteps(scheduler: SchedulerMixin, settings: GenerationSettings, devic
     except ValueError as error:
         raise SettingsError(
             _(
-                "num_inference_steps cannot be {num_inference_steps} with the scheduler {scheduler} "
-                "({name} with this model's configuration: {rstrip}). Choose another number of steps "
+                "num_inference_steps cannot be {num_steps} with the scheduler {scheduler} "
+                "({kind} with this model's configuration: {reason}). Choose another number of steps "
                 "(4 to 50 suit every scheduler), or another scheduler.",
-                num_inference_steps=settings.num_inference_steps,
+                num_steps=settings.num_inference_steps,
                 scheduler=settings.scheduler,
-                name=type(scheduler).__name__,
-                rstrip=str(error).rstrip(". "),
+                kind=type(scheduler).__name__,
+                reason=str(error).rstrip(". "),
             )
         ) from error
     timesteps: torch.Tensor = scheduler.timesteps

@@ -37,9 +37,10 @@ DTYPES: dict[PrecisionName, torch.dtype] = {
 BLACK_PICTURES_PAGE = "docs/black-pictures.md"
 
 _WHY_FLOAT32 = {
-    "mps": f"half precision on Apple's GPUs makes NaN, and NaN makes black images ({BLACK_PICTURES_PAGE}).",
+    "mps": N_("half precision on Apple's GPUs makes NaN, and NaN makes black images ({page})."),
     "cpu": N_("the CPU computes half precision more slowly than float32, and less exactly."),
 }
+_UNTRIED = N_("the studio has not been tried with half precision on {device_type}.")
 
 
 def pick_device(*, cpu_only: bool = False) -> torch.device:
@@ -127,7 +128,7 @@ def decide_precision(
         else:
             reason = _("float32: the most exact; TF32 or float16 may be chosen on this GPU for speed.")
         return PrecisionDecision(precision=requested, requested=requested, reason=reason, tf32=tf32)
-    why = _WHY_FLOAT32.get(device_type, f"the studio has not been tried with half precision on {device_type}.")
+    why = _(_WHY_FLOAT32.get(device_type, _UNTRIED), page=BLACK_PICTURES_PAGE, device_type=device_type)
     if requested == "float32":
         return PrecisionDecision(precision="float32", requested=requested, reason=_("float32, because {why}", why=why))
     reason = _("{requested} was asked for, float32 is used, because {why}", requested=requested, why=why)
@@ -160,10 +161,10 @@ def assert_precision(components: Mapping[str, nn.Module], precision: PrecisionNa
     wanted = DTYPES[precision]
     wrong = [
         _(
-            "{component}.{name} is {rest}",
+            "{component}.{name} is {dtype}",
             component=component,
             name=name,
-            rest=_("not loaded") if tensor.is_meta else str(tensor.dtype).removeprefix("torch."),
+            dtype=_("not loaded") if tensor.is_meta else str(tensor.dtype).removeprefix("torch."),
         )
         for component, module in components.items()
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]

@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 LIMIT = 1e-2
 OPERATION_LIMIT = 1e-3
 # Guided a little only: at the usual 7.5 four steps make a hundred times as much of each rounding.
-SAMPLE = GenerationSettings(prompt=N_("black casual shoes"), num_inference_steps=4, guidance_scale=2, seed=0)
+SAMPLE = GenerationSettings(prompt="black casual shoes", num_inference_steps=4, guidance_scale=2, seed=0)
+WIDE_ATTENTION = N_("attention, heads 80 wide")
 LATENTS_SIDE = 64  # of Stable Diffusion 1.5's own 512 × 512
 Told = Callable[[str], None]
 
@@ -71,9 +72,8 @@ def compare_device(device: torch.device, *, side: int, on_part: Told = lambda _p
         plan = plan_of(trials)
         operations = list(device_operations(side=side))
         if plan is not None:
-            narrow = (side // 2) ** 2
-            wide = attention_of(plan, tokens=narrow, width=80)
-            operations.insert(0, DeviceOperation(_("attention, {narrow} × 80", narrow=narrow), wide))
+            wide = attention_of(plan, tokens=(side // 2) ** 2, width=80)
+            operations.insert(0, DeviceOperation(WIDE_ATTENTION, wide))
         differences = check_operations(device, operations, on_part=on_part)
         if plan is not None:
             on_part(_("the shipped model's passes"))
@@ -138,7 +138,7 @@ def check_operations(
     """Each operation on the device beside its reference."""
     found = []
     for operation in operations:
-        on_part(operation.name)
+        on_part(_(operation.name))
         reference = operation.reference(device) if operation.reference else operation.compute(torch.device("cpu"))
         difference, seconds, num_bytes = _measured(device, operation.compute, reference)
         found.append(
@@ -184,7 +184,7 @@ def _check_model(device: torch.device, plan: AttentionPlan) -> tuple[DeviceDiffe
 
 def compare(candidate: Components, reference: Components) -> tuple[DeviceDifference, ...]:
     """The largest difference of a few UNet steps, a VAE decode and a backward pass, relative to the reference."""
-    parts = {"UNet steps": _latents, "VAE decode": _decoded, "backward pass": _gradients}
+    parts = {N_("UNet steps"): _latents, N_("VAE decode"): _decoded, N_("backward pass"): _gradients}
     return tuple(
         DeviceDifference(part=name, difference=_difference(run(candidate), run(reference)), limit=LIMIT)
         for name, run in parts.items()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from studio.core.language import N_, _
+from studio.core.language import N_
 from studio.engine.attention import AttentionPlan, attention
 from studio.engine.lora_layers import SeededDropout
 
@@ -29,6 +29,9 @@ UPSAMPLING, LINEAR, DROPOUT = (
 class DeviceOperation:
     """Something to compute on a device.
 
+    Name and consequence are English, and said in a language where they are shown: a device check is kept, and found
+    by these names.
+
     Attributes:
         compute: on a device, the same every time; outputs and gradients.
         reference: what it must give; the same on the CPU where None.
@@ -44,26 +47,26 @@ class DeviceOperation:
 def device_operations(*, side: int = 64) -> tuple[DeviceOperation, ...]:
     """All but attention itself, which has candidates: `attention_of`."""
     return (
-        DeviceOperation("3 × 3 convolution", lambda device: _convolution(device, side)),
-        DeviceOperation(_("group norm"), lambda device: _group_norm(device, side)),
+        DeviceOperation(N_("3 × 3 convolution"), lambda device: _convolution(device, side)),
+        DeviceOperation(N_("group norm"), lambda device: _group_norm(device, side)),
         DeviceOperation(
             LINEAR,
             lambda device: _linear_after_a_change_of_batch(device, side * side),
-            consequence=_("batches of a training are kept small enough for it"),
+            consequence=N_("batches of a training are kept small enough for it"),
         ),
         DeviceOperation(
-            UPSAMPLING, lambda device: _upsampling(device, side // 2), consequence=_("it is computed on the CPU")
+            UPSAMPLING, lambda device: _upsampling(device, side // 2), consequence=N_("it is computed on the CPU")
         ),
         DeviceOperation(
             DROPOUT,
             lambda device: _dropout(device, checkpointing=True),
             reference=lambda device: _dropout(device, checkpointing=False),
-            consequence=_("LoRA dropout is refused together with gradient checkpointing"),
+            consequence=N_("LoRA dropout is refused together with gradient checkpointing"),
         ),
         DeviceOperation(
-            _("baddbmm over recycled memory"),
+            N_("baddbmm over recycled memory"),
             lambda device: _baddbmm_over_nan(device, side),
-            consequence=_("the studio does not use it (diffusers' attention slicing does)"),
+            consequence=N_("the studio does not use it (diffusers' attention slicing does)"),
         ),
     )
 

@@ -1,6 +1,6 @@
 """Models from the Hugging Face Hub: found on this machine without asking anyone, or downloaded. No torch.
 
-How they are named, and which of their files are needed, is below.
+How they are named is below; which of their files are needed, in `model_folder`.
 """
 
 import json
@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,26 +35,16 @@ from studio.engine.hub_download import (
     hub_refusal,
     network_errors,
 )
+from studio.engine.model_folder import MODEL_INDEX, PIPELINE, is_complete, needed_files
 
 __all__ = ["DownloadProgress", "DownloadWatcher", "HubSnapshot", "find_hub_model"]
 
 logger = logging.getLogger(__name__)
 
-PIPELINE = "StableDiffusionPipeline"
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 # The seed report's model has left the Hub; its copy lives here.
 MOVED_MODELS = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
-
-MODEL_INDEX = "model_index.json"
-WEIGHT_STEMS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
-PICKLE_STEMS = {**WEIGHT_STEMS, "text_encoder": "pytorch_model"}
-# In the order of download: the weights last, so that a folder with weights has the small files, whose number varies.
-PARTS = ("scheduler", "tokenizer", *WEIGHT_STEMS)
 
 # What huggingface_hub's requests can go through; some desktops write socks://, which says too little.
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -218,8 +208,8 @@ def _ask(repository: str, revision: str, endpoint: str) -> ModelInfo:
     if fault := network_fault():
         raise ModelError(
             _(
-                "The model {repository} is not on this machine, and could not be downloaded from "
-                "Hugging Face: {fault}. Correct or unset it and start again.",
+                "The model {repository} is not on this machine, and could not be downloaded from Hugging Face: "
+                "{fault}. Correct or unset it and start again.",
                 repository=repository,
                 fault=fault,
             )
@@ -258,20 +248,18 @@ def unusable_proxy() -> str:
     if "*" in proxies.get("no", "").split(","):
         return ""
     for kind in ("http", "https", "all"):
-        proxy = proxies.get(kind, "")
+        proxy, variable = proxies.get(kind, ""), f"{kind.upper()}_PROXY"
         scheme, separator, __ = proxy.partition("://")
         if separator and scheme.lower() not in PROXY_SCHEMES:
             known = ", ".join(f"{name}://" for name in PROXY_SCHEMES)
             return _(
-                "the proxy in {upper}_PROXY must begin with one of {known}, got {scheme}://",
-                upper=kind.upper(),
+                "the proxy in {variable} must begin with one of {known}, got {scheme}://",
+                variable=variable,
                 known=known,
                 scheme=scheme,
             )
         if proxy and not _names_a_host(proxy if separator else f"http://{proxy}"):  # not shown: it may hold a password
-            return _(
-                "the proxy in {upper}_PROXY must be an address such as http://example.com:3128", upper=kind.upper()
-            )
+            return _("the proxy in {variable} must be an address such as http://example.com:3128", variable=variable)
     return ""
 
 
@@ -298,9 +286,9 @@ def unusable_certificates() -> str:
         ssl.create_default_context(cafile=file)
     except OSError as error:
         return _(
-            "SSL_CERT_FILE must name a file of certificates (PEM), got {file} ({value})",
+            "SSL_CERT_FILE must name a file of certificates (PEM), got {file} ({reason})",
             file=file,
-            value=error.strerror or error,
+            reason=error.strerror or error,
         )
     return ""
 
@@ -308,99 +296,3 @@ def unusable_certificates() -> str:
 def looks_like_hub_name(name: str) -> bool:
     """True for `owner/name` and `owner/name@revision`."""
     return not Path(name).is_absolute() and name.partition("@")[0].count("/") == 1
-
-
-def weights_variant(names: Collection[str], part: str) -> str | None:
-    """`""` where a part has its usual weights, `fp16` where it has only those, None where it has no safetensors."""
-    for variant in ("", "fp16"):
-        if weights_name(part, variant) in names:
-            return variant
-    return None
-
-
-def weights_name(part: str, variant: str) -> str:
-    """`unet/diffusion_pytorch_model.fp16.safetensors`."""
-    return f"{part}/{WEIGHT_STEMS[part]}{'.' * bool(variant)}{variant}.safetensors"
-
-
-def needed_files(model: str, index: Mapping[str, object], names: Collection[str]) -> tuple[str, ...]:
-    """What StableDiffusionPipeline reads of a model's files: no pickles, no safety checker, no second copies.
-
-    Args:
-        model: its name, for messages.
-        index: what its model_index.json says.
-        names: all its files, as paths with `/`.
-
-    Raises:
-        ModelError: where something is missing, or there only as a pickle.
-    """
-    needed = [MODEL_INDEX]
-    for part in PARTS:
-        if part not in index:
-            continue
-        if part == "tokenizer":
-            needed += _tokenizer_files(model, names)
-        elif part == "scheduler":
-            needed.append("scheduler/scheduler_config.json")
-        else:
-            needed += [f"{part}/config.json", _weights_file(model, part, names)]
-    missing = [name for name in needed if name not in names]
-    if missing:
-        raise ModelError(
-            _(
-                "The model {model} is not complete: it has no {missing}. Choose another model.",
-                model=model,
-                missing=missing[0],
-            )
-        )
-    return tuple(needed)
-
-
-def is_complete(folder: Path, index: Mapping[str, object]) -> bool:
-    """Whether a folder holds all that is needed: an interrupted download leaves one that does not."""
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    try:
-        needed_files(folder.name, index, names)
-    except ModelError:
-        return False
-    return True
-
-
-def half_precision_parts(folder: Path) -> tuple[str, ...]:
-    """The parts of a folder that are there in float16 files only."""
-    names = {path.relative_to(folder).as_posix() for path in folder.glob("*/*.safetensors")}
-    return tuple(part for part in WEIGHT_STEMS if weights_variant(names, part) == "fp16")
-
-
-def _tokenizer_files(model: str, names: Collection[str]) -> list[str]:
-    found = [name for name in names if re.fullmatch(r"tokenizer/[\w\-]+\.(json|txt)", name)]
-    if {"tokenizer/vocab.json", "tokenizer/merges.txt"} <= set(found) or "tokenizer/tokenizer.json" in found:
-        return sorted(found)
-    raise ModelError(
-        _("The model {model} is not complete: it has no tokenizer/vocab.json. Choose another model.", model=model)
-    )
-
-
-def _weights_file(model: str, part: str, names: Collection[str]) -> str:
-    variant = weights_variant(names, part)
-    if variant is not None:
-        return weights_name(part, variant)
-    pickles = [name for name in names if name.startswith(f"{part}/{PICKLE_STEMS[part]}") and name.endswith(".bin")]
-    if pickles:
-        raise ModelError(
-            _(
-                "The model {model} has its {part} only as a pickle ({pickles}): opening one can run "
-                "any program that is hidden in it, so the studio never does. Choose a model with "
-                ".safetensors files, or ask its author for them.",
-                model=model,
-                part=part,
-                pickles=min(pickles),
-            )
-        )
-    raise ModelError(
-        _(
-            "The model {model} has no {weights_name}, so it cannot be used. Choose a model in diffusers' layout.",
-            model=model,
-            weights_name=weights_name(part, ""),
-        )
-    )

@@ -108,47 +108,35 @@ class HubPlace:
 
 def hub_refusal(error: Exception, repository: str, revision: str = DEFAULT_REVISION) -> ModelError:
     """What the user reads of an answer of the Hub, or of its silence. Never the error's own text: it has addresses."""
-    start = _(
-        "The model {repository} is not on this machine, and could not be downloaded from Hugging Face: ",
-        repository=repository,
+    return ModelError(
+        _(
+            "The model {repository} is not on this machine, and could not be downloaded from Hugging Face: {reason}",
+            repository=repository,
+            reason=_refusal_reason(error, revision),
+        )
     )
+
+
+def _refusal_reason(error: Exception, revision: str) -> str:
     if isinstance(error, GatedRepoError):
-        return ModelError(
-            _(
-                "{start}its owner wants you to accept terms first. Do so on its page, then log in "
-                "with `hf auth login`.",
-                start=start,
-            )
-        )
+        return _("its owner wants you to accept terms first. Do so on its page, then log in with `hf auth login`.")
     if isinstance(error, RevisionNotFoundError):
-        return ModelError(
-            _(
-                "{start}it has no revision {revision}. Choose one of its branches, tags or commits.",
-                start=start,
-                revision=revision,
-            )
-        )
+        return _("it has no revision {revision}. Choose one of its branches, tags or commits.", revision=revision)
     if isinstance(error, RepositoryNotFoundError):
-        return ModelError(
-            _(
-                "{start}there is no model of this name, or it is private. Check the name; for a "
-                "private model log in with `hf auth login`.",
-                start=start,
-            )
+        return _(
+            "there is no model of this name, or it is private. Check the name; for a private model log in "
+            "with `hf auth login`."
         )
     if isinstance(error, OfflineModeIsEnabled):
         why = _("HF_HUB_OFFLINE is set")
     elif isinstance(error, HfHubHTTPError):
-        why = _("it answered with status {status_code}", status_code=error.response.status_code)
+        why = _("it answered with status {status}", status=error.response.status_code)
     else:
-        why = _("it cannot be reached ({name})", name=type(error).__name__)
-    return ModelError(
-        _(
-            "{start}{why}. Go online once to download it, give the folder of a copy, or use {shipped_model}.",
-            start=start,
-            why=why,
-            shipped_model=SHIPPED_MODEL,
-        )
+        why = _("it cannot be reached ({error})", error=type(error).__name__)
+    return _(
+        "{why}. Go online once to download it, give the folder of a copy, or use {shipped_model}.",
+        why=why,
+        shipped_model=SHIPPED_MODEL,
     )
 
 
@@ -165,12 +153,12 @@ def assert_room(place: HubPlace, commit: str, files: Sequence[HubFile]) -> None:
     if missing_bytes and free_bytes < missing_bytes + SPARE_BYTES:
         raise ModelError(
             _(
-                "The model {repository} needs {missing_bytes:.1f} GB of disk in {cache}, and "
-                "{free_bytes:.1f} GB are free. Free some, or set HF_HOME to a folder on another disk.",
+                "The model {repository} needs {needed_gb:.1f} GB of disk in {cache}, and "
+                "{free_gb:.1f} GB are free. Free some, or set HF_HOME to a folder on another disk.",
                 repository=place.repository,
-                missing_bytes=(missing_bytes + SPARE_BYTES) / 2**30,
+                needed_gb=(missing_bytes + SPARE_BYTES) / 2**30,
                 cache=place.cache,
-                free_bytes=free_bytes / 2**30,
+                free_gb=free_bytes / 2**30,
             )
         )
 
@@ -258,15 +246,15 @@ class Download:
         done = self._total_bytes - self._missing_bytes
         return ModelError(
             _(
-                "The download of {repository} stopped at {name}, and {max_fruitless_attempts} "
-                "attempts to resume it failed ({value}). {done:,} of {total_bytes:,} bytes are here "
+                "The download of {repository} stopped at {name}, and {num_attempts} "
+                "attempts to resume it failed ({reason}). {done:,} of {total:,} bytes are here "
                 "and are kept: try again when the connection is better, and it continues from there.",
                 repository=self.place.repository,
                 name=file.name,
-                max_fruitless_attempts=MAX_FRUITLESS_ATTEMPTS,
-                value=reason or _("nothing was sent"),
+                num_attempts=MAX_FRUITLESS_ATTEMPTS,
+                reason=reason or _("nothing was sent"),
                 done=done,
-                total_bytes=self._total_bytes,
+                total=self._total_bytes,
             )
         )
 

@@ -97,7 +97,7 @@ def at_strength(name: str, weights: LoraWeights, strength: float) -> LoraWeights
     """
     if strength == 1:
         return weights
-    if any(layer.magnitude is not None for __, __, layer in weights.layers()):
+    if any(layer.magnitude is not None for *__, layer in weights.layers()):
         raise LoraError(
             _(
                 "{name} is a DoRA, whose strength cannot be put into a LoRA file. Leave strength at "
@@ -116,8 +116,8 @@ def export_notes(weights: LoraWeights, form: ExportForm) -> tuple[str, ...]:
     """Which programs will not make of a file of this form what the studio makes of the LoRA, in sentences."""
     if form in ("merged", "checkpoint"):
         return ()
-    is_dora = any(layer.magnitude is not None for __, __, layer in weights.layers())
-    notes = [_DORA_READERS[form]] if is_dora else []
+    is_dora = any(layer.magnitude is not None for *__, layer in weights.layers())
+    notes = [_(_DORA_READERS[form])] if is_dora else []
     if form == "kohya" and (ends := sorted(path for path in weights.unet if not path.startswith(UNET_BLOCKS))):
         notes.append(ends_note(ends))
     return tuple(notes)
@@ -153,7 +153,7 @@ def _assert_close(target: Path, difference: float, limit: float) -> None:
 
 def _kohya_facts(weights: LoraWeights, said: Mapping[str, str], stem: str) -> dict[str, str]:
     """What A1111, Forge and others read from the header: true of these weights, whatever the source said."""
-    layers = [layer for __, __, layer in weights.layers()]
+    layers = [layer for *__, layer in weights.layers()]
     dora = any(layer.magnitude is not None for layer in layers)
     module = "lycoris.kohya" if dora else "networks.lora"
     arguments = {"algo": "lora", "dora_wd": "True", "wd_on_output": "True"} if dora else {}

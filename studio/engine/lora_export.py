@@ -144,13 +144,13 @@ def largest_difference(a: LoraWeights, b: LoraWeights) -> float:
     ours, theirs = _by_layer(a), _by_layer(b)
     if ours.keys() != theirs.keys():
         alone = sorted(f"{part} {layer}" for part, layer in ours.keys() ^ theirs.keys())
-        more = _(" and {num_alone} more", num_alone=len(alone) - 3) if len(alone) > 3 else ""
+        names = ", ".join(alone[:3])
+        if len(alone) > 3:
+            names = _("{names} and {num_more} more", names=names, num_more=len(alone) - 3)
         raise LoraError(
             _(
-                "The two LoRAs do not change the same layers: only one of them has {names}{more}. "
-                "Convert the file again.",
-                names=", ".join(alone[:3]),
-                more=more,
+                "The two LoRAs do not change the same layers: only one of them has {names}. Convert the file again.",
+                names=names,
             )
         )
     updates, magnitudes = _Largest(), _Largest()
@@ -158,9 +158,7 @@ def largest_difference(a: LoraWeights, b: LoraWeights) -> float:
         other = theirs[key]
         updates.compare(_change(mine), _change(other))
         if (mine.magnitude is None) != (other.magnitude is None):
-            raise LoraError(
-                _("Only one of the two LoRAs has a magnitude (DoRA) for {key} {key_2}.", key=key[0], key_2=key[1])
-            )
+            raise LoraError(_("Only one of the two LoRAs has a magnitude (DoRA) for {layer}.", layer=" ".join(key)))
         if mine.magnitude is not None and other.magnitude is not None:
             magnitudes.compare(mine.magnitude, other.magnitude)
     return max(updates.relative, magnitudes.relative)
@@ -200,16 +198,18 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _assert_finite(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise LoraError(
-                _(
-                    "{name} was not written: {name_2} holds NaN or infinite values{rest}.",
-                    name=path.name,
-                    name_2=name,
-                    rest=_(" in float16, whose largest number is 65504. Choose float32")
-                    if dtype == torch.float16
-                    else "",
+            if dtype == torch.float16:
+                problem = _(
+                    "{file} was not written: {weight} holds NaN or infinite values in float16, whose largest number "
+                    "is 65504. Choose float32.",
+                    file=path.name,
+                    weight=name,
                 )
-            )
+            else:
+                problem = _(
+                    "{file} was not written: {weight} holds NaN or infinite values.", file=path.name, weight=name
+                )
+            raise LoraError(problem)
 
 
 def _adapter_entries(file: Path, part: Part, weights: LoraWeights) -> dict[str, object]:
@@ -225,14 +225,14 @@ def _adapter_entries(file: Path, part: Part, weights: LoraWeights) -> dict[str, 
     if plain and len(plain) < len(named):  # peft has one use_dora for all, and would make up the magnitudes
         raise LoraError(
             _(
-                "{name} was not written: diffusers' files have a magnitude (DoRA) in all layers of "
-                "the {part} or in none, and {num_plain} of {num_named} have none ({plain}, …). "
+                "{file} was not written: diffusers' files have a magnitude (DoRA) in all layers of "
+                "the {part} or in none, and {num_plain} of {num_named} have none ({layer}, …). "
                 "Export it for kohya instead.",
-                name=file.name,
+                file=file.name,
                 part=part,
                 num_plain=len(plain),
                 num_named=len(named),
-                plain=plain[0],
+                layer=plain[0],
             )
         )
     ranks = {path: layer.rank for path, layer in named.items()}

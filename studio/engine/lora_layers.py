@@ -142,8 +142,8 @@ def changed_weight(weight: torch.Tensor, stack: Stack) -> torch.Tensor:
 @dataclass(frozen=True, eq=False)
 class Lora:
     """A file that fits the model, read whole: for each layer's module path its weights, in the model's precision.
-    `changes` says
-       how much of the model it is about, `notes` what not to expect of it.
+
+    `changes` says how much of the model it is about, `notes` what not to expect of it.
     """
 
     name: str
@@ -186,11 +186,9 @@ def read_lora(name: str, path: Path, components: Components) -> Lora:
     header = read_header(path)
     changes = _changes(name, weights, num_unet_layers=num_unet_layers)
     notes = file_notes(header)
-    if not any(_acts(layer) for __, __, layer in weights.layers()):
-        notes = (
-            _("{name} changes nothing: its weights are all zero, as before the first training step.", name=name),
-            *notes,
-        )
+    if not any(layer.acts for *__, layer in weights.layers()):
+        idle = _("{name} changes nothing: its weights are all zero, as before the first training step.", name=name)
+        notes = (idle, *notes)
     return Lora(name, path, sha256_of(path), weights_hash(header), found["unet"], found["text_encoder"], changes, notes)
 
 
@@ -212,29 +210,15 @@ def _like(layer: LayerWeights, weight: torch.Tensor) -> LayerWeights:
 
 def _changes(name: str, weights: LoraWeights, *, num_unet_layers: int) -> str:
     """How much of the model it is about."""
-    num_unet, num_text = len(weights.unet), len(weights.text_encoder)
-    share = 100 * num_unet / num_unet_layers
-    words = _(
-        "{name} changes {num_unet} of the U-Net's {num_unet_layers} layers ({share:.0f} %)",
-        name=name,
-        num_unet=num_unet,
-        num_unet_layers=num_unet_layers,
-        share=share,
+    unet = _(
+        "{num_changed} of the U-Net's {num_layers} layers ({share:.0f} %)",
+        num_changed=len(weights.unet),
+        num_layers=num_unet_layers,
+        share=100 * len(weights.unet) / num_unet_layers,
     )
-    return words + (
-        _(" and {num_text} of the text encoder's.", num_text=num_text)
-        if num_text
-        else _("; the text encoder stays as it is.")
-    )
-
-
-def _acts(layer: LayerWeights) -> bool:
-    """A magnitude alone can change a layer."""
-    if layer.magnitude is not None:
-        return True
-    if any(tensor is not None and bool(tensor.any()) for tensor in (layer.factor, layer.bias)):
-        return True
-    return bool(layer.up.any()) and bool(layer.down.any()) and layer.scale != 0
+    if num_text := len(weights.text_encoder):
+        return _("{name} changes {unet} and {num_text} of the text encoder's.", name=name, unet=unet, num_text=num_text)
+    return _("{name} changes {unet}; the text encoder stays as it is.", name=name, unet=unet)
 
 
 class Attached(Protocol):

@@ -22,7 +22,7 @@ from typing import Literal
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from studio.core.errors import LoraError, ModelError
 from studio.core.files import read_text
@@ -30,6 +30,7 @@ from studio.core.language import _
 from studio.engine.lora_file import LoraWeights
 from studio.engine.lora_layers import Stack, changed_bias, changed_weight, stacks_by_layer
 from studio.engine.model_files import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, configuration_folder
+from studio.engine.model_folder import forget_own_path
 from studio.engine.models import Components
 
 Names = Mapping[str, str]
@@ -183,8 +184,8 @@ def merged_tensors(components: Components, loras: Loras) -> Iterator[MergedTenso
         "text_encoder": stacks_by_layer([(lora.text_encoder, strength) for lora, strength in loras]),
         "vae": {},
     }
-    for part, module in _modules(components).items():
-        for name, tensor in module.state_dict().items():
+    for part in _WEIGHTS_NAMES:
+        for name, tensor in components.modules()[part].state_dict().items():
             path, __, parameter = name.rpartition(".")
             stack = stacks[part].get(path)
             if stack and parameter == "weight":
@@ -219,7 +220,7 @@ def merge_loras(components: Components, loras: Loras, folder: Path, *, dtype: to
             state = states.pop(part)
             named = {text_name(name): tensor for name, tensor in state.items()} if part == "text_encoder" else state
             save_file(named, aside / part / _WEIGHTS_NAMES[part], metadata={"format": "pt"})
-        _forget_own_path(aside)
+        forget_own_path(aside)
 
 
 def write_checkpoint(components: Components, loras: Loras, file: Path, *, dtype: torch.dtype) -> None:
@@ -278,10 +279,6 @@ def assert_size_of_sd15(components: Components) -> None:
                 )
 
 
-def _modules(components: Components) -> dict[ModelPart, nn.Module]:
-    return {"unet": components.unet, "vae": components.vae, "text_encoder": components.text_encoder}
-
-
 def _layout(components: Components) -> OriginalLayout:
     unet, vae = components.unet.config, components.vae.config
     return OriginalLayout(
@@ -301,10 +298,10 @@ def _states(components: Components, loras: Loras, dtype: torch.dtype) -> dict[Mo
         if not bool(torch.isfinite(tensor).all()):
             raise LoraError(
                 _(
-                    "The merged model was not written: {part} {name} holds NaN or infinite values. Use a "
+                    "The merged model was not written: {part} {weight} holds NaN or infinite values. Use a "
                     "smaller strength, or float32.",
                     part=merged.part,
-                    name=merged.name,
+                    weight=merged.name,
                 )
             )
         states[merged.part][merged.name] = tensor.contiguous()
@@ -319,14 +316,6 @@ def _save_configuration(components: Components, part: ModelPart, folder: Path, d
     config.dtype = dtype
     folder.mkdir()
     config.save_pretrained(folder)
-
-
-def _forget_own_path(folder: Path) -> None:
-    """diffusers notes where a model was loaded from: nothing that belongs into a model that is passed on."""
-    for path in [folder / "model_index.json", *folder.glob("*/*config.json")]:
-        entries = json.loads(read_text(path))
-        if entries.pop("_name_or_path", None) is not None:
-            path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

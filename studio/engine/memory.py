@@ -248,13 +248,13 @@ class OffloadedModule:
             with safe_open(self._file, framework="pt") as file:
                 weights = {name: file.get_tensor(name) for name in self._kept_sums}
             if changed := [name for name, tensor in weights.items() if bit_sum(tensor) != self._kept_sums[name]]:
-                raise SafetensorError(_("{changed} is not as it was written", changed=changed[0]))
+                raise SafetensorError(f"{changed[0]} is not as it was written")
         except (OSError, SafetensorError) as error:
             raise ModelError(
                 _(
-                    "The cache lost the weights of the {name} ({file}), which wait there while they are "
+                    "The cache lost the weights of the {part} ({file}), which wait there while they are "
                     "not needed. Resume the run: they are written again.",
-                    name=type(self._module).__name__,
+                    part=type(self._module).__name__,
                     file=self._file,
                 )
             ) from error

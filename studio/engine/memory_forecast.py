@@ -97,29 +97,29 @@ class ImageRoom:
                 self._components, width=width, height=height, guided=guided, plan=self._plan
             )
         needed, free, total = self._counted[size], free_bytes(self._device), total_bytes(self._device)
-        takes = _(
-            "An image of {width} × {height} takes about {size} beside the model",
-            width=width,
-            height=height,
-            size=gigabytes(needed),
-        )
+        picture = {"width": width, "height": height, "needed": gigabytes(needed)}
         if needed + self._weights_bytes() > total:
             raise NotEnoughMemoryError(
                 _(
-                    "{takes} and its {size}, and this device has {size_2} in all. Choose a smaller width and height.",
-                    takes=takes,
-                    size=gigabytes(self._weights_bytes()),
-                    size_2=gigabytes(total),
+                    "An image of {width} × {height} takes about {needed} beside the model and its {weights}, and this "
+                    "device has {total} in all. Choose a smaller width and height.",
+                    weights=gigabytes(self._weights_bytes()),
+                    total=gigabytes(total),
+                    **picture,
                 )
             )
         if needed > free:
             return _(
-                "{takes}, and only {size} are free: it may become very slow. Close other programs, "
-                "or choose a smaller width and height.",
-                takes=takes,
-                size=gigabytes(free),
+                "An image of {width} × {height} takes about {needed} beside the model, and only {free} are free: it "
+                "may become very slow. Close other programs, or choose a smaller width and height.",
+                free=gigabytes(free),
+                **picture,
             )
-        return _("{takes}; {size} are free.", takes=takes, size=gigabytes(free))
+        return _(
+            "An image of {width} × {height} takes about {needed} beside the model; {free} are free.",
+            free=gigabytes(free),
+            **picture,
+        )
 
     def _weights_bytes(self) -> int:
         return sum(p.nbytes for module in self._components.modules().values() for p in module.parameters())

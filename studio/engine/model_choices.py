@@ -15,8 +15,9 @@ from studio.core.language import _
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
 from studio.core.settings import SHIPPED_MODEL
-from studio.engine.hub import MODEL_INDEX, PIPELINE, local_snapshot, looks_like_hub_name, split_revision
+from studio.engine.hub import local_snapshot, looks_like_hub_name, split_revision
 from studio.engine.hub_download import HubPlace
+from studio.engine.model_folder import MODEL_INDEX, PIPELINE
 
 logger = logging.getLogger(__name__)
 
@@ -96,22 +97,20 @@ def model_choices(user_data: UserData, *, cache: Path | None = None) -> tuple[Mo
 
 
 def _stable_diffusion(root: Path) -> ModelChoice:
-    about = _("The model of the original report: 512 × 512")
+    title, about = "Stable Diffusion 1.5", _("The model of the original report: 512 × 512")
     if _is_here(root, STABLE_DIFFUSION):
-        return ModelChoice(STABLE_DIFFUSION, _("Stable Diffusion 1.5"), _("{about}, on this machine", about=about))
+        return ModelChoice(STABLE_DIFFUSION, title, _("{about}, on this machine", about=about))
     blobs = HubPlace(root, STABLE_DIFFUSION).folder / "blobs"
     arrived = sum(file.stat().st_size for file in blobs.iterdir()) if blobs.is_dir() else 0
     missing = max(1, STABLE_DIFFUSION_BYTES - arrived)
-    return ModelChoice(
-        STABLE_DIFFUSION, _("Stable Diffusion 1.5"), _("{about}, from Hugging Face", about=about), missing, arrived
-    )
+    return ModelChoice(STABLE_DIFFUSION, title, _("{about}, from Hugging Face", about=about), missing, arrived)
 
 
 def _choice(root: Path, name: str) -> ModelChoice | None:
     """A model that was loaded before; None where it is gone."""
     path = typed_path(name)
     if path.exists():
-        return ModelChoice(name, path.stem if path.is_file() else path.name, _("in {parent}", parent=path.parent))
+        return ModelChoice(name, path.stem if path.is_file() else path.name, _("in {folder}", folder=path.parent))
     if looks_like_hub_name(name) and _is_here(root, name):
         return ModelChoice(name, name, _("from Hugging Face, on this machine"))
     return None

@@ -6,26 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import ModelError, WeightsFileError
-from studio.core.files import assert_regular, open_file, read_text
+from studio.core.files import read_text
 from studio.core.language import N_, _
 from studio.core.paths import assets_folder, typed_path
 from studio.core.settings import SHIPPED_MODEL
-from studio.engine.hub import (
-    PARTS,
-    PICKLE_STEMS,
-    DownloadWatcher,
-    find_hub_model,
-    half_precision_parts,
-    looks_like_hub_name,
-)
+from studio.engine.hub import DownloadWatcher, find_hub_model, looks_like_hub_name
+from studio.engine.model_folder import check_folder, half_precision_parts
 from studio.loras.weights_file import PICKLE_ENDINGS, WeightsHeader, read_header
 
 SAFETENSORS = ".safetensors"
-# Far above those of any Stable Diffusion 1.x, far below what fills a memory: no model needs more.
-CONFIGURATIONS = ("config.json", "scheduler_config.json", "tokenizer_config.json")
-MAX_NUMBERS = {"num_train_timesteps": 10_000, "model_max_length": 1000, "max_position_embeddings": 1000}
-MAX_LAYERS = 100
-MAX_NUMBER = 1_000_000
 MIN_TOKENS = 3  # a beginning, a word and an end
 TILED_ABOVE_PIXELS = 1024 * 1024  # the VAE works on a larger image in tiles
 TILE_PIXELS = 512  # a side
@@ -142,9 +131,9 @@ def find_model(name: str, *, progress: DownloadWatcher | None = None) -> FoundMo
             _(
                 "There is no model folder or file {name}. Give the folder that holds "
                 "model_index.json, a .safetensors file, a Hugging Face id such as "
-                "stable-diffusion-v1-5/stable-diffusion-v1-5, or {shipped_model}.",
+                "stable-diffusion-v1-5/stable-diffusion-v1-5, or {shipped}.",
                 name=name,
-                shipped_model=SHIPPED_MODEL,
+                shipped=SHIPPED_MODEL,
             )
         )
     found = find_hub_model(name, progress=progress)
@@ -158,9 +147,9 @@ def _variant_notes(folder: Path) -> tuple[str, ...]:
         return ()
     return (
         _(
-            "{name} has its {names} in float16 files only (.fp16.safetensors); they are used.",
+            "{name} has its {parts} in float16 files only (.fp16.safetensors); they are used.",
             name=folder.name,
-            names=" and ".join(parts),
+            parts=_(" and ").join(parts),
         ),
     )
 
@@ -174,9 +163,7 @@ def check_model(model: FoundModel) -> None:
     if model.file:
         check_checkpoint(model.file)
         return
-    _assert_stable_diffusion(model.folder)
-    _assert_configurations(model.folder)
-    _assert_safetensors(model.folder)
+    check_folder(model.folder)
 
 
 def assert_model_there(name: str) -> None:
@@ -187,112 +174,6 @@ def assert_model_there(name: str) -> None:
     """
     if name == SHIPPED_MODEL or typed_path(name).exists() or not looks_like_hub_name(name):
         check_model(find_model(name))
-
-
-def _assert_safetensors(folder: Path) -> None:
-    """Say of what only looks like a weights file what it is; a download that failed often leaves one."""
-    for part, stem in PICKLE_STEMS.items():
-        pickles = [path for ending in PICKLE_ENDINGS for path in (folder / part).glob(f"{stem}*{ending}")]
-        if pickles and not any((folder / part).glob("*.safetensors")):
-            raise ModelError(
-                _(
-                    "{pickles} is a pickle: opening one can run any program that is hidden in it, so the "
-                    "studio never does. It needs the {part} as .safetensors; get that file from where "
-                    "the model comes from.",
-                    pickles=pickles[0],
-                    part=part,
-                )
-            )
-    for path in sorted(folder.glob("*/*.safetensors")):
-        with open_file(path) as file:
-            head = file.read(64)
-        if head.startswith(b"version https://git-lfs"):
-            raise ModelError(
-                _("{path} is a Git LFS pointer, not the weights themselves: fetch them with `git lfs pull`.", path=path)
-            )
-        if head.lstrip()[:1] == b"<":
-            raise ModelError(
-                _("{path} is a web page saved under this name, not weights. Download the model again.", path=path)
-            )
-        try:
-            read_header(path)
-        except WeightsFileError as error:
-            raise ModelError(_("The model in {folder} cannot be read: {error}", folder=folder, error=error)) from error
-
-
-def _assert_stable_diffusion(folder: Path) -> None:
-    index = folder / "model_index.json"
-    try:
-        kind = json.loads(read_text(index))["_class_name"]
-    except FileNotFoundError as error:
-        raise ModelError(
-            _(
-                "{folder} has no model_index.json, so it is not a model in diffusers' layout. Choose "
-                "the folder that holds model_index.json, unet, vae, text_encoder, tokenizer and "
-                "scheduler, or a single .safetensors file.",
-                folder=folder,
-            )
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            _("{index} cannot be read ({error}). Copy or download the model again.", index=index, error=error)
-        ) from error
-    if kind != "StableDiffusionPipeline":
-        raise ModelError(
-            _(
-                "{folder} holds a {kind}; the studio works with StableDiffusionPipeline (Stable Diffusion 1.x).",
-                folder=folder,
-                kind=kind,
-            )
-        )
-
-
-def _assert_configurations(folder: Path) -> None:
-    """Every file is one, and every configuration JSON: libraries answer a damaged one with anything, down to a bare
-    Exception, and numbers out of bounds with all the memory there is.
-    """
-    for path in sorted(path for part in PARTS for path in (folder / part).glob("*")):
-        try:
-            if path.suffix == ".json":
-                _assert_bounds(path, json.loads(read_text(path)))
-            elif not path.is_dir():
-                assert_regular(path)
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(
-                _("{path} cannot be read ({error}). Copy or download the model again.", path=path, error=error)
-            ) from error
-
-
-def _assert_bounds(path: Path, values: object) -> None:
-    if path.name not in CONFIGURATIONS or not isinstance(values, dict):
-        return
-    for name, value in values.items():
-        most = MAX_NUMBERS.get(name, MAX_LAYERS if "layers" in name else MAX_NUMBER)
-        numbers = value if isinstance(value, list) else [value]
-        if len(numbers) > MAX_NUMBERS["num_train_timesteps"]:  # betas, one for each of the timesteps
-            raise ModelError(
-                _(
-                    "{name} in {path} must be a list of at most 10,000 numbers, got {num_numbers:,}.",
-                    name=name,
-                    path=path,
-                    num_numbers=len(numbers),
-                )
-            )
-        least = 1 if name in MAX_NUMBERS else -most
-        for number in numbers:
-            is_size = isinstance(number, int) or (isinstance(number, float) and name in MAX_NUMBERS)
-            if is_size and not least <= number <= most:  # NaN neither
-                raise ModelError(
-                    _(
-                        "{name} in {path} must be between {least:,} and {most:,}, got {number}. Copy or "
-                        "download the model again.",
-                        name=name,
-                        path=path,
-                        least=least,
-                        most=most,
-                        number=str(number)[:20],
-                    )
-                )
 
 
 def configuration_folder() -> Path:
@@ -318,23 +199,23 @@ def check_checkpoint(path: Path) -> WeightsHeader:
                 kind=kind,
             )
         )
-    lacking = [part for prefix, part in _PARTS.items() if not _has(header.tensors, prefix)]
+    lacking = [_(part) for prefix, part in _PARTS.items() if not _has(header.tensors, prefix)]
     if len(lacking) == len(_PARTS):
         raise ModelError(
             _(
                 "{name} holds no Stable Diffusion checkpoint in the original layout: its tensors "
-                "have names such as {tensors}. Choose another file, or a folder in diffusers' layout.",
+                "have names such as {tensor}. Choose another file, or a folder in diffusers' layout.",
                 name=path.name,
-                tensors=min(header.tensors, default="(none)"),
+                tensor=min(header.tensors, default=_("(none)")),
             )
         )
     if lacking:
         raise ModelError(
             _(
-                "{name} has no {names}, so it is not a whole model. Choose a file that has all of "
+                "{name} has no {parts}, so it is not a whole model. Choose a file that has all of "
                 "U-Net, VAE and text encoder.",
                 name=path.name,
-                names=_(" and no ").join(lacking),
+                parts=_(" and no ").join(lacking),
             )
         )
     return header
@@ -343,11 +224,13 @@ def check_checkpoint(path: Path) -> WeightsHeader:
 def _other_kind(header: WeightsHeader, configuration: Path) -> str:
     for piece, kind in _OTHER_KINDS:
         if any(piece in name for name in header.tensors):
-            return kind
+            return _(kind)
     first = header.tensors.get(f"{UNET_PREFIX}input_blocks.0.0.weight")
     channels = first.shape[1] if first and len(first.shape) == 4 else 4
+    if channels in _INPUT_CHANNELS:
+        return _(_INPUT_CHANNELS[channels])
     if channels != 4:
-        return _INPUT_CHANNELS.get(channels, f"a model whose U-Net takes {channels} channels, not 4")
+        return _("a model whose U-Net takes {channels} channels, not 4", channels=channels)
     return _wrong_width(header, configuration)
 
 
@@ -357,9 +240,11 @@ def _wrong_width(header: WeightsHeader, configuration: Path) -> str:
     for name, info in header.tensors.items():
         if name.startswith(UNET_PREFIX) and name.endswith("attn2.to_k.weight"):
             width = info.shape[-1]
-            return (
-                "" if width == wanted else _WIDTH_KINDS.get(width, f"a model of another size ({width}, not {wanted})")
-            )
+            if width == wanted:
+                return ""
+            if width in _WIDTH_KINDS:
+                return _(_WIDTH_KINDS[width])
+            return _("a model of another size ({width}, not {wanted})", width=width, wanted=wanted)
     return ""
 
 

@@ -17,8 +17,8 @@ from studio.core.errors import ModelError
 from studio.core.language import _
 from studio.core.settings import PrecisionName, PredictionType
 from studio.engine.device import DTYPES
-from studio.engine.hub import half_precision_parts
 from studio.engine.model_files import MIN_TOKENS, TEXT_PREFIX, FoundModel, check_model, configuration_folder
+from studio.engine.model_folder import half_precision_parts
 from studio.loras.weights_file import WeightsHeader, read_header
 
 
@@ -177,7 +177,7 @@ def _load_text_encoder(path: Path, config: Path, dtype: torch.dtype) -> tuple[CL
 def _assert_whole(pipeline: StableDiffusionPipeline, missing: Sequence[str], place: Path) -> None:
     """Every weight came from the file: none is a random number, none is without memory."""
     lacking = {
-        "text encoder": [*missing],
+        _("text encoder"): [*missing],
         "U-Net": _unread_weights(pipeline.unet),
         "VAE": _unread_weights(pipeline.vae),
     }
@@ -185,12 +185,12 @@ def _assert_whole(pipeline: StableDiffusionPipeline, missing: Sequence[str], pla
         if names:
             raise ModelError(
                 _(
-                    "The {part} in {place} lacks {num_names} of its weights ({names}, …). Copy or "
+                    "The {part} in {place} lacks {num_missing} of its weights ({weight}, …). Copy or "
                     "download the model again.",
                     part=part,
                     place=place,
-                    num_names=len(names),
-                    names=names[0],
+                    num_missing=len(names),
+                    weight=names[0],
                 )
             )
 

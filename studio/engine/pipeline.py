@@ -317,9 +317,7 @@ class PipelineManager:
                 watcher.on_step(StepProgress(step, num_steps, clock.elapsed, preview))
             clock.leave_out(since=step_ended)
             if watcher.cancelled():
-                raise GenerationCancelledError(
-                    _("Cancelled after step {step} of {num_steps}.", step=step, num_steps=num_steps)
-                )
+                raise GenerationCancelledError(_("Cancelled after step {step} of {total}.", step=step, total=num_steps))
         return latents
 
     def _decode(

@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from studio.core.errors import InvalidImageError
 from studio.core.files import write_atomically
-from studio.core.language import N_, _
+from studio.core.language import N_, _, number
 from studio.core.results import Check
 from studio.core.settings import GenerationSettings
 
@@ -31,7 +31,7 @@ DECODED_LIMIT = 5.0
 BLACK_LEVEL = 3  # of 255: what a viewer sees as a black image, JPEG noise included
 FLAT_DEVIATION = 1.0  # of 255, per channel: below it nothing can be seen but one colour
 
-_CHANNELS = ("red", "green", "blue")
+_CHANNELS = (N_("red"), N_("green"), N_("blue"))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def check_latents(latents_BCHW: torch.Tensor) -> Fault | None:
         return None
     share = 100 * float((~torch.isfinite(latents_BCHW)).float().mean())
     finding = _("{share:.3g} % of the latents are NaN or infinite.", share=share)
-    return Fault("latents", finding, _PRECISION_ADVICE)
+    return Fault("latents", finding, _(_PRECISION_ADVICE))
 
 
 def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:
@@ -64,14 +64,15 @@ def check_decoded(decoded_CHW: torch.Tensor) -> Fault | None:
     finite = torch.isfinite(decoded_CHW)
     if not bool(finite.all()):
         bad = (~finite).flatten(1).float().mean(1).cpu()
-        where = ", ".join(f"{name} {100 * float(b):.3g} %" for name, b in zip(_CHANNELS, bad, strict=False) if b)
-        return Fault("decoded", _("The VAE gave NaN or infinite values ({where}).", where=where), _PRECISION_ADVICE)
+        shares = zip(_CHANNELS, (100 * float(share) for share in bad), strict=False)
+        where = ", ".join(f"{_(name)} {number(share, '.3g')} %" for name, share in shares if share)
+        return Fault("decoded", _("The VAE gave NaN or infinite values ({where}).", where=where), _(_PRECISION_ADVICE))
     largest = float(decoded_CHW.abs().max())
     if largest > DECODED_LIMIT:
         finding = _(
-            "The VAE gave values up to {largest:.3g}, where about 1 is normal and {decoded_limit:g} the limit.",
+            "The VAE gave values up to {largest:.3g}, where about 1 is normal and {limit:g} the limit.",
             largest=largest,
-            decoded_limit=DECODED_LIMIT,
+            limit=DECODED_LIMIT,
         )
         return Fault("decoded", finding, _("Lower the guidance scale; check that the VAE fits the model."))
     return None
@@ -81,15 +82,15 @@ def check_picture(picture_HWC: np.ndarray, *, height: int, width: int) -> Fault 
     """The final image: its shape, its type, not black, not one flat colour."""
     if picture_HWC.shape != (height, width, 3) or picture_HWC.dtype != np.uint8:
         finding = _(
-            "The image is {shape} of {dtype}, expected {value} of uint8.",
+            "The image is {shape} of {dtype}, expected {wanted} of uint8.",
             shape=picture_HWC.shape,
             dtype=picture_HWC.dtype,
-            value=(height, width, 3),
+            wanted=(height, width, 3),
         )
         return Fault("image", finding, _("The VAE does not fit the model: load a matching one."))
     if picture_HWC.max() <= BLACK_LEVEL:
-        finding = _("The image is black: no value is above {black_level} of 255.", black_level=BLACK_LEVEL)
-        return Fault("image", finding, _PRECISION_ADVICE)
+        finding = _("The image is black: no value is above {level} of 255.", level=BLACK_LEVEL)
+        return Fault("image", finding, _(_PRECISION_ADVICE))
     if picture_HWC.reshape(-1, 3).std(axis=0).max() < FLAT_DEVIATION:
         red, green, blue = picture_HWC.reshape(-1, 3).mean(axis=0)
         finding = _(
@@ -112,7 +113,7 @@ def passed_checks(*, num_steps: int, decoded_CHW: torch.Tensor, picture_HWC: np.
         Check(
             name="image",
             passed=True,
-            finding=_("{min} to {max}, not black, not flat", min=picture_HWC.min(), max=picture_HWC.max()),
+            finding=_("{low} to {high}, not black, not flat", low=picture_HWC.min(), high=picture_HWC.max()),
         ),
     )
 

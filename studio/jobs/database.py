@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from studio.core.errors import RunError, is_disk_full
-from studio.core.language import N_, _
+from studio.core.language import _
 
 SCHEMA_VERSION = 1
 # What passes by itself: others hold the file, or the disk, which has no room for it or for the files beside it.
@@ -25,15 +25,24 @@ _PASSING = (
 )
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)  # and this never does
 _BUSY_SECONDS = 30
-_JOBS_TABLE = N_(
-    "\ncreate table jobs (\n    id integer primary key autoincrement,\n    kind text not "
-    "null,\n    run_folder text not null,\n    title text not null,\n    position integer "
-    "not null default 0,\n    state text not null default 'queued',\n    asked text not "
-    "null default '',\n    attempts integer not null default 0,\n    pid integer not null "
-    "default 0,\n    process_start_time real not null default 0,\n    message text not "
-    "null default '',\n    created_at text not null,\n    started_at text,\n    ended_at "
-    "text\n)\n"
+_JOBS_TABLE = """
+create table jobs (
+    id integer primary key autoincrement,
+    kind text not null,
+    run_folder text not null,
+    title text not null,
+    position integer not null default 0,
+    state text not null default 'queued',
+    asked text not null default '',
+    attempts integer not null default 0,
+    pid integer not null default 0,
+    process_start_time real not null default 0,
+    message text not null default '',
+    created_at text not null,
+    started_at text,
+    ended_at text
 )
+"""
 
 
 class QueueBusyError(RunError):
@@ -109,11 +118,11 @@ def _connect(path: Path) -> sqlite3.Connection:
             raise RunError(
                 _(
                     "The queue of jobs ({path}) was made by a newer studio (version {version} of its "
-                    "layout, this studio knows {schema_version}). Update this studio, or choose another "
+                    "layout, this studio knows {known}). Update this studio, or choose another "
                     "folder with --user-data.",
                     path=path,
                     version=version,
-                    schema_version=SCHEMA_VERSION,
+                    known=SCHEMA_VERSION,
                 )
             )
     except (sqlite3.Error, RunError):

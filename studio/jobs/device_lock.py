@@ -24,13 +24,13 @@ from studio.core.paths import UserData
 
 @dataclass(frozen=True)
 class DeviceOwner:
-    """Who holds the device: a process, and what it does there in a few words."""
+    """Who holds the device: a process, and what it does there in a few words, in its own language."""
 
     pid: int
     purpose: str
 
     def __str__(self) -> str:
-        return _("{purpose} (process {pid})", purpose=self.purpose, pid=self.pid)
+        return _("{purpose} (process {pid})", purpose=_(self.purpose), pid=self.pid)
 
 
 class DeviceLock:

@@ -59,7 +59,7 @@ class RunStatus(Record):
 class JobFolder:
     """The places of a job's folder, whatever its kind. Naming one does not make it; two of one path are the same.
 
-    A kind has a class of its own, with its own places, and in its words:
+    A kind has a class of its own, with its own places, and in its words, which are English here:
 
     Attributes:
         noun: what such a folder holds.
@@ -68,9 +68,9 @@ class JobFolder:
         error: raised where one cannot be found.
     """
 
-    noun: ClassVar[str] = "job"
-    activity: ClassVar[str] = "job"
-    begin_command: ClassVar[str] = N_("python -m studio jobs")
+    noun: ClassVar[str] = N_("job")
+    activity: ClassVar[str] = N_("job")
+    begin_command: ClassVar[str] = "python -m studio jobs"
     error: ClassVar[type[StudioError]] = RunError
 
     root: Path
@@ -177,10 +177,22 @@ class JobFolder:
         if len(found) == 1:
             return found[0]
         if found:
-            several = ", ".join(one.name for one in found)
-            raise cls.error(f"{name} is not one {cls.noun} but {len(found)}: {several}.")
-        available = ", ".join(one.name for one in known[:8]) or "none"
-        raise cls.error(f"There is no {cls.noun} {name}. Available: {available}. `{cls.begin_command}` starts one.")
+            several = _(
+                "{name} is not one {noun} but {num}: {found}.",
+                name=name,
+                noun=_(cls.noun),
+                num=len(found),
+                found=", ".join(one.name for one in found),
+            )
+            raise cls.error(several)
+        missing = _(
+            "There is no {noun} {name}. Available: {available}. `{command}` starts one.",
+            noun=_(cls.noun),
+            name=name,
+            available=", ".join(one.name for one in known[:8]) or _("none"),
+            command=cls.begin_command,
+        )
+        raise cls.error(missing)
 
 
 def read_status(folder: JobFolder) -> RunStatus:
@@ -195,14 +207,8 @@ def read_status(folder: JobFolder) -> RunStatus:
         return RunStatus(state="new")
     except (OSError, ValidationError) as error:
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-        raise RunError(
-            _(
-                "{status} cannot be read{why}. Resume the {noun} to write it again.",
-                status=folder.status,
-                why=why,
-                noun=folder.noun,
-            )
-        ) from error
+        said = N_("{file} cannot be read{why}. Resume the {noun} to write it again.")
+        raise RunError(_(said, file=folder.status, why=why, noun=_(folder.noun))) from error
 
 
 def status_or(state: RunState, folder: JobFolder) -> RunStatus:
@@ -230,7 +236,7 @@ def write_halt(folder: JobFolder, state: Literal["paused", "stopped"]) -> None:
     """
     status = status_or("new", folder)
     if status.state != "finished" and folder.root.is_dir():
-        message = _("It was {state} while nothing worked on it; resume to continue.", state=state)
+        message = _("It was {state} while nothing worked on it; resume to continue.", state=_(state))
         write_status(folder, status.model_copy(update={"state": state, "pid": 0, "message": message}))
 
 

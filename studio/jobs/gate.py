@@ -9,8 +9,6 @@ import os
 import subprocess
 import sys
 
-from studio.core.language import _
-
 GO = b"g"
 CANNOT_START = 127  # not 1: that is a job's own word for something the user can mend
 
@@ -26,7 +24,7 @@ def main() -> None:
     try:
         os.execv(command[0], command)
     except OSError as error:
-        print(_("{command} cannot be started: {error}", command=command[0], error=error), file=sys.stderr)
+        print(f"{command[0]} cannot be started: {error}", file=sys.stderr)
         sys.exit(CANNOT_START)
 
 

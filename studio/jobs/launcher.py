@@ -55,12 +55,10 @@ def classify_exit(job: Job, *, exit_code: int | None, status: RunStatus, log_end
     if exit_code == DONE:
         if status.state in _SAID_WHEN_DONE:
             return ExitOutcome(cast(JobState, status.state), status.message)
-        return ExitOutcome(
-            "failed",
-            _("Its process ended normally, but its run is {state}.{log}", state=status.state, log=_log(log_end)),
-        )
+        words = _("Its process ended normally, but its run is {state}.", state=_(status.state))
+        return ExitOutcome("failed", _with_log(words, log_end))
     if exit_code == REFUSED and status.state == "failed":
-        return ExitOutcome("failed", status.message or _("It did not say why.{log}", log=_log(log_end)))
+        return ExitOutcome("failed", status.message or _with_log(_("It did not say why."), log_end))
     if exit_code is None and status.state in _SAID_AT_THE_END:
         return ExitOutcome(cast(JobState, status.state), status.message)
     return _judge_accident(job, _cause(exit_code, log_end), log_end)
@@ -69,48 +67,45 @@ def classify_exit(job: Job, *, exit_code: int | None, status: RunStatus, log_end
 def _judge_accident(job: Job, cause: str, log_end: str) -> ExitOutcome:
     if job.asked:
         state: JobState = "stopped" if job.asked == "stop" else "paused"
-        asked = _("It had been asked to {asked}; resumed, it continues from its last checkpoint.", asked=job.asked)
-        return ExitOutcome(state, _("It ended unexpectedly: {cause} {asked}", cause=cause, asked=asked))
-    if job.attempts < MAX_ATTEMPTS:
-        return ExitOutcome(
-            "queued",
-            _(
-                "Attempt {attempts} of {max_attempts} ended unexpectedly: {cause} It is tried again.",
-                attempts=job.attempts,
-                max_attempts=MAX_ATTEMPTS,
-                cause=cause,
-            ),
-        )
-    return ExitOutcome(
-        "failed",
-        _(
-            "All {max_attempts} attempts ended unexpectedly: {cause}{log}",
-            max_attempts=MAX_ATTEMPTS,
+        message = _(
+            "It ended unexpectedly: {cause} It had been asked to {asked}; resumed, it continues from its last "
+            "checkpoint.",
             cause=cause,
-            log=_log(log_end),
-        ),
-    )
+            asked=_(job.asked),
+        )
+        return ExitOutcome(state, message)
+    if job.attempts < MAX_ATTEMPTS:
+        again = _(
+            "Attempt {attempt} of {most} ended unexpectedly: {cause} It is tried again.",
+            attempt=job.attempts,
+            most=MAX_ATTEMPTS,
+            cause=cause,
+        )
+        return ExitOutcome("queued", again)
+    words = _("All {num} attempts ended unexpectedly: {cause}", num=MAX_ATTEMPTS, cause=cause)
+    return ExitOutcome("failed", _with_log(words, log_end))
 
 
 def _cause(exit_code: int | None, log_end: str) -> str:
     if says_no_memory(log_end):
-        return _("its log shows that memory ran out. Before a retry, {lower}.", lower=_LOWER)
+        return _("its log shows that memory ran out. Before a retry, {advice}.", advice=_(_LOWER))
     if exit_code is None:
         return _("its process was killed, or the machine went down, while no worker was watching it.")
     if exit_code in _KILLED:
-        return _("its process was killed, probably because memory ran out. Before a retry, {lower}.", lower=_LOWER)
+        return _("its process was killed, probably because memory ran out. Before a retry, {advice}.", advice=_(_LOWER))
     if exit_code < 0:
-        return _("its process crashed ({signal_name}).", signal_name=_signal_name(-exit_code))
-    return _("its process ended with code {exit_code}.", exit_code=exit_code)
+        return _("its process crashed ({signal}).", signal=_signal_name(-exit_code))
+    return _("its process ended with code {code}.", code=exit_code)
 
 
 def _signal_name(number: int) -> str:
     names = {known.value: known.name for known in signal.Signals}
-    return names.get(number, f"signal {number}")
+    return names.get(number) or _("signal {number}", number=number)
 
 
-def _log(log_end: str) -> str:
-    return _(" The end of its log:\n{log_end}", log_end=log_end) if log_end else _(" Its log is empty.")
+def _with_log(words: str, log_end: str) -> str:
+    log = "\n".join((_("The end of its log:"), log_end)) if log_end else _("Its log is empty.")
+    return f"{words} {log}"
 
 
 logger = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from studio.core.paths import UserData
 from studio.core.records import Record
 from studio.jobs.database import change_job, changing, reading, set_line
 from studio.jobs.folder import JobFolder, RunRequest, ask, write_halt
+from studio.jobs.words import refusal
 
 JobKind = Literal["train", "batch"]
 JobState = Literal["queued", "running", "paused", "stopped", "finished", "failed"]
@@ -68,9 +69,7 @@ class Job(Record):
 
 
 _UNFINISHED: tuple[JobState, ...] = ("queued", "running", "paused", "stopped", "failed")
-_ORDER = N_(
-    "order by case state when 'running' then 0 when 'queued' then 1 else 2 end, position, ended_at desc, id desc"
-)
+_ORDER = "order by case state when 'running' then 0 when 'queued' then 1 else 2 end, position, ended_at desc, id desc"
 _RESUMABLE: tuple[JobState, ...] = ("paused", "stopped", "failed")
 
 
@@ -90,17 +89,10 @@ class JobQueue:
         folder = run_folder.resolve()
         _require_folder(folder, _("Make the run first."))
         with changing(self._database) as connection:
-            for other in _jobs(connection, _("where run_folder = ?"), str(folder)):
+            for other in _jobs(connection, "where run_folder = ?", str(folder)):
                 if other.state in _UNFINISHED:
-                    raise RunError(
-                        _(
-                            "The run {name} is in the queue already as job {id}, which is {state}. {advice}",
-                            name=folder.name,
-                            id=other.id,
-                            state=other.state,
-                            advice=_advice(other),
-                        )
-                    )
+                    already = N_("The run {name} is in the queue already as job {id}, which is {state}. {advice}")
+                    raise refusal(already, other, name=folder.name, id=str(other.id))
             _keep_language(JobFolder(folder))
             _take_back(JobFolder(folder), "stop", "pause")  # of an earlier job, which ended before it heard them
             added = connection.execute(
@@ -120,15 +112,9 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        ended = _(
-            "select id from jobs where state in ('stopped', 'finished', 'failed') order by ended_at desc, id desc"
-        )
+        ended = "select id from jobs where state in ('stopped', 'finished', 'failed') order by ended_at desc, id desc"
         return self._read(
-            _(
-                "where state in ('running', 'queued', 'paused') or id in ({ended} limit ?) {order}",
-                ended=ended,
-                order=_ORDER,
-            ),
+            f"where state in ('running', 'queued', 'paused') or id in ({ended} limit ?) {_ORDER}",
             -1 if num_ended is None else num_ended,
         )
 
@@ -153,9 +139,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return next(
-            iter(self._read(_("where run_folder = ? {order} limit 1", order=_ORDER), str(run_folder.resolve()))), None
-        )
+        return next(iter(self._read(f"where run_folder = ? {_ORDER} limit 1", str(run_folder.resolve()))), None)
 
     def move(self, job_id: int, position: int) -> Job:
         """Give a waiting job another place in the line: 1 is the next to start; beyond the end means the end.
@@ -173,14 +157,7 @@ class JobQueue:
         with changing(self._database) as connection:
             job = _job(connection, job_id)
             if job.state != "queued":
-                raise RunError(
-                    _(
-                        "{job} is {state}, so it has no position in the queue. {advice}",
-                        job=job,
-                        state=job.state,
-                        advice=_advice(job),
-                    )
-                )
+                raise refusal(N_("{job} is {state}, so it has no position in the queue. {advice}"), job)
             line = _waiting(connection, but=job_id)
             line.insert(position - 1, job_id)
             set_line(connection, line)
@@ -216,14 +193,7 @@ class JobQueue:
             if job.state == "queued":
                 return job
             if job.state not in _RESUMABLE:
-                raise RunError(
-                    _(
-                        "{job} is {state}, so it cannot be resumed. {advice}",
-                        job=job,
-                        state=job.state,
-                        advice=_advice(job),
-                    )
-                )
+                raise refusal(N_("{job} is {state}, so it cannot be resumed. {advice}"), job)
             _require_folder(job.run_folder, _("Remove job {id} from the queue.", id=job.id))
             _keep_language(job.run)
             _take_back(job.run, "stop", "pause")
@@ -240,7 +210,7 @@ class JobQueue:
         with changing(self._database) as connection:
             job = _job(connection, job_id)
             if job.state == "running":
-                raise RunError(_("{job} is running, so it cannot be removed. {advice}", job=job, advice=_advice(job)))
+                raise refusal(N_("{job} is running, so it cannot be removed. {advice}"), job)
             connection.execute("delete from jobs where id = ?", (job_id,))
             set_line(connection, _waiting(connection))
             return job
@@ -251,7 +221,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return any(job.state in ("queued", "running") for job in self._read(_("where state in ('queued', 'running')")))
+        return any(job.state in ("queued", "running") for job in self._read("where state in ('queued', 'running')"))
 
     def running(self) -> tuple[Job, ...]:
         """The jobs whose process was started and whose ending is not known yet.
@@ -259,9 +229,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return tuple(
-            job for job in self._read(_("where state = 'running' {order}", order=_ORDER)) if job.state == "running"
-        )
+        return tuple(job for job in self._read(f"where state = 'running' {_ORDER}") if job.state == "running")
 
     def next_job(self) -> Job | None:
         """The job that is first in the line.
@@ -269,10 +237,7 @@ class JobQueue:
         Raises:
             RunError: where the queue cannot be read.
         """
-        return next(
-            (job for job in self._read(_("where state = 'queued' {order}", order=_ORDER)) if job.state == "queued"),
-            None,
-        )
+        return next((job for job in self._read(f"where state = 'queued' {_ORDER}") if job.state == "queued"), None)
 
     def begin(self, job_id: int, *, pid: int, process_start_time: float) -> Job | None:
         """Note the process of a job that waits; None where it was paused, stopped, moved away or removed meanwhile.
@@ -306,7 +271,7 @@ class JobQueue:
             RunError: where the queue cannot be written.
         """
         with changing(self._database) as connection:
-            where = _("where id = ? and state in ('queued', 'running')")  # what the user did with a waiting one stands
+            where = "where id = ? and state in ('queued', 'running')"  # what the user did with a waiting one stands
             if not _jobs(connection, where, job_id):
                 return
             ended_at = None if state == "queued" else _now()
@@ -324,25 +289,13 @@ class JobQueue:
                 ask(job.run, request)
                 change_job(connection, job_id, asked=request)
             elif job.state in from_states:
-                change_job(
-                    connection,
-                    job_id,
-                    state=state,
-                    ended_at=_now(),
-                    message=_("It was {state} while it waited.", state=state),
-                )
+                message = _("It was {state} while it waited.", state=_(state))
+                change_job(connection, job_id, state=state, ended_at=_now(), message=message)
                 set_line(connection, _waiting(connection))
                 write_halt(job.run, state)
             else:
-                raise RunError(
-                    _(
-                        "{job} is {state} already, so it cannot be {state_2}. {advice}",
-                        job=job,
-                        state=job.state,
-                        state_2=state,
-                        advice=_advice(job),
-                    )
-                )
+                already = N_("{job} is {state} already, so it cannot be {wanted}. {advice}")
+                raise refusal(already, job, wanted=_(state))
             return _job(connection, job_id)
 
 
@@ -358,21 +311,6 @@ def _keep_language(run: JobFolder) -> None:
 def _take_back(run: JobFolder, *requests: RunRequest) -> None:
     for request in requests:
         (run.requests / request).unlink(missing_ok=True)
-
-
-def _advice(job: Job) -> str:
-    if job.state == "running":
-        wait = (
-            _("It was asked to {asked}: wait until it has", asked=job.asked)
-            if job.asked
-            else _("Pause or stop it first, or wait")
-        )
-        return _("{wait}. `python -m studio jobs` shows where it stands.", wait=wait)
-    if job.state == "queued":
-        return _("`python -m studio jobs move {id} 1` makes it the next.", id=job.id)
-    if job.state == "finished":
-        return _("Its results are in its run's folder.")
-    return _("`python -m studio jobs resume {id}` puts it back into the queue.", id=job.id)
 
 
 def _now() -> str:
@@ -396,17 +334,17 @@ def _read(row: sqlite3.Row) -> Job:
         return Job.model_validate(dict(row))
     except ValidationError:
         known = {"id": row["id"], "run_folder": str(row["run_folder"]), "title": str(row["title"])}
-        message = _("Its row in the queue is damaged. `python -m studio jobs remove {row}` removes it.", row=row["id"])
+        message = _("Its row in the queue is damaged. `python -m studio jobs remove {id}` removes it.", id=row["id"])
         return Job.model_validate({**_DAMAGED, **known, "message": message})
 
 
 def _job(connection: sqlite3.Connection, job_id: int) -> Job:
-    found = _jobs(connection, _("where id = ?"), job_id)
+    found = _jobs(connection, "where id = ?", job_id)
     if not found:
-        raise RunError(_("There is no job {job_id} in the queue. `python -m studio jobs` lists them.", job_id=job_id))
+        raise RunError(_("There is no job {id} in the queue. `python -m studio jobs` lists them.", id=job_id))
     return found[0]
 
 
 def _waiting(connection: sqlite3.Connection, *, but: int = 0) -> list[int]:
-    found = _jobs(connection, _("where state = 'queued' and id != ? order by position, id"), but)
+    found = _jobs(connection, "where state = 'queued' and id != ? order by position, id", but)
     return [job.id for job in found if job.state == "queued"]

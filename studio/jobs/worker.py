@@ -135,20 +135,16 @@ class Worker:
 
     def _carry_out(self, job: Job) -> None:
         if not job.run_folder.is_dir():
-            message = _(
-                "The run's folder {run_folder} is gone. Remove the job from the queue.", run_folder=job.run_folder
-            )
+            message = _("The run's folder {folder} is gone. Remove the job from the queue.", folder=job.run_folder)
             _retry(lambda: self._queue.finish_job(job.id, "failed", message))
             return
-        attempt = _("{attempts} of {max_attempts}", attempts=job.attempts + 1, max_attempts=MAX_ATTEMPTS)
+        attempt = f"{job.attempts + 1} of {MAX_ATTEMPTS}"
         try:
             held = PendingProcess(
                 self._command(job), cwd=self._user_data.root, log=job.run.log, attempt=attempt, language=language()
             )
         except OSError as error:
-            message = _(
-                "It cannot be started: {system_error_message}", system_error_message=system_error_message(error)
-            )
+            message = _("It cannot be started: {reason}", reason=system_error_message(error))
             _retry(lambda: self._queue.finish_job(job.id, "failed", message))
             return
         try:

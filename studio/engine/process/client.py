@@ -85,8 +85,7 @@ class EngineClient:
             self._change(
                 phase="starting", pid=self._process.pid, facts=None, cancel_asked_at=None, download=None, lora_checks={}
             )
-            listener = threading.Thread(target=self._listen, args=(self._process,), name="engine-events", daemon=True)
-            listener.start()
+            threading.Thread(target=self._listen, args=(self._process,), name="engine-events", daemon=True).start()
             self._send(Load(settings=self._model))
 
     def load(self, model: ModelSettings) -> None:
@@ -98,9 +97,7 @@ class EngineClient:
         with self._lock:
             phase = self._view.phase
             if phase not in ("ready", "no model", "off", "gone"):
-                raise EngineError(
-                    _("The studio cannot load a model now: {phase_words}", phase_words=PHASE_WORDS[phase])
-                )
+                raise EngineError(_("The studio cannot load a model now: {why}", why=_(PHASE_WORDS[phase])))
             self._requested = model
             if phase in ("off", "gone"):
                 self._model = model
@@ -150,13 +147,8 @@ class EngineClient:
             EngineError: where the engine does not wait for the device.
         """
         with self._lock:
-            if self._view.phase != "waiting":
-                raise EngineError(
-                    _(
-                        "Nothing has to wait for the device now: {phase_words}",
-                        phase_words=PHASE_WORDS[self._view.phase],
-                    )
-                )
+            if (phase := self._view.phase) != "waiting":
+                raise EngineError(_("Nothing has to wait for the device now: {why}", why=_(PHASE_WORDS[phase])))
             self._change(keeps_runs=True)
 
     def forget_kept(self) -> None:
@@ -177,8 +169,8 @@ class EngineClient:
             EngineError: where the engine is not ready for it.
         """
         with self._lock:
-            self._require_ready(_("check the device"))
-            self._change(phase=_("device check"), problem="")
+            self._view.require_ready(N_("check the device"))
+            self._change(phase="device check", problem="")
             self._send(CheckDevice())
 
     def cancel(self) -> None:
@@ -193,7 +185,7 @@ class EngineClient:
                 self._send(Cancel())
             elif view.phase in CANCELLABLE_PHASES and view.ignores_cancel:
                 self.stop()
-                self._change(**NOTHING_RUNS, problem=STOPPED_NOW)
+                self._change(**NOTHING_RUNS, problem=_(STOPPED_NOW))
                 self.start()
 
     def stop(self) -> None:
@@ -214,7 +206,7 @@ class EngineClient:
             elif isinstance(run, Generate) and self._view.phase in RUNNING_PHASES:
                 self._change(queue=self._view.queue.added(run))
             else:
-                self._require_ready(RUN_PURPOSES[type(run)])
+                self._view.require_ready(RUN_PURPOSES[type(run)])
 
     def _begin_next(self) -> None:
         """Begin what is kept, else the first in the queue; what went wrong before it stays to be read."""
@@ -241,10 +233,6 @@ class EngineClient:
             **nothing_yet(run),
         )
         self._send(run)
-
-    def _require_ready(self, purpose: str) -> None:
-        if problem := self._view.refusal(purpose):
-            raise EngineError(problem)
 
     def _send(self, request: Request) -> None:
         process = self._process
@@ -276,10 +264,9 @@ class EngineClient:
             view = self._view
             if self._makes_room:  # a new engine waits until the device is free again
                 self._makes_room = False
-                owner = self._view.owner
                 self._change(step=None, preview_png=None, loras_in_check=frozenset())
                 self.start()
-                self._change(phase="waiting", owner=owner)  # so it will say itself in a moment
+                self._change(phase="waiting", owner=view.owner)  # so it will say itself in a moment
                 return
             problem = last_words(process.returncode, view.phase)
             self._change(phase="gone", pid=None, **NOTHING_RUNS, problem=problem)
@@ -342,7 +329,7 @@ class EngineClient:
 
     def _take_failure(self, event: Failed) -> None:
         self._change(
-            phase="ready" if event.facts else _("no model"),
+            phase="ready" if event.facts else "no model",
             facts=event.facts,
             model=event.facts.model if event.facts else self._view.model,
             problem=event.message if event.facts else event.message + self._view.queue.lost_words,

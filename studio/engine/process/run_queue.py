@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 
 from studio.core.errors import EngineError
-from studio.core.language import _
-from studio.core.text import counted
+from studio.core.language import _, ngettext
 from studio.engine.process.messages import Generate
 
 MAX_QUEUED = 16
@@ -32,14 +31,11 @@ class RunQueue:
     @property
     def lost_words(self) -> str:
         """What is added to the reason for which none of them will be made; "" where none waits."""
-        return (
-            _(
-                " {queued_requests} dropped.",
-                queued_requests=counted(len(self.waiting), "queued request", "queued requests"),
-            )
-            if self.waiting
-            else ""
-        )
+        if not self.waiting:
+            return ""
+        num_lost = len(self.waiting)
+        lost = ngettext("{num:,} queued request dropped.", "{num:,} queued requests dropped.", num_lost, num=num_lost)
+        return f" {lost}"
 
     def added(self, run: Generate) -> "RunQueue":
         """With one more at its end.
@@ -50,8 +46,8 @@ class RunQueue:
         if self.is_full:
             raise EngineError(
                 _(
-                    "{max_queued} requests are queued already. Remove one, or wait until the next begins.",
-                    max_queued=MAX_QUEUED,
+                    "{num} requests are queued already. Remove one, or wait until the next begins.",
+                    num=MAX_QUEUED,
                 )
             )
         number = self.last_number + 1

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
+from studio.core.errors import EngineError
 from studio.core.language import N_, _
 from studio.core.paths import UserData
 from studio.core.results import DeviceCheck, EngineFacts, ImagesReport, MadeImage, MemorySample, SavedReport
@@ -53,7 +54,7 @@ Phase = Literal[
     "no model",
     "gone",
 ]
-RUNNING_PHASES: tuple[Phase, ...] = (N_("smoke test"), "generating", "comparing")
+RUNNING_PHASES: tuple[Phase, ...] = ("smoke test", "generating", "comparing")
 CANCELLABLE_PHASES: tuple[Phase, ...] = (*RUNNING_PHASES, "loading")
 CANCEL_PATIENCE_SECONDS = 5.0
 # Of the page's view where the process ended.
@@ -64,7 +65,7 @@ NOTHING_RUNS: Mapping[str, object] = {
     "preview_png": None,
     "loras_in_check": frozenset(),
 }
-ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", N_("device check"), *RUNNING_PHASES)
+ACTIVE_PHASES: tuple[Phase, ...] = ("starting", "waiting", "loading", "device check", *RUNNING_PHASES)
 
 
 @dataclass(frozen=True)
@@ -133,26 +134,25 @@ class EngineView:
         """The same for images, which also wait behind what runs."""
         return self.takes_runs or (self.phase in RUNNING_PHASES and not self.queue.is_full)
 
-    def refusal(self, purpose: str) -> str:
-        """Why the engine cannot do something at once, in a sentence; empty where it can.
+    def require_ready(self, purpose: str) -> None:
+        """Make sure that the engine can do something at once.
 
         Args:
             purpose: what is asked of it, as in `RUN_PURPOSES`.
+
+        Raises:
+            EngineError: where it cannot.
         """
         if self.kept is not None:
-            waits = RUN_PURPOSES[type(self.kept)]
-            return _(
-                "The studio cannot {purpose} now: it waits for the device, to {waits}. Cancel that first.",
-                purpose=purpose,
-                waits=waits,
+            refusal = _(
+                "The studio cannot {purpose} now: it waits for the device, to {kept}. Cancel that first.",
+                purpose=_(purpose),
+                kept=_(RUN_PURPOSES[type(self.kept)]),
             )
-        return (
-            ""
-            if self.phase == "ready"
-            else _(
-                "The studio cannot {purpose} now: {phase_words}", purpose=purpose, phase_words=PHASE_WORDS[self.phase]
-            )
-        )
+            raise EngineError(refusal)
+        if self.phase != "ready":
+            why = _(PHASE_WORDS[self.phase])
+            raise EngineError(_("The studio cannot {purpose} now: {why}", purpose=_(purpose), why=why))
 
     def preview_with(self, step: Step) -> str | None:
         """The preview to show after a step: its own, else the one before as long as it is of the same image."""
@@ -215,14 +215,8 @@ def size_note(view: EngineView, model: str, *, width: int, height: int, num_step
     ratio = width * height / (shape.width * shape.height)
     if ratio < LARGE:
         return ""
-    size = _(
-        "{width} × {height} is {ratio:.3g} times the area of the model's own {width_2} × {height_2}",
-        width=width,
-        height=height,
-        ratio=ratio,
-        width_2=shape.width,
-        height_2=shape.height,
-    )
+    own, size = f"{shape.width} × {shape.height}", f"{width} × {height}"
+    size = _("{size} is {ratio:.3g} times the area of the model's own {own}", size=size, ratio=ratio, own=own)
     if not num_steps:
         return _(
             "{size}: each training image takes at least {ratio:.3g} times the time and memory of "
@@ -230,18 +224,20 @@ def size_note(view: EngineView, model: str, *, width: int, height: int, num_step
             size=size,
             ratio=ratio,
         )
-    memory = _("about {size} of memory beside the model", size=gigabytes(shape.image_bytes(width=width, height=height)))
+    memory = gigabytes(shape.image_bytes(width=width, height=height))
     pace = _seconds_per_pixel_step(view, model)
     if pace is None:
         return _(
-            "{size}: an image takes at least {ratio:.3g} times as long, and {memory} (an estimate).",
+            "{size}: an image takes at least {ratio:.3g} times as long, and about {memory} of memory beside "
+            "the model (an estimate).",
             size=size,
             ratio=ratio,
             memory=memory,
         )
     seconds = pace * num_steps * width * height
     return _(
-        "{size}: an image takes at least {time}, by the pace of the last one here, and {memory}.",
+        "{size}: an image takes at least {time}, by the pace of the last one here, and about {memory} of "
+        "memory beside the model.",
         size=size,
         time=duration(seconds),
         memory=memory,
@@ -280,8 +276,8 @@ PHASE_WORDS: dict[Phase, str] = {
     "gone": N_("the engine is gone; start it again first."),
 }
 
-RUN_PURPOSES: dict[type[Run], str] = {Smoke: N_("run the smoke test"), Generate: "generate", Compare: "compare"}
-RUN_PHASES: dict[type[Run], Phase] = {Smoke: N_("smoke test"), Generate: "generating", Compare: "comparing"}
+RUN_PURPOSES: dict[type[Run], str] = {Smoke: N_("run the smoke test"), Generate: N_("generate"), Compare: N_("compare")}
+RUN_PHASES: dict[type[Run], Phase] = {Smoke: "smoke test", Generate: "generating", Compare: "comparing"}
 
 
 def nothing_yet(run: Run) -> dict[str, object]:
@@ -293,31 +289,27 @@ def nothing_yet(run: Run) -> dict[str, object]:
     return {"comparison": None}
 
 
-_DURING: dict[Phase, str] = {
-    "smoke test": N_(" during the smoke test"),
-    "device check": N_(" during the device check"),
-    "generating": N_(" while making images"),
-    "comparing": N_(" during the comparison"),
+_STOPPED: dict[Phase, str] = {
+    "smoke test": N_("The engine stopped during the smoke test"),
+    "device check": N_("The engine stopped during the device check"),
+    "generating": N_("The engine stopped while making images"),
+    "comparing": N_("The engine stopped during the comparison"),
 }
 SIGKILL = 9  # by number: Windows has no such name
 
 
 def last_words(return_code: int, doing: Phase) -> str:
     """Why the engine process ended, for the user."""
-    during = _DURING.get(doing, "")
+    stopped = _(_STOPPED.get(doing, N_("The engine stopped")))
     if return_code == -SIGKILL:
         why = _(
             "it was killed, most likely by the system because memory ran out. Close other programs before you retry."
         )
     elif return_code < 0:
-        why = _("it crashed ({name}).", name=signal.Signals(-return_code).name)
+        why = _("it crashed ({signal}).", signal=signal.Signals(-return_code).name)
     else:
-        why = _("it ended with code {return_code}.", return_code=return_code)
-    return _(
-        "The engine stopped{during}: {why} Finished images are saved; the log is logs/engine.log.",
-        during=during,
-        why=why,
-    )
+        why = _("it ended with code {code}.", code=return_code)
+    return _("{stopped}: {why} Finished images are saved; the log is logs/engine.log.", stopped=stopped, why=why)
 
 
 LOG_LIMIT_BYTES = 2**20

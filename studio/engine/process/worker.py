@@ -21,7 +21,7 @@ from PIL import Image
 
 from studio.core.errors import ModelError, RunError, StudioError, error_message, system_error_message
 from studio.core.files import write_atomically
-from studio.core.language import _, speaking
+from studio.core.language import N_, _, speaking
 from studio.core.paths import UserData
 from studio.core.results import InvalidPicture, ValidPicture
 from studio.core.settings import ModelSettings
@@ -203,9 +203,9 @@ class EngineProcess:
             self._manager.load(model)
         except LOAD_ERRORS as error:
             return _(
-                "{model}, which was loaded before, cannot be loaded again either: {error_message}",
+                "{model}, which was loaded before, cannot be loaded again either: {reason}",
                 model=model.model,
-                error_message=error_message(error),
+                reason=error_message(error),
             )
         return _("{model}, which was loaded before, is loaded again.", model=model.model)
 
@@ -302,7 +302,7 @@ def _take_device(lock: DeviceLock, user_data: UserData, output: BinaryIO) -> Non
     reported = ""
     while True:
         other = lock.waited_for_by()
-        if other is None and not _queue_goes_on(user_data) and lock.acquire(_("LoRA Studio's page")):
+        if other is None and not _queue_goes_on(user_data) and lock.acquire(N_("LoRA Studio's page")):
             break
         owner = str(other or lock.owner())
         if owner != reported:
