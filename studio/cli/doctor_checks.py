@@ -187,7 +187,7 @@ def _configuration_fault(path: Path) -> str:
         json.loads(read_text(path))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        return _("{file} cannot be read ({reason})", file=f"{path.parent.name}/{path.name}", reason=reason)
+        return _("{file} cannot be read ({reason})", file=_with_folder(path), reason=reason)
     return ""
 
 
@@ -196,9 +196,13 @@ def _weights_fault(path: Path) -> str:
     try:
         assert_regular(path)
         with safe_open(path, framework="numpy") as file:
-            return "" if file.keys() else _("{file} holds no weights", file=f"{path.parent.name}/{path.name}")
+            return "" if file.keys() else _("{file} holds no weights", file=_with_folder(path))
     except (OSError, SafetensorError) as error:
-        return _("{file} cannot be read ({reason})", file=f"{path.parent.name}/{path.name}", reason=error)
+        return _("{file} cannot be read ({reason})", file=_with_folder(path), reason=error)
+
+
+def _with_folder(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def check_model(name: str, *, online: bool) -> Finding:

@@ -33,7 +33,7 @@ LORA_METAVAR = "NAME[:STRENGTH]"
 
 def field_help(settings: type[Settings], name: str) -> str:
     """What the settings say of their field."""
-    return _(settings.model_fields[name].description or "")
+    return _(str(settings.model_fields[name].description))
 
 
 UserDataOption = Annotated[

@@ -78,7 +78,8 @@ MAX_LABEL_BYTES = 100_000
 
 def _plain(text: str) -> str:
     if found := _UNFIT.search(text):
-        raise ValueError(_("must not hold control characters, such as {sign}", sign=f"U+{ord(found[0]):04X}"))
+        sign = f"U+{ord(found[0]):04X}"
+        raise ValueError(_("must not hold control characters, such as {sign}", sign=sign))
     return text
 
 
