@@ -18,6 +18,7 @@ from studio.cli.options import (
     QueueOption,
     TitleOption,
     UserDataOption,
+    field_help,
     label_folder,
     lora_choices,
     prepare_engine,
@@ -38,8 +39,8 @@ def batch(
         str,
         typer.Argument(
             help=_(
-                "A file of prompts (.txt, .csv, .jsonl), the settings.json of another batch, or a "
-                "batch to resume: its folder or name."
+                "A file of prompts (.txt, .csv, .jsonl), the settings.json of another batch, or a batch to resume: its"
+                " folder or name."
             )
         ),
     ],
@@ -70,7 +71,7 @@ def batch(
     job: JobOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make many images from a plan, as a dataset; Ctrl+C ends it well, and `batch FOLDER` goes on."""
+    """Begin a batch, or go on with one."""
     from studio.batches.folder import begin_batch, read_batch_settings
 
     if list_settings:
@@ -101,8 +102,8 @@ def _assert_unchanged(folder: "BatchFolder", *, changed: bool) -> None:
     if changed:
         raise SettingsError(
             _(
-                "A batch keeps its settings; {name} cannot be changed. Start another from its "
-                "settings: python -m studio batch {settings} --set name=value.",
+                "A batch keeps its settings; {name} cannot be changed. Start another from its settings: python -m"
+                " studio batch {settings} --set name=value.",
                 name=folder.name,
                 settings=folder.settings,
             )
@@ -113,9 +114,8 @@ def describe_settings() -> str:
     """Every setting of a batch with its default and its help."""
     from studio.batches.settings import BatchSettings
 
-    return "\n".join(
-        f"{name} = {field.default!r}\n    {field.description}" for name, field in BatchSettings.model_fields.items()
-    )
+    fields = BatchSettings.model_fields.items()
+    return "\n".join(f"{name} = {field.default!r}\n    {field_help(BatchSettings, name)}" for name, field in fields)
 
 
 def _given(values: Mapping[str, object]) -> dict[str, object]:
@@ -167,7 +167,7 @@ def _report(settings: "BatchSettings", place: UserData, *, measured: bool, as_js
         def report(step: str) -> None:
             print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
-        with device_turn(place, "a batch's forecast", waiting=waiting, given_up=lambda: False):
+        with device_turn(place, _("a batch's forecast"), waiting=waiting, given_up=lambda: False):
             report(_("Starting PyTorch."))
             from studio.batches.torch.forecast import measure
 
@@ -183,7 +183,7 @@ def _run(folder: "BatchFolder", place: UserData, *, as_job: bool) -> None:
 
     first = int(os.environ.get("RANK", "0")) == 0
     if first and not as_job:
-        print(_("Batch: {root}", root=folder.root), file=sys.stderr)
+        print(_("Batch: {folder}", folder=folder.root), file=sys.stderr)
     try:
         ending = run_batch(folder, place)
     except (StudioError, OSError, MemoryError) as error:
@@ -193,8 +193,8 @@ def _run(folder: "BatchFolder", place: UserData, *, as_job: bool) -> None:
         raise
     if first:
         words = (
-            _("Report: {report}", report=folder.report)
+            _("Report: {file}", file=folder.report)
             if ending == "finished"
-            else _("Resume with: python -m studio batch {root}", root=folder.root)
+            else _("Resume with: python -m studio batch {folder}", folder=folder.root)
         )
         print(f"\n{words}", file=sys.stderr)

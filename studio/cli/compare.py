@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
 def compare(
     context: typer.Context,
-    prompts: Annotated[list[str], typer.Argument(help=field_help(CompareSettings, _("prompts")))],
+    prompts: Annotated[list[str], typer.Argument(help=field_help(CompareSettings, "prompts"))],
     left: Annotated[
         list[str] | None,
         typer.Option(metavar=LORA_METAVAR, help=_("A LoRA for the left side; leave out for the base model.")),
     ] = None,
     right: Annotated[list[str] | None, typer.Option(metavar=LORA_METAVAR, help=_("A LoRA for the right side."))] = None,
     num_seeds: Annotated[int, typer.Option("--seeds", help=field_help(CompareSettings, "num_seeds"))] = 1,
-    strip: Annotated[list[float] | None, typer.Option(help=field_help(CompareSettings, _("strip")))] = None,
+    strip: Annotated[list[float] | None, typer.Option(help=field_help(CompareSettings, "strip"))] = None,
     negative_prompt: NegativePromptOption = "",
     num_inference_steps: StepsOption = GENERATION_DEFAULTS.num_inference_steps,
     guidance_scale: GuidanceOption = GENERATION_DEFAULTS.guidance_scale,
@@ -72,7 +72,7 @@ def compare(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make the same images with two sides' LoRAs and say how far they are apart."""
+    """Make the same images with two sides' LoRAs."""
     generation = read_options(context, GenerationSettings, prompt="")
     sides = {"left": lora_choices(left), "right": lora_choices(right)}
     settings = read_options(context, CompareSettings, generation=generation, **sides)
@@ -96,8 +96,12 @@ def compare(
 
 def _comparison_lines(saved: "SavedComparison", grid: Path) -> str:
     pairs = [
-        _("- {prompt} · seed {seed}: ", prompt=pair.left.settings.prompt, seed=pair.left.settings.seed)
-        + (pair.difference.words if pair.difference else _("no valid pair"))
+        _(
+            "- {prompt} · seed {seed}: {difference}",
+            prompt=pair.left.settings.prompt,
+            seed=pair.left.settings.seed,
+            difference=pair.difference.words if pair.difference else _("no valid pair"),
+        )
         for pair in saved.report.pairs
     ]
     strip = [

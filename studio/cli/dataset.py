@@ -7,33 +7,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.cli.options import JsonOption, UserDataOption, field_help, read_options
-from studio.core.language import _
+from studio.core.language import N_, _, number
 from studio.core.paths import UserData, locate_user_data, typed_path
 from studio.datasets.source import LAYOUT_NAMES, DatasetRecipe, LayoutChoice
 
 if TYPE_CHECKING:
-    from studio.datasets.report import DatasetReport, Finding
+    from studio.datasets.report import DatasetReport, Duplicate, Finding
     from studio.images.records import Severity
 
 GROUPS: "dict[Severity, str]" = {
-    "reject": _("Needs fixing"),
-    "convert": _("Converted when read"),
-    "note": _("Worth knowing"),
+    "reject": N_("Needs fixing"),
+    "convert": N_("Converted when read"),
+    "note": N_("Worth knowing"),
 }
 
 dataset_app = typer.Typer(no_args_is_help=True, help=_("Datasets: check a folder of images before training."))
 
 
-@dataset_app.command()
+@dataset_app.command(help=_("Look at every image and caption of a folder; exit code 1 when something needs fixing."))
 def check(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(help=_("The folder of the images; nothing in it is changed."))],
     layout: Annotated[
-        str | None, typer.Option(help=field_help(LayoutChoice, _("layout")), metavar="|".join(LAYOUT_NAMES))
+        str | None, typer.Option(help=field_help(LayoutChoice, "layout"), metavar="|".join(LAYOUT_NAMES))
     ] = None,
-    table: Annotated[str | None, typer.Option(help=field_help(LayoutChoice, _("table")))] = None,
-    template: Annotated[str | None, typer.Option(help=field_help(DatasetRecipe, _("template")))] = None,
-    resolution: Annotated[int, typer.Option(help=field_help(DatasetRecipe, _("resolution")))] = DatasetRecipe(
+    table: Annotated[str | None, typer.Option(help=field_help(LayoutChoice, "table"))] = None,
+    template: Annotated[str | None, typer.Option(help=field_help(DatasetRecipe, "template"))] = None,
+    resolution: Annotated[int, typer.Option(help=field_help(DatasetRecipe, "resolution"))] = DatasetRecipe(
         source="-"
     ).resolution,
     masks: Annotated[
@@ -42,7 +42,7 @@ def check(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Look at every image and caption of a folder; exit code 1 when something needs fixing."""
+    """Check a folder of images, and the masks of another."""
     choice, source = read_options(context, LayoutChoice), str(typed_path(path).resolve())
     recipe = read_options(context, DatasetRecipe, source=source, layout=choice)
     passed = check_dataset(recipe, locate_user_data(user_data), masks=masks, as_json=json)
@@ -104,22 +104,25 @@ def report_text(report: "DatasetReport") -> str:
     for severity, title in GROUPS.items():
         findings = [finding for finding in report.findings if finding.problem.severity == severity]
         if findings:
-            lines += ["", f"{title} ({len(findings):,})", *map(_finding_line, findings)]
+            lines += ["", f"{_(title)} ({number(len(findings))})", *map(_finding_line, findings)]
     if report.duplicates:
         lines += ["", _("Duplicates ({num_duplicates:,} pairs)", num_duplicates=len(report.duplicates))]
-        lines += [
-            _(
-                "  {first!r} and {second!r}: {rest}",
-                first=pair.first,
-                second=pair.second,
-                rest=_("the same") if pair.exact else _("{distance} of 64 bits apart", distance=pair.distance),
-            )
-            for pair in report.duplicates
-        ]
+        lines += [f"  {_duplicate_words(pair)}" for pair in report.duplicates]
     verdict = _("Something needs fixing.") if report.needs_fixing else _("Nothing needs fixing.")
     return "\n".join([*lines, "", verdict])
 
 
+def _duplicate_words(pair: "Duplicate") -> str:
+    if pair.exact:
+        return _("{first!r} and {second!r}: the same", first=pair.first, second=pair.second)
+    return _(
+        "{first!r} and {second!r}: {distance} of 64 bits apart",
+        first=pair.first,
+        second=pair.second,
+        distance=pair.distance,
+    )
+
+
 def _finding_line(finding: "Finding") -> str:
-    excluded = " (excluded)" if finding.excluded else ""
-    return f"  {finding.name!r}: {finding.problem.code}{excluded}. {finding.problem.sentence}"
+    excluded = f" {_('(excluded)')}" if finding.excluded else ""
+    return f"  {finding.name!r}: {_(finding.problem.code)}{excluded}. {finding.problem.sentence}"

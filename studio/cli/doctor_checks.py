@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from studio.cli.doctor import Finding, note, ok, problem, release
 from studio.core.errors import ModelError, WeightsFileError
 from studio.core.files import assert_regular, read_text
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.results import DeviceCheck
 from studio.core.settings import SHIPPED_MODEL, ModelSettings
@@ -55,7 +55,7 @@ def check_all(model: ModelSettings, *, user_data: UserData, cpu_only: bool) -> t
         judge_memory(available_bytes=memory.available, total_bytes=memory.total, shipped_model=shipped),
         judge_disk(shutil.disk_usage(folder).free, folder=folder),
         check_writable(folder),
-        check_model_files(_("Shipped model"), assets_folder() / SHIPPED_MODEL),
+        check_model_files(N_("Shipped model"), assets_folder() / SHIPPED_MODEL),
         *(() if shipped else (check_model(model.model, online=connection.state == "ok"),)),
         connection,
         judge_device_lock(device_holder(user_data.device_lock)),
@@ -68,23 +68,19 @@ def engine_findings(user_data: UserData, *, cpu_only: bool) -> tuple[Finding, ..
         from studio.engine.device import decide_precision, device_name, pick_device, processor_name
         from studio.engine.device_policy import kept_check
     except (ImportError, OSError, RuntimeError) as error:  # a damaged torch or diffusers fails in any of these ways
-        seen = _("the engine's libraries cannot be imported ({name}: {error})", name=type(error).__name__, error=error)
+        seen = _("the engine's libraries cannot be imported ({kind}: {error})", kind=type(error).__name__, error=error)
         advice = _("Delete the environment (.venv) and run launch.py, which sets it up again.")
-        return (problem(_("Device"), seen, advice),)
+        return (problem(N_("Device"), seen, advice),)
     device = pick_device(cpu_only=cpu_only)
-    name = (
-        device_name(device)
-        if device.type != "cpu"
-        else _(
-            "CPU, {processor_name}, {cpu_count} threads", processor_name=processor_name(), cpu_count=psutil.cpu_count()
-        )
-    )
+    name = device_name(device)
+    if device.type == "cpu":
+        name = _("CPU, {processor}, {num} threads", processor=processor_name(), num=psutil.cpu_count())
     raised = decide_precision(device.type, "float16").raised
     precision = decide_precision(device.type).reason
     return (
         judge_device(device.type, name, cpu_only=cpu_only),
         ok(
-            "Precision",
+            N_("Precision"),
             _("{precision} A request for float16 is raised to float32.", precision=precision) if raised else precision,
         ),
         *((judge_macos(platform.mac_ver()[0]),) if device.type == "mps" else ()),
@@ -95,11 +91,11 @@ def engine_findings(user_data: UserData, *, cpu_only: bool) -> tuple[Finding, ..
 def judge_device(device_type: str, name: str, *, cpu_only: bool) -> Finding:
     """A CPU will do, but slowly, and one may not have meant it."""
     if device_type != "cpu":
-        return ok("Device", f"{name} ({device_type})")
+        return ok(N_("Device"), f"{name} ({device_type})")
     if cpu_only:
-        return ok("Device", _("{name}, because of --cpu", name=name))
+        return ok(N_("Device"), _("{name}, because of --cpu", name=name))
     advice = _("The shipped model is quick on it; Stable Diffusion 1.5 takes minutes for an image.")
-    return note("Device", _("{name}; torch finds no GPU", name=name), advice)
+    return note(N_("Device"), _("{name}; torch finds no GPU", name=name), advice)
 
 
 def judge_macos(found: str) -> Finding:
@@ -107,15 +103,15 @@ def judge_macos(found: str) -> Finding:
     if release(found) >= (OLDEST_MACOS,):
         return ok("macOS", found)
     advice = _(
-        "Update to macOS {oldest_macos} or newer, or run the device check on the Inference tab before real work.",
-        oldest_macos=OLDEST_MACOS,
+        "Update to macOS {oldest} or newer, or run the device check on the Inference tab before real work.",
+        oldest=OLDEST_MACOS,
     )
     return note("macOS", _("{found}, whose Metal has known faults", found=found), advice)
 
 
 def judge_device_check(device_type: str, kept: DeviceCheck | None) -> Finding:
     """What was kept of the comparison with the CPU."""
-    name = _("Device check")
+    name = N_("Device check")
     if device_type == "cpu":
         return ok(name, _("not needed: the CPU is what others are compared with"))
     if kept is None:
@@ -123,21 +119,20 @@ def judge_device_check(device_type: str, kept: DeviceCheck | None) -> Finding:
         return note(name, _("not run yet with this system and torch"), advice)
     if kept.passed:
         return ok(name, kept.sentence)
-    seen, __, advice = kept.sentence.partition(". ")
-    return problem(name, f"{seen}.", advice)
+    return problem(name, kept.fault, kept.advice)
 
 
 def judge_memory(*, available_bytes: int, total_bytes: int, shipped_model: bool) -> Finding:
     """Is there room for the model that was asked for, and for Stable Diffusion 1.5?"""
-    seen = _("{size} of {size_2} are available", size=gigabytes(available_bytes), size_2=gigabytes(total_bytes))
+    seen = _("{free} of {total} are available", free=gigabytes(available_bytes), total=gigabytes(total_bytes))
     needed = _("the shipped model needs 1 GB, Stable Diffusion 1.5 in float32 6 to 8 GB")
     if available_bytes < (SHIPPED_MODEL_BYTES if shipped_model else LARGE_MODEL_LEAST_BYTES):
         advice = _("Close other programs: the system may kill the studio while it makes an image.")
-        return problem(_("Memory"), f"{seen}; {needed}", advice)
+        return problem(N_("Memory"), f"{seen}; {needed}", advice)
     if available_bytes < LARGE_MODEL_BYTES:
         advice = _("Close other programs before you load a model of Stable Diffusion 1.5's size.")
-        return note("Memory", f"{seen}; {needed}", advice)
-    return ok("Memory", seen)
+        return note(N_("Memory"), f"{seen}; {needed}", advice)
+    return ok(N_("Memory"), seen)
 
 
 def existing_folder(path: Path) -> Path:
@@ -153,11 +148,11 @@ def judge_disk(free_bytes: int, *, folder: Path) -> Finding:
     seen = _("{size} are free in {folder}", size=gigabytes(free_bytes), folder=folder)
     if free_bytes < DISK_LEAST_BYTES:
         advice = _("Free some space, or choose another place with --user-data: images could not be saved.")
-        return problem(_("Disk"), seen, advice)
+        return problem(N_("Disk"), seen, advice)
     if free_bytes < DISK_BYTES:
         advice = _("Enough for images; a downloaded model takes 4 GB, and a training run some GB more.")
-        return note("Disk", seen, advice)
-    return ok("Disk", seen)
+        return note(N_("Disk"), seen, advice)
+    return ok(N_("Disk"), seen)
 
 
 def check_writable(folder: Path) -> Finding:
@@ -169,9 +164,9 @@ def check_writable(folder: Path) -> Finding:
     except OSError as error:
         advice = _("Make it writable, or choose another place with --user-data.")
         return problem(
-            _("User data"), _("{folder} cannot be written ({strerror})", folder=folder, strerror=error.strerror), advice
+            N_("User data"), _("{folder} cannot be written ({reason})", folder=folder, reason=error.strerror), advice
         )
-    return ok(_("User data"), _("{folder} can be written", folder=folder))
+    return ok(N_("User data"), _("{folder} can be written", folder=folder))
 
 
 def check_model_files(name: str, folder: Path) -> Finding:
@@ -182,7 +177,7 @@ def check_model_files(name: str, folder: Path) -> Finding:
         faults.append(_("tokenizer/tokenizer.json is missing"))
     faults += [fault for file in MODEL_WEIGHTS if (fault := _weights_fault(folder / file))]
     if not faults:
-        return ok(name, _("{name}, its files are there and readable", name=folder.name))
+        return ok(name, _("{model}, its files are there and readable", model=folder.name))
     return problem(name, "; ".join(faults), _("Copy or download {folder} again.", folder=folder))
 
 
@@ -191,12 +186,8 @@ def _configuration_fault(path: Path) -> str:
     try:
         json.loads(read_text(path))
     except (OSError, ValueError) as error:
-        return _(
-            "{name}/{name_2} cannot be read ({value})",
-            name=path.parent.name,
-            name_2=path.name,
-            value=getattr(error, "strerror", None) or error,
-        )
+        reason = getattr(error, "strerror", None) or error
+        return _("{file} cannot be read ({reason})", file=_with_folder(path), reason=reason)
     return ""
 
 
@@ -205,23 +196,27 @@ def _weights_fault(path: Path) -> str:
     try:
         assert_regular(path)
         with safe_open(path, framework="numpy") as file:
-            return "" if file.keys() else _("{name}/{name_2} holds no weights", name=path.parent.name, name_2=path.name)
+            return "" if file.keys() else _("{file} holds no weights", file=_with_folder(path))
     except (OSError, SafetensorError) as error:
-        return _("{name}/{name_2} cannot be read ({error})", name=path.parent.name, name_2=path.name, error=error)
+        return _("{file} cannot be read ({reason})", file=_with_folder(path), reason=error)
+
+
+def _with_folder(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def check_model(name: str, *, online: bool) -> Finding:
     """A model that is not the shipped one: a folder, a file, or a Hugging Face id that is here or can be downloaded."""
     path = typed_path(name)
     if path.is_dir():
-        return check_model_files("Model", path.resolve())
+        return check_model_files(N_("Model"), path.resolve())
     if path.is_file():
         return _check_single_file(path)
     advice = _(
-        "Give the folder that holds model_index.json, a .safetensors file, a Hugging Face id, or {shipped_model}.",
-        shipped_model=SHIPPED_MODEL,
+        "Give the folder that holds model_index.json, a .safetensors file, a Hugging Face id, or {shipped}.",
+        shipped=SHIPPED_MODEL,
     )
-    missing = problem(_("Model"), _("there is no folder or file {name}", name=name), advice)
+    missing = problem(N_("Model"), _("there is no folder or file {name}", name=name), advice)
     if not looks_like_hub_name(name):
         return missing
     try:
@@ -229,15 +224,15 @@ def check_model(name: str, *, online: bool) -> Finding:
         for place in dict.fromkeys((repository, MOVED_MODELS.get(repository, repository))):
             index = try_to_load_from_cache(place, "model_index.json", revision=revision)
             if isinstance(index, str):
-                return check_model_files("Model", Path(index).parent)
+                return check_model_files(N_("Model"), Path(index).parent)
     except (HFValidationError, ModelError):
         return missing
     if online:
         advice = _("It is downloaded when it is first used: about 4 GB.")
-        return note("Model", _("{name} is not on this machine", name=name), advice)
+        return note(N_("Model"), _("{name} is not on this machine", name=name), advice)
     advice = _("Go online once to download it, or give the folder of a copy.")
     return problem(
-        _("Model"), _("{name} is not on this machine, and Hugging Face cannot be reached", name=name), advice
+        N_("Model"), _("{name} is not on this machine, and Hugging Face cannot be reached", name=name), advice
     )
 
 
@@ -245,9 +240,9 @@ def _check_single_file(path: Path) -> Finding:
     try:
         header = read_header(path)
     except WeightsFileError as error:
-        return problem(_("Model"), str(error), _("Choose another file, or copy it again."))
+        return problem(N_("Model"), str(error), _("Choose another file, or copy it again."))
     return ok(
-        "Model",
+        N_("Model"),
         _(
             "{name}: {num_tensors:,} tensors, {size}",
             name=path.name,
@@ -261,9 +256,10 @@ def check_connection(endpoint: str, *, offline_mode: bool) -> Finding:
     """Ask the Hub for a sign of life, the way downloads would. Being offline is no problem, only good to know."""
     advice = _("The shipped model and models that are already downloaded work; new downloads do not.")
     if offline_mode:
-        return note("Connection", _("offline, because HF_HUB_OFFLINE is set"), advice)
+        return note(N_("Connection"), _("offline, because HF_HUB_OFFLINE is set"), advice)
     if fault := network_fault():
-        return note("Connection", _("offline: {fault}", fault=fault), _("Correct or unset it. {advice}", advice=advice))
+        correct = _("Correct or unset it.")
+        return note(N_("Connection"), _("offline: {fault}", fault=fault), f"{correct} {advice}")
     session = get_session()
     # httpx or httpx2, as huggingface_hub's version has it: its errors share no base with others.
     library = importlib.import_module(type(session).__module__.partition(".")[0])
@@ -271,17 +267,17 @@ def check_connection(endpoint: str, *, offline_mode: bool) -> Finding:
         answer = session.head(endpoint, timeout=ANSWER_SECONDS)
     except (library.HTTPError, library.InvalidURL, OSError) as error:
         return note(
-            "Connection",
-            _("offline: {endpoint} does not answer ({name})", endpoint=endpoint, name=type(error).__name__),
+            N_("Connection"),
+            _("offline: {endpoint} does not answer ({kind})", endpoint=endpoint, kind=type(error).__name__),
             advice,
         )
     if answer.status_code >= 500:
         return note(
-            "Connection",
-            _("{endpoint} returned an error (status {status_code})", endpoint=endpoint, status_code=answer.status_code),
+            N_("Connection"),
+            _("{endpoint} returned an error (status {status})", endpoint=endpoint, status=answer.status_code),
             advice,
         )
-    return ok("Connection", _("online: {endpoint} answers", endpoint=endpoint))
+    return ok(N_("Connection"), _("online: {endpoint} answers", endpoint=endpoint))
 
 
 def device_holder(path: Path) -> DeviceOwner | None:
@@ -290,7 +286,7 @@ def device_holder(path: Path) -> DeviceOwner | None:
         return None
     lock = DeviceLock(path)
     try:
-        if not lock.acquire(_("python -m studio doctor")):
+        if not lock.acquire("python -m studio doctor"):
             return lock.owner()
     except OSError:  # not ours to write: check_writable tells
         return None
@@ -301,6 +297,6 @@ def device_holder(path: Path) -> DeviceOwner | None:
 def judge_device_lock(holder: DeviceOwner | None) -> Finding:
     """Only one process may compute at a time."""
     if holder is None:
-        return ok(_("Device lock"), "free")
+        return ok(N_("Device lock"), _("free"))
     advice = _("Other commands refuse to start, and another page waits, until it ends.")
-    return note(_("Device lock"), _("held by {holder}", holder=holder), advice)
+    return note(N_("Device lock"), _("held by {holder}", holder=holder), advice)

@@ -28,7 +28,7 @@ def loaded_manager(
         ModelError: where the model cannot be loaded.
     """
     lock = DeviceLock(user_data.device_lock)
-    if not lock.acquire(_("python -m studio {command}", command=command)):
+    if not lock.acquire(f"python -m studio {command}"):
         raise EngineError(
             _("The device is in use by {owner}. Stop it first, or give another --user-data.", owner=lock.owner())
         )
@@ -55,26 +55,27 @@ def step_printer(num_images: int) -> Callable[[int, StepProgress], None]:
 
     def print_step(index: int, progress: StepProgress) -> None:
         text = _(
-            "image {index} of {num_images}, step {step} of {num_steps} ",
+            "image {index} of {num_images}, step {step} of {num_steps}",
             index=index + 1,
             num_images=num_images,
             step=progress.step,
             num_steps=progress.num_steps,
         )
-        print(f"\r{text}", end="", file=sys.stderr)
+        print(f"\r{text} ", end="", file=sys.stderr)
 
     return print_step
 
 
 def _print_check(part: str) -> None:
-    print(f"\r{f'checking the device: {part}':<78}", end="", file=sys.stderr)
+    text = _("checking the device: {part}", part=_(part))
+    print(f"\r{text:<78}", end="", file=sys.stderr)
 
 
 def _print_download(progress: DownloadProgress) -> None:
     text = _(
-        "{size} of {size_2}, {file}",
-        size=gigabytes(progress.done_bytes),
-        size_2=gigabytes(progress.total_bytes),
+        "{done} of {total}, {file}",
+        done=gigabytes(progress.done_bytes),
+        total=gigabytes(progress.total_bytes),
         file=progress.file,
     )
     print(f"\r{text:<78}", end="", file=sys.stderr)

@@ -17,26 +17,26 @@ _DEFAULTS = ExportSettings(lora="-")
 
 def export(
     context: typer.Context,
-    lora: Annotated[str, typer.Argument(help=field_help(ExportSettings, _("lora")))],
+    lora: Annotated[str, typer.Argument(help=field_help(ExportSettings, "lora"))],
     to: Annotated[
-        str, typer.Option(help=field_help(ExportSettings, _("to")), metavar="|".join(EXPORT_FORMS))
+        str, typer.Option(help=field_help(ExportSettings, "to"), metavar="|".join(EXPORT_FORMS))
     ] = _DEFAULTS.to,
     output: Annotated[
-        Path | None, typer.Option("--output", "--out", help=field_help(ExportSettings, _("output")))
+        Path | None, typer.Option("--output", "--out", help=field_help(ExportSettings, "output"))
     ] = _DEFAULTS.output,
-    strength: Annotated[float, typer.Option(help=field_help(ExportSettings, _("strength")))] = _DEFAULTS.strength,
+    strength: Annotated[float, typer.Option(help=field_help(ExportSettings, "strength"))] = _DEFAULTS.strength,
     dtype: Annotated[
-        str, typer.Option(help=field_help(ExportSettings, _("dtype")), metavar="|".join(EXPORT_DTYPES))
+        str, typer.Option(help=field_help(ExportSettings, "dtype"), metavar="|".join(EXPORT_DTYPES))
     ] = _DEFAULTS.dtype,
     model: Annotated[
-        str, typer.Option(help=_("The model it was made for: ") + field_help(ModelSettings, _("model")))
+        str, typer.Option(help=_("The model it was made for: {models}", models=field_help(ModelSettings, "model")))
     ] = ModelSettings().model,
     prediction_type: Annotated[
         str, typer.Option("--prediction-type", help=field_help(ModelSettings, "prediction_type"))
     ] = ModelSettings().prediction_type,
     user_data: UserDataOption = None,
 ) -> None:
-    """Write a LoRA for another program, or a model with it merged; it is read back and compared first."""
+    """Convert a LoRA, or merge it into a model."""
     settings = read_options(context, ExportSettings, lora=lora_name(lora))
     model_settings = read_options(context, ModelSettings)
     prepare_engine()
@@ -66,8 +66,8 @@ def run_export(settings: ExportSettings, model: ModelSettings, *, user_data: Use
     if settings.is_file and target.suffix != LORA_ENDING:
         raise SettingsError(
             _(
-                "output must end in {lora_ending} for --to {to}, got {name}.",
-                lora_ending=LORA_ENDING,
+                "output must end in {ending} for --to {to}, got {name}.",
+                ending=LORA_ENDING,
                 to=settings.to,
                 name=target.name,
             )

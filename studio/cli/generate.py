@@ -39,7 +39,7 @@ from studio.core.settings import SHIPPED_MODEL, GenerationSettings, ImagesSettin
 
 def generate(
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help=field_help(GenerationSettings, _("prompt")))],
+    prompt: Annotated[str, typer.Argument(help=field_help(GenerationSettings, "prompt"))],
     negative_prompt: NegativePromptOption = "",
     lora: Annotated[
         list[str] | None,
@@ -71,7 +71,7 @@ def generate(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make images, each checked and saved with its settings; exit code 0 only when all are valid."""
+    """Make images of one prompt."""
     generation = read_options(context, GenerationSettings, loras=lora_choices(lora))
     settings, model_settings = (
         read_options(context, ImagesSettings, generation=generation),

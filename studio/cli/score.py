@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.cli.options import JsonOption, UserDataOption
-from studio.core.language import _
+from studio.core.language import _, number
 from studio.core.paths import locate_user_data, typed_path
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def score(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Score images: ground, place, colour, sharpness, nearness to training; exit code 1 where one is unreadable."""
+    """Score the images of a folder."""
     from studio.datasets.scores import nearest_index, score_folder
 
     def report(words: str) -> None:
@@ -43,19 +43,16 @@ def scores_text(scores: "FolderScores") -> str:
         parts = [_("white {whiteness:.2f}", whiteness=found.border.whiteness)]
         parts.append(_("offset {offset:.3f}", offset=found.centring.offset) if found.centring else _("no subject"))
         if found.colour:
-            name = (
-                ""
-                if found.colour.is_named_right
-                else _(", rather {nearest_word}", nearest_word=found.colour.nearest_word)
-            )
-            parts.append(f"{found.colour.asked} ΔE {found.colour.difference:.1f}{name}")
+            seen = f"{found.colour.asked} ΔE {number(found.colour.difference, '.1f')}"
+            right, word = found.colour.is_named_right, found.colour.nearest_word
+            parts.append(seen if right else _("{seen}, rather {word}", seen=seen, word=word))
         if found.sharpness is not None:
             parts.append(_("sharpness {sharpness:.2f}", sharpness=found.sharpness))
         if found.nearest:
             parts.append(
                 _(
                     "{likeness} ({distance:.2f} from {name})",
-                    likeness=found.nearest.likeness,
+                    likeness=_(found.nearest.likeness),
                     distance=found.nearest.distance,
                     name=found.nearest.path.name,
                 )

@@ -35,7 +35,7 @@ def smoke(
     json: JsonOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Make the three test images and check them; exit code 0 only when all are valid."""
+    """Make the three test images and check them."""
     settings, model_settings = read_options(context, SmokeSettings), read_options(context, ModelSettings)
     place = locate_user_data(user_data)
     prepare_engine()

@@ -22,7 +22,7 @@ from studio.cli.options import (
     prepare_engine,
 )
 from studio.core.errors import SettingsError, StudioError
-from studio.core.language import _
+from studio.core.language import _, ngettext
 from studio.core.paths import UserData, locate_user_data
 from studio.core.text import STEP_SIGN, duration, gigabytes
 from studio.training.folder import Preflight, RunFolder
@@ -31,11 +31,11 @@ from studio.training.settings import PRESETS, TrainingSettings
 
 def train(
     run: Annotated[str | None, typer.Argument(help=_("A run to resume: its folder or name."))] = None,
-    dataset: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, _("dataset")))] = None,
-    model: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, _("model")))] = None,
-    name: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, _("name")))] = None,
+    dataset: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "dataset"))] = None,
+    model: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "model"))] = None,
+    name: Annotated[str | None, typer.Option(help=field_help(TrainingSettings, "name"))] = None,
     preset: Annotated[
-        str | None, typer.Option(help="; ".join(f"{key}: {p.purpose}" for key, p in PRESETS.items()))
+        str | None, typer.Option(help="; ".join(f"{key}: {_(p.purpose)}" for key, p in PRESETS.items()))
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -61,7 +61,7 @@ def train(
     job: JobOption = False,
     user_data: UserDataOption = None,
 ) -> None:
-    """Train a LoRA; Ctrl+C saves and ends, and `train RUN` goes on."""
+    """Begin a run, or go on with one."""
     # Here, not above: what reads datasets takes a while to import, and every command would wait for it.
     from studio.training.begin import begin_run, read_run_settings, read_settings_file, settings_from
 
@@ -98,8 +98,8 @@ def _assert_possible(
     if run is not None and (preset or assignments or values):
         raise SettingsError(
             _(
-                "A run keeps its settings; {run} cannot be changed. Duplicate it: python -m studio "
-                "jobs duplicate {run} --set name=value.",
+                "A run keeps its settings; {run} cannot be changed. Duplicate it: python -m studio jobs duplicate"
+                " {run} --set name=value.",
                 run=run,
             )
         )
@@ -114,7 +114,7 @@ def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bo
 
     first = int(os.environ.get("RANK", "0")) == 0
     if first and not as_job:
-        print(_("Run: {root}", root=folder.root), file=sys.stderr)
+        print(_("Run: {folder}", folder=folder.root), file=sys.stderr)
     try:
         ending = train_run(folder, place, use_snapshot=use_snapshot)
     except (StudioError, OSError, MemoryError) as error:
@@ -124,9 +124,9 @@ def _train(folder: RunFolder, place: UserData, *, use_snapshot: bool, as_job: bo
         raise
     if first:
         words = {
-            "finished": _("Report: {root}", root=folder.root / "report.html"),
-            "stopped": _("Resume with: python -m studio train {root}", root=folder.root),
-            "paused": _("Resume with: python -m studio train {root}", root=folder.root),
+            "finished": _("Report: {file}", file=folder.root / "report.html"),
+            "stopped": _("Resume with: python -m studio train {folder}", folder=folder.root),
+            "paused": _("Resume with: python -m studio train {folder}", folder=folder.root),
         }
         print(f"\n{words[ending]}", file=sys.stderr)
 
@@ -141,7 +141,7 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
     def report(step: str) -> None:
         print(f"{STEP_SIGN}{step}", file=sys.stderr, flush=True)
 
-    with device_turn(place, "a training's preflight", waiting=waiting, given_up=lambda: False):
+    with device_turn(place, _("a training's preflight"), waiting=waiting, given_up=lambda: False):
         report(_("Starting PyTorch."))
         from studio.training.torch.preflight import run_preflight
 
@@ -151,14 +151,14 @@ def _preflight(settings: TrainingSettings, place: UserData, *, as_json: bool) ->
 
 def describe_settings() -> str:
     """Every setting with its default and its help, and every preset with what it is for."""
-    fields = TrainingSettings.model_fields.items()
+    required = _("(required)")
     lines = [
-        f"{name} = {'(required)' if field.is_required() else repr(field.default)}\n    {field.description}"
-        for name, field in fields
+        f"{name} = {required if field.is_required() else repr(field.default)}\n    {field_help(TrainingSettings, name)}"
+        for name, field in TrainingSettings.model_fields.items()
     ]
     presets = [
-        _("--preset {key}: {purpose}\n    {value}", key=key, purpose=p.purpose, value=p.changes or _("the defaults"))
-        for key, p in PRESETS.items()
+        f"--preset {key}: {_(preset.purpose)}\n    {preset.changes or _('the defaults')}"
+        for key, preset in PRESETS.items()
     ]
     return "\n".join([*lines, "", *presets])
 
@@ -167,12 +167,12 @@ def preflight_text(found: Preflight) -> str:
     """The forecast for a terminal."""
     lines = [
         _(
-            "{num_steps:,} steps ≈ {time}, {size} of {size_2} memory, {size_3} of disk.",
+            "{num_steps:,} steps ≈ {time}, {peak} of {limit} memory, {disk} of disk.",
             num_steps=found.num_steps,
             time=duration(found.total_seconds),
-            size=gigabytes(found.peak_bytes),
-            size_2=gigabytes(found.limit_bytes),
-            size_3=gigabytes(found.disk_bytes),
+            peak=gigabytes(found.peak_bytes),
+            limit=gigabytes(found.limit_bytes),
+            disk=gigabytes(found.disk_bytes),
         ),
         _(
             "A step is {batches}, {time}. {num_pictures:,} images, each seen about {epochs:.1f} times.",
@@ -182,19 +182,19 @@ def preflight_text(found: Preflight) -> str:
             epochs=found.epochs,
         ),
         _(
-            "Besides the steps: encoding {time}, images {time_2}, held-out losses {time_3}.",
-            time=duration(found.encoding_seconds),
-            time_2=duration(found.pictures_seconds),
-            time_3=duration(found.held_out_seconds),
+            "Besides the steps: encoding {encoding}, images {images}, held-out losses {losses}.",
+            encoding=duration(found.encoding_seconds),
+            images=duration(found.pictures_seconds),
+            losses=duration(found.held_out_seconds),
         ),
         found.reason,
         *(f"! {warning}" for warning in found.warnings),
     ]
     for offer in found.offers:
-        words = " ".join(_("--set {name}={value}", name=name, value=value) for name, value in offer.changes.items())
+        words = " ".join(f"--set {name}={value}" for name, value in offer.changes.items())
         lines.append(f"- {offer.effect}: {words}")
     return "\n".join(lines)
 
 
-def _batches(number: int) -> str:
-    return _("one batch") if number == 1 else _("{number:,} batches", number=number)
+def _batches(num_batches: int) -> str:
+    return ngettext("one batch", "{num_batches:,} batches", num_batches, num_batches=num_batches)

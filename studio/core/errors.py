@@ -110,11 +110,15 @@ class DeviceError(StudioError):
     """The device computes wrongly what the studio cannot do without."""
 
 
+CHECK_NAMES = (N_("latents"), N_("decoded"), N_("image"))
+"""The checks of `studio.engine.validation`, in their order."""
+
+
 class InvalidImageError(StudioError):
     """An image that failed a check of `studio.engine.validation`, and so was not shown or saved as good.
 
     Attributes:
-        check: which check failed: `latents`, `decoded` or `picture`.
+        check: which check failed, of CHECK_NAMES.
         step: the denoising step (1-based) at which it was seen; None for the checks after denoising.
         finding: what was seen, in a sentence.
         advice: what to try, in a sentence.
@@ -138,20 +142,14 @@ class InvalidImageError(StudioError):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        where = _(" at step {step}", step=self.step) if self.step is not None else ""
-        kept = (
-            _(" A copy for diagnosis is in {rejected_file}.", rejected_file=self.rejected_file)
-            if self.rejected_file
-            else ""
-        )
-        return _(
-            "The {check} check failed{where}: {finding} {advice}{kept}",
-            check=self.check,
-            where=where,
-            finding=self.finding,
-            advice=self.advice,
-            kept=kept,
-        )
+        check, said = _(self.check), [self.finding, self.advice]
+        if self.step is None:
+            failed = _("The {check} check failed:", check=check)
+        else:
+            failed = _("The {check} check failed at step {step}:", check=check, step=self.step)
+        if self.rejected_file:
+            said.append(_("A copy for diagnosis is in {file}.", file=self.rejected_file))
+        return " ".join([failed, *said])
 
 
 @contextmanager
@@ -167,14 +165,14 @@ def about(*fields: str) -> Iterator[None]:
 
 # How torch, on each device, and the systems say that memory ran out; MemoryError itself says nothing.
 _NO_MEMORY_WORDS = (
-    N_("out of memory"),
-    N_("allocate memory"),
-    N_("not enough memory"),
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
     "memoryerror",
     "bad_alloc",
-    N_("invalid buffer size"),  # Metal: one tensor larger than a buffer may be
-    N_("tensor dims larger than int_max"),  # MPSGraph
-    N_("total bytes of ndarray"),  # MPSGraph: over 4 GiB
+    "invalid buffer size",  # Metal: one tensor larger than a buffer may be
+    "tensor dims larger than int_max",  # MPSGraph
+    "total bytes of ndarray",  # MPSGraph: over 4 GiB
 )
 
 
@@ -184,7 +182,7 @@ def says_no_memory(words: str) -> bool:
 
 
 def error_message(error: BaseException) -> str:
-    """What the user reads of any error: of ours its own words, else `system_error_sentence`."""
+    """What the user reads of any error: of ours its own words, else `system_error_message`."""
     return str(error) if isinstance(error, StudioError) else system_error_message(error)
 
 
@@ -202,15 +200,15 @@ def system_error_message(error: BaseException) -> str:
     """What the user reads of an error that is not ours: memory, disk and permission said as such."""
     if is_out_of_memory(error):
         return _(
-            "There is not enough memory for this. Choose a smaller image size or a smaller "
-            "model, or close other programs."
+            "There is not enough memory for this. Choose a smaller image size or a smaller model, or close other"
+            " programs."
         )
     if isinstance(error, OSError):
-        place = error.filename or "a file"
+        place = error.filename or _("a file")
         if is_disk_full(error):
             return _("The disk is full: {place} could not be written. Free some space, then try again.", place=place)
         if isinstance(error, UnreadableFileError):
-            return _("{place} cannot be read: {strerror}. Choose another file.", place=place, strerror=error.strerror)
+            return _("{place} cannot be read: {reason}. Choose another file.", place=place, reason=error.strerror)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return _(
                 "{place} is not writable. Change its permissions, or choose another folder with --user-data.",
@@ -219,5 +217,5 @@ def system_error_message(error: BaseException) -> str:
         return _("The system refused: {error}.", error=error)
     said = textwrap.shorten(str(error), MAX_FOREIGN_WORDS, placeholder="…")
     return _(
-        "This should not have happened: {name}: {said}. The log has the details.", name=type(error).__name__, said=said
+        "This should not have happened: {kind}: {said}. The log has the details.", kind=type(error).__name__, said=said
     )

@@ -154,9 +154,7 @@ def _assert_regular(found: os.stat_result, path: Path, max_bytes: int | None) ->
     if not stat.S_ISREG(found.st_mode):
         raise UnreadableFileError(errno.EOPNOTSUPP, _("it is a pipe, a socket or a device, not a file"), str(path))
     if max_bytes is not None and found.st_size > max_bytes:
-        raise UnreadableFileError(
-            errno.EFBIG, _("it has over {size_words}", size_words=_size_words(max_bytes)), str(path)
-        )
+        raise UnreadableFileError(errno.EFBIG, _("it has over {size}", size=_size_words(max_bytes)), str(path))
 
 
 def read_file(path: Path, *, max_bytes: int | None = GB) -> bytes:
@@ -169,9 +167,7 @@ def read_file(path: Path, *, max_bytes: int | None = GB) -> bytes:
     with open_file(path, max_bytes=max_bytes) as file:
         content = file.read() if max_bytes is None else file.read(max_bytes + 1)
     if max_bytes is not None and len(content) > max_bytes:
-        raise UnreadableFileError(
-            errno.EFBIG, _("it has over {size_words}", size_words=_size_words(max_bytes)), str(path)
-        )
+        raise UnreadableFileError(errno.EFBIG, _("it has over {size}", size=_size_words(max_bytes)), str(path))
     return content
 
 

@@ -78,7 +78,8 @@ MAX_LABEL_BYTES = 100_000
 
 def _plain(text: str) -> str:
     if found := _UNFIT.search(text):
-        raise ValueError(_("must not hold control characters, such as U+{ord:04X}", ord=ord(found[0])))
+        sign = f"U+{ord(found[0]):04X}"
+        raise ValueError(_("must not hold control characters, such as {sign}", sign=sign))
     return text
 
 
@@ -130,9 +131,9 @@ def read_label(file: Path) -> Label:
     except (OSError, ValidationError) as error:
         raise SettingsError(
             _(
-                "The name and the note in {file} cannot be read ({name}). Save others to replace them.",
+                "The name and the note in {file} cannot be read ({kind}). Save others to replace them.",
                 file=file,
-                name=type(error).__name__,
+                kind=type(error).__name__,
             )
         ) from error
 

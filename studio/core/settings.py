@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from studio.core.errors import SettingsError
 from studio.core.language import N_, _
-from studio.core.rules import MismatchError, problems_of, rules_of
+from studio.core.rules import MismatchError, label_of, problems_of, rules_of
 
 PrecisionName = Literal["float32", "float16", "bfloat16"]
 PredictionType = Literal["auto", "epsilon", "v_prediction"]
@@ -52,6 +52,8 @@ StepCount = Annotated[int, Ge(1), Le(150), Field(json_schema_extra={"step": 1})]
 Guidance = Annotated[float, Ge(1), Le(30), Field(json_schema_extra={"step": 0.5})]
 Fraction = Annotated[float, Ge(0), Le(1), Field(json_schema_extra={"step": 0.05})]
 Strength = Annotated[float, Ge(-4), Le(4), Field(json_schema_extra={"step": 0.05})]
+Pixels = Annotated[int, Ge(64), Le(2048), MultipleOf(8)]
+_PIXELS = N_("In pixels, a multiple of 8. Leave empty to use the model's own size.")
 
 
 class Settings(BaseModel):
@@ -68,9 +70,8 @@ class ModelSettings(Settings):
         title=N_("Model"),
         min_length=1,
         description=N_(
-            "The shipped model (shoes-demo), a folder in diffusers' layout, a single "
-            ".safetensors checkpoint of Stable Diffusion 1.x, or a Hugging Face id (owner/name, "
-            "or owner/name@revision)."
+            "The shipped model (shoes-demo), a folder in diffusers' layout, a single .safetensors checkpoint of Stable"
+            " Diffusion 1.x, or a Hugging Face id (owner/name, or owner/name@revision)."
         ),
     )
     precision: PrecisionName = Field(
@@ -82,16 +83,16 @@ class ModelSettings(Settings):
         False,
         title=N_("TF32"),
         description=N_(
-            "Computes float32 faster on NVIDIA GPUs from Ampere on, by rounding the inputs of "
-            "products to ten bits. No effect elsewhere."
+            "Computes float32 faster on NVIDIA GPUs from Ampere on, by rounding the inputs of products to ten bits."
+            " No effect elsewhere."
         ),
     )
     attention_slicing: bool = Field(
         False,
         title=N_("Attention slicing"),
         description=N_(
-            "Saves memory by computing attention in small parts: the same images, a little "
-            "slower. On a Mac attention is computed in parts anyway."
+            "Saves memory by computing attention in small parts: the same images, a little slower. On a Mac attention"
+            " is computed in parts anyway."
         ),
         json_schema_extra={"hidden": True},
     )
@@ -99,9 +100,8 @@ class ModelSettings(Settings):
         "auto",
         title=N_("Prediction"),
         description=N_(
-            "What the U-Net predicts. auto: whatever the model declares. Choose v_prediction for "
-            "a single-file checkpoint that was trained this way without saying so (otherwise its "
-            "images are brown noise)."
+            "What the U-Net predicts. auto: whatever the model declares. Choose v_prediction for a single-file"
+            " checkpoint that was trained this way without saying so (otherwise its images are brown noise)."
         ),
     )
 
@@ -142,31 +142,21 @@ class GenerationSettings(Settings):
         "model's own",
         title=N_("Scheduler"),
         description=N_("How noise becomes an image. LCM needs an LCM LoRA and 4 to 8 steps, at most 50."),
-        json_schema_extra={"group": "Advanced"},
+        json_schema_extra={"group": N_("Advanced")},
     )
     guidance_start: Fraction = Field(
         0.0,
         title=N_("Guidance from"),
         description=N_(
-            "Fraction of the steps after which guidance starts. Guiding fewer steps saves their "
-            "time and changes the image."
+            "Fraction of the steps after which guidance starts. Guiding fewer steps saves their time and changes the"
+            " image."
         ),
     )
     guidance_end: Fraction = Field(
         1.0, title=N_("Guidance until"), description=N_("Fraction of the steps after which guidance ends.")
     )
-    width: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
-        None,
-        title=N_("Width"),
-        description=N_("In pixels, a multiple of 8. Leave empty to use the model's own size."),
-        json_schema_extra={"hidden": True},
-    )
-    height: Annotated[int, Ge(64), Le(2048), MultipleOf(8)] | None = Field(
-        None,
-        title=N_("Height"),
-        description=N_("In pixels, a multiple of 8. Leave empty to use the model's own size."),
-        json_schema_extra={"hidden": True},
-    )
+    width: Pixels | None = Field(None, title=N_("Width"), description=_PIXELS, json_schema_extra={"hidden": True})
+    height: Pixels | None = Field(None, title=N_("Height"), description=_PIXELS, json_schema_extra={"hidden": True})
     long_prompt: bool = Field(
         False,
         title=N_("Long prompts"),
@@ -182,17 +172,14 @@ class GenerationSettings(Settings):
     @model_validator(mode="after")
     def _fit_together(self) -> "GenerationSettings":
         if self.scheduler == "LCM" and self.num_inference_steps > LCM_MAX_STEPS:
-            raise MismatchError(
-                _(
-                    "Steps (num_inference_steps) must be at most {lcm_max_steps} with the scheduler LCM, "
-                    "got {num_inference_steps}: lower the steps (4 to 8 are usual for LCM), or choose "
-                    "another scheduler",
-                    lcm_max_steps=LCM_MAX_STEPS,
-                    num_inference_steps=self.num_inference_steps,
-                ),
-                "num_inference_steps",
-                "scheduler",
+            said = _(
+                "{steps} must be at most {most} with the scheduler LCM, got {given}: lower the steps (4 to 8 are usual"
+                " for LCM), or choose another scheduler",
+                steps=label_of(GenerationSettings, "num_inference_steps"),
+                most=LCM_MAX_STEPS,
+                given=self.num_inference_steps,
             )
+            raise MismatchError(said, "num_inference_steps", "scheduler")
         return self
 
 
@@ -228,9 +215,7 @@ class CompareSettings(Settings):
     num_seeds: Annotated[int, Ge(1), Le(8), Field(json_schema_extra={"step": 1})] = Field(
         1, title=N_("Seeds per prompt"), description=N_("Number of seeds for each prompt, counting up from the first.")
     )
-    generation: GenerationSettings = Field(
-        description=N_("Settings for both sides; the prompt and LoRAs are not used.")
-    )
+    generation: GenerationSettings = Field(description=N_("Settings for both sides; the prompt and LoRAs are unused."))
     left: tuple[LoraChoice, ...] = Field(
         (), title=N_("Left"), description=N_("LoRAs for the left side; leave empty for the base model.")
     )
@@ -273,9 +258,9 @@ def _scaled(loras: tuple[LoraChoice, ...], factor: float) -> tuple[LoraChoice, .
 
 
 SMOKE_PROMPTS = (
-    N_("a photo of black leather boots, on a grey background"),
-    N_("a photo of brown leather boots, on grass"),
-    N_("a photo of red canvas sneakers, in a studio"),
+    "a photo of black leather boots, on a grey background",
+    "a photo of brown leather boots, on grass",
+    "a photo of red canvas sneakers, in a studio",
 )
 """Words that the shipped model was taught, and with the seeds 42 to 44 it draws what they say; any model can."""
 
