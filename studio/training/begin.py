@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studio.core.errors import DatasetError, FieldProblem, LoraError, RunError, SettingsError, about
 from studio.core.files import read_file, write_atomically
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.core.paths import UserData, assets_folder, typed_path
 from studio.core.rules import nearest_setting
 from studio.core.settings import SHIPPED_DATASET, SHIPPED_MODEL, parse_settings
@@ -177,7 +177,8 @@ def assert_consistent(settings: TrainingSettings) -> None:
     Raises:
         SettingsError: one sentence for each rule that is broken, naming both settings.
     """
-    problems = [FieldProblem(text, fields) for is_broken, text, fields in _rules(settings) if is_broken]
+    values = {**settings.model_dump(), "steps_left": settings.max_train_steps - settings.lr_warmup_steps}
+    problems = [FieldProblem(_(text, **values), fields) for is_broken, text, fields in _rules(settings) if is_broken]
     if problems:
         error = SettingsError(" ".join(problem.text for problem in problems))
         error.problems = tuple(problems)
@@ -185,41 +186,37 @@ def assert_consistent(settings: TrainingSettings) -> None:
 
 
 def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, ...]]]:
-    """(whether it is broken, what is wrong then, the settings' names) of each."""
+    """(whether it is broken, what is wrong then with the settings as values, their names) of each."""
     steps, warmup, cycles = settings.max_train_steps, settings.lr_warmup_steps, settings.lr_num_cycles
     yield (
         warmup > steps,
-        _(
-            "Warm-up (lr_warmup_steps) must be at most Steps (max_train_steps), which is {steps:,}, got {warmup:,}: "
-            "the learning rate would never reach its full value. Lower the warm-up, or train for more steps.",
-            steps=steps,
-            warmup=warmup,
+        N_(
+            "Warm-up (lr_warmup_steps) must be at most Steps (max_train_steps), which is {max_train_steps:,}, got "
+            "{lr_warmup_steps:,}: the learning rate would never reach its full value. Lower the warm-up, or train for "
+            "more steps."
         ),
         ("lr_warmup_steps", "max_train_steps"),
     )
     yield (
         settings.lr_scheduler == "cosine with restarts" and warmup <= steps and cycles > max(1, (steps - warmup) // 2),
-        _(
+        N_(
             "Restarts (lr_num_cycles) must leave two steps or more to each cycle of the Schedule (lr_scheduler); there "
-            "are {steps:,} steps after the warm-up, got {cycles}. Lower the restarts, or train for more steps.",
-            steps=steps - warmup,
-            cycles=cycles,
+            "are {steps_left:,} steps after the warm-up, got {lr_num_cycles}. Lower the restarts, or train for more "
+            "steps."
         ),
         ("lr_num_cycles", "lr_scheduler", "max_train_steps"),
     )
-    without_captions = settings.caption_dropout == 1
     yield (
-        without_captions and bool(settings.trigger_word.strip()),
-        _(
-            "Caption dropout (caption_dropout) must be below 1 with a Trigger word (trigger_word), got {word!r}: no "
-            "image would be trained with the word. Lower the dropout, or clear the word.",
-            word=settings.trigger_word,
+        settings.caption_dropout == 1 and bool(settings.trigger_word.strip()),
+        N_(
+            "Caption dropout (caption_dropout) must be below 1 with a Trigger word (trigger_word), got "
+            "{trigger_word!r}: no image would be trained with the word. Lower the dropout, or clear the word."
         ),
         ("caption_dropout", "trigger_word"),
     )
     yield (
-        without_captions and settings.train_text_encoder,
-        _(
+        settings.caption_dropout == 1 and settings.train_text_encoder,
+        N_(
             "Caption dropout (caption_dropout) must be below 1 with Train the text encoder (train_text_encoder): it "
             "would see no caption. Lower the dropout, or train the U-Net alone."
         ),
@@ -227,7 +224,7 @@ def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, .
     )
     yield (
         bool(settings.prior_dataset) and settings.prior_loss_weight == 0,
-        _(
+        N_(
             "Regularisation weight (prior_loss_weight) must be above 0 with Regularisation images (prior_dataset), got "
             "0: they would take half of the time and change nothing. Raise the weight, or clear the images."
         ),
@@ -235,19 +232,18 @@ def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, .
     )
     yield (
         bool(settings.mask_folder) and settings.unmasked_weight == 1,
-        _(
+        N_(
             "Weight outside masks (unmasked_weight) must be below 1 with Masks (mask_folder), got 1: the masks would "
             "change nothing. Lower the weight, or clear the masks."
         ),
         ("unmasked_weight", "mask_folder"),
     )
+    masks = typed_path(settings.mask_folder).resolve() if settings.mask_folder else None
     yield (
-        bool(settings.mask_folder)
-        and typed_path(settings.mask_folder).resolve() == dataset_folder(settings.dataset).resolve(),
-        _(
-            "Masks (mask_folder) must be another folder than the Dataset (dataset), got {folder!r} for both: each "
-            "image would be its own mask. Choose the folder of the grey images.",
-            folder=settings.mask_folder,
+        masks == dataset_folder(settings.dataset).resolve(),
+        N_(
+            "Masks (mask_folder) must be another folder than the Dataset (dataset), got {mask_folder!r} for both: each "
+            "image would be its own mask. Choose the folder of the grey images."
         ),
         ("mask_folder", "dataset"),
     )

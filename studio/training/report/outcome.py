@@ -79,8 +79,9 @@ def how_far(facts: RunFacts) -> str:
     """State, steps, time, and why a run ended early."""
     status, wanted = facts.status, facts.num_steps
     if status.state == "new":
-        of_wanted = _("Not started: no step of {wanted:,} is done.", wanted=wanted)
-        return of_wanted if wanted else _("Not started: no step is done.")
+        if wanted:
+            return _("Not started: no step of {wanted:,} is done.", wanted=wanted)
+        return _("Not started: no step is done.")
     beginning, time = _(_BEGINNINGS[status.state]), duration(facts.seconds)
     if wanted:
         sentence = _(
