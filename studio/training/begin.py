@@ -154,13 +154,12 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
     """
     values: dict[str, object] = {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        name = name.strip()
+        name, equals, text = map(str.strip, assignment.partition("="))
         if not equals or name not in TrainingSettings.model_fields:
             wrong = _("--set takes name=value, got {assignment!r}.", assignment=assignment)
             near = nearest_setting(name, [TrainingSettings]).strip()
             raise SettingsError(" ".join(filter(None, (wrong, near, _("`--list-settings` lists all names.")))))
-        value: object = text.strip()
+        value: object = text
         if name == "validation_prompts":
             value = () if value == "none" else tuple(part.strip() for part in text.split(" | ") if part.strip())
         elif value == "none":
@@ -222,6 +221,11 @@ def _rules(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, .
         ),
         ("caption_dropout", "train_text_encoder"),
     )
+    yield from _rules_of_images(settings)
+
+
+def _rules_of_images(settings: TrainingSettings) -> Iterator[tuple[bool, str, tuple[str, ...]]]:
+    """Likewise, of regularisation images and masks."""
     yield (
         bool(settings.prior_dataset) and settings.prior_loss_weight == 0,
         N_(
