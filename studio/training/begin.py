@@ -66,8 +66,7 @@ def take_snapshot(name: str, user_data: UserData) -> TakenSnapshot:
             left_out.append(_("{key} is left out: {reason}", key=row.key, reason=reason))
     lost = [file for file in dataset.skipped_files if file.problem.severity == "reject"]
     left_out += [_("{name} is not used: {why}", name=file.name, why=file.problem.sentence) for file in lost[:MAX_LOST]]
-    if len(lost) > MAX_LOST:
-        more = len(lost) - MAX_LOST
+    if (more := len(lost) - MAX_LOST) > 0:
         left_out.append(_("{more:,} more files and rows are not used. Check the dataset for their list.", more=more))
     return TakenSnapshot(make_snapshot(dataset.name, dataset.recipe, rows), tuple(left_out))
 
@@ -154,12 +153,13 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
     """
     values: dict[str, object] = {}
     for assignment in assignments:
-        name, equals, text = map(str.strip, assignment.partition("="))
+        name, equals, text = assignment.partition("=")
+        name = name.strip()
         if not equals or name not in TrainingSettings.model_fields:
             wrong = _("--set takes name=value, got {assignment!r}.", assignment=assignment)
             near = nearest_setting(name, [TrainingSettings]).strip()
             raise SettingsError(" ".join(filter(None, (wrong, near, _("`--list-settings` lists all names.")))))
-        value: object = text
+        value: object = text.strip()
         if name == "validation_prompts":
             value = () if value == "none" else tuple(part.strip() for part in text.split(" | ") if part.strip())
         elif value == "none":
