@@ -23,9 +23,9 @@ KEPT = "kept"
 class RunFolder(JobFolder):
     """The places of a run. Naming one does not make it."""
 
-    noun: ClassVar[str] = "run"
-    activity: ClassVar[str] = "training"
-    begin_command: ClassVar[str] = N_("python -m studio train --dataset …")
+    noun: ClassVar[str] = N_("run")
+    activity: ClassVar[str] = N_("training")
+    begin_command: ClassVar[str] = "python -m studio train --dataset …"
 
     @property
     def dataset(self) -> Path:
@@ -112,8 +112,9 @@ def read_plan(run: RunFolder) -> TrainingPlan | None:
     try:
         return TrainingPlan.model_validate_json(read_file(run.plan))
     except (OSError, ValueError) as error:
+        problem = type(error).__name__
         raise RunError(
-            _("{plan} is damaged ({name}). Duplicate the run to start again.", plan=run.plan, name=type(error).__name__)
+            _("{file} is damaged ({problem}). Duplicate the run to start again.", file=run.plan, problem=problem)
         ) from error
 
 

@@ -3,28 +3,26 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
 
 from studio.core.errors import RunError
-from studio.core.language import _
+from studio.core.language import _, number
 from studio.core.records import Record
 from studio.images.scores.summary import ScoreSummary
 from studio.training.events import ScoreEvent
 
-TIE = 0.02
-"""Of the merit, 0 to 1: points so near to the best are as good, and the earliest of them is taken."""
-LOSS_TIE = 0.01
-"""Relative: held-out losses within this are as good."""
-MAX_OVERFIT = 0.10
-"""Relative to the lowest held-out loss: a point above that is no longer proposed."""
-MAX_COPIES = 0.10
-"""Share of images as a copy, beyond what the base has: a point above that is no longer proposed."""
+TIE = 0.02  # of the merit, 0 to 1: points so near to the best are as good, and the earliest of them is taken
+LOSS_TIE = 0.01  # relative: held-out losses within this are as good
+MAX_OVERFIT = 0.10  # relative to the lowest held-out loss: a point above that is no longer proposed
+MAX_COPIES = 0.10  # share of images as a copy, beyond what the base has: a point above that is no longer proposed
 TAUGHT_WHITENESS = 0.5  # mean of a dataset's borders: from there on it teaches white backgrounds
-MAX_WHITENESS_LOSS = 0.05
-"""Below the base's mean whiteness: a point under that is no longer proposed."""
+MAX_WHITENESS_LOSS = 0.05  # below the base's mean whiteness: a point under that is no longer proposed
 
 WEIGHTS = {"ground": 3.0, "colour": 2.0, "own": 2.0, "loss": 2.0, "place": 1.0, "sharpness": 0.5}
 _WORST_OFFSET = 0.25
 _WORST_DIFFERENCE = 30.0
+_Outcome = Literal["better", "worse", "same"]
 
 
 class CheckpointPoint(Record):
@@ -159,23 +157,15 @@ def _objections(point: CheckpointPoint, lowest: float | None, *, white_backgroun
     if scores is not None and scores.copies is not None:
         allowed = MAX_COPIES + ((base.copies if base is not None else None) or 0.0)
         if scores.copies > allowed:
-            found.append(
-                _(
-                    "{num_copies:,} of {rest:,} are copies",
-                    num_copies=scores.num_copies,
-                    rest=scores.nearest.count if scores.nearest else 0,
-                )
-            )
+            num_scored = scores.nearest.count if scores.nearest else 0
+            found.append(_("{num:,} of {num_scored:,} are copies", num=scores.num_copies, num_scored=num_scored))
     if white_background and scores is not None and base is not None and scores.whiteness and base.whiteness:
         ours, theirs = scores.whiteness.mean, base.whiteness.mean
         if ours < theirs - MAX_WHITENESS_LOSS:
-            found.append(
-                _(
-                    "its backgrounds are less white than the base's ({ours:.2f} against {theirs:.2f})",
-                    ours=ours,
-                    theirs=theirs,
-                )
+            less_white = _(
+                "its backgrounds are less white than the base's ({ours:.2f} against {base:.2f})", ours=ours, base=theirs
             )
+            found.append(less_white)
     return tuple(found)
 
 
@@ -209,10 +199,11 @@ def _why(
     elif not used - {"loss"}:
         said.append(_("no images were scored, so look at them before you take it"))
     if chosen.objections:
-        said.append(_("but {names}, and no other step is better", names=" and ".join(chosen.objections)))
+        objections = reduce(lambda one, other: _("{one} and {other}", one=one, other=other), chosen.objections)
+        said.append(_("but {objections}, and no other step is better", objections=objections))
     if len(verdicts) == 1:
         said.append(_("it is the only checkpoint"))
-    sentence = _("Step {step:,}: {names}", step=chosen.step, names=", ".join(said))
+    sentence = _("Step {step:,}: {reasons}", step=chosen.step, reasons=", ".join(said))
     later = _of_later_steps(chosen, verdicts, by_step)
     return f"{sentence}; {later}." if later else f"{sentence}."
 
@@ -221,25 +212,18 @@ def _praise(point: CheckpointPoint, lowest: float | None, used: set[str]) -> lis
     said = []
     scores, base = point.scores, point.base
     if scores is not None and "ground" in used and scores.whiteness is not None:
-        against = (
-            _(" (base {mean:.2f})", mean=base.whiteness.mean) if base is not None and base.whiteness is not None else ""
-        )
-        said.append(_("white backgrounds {mean:.2f}{against}", mean=scores.whiteness.mean, against=against))
+        mean, before = scores.whiteness.mean, base.whiteness.mean if base is not None and base.whiteness else None
+        if before is None:
+            said.append(_("white backgrounds {mean:.2f}", mean=mean))
+        else:
+            said.append(_("white backgrounds {mean:.2f} (base {before:.2f})", mean=mean, before=before))
     if (loss := _loss(point)) is not None and lowest is not None:
-        tied = _excess(loss, lowest) <= LOSS_TIE
-        said.append(
-            _("held-out loss lowest")
-            if tied
-            else _("held-out loss {excess:.0%} above the lowest", excess=_excess(loss, lowest))
-        )
+        excess = _excess(loss, lowest)
+        above = _("held-out loss {excess:.0%} above the lowest", excess=excess)
+        said.append(above if excess > LOSS_TIE else _("held-out loss lowest"))
     if scores is not None and "colour" in used and scores.colour_difference is not None:
-        said.append(
-            _(
-                "{num_named_right:,} of {count:,} colours as asked",
-                num_named_right=scores.num_named_right,
-                count=scores.colour_difference.count,
-            )
-        )
+        num_right, num_asked = scores.num_named_right, scores.colour_difference.count
+        said.append(_("{num_right:,} of {num_asked:,} colours as asked", num_right=num_right, num_asked=num_asked))
     if scores is not None and "own" in used and scores.nearest is not None and not scores.num_copies:
         said.append(_("no image is a copy"))
     if scores is not None and not said:
@@ -258,14 +242,13 @@ def _of_later_steps(chosen: Verdict, verdicts: Sequence[Verdict], by_step: dict[
     if ours is not None and ours.nearest is not None and distances and min(distances) < 0.9 * ours.nearest.median:
         return _("later steps get closer to the training images")
     if all(verdict.objections for verdict in later):
-        return _("of later steps, {objections} (step {step:,})", objections=later[0].objections[0], step=later[0].step)
+        return _("of later steps, {objection} (step {step:,})", objection=later[0].objections[0], step=later[0].step)
     if all(verdict.merit is not None and verdict.merit < chosen.merit - TIE for verdict in later):
         return _("later steps are worse")
     return _("later steps are no better")
 
 
-MIN_CHANGE = 0.2
-"""Of the images: a share that moved by less is as it was (one of eight may be chance)."""
+MIN_CHANGE = 0.2  # of the images: a share that moved by less is as it was (one of eight may be chance)
 MIN_SHARPNESS_CHANGE = 0.1
 
 
@@ -285,7 +268,7 @@ class BaseComparison(Record):
     def sentence(self) -> str:
         """All of them, what got worse first; "" where nothing was compared."""
         said = "; ".join((*self.worse, *self.better, *self.same))
-        return _("Compared with the base at step {step:,}: {said}.", step=self.step, said=said) if said else ""
+        return _("Compared with the base at step {step:,}: {changes}.", step=self.step, changes=said) if said else ""
 
 
 def wants_white_background(reference: ScoreSummary | None) -> bool:
@@ -307,16 +290,11 @@ def compare_with_base(
     if not trained:
         return None
     event = trained.get(step or 0) or trained[max(trained)]
-    white = wants_white_background(reference)
-    found: dict[str, list[str]] = {"got better": [], "got worse": [], "unchanged": []}
-    for change in _changes(event.base, event.scores, white_background=white):
+    found: dict[_Outcome, list[str]] = {"better": [], "worse": [], "same": []}
+    for change in _changes(event.base, event.scores, white_background=wants_white_background(reference)):
         found[change.outcome].append(change.words)
-    return BaseComparison(
-        step=event.step,
-        better=tuple(found["got better"]),
-        worse=tuple(found["got worse"]),
-        same=tuple(found["unchanged"]),
-    )
+    better, worse, same = map(tuple, found.values())
+    return BaseComparison(step=event.step, better=better, worse=worse, same=same)
 
 
 @dataclass(frozen=True)
@@ -330,30 +308,37 @@ class _Change:
     min_improvement: float
 
     @property
-    def outcome(self) -> str:
+    def outcome(self) -> _Outcome:
         if abs(self.improvement) < self.min_improvement:
-            return "unchanged"
-        return _("got better") if self.improvement > 0 else _("got worse")
+            return "same"
+        return "better" if self.improvement > 0 else "worse"
 
     @property
     def words(self) -> str:
-        return f"{self.score} {self.outcome}: {self.base}" + (f" → {self.lora}" if self.lora != self.base else "")
+        values = self.base if self.lora == self.base else f"{self.base} → {self.lora}"
+        match self.outcome:
+            case "better":
+                return _("{score} got better: {values}", score=self.score, values=values)
+            case "worse":
+                return _("{score} got worse: {values}", score=self.score, values=values)
+            case "same":
+                return _("{score} unchanged: {values}", score=self.score, values=values)
 
 
 def _changes(base: ScoreSummary, scores: ScoreSummary, *, white_background: bool) -> Iterator[_Change]:
     if white_background and base.whiteness is not None and scores.whiteness is not None:
-        before, after = base.whiteness.mean, scores.whiteness.mean
-        yield _Change(_("white backgrounds"), f"{before:.0%}", f"{after:.0%}", after - before, MAX_WHITENESS_LOSS)
+        old, new = base.whiteness.mean, scores.whiteness.mean
+        yield _Change(_("white backgrounds"), number(old, ".0%"), number(new, ".0%"), new - old, MAX_WHITENESS_LOSS)
     subjects = [(s.num_pictures - s.num_without_subject, s.num_pictures) for s in (base, scores)]
     yield from _share(_("subjects found"), *subjects)
-    yield from _share("centring", *((s.num_centred, s.num_pictures) for s in (base, scores)))
+    yield from _share(_("centring"), *((s.num_centred, s.num_pictures) for s in (base, scores)))
     colours = [(s.num_named_right, s.colour_difference.count if s.colour_difference else 0) for s in (base, scores)]
-    yield from _share("colours", *colours)
+    yield from _share(_("colours"), *colours)
     copies = [(s.num_copies, s.nearest.count if s.nearest else 0) for s in (base, scores)]
     yield from _share(_("copies of training images"), *copies, sign=-1, min_improvement=MAX_COPIES)
     if base.sharpness is not None and scores.sharpness is not None:
-        before, after = base.sharpness.median, scores.sharpness.median
-        yield _Change("sharpness", f"{before:.2f}", f"{after:.2f}", after - before, MIN_SHARPNESS_CHANGE)
+        old, new = base.sharpness.median, scores.sharpness.median
+        yield _Change(_("sharpness"), number(old, ".2f"), number(new, ".2f"), new - old, MIN_SHARPNESS_CHANGE)
 
 
 def _share(
@@ -361,8 +346,5 @@ def _share(
 ) -> Iterator[_Change]:
     if base[1] > 0 and lora[1] > 0:
         improvement = sign * (lora[0] / lora[1] - base[0] / base[1])
-        before, after = (
-            _("{base:,} of {base_2:,}", base=base[0], base_2=base[1]),
-            _("{lora:,} of {lora_2:,}", lora=lora[0], lora_2=lora[1]),
-        )
-        yield _Change(score, before, after, improvement, min_improvement)
+        old, new = (_("{num:,} of {whole:,}", num=num, whole=whole) for num, whole in (base, lora))
+        yield _Change(score, old, new, improvement, min_improvement)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from studio.core.language import N_, _
 from studio.core.rules import MismatchError
 from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, PredictionType, PromptText, Settings
+from studio.training.presets import PRESETS as PRESETS
 
 TargetName = Literal[
     "attention",
@@ -67,7 +68,7 @@ class TrainingSettings(Settings):
         description=N_(
             "Side in pixels of a square with the area of each image. Leave empty to use the model's own size."
         ),
-        json_schema_extra={"unit": "px", "placeholder": "auto"},
+        json_schema_extra={"unit": "px", "placeholder": N_("auto")},
     )
     train_batch_size: Annotated[int, Ge(1), Le(256)] = Field(
         2, title=N_("Batch"), description=N_("Images computed at once. Memory grows with it.")
@@ -79,7 +80,7 @@ class TrainingSettings(Settings):
         16.0,
         title=N_("Alpha"),
         description=N_("The update is scaled by alpha / rank; twice the rank is a common choice."),
-        json_schema_extra={"group": "LoRA"},
+        json_schema_extra={"group": N_("LoRA")},
     )
     lora_dropout: Annotated[float, Ge(0), Le(0.9)] = Field(
         0.0, title=N_("LoRA dropout"), description=N_("Fraction of a layer's inputs dropped in each step.")
@@ -113,7 +114,7 @@ class TrainingSettings(Settings):
         "AdamW",
         title=N_("Optimizer"),
         description=N_("AdamW, or Prodigy, which finds the learning rate itself."),
-        json_schema_extra={"group": "Optimization"},
+        json_schema_extra={"group": N_("Optimization")},
     )
     weight_decay: Annotated[float, Ge(0), Le(1)] = Field(
         0.01,
@@ -130,7 +131,7 @@ class TrainingSettings(Settings):
         0,
         title=N_("Warm-up"),
         description=N_("Optimizer steps over which the learning rate rises to its full value."),
-        json_schema_extra={"unit": "steps"},
+        json_schema_extra={"unit": N_("steps")},
     )
     lr_num_cycles: Annotated[int, Ge(1), Le(100)] = Field(
         1, title=N_("Restarts"), description=N_("Number of cycles of the cosine with restarts.")
@@ -189,7 +190,7 @@ class TrainingSettings(Settings):
         None,
         title=N_("min-SNR gamma"),
         description=N_("Weight timesteps by min(SNR, gamma) (arXiv 2303.09556); 5 is usual."),
-        json_schema_extra={"placeholder": "off"},
+        json_schema_extra={"placeholder": N_("off")},
     )
     noise_offset: Annotated[float, Ge(0), Le(1)] = Field(
         0.0,
@@ -233,7 +234,7 @@ class TrainingSettings(Settings):
             "Training sizes are multiples of this, those of small images too; a larger step "
             "makes fewer sizes. Leave empty for 64, and 8 for images smaller than the resolution."
         ),
-        json_schema_extra={"unit": "px", "placeholder": "auto"},
+        json_schema_extra={"unit": "px", "placeholder": N_("auto")},
     )
     crop: CropName = Field(
         "centre",
@@ -258,7 +259,7 @@ class TrainingSettings(Settings):
         500,
         title=N_("Validate every"),
         description=N_("Steps between validation images."),
-        json_schema_extra={"group": N_("Validation and checkpoints"), "unit": "steps"},
+        json_schema_extra={"group": N_("Validation and checkpoints"), "unit": N_("steps")},
     )
     num_validation_images: Annotated[int, Ge(0), Le(16)] = Field(
         4, title=N_("Validation images"), description=N_("Number of images each time; 0 for none.")
@@ -289,13 +290,13 @@ class TrainingSettings(Settings):
         100,
         title=N_("Held-out loss every"),
         description=N_("Steps between measurements of the held-out loss. A number above the run's steps turns it off."),
-        json_schema_extra={"unit": "steps"},
+        json_schema_extra={"unit": N_("steps")},
     )
     checkpointing_steps: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         250,
         title=N_("Checkpoint every"),
         description=N_("Steps between checkpoints: the most a crash can cost."),
-        json_schema_extra={"unit": "steps"},
+        json_schema_extra={"unit": N_("steps")},
     )
     keep_checkpoints: Annotated[int, Ge(1), Le(1000)] = Field(
         3, title=N_("Keep the last"), description=N_("Number of most recent checkpoints to keep.")
@@ -304,7 +305,7 @@ class TrainingSettings(Settings):
         1000,
         title=N_("Also keep every"),
         description=N_("Also keep checkpoints at multiples of this many steps."),
-        json_schema_extra={"unit": "steps", "placeholder": "none"},
+        json_schema_extra={"unit": N_("steps"), "placeholder": N_("none")},
     )
     save_dtype: SaveDtypeName = Field(
         "float16",
@@ -320,11 +321,10 @@ class TrainingSettings(Settings):
         if len(self.validation_prompts) > max(1, self.num_validation_images):
             raise MismatchError(
                 _(
-                    "Validation images (num_validation_images) must be at least the number of prompts, "
-                    "which is {num_validation_prompts}, got {num_validation_images}: each prompt needs "
-                    "an image",
-                    num_validation_prompts=len(self.validation_prompts),
-                    num_validation_images=self.num_validation_images,
+                    "Validation images (num_validation_images) must be at least the number of prompts, which is "
+                    "{num_prompts}, got {num_images}: each prompt needs an image",
+                    num_prompts=len(self.validation_prompts),
+                    num_images=self.num_validation_images,
                 ),
                 "num_validation_images",
                 "validation_prompts",
@@ -336,62 +336,3 @@ class TrainingSettings(Settings):
                 "dataset",
             )
         return self
-
-
-class Preset(Settings):
-    """A set of changes to the defaults, and what they are for."""
-
-    title: str
-    purpose: str
-    changes: dict[str, object] = Field(default_factory=dict)
-
-
-PRESETS: dict[str, Preset] = {
-    "seed": Preset(
-        title=N_("Default"),
-        purpose=N_("Product photos at 512 pixels, trained overnight: rank 8, 3,000 steps of 16 images."),
-    ),
-    "quick-try": Preset(
-        title=N_("Quick try"),
-        purpose=N_("The built-in model learns white backgrounds in a few minutes on two cores."),
-        changes={
-            "targets": "attention + feed-forward + resnets",
-            "learning_rate": 3e-3,
-            "lr_scheduler": "linear",
-            "lr_warmup_steps": 20,
-            "max_train_steps": 400,
-            "train_batch_size": 16,
-            "gradient_accumulation_steps": 1,
-            "noise_offset": 0.1,
-            "caption_dropout": 0.1,
-            "validation_steps": 100,
-            "validation_guidance_scale": 4.0,
-            "held_out_steps": 50,
-            "checkpointing_steps": 50,
-            "keep_every_steps": 100,
-        },
-    ),
-    "style": Preset(
-        title=N_("Style"),
-        purpose=N_("An artistic style: more layers, a higher rank, some captions dropped."),
-        changes={
-            "targets": "attention + feed-forward",
-            "rank": 16,
-            "caption_dropout": 0.1,
-            "noise_offset": 0.05,
-            "snr_gamma": 5.0,
-        },
-    ),
-    "product-photos": Preset(
-        title=N_("Product photos"),
-        purpose=N_("White backgrounds and centred products: noise offset and resnets learn backgrounds fast."),
-        changes={
-            "targets": "attention + feed-forward + resnets",
-            "noise_offset": 0.1,
-            "caption_dropout": 0.1,
-            "lr_scheduler": "cosine",
-            "lr_warmup_steps": 100,
-            "learning_rate": 2e-4,
-        },
-    ),
-}

@@ -14,7 +14,7 @@ from studio.core.language import _
 from studio.training.folder import RunFolder
 from studio.training.report.curves import curves_section, pictures_section
 from studio.training.report.facts import RunFacts, read_facts
-from studio.training.report.outcome import first_sentences, key_figures
+from studio.training.report.outcome import STATE_WORDS, first_sentences, key_figures
 from studio.training.report.parts import (
     Items,
     Part,
@@ -33,9 +33,9 @@ from studio.training.report.sections import (
     effect_section,
     files_section,
     machine_section,
-    moment,
     report_section,
     settings_section,
+    zoned_moment,
 )
 
 MARKDOWN_NAME = "report.md"
@@ -77,13 +77,16 @@ def make_report(facts: RunFacts) -> Report:
     return Report(
         title=_("Training of {name}", name=facts.name),
         state=facts.status.state,
+        state_words=_(STATE_WORDS[facts.status.state]),
         first=first_sentences(facts),
         figures=key_figures(facts),
         sections=tuple(sections),
         got_worse=facts.comparison is not None and bool(facts.comparison.worse),
         note=facts.label.note,
         written=_(
-            "Written on {moment} from the folder of the run {name}.", moment=moment(facts.read_at), name=facts.run.name
+            "Written on {when} from the folder of the run {name}.",
+            when=zoned_moment(facts.read_at),
+            name=facts.run.name,
         ),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from studio.core.language import _
+from studio.core.language import _, number
 from studio.core.text import GIB, counted, gigabytes
 from studio.jobs.events import MemoryEvent
 from studio.training.curves import MAX_POINTS, Chart, Curve, is_number, num_above, smoothed
@@ -25,18 +25,17 @@ def curves_section(facts: RunFacts) -> Section:
     charts = [*_step_charts(facts), *_memory_chart(facts)]
     parts: list[Part] = [Charts(tuple(charts))] if charts else [Words(_("No steps or memory readings were recorded."))]
     if facts.held_out:
-        head = ("Step", _("Held-out loss"), _("Trained loss"))
-        caption = _("Loss on fixed images") + _thinned_words(len(facts.held_out), MAX_ROWS, "look")
+        head = (_("Step"), _("Held-out loss"), _("Trained loss"))
+        caption = _("Loss on fixed images")
+        if (num_looks := len(facts.held_out)) > MAX_ROWS:
+            looks = counted(num_looks, "look", "looks")
+            caption = _("Loss on fixed images ({shown} of {looks}, evenly)", shown=MAX_ROWS, looks=looks)
         parts.append(Table(caption, head, held_out_rows(facts.held_out, MAX_ROWS), folded=True))
     if facts.steps:
         rows = _numbers(facts.steps)
-        columns = ("What", _("First tenth, mean"), _("Last tenth, mean"), "Least", "Most")
+        columns = (_("What"), _("First tenth, mean"), _("Last tenth, mean"), _("Least"), _("Most"))
         parts.append(Table(_("Step statistics"), columns, rows, folded=True))
-    return Section("Curves", tuple(parts))
-
-
-def _thinned_words(number: int, most: int, noun: str) -> str:
-    return _(" ({most} of {counted}, evenly)", most=most, counted=counted(number, noun)) if number > most else ""
+    return Section(_("Curves"), tuple(parts))
 
 
 def _step_charts(facts: RunFacts) -> list[Chart]:
@@ -49,35 +48,35 @@ def _step_charts(facts: RunFacts) -> list[Chart]:
         Curve(_("training images"), at, [look.trained_loss for look in looks], "third"),
     )
     if facts.steps:
-        losses = _dotted(facts.steps, "loss", [event.loss for event in facts.steps])
-        charts.append(_noted(Chart(_("Training loss"), "step", "loss", (*losses, *fixed))))
+        names = (_("loss of a step"), _("loss, smoothed"))
+        losses = _dotted(facts.steps, names, [event.loss for event in facts.steps])
+        charts.append(_noted(Chart(_("Training loss"), _("step"), _("loss"), (*losses, *fixed))))
     if looks:
         note = _("The same images, timesteps and noise every time, so small changes are meaningful.")
-        charts.append(Chart(_("Loss on fixed images"), "step", "loss", fixed, note))
+        charts.append(Chart(_("Loss on fixed images"), _("step"), _("loss"), fixed, note))
     if facts.steps:
         steps = [event.step for event in facts.steps]
         rates = Curve(_("learning rate of the U-Net"), steps, [event.learning_rate for event in facts.steps])
-        charts.append(Chart(_("Learning rate"), "step", "rate", (rates,), from_zero=True))
-        norms = _dotted(facts.steps, "norm", [event.grad_norm for event in facts.steps])
-        charts.append(_noted(Chart(_("Gradient norm, before clipping"), "step", "norm", norms, from_zero=True)))
-        seconds = _dotted(facts.steps, "time", [event.seconds for event in facts.steps])
-        charts.append(_noted(Chart(_("Time of a step"), "step", "seconds", seconds, from_zero=True)))
+        charts.append(Chart(_("Learning rate"), _("step"), _("rate"), (rates,), from_zero=True))
+        names = (_("norm of a step"), _("norm, smoothed"))
+        norms = _dotted(facts.steps, names, [event.grad_norm for event in facts.steps])
+        title = _("Gradient norm, before clipping")
+        charts.append(_noted(Chart(title, _("step"), _("norm"), norms, from_zero=True)))
+        names = (_("time of a step"), _("time, smoothed"))
+        seconds = _dotted(facts.steps, names, [event.seconds for event in facts.steps])
+        charts.append(_noted(Chart(_("Time of a step"), _("step"), _("seconds"), seconds, from_zero=True)))
     return charts
 
 
-def _dotted(steps: Sequence[StepEvent], what: str, values: Sequence[float]) -> tuple[Curve, Curve]:
-    """Single values as dots, and their running mean."""
+def _dotted(steps: Sequence[StepEvent], names: tuple[str, str], values: Sequence[float]) -> tuple[Curve, Curve]:
+    """Single values as dots, and their running mean, by their names."""
     at = [event.step for event in steps]
     weight = min(MAX_SMOOTHING, max(0.0, 1 - 20 / len(steps)))
-    drawn = (
-        _(" ({max_points} of {num_steps:,} drawn)", max_points=MAX_POINTS, num_steps=len(steps))
-        if len(steps) > MAX_POINTS
-        else ""
-    )
-    return (
-        Curve(_("{what} of a step{drawn}", what=what, drawn=drawn), at, values, "dots"),
-        Curve(_("{what}, smoothed", what=what), at, smoothed(values, weight), "main"),
-    )
+    single, mean = names
+    if len(steps) > MAX_POINTS:
+        drawn = _("({drawn} of {num_steps:,} drawn)", drawn=MAX_POINTS, num_steps=len(steps))
+        single = f"{single} {drawn}"
+    return Curve(single, at, values, "dots"), Curve(mean, at, smoothed(values, weight), "main")
 
 
 def _noted(chart: Chart) -> Chart:
@@ -95,21 +94,26 @@ def _memory_chart(facts: RunFacts) -> list[Chart]:
     reported = [(at, e) for at, e in zip(facts.worked_at, facts.events, strict=True) if isinstance(e, MemoryEvent)]
     if not reported:
         return []
-    unit, seconds = next(
-        (unit for unit in (("hours", 3600), ("minutes", 60)) if reported[-1][0] >= 2 * unit[1]), ("seconds", 1)
-    )
+    units = ((_("hours of work"), 3600), (_("minutes of work"), 60), (_("seconds of work"), 1))
+    unit, seconds = next((unit for unit in units if reported[-1][0] >= 2 * unit[1]), units[-1])
     times = [at / seconds for at, __ in reported]
-    curves = [Curve("process", times, [event.process_bytes / GIB for __, event in reported])]
+    curves = [Curve(_("process"), times, [event.process_bytes / GIB for __, event in reported])]
     on_accelerator = [
         (t, e.accelerator_bytes) for t, (__, e) in zip(times, reported, strict=True) if e.accelerator_bytes
     ]
     if on_accelerator:
-        values = [number / GIB for __, number in on_accelerator]
-        curves.append(Curve("accelerator", [at for at, __ in on_accelerator], values, "second"))
-    note = _("Peak: {size} of the process", size=gigabytes(facts.peak_process_bytes))
-    if facts.peak_accelerator_bytes is not None:
-        note += _(", {size} on the accelerator", size=gigabytes(facts.peak_accelerator_bytes))
-    return [Chart("Memory", _("{unit} of work", unit=unit), "GB", tuple(curves), f"{note}.", from_zero=True)]
+        values = [num_bytes / GIB for __, num_bytes in on_accelerator]
+        curves.append(Curve(_("accelerator"), [at for at, __ in on_accelerator], values, "second"))
+    process, accelerator = gigabytes(facts.peak_process_bytes), gigabytes(facts.peak_accelerator_bytes)
+    if facts.peak_accelerator_bytes is None:
+        note = _("Peak: {process} of the process.", process=process)
+    else:
+        note = _(
+            "Peak: {process} of the process, {accelerator} on the accelerator.",
+            process=process,
+            accelerator=accelerator,
+        )
+    return [Chart(_("Memory"), unit, "GB", tuple(curves), note, from_zero=True)]
 
 
 def _numbers(steps: Sequence[StepEvent]) -> tuple[tuple[str, ...], ...]:
@@ -125,7 +129,7 @@ def _numbers(steps: Sequence[StepEvent]) -> tuple[tuple[str, ...], ...]:
         tenth = max(1, len(finite) // 10)
         if finite:
             ends = (statistics.fmean(finite[:tenth]), statistics.fmean(finite[-tenth:]), min(finite), max(finite))
-            rows.append((name, *(f"{value:{form}}" for value in ends)))
+            rows.append((name, *(number(value, form) for value in ends)))
     return tuple(rows)
 
 
@@ -140,36 +144,35 @@ def pictures_section(facts: RunFacts) -> Section:
     parts: list[Part] = [Pictures(tuple(_("Step {step:,}", step=event.step) for event in shown), groups)]
     if len(shown) < len(reported):
         left_out = _(
-            "{num_shown} of {num_reported:,} steps with images are shown, evenly; all are in the folder samples.",
-            num_shown=len(shown),
-            num_reported=len(reported),
+            "{shown} of {reported:,} steps with images are shown, evenly; all are in the folder samples.",
+            shown=len(shown),
+            reported=len(reported),
         )
         parts.insert(0, Words(left_out))
-    files = tuple((f"{event.step:,}", event.lora) for event in reported if event.lora)
-    parts.append(Table(_("LoRA file"), ("Step", "File"), files, folded=True))
+    files = tuple((number(event.step), event.lora) for event in reported if event.lora)
+    parts.append(Table(_("LoRA file"), (_("Step"), _("File")), files, folded=True))
     return Section(title, tuple(parts))
 
 
 def _group(root: Path, shown: Sequence[SampleEvent], index: int) -> PictureGroup:
     prompts = [event.prompts[index] for event in shown if index < len(event.prompts)]
     prompt = prompts[-1] if prompts else _("(prompt not recorded)")
-    rows = []
-    for name, files in (("Base", [event.base for event in shown]), ("LoRA", [event.pictures for event in shown])):
-        cells: list[Picture | None] = []
-        before: str | None = ""
-        for event, row in zip(shown, files, strict=True):
-            file = row[index] if index < len(row) else None
-            same = name == "Base" and file == before
-            cells.append(
-                None
-                if same
-                else _picture(
-                    root, file, _("{name} at step {step:,}: {prompt}", name=name, step=event.step, prompt=prompt)
-                )
-            )
-            before = file
-        rows.append((name, tuple(cells)))
-    return PictureGroup(f"{index + 1}. {prompt}", tuple(rows))
+    base: list[Picture | None] = []
+    lora: list[Picture | None] = []
+    before: str | None = ""
+    for event in shown:
+        file = _file(event.base, index)
+        words = _("Base at step {step:,}: {prompt}", step=event.step, prompt=prompt)
+        base.append(None if file == before else _picture(root, file, words))
+        before = file
+        words = _("LoRA at step {step:,}: {prompt}", step=event.step, prompt=prompt)
+        lora.append(_picture(root, _file(event.pictures, index), words))
+    rows = ((_("Base"), tuple(base)), ("LoRA", tuple(lora)))
+    return PictureGroup(f"{index + 1}. {prompt}", rows)
+
+
+def _file(files: Sequence[str | None], index: int) -> str | None:
+    return files[index] if index < len(files) else None
 
 
 def _picture(root: Path, file: str | None, words: str) -> Picture:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from studio.core.language import N_, _
+from studio.core.language import N_, _, number
 from studio.core.text import duration, gigabytes
 from studio.jobs.folder import RunState
 from studio.training.events import FinishedEvent, HeldOutEvent, ProposalEvent
@@ -12,14 +12,27 @@ from studio.training.report.facts import RunFacts
 NO_CHANGE = 0.005  # images, timesteps and noise are fixed, so that half a percent is more than chance
 
 _BEGINNINGS: dict[RunState, str] = {
-    "finished": "Finished",
+    "finished": N_("Finished"),
     "stopped": N_("Stopped early"),
-    "paused": "Paused",
-    "failed": "Failed",
+    "paused": N_("Paused"),
+    "failed": N_("Failed"),
     "waiting": N_("Waiting to start or continue"),
     "preparing": N_("In preparation when this was written"),
     "running": N_("Still running when this was written"),
     "sampling": N_("Still running when this was written"),
+}
+
+
+STATE_WORDS: dict[RunState, str] = {
+    "new": N_("new"),
+    "waiting": N_("waiting"),
+    "preparing": N_("preparing"),
+    "running": N_("running"),
+    "sampling": N_("sampling"),
+    "paused": N_("paused"),
+    "stopped": N_("stopped"),
+    "finished": N_("finished"),
+    "failed": N_("failed"),
 }
 
 
@@ -44,14 +57,13 @@ class LossChange:
 
     @property
     def words(self) -> str:
-        return _(
-            "from {first:.4f} to {last:.4f} ({percent})", first=self.first, last=self.last, percent=percent(self.share)
-        )
+        change = percent(self.share)
+        return _("from {first:.4f} to {last:.4f} ({change})", first=self.first, last=self.last, change=change)
 
 
 def percent(share: float) -> str:
     """`−7.2 %`; `no number` where it is none."""
-    return f"{100 * share:+.1f} %".replace("-", "−") if math.isfinite(share) else _("no number")
+    return f"{number(100 * share, '+.1f')} %".replace("-", "−") if math.isfinite(share) else _("no number")
 
 
 def first_sentences(facts: RunFacts) -> tuple[str, ...]:
@@ -65,19 +77,27 @@ def first_sentences(facts: RunFacts) -> tuple[str, ...]:
 
 def how_far(facts: RunFacts) -> str:
     """State, steps, time, and why a run ended early."""
-    status = facts.status
-    of_all = _(" of {num_steps:,}", num_steps=facts.num_steps) if facts.num_steps else ""
+    status, wanted = facts.status, facts.num_steps
     if status.state == "new":
-        return _("Not started: no step{of_all} is done.", of_all=of_all)
-    sentence = _(
-        "{beginnings}: {step:,}{of_all} steps are done, in {time}.",
-        beginnings=_BEGINNINGS[status.state],
-        step=facts.step,
-        of_all=of_all,
-        time=duration(facts.seconds),
-    )
+        if wanted:
+            return _("Not started: no step of {wanted:,} is done.", wanted=wanted)
+        return _("Not started: no step is done.")
+    beginning, time = _(_BEGINNINGS[status.state]), duration(facts.seconds)
+    if wanted:
+        sentence = _(
+            "{beginning}: {step:,} of {wanted:,} steps are done, in {time}.",
+            beginning=beginning,
+            step=facts.step,
+            wanted=wanted,
+            time=time,
+        )
+    else:
+        sentence = _(
+            "{beginning}: {step:,} steps are done, in {time}.", beginning=beginning, step=facts.step, time=time
+        )
     if status.message and status.state != "finished":
-        sentence += _(" The run says: {message_value}", message_value=status.message)
+        said = _("The run says: {message}", message=status.message)
+        return f"{sentence} {said}"
     return sentence
 
 
@@ -87,26 +107,27 @@ def loss_sentences(facts: RunFacts) -> tuple[str, ...]:
     if not looks:
         return (_("The loss of fixed images was not measured: whether the run learned is not known."),)
     if len(looks) == 1:
-        return (
-            _(
-                "The loss of fixed images was measured once, at step {step:,}: a change needs two measurements.",
-                step=looks[0].step,
-            ),
+        once = _(
+            "The loss of fixed images was measured once, at step {step:,}: a change needs two measurements.",
+            step=looks[0].step,
         )
+        return (once,)
     trained, held_out = trained_change(looks), held_out_change(looks)
-    between = _("From step {step:,} to step {step_2:,}", step=looks[0].step, step_2=looks[-1].step)
     if held_out is None:
         measured = _(
-            "{between} the loss of trained images went {words}; nothing was held out.",
-            between=between,
-            words=trained.words,
+            "From step {first:,} to step {last:,} the loss of trained images went {change}; nothing was held out.",
+            first=looks[0].step,
+            last=looks[-1].step,
+            change=trained.words,
         )
         return (f"{measured} {_meaning_without(trained)}",)
     measured = _(
-        "{between} the loss of held-out images went {words}, that of trained ones {words_2}.",
-        between=between,
-        words=held_out.words,
-        words_2=trained.words,
+        "From step {first:,} to step {last:,} the loss of held-out images went {held_out}, that of trained ones "
+        "{trained}.",
+        first=looks[0].step,
+        last=looks[-1].step,
+        held_out=held_out.words,
+        trained=trained.words,
     )
     return (measured, _meaning(held_out, trained), *_better_before(facts))
 
@@ -130,9 +151,13 @@ def _meaning(held_out: LossChange, trained: LossChange) -> str:
     if held_out.fell and trained.fell:
         return _("Both losses improved: the LoRA generalises to unseen images.")
     if trained.fell:
-        worse = _(" and the held-out loss got worse") if held_out.rose else ""
-        advice = _("Fewer steps, a lower rank or more images help.")
-        return _("Only the training loss improved{worse}: the run is memorising. {advice}", worse=worse, advice=advice)
+        meaning, advice = (
+            _("Only the training loss improved: the run is memorising."),
+            _("Fewer steps, a lower rank or more images help."),
+        )
+        if held_out.rose:
+            meaning = _("Only the training loss improved and the held-out loss got worse: the run is memorising.")
+        return f"{meaning} {advice}"
     if held_out.fell:
         return _("Only the held-out loss improved, which is unusual: those images may be easier.")
     if held_out.rose or trained.rose:
@@ -160,20 +185,16 @@ def _better_before(facts: RunFacts) -> tuple[str, ...]:
         return ()
     kept = [c.step for c in facts.checkpoints if (facts.run.root / c.folder).is_dir()]
     nearest = min(kept, key=lambda other: abs(other - step), default=None)
-    advice = (
-        _(" The nearest checkpoint on the disk is that of step {nearest:,}.", nearest=nearest)
-        if nearest is not None
-        else ""
+    best = _(
+        "The held-out loss was lowest at step {step:,} ({lowest:.4f}), {change} since then.",
+        step=step,
+        lowest=lowest,
+        change=percent(since.share),
     )
-    return (
-        _(
-            "The held-out loss was lowest at step {step:,} ({lowest:.4f}), {percent} since then.{advice}",
-            step=step,
-            lowest=lowest,
-            percent=percent(since.share),
-            advice=advice,
-        ),
-    )
+    if nearest is None:
+        return (best,)
+    saved = _("The nearest checkpoint on the disk is that of step {nearest:,}.", nearest=nearest)
+    return (f"{best} {saved}",)
 
 
 def key_figures(facts: RunFacts) -> tuple[tuple[str, str], ...]:
@@ -181,12 +202,11 @@ def key_figures(facts: RunFacts) -> tuple[tuple[str, str], ...]:
     looks, median = facts.held_out, facts.median_step_seconds
     held_out = held_out_change(looks) if looks else None
     peak = facts.peak_accelerator_bytes
+    steps, wanted = number(facts.step), facts.num_steps
+    if wanted is not None and wanted != facts.step:
+        steps = _("{step:,} of {wanted:,}", step=facts.step, wanted=wanted)
     figures = [
-        (
-            "Steps",
-            f"{facts.step:,}"
-            + ("" if facts.num_steps in (None, facts.step) else _(" of {num_steps:,}", num_steps=facts.num_steps)),
-        ),
+        (_("Steps"), steps),
         (_("Working time"), duration(facts.seconds)),
         (_("Step time, median"), duration_of_step(median)),
         (_("Held-out loss"), percent(held_out.share) if held_out else "–"),
@@ -200,4 +220,4 @@ def duration_of_step(seconds: float | None) -> str:
     """Short times with their digits: `0.042 s`, `8.1 s`."""
     if seconds is None:
         return "–"
-    return f"{seconds:.3g} s" if seconds < 10 else duration(seconds)
+    return f"{number(seconds, '.3g')} s" if seconds < 10 else duration(seconds)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from studio.core.language import _
+from studio.core.language import _, language
 from studio.core.text import escape_markdown, markdown_table, template
 from studio.training.curves import Chart, chart_svg, legend_html, summary
 
@@ -133,7 +133,7 @@ class Report:
     """A whole report.
 
     Attributes:
-        state: of the run, in one word.
+        state: of the run, as its status has it, and in a word.
         got_worse: whether something that mattered did, compared with the base.
         first: the sentences that say what came out.
         figures: the few numbers that are looked for first, by name.
@@ -143,6 +143,7 @@ class Report:
 
     title: str
     state: str
+    state_words: str
     first: tuple[str, ...]
     figures: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
@@ -153,14 +154,14 @@ class Report:
 
 def to_html(report: Report) -> Markup:
     """The whole page: style and curves inside it, images beside it, no script."""
-    return _template("page", report=report, chart_svg=chart_svg, legend_html=legend_html) + "\n"
+    return _template("page", report=report, language=language(), chart_svg=chart_svg, legend_html=legend_html) + "\n"
 
 
 def to_markdown(report: Report) -> str:
     """The whole report."""
     note = map(escape_markdown, filter(str.strip, report.note.splitlines()))
     parts = [f"# {escape_markdown(report.title)}", *note, *map(escape_markdown, report.first)]
-    parts.append(markdown_table(("Item", "Value"), report.figures))
+    parts.append(markdown_table((_("Item"), _("Value")), report.figures))
     parts += [_section_markdown(section) for section in report.sections]
     return "\n\n".join([*parts, escape_markdown(report.written)]) + "\n"
 
@@ -180,14 +181,13 @@ def _part_markdown(part: Part) -> str:
             return f"### {escape_markdown(part.caption)}\n\n{rows}"
         case Charts():
             lines = [f"{summary(chart)} {chart.note}" for chart in part.charts if any(c.points for c in chart.curves)]
-            return "\n".join(
-                f"- {escape_markdown(line)}" for line in [*lines, _("The curves themselves are in report.html.")]
-            )
+            lines.append(_("The curves themselves are in report.html."))
+            return "\n".join(f"- {escape_markdown(line)}" for line in lines)
         case Pictures():
             return "\n\n".join(_group_markdown(group, part.columns) for group in part.groups)
         case Command():
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", part.text)), default=0))
-            return _("{fence}sh\n{text}\n{fence}", fence=fence, text=part.text)
+            return f"{fence}sh\n{part.text}\n{fence}"
 
 
 def _group_markdown(group: PictureGroup, columns: tuple[str, ...]) -> str:

@@ -108,18 +108,17 @@ TARGET_MODULES: Mapping[TargetName, tuple[str, ...]] = {
 }
 # As the programs' own code has it: docs/lora-files.md
 DORA_READERS = N_(
-    "DoRA is computed otherwise by A1111 (a very different image), a little by Forge and "
-    "ComfyUI before 0.3.77; sd-scripts drops its magnitudes. In diffusers, "
-    "pytorch_lora_weights.safetensors is exact at strength 1. For other programs write a "
-    "whole model: “Export checkpoint” or “Export model folder” below the run, or python "
-    "-m studio export NAME --to checkpoint (or merged)."
+    "DoRA is computed otherwise by A1111 (a very different image), a little by Forge and ComfyUI before 0.3.77; "
+    "sd-scripts drops its magnitudes. In diffusers, pytorch_lora_weights.safetensors is exact at strength 1. For other "
+    "programs write a whole model: “Export checkpoint” or “Export model folder” below the run, or python -m studio "
+    "export NAME --to checkpoint (or merged)."
 )
 
 
 def reader_notes(settings: TrainingSettings) -> tuple[str, ...]:
     """Which programs will not make of the finished file what the studio does, in sentences."""
     trains_ends = set(ENDS) <= set(TARGET_MODULES[settings.targets])
-    return (*([DORA_READERS] if settings.use_dora else []), *([ends_note(ENDS)] if trains_ends else []))
+    return (*([_(DORA_READERS)] if settings.use_dora else []), *([ends_note(ENDS)] if trains_ends else []))
 
 
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -326,9 +325,9 @@ _BLOCK = re.compile(r"(down_blocks|mid_block|up_blocks|conv_in|conv_out)")
 
 
 def _group_of(place: _Place) -> str:
-    """`attention, up` and the like: few enough to be read at a glance."""
+    """One of `LAYER_GROUPS`: few enough to be read at a glance."""
     if place.part == "text_encoder":
-        return _("text encoder")
+        return "text encoder"
     if ".attn1." in place.path:
         kind = "self-attention"
     elif ".attn2." in place.path:

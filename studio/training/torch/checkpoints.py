@@ -1,6 +1,4 @@
-"""Checkpoints: all of a training's state, whole or not there.
-
-Checkpoints on the disk: whole or not there. Files first, their sha256 in a manifest last, then one rename.
+"""Checkpoints on the disk: whole or not there. Files first, their sha256 in a manifest last, then one rename.
 
 A file of the right size with flipped bits loads without complaint, so every file is compared with the manifest before
 it is believed; a damaged checkpoint is set aside under another name, and the one before it is taken.
@@ -110,8 +108,8 @@ class CheckpointStore:
                 aside = self._set_aside(step)
                 report(
                     _(
-                        "The checkpoint of step {step:,} is damaged ({error}); it was set aside as {name}, "
-                        "and the one before it is used.",
+                        "The checkpoint of step {step:,} is damaged ({error}); it was set aside as {name}, and the one "
+                        "before it is used.",
                         step=step,
                         error=error,
                         name=aside.name,
@@ -120,9 +118,9 @@ class CheckpointStore:
         if steps:
             raise TrainingError(
                 _(
-                    "None of the {num_steps} checkpoints in {folder} is whole. Duplicate the run to "
-                    "start again, or copy a good checkpoint back.",
-                    num_steps=len(steps),
+                    "None of the {num} checkpoints in {folder} is whole. Duplicate the run to start again, or copy a "
+                    "good checkpoint back.",
+                    num=len(steps),
                     folder=self._folder,
                 )
             )
@@ -175,25 +173,6 @@ def _write_synced(path: Path, content: bytes) -> None:
 WEIGHTS, MEANS = "lora.safetensors", "ema.safetensors"
 OPTIMIZER, SCHEDULE, RANDOM, POSITION = "optimizer.pt", "schedule.pt", "random.pt", "position.json"
 SCALER = "scaler.pt"  # with fp16 alone
-
-# Settings that change only what is watched and kept: a run may be resumed with others.
-WATCHING_SETTINGS = frozenset(
-    (
-        "cpu",
-        "validation_steps",
-        "num_validation_images",
-        "validation_prompts",
-        "validation_seed",
-        "validation_inference_steps",
-        "validation_guidance_scale",
-        "held_out_steps",
-        "checkpointing_steps",
-        "keep_checkpoints",
-        "keep_every_steps",
-        "save_dtype",
-        "wandb",
-    )
-)
 
 
 class Position(Record):
@@ -282,40 +261,6 @@ def read_position(checkpoint: Checkpoint) -> Position:
     return Position.model_validate_json(checkpoint.files[POSITION])
 
 
-def assert_same_run(position: Position, new: Position) -> None:
-    """Refuse to go on with other settings or other data than `new` has, where the run begins.
-
-    Raises:
-        TrainingError: it names what is different.
-    """
-    before, now = position.settings.model_dump(), new.settings.model_dump()
-    changed = [
-        _("{name} was {before!r}, is {now!r}", name=name, before=before[name], now=now[name])
-        for name in before
-        if before[name] != now[name] and name not in WATCHING_SETTINGS
-    ]
-    if (position.dataset_digest, position.prior_digest) != (new.dataset_digest, new.prior_digest):
-        changed.append(_("the dataset's snapshot is another one"))
-    if new.num_processes != position.num_processes and new.settings.lora_dropout > 0:
-        changed.append(
-            _(
-                "it ran in {num_processes} processes, now in {num_processes_2}: with LoRA dropout "
-                "each process has a random state of its own",
-                num_processes=position.num_processes,
-                num_processes_2=new.num_processes,
-            )
-        )
-    if changed:
-        raise TrainingError(
-            _(
-                "The run is at step {step:,} and cannot continue, because it was changed: {names}. "
-                "Change it back, or duplicate the run to start a new one.",
-                step=position.step,
-                names="; ".join(changed),
-            )
-        )
-
-
 def scaler_state(checkpoint: Checkpoint) -> dict[str, object] | None:
     """By how much fp16 scaled the loss; None where it did not, or the checkpoint is of before this was kept.
 
@@ -354,9 +299,8 @@ def _layer(name: str, like: LayerWeights, stored: Mapping[str, torch.Tensor]) ->
             magnitude=magnitude,
         )
     except KeyError as error:
-        raise TrainingError(
-            _("The checkpoint has no {args}: it is of a run with other settings.", args=error.args[0])
-        ) from error
+        words = _("The checkpoint has no {weights}: it is of a run with other settings.", weights=error.args[0])
+        raise TrainingError(words) from error
 
 
 def _torch_bytes(state: Mapping[str, object]) -> bytes:

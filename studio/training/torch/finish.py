@@ -212,17 +212,16 @@ def finish(
         if problems and dtype != torch.float32:
             notes += (
                 _(
-                    "The files are stored in float32. In {save_dtype}: {problems}",
-                    save_dtype=settings.save_dtype,
-                    problems=problems[0],
+                    "The files are stored in float32. In {precision}: {problem}",
+                    precision=settings.save_dtype,
+                    problem=problems[0],
                 ),
             )
             dtype = torch.float32
             files, problems = _write(writers, weights, metadata, components, dtype)
     if not files:
-        raise TrainingError(
-            _("No file could be written. {names} The checkpoint has what was trained.", names=" ".join(problems))
-        )
+        why = " ".join(problems)
+        raise TrainingError(_("No file could be written. {why} The checkpoint has what was trained.", why=why))
     name, library_problems = _add_to_library(library, files[0], settings.name)
     if in_memory is not None:
         problems += _check_pictures(files, in_memory, prepared, dtype)
@@ -267,11 +266,11 @@ def _write(
         if not difference <= LIMITS[dtype]:
             problems.append(
                 _(
-                    "{name}, read back, differs from what was trained by {difference:.2g} of its largest "
-                    "change, where {limits:g} is rounding.",
+                    "{name}, read back, differs from what was trained by {difference:.2g} of its largest change, where "
+                    "{limit:g} is rounding.",
                     name=file.name,
                     difference=difference,
-                    limits=LIMITS[dtype],
+                    limit=LIMITS[dtype],
                 )
             )
     return tuple(files), tuple(problems)
@@ -289,8 +288,8 @@ def _check_pictures(
             finally:
                 prepared.manager.loras.use(())
     except (StudioError, OSError, MemoryError, RuntimeError) as error:  # as at a run's end: memory, mostly
-        sentence = str(error) if isinstance(error, StudioError) else system_error_message(error)
-        return (_("It could not be checked whether the files match the trained layers. {sentence}", sentence=sentence),)
+        why = str(error) if isinstance(error, StudioError) else system_error_message(error)
+        return (_("It could not be checked whether the files match the trained layers. {why}", why=why),)
     return tuple(filter(None, found))
 
 
@@ -300,11 +299,11 @@ def _picture_problem(file: Path, reference: torch.Tensor, prepared: Prepared, dt
     if difference <= LATENTS_LIMITS[dtype]:
         return ""
     return _(
-        "An image with {name} differs from one with the trained layers by {difference:.2g}, "
-        "where {latents_limits:g} is rounding. Please report this.",
+        "An image with {name} differs from one with the trained layers by {difference:.2g}, where {limit:g} is "
+        "rounding. Please report this.",
         name=file.name,
         difference=difference,
-        latents_limits=LATENTS_LIMITS[dtype],
+        limit=LATENTS_LIMITS[dtype],
     )
 
 

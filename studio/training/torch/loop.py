@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -93,34 +93,36 @@ class OptimizerSteps:
         if math.isfinite(loss) and (math.isfinite(norm) or self.processes.overflow_is_due_to_scale()):
             return loss
         blamed = [
-            _("{key} (timestep {timestep})", key=key, timestep=timestep)
+            _at(key, timestep)
             for batch, losses in seen
             for key, timestep, value in zip(batch.keys, batch.timesteps_B.tolist(), losses.tolist(), strict=True)
             if not math.isfinite(value)
         ]
-        whole = [
-            _("{k} (timestep {t})", k=k, t=t)
-            for b, __ in seen
-            for k, t in zip(b.keys, b.timesteps_B.tolist(), strict=True)
-        ]
-        names = self.processes.words_of_all(blamed) or self.processes.words_of_all(whole)
-        what = _("The loss") if blamed or not math.isfinite(loss) else _("The gradient")
-        step = self.state.position.step
+        whole = [_at(*place) for b, __ in seen for place in zip(b.keys, b.timesteps_B.tolist(), strict=True)]
+        images = self.processes.words_of_all(blamed) or self.processes.words_of_all(whole)
+        step, is_loss = self.state.position.step, bool(blamed) or not math.isfinite(loss)
         self.state.optimizer.zero_grad(set_to_none=True)
-        raise NotFiniteError(
-            _(
-                "{what} of step {step:,} is not finite (loss {loss:g}, gradient {norm:g}), so "
-                "nothing of it was learned. The state after step {step_2:,} is saved. Images of the "
-                "step: {names}. Lower the learning rate; if one image is always among them, exclude "
-                "it.",
-                what=what,
-                step=step + 1,
-                loss=loss,
-                norm=norm,
-                step_2=step,
-                names="; ".join(names[:16]),
-            )
-        )
+        raise NotFiniteError(_not_finite_words(step, loss, norm, images[:16], is_loss=is_loss))
+
+
+def _at(key: str, timestep: int) -> str:
+    return _("{key} (timestep {timestep})", key=key, timestep=timestep)
+
+
+def _not_finite_words(step: int, loss: float, norm: float, images: Sequence[str], *, is_loss: bool) -> str:
+    """What happened in the step after `step`, and what to do."""
+    values = {"step": step + 1, "loss": loss, "norm": norm}
+    if is_loss:
+        what = _("The loss of step {step:,} is not finite (loss {loss:g}, gradient {norm:g}),", **values)
+    else:
+        what = _("The gradient of step {step:,} is not finite (loss {loss:g}, gradient {norm:g}),", **values)
+    rest = _(
+        "so nothing of it was learned. The state after step {step:,} is saved. Images of the step: {images}. Lower the "
+        "learning rate; if one image is always among them, exclude it.",
+        step=step,
+        images="; ".join(images),
+    )
+    return f"{what} {rest}"
 
 
 @dataclass
@@ -148,7 +150,7 @@ class Watch:
             return
         started = time.perf_counter()
         held_out, trained = self.held_out.measure(self.denoiser)
-        self.reporter.between_steps.took(_("held-out losses"), time.perf_counter() - started)
+        self.reporter.between_steps.took("held-out losses", time.perf_counter() - started)
         event = HeldOutEvent(step=step, held_out_loss=held_out, trained_loss=trained)
         self.reporter.report(event)
         self.measured_steps.add(step)
@@ -164,12 +166,11 @@ class Watch:
             self.told_worse = True
             self.reporter.problem(
                 _(
-                    "At step {step:,} the loss of fixed images is {trained_loss:.3g}, where it was "
-                    "{first_trained_loss:.3g} before the first step: it diverges. Lower the learning "
-                    "rate, or alpha.",
+                    "At step {step:,} the loss of fixed images is {loss:.3g}, where it was {first:.3g} before the "
+                    "first step: it diverges. Lower the learning rate, or alpha.",
                     step=self.state.position.step,
-                    trained_loss=trained_loss,
-                    first_trained_loss=self.first_trained_loss,
+                    loss=trained_loss,
+                    first=self.first_trained_loss,
                 )
             )
 
@@ -180,10 +181,10 @@ class Watch:
         if max(groups.values()) < NO_EFFECT:
             self.reporter.problem(
                 _(
-                    "The LoRA has no effect yet at step {step:,}: it changes the weights by less than "
-                    "{no_effect:g} of their length. Raise the learning rate.",
+                    "The LoRA has no effect yet at step {step:,}: it changes the weights by less than {share:g} of "
+                    "their length. Raise the learning rate.",
                     step=step,
-                    no_effect=NO_EFFECT,
+                    share=NO_EFFECT,
                 )
             )
 

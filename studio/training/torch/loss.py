@@ -11,7 +11,6 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
-from studio.core.language import _
 from studio.engine.models import Components
 from studio.training.settings import TrainingSettings
 from studio.training.torch.batches import BatchMaker, TrainingBatch
@@ -162,7 +161,7 @@ class HeldOutLoss:
         data = maker.data
         timesteps = int(maker.noise_scheduler.config.num_train_timesteps)
         trained = [item for item in data.items if not item.is_prior]
-        self._held_out = choose_triples(data.held_out, num_train_timesteps=timesteps, side=_("held out"))
+        self._held_out = choose_triples(data.held_out, num_train_timesteps=timesteps, side="held out")
         self._trained = choose_triples(trained, num_train_timesteps=timesteps, side="trained")
         self._maker = maker
         self._noise_loss = noise_loss

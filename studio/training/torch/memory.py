@@ -51,10 +51,9 @@ def decide_checkpointing(
         kept_bytes_per_picture: measures what one image's forward pass keeps for its backward pass.
     """
     if settings.gradient_checkpointing != "auto":
-        on = settings.gradient_checkpointing == "on"
-        return CheckpointingDecision(
-            on, _("Gradient checkpointing is {rest}, as you chose.", rest="on" if on else "off")
-        )
+        if settings.gradient_checkpointing == "on":
+            return CheckpointingDecision(True, _("Gradient checkpointing is on, as you chose."))
+        return CheckpointingDecision(False, _("Gradient checkpointing is off, as you chose."))
     free = free_bytes(device) // num_processes
     if free < MIN_FREE_TO_MEASURE:
         return CheckpointingDecision(
@@ -62,15 +61,15 @@ def decide_checkpointing(
         )
     needed = int(kept_bytes_per_picture() * settings.train_batch_size * BACKWARD_FACTOR)
     fits = needed <= free * SHARE_OF_FREE
-    words = _(
-        "a batch of {train_batch_size} keeps about {size}, {size_2} are free",
-        train_batch_size=settings.train_batch_size,
-        size=gigabytes(needed),
-        size_2=gigabytes(free),
+    why = _(
+        "a batch of {batch} keeps about {needed}, {free} are free",
+        batch=settings.train_batch_size,
+        needed=gigabytes(needed),
+        free=gigabytes(free),
     )
     if fits:
-        return CheckpointingDecision(False, _("Gradient checkpointing is off, which is faster: {words}.", words=words))
-    return CheckpointingDecision(True, _("Gradient checkpointing is on, about a quarter slower: {words}.", words=words))
+        return CheckpointingDecision(False, _("Gradient checkpointing is off, which is faster: {why}.", why=why))
+    return CheckpointingDecision(True, _("Gradient checkpointing is on, about a quarter slower: {why}.", why=why))
 
 
 def kept_bytes_of(denoiser: Denoiser, batch: TrainingBatch) -> int:
@@ -126,13 +125,12 @@ def assert_fits(
         why = _("as the device check found") if wrong_rows else "pytorch #177116"
         raise TrainingError(
             _(
-                "train_batch_size must be at most {most} at {resolution} pixels on this GPU, whose "
-                "gradients are wrong beyond ({why}), got {train_batch_size}. Raise "
-                "gradient_accumulation_steps instead.",
+                "train_batch_size must be at most {most} at {resolution} pixels on this GPU, whose gradients are wrong "
+                "beyond ({why}), got {batch}. Raise gradient_accumulation_steps instead.",
                 most=most,
                 resolution=resolution,
                 why=why,
-                train_batch_size=settings.train_batch_size,
+                batch=settings.train_batch_size,
             )
         )
     if (
@@ -143,11 +141,10 @@ def assert_fits(
     ):
         raise TrainingError(
             _(
-                "lora_dropout must be 0 or gradient_checkpointing off on this GPU, which drops other "
-                "numbers where a pass is computed again (device check), got {lora_dropout:g} and "
-                "{gradient_checkpointing}.",
-                lora_dropout=settings.lora_dropout,
-                gradient_checkpointing=settings.gradient_checkpointing,
+                "lora_dropout must be 0 or gradient_checkpointing off on this GPU, which drops other numbers where a "
+                "pass is computed again (device check), got {dropout:g} and {checkpointing}.",
+                dropout=settings.lora_dropout,
+                checkpointing=settings.gradient_checkpointing,
             )
         )
 
@@ -184,16 +181,19 @@ def assert_room(
     weights = dtype.itemsize * sum(parameter.numel() for parameter in components.unet.parameters())
     total = total_bytes(device)
     if needed + weights > total:
-        raise TrainingError(
-            _(
-                "A batch of {train_batch_size} at {resolution} pixels takes about {size} beside the "
-                "U-Net's {size_2}, and this device has {size_3} in all. Lower train_batch_size "
-                "(raise gradient_accumulation_steps instead) or resolution",
-                train_batch_size=settings.train_batch_size,
-                resolution=resolution,
-                size=gigabytes(needed),
-                size_2=gigabytes(weights),
-                size_3=gigabytes(total),
-            )
-            + (_(", or set gradient_checkpointing on.") if settings.gradient_checkpointing == "off" else ".")
+        too_much = _(
+            "A batch of {batch} at {resolution} pixels takes about {needed} beside the U-Net's {weights}, and this "
+            "device has {total} in all.",
+            batch=settings.train_batch_size,
+            resolution=resolution,
+            needed=gigabytes(needed),
+            weights=gigabytes(weights),
+            total=gigabytes(total),
         )
+        advice = _("Lower train_batch_size (raise gradient_accumulation_steps instead) or resolution.")
+        if settings.gradient_checkpointing == "off":
+            advice = _(
+                "Lower train_batch_size (raise gradient_accumulation_steps instead) or resolution, or set "
+                "gradient_checkpointing on."
+            )
+        raise TrainingError(f"{too_much} {advice}")

@@ -91,8 +91,8 @@ def schedule_notes(settings: TrainingSettings) -> tuple[str, ...]:
     if settings.optimizer == "Prodigy" and settings.learning_rate < 0.1:
         notes.append(
             _(
-                "Prodigy finds the rate itself and expects learning_rate 1; it is {learning_rate:g}.",
-                learning_rate=settings.learning_rate,
+                "Prodigy finds the rate itself and expects learning_rate 1; it is {rate:g}.",
+                rate=settings.learning_rate,
             )
         )
     if settings.optimizer == "Prodigy" and settings.train_text_encoder:

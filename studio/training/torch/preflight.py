@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 
-from studio.core.language import _
+from studio.core.language import _, number
 from studio.core.paths import UserData
 from studio.core.text import counted, duration, gigabytes
 from studio.datasets.snapshot import Snapshot, with_masks
@@ -36,7 +36,7 @@ NOTICEABLE = 0.05  # of time or memory: less is what two measurements of the sam
 
 
 def run_preflight(
-    settings: TrainingSettings, user_data: UserData, *, report: Callable[[str], None] = lambda _: None
+    settings: TrainingSettings, user_data: UserData, *, report: Callable[[str], None] = lambda words: None
 ) -> Preflight:
     """Measure on the images of one batch; other images are not even opened after the dataset's check.
 
@@ -52,7 +52,7 @@ def run_preflight(
     data = with_masks(take_snapshot(settings.dataset, user_data).snapshot, settings.mask_folder)
     prior = take_snapshot(settings.prior_dataset, user_data).snapshot if settings.prior_dataset else None
     device = pick_device(cpu_only=settings.cpu)
-    mixed_precision, __ = precision_of_passes(device, settings.mixed_precision)
+    mixed_precision = precision_of_passes(device, settings.mixed_precision)[0]
     processes = Processes(cpu_only=settings.cpu, mixed_precision=mixed_precision)
     # Of a few images, nothing can be held out.
     of_few = settings.model_copy(update={"held_out_percent": 0.0, "prior_dataset": ""})
@@ -63,9 +63,9 @@ def run_preflight(
 
 def _few(data: Snapshot, settings: TrainingSettings) -> Snapshot:
     """As many images as a batch needs, spread over the dataset."""
-    number = min(len(data.entries), settings.train_batch_size)
-    every = len(data.entries) // number
-    return Snapshot(data.header, data.entries[::every][:number])
+    num_images = min(len(data.entries), settings.train_batch_size)
+    every = len(data.entries) // num_images
+    return Snapshot(data.header, data.entries[::every][:num_images])
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,7 @@ def _measure(prepared: Prepared, report: Callable[[str], None]) -> _Measured:
 
 
 def _memory_limit(device: torch.device) -> int:
-    __, limit = read_accelerator(device)
-    return limit or psutil.virtual_memory().total
+    return read_accelerator(device)[1] or psutil.virtual_memory().total
 
 
 def _half(batch: int) -> int:
@@ -126,9 +125,9 @@ def _passes(prepared: Prepared, *, on: bool, size: int | None = None) -> PassFac
     prepared.denoiser.train()
     seconds = []
     with torch.random.fork_rng(devices=[]), MemoryMeter(device) as meter:
-        for number in range(1 + TIMED_PASSES):
+        for index in range(1 + TIMED_PASSES):
             started = time.perf_counter()
-            losses = prepared.noise_loss(prepared.denoiser, prepared.maker.batch(number).first(size))
+            losses = prepared.noise_loss(prepared.denoiser, prepared.maker.batch(index).first(size))
             torch.autograd.backward(losses.mean())
             synchronize(device)
             meter.sample_accelerator()
@@ -272,10 +271,9 @@ def _measured_offers(
     other = measured.without if on else measured.with_checkpointing
     if other is not None and _gains(other, chosen):
         changes: dict[str, object] = {"gradient_checkpointing": "off" if on else "on"}
-        words = _(
-            "checkpointing {rest}: {measured_words}",
-            rest="off" if on else "on",
-            measured_words=_measured_words(other, chosen),
+        change = _change_words(other, chosen)
+        words = (
+            _("checkpointing off: {change}", change=change) if on else _("checkpointing on: {change}", change=change)
         )
         offers.append(Offer(changes=changes, effect=words))
     if measured.half is not None:
@@ -285,12 +283,8 @@ def _measured_offers(
         as_many = PassFacts(seconds=seconds, peak_bytes=measured.half.peak_bytes)
         if _gains(as_many, chosen):
             changes = {"train_batch_size": size, "gradient_accumulation_steps": accumulation}
-            words = _(
-                "batches of {size}, {accumulation} to a step: {measured_words}",
-                size=size,
-                accumulation=accumulation,
-                measured_words=_measured_words(as_many, chosen),
-            )
+            change = _change_words(as_many, chosen)
+            words = _("batches of {size}, {num} to a step: {change}", size=size, num=accumulation, change=change)
             offers.append(Offer(changes=changes, effect=words))
     return tuple(offers)
 
@@ -301,9 +295,9 @@ def _gains(other: PassFacts, chosen: PassFacts) -> bool:
     return other.peak_bytes < chosen.peak_bytes * most or other.seconds < chosen.seconds * most
 
 
-def _measured_words(other: PassFacts, chosen: PassFacts) -> str:
+def _change_words(other: PassFacts, chosen: PassFacts) -> str:
     memory = _memory_change(other.peak_bytes - chosen.peak_bytes)
-    return _("{memory}, {percent} time (measured)", memory=memory, percent=_percent(other.seconds / chosen.seconds))
+    return _("{memory}, {share} time (measured)", memory=memory, share=_percent(other.seconds / chosen.seconds))
 
 
 def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offer, ...]:
@@ -311,12 +305,8 @@ def _fewer_steps(settings: TrainingSettings, saved_seconds: float) -> tuple[Offe
     if settings.max_train_steps <= FEWER_STEPS_FROM:
         return ()
     steps = settings.max_train_steps // 2
-    return (
-        Offer(
-            changes={"max_train_steps": steps},
-            effect=_("{steps:,} steps: {time} less", steps=steps, time=duration(saved_seconds)),
-        ),
-    )
+    effect = _("{steps:,} steps: {time} less", steps=steps, time=duration(saved_seconds))
+    return (Offer(changes={"max_train_steps": steps}, effect=effect),)
 
 
 def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int) -> tuple[Offer, ...]:
@@ -327,24 +317,27 @@ def _fewer_sizes(settings: TrainingSettings, whole: TrainingSet, resolution: int
         Offer(
             changes=changes,
             effect=_(
-                "{training_sizes} instead of {now}: fewer repeats in a batch",
-                training_sizes=counted(number, "training size", "training sizes"),
+                "{sizes} instead of {now}: fewer repeats in a batch",
+                sizes=counted(num_sizes, "training size", "training sizes"),
                 now=now,
             ),
         )
-        for changes, number in fewer_sizes(own, settings, resolution)[:1]
+        for changes, num_sizes in fewer_sizes(own, settings, resolution)[:1]
     )
 
 
 def _warnings(chosen: PassFacts, *, limit: int, disk: int, free_disk: int) -> tuple[str, ...]:
     warnings = []
     if chosen.peak_bytes > limit * NEARLY_ALL:
-        warnings.append(
-            f"It needs {gigabytes(chosen.peak_bytes)} of {gigabytes(limit)}: the machine would swap or end it. Take "
-            "one of the suggestions."
+        memory = _(
+            "It needs {needed} of {limit}: the machine would swap or end it. Take one of the suggestions.",
+            needed=gigabytes(chosen.peak_bytes),
+            limit=gigabytes(limit),
         )
+        warnings.append(memory)
     if disk > free_disk * NEARLY_ALL:
-        warnings.append(f"It needs {gigabytes(disk)} of disk, {gigabytes(free_disk)} are free. Free some first.")
+        needed, free = gigabytes(disk), gigabytes(free_disk)
+        warnings.append(_("It needs {needed} of disk, {free} are free. Free some first.", needed=needed, free=free))
     return tuple(warnings)
 
 
@@ -353,4 +346,4 @@ def _memory_change(num_bytes: int) -> str:
 
 
 def _percent(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
+    return f"{number(100 * (ratio - 1), '+.0f')} %".replace("-", "−")

@@ -198,10 +198,10 @@ def _load(
     facts = manager.load(
         ModelSettings(model=settings.model, prediction_type=settings.prediction_type, tf32=settings.tf32),
         progress=DownloadWatcher(
-            lambda p: report(_("Downloading {file}: {done_bytes:,} bytes.", file=p.file, done_bytes=p.done_bytes)),
+            lambda p: report(_("Downloading {file}: {done:,} bytes.", file=p.file, done=p.done_bytes)),
             cancelled,
         ),
-        on_check=lambda part: report(_("Checking the device: {part}.", part=part)),
+        on_check=lambda part: report(_("Checking the device: {part}.", part=_(part))),
     )
     return manager, facts
 
@@ -217,13 +217,11 @@ def _tagged_loras(settings: TrainingSettings, manager: PipelineManager, *, is_ne
     found = []
     for prompt in settings.validation_prompts:
         try:
-            __, choices = take_lora_tags(prompt)
-            found += [manager.loras.read(choice.name) for choice in choices]
+            found += [manager.loras.read(choice.name) for choice in take_lora_tags(prompt)[1]]
         except (SettingsError, LoraError, WeightsFileError) as error:
             if is_new:
-                raise TrainingError(
-                    _("validation_prompts: {prompt!r} cannot be used. {error}", prompt=prompt, error=error)
-                ) from error
+                words = _("validation_prompts: {prompt!r} cannot be used. {error}", prompt=prompt, error=error)
+                raise TrainingError(words) from error
     return tuple(found)
 
 
@@ -239,10 +237,9 @@ def _put_layers_in(
 
 def _checkpoint(components: Components, device: torch.device, *, wanted: bool) -> None:
     """Compute passes again in place of keeping them, where that is wanted."""
-    if not wanted:
-        return
-    components.unet.enable_gradient_checkpointing()
-    if device.type == "cpu":
+    if wanted:
+        components.unet.enable_gradient_checkpointing()
+    if wanted and device.type == "cpu":
         give_back_between_blocks(components.unet)
 
 
@@ -258,13 +255,12 @@ def _digests(settings: TrainingSettings, components: Components, plan: TrainingP
         "text_encoder": digest_of(components.text_encoder),
     }
     if plan is not None and plan.model_digests != digests:
-        raise TrainingError(
-            _(
-                "The model {model} is another one than when the run began. Put the old one back, or "
-                "duplicate the run to train on this one.",
-                model=settings.model,
-            )
+        words = _(
+            "The model {model} is another one than when the run began. Put the old one back, or duplicate the run to "
+            "train on this one.",
+            model=settings.model,
         )
+        raise TrainingError(words)
     return digests
 
 
@@ -330,7 +326,6 @@ def _plan(
     notes = [*training_set.notes, decision.reason, facts.precision.reason, precision_note, checked]
     if settings.num_validation_images and not prompts:
         notes.append(_("No validation images are made: no image has a caption. Give validation_prompts to see some."))
-    notes += settings_notes(settings)
     return TrainingPlan(
         resolution=resolution,
         gradient_checkpointing=decision.on,
@@ -351,5 +346,5 @@ def _plan(
         device_name=facts.device_name,
         versions=versions(),
         warmup_from_zero=False,
-        notes=tuple(note for note in notes if note),
+        notes=tuple(filter(None, (*notes, *settings_notes(settings)))),
     )

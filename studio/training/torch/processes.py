@@ -92,10 +92,8 @@ def precision_of_passes(device: torch.device, wanted: MixedPrecisionName) -> tup
     """(what passes are computed in, what to tell): half precision on CUDA only, whatever was asked for."""
     if wanted == "no" or device.type == "cuda":
         return wanted, ""
-    return "no", (
-        _(
-            "mixed_precision {wanted} was asked for; float32 is used: half precision makes NaN "
-            "on Apple's GPUs and is slower on a CPU.",
-            wanted=wanted,
-        )
+    return "no", _(
+        "mixed_precision {wanted} was asked for; float32 is used: half precision makes NaN on Apple's GPUs and is "
+        "slower on a CPU.",
+        wanted=wanted,
     )

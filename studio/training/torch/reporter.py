@@ -107,8 +107,8 @@ class WandbBoard:
         except ImportError as error:
             raise TrainingError(
                 _(
-                    "wandb is switched on, but not installed. Install it with `pip install wandb` in the "
-                    "studio's .venv, or leave it off: TensorBoard's files are written in any case."
+                    "wandb is switched on, but not installed. Install it with `pip install wandb` in the studio's "
+                    ".venv, or leave it off: TensorBoard's files are written in any case."
                 )
             ) from error
         self._image = wandb.Image
@@ -161,9 +161,9 @@ class Reporter(JobReporter):
                 self._guarded(partial(board.scalars, step, values))
         if isinstance(event, StepEvent):
             label = _(
-                "step {step:,} of {num_steps:,}  loss {loss:.4f}  {seconds:.2f} s/step",
+                "step {step:,} of {all:,}  loss {loss:.4f}  {seconds:.2f} s/step",
                 step=event.step,
-                num_steps=self.num_steps,
+                all=self.num_steps,
                 loss=event.loss,
                 seconds=event.seconds,
             )
@@ -211,8 +211,8 @@ def save_step(act: Callable[[], T], *, step: int, reporter: JobReporter, stop_si
         should_stop=lambda: stop_signal() or "stop" in pending_requests(reporter.folder),
         stopped=TrainingError(
             _(
-                "Stopped while the disk was full: step {step:,} could not be saved. The last "
-                "checkpoint is whole; free some space and resume.",
+                "Stopped while the disk was full: step {step:,} could not be saved. The last checkpoint is whole; "
+                "free some space and resume.",
                 step=step,
             )
         ),
@@ -234,14 +234,15 @@ def _board_values(event: JobEvent) -> dict[str, float]:
 def _label(event: HeldOutEvent | CheckpointEvent) -> str:
     if isinstance(event, CheckpointEvent):
         return _("checkpoint of step {step:,} saved ({seconds:.2f} s)", step=event.step, seconds=event.seconds)
-    held_out = (
-        _("none held out")
-        if event.held_out_loss is None
-        else _("held out {held_out_loss:.4f}", held_out_loss=event.held_out_loss)
-    )
+    if event.held_out_loss is None:
+        return _(
+            "step {step:,}: loss of fixed noise: none held out, trained {trained:.4f}",
+            step=event.step,
+            trained=event.trained_loss,
+        )
     return _(
-        "step {step:,}: loss of fixed noise: {held_out}, trained {trained_loss:.4f}",
+        "step {step:,}: loss of fixed noise: held out {held_out:.4f}, trained {trained:.4f}",
         step=event.step,
-        held_out=held_out,
-        trained_loss=event.trained_loss,
+        held_out=event.held_out_loss,
+        trained=event.trained_loss,
     )

@@ -20,9 +20,10 @@ from studio.core.errors import (
     StudioError,
     TrainingError,
     error_message,
+    is_out_of_memory,
     system_error_message,
 )
-from studio.core.language import N_, _
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.datasets.snapshot import Snapshot, changed_since, read_snapshot, with_masks
 from studio.engine.device import pick_device
@@ -44,7 +45,7 @@ from studio.training.torch.processes import Processes, precision_of_passes
 from studio.training.torch.reporter import BetweenSteps, Reporter, save_step
 
 RunEnd = Literal["finished", "stopped", "paused"]
-NO_MEMORY = N_("There is not enough memory")
+MAX_NAMED = 5  # of the files that changed
 
 
 def train_run(run: RunFolder, user_data: UserData, *, use_snapshot: bool = False) -> RunEnd:
@@ -96,11 +97,8 @@ def _report(run: RunFolder) -> None:
     try:
         write_report(run)
     except (StudioError, OSError) as error:
-        print(
-            _("The report cannot be written: {error_message}", error_message=error_message(error)),
-            file=sys.stderr,
-            flush=True,
-        )
+        words = _("The report cannot be written: {error}", error=error_message(error))
+        print(words, file=sys.stderr, flush=True)
 
 
 def _train(
@@ -123,8 +121,9 @@ def _train(
             reporter.state("finished", " ".join((_("The LoRA {name} is finished.", name=settings.name), *problems)))
         else:
             step = loop.state.position.step
-            words = _("It was saved") if step else _("It was stopped")
-            reporter.state(ending, _("{words} at step {step:,}; resume to continue.", words=words, step=step))
+            stopped = _("It was stopped at step {step:,}; resume to continue.", step=step)
+            saved = _("It was saved at step {step:,}; resume to continue.", step=step)
+            reporter.state(ending, saved if step else stopped)
     return ending
 
 
@@ -204,12 +203,8 @@ def _finish(run: RunFolder, prepared: Prepared, watch: Watch, user_data: UserDat
     for note in files.notes:
         reporter.note(note)
     if files.library_name:
-        reporter.note(
-            _(
-                "The LoRA is in the library as {library_name}: choose it on the Inference tab.",
-                library_name=files.library_name,
-            )
-        )
+        name = files.library_name
+        reporter.note(_("The LoRA is in the library as {name}: choose it on the Inference tab.", name=name))
     if not files.problems:
         return ()
     again = _(
@@ -265,16 +260,14 @@ def read_data(run: RunFolder, settings: TrainingSettings, *, use_snapshot: bool)
     )
     changed = [s for snapshot in (data.snapshot, data.prior) if snapshot is not None for s in changed_since(snapshot)]
     if changed and not use_snapshot:
-        more = _(" and {num_changed:,} more", num_changed=len(changed) - 5) if len(changed) > 5 else ""
-        raise TrainingError(
-            _(
-                "The dataset was changed since the run began: {names}{more} Put the files back, or "
-                "duplicate the run to train on them as they are now, or give --use-snapshot to "
-                "continue with the images as they were, where the cache still has them.",
-                names=" ".join(changed[:5]),
-                more=more,
-            )
+        named = changed[:MAX_NAMED]
+        if more := len(changed) - len(named):
+            named.append(_("and {more:,} more", more=more))
+        advice = _(
+            "Put the files back, or duplicate the run to train on them as they are now, or give --use-snapshot to "
+            "continue with the images as they were, where the cache still has them."
         )
+        raise TrainingError(" ".join((_("The dataset was changed since the run began:"), *named, advice)))
     if any(entry.mask for entry in data.snapshot.entries):
         return data
     # Begun before masks were in snapshots: they are looked up now, and the digest stays the one of its checkpoints.
@@ -291,8 +284,8 @@ def _assert_shareable(settings: TrainingSettings, processes: Processes) -> None:
     if accumulation % processes.count:
         raise TrainingError(
             _(
-                "gradient_accumulation_steps must be a multiple of the number of processes "
-                "({count}), which share the batches of a step, got {accumulation}.",
+                "gradient_accumulation_steps must be a multiple of the number of processes ({count}), which share the "
+                "batches of a step, got {accumulation}.",
                 count=processes.count,
                 accumulation=accumulation,
             )
@@ -310,16 +303,14 @@ def _words_of(error: BaseException) -> str:
     """Of our errors their own sentence; running out of memory is said with what to lower."""
     if isinstance(error, StudioError):
         return str(error)
-    sentence = system_error_message(error)
-    if sentence.startswith(NO_MEMORY):
+    if is_out_of_memory(error):
         return _(
-            "There is not enough memory for this training; the last checkpoint is whole. Set "
-            "gradient_checkpointing on, lower train_batch_size (raise "
-            "gradient_accumulation_steps instead) or resolution, and resume a duplicate; or "
-            "close other programs and resume this one."
+            "There is not enough memory for this training; the last checkpoint is whole. Set gradient_checkpointing "
+            "on, lower train_batch_size (raise gradient_accumulation_steps instead) or resolution, and resume a "
+            "duplicate; or close other programs and resume this one."
         )
-    return sentence
+    return system_error_message(error)
 
 
-def _say_nothing(_: object) -> None:
+def _say_nothing(__: object) -> None:
     """Only the first process tells."""

@@ -123,13 +123,7 @@ class RunScores:
         chosen = self.items[:: max(1, len(self.items) // MAX_REFERENCES)][:MAX_REFERENCES]
         scores: list[PictureScores] = []
         for number, item in enumerate(chosen):
-            self._go_on(
-                _(
-                    "Scoring the dataset's own images: {number:,} of {num_chosen:,}.",
-                    number=number,
-                    num_chosen=len(chosen),
-                )
-            )
+            self._go_on(_("Scoring the dataset's own images: {number:,} of {all:,}.", number=number, all=len(chosen)))
             try:
                 picture = np.asarray(open_rgb(item.path, background=item.background))
             except PictureFileError:  # it was read when its latents were made, and is gone since
@@ -173,9 +167,9 @@ class RunScores:
             def looked_at(number: int) -> None:
                 self._go_on(
                     _(
-                        "Looking at the training images, to find likenesses: {number:,} of {num_paths:,}.",
+                        "Looking at the training images, to find likenesses: {number:,} of {all:,}.",
                         number=number,
-                        num_paths=len(paths),
+                        all=len(paths),
                     )
                 )
 

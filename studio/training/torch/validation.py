@@ -201,14 +201,8 @@ class Sampler:
             if lora is None and _is_made(file, wanted):  # before the run was resumed
                 files.append(self._relative(file))
                 continue
-            made = self._make(
-                wanted,
-                _(
-                    "The image {shown_prompt!r} of step {step:,}",
-                    shown_prompt=self._shown_prompt(generation),
-                    step=step,
-                ),
-            )
+            prompt = self._shown_prompt(generation)
+            made = self._make(wanted, _("The image {prompt!r} of step {step:,}", prompt=prompt, step=step))
             if made is None:
                 files.append(None)
                 continue
@@ -226,7 +220,7 @@ class Sampler:
         except CancelledError:
             raise
         except (StudioError, ValueError, MemoryError, RuntimeError) as error:
-            words = _("{name} cannot be made. {error_message}", name=name, error_message=error_message(error))
+            words = _("{name} cannot be made. {error}", name=name, error=error_message(error))
         release_memory(self.manager.device)
         self.report_problem(words)
         return None
