@@ -126,6 +126,8 @@ def _say(message: str, values: Mapping[str, object], plural: str = "", num: int 
 class Kept(str):
     """A message that is kept for whoever reads it later: in English as a text, with what `said` needs to say it anew.
 
+    Templates, f-strings and messages that have it in them say it by themselves.
+
     Attributes:
         message, plural, num: as `_` and `ngettext` take them.
         values: texts and numbers, and other kept messages.
@@ -147,13 +149,16 @@ class Kept(str):
     def __str__(self) -> str:
         return self
 
+    def __format__(self, form: str) -> str:
+        return format("".join(said(self)), form)
+
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
         return type(self), (self.message, self.values, self.plural, self.num)
 
 
 @contextmanager
 def for_later() -> Iterator[None]:
-    """Within it `_` and `ngettext` give messages in English that are kept: for what is stored, and read in any language."""
+    """Within it `_` and `ngettext` give kept messages: for what is stored, or shown by pages in several languages."""
     token = _chosen.set(LATER)
     try:
         yield
@@ -166,8 +171,10 @@ def said(text: str) -> str:
     if not isinstance(text, Kept):
         return text
     values = {name: said(value) if isinstance(value, str) else value for name, value in text.values.items()}
-    return Kept(text.message, values, text.plural, text.num) if _chosen.get("") == LATER else _say(
-        text.message, values, text.plural, text.num
+    return (
+        Kept(text.message, values, text.plural, text.num)
+        if _chosen.get("") == LATER
+        else _say(text.message, values, text.plural, text.num)
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from studio.core.language import _, ngettext, number
+from studio.core.language import Kept, _, ngettext, number, said
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -107,6 +107,7 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        finalize=lambda value: said(value) if isinstance(value, Kept) else value,
     )
     made.filters |= {"number": number, "duration": duration, "gigabytes": gigabytes}
     made.globals |= {"_": _, "ngettext": ngettext, "counted": counted}

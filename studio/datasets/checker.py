@@ -23,27 +23,24 @@ from pydantic import ValidationError
 
 from studio.core.errors import system_error_message
 from studio.core.files import FileStamp, file_stamp
-from studio.core.language import N_, _, language, speaking
+from studio.core.language import N_, _, for_later
 from studio.datasets.inspection import inspect, rejected, thumbnail_path
 from studio.images.records import PictureFacts
 
-CHECK_VERSION = 7
+CHECK_VERSION = 8
 """Raise it whenever the same file would be judged otherwise."""
 
 _CREATE = """
-create table if not exists picture_checks (
-  path text, background text, language text, stamp text, version integer, facts text,
-  primary key (path, background, language)
+create table if not exists checked_files (
+  path text, background text, stamp text, version integer, facts text,
+  primary key (path, background)
 ) without rowid
 """
 _CHUNK = 400
 
 
 class CheckCache:
-    """One SQLite file. A damaged one is set aside and made anew; each call opens it, so any thread may ask.
-
-    Problems are kept in the language in which they were found: in another one, files with problems are unknown.
-    """
+    """One SQLite file. A damaged one is set aside and made anew; each call opens it, so any thread may ask."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -55,25 +52,20 @@ class CheckCache:
             for chunk in _chunks(stamps, _CHUNK):
                 marks = ",".join("?" * len(chunk))
                 rows = connection.execute(
-                    "select path, language, stamp, facts from picture_checks "
+                    "select path, stamp, facts from checked_files "
                     f"where background = ? and version = ? and path in ({marks})",
                     (background, CHECK_VERSION, *map(str, chunk)),
                 )
-                for path, tag, stamp, facts in rows:
-                    if _stamp_text(stamps[Path(path)]) != stamp or (known := _read(facts)) is None:
-                        continue
-                    if tag == language() or not known.problems:
+                for path, stamp, facts in rows:
+                    if _stamp_text(stamps[Path(path)]) == stamp and (known := _read(facts)):
                         found[Path(path)] = known
         return found
 
     def keep(self, checked: Sequence[tuple[Path, FileStamp, PictureFacts]], *, background: str) -> None:
         """Remember what was found."""
-        rows = [
-            (str(path), background, language(), _stamp_text(stamp), CHECK_VERSION, facts.model_dump_json())
-            for path, stamp, facts in checked
-        ]
+        rows = [(str(p), background, _stamp_text(stamp), CHECK_VERSION, f.model_dump_json()) for p, stamp, f in checked]
         with self._opened() as connection, connection:
-            connection.executemany("insert or replace into picture_checks values (?, ?, ?, ?, ?, ?)", rows)
+            connection.executemany("insert or replace into checked_files values (?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -98,7 +90,6 @@ class CheckCache:
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
             connection.execute("drop table if exists checks")  # of versions that kept size and time alone
-            connection.execute("drop table if exists checked_files")  # of those that spoke English alone
             connection.execute(_CREATE)
         except sqlite3.DatabaseError:
             connection.close()
@@ -238,7 +229,7 @@ class PictureChecker:
                 )
             return self._pool.schedule(
                 _inspect_all,
-                args=(batch, background, self._thumbnails, language()),
+                args=(batch, background, self._thumbnails),
                 timeout=self._seconds * len(batch),
             )
 
@@ -284,9 +275,9 @@ def _said(error: Exception, seconds: float) -> PictureFacts:
     return rejected(N_("crashes the reader"), _("The decoder crashed on it. Save it again, or exclude it."))
 
 
-def _inspect_all(batch: tuple[Path, ...], background: str, thumbnails: Path, tag: str) -> list[PictureFacts]:
-    """In a worker, which finds problems in the language of whoever asked."""
-    with speaking(tag):
+def _inspect_all(batch: tuple[Path, ...], background: str, thumbnails: Path) -> list[PictureFacts]:
+    """In a worker."""
+    with for_later():
         return [_inspect_one(path, background, thumbnails) for path in batch]
 
 

@@ -4,7 +4,6 @@ Those of them that are in memory, the page's ones, each with its check.
 """
 
 import itertools
-import math
 import re
 import threading
 import time
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 
 from studio.core.errors import DatasetError
 from studio.core.files import read_file, write_atomically
-from studio.core.language import _, language
+from studio.core.language import _
 from studio.core.paths import unreserved
 from studio.core.text import counted
 from studio.datasets.captions import name_of
@@ -33,7 +32,6 @@ MAX_NAME_LENGTH = 80
 MAX_NAME_BYTES = 180  # systems allow 255, and a run has its time before the name
 KEPT_IN_MEMORY = 4  # a page that shows another one has it read again
 CLOSE_SECONDS = 10
-SEEN_SECONDS = 20  # so long a dataset stays in the language of a page that looked at it
 
 _NOT_IN_NAMES = re.compile(r"[^\w .()+-]+")
 
@@ -130,20 +128,12 @@ def safe_name(wanted: str) -> str:
 
 @dataclass
 class HeldDataset:
-    """A dataset in memory: which opening of all it is, its check, and when a page looked that speaks its language."""
+    """A dataset in memory: which opening of all it is, and its check."""
 
     dataset: OpenedDataset
     number: int
     stop: threading.Event = field(default_factory=threading.Event)
     check: threading.Thread | None = None
-    seen_at: float = -math.inf
-
-    def suits(self) -> bool:
-        """Whether a page may show it as it is: in the page's language, or in that of one that looked a moment ago."""
-        now = time.monotonic()
-        if self.dataset.language == language():
-            self.seen_at = now
-        return now - self.seen_at < SEEN_SECONDS
 
 
 class HeldDatasets:
@@ -189,7 +179,7 @@ class HeldDatasets:
             if not held.stop.is_set():
                 held.dataset.check(self._checker, stop=held.stop)
 
-        held.check = threading.Thread(target=in_this_language(run), name="dataset check", daemon=True)
+        held.check = threading.Thread(target=run, name="dataset check", daemon=True)
         held.check.start()
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from studio.core.errors import DatasetError, PictureFileError, system_error_message
 from studio.core.files import write_atomically
-from studio.core.language import _, language, speaking
+from studio.core.language import _, for_later, said
 from studio.core.text import counted
 from studio.datasets.captions import check_typed, guess_caption
 from studio.datasets.checker import PictureChecker
@@ -47,7 +47,6 @@ class OpenedDataset:
         name: of the dataset.
         folder: what the studio keeps of it: recipe, edits, converted copies.
         recipe: how it is read.
-        language: that in which it was read, and in which problems are said.
         reading: what was found in its source.
         not_taken: what was dropped on the page with it, but not taken.
     """
@@ -73,8 +72,8 @@ class OpenedDataset:
         self.name = name
         self.folder = folder
         self.recipe = recipe
-        self.language = language()
-        self.reading: SourceReading = read_source(Path(recipe.source), recipe.layout, on_progress=on_progress)
+        with for_later():  # pages in several languages show it
+            self.reading: SourceReading = read_source(Path(recipe.source), recipe.layout, on_progress=on_progress)
         self.pictures = take_rows(self.reading.pictures, recipe)
         self.buckets: tuple[Bucket, ...] = buckets_for(recipe.resolution)
         self._count_tokens = count_tokens
@@ -113,7 +112,7 @@ class OpenedDataset:
         """How far the check is."""
         with self._lock:
             checked = sum(self._path_of(picture) in self._facts for picture in self.pictures)
-            return CheckProgress(checked, len(self.pictures), self._running, self._check_problem)
+            return CheckProgress(checked, len(self.pictures), self._running, said(self._check_problem))
 
     @property
     def rows(self) -> list[DatasetRow]:
@@ -185,10 +184,10 @@ class OpenedDataset:
                 self._stale.add(paths[path])
 
         try:
-            with speaking(self.language):
+            with for_later():
                 checker.check(missing, background=self.recipe.background, on_checked=take, stop=stop)
         except (OSError, sqlite3.Error, BrokenProcessPool) as error:
-            with speaking(self.language):
+            with for_later():
                 self._check_problem = system_error_message(error)
         finally:
             with self._lock:
@@ -331,7 +330,7 @@ class OpenedDataset:
 
     def _make_row(self, picture: SourcePicture) -> DatasetRow:
         path = self._path_of(picture)
-        with speaking(self.language):
+        with for_later():
             return make_row(
                 picture,
                 path=path,

@@ -3,15 +3,13 @@
 import copy
 import shutil
 import threading
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from studio.core.errors import DatasetError, StudioError, error_message
 from studio.core.files import read_text, remove_uploads, write_atomically
-from studio.core.language import _, language, speaking
+from studio.core.language import _, for_later, said
 from studio.core.paths import UserData, typed_path
 from studio.core.records import Record
 from studio.core.text import counted
@@ -114,8 +112,7 @@ class DatasetSession:
     @property
     def view(self) -> SessionView:
         """What the page must follow. A dataset that is not in memory, as after a restart, is read meanwhile."""
-        if (held := self._find()) is not None and not held.suits():
-            held = self._read_in_language()
+        held = self._find()
         if held is not None:
             dataset = held.dataset
             return SessionView(dataset.name, f"{held.number}-{dataset.version}", dataset.progress)
@@ -123,9 +120,9 @@ class DatasetSession:
             problem = self._problems.get(self.name, "")
             if self.name and not problem and self.name not in self._opening:
                 self._opening.add(self.name)
-                threading.Thread(target=self._open_again, args=(language(),), name="dataset", daemon=True).start()
+                threading.Thread(target=self._open_again, name="dataset", daemon=True).start()
             opening = self.name if self.name in self._opening else ""
-            return SessionView(version=f"none-{self.name}", problem=problem, opening=opening)
+            return SessionView(version=f"none-{self.name}", problem=said(problem), opening=opening)
 
     @property
     def opened(self) -> OpenedDataset:
@@ -309,10 +306,10 @@ class DatasetSession:
     def _find(self) -> HeldDataset | None:
         return self._held.find(self.name)
 
-    def _open_again(self, tag: str) -> None:
-        """Read the dataset that a page shows and that is not in memory; runs in its own thread, in that language."""
+    def _open_again(self) -> None:
+        """Read the dataset that a page shows and that is not in memory; runs in its own thread."""
         problem = ""
-        with speaking(tag):
+        with for_later():
             try:
                 __ = self.opened
             except (StudioError, OSError) as error:
@@ -327,17 +324,6 @@ class DatasetSession:
             opened = self.library.open(name, count_tokens=self.count_tokens)
             self._put(opened, is_last=is_last)
         return opened
-
-    def _read_in_language(self) -> HeldDataset | None:
-        """Read again what was read in another language than the page's; where it cannot be, it stays as it is."""
-        with self._reading:
-            if (held := self._find()) is not None and not held.suits():
-                held.seen_at = time.monotonic()  # not at every look
-                with suppress(StudioError, OSError):
-                    self._read(held.dataset.name, is_last=held is self._held.find(""))
-            if (held := self._find()) is not None:
-                held.suits()  # looked at now
-            return held
 
     def _put(self, opened: OpenedDataset, *, is_last: bool) -> None:
         self._held.put(opened, is_last=is_last)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from studio.core.records import Record
+from studio.core.records import KeptText, Record
 
 Severity = Literal["reject", "convert", "note"]
 
@@ -26,7 +26,7 @@ class Problem(Record):
 
     code: str
     severity: Severity
-    sentence: str
+    sentence: KeptText
     remedies: tuple[Remedy, ...] = ()
 
 

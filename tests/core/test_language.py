@@ -1,6 +1,7 @@
 """What is said in which language, how numbers are written in it, and that all that is said has a translation."""
 
 import ast
+import pickle
 import re
 import string
 import threading
@@ -15,6 +16,7 @@ import pytest
 from babel.messages.catalog import Message
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
+from pydantic import ValidationError
 
 from studio.core import language as language_module
 from studio.core.errors import StudioError
@@ -24,7 +26,7 @@ from studio.core.language import (
     PORTUGUESE,
     _,
     catalogue_file,
-    deferred,
+    for_later,
     in_this_language,
     language,
     language_of,
@@ -36,11 +38,12 @@ from studio.core.language import (
     said,
     speaking,
 )
+from studio.core.records import KeptText, Record
 from studio.core.text import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIO = ROOT / "studio"
-KEYWORDS = {"_": None, "N_": None, "deferred": None, "gettext": None, "ngettext": (1, 2), "counted": (2, 3)}
+KEYWORDS = {"_": None, "N_": None, "gettext": None, "ngettext": (1, 2), "counted": (2, 3)}
 METHODS = [("studio/**.py", "python"), ("studio/**.html", "jinja2"), ("assets/*.js", "javascript")]
 MessageId = str | tuple[str, str]
 
@@ -122,7 +125,7 @@ def _takes_values(message: MessageId) -> bool:
 
 SPOKEN_ARGUMENTS = {"label", "info", "placeholder", "title", "description", "caption", "help", "alt", "unit", "group"}
 SPOKEN_CALLS = {"Button", "Accordion", "Tab", "UploadButton", "toast", "Refusal", "problem"}
-MARKS = {"_", "N_", "ngettext", "deferred", "field_help", "counted"}
+MARKS = {"_", "N_", "ngettext", "field_help", "counted"}
 NOT_READ = {"Field": {"alias"}}
 ERRORS = {kind.__name__ for kind in [StudioError, *StudioError.__subclasses__()]} | {"MismatchError", "ValueError"}
 
@@ -205,7 +208,7 @@ def test_values_and_numbers_are_written_as_the_language_does(pseudo: None) -> No
     with speaking(PORTUGUESE):
         assert _("{num:,} of {name}, {share:.1%}", num=1991, name="1,5", share=0.25) == "⟦1.991 of 1,5, 25,0%⟧"
         assert number(1234.5, ",.2f") == "1.234,50"
-        assert counted(2000, "image", "images") == "2.000 ⟦images⟧"
+        assert counted(2000, "image", "images") == "⟦2.000 ⟦images⟧⟧"
         assert ngettext("{n} image", "{n} images", 1, n=1) == "⟦1 image⟧"
         assert moment(datetime(2026, 11, 29, 21, 8, 7)) == "29/11/2026 21:08"
     with speaking(ENGLISH):
@@ -278,10 +281,40 @@ def test_a_thread_speaks_the_language_of_whoever_starts_it() -> None:
     assert heard == [ENGLISH, PORTUGUESE], "the first does not: that is why there is the second"
 
 
-def test_a_message_that_is_kept_is_said_in_the_language_of_whoever_reads_it() -> None:
-    with speaking(PORTUGUESE):
-        kept = deferred("{num:,} images", num=1991)
-    assert kept == "1,991 images", "kept in English"
-    with speaking(PORTUGUESE):
-        assert said(kept) == _("{num:,} images", num=1991)
-        assert said("as it is") == "as it is"
+def test_a_message_that_is_kept_is_said_in_the_language_of_whoever_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_module, "catalogue", lambda tag: NullTranslations() if tag == ENGLISH else Pseudo())
+    with for_later():
+        inner = counted(2000, "image", "images")
+        kept = _("{images} in {place}: {error}", images=inner, place=Path("a/b"), error=StudioError(_("no")))
+        assert language() == ENGLISH
+    assert kept == "2,000 images in a/b: no", "a text in English for whoever knows of nothing"
+    for copy in (kept, pickle.loads(pickle.dumps(kept)), Note(text=kept).text):
+        assert Note.model_validate_json(Note(text=copy).model_dump_json()).text == kept
+        with speaking(PORTUGUESE):
+            words = "⟦⟦2.000 ⟦images⟧⟧ in a/b: ⟦no⟧⟧"
+            assert said(copy) == f"{copy}" == words
+            assert _("so: {why}", why=copy) == f"⟦so: {words}⟧"
+            assert str(StudioError(copy)) == words
+        assert said(copy) == kept
+    assert said("as it is") == "as it is"
+
+
+class Note(Record):
+    text: KeptText
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        '{"text": 3}',
+        '{"text": {"message": "a {b}", "values": {"c": 1}, "plural": "", "num": 0}}',
+        '{"text": {"message": "a"}}',
+    ],
+)
+def test_a_kept_message_that_was_changed_by_hand_is_refused(stored: str) -> None:
+    with pytest.raises(ValidationError):
+        Note.model_validate_json(stored)
+
+
+def test_a_plain_text_of_an_older_studio_is_read() -> None:
+    assert Note.model_validate_json('{"text": "It is {damaged}."}').text == "It is {damaged}."

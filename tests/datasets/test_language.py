@@ -2,7 +2,6 @@
 
 import html
 import re
-import time
 from collections.abc import Iterator
 from gettext import NullTranslations
 from pathlib import Path
@@ -10,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from studio.core import language
+from studio.core.errors import system_error_message
 from studio.core.files import file_stamp
+from studio.core.language import _
 from studio.core.paths import UserData
 from studio.datasets.checker import CheckCache
 from studio.datasets.inspection import rejected
-from studio.datasets.library import SEEN_SECONDS
 from studio.datasets.query import EDITED, NEEDS_FIXING, SORT_NAMES, STATES, DatasetQuery, find_rows
 from studio.datasets.reading import read_source
 from studio.datasets.report import summarise
 from studio.datasets.session import DatasetSession
 from studio.datasets.source import YOUR_EDIT, LayoutChoice
-from studio.images.records import PictureFacts
 from studio.ui.datasets.browser import choices_of, read_facets
 from studio.ui.datasets.statistics import statistics_html
 from tests.datasets.bad_inputs import encoded, picture
@@ -95,42 +94,37 @@ def test_codes_of_problems_are_english_and_their_sentences_are_not(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("portuguese")
-def test_a_file_with_problems_is_looked_at_again_in_another_language(tmp_path: Path) -> None:
+def test_what_was_found_once_is_said_in_the_language_of_whoever_reads_it(tmp_path: Path) -> None:
     cache = CheckCache(tmp_path / "checks.db")
-    stamps = {}
-    for name in ("good.png", "bad.png"):
-        (tmp_path / name).write_bytes(name.encode())
-        stamps[tmp_path / name] = file_stamp(tmp_path / name)
-    good, bad = stamps
+    (tmp_path / "bad.png").write_bytes(b"")
+    stamps = {tmp_path / "bad.png": file_stamp(tmp_path / "bad.png")}
+    with language.for_later():
+        reason = system_error_message(FileNotFoundError(2, "gone", "<b>.png"))
+        facts = rejected("damaged", _("It cannot be decoded ({reason}).", reason=reason))
+    cache.keep([(*next(iter(stamps.items())), facts)], background="#ffffff")
+    (known,) = cache.find(stamps, background="#ffffff").values()
+    (problem,) = known.problems
+    assert known == facts
+    assert f"{problem.sentence}".startswith("⟦It cannot be decoded (⟦")
+    assert language.said(problem.sentence) == f"{problem.sentence}"
     with language.speaking(language.ENGLISH):
-        checked = [(good, PictureFacts(sha256="a")), (bad, rejected("damaged", "It is damaged."))]
-        cache.keep([(path, stamps[path], facts) for path, facts in checked], background="#ffffff")
-        assert cache.find(stamps, background="#ffffff").keys() == {good, bad}
-    assert cache.find(stamps, background="#ffffff").keys() == {good}
-    cache.keep([(bad, stamps[bad], rejected("damaged", "Danificado."))], background="#ffffff")
-    assert cache.find(stamps, background="#ffffff")[bad].problems[0].sentence == "Danificado."
-    with language.speaking(language.ENGLISH):
-        assert cache.find(stamps, background="#ffffff")[bad].problems[0].sentence == "It is damaged."
+        assert f"{problem.sentence}" == f"It cannot be decoded ({reason})."
 
 
 @pytest.mark.usefixtures("portuguese")
-def test_a_dataset_is_read_in_the_language_of_whoever_looks_at_it(tmp_path: Path) -> None:
+def test_two_pages_read_one_dataset_each_in_its_language(tmp_path: Path) -> None:
     source = tmp_path / "shoes"
     source.mkdir()
     (source / "a.png").write_bytes(encoded(picture(), "PNG"))
     (source / "lone.txt").write_bytes(b"a")
     session = DatasetSession(UserData(tmp_path / "user_data"), count_tokens=len)
-    with language.speaking(language.ENGLISH):
-        session.open_folder(str(source))  # as after a restart: no page has looked
-    assert session.view.name == "shoes"
-    assert session.opened.language == language.PORTUGUESE
-    assert "⟦" in session.opened.skipped_files[0].problem.sentence
-    with language.speaking(language.ENGLISH):
-        assert session.view.name == "shoes"
-        assert session.opened.language == language.PORTUGUESE, "someone looked at it a moment ago"
-        held = session._held.find("")
-        assert held is not None
-        held.seen_at = time.monotonic() - SEEN_SECONDS - 1
-        assert session.view.name == "shoes"
-        assert session.opened.language == language.ENGLISH
+    session.open_folder(str(source))
+    opened = session.opened
+    for tag in (language.PORTUGUESE, language.ENGLISH):
+        with language.speaking(tag):
+            assert session.opened is opened
+            problems = [opened.skipped_files[0].problem, *opened.rows[0].problems]
+            assert len(problems) > 1
+            marked = {f"{problem.sentence}".startswith("⟦") for problem in problems}
+            assert marked == {tag == language.PORTUGUESE}
     session.close()
