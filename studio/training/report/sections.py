@@ -34,7 +34,7 @@ def settings_section(facts: RunFacts) -> Section:
         (title_of(name), name, setting_words(name, getattr(settings, name)), _default_words(name)) for name in changed
     )
     everything = tuple(
-        (title_of(name), name, setting_words(name, getattr(settings, name)), _(field.description or ""))
+        (title_of(name), name, setting_words(name, getattr(settings, name)), _(field.description or name))
         for name, field in TrainingSettings.model_fields.items()
     )
     head = (_("Setting"), _("Name"), _("Value"))
