@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal, get_origin
 
 from studio.core.language import _, moment, number
 from studio.core.text import counted, duration, gigabytes
@@ -34,7 +35,7 @@ def settings_section(facts: RunFacts) -> Section:
         (title_of(name), name, setting_words(name, getattr(settings, name)), _default_words(name)) for name in changed
     )
     everything = tuple(
-        (title_of(name), name, setting_words(name, getattr(settings, name)), _(field.description or ""))
+        (title_of(name), name, setting_words(name, getattr(settings, name)), _(field.description or name))
         for name, field in TrainingSettings.model_fields.items()
     )
     head = (_("Setting"), _("Name"), _("Value"))
@@ -68,6 +69,8 @@ def setting_words(name: str, value: object) -> str:
         return number(value, "g")
     if isinstance(value, tuple):
         return " · ".join(map(str, value)) or _("none")
+    if get_origin(TrainingSettings.model_fields[name].annotation) is Literal:
+        return _(str(value))  # as forms call it
     return _("not set") if value is None else str(value) or _("none")
 
 
@@ -286,7 +289,7 @@ def machine_section(facts: RunFacts) -> Section:
         (_("Device"), f"{plan.device_name} ({plan.device})"),
         (_("Model"), plan.model + (f"@{plan.model_revision}" if plan.model_revision else "")),
         (_("Precision of the base"), plan.precision),
-        (_("Mixed precision"), plan.mixed_precision),
+        (_("Mixed precision"), _(plan.mixed_precision)),
         (_("Resolution"), _("{resolution:,} pixels", resolution=plan.resolution)),
         (_("Gradient checkpointing"), f"{checkpointing}: {plan.checkpointing_reason}"),
         (_("Trainable"), trainable),
