@@ -5,7 +5,7 @@ it is believed; a damaged checkpoint is set aside under another name, and the on
 
 All that a resumed run needs to go on to the bit: weights, optimizer, schedule, random state, position.
 
-What batches hold and what is drawn for them are functions of the seed and of the position (see `data`);
+What batches hold and what is drawn for them are functions of the seed and of the position (see `batches`);
 the random state is that of the CPU's generator, which LoRA dropout draws from on every device, one for each process.
 """
 
