@@ -12,9 +12,9 @@ from studio.batches.ledger import ledger_files, read_items
 from studio.batches.plan import BatchPlan
 from studio.batches.settings import BatchSettings
 from studio.core.errors import StudioError
-from studio.core.language import N_, _, number
+from studio.core.language import _, number
 from studio.core.records import Record
-from studio.core.text import counted, duration
+from studio.core.text import clock_text, counted, duration
 
 EXAMPLES = 10
 
@@ -91,7 +91,7 @@ class PlanFacts(Record):
             images=images,
             time=duration(self.total_seconds),
             each=self.seconds_per_picture,
-            clock=clock_words(datetime.now() + timedelta(seconds=self.total_seconds)),
+            clock=clock_text(datetime.now() + timedelta(seconds=self.total_seconds)),
             size=_size(self.total_bytes),
         )
         if self.free_bytes is None or self.total_bytes <= self.free_bytes:
@@ -118,24 +118,6 @@ class PlanFacts(Record):
 
 def _size(num_bytes: float) -> str:
     return f"{number(num_bytes / 1e6, ',.0f')} MB" if num_bytes < 1e9 else f"{number(num_bytes / 1e9, ',.1f')} GB"
-
-
-_WEEKDAYS = (
-    N_("Monday"),
-    N_("Tuesday"),
-    N_("Wednesday"),
-    N_("Thursday"),
-    N_("Friday"),
-    N_("Saturday"),
-    N_("Sunday"),
-)
-
-
-def clock_words(when: datetime) -> str:
-    """`07:12`; with the day where it is not today."""
-    if when.date() == datetime.now().date():
-        return f"{when:%H:%M}"
-    return f"{_(_WEEKDAYS[when.weekday()])} {when:%H:%M}"
 
 
 MAX_LIKE = 20  # batches that are looked at for one like it, the newest first

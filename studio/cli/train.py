@@ -26,7 +26,8 @@ from studio.core.language import _, ngettext
 from studio.core.paths import UserData, locate_user_data
 from studio.core.text import STEP_SIGN, duration, gigabytes
 from studio.training.folder import Preflight, RunFolder
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TrainingSettings
 
 
 def train(

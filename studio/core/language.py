@@ -141,8 +141,9 @@ class Kept(str):
     def __new__(cls, message: str, values: Mapping[str, object], plural: str = "", num: int = 0) -> Self:
         with speaking(ENGLISH):
             kept = super().__new__(cls, _say(message, values, plural, num))
-        # Of what is neither text nor number its text is kept: a path, an error.
-        known = {name: value if isinstance(value, str | int | float) else str(value) for name, value in values.items()}
+        known: dict[str, object] = {  # of what is neither text nor number its text: of a path, an error
+            name: value if isinstance(value, str | int | float) else str(value) for name, value in values.items()
+        }
         kept.message, kept.values, kept.plural, kept.num = message, known, plural, num
         return kept
 

@@ -6,18 +6,29 @@ Templates are Jinja2's. Every value is escaped, so no text of a user, a file or 
 import html
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from studio.core.language import Kept, _, ngettext, number, said
+from studio.core.language import N_, Kept, _, ngettext, number, said
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 GIB = 2**30
 LITTLE_BYTES = GIB // 20  # below it gigabytes with one digit would say 0.0
+
+WEEKDAYS = (
+    N_("Monday"),
+    N_("Tuesday"),
+    N_("Wednesday"),
+    N_("Thursday"),
+    N_("Friday"),
+    N_("Saturday"),
+    N_("Sunday"),
+)
 
 STEP_SIGN = "→ "
 """Begins a line of stderr that says what a command does now."""
@@ -48,6 +59,16 @@ def gigabytes(num_bytes: int | None) -> str:
     if 0 < num_bytes < LITTLE_BYTES:
         return f"{number(num_bytes / 2**20, '.0f')} MB"
     return f"{number(num_bytes / GIB, '.1f')} GB"
+
+
+def weekday_and_time(when: datetime) -> str:
+    """`Sunday 07:30`."""
+    return f"{_(WEEKDAYS[when.weekday()])} {when:%H:%M}"
+
+
+def clock_text(when: datetime) -> str:
+    """`07:12`; with the day where it is not today."""
+    return f"{when:%H:%M}" if when.date() == datetime.now().date() else weekday_and_time(when)
 
 
 def escape(value: object) -> str:

@@ -209,7 +209,7 @@ class EditLog:
             self._perform(edit)
             self._done.append(edit)
         else:
-            raise DatasetError(f"The line says {line.act}, but there is nothing to {line.act}.")  # nobody reads it
+            raise DatasetError(_("The line takes something back or makes it again, and there is nothing."))
 
     def _perform(self, edit: Edit) -> None:
         _change(self.captions, {key: change.after for key, change in edit.captions.items()})

@@ -58,7 +58,6 @@ class RunStatus(Record):
 @dataclass(frozen=True, eq=False)
 class JobFolder:
     """The places of a job's folder, whatever its kind. Naming one does not make it; two of one path are the same.
-
     A kind has a class of its own, with its own places, and in its words, which are English here:
 
     Attributes:

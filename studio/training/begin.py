@@ -27,7 +27,8 @@ from studio.images.tokens import TokenCounter, tokenizer_of
 from studio.jobs.folder import RunStatus, write_status
 from studio.loras.library import NAME_LIMIT_BYTES, LoraLibrary
 from studio.training.folder import RunFolder
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TrainingSettings
 
 MAX_LOST = 20  # of a table that names thousands of missing images, as many are named
 

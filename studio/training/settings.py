@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from studio.core.language import N_, _
 from studio.core.rules import MismatchError
 from studio.core.settings import SEED_MAX, SHIPPED_MODEL, FileName, PredictionType, PromptText, Settings
-from studio.training.presets import PRESETS as PRESETS
 
 TargetName = Literal[
     "attention",

@@ -167,7 +167,7 @@ def test_every_text_of_a_preflight_is_a_message() -> None:
     assert callable(words)
     html = words()
     assert not_messages(Texts(html).found) == []
-    assert "3.000 ⟦steps⟧ ≈ 2,0 s" in html
+    assert "⟦3.000 ⟦steps⟧⟧ ≈ 2,0 s" in html
     assert "[&#34;rank&#34;, &#34;\\u27e6Rank\\u27e7&#34;, 8]" in html
 
 

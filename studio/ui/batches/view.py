@@ -12,12 +12,11 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.batches.folder import BatchFolder
-from studio.batches.forecast import clock_words
 from studio.batches.report import VERDICT
 from studio.batches.session import BatchProgress, BatchView
 from studio.core.files import read_text
 from studio.core.language import N_, _, moment, ngettext
-from studio.core.text import counted, duration, template
+from studio.core.text import clock_text, counted, duration, template
 from studio.jobs.events import JobHistory
 from studio.jobs.folder import RunRequest, RunStatus
 from studio.jobs.session import choices
@@ -85,7 +84,7 @@ def progress_words(view: BatchView) -> str:
     if view.busy and status.remaining_seconds is not None:
         words.append(_("{time} left", time=duration(status.remaining_seconds)))
     if view.ready_at is not None:
-        words.append(_("ready at {clock}", clock=clock_words(view.ready_at)))
+        words.append(_("ready at {clock}", clock=clock_text(view.ready_at)))
     return " · ".join(words)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.core.errors import DatasetError
-from studio.core.language import _
+from studio.core.language import N_, _
 from studio.datasets.session import DatasetSession, SessionView
 from studio.ui.datasets import browser as dataset_browser
 from studio.ui.datasets import bulk as dataset_bulk
@@ -84,8 +84,8 @@ def build() -> DatasetTab:
 def render(session: DatasetSession, view: SessionView) -> dict[str, Group]:
     """What makes every shown part of the tab as it should be now."""
     return {
-        _("The list of datasets"): lambda: dataset_source.render(session, view),
-        _("The dataset"): lambda: {
+        N_("The list of datasets"): lambda: dataset_source.render(session, view),
+        N_("The dataset"): lambda: {
             **dataset_recipe_box.render(session, view),
             "dataset-summary": lambda: _summary(session, view),
             "dataset-version": gr.update(value=view.version),

@@ -9,12 +9,12 @@ import gradio as gr
 
 from studio.core.errors import RunError
 from studio.core.language import N_, _
+from studio.images.comparison import BASE
 from studio.loras.library import LoraLibrary
 from studio.training.begin import read_run_settings
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory
 from studio.ui.forms import LORA_ROWS, NO_LORA
-from studio.ui.inference.compare import BASE
 from studio.ui.shell.parts import QUIET, toast, toasts
 from studio.ui.training.queue import TrainingPage
 

@@ -18,7 +18,8 @@ from studio.core.language import _
 from studio.core.settings import SHIPPED_DATASET
 from studio.core.text import template
 from studio.training.begin import read_settings_file
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.presets import PRESETS
+from studio.training.settings import TrainingSettings
 from studio.ui.forms import SettingsForm, by_component, form_groups, section_slug, shown_value
 from studio.ui.shell.commands import COMPARED_ON_LOAD
 from studio.ui.shell.parts import QUIET, data_url, paragraph, save_link, toast, toasts, uploads_folder

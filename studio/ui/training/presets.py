@@ -15,8 +15,9 @@ from studio.core.settings import parse_settings
 from studio.core.text import duration, gigabytes
 from studio.training.begin import read_run_settings
 from studio.training.folder import Preflight
+from studio.training.presets import PRESETS
 from studio.training.session import RunHistory, TrainingView
-from studio.training.settings import PRESETS, TrainingSettings
+from studio.training.settings import TrainingSettings
 from studio.ui.forms import read_settings
 from studio.ui.shell.commands import PreflightState
 

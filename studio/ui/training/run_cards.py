@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from studio.core.language import N_, _
 from studio.core.records import Label
-from studio.core.text import template
+from studio.core.text import template, weekday_and_time
 from studio.jobs.folder import RunState, status_or
 from studio.training.folder import RunFolder
 from studio.training.session import RunHistory, TrainingView
@@ -23,7 +23,7 @@ from studio.ui.training.end_card import telling_score
 from studio.ui.training.images import Thumbnails
 from studio.ui.training.plot import OUTCOME_KINDS, OUTCOME_WORDS, OVERLAY_STYLES, Outcome
 from studio.ui.training.queue import TrainingPage
-from studio.ui.training.view import STATE_KINDS, STATE_WORDS, weekday_and_time
+from studio.ui.training.view import STATE_KINDS, STATE_WORDS
 
 _template = template("ui/templates/training.html")
 

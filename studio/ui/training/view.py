@@ -16,7 +16,7 @@ from markupsafe import Markup
 from studio.core.errors import RunError, SettingsError
 from studio.core.language import N_, _, number
 from studio.core.records import label_or_none
-from studio.core.text import duration, template
+from studio.core.text import duration, template, weekday_and_time
 from studio.jobs.events import JobHistory, MemoryEvent
 from studio.jobs.folder import BUSY_STATES, RunRequest, RunState, RunStatus
 from studio.jobs.launcher import end_of_log
@@ -137,15 +137,6 @@ GROUP_WORDS = (
     N_("ends"),
 )
 """What names of groups of layers are made of, as `cross-attention, up`."""
-WEEKDAYS = (
-    N_("Monday"),
-    N_("Tuesday"),
-    N_("Wednesday"),
-    N_("Thursday"),
-    N_("Friday"),
-    N_("Saturday"),
-    N_("Sunday"),
-)
 STATE_KINDS: Mapping[RunState, str] = {"finished": "pass", "failed": "fail"}
 
 
@@ -241,11 +232,6 @@ def ready_text(now: datetime, remaining_seconds: float) -> str:
     if ready.date() == now.date():
         return _("ready at {time}", time=ready.strftime("%H:%M"))
     return _("ready {weekday_and_time}", weekday_and_time=weekday_and_time(ready))
-
-
-def weekday_and_time(when: datetime) -> str:
-    """`Sunday 07:30`."""
-    return _("{weekday} {time}", weekday=_(WEEKDAYS[when.weekday()]), time=when.strftime("%H:%M"))
 
 
 def memory_html(history: JobHistory | None, *, working: bool = True) -> Markup:

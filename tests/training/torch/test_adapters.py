@@ -22,7 +22,8 @@ from studio.engine.models import Components
 from studio.engine.pipeline import PipelineManager
 from studio.loras.library import LoraLibrary
 from studio.training.events import LAYER_GROUPS
-from studio.training.settings import PRESETS, TARGET_NAMES
+from studio.training.presets import PRESETS
+from studio.training.settings import TARGET_NAMES
 from studio.training.torch.adapters import Adapters, reader_notes
 from studio.training.torch.batches import TrainingBatch
 from studio.training.torch.loss import Denoiser
