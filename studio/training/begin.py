@@ -1,5 +1,4 @@
 """Beginning a run: settings from a preset and changes, a snapshot of the dataset, a folder. Nothing is computed yet.
-
 Its settings are read again from its folder. No torch: the page reads them too.
 """
 

@@ -245,4 +245,4 @@ def test_settings_that_differ_are_said_as_the_form_says_them(tmp_path: Path) -> 
 def test_numbers_days_and_truths_are_said_as_the_language_has_them() -> None:
     assert list(map(value_words, (True, 3000, 0.0001))) == ["⟦yes⟧", "3.000", "0,0001"]
     ready = ready_text(datetime(2026, 3, 1, 22, 0), 9.5 * 3600)
-    assert ready == "⟦ready ⟦⟦Monday⟧ 07:30⟧⟧"
+    assert ready == "⟦ready ⟦Monday⟧ 07:30⟧"
