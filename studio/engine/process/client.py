@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from studio.core.errors import EngineError
-from studio.core.language import N_, _
+from studio.core.language import N_, _, for_later
 from studio.core.paths import UserData
 from studio.core.settings import CompareSettings, ImagesSettings, ModelSettings, SmokeSettings
 from studio.engine.process.messages import (
@@ -85,7 +85,7 @@ class EngineClient:
             self._change(
                 phase="starting", pid=self._process.pid, facts=None, cancel_asked_at=None, download=None, lora_checks={}
             )
-            threading.Thread(target=self._listen, args=(self._process,), name="engine-events", daemon=True).start()
+            threading.Thread(target=self._hear, args=(self._process,), name="engine-events", daemon=True).start()
             self._send(Load(settings=self._model))
 
     def load(self, model: ModelSettings) -> None:
@@ -247,6 +247,10 @@ class EngineClient:
         with self._lock:
             self._view = replace(self._view, **changes)  # type: ignore[arg-type]
 
+    def _hear(self, process: subprocess.Popen[bytes]) -> None:
+        with for_later():  # every page says what was heard in its own language
+            self._listen(process)
+
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Take in events until the engine's output ends, then say how it ended."""
         assert process.stdout is not None
@@ -274,7 +278,7 @@ class EngineClient:
             if view.facts is not None and self._deaths < MAX_DEATHS:  # it had started well, so it will again
                 self.start()
             else:
-                self._change(problem=problem + view.queue.lost_words, queue=view.queue.emptied())
+                self._change(problem=view.queue.with_losses(problem), queue=view.queue.emptied())
 
     def _take_in(self, event: Event) -> None:
         takers: dict[type[Event], Callable[..., None]] = {
@@ -332,7 +336,7 @@ class EngineClient:
             phase="ready" if event.facts else "no model",
             facts=event.facts,
             model=event.facts.model if event.facts else self._view.model,
-            problem=event.message if event.facts else event.message + self._view.queue.lost_words,
+            problem=event.message if event.facts else self._view.queue.with_losses(event.message),
             queue=self._view.queue if event.facts else self._view.queue.emptied(),
             device_part="",
             step=None,

@@ -28,14 +28,13 @@ class RunQueue:
     def is_full(self) -> bool:
         return len(self.waiting) >= MAX_QUEUED
 
-    @property
-    def lost_words(self) -> str:
-        """What is added to the reason for which none of them will be made; "" where none waits."""
+    def with_losses(self, reason: str) -> str:
+        """The reason for which none of them will be made, and how many that are; the reason alone where none waits."""
         if not self.waiting:
-            return ""
+            return reason
         num_lost = len(self.waiting)
         lost = ngettext("{num:,} queued request dropped.", "{num:,} queued requests dropped.", num_lost, num=num_lost)
-        return f" {lost}"
+        return _("{reason} {lost}", reason=reason, lost=lost)
 
     def added(self, run: Generate) -> "RunQueue":
         """With one more at its end.
