@@ -1,4 +1,4 @@
-"""The page in Portuguese, as somebody uses it whose browser speaks that; what is chosen outlives a change of language."""
+"""The page in Portuguese, as somebody uses it whose browser speaks that; a form outlives a change of language."""
 
 import re
 
@@ -14,7 +14,7 @@ from tests.browser.test_accessibility import light_and_dark, screen_faults
 # Words that stand in most English sentences and in no Portuguese one.
 ENGLISH_WORDS = re.compile(r"\b(the|and|of|is|are|not|with|this|that|from|there|it|its|was|for|to)\b", re.IGNORECASE)
 TABS = ("inference", "dataset", "training", "batch")
-MODES = ("generate", "compare", "loras", "smoke")
+MODES = ("generate", "compare", "lora-library", "smoke-test")
 
 
 def in_portuguese(text: str, **values: object) -> str:
@@ -39,7 +39,8 @@ def english_on(page: Page) -> list[str]:
           const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
           while (walker.nextNode()) {
             const node = walker.currentNode, element = node.parentElement;
-            if (!node.textContent.trim() || !element?.checkVisibility() || element.closest("code, script, style")) continue;
+            if (!node.textContent.trim() || !element?.checkVisibility()) continue;
+            if (element.closest("code, script, style")) continue;
             if (element.closest("[data-caption], .past-strip, figcaption, .caption-box, [lang=en]")) continue;
             found.push(node.textContent.trim());
           }
@@ -80,7 +81,7 @@ def test_a_browser_that_speaks_portuguese_is_spoken_to_in_it(studio: RunningStud
     expect(activity(page)).to_have_text("ready", timeout=1000 * ENGINE_SECONDS)
     expect(field(page, "generate-prompt")).to_have_value("a photo of blue sandals")
     page.goto(studio.url)
-    expect(page).to_have_url(f"{studio.url}/"), "chosen by hand, and kept"
+    expect(page).to_have_url(f"{studio.url}/")  # chosen by hand, and kept
     assert failures == []
     context.close()
 
