@@ -154,12 +154,12 @@ def _device_table(check: DeviceCheck) -> Markup:
 def _trial_verdict(trial: AttentionTrial, used: AttentionTrial | None) -> str:
     if not trial.passed:
         return _("wrong")
-    return _("right, used") if trial is used else _("right")
+    return _("correct, used") if trial is used else _("correct")
 
 
 def _part_verdict(part: DeviceDifference) -> str:
     if part.passed:
-        return _("right")
+        return _("correct")
     return _("wrong: {consequence}", consequence=part.consequence) if part.consequence else _("wrong")
 
 
