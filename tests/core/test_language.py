@@ -112,7 +112,7 @@ def test_a_translation_has_the_values_of_its_message_and_its_ends(tag: str) -> N
         known = set().union(*map(values_in, originals)) if any("{" in text for text in originals) else set()
         for text in texts:
             has = values_in(text) if "{" in "".join(originals) and _takes_values(message) else known
-            if not (has == known or len(originals) == 2 and has < known):  # of one a number need not be said
+            if not (has == known or (len(originals) == 2 and has < known)):  # of one a number need not be said
                 wrong[message] = text
             if (text[:1].isspace(), text[-1:].isspace()) != (originals[0][:1].isspace(), originals[0][-1:].isspace()):
                 wrong[message] = text

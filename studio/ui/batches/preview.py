@@ -150,8 +150,15 @@ def line_html(num_items: int, pace: Pace | None, *, jobs_before: int) -> Markup:
     seconds = round(num_items * pace.seconds_per_picture) if pace else None
     size = file_size(round(num_items * pace.bytes_per_picture)) if pace else ""
     about = _about(seconds or 0)
-    shown = {"seconds": seconds, "about": about, "size": size, "jobs_before": jobs_before, "language": language()}
-    return _template("plan_line", num_items=num_items, **shown)
+    return _template(
+        "plan_line",
+        num_items=num_items,
+        seconds=seconds,
+        about=about,
+        size=size,
+        jobs_before=jobs_before,
+        language=language(),
+    )
 
 
 def _about(seconds: int) -> str:

@@ -1,7 +1,6 @@
 """The page as a web app behind our guards, in every language, and the thread that serves it."""
 
 import asyncio
-import json
 import re
 import selectors
 import sys
@@ -19,18 +18,21 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from studio.core.errors import StudioError
 from studio.core.files import read_text
 from studio.core.language import ENGLISH, _, speaking
 from studio.core.paths import assets_folder
+from studio.core.text import template
 from studio.ui.shell.guards import LanguagePath, LoginGuard, OriginGuard, RootPath, SecurityHeaders, UploadGuard
 
 TIMER_SECONDS = 0.02  # what a timer may be late; nobody feels it
 STARTED_LOOK_SECONDS = 0.002
 SCRIPT_MESSAGE = re.compile(r'\bgettext\(\s*"([^"\\]+)"')
 
+_template = template("ui/templates/shell.html")
 BuildPage = Callable[[], gr.Blocks]
 
 
@@ -77,6 +79,11 @@ class PagesByLanguage:
         self._making = asyncio.Lock()
         self._apps = {ENGLISH: self._make(ENGLISH)}
         self._running = AsyncExitStack()
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """What a page answers: the same in every language."""
+        return self._apps[ENGLISH].routes
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
@@ -130,15 +137,9 @@ def _gradio_app(page: gr.Blocks, *, tag: str, logins: list[tuple[str, str]] | No
 
 
 def page_head(tag: str) -> str:
-    """What the scripts of the page speak with: `gettext("{count} files", { count })`, in the page's language."""
+    """What tells the page's scripts its language, and the messages that they say in it."""
     messages = {message: _(message) for message in script_messages()}
-    known = json.dumps({key: said for key, said in messages.items() if said != key}, ensure_ascii=False)
-    return f"""<script>
-document.documentElement.lang = "{tag}";
-window.messages = {known.replace("<", chr(92) + "u003c")};
-window.gettext = (message, values = {{}}) =>
-  (window.messages[message] ?? message).replace(/\\{{(\\w+)\\}}/g, (whole, name) => values[name] ?? whole);
-</script>"""
+    return _template("head", tag=tag, messages={key: said for key, said in messages.items() if said != key})
 
 
 @cache
