@@ -196,7 +196,7 @@ def test_what_a_person_reads_is_marked(path: Path) -> None:
 
 def words_of(template: str) -> list[str]:
     """The texts and the spoken attributes of a template, without what Jinja makes of them."""
-    plain = re.sub(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}|<svg.*?</svg>", " ", template, flags=re.DOTALL)
+    plain = re.sub(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}|<(svg|script).*?</\1>", " ", template, flags=re.DOTALL)
     spoken = re.findall(r'(?:aria-label|title|alt|placeholder|aria-valuetext)="([^"]*)"', plain)
     without_tags = re.sub(r"<[^>]*>|\bdata-[a-z-]+=\"[^\"]*\"|\bhidden\b", " ", plain)
     return [word for text in (*spoken, without_tags) for word in re.findall(r"[A-Za-z]{2,}", text)]
