@@ -113,9 +113,9 @@ def _go_wrong(path: Path, *, background: str, thumbnails: Path) -> PictureFacts:
     return PictureFacts(sha256="0" * 64)
 
 
-def _inspect_wrongly(batch: tuple[Path, ...], background: str, thumbnails: Path, tag: str) -> list[PictureFacts]:
+def _inspect_wrongly(batch: tuple[Path, ...], background: str, thumbnails: Path) -> list[PictureFacts]:
     checker_module.inspect = _go_wrong
-    return checker_module._inspect_all(batch, background, thumbnails, tag)
+    return checker_module._inspect_all(batch, background, thumbnails)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -208,4 +208,4 @@ def test_a_cache_that_kept_size_and_time_alone_is_made_anew(checker: PictureChec
         old.execute("create table checks (path text, background text, num_bytes integer, modified_ns integer)")
     assert check(checker, [path])[path].is_usable
     with closing(sqlite3.connect(tmp_path / "cache/checks.db")) as made:
-        assert made.execute("select name from sqlite_master where type = 'table'").fetchall() == [("picture_checks",)]
+        assert made.execute("select name from sqlite_master where type = 'table'").fetchall() == [("checked_files",)]
