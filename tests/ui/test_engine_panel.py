@@ -59,8 +59,8 @@ def test_each_part_has_its_difference_verdict_time_and_memory() -> None:
     html = shown(EngineView(phase="ready", device_check=checked()))
     rows = [row.split("</tr>")[0] for row in html.split("<tr>")]
     used = next(row for row in rows if "attention: chunks of 256 MiB" in row)
-    assert all(words in used for words in ("1.0e-06", "right, used", "100 ms", "1.0 GB"))
-    assert "right, used" not in next(row for row in rows if "chunks of 64 MiB" in row)
+    assert all(words in used for words in ("1.0e-06", "correct, used", "100 ms", "1.0 GB"))
+    assert "correct, used" not in next(row for row in rows if "chunks of 64 MiB" in row)
     assert ">wrong<" in next(row for row in rows if "chunks of 1024 MiB" in row)
     assert "wrong: it is computed on the CPU" in next(
         row for row in rows if "nearest upsampling" in row and "td" in row
